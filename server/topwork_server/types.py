@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from topwork_server.encoder import Encoder
+    from topwork_server.errors import TopworkError
 
 Array: TypeAlias = NDArray[Any]
 
@@ -178,10 +179,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The answer to one request: rows by tap in the order asked, notes by item position, and what made them."""
+    """The answer to one request: rows by tap in the order asked, notes and failures by item position, and what made them."""
 
     taps: tuple[TapRows, ...]
     notes: Mapping[int, Mapping[str, int]]
+    failures: Mapping[int, TopworkError]
     numerics: Numerics
     timings: Timings
 
