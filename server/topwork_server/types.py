@@ -186,5 +186,3 @@ class Features:
     failures: Mapping[int, TopworkError]
     numerics: Numerics
     timings: Timings
-
-

@@ -1,0 +1,140 @@
+"""Owns $TOPWORK_HOME/artifacts: one folder an exported encoder, complete or not there at all.
+
+artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
+                   manifest.json    taps with fingerprints, parity, checksums; written last
+                   parity.npz       the real inputs that parity is measured on
+                   ...              what the encoder's own `export` wrote
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from topwork_server.errors import NotReady
+from topwork_server.sources import file_sha256
+from topwork_server.types import EncoderSpec, Granularity, Numerics, Tap, TapInfo
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+PARITY_INPUTS = "parity.npz"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of an exported encoder. `numerics` is plain fp32 on the CPU, measured against `reference`.
+
+    `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
+    file of the folder to its SHA-256.
+    """
+
+    encoder: str
+    taps: tuple[TapInfo, ...]
+    parameters: int
+    numerics: Numerics
+    reference: str
+    parity: Mapping[str, Mapping[str, float]]
+    batches: tuple[str, ...]
+    files: Mapping[str, str]
+    made_with: Mapping[str, str]
+    bytes: int
+
+    def tap(self, name: str) -> TapInfo | None:
+        return next((info for info in self.taps if info.tap.name == name), None)
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        record = json.loads((folder / MANIFEST).read_text("utf-8"))
+        taps = tuple(TapInfo(_tap(info["tap"]), info["fingerprint"]) for info in record.pop("taps"))
+        return cls(
+            taps=taps,
+            numerics=Numerics(**record.pop("numerics")),
+            batches=tuple(record.pop("batches")),
+            **record,
+        )
+
+
+def _tap(record: dict[str, Any]) -> Tap:
+    grid = record["grid"]
+    return Tap(**{**record, "granularity": Granularity(record["granularity"]), "grid": tuple(grid) if grid else None})
+
+
+def key(spec: EncoderSpec) -> str:
+    """What an artifact is made from; another revision, source or setting makes another artifact."""
+    maker = f"{spec.encoder.__module__}.{spec.encoder.__qualname__}"
+    parts = [maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def folder_of(home: Path, spec: EncoderSpec) -> Path:
+    return home / "artifacts" / f"{slug(spec.name)}-{key(spec)}"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def find(home: Path, spec: EncoderSpec) -> Path | None:
+    """The folder of a complete artifact, or None."""
+    folder = folder_of(home, spec)
+    return folder if (folder / MANIFEST).exists() else None
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """NotReady where a file of the artifact was changed or lost since the export."""
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.exists() or file_sha256(path) != digest:
+            raise NotReady(f"{path} is not the file that was exported", remedy=f"run `topwork export {manifest.encoder} --force`")
+
+
+def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, force: bool = False) -> Path:
+    """Build into a scratch folder, then rename: a killed export leaves nothing that looks done.
+
+    One exporter at a time holds the name's lock; who waited for it finds the artifact ready.
+    """
+    folder = folder_of(home, spec)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(f".{folder.name}.lock")):
+        if find(home, spec) and not force:
+            return folder
+        prefix = f".{folder.name}."
+        for leftover in folder.parent.glob(f"{prefix}*.part"):  # we hold the lock: their makers are dead
+            shutil.rmtree(leftover)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
+        build(scratch)
+        _sync(scratch)
+        if folder.exists():
+            folder.rename(scratch.with_name(f"{scratch.name}.old.part"))
+        scratch.rename(folder)
+        for leftover in folder.parent.glob(f"{prefix}*.part"):
+            shutil.rmtree(leftover)
+    return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held until closed or until this process dies, whichever is first."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)

@@ -1,0 +1,162 @@
+"""Names -> specs; where weights come from; what is ready. Owns $TOPWORK_HOME/encoders, the encoders that a user pulled by URI."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from topwork_server import artifacts, errors, sources
+from topwork_server.artifacts import Manifest
+from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.plugins import Plugins, Registered
+from topwork_server.sources import Progress, Source, quiet
+from topwork_server.types import EncoderSpec
+
+
+class State(StrEnum):
+    ABSENT = "absent"
+    FETCHED = "fetched"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
+
+    spec: EncoderSpec
+    owner: str
+    state: State
+    detail: str = ""
+    manifest: Manifest | None = None
+    folder: Path | None = None
+
+
+class Catalogue:
+    def __init__(self, plugins: Plugins, home: Path) -> None:
+        self._plugins = plugins
+        self._registered = plugins.encoders()
+        self.home = home
+
+    def names(self) -> list[str]:
+        """All that can be asked for: registered by plugins, then pulled by URI."""
+        return [*self._registered, *sorted(self._adopted())]
+
+    def spec(self, name: str) -> EncoderSpec:
+        """NotFound names what is near."""
+        return self._lookup(name).spec
+
+    def source(self, name: str) -> Source:
+        family = self._adopted().get(name, {}).get("family", "")
+        return Source.parse(self.spec(name).source, family)
+
+    def entry(self, name: str) -> Entry:
+        """What is on this disk now; downloads and imports nothing."""
+        found = self._lookup(name)
+        folder = artifacts.find(self.home, found.spec)
+        if folder:
+            return Entry(found.spec, found.owner, State.READY, "", Manifest.read(folder), folder)
+        if sources.locate(self.source(name), self.home):
+            return Entry(found.spec, found.owner, State.FETCHED, "the first use exports it")
+        return Entry(found.spec, found.owner, State.ABSENT, f"run `topwork pull {name}` where the server runs")
+
+    def adopt(
+        self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None
+    ) -> EncoderSpec:
+        """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
+        name = name or uri.partition(":")[2].rstrip("/").rpartition("/")[2]
+        if name in self._registered:
+            raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
+        record = {"source": uri, "family": family, "settings": dict(settings or {})}
+        spec = self._revive(name, record).spec
+        folder = self.home / "encoders"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{artifacts.slug(name)}.json"
+        scratch = path.with_suffix(f".{os.getpid()}.part")
+        scratch.write_text(json.dumps({"name": name, **record}, indent=1) + "\n", "utf-8")
+        scratch.rename(path)
+        return spec
+
+    def pull(self, name: str, progress: Progress = quiet) -> Path:
+        """Fetch the weights of an encoder."""
+        return sources.fetch(self.source(name), self.home, self.spec(name).sha256, progress)
+
+    def export(self, name: str, *, force: bool = False, children: list[subprocess.Popen[str]] | None = None) -> Path:
+        """Make the artifact in a process of its own, wait for it and return its folder.
+
+        The child is kept in `children` while it runs, so that a server that stops can end it.
+        """
+        if self.entry(name).state is State.ABSENT:
+            raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
+        command = [sys.executable, "-m", "topwork_server.export", "--home", str(self.home), name]
+        child = subprocess.Popen(
+            command + ["--force"] * force,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        with _listed(child, children):
+            out, err = child.communicate()
+        return _outcome(name, child.returncode, out, err)
+
+    def _lookup(self, name: str) -> Registered:
+        if name in self._registered:
+            return self._registered[name]
+        record = self._adopted().get(name)
+        if record is None:
+            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+            remedy = f"did you mean {' or '.join(near)}?" if near else f"served are {', '.join(self.names())}"
+            raise NotFound(f"there is no encoder {name!r}", remedy=remedy)
+        return self._revive(name, record)
+
+    def _adopted(self) -> dict[str, dict[str, Any]]:
+        """Read anew each time: `topwork pull` beside a running server is seen at once."""
+        records = [json.loads(path.read_text("utf-8")) for path in sorted((self.home / "encoders").glob("*.json"))]
+        return {record["name"]: record for record in records}
+
+    def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
+        source = Source.parse(record["source"], record["family"])
+        found = self._plugins.adopt(name, source)
+        if found is None:
+            families = ", ".join(plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks)
+            raise InvalidInput(
+                f"no plugin reads {source}" + (f" as {source.family}" if source.family else ""),
+                remedy=f"check the path, or name the family with --family ({families})",
+            )
+        settings = {**found.spec.settings, **record["settings"]}
+        return Registered(replace(found.spec, name=name, settings=settings), found.owner)
+
+
+@contextlib.contextmanager
+def _listed(child: subprocess.Popen[str], children: list[subprocess.Popen[str]] | None) -> Any:
+    children = [] if children is None else children
+    children.append(child)
+    try:
+        yield
+    finally:
+        children.remove(child)
+
+
+def _outcome(name: str, status: int, out: str, err: str) -> Path:
+    lines = out.splitlines()
+    if status not in (0, 1) or not lines:
+        last = " | ".join(err.strip().splitlines()[-3:])
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise ExportFailed(
+            f"the export of {name} {how}: {last or 'it said nothing'}",
+            remedy=f"run `topwork export {name}` to see more",
+        )
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        kind: type[TopworkError] = getattr(errors, answer["kind"], ExportFailed)
+        raise kind(answer["error"], remedy=answer["remedy"])
+    return Path(answer["folder"])

@@ -1,0 +1,39 @@
+"""What a server is started with. The command line has a flag for each field."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+def default_home() -> Path:
+    """$TOPWORK_HOME, or ~/.topwork: packages, artifacts, adopted encoders; later feature sets, indexes and heads."""
+    return Path(os.environ.get("TOPWORK_HOME") or Path.home() / ".topwork").absolute()
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """`queue` counts the items that an encoder may have in the system; `memory_budget` is in bytes, over all encoders;
+    `max_items` bounds one unary request and `max_video_bytes` one video that comes in parts."""
+
+    home: Path = field(default_factory=default_home)
+    listen: str = "127.0.0.1:50051"
+    provider: str = "auto"
+    threads: int = field(default_factory=usable_cores)
+    queue: int = 4096
+    max_items: int = 1024
+    max_video_bytes: int = 4 * GIB
+    idle_seconds: float = 900.0
+    memory_budget: int = field(default_factory=_half_of_memory)
+    drain_seconds: float = 30.0

@@ -1,0 +1,160 @@
+"""A torch module becomes the one kind of ONNX graph that we run, with its parity record. Runs in a process of its own:
+
+    python -m topwork_server.export --home HOME NAME
+
+so that the server never has torch in memory. Prints one JSON line, {"folder": ...} or {"error": ..., "remedy": ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork_server import artifacts, fingerprint, parity, sources
+from topwork_server.artifacts import Manifest
+from topwork_server.encoder import Encoder, Trunk
+from topwork_server.errors import ExportFailed, TopworkError
+from topwork_server.session import Session
+from topwork_server.types import Array, EncoderSpec, TapInfo
+
+if TYPE_CHECKING:
+    import torch
+
+OPSET = {"dynamo": 20, "legacy": 18}
+
+
+def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
+    """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
+    trunk = spec.encoder.export(spec, assets, folder)
+    if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
+        raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
+    encoder = spec.encoder(spec, folder)
+    batches = parity.example_batches(encoder, trunk.examples or spec.encoder.examples(spec))
+    model = folder / artifacts.MODEL
+    if trunk.module is not None:
+        _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), model)
+    reference = parity.reference_of(trunk)
+    session = Session(model)
+    record = parity.measure(trunk.taps, batches, reference.run, session.run)
+    if record.numerics.parity < parity.FP32_FLOOR:
+        raise ExportFailed(
+            f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
+            f" {reference.name} (at least {parity.FP32_FLOOR} is asked for), worst tap {record.worst}",
+            remedy="this encoder's export is at fault; report it to its author",
+        )
+    parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
+    manifest = Manifest(
+        encoder=spec.name,
+        taps=_fingerprints(spec.encoder, trunk),
+        parameters=_parameters(trunk),
+        numerics=record.numerics,
+        reference=reference.name,
+        parity=record.by_tap,
+        batches=tuple(batch.shapes for batch in batches),
+        files={path.name: sources.file_sha256(path) for path in sorted(folder.iterdir())},
+        made_with={
+            name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
+        },
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def _fingerprints(maker: type[Encoder], trunk: Trunk) -> tuple[TapInfo, ...]:
+    if trunk.module is not None:
+        weights = fingerprint.module_digest(trunk.module)
+    else:
+        assert trunk.graph is not None, "a Trunk has a module or a graph"
+        weights = fingerprint.graph_digest(trunk.graph)
+    definition = {"encoder": f"{maker.__module__}.{maker.__qualname__}", "revision": maker.revision, **trunk.definition}
+    return tuple(TapInfo(tap, fingerprint.fingerprint(weights, definition, trunk.preprocessing, tap.name)) for tap in trunk.taps)
+
+
+def _parameters(trunk: Trunk) -> int:
+    if trunk.module is not None:
+        return sum(p.numel() for p in trunk.module.parameters())
+    import onnx
+    from onnx import numpy_helper
+
+    assert trunk.graph is not None
+    return int(sum(numpy_helper.to_array(t).size for t in onnx.load(str(trunk.graph)).graph.initializer))
+
+
+def _write_graph(trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
+    import torch
+
+    module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
+    tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
+    names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        if trunk.exporter == "legacy":
+            axes = {n: {i: a for i, a in enumerate(dims) if isinstance(a, str)} for n, dims in trunk.inputs.items()}
+            axes |= {tap.name: {0: "batch"} | ({1: "rows"} if tap.granularity == "token" else {}) for tap in trunk.taps}
+            torch.onnx.export(
+                module, tensors, str(model), dynamo=False, opset_version=OPSET["legacy"], dynamic_axes=axes, **names
+            )
+        else:
+            program = torch.onnx.export(
+                module,
+                tensors,
+                dynamo=True,
+                opset_version=OPSET["dynamo"],
+                dynamic_shapes=_shapes(trunk),
+                verbose=False,
+                **names,
+            )
+            assert program is not None
+            program.save(str(model), external_data=False)
+
+
+def _shapes(trunk: Trunk) -> tuple[dict[int, Any], ...]:
+    """torch.export's dynamic shapes. Inputs share one Dim a name; "8*n" is a multiple."""
+    import torch
+
+    dims: dict[str, Any] = {}
+
+    def dim(axis: str) -> Any:
+        factor, _, name = axis.rpartition("*")
+        base = dims.setdefault(name, torch.export.Dim(name, min=1, max=4096))
+        return int(factor) * base if factor else base
+
+    return tuple({i: dim(axis) for i, axis in enumerate(axes) if isinstance(axis, str)} for axes in trunk.inputs.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    from topwork_server.catalogue import Catalogue
+    from topwork_server.plugins import Plugins
+
+    parser = argparse.ArgumentParser(prog="python -m topwork_server.export")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("name")
+    asked = parser.parse_args(argv)
+    answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
+    os.dup2(2, 1)
+    try:
+        catalogue = Catalogue(Plugins.load(), asked.home)
+        spec = catalogue.spec(asked.name)
+        assets = sources.fetch(catalogue.source(asked.name), asked.home, spec.sha256)
+        folder = artifacts.publish(asked.home, spec, lambda scratch: export_encoder(spec, assets, scratch), force=asked.force)
+    except TopworkError as error:
+        print(
+            json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),
+            file=answer,
+            flush=True,
+        )
+        return 1
+    print(json.dumps({"folder": str(folder)}), file=answer, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What a request may set becomes the encoder's own frozen dataclass; names and types are checked, others refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from topwork_server.errors import InvalidInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One option as the catalogue shows it."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def parse(declared: type[Any], given: Mapping[str, Any]) -> Any:
+    """An instance of `declared`. InvalidInput names the option, what was given and what is taken."""
+    hints = typing.get_type_hints(declared)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(declared)}
+    for name in given:
+        if name not in fields:
+            taken = f"this encoder takes {', '.join(fields)}" if fields else "this encoder takes no options"
+            raise InvalidInput(f"unknown option {name!r}", remedy=taken)
+    try:
+        return declared(**{name: _value(name, fields[name], value) for name, value in given.items()})
+    except ValueError as error:  # a dataclass may check ranges in __post_init__
+        raise InvalidInput(f"option out of range: {error}") from error
+
+
+def choices(declared: type[Any]) -> list[Choice]:
+    """For the catalogue. A field's `metadata={"help": ...}` is its description."""
+    hints = typing.get_type_hints(declared)
+    return [
+        Choice(f.name, _said(hints[f.name]), repr(f.default), str(f.metadata.get("help", "")))
+        for f in dataclasses.fields(declared)
+    ]
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, types.UnionType):
+        return None if value is None else _value(name, next(k for k in kind.__args__ if k is not types.NoneType), value)
+    elif type(value) is kind:
+        return value
+    raise InvalidInput(f"option {name!r} is {value!r}", remedy=f"give {_said(kind)}")
+
+
+def _said(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(kind))
+    return getattr(kind, "__name__", str(kind))

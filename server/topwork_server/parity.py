@@ -1,0 +1,144 @@
+"""How near a graph is to the network that it was made from, measured on real inputs at several shapes and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server.encoder import Encoder, Trunk
+from topwork_server.errors import ExportFailed
+from topwork_server.session import Session
+from topwork_server.taprows import rows_of
+from topwork_server.types import Array, Item, Numerics, Sample, Tap
+
+FP32_FLOOR = 0.9999
+MIX_FLOOR = 0.999
+#: Of one example item, at most so many samples (windows) are measured.
+SAMPLES_PER_ITEM = 2
+
+Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    samples: Sequence[Sample]
+    feeds: Mapping[str, Array]
+
+    @property
+    def shapes(self) -> str:
+        return " ".join(f"{name}{list(array.shape)}" for name, array in self.feeds.items())
+
+
+@dataclass(frozen=True)
+class Record:
+    numerics: Numerics
+    by_tap: Mapping[str, Mapping[str, float]]
+
+    @property
+    def worst(self) -> str:
+        return min(self.by_tap, key=lambda tap: self.by_tap[tap]["min_cosine"])
+
+
+@dataclass(frozen=True)
+class Reference:
+    name: str
+    run: Run
+
+
+def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
+    """Batches of one, two, and as many as the encoder's budget allows, of equal shapes unless the encoder pads."""
+    options = encoder.options()
+    samples = [s for item in items for s in islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)]
+    if not samples:
+        raise ExportFailed(
+            f"{encoder.spec.name} has no example inputs",
+            remedy="give its Trunk `examples`, or its class an `examples` method",
+        )
+    samples.sort(key=encoder.cost)
+    batches = [[samples[0]], [samples[len(samples) // 2]], [samples[-1]]]
+    for group in _groups(encoder, samples):
+        batches += [group[-2:], group[: _fitting(encoder, group)]]
+    return [Batch(batch, encoder.collate(batch)) for batch in batches]
+
+
+def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
+    """How many of a group, in the order of their cost, make one full batch."""
+    counts = range(1, len(group) + 1)
+    return max([n for n in counts if n * encoder.cost(group[n - 1]) <= encoder.budget], default=1)
+
+
+def _groups(encoder: Encoder, samples: Sequence[Sample]) -> list[list[Sample]]:
+    if encoder.pads:
+        return [list(samples)]
+    groups: dict[Any, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(shape_key(sample), []).append(sample)
+    return list(groups.values())
+
+
+def shape_key(sample: Sample) -> tuple[Any, ...]:
+    """Samples of equal keys can be stacked."""
+    return tuple((name, array.shape) for name, array in sample.inputs.items())
+
+
+def export_arguments(encoder: Encoder, batches: Sequence[Batch]) -> dict[str, Array]:
+    """A batch of two to trace with: an axis of size 1 would be taken for a constant."""
+    feeds = max(batches, key=lambda batch: min(len(batch.samples), 2)).feeds
+    return {name: np.repeat(array, 2, axis=0) if len(array) == 1 else array[:2] for name, array in feeds.items()}
+
+
+def reference_of(trunk: Trunk) -> Reference:
+    """fp32 torch; for a trunk that came as a graph, the same graph run plainly."""
+    if trunk.module is None:
+        assert trunk.graph is not None, "a Trunk has a module or a graph"
+        return Reference("the ONNX file as it came, fp32", Session(trunk.graph, optimise=False).run)
+    import torch
+
+    module, order = trunk.module, [tap.name for tap in trunk.taps]
+
+    def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        with torch.no_grad():
+            tensors = module(*(torch.from_numpy(feeds[name]) for name in trunk.inputs))
+        found = dict(zip(order, tensors, strict=True))
+        return [found[name].numpy() for name in outputs]
+
+    return Reference(f"torch {torch.__version__} fp32", run)
+
+
+def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candidate: Run, name: str = "cpu/fp32") -> Record:
+    """Largest absolute difference and least cosine a tap, over the rows that a caller would get."""
+    worst = {tap.name: {"max_abs_error": 0.0, "min_cosine": 1.0} for tap in taps}
+    for batch in batches:
+        wanted = reference([tap.name for tap in taps], batch.feeds)
+        found = candidate([tap.name for tap in taps], batch.feeds)
+        for tap, a, b in zip(taps, wanted, found, strict=True):
+            for i, sample in enumerate(batch.samples):
+                error, cosine = difference(rows_of(tap, a[i], sample), rows_of(tap, b[i], sample))
+                worst[tap.name]["max_abs_error"] = max(worst[tap.name]["max_abs_error"], error)
+                worst[tap.name]["min_cosine"] = min(worst[tap.name]["min_cosine"], cosine)
+    provider, _, precision = name.partition("/")
+    parity = min(w["min_cosine"] for w in worst.values())
+    return Record(Numerics(provider, precision, parity, max(w["max_abs_error"] for w in worst.values())), worst)
+
+
+def difference(a: Array, b: Array) -> tuple[float, float]:
+    """Largest absolute difference and least row cosine of two (n, dim) arrays. Two zero rows agree; NaN never does."""
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf"), -1.0
+    if not a.size:
+        return 0.0, 1.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = np.where(norms > 0, (a * b).sum(1) / np.where(norms > 0, norms, 1), np.all(a == b, axis=1))
+    return float(np.abs(a - b).max()), float(min(cosines.min(), 1.0))
+
+
+def save_inputs(batches: Sequence[Batch], path: Path) -> None:
+    """The feeds of every batch, so that other providers can be measured later, without torch."""
+    arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
+    np.savez_compressed(path, **arrays)
