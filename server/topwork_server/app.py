@@ -1,0 +1,157 @@
+"""The composition root: plugins, catalogue, engine and services become one server, which drains before it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from topwork.v1 import encoders_pb2_grpc
+
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.config import Config
+from topwork_server.engine import Engine
+from topwork_server.errors import StartError
+from topwork_server.plugins import Plugins
+from topwork_server.providers import check_provider
+from topwork_server.services.encoders import MAX_MESSAGE, Encoders, readable_entries
+from topwork_server.services.health import Health
+from topwork_server.services.interceptor import Requests
+from topwork_server.services.reflection import add_reflection
+
+SERVICES = ("topwork.v1.Encoders", "grpc.health.v1.Health")
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # With it, a second server on the same port would start in silence and take half of the connections.
+    ("grpc.so_reuseport", 0),
+    # A caller who vanished without a word is noticed, and the work for him is cancelled.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+#: Seconds that connections are given after the last reply, for reflection and health watches to end.
+FAREWELL = 1.0
+
+log = logging.getLogger("topwork.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a started server says of itself; `encoders` counts names by their state on this disk."""
+
+    address: str
+    provider: str
+    encoders: Counter[State]
+
+
+class App:
+    """One server. Made on the running loop; `start` binds, `stop` drains."""
+
+    def __init__(self, catalogue: Catalogue, config: Config, engine: type[Engine] = Engine) -> None:
+        self._catalogue = catalogue
+        self._config = config
+        self._health = Health(SERVICES, self._serves)
+        self.engine = engine(catalogue, config, self._health.changed)
+        self.requests = Requests()
+        self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
+        encoders_pb2_grpc.add_EncodersServicer_to_server(Encoders(self.engine, catalogue, config), self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_reflection(self._server, SERVICES)
+
+    async def start(self) -> Ready:
+        """StartError where the address cannot be had."""
+        address = bind(self._server, self._config.listen)
+        await self._server.start()
+        entries = await asyncio.to_thread(readable_entries, self._catalogue)
+        return Ready(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
+
+    async def stop(self) -> None:
+        """Health says NOT_SERVING, accepted requests finish, new ones are refused; then the rest ends."""
+        log.info("draining for up to %g s", self._config.drain_seconds)
+        await self._health.enter_graceful_shutdown()
+        await self.requests.drain(self._config.drain_seconds)
+        await self._server.stop(FAREWELL)
+        await self.engine.close()
+
+    def _serves(self, name: str) -> bool:
+        loaded = self.engine.garage.get(name)
+        if loaded is not None:
+            return loaded.batcher.serving
+        return self._catalogue.entry(name).state is State.READY
+
+
+async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready: None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
+    check_provider(config.provider)
+    return await run(App(Catalogue(Plugins.load(), config.home), config), announce)
+
+
+async def run(app: App, announce: Callable[[Ready], None]) -> int:
+    """As `serve`, of an app that is composed; a second signal ends the process at once."""
+    stopping = _on_signals()
+    try:
+        announce(await app.start())
+        await stopping.wait()
+    finally:
+        await app.stop()
+    log.info("stopped %s", " ".join(f"{method}.{code}={n}" for (method, code), n in sorted(app.requests.counts.items())))
+    return 0
+
+
+def _on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+
+    def received(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, received, number)
+    return stopping
+
+
+def bind(server: grpc.aio.Server, listen: str) -> str:
+    """Bind to HOST:PORT (port 0: any free one) and return the address with the port that it got."""
+    host, port = parse_address(listen)
+    try:
+        if port:  # tells why an address is refused, where gRPC only says that it is
+            socket.create_server((host, port), family=_family(host)).close()
+        bound = server.add_insecure_port(listen)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is in use"
+        raise StartError(
+            f"cannot listen on {listen}: {reason}", remedy="stop what listens there, or choose another with --listen HOST:PORT"
+        ) from error
+    if not _is_loopback(host):
+        log.warning("listening on %s: whoever reaches this port may use it, there is no authentication", listen)
+    return f"{listen.rpartition(':')[0]}:{bound}"
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """("::1", 50051) of "[::1]:50051"."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise StartError(f"{listen!r} is no address to listen on", remedy="write HOST:PORT, such as 127.0.0.1:50051")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

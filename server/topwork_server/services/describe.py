@@ -1,0 +1,64 @@
+"""A line of the catalogue as a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from topwork.v1 import encoders_pb2, types_pb2
+
+from topwork_server import options
+from topwork_server.artifacts import Manifest
+from topwork_server.catalogue import Entry
+from topwork_server.encoder import Encoder
+from topwork_server.services import convert
+from topwork_server.types import EncoderSpec, Numerics, Tap
+
+
+def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Numerics | None) -> encoders_pb2.Encoder:
+    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` the numerics of what is
+    in memory, on the provider that it runs on."""
+    spec, manifest = entry.spec, entry.manifest
+    state, detail = live or (entry.state.value, entry.detail)
+    numerics = loaded or (manifest.numerics if manifest else None)
+    return encoders_pb2.Encoder(
+        name=spec.name,
+        modality=f"MODALITY_{spec.modality.name}",
+        taps=_taps(spec, manifest),
+        default_tap=spec.default_tap,
+        parameters=manifest.parameters if manifest else spec.parameters or 0,
+        trained_on=spec.trained_on,
+        licence=spec.licence,
+        source=spec.source,
+        description=spec.description,
+        state=f"STATE_{state.upper()}",
+        detail=detail,
+        numerics=convert.numerics(numerics) if numerics else None,
+        options=_options(spec.encoder),
+        plugin=entry.owner,
+        has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
+        artifact_bytes=manifest.bytes if manifest else 0,
+    )
+
+
+def _taps(spec: EncoderSpec, manifest: Manifest | None) -> list[types_pb2.Tap]:
+    if manifest:
+        return [_tap(info.tap, info.fingerprint) for info in manifest.taps]
+    return [_tap(tap) for tap in spec.taps]
+
+
+def _tap(tap: Tap, fingerprint: str = "") -> types_pb2.Tap:
+    return types_pb2.Tap(
+        name=tap.name,
+        dim=tap.dim,
+        granularity=convert.granularity(tap.granularity),
+        grid=tap.grid,
+        description=tap.description,
+        fingerprint=fingerprint,
+    )
+
+
+def _options(kind: type[Encoder]) -> Iterable[encoders_pb2.Option]:
+    return [
+        encoders_pb2.Option(name=c.name, type=c.type, default=c.default, description=c.description)
+        for c in options.choices(kind.options)
+    ]

@@ -1,0 +1,224 @@
+"""The Encoders service: thin. Messages become items, the engine works, its features become a message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc
+import numpy as np
+from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
+
+from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.config import Config
+from topwork_server.engine import Ask, Engine
+from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
+from topwork_server.rows import Shaping
+from topwork_server.services import convert, describe
+from topwork_server.services.spool import Spool, Upload
+from topwork_server.services.stream import Stream
+from topwork_server.types import Array, Features, Item
+
+#: Of one message, both ways; gRPC refuses a larger request by itself with RESOURCE_EXHAUSTED.
+MAX_MESSAGE = 64 << 20
+MOST_WORDS = 1000
+#: Rows of more bytes than this are shaped in a thread, so that the loop goes on serving others.
+LARGE = 1 << 20
+
+Context: TypeAlias = "grpc.aio.ServicerContext"
+log = logging.getLogger("topwork.encoders")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the settings of a request come to."""
+
+    ask: Ask
+    shaping: Shaping
+    fingerprint: str
+
+    @classmethod
+    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, *, wait: bool) -> Job:
+        if settings.fingerprint and len(settings.taps) > 1:
+            raise InvalidInput("a fingerprint belongs to one tap", remedy="ask for one tap, or leave the fingerprint out")
+        ask = Ask(
+            encoder=_named(settings.encoder),
+            taps=tuple(settings.taps),
+            options=convert.options(settings.options),
+            deadline=deadline,
+            wait=wait,
+            skip_bad_items=settings.skip_bad_items,
+        )
+        return cls(ask, convert.shaping(settings), settings.fingerprint)
+
+    def check(self, features: Features) -> None:
+        """NotReady where the features mean something else than the caller holds."""
+        found = features.taps[0].tap.fingerprint
+        if self.fingerprint and self.fingerprint != found:
+            raise NotReady(
+                f"the tap {features.taps[0].tap.tap.name} of {self.ask.encoder} has fingerprint {found}, not {self.fingerprint}",
+                remedy="these features do not mix with yours: embed anew, or serve the encoder that made them",
+            )
+
+
+class Encoders(encoders_pb2_grpc.EncodersServicer):
+    def __init__(self, engine: Engine, catalogue: Catalogue, config: Config) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._config = config
+        self._spool = Spool(config.home / "spool", config.max_video_bytes)
+        self._spool.sweep()
+
+    async def ListEncoders(  # noqa: N802
+        self, request: encoders_pb2.ListEncodersRequest, context: Context
+    ) -> encoders_pb2.ListEncodersResponse:
+        entries = await asyncio.to_thread(readable_entries, self._catalogue)
+        return encoders_pb2.ListEncodersResponse(encoders=[self._describe(entry) for entry in entries])
+
+    async def GetEncoder(  # noqa: N802
+        self, request: encoders_pb2.GetEncoderRequest, context: Context
+    ) -> encoders_pb2.Encoder:
+        return self._describe(await asyncio.to_thread(self._catalogue.entry, _named(request.name)))
+
+    async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
+        self._check_count(request.items)
+        job = Job.of(request.settings, _deadline(context), wait=False)
+        return await self._answer(job, request.items)
+
+    async def EmbedStream(  # noqa: N802
+        self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
+    ) -> None:
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("message") != "settings":
+            raise InvalidInput("the stream begins without settings", remedy="send a message of settings first, then items")
+        job = Job.of(first.settings, _deadline(context), wait=True)
+        self._catalogue.spec(job.ask.encoder)
+
+        async def answer(items: Sequence[types_pb2.Item], upload: Upload | None) -> encoders_pb2.EmbedResponse:
+            self._check_count(items)
+            return await self._answer(job, items, upload)
+
+        await Stream(answer, self._spool).run(requests, context.write)
+
+    async def NearestWords(  # noqa: N802
+        self, request: encoders_pb2.NearestWordsRequest, context: Context
+    ) -> encoders_pb2.NearestWordsResponse:
+        self._check_count(request.items)
+        if request.k > MOST_WORDS:
+            raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
+        ask = Ask(_named(request.encoder), options=convert.options(request.options), deadline=_deadline(context))
+        items, _, _ = _items(request.items, None, skip=False)
+        found = await self._engine.nearest(ask, items, request.k or 10)
+        return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])
+
+    async def _answer(
+        self, job: Job, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+    ) -> encoders_pb2.EmbedResponse:
+        started = time.monotonic()
+        items, positions, failures = _items(messages, upload, skip=job.ask.skip_bad_items)
+        features = await self._engine.embed(job.ask, items)
+        job.check(features)
+        if failures:
+            features = _spread(features, positions, failures)
+        reply = await _response(features, job.shaping, started)
+        if reply.ByteSize() > MAX_MESSAGE:
+            raise TooLarge(
+                f"the reply would have {reply.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
+                remedy="send fewer items at a time, or ask for float16, int8, fewer dimensions or fewer taps",
+            )
+        return reply
+
+    def _check_count(self, items: Sequence[types_pb2.Item]) -> None:
+        if not items:
+            raise InvalidInput("there are no items", remedy="send at least one")
+        if len(items) > self._config.max_items:
+            raise InvalidInput(
+                f"{len(items)} items in one message, which may have {self._config.max_items}",
+                remedy="use EmbedStream with smaller messages, or the SDK, which does so by itself",
+            )
+
+    def _describe(self, entry: Entry) -> encoders_pb2.Encoder:
+        garage = self._engine.garage
+        loaded = garage.get(entry.spec.name)
+        return describe.encoder(entry, garage.live(entry.spec.name), loaded.numerics if loaded else None)
+
+
+def _named(name: str) -> str:
+    if not name:
+        raise InvalidInput("no encoder is named", remedy="name one of those that ListEncoders returns")
+    return name
+
+
+def _deadline(context: Context) -> float | None:
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def readable_entries(catalogue: Catalogue) -> list[Entry]:
+    """All that can be read: one whose plugin was uninstalled must not hide the others."""
+    found = []
+    for name in catalogue.names():
+        try:
+            found.append(catalogue.entry(name))
+        except TopworkError as error:
+            log.warning("encoder=%s left out of the list: %s", name, error)
+    return found
+
+
+def _items(
+    messages: Sequence[types_pb2.Item], upload: Upload | None, *, skip: bool
+) -> tuple[list[Item], list[int], dict[int, TopworkError]]:
+    """The items, their positions in the message, and, where `skip` is set, those that are none."""
+    items: list[Item] = []
+    positions: list[int] = []
+    failures: dict[int, TopworkError] = {}
+    path = _path(messages, upload)
+    for position, message in enumerate(messages):
+        try:
+            items.append(convert.item(message, path))
+            positions.append(position)
+        except InvalidInput as error:
+            if not skip:
+                raise error.at(position) from None
+            failures[position] = error
+    return items, positions, failures
+
+
+def _path(messages: Sequence[types_pb2.Item], upload: Upload | None) -> Path | None:
+    takers = sum(message.WhichOneof("content") == "parts" for message in messages)
+    if upload and takers != 1:
+        raise InvalidInput(f"the parts of one video came, and {takers} items take them", remedy="set `parts` of one item")
+    return upload.path if upload else None
+
+
+def _spread(features: Features, positions: Sequence[int], failures: dict[int, TopworkError]) -> Features:
+    """Features of the good items, said of the positions that they have among all."""
+    total = len(positions) + len(failures)
+
+    def counts(of_good: Array) -> Array:
+        of_all = np.zeros(total, of_good.dtype)
+        of_all[list(positions)] = of_good
+        return of_all
+
+    return replace(
+        features,
+        taps=tuple(replace(tap, counts=counts(np.asarray(tap.counts))) for tap in features.taps),
+        notes={positions[i]: note for i, note in features.notes.items()},
+        failures={**{positions[i]: error for i, error in features.failures.items()}, **failures},
+    )
+
+
+async def _response(features: Features, wanted: Shaping, started: float) -> encoders_pb2.EmbedResponse:
+    total = time.monotonic() - started
+    if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
+        return await asyncio.to_thread(convert.response, features, wanted, total)
+    return convert.response(features, wanted, total)
+
+
+def _words(words: Sequence[tuple[str, float]]) -> encoders_pb2.Words:
+    return encoders_pb2.Words(words=[encoders_pb2.Word(word=word, score=score) for word, score in words])

@@ -1,0 +1,67 @@
+"""grpc.health.v1, truthful for the server, for each service and for each encoder ("encoder/NAME")."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio
+
+PREFIX = "encoder/"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health(aio.HealthServicer):  # type: ignore[misc]
+    """`serves(name)` looks whether an encoder would answer now; it may read the disk, and raises for an unknown name.
+
+    Looked at on every Check, and every `interval` seconds for those that are watched: an export, or a `topwork pull` beside
+    this process, changes it and tells nobody.
+    """
+
+    def __init__(self, services: Iterable[str], serves: Callable[[str], bool], interval: float = 2.0) -> None:
+        super().__init__()
+        self._serves = serves
+        self._interval = interval
+        self._server_status.update(dict.fromkeys(services, SERVING))
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._refresh(request.service)
+        return await super().Check(request, context)
+
+    async def Watch(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._refresh(request.service)
+        follower = asyncio.create_task(self._follow(request.service))
+        try:
+            return await super().Watch(request, context)
+        finally:
+            follower.cancel()
+
+    def changed(self, encoder: str, serving: bool) -> None:
+        """The engine's word on an encoder's worker; from any thread."""
+        self._loop.call_soon_threadsafe(self._start_set, f"{PREFIX}{encoder}", serving)
+
+    def _start_set(self, service: str, serving: bool) -> None:
+        task = self._loop.create_task(self.set(service, SERVING if serving else NOT_SERVING))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, service: str) -> None:
+        while service.startswith(PREFIX):
+            await asyncio.sleep(self._interval)
+            await self._refresh(service)
+
+    async def _refresh(self, service: str) -> None:
+        if not service.startswith(PREFIX):
+            return
+        try:
+            serving = await asyncio.to_thread(self._serves, service.removeprefix(PREFIX))
+        except Exception:
+            # No such encoder (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN.
+            self._server_status.pop(service, None)
+        else:
+            await self.set(service, SERVING if serving else NOT_SERVING)

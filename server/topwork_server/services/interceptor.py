@@ -1,0 +1,145 @@
+"""The one place where errors become gRPC statuses, and where the server knows what is in flight.
+
+A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
+item}}. Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from topwork_server.errors import TopworkError, Unavailable
+
+DOMAIN = "topwork"
+#: Together they stay below the 8 KiB of trailing metadata that a client takes by default (a message goes out twice).
+LONGEST_MESSAGE, LONGEST_REMEDY = 1500, 500
+
+Context: TypeAlias = "grpc.aio.ServicerContext"
+Handler = Callable[[Any, Context], Awaitable[Any]]
+log = logging.getLogger("topwork.requests")
+
+
+class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Translates errors, counts requests by method and status, and drains."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._active: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._cut = False
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[grpc.RpcMethodHandler]], details: Any
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/topwork."):
+            return handler  # health and reflection answer for themselves, also while draining
+        name = details.method.rpartition("/")[2]
+        wrap = _stream_handler if handler.response_streaming else _unary_handler
+        return wrap(handler, lambda inner: self._guarded(name, inner))
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests and wait for those accepted; after `seconds` the rest is cut off with UNAVAILABLE."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            await self.cut()
+
+    async def cut(self) -> None:
+        self._draining = self._cut = True
+        for task in self._active:
+            task.cancel()
+        await self._idle.wait()
+
+    def _guarded(self, name: str, inner: Handler) -> Handler:
+        async def call(request: Any, context: Context) -> Any:
+            started = time.monotonic()
+            self._enter(context)
+            try:
+                return await self._run(inner, request, context)
+            finally:
+                code = _code_name(context)
+                self.counts[name, code] += 1
+                log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, (time.monotonic() - started) * 1e3, context.peer())
+
+        return call
+
+    def _enter(self, context: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._active.add(task)
+        self._idle.clear()
+        # Not when the handler returns: its reply must have left before the server may stop.
+        context.add_done_callback(lambda _: self._leave(task))
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        self._active.discard(task)
+        if not self._active:
+            self._idle.set()
+
+    async def _run(self, inner: Handler, request: Any, context: Context) -> Any:
+        try:
+            if self._draining:
+                raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+            return await inner(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except asyncio.CancelledError:
+            if not self._cut:
+                raise
+            error: TopworkError = Unavailable("the server stopped before the request was done", remedy="send it again")
+        except TopworkError as raised:
+            error = raised
+        except Exception:
+            error = _internal()
+        status = rpc_status.to_status(status_of(error))
+        await context.abort(status.code, status.details, status.trailing_metadata)
+        return None
+
+
+def status_of(error: TopworkError) -> status_pb2.Status:
+    """The error as google.rpc.Status; its remedy and its item are in the details."""
+    metadata = {"remedy": error.remedy[:LONGEST_REMEDY]} if error.remedy else {}
+    if error.item is not None:
+        metadata["item"] = str(error.item)
+    info = error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=metadata)
+    packed = AnyMessage()
+    packed.Pack(info)
+    return status_pb2.Status(code=error.code.value[0], message=error.message[:LONGEST_MESSAGE], details=[packed])
+
+
+def _internal() -> TopworkError:
+    mark = secrets.token_hex(4)
+    log.exception("error=%s", mark)
+    return TopworkError(f"internal error {mark}", remedy=f"the server's log has the reason under {mark}")
+
+
+def _code_name(context: Context) -> str:
+    code = context.code()
+    return str(getattr(code, "name", code or "OK"))
+
+
+def _unary_handler(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(
+        guard(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+    )
+
+
+def _stream_handler(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
+    return grpc.stream_stream_rpc_method_handler(
+        guard(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+    )

@@ -1,0 +1,105 @@
+"""Large videos on their way in: parts go to a file on disk, so that memory holds one part at a time.
+
+Owns $TOPWORK_HOME/spool. A file is locked while its server lives, so that the next start can tell what a killed one left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork_server.errors import InvalidInput, Overloaded, TooLarge
+
+
+class Spool:
+    """All uploads of one server; together they may have as many bytes as four of the largest allowed."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.used = 0
+
+    def sweep(self) -> int:
+        """Delete what dead servers left, and count it."""
+        with self._alone():
+            return sum(_delete_if_dead(path) for path in self.folder.glob("*.part"))
+
+    def open(self) -> Upload:
+        with self._alone():
+            return Upload(self)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Between a file's creation and its lock, another server's sweep would take it for a dead one's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def take(self, size: int, before: int) -> None:
+        """Account for `size` more bytes of an upload that has `before`."""
+        if before + size > self.limit:
+            raise TooLarge(f"a video of more than {self.limit} bytes", remedy="send it in pieces, or raise --max-video-bytes")
+        if self.used + size > 4 * self.limit:
+            raise Overloaded("other callers' videos fill the server's spool", remedy="come back later")
+        self.used += size
+
+
+class Upload:
+    """One video. `discard` deletes its file, and is safe to call at any time and again."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._file = tempfile.NamedTemporaryFile(dir=spool.folder, suffix=".part", delete=False, buffering=0)  # noqa: SIM115
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._writing: asyncio.Future[int] | None = None
+        self.path = Path(self._file.name)
+        self.size = 0
+
+    async def write(self, part: bytes) -> None:
+        """Raises TooLarge past the limit, Overloaded where the disk is full."""
+        if not part:
+            raise InvalidInput("a part of a video has no bytes", remedy="send no empty parts")
+        self._spool.take(len(part), self.size)
+        self.size += len(part)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, part))
+        try:
+            # A caller who leaves must not close the file under the thread that writes to it.
+            await asyncio.shield(self._writing)
+        except OSError as error:
+            raise Overloaded(f"the video could not be kept on the server's disk: {error.strerror}") from error
+
+    def discard(self) -> None:
+        if self._writing and not self._writing.done():
+            self._writing.add_done_callback(self._delete)
+        else:
+            self._delete()
+
+    def _delete(self, written: asyncio.Future[int] | None = None) -> None:
+        if written and not written.cancelled():
+            written.exception()  # nobody else asks for it any more
+        if not self._file.closed:
+            self._spool.used -= self.size
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+
+
+def _write_all(file: tempfile._TemporaryFileWrapper[bytes], part: bytes) -> int:
+    view = memoryview(part)
+    while view:
+        view = view[file.write(view) :]
+    return len(part)
+
+
+def _delete_if_dead(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:
+        return False
+    return True
