@@ -1,16 +1,16 @@
 """One tree of errors; each class holds its gRPC status. `services/interceptor.py` alone turns them into replies.
 
-    TopworkError                INTERNAL
-    ├── InvalidInput            INVALID_ARGUMENT     the request is wrong: what, where, and what to send instead
-    ├── NotFound                NOT_FOUND            no encoder or tap of that name
-    ├── NotReady                FAILED_PRECONDITION  weights are not here, or a fingerprint does not match
-    ├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
-    ├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
-    ├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
-    ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
-    ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
-    └── StartError              (exit 2)             the server cannot start: plugins, configuration, port
-        └── PluginError                              a misspelt hook or a clash of names
+TopworkError                INTERNAL
+├── InvalidInput            INVALID_ARGUMENT     the request is wrong: what, where, and what to send instead
+├── NotFound                NOT_FOUND            no encoder or tap of that name
+├── NotReady                FAILED_PRECONDITION  weights are not here, or a fingerprint does not match
+├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
+├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
+├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
+├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
+├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
+└── StartError              (exit 2)             the server cannot start: plugins, configuration, port
+    └── PluginError                              a misspelt hook or a clash of names
 """
 
 from __future__ import annotations

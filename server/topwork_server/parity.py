@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from topwork_server.artifacts import MODEL, PARITY_INPUTS, Manifest
 from topwork_server.encoder import Encoder, Trunk
-from topwork_server.errors import ExportFailed
+from topwork_server.errors import ExportFailed, NotReady
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Item, Numerics, Sample, Tap
@@ -139,6 +142,46 @@ def difference(a: Array, b: Array) -> tuple[float, float]:
 
 
 def save_inputs(batches: Sequence[Batch], path: Path) -> None:
-    """The feeds of every batch, so that other providers can be measured later, without torch."""
+    """The feeds of the batches of one (nothing in them is padding), so that other providers can be measured without torch."""
+    batches = [batch for batch in batches if len(batch.samples) == 1]
     arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
     np.savez_compressed(path, **arrays)
+
+
+def numerics_of(session: Session, folder: Path, manifest: Manifest) -> Numerics:
+    """Of a provider, kept in the artifact once it is measured: fp32 on the CPU is the exporter's record; others are compared
+    with that over the saved inputs. NotReady below 0.999: such rows would not mix with the others of their fingerprint."""
+    if (session.provider, session.precision) == (manifest.numerics.provider, manifest.numerics.precision):
+        return manifest.numerics
+    record = folder / f"parity-{session.provider}-{session.precision}.json"
+    if not record.exists():
+        scratch = record.with_suffix(f".{os.getpid()}.part")
+        scratch.write_text(json.dumps(asdict(_against_cpu(session, folder, manifest))), "utf-8")
+        scratch.rename(record)
+    numerics = Numerics(**json.loads(record.read_text("utf-8")))
+    if numerics.parity < MIX_FLOOR:
+        raise NotReady(
+            f"{session.provider} {session.precision} gives {manifest.encoder} a parity of {numerics.parity:.5f}, below"
+            f" {MIX_FLOOR}",
+            remedy="serve with --provider cpu",
+        )
+    return numerics
+
+
+def _against_cpu(session: Session, folder: Path, manifest: Manifest) -> Numerics:
+    cpu, names = Session(folder / MODEL), [info.tap.name for info in manifest.taps]
+    worst = Numerics(session.provider, session.precision, 1.0, 0.0)
+    for feeds in _saved_inputs(folder / PARITY_INPUTS):
+        for a, b in zip(cpu.run(names, feeds), session.run(names, feeds), strict=True):
+            error, cosine = difference(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]).astype(a.dtype))
+            worst = replace(worst, parity=min(worst.parity, cosine), max_abs_error=max(worst.max_abs_error, error))
+    return worst
+
+
+def _saved_inputs(path: Path) -> list[dict[str, Array]]:
+    feeds: dict[str, dict[str, Array]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays:
+            batch, _, name = key.partition("/")
+            feeds.setdefault(batch, {})[name] = arrays[key]
+    return list(feeds.values())

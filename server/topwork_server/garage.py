@@ -1,0 +1,226 @@
+"""Which encoders are in memory: loaded on first use, exported first where need be, unloaded when idle or when room is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topwork_server import artifacts, parity
+from topwork_server.artifacts import Manifest
+from topwork_server.batcher import Batcher
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.config import Config
+from topwork_server.encoder import Encoder
+from topwork_server.errors import NotReady, Overloaded, TooLarge, TopworkError
+from topwork_server.session import Session, choose_provider
+from topwork_server.types import Numerics
+
+log = logging.getLogger(__name__)
+
+
+class Room:
+    """Places in an encoder's queue, in items. Who waits is served in order."""
+
+    def __init__(self, places: int, name: str) -> None:
+        self._places, self._name = places, name
+        self._taken = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def places(self, count: int, *, wait: bool) -> AsyncIterator[None]:
+        """Overloaded at once where there is no room and the caller will not wait."""
+        if wait:
+            await self._wait(count)
+        elif not self._free(count):
+            raise Overloaded(
+                f"the queue of {self._name} is full: {self._taken} of {self._places} items are waiting",
+                remedy="try again with back-off, or use a stream, which waits for room",
+            )
+        else:
+            self._taken += count
+        try:
+            yield
+        finally:
+            self._taken -= count
+            self._admit()
+
+    def _free(self, count: int) -> bool:
+        return not self._line and (self._taken == 0 or self._taken + count <= self._places)
+
+    async def _wait(self, count: int) -> None:
+        if self._free(count):
+            self._taken += count
+            return
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((count, admitted))
+        try:
+            await admitted
+        except asyncio.CancelledError:
+            if admitted.done() and not admitted.cancelled():  # admitted and cancelled in one turn of the loop
+                self._taken -= count
+            self._line = deque(entry for entry in self._line if entry[1] is not admitted)
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._line and (self._taken == 0 or self._taken + self._line[0][0] <= self._places):
+            count, admitted = self._line.popleft()
+            if not admitted.done():
+                self._taken += count
+                admitted.set_result(None)
+
+
+@dataclass(eq=False)
+class Loaded:
+    """An encoder in memory."""
+
+    encoder: Encoder
+    manifest: Manifest
+    batcher: Batcher
+    numerics: Numerics
+    room: Room
+    bytes: int
+    users: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+
+
+class Garage:
+    """Owns what is loaded. `on_health(name, serving)` is called on the event loop when a worker dies or is back."""
+
+    def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
+        self._catalogue, self._config, self._on_health = catalogue, config, on_health
+        self.provider = choose_provider(config.provider)
+        self._loaded: dict[str, Loaded] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._exporting: set[str] = set()
+        self._children: list[subprocess.Popen[str]] = []
+        self._failures: dict[str, str] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[Loaded]:
+        """The encoder, kept in memory for as long as the context lasts."""
+        while (loaded := self._loaded.get(name)) is None:
+            if name not in self._loading:
+                self._loading[name] = asyncio.create_task(self._load(name))
+            # A caller that leaves does not stop the load: others may wait for it.
+            await asyncio.shield(self._loading[name])
+        loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            loaded.users -= 1
+            loaded.last_used = time.monotonic()
+
+    def live(self, name: str) -> tuple[str, str] | None:
+        """("loaded" | "exporting" | "failed", detail) where this process knows more than the disk does."""
+        if name in self._loaded:
+            return "loaded", "" if self._loaded[name].batcher.serving else "its worker is being restarted"
+        if name in self._exporting:
+            return "exporting", "its weights are being exported"
+        return ("failed", self._failures[name]) if name in self._failures else None
+
+    def get(self, name: str) -> Loaded | None:
+        return self._loaded.get(name)
+
+    def unload(self, name: str) -> bool:
+        """False where somebody uses it."""
+        loaded = self._loaded.get(name)
+        if loaded is None or loaded.users:
+            return False
+        del self._loaded[name]
+        loaded.batcher.close()
+        log.info("unloaded %s", name)
+        return True
+
+    async def close(self) -> None:
+        for child in list(self._children):
+            child.kill()
+        tasks = [*self._loading.values(), *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for loaded in self._loaded.values():
+            await asyncio.to_thread(loaded.batcher.close)
+        self._loaded.clear()
+
+    async def _load(self, name: str) -> None:
+        try:
+            folder = await self._artifact(name)
+            manifest = await asyncio.to_thread(Manifest.read, folder)
+            self._make_room(name, manifest.bytes)
+            self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest, asyncio.get_running_loop())
+            self._failures.pop(name, None)
+            log.info("loaded %s on %s", name, self.provider)
+        except TopworkError as error:
+            if not isinstance(error, NotReady | Overloaded):
+                self._failures[name] = str(error)
+            raise
+        finally:
+            del self._loading[name]
+        self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
+
+    async def _artifact(self, name: str) -> Path:
+        entry = await asyncio.to_thread(self._catalogue.entry, name)
+        if entry.state is State.ABSENT:
+            raise NotReady(f"the weights of {name} are not here", remedy=entry.detail)
+        if entry.folder is not None:
+            return entry.folder
+        self._exporting.add(name)
+        log.info("exporting %s", name)
+        try:
+            return await asyncio.to_thread(self._catalogue.export, name, children=self._children)
+        finally:
+            self._exporting.discard(name)
+
+    def _open(self, name: str, folder: Path, manifest: Manifest, loop: asyncio.AbstractEventLoop) -> Loaded:
+        """In a thread: checksums, the encoder's own files, the session, and parity where the provider is not the exporter's."""
+        artifacts.verify(folder, manifest)
+        spec = self._catalogue.spec(name)
+        encoder = spec.encoder(spec, folder)
+
+        def open_session() -> Session:
+            return Session(folder / artifacts.MODEL, self.provider, self._config.threads)
+
+        def on_health(serving: bool) -> None:
+            loop.call_soon_threadsafe(self._on_health, name, serving)
+
+        batcher = Batcher(encoder, open_session, on_health)
+        try:
+            numerics = parity.numerics_of(batcher.session, folder, manifest)
+        except BaseException:
+            batcher.close()
+            raise
+        return Loaded(encoder, manifest, batcher, numerics, Room(self._config.queue, name), manifest.bytes)
+
+    def _make_room(self, name: str, need: int) -> None:
+        """Unload the longest idle until the artifact's size fits in the budget."""
+        budget = self._config.memory_budget
+        if need > budget:
+            raise TooLarge(
+                f"{name} takes {need >> 20} MiB, and all encoders together may take {budget >> 20}",
+                remedy="serve with a larger --memory-budget",
+            )
+        idle = sorted((loaded.last_used, other) for other, loaded in self._loaded.items() if not loaded.users)
+        while sum(loaded.bytes for loaded in self._loaded.values()) + need > budget:
+            if not idle:
+                raise Overloaded(
+                    f"no memory for {name}: the encoders in use leave less than {need >> 20} MiB of the budget",
+                    remedy="try again later, or serve with a larger --memory-budget",
+                )
+            self.unload(idle.pop(0)[1])
+
+    async def _sweep(self) -> None:
+        """Unload what nobody has used for a while."""
+        while True:
+            await asyncio.sleep(min(self._config.idle_seconds / 4, 30.0))
+            for name, loaded in list(self._loaded.items()):
+                if not loaded.users and time.monotonic() - loaded.last_used > self._config.idle_seconds:
+                    self.unload(name)
