@@ -1,0 +1,125 @@
+"""BERT and its kin: text encoders of transformers, and sentence-transformers folders with their own pooling.
+
+Devlin et al. 2019 (BERT), Reimers & Gurevych 2019 (sentence embeddings, section 3: pooling). Graph inputs are (batch, tokens)
+int64; taps are `pooled`, `cls`, `mean`, `max` (a row a text) and `tokens`, `hidden.0` .. `hidden.N` (a row a token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    InvalidInput,
+    Item,
+    Modality,
+    Sample,
+    Source,
+    Text,
+    Trunk,
+    hookimpl,
+)
+from topwork_server.types import Array
+
+from topwork_plugins import bert_catalogue, bert_layout
+from topwork_plugins.bert_settings import Settings
+from topwork_plugins.bert_tokens import FILE, Tokenization, Tokens
+
+
+@dataclass(frozen=True)
+class BertOptions:
+    """What a request may set."""
+
+    truncate: bool = field(default=False, metadata={"help": "cut a text over the limit instead of refusing it"})
+    prompt: str = field(default="", metadata={"help": "put before the text; takes part in attention, gives no rows"})
+    prompt_name: str = field(
+        default="", metadata={"help": "a prompt that the model names; empty: the model's default; 'none': no prompt"}
+    )
+
+
+class BertEncoder(Encoder):
+    """Encodes texts and pairs of texts. Padding is masked in attention and in pooling, so batch-mates change nothing."""
+
+    options = BertOptions
+    pads = True
+    budget = 1024
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        """`assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its own pooling."""
+        from topwork_server.torch_shim import import_ready
+
+        import_ready()
+        from topwork_plugins.bert_export import export
+
+        return export(spec, assets, out)
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        super().__init__(spec, folder)
+        self._settings = Settings.read(folder)
+        self._tokenization = Tokenization(folder / FILE, self._settings.max_tokens)
+
+    def preprocess(self, item: Item, options: BertOptions) -> Iterable[Sample]:
+        if not isinstance(item, Text):
+            raise InvalidInput(
+                f"{self.spec.name} reads text, not a {type(item).__name__}", remedy="send a text or a pair of texts"
+            )
+        tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
+        notes = {"truncated_tokens": tokens.cut} if tokens.cut else {}
+        return [Sample(self._arrays(tokens), tokens=tokens.spans, notes=notes)]
+
+    def cost(self, sample: Sample) -> int:
+        return len(sample.inputs["input_ids"])
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
+        shape = (len(samples), max(self.cost(sample) for sample in samples))
+        batch = {name: np.zeros(shape, np.int64) for name in self._settings.inputs}
+        batch["input_ids"][:] = self._settings.padding
+        for row, sample in enumerate(samples):
+            for name, values in sample.inputs.items():
+                batch[name][row, : len(values)] = values
+        return batch
+
+    def _arrays(self, tokens: Tokens) -> dict[str, Array]:
+        ones = np.ones(len(tokens.ids), np.int64)
+        made = {
+            "input_ids": tokens.ids,
+            "attention_mask": ones,
+            "token_type_ids": tokens.types,
+            "pooling_mask": np.where(np.arange(len(ones)) < tokens.prompt, 0, ones),
+        }
+        return {name: made[name] for name in self._settings.inputs}
+
+    def _prompt(self, options: BertOptions) -> str:
+        if options.prompt and options.prompt_name:
+            raise InvalidInput("both prompt and prompt_name are set", remedy="set one of them")
+        name = options.prompt_name or self._settings.default_prompt
+        if options.prompt or not name:
+            return options.prompt
+        if name in self._settings.prompts:
+            return self._settings.prompts[name]
+        if name == "none":
+            return ""
+        known = ", ".join(sorted(self._settings.prompts)) or "none at all"
+        raise InvalidInput(f"{self.spec.name} has no prompt named {name!r}", remedy=f"it names {known}; or set prompt itself")
+
+
+@hookimpl
+def register_encoders() -> Iterable[EncoderSpec]:
+    return bert_catalogue.specs(BertEncoder)
+
+
+@hookimpl
+def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+    """Hub repositories, and folders whose config.json or modules.json is of this family; anything where the user says bert."""
+    if source.family not in ("", "bert") or source.scheme in ("onnx", "timm"):
+        return None
+    local = Path(source.location)
+    ours = bert_layout.is_ours(local) if source.scheme == "file" else source.scheme == "hf"
+    if not ours and not source.family:
+        return None
+    return EncoderSpec(name=name, encoder=BertEncoder, source=str(source), modality=Modality.TEXT)

@@ -1,0 +1,97 @@
+"""From a model's folder to a Trunk, and the files that the server reads beside the graph. Export process only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from topwork_server import EncoderSpec, Text, Trunk
+from topwork_server.examples import texts
+
+from topwork_plugins.bert_graph import PooledEncoder, build_stages, load_encoder, position_limit
+from topwork_plugins.bert_layout import Layout, read_json, read_layout, taps
+from topwork_plugins.bert_settings import Settings
+from topwork_plugins.bert_tokenizer_file import write_tokenizer
+from topwork_plugins.bert_tokens import FILE, Tokenization
+
+#: The longest example on which parity is measured, in tokens: enough to read far into the position table.
+LONGEST_EXAMPLE = 512
+
+
+def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
+    """See `BertEncoder.export`."""
+    layout = read_layout(folder, spec.settings.get("pooling"))
+    model = load_encoder(layout.transformer)
+    stages, width = build_stages(layout, model.config.hidden_size)
+    rows = model.get_input_embeddings().num_embeddings
+    tokenizer = write_tokenizer(layout.transformer, out, lower_case=layout.lower_case, rows=rows)
+    settings = _settings(model, layout)
+    settings.write(out)
+    return Trunk(
+        inputs=dict.fromkeys(settings.inputs, ("batch", "tokens")),
+        taps=taps(model.config.hidden_size, model.config.num_hidden_layers, width),
+        definition=layout.definition,
+        preprocessing=_preprocessing(settings, layout, tokenizer),
+        module=PooledEncoder(model, settings.inputs, layout.poolings, stages).eval(),
+        exporter="legacy",  # its graph is the one that attention fusion recognises
+        examples=_examples(Tokenization(out / FILE, settings.max_tokens)),
+    )
+
+
+def _settings(model: Any, layout: Layout) -> Settings:
+    return Settings(
+        inputs=_inputs(model, layout),
+        padding=model.config.pad_token_id or 0,
+        max_tokens=_max_tokens(model, layout),
+        prompts=layout.prompts,
+        default_prompt=layout.default_prompt,
+    )
+
+
+def _preprocessing(settings: Settings, layout: Layout, tokenizer: str) -> dict[str, Any]:
+    return {
+        "tokenizer_sha256": tokenizer,
+        "lower_case": layout.lower_case,
+        "inputs": list(settings.inputs),
+        "max_tokens": settings.max_tokens,
+        "prompts": dict(settings.prompts),
+        "default_prompt": settings.default_prompt,
+    }
+
+
+def _inputs(model: Any, layout: Layout) -> tuple[str, ...]:
+    types = ("token_type_ids",) if _takes_types(model, layout) else ()
+    pooling = () if layout.pools_prompt else ("pooling_mask",)
+    return ("input_ids", "attention_mask", *types, *pooling)
+
+
+def _takes_types(model: Any, layout: Layout) -> bool:
+    """RoBERTa's forward has the argument, but a table of one row; and a tokenizer may say that it gives none."""
+    said = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_input_names")
+    has_argument = "token_type_ids" in inspect.signature(model.forward).parameters
+    return has_argument and getattr(model.config, "type_vocab_size", 0) > 1 and (not said or "token_type_ids" in said)
+
+
+def _max_tokens(model: Any, layout: Layout) -> int:
+    """The position table's, or less where the folder says so: sentence-transformers' limit before the tokenizer's."""
+    said = layout.max_length
+    if said is None:
+        said = read_json(layout.transformer / "tokenizer_config.json", missing_ok=True).get("model_max_length")
+    limit = position_limit(model)
+    return limit if said is None else min(limit, int(said))
+
+
+def _examples(tokenization: Tokenization) -> Sequence[Text]:
+    """The server's sentences, cut where this model's limit is lower; a pair; and one as long as the limit allows."""
+    limit = tokenization.limit
+    short = [_cut(text.text, tokenization, limit) for text in texts()]
+    pair = Text(*(_cut(text, tokenization, limit // 3) for text in short[1:3]))
+    return [*map(Text, short), pair, Text(_cut(" ".join(short) * 8, tokenization, min(limit, LONGEST_EXAMPLE)))]
+
+
+def _cut(text: str, tokenization: Tokenization, limit: int) -> str:
+    while (length := tokenization.length(text)) > limit:
+        text = text[: len(text) * limit // length]
+    return text

@@ -1,0 +1,207 @@
+"""Reads what a model's folder says of itself, in the hub's two layouts:
+
+    transformers            config.json, weights, tokenizer
+    sentence-transformers   modules.json names folders: a Transformer, a Pooling, and stages after it (Dense, Normalize)
+
+JSON only: no weights are opened here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topwork_server import Granularity, InvalidInput, Tap
+
+#: The architectures (config.json, model_type) that the tests compare with transformers.
+MODEL_TYPES = frozenset(
+    {"albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+)
+
+#: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.
+POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLINGS = frozenset(POOLING_KEYS.values())
+#: Poolings that are taps of their own, whatever the model's own pooling is.
+POOLING_TAPS = {"cls": "the first token", "mean": "mean over all tokens", "max": "maximum over all tokens"}
+
+#: What config.json says that no feature depends on.
+IDLE_KEYS = re.compile(
+    r"_name_or_path|architectures|transformers_version|torch_?script|(torch_)?dtype|.*dropout.*|initializer_.*|gradient_.*"
+    r"|output_(attentions|hidden_states|past)|return_dict|use_cache|tie_.*|id2label|label2id|problem_type|finetuning_task"
+    r"|task_specific_params"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A sentence-transformers module after the pooling: its class name, its folder and its config.json."""
+
+    kind: str
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        keys = ("in_features", "out_features", "bias", "activation_function") if self.kind == "Dense" else ()
+        return {"kind": self.kind, **{key: self.config[key] for key in keys if key in self.config}}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`transformer` is the folder of config.json; `max_length` counts special tokens; `poolings` are concatenated."""
+
+    transformer: Path
+    config: Mapping[str, Any]
+    poolings: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
+    max_length: int | None = None
+    lower_case: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    pools_prompt: bool = True
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All of the architecture that changes what a feature means."""
+        return {
+            "config": {key: value for key, value in self.config.items() if not IDLE_KEYS.fullmatch(key)},
+            "poolings": list(self.poolings),
+            "stages": [stage.definition for stage in self.stages],
+            "pools_prompt": self.pools_prompt,
+        }
+
+
+def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Layout:
+    """`pooling` overrides the folder's own. InvalidInput where the folder is not a model that this family reads."""
+    modules = _modules(folder)
+    transformer = folder / modules[0]["path"] if modules else folder
+    config = read_json(transformer / "config.json")
+    if config.get("model_type") not in MODEL_TYPES:
+        raise InvalidInput(
+            f"{folder.name} is a {config.get('model_type', 'nameless')!r} model (config.json), not a BERT-like encoder",
+            remedy=f"this family reads {', '.join(sorted(MODEL_TYPES))}",
+        )
+    own: tuple[str, ...] = ("mean",)
+    pools_prompt = True
+    stages = list(_stages(folder, modules[1:]))
+    if stages and stages[0].kind == "Pooling":
+        own, pools_prompt = _poolings(stages[0].config), bool(stages.pop(0).config.get("include_prompt", True))
+    sentence = _sentence_settings(transformer)
+    prompts = read_json(folder / "config_sentence_transformers.json", missing_ok=True)
+    return Layout(
+        transformer,
+        config,
+        _checked_poolings(own if pooling is None else pooling),
+        tuple(stages),
+        max_length=sentence.get("max_seq_length"),
+        lower_case=bool(sentence.get("do_lower_case", False)),
+        prompts=prompts.get("prompts") or {},
+        default_prompt=prompts.get("default_prompt_name") or "",
+        pools_prompt=pools_prompt,
+    )
+
+
+def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:
+    """Of a trunk with `layers` layers of width `dim`; `pooled` is the width of its own pooled row where that differs."""
+    hidden = [
+        Tap(f"hidden.{n}", dim, Granularity.TOKEN, description=f"tokens after layer {n}" if n else "token embeddings")
+        for n in range(layers + 1)
+    ]
+    return (
+        Tap("pooled", pooled or dim, Granularity.ITEM, description="the model's own pooling and normalisation"),
+        Tap("tokens", dim, Granularity.TOKEN, description="tokens after the last layer"),
+        *(Tap(name, dim, Granularity.ITEM, description=said) for name, said in POOLING_TAPS.items()),
+        *hidden,
+    )
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the folder holds a model of this family, by its JSON files alone."""
+    try:
+        read_layout(folder)
+    except InvalidInput:
+        return False
+    return True
+
+
+def read_json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """An object of a JSON file; {} where `missing_ok` and it is not there."""
+    if missing_ok and not path.exists():
+        return {}
+    found = _load(path)
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} holds no JSON object", remedy="copy the model's folder again")
+    return found
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            f"{path.parent} has no {path.name}", remedy="name the folder of a transformers or sentence-transformers model"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON: {error}", remedy="copy the model's folder again") from error
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    """The entries of modules.json, the Transformer first; none for a plain transformers model."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return []
+    modules = sorted(_load(path), key=lambda module: int(module["idx"]))
+    if not modules or _kind(modules[0]) != "Transformer":
+        raise InvalidInput(f"{folder.name} does not begin with a Transformer (modules.json)", remedy="name another model")
+    return modules
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    return str(module["type"]).rpartition(".")[2]
+
+
+def _stages(folder: Path, modules: Sequence[Mapping[str, Any]]) -> Iterator[Stage]:
+    for position, module in enumerate(modules):
+        kind = _kind(module)
+        place = folder / module["path"]
+        config = read_json(place / "config.json", missing_ok=kind in ("Normalize", "Dropout"))
+        if kind not in ("Pooling", "Dense", "Normalize", "Dropout") or (kind == "Pooling" and position):
+            raise InvalidInput(f"{folder.name} has a {kind} module (modules.json) that is not supported here")
+        places = {config.get("module_input_name") or "sentence_embedding"}
+        places.add(config.get("module_output_name") or "sentence_embedding")
+        if places != {"sentence_embedding"} or config.get("use_residual"):
+            raise InvalidInput(f"{place.name} of {folder.name} is not a plain {kind} of the pooled row: not supported here")
+        if kind != "Dropout":  # it does nothing outside training
+            yield Stage(kind, place, config)
+
+
+def _poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """sentence-transformers 5.3 and later name the modes; earlier ones hold a flag for each."""
+    if "pooling_mode" in config:
+        named = config["pooling_mode"]
+        return (named,) if isinstance(named, str) else tuple(named)
+    return tuple(mode for key, mode in POOLING_KEYS.items() if config.get(key)) or ("mean",)
+
+
+def _checked_poolings(named: str | Sequence[str]) -> tuple[str, ...]:
+    modes = (named,) if isinstance(named, str) else tuple(named)
+    unknown = [mode for mode in modes if mode not in POOLINGS]
+    if unknown or not modes:
+        raise InvalidInput(f"unknown pooling {unknown}", remedy=f"choose among {', '.join(sorted(POOLINGS))}")
+    return modes
+
+
+def _sentence_settings(transformer: Path) -> dict[str, Any]:
+    """sentence_bert_config.json; older releases named the file after the architecture."""
+    return next((read_json(path) for path in sorted(transformer.glob("sentence_*_config.json"))), {})

@@ -1,0 +1,82 @@
+"""Writes the tokenizer file that the server reads, from whatever tokenizer files a model's folder holds. Export process only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from topwork_server import InvalidInput
+
+from topwork_plugins.bert_layout import read_json
+from topwork_plugins.bert_tokens import FILE
+
+#: Where there is no tokenizer.json: the vocabularies that it is made from, one set of names a family of tokenizers.
+VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",))
+
+
+def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int) -> str:
+    """Write `out`/tokenizer.json, truncation and padding off; return the SHA-256 of the files that it was made from.
+
+    `rows` is the size of the model's word table. InvalidInput where the tokenizer cannot be the model's.
+    """
+    sources, tokenizer = _published(folder) if (folder / FILE).exists() else _converted(folder)
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    if lower_case:
+        tokenizer["normalizer"] = _lowering(tokenizer["normalizer"])
+    (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    _check_size(folder, out / FILE, rows)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _published(folder: Path) -> tuple[list[Path], dict[str, Any]]:
+    tokenizer = read_json(folder / FILE)
+    normalizer = tokenizer.get("normalizer") or {}
+    said = read_json(folder / "tokenizer_config.json", missing_ok=True).get("do_lower_case")
+    if normalizer.get("type") == "BertNormalizer" and said is not None:
+        normalizer["lowercase"] = bool(said)  # transformers, too, lets tokenizer_config.json win
+    return [folder / FILE], tokenizer
+
+
+def _converted(folder: Path) -> tuple[list[Path], dict[str, Any]]:
+    for names in VOCABULARIES:
+        sources = [folder / name for name in names]
+        if all(source.exists() for source in sources):
+            return sources, json.loads(_convert(folder).to_str())
+    raise InvalidInput(f"{folder.name} has no tokenizer", remedy="add its tokenizer.json, as the hub has it")
+
+
+def _convert(folder: Path) -> Any:
+    """transformers' own conversion. Not `BertTokenizerFast(vocab_file=...)`: 5.23 drops that argument in silence, and gives
+    a tokenizer of five words."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise InvalidInput(
+            f"the tokenizer of {folder.name} could not be converted: {str(error).splitlines()[0]}",
+            remedy="add a tokenizer.json, which transformers writes with tokenizer.save_pretrained",
+        ) from error
+
+
+def _check_size(folder: Path, file: Path, rows: int) -> None:
+    """A larger vocabulary would read past the word table; a far smaller one is another model's, or a failed conversion."""
+    from tokenizers import Tokenizer
+
+    words = Tokenizer.from_file(str(file)).get_vocab_size()
+    if not rows // 2 <= words <= rows:
+        raise InvalidInput(
+            f"the tokenizer of {folder.name} has {words} tokens, and the model's word table {rows} rows",
+            remedy="its tokenizer and its weights do not belong together; copy the model again",
+        )
+
+
+def _lowering(normalizer: dict[str, Any] | None) -> dict[str, Any]:
+    """The tokenizer's normalizer after a lowercase step, as sentence-transformers' do_lower_case asks."""
+    steps = [{"type": "Lowercase"}] + ([normalizer] if normalizer else [])
+    return {"type": "Sequence", "normalizers": steps}

@@ -1,0 +1,103 @@
+"""Text to token ids with character spans, by the `tokenizers` library alone: the server never imports transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from topwork_server import InvalidInput, TokenSpans
+from topwork_server.types import Array
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text or pair, tokenized: ids and token types (tokens,) int64, which of them are rows, and how many were cut.
+
+    `prompt` counts the leading tokens that belong to the prompt, special ones included; 0 without a prompt.
+    """
+
+    ids: Array
+    types: Array
+    spans: TokenSpans
+    prompt: int
+    cut: int
+
+
+class Tokenization:
+    """A tokenizer file with truncation and padding off, and the most tokens, special ones included, that a text may have."""
+
+    def __init__(self, file: Path, limit: int) -> None:
+        from tokenizers import Tokenizer
+
+        self.limit = limit
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+
+    def length(self, text: str, pair: str | None = None) -> int:
+        """How many tokens, special ones included."""
+        return len(self._tokenizer.encode(text, pair))
+
+    def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
+        """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
+
+        InvalidInput where there is nothing to encode, or more than `limit` tokens and not `truncate`.
+        """
+        for said, given in (("text", text), ("text of the pair", pair)):
+            if given is not None and not given.strip():
+                raise InvalidInput(f"the {said} is empty", remedy="send at least one word")
+        whole = self._tokenizer.encode(prompt + text, pair)
+        kept = whole
+        if len(whole) > self.limit:
+            if not truncate:
+                raise InvalidInput(
+                    f"the text has {len(whole)} tokens{', prompt included' if prompt else ''}; the limit is {self.limit}",
+                    remedy="shorten it or split it, or set the option truncate to true",
+                )
+            kept = self._truncating.encode(prompt + text, pair)
+        spans = _spans(kept, len(prompt), text, pair)
+        if not len(spans.positions):
+            raise InvalidInput("the text has no token", remedy="send at least one word that the tokenizer knows")
+        return Tokens(
+            np.array(kept.ids, np.int64),
+            np.array(kept.type_ids, np.int64),
+            spans,
+            int(spans.positions[0]) if prompt else 0,
+            len(whole) - len(kept),
+        )
+
+    @cached_property
+    def _truncating(self) -> Tokenizer:
+        """A second tokenizer: truncation is a state of the object, and others encode in other threads meanwhile."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.enable_truncation(self.limit)
+        return tokenizer
+
+
+def _spans(encoding: Encoding, prompt: int, text: str, pair: str | None) -> TokenSpans:
+    """Rows are the tokens of the text and of the pair: not special ones, and none that lies in the prompt."""
+    positions, chars, parts = [], [], []
+    texts = (text, pair or "")
+    for position, (part, (start, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
+        if part is None or (part == 0 and prompt and end <= prompt):
+            continue
+        shift = prompt if part == 0 else 0
+        positions.append(position)
+        parts.append(part)
+        chars.append(_trimmed(texts[part], max(start - shift, 0), end - shift))
+    return TokenSpans(np.array(positions, np.int64), np.array(chars, np.int32).reshape(-1, 2), np.array(parts, np.int32))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """SentencePiece and byte-level tokens take the space before the word with them; a span is the word itself."""
+    while start < end - 1 and text[start].isspace():
+        start += 1
+    return start, end
