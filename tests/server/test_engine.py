@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FakePlugins
+from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text, artifacts
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import AHEAD, Ask, Engine
+from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
+from topwork_server.export import export_encoder
+from toys import DIM, Gate, Letters, letters_spec
+
+GATE = Gate()
+
+
+class Gated(Letters):
+    """Preprocesses only when the gate is open."""
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        if isinstance(item, Text) and item.text == "wait":
+            GATE.wait()
+        return super().preprocess(item, options)
+
+
+class Broken(Letters):
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        raise KeyError("a bug of the author's")
+
+
+class Film(Letters):
+    """A long item: one sample a letter, made lazily, as a video's windows are."""
+
+    pads = False
+    alive = 0
+    most = 0
+
+    def preprocess(self, item: Item, options: Any) -> Iterator[Sample]:  # type: ignore[override]
+        assert isinstance(item, Text)
+        for i, letter in enumerate(item.text):
+            if letter == "!":
+                raise InvalidInput("the film is torn", remedy="splice it")
+            Film.alive += 1
+            Film.most = max(Film.most, Film.alive)
+            (sample,) = super().preprocess(Text(letter), options)
+            yield Sample(sample.inputs, sample.tokens, window=(float(i), float(i + 1)))
+
+    def collate(self, samples: Any) -> Any:
+        Film.alive -= len(samples)
+        return super().collate(samples)
+
+
+SPECS = [
+    letters_spec(),
+    letters_spec("gated", Gated),
+    letters_spec("broken", Broken),
+    letters_spec("film", Film),
+    letters_spec("second", seed=2),
+    EncoderSpec("absent", Letters, "file:/nowhere/at/all", Modality.TEXT),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of all toys, exported in this process."""
+    home = tmp_path_factory.mktemp("home")
+    for spec in SPECS[:-1]:
+        if spec.encoder is Broken:
+            maker = EncoderSpec(**{**vars(spec), "encoder": Letters})
+            folder = artifacts.folder_of(home, spec)
+            folder.mkdir(parents=True)
+            export_encoder(maker, Path(), folder)
+        else:
+            artifacts.publish(home, spec, lambda scratch, spec=spec: export_encoder(spec, Path(), scratch))  # type: ignore[misc]
+    return home
+
+
+def engine(home: Path, **settings: Any) -> Engine:
+    return Engine(Catalogue(FakePlugins(SPECS), home), Config(home=home, provider="cpu", threads=2, **settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ready(home: Path, runner: asyncio.Runner) -> Iterator[Engine]:
+    made = engine(home)
+    yield made
+    runner.run(made.close())
+
+
+def texts(*given: str) -> list[Item]:
+    return [Text(one) for one in given]
+
+
+def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> None:
+    found = runner.run(ready.embed(Ask("letters", ("letters", "mean")), texts("a b", "hello")))
+    tokens, mean = found.taps
+    assert tokens.counts.tolist() == [3, 5]
+    assert tokens.rows.shape == (8, DIM)
+    assert tokens.spans is not None
+    assert tokens.spans.values[3:].tolist() == [[i, i + 1] for i in range(5)]
+    assert mean.counts.tolist() == [1, 1]
+    np.testing.assert_allclose(mean.rows[1], tokens.rows[3:].mean(0), rtol=1e-5)
+    assert found.notes == {0: {"spaces": 1}}
+    assert found.timings.compute > 0
+
+
+def test_many_items_come_back_in_order(ready: Engine, runner: asyncio.Runner) -> None:
+    given = [chr(97 + i % 26) * (1 + i % 7) for i in range(300)]
+    together = runner.run(ready.embed(Ask("letters"), texts(*given))).taps[0].rows
+    for i in (0, 31, 32, 150, 299):
+        alone = runner.run(ready.embed(Ask("letters"), texts(given[i]))).taps[0].rows
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
+
+
+def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> None:
+    upper = runner.run(ready.embed(Ask("letters", options={"case": "lower"}), texts("ABC"))).taps[0].rows
+    lower = runner.run(ready.embed(Ask("letters"), texts("abc"))).taps[0].rows
+    np.testing.assert_array_equal(upper, lower)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"casing": "x"}, "unknown option 'casing'"), ({"case": "up"}, "'case' is 'up'"), ({"repeat": "2"}, "'repeat' is '2'")],
+)
+def test_wrong_options_are_named(ready: Engine, runner: asyncio.Runner, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as caught:
+        runner.run(ready.embed(Ask("letters", options=options), texts("a")))
+    assert caught.value.remedy
+
+
+def test_a_bad_item_is_named_by_its_position_in_the_whole_request(ready: Engine, runner: asyncio.Runner) -> None:
+    with pytest.raises(InvalidInput, match="the text is empty") as caught:
+        runner.run(ready.embed(Ask("letters"), texts(*["ok"] * 70, "", "ok")))
+    assert caught.value.item == 70
+
+
+def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, runner: asyncio.Runner) -> None:
+    with pytest.raises(TopworkError, match="a bug of the author's") as caught:
+        runner.run(ready.embed(Ask("broken"), texts("a")))
+    assert (type(caught.value), caught.value.item) == (TopworkError, 0)
+
+
+def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Runner) -> None:
+    Film.alive = Film.most = 0
+    found = runner.run(ready.embed(Ask("film"), texts("ab" * 200))).taps[0]
+    assert found.counts.tolist() == [400]
+    np.testing.assert_array_equal(found.rows[0], found.rows[398])
+    assert Film.most <= 3 * AHEAD
+
+
+def test_a_long_item_that_breaks_midway_is_named(ready: Engine, runner: asyncio.Runner) -> None:
+    with pytest.raises(InvalidInput, match="the film is torn") as caught:
+        runner.run(ready.embed(Ask("film"), texts("ab", "abababababab!")))
+    assert caught.value.item == 1
+    found = runner.run(ready.embed(Ask("film", skip_bad_items=True), texts("abababababab!", "ab")))
+    assert found.taps[0].counts.tolist() == [0, 2]
+    assert set(found.failures) == {0}
+
+
+def test_past_its_bound_the_queue_refuses_at_once_and_streams_wait(home: Path, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        small = engine(home, queue=4)
+        await small.embed(Ask("gated"), texts("warm"))
+        GATE.open.clear()
+        GATE.reached.clear()
+        held = asyncio.create_task(small.embed(Ask("gated"), texts("wait", "b", "c")))
+        await asyncio.to_thread(GATE.reached.wait, 30)
+        with pytest.raises(Overloaded, match="3 of 4"):
+            await small.embed(Ask("gated"), texts("d", "e"))
+        patient = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("d", "e")))
+        await asyncio.sleep(0)
+        GATE.open.set()
+        assert len((await held).taps[0].rows) == 3
+        assert len((await patient).taps[0].rows) == 2
+        await small.close()
+
+    runner.run(go())
+
+
+def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        small = engine(home, queue=1)
+        await small.embed(Ask("gated"), texts("warm"))
+        GATE.open.clear()
+        GATE.reached.clear()
+        held = asyncio.create_task(small.embed(Ask("gated"), texts("wait")))
+        await asyncio.to_thread(GATE.reached.wait, 30)
+        leaver = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("d")))
+        patient = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("e")))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        GATE.open.set()
+        await held
+        assert len((await asyncio.wait_for(patient, 10)).taps[0].rows) == 1
+        await small.close()
+
+    runner.run(go())
+
+
+def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        await ready.embed(Ask("letters"), texts("warm"))
+        loaded = ready.garage.get("letters")
+        assert loaded is not None
+        before = loaded.batcher.counters["samples"]
+        with pytest.raises(TopworkError, match="deadline"):
+            await ready.embed(Ask("letters", deadline=time.monotonic() - 1), texts("late"))
+        assert loaded.batcher.counters["samples"] == before
+        assert loaded.batcher.counters["expired"] == 1
+
+    runner.run(go())
+
+
+def test_idle_encoders_are_unloaded_and_come_back(home: Path, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        brief = engine(home, idle_seconds=0.02)
+        first = await brief.embed(Ask("letters"), texts("a"))
+        async with asyncio.timeout(10):
+            while brief.garage.get("letters"):
+                await asyncio.sleep(0.005)
+        again = await brief.embed(Ask("letters"), texts("a"))
+        np.testing.assert_array_equal(first.taps[0].rows, again.taps[0].rows)
+        await brief.close()
+
+    runner.run(go())
+
+
+def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        size = Catalogue(FakePlugins(SPECS), home).entry("letters").manifest.bytes  # type: ignore[arg-type, union-attr]
+        tight = engine(home, memory_budget=int(size * 1.5))
+        await tight.embed(Ask("letters"), texts("a"))
+        await tight.embed(Ask("second"), texts("a"))
+        assert tight.garage.get("letters") is None
+        assert tight.garage.get("second") is not None
+        with pytest.raises(TooLarge, match="all encoders together may take 0"):
+            await engine(home, memory_budget=10).embed(Ask("letters"), texts("a"))
+        await tight.close()
+
+    runner.run(go())
+
+
+def test_unknown_and_absent_encoders(ready: Engine, runner: asyncio.Runner) -> None:
+    with pytest.raises(NotFound, match="did you mean letters"):
+        runner.run(ready.embed(Ask("leters"), texts("a")))
+    with pytest.raises(NotReady, match="topwork pull absent"):
+        runner.run(ready.embed(Ask("absent"), texts("a")))
+    with pytest.raises(NotFound, match="its taps are mean, letters"):
+        runner.run(ready.embed(Ask("letters", ("pooled",)), texts("a")))
+
+
+def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(home, tmp_path / "copy")
+    model = artifacts.folder_of(tmp_path / "copy", SPECS[0]) / artifacts.MODEL
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    broken = engine(tmp_path / "copy")
+    with pytest.raises(NotReady, match="topwork export letters --force"):
+        runner.run(broken.embed(Ask("letters"), texts("a")))
+    runner.run(broken.close())
+
+
+def test_a_caller_that_leaves_does_not_stop_the_load(ready: Engine, runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        first = asyncio.create_task(ready.embed(Ask("second"), texts("a")))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert len((await ready.embed(Ask("second"), texts("a"))).taps[0].rows) == 1
+
+    runner.run(go())
+
+
+def test_a_window_tap_has_seconds() -> None:
+    from topwork_server.taprows import spans_of
+
+    spans = spans_of(Tap("w", 1, Granularity.WINDOW), [Sample({}, window=(0.0, 0.5)), Sample({}, window=(0.5, 1.0))])
+    assert spans is not None
+    assert (spans.kind, spans.values.tolist()) == ("seconds", [[0, 0.5], [0.5, 1]])
+
+
+def test_the_server_process_holds_no_torch(home: Path) -> None:
+    """A fresh process loads, embeds, and has imported none of the exporters' libraries."""
+    import subprocess
+    import sys
+
+    code = f"""
+import asyncio, sys
+sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
+from pathlib import Path
+from conftest import FakePlugins
+import toys
+from topwork_server import Text
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import Ask, Engine
+async def go():
+    home = Path({str(home)!r})
+    engine = Engine(Catalogue(FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
+    print(len((await engine.embed(Ask("letters"), [Text("a")])).taps[0].rows))
+    await engine.close()
+asyncio.run(go())
+print([name for name in ("torch", "transformers", "timm", "onnx") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n")[:2] == ["1", "[]"]
