@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,6 @@ def choose_provider(asked: str) -> str:
     if asked != "auto":
         return asked
     return "cuda" if _has_nvidia_gpu() else "cpu"
-
-
-def check_provider(provider: str) -> None:
-    """Opens a one-node graph: StartError at the start, rather than at the first request, where the provider is not there."""
-    if provider == "cpu":
-        return
-    from onnx import TensorProto, helper, save_model
-
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", ends[:1], ends[1:])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probe.onnx"
-        save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), str(path))
-        Session(path, provider)
 
 
 def _has_nvidia_gpu() -> bool:
