@@ -60,12 +60,12 @@ class App:
     def __init__(self, catalogue: Catalogue, config: Config, engine: type[Engine] = Engine) -> None:
         self._catalogue = catalogue
         self._config = config
-        self._health = Health(SERVICES, self._serves)
-        self.engine = engine(catalogue, config, self._health.changed)
+        self.health = Health(SERVICES, self._serves)
+        self.engine = engine(catalogue, config, self.health.changed)
         self.requests = Requests()
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
         encoders_pb2_grpc.add_EncodersServicer_to_server(Encoders(self.engine, catalogue, config), self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_reflection(self._server, SERVICES)
 
     async def start(self) -> Ready:
@@ -78,7 +78,7 @@ class App:
     async def stop(self) -> None:
         """Health says NOT_SERVING, accepted requests finish, new ones are refused; then the rest ends."""
         log.info("draining for up to %g s", self._config.drain_seconds)
-        await self._health.enter_graceful_shutdown()
+        await self.health.enter_graceful_shutdown()
         await self.requests.drain(self._config.drain_seconds)
         await self._server.stop(FAREWELL)
         await self.engine.close()

@@ -12,6 +12,7 @@ from grpc_health.v1.health import aio
 PREFIX = "encoder/"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(aio.HealthServicer):  # type: ignore[misc]
@@ -24,7 +25,7 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
     def __init__(self, services: Iterable[str], serves: Callable[[str], bool], interval: float = 2.0) -> None:
         super().__init__()
         self._serves = serves
-        self._interval = interval
+        self.interval = interval
         self._server_status.update(dict.fromkeys(services, SERVING))
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,7 +53,7 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
 
     async def _follow(self, service: str) -> None:
         while service.startswith(PREFIX):
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self.interval)
             await self._refresh(service)
 
     async def _refresh(self, service: str) -> None:
@@ -61,7 +62,12 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
         try:
             serving = await asyncio.to_thread(self._serves, service.removeprefix(PREFIX))
         except Exception:
-            # No such encoder (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN.
-            self._server_status.pop(service, None)
+            await self._forget(service)
         else:
             await self.set(service, SERVING if serving else NOT_SERVING)
+
+    async def _forget(self, service: str) -> None:
+        """No such encoder (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN."""
+        await self.set(service, SERVICE_UNKNOWN)  # wakes who watches
+        if not self._gracefully_shutting_down:
+            self._server_status.pop(service, None)

@@ -51,11 +51,15 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         wrap = _stream_handler if handler.response_streaming else _unary_handler
         return wrap(handler, lambda inner: self._guarded(name, inner))
 
+    async def idle(self) -> None:
+        """Until nothing is in flight."""
+        await self._idle.wait()
+
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and wait for those accepted; after `seconds` the rest is cut off with UNAVAILABLE."""
         self._draining = True
         try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
+            await asyncio.wait_for(self.idle(), seconds)
         except TimeoutError:
             await self.cut()
 
@@ -63,7 +67,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._draining = self._cut = True
         for task in self._active:
             task.cancel()
-        await self._idle.wait()
+        await self.idle()
 
     def _guarded(self, name: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as V1ALPHA
 from grpc_reflection.v1alpha.reflection import aio
@@ -29,15 +29,8 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 def _pool_v1() -> None:
     """Put the descriptor of v1 into the default pool, where the servicer looks."""
-    pool = descriptor_pool.Default()
     proto = descriptor_pb2.FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(proto)
-    proto.name = proto.name.replace("v1alpha", "v1")
-    proto.package = proto.package.replace("v1alpha", "v1")
-    for message in proto.message_type:
-        for field in message.field:
-            field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
-    for method in proto.service[0].method:
-        method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
-        method.output_type = method.output_type.replace(".v1alpha.", ".v1.")
-    pool.AddSerializedFile(proto.SerializeToString())
+    renamed = json_format.MessageToJson(proto).replace("v1alpha", "v1")
+    json_format.Parse(renamed, proto := descriptor_pb2.FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(proto.SerializeToString())

@@ -1,0 +1,258 @@
+"""An engine of dictionaries and events behind the real services: what the wire does, without what a network computes.
+
+Run as a program it serves, for tests that need a process: `python fake_engine.py HOME [drain seconds]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from topwork.v1 import encoders_pb2_grpc
+from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Modality, Picture, Tap, Text, TopworkError
+from topwork_server.app import App, Ready, run
+from topwork_server.artifacts import Manifest
+from topwork_server.catalogue import Entry, State
+from topwork_server.config import Config
+from topwork_server.encoder import Trunk
+from topwork_server.engine import Ask
+from topwork_server.errors import NotFound
+from topwork_server.types import Features, Item, Numerics, Sample, Spans, TapInfo, TapRows, Timings
+
+DIM = 8
+NUMERICS = Numerics("cpu", "fp32", 0.99999, 1e-6)
+TAPS = {
+    "pooled": TapInfo(Tap("pooled", DIM, Granularity.ITEM, description="one row an item"), "a" * 64),
+    "tokens": TapInfo(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64),
+    "cells": TapInfo(Tap("cells", DIM, Granularity.CELL, grid=(2, 1)), "c" * 64),
+}
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    scale: int = field(default=1, metadata={"help": "multiplies the rows"})
+    unknown: Literal["skip", "zero"] = "skip"
+
+
+class FakeEncoder(Encoder):
+    options = FakeOptions
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        raise NotImplementedError
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        raise NotImplementedError
+
+
+class Vocabulary(FakeEncoder):
+    def nearest(self, vector: Any, count: int) -> list[tuple[str, float]]:
+        raise NotImplementedError
+
+
+def spec(name: str, encoder: type[Encoder] = FakeEncoder) -> EncoderSpec:
+    return EncoderSpec(
+        name,
+        encoder,
+        source="package:fake==1",
+        modality=Modality.TEXT,
+        taps=tuple(info.tap for info in TAPS.values()),
+        parameters=42,
+        trained_on="nothing",
+        licence="Apache-2.0",
+        description="a fake",
+    )
+
+
+class FakeCatalogue:
+    """`ready` is exported, `words` too and has a vocabulary, `absent` has no weights."""
+
+    def __init__(self) -> None:
+        manifest = Manifest("ready", tuple(TAPS.values()), 4242, NUMERICS, "torch", {}, (), {}, {}, 1 << 20)
+        folder = Path("nowhere")
+        self.entries = {
+            "ready": Entry(spec("ready"), "fake 1.0", State.READY, "", manifest, folder),
+            "words": Entry(spec("words", Vocabulary), "fake 1.0", State.READY, "", manifest, folder),
+            "absent": Entry(spec("absent"), "fake 1.0", State.ABSENT, "run `topwork pull absent`"),
+        }
+        self.broken: list[str] = []
+
+    def names(self) -> list[str]:
+        return [*self.entries, *self.broken]
+
+    def spec(self, name: str) -> EncoderSpec:
+        return self.entry(name).spec
+
+    def entry(self, name: str) -> Entry:
+        if name not in self.entries:
+            raise NotFound(f"there is no encoder {name!r}", remedy="did you mean ready?")
+        return self.entries[name]
+
+
+class FakeEngine:
+    """A text's row is (its length, its place in the engine's order of starts, 0 ...). Some texts act:
+
+    "bad" is refused, "crash" is a bug, "wait" waits for `gate`. `started` wakes whoever waits for work to arrive.
+    """
+
+    def __init__(self, catalogue: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
+        self.on_health = on_health
+        self.loaded: dict[str, Any] = {}
+        self.garage = SimpleNamespace(provider="cpu", get=self.loaded.get, live=self._live)
+        self.gate = asyncio.Event()
+        self.asked: list[tuple[Ask, Sequence[Item]]] = []
+        self.seen: dict[Path, bytes] = {}
+        self.running = 0
+        self.most_running = 0
+        self.cancelled = 0
+        self.closed = False
+        self._changed = asyncio.Condition()
+
+    async def embed(self, ask: Ask, items: Sequence[Item]) -> Features:
+        self.asked.append((ask, items))
+        await self._count(+1)
+        try:
+            if any(isinstance(item, Text) and item.text == "wait" for item in items):
+                await self.gate.wait()
+            return self._features(ask, items)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            await asyncio.shield(self._count(-1))
+
+    async def nearest(self, ask: Ask, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
+        self.asked.append((ask, items))
+        return [[(f"{item.text}{i}", 1 - i / 100) for i in range(count)] for item in items if isinstance(item, Text)]
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def until(self, condition: Callable[[FakeEngine], bool]) -> None:
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(lambda: condition(self)), 20)
+
+    async def _count(self, step: int) -> None:
+        async with self._changed:
+            self.running += step
+            self.most_running = max(self.most_running, self.running)
+            self._changed.notify_all()
+
+    def _live(self, name: str) -> tuple[str, str] | None:
+        return ("loaded", "") if name in self.loaded else None
+
+    def _features(self, ask: Ask, items: Sequence[Item]) -> Features:
+        failures: dict[int, TopworkError] = {}
+        for i, item in enumerate(items):
+            if isinstance(item, Text) and item.text == "crash":
+                raise RuntimeError("a secret of the implementation")
+            if isinstance(item, Text) and item.text == "bad":
+                failures[i] = InvalidInput("the text is bad", remedy="send a good one").at(i)
+        if failures and not ask.skip_bad_items:
+            raise failures[min(failures)]
+        good = [(i, item) for i, item in enumerate(items) if i not in failures]
+        return Features(
+            taps=tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),
+            notes={i: {"unknown_words": 2} for i, item in good if isinstance(item, Text) and item.text == "note"},
+            failures=failures,
+            numerics=NUMERICS,
+            timings=Timings(0.25, 0.5, 0.125),
+        )
+
+    def _rows(self, info: TapInfo, good: list[tuple[int, Item]], total: int) -> TapRows:
+        counts = np.zeros(total, np.int64)
+        for i, item in good:
+            counts[i] = {"pooled": 1, "tokens": self._size(item), "cells": 2}[info.tap.name]
+        rows = np.zeros((counts.sum(), DIM), np.float32)
+        rows[:, 0] = np.repeat([self._size(item) for _, item in good], [counts[i] for i, _ in good])
+        rows[:, 1] = len(self.asked)
+        n = np.arange(len(rows))
+        spans = {
+            "pooled": None,
+            "tokens": Spans("chars", np.stack([n, n + 1], 1), np.zeros(len(n))),
+            "cells": Spans("box", np.stack([n, n, n + 1, n + 1], 1)),
+        }[info.tap.name]
+        return TapRows(info, rows, counts, spans)
+
+    def _size(self, item: Item) -> int:
+        match item:
+            case Text():
+                return len(item.text)
+            case Picture() | Clip(bytes()):
+                return len(item.data)
+            case Clip(Path() as path):
+                self.seen[path] = path.read_bytes()
+                return path.stat().st_size
+        return int(np.sum(item))
+
+
+@dataclass
+class World:
+    """One served fake."""
+
+    app: App
+    engine: FakeEngine
+    catalogue: FakeCatalogue
+    config: Config
+    ready: Ready
+    channel: grpc.aio.Channel
+    encoders: encoders_pb2_grpc.EncodersStub
+
+
+LARGE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@asynccontextmanager
+async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
+    """The real app on a free port, with a fake engine; at the end it is cut off, so that no test waits for a drain."""
+    config = Config(home=home, listen="127.0.0.1:0", **settings)
+    catalogue = FakeCatalogue()
+    app = App(catalogue, config, FakeEngine)  # type: ignore[arg-type]
+    ready = await app.start()
+    try:
+        async with grpc.aio.insecure_channel(ready.address, LARGE_MESSAGES) as channel:
+            stub = encoders_pb2_grpc.EncodersStub(channel)  # type: ignore[no-untyped-call]
+            yield World(app, app.engine, catalogue, config, ready, channel, stub)  # type: ignore[arg-type]
+    finally:
+        await app.requests.cut()
+        await app.stop()
+
+
+async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, error_details_pb2.ErrorInfo]:
+    """The error of a call: its code, its message, and the ErrorInfo of its details."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    status = rpc_status.from_call(caught.value)
+    assert status is not None, caught.value
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "topwork"
+    return caught.value.code(), caught.value.details() or "", info
+
+
+async def _main(home: Path, drain_seconds: float) -> int:
+    config = Config(home=home, listen="127.0.0.1:0", drain_seconds=drain_seconds)
+    app = App(FakeCatalogue(), config, FakeEngine)  # type: ignore[arg-type]
+    asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]  # noqa: RUF006
+    return await run(app, lambda ready: print(ready.address, flush=True))
+
+
+async def _open_on_stdin(gate: asyncio.Event) -> None:
+    """A line on stdin opens the gate."""
+    await asyncio.to_thread(sys.stdin.readline)
+    gate.set()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main(Path(sys.argv[1]), float(sys.argv[2]))))

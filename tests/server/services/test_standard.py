@@ -1,0 +1,118 @@
+"""The standard protocols that we speak: health, reflection in both versions."""
+
+from __future__ import annotations
+
+import pytest
+from fake_engine import SimpleNamespace, served
+from google.protobuf import descriptor_pb2
+from grpc import StatusCode, aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+async def check(world, service):
+    reply = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(service=service))
+    return reply.status
+
+
+@pytest.mark.parametrize("service", ["", "topwork.v1.Encoders", "grpc.health.v1.Health", "encoder/ready"])
+async def test_what_serves_says_so(tmp_path, service):
+    async with served(tmp_path) as world:
+        assert await check(world, service) == SERVING
+
+
+@pytest.mark.parametrize("service", ["encoder/nobody", "nobody"])
+async def test_the_unknown_is_not_found(tmp_path, service):
+    async with served(tmp_path) as world:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await check(world, service)
+        assert caught.value.code() is StatusCode.NOT_FOUND
+
+
+async def test_an_encoder_without_weights_does_not_serve_until_they_are_there(tmp_path):
+    async with served(tmp_path) as world:
+        assert await check(world, "encoder/absent") == NOT_SERVING
+        world.catalogue.entries["absent"] = world.catalogue.entries["ready"]
+        assert await check(world, "encoder/absent") == SERVING
+        del world.catalogue.entries["absent"]
+        with pytest.raises(aio.AioRpcError) as caught:
+            await check(world, "encoder/absent")
+        assert caught.value.code() is StatusCode.NOT_FOUND
+
+
+async def test_a_watch_sees_a_worker_die_and_come_back(tmp_path):
+    async with served(tmp_path) as world:
+        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/ready"))
+        assert (await watch.read()).status == SERVING
+        worker = SimpleNamespace(serving=False)
+        world.engine.loaded["ready"] = SimpleNamespace(batcher=worker)
+        world.engine.on_health("ready", False)
+        assert (await watch.read()).status == NOT_SERVING
+        assert await check(world, "encoder/ready") == NOT_SERVING
+        worker.serving = True
+        world.engine.on_health("ready", True)
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
+
+
+async def test_a_watch_sees_what_nobody_told_it(tmp_path):
+    async with served(tmp_path) as world:
+        world.app.health.interval = 0.02
+        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service="encoder/absent"))
+        assert (await watch.read()).status == NOT_SERVING
+        world.catalogue.entries["absent"] = world.catalogue.entries["ready"]
+        assert (await watch.read()).status == SERVING
+        del world.catalogue.entries["absent"]
+        assert (await watch.read()).status == SERVICE_UNKNOWN
+        watch.cancel()
+
+
+async def reflect(world, version, **question):
+    """By a hand-made stub, as a tool that knows only the version's name would call it."""
+    call = world.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )()
+    await call.write(reflection_pb2.ServerReflectionRequest(**question))
+    await call.done_writing()
+    return await call.read()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_all_services_and_describes_each(tmp_path, version):
+    async with served(tmp_path) as world:
+        listed = await reflect(world, version, list_services="")
+        names = [service.name for service in listed.list_services_response.service]
+        assert names == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "topwork.v1.Encoders",
+        ]
+        for name in names:
+            reply = await reflect(world, version, file_containing_symbol=name)
+            files = [
+                descriptor_pb2.FileDescriptorProto.FromString(data)
+                for data in reply.file_descriptor_response.file_descriptor_proto
+            ]
+            services = {f"{file.package}.{service.name}" for file in files for service in file.service}
+            assert name in services
+            assert "v1alpha" not in str(files) or "v1alpha" in name
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_gives_the_files_that_the_service_needs(tmp_path, version):
+    async with served(tmp_path) as world:
+        reply = await reflect(world, version, file_by_filename="topwork/v1/encoders.proto")
+        names = {
+            descriptor_pb2.FileDescriptorProto.FromString(data).name
+            for data in reply.file_descriptor_response.file_descriptor_proto
+        }
+        assert names == {"topwork/v1/encoders.proto", "topwork/v1/types.proto", "google/protobuf/struct.proto"}
+        missing = await reflect(world, version, file_containing_symbol="nobody.v1.Nothing")
+        assert missing.error_response.error_code == StatusCode.NOT_FOUND.value[0]
