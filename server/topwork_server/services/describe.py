@@ -10,16 +10,16 @@ from topwork_server import options
 from topwork_server.artifacts import Manifest
 from topwork_server.catalogue import Entry
 from topwork_server.encoder import Encoder
+from topwork_server.garage import Loaded
 from topwork_server.services import convert
-from topwork_server.types import EncoderSpec, Numerics, Tap
+from topwork_server.types import EncoderSpec, Tap
 
 
-def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Numerics | None) -> encoders_pb2.Encoder:
-    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` the numerics of what is
-    in memory, on the provider that it runs on."""
+def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -> encoders_pb2.Encoder:
+    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
-    numerics = loaded or (manifest.numerics if manifest else None)
+    numerics = loaded.numerics if loaded else manifest.numerics if manifest else None
     return encoders_pb2.Encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",
@@ -37,6 +37,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Numerics | None)
         plugin=entry.owner,
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
+        counters=loaded.batcher.counters if loaded else None,
     )
 
 
