@@ -146,7 +146,7 @@ def _parse(path: Path, number: int, line: bytes, dim: int) -> Entry:
     """Split from the right: a few words of GloVe 840B have spaces in them ("at name@domain.com")."""
     word, *fields = line.rsplit(None, dim) or [b""]
     if len(fields) != dim or _numbers(word.split()[1:][-1:]) is not None:
-        raise malformed(path, "line", number, f"{len(line.split()) - 1} numbers where {dim} belong")
+        raise malformed(path, "line", number, f"{len(line.split()[1:])} numbers where {dim} belong")
     row = _numbers(fields)
     if row is None:
         raise malformed(path, "line", number, f"after {shown(word)} stands what is not a number")
