@@ -244,7 +244,7 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, error_det
 async def _main(home: Path, drain_seconds: float) -> int:
     config = Config(home=home, listen="127.0.0.1:0", drain_seconds=drain_seconds)
     app = App(FakeCatalogue(), config, FakeEngine)  # type: ignore[arg-type]
-    asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]  # noqa: RUF006
+    asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]
     return await run(app, lambda ready: print(ready.address, flush=True))
 
 

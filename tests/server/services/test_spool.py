@@ -54,7 +54,7 @@ async def test_all_uploads_together_have_a_limit(tmp_path):
 async def test_a_full_disk_is_said(tmp_path):
     upload = Spool(tmp_path, 10).open()
     upload._file.close()
-    upload._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115, ASYNC230
+    upload._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.raises(Overloaded, match="No space left"):
         await upload.write(b"abc")
     upload.discard()

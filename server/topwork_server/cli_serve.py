@@ -1,0 +1,53 @@
+"""`topwork serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import fields
+from typing import Any
+
+from topwork_server import __version__
+from topwork_server.app import Ready, serve
+from topwork_server.catalogue import State
+from topwork_server.config import Config
+
+
+def run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    announce = _announce_json if arguments.json else _announce
+    return _loop()(serve(config_of(arguments), announce))
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The flags that were given; Config has the defaults of the rest."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Config)}
+    return Config(**{name: value for name, value in given.items() if value is not None})
+
+
+def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
+    try:
+        import uvloop
+    except ImportError:  # it is not made for Windows
+        return asyncio.run
+    run_with_uvloop: Callable[[Coroutine[Any, Any, int]], int] = uvloop.run
+    return run_with_uvloop
+
+
+def _announce(ready: Ready) -> None:
+    counts = ", ".join(f"{ready.encoders[state]} {state}" for state in State if ready.encoders[state]) or "none"
+    print(f"Topwork {__version__} listens on {ready.address} · encoders: {counts} · provider: {ready.provider}", flush=True)
+    if not ready.encoders[State.READY] + ready.encoders[State.FETCHED]:
+        print("`topwork encoders` lists what could be served; `topwork pull NAME` fetches it", flush=True)
+
+
+def _announce_json(ready: Ready) -> None:
+    encoders = {state.value: ready.encoders[state] for state in State}
+    event = {"event": "ready", "address": ready.address, "provider": ready.provider, "encoders": encoders}
+    print(json.dumps(event), flush=True)
