@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import FakePlugins
+from topwork_server import artifacts, errors
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
+from topwork_server.export import export_encoder
+from topwork_server.plugins import Registered
+from topwork_server.sources import Source
+from toys import letters_spec
+
+
+class Adopting(FakePlugins):
+    """Reads any file whose name ends in .letters."""
+
+    def adopt(self, name: str, source: Source) -> Registered | None:
+        if not source.location.endswith(".letters") or source.family not in ("", "letters"):
+            return None
+        return Registered(replace(letters_spec(name), source=str(source)), "tests")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    absent = replace(letters_spec("absent"), source="file:/nowhere/at/all")
+    return Catalogue(Adopting([letters_spec(), absent]), tmp_path)  # type: ignore[arg-type]
+
+
+def test_states_follow_the_disk(catalogue: Catalogue) -> None:
+    assert catalogue.entry("absent").state is State.ABSENT
+    assert "topwork pull absent" in catalogue.entry("absent").detail
+    assert catalogue.entry("letters").state is State.FETCHED
+    spec = catalogue.spec("letters")
+    artifacts.publish(catalogue.home, spec, lambda folder: export_encoder(spec, Path(), folder))
+    entry = catalogue.entry("letters")
+    assert entry.state is State.READY
+    assert entry.manifest is not None
+    assert entry.manifest.parameters == 1024
+
+
+def test_an_unknown_name_gets_what_is_near(catalogue: Catalogue) -> None:
+    with pytest.raises(NotFound, match="did you mean letters"):
+        catalogue.spec("leters")
+    with pytest.raises(NotFound, match="served are letters, absent"):
+        catalogue.spec("zzz")
+
+
+def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "my.letters").write_text("weights")
+    spec = catalogue.adopt(f"file:{tmp_path}/my.letters", settings={"seed": 3})
+    assert spec.name == "my.letters"
+    again = Catalogue(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
+    assert again.names() == ["letters", "my.letters"]
+    assert again.spec("my.letters").settings == {"seed": 3}
+    assert again.entry("my.letters").state is State.FETCHED
+
+
+def test_what_no_plugin_reads_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no plugin reads file:/weights.other"):
+        catalogue.adopt("file:/weights.other")
+    with pytest.raises(InvalidInput, match="as bert"):
+        catalogue.adopt("file:/weights.letters", family="bert")
+    with pytest.raises(InvalidInput, match="registered encoder"):
+        catalogue.adopt("file:/weights.letters", name="letters")
+    assert catalogue.names() == ["letters", "absent"]
+
+
+def test_an_export_of_absent_weights_says_what_fetches_them(catalogue: Catalogue) -> None:
+    with pytest.raises(NotReady, match="topwork pull absent"):
+        catalogue.export("absent")
+
+
+def test_an_export_that_dies_says_how(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho 'out of luck' >&2\nkill -9 $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(ExportFailed, match="killed by signal 9: out of luck"):
+        catalogue.export("letters")
+
+
+def test_an_export_that_refuses_keeps_its_error_and_remedy(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(
+        """#!/bin/sh\necho '{"error": "keys are missing", "remedy": "try others", "kind": "InvalidInput"}'\nexit 1\n"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(InvalidInput, match="keys are missing") as caught:
+        catalogue.export("letters")
+    assert caught.value.remedy == "try others"
+
+
+def test_every_error_of_the_tree_can_come_back_from_an_export() -> None:
+    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TopworkError)]
+    assert len(tree) == 11
+    for kind in tree:
+        error = kind("said", remedy="do", item=3)
+        assert str(error) == "item 3: said (do)"
+        assert type(error.at(4)) is kind
+        assert kind.__name__ in (errors.__doc__ or ""), "the tree is drawn whole"

