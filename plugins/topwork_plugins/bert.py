@@ -65,9 +65,7 @@ class BertEncoder(Encoder):
 
     def preprocess(self, item: Item, options: BertOptions) -> Iterable[Sample]:
         if not isinstance(item, Text):
-            raise InvalidInput(
-                f"{self.spec.name} reads text, not a {type(item).__name__}", remedy="send a text or a pair of texts"
-            )
+            raise InvalidInput(f"{self.spec.name} reads text, not {type(item).__name__}", remedy="send a text or a pair of texts")
         tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
         notes = {"truncated_tokens": tokens.cut} if tokens.cut else {}
         return [Sample(self._arrays(tokens), tokens=tokens.spans, notes=notes)]

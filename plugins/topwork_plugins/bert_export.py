@@ -36,7 +36,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         preprocessing=_preprocessing(settings, layout, tokenizer),
         module=PooledEncoder(model, settings.inputs, layout.poolings, stages).eval(),
         exporter="legacy",  # its graph is the one that attention fusion recognises
-        examples=_examples(Tokenization(out / FILE, settings.max_tokens)),
+        examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
     )
 
 
@@ -83,15 +83,15 @@ def _max_tokens(model: Any, layout: Layout) -> int:
     return limit if said is None else min(limit, int(said))
 
 
-def _examples(tokenization: Tokenization) -> Sequence[Text]:
+def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
     """The server's sentences, cut where this model's limit is lower; a pair; and one as long as the limit allows."""
+
+    def cut(text: str, limit: int) -> str:
+        while text and (length := tokenization.length(prompt + text)) > limit:
+            text = text[: len(text) * limit // length]
+        return text
+
     limit = tokenization.limit
-    short = [_cut(text.text, tokenization, limit) for text in texts()]
-    pair = Text(*(_cut(text, tokenization, limit // 3) for text in short[1:3]))
-    return [*map(Text, short), pair, Text(_cut(" ".join(short) * 8, tokenization, min(limit, LONGEST_EXAMPLE)))]
-
-
-def _cut(text: str, tokenization: Tokenization, limit: int) -> str:
-    while (length := tokenization.length(text)) > limit:
-        text = text[: len(text) * limit // length]
-    return text
+    short = [cut(text.text, limit) for text in texts()]
+    pair = Text(*(cut(text, limit // 2) for text in short[1:3]))
+    return [*map(Text, short), pair, Text(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]

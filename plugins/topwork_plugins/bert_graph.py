@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ def _weights(mode: str, mask: Tensor) -> Tensor:
 
 def load_encoder(folder: Path) -> Any:
     """The transformers model of a local folder in fp32. InvalidInput where a weight is missing; nothing is unpickled."""
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
     try:
@@ -94,7 +96,7 @@ def load_encoder(folder: Path) -> Any:
             weights_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise InvalidInput(
             f"the model in {folder.name} could not be read: {str(error).splitlines()[0]}",
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",

@@ -19,7 +19,8 @@ from topwork_server import Granularity, InvalidInput, Tap
 
 #: The architectures (config.json, model_type) that the tests compare with transformers.
 MODEL_TYPES = frozenset(
-    {"albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+    {"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "megatron-bert", "modernbert", "mpnet"}
+    | {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"}
 )
 
 #: Older names of sentence-transformers' pooling modes, in the order in which it concatenates them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,22 @@ from topwork_plugins.bert_layout import read_json
 from topwork_plugins.bert_tokens import FILE
 
 #: Where there is no tokenizer.json: the vocabularies that it is made from, one set of names a family of tokenizers.
-VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",))
+VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",), ("spm.model",))
 
 
 def write_tokenizer(folder: Path, out: Path, *, lower_case: bool, rows: int) -> str:
-    """Write `out`/tokenizer.json, truncation and padding off; return the SHA-256 of the files that it was made from.
+    """Write `out`/tokenizer.json, truncation and padding off; return a SHA-256 of what it was made from.
 
     `rows` is the size of the model's word table. InvalidInput where the tokenizer cannot be the model's.
     """
     sources, tokenizer = _published(folder) if (folder / FILE).exists() else _converted(folder)
     tokenizer["truncation"] = tokenizer["padding"] = None
     if lower_case:
-        tokenizer["normalizer"] = _lowering(tokenizer["normalizer"])
+        tokenizer["normalizer"] = _lowering(tokenizer.get("normalizer"))
     (out / FILE).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
-    _check_size(folder, out / FILE, rows)
-    digest = hashlib.sha256()
-    for source in sources:
+    _check(folder, out / FILE, rows)
+    digest = hashlib.sha256(json.dumps(tokenizer.get("normalizer"), sort_keys=True).encode())
+    for source in sources:  # rather than of what was written, which may change with the libraries that convert
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -46,6 +47,11 @@ def _converted(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     for names in VOCABULARIES:
         sources = [folder / name for name in names]
         if all(source.exists() for source in sources):
+            if names[0].endswith(".model") and find_spec("sentencepiece") is None:
+                raise InvalidInput(
+                    f"{folder.name} has no tokenizer.json, and {names[0]} is read by the sentencepiece package",
+                    remedy="pip install sentencepiece, or add a tokenizer.json",
+                )
             return sources, json.loads(_convert(folder).to_str())
     raise InvalidInput(f"{folder.name} has no tokenizer", remedy="add its tokenizer.json, as the hub has it")
 
@@ -64,15 +70,24 @@ def _convert(folder: Path) -> Any:
         ) from error
 
 
-def _check_size(folder: Path, file: Path, rows: int) -> None:
+def _check(folder: Path, file: Path, rows: int) -> None:
     """A larger vocabulary would read past the word table; a far smaller one is another model's, or a failed conversion."""
     from tokenizers import Tokenizer
 
-    words = Tokenizer.from_file(str(file)).get_vocab_size()
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise InvalidInput(f"the tokenizer of {folder.name} cannot be read: {error}", remedy="copy the model again") from error
+    words = tokenizer.get_vocab_size()
     if not rows // 2 <= words <= rows:
         raise InvalidInput(
             f"the tokenizer of {folder.name} has {words} tokens, and the model's word table {rows} rows",
             remedy="its tokenizer and its weights do not belong together; copy the model again",
+        )
+    if not tokenizer.num_special_tokens_to_add(is_pair=False):
+        raise InvalidInput(
+            f"the tokenizer of {folder.name} puts no special tokens around a text, as every BERT expects",
+            remedy="its tokenizer.json is not whole; write it anew with transformers' tokenizer.save_pretrained",
         )
 
 

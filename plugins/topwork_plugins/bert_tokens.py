@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 FILE = "tokenizer.json"
+WORD_MARK = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,24 @@ def _spans(encoding: Encoding, prompt: int, text: str, pair: str | None) -> Toke
     """Rows are the tokens of the text and of the pair: not special ones, and none that lies in the prompt."""
     positions, chars, parts = [], [], []
     texts = (text, pair or "")
-    for position, (part, (start, end)) in enumerate(zip(encoding.sequence_ids, encoding.offsets, strict=True)):
+    found = zip(encoding.sequence_ids, encoding.offsets, encoding.tokens, strict=True)
+    for position, (part, (start, end), token) in enumerate(found):
         if part is None or (part == 0 and prompt and end <= prompt):
             continue
         shift = prompt if part == 0 else 0
         positions.append(position)
         parts.append(part)
-        chars.append(_trimmed(texts[part], max(start - shift, 0), end - shift))
+        chars.append(_covered(texts[part], max(start - shift, 0), end - shift, token))
     return TokenSpans(np.array(positions, np.int64), np.array(chars, np.int32).reshape(-1, 2), np.array(parts, np.int32))
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """SentencePiece and byte-level tokens take the space before the word with them; a span is the word itself."""
+def _covered(text: str, start: int, end: int, token: str) -> tuple[int, int]:
+    """The characters of a token. SentencePiece and byte-level tokens take the space before the word with them: not ours.
+
+    SentencePiece's mark of a word's beginning, as a token of its own, is reported as the word's first letter: it covers nothing.
+    """
+    if token == WORD_MARK and text[start:end] != WORD_MARK:
+        return start, start
     while start < end - 1 and text[start].isspace():
         start += 1
     return start, end

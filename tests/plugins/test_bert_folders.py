@@ -1,0 +1,225 @@
+"""What the BERT family takes as a model: hooks, sources, folders of either layout, and folders that it refuses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_berts
+from tiny_berts import Exported, export
+from topwork_plugins import bert
+from topwork_plugins.bert_layout import read_layout
+from topwork_server import InvalidInput, Source, Text
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_berts.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    """A folder that the test may spoil."""
+    return shutil.copytree(model, tmp_path / "copy")
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    heavy = "torch transformers tokenizers onnxruntime".split()
+    program = (
+        "import sys; from topwork_plugins import bert; found = list(bert.register_encoders());"
+        f"assert len(found) > 5; print([m for m in {heavy} if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_specs_are_told_apart_and_complete() -> None:
+    specs = list(bert.register_encoders())
+    assert len({spec.name for spec in specs}) == len(specs)
+    for spec in specs:
+        Source.parse(spec.source)
+        assert spec.parameters
+        assert spec.default_tap in {tap.name for tap in spec.taps}
+        assert "not said" not in (spec.trained_on, spec.licence)
+    assert [s.name for s in specs if s.source.startswith("package:")] == ["all-minilm-l6-v2"]
+
+
+def test_sources_of_this_family_are_adopted(model: Path, tmp_path: Path) -> None:
+    def adopted(uri: str, family: str = "") -> bool:
+        spec = bert.adopt_source("mine", Source.parse(uri, family))
+        assert spec is None or (spec.name == "mine" and Source.parse(spec.source) == Source.parse(uri))
+        return spec is not None
+
+    assert adopted("hf:org/some-bert@main")
+    assert adopted("hf:org/some-bert", family="bert")
+    assert not adopted("hf:org/some-bert", family="resnet")
+    assert not adopted("timm:resnet18")
+    assert not adopted("onnx:/models/a.onnx", family="bert")
+    assert adopted(f"file:{model}")
+    assert not adopted(f"file:{tmp_path}")
+    assert adopted(f"file:{tmp_path}", family="bert")  # refused later, and with the reason
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert not adopted(f"file:{tmp_path}")
+
+
+def test_a_sentence_transformers_folder_is_adopted_and_read_in_its_sub_folder(copy: Path, tmp_path: Path) -> None:
+    """The old layout: nothing but modules.json at the top."""
+    folder = tmp_path / "old"
+    shutil.copytree(copy, folder / "0_BERT")
+    (folder / "0_BERT" / "sentence_bert_config.json").write_text('{"max_seq_length": 40, "do_lower_case": false}')
+    kind = "sentence_transformers.models."
+    tiny_berts.write_modules(
+        folder, [(f"{kind}Transformer", "0_BERT", None), (f"{kind}Pooling", "1_Pooling", {"pooling_mode": "cls"})]
+    )
+    assert bert.adopt_source("old", Source.parse(f"file:{folder}"))
+    exported = export(folder, tmp_path / "out")
+    with pytest.raises(InvalidInput, match="the limit is 40"):
+        exported.embed([Text("A small bird sings. " * 20)])
+    rows = exported.embed([Text("A small bird sings.")])
+    assert (rows["pooled"] == rows["cls"]).all()
+
+
+def token_ids(exported: Exported, text: str) -> list[int]:
+    return list(exported.samples([Text(text)])[0].inputs["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kept"),
+    [("bert", ["vocab.txt"]), ("mpnet", ["vocab.txt"]), ("roberta", ["vocab.json", "merges.txt"])],
+)
+def test_a_tokenizer_is_made_from_vocabulary_files(tmp_path: Path, architecture: str, kept: list[str]) -> None:
+    source = tiny_berts.write(tmp_path / "model", architecture)
+    whole = export(source, tmp_path / "whole")
+    vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]
+    if kept == ["vocab.txt"]:
+        words = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
+        (source / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    else:
+        (source / "vocab.json").write_text(json.dumps(vocabulary["vocab"]))
+        (source / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{' '.join(m)}\n" for m in vocabulary["merges"]))
+    (source / "tokenizer.json").unlink()
+    made = export(source, tmp_path / "made")
+    for text in ("A small bird sings.", "Naïve café 漢字 😀!"):
+        assert token_ids(made, text) == token_ids(whole, text)
+
+
+def test_lower_casing_is_taken_from_where_it_is_said(copy: Path, tmp_path: Path) -> None:
+    assert token_ids(export(copy, tmp_path / "lower"), "BREAD") == token_ids(export(copy, tmp_path / "again"), "bread")
+    edit(copy / "tokenizer_config.json", do_lower_case=False)
+    cased = export(copy, tmp_path / "cased")
+    assert token_ids(cased, "BREAD") != token_ids(cased, "bread")
+    (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
+    lowered = export(copy, tmp_path / "lowered")
+    [sample] = lowered.samples([Text("BREAD İ bird")])  # İ lower-cased is two characters: spans stay those of the text
+    assert sample.tokens is not None
+    assert sample.tokens.chars[-1].tolist()[1] == len("BREAD İ bird")
+    assert token_ids(lowered, "BREAD") == token_ids(cased, "bread")
+
+
+def test_pytorch_model_bin_is_read_without_unpickling(copy: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    plain = export(copy, tmp_path / "safetensors").embed([Text("A small bird sings.")])
+    (copy / "model.safetensors").unlink()
+    binary = export(copy, tmp_path / "bin").embed([Text("A small bird sings.")])
+    assert (plain["pooled"] == binary["pooled"]).all()
+
+
+class Boom:
+    """What a pickle may do when it is opened."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return (Path.touch, (Path(__file__).parent / "boom",))
+
+
+def test_a_pickle_with_code_in_it_is_refused(copy: Path, tmp_path: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Boom()}, protocol=2))
+    with pytest.raises(InvalidInput, match="could not be read"):
+        export(copy, tmp_path / "out")
+    assert not (Path(__file__).parent / "boom").exists()
+
+
+def drop_a_weight(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def another_tokenizer(folder: Path) -> None:
+    tiny_berts.tokenizer_of("roberta").save_pretrained(folder / "other")
+    tokenizer = json.loads((folder / "other" / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"extra{n}": 1000 + n for n in range(400)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
+    """A modules.json whose modules after the first all have that config.json."""
+    names = [f"sentence_transformers.models.{kind}" for kind in kinds]
+    listed = [(names[0], "", None), *((name, f"{n}_module", dict(config)) for n, name in enumerate(names[1:]))]
+    return lambda folder: tiny_berts.write_modules(folder, listed)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: edit(folder / "config.json", model_type="gpt2"), "'gpt2' model"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "could not be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"version https://git-lfs"), "could not be read"),
+        (drop_a_weight, r"lacks 1 weights .* encoder.layer.1.output.dense.weight"),
+        (lambda folder: edit(folder / "config.json", vocab_size=50), "lacks|could not be read"),
+        (another_tokenizer, "word table"),
+        (no_tokenizer, "no tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'), "tokenizer of copy cannot be read"),
+        (lambda folder: edit(folder / "tokenizer.json", post_processor=None), "no special tokens"),
+        (modules_of("StaticEmbedding"), "does not begin with a Transformer"),
+        (modules_of("Transformer", "LSTM"), "LSTM module"),
+        (modules_of("Transformer", "Pooling", pooling_mode="median"), "unknown pooling"),
+        (modules_of("Transformer", "Dense", in_features=7, out_features=3), "reads 7 numbers, and the pooling gives 32"),
+        (modules_of("Transformer", "Dense", in_features=32, out_features=3), "no model.safetensors"),
+        (modules_of("Transformer", "Dense", in_features=32, out_features=3, use_residual=True), "not a plain Dense"),
+    ],
+)
+def test_a_folder_that_is_not_right_is_refused_with_the_reason(
+    copy: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(copy)
+    with pytest.raises(InvalidInput, match=message):
+        export(copy, tmp_path / "out")
+
+
+def test_sentence_pieces_without_their_library_are_refused_with_what_to_install(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topwork_plugins.bert_tokenizer_file.find_spec", lambda name: None)
+    (copy / "tokenizer.json").rename(copy / "spiece.model")
+    with pytest.raises(InvalidInput, match=r"spiece\.model is read by the sentencepiece package \(pip install sentencepiece"):
+        export(copy, tmp_path / "out")
+
+
+def test_what_says_nothing_of_features_is_left_out_of_the_definition(copy: Path) -> None:
+    before = read_layout(copy).definition
+    edit(copy / "config.json", hidden_dropout_prob=0.5, transformers_version="9", torch_dtype="float16", id2label={"0": "a"})
+    assert read_layout(copy).definition == before
+    edit(copy / "config.json", hidden_act="relu")
+    assert read_layout(copy).definition != before

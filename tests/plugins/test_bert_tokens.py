@@ -1,0 +1,194 @@
+"""What a BERT encoder makes of a text before the graph: spans, pairs, prompts, limits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_berts
+from tiny_berts import POSITIONS, Exported, export
+from topwork_plugins.bert import BertOptions
+from topwork_server import InvalidInput, Item, Picture, Sample, Text
+
+TEXT = "Naïve café 漢字 😀! A  small bird\n sings."
+PROMPTS = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("bert")
+    return export(tiny_berts.write(folder / "model"), folder / "out")
+
+
+@pytest.fixture(scope="module", params=["bert", "mpnet", "roberta", "albert", "xlm-roberta"])
+def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """One architecture of each kind of tokenizer."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return export(tiny_berts.write(folder / "model", request.param), folder / "out")
+
+
+def sample(exported: Exported, text: str, pair: str | None = None, **options: Any) -> Sample:
+    return exported.samples([Text(text, pair)], **options)[0]
+
+
+def pieces(made: Sample, text: str, part: int = 0) -> list[str]:
+    """What the rows of one part say that they cover."""
+    assert made.tokens is not None
+    return [text[start:end] for (start, end), p in zip(made.tokens.chars, made.tokens.parts, strict=True) if p == part]
+
+
+def test_spans_cover_the_text_in_order(tokenized: Exported) -> None:
+    made = sample(tokenized, TEXT)
+    assert made.tokens is not None
+    chars = made.tokens.chars
+    assert (chars[1:, 0] >= chars[:-1, 0]).all()
+    covered = {i for start, end in chars for i in range(start, end)}
+    assert {i for i, char in enumerate(TEXT) if not char.isspace()} <= covered
+    assert not [piece for piece in pieces(made, TEXT) if piece.strip() and piece != piece.lstrip()]
+    assert (chars[:, 1] <= len(TEXT)).all()
+
+
+def test_special_tokens_are_no_rows(tokenized: Exported) -> None:
+    made = sample(tokenized, "A small bird")
+    assert made.tokens is not None
+    assert np.array_equal(made.tokens.positions, np.arange(1, tokenized.encoder.cost(made) - 1))
+    assert made.tokens.positions.dtype == np.int64
+    assert made.tokens.chars.dtype == made.tokens.parts.dtype == np.int32
+
+
+def test_spans_are_words_and_pieces_of_words(bert: Exported) -> None:
+    made = sample(bert, TEXT)
+    ids = made.inputs["input_ids"][1:-1]
+    tokens = [str(bert.encoder._tokenization._tokenizer.id_to_token(i)) for i in ids]
+    plain = str.maketrans("ïé", "ie")
+    assert [t.removeprefix("##") for t in tokens if t != "[UNK]"] == [
+        piece.lower().translate(plain) for piece, t in zip(pieces(made, TEXT), tokens, strict=True) if t != "[UNK]"
+    ]
+    assert "😀" in pieces(made, TEXT)  # spans count code points, not UTF-16 units or bytes
+
+
+def test_a_pair_has_rows_of_both_parts(tokenized: Exported) -> None:
+    first, second = "Who sings at night?", "A small bird."
+    made = sample(tokenized, first, second)
+    assert made.tokens is not None
+    assert "".join(pieces(made, first, 0)).lower() == first.replace(" ", "").lower()
+    assert "".join(pieces(made, second, 1)).lower() == second.replace(" ", "").lower()
+    if "token_type_ids" in made.inputs:
+        types = made.inputs["token_type_ids"]
+        assert np.array_equal(types[made.tokens.positions], made.tokens.parts)
+
+
+def test_only_architectures_with_token_types_are_fed_them(tokenized: Exported) -> None:
+    made = sample(tokenized, "A small bird", "sings")
+    model_type = tokenized.source.parent.name.rstrip("0123456789")
+    assert ("token_type_ids" in made.inputs) == (model_type in ("bert", "albert"))
+
+
+def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Exported) -> None:
+    samples = tokenized.samples([Text("Bread"), Text("A small bird sings.")])
+    batch = tokenized.encoder.collate(samples)
+    short, long = (tokenized.encoder.cost(s) for s in samples)
+    padding = tokenized.encoder._tokenization._tokenizer.token_to_id("<pad>")
+    assert {array.shape for array in batch.values()} == {(2, long)}
+    assert batch["attention_mask"].sum(1).tolist() == [short, long]
+    assert batch["input_ids"][0, short:].tolist() == [0 if padding is None else padding] * (long - short)
+
+
+def test_a_prompt_takes_part_and_gives_no_rows(tokenized: Exported) -> None:
+    plain, prompted = sample(tokenized, TEXT), sample(tokenized, TEXT, prompt="query: ")
+    assert plain.tokens is not None
+    assert prompted.tokens is not None
+    assert np.array_equal(prompted.inputs["input_ids"], sample(tokenized, "query: " + TEXT).inputs["input_ids"])
+    assert "".join(pieces(prompted, TEXT)).split() == "".join(pieces(plain, TEXT)).split()
+    assert prompted.tokens.chars.min() == 0
+    assert prompted.tokens.positions[0] > plain.tokens.positions[0]
+    assert not np.allclose(tokenized.run([plain])["pooled"], tokenized.run([prompted])["pooled"], atol=1e-3)
+
+
+def test_a_token_across_the_end_of_the_prompt_is_a_row(tokenized: Exported) -> None:
+    """Byte-level and SentencePiece tokens begin with the prompt's last space; the row covers the word alone."""
+    assert pieces(sample(tokenized, "bird", prompt="A small "), "bird")[0].startswith("b")
+
+
+def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
+    source = tiny_berts.write(tmp_path / "model")
+    (source / "config_sentence_transformers.json").write_text(json.dumps(PROMPTS))
+    exported = export(source, tmp_path / "out")
+
+    def ids(text: str, **options: Any) -> list[int]:
+        return list(sample(exported, text, **options).inputs["input_ids"])
+
+    assert ids("bird", prompt_name="query") == ids("query: bird", prompt_name="none")
+    assert ids("bird") == ids("passage: bird", prompt_name="none")
+    assert ids("bird", prompt="query: ") == ids("bird", prompt_name="query")
+    with pytest.raises(InvalidInput, match=r"no prompt named 'title'.*passage, query"):
+        ids("bird", prompt_name="title")
+    with pytest.raises(InvalidInput, match="both prompt and prompt_name"):
+        ids("bird", prompt="a", prompt_name="query")
+
+
+def test_a_text_over_the_limit_is_refused_with_its_length(tokenized: Exported) -> None:
+    text = "A small bird sings. " * 40
+    length = tokenized.encoder._tokenization.length(text)
+    with pytest.raises(InvalidInput, match=f"{length} tokens; the limit is {POSITIONS}.*truncate"):
+        sample(tokenized, text)
+    with pytest.raises(InvalidInput, match="prompt included; the limit is"):
+        sample(tokenized, text, prompt="query: ")
+
+
+def test_it_is_cut_only_when_asked(tokenized: Exported) -> None:
+    text = "A small bird sings. " * 40
+    length = tokenized.encoder._tokenization.length(text)
+    made = sample(tokenized, text, truncate=True)
+    assert tokenized.encoder.cost(made) == POSITIONS
+    assert made.notes == {"truncated_tokens": length - POSITIONS}
+    whole = tokenized.encoder._tokenization._tokenizer.encode(text).ids
+    assert list(made.inputs["input_ids"]) == [*whole[: POSITIONS - 1], whole[-1]]
+    assert sample(tokenized, "Bread", truncate=True).notes == {}
+
+
+def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Exported) -> None:
+    long, short = "A small bird sings. " * 40, "Who sings?"
+    made = sample(bert, long, short, truncate=True)
+    assert bert.encoder.cost(made) == POSITIONS
+    assert "".join(pieces(made, short, 1)) == "Whosings?"
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (Text(""), "the text is empty"),
+        (Text(" \n\t"), "the text is empty"),
+        (Text("bird", ""), "the text of the pair is empty"),
+        (Text("", "bird"), "the text is empty"),
+        (Text("\u200b\u200b"), "no token"),
+        (Picture(b"\xff\xd8"), "reads text, not Picture"),
+        (np.zeros((2, 2)), "reads text, not ndarray"),
+    ],
+)
+def test_what_is_no_text_is_refused(bert: Exported, item: Item, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        list(bert.encoder.preprocess(item, BertOptions()))
+
+
+def test_threads_do_not_share_a_truncation(bert: Exported) -> None:
+    """A tokenizer's truncation is its state: cutting in one thread must not cut, or forgive, another's text."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    long = "A small bird sings. " * 40
+    whole = bert.encoder._tokenization.length(long)
+
+    def attempt(turn: int) -> bool:
+        if turn % 2:
+            return bert.encoder.cost(sample(bert, long, truncate=True)) == POSITIONS
+        try:
+            sample(bert, long)
+        except InvalidInput as error:
+            return f"{whole} tokens" in error.message
+        return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(attempt, range(60)))

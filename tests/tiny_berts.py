@@ -1,0 +1,215 @@
+"""Tiny random BERTs in the hub's own folder layout: real architectures, real tokenizers, trained in a moment on our sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from topwork_plugins.bert import BertEncoder, BertOptions
+from topwork_server import EncoderSpec, Modality, Sample, Text, examples
+from topwork_server.artifacts import MODEL, Manifest
+from topwork_server.export import export_encoder
+from topwork_server.session import Session
+from topwork_server.torch_shim import import_ready
+from topwork_server.types import Array
+
+import_ready()
+
+DIM = 32
+LAYERS = 3
+#: Tokens, special ones included, that every tiny model takes.
+POSITIONS = 96
+
+_BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ANGLES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_FAMILIES = {
+    "word pieces": ("bert", "electra", "distilbert", "mpnet", "ernie", "megatron-bert", "modernbert"),
+    "byte pairs": ("roberta", "roberta-prelayernorm"),
+    "sentence pieces": ("albert", "camembert", "deberta-v2", "xlm-roberta", "xlm-roberta-xl"),
+}
+ARCHITECTURES = tuple(name for names in _FAMILIES.values() for name in names)
+#: These number positions from the padding index on, and have one token type.
+_ROBERTAS = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
+_QUERY_OR_KEY = re.compile(r"query|key|q_lin|k_lin|attn\.[qk]\.")
+_EXTRA = ["naïve café façade", "漢字 and emoji 😀😀", "query: passage:"]
+
+
+def corpus() -> list[str]:
+    return [text.text for text in examples.texts()] + _EXTRA
+
+
+@cache
+def word_pieces(special: tuple[str, ...] = _BRACKETS) -> dict[str, int]:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(special), show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return dict(tokenizer.get_vocab())
+
+
+@cache
+def byte_pairs() -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(_ANGLES), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]
+
+
+@cache
+def unigrams(special: tuple[str, ...]) -> list[tuple[str, float]]:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    unknown = next(token for token in special if token.lower() in ("<unk>", "[unk]"))
+    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=list(special), unk_token=unknown, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+
+
+def tokenizer_of(model_type: str) -> Any:
+    """transformers' own tokenizer class for the architecture, with a small vocabulary."""
+    import transformers as t
+
+    if model_type == "mpnet":
+        return t.MPNetTokenizer(vocab=word_pieces(("<s>", "<pad>", "</s>", "[UNK]", "<mask>")))
+    if model_type in _FAMILIES["word pieces"]:
+        maker = t.DistilBertTokenizer if model_type == "distilbert" else t.BertTokenizer
+        return maker(vocab=word_pieces())
+    if model_type in _FAMILIES["byte pairs"]:
+        vocab, merges = byte_pairs()
+        return t.RobertaTokenizer(vocab=vocab, merges=merges)
+    special = {
+        "albert": (t.AlbertTokenizer, ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")),
+        "camembert": (t.CamembertTokenizer, _ANGLES),
+        "deberta-v2": (t.DebertaV2Tokenizer, _BRACKETS),
+    }
+    maker, tokens = special.get(model_type, (t.XLMRobertaTokenizer, _ANGLES))
+    return maker(vocab=unigrams(tokens))
+
+
+def config_of(model_type: str, words: int, padding: int, **changes: Any) -> Any:
+    from transformers import AutoConfig
+
+    sizes: dict[str, Any] = {
+        "hidden_size": DIM,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "initializer_range": 0.1,
+        "vocab_size": words,
+        "pad_token_id": padding,
+        "max_position_embeddings": POSITIONS,
+    }
+    if model_type in _ROBERTAS:
+        sizes |= {"type_vocab_size": 1, "max_position_embeddings": POSITIONS + padding + 1}
+    sizes |= _own_sizes(padding).get(model_type, {})
+    return AutoConfig.for_model(model_type, **{**sizes, **changes})
+
+
+def _own_sizes(padding: int) -> dict[str, dict[str, Any]]:
+    buckets = {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+    return {
+        "albert": {"embedding_size": 16},  # projected to the hidden size before the first layer
+        "electra": {"embedding_size": 16},
+        "distilbert": {"dim": DIM, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
+        "mpnet": {"max_position_embeddings": POSITIONS + padding + 1},
+        "modernbert": {"local_attention": 8},
+        "deberta-v2": {**buckets, "share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
+    }
+
+
+def write(folder: Path, model_type: str = "bert", seed: int = 0, **changes: Any) -> Path:
+    """A transformers folder: config.json, model.safetensors, the tokenizer's files. `changes` go into the configuration."""
+    import torch
+    from transformers import AutoModel
+
+    tokenizer = tokenizer_of(model_type)
+    tokenizer.model_max_length = POSITIONS
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config_of(model_type, len(tokenizer), tokenizer.pad_token_id, **changes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:  # biases and LayerNorms too: at their neutral start they would hide a mistake
+                parameter += 0.1 * torch.randn_like(parameter)
+            elif _QUERY_OR_KEY.search(name):
+                parameter *= 8  # sharp attention: else every token becomes the mean of all, and no mistake would show
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_modules(folder: Path, modules: list[tuple[str, str, dict[str, Any] | None]]) -> None:
+    """modules.json of sentence-transformers: (class, path, its config.json or None)."""
+    listed = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (kind, path, _) in enumerate(modules)]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    for _, path, config in modules:
+        if config is not None:
+            (folder / path).mkdir(exist_ok=True)
+            (folder / path / "config.json").write_text(json.dumps(config))
+
+
+@dataclass
+class Exported:
+    """An exported tiny model, and what transformers makes of the same folder."""
+
+    source: Path
+    encoder: BertEncoder
+    manifest: Manifest
+    session: Session
+
+    def samples(self, items: Sequence[Text], **options: Any) -> list[Sample]:
+        return [next(iter(self.encoder.preprocess(item, BertOptions(**options)))) for item in items]
+
+    def run(self, samples: Sequence[Sample]) -> dict[str, Array]:
+        names = [info.tap.name for info in self.manifest.taps]
+        return dict(zip(names, self.session.run(names, self.encoder.collate(samples)), strict=True))
+
+    def embed(self, items: Sequence[Text], **options: Any) -> dict[str, Array]:
+        return self.run(self.samples(items, **options))
+
+
+def export(source: Path, out: Path, **settings: Any) -> Exported:
+    out.mkdir()
+    spec = EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT, settings=settings)
+    manifest = export_encoder(spec, source, out)
+    return Exported(source, BertEncoder(spec, out), manifest, Session(out / MODEL, threads=1))
+
+
+def transformers_outputs(source: Path, items: Sequence[Text]) -> tuple[dict[str, Array], Array]:
+    """transformers' own tokenizer and model: tap name to array, and the attention mask."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    pairs = [item.pair for item in items] if items[0].pair is not None else None
+    model = AutoModel.from_pretrained(source).eval()
+    # ALBERT was trained with token types; its tokenizer in transformers 5 leaves them out unless asked.
+    types = model.config.model_type == "albert" or None
+    fed = tokenizer([i.text for i in items], pairs, padding=True, return_tensors="pt", return_token_type_ids=types)
+    with torch.no_grad():
+        found = model(**fed, output_hidden_states=True)
+    outputs = {f"hidden.{n}": state.numpy() for n, state in enumerate(found.hidden_states)}
+    return {"tokens": found.last_hidden_state.numpy(), **outputs}, fed["attention_mask"].numpy()
+
+
+def numpy_poolings(tokens: Array, mask: Array) -> dict[str, Array]:
+    """Row by row over the real tokens alone: no padding can leak in."""
+    real = [row[: int(n)] for row, n in zip(tokens, mask.sum(1), strict=True)]
+    return {
+        "cls": np.stack([row[0] for row in real]),
+        "mean": np.stack([row.mean(0) for row in real]),
+        "max": np.stack([row.max(0) for row in real]),
+        "mean_sqrt_len_tokens": np.stack([row.sum(0) / np.sqrt(len(row)) for row in real]),
+        "weightedmean": np.stack([np.average(row, 0, np.arange(1, len(row) + 1)) for row in real]),
+        "lasttoken": np.stack([row[-1] for row in real]),
+    }
