@@ -37,7 +37,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -
         plugin=entry.owner,
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
-        counters=loaded.batcher.counters if loaded else None,
+        counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
     )
 
 

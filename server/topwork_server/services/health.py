@@ -46,6 +46,15 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
         """The engine's word on an encoder's worker; from any thread."""
         self._loop.call_soon_threadsafe(self._start_set, f"{PREFIX}{encoder}", serving)
 
+    async def set(self, service: str, status: Any) -> None:
+        """While draining, whatever is set is NOT_SERVING."""
+        await self._set(service, NOT_SERVING if self._gracefully_shutting_down else status)
+
+    async def enter_graceful_shutdown(self) -> None:
+        self._gracefully_shutting_down = True
+        for service in list(self._server_status):  # a copy: an encoder may be asked for meanwhile
+            await self._set(service, NOT_SERVING)
+
     def _start_set(self, service: str, serving: bool) -> None:
         task = self._loop.create_task(self.set(service, SERVING if serving else NOT_SERVING))
         self._tasks.add(task)
@@ -69,5 +78,4 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
     async def _forget(self, service: str) -> None:
         """No such encoder (any more): Check says NOT_FOUND, Watch SERVICE_UNKNOWN."""
         await self.set(service, SERVICE_UNKNOWN)  # wakes who watches
-        if not self._gracefully_shutting_down:
-            self._server_status.pop(service, None)
+        self._server_status.pop(service, None)

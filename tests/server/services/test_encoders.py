@@ -51,10 +51,13 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
 
 async def test_an_encoder_in_memory_is_loaded(tmp_path):
     async with served(tmp_path) as world:
-        world.engine.loaded["ready"] = SimpleNamespace(numerics=replace(NUMERICS, provider="cuda", precision="fp16"))
+        cuda = replace(NUMERICS, provider="cuda", precision="fp16")
+        worker = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
+        world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
         found = await world.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
         assert found.state == pb.STATE_LOADED
         assert (found.numerics.provider, found.numerics.precision) == ("cuda", "fp16")
+        assert dict(found.counters) == {"batches": 3, "samples": 7}
 
 
 async def test_a_broken_entry_does_not_hide_the_others(tmp_path, caplog):

@@ -1,0 +1,204 @@
+"""The composed server: its address, its limits, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_engine
+import grpc
+import pytest
+from fake_engine import FakeCatalogue, FakeEngine, refusal, served
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from topwork.v1 import encoders_pb2 as pb
+from topwork.v1 import encoders_pb2_grpc
+from topwork.v1 import types_pb2 as t
+from topwork_server.app import App, parse_address, serve
+from topwork_server.catalogue import State
+from topwork_server.config import Config
+from topwork_server.errors import StartError
+from topwork_server.services.encoders import MAX_MESSAGE
+
+
+def ask(*words):
+    return pb.EmbedRequest(settings=pb.EmbedSettings(encoder="ready"), items=[t.Item(text=word) for word in words])
+
+
+async def test_a_free_port_is_said_and_answers(tmp_path):
+    async with served(tmp_path) as world:
+        host, port = parse_address(world.ready.address)
+        assert host == "127.0.0.1"
+        assert port > 0
+        assert world.ready.provider == "cpu"
+        assert world.ready.encoders == {State.READY: 2, State.ABSENT: 1}
+        await world.encoders.Embed(ask("a"))
+
+
+async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
+    async with served(tmp_path) as world:
+        second = App(FakeCatalogue(), Config(home=tmp_path, listen=world.ready.address), FakeEngine)
+        with pytest.raises(StartError, match=world.ready.address) as caught:
+            await second.start()
+        assert "in use" in caught.value.message
+        assert "--listen" in caught.value.remedy
+        await second.stop()
+        await world.encoders.Embed(ask("a"))  # the first goes on
+
+
+@pytest.mark.parametrize("listen", ["50051", ":50051", "localhost", "localhost:http", "127.0.0.1:70000", "256.0.0.1:50051"])
+async def test_what_is_no_address_is_refused(tmp_path, listen):
+    app = App(FakeCatalogue(), Config(home=tmp_path, listen=listen), FakeEngine)
+    with pytest.raises(StartError, match="listen"):
+        await app.start()
+    await app.stop()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_ipv6(tmp_path):
+    app = App(FakeCatalogue(), Config(home=tmp_path, listen="[::1]:0"), FakeEngine)
+    ready = await app.start()
+    assert parse_address(ready.address)[0] == "::1"
+    async with grpc.aio.insecure_channel(ready.address) as channel:
+        await encoders_pb2_grpc.EncodersStub(channel).Embed(ask("a"))
+    await app.stop()
+
+
+async def test_an_address_that_others_reach_is_warned_of(tmp_path, caplog):
+    app = App(FakeCatalogue(), Config(home=tmp_path, listen="0.0.0.0:0"), FakeEngine)
+    await app.start()
+    assert "no authentication" in caplog.text
+    await app.stop()
+
+
+async def test_an_unknown_provider_stops_the_start(tmp_path):
+    with pytest.raises(StartError, match="'warp'"):
+        await serve(Config(home=tmp_path, provider="warp"))
+
+
+async def test_messages_of_64_mib_pass_and_larger_ones_are_refused(tmp_path):
+    async with served(tmp_path) as world:
+        request = ask("a")
+        request.items.add(image=bytes(MAX_MESSAGE - request.ByteSize() - 16))
+        assert MAX_MESSAGE - 16 < request.ByteSize() <= MAX_MESSAGE
+        await world.encoders.Embed(request)
+        request.items.add(image=b"x" * 64)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await world.encoders.Embed(request)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in caught.value.details()
+
+
+async def test_gzip_is_understood_and_does_not_smuggle_more_in(tmp_path):
+    async with served(tmp_path) as world:
+        stub = world.encoders
+        await stub.Embed(ask("a" * 100_000), compression=grpc.Compression.Gzip)
+        bomb = ask("a")
+        bomb.items.add(image=bytes(4 * MAX_MESSAGE))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Embed(bomb, compression=grpc.Compression.Gzip)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(world.engine.asked) == 1
+
+
+async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_path):
+    async with served(tmp_path) as world:
+        health = health_pb2_grpc.HealthStub(world.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="topwork.v1.Encoders"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = world.encoders.Embed(ask("wait"))
+        stream = world.encoders.EmbedStream()
+        await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+        await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait")])))
+        await world.engine.until(lambda e: e.running == 2)
+
+        stopping = asyncio.create_task(world.app.stop())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", "encoder/ready"):
+            reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        code, message, info = await refusal(world.encoders.Embed(ask("late")))
+        assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
+        assert not stopping.done()
+
+        world.engine.gate.set()
+        assert len((await call).features) == 1
+        assert len((await stream.read()).features) == 1
+        assert not stopping.done()  # the stream is accepted, and not at its end
+        await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="more")])))
+        assert len((await stream.read()).features) == 1
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        await stopping
+        assert world.engine.closed
+
+
+async def test_what_is_not_done_when_the_drain_ends_is_cut_off_and_may_be_sent_again(tmp_path):
+    async with served(tmp_path, drain_seconds=0.1) as world:
+        call = world.encoders.Embed(ask("wait"))
+        await world.engine.until(lambda e: e.running == 1)
+        stopping = asyncio.create_task(world.app.stop())
+        code, message, info = await refusal(call)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert message == "the server stopped before the request was done"
+        assert info.metadata["remedy"] == "send it again"
+        await stopping
+        assert world.engine.cancelled == 1
+
+
+class Process:
+    """A server in a process of its own, with the fake engine; a line on its stdin opens the gate."""
+
+    def __init__(self, home: Path, drain_seconds: float) -> None:
+        command = [sys.executable, fake_engine.__file__, str(home), str(drain_seconds)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().strip()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_the_process_ends_well(tmp_path, number):
+    with Process(tmp_path, drain_seconds=60) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            await watch.read()
+            stream = encoders_pb2_grpc.EncodersStub(channel).EmbedStream()
+            await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+            for word in ("a", "wait"):
+                await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text=word)])))
+            assert (await stream.read()).features  # so the stream is accepted
+            server.process.send_signal(number)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await encoders_pb2_grpc.EncodersStub(channel).Embed(ask("late"))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            server.process.stdin.write("open\n")
+            server.process.stdin.flush()
+            assert (await stream.read()).features
+            await stream.done_writing()
+            assert await stream.read() is grpc.aio.EOF
+        assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path):
+    with Process(tmp_path, drain_seconds=600) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            await watch.read()
+            stream = encoders_pb2_grpc.EncodersStub(channel).EmbedStream()
+            await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+            await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="a")])))
+            assert (await stream.read()).features  # accepted, and never done
+            server.process.send_signal(signal.SIGTERM)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.process.wait, 30) == 128 + signal.SIGTERM
