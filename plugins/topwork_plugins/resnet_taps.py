@@ -70,7 +70,7 @@ class TappedTimm(Tapped):
     """
 
     def __init__(self, net: Any) -> None:
-        stages = {info["reduction"]: i for i, info in enumerate(net.feature_info)}
+        stages = {info["reduction"]: i for i, info in enumerate(getattr(net, "feature_info", ()))}
         whole = all(stride in stages for stride in LAYERS.values())
         self.indices = [stages[stride] for stride in LAYERS.values()] if whole else []
         modules = [net.feature_info[i]["module"] for i in self.indices]
