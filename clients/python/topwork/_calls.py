@@ -1,0 +1,111 @@
+"""What a verb asks of a client. A verb is a generator: it yields these, gets their answers, and returns its result.
+
+Each verb is written once (`_verbs.py`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
+
+from topwork.encoders import EncoderInfo
+from topwork.v1 import encoders_pb2
+
+if TYPE_CHECKING:
+    from topwork._feed import Feed
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True)
+class Method(Generic[Q, R]):
+    """A gRPC method: its path, the classes of its messages, and whether it is a stream both ways."""
+
+    path: str
+    request: type[Q]
+    reply: type[R]
+    streams: bool = False
+
+
+LIST_ENCODERS = Method("/topwork.v1.Encoders/ListEncoders", encoders_pb2.ListEncodersRequest, encoders_pb2.ListEncodersResponse)
+GET_ENCODER = Method("/topwork.v1.Encoders/GetEncoder", encoders_pb2.GetEncoderRequest, encoders_pb2.Encoder)
+EMBED = Method("/topwork.v1.Encoders/Embed", encoders_pb2.EmbedRequest, encoders_pb2.EmbedResponse)
+EMBED_STREAM = Method(
+    "/topwork.v1.Encoders/EmbedStream", encoders_pb2.EmbedStreamRequest, encoders_pb2.EmbedResponse, streams=True
+)
+NEAREST_WORDS = Method("/topwork.v1.Encoders/NearestWords", encoders_pb2.NearestWordsRequest, encoders_pb2.NearestWordsResponse)
+#: HealthCheckRequest{string service = 1} and HealthCheckResponse{enum status = 1} lie on the wire as these wrappers do, which
+#: saves the client a dependency.
+HEALTH = Method("/grpc.health.v1.Health/Check", wrappers_pb2.StringValue, wrappers_pb2.Int32Value)
+
+
+@dataclass(frozen=True)
+class Unary:
+    """One request, one reply. `timeout` in seconds; None is the client's own. `start` is the position of its first item."""
+
+    method: Method[Any, Any]
+    request: Message
+    timeout: float | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Stream(Generic[T]):
+    """Chunks out, one reply for each back, in order; `receive(reply, chunk)` makes a value of it."""
+
+    method: Method[Any, Any]
+    feed: Feed[Any]
+    receive: Callable[[Any, Any], T]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that may take a while (files, the caller's own iterator); `AsyncClient` does it beside its event loop."""
+
+    function: Callable[[], Any]
+
+
+Step: TypeAlias = Unary | Stream[Any] | Work
+Steps: TypeAlias = Generator[Step, Any, T]
+
+
+def unary(method: Method[Q, R], request: Q, timeout: float | None = None, start: int = 0) -> Steps[R]:
+    return cast(R, (yield Unary(method, request, timeout, start)))
+
+
+def work(function: Callable[[], T]) -> Steps[T]:
+    return cast(T, (yield Work(function)))
+
+
+@dataclass
+class Session:
+    """What the verbs of one client share. `timeout` in seconds, None for no limit; `retries` after a first try.
+
+    `blocking` turns a caller's asynchronous source into one that a thread can iterate over.
+    """
+
+    target: str
+    timeout: float | None
+    retries: int
+    blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
+    encoders: dict[str, EncoderInfo] = field(default_factory=dict)
+
+
+def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:
+    """Let help() and editors show the method as it is called: `self` first, and what it returns ("{}" is the verb's result)."""
+    signature = inspect.signature(verb)
+    session, *others = signature.parameters.values()
+    result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    result = result.removeprefix("Stream[").removesuffix("]") if result.startswith("Stream[") else result
+    method.__signature__ = signature.replace(
+        parameters=[session.replace(name="self"), *others], return_annotation=returns.format(result)
+    )
+    method.__module__, method.__name__, method.__qualname__ = "topwork", verb.__name__, verb.__name__
+    method.__doc__ = verb.__doc__

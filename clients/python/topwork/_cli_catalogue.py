@@ -1,0 +1,145 @@
+"""`topwork encoders` and `topwork nearest`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from topwork import Client
+from topwork.encoders import EncoderInfo, TapInfo, Word
+from topwork.features import Numerics
+
+Commands = argparse._SubParsersAction
+
+
+def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    encoders = commands.add_parser("encoders", parents=[common], help="what the server serves")
+    encoders.add_argument("name", nargs="?", metavar="NAME", help="show this one in full")
+    encoders.set_defaults(run=_encoders)
+    nearest = commands.add_parser("nearest", parents=[common], help="nearest words of an encoder's vocabulary")
+    nearest.add_argument("encoder", metavar="ENCODER")
+    nearest.add_argument("words", nargs="+", metavar="WORD")
+    nearest.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
+    nearest.set_defaults(run=_nearest)
+
+
+def _encoders(arguments: argparse.Namespace) -> int:
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        found = [client.encoder(arguments.name)] if arguments.name else client.encoders()
+    if arguments.json:
+        records = [asdict(info) for info in found]
+        print(json.dumps(records[0] if arguments.name else records))
+    elif arguments.name:
+        _print_one(found[0])
+    else:
+        _print_table(found)
+    return 0
+
+
+def _print_table(found: list[EncoderInfo]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics"):
+        table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=title in ("name", "state"))
+    for info in found:
+        taps, size, numerics = short_taps(info), short_count(info.parameters), short_numerics(info.numerics)
+        table.add_row(info.name, info.modality, taps, size, info.licence, info.state, numerics)
+    console = Console(highlight=False)
+    console.print(table)
+    for info in found:
+        if info.detail:
+            console.print(f"{info.name}: {info.detail}", markup=False, style="dim")
+
+
+def _print_one(info: EncoderInfo) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for title, value in _facts(info):
+        console.print(f"{title:>13}  {value}", markup=False)
+    taps = Table("tap", "dim", "a row is", "fingerprint", "", box=box.SIMPLE_HEAD)
+    for tap in info.taps:
+        name = f"{tap.name} (default)" if tap.name == info.default_tap else tap.name
+        taps.add_row(name, str(tap.dim), _row(tap), tap.fingerprint[:16], tap.description)
+    console.print(taps)
+    if info.options:
+        options = Table("option", "type", "default", "", box=box.SIMPLE_HEAD)
+        for option in info.options:
+            options.add_row(option.name, option.type, option.default, option.description)
+        console.print(options)
+
+
+def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
+    yield "name", info.name
+    yield "reads", info.modality
+    yield "what", info.description or "-"
+    yield "parameters", short_count(info.parameters)
+    yield "trained on", info.trained_on
+    yield "licence", info.licence
+    yield "source", info.source
+    yield "plugin", info.plugin
+    yield "state", info.state + (f": {info.detail}" if info.detail else "")
+    if info.numerics:
+        numerics = info.numerics
+        yield "numerics", f"{numerics.provider} {numerics.precision}"
+        yield "parity", f"minimum cosine {numerics.parity:.7f}, largest error {numerics.max_abs_error:.1e}"
+    if info.artifact_bytes:
+        yield "on disk", f"{info.artifact_bytes / 1e6:.1f} MB"
+
+
+def _row(tap: TapInfo) -> str:
+    return tap.granularity + (f" of {'x'.join(map(str, tap.grid))}" if tap.grid else "")
+
+
+def short_taps(info: EncoderInfo) -> str:
+    """The default tap first; a numbered family as its first and last: "pooled 384, tokens 384, hidden.0-6 384"."""
+    families: dict[tuple[str, int], list[TapInfo]] = {}
+    for tap in sorted(info.taps, key=lambda tap: tap.name != info.default_tap):
+        families.setdefault((re.sub(r"\d+", "#", tap.name), tap.dim), []).append(tap)
+    return ", ".join(f"{_family(taps)} {taps[0].dim}" for taps in families.values())
+
+
+def _family(taps: list[TapInfo]) -> str:
+    first, last = taps[0].name, taps[-1].name
+    number = re.search(r"\d+", last)
+    return first if len(taps) == 1 or not number else f"{first}-{number[0]}"
+
+
+def short_count(parameters: int) -> str:
+    """22.7M; "-" where it is not known."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{unit}"
+    return str(parameters) if parameters else "-"
+
+
+def short_numerics(numerics: Numerics | None) -> str:
+    return f"{numerics.provider} {numerics.precision} {numerics.parity:.6f}" if numerics else "-"
+
+
+def _nearest(arguments: argparse.Namespace) -> int:
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        found = client.nearest_words(arguments.encoder, arguments.words, arguments.k)
+    if arguments.json:
+        print(json.dumps([_record(*pair) for pair in zip(arguments.words, found, strict=True)]))
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for word, nearest in zip(arguments.words, found, strict=True):
+        console.print(word, style="bold", markup=False)
+        for entry in nearest:
+            console.print(f"  {entry.score:.3f}  {entry.word}", markup=False)
+    return 0
+
+
+def _record(word: str, nearest: list[Word]) -> dict[str, object]:
+    return {"word": word, "nearest": [entry._asdict() for entry in nearest]}

@@ -1,0 +1,161 @@
+"""`topwork embed`: items from the command line, from files or from stdin; features to a file or to the screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from topwork import Client, _saving
+from topwork._cli_inputs import Inputs, gather
+from topwork._convert import ROW_DTYPES
+from topwork.features import Features
+
+#: Failures named one by one before the rest is only counted.
+NAMED = 5
+EXAMPLES = """\
+items, by what the encoder reads:
+  texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
+  media    paths of pictures or clips, folders of them, or --from a list of paths
+
+examples:
+  topwork embed all-minilm-l6-v2 "a red bird" "a blue whale"
+  topwork embed all-minilm-l6-v2 --from reviews.csv --column body -o reviews.parquet
+  topwork embed resnet50-thin photos/ --tap layer3 --tap pooled -o photos.npz
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "embed",
+        parents=[common],
+        help="features of texts, pictures or clips",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("encoder", metavar="ENCODER")
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".txt, .csv, .jsonl, or a folder")
+    parser.add_argument("--column", metavar="C", help="which column of .csv, or key of .jsonl")
+    parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
+    parser.add_argument("--dtype", choices=list(ROW_DTYPES), default="float32", help="default: %(default)s")
+    parser.add_argument("--normalize", action="store_true", help="rows of unit length")
+    parser.add_argument("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
+    parser.add_argument("--option", action="append", default=[], type=_option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if bool(arguments.items) == bool(arguments.source):
+        parser.error("name items, or a file of them with --from (one of the two)")
+    if arguments.out:
+        _saving.writer(arguments.out)
+    started = time.perf_counter()
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        inputs = gather(arguments.items, arguments.source, arguments.column, client.encoder(arguments.encoder).modality)
+        found = client.embed_taps(
+            arguments.encoder,
+            inputs.items,
+            arguments.tap,
+            dtype=arguments.dtype,
+            normalize=arguments.normalize,
+            dimensions=arguments.dimensions,
+            options=dict(arguments.option),
+            skip_bad_items=arguments.skip_bad_items,
+            progress=not arguments.json,
+        )
+    seconds = time.perf_counter() - started
+    written = _save(found, arguments.out, inputs) if arguments.out else {}
+    if arguments.json:
+        print(json.dumps({tap: _record(f, inputs, written.get(tap)) for tap, f in found.items()}))
+    else:
+        _print(found, inputs, written, seconds)
+    return 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """K=V; a value that is JSON (true, 3, 0.5, [..]) is that, any other a string."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _save(found: dict[str, Features], out: Path, inputs: Inputs) -> dict[str, Path]:
+    """One tap goes to the file that was named, several each to a file with the tap's name in it."""
+    written = {tap: out if len(found) == 1 else out.with_name(f"{out.stem}.{tap}{out.suffix}") for tap in found}
+    for tap, features in found.items():
+        features.save(written[tap], inputs.names)
+    return written
+
+
+def _record(features: Features, inputs: Inputs, written: Path | None) -> dict[str, Any]:
+    record = {**_saving.about(features), "rows": len(features), "items": len(features.counts)}
+    if written:
+        return {**record, "file": str(written)}
+    record |= {"inputs": inputs.names, "counts": features.counts.tolist(), "features": features.rows.tolist()}
+    for name in ("spans", "parts", "scales"):
+        array = getattr(features, name)
+        record |= {} if array is None else {name: array.tolist()}
+    return record
+
+
+def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path], seconds: float) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for tap, features in found.items():
+        if not written:
+            for line in _lines(features, inputs):
+                console.print(line, markup=False)
+        target = f" -> {written[tap]}" if written else ""
+        console.print(f"{_summary(features)}{target}", markup=False, style="bold")
+    items = len(inputs.names)
+    console.print(f"{items} items in {seconds:.2f} s, {items / seconds:,.1f}/s", style="dim")
+    _report_failures(next(iter(found.values())), inputs)
+
+
+def _lines(features: Features, inputs: Inputs, most: int = 20) -> Iterable[str]:
+    """The first rows: input, what of it a row covers, first numbers."""
+    values = features.dequantized()
+    for row in range(min(len(features), most)):
+        name = inputs.names[features.items[row]]
+        name = name if len(name) <= 40 else name[:37] + "..."
+        numbers = " ".join(f"{value:8.4f}" for value in values[row, :6])
+        yield f"{name:40} {_span(features, row)}{numbers}{' ...' if features.dim > 6 else ''}"
+    if len(features) > most:
+        yield f"... and {len(features) - most} more rows: -o FILE writes all"
+
+
+def _span(features: Features, row: int) -> str:
+    if features.spans is None:
+        return ""
+    form = {"characters": "{:.0f}-{:.0f}", "seconds": "{:.2f}-{:.2f} s"}.get(
+        features.span_kind or "", "{:.0f},{:.0f},{:.0f},{:.0f}"
+    )
+    return f"{form.format(*features.spans[row]):>16} "
+
+
+def _summary(features: Features) -> str:
+    numerics = features.numerics
+    how = f", {numerics.provider} {numerics.precision} (parity {numerics.parity:.6f})" if numerics else ""
+    size = f"{len(features)} x {features.dim} {features.dtype}"
+    return f"{features.encoder}/{features.tap}: {size}, fingerprint {features.fingerprint[:12]}{how}"
+
+
+def _report_failures(features: Features, inputs: Inputs) -> None:
+    if not features.failures:
+        return
+    for item, error in list(features.failures.items())[:NAMED]:
+        print(f"topwork: skipped {inputs.names[item]!r}: {error}", file=sys.stderr)
+    if len(features.failures) > NAMED:
+        print(f"topwork: skipped {len(features.failures) - NAMED} more", file=sys.stderr)

@@ -1,0 +1,204 @@
+"""What a caller passes -> what is sent: strings, paths, bytes, pictures, arrays and pairs of texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from topwork import _convert
+from topwork.errors import InvalidInput, TooLarge
+from topwork.features import Array
+from topwork.v1 import types_pb2
+
+MIB = 1 << 20
+#: Axes of an array that is one item.
+AXES = {"image": 3, "video": 4}
+#: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
+LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
+#: A longer video goes in parts of PART bytes.
+LONG_VIDEO, PART = 32 * MIB, MIB
+
+
+class SupportsArray(Protocol):
+    """A numpy array, a torch tensor, a data frame's column ..."""
+
+    def __array__(self) -> Array: ...
+
+
+class Picture(Protocol):
+    """A PIL image."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def convert(self, mode: str) -> Any: ...
+
+
+ItemLike: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | tuple[str, str] | SupportsArray | Picture
+#: One item, several, or a source of them (an asynchronous one with AsyncClient alone).
+Items: TypeAlias = ItemLike | Iterable[ItemLike] | AsyncIterable[ItemLike]
+
+
+@dataclass(frozen=True)
+class LongVideo:
+    """A video that does not go into one message. Files are read only when they are sent, and again if they must be resent."""
+
+    source: Path | memoryview
+
+    def parts(self) -> Iterator[bytes]:
+        if isinstance(self.source, Path):
+            with self.source.open("rb") as file:
+                while part := file.read(PART):
+                    yield part
+        else:
+            for start in range(0, len(self.source), PART):
+                yield bytes(self.source[start : start + PART])
+
+
+Packed: TypeAlias = types_pb2.Item | LongVideo
+
+
+def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]) -> Iterable[Any]:
+    """The items one by one: a lone string, path, picture or array is one item, not a sequence of letters or rows."""
+    if modality not in PACKERS:
+        raise InvalidInput(f"this client does not know how to send {modality!r} items", remedy="install a newer topwork")
+    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
+        return [items]
+    if getattr(items, "ndim", None) == AXES.get(modality, "none"):
+        return [items]
+    if isinstance(items, AsyncIterable):
+        return blocking(items)
+    if isinstance(items, Mapping) or not isinstance(items, Iterable):
+        raise InvalidInput(f"items come as a {type(items).__name__}", remedy="pass a list, or anything that iterates over items")
+    return items
+
+
+def pack(value: Any, modality: str, position: int) -> Packed:
+    """One item as a message. Raises InvalidInput or TooLarge with its position."""
+    try:
+        packed = PACKERS[modality](value)
+    except (InvalidInput, TooLarge) as error:
+        error.item = position
+        raise
+    except OSError as error:
+        raise InvalidInput(*_unreadable(value, error), item=position) from None
+    if isinstance(packed, types_pb2.Item) and packed.ByteSize() > LARGEST:
+        raise TooLarge(
+            f"{describe(value)} takes {packed.ByteSize() / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
+            remedy="send a smaller one, or a long video as a file",
+            item=position,
+        )
+    return packed
+
+
+def _text(value: Any) -> Packed:
+    if isinstance(value, str):
+        return types_pb2.Item(text=_encodable(value))
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        pair = types_pb2.TextPair(text=_encodable(value[0]), pair=_encodable(value[1]))
+        return types_pb2.Item(text_pair=pair)
+    raise _wrong_kind(value, "a text", "a str or a pair of str; read files and decode bytes first")
+
+
+def _image(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        return _file(Path(value), lambda data: types_pb2.Item(image=data))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return types_pb2.Item(image=bytes(value))
+    if _is_picture(value):
+        return _from_pil(value)
+    return _tensor(value, "a picture", "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8")
+
+
+def _video(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        if path.suffix != ".npy" and path.stat().st_size > LONG_VIDEO:
+            return LongVideo(path)
+        return _file(path, lambda data: types_pb2.Item(video=data))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return LongVideo(memoryview(value)) if len(value) > LONG_VIDEO else types_pb2.Item(video=bytes(value))
+    return _tensor(value, "a video", "a path, the bytes of a file, or an array (T, H, W, 3) uint8")
+
+
+def _array(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        if path.suffix != ".npy":
+            raise _wrong_kind(value, "an array", "a numpy array or the path of an .npy file")
+        return _file(path, lambda data: types_pb2.Item())
+    return _tensor(value, "an array", "a numpy array or the path of an .npy file")
+
+
+PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image, "video": _video, "tensor": _array}
+
+
+def _file(path: Path, build: Callable[[bytes], types_pb2.Item]) -> types_pb2.Item:
+    """A file's content; an .npy file is an array whatever the encoder reads."""
+    if path.suffix != ".npy":
+        return build(path.read_bytes())
+    try:
+        return _tensor(np.load(path, allow_pickle=False), "an array", "an .npy file")
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not an array: {error}") from None
+
+
+def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
+    if hasattr(value, "detach"):  # a torch tensor: numpy refuses one that needs gradients or lies on a device
+        value = value.detach().cpu()
+    if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+        raise _wrong_kind(value, wanted, instead)
+    values = np.asarray(value)
+    if values.dtype.name not in _convert.SENDABLE:
+        raise InvalidInput(f"an array of {values.dtype.name}", remedy=f"send {', '.join(_convert.SENDABLE)}")
+    return types_pb2.Item(tensor=_convert.tensor(values))
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether it is a PIL image, without importing PIL."""
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
+
+
+def _from_pil(picture: Any) -> types_pb2.Item:
+    """Its pixels as they are: exact, and cheaper for both sides than a file format; a large one as PNG."""
+    rgb = picture.convert("RGB")
+    if rgb.width * rgb.height * 3 <= LARGEST_RAW:
+        return types_pb2.Item(tensor=_convert.tensor(np.asarray(rgb)))
+    import io
+
+    file = io.BytesIO()
+    rgb.save(file, "PNG", compress_level=1)
+    return types_pb2.Item(image=file.getvalue())
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"not valid Unicode: {error.reason} at character {error.start}") from None
+    return text
+
+
+def _wrong_kind(value: Any, wanted: str, instead: str) -> InvalidInput:
+    return InvalidInput(f"{describe(value)} is not {wanted}", remedy=f"this encoder reads {instead}")
+
+
+def _unreadable(value: Any, error: OSError) -> list[str]:
+    if isinstance(error, IsADirectoryError):
+        return [f"{value} is a folder: pass its files"]
+    if isinstance(error, FileNotFoundError):
+        return [f"there is no file {value}"]
+    return [f"{describe(value)} cannot be read: {error.strerror or error}"]
+
+
+def describe(value: Any) -> str:
+    """How a message names a value: short texts and paths as they are, others by their type."""
+    if isinstance(value, str | os.PathLike):
+        text = str(value)
+        return repr(text if len(text) <= 60 else text[:57] + "...")
+    return f"a {type(value).__name__}"

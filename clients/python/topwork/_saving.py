@@ -1,0 +1,105 @@
+"""Features as files: .npy, .npz, .parquet. A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from topwork.errors import InvalidInput, NotReady
+from topwork.features import Array, Features
+
+Inputs = Sequence[str] | None
+
+
+def save(features: Features, path: str | os.PathLike[str], inputs: Inputs) -> None:
+    """See `Features.save`."""
+    target = Path(path)
+    write = writer(target)
+    if inputs is not None and len(inputs) != len(features.counts):
+        raise InvalidInput(f"{len(inputs)} names for {len(features.counts)} items", remedy="pass one name an item")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            write(features, file, inputs)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def writer(path: Path) -> Callable[[Features, IO[bytes], Inputs], None]:
+    """What writes files of that name. Raises before any work is done: InvalidInput, or NotReady where pyarrow is missing."""
+    found = WRITERS.get(path.suffix.lower())
+    if found is None:
+        raise InvalidInput(f"{path.name} is not a name for features", remedy=f"end it in {', '.join(WRITERS)}")
+    if found is _parquet:
+        _pyarrow()
+    if not path.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {path.absolute().parent}", remedy="create it, or write elsewhere")
+    return found
+
+
+def about(features: Features) -> dict[str, Any]:
+    """What made the rows, as JSON can say it."""
+    return {
+        "encoder": features.encoder,
+        "tap": features.tap,
+        "fingerprint": features.fingerprint,
+        "granularity": features.granularity,
+        "dtype": features.dtype,
+        "dim": features.dim,
+        "span_kind": features.span_kind,
+        "numerics": asdict(features.numerics) if features.numerics else None,
+        "notes": {str(item): dict(counts) for item, counts in features.notes.items()},
+        "failures": {str(item): str(error) for item, error in features.failures.items()},
+    }
+
+
+def _npy(features: Features, file: IO[bytes], inputs: Inputs) -> None:
+    np.save(file, features.rows)
+
+
+def _npz(features: Features, file: IO[bytes], inputs: Inputs) -> None:
+    arrays = {"rows": features.rows, "items": features.items, "counts": features.counts, **_optional(features)}
+    if inputs is not None:
+        arrays["inputs"] = np.array(list(inputs), np.str_)
+    np.savez(file, allow_pickle=False, about=np.array(json.dumps(about(features))), **arrays)
+
+
+def _optional(features: Features) -> dict[str, Array]:
+    arrays = {"spans": features.spans, "parts": features.parts, "scales": features.scales}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _parquet(features: Features, file: IO[bytes], inputs: Inputs) -> None:
+    """A line a row: item, [input], [span, part, scale], features as a list of fixed size; what made them in the schema."""
+    pa, parquet = _pyarrow()
+    columns: dict[str, Any] = {"item": pa.array(features.items)}
+    if inputs is not None:
+        columns["input"] = pa.array(list(inputs), pa.string()).take(columns["item"])
+    for name, array in _optional(features).items():
+        columns[name.removesuffix("s")] = pa.array(array) if array.ndim == 1 else _lists(pa, array)
+    columns["features"] = _lists(pa, features.rows)
+    table = pa.table(columns).replace_schema_metadata({"topwork": json.dumps(about(features))})
+    parquet.write_table(table, file)
+
+
+def _lists(pa: Any, rows: Array) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise NotReady("writing .parquet needs pyarrow", remedy="pip install 'topwork[parquet]', or write .npz") from None
+    return pyarrow, pyarrow.parquet
+
+
+WRITERS = {".npy": _npy, ".npz": _npz, ".parquet": _parquet}

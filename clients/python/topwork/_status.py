@@ -1,0 +1,98 @@
+"""A failed gRPC call -> the error that its server meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from topwork import errors
+from topwork.errors import TopworkError
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+#: The classes that a server names in its ErrorInfo.
+REASONS: dict[str, type[TopworkError]] = {
+    "InvalidInput": errors.InvalidInput,
+    "NotFound": errors.NotFound,
+    "NotReady": errors.NotReady,
+    "Overloaded": errors.Overloaded,
+    "TooLarge": errors.TooLarge,
+    "DeadlinePassed": errors.DeadlineExceeded,
+    "Unavailable": errors.Unavailable,
+    "ExportFailed": errors.ExportFailed,
+}
+#: What a status means that comes without an ErrorInfo: from gRPC itself, from a proxy, or in the failures of a reply.
+STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
+    **{kind.code: kind for kind in reversed(REASONS.values()) if kind is not errors.ExportFailed},
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidInput,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
+    grpc.StatusCode.CANCELLED: errors.Cancelled,
+    grpc.StatusCode.UNIMPLEMENTED: errors.Unsupported,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Refused,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
+}
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def translate(error: Any, target: str, timeout: float | None) -> TopworkError:
+    """The error to raise for a grpc.RpcError of either API. `item` counts from the start of the message."""
+    code: grpc.StatusCode = error.code() or grpc.StatusCode.UNKNOWN
+    info = _error_info(error.trailing_metadata())
+    if info is None:
+        return _bare(code, error.details() or "", target, timeout)
+    kind = REASONS.get(info.reason) or STATUSES.get(code, TopworkError)
+    item = info.metadata.get("item", "")
+    return kind(
+        error.details() or code.name,
+        remedy=info.metadata.get("remedy", ""),
+        item=int(item) if item.isdecimal() else None,
+        code=code,
+    )
+
+
+def failure(code: int, message: str, remedy: str, item: int) -> TopworkError:
+    """The error of one item that was skipped."""
+    status = CODES.get(code, grpc.StatusCode.UNKNOWN)
+    return STATUSES.get(status, TopworkError)(message, remedy=remedy, item=item, code=status)
+
+
+def _error_info(metadata: Any) -> Any:
+    """The google.rpc.ErrorInfo of domain "topwork" in the trailing metadata, if any."""
+    packed = [value for key, value in metadata or () if key == DETAILS_KEY]
+    if not packed:
+        return None
+    from google.protobuf.message import DecodeError
+    from google.rpc import error_details_pb2, status_pb2
+
+    info = error_details_pb2.ErrorInfo()
+    try:
+        details = status_pb2.Status.FromString(packed[0]).details
+        return info if any(detail.Unpack(info) and info.domain == "topwork" for detail in details) else None
+    except DecodeError:
+        return None
+
+
+def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | None) -> TopworkError:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unavailable(
+            f"no answer from {target}: {details}", remedy="start a server with `topwork serve`, or give its address"
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return late(target, timeout)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return errors.TooLarge(details, remedy="pass fewer or smaller items at a time")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.Unsupported(
+            f"{target} does not know this call: {details}", remedy="bring client and server to the same version"
+        )
+    return STATUSES.get(code, TopworkError)(details or code.name, code=code)
+
+
+def late(target: str, timeout: float | None) -> errors.DeadlineExceeded:
+    """Nothing came in time."""
+    within = "in time" if timeout is None else f"within {timeout:g} s"
+    return errors.DeadlineExceeded(
+        f"no answer from {target} {within}",
+        remedy="pass a longer timeout: the first use of an encoder also exports and loads it",
+    )

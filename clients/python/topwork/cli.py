@@ -1,0 +1,110 @@
+"""The `topwork` command. Client verbs are here; others come from the entry points of the group `topwork.commands`.
+
+Exit status: 0, 1 where something failed (one line says what, and what to do), 2 for wrong usage, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import topwork
+from topwork.client import TIMEOUT
+from topwork.errors import TopworkError
+
+GROUP = "topwork.commands"
+#: What the server brings, so that its absence can be told from a typing mistake.
+SERVER_VERBS = ("serve", "pull", "export", "plugins", "doctor", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parse(words)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except TopworkError as error:
+        _complain(error, getattr(arguments, "json", False))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="topwork", description="Features of texts, pictures and videos, from frozen encoders served over gRPC."
+    )
+    parser.add_argument("--version", action="version", version=f"topwork {topwork.__version__}")
+    parser.set_defaults(run=lambda arguments: _help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_client_commands(commands)
+    if not words or words[0] not in commands.choices:
+        _add_commands_of_others(commands)
+        if words and words[0] in SERVER_VERBS and words[0] not in commands.choices:
+            parser.error(f"`topwork {words[0]}` comes with the server: pip install topwork-server")
+    return parser.parse_args(words)
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 2
+
+
+def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from topwork import _cli_catalogue, _cli_embed
+
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("connection and output")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("TOPWORK_SERVER") or "127.0.0.1:50051",
+        help="default: $TOPWORK_SERVER, or %(default)s",
+    )
+    group.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=TIMEOUT, help="default: %(default)g")
+    group.add_argument("--json", action="store_true", help="write JSON, for programs")
+    _cli_catalogue.add(commands, common)
+    _cli_embed.add(commands, common)
+
+
+def _add_commands_of_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """A distribution that is broken must not take the other commands with it."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()(commands)
+        except Exception as error:
+            owner = entry.dist.name if entry.dist else entry.value
+            print(f"topwork: the commands of {owner} are missing: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return seconds
+
+
+def _complain(error: TopworkError, as_json: bool) -> None:
+    if as_json:
+        record = {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": error.item}
+        print(json.dumps(record))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text(f"topwork: {error}", style="red"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Generator, Iterator, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import grpc
+
+from topwork import _channel, _status, _verbs
+from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork.errors import InvalidInput
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds: the first use of an encoder exports and loads it.
+TIMEOUT = 300.0
+
+
+def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
+    @wraps(verb)
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(verb(self._session, *args, **kwargs))
+
+    dress(method, verb, "{}")
+    return method
+
+
+def _iterating(
+    verb: Callable[Concatenate[Session, P], Steps[Stream[T]]],
+) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    @wraps(verb)
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        yield from self._replies(self._run(verb(self._session, *args, **kwargs)))
+
+    dress(method, verb, "Iterator[{}]")
+    return method
+
+
+class Client:
+    """A connection to a Topwork server; safe to use from many threads.
+
+    target       "HOST:PORT"
+    timeout      seconds to wait for a reply where a call names none; None waits for ever
+    retries      tries after the first, at most 4, with growing pauses (0.2 s doubling, jitter), where the server is
+                 unavailable or overloaded. A call of one request is retried until the server has begun to answer it; a
+                 stream goes on from its first unanswered chunk, and counts its tries anew after each answer. Nothing else is
+                 retried: not a deadline that passed, nor a request that was refused
+    gzip         compress what is sent (worth it for texts over a slow network, not for pictures and videos)
+    credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
+    metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
+
+    Connects at the first call. Use it in a `with` block, or call `close`.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        timeout: float | None = TIMEOUT,
+        retries: int = _channel.MOST_RETRIES,
+        gzip: bool = False,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._channel = _channel.connect(grpc, target, retries, gzip, credentials)
+        self._metadata = tuple(metadata)
+        self._session = Session(target, timeout, min(retries, _channel.MOST_RETRIES), _refuse_asynchronous)
+        self._stubs: dict[Method[Any, Any], Any] = {}
+
+    health = _blocking(_verbs.health)
+    encoders = _blocking(_verbs.encoders)
+    encoder = _blocking(_verbs.encoder)
+    embed = _blocking(_verbs.embed)
+    embed_taps = _blocking(_verbs.embed_taps)
+    embed_stream = _iterating(_verbs.embed_stream)
+    nearest_words = _blocking(_verbs.nearest_words)
+
+    def close(self) -> None:
+        """End the connection, and every call on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        answer: Any = None
+        try:
+            while True:
+                answer = self._perform(steps.send(answer))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()
+
+    def _perform(self, step: Step) -> Any:
+        match step:
+            case Unary():
+                return self._call(step)
+            case Work():
+                return step.function()
+            case Stream():
+                for _ in self._replies(step):
+                    pass
+                return None
+
+    def _call(self, call: Unary) -> Any:
+        timeout = self._session.timeout if call.timeout is None else call.timeout
+        try:
+            return self._stub(call.method)(call.request, timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _status.translate(error, self._session.target, timeout).shifted(call.start) from None
+
+    def _replies(self, stream: Stream[T]) -> Generator[T, None, None]:
+        """Each reply's value; a break is met by another try."""
+        try:
+            while True:
+                try:
+                    yield from self._one_try(stream)
+                    return
+                except grpc.RpcError as error:
+                    failed = _status.translate(error, self._session.target, None)
+                stream.feed.rest(failed)
+        finally:
+            stream.feed.close()
+
+    def _one_try(self, stream: Stream[T]) -> Iterator[T]:
+        feed = stream.feed
+        call = self._stub(stream.method)(feed.requests(), metadata=self._metadata)
+        feed.opened(call.cancel)
+        try:
+            for reply in call:
+                yield stream.receive(reply, feed.answered())
+                feed.reading()
+            feed.finish()
+        finally:
+            call.cancel()
+
+    def _stub(self, method: Method[Any, Any]) -> Any:
+        if method not in self._stubs:
+            self._stubs[method] = _channel.stub(self._channel, method)
+        return self._stubs[method]
+
+
+def _refuse_asynchronous(source: AsyncIterable[Any]) -> Iterator[Any]:
+    raise InvalidInput("these items come asynchronously", remedy="use topwork.AsyncClient, or pass a list")

@@ -1,0 +1,91 @@
+"""Every error that a call raises. Each says what was wrong and, where the server knows one, the remedy.
+
+TopworkError                 any status that has no class below (INTERNAL, UNKNOWN ...)
+├── InvalidInput             INVALID_ARGUMENT     also a ValueError; `item` is the position of the item to blame
+├── NotFound                 NOT_FOUND            no encoder or tap of that name
+├── NotReady                 FAILED_PRECONDITION  weights are not there, or a fingerprint does not match
+├── Overloaded               RESOURCE_EXHAUSTED   the server's queue is full; retried before you see it
+├── TooLarge                 RESOURCE_EXHAUSTED   this item or message can never fit
+├── DeadlineExceeded         DEADLINE_EXCEEDED    also a TimeoutError
+├── Unavailable              UNAVAILABLE          also a ConnectionError; retried before you see it
+├── Cancelled                CANCELLED
+├── Unsupported              UNIMPLEMENTED        the server is older than this client, or is another server
+├── Refused                  UNAUTHENTICATED, PERMISSION_DENIED
+└── ExportFailed             INTERNAL             the server could not export the encoder
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import grpc
+
+E = TypeVar("E", bound="TopworkError")
+
+
+class TopworkError(Exception):
+    """Base of all. `remedy` says what you can do; `item` is a position in the items that you passed."""
+
+    code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+
+    def __init__(self, message: str, *, remedy: str = "", item: int | None = None, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.item = item
+        if code is not None:
+            self.code = code
+
+    def shifted(self: E, start: int) -> E:
+        """The same error, where item 0 of what was sent is item `start` of what the caller passed."""
+        if self.item is not None:
+            self.item += start
+        return self
+
+    def __str__(self) -> str:
+        place = "" if self.item is None else f"item {self.item}: "
+        return f"{place}{self.message}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class InvalidInput(TopworkError, ValueError):
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(TopworkError):
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class NotReady(TopworkError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Overloaded(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class TooLarge(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DeadlineExceeded(TopworkError, TimeoutError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Unavailable(TopworkError, ConnectionError):
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class Cancelled(TopworkError):
+    code = grpc.StatusCode.CANCELLED
+
+
+class Unsupported(TopworkError):
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Refused(TopworkError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class ExportFailed(TopworkError):
+    code = grpc.StatusCode.INTERNAL
