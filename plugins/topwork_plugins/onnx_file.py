@@ -1,0 +1,97 @@
+"""Any ONNX file with a description beside it: model.onnx and model.toml. docs/onnx.md teaches the description.
+
+Pictures, texts and ready arrays are read; a tap is an output of the graph or any tensor inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Sample, Source, Trunk, hookimpl
+
+from topwork_plugins import onnx_description
+from topwork_plugins.bert import BertEncoder
+from topwork_plugins.onnx_description import Description
+
+
+class OnnxImage(Encoder):
+    """Pictures through an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
+
+    budget = 16
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        from topwork_plugins.onnx_reads import PictureReader
+
+        super().__init__(spec, folder)
+        self._reader = PictureReader.read(folder)
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        return [self._reader.sample(item)]
+
+
+class OnnxTensor(Encoder):
+    """Arrays through an ONNX file, as its input is, without the batch axis; floats may be of another width."""
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        from topwork_plugins.onnx_reads import TensorReader
+
+        super().__init__(spec, folder)
+        self._reader = TensorReader.read(folder)
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        return [self._reader.sample(item)]
+
+
+class OnnxText(BertEncoder):
+    """Texts and pairs through an ONNX file that reads input_ids and attention_mask, with a tokenizer.json beside it."""
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        return _export(spec, assets, out)
+
+
+ENCODERS: dict[Modality, type[Encoder]] = {
+    Modality.IMAGE: OnnxImage,
+    Modality.TEXT: OnnxText,
+    Modality.TENSOR: OnnxTensor,
+}
+
+
+def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+    """InvalidInput where the file, its description and what onnxruntime makes of them do not agree."""
+    from topwork_plugins.onnx_export import export
+
+    return export(spec, assets, out)
+
+
+@hookimpl
+def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+    """onnx:/PATH/model.onnx, with model.toml beside it. The description becomes part of the artifact's key."""
+    if source.family not in ("", "onnx") or source.scheme not in (("onnx", "file") if source.family else ("onnx",)):
+        return None
+    path = Path(source.location)
+    if not path.is_file():
+        raise InvalidInput(f"{path} is not there", remedy="check the path: onnx:/PATH/model.onnx")
+    record = onnx_description.read(path)
+    described = Description.parse(record, path.with_suffix(".toml").name)
+    return EncoderSpec(
+        name,
+        ENCODERS[described.modality],
+        str(source),
+        described.modality,
+        default_tap=described.default_tap,
+        trained_on=described.trained_on,
+        licence=described.licence,
+        description=described.about,
+        settings={"description": record},
+    )
