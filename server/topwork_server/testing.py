@@ -64,30 +64,34 @@ class EncoderContract:
     encoder: ClassVar[str]
 
     @pytest.fixture(scope="class")
-    def home(self) -> Path:
+    @classmethod
+    def home(cls) -> Path:
         return default_home()
 
     @pytest.fixture(scope="class")
-    def plugins(self) -> Plugins:
+    @classmethod
+    def plugins(cls) -> Plugins:
         return Plugins.load()
 
     @pytest.fixture(scope="class")
-    def bench(self, home: Path, plugins: Plugins) -> Iterator[Bench]:
+    @classmethod
+    def bench(cls, home: Path, plugins: Plugins) -> Iterator[Bench]:
         catalogue = Catalogue(plugins, home)
-        if catalogue.entry(self.encoder).state is not State.READY:
-            catalogue.pull(self.encoder)
-            catalogue.export(self.encoder)
-        entry = catalogue.entry(self.encoder)
+        if catalogue.entry(cls.encoder).state is not State.READY:
+            catalogue.pull(cls.encoder)
+            catalogue.export(cls.encoder)
+        entry = catalogue.entry(cls.encoder)
         assert entry.manifest is not None
-        items = self.items(catalogue)
+        items = cls.items(catalogue)
         with asyncio.Runner() as runner:
             engine = Engine(catalogue, Config(home=home, provider="cpu"))
-            yield Bench(self.encoder, engine, entry.manifest, entry.spec.modality, items, runner)
+            yield Bench(cls.encoder, engine, entry.manifest, entry.spec.modality, items, runner)
             runner.run(engine.close())
 
-    def items(self, catalogue: Catalogue) -> Sequence[Item]:
+    @classmethod
+    def items(cls, catalogue: Catalogue) -> Sequence[Item]:
         """What is embedded: a few real inputs that differ in size."""
-        spec = catalogue.spec(self.encoder)
+        spec = catalogue.spec(cls.encoder)
         return list(spec.encoder.examples(spec))[:6]
 
     def test_shapes_and_spans(self, bench: Bench) -> None:

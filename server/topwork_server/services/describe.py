@@ -25,7 +25,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -
         modality=f"MODALITY_{spec.modality.name}",
         taps=_taps(spec, manifest),
         default_tap=spec.default_tap,
-        parameters=manifest.parameters if manifest else spec.parameters or 0,
+        parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
         trained_on=spec.trained_on,
         licence=spec.licence,
         source=spec.source,
