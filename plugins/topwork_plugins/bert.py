@@ -116,8 +116,8 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
     """Hub repositories, and folders whose config.json or modules.json is of this family; anything where the user says bert."""
     if source.family not in ("", "bert") or source.scheme in ("onnx", "timm"):
         return None
-    local = Path(source.location)
-    ours = bert_layout.is_ours(local) if source.scheme == "file" else source.scheme == "hf"
-    if not ours and not source.family:
+    hub = source.scheme == "hf" and not source.location.startswith("timm/")
+    local = source.scheme == "file" and bert_layout.is_ours(Path(source.location))
+    if not (hub or local or source.family):
         return None
     return EncoderSpec(name=name, encoder=BertEncoder, source=str(source), modality=Modality.TEXT)

@@ -162,7 +162,11 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     path = folder / "modules.json"
     if not path.exists():
         return []
-    modules = sorted(_load(path), key=lambda module: int(module["idx"]))
+    try:
+        modules = sorted(_load(path), key=lambda module: int(module["idx"]))
+        assert all({"path", "type"} <= set(module) for module in modules)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{path} is no list of modules", remedy="copy the model's folder again") from error
     if not modules or _kind(modules[0]) != "Transformer":
         raise InvalidInput(f"{folder.name} does not begin with a Transformer (modules.json)", remedy="name another model")
     return modules

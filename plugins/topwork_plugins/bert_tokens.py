@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 FILE = "tokenizer.json"
 WORD_MARK = "\u2581"
+#: A text of more characters than so many times the limit in tokens is not tokenized to its end.
+FAR = 64
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class Tokenization:
     def __init__(self, file: Path, limit: int) -> None:
         from tokenizers import Tokenizer
 
+        # Each call brings one text, from a thread of the server's pool: the library's own threads would only compete.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.limit = limit
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
 
     def length(self, text: str, pair: str | None = None) -> int:
         """How many tokens, special ones included."""
-        return len(self._tokenizer.encode(text, pair))
+        return len(_encode(self._tokenizer, text, pair))
 
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
@@ -53,25 +58,40 @@ class Tokenization:
         for said, given in (("text", text), ("text of the pair", pair)):
             if given is not None and not given.strip():
                 raise InvalidInput(f"the {said} is empty", remedy="send at least one word")
-        whole = self._tokenizer.encode(prompt + text, pair)
-        kept = whole
-        if len(whole) > self.limit:
-            if not truncate:
-                raise InvalidInput(
-                    f"the text has {len(whole)} tokens{', prompt included' if prompt else ''}; the limit is {self.limit}",
-                    remedy="shorten it or split it, or set the option truncate to true",
-                )
-            kept = self._truncating.encode(prompt + text, pair)
+        kept, length = self._fitted(prompt + text, pair, truncate=truncate)
         spans = _spans(kept, len(prompt), text, pair)
         if not len(spans.positions):
-            raise InvalidInput("the text has no token", remedy="send at least one word that the tokenizer knows")
+            raise InvalidInput("no token of the text is left", remedy="send words that the tokenizer knows, after a short prompt")
         return Tokens(
             np.array(kept.ids, np.int64),
             np.array(kept.type_ids, np.int64),
             spans,
             int(spans.positions[0]) if prompt else 0,
-            len(whole) - len(kept),
+            length - len(kept),
         )
+
+    def _fitted(self, text: str, pair: str | None, *, truncate: bool) -> tuple[Encoding, int]:
+        """An encoding within the limit, and how many tokens the text has: an estimate where it is far over the limit."""
+        head, pair_head = self._head(text, pair)
+        found = _encode(self._tokenizer, head, pair_head)
+        share = (len(head) + len(pair_head or "")) / (len(text) + len(pair or ""))
+        length = round(len(found) / share)
+        if length <= self.limit:
+            return found, length
+        if truncate:
+            return _encode(self._truncating, head, pair_head), length
+        raise InvalidInput(
+            f"the text has {'about ' if share < 1 else ''}{length} tokens (prompt and pair included); the limit is {self.limit}",
+            remedy="shorten it or split it, or set the option truncate to true",
+        )
+
+    def _head(self, text: str, pair: str | None) -> tuple[str, str | None]:
+        """All of it; or, where that is enough to cut from, its beginning: a megabyte takes a second and 200 MB."""
+        far = FAR * self.limit
+        head, pair_head = text[:far], pair and pair[:far]
+        if (head, pair_head) == (text, pair) or self.length(head, pair_head) <= 2 * self.limit:
+            return text, pair
+        return head, pair_head
 
     @cached_property
     def _truncating(self) -> Tokenizer:
@@ -81,6 +101,11 @@ class Tokenization:
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_truncation(self.limit)
         return tokenizer
+
+
+def _encode(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:
+    """By `encode_batch`, which lets go of the interpreter lock; `encode` keeps it, and a long text would stop the server."""
+    return tokenizer.encode_batch([text if pair is None else (text, pair)])[0]
 
 
 def _spans(encoding: Encoding, prompt: int, text: str, pair: str | None) -> TokenSpans:

@@ -213,6 +213,13 @@ def test_minilm_reads_its_own_vocabulary(minilm: Exported) -> None:
 
 
 @pytest.mark.weights
+def test_minilm_gives_the_published_numbers(minilm: Exported) -> None:
+    """The first of the 384 that the documentation of sentence-transformers prints for this sentence."""
+    [row] = minilm.embed([Text("This is an example sentence")])["pooled"]
+    assert np.allclose(row[:4], [0.0676569, 0.0634959, 0.0487131, 0.0793050], atol=1e-5)
+
+
+@pytest.mark.weights
 def test_minilm_knows_what_is_alike(minilm: Exported) -> None:
     texts = [
         "A man is playing a guitar.",

@@ -64,6 +64,7 @@ def test_sources_of_this_family_are_adopted(model: Path, tmp_path: Path) -> None
     assert adopted("hf:org/some-bert", family="bert")
     assert not adopted("hf:org/some-bert", family="resnet")
     assert not adopted("timm:resnet18")
+    assert not adopted("hf:timm/resnet18.a1_in1k")
     assert not adopted("onnx:/models/a.onnx", family="bert")
     assert adopted(f"file:{model}")
     assert not adopted(f"file:{tmp_path}")
@@ -192,6 +193,7 @@ def modules_of(*kinds: str, **config: object) -> Callable[[Path], None]:
         (no_tokenizer, "no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'), "tokenizer of copy cannot be read"),
         (lambda folder: edit(folder / "tokenizer.json", post_processor=None), "no special tokens"),
+        (lambda folder: (folder / "modules.json").write_text('[{"idx": 0}]'), "no list of modules"),
         (modules_of("StaticEmbedding"), "does not begin with a Transformer"),
         (modules_of("Transformer", "LSTM"), "LSTM module"),
         (modules_of("Transformer", "Pooling", pooling_mode="median"), "unknown pooling"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 import tiny_berts
 from tiny_berts import POSITIONS, Exported, export
+from tokenizers import Encoding, Tokenizer
+from topwork_plugins import bert_tokens
 from topwork_plugins.bert import BertOptions
 from topwork_server import InvalidInput, Item, Picture, Sample, Text
 
@@ -133,10 +138,52 @@ def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
 def test_a_text_over_the_limit_is_refused_with_its_length(tokenized: Exported) -> None:
     text = "A small bird sings. " * 40
     length = tokenized.encoder._tokenization.length(text)
-    with pytest.raises(InvalidInput, match=f"{length} tokens; the limit is {POSITIONS}.*truncate"):
+    with pytest.raises(InvalidInput, match=rf"has {length} tokens \(.*; the limit is {POSITIONS}.*truncate"):
         sample(tokenized, text)
-    with pytest.raises(InvalidInput, match="prompt included; the limit is"):
+    prompted = tokenized.encoder._tokenization.length("query: " + text)
+    with pytest.raises(InvalidInput, match=f"has {prompted} tokens"):
         sample(tokenized, text, prompt="query: ")
+
+
+def test_of_a_huge_text_only_the_beginning_is_tokenized(tokenized: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte would take a second and 200 MB. Its length is estimated, and its cut is what the whole would give."""
+    unit = "A small bird sings. "
+    text = unit * 2000
+    exact = tokenized.encoder._tokenization.length(text)
+    whole = sample(tokenized, unit * 40, truncate=True)
+    seen: list[int] = []
+    encode = bert_tokens._encode
+
+    def watched(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:
+        seen.append(len(text))
+        return encode(tokenizer, text, pair)
+
+    monkeypatch.setattr(bert_tokens, "_encode", watched)
+    with pytest.raises(InvalidInput, match="about") as refused:
+        sample(tokenized, text)
+    assert int(re.findall(r"about (\d+) tokens", refused.value.message)[0]) == pytest.approx(exact, rel=0.02)
+    made = sample(tokenized, text, truncate=True)
+    assert np.array_equal(made.inputs["input_ids"], whole.inputs["input_ids"])
+    assert made.notes["truncated_tokens"] == pytest.approx(exact - POSITIONS, rel=0.02)
+    assert max(seen) < len(text) / 5
+
+
+def test_many_characters_in_few_tokens_are_not_over_the_limit(bert: Exported) -> None:
+    made = sample(bert, "bird" + " " * 20_000 + "sings")
+    assert made.tokens is not None
+    assert made.tokens.chars[-1].tolist()[1] == 20_009
+    assert not made.notes
+
+
+def test_a_long_text_does_not_stop_other_threads(bert: Exported) -> None:
+    """The library's `encode` keeps the interpreter lock: one long text would stop the whole server."""
+    text = "bird" + " " * 4_000_000 + "sings"
+    work = threading.Thread(target=sample, args=(bert, text))
+    ticks = [time.perf_counter()]
+    work.start()
+    while work.is_alive():
+        ticks.append(time.perf_counter())
+    assert np.diff(ticks).max() < (ticks[-1] - ticks[0]) / 3
 
 
 def test_it_is_cut_only_when_asked(tokenized: Exported) -> None:
@@ -164,7 +211,7 @@ def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Exported) -> None:
         (Text(" \n\t"), "the text is empty"),
         (Text("bird", ""), "the text of the pair is empty"),
         (Text("", "bird"), "the text is empty"),
-        (Text("\u200b\u200b"), "no token"),
+        (Text("\u200b\u200b"), "no token of the text"),
         (Picture(b"\xff\xd8"), "reads text, not Picture"),
         (np.zeros((2, 2)), "reads text, not ndarray"),
     ],
