@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import NotReady
-from topwork_server.sources import file_sha256
+from topwork_server.sources import Source, file_sha256, stamp
 from topwork_server.types import EncoderSpec, Granularity, Numerics, Tap, TapInfo
 
 MODEL = "model.onnx"
@@ -33,6 +33,7 @@ PARITY_INPUTS = "parity.npz"
 @dataclass(frozen=True)
 class Manifest:
     """What is known of an exported encoder. `numerics` is plain fp32 on the CPU, measured against `reference`.
+    `stamp` tells whether local weights were changed since.
 
     `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
     file of the folder to its SHA-256.
@@ -47,6 +48,7 @@ class Manifest:
     batches: tuple[str, ...]
     files: Mapping[str, str]
     made_with: Mapping[str, str]
+    stamp: str
     bytes: int
 
     def tap(self, name: str) -> TapInfo | None:
@@ -88,9 +90,12 @@ def slug(name: str) -> str:
 
 
 def find(home: Path, spec: EncoderSpec) -> Path | None:
-    """The folder of a complete artifact, or None."""
+    """The folder of a complete artifact, or None; an artifact of local weights that were changed since is none."""
     folder = folder_of(home, spec)
-    return folder if (folder / MANIFEST).exists() else None
+    if not (folder / MANIFEST).exists():
+        return None
+    now = stamp(Source.parse(spec.source))
+    return folder if now in ("", Manifest.read(folder).stamp) else None
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

@@ -21,6 +21,7 @@ from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.session import Session
+from topwork_server.sources import Source
 from topwork_server.types import Array, EncoderSpec, TapInfo
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ OPSET = {"dynamo": 20, "legacy": 18}
 
 def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
+    stamp = sources.stamp(Source.parse(spec.source))  # before it is read: a change meanwhile is seen later
     trunk = spec.encoder.export(spec, assets, folder)
     if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
@@ -61,6 +63,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         made_with={
             name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
         },
+        stamp=stamp,
         bytes=sum(path.stat().st_size for path in folder.iterdir()),
     )
     manifest.write(folder)

@@ -104,6 +104,19 @@ def fetch(source: Source, home: Path, sha256: str | None = None, progress: Progr
     return found
 
 
+def stamp(source: Source) -> str:
+    """Tells whether files on this machine (file:, onnx:) were changed: their names, sizes and times. Empty where there are none."""
+    place = Path(source.location)
+    if source.scheme not in ("file", "onnx") or not place.exists():
+        return ""
+    # An ONNX file's description and a word table's vocabulary stand beside it under its own name.
+    files = sorted(
+        path for path in (place.iterdir() if place.is_dir() else place.parent.glob(f"{place.stem}.*")) if path.is_file()
+    )
+    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

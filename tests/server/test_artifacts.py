@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -10,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server import EncoderSpec, artifacts, fingerprint, parity
+from topwork_server import EncoderSpec, artifacts, fingerprint, parity, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
 from topwork_server.session import Session
+from topwork_server.sources import Source
+from topwork_server.types import Numerics
 from toys import TAPS, DynamoLetters, Letters, letters_spec
 
 
@@ -96,9 +97,13 @@ def test_another_revision_or_setting_is_another_artifact() -> None:
     assert artifacts.key(replace(spec, description="other words")) in keys
 
 
+MANIFEST = Manifest("letters", (), 0, Numerics("cpu", "fp32", 1.0, 0.0), "", {}, (), {}, {}, stamp="", bytes=0)
+ABSENT = replace(letters_spec(), source="file:/nowhere/at/all")
+
+
 def _build(folder: Path) -> None:
     (folder / "model.onnx").write_text("graph")
-    (folder / artifacts.MANIFEST).write_text(json.dumps({}))
+    MANIFEST.write(folder)
 
 
 def test_a_failed_build_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
@@ -107,10 +112,10 @@ def test_a_failed_build_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
         raise RuntimeError("no space")
 
     with pytest.raises(RuntimeError):
-        artifacts.publish(tmp_path, letters_spec(), fail)
-    assert artifacts.find(tmp_path, letters_spec()) is None
-    folder = artifacts.publish(tmp_path, letters_spec(), _build)
-    assert artifacts.find(tmp_path, letters_spec()) == folder
+        artifacts.publish(tmp_path, ABSENT, fail)
+    assert artifacts.find(tmp_path, ABSENT) is None
+    folder = artifacts.publish(tmp_path, ABSENT, _build)
+    assert artifacts.find(tmp_path, ABSENT) == folder
     assert not list(folder.parent.glob(".*.part")), "what the failure left is swept"
 
 
@@ -120,7 +125,7 @@ def _build_until_killed(home: Path, started: multiprocessing.synchronize.Event) 
         started.set()
         signal.pause()
 
-    artifacts.publish(home, letters_spec(), build)
+    artifacts.publish(home, ABSENT, build)
 
 
 def test_a_killed_export_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
@@ -132,9 +137,9 @@ def test_a_killed_export_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
     assert child.pid
     os.kill(child.pid, signal.SIGKILL)
     child.join(30)
-    assert artifacts.find(tmp_path, letters_spec()) is None
-    assert artifacts.find(tmp_path, letters_spec()) is None
-    folder = artifacts.publish(tmp_path, letters_spec(), _build)  # the lock died with its holder
+    assert artifacts.find(tmp_path, ABSENT) is None
+    assert artifacts.find(tmp_path, ABSENT) is None
+    folder = artifacts.publish(tmp_path, ABSENT, _build)  # the lock died with its holder
     assert sorted(path.name for path in folder.iterdir()) == [artifacts.MANIFEST, "model.onnx"]
     assert not list(folder.parent.glob(".*.part"))
 
@@ -145,7 +150,7 @@ def _race(home: Path, barrier: multiprocessing.synchronize.Barrier, builds: mult
         _build(folder)
 
     barrier.wait(30)
-    artifacts.publish(home, letters_spec(), build)
+    artifacts.publish(home, ABSENT, build)
 
 
 def test_two_exporters_at_once_build_once(tmp_path: Path) -> None:
@@ -159,16 +164,34 @@ def test_two_exporters_at_once_build_once(tmp_path: Path) -> None:
         assert child.exitcode == 0
     builds.get(timeout=5)
     assert builds.empty()
-    assert artifacts.find(tmp_path, letters_spec())
+    assert artifacts.find(tmp_path, ABSENT)
 
 
 def test_a_forced_export_replaces(tmp_path: Path) -> None:
-    folder = artifacts.publish(tmp_path, letters_spec(), _build)
+    folder = artifacts.publish(tmp_path, ABSENT, _build)
     (folder / "model.onnx").write_text("damaged")
-    artifacts.publish(tmp_path, letters_spec(), _build)
+    artifacts.publish(tmp_path, ABSENT, _build)
     assert (folder / "model.onnx").read_text() == "damaged"
-    artifacts.publish(tmp_path, letters_spec(), _build, force=True)
+    artifacts.publish(tmp_path, ABSENT, _build, force=True)
     assert (folder / "model.onnx").read_text() == "graph"
+
+
+def test_changed_local_weights_are_exported_anew(tmp_path: Path) -> None:
+    weights = tmp_path / "my.letters"
+    weights.write_text("one")
+    spec = replace(letters_spec(), source=f"file:{weights}")
+
+    def build(folder: Path) -> None:
+        replace(MANIFEST, stamp=sources.stamp(Source.parse(spec.source))).write(folder)
+
+    folder = artifacts.publish(tmp_path, spec, build)
+    assert artifacts.find(tmp_path, spec) == folder
+    weights.write_text("another")
+    assert artifacts.find(tmp_path, spec) is None
+    artifacts.publish(tmp_path, spec, build)
+    assert artifacts.find(tmp_path, spec) == folder
+    weights.unlink()
+    assert artifacts.find(tmp_path, spec) == folder, "weights that are gone do not take their artifact along"
 
 
 def test_difference_sees_nan_shape_and_zero_rows() -> None:
