@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from topwork import Client
 from topwork.encoders import EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 Commands = argparse._SubParsersAction
 
@@ -40,17 +46,13 @@ def _encoders(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(found: list[EncoderInfo]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics"):
         table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=title in ("name", "state"))
     for info in found:
         taps, size, numerics = short_taps(info), short_count(info.parameters), short_numerics(info.numerics)
         table.add_row(info.name, info.modality, taps, size, info.licence, info.state, numerics)
-    console = Console(highlight=False)
+    console = _console()
     console.print(table)
     for info in found:
         if info.detail:
@@ -58,23 +60,34 @@ def _print_table(found: list[EncoderInfo]) -> None:
 
 
 def _print_one(info: EncoderInfo) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+    console = _console()
     for title, value in _facts(info):
         console.print(f"{title:>13}  {value}", markup=False)
-    taps = Table("tap", "dim", "a row is", "fingerprint", "", box=box.SIMPLE_HEAD)
+    console.print()
+    taps = _table("tap", "dim", "a row is", "fingerprint", "")
     for tap in info.taps:
         name = f"{tap.name} (default)" if tap.name == info.default_tap else tap.name
         taps.add_row(name, str(tap.dim), _row(tap), tap.fingerprint[:16], tap.description)
     console.print(taps)
     if info.options:
-        options = Table("option", "type", "default", "", box=box.SIMPLE_HEAD)
+        console.print()
+        options = _table("option", "type", "default", "")
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)
+
+
+def _console() -> Console:
+    """For people; what goes into a pipe is not cut into lines of a terminal's width."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+
+
+def _table(*titles: str) -> Table:
+    from rich.table import Table
+
+    return Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
@@ -131,9 +144,7 @@ def _nearest(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_record(*pair) for pair in zip(arguments.words, found, strict=True)]))
         return 0
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = _console()
     for word, nearest in zip(arguments.words, found, strict=True):
         console.print(word, style="bold", markup=False)
         for entry in nearest:

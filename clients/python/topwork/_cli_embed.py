@@ -129,20 +129,25 @@ def _lines(features: Features, inputs: Inputs, most: int = 20) -> Iterable[str]:
     values = features.dequantized()
     for row in range(min(len(features), most)):
         name = inputs.names[features.items[row]]
-        name = name if len(name) <= 40 else name[:37] + "..."
+        short = name if len(name) <= 40 else name[:37] + "..."
         numbers = " ".join(f"{value:8.4f}" for value in values[row, :6])
-        yield f"{name:40} {_span(features, row)}{numbers}{' ...' if features.dim > 6 else ''}"
+        yield f"{short:40} {_span(features, row, name)}{numbers}{' ...' if features.dim > 6 else ''}"
     if len(features) > most:
         yield f"... and {len(features) - most} more rows: -o FILE writes all"
 
 
-def _span(features: Features, row: int) -> str:
+def _span(features: Features, row: int, name: str) -> str:
+    """What of its item a row covers, as people read it."""
     if features.spans is None:
         return ""
-    form = {"characters": "{:.0f}-{:.0f}", "seconds": "{:.2f}-{:.2f} s"}.get(
-        features.span_kind or "", "{:.0f},{:.0f},{:.0f},{:.0f}"
-    )
-    return f"{form.format(*features.spans[row]):>16} "
+    span = features.spans[row].tolist()
+    if features.span_kind == "characters":
+        covered = repr(name[int(span[0]) : int(span[1])])
+    elif features.span_kind == "seconds":
+        covered = f"{span[0]:.2f}-{span[1]:.2f} s"
+    else:
+        covered = ",".join(f"{edge:.0f}" for edge in span)
+    return f"{covered:>18} "
 
 
 def _summary(features: Features) -> str:

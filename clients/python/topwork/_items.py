@@ -73,7 +73,7 @@ def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], I
         return [items]
     if isinstance(items, AsyncIterable):
         return blocking(items)
-    if isinstance(items, Mapping) or not isinstance(items, Iterable):
+    if isinstance(items, Mapping) or not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
         raise InvalidInput(f"items come as a {type(items).__name__}", remedy="pass a list, or anything that iterates over items")
     return items
 
@@ -85,8 +85,8 @@ def pack(value: Any, modality: str, position: int) -> Packed:
     except (InvalidInput, TooLarge) as error:
         error.item = position
         raise
-    except OSError as error:
-        raise InvalidInput(*_unreadable(value, error), item=position) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise _unreadable(value, error, position) from None
     if isinstance(packed, types_pb2.Item) and packed.ByteSize() > LARGEST:
         raise TooLarge(
             f"{describe(value)} takes {packed.ByteSize() / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
@@ -188,12 +188,13 @@ def _wrong_kind(value: Any, wanted: str, instead: str) -> InvalidInput:
     return InvalidInput(f"{describe(value)} is not {wanted}", remedy=f"this encoder reads {instead}")
 
 
-def _unreadable(value: Any, error: OSError) -> list[str]:
+def _unreadable(value: Any, error: OSError | ValueError, position: int) -> InvalidInput:
     if isinstance(error, IsADirectoryError):
-        return [f"{value} is a folder: pass its files"]
+        return InvalidInput(f"{value} is a folder", remedy="pass its files", item=position)
     if isinstance(error, FileNotFoundError):
-        return [f"there is no file {value}"]
-    return [f"{describe(value)} cannot be read: {error.strerror or error}"]
+        return InvalidInput(f"there is no file {value}", remedy="paths are read on this machine", item=position)
+    reason = getattr(error, "strerror", None) or error
+    return InvalidInput(f"{describe(value)} cannot be read: {reason}", item=position)
 
 
 def describe(value: Any) -> str:

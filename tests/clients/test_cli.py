@@ -1,0 +1,334 @@
+"""The client's half of the `topwork` command."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_server import FakeServer
+from topwork import _cli_catalogue, cli
+from topwork.encoders import EncoderInfo, TapInfo
+
+
+class Command:
+    """`topwork ...` against the fake server; `said` and `complained` are its output."""
+
+    def __init__(self, target: str, capture: pytest.CaptureFixture[str]) -> None:
+        self._target = target
+        self._capture = capture
+        self.said = self.complained = ""
+
+    def __call__(self, *words: str) -> int:
+        try:
+            status = cli.main([*words, "--server", self._target])
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        self.said, self.complained = self._capture.readouterr()
+        return status
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.said)
+
+
+@pytest.fixture
+def topwork(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setenv("COLUMNS", "160")
+    return Command(server.target, capsys)
+
+
+def test_the_catalogue_for_people(topwork: Command) -> None:
+    assert topwork("encoders") == 0
+    line = next(line for line in topwork.said.splitlines() if line.startswith("letters"))
+    assert all(word in line for word in ("text", "pooled 4", "tokens 4", "22.7M", "Apache-2.0", "ready", "fake fp32 0.999990"))
+
+
+def test_the_catalogue_for_programs(topwork: Command) -> None:
+    assert topwork("encoders", "--json") == 0
+    assert [record["name"] for record in topwork.json] == ["letters", "words", "pictures", "clips", "arrays"]
+    assert topwork.json[0]["taps"][0]["dim"] == 4
+
+
+def test_one_encoder_in_full(topwork: Command) -> None:
+    assert topwork("encoders", "words") == 0
+    assert all(word in topwork.said for word in ("a toy", "trained on", "abababababababab", "truncate", "cell of 2x2"))
+    assert topwork("encoders", "words", "--json") == 0
+    assert topwork.json["has_vocabulary"] is True
+
+
+def test_taps_in_short() -> None:
+    taps = [
+        TapInfo("hidden.0", 8, "token"),
+        TapInfo("hidden.1", 8, "token"),
+        TapInfo("tokens", 8, "token"),
+        TapInfo("pooled", 4, "item"),
+    ]
+    info = EncoderInfo("n", "text", tuple(taps), "pooled", 0, "", "", "", "", "", "", None, (), "", False, 0)
+    assert _cli_catalogue.short_taps(info) == "pooled 4, hidden.0-1 8, tokens 8"
+    assert [_cli_catalogue.short_count(n) for n in (0, 12, 22_700_000, 1_300_000_000)] == ["-", "12", "22.7M", "1.3B"]
+
+
+def test_embed_for_people(topwork: Command) -> None:
+    assert topwork("embed", "letters", "a red bird", "noted") == 0
+    assert "letters/pooled: 2 x 4 float32, fingerprint abababababab, fake fp32 (parity 1.000000)" in topwork.said
+    assert "a red bird" in topwork.said
+    assert "10.0000" in topwork.said
+    assert "2 items in" in topwork.said
+
+
+def test_embed_for_programs(topwork: Command) -> None:
+    assert topwork("embed", "letters", "one two", "3", "--tap", "tokens", "--json") == 0
+    tokens = topwork.json["tokens"]
+    assert (tokens["rows"], tokens["items"], tokens["counts"]) == (3, 2, [2, 1])
+    assert np.shape(tokens["features"]) == (3, 4)
+    assert tokens["spans"] == [[0, 3], [0, 3], [0, 1]]
+    assert tokens["inputs"] == ["one two", "3"]
+    assert tokens["fingerprint"]
+
+
+def test_embed_sends_what_it_is_told(topwork: Command, server: FakeServer) -> None:
+    options = ["--option", "truncate=true", "--option", "n=3", "--option", "prompt=query:"]
+    assert topwork("embed", "letters", "a", "--dtype", "int8", "--normalize", "--dimensions", "2", *options) == 0
+    settings = server.requests[-1].settings
+    assert dict(settings.options) == {"truncate": True, "n": 3, "prompt": "query:"}
+    assert (settings.normalize, settings.dimensions, settings.dtype) == (True, 2, 3)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".parquet"])
+def test_embed_into_a_file(topwork: Command, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    assert topwork("embed", "letters", *map(str, range(70)), "-o", str(out)) == 0
+    assert f"-> {out}" in topwork.said
+    if suffix == ".npy":
+        assert np.load(out)[:, 0].tolist() == list(range(70))
+    else:
+        assert out.stat().st_size > 70 * 16
+
+
+def test_embed_several_taps_into_files(topwork: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out.npz"
+    assert topwork("embed", "letters", "a b", "--tap", "tokens", "--tap", "pooled", "-o", str(out), "--json") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pooled.npz", "out.tokens.npz"]
+    assert topwork.json["tokens"]["file"] == str(tmp_path / "out.tokens.npz")
+    assert "features" not in topwork.json["tokens"]
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(topwork: Command, server: FakeServer) -> None:
+    assert topwork("embed", "letters", "a", "-o", "out.txt") == 1
+    assert "end it in .npy, .npz, .parquet" in topwork.complained
+    assert not server.requests
+
+
+SOURCES = {
+    "lines.txt": b"a\xe2\x80\xa8b\r\nlast\n",
+    "one.csv": b'\xef\xbb\xbfbody\n"a\xe2\x80\xa8b"\nlast\n',
+    "two.csv": b'text,label\n"a\xe2\x80\xa8b",0\nlast,1\n',
+    "rows.jsonl": b'{"text": "a\xe2\x80\xa8b"}\n\n{"text": "last"}\n',
+    "plain.jsonl": b'"a\\u2028b"\n"last"\n',
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_texts_from_a_file(topwork: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(SOURCES[name])
+    assert topwork("embed", "letters", "--from", str(tmp_path / name), "--json") == 0
+    assert topwork.json["pooled"]["inputs"] == ["a\u2028b", "last"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "message"),
+    [
+        ("a.csv", b"body,label\na,0\n", None, "no column 'text' (--column is one of body, label)"),
+        ("a.csv", b"", "x", "no column 'x' (--column is one of none)"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": 1}\n', None, "line 2 has no text under 'text'"),
+        ("a.jsonl", b"{", None, "line 1 is not JSON"),
+        ("a.txt", b"\xff\xfe", None, "is not UTF-8"),
+        ("a.txt", b"a", "x", "has no columns"),
+        ("a.txt", b"", None, "there are no items"),
+        ("a.xls", b"", None, "is not a list of items (give one of .txt, .csv, .jsonl, .ndjson, or a folder)"),
+        ("missing.txt", None, None, "cannot be read: No such file"),
+    ],
+)
+def test_a_source_that_does_not_hold_them(
+    topwork: Command, tmp_path: Path, name: str, content: bytes | None, column: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert topwork("embed", "letters", "--from", str(tmp_path / name), *(["--column", column] if column else [])) == 1
+    assert message in topwork.complained
+
+
+def test_texts_from_stdin(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\nsecond\n"))
+    assert topwork("embed", "letters", "-", "--json") == 0
+    assert topwork.json["pooled"]["inputs"] == ["first", "second"]
+
+
+def test_folders(topwork: Command, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.jpg", "sub/a.PNG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"four")
+    paths = [str(tmp_path / "b.jpg"), str(tmp_path / "sub/a.PNG")]
+    assert topwork("embed", "pictures", str(tmp_path), "--json") == 0
+    assert topwork.json["pooled"]["inputs"] == paths
+    assert topwork("embed", "pictures", "--from", str(tmp_path), "--json") == 0
+    assert topwork.json["pooled"]["inputs"] == paths
+    assert topwork("embed", "letters", "--from", str(tmp_path), "--json") == 0
+    assert topwork.json["pooled"]["inputs"] == [str(tmp_path / "notes.txt")]
+    assert topwork.json["pooled"]["features"][0][1] == 4
+    assert topwork("embed", "clips", str(tmp_path)) == 1
+    assert "holds no files of" in topwork.complained
+
+
+def test_skipped_items_are_reported(topwork: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"four")
+    missing = [str(tmp_path / f"missing{i}.jpg") for i in range(7)]
+    assert topwork("embed", "pictures", str(tmp_path / "a.jpg"), *missing, "--skip-bad-items") == 0
+    assert topwork.complained.count("there is no file") == 5
+    assert "skipped 2 more" in topwork.complained
+
+
+def test_nearest(topwork: Command) -> None:
+    assert topwork("nearest", "words", "robin", "-k", "2") == 0
+    assert topwork.said.split() == ["robin", "1.000", "bird", "0.875", "whale"]
+    assert topwork("nearest", "words", "robin", "--json") == 0
+    assert topwork.json[0]["nearest"][0] == {"word": "bird", "score": 1.0}
+
+
+def test_an_error_is_one_line_with_its_remedy(topwork: Command) -> None:
+    assert topwork("embed", "letters", "a", "bad") == 1
+    assert topwork.complained == "topwork: item 1: a bad text (send a good one)\n"
+    assert topwork.said == ""
+
+
+def test_an_error_for_programs(topwork: Command) -> None:
+    assert topwork("embed", "letters", "a", "bad", "--json") == 1
+    assert topwork.json == {"code": "INVALID_ARGUMENT", "message": "a bad text", "remedy": "send a good one", "item": 1}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("embed",),
+        ("embed", "letters"),
+        ("embed", "letters", "a", "--from", "a.txt"),
+        ("embed", "letters", "a", "--dtype", "float64"),
+        ("embed", "letters", "a", "--option", "novalue"),
+        ("embed", "letters", "a", "--timeout", "0"),
+        ("nearest", "words"),
+        ("nosuch",),
+    ],
+)
+def test_wrong_usage(topwork: Command, words: tuple[str, ...]) -> None:
+    assert topwork(*words) == 2
+    assert "usage: topwork" in topwork.complained
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "embed" in capsys.readouterr().out
+
+
+def test_the_server_may_be_named_by_the_environment(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOPWORK_SERVER", server.target)
+    assert cli.main(["encoders", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_ctrl_c_is_quiet(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("topwork.Client.encoders", interrupted)
+    assert topwork("encoders") == 130
+    assert topwork.said + topwork.complained == ""
+
+
+def test_ctrl_c_ends_a_real_command(server: FakeServer) -> None:
+    server.gate.clear()
+    words = ["embed", "letters", *map(str, range(100)), "--server", server.target]
+    with subprocess.Popen([sys.executable, "-m", "topwork.cli", *words], stderr=subprocess.PIPE) as command:
+        while not server.tries["EmbedStream"]:
+            assert command.poll() is None
+        command.send_signal(signal.SIGINT)
+        _, complained = command.communicate(timeout=30)
+    assert (command.returncode, complained) == (130, b"")
+    assert server.cancelled.wait(10)
+
+
+def test_a_closed_pipe_is_quiet(server: FakeServer) -> None:
+    words = ["embed", "letters", *["a"] * 2000, "--json", "--server", server.target]
+    read, write = os.pipe()
+    with subprocess.Popen([sys.executable, "-m", "topwork.cli", *words], stdout=write, stderr=subprocess.PIPE) as command:
+        os.close(write)
+        os.close(read)
+        _, complained = command.communicate(timeout=30)
+    assert (command.returncode, complained) == (0, b"")
+
+
+def found(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries if group == cli.GROUP else ())
+
+
+def test_commands_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, EntryPoint("mine", f"{__name__}:add_commands", cli.GROUP))
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    assert cli.main(["greet", "--loudly"]) == 7
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser("greet")
+    parser.add_argument("--loudly", action="store_true")
+    parser.set_defaults(run=lambda arguments: 7 if arguments.loudly else 8)
+
+
+def test_a_broken_distribution_does_not_take_the_rest_along(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found(monkeypatch, EntryPoint("broken", "no.such.module:add", cli.GROUP))
+    assert cli.main([]) == 2
+    said = capsys.readouterr()
+    assert "the commands of no.such.module:add are missing: ModuleNotFoundError" in said.err
+    assert "embed" in said.out
+
+
+def test_client_verbs_do_not_load_the_commands_of_others(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, EntryPoint("broken", "no.such.module:add", cli.GROUP))
+    assert topwork("encoders") == 0
+    assert topwork.complained == ""
+
+
+def test_a_verb_of_the_server_without_the_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve"])
+    assert ended.value.code == 2
+    assert "pip install topwork-server" in capsys.readouterr().err
+
+
+def test_a_bar_for_people(server: FakeServer) -> None:
+    """On a terminal: stderr is one end of a pseudo-terminal."""
+    master, slave = os.openpty()
+    words = ["embed", "letters", *["a"] * 200, "--server", server.target]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "topwork.cli", *words], stdout=subprocess.PIPE, stderr=slave, env=environment, check=True
+        )
+        os.close(slave)
+        shown = os.read(master, 100_000).decode()
+    finally:
+        os.close(master)
+    assert "200/200" in shown
+    assert "200/200" not in done.stdout.decode()

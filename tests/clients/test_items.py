@@ -1,0 +1,155 @@
+"""What may be passed as an item, how it is sent, and what is said of anything else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import topwork
+from topwork import _chunks, _items
+from topwork._chunks import Sizes
+from topwork.v1 import types_pb2
+
+
+def pack(value: Any, modality: str) -> types_pb2.Item:
+    packed = _items.pack(value, modality, 0)
+    assert isinstance(packed, types_pb2.Item)
+    return packed
+
+
+def picture(mode: str, size: tuple[int, int] = (3, 2)) -> Any:
+    image = pytest.importorskip("PIL.Image")
+    return image.new(mode, size)
+
+
+def test_texts() -> None:
+    assert pack("a", "text").text == "a"
+    assert pack(np.array(["a", "b"])[1], "text").text == "b"
+    for pair in (("a", "b"), ["a", "b"]):
+        assert (pack(pair, "text").text_pair.text, pack(pair, "text").text_pair.pair) == ("a", "b")
+
+
+@pytest.mark.parametrize(("modality", "field"), [("image", "image"), ("video", "video")])
+def test_files_and_bytes(tmp_path: Path, modality: str, field: str) -> None:
+    path = tmp_path / "file.jpg"
+    path.write_bytes(b"content")
+    for value in (path, str(path), b"content", bytearray(b"content"), memoryview(b"content")):
+        assert getattr(pack(value, modality), field) == b"content"
+
+
+def test_arrays(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    np.save(tmp_path / "a.npy", values)
+    for value in (values, values[:, ::-1][:, ::-1], tmp_path / "a.npy", str(tmp_path / "a.npy")):
+        for modality in ("image", "video", "tensor"):
+            tensor = pack(value, modality).tensor
+            assert (tuple(tensor.shape), tensor.dtype) == ((2, 4, 3), types_pb2.DTYPE_UINT8)
+            assert tensor.data == values.tobytes()
+
+
+def test_arrays_go_little_endian() -> None:
+    assert pack(np.array([1], ">i4"), "tensor").tensor.data == b"\x01\0\0\0"
+
+
+def test_torch_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = pack(torch.ones(2, 2, requires_grad=True), "tensor").tensor
+    assert tensor.data == np.ones((2, 2), np.float32).tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1"])
+def test_pil_pictures_go_as_their_pixels(mode: str) -> None:
+    assert tuple(pack(picture(mode), "image").tensor.shape) == (2, 3, 3)
+
+
+def test_large_pil_pictures_go_as_png(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_items, "LARGEST_RAW", 10)
+    from PIL import Image
+
+    image = picture("RGB", (5, 4))
+    image.putpixel((1, 2), (7, 8, 9))
+    sent = Image.open(io.BytesIO(pack(image, "image").image))
+    np.testing.assert_array_equal(np.asarray(sent), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("value", "modality", "message"),
+    [
+        (b"bytes", "text", "a bytes is not a text"),
+        (Path("a.txt"), "text", "'a.txt' is not a text"),
+        (("a", 1), "text", "a tuple is not a text"),
+        (("a", "b", "c"), "text", "a tuple is not a text"),
+        (None, "text", "a NoneType is not a text"),
+        ("\ud800", "text", "not valid Unicode"),
+        ("nowhere.jpg", "image", "there is no file nowhere.jpg"),
+        ("x" * 5000, "image", "cannot be read"),
+        ("nul\0byte", "image", "cannot be read"),
+        (3, "image", "a int is not a picture"),
+        (["a"], "image", "a list is not a picture"),
+        (3, "video", "a int is not a video"),
+        ("nowhere.mp4", "video", "there is no file nowhere.mp4"),
+        ("words", "tensor", "'words' is not an array"),
+        (np.zeros(2), "tensor", "an array of float64"),
+        (np.array(["a"]), "tensor", "an array of str"),
+        (np.array([None]), "tensor", "an array of object"),
+        (1j, "tensor", "a complex is not an array"),
+    ],
+)
+def test_what_is_no_item_is_named_with_its_position(value: Any, modality: str, message: str) -> None:
+    with pytest.raises(topwork.InvalidInput) as caught:
+        _items.pack(value, modality, 7)
+    assert str(caught.value).startswith("item 7: ")
+    assert message in caught.value.message
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(topwork.InvalidInput, match="is a folder"):
+        pack(tmp_path, "image")
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(topwork.InvalidInput, match="is not an array"):
+        pack(tmp_path / "evil.npy", "tensor")
+
+
+def listed(items: Any, modality: str) -> list[Any]:
+    return list(_items.listed(items, modality, iter))  # type: ignore[arg-type]
+
+
+def test_what_is_one_item() -> None:
+    assert listed("ab", "text") == ["ab"]
+    assert listed(("a", "b"), "text") == ["a", "b"]
+    assert listed(Path("a"), "image") == [Path("a")]
+    assert listed(b"ab", "image") == [b"ab"]
+    assert len(listed(picture("RGB"), "image")) == 1
+    assert len(listed(np.zeros((5, 2, 2, 3)), "image")) == 5
+    assert len(listed(np.zeros((5, 7)), "tensor")) == 5
+
+
+@pytest.mark.parametrize(("items", "kind"), [({"a": 1}, "dict"), (3, "int"), (None, "NoneType"), (np.array(3), "ndarray")])
+def test_what_is_no_list_of_items(items: Any, kind: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match=kind):
+        listed(items, "tensor")
+
+
+def test_a_modality_of_the_future() -> None:
+    with pytest.raises(topwork.InvalidInput, match="newer topwork"):
+        listed(["a"], "smell")
+
+
+def test_chunks_keep_the_positions_of_skipped_items() -> None:
+    values = ["a", b"bad", "b", b"bad"]
+    found = list(_chunks.chunks(values, "text", Sizes([], 4), limit=2, skip=True))
+    assert [(chunk.start, len(chunk.items), list(chunk.failures)) for chunk in found] == [(0, 2, [1]), (2, 2, [1])]
+    assert found[1].failures[1].item == 3
+
+
+def test_chunks_are_made_as_they_are_asked_for() -> None:
+    source = iter(["a", "b", "c", "d"])
+    first = next(_chunks.chunks(source, "text", Sizes([], 4), limit=2))
+    assert len(first) == 2
+    assert list(source) == ["c", "d"]

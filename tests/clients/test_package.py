@@ -1,0 +1,116 @@
+"""The package itself: light to import, in step with its protocol, documented."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import topwork
+from google.protobuf import descriptor_pool, message_factory
+from topwork import _calls, _status, errors
+from topwork._calls import Method
+from topwork.v1 import encoders_pb2
+
+HEAVY = {
+    "torch",
+    "onnxruntime",
+    "faiss",
+    "pyarrow",
+    "PIL",
+    "rich",
+    "cv2",
+    "transformers",
+    "google.rpc",
+    "topwork_server",
+    "grpc_status",
+}
+
+
+def imported_by(program: str) -> set[str]:
+    listing = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(listing.stdout.split())
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    assert not imported_by("import topwork") & HEAVY
+
+
+def test_its_command_imports_nothing_heavy() -> None:
+    program = "import topwork.cli\ntry: topwork.cli.main(['embed', '--help'])\nexcept SystemExit: pass"
+    assert not imported_by(program) & HEAVY
+
+
+METHODS = [value for value in vars(_calls).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]
+
+
+def test_every_method_of_the_service_is_there() -> None:
+    service = encoders_pb2.DESCRIPTOR.services_by_name["Encoders"]
+    assert {method.path for method in METHODS} == {f"/{service.full_name}/{method.name}" for method in service.methods}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.path.rpartition("/")[2])
+def test_methods_are_those_of_the_protocol(method: Method) -> None:  # type: ignore[type-arg]
+    service = encoders_pb2.DESCRIPTOR.services_by_name["Encoders"]
+    wanted = service.methods_by_name[method.path.rpartition("/")[2]]
+    assert method.request.DESCRIPTOR is wanted.input_type
+    assert method.reply.DESCRIPTOR is wanted.output_type
+    assert method.streams == wanted.client_streaming == wanted.server_streaming
+
+
+def test_health_messages_lie_on_the_wire_as_the_wrappers_do() -> None:
+    from grpc_health.v1 import health_pb2
+
+    request = _calls.HEALTH.request(value="a.b")
+    assert request.SerializeToString() == health_pb2.HealthCheckRequest(service="a.b").SerializeToString()
+    reply = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert _calls.HEALTH.reply.FromString(reply.SerializeToString()).value == 2
+    service = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
+    assert _calls.HEALTH.path == f"/{service.full_name}/Check"
+    assert message_factory.GetMessageClass(service.methods_by_name["Check"].input_type) is health_pb2.HealthCheckRequest
+
+
+def test_every_error_of_the_server_has_its_class() -> None:
+    from topwork_server import errors as of_server
+
+    tree = [kind for kind in vars(of_server).values() if inspect.isclass(kind) and issubclass(kind, of_server.TopworkError)]
+    sent = {kind for kind in tree if kind is not of_server.TopworkError and not issubclass(kind, of_server.StartError)}
+    assert {kind.__name__ for kind in sent} == set(_status.REASONS)
+    for kind in sent:
+        assert _status.REASONS[kind.__name__].code == kind.code
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    for name, kind in vars(errors).items():
+        if inspect.isclass(kind) and issubclass(kind, errors.TopworkError):
+            assert name in (errors.__doc__ or "")
+
+
+def verbs(kind: type) -> dict[str, object]:
+    return {name: method for name, method in vars(kind).items() if not name.startswith("_") and name != "close"}
+
+
+def test_both_clients_have_the_same_documented_verbs() -> None:
+    blocking, asynchronous = verbs(topwork.Client), verbs(topwork.AsyncClient)
+    assert list(blocking) == list(asynchronous)
+    for name, method in blocking.items():
+        assert inspect.getdoc(method)
+        mine, other = inspect.signature(method), inspect.signature(asynchronous[name])  # type: ignore[arg-type]
+        assert list(mine.parameters.values()) == list(other.parameters.values())
+        assert next(iter(mine.parameters)) == "self"
+
+
+def test_signatures_say_what_comes_back() -> None:
+    assert inspect.signature(topwork.Client.embed).return_annotation == "Features"
+    assert inspect.signature(topwork.Client.encoders).return_annotation == "list[EncoderInfo]"
+    assert inspect.signature(topwork.Client.embed_stream).return_annotation == "Iterator[Features]"
+    assert inspect.signature(topwork.AsyncClient.embed_stream).return_annotation == "AsyncIterator[Features]"
+    assert inspect.iscoroutinefunction(topwork.AsyncClient.embed)
+
+
+def test_all_that_is_exported_exists_and_is_documented() -> None:
+    for name in topwork.__all__:
+        assert inspect.getdoc(getattr(topwork, name)), name
