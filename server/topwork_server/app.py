@@ -42,7 +42,7 @@ OPTIONS = (
 #: Seconds that connections are given after the last reply, for reflection and health watches to end.
 FAREWELL = 1.0
 
-log = logging.getLogger("topwork.server")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ async def run(app: App, announce: Callable[[Ready], None]) -> int:
         await stopping.wait()
     finally:
         await app.stop()
-    log.info("stopped %s", " ".join(f"{method}.{code}={n}" for (method, code), n in sorted(app.requests.counts.items())))
+    served = " ".join(f"{method}.{code}={n}" for (method, code), n in sorted(app.requests.counts.items()))
+    log.info("stopped; requests: %s", served or "none")
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from topwork_server.errors import PluginError, StartError, TopworkError
+from topwork_server.errors import StartError, TopworkError
 
 Command = Callable[[argparse.Namespace], int]
 Commands = argparse._SubParsersAction
@@ -35,9 +35,10 @@ def said(command: Command) -> Command:
             return command(arguments)
         except TopworkError as error:
             if getattr(arguments, "json", False):
-                print(json.dumps({"error": error.message, "kind": type(error).__name__, "remedy": error.remedy}))
+                record = {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": error.item}
+                print(json.dumps(record))
             else:
-                print(f"topwork: {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""), file=sys.stderr)
+                print(f"topwork: {error}", file=sys.stderr)
             return 2 if isinstance(error, StartError) else 1
         except KeyboardInterrupt:
             return 130
@@ -140,14 +141,19 @@ def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Plugin modules are light by contract. One that is broken must not take `topwork --help` down with it: `topwork serve` and
-    `topwork plugins` refuse it aloud."""
+    """Plugin modules are light by contract, so all are loaded. One that is broken must not take `topwork --help` down with it:
+    `topwork serve` and `topwork plugins` refuse it aloud."""
     from topwork_server.plugins import Plugins
 
+    ours = set(commands.choices)
     try:
         Plugins.load().hook.register_commands(commands=commands)
-    except PluginError as error:
+    except Exception as error:
         print(f"topwork: commands of plugins are missing: {error}", file=sys.stderr)
+    for name in set(commands.choices) - ours:
+        parser = commands.choices[name]
+        if parser.get_default("run"):
+            parser.set_defaults(run=said(parser.get_default("run")))
 
 
 def _count(text: str) -> int:

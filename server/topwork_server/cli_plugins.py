@@ -22,7 +22,9 @@ def _show(found: list[Found]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("plugin", "distribution", "hooks", "encoders", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("plugin", "distribution", "hooks", "encoders"):
+        table.add_column(heading, overflow="fold")
     for plugin in found:
         distribution = f"{plugin.distribution} {plugin.version}"
         table.add_row(plugin.name, distribution, ", ".join(plugin.hooks), ", ".join(plugin.encoders) or "-")

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import logging
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import Any
@@ -18,9 +17,7 @@ from topwork_server.config import Config
 
 
 def run(arguments: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    _log(getattr(logging, arguments.log_level.upper()))
     announce = _announce_json if arguments.json else _announce
     return _loop()(serve(config_of(arguments), announce))
 
@@ -29,6 +26,13 @@ def config_of(arguments: argparse.Namespace) -> Config:
     """The flags that were given; Config has the defaults of the rest."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Config)}
     return Config(**{name: value for name, value in given.items() if value is not None})
+
+
+def _log(level: int) -> None:
+    """One line an event. Libraries stay at INFO: the debug lines that are asked for are ours."""
+    logging.basicConfig(level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("topwork_server", "topwork_plugins"):
+        logging.getLogger(name).setLevel(level)
 
 
 def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:

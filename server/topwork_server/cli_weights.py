@@ -103,7 +103,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "name": entry.spec.name,
         "state": entry.state.value,
         "folder": str(entry.folder),
-        "parameters": entry.manifest.parameters,
+        "parameters": entry.manifest.parameters or entry.spec.parameters or 0,
         "bytes": entry.manifest.bytes,
         "reference": entry.manifest.reference,
         "taps": [
@@ -125,6 +125,7 @@ def _table(entry: Entry) -> None:
     console = Console()
     console.print(
         f"{record['name']} is {record['state']}: {record['parameters']:,} parameters, {record['bytes'] >> 20} MiB,"
-        f" parity against {record['reference']}"
+        f" parity against {record['reference']}",
+        soft_wrap=True,
     )
     console.print(table)

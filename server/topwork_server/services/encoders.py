@@ -31,7 +31,7 @@ MOST_WORDS = 1000
 LARGE = 1 << 20
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
-log = logging.getLogger("topwork.encoders")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ LONGEST_MESSAGE, LONGEST_REMEDY = 1500, 500
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
-log = logging.getLogger("topwork.requests")
+log = logging.getLogger(__name__)
 
 
 class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
