@@ -28,6 +28,8 @@ from topwork_server.types import EncoderSpec, Granularity, Numerics, Tap, TapInf
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 PARITY_INPUTS = "parity.npz"
+#: Of the folder and its manifest; raised when they change, so that those of an older server are made anew.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _tap(record: dict[str, Any]) -> Tap:
 def key(spec: EncoderSpec) -> str:
     """What an artifact is made from; another revision, source or setting makes another artifact."""
     maker = f"{spec.encoder.__module__}.{spec.encoder.__qualname__}"
-    parts = [maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
+    parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -105,7 +105,7 @@ def fetch(source: Source, home: Path, sha256: str | None = None, progress: Progr
 
 
 def stamp(source: Source) -> str:
-    """Tells whether files on this machine (file:, onnx:) were changed: their names, sizes and times. Empty where there are none."""
+    """Tells whether files on this machine (file:, onnx:) were changed, by names, sizes and times. Empty where there are none."""
     place = Path(source.location)
     if source.scheme not in ("file", "onnx") or not place.exists():
         return ""
