@@ -71,18 +71,18 @@ def prepare(home: Path, say: Callable[..., None]) -> None:
 def server(home: Path, say: Callable[..., None]) -> Iterator[str]:
     """A fresh server on a free port; its address. Ended by SIGTERM, and it must end well."""
     command = [sys.executable, "-m", "topwork.cli", "serve", "--listen", "127.0.0.1:0", "--home", str(home), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise StartError("the server did not start", remedy="its words are above; `topwork doctor` may know more")
-        address: str = json.loads(line)["address"]
-        say(f"[dim]server ready on[/] {address}")
-        yield address
-    finally:
-        process.terminate()
-        status = process.wait(60)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise StartError("the server did not start", remedy="its words are above; `topwork doctor` may know more")
+            address: str = json.loads(line)["address"]
+            say(f"[dim]server ready on[/] {address}")
+            yield address
+        finally:
+            process.terminate()
+            status = process.wait(60)
     if status:
         raise StartError(f"the server ended with status {status}")
     say("[dim]server drained and stopped[/]")

@@ -22,7 +22,7 @@ QUESTIONS = (
     "compress data",
     "which weekday was a date?",
 )
-WORDS = ["king", "guitar", "paris", "monday", "volcano", "penguin"]
+WORDS = ["king", "guitar", "berlin", "monday", "volcano", "salmon"]
 MODULES = (
     "bisect calendar copy csv datetime functools glob gzip hashlib heapq html itertools json math operator os os.path pathlib"
     " pickle platform pprint random re secrets shutil signal socket statistics string subprocess tarfile tempfile textwrap"
@@ -86,7 +86,7 @@ def views() -> dict[str, Array]:
 def clips(home: Path) -> dict[str, Path]:
     """name -> file."""
     folder = sources.fetch(Source.parse(CLIPS), home, CLIPS_SHA256)
-    found = {path.stem: path for path in sorted(folder.glob("*.mp4"))}
+    found = {path.stem: path for path in sorted(folder.glob("*.mp4")) if "distorted" not in path.stem}
     if not found:
         raise NotReady(f"no clips in {folder}", remedy="remove that folder and run the demo again")
     return found

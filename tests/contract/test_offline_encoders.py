@@ -15,7 +15,6 @@ from topwork_server.testing import EncoderContract
 pytestmark = pytest.mark.weights
 
 
-
 class Offline(EncoderContract):
     fingerprint: ClassVar[str]
 
