@@ -157,12 +157,13 @@ class InceptionEncoder(VideoEncoder):
         net = load_inception(assets)
         if net.channels not in (2, 3):
             raise InvalidInput(f"{assets.name} reads {net.channels} channels", remedy="give weights for RGB (3) or flow (2)")
-        meaning = _write_reader(out, None if net.channels == 2 else INCEPTION_RECIPE)
+        flow = net.channels == 2
+        size = (i3d_flow.CROP, i3d_flow.CROP) if flow else INCEPTION_RECIPE.size
         return Trunk(
-            inputs={"clips": ("batch", net.channels, "8*eighths", 224, 224)},
+            inputs={"clips": ("batch", net.channels, "8*eighths", *size)},
             taps=net.taps(),
             definition={"architecture": "inception-v1-i3d"},
-            preprocessing=meaning,
+            preprocessing=_write_reader(out, None if flow else INCEPTION_RECIPE),
             module=net,
         )
 
