@@ -80,6 +80,10 @@ class App:
         log.info("draining for up to %g s", self._config.drain_seconds)
         await self.health.enter_graceful_shutdown()
         await self.requests.drain(self._config.drain_seconds)
+        await self.close()
+
+    async def close(self) -> None:
+        """End at once, without a drain."""
         await self._server.stop(FAREWELL)
         await self.engine.close()
 
@@ -101,9 +105,11 @@ async def run(app: App, announce: Callable[[Ready], None]) -> int:
     stopping = _on_signals()
     try:
         announce(await app.start())
-        await stopping.wait()
-    finally:
-        await app.stop()
+    except BaseException:
+        await app.close()
+        raise
+    await stopping.wait()
+    await app.stop()
     served = " ".join(f"{method}.{code}={n}" for (method, code), n in sorted(app.requests.counts.items()))
     log.info("stopped; requests: %s", served or "none")
     return 0
@@ -130,13 +136,18 @@ def bind(server: grpc.aio.Server, listen: str) -> str:
             socket.create_server((host, port), family=_family(host)).close()
         bound = server.add_insecure_port(listen)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is in use"
         raise StartError(
-            f"cannot listen on {listen}: {reason}", remedy="stop what listens there, or choose another with --listen HOST:PORT"
+            f"cannot listen on {listen}: {bind_failure(error)}",
+            remedy="stop what listens there, or choose another with --listen HOST:PORT",
         ) from error
     if not _is_loopback(host):
         log.warning("listening on %s: whoever reaches this port may use it, there is no authentication", listen)
     return f"{listen.rpartition(':')[0]}:{bound}"
+
+
+def bind_failure(error: Exception) -> str:
+    """The system's own words; `socket.create_server` adds the address to them, which the caller names better."""
+    return str(getattr(error, "strerror", None) or error).partition(" (while")[0]
 
 
 def parse_address(listen: str) -> tuple[str, int]:

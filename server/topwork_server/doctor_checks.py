@@ -215,7 +215,7 @@ def address(listen: str) -> Finding:
     """Free, or held by a Topwork server that answers."""
     import socket
 
-    from topwork_server.app import parse_address
+    from topwork_server.app import bind_failure, parse_address
 
     host, port = parse_address(listen)
     try:
@@ -223,7 +223,7 @@ def address(listen: str) -> Finding:
     except OSError as error:
         if _topwork_answers(listen):
             return Finding(Grade.OK, f"a Topwork server answers on {listen}")
-        return Finding(Grade.FAIL, f"{listen}: {error.strerror}", "choose another with --listen HOST:PORT")
+        return Finding(Grade.FAIL, f"{listen}: {bind_failure(error)}", "choose another with --listen HOST:PORT")
     return Finding(Grade.OK, f"{listen} is free")
 
 

@@ -6,13 +6,17 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import pluggy
 import pytest
+from topwork.v1 import encoders_pb2, encoders_pb2_grpc
 from topwork_server import cli, cli_serve, cli_weights, hookimpl, hookspecs
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, PluginError, StartError
@@ -196,3 +200,70 @@ def test_the_parsers_import_nothing_heavy():
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "topwork_server.plugins" in modules
     assert not HEAVY & set(modules)
+
+
+WORDS = "\n".join(["8 2", *[f"word{i} {i / 8} {1 - i / 8}" for i in range(8)]])
+
+
+def test_weights_that_a_uri_names_are_pulled_exported_and_shown(parser, capsys, tmp_path):
+    (tmp_path / "words.vec").write_text(WORDS)
+    home = ["--home", str(tmp_path / "home")]
+    adopt = ["pull", f"file:{tmp_path / 'words.vec'}", "--family", "word2vec", "--name", "mine"]
+    assert run(parser, *adopt, *home, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["name"], record["state"]) == ("mine", "ready")
+    assert [tap["dim"] for tap in record["taps"]] == [2, 2]
+    assert all(len(tap["fingerprint"]) == 64 and tap["min_cosine"] > 0.9999 for tap in record["taps"])
+    model = Path(record["folder"]) / "model.onnx"
+    made = model.stat().st_mtime_ns
+    assert run(parser, "pull", "mine", *home) == 0  # it is here: nothing is made again
+    shown = capsys.readouterr().out
+    assert "mine is ready" in shown
+    assert record["taps"][0]["fingerprint"][:16] in shown
+    assert model.stat().st_mtime_ns == made
+    assert run(parser, "export", "mine", "--force", *home, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["taps"] == record["taps"]
+    assert model.stat().st_mtime_ns != made
+
+
+def test_a_file_that_is_not_there_is_said(parser, capsys, tmp_path):
+    assert run(parser, "pull", f"file:{tmp_path}/nothing.vec", "--family", "word2vec", "--home", str(tmp_path)) == 1
+    assert "nothing.vec" in capsys.readouterr().err
+
+
+@contextmanager
+def serving(home: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "topwork.cli", "serve", "--listen", "127.0.0.1:0", "--home", str(home), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_serve_says_that_it_is_ready_answers_and_drains(tmp_path):
+    with serving(tmp_path, "--json") as process:
+        ready = json.loads(process.stdout.readline())
+        assert ready["event"] == "ready"
+        assert ready["provider"]
+        assert ready["encoders"]["ready"] == 0
+        assert ready["encoders"]["absent"] > 0
+        with grpc.insecure_channel(ready["address"]) as channel:
+            listed = encoders_pb2_grpc.EncodersStub(channel).ListEncoders(encoders_pb2.ListEncodersRequest(), timeout=30)
+        assert {"all-minilm-l6-v2", "resnet50-thin"} <= {encoder.name for encoder in listed.encoders}
+        taken = [sys.executable, "-m", "topwork.cli", "serve", "--listen", ready["address"], "--home", str(tmp_path)]
+        second = subprocess.run(taken, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2
+        assert f"cannot listen on {ready['address']}: Address already in use" in second.stderr
+        assert "--listen" in second.stderr
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "ListEncoders.OK=1" in process.stderr.read()
+
+
+def test_serve_greets_people_with_one_line_and_what_to_do_next(tmp_path):
+    with serving(tmp_path) as process:
+        assert "listens on 127.0.0.1:" in process.stdout.readline()
+        assert "topwork pull" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0

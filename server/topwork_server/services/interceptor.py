@@ -36,6 +36,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self._active: set[asyncio.Task[Any]] = set()
+        self._unsent: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -65,34 +66,37 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def cut(self) -> None:
         self._draining = self._cut = True
-        for task in self._active:
+        for task in self._active | self._unsent:
             task.cancel()
         await self.idle()
 
     def _guarded(self, name: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:
             started = time.monotonic()
-            self._enter(context)
+            task = self._enter(context)
             try:
                 return await self._run(inner, request, context)
             finally:
                 code = _code_name(context)
                 self.counts[name, code] += 1
+                self._leave(self._active, task)
                 log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, (time.monotonic() - started) * 1e3, context.peer())
 
         return call
 
-    def _enter(self, context: Context) -> None:
+    def _enter(self, context: Context) -> asyncio.Task[Any]:
+        """In flight is a request until its handler has cleaned up, and until its reply has left."""
         task = asyncio.current_task()
         assert task is not None
         self._active.add(task)
+        self._unsent.add(task)
         self._idle.clear()
-        # Not when the handler returns: its reply must have left before the server may stop.
-        context.add_done_callback(lambda _: self._leave(task))
+        context.add_done_callback(lambda _: self._leave(self._unsent, task))
+        return task
 
-    def _leave(self, task: asyncio.Task[Any]) -> None:
-        self._active.discard(task)
-        if not self._active:
+    def _leave(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
+        tasks.discard(task)
+        if not self._active and not self._unsent:
             self._idle.set()
 
     async def _run(self, inner: Handler, request: Any, context: Context) -> Any:

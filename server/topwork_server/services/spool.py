@@ -79,6 +79,12 @@ class Upload:
         else:
             self._delete()
 
+    async def abandon(self) -> None:
+        """Discard, and wait for a write that is under way."""
+        self.discard()
+        if self._writing:
+            await asyncio.wait({self._writing})
+
     def _delete(self, written: asyncio.Future[int] | None = None) -> None:
         if written and not written.cancelled():
             written.exception()  # nobody else asks for it any more

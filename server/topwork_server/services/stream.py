@@ -68,7 +68,7 @@ class Stream:
         finally:
             await _cancel({reader, *self._work})
             if self._upload:
-                self._upload.discard()
+                await self._upload.abandon()
 
     async def _read(self, requests: AsyncIterator[Request]) -> None:
         """Whatever goes wrong here takes its place behind the replies to what came before."""

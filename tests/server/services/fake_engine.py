@@ -79,7 +79,19 @@ class FakeCatalogue:
     """`ready` is exported, `words` too and has a vocabulary, `absent` has no weights."""
 
     def __init__(self) -> None:
-        manifest = Manifest("ready", tuple(TAPS.values()), 4242, NUMERICS, "torch", {}, (), {}, {}, 1 << 20)
+        manifest = Manifest(
+            encoder="ready",
+            taps=tuple(TAPS.values()),
+            parameters=4242,
+            numerics=NUMERICS,
+            reference="torch",
+            parity={},
+            batches=(),
+            files={},
+            made_with={},
+            stamp="",
+            bytes=1 << 20,
+        )
         folder = Path("nowhere")
         self.entries = {
             "ready": Entry(spec("ready"), "fake 1.0", State.READY, "", manifest, folder),

@@ -45,7 +45,7 @@ async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
             await second.start()
         assert "in use" in caught.value.message
         assert "--listen" in caught.value.remedy
-        await second.stop()
+        await second.close()
         await world.encoders.Embed(ask("a"))  # the first goes on
 
 
@@ -54,7 +54,7 @@ async def test_what_is_no_address_is_refused(tmp_path, listen):
     app = App(FakeCatalogue(), Config(home=tmp_path, listen=listen), FakeEngine)
     with pytest.raises(StartError, match="listen"):
         await app.start()
-    await app.stop()
+    await app.close()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
