@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 from topwork import Client
@@ -44,7 +45,7 @@ def main() -> int:
     return 0
 
 
-def first_item(modality: str) -> object:
+def first_item(modality: str) -> Any:
     match modality:
         case "text":
             return "owl"

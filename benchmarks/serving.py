@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from topwork_server.demo import server
 
 from benchmarks import inputs
 
-ENCODERS = {"all-minilm-l6-v2": inputs.sentences, "resnet50-thin": inputs.jpegs}
+ENCODERS: dict[str, Callable[[], list[Any]]] = {"all-minilm-l6-v2": inputs.sentences, "resnet50-thin": inputs.jpegs}
 CALLERS = (1, 64)
 
 
@@ -118,7 +119,7 @@ def ceiling(name: str, seconds: float) -> dict[str, Any]:
     encoder = entry.spec.encoder(entry.spec, entry.folder)
     session = Session(entry.folder / MODEL, "cpu", usable_cores())
     wrap = Text if isinstance(ENCODERS[name]()[0], str) else Picture
-    samples = [s for item in ENCODERS[name]() for s in encoder.preprocess(wrap(item), encoder.options())]  # type: ignore[arg-type]
+    samples = [s for item in ENCODERS[name]() for s in encoder.preprocess(wrap(item), encoder.options())]
     rows = [session.run([entry.spec.default_tap], encoder.collate([s]))[0][0].tolist() for s in samples[:8]]
     batches = [encoder.collate(batch) for batch in best_batches(encoder, samples)]
     singles = [encoder.collate([sample]) for sample in samples[:200]]
