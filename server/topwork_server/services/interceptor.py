@@ -80,7 +80,9 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 code = _code_name(context)
                 self.counts[name, code] += 1
                 self._leave(self._active, task)
-                log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, (time.monotonic() - started) * 1e3, context.peer())
+                if log.isEnabledFor(logging.DEBUG):
+                    milliseconds = (time.monotonic() - started) * 1e3
+                    log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, milliseconds, context.peer())
 
         return call
 
