@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from topwork_server.catalogue import Catalogue, Entry, State
-from topwork_server.config import default_home
+from topwork_server.cli import home_of
 from topwork_server.errors import InvalidInput
 from topwork_server.plugins import Plugins
 from topwork_server.sources import SCHEMES, Progress, quiet
@@ -48,7 +48,7 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 def _catalogue(arguments: argparse.Namespace) -> Catalogue:
-    return Catalogue(Plugins.load(), (arguments.home or default_home()).absolute())
+    return Catalogue(Plugins.load(), home_of(arguments))
 
 
 def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:

@@ -50,13 +50,18 @@ def run(parser, *words):
     return arguments.run(arguments)
 
 
+@pytest.fixture(autouse=True)
+def _home(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOPWORK_HOME", str(tmp_path))
+
+
 def test_serve_without_flags_is_the_default_configuration(parser):
     assert cli_serve.config_of(parser.parse_args(["serve"])) == Config()
 
 
-def test_every_field_of_the_configuration_has_a_flag(parser):
+def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
     given = {
-        "home": Path("/somewhere"),
+        "home": tmp_path / "elsewhere",
         "listen": "0.0.0.0:1",
         "provider": "cpu",
         "threads": 3,
@@ -224,6 +229,13 @@ def test_weights_that_a_uri_names_are_pulled_exported_and_shown(parser, capsys, 
     assert run(parser, "export", "mine", "--force", *home, "--json") == 0
     assert json.loads(capsys.readouterr().out)["taps"] == record["taps"]
     assert model.stat().st_mtime_ns != made
+
+
+@pytest.mark.parametrize("command", [["serve"], ["pull", "all-minilm-l6-v2"], ["export", "all-minilm-l6-v2"]])
+def test_a_home_that_cannot_be_written_is_said(parser, capsys, tmp_path, command):
+    (tmp_path / "file").touch()
+    assert run(parser, *command, "--home", str(tmp_path / "file" / "home")) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_said(parser, capsys, tmp_path):

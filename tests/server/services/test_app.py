@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t
+from topwork_server import app
 from topwork_server.app import App, parse_address, serve
 from topwork_server.catalogue import State
 from topwork_server.config import Config
@@ -202,3 +203,18 @@ async def test_a_second_signal_ends_it_at_once(tmp_path):
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, 30) == 128 + signal.SIGTERM
+
+
+async def test_an_idle_caller_may_keep_his_connection_alive(tmp_path, monkeypatch):
+    quick = [(key, 10 if "ping_interval" in key else value) for key, value in app.OPTIONS]
+    monkeypatch.setattr(app, "OPTIONS", quick)  # pings may come every 10 ms instead of every 10 s
+    async with served(tmp_path) as world:
+        options = [
+            ("grpc.keepalive_time_ms", 50),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        async with grpc.aio.insecure_channel(world.ready.address, options) as channel:
+            await channel.channel_ready()
+            with pytest.raises(TimeoutError):  # a server that minds ends it at the third second
+                await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 4.5)
