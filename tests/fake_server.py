@@ -1,7 +1,7 @@
 """A server that speaks topwork.v1 and computes next to nothing: what the client's tests call.
 
 Encoders: `letters` and `words` (text), `pictures` (image), `clips` (video), `arrays` (tensor). A row tells of its item, so
-that a test can see whose it is. A text "bad" is refused, a text "huge" can never fit.
+that a test can see whose it is. A text "bad" is refused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Refusal(Exception):
         packed = AnyMessage()
         packed.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="topwork", metadata=metadata))
         status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[packed])
-        context.abort_with_status(rpc_status.to_status(status))
+        answer = rpc_status.to_status(status)
+        if self.reason == "TooLarge":  # as gRPC's retries know it: not again
+            answer = answer._replace(trailing_metadata=(*answer.trailing_metadata, ("grpc-retry-pushback-ms", "-1")))
+        context.abort_with_status(answer)
 
 
 def bad_text(position: int) -> Refusal:
@@ -67,6 +70,10 @@ def unavailable() -> Refusal:
 
 def overloaded() -> Refusal:
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full")
+
+
+def too_large() -> Refusal:
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TooLarge", "it can never fit", "send less")
 
 
 @dataclass

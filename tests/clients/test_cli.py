@@ -49,7 +49,7 @@ def topwork(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_the_catalogue_for_people(topwork: Command) -> None:
     assert topwork("encoders") == 0
     line = next(line for line in topwork.said.splitlines() if line.startswith("letters"))
-    assert all(word in line for word in ("text", "pooled 4", "tokens 4", "22.7M", "Apache-2.0", "ready", "fake fp32 0.999990"))
+    assert all(word in line for word in ("text", "pooled 4, tokens, cells", "22.7M", "Apache-2.0", "ready", "fake fp32 0.999990"))
 
 
 def test_the_catalogue_for_programs(topwork: Command) -> None:
@@ -65,16 +65,30 @@ def test_one_encoder_in_full(topwork: Command) -> None:
     assert topwork.json["has_vocabulary"] is True
 
 
+def encoder(*taps: TapInfo, name: str = "n", state: str = "ready", detail: str = "") -> EncoderInfo:
+    return EncoderInfo(name, "text", taps, "pooled", 0, "", "", "", "", state, detail, None, (), "", False, 0)
+
+
 def test_taps_in_short() -> None:
-    taps = [
-        TapInfo("hidden.0", 8, "token"),
-        TapInfo("hidden.1", 8, "token"),
-        TapInfo("tokens", 8, "token"),
-        TapInfo("pooled", 4, "item"),
-    ]
-    info = EncoderInfo("n", "text", tuple(taps), "pooled", 0, "", "", "", "", "", "", None, (), "", False, 0)
-    assert _cli_catalogue.short_taps(info) == "pooled 4, hidden.0-1 8, tokens 8"
-    assert [_cli_catalogue.short_count(n) for n in (0, 12, 22_700_000, 1_300_000_000)] == ["-", "12", "22.7M", "1.3B"]
+    layers = [TapInfo(f"layer{i}{kind}", 2**i, "cell") for kind in ("", ".pooled") for i in (1, 2, 3)]
+    hidden = [TapInfo(f"hidden.{i}", 8, "token") for i in range(13)]
+    pooled = TapInfo("pooled", 8, "item")
+    assert _cli_catalogue.short_taps(encoder(*layers, pooled)) == "pooled 8, layer1-3 2-8, layer1-3.pooled"
+    assert _cli_catalogue.short_taps(encoder(*hidden, pooled)) == "pooled 8, hidden.0-12"
+    assert _cli_catalogue.short_taps(encoder()) == ""
+
+
+def test_counts_in_short() -> None:
+    counts = (0, 12, 22_700_000, 1_300_000_000)
+    assert [_cli_catalogue.short_count(count) for count in counts] == ["-", "12", "22.7M", "1.3B"]
+
+
+def test_what_is_there_comes_first_and_what_to_do_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    away = [encoder(name=name, state="absent", detail=f"run `topwork pull {name}`") for name in ("a", "b")]
+    _cli_catalogue._print_table([*away, encoder(name="c")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines[1:4]] == ["c", "a", "b"]
+    assert lines[4:] == ["", "absent: run `topwork pull NAME`"]
 
 
 def test_embed_for_people(topwork: Command) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import topwork
 from doors import Door, OpenDoor
-from fake_server import DIM, FINGERPRINT, FakeServer, bad_text, overloaded, unavailable
+from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, too_large, unavailable
 from topwork import _chunks, _items
 from topwork._feed import WINDOW
 
@@ -359,6 +360,14 @@ def test_what_was_refused_is_not_tried_again(both: OpenDoor, server: FakeServer)
     assert server.tries["Embed"] == 1
 
 
+def test_what_can_never_fit_is_not_tried_again(both: OpenDoor, server: FakeServer) -> None:
+    server.plan = lambda method, attempt, answers: too_large() if method != "GetEncoder" else None
+    for count in (1, 100):
+        with pytest.raises(topwork.TooLarge, match="it can never fit"):
+            both.embed("letters", numbers(count))
+    assert server.tries == {"GetEncoder": 1, "Embed": 1, "EmbedStream": 1}
+
+
 @pytest.mark.parametrize("refusal", [unavailable, overloaded])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, after: int) -> None:
@@ -431,11 +440,8 @@ def test_the_time_of_a_slow_reader_does_not_count(both: OpenDoor) -> None:
 
 
 def test_a_status_that_says_no_more(both: OpenDoor, server: FakeServer) -> None:
-    import grpc
-
-    server.plan = lambda method, attempt, answers: (
-        type(bad_text(0))(grpc.StatusCode.DATA_LOSS, message="gone") if method == "Embed" else None
-    )
+    gone = Refusal(grpc.StatusCode.DATA_LOSS, message="gone")
+    server.plan = lambda method, attempt, answers: gone if method == "Embed" else None
     with pytest.raises(topwork.TopworkError, match="gone") as caught:
         both.embed("letters", ["a"])
     assert caught.value.code is grpc.StatusCode.DATA_LOSS
@@ -450,6 +456,8 @@ def test_a_message_that_no_server_would_take(both: OpenDoor, server: FakeServer)
 def test_nobody_there(door: Door) -> None:
     door.target = "127.0.0.1:1"
     client = door.open(retries=0)
-    with pytest.raises(topwork.Unavailable, match=r"no answer from 127\.0\.0\.1:1: .*refused.*topwork serve") as caught:
+    with pytest.raises(
+        topwork.Unavailable, match=r"^no answer from 127\.0\.0\.1:1: Connection refused \(.*topwork serve.*\)$"
+    ) as caught:
         client.encoders()
     assert isinstance(caught.value, ConnectionError)

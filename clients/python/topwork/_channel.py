@@ -13,6 +13,8 @@ from topwork._calls import Method
 LARGEST_MESSAGE = 64 << 20
 #: gRPC makes at most 5 tries, whatever is asked.
 MOST_RETRIES = 4
+#: Seconds before the first retry; each further pause is twice as long, up to LONGEST_PAUSE. Together they outlast a restart.
+FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 
 
 def connect(api: Any, target: str, retries: int, gzip: bool, credentials: Any) -> Any:
@@ -38,6 +40,9 @@ def options(target: str, retries: int) -> list[tuple[str, Any]]:
         # A call that nothing is heard of for a minute may sit on a connection that is dead.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        # A retry finds a server that has just come back, though connecting to it failed a moment ago.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.service_config", json.dumps(service_config(retries))),
         ("grpc.enable_retries", int(retries > 0)),
         # A request can be sent again only while it is kept, and one may be as long as a message.
@@ -54,8 +59,8 @@ def service_config(retries: int) -> dict[str, Any]:
         return {}
     policy = {
         "maxAttempts": min(retries, MOST_RETRIES) + 1,
-        "initialBackoff": "0.2s",
-        "maxBackoff": "5s",
+        "initialBackoff": f"{FIRST_PAUSE}s",
+        "maxBackoff": f"{LONGEST_PAUSE}s",
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from topwork import Client
+from topwork._cli_client import connected
 from topwork.encoders import EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
 
@@ -33,7 +33,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
 
 
 def _encoders(arguments: argparse.Namespace) -> int:
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with connected(arguments) as client:
         found = [client.encoder(arguments.name)] if arguments.name else client.encoders()
     if arguments.json:
         records = [asdict(info) for info in found]
@@ -49,14 +49,15 @@ def _print_table(found: list[EncoderInfo]) -> None:
     table = _table()
     for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics"):
         table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=title in ("name", "state"))
-    for info in found:
+    for info in sorted(found, key=lambda info: info.state == "absent"):
         taps, size, numerics = short_taps(info), short_count(info.parameters), short_numerics(info.numerics)
         table.add_row(info.name, info.modality, taps, size, info.licence, info.state, numerics)
     console = _console()
     console.print(table)
-    for info in found:
-        if info.detail:
-            console.print(f"{info.name}: {info.detail}", markup=False, style="dim")
+    console.print()
+    for state, detail in dict.fromkeys((info.state, info.detail.replace(info.name, "NAME")) for info in found):
+        if detail:
+            console.print(f"{state}: {detail}", markup=False, style="dim")
 
 
 def _print_one(info: EncoderInfo) -> None:
@@ -113,17 +114,28 @@ def _row(tap: TapInfo) -> str:
 
 
 def short_taps(info: EncoderInfo) -> str:
-    """The default tap first; a numbered family as its first and last: "pooled 384, tokens 384, hidden.0-6 384"."""
-    families: dict[tuple[str, int], list[TapInfo]] = {}
+    """The default tap first, a numbered family as one, dims where they differ: "pooled 384, tokens, hidden.0-6"."""
+    families: dict[str, list[TapInfo]] = {}
     for tap in sorted(info.taps, key=lambda tap: tap.name != info.default_tap):
-        families.setdefault((re.sub(r"\d+", "#", tap.name), tap.dim), []).append(tap)
-    return ", ".join(f"{_family(taps)} {taps[0].dim}" for taps in families.values())
+        families.setdefault(re.sub(r"\d+", "#", tap.name, count=1), []).append(tap)
+    said, before = [], ""
+    for pattern, taps in families.items():
+        dims = _range(tap.dim for tap in taps)
+        said.append(_family(pattern, taps) + (f" {dims}" if dims != before else ""))
+        before = dims
+    return ", ".join(said)
 
 
-def _family(taps: list[TapInfo]) -> str:
-    first, last = taps[0].name, taps[-1].name
-    number = re.search(r"\d+", last)
-    return first if len(taps) == 1 or not number else f"{first}-{number[0]}"
+def _family(pattern: str, taps: list[TapInfo]) -> str:
+    if "#" not in pattern:
+        return taps[0].name
+    numbers = [int(found[0]) for tap in taps if (found := re.search(r"\d+", tap.name))]
+    return pattern.replace("#", _range(numbers), 1)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    ordered = sorted(numbers)
+    return str(ordered[0]) if ordered[0] == ordered[-1] else f"{ordered[0]}-{ordered[-1]}"
 
 
 def short_count(parameters: int) -> str:
@@ -139,7 +151,7 @@ def short_numerics(numerics: Numerics | None) -> str:
 
 
 def _nearest(arguments: argparse.Namespace) -> int:
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with connected(arguments) as client:
         found = client.nearest_words(arguments.encoder, arguments.words, arguments.k)
     if arguments.json:
         print(json.dumps([_record(*pair) for pair in zip(arguments.words, found, strict=True)]))

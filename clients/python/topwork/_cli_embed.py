@@ -6,17 +6,21 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork import Client, _saving
+from topwork import _saving
+from topwork._cli_client import connected
 from topwork._cli_inputs import Inputs, gather
 from topwork._convert import ROW_DTYPES
 from topwork.features import Features
 
 #: Failures named one by one before the rest is only counted.
 NAMED = 5
+#: Columns for the name of an item.
+WIDTH = 40
 EXAMPLES = """\
 items, by what the encoder reads:
   texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
@@ -57,7 +61,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if arguments.out:
         _saving.writer(arguments.out)
     started = time.perf_counter()
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with connected(arguments) as client:
         inputs = gather(arguments.items, arguments.source, arguments.column, client.encoder(arguments.encoder).modality)
         found = client.embed_taps(
             arguments.encoder,
@@ -120,7 +124,9 @@ def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path],
         target = f" -> {written[tap]}" if written else ""
         console.print(f"{_summary(features)}{target}", markup=False, style="bold")
     items = len(inputs.names)
-    console.print(f"{items} items in {seconds:.2f} s, {items / seconds:,.1f}/s", style="dim")
+    noted = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in _noted(next(iter(found.values()))).items())
+    rate = f"{items} item{'s' * (items != 1)} in {seconds:.2f} s, {items / seconds:,.1f}/s"
+    console.print(rate + noted, style="dim", markup=False)
     _report_failures(next(iter(found.values())), inputs)
 
 
@@ -129,11 +135,16 @@ def _lines(features: Features, inputs: Inputs, most: int = 20) -> Iterable[str]:
     values = features.dequantized()
     for row in range(min(len(features), most)):
         name = inputs.names[features.items[row]]
-        short = name if len(name) <= 40 else name[:37] + "..."
+        short = name if len(name) <= WIDTH else f"...{name[3 - WIDTH :]}" if inputs.are_paths else f"{name[: WIDTH - 3]}..."
         numbers = " ".join(f"{value:8.4f}" for value in values[row, :6])
-        yield f"{short:40} {_span(features, row, name)}{numbers}{' ...' if features.dim > 6 else ''}"
+        yield f"{short:{WIDTH}} {_span(features, row, name)}{numbers}{' ...' if features.dim > 6 else ''}"
     if len(features) > most:
         yield f"... and {len(features) - most} more rows: -o FILE writes all"
+
+
+def _noted(features: Features) -> Counter[str]:
+    """The notes of all items together, such as unknown_words."""
+    return sum((Counter(counts) for counts in features.notes.values()), Counter())
 
 
 def _span(features: Features, row: int, name: str) -> str:

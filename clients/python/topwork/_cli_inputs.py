@@ -28,6 +28,7 @@ class Inputs:
 
     names: Sequence[str]
     items: Iterable[Any]
+    are_paths: bool = False
 
 
 def gather(words: Sequence[str], source: Path | None, column: str | None, modality: str) -> Inputs:
@@ -37,12 +38,12 @@ def gather(words: Sequence[str], source: Path | None, column: str | None, modali
     elif source.is_dir():
         names = _folder(source, modality)
         if modality == "text":
-            return Inputs(names, _Contents(names))
+            return Inputs(names, _Contents(names), are_paths=True)
     else:
         names = list(_read(source, column))
     if not names:
         raise InvalidInput("there are no items", remedy="name some, or a file that holds some")
-    return Inputs(names, names)
+    return Inputs(names, names, are_paths=modality != "text")
 
 
 class _Contents(Sequence[str]):

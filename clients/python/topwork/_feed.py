@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from topwork import _status
 from topwork._calls import Session
+from topwork._channel import FIRST_PAUSE, LONGEST_PAUSE
 from topwork.errors import Overloaded, TopworkError, Unavailable
 
 #: Chunks on their way: enough for the server to fill its batches, few enough to keep in memory until they are answered.
@@ -146,7 +147,7 @@ class Feed(Generic[C]):
             if self._tries >= self._session.retries or not isinstance(error, Overloaded | Unavailable):
                 raise error.shifted(oldest.start if oldest else 0)
             self._run, self._reading = None, False
-            pause = min(0.2 * 2.0**self._tries, 5.0) * random.uniform(0.8, 1.2)
+            pause = min(FIRST_PAUSE * 2.0**self._tries, LONGEST_PAUSE) * random.uniform(0.8, 1.2)
             self._tries += 1
             self._changed.wait_for(lambda: self._closed, pause)
 

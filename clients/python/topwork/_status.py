@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
@@ -75,8 +76,9 @@ def _error_info(metadata: Any) -> Any:
 
 def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | None) -> TopworkError:
     if code is grpc.StatusCode.UNAVAILABLE:
+        reason = re.sub(r"^failed to connect to all addresses; last error: .*: ", "", details)
         return errors.Unavailable(
-            f"no answer from {target}: {details}", remedy="start a server with `topwork serve`, or give its address"
+            f"no answer from {target}: {reason}", remedy="start a server with `topwork serve`, or give its address"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return late(target, timeout)

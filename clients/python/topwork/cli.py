@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 import topwork
-from topwork.client import TIMEOUT
 from topwork.errors import TopworkError
 
 GROUP = "topwork.commands"
@@ -60,18 +59,9 @@ def _help(parser: argparse.ArgumentParser) -> int:
 
 
 def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from topwork import _cli_catalogue, _cli_embed
+    from topwork import _cli_catalogue, _cli_client, _cli_embed
 
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("connection and output")
-    group.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        default=os.environ.get("TOPWORK_SERVER") or "127.0.0.1:50051",
-        help="default: $TOPWORK_SERVER, or %(default)s",
-    )
-    group.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=TIMEOUT, help="default: %(default)g")
-    group.add_argument("--json", action="store_true", help="write JSON, for programs")
+    common = _cli_client.common()
     _cli_catalogue.add(commands, common)
     _cli_embed.add(commands, common)
 
@@ -86,13 +76,6 @@ def _add_commands_of_others(commands: argparse._SubParsersAction[argparse.Argume
         except Exception as error:
             owner = entry.dist.name if entry.dist else entry.value
             print(f"topwork: the commands of {owner} are missing: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return seconds
 
 
 def _complain(error: TopworkError, as_json: bool) -> None:

@@ -44,7 +44,7 @@ class Client:
 
     target       "HOST:PORT"
     timeout      seconds to wait for a reply where a call names none; None waits for ever
-    retries      tries after the first, at most 4, with growing pauses (0.2 s doubling, jitter), where the server is
+    retries      tries after the first, at most 4, with growing pauses (0.3 s, doubling, with jitter), where the server is
                  unavailable or overloaded. A call of one request is retried until the server has begun to answer it; a
                  stream goes on from its first unanswered chunk, and counts its tries anew after each answer. Nothing else is
                  retried: not a deadline that passed, nor a request that was refused

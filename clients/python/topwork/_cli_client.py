@@ -1,0 +1,33 @@
+"""The options that every client verb of the command line has, and the client that they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from topwork.client import TIMEOUT, Client
+
+#: Fewer than a program makes: a person who forgot to start the server should not wait.
+RETRIES = 2
+
+
+def common() -> argparse.ArgumentParser:
+    """The parent of each verb's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("connection and output")
+    server = os.environ.get("TOPWORK_SERVER") or "127.0.0.1:50051"
+    group.add_argument("--server", metavar="HOST:PORT", default=server, help="default: $TOPWORK_SERVER, now %(default)s")
+    group.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=TIMEOUT, help="default: %(default)g")
+    group.add_argument("--json", action="store_true", help="write JSON, for programs")
+    return parser
+
+
+def connected(arguments: argparse.Namespace) -> Client:
+    return Client(arguments.server, timeout=arguments.timeout, retries=RETRIES)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return seconds
