@@ -19,7 +19,7 @@ from topwork_plugins.onnx_description import Description
 class OnnxImage(Encoder):
     """Pictures through an ONNX file. `settings["description"]`, where it is set, stands for the file beside the graph."""
 
-    budget = 16
+    budget = 8
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

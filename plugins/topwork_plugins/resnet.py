@@ -39,7 +39,7 @@ class ResNetEncoder(Encoder):
     pixels of the upright picture.
     """
 
-    budget = 16
+    budget = 8
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

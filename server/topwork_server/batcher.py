@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: The share of a batch that may be padding.
 PADDING = 0.15
+#: A GPU wants batches so many times larger than those that encoders name, which are best on a CPU.
+GPU_BATCH = 8
 #: Seconds between tries to reopen a session that cannot be opened.
 REOPEN = (0.0, 0.2, 1.0, 5.0)
 
@@ -107,7 +109,7 @@ class Batcher:
     ) -> None:
         self._encoder, self._open, self._on_health = encoder, open_session, on_health
         self._session = open_session()
-        self._line = Line(encoder.budget, PADDING)
+        self._line = Line(encoder.budget * (1 if self._session.provider == "cpu" else GPU_BATCH), PADDING)
         self._wake = threading.Condition()
         self._closed = False
         self._aboard: list[Rider] = []

@@ -50,7 +50,7 @@ class Encoder(ABC):
     `revision` is part of the fingerprint: raise it when a change in this class changes what its features mean.
     `options` is a frozen dataclass of what a request may set, with defaults; its field types are checked.
     `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
-    equal shapes share a batch. `budget` is the most that a batch may cost, padding included, in units of `cost`.
+    equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
     """
 
     revision: ClassVar[int] = 1

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from topwork_server import artifacts, parity
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher
@@ -103,6 +105,7 @@ class Garage:
         self._children: list[subprocess.Popen[str]] = []
         self._failures: dict[str, str] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._memory_at_start = int(psutil.Process().memory_info().rss)
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[Loaded]:
@@ -201,26 +204,37 @@ class Garage:
         return Loaded(encoder, manifest, batcher, numerics, Room(self._config.queue, name), manifest.bytes)
 
     def _make_room(self, name: str, need: int) -> None:
-        """Unload the longest idle until the artifact's size fits in the budget."""
+        """Unload the longest idle until an artifact of `need` bytes fits in the budget. The sizes of artifacts are a hard bound;
+        what the process really takes (weights, and the arenas that batches grew) is one as far as unloading helps."""
         budget = self._config.memory_budget
         if need > budget:
             raise TooLarge(
                 f"{name} takes {need >> 20} MiB, and all encoders together may take {budget >> 20}",
                 remedy="serve with a larger --memory-budget",
             )
-        idle = sorted((loaded.last_used, other) for other, loaded in self._loaded.items() if not loaded.users)
-        while sum(loaded.bytes for loaded in self._loaded.values()) + need > budget:
-            if not idle:
-                raise Overloaded(
-                    f"no memory for {name}: the encoders in use leave less than {need >> 20} MiB of the budget",
-                    remedy="try again later, or serve with a larger --memory-budget",
-                )
-            self.unload(idle.pop(0)[1])
+        while self._taken() + need > budget and (idle := self._longest_idle()):
+            self.unload(idle)
+        if sum(loaded.bytes for loaded in self._loaded.values()) + need > budget:
+            raise Overloaded(
+                f"no memory for {name}: the encoders in use leave less than {need >> 20} MiB of the budget",
+                remedy="try again later, or serve with a larger --memory-budget",
+            )
+
+    def _taken(self) -> int:
+        """Bytes that the encoders take: what the process grew by, at least their artifacts."""
+        grown = int(psutil.Process().memory_info().rss) - self._memory_at_start
+        return max(grown, sum(loaded.bytes for loaded in self._loaded.values()))
+
+    def _longest_idle(self) -> str | None:
+        idle = [(loaded.last_used, name) for name, loaded in self._loaded.items() if not loaded.users]
+        return min(idle)[1] if idle else None
 
     async def _sweep(self) -> None:
-        """Unload what nobody has used for a while."""
+        """Unload what nobody has used for a while, and sooner where the budget is exceeded."""
         while True:
             await asyncio.sleep(min(self._config.idle_seconds / 4, 30.0))
             for name, loaded in list(self._loaded.items()):
                 if not loaded.users and time.monotonic() - loaded.last_used > self._config.idle_seconds:
                     self.unload(name)
+            if self._taken() > self._config.memory_budget and (idle := self._longest_idle()):
+                self.unload(idle)

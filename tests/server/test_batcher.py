@@ -16,6 +16,8 @@ from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
 class FakeSession:
     """Sums instead of a graph; `before` runs ahead of each batch."""
 
+    provider = "cpu"
+
     def __init__(self, before: Callable[[int], None] = lambda size: None) -> None:
         self.before = before
         self.sizes: list[int] = []
