@@ -106,8 +106,8 @@ def test_both_clients_have_the_same_documented_verbs() -> None:
 def test_signatures_say_what_comes_back() -> None:
     assert inspect.signature(topwork.Client.embed).return_annotation == "Features"
     assert inspect.signature(topwork.Client.encoders).return_annotation == "list[EncoderInfo]"
-    assert inspect.signature(topwork.Client.embed_stream).return_annotation == "Iterator[Features]"
-    assert inspect.signature(topwork.AsyncClient.embed_stream).return_annotation == "AsyncIterator[Features]"
+    assert inspect.signature(topwork.Client.embed_stream).return_annotation == "Generator[Features, None, None]"
+    assert inspect.signature(topwork.AsyncClient.embed_stream).return_annotation == "AsyncGenerator[Features, None]"
     assert inspect.iscoroutinefunction(topwork.AsyncClient.embed)
 
 

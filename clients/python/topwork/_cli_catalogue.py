@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Commands = argparse._SubParsersAction
+#: Columns of a terminal from which on the catalogue shows all that it has; below that, these.
+WIDE = 120
+NARROW = ("name", "reads", "default tap", "params", "state")
 
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -46,18 +49,27 @@ def _encoders(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(found: list[EncoderInfo]) -> None:
-    table = _table()
-    for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics"):
-        table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=title in ("name", "state"))
-    for info in sorted(found, key=lambda info: info.state == "absent"):
-        taps, size, numerics = short_taps(info), short_count(info.parameters), short_numerics(info.numerics)
-        table.add_row(info.name, info.modality, taps, size, info.licence, info.state, numerics)
     console = _console()
+    wide = console.width >= WIDE
+    table = _table()
+    for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics") if wide else NARROW:
+        table.add_column(title, justify="right" if title.startswith("param") else "left", no_wrap=title in ("name", "state"))
+    for info in sorted(found, key=lambda info: info.state == "absent"):
+        table.add_row(*(_wide(info) if wide else _narrow(info)))
     console.print(table)
     console.print()
     for state, detail in dict.fromkeys((info.state, info.detail.replace(info.name, "NAME")) for info in found):
         if detail:
             console.print(f"{state}: {detail}", markup=False, style="dim")
+
+
+def _wide(info: EncoderInfo) -> tuple[str, ...]:
+    size, numerics = short_count(info.parameters), short_numerics(info.numerics)
+    return info.name, info.modality, short_taps(info), size, info.licence, info.state, numerics
+
+
+def _narrow(info: EncoderInfo) -> tuple[str, ...]:
+    return info.name, info.modality, short_taps(info).partition(",")[0], short_count(info.parameters), info.state
 
 
 def _print_one(info: EncoderInfo) -> None:

@@ -19,8 +19,9 @@ from topwork.features import Features
 
 #: Failures named one by one before the rest is only counted.
 NAMED = 5
-#: Columns for the name of an item.
-WIDTH = 40
+#: Columns of a terminal: for the name of an item, for what of it a row covers, for a number and what goes before and after them.
+NAME, SPAN, NUMBER, REST = 40, 19, 9, 5
+NUMBERS = 6
 EXAMPLES = """\
 items, by what the encoder reads:
   texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
@@ -119,7 +120,7 @@ def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path],
     console = Console(highlight=False, soft_wrap=True)
     for tap, features in found.items():
         if not written:
-            for line in _lines(features, inputs):
+            for line in _lines(features, inputs, console.width):
                 console.print(line, markup=False)
         target = f" -> {written[tap]}" if written else ""
         console.print(f"{_summary(features)}{target}", markup=False, style="bold")
@@ -130,16 +131,30 @@ def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path],
     _report_failures(next(iter(found.values())), inputs)
 
 
-def _lines(features: Features, inputs: Inputs, most: int = 20) -> Iterable[str]:
-    """The first rows: input, what of it a row covers, first numbers."""
+def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> Iterable[str]:
+    """The first rows, in so many columns: input, what of it a row covers, first numbers."""
     values = features.dequantized()
+    name_width, numbers = _widths(columns - (0 if features.spans is None else SPAN))
     for row in range(min(len(features), most)):
         name = inputs.names[features.items[row]]
-        short = name if len(name) <= WIDTH else f"...{name[3 - WIDTH :]}" if inputs.are_paths else f"{name[: WIDTH - 3]}..."
-        numbers = " ".join(f"{value:8.4f}" for value in values[row, :6])
-        yield f"{short:{WIDTH}} {_span(features, row, name)}{numbers}{' ...' if features.dim > 6 else ''}"
+        said = " ".join(f"{value:8.4f}" for value in values[row, :numbers])
+        short = _short(name, name_width, inputs.are_paths)
+        yield f"{short:{name_width}} {_span(features, row, name)}{said}{' ...' if features.dim > numbers else ''}"
     if len(features) > most:
         yield f"... and {len(features) - most} more rows: -o FILE writes all"
+
+
+def _widths(columns: int) -> tuple[int, int]:
+    """Columns for the name, and how many numbers: where room is short, first fewer numbers, then less of the name."""
+    numbers = min(max((columns - REST - NAME) // NUMBER, 3), NUMBERS)
+    return min(max(columns - REST - numbers * NUMBER, 12), NAME), numbers
+
+
+def _short(name: str, width: int, is_path: bool) -> str:
+    """Cut where it tells least: a path before its end, a text after its beginning."""
+    if len(name) <= width:
+        return name
+    return f"...{name[3 - width :]}" if is_path else f"{name[: width - 3]}..."
 
 
 def _noted(features: Features) -> Counter[str]:

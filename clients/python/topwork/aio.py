@@ -41,7 +41,7 @@ def _iterating(
             async for value in replies:
                 yield value
 
-    dress(method, verb, "AsyncIterator[{}]")
+    dress(method, verb, "AsyncGenerator[{}, None]")
     return method
 
 

@@ -30,12 +30,12 @@ def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Con
 
 def _iterating(
     verb: Callable[Concatenate[Session, P], Steps[Stream[T]]],
-) -> Callable[Concatenate[Client, P], Iterator[T]]:
+) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
     @wraps(verb)
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         yield from self._replies(self._run(verb(self._session, *args, **kwargs)))
 
-    dress(method, verb, "Iterator[{}]")
+    dress(method, verb, "Generator[{}, None, None]")
     return method
 
 
