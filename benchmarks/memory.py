@@ -1,4 +1,5 @@
-"""Resident memory of a server: idle, with each offline encoder loaded in turn, and what importing torch would add.
+"""Resident memory of a server in MiB: idle, with each offline encoder loaded in turn, after full batches of each, and what
+importing torch would add.
 
 python -m benchmarks.memory
 """
@@ -20,7 +21,9 @@ from topwork_server.examples import clips
 WITH_TORCH = """
 import psutil
 before = psutil.Process().memory_info().rss
-import torch, timm, transformers
+from topwork_server import torch_shim
+torch_shim.import_ready()
+import timm
 from transformers import BertModel
 print(psutil.Process().memory_info().rss - before)
 """
@@ -38,6 +41,9 @@ def main() -> int:
             for name in ENCODERS:
                 client.embed(name, [first_item(client.encoder(name).modality)])
                 figures[f"+ {name}"] = mib(process)
+            for name in ENCODERS:
+                client.embed(name, [first_item(client.encoder(name).modality)] * 64)
+                figures[f"after 64 items at once of {name}"] = mib(process)
         figures["torch mapped into the server"] = float(any("libtorch" in m.path for m in process.memory_maps()))
     torch = subprocess.run([sys.executable, "-c", WITH_TORCH], check=True, capture_output=True, text=True).stdout
     figures["what torch, timm and transformers would add"] = round(int(torch.split()[-1]) / 2**20, 1)

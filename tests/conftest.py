@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from topwork_server import EncoderSpec, sources
-from topwork_server.plugins import Registered
 from topwork_server.sources import Source
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub
@@ -26,22 +24,6 @@ def weights_home() -> Path:
 def assets(weights_home: Path) -> Callable[[EncoderSpec], Path]:
     """assets(spec): the weights that a spec's source names, fetched once."""
     return lambda spec: sources.fetch(Source.parse(spec.source), weights_home, spec.sha256)
-
-
-@dataclass
-class FakePlugins:
-    """Plugins without entry points: a test's own encoders."""
-
-    specs: list[EncoderSpec] = field(default_factory=list)
-
-    def encoders(self) -> dict[str, Registered]:
-        return {spec.name: Registered(spec, "tests") for spec in self.specs}
-
-    def found(self) -> list[object]:
-        return []
-
-    def adopt(self, name: str, source: Source) -> Registered | None:
-        return None
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,8 @@ from topwork_server import (
     TokenSpans,
     Trunk,
 )
+from topwork_server.plugins import Registered
+from topwork_server.sources import Source
 from topwork_server.types import Array
 
 DIM = 8
@@ -110,3 +112,19 @@ def letters_spec(name: str = "letters", encoder: type[Encoder] = Letters, seed: 
         taps=TAPS,
         settings={"seed": seed},
     )
+
+
+@dataclass
+class FakePlugins:
+    """Plugins without entry points: a test's own encoders."""
+
+    specs: list[EncoderSpec] = field(default_factory=list)
+
+    def encoders(self) -> dict[str, Registered]:
+        return {spec.name: Registered(spec, "tests") for spec in self.specs}
+
+    def found(self) -> list[object]:
+        return []
+
+    def adopt(self, name: str, source: Source) -> Registered | None:
+        return None

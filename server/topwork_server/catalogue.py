@@ -77,13 +77,16 @@ class Catalogue:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
         record = {"source": uri, "family": family, "settings": dict(settings or {})}
         spec = self._revive(name, record).spec
-        folder = self.home / "encoders"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{artifacts.slug(name)}.json"
+        path = self._record(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_text(json.dumps({"name": name, **record}, indent=1) + "\n", "utf-8")
         scratch.rename(path)
         return spec
+
+    def forget(self, name: str) -> None:
+        """Take an adopted name back; its files stay."""
+        self._record(name).unlink(missing_ok=True)
 
     def pull(self, name: str, progress: Progress = quiet) -> Path:
         """Fetch the weights of an encoder."""
@@ -97,16 +100,21 @@ class Catalogue:
         if self.entry(name).state is State.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
         command = [sys.executable, "-m", "topwork_server.export", "--home", str(self.home), name]
+        pipe = subprocess.PIPE
+        # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the export to it.
         child = subprocess.Popen(
-            command + ["--force"] * force,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            stdin=subprocess.DEVNULL,
+            command + ["--force"] * force, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
-        with _listed(child, children):
-            out, err = child.communicate()
+        with child, _listed(child, children):
+            try:
+                out, err = child.communicate()
+            except BaseException:
+                child.kill()
+                raise
         return _outcome(name, child.returncode, out, err)
+
+    def _record(self, name: str) -> Path:
+        return self.home / "encoders" / f"{artifacts.slug(name)}.json"
 
     def _lookup(self, name: str) -> Registered:
         if name in self._registered:

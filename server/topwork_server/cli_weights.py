@@ -18,11 +18,17 @@ from topwork_server.sources import SCHEMES, Progress, quiet
 
 def pull(arguments: argparse.Namespace) -> int:
     catalogue = _catalogue(arguments)
+    known = set(catalogue.names())
     name = _name(catalogue, arguments)
-    with _progress(name, arguments.json) as progress:
-        catalogue.pull(name, progress)
-    if catalogue.entry(name).state is not State.READY:
-        _export(catalogue, name, arguments)
+    try:
+        with _progress(name, arguments.json) as progress:
+            catalogue.pull(name, progress)
+        if catalogue.entry(name).state is not State.READY:
+            _export(catalogue, name, arguments)
+    except BaseException:
+        if name not in known:
+            catalogue.forget(name)  # a mistyped source leaves no name behind
+        raise
     return _show(catalogue.entry(name), arguments)
 
 

@@ -71,9 +71,7 @@ class Engine:
         self.garage = Garage(catalogue, config, on_health or (lambda name, serving: None))
 
     async def embed(self, ask: Ask, items: Sequence[Item]) -> Features:
-        """Rows of every item in order. Raises TopworkError; `item` is set where one item is to blame."""
-        if not items:
-            raise InvalidInput("the request has no items", remedy="send at least one")
+        """Rows of every item in order; none of none. Raises TopworkError; `item` is set where one item is to blame."""
         async with self.garage.using(ask.encoder) as loaded:
             taps = choose_taps(loaded, ask.taps)
             chosen = request_options.parse(loaded.encoder.options, ask.options)

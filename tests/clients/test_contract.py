@@ -200,23 +200,24 @@ def test_chunks_of_an_endless_source(both: OpenDoor, server: FakeServer) -> None
 
 def test_nothing_is_read_ahead_beyond_the_window(door: Door, server: FakeServer) -> None:
     server.gate.clear()
-    full, taken = threading.Event(), 0
+    full, beyond = threading.Event(), threading.Event()
 
     def source() -> Iterator[str]:
-        nonlocal taken
         for i in range(100):
-            taken = i + 1
-            if taken == WINDOW:
+            if i + 1 == WINDOW:
                 full.set()
+            if i + 1 > WINDOW:
+                beyond.set()
             yield str(i)
 
     stream = door.open().embed_stream("letters", source(), chunk=1)
     answered = threading.Thread(target=lambda: next(stream))
     answered.start()
     assert full.wait(10)
-    assert taken <= WINDOW + 1
+    assert not beyond.wait(0.3)
     server.gate.set()
     answered.join()
+    assert beyond.wait(10)
     stream.close()
 
 

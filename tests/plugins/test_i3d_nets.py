@@ -93,7 +93,7 @@ def test_same_is_tensorflow_s(size: int, kernel: int, stride: int) -> None:
 def test_pooled_is_the_average_pool_of_2x7x7_and_then_the_mean(inception: InceptionI3d) -> None:
     x = torch.rand(1, 3, 32, 224, 224) * 2 - 1
     last: list[Tensor] = []
-    hook = inception.Mixed_5c.register_forward_hook(lambda module, inputs, output: last.append(output))  # type: ignore[operator,union-attr]
+    hook = inception.Mixed_5c.register_forward_hook(lambda module, inputs, output: last.append(output))
     *_, pooled, mean_std, logits = inception(x)
     hook.remove()
     [block] = last
@@ -185,7 +185,7 @@ def conv3d(conv: nn.Conv2d, span: int) -> nn.Module:
         conv.out_channels,
         (span, *conv.kernel_size),
         (1, *conv.stride),
-        (0, *conv.padding),  # type: ignore[arg-type]
+        (0, *conv.padding),
         bias=conv.bias is not None,
     )
     inflated.weight.copy_(conv.weight.unsqueeze(2).repeat(1, 1, span, 1, 1) / span)

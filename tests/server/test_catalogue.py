@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FakePlugins
 from topwork_server import artifacts, errors
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
 from topwork_server.export import export_encoder
 from topwork_server.plugins import Registered
 from topwork_server.sources import Source
-from toys import letters_spec
+from toys import FakePlugins, letters_spec
 
 
 class Adopting(FakePlugins):
@@ -57,6 +56,8 @@ def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalogue, tmp_pat
     assert again.names() == ["letters", "my.letters"]
     assert again.spec("my.letters").settings == {"seed": 3}
     assert again.entry("my.letters").state is State.FETCHED
+    again.forget("my.letters")
+    assert again.names() == ["letters"]
 
 
 def test_what_no_plugin_reads_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakePlugins
 from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text, artifacts
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import AHEAD, Ask, Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
 from topwork_server.export import export_encoder
-from toys import DIM, Gate, Letters, letters_spec
+from toys import DIM, FakePlugins, Gate, Letters, letters_spec
 
 GATE = Gate()
 
@@ -115,6 +114,12 @@ def test_many_items_come_back_in_order(ready: Engine, runner: asyncio.Runner) ->
     for i in (0, 31, 32, 150, 299):
         alone = runner.run(ready.embed(Ask("letters"), texts(given[i]))).taps[0].rows
         np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
+
+
+def test_no_items_give_no_rows(ready: Engine, runner: asyncio.Runner) -> None:
+    found = runner.run(ready.embed(Ask("letters"), [])).taps[0]
+    assert found.rows.shape == (0, DIM)
+    assert found.counts.tolist() == []
 
 
 def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> None:
@@ -293,7 +298,6 @@ def test_the_server_process_holds_no_torch(home: Path) -> None:
 import asyncio, sys
 sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
 from pathlib import Path
-from conftest import FakePlugins
 import toys
 from topwork_server import Text
 from topwork_server.catalogue import Catalogue
@@ -301,7 +305,7 @@ from topwork_server.config import Config
 from topwork_server.engine import Ask, Engine
 async def go():
     home = Path({str(home)!r})
-    engine = Engine(Catalogue(FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
+    engine = Engine(Catalogue(toys.FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
     print(len((await engine.embed(Ask("letters"), [Text("a")])).taps[0].rows))
     await engine.close()
 asyncio.run(go())

@@ -1,16 +1,12 @@
-"""Async tests run on a loop of their own, with a limit; `fake_engine` lies beside them."""
+"""Async tests run on a loop of their own, with a limit."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.hookimpl(tryfirst=True)
