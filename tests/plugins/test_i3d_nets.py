@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,10 +27,14 @@ from topwork_server.session import Session
 from topwork_server.types import Array
 from torch import Tensor, nn
 
-torch.set_grad_enabled(False)
-
 STEPS = ["Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3"]
 BRANCHES = "b0 b1a b1b b2a b2b b3b".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 def liven(net: Any, seed: int = 0) -> Any:
