@@ -116,7 +116,7 @@ class VideoEncoder(Encoder):
     """Videos to one row a window, with its seconds. `export` writes what `reader.json` says is read."""
 
     options = WindowOptions
-    budget = 64
+    budget = 32
     #: What the graph takes: windows of at least so many frames, and a multiple of so many.
     least: ClassVar[int]
     multiple: ClassVar[int]
