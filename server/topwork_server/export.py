@@ -76,7 +76,8 @@ def _fingerprints(maker: type[Encoder], trunk: Trunk) -> tuple[TapInfo, ...]:
     else:
         assert trunk.graph is not None, "a Trunk has a module or a graph"
         weights = fingerprint.graph_digest(trunk.graph)
-    definition = {"encoder": f"{maker.__module__}.{maker.__qualname__}", "revision": maker.revision, **trunk.definition}
+    # The class by its own name: moving it to another module changes nothing of what its features mean.
+    definition = {"encoder": maker.__qualname__, "revision": maker.revision, **trunk.definition}
     return tuple(TapInfo(tap, fingerprint.fingerprint(weights, definition, trunk.preprocessing, tap.name)) for tap in trunk.taps)
 
 
