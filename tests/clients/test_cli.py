@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import FakeServer
-from topwork import _cli_catalogue, cli
+from topwork import _cli_catalogue, _cli_embed, cli
 from topwork.encoders import EncoderInfo, TapInfo
 
 
@@ -115,6 +115,22 @@ def test_embed_sends_what_it_is_told(topwork: Command, server: FakeServer) -> No
     settings = server.requests[-1].settings
     assert dict(settings.options) == {"truncate": True, "n": 3, "prompt": "query:"}
     assert (settings.normalize, settings.dimensions, settings.dtype) == (True, 2, 3)
+
+
+def test_items_may_stand_before_and_after_options(topwork: Command, server: FakeServer) -> None:
+    assert topwork("embed", "letters", "a", "--tap", "pooled", "b", "--normalize", "c") == 0
+    assert [item.text for item in server.requests[-1].items] == ["a", "b", "c"]
+    assert topwork("embed", "letters", "--tap", "pooled", "a") == 0
+    assert topwork("embed", "letters", "a", "--no-such-flag") == 2
+    assert "--no-such-flag" in topwork.complained
+
+
+def test_a_narrow_terminal_gets_fewer_numbers_and_no_broken_lines() -> None:
+    assert _cli_embed._widths(200) == (40, 6)
+    for columns in (60, 80, 100, 120):
+        name, numbers = _cli_embed._widths(columns)
+        assert name + numbers * _cli_embed.NUMBER + _cli_embed.REST <= columns
+        assert numbers >= 3
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".parquet"])

@@ -50,7 +50,17 @@ def _parse(words: list[str]) -> argparse.Namespace:
         _add_commands_of_others(commands)
         if words and words[0] in SERVER_VERBS and words[0] not in commands.choices:
             parser.error(f"`topwork {words[0]}` comes with the server: pip install topwork-server")
-    return parser.parse_args(words)
+    return _parsed(parser, words)
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Items may stand after options too: argparse takes a list that may be empty only where it stands first."""
+    arguments, others = parser.parse_known_args(words)
+    if others and (not hasattr(arguments, "items") or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        arguments.items += others
+    return arguments
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
