@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, NotReady
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of
-from topwork_server.types import Array, Item, Numerics, Sample, Tap
+from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
 FP32_FLOOR = 0.9999
 MIX_FLOOR = 0.999
@@ -107,6 +108,11 @@ def reference_of(trunk: Trunk) -> Reference:
     def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         with torch.no_grad():
             tensors = module(*(torch.from_numpy(feeds[name]) for name in trunk.inputs))
+        if not isinstance(tensors, tuple | list) or len(tensors) != len(order):
+            given = f"{len(tensors)} tensors" if isinstance(tensors, tuple | list) else f"a {type(tensors).__name__}"
+            raise ExportFailed(
+                f"the module returns {given} for {len(order)} taps", remedy="return a tuple: a tensor a tap, in the order of taps"
+            )
         found = dict(zip(order, tensors, strict=True))
         return [found[name].numpy() for name in outputs]
 
@@ -114,12 +120,16 @@ def reference_of(trunk: Trunk) -> Reference:
 
 
 def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candidate: Run, name: str = "cpu/fp32") -> Record:
-    """Largest absolute difference and least cosine a tap, over the rows that a caller would get."""
+    """Largest absolute difference and least cosine a tap, over the rows that a caller would get.
+
+    ExportFailed where a tensor of the reference has another shape than its tap says.
+    """
     worst = {tap.name: {"max_abs_error": 0.0, "min_cosine": 1.0} for tap in taps}
     for batch in batches:
         wanted = reference([tap.name for tap in taps], batch.feeds)
         found = candidate([tap.name for tap in taps], batch.feeds)
         for tap, a, b in zip(taps, wanted, found, strict=True):
+            _check_shape(tap, a, len(batch.samples))
             for i, sample in enumerate(batch.samples):
                 error, cosine = difference(rows_of(tap, a[i], sample), rows_of(tap, b[i], sample))
                 worst[tap.name]["max_abs_error"] = max(worst[tap.name]["max_abs_error"], error)
@@ -127,6 +137,17 @@ def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candi
     provider, _, precision = name.partition("/")
     parity = min(w["min_cosine"] for w in worst.values())
     return Record(Numerics(provider, precision, parity, max(w["max_abs_error"] for w in worst.values())), worst)
+
+
+def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
+    """See `Tap` for what the shapes are."""
+    between = {Granularity.TOKEN: tensor.shape[1:2], Granularity.CELL: (math.prod(tap.grid or (0,)),)}
+    wanted = (count, *between.get(tap.granularity, ()), tap.dim)
+    if tensor.shape != wanted:
+        raise ExportFailed(
+            f"the tap {tap.name} ({tap.granularity}, dim {tap.dim}) means the shape {wanted}, and its tensor has {tensor.shape}",
+            remedy="mend Trunk.taps, or what the module returns",
+        )
 
 
 def difference(a: Array, b: Array) -> tuple[float, float]:

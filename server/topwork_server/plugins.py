@@ -133,4 +133,5 @@ def _check(manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -
 
 
 def _hook_names(manager: pluggy.PluginManager) -> list[str]:
-    return sorted(name for name in vars(manager.hook) if not name.startswith("_"))
+    """Not those that a plugin only thinks of: Pluggy keeps them beside ours."""
+    return sorted(name for name, caller in vars(manager.hook).items() if not name.startswith("_") and caller.has_spec())

@@ -6,10 +6,11 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import EncoderSpec, artifacts, fingerprint, parity, sources
+from topwork_server import EncoderSpec, Granularity, Trunk, artifacts, fingerprint, parity, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
@@ -48,6 +49,29 @@ def test_an_artifact_tells_all_about_itself(tmp_path: Path) -> None:
 def test_a_graph_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match=r"minimum cosine .* worst tap mean"):
         export_encoder(letters_spec(encoder=Liar), Path(), tmp_path)
+    assert not (tmp_path / artifacts.MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"taps": (replace(TAPS[0], dim=9), TAPS[1])}, r"mean \(item, dim 9\) means the shape \(1, 9\), .* \(1, 8\)"),
+        ({"taps": (TAPS[1], TAPS[0])}, r"letters .* has \(1, 8\)"),
+        ({"taps": (replace(TAPS[0], granularity=Granularity.CELL, grid=(2, 3)), TAPS[1])}, r"mean .* \(1, 6, 8\)"),
+        ({"taps": TAPS[:1]}, "returns 2 tensors for 1 taps"),
+    ],
+)
+def test_taps_that_are_not_what_the_module_returns_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    class Mistaken(Letters):
+        exporter = "dynamo"
+
+        @classmethod
+        def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+            return replace(super().export(spec, assets, out), **changes)
+
+    with pytest.raises(ExportFailed, match=said) as caught:
+        export_encoder(letters_spec(encoder=Mistaken), Path(), tmp_path)
+    assert caught.value.remedy
     assert not (tmp_path / artifacts.MANIFEST).exists()
 
 

@@ -77,7 +77,7 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     with pytest.raises(PluginError, match="register_encoder") as caught:
         Plugins.load()
     assert "one-dist 1.0" in str(caught.value)
-    assert "register_encoders" in caught.value.remedy
+    assert "the hooks are adopt_source, register_commands, register_encoders: " in caught.value.remedy
 
 
 def test_a_clash_names_both_owners(install: Install) -> None:
