@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
 from topwork_server.types import EncoderSpec
+
+log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -159,9 +162,10 @@ def _outcome(name: str, status: int, out: str, err: str) -> Path:
     if status not in (0, 1) or not lines:
         last = " | ".join(err.strip().splitlines()[-3:])
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        log.error("the export of %s %s:\n%s", name, how, err)
         raise ExportFailed(
             f"the export of {name} {how}: {last or 'it said nothing'}",
-            remedy=f"run `topwork export {name}` to see more",
+            remedy=f"run `topwork export {name}` where the server runs: it prints the whole traceback",
         )
     answer = json.loads(lines[-1])
     if "error" in answer:

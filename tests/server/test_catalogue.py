@@ -75,13 +75,16 @@ def test_an_export_of_absent_weights_says_what_fetches_them(catalogue: Catalogue
         catalogue.export("absent")
 
 
-def test_an_export_that_dies_says_how(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_export_that_dies_says_how(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho 'out of luck' >&2\nkill -9 $$\n")
+    script.write_text("#!/bin/sh\nprintf '1\\n2\\n3\\nout of luck\\n' >&2\nkill -9 $$\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    with pytest.raises(ExportFailed, match="killed by signal 9: out of luck"):
+    with pytest.raises(ExportFailed, match=r"killed by signal 9: 2 \| 3 \| out of luck"):
         catalogue.export("letters")
+    assert "1\n2\n3\nout of luck" in caplog.text, "the log has all of it"
 
 
 def test_an_export_that_refuses_keeps_its_error_and_remedy(
