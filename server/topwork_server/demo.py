@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         with Client(address, timeout=300) as client:
             tables = [make(client, home) for make in (texts, words, pictures, thin_pictures, clips)]
-    report(tables, time.monotonic() - began, arguments.json)
+    report(tables, time.monotonic() - began, home, arguments.json)
     return 0
 
 
@@ -90,7 +91,7 @@ def server(home: Path, say: Callable[..., None]) -> Iterator[str]:
 
 def texts(client: Client, home: Path) -> Table:
     shelf, questions = demo_inputs.sentences(), demo_inputs.QUESTIONS
-    table = Table("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} sentences of the Python library's documentation")
+    table = Table("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} docstrings of the Python library")
     found = embed(client, table, [*questions, *shelf.values()])
     return with_neighbours(table, found, list(questions), list(shelf))
 
@@ -114,7 +115,7 @@ def thin_pictures(client: Client, home: Path) -> Table:
 
 def _pictures(client: Client, encoder: str) -> Table:
     shelf, queries = demo_inputs.pictures(), demo_inputs.views()
-    table = Table(encoder, f"other views of a picture -> nearest of {len(shelf)} pictures that scikit-image ships")
+    table = Table(encoder, f"other views -> nearest of {len(shelf)} pictures out of scikit-image")
     found = embed(client, table, [*queries.values(), *shelf.values()])
     return with_neighbours(table, found, list(queries), list(shelf))
 
@@ -158,7 +159,7 @@ def unit(rows: Array) -> Array:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def report(tables: list[Table], seconds: float, as_json: bool) -> None:
+def report(tables: list[Table], seconds: float, home: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"seconds": round(seconds, 2), "encoders": [vars(table) for table in tables]}))
         return
@@ -167,18 +168,22 @@ def report(tables: list[Table], seconds: float, as_json: bool) -> None:
 
     console = Console()
     for table in tables:
-        grid = Grid(title=f"[bold]{table.encoder}[/]: {table.title}", title_justify="left", show_header=False, expand=False)
+        console.print(f"[bold]{table.encoder}[/]: {table.title}")
+        grid = Grid(show_header=False)
         for query, nearest in table.queries:
             grid.add_row(f"[cyan]{query}[/]", "\n".join(f"[green]{score:.2f}[/] {name}" for name, score in nearest))
             grid.add_section()
         console.print(grid, "")
-    timings = Grid(title="[bold]timings[/], one server, first use loads the encoder", title_justify="left")
-    for heading in ("encoder", "first use s", "items", "rows", "dim", "s", "items/s"):
+    timings = Grid()
+    for heading in ("encoder", "first use s", "items", "rows", "dim", "s", "rows/s"):
         timings.add_column(heading, justify="left" if heading == "encoder" else "right")
     for t in tables:
-        rate = f"{t.items / t.seconds:,.0f}"
-        timings.add_row(t.encoder, f"{t.first_seconds:.2f}", str(t.items), str(t.rows), str(t.dim), f"{t.seconds:.2f}", rate)
-    console.print(timings, f"\nAll of it in {seconds:.0f} s. Next: `topwork serve`, then README.md shows the SDK.")
+        rate = t.rows / t.seconds
+        first, took, speed = f"{t.first_seconds:.2f}", f"{t.seconds:.2f}", f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        timings.add_row(t.encoder, first, str(t.items), str(t.rows), str(t.dim), took, speed)
+    console.print("[bold]timings[/], one server; the first use loads the encoder", timings, sep="\n")
+    console.print(f"\nAll of it in {seconds:.0f} s. To serve what is here now (README.md shows the SDK):")
+    console.print(f"  {sys.argv[0]} serve --home {shlex.quote(str(home))}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _say(*words: str) -> None:

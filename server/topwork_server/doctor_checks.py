@@ -21,6 +21,16 @@ GIB = 1 << 30
 PATIENCE = 5
 
 
+PROVIDER = """
+from topwork_server.errors import StartError
+from topwork_server.providers import check_provider
+try:
+    print("provider", check_provider({asked!r}))
+except StartError as error:
+    raise SystemExit(error.message)
+"""
+
+
 class Grade(StrEnum):
     OK = "ok"
     WARN = "warn"
@@ -87,8 +97,7 @@ def export_libraries() -> Finding:
 
 def provider(asked: str) -> Finding:
     """In a process of its own: the runtime's libraries print what they miss, and may crash."""
-    code = f"from topwork_server.providers import check_provider; print('provider', check_provider({asked!r}))"
-    finding = _imports(code)
+    finding = _imports(PROVIDER.format(asked=asked))
     if finding.grade is Grade.FAIL:
         mend = "serve with --provider cpu, or for a GPU run `pip install 'topwork-server[gpu]'` and check its driver"
         return Finding(Grade.FAIL, finding.detail, mend)
