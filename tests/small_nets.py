@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from topwork_plugins import resnet
-from topwork_plugins.resnet import ResNetEncoder
-from topwork_plugins.resnet_timm import create
+from topwork_plugins.resnet import plugin as resnet
+from topwork_plugins.resnet.plugin import ResNetEncoder
+from topwork_plugins.resnet.timm_nets import create
 from topwork_server import EncoderSpec, InvalidInput, NoOptions, Source, examples
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder

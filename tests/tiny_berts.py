@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from topwork_plugins.bert import BertEncoder, BertOptions
+from topwork_plugins.bert.plugin import BertEncoder, BertOptions
 from topwork_server import EncoderSpec, Modality, Sample, Text, examples
 from topwork_server.artifacts import MODEL, Manifest
 from topwork_server.export import export_encoder

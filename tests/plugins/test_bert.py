@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_berts
 from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, transformers_outputs
-from topwork_plugins.bert import register_encoders
+from topwork_plugins.bert.plugin import register_encoders
 from topwork_server import EncoderSpec, Text
 
 TOLERANCE = 1e-4

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import tiny_berts
 from tiny_berts import Exported, export
-from topwork_plugins import bert
-from topwork_plugins.bert_layout import read_layout
+from topwork_plugins.bert import plugin as bert
+from topwork_plugins.bert.layout import read_layout
 from topwork_server import InvalidInput, Source, Text
 
 
@@ -36,7 +36,7 @@ def edit(path: Path, **changes: object) -> None:
 def test_listing_imports_nothing_heavy() -> None:
     heavy = "torch transformers tokenizers onnxruntime".split()
     program = (
-        "import sys; from topwork_plugins import bert; found = list(bert.register_encoders());"
+        "import sys; from topwork_plugins.bert import plugin as bert; found = list(bert.register_encoders());"
         f"assert len(found) > 5; print([m for m in {heavy} if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_right_is_refused_with_the_reason(
 def test_sentence_pieces_without_their_library_are_refused_with_what_to_install(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("topwork_plugins.bert_tokenizer_file.find_spec", lambda name: None)
+    monkeypatch.setattr("topwork_plugins.bert.tokenizer_file.find_spec", lambda name: None)
     (copy / "tokenizer.json").rename(copy / "spiece.model")
     with pytest.raises(InvalidInput, match=r"spiece\.model is read by the sentencepiece package \(pip install sentencepiece"):
         export(copy, tmp_path / "out")

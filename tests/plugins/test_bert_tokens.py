@@ -14,8 +14,8 @@ import pytest
 import tiny_berts
 from tiny_berts import POSITIONS, Exported, export
 from tokenizers import Encoding, Tokenizer
-from topwork_plugins import bert_tokens
-from topwork_plugins.bert import BertOptions
+from topwork_plugins.bert import tokens as bert_tokens
+from topwork_plugins.bert.plugin import BertOptions
 from topwork_server import InvalidInput, Item, Picture, Sample, Text
 
 TEXT = "Naïve café 漢字 😀! A  small bird\n sings."

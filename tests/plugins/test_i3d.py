@@ -11,8 +11,9 @@ import pytest
 import torch
 from made_videos import shades, write
 from small_nets import as_on_the_hub, random_net
-from topwork_plugins import i3d, i3d_flow
-from topwork_plugins.i3d import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
+from topwork_plugins.i3d import flow as i3d_flow
+from topwork_plugins.i3d import plugin as i3d
+from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
 from topwork_plugins.picture_recipe import Recipe
 from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, Source, examples, options
 from topwork_server.types import Array
@@ -277,7 +278,7 @@ def test_the_plugin_is_light_to_import() -> None:
     import sys
 
     heavy = "torch timm av cv2 PIL onnx onnxruntime".split()
-    code = f"import sys, topwork_plugins.i3d; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, topwork_plugins.i3d.plugin; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from small_nets import as_on_the_hub, random_net, refusal
-from topwork_plugins import i3d, i3d_flow
-from topwork_plugins.i3d_inception import MIXED, InceptionI3d, MaxPool, Unit3D, load_inception, same
-from topwork_plugins.i3d_inflate import STEM_SPAN, Clips, Inflated, InflatedResNet, spans
+from topwork_plugins.i3d import flow as i3d_flow
+from topwork_plugins.i3d import plugin as i3d
+from topwork_plugins.i3d.inception import MIXED, InceptionI3d, MaxPool, Unit3D, load_inception, same
+from topwork_plugins.i3d.inflate import STEM_SPAN, Clips, Inflated, InflatedResNet, spans
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.resnet_taps import TappedThin, TappedTimm, open_net
-from topwork_plugins.resnet_thin import ThinResNet
-from topwork_plugins.resnet_timm import create
+from topwork_plugins.resnet.tapped import TappedThin, TappedTimm, open_net
+from topwork_plugins.resnet.thin import ThinResNet
+from topwork_plugins.resnet.timm_nets import create
 from topwork_server import Clip, EncoderSpec, Source, artifacts, examples, options, sources
 from topwork_server.export import export_encoder
 from topwork_server.session import Session

@@ -114,7 +114,7 @@ def test_a_server_prepares_pictures_without_torch(tmp_path: Path) -> None:
     Recipe.from_timm(CONFIGS["resnet"]).write(tmp_path / "recipe.json")
     script = f"""
 import sys, pathlib
-from topwork_plugins import resnet
+from topwork_plugins.resnet import plugin as resnet
 specs = list(resnet.register_encoders())
 assert not [m for m in ("PIL", "torch", "timm", "onnxruntime", "simplejpeg") if m in sys.modules], "listing is free"
 from topwork_server import NoOptions, examples

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from small_nets import SPECS, Exported, as_on_the_hub, random_net, spec_of
-from topwork_plugins.resnet import LAYERS, ResNetEncoder
-from topwork_plugins.resnet_taps import TappedTimm
-from topwork_plugins.resnet_timm import create, load_in_order
+from topwork_plugins.resnet.plugin import ResNetEncoder
+from topwork_plugins.resnet.tapped import TappedTimm
+from topwork_plugins.resnet.taps import LAYERS
+from topwork_plugins.resnet.timm_nets import create, load_in_order
 from topwork_server import EncoderSpec, NoOptions, fingerprint
 
 ON_THE_HUB = [name for name, spec in SPECS.items() if spec.source.startswith("timm:")]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from small_nets import SPECS, Exported, refusal
-from topwork_plugins.resnet import ResNetEncoder
-from topwork_plugins.resnet_thin import ThinResNet, convolutions_of, load_resnet_thin
+from topwork_plugins.resnet.plugin import ResNetEncoder
+from topwork_plugins.resnet.thin import ThinResNet, convolutions_of, load_resnet_thin
 from topwork_server import EncoderSpec, NoOptions, examples
 from topwork_server.types import Array
 

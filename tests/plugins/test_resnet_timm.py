@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from small_nets import as_on_the_hub, random_net, refusal
-from topwork_plugins import resnet
-from topwork_plugins.resnet import ResNetEncoder
-from topwork_plugins.resnet_timm import load_in_order, load_timm
+from topwork_plugins.resnet import plugin as resnet
+from topwork_plugins.resnet.plugin import ResNetEncoder
+from topwork_plugins.resnet.timm_nets import load_in_order, load_timm
 from topwork_server import EncoderSpec, Source
 
 

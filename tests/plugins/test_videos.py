@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 from made_videos import CODECS, numbers, shades, turned, write, write_sound
-from topwork_plugins.video_windows import Frame, Window, mapped, resample, spaced, windows
-from topwork_plugins.videos import check_clip, decode, frames_of, from_array, pixels
+from topwork_plugins.i3d.videos import check_clip, decode, frames_of, from_array, pixels
+from topwork_plugins.i3d.windows import Frame, Window, mapped, resample, spaced, windows
 from topwork_server import InvalidInput, Picture, Text
 
 
@@ -139,7 +139,7 @@ def test_a_video_of_no_frames_is_refused(tmp_path: Path, suffix: str, says: str)
 
 
 def test_frames_of_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("topwork_plugins.videos.MAX_PIXELS", 1000)
+    monkeypatch.setattr("topwork_plugins.i3d.videos.MAX_PIXELS", 1000)
     with pytest.raises(InvalidInput, match="64 x 48 pixels"):
         next(decode(write(tmp_path / "large.mp4", shades(2))))
     with pytest.raises(InvalidInput, match="64 x 48 pixels"):

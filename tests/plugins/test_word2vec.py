@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from topwork_plugins import word2vec, word_files, word_table
-from topwork_plugins.word2vec import WordOptions, WordVectors
-from topwork_plugins.word_table import WordTable
-from topwork_plugins.word_tokens import UNKNOWN, Tokenizer
+from topwork_plugins.word2vec import files as word_files
+from topwork_plugins.word2vec import plugin as word2vec
+from topwork_plugins.word2vec import table as word_table
+from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
+from topwork_plugins.word2vec.table import WordTable
+from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 from topwork_server import EncoderSpec, InvalidInput, Modality, Picture, Sample, Source, Text
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder

@@ -10,8 +10,8 @@ from typing import Any
 
 from topwork_server import InvalidInput
 
-from topwork_plugins.bert_layout import read_json
-from topwork_plugins.bert_tokens import FILE
+from topwork_plugins.bert.layout import read_json
+from topwork_plugins.bert.tokens import FILE
 
 #: Where there is no tokenizer.json: the vocabularies that it is made from, one set of names a family of tokenizers.
 VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",), ("spiece.model",), ("spm.model",))

@@ -25,9 +25,10 @@ from topwork_server import (
 )
 from topwork_server.types import Array
 
-from topwork_plugins import bert_catalogue, bert_layout
-from topwork_plugins.bert_settings import Settings
-from topwork_plugins.bert_tokens import FILE, Tokenization, Tokens
+from topwork_plugins.bert import catalogue as bert_catalogue
+from topwork_plugins.bert import layout as bert_layout
+from topwork_plugins.bert.settings import Settings
+from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class BertEncoder(Encoder):
         from topwork_server.torch_shim import import_ready
 
         import_ready()
-        from topwork_plugins.bert_export import export
+        from topwork_plugins.bert.export import export
 
         return export(spec, assets, out)
 

@@ -25,7 +25,7 @@ import numpy as np
 from topwork_server import InvalidInput
 from topwork_server.types import Array
 
-from topwork_plugins.word_files import Block
+from topwork_plugins.word2vec.files import Block
 
 #: Rows that are read, moved or compared at a time.
 ROWS = 1 << 14

@@ -33,8 +33,9 @@ from topwork_server import (
 )
 from topwork_server.types import Array
 
-from topwork_plugins import word_files, word_table
-from topwork_plugins.word_tokens import UNKNOWN, Token, Tokenizer
+from topwork_plugins.word2vec import files as word_files
+from topwork_plugins.word2vec import table as word_table
+from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ def taps(dim: int) -> tuple[Tap, ...]:
 
 
 class WordVectors(Encoder):
-    """Texts to word vectors; how they are split into words is told in word_tokens.
+    """Texts to word vectors; how they are split into words is told in tokens.py.
 
     Settings: `lowercase` true looks words up in lower case alone, false never; by default as written, then in lower case.
     """

@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 from topwork_server import Granularity, InvalidInput, Tap
 from topwork_server.types import Array
 
-from topwork_plugins import onnx_graph
-from topwork_plugins.onnx_description import TapReads
+from topwork_plugins.onnx_file import graph as onnx_graph
+from topwork_plugins.onnx_file.description import TapReads
 
 MASK = "attention_mask"
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from topwork_server import (
-    Clip,
     Encoder,
     EncoderSpec,
-    Granularity,
     InvalidInput,
     Item,
     Modality,
     Sample,
     Source,
-    Tap,
     Trunk,
     hookimpl,
 )
-from topwork_server.types import Array
 
-from topwork_plugins import i3d_flow
+from topwork_plugins.i3d import flow as i3d_flow
+from topwork_plugins.i3d.readers import FlowReader, Reader, RgbReader
+from topwork_plugins.i3d.taps import inflated_taps
+from topwork_plugins.i3d.windows import mapped, spaced, windows
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.video_windows import Frame, mapped, resample, spaced, windows
-from topwork_plugins.videos import check_clip, frames_of, from_array, pixels
 
 FAMILY = "i3d"
 #: Of an inflated net: the deviation over time keeps motion that the mean loses. Six motions told apart on unseen photographs:
@@ -64,52 +61,6 @@ class WindowOptions:
             raise ValueError(f"stride is {self.stride}, not 0 to {MOST_STRIDE}")
         if not 0 <= self.fps <= MOST_FPS:
             raise ValueError(f"fps is {self.fps}, not 0 to {MOST_FPS}")
-
-
-class Reader(Protocol):
-    """What an encoder reads: `frames` gives an item's, one after another, `prepare` turns one into the net's input."""
-
-    def frames(self, item: Item, fps: float) -> Iterator[Frame]: ...
-
-    def prepare(self, picture: Any) -> Array: ...
-
-
-class RgbReader:
-    """Frames as pictures, prepared as the net's pictures are."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-
-    def frames(self, item: Item, fps: float) -> Iterator[Frame]:
-        return _at_rate(item, fps)
-
-    def prepare(self, picture: Any) -> Array:
-        """(3, height, width) float32."""
-        from PIL import Image
-
-        return self._recipe.prepare(Image.fromarray(np.ascontiguousarray(pixels(picture))))[0]
-
-
-class FlowReader:
-    """Flow volumes as they are, and the flow between the frames of all else."""
-
-    def __init__(self) -> None:
-        self._estimate = i3d_flow.Estimator()
-
-    def frames(self, item: Item, fps: float) -> Iterator[Frame]:
-        if isinstance(item, np.ndarray) and item.shape[-1:] == (2,):
-            check_clip(item, 2, np.float32)
-            return from_array(item, fps)
-        return i3d_flow.pairs(mapped(_at_rate(item, fps), i3d_flow.grey))
-
-    def prepare(self, picture: Any) -> Array:
-        """(2, 224, 224) float32."""
-        return i3d_flow.from_volume(picture) if isinstance(picture, np.ndarray) else self._estimate(picture)
-
-
-def _at_rate(item: Item, fps: float) -> Iterator[Frame]:
-    frames = frames_of(item, fps)
-    return resample(frames, fps) if fps and isinstance(item, Clip) else frames
 
 
 class VideoEncoder(Encoder):
@@ -155,7 +106,7 @@ class InceptionEncoder(VideoEncoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        from topwork_plugins.i3d_inception import load_inception
+        from topwork_plugins.i3d.inception import load_inception
 
         net = load_inception(assets)
         if net.channels not in (2, 3):
@@ -178,8 +129,8 @@ class InflatedEncoder(VideoEncoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        from topwork_plugins.i3d_inflate import HALVED, InflatedResNet
-        from topwork_plugins.resnet_taps import open_net
+        from topwork_plugins.i3d.inflate import HALVED, InflatedResNet
+        from topwork_plugins.resnet.tapped import open_net
 
         flat = open_net(assets, spec.settings.get("architecture"))
         net = InflatedResNet(flat.module)
@@ -199,29 +150,6 @@ def _write_reader(out: Path, recipe: Recipe | None) -> dict[str, Any]:
         return i3d_flow.MEANING
     recipe.write(out / RECIPE)
     return recipe.json()
-
-
-def _tap(name: str, dim: int, description: str) -> Tap:
-    return Tap(name, dim, Granularity.WINDOW, description=description)
-
-
-def inception_taps(blocks: Mapping[str, int], dim: int, classes: int) -> tuple[Tap, ...]:
-    """Of Inception-v1 I3D: `blocks` are the dims of its blocks."""
-    return (
-        *(_tap(name, width, "mean over space and time") for name, width in blocks.items()),
-        _tap("pooled", dim, "average pool of 2x7x7, then the mean over time"),
-        _tap("pooled.mean_std", 2 * dim, "`pooled`, and the deviation over time of Mixed_5c's mean over space"),
-        _tap("logits", classes, "class scores before softmax, mean over time"),
-    )
-
-
-def inflated_taps(layers: Mapping[str, int], dim: int) -> tuple[Tap, ...]:
-    """Of an inflated net: `layers` are the dims of its layers."""
-    return (
-        *(_tap(name, width, "mean over space and time") for name, width in layers.items()),
-        _tap("pooled", dim, "the picture net's pooled features, mean over time"),
-        _tap("pooled.mean_std", 2 * dim, "`pooled`, and its deviation over time"),
-    )
 
 
 @hookimpl

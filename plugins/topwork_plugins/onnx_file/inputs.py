@@ -13,11 +13,12 @@ import onnx
 from topwork_server import InvalidInput, Item
 from topwork_server.types import Array
 
-from topwork_plugins import bert_tokens, onnx_graph
-from topwork_plugins.bert_settings import Settings
-from topwork_plugins.onnx_description import TEXT_INPUTS, Description, ImageReads, TensorReads, TextReads
-from topwork_plugins.onnx_graph import Input
-from topwork_plugins.onnx_reads import PictureReader, TensorReader
+from topwork_plugins.bert import tokens as bert_tokens
+from topwork_plugins.bert.settings import Settings
+from topwork_plugins.onnx_file import graph as onnx_graph
+from topwork_plugins.onnx_file.description import TEXT_INPUTS, Description, ImageReads, TensorReads, TextReads
+from topwork_plugins.onnx_file.graph import Input
+from topwork_plugins.onnx_file.reads import PictureReader, TensorReader
 
 #: Examples of an axis of any length have these, times its factor.
 LENGTHS = (16, 24)

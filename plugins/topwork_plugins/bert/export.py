@@ -10,11 +10,11 @@ from typing import Any
 from topwork_server import EncoderSpec, Text, Trunk
 from topwork_server.examples import texts
 
-from topwork_plugins.bert_graph import PooledEncoder, build_stages, load_encoder, position_limit
-from topwork_plugins.bert_layout import Layout, read_json, read_layout, taps
-from topwork_plugins.bert_settings import Settings
-from topwork_plugins.bert_tokenizer_file import write_tokenizer
-from topwork_plugins.bert_tokens import FILE, Tokenization
+from topwork_plugins.bert.graph import PooledEncoder, build_stages, load_encoder, position_limit
+from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
+from topwork_plugins.bert.settings import Settings
+from topwork_plugins.bert.tokenizer_file import write_tokenizer
+from topwork_plugins.bert.tokens import FILE, Tokenization
 
 #: The longest example on which parity is measured, in tokens: enough to read far into the position table.
 LONGEST_EXAMPLE = 512

@@ -11,9 +11,9 @@ from typing import Any
 
 from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Sample, Source, Trunk, hookimpl
 
-from topwork_plugins import onnx_description
-from topwork_plugins.bert import BertEncoder
-from topwork_plugins.onnx_description import Description
+from topwork_plugins.bert.plugin import BertEncoder
+from topwork_plugins.onnx_file import description as onnx_description
+from topwork_plugins.onnx_file.description import Description
 
 
 class OnnxImage(Encoder):
@@ -26,7 +26,7 @@ class OnnxImage(Encoder):
         return _export(spec, assets, out)
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
-        from topwork_plugins.onnx_reads import PictureReader
+        from topwork_plugins.onnx_file.reads import PictureReader
 
         super().__init__(spec, folder)
         self._reader = PictureReader.read(folder)
@@ -43,7 +43,7 @@ class OnnxTensor(Encoder):
         return _export(spec, assets, out)
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
-        from topwork_plugins.onnx_reads import TensorReader
+        from topwork_plugins.onnx_file.reads import TensorReader
 
         super().__init__(spec, folder)
         self._reader = TensorReader.read(folder)
@@ -69,7 +69,7 @@ ENCODERS: dict[Modality, type[Encoder]] = {
 
 def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
     """InvalidInput where the file, its description and what onnxruntime makes of them do not agree."""
-    from topwork_plugins.onnx_export import export
+    from topwork_plugins.onnx_file.export import export
 
     return export(spec, assets, out)
 

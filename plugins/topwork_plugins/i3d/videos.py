@@ -13,8 +13,8 @@ import numpy as np
 from topwork_server import Clip, InvalidInput, Item
 from topwork_server.types import Array
 
+from topwork_plugins.i3d.windows import Frame
 from topwork_plugins.pictures import MAX_PIXELS
-from topwork_plugins.video_windows import Frame
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -12,9 +12,9 @@ from topwork_server import InvalidInput, Tap
 from torch import Tensor, nn
 
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.resnet import LAYERS, image_taps
-from topwork_plugins.resnet_thin import ThinResNet, load_resnet_thin
-from topwork_plugins.resnet_timm import load_in_order, load_timm, read_config
+from topwork_plugins.resnet.taps import LAYERS, image_taps
+from topwork_plugins.resnet.thin import ThinResNet, load_resnet_thin
+from topwork_plugins.resnet.timm_nets import load_in_order, load_timm, read_config
 
 #: As open_nsfw's own classify_nsfw.py, but for its JPEG round trip between the resize and the crop, which we leave out.
 THIN = Recipe((224, 224), (256, 256), "squash", "bilinear", (123.0, 117.0, 104.0), (1.0, 1.0, 1.0), white=255.0)

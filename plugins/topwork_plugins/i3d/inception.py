@@ -14,7 +14,7 @@ from topwork_server import InvalidInput, Tap
 from torch import Tensor, nn
 from torch.nn import functional
 
-from topwork_plugins.i3d import inception_taps
+from topwork_plugins.i3d.taps import inception_taps
 
 #: Output channels of a block's branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; pool then 1x1 (Szegedy et al. 2014, table 1).
 MIXED = {

@@ -14,7 +14,7 @@ import torch
 from topwork_server import InvalidInput
 from torch import Tensor, nn
 
-from topwork_plugins.bert_layout import POOLING_TAPS, Layout, Stage
+from topwork_plugins.bert.layout import POOLING_TAPS, Layout, Stage
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Identity": nn.Identity,

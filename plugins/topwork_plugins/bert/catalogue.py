@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from topwork_server import Encoder, EncoderSpec, Modality
 
-from topwork_plugins.bert_layout import taps
+from topwork_plugins.bert.layout import taps
 
 BOOKS = "English Wikipedia and BookCorpus"
 PAIRS = "1.17 billion sentence pairs (Reddit, S2ORC, WikiAnswers, PAQ, Stack Exchange, MS MARCO and others), contrastively"

@@ -13,8 +13,11 @@ from topwork_server.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array
 
-from topwork_plugins import onnx_description, onnx_graph, onnx_inputs, onnx_taps
-from topwork_plugins.onnx_description import Description
+from topwork_plugins.onnx_file import description as onnx_description
+from topwork_plugins.onnx_file import graph as onnx_graph
+from topwork_plugins.onnx_file import inputs as onnx_inputs
+from topwork_plugins.onnx_file import taps as onnx_taps
+from topwork_plugins.onnx_file.description import Description
 
 MODEL = "model.onnx"
 FIXED = "export the model again with a dynamic batch axis"

@@ -18,7 +18,7 @@ import numpy as np
 from topwork_server import InvalidInput
 from topwork_server.types import Array
 
-from topwork_plugins.word_arrays import (
+from topwork_plugins.word2vec.arrays import (
     BLOCK_BYTES,
     LONGEST_LINE,
     REMEDY,

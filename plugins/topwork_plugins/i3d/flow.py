@@ -14,8 +14,8 @@ import numpy as np
 from topwork_server import InvalidInput
 from topwork_server.types import Array
 
-from topwork_plugins.video_windows import Frame
-from topwork_plugins.videos import pixels
+from topwork_plugins.i3d.videos import pixels
+from topwork_plugins.i3d.windows import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from topwork_server import Granularity, InvalidInput, Modality
 
-from topwork_plugins.onnx_fields import Fields
+from topwork_plugins.onnx_file.fields import Fields
 from topwork_plugins.picture_recipe import INTERPOLATIONS, Recipe
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
