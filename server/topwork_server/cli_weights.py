@@ -13,7 +13,7 @@ from topwork_server.catalogue import Catalogue, Entry, State
 from topwork_server.cli import home_of
 from topwork_server.errors import InvalidInput
 from topwork_server.plugins import Plugins
-from topwork_server.sources import SCHEMES, Progress, quiet
+from topwork_server.sources import Progress, quiet
 
 
 def pull(arguments: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def _catalogue(arguments: argparse.Namespace) -> Catalogue:
 def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:
     """The encoder's name; weights that a URI names get one first."""
     target: str = arguments.target
-    if target.partition(":")[0] in SCHEMES and ":" in target:
+    if ":" in target:
         return catalogue.adopt(target, arguments.name, arguments.family, settings_of(arguments.set)).name
     if arguments.name or arguments.family or arguments.set:
         raise InvalidInput(
@@ -129,9 +129,7 @@ def _table(entry: Entry) -> None:
         cosine, error = f"{tap['min_cosine']:.7f}", f"{tap['max_abs_error']:.1e}"
         table.add_row(tap["name"], str(tap["dim"]), tap["fingerprint"][:16], cosine, error)
     console = Console()
-    console.print(
-        f"{record['name']} is {record['state']}: {record['parameters']:,} parameters, {record['bytes'] >> 20} MiB,"
-        f" parity against {record['reference']}",
-        soft_wrap=True,
-    )
+    parameters = f"{record['parameters']:,} parameters, " if record["parameters"] else ""
+    size = f"{parameters}{record['bytes'] / 1e6:.1f} MB"
+    console.print(f"{record['name']} is {record['state']}: {size}, parity against {record['reference']}", soft_wrap=True)
     console.print(table)

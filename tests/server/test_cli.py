@@ -197,6 +197,11 @@ def test_an_unknown_name_is_said_with_what_is_near(parser, capsys, tmp_path):
     assert "all-minilm-l6-v2" in said["remedy"]
 
 
+def test_a_uri_of_another_scheme_is_taken_for_a_source(parser, capsys, tmp_path):
+    assert run(parser, "pull", "s3://weights", "--home", str(tmp_path)) == 1
+    assert "is not a source" in capsys.readouterr().err
+
+
 def test_the_parsers_import_nothing_heavy():
     code = (
         "import argparse, sys; from topwork_server.cli import add_commands;"
