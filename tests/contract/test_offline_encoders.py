@@ -16,6 +16,7 @@ pytestmark = pytest.mark.weights
 
 
 class Offline(EncoderContract):
+    #: The same weights give the same fingerprint on every machine. Another one here changes what stored features mean.
     fingerprint: ClassVar[str]
 
     @pytest.fixture(scope="class")
@@ -34,27 +35,27 @@ class Offline(EncoderContract):
 
 class TestMiniLM(Offline):
     encoder = "all-minilm-l6-v2"
-    fingerprint = ""
+    fingerprint = "d8f95463ed063aaf4df78ab550b601069cd2e5d8664f2601edfc7d732afd3671"
 
 
 class TestResNet50Thin(Offline):
     encoder = "resnet50-thin"
-    fingerprint = ""
+    fingerprint = "42ed5c24c837d82614e36e139d86e0d883c06d9463c35ff5ecfa0e7fccb052b5"
 
 
 class TestEfficientNetLite0(Offline):
     encoder = "efficientnet-lite0"
-    fingerprint = ""
+    fingerprint = "8cd0d50b97a5e908e47ad1fe3b44e2aad7b7c6f927e858db0f2aed1ae256182c"
 
 
 class TestI3DResNet50Thin(Offline):
     encoder = "i3d-resnet50-thin"
-    fingerprint = ""
+    fingerprint = "fca09dc542f7636c1e1cc736855f480ccbc70cef2b2713ff0ef402bbbea73cb6"
 
 
 class TestGlove(Offline):
     encoder = "glove-6b-50d"
-    fingerprint = ""
+    fingerprint = "5535e3636b95473b9a3c464f8cb7b150f63f20e7c7496d37dd03312ec95c2491"
 
     @classmethod
     def items(cls, catalogue: Catalogue) -> Sequence[Item]:
