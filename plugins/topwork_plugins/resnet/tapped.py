@@ -103,7 +103,7 @@ def open_net(assets: Path, architecture: str | None) -> Net:
     if architecture is None:
         raise InvalidInput(
             f"{assets.name} does not say which net it is for",
-            remedy='pull it with --set architecture=resnet50, or put it into a folder beside a config.json that says so',
+            remedy="pull it with --set architecture=resnet50, or put it into a folder beside a config.json that says so",
         )
     net: Any = load_in_order(architecture, assets)
     return _timm_net(net, net.pretrained_cfg, {"architecture": architecture, "arguments": {}})
