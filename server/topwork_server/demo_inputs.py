@@ -18,7 +18,7 @@ QUESTIONS = (
     "make a copy of a whole directory",
     "how do I pick a random element of a list?",
     "the middle value of some measurements",
-    "stop the program for a while",
+    "turn this into JSON",
     "compress data",
     "which weekday was a date?",
 )
@@ -43,10 +43,16 @@ def sentences() -> dict[str, str]:
         module = importlib.import_module(module_name)
         for name, thing in sorted(vars(module).items()):
             said = (inspect.getdoc(thing) or "") if callable(thing) and not name.startswith("_") else ""
-            sentence = " ".join(said.partition("\n\n")[0].split())
+            sentence = _first_sentence(said, name)
             if 15 < len(sentence) < 300 and sentence not in found.values() and not isinstance(thing, type):
                 found[f"{module_name}.{name}: {_short(sentence)}"] = sentence
     return found
+
+
+def _first_sentence(said: str, name: str) -> str:
+    """Functions written in C say their signature first."""
+    paragraphs = said.split("\n\n")
+    return " ".join(paragraphs[1 if said.startswith(f"{name}(") and len(paragraphs) > 1 else 0].split())
 
 
 def _short(sentence: str) -> str:
