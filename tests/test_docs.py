@@ -1,0 +1,203 @@
+"""The pages say what is: commands parse, code is the code, links lead somewhere, lists are whole, the first page runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import made_videos
+import pluggy
+import pytest
+import topwork_server
+from google.protobuf import json_format
+from topwork import cli
+from topwork.v1 import encoders_pb2
+from topwork_server import errors, examples, hookspecs, options
+from topwork_server.cli import add_commands
+from topwork_server.demo import ENCODERS, server
+from topwork_server.plugins import Plugins
+from topwork_server.sources import SCHEMES
+from topwork_server.types import Granularity, Modality
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "clients/python/README.md"]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def plain(page: str) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: str) -> set[str]:
+    """What a heading can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", plain(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, command line) of every `topwork ...` that is shown: in blocks, indented, or between backticks."""
+    for path in PAGES:
+        page = path.read_text("utf-8")
+        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        lines += re.findall(r"^    (topwork .*)$", plain(page), re.MULTILINE)
+        lines += re.findall(r"`(topwork [^`]*)`", plain(page))
+        yield from ((path.name, line) for line in lines if line.startswith("topwork "))
+
+
+def options_of(verb: str) -> set[str]:
+    """The long flags of a verb of the server's command line."""
+    verbs = argparse.ArgumentParser().add_subparsers()
+    add_commands(verbs)
+    return {flag for action in verbs.choices[verb]._actions for flag in action.option_strings if flag.startswith("--")}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", plain(path.read_text("utf-8"))):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text("utf-8")), target
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
+def test_a_command_that_is_shown_parses(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    status: object = 0
+    try:
+        cli._parse(words if len(words) > 1 else [*words, "--help"])
+    except SystemExit as end:
+        status = end.code
+    assert status == 0, f"{page}: {line}"
+
+
+def test_enough_commands_are_found_to_be_worth_a_test() -> None:
+    assert len(set(commands())) > 40
+    assert {line.split()[1] for _, line in commands()} >= {*cli.SERVER_VERBS, "embed", "encoders", "nearest"} - {"demo"}
+
+
+def test_the_makefile_has_what_is_named() -> None:
+    targets = set(re.findall(r"^([\w-]+):", text("Makefile"), re.MULTILINE))
+    named = {name for path in PAGES for name in re.findall(r"^    make ([\w-]+)|`make ([\w-]+)`", path.read_text("utf-8"))}
+    assert {name for pair in named for name in pair if name} <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_that_is_shown_is_python(path: Path) -> None:
+    for block in blocks(path.read_text("utf-8"), "python"):
+        compile(block, str(path), "exec")
+
+
+def test_every_hook_is_documented_with_its_arguments() -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    page = text("docs/plugins.md")
+    hooks = {name: caller for name, caller in vars(manager.hook).items() if not name.startswith("_")}
+    assert len(hooks) == 3
+    for name, caller in hooks.items():
+        [said] = re.findall(rf"^\*\*`{name}\((.*?)\)", page, re.MULTILINE)
+        assert caller.spec is not None
+        assert re.findall(r"(\w+):", said) == list(caller.spec.argnames)
+
+
+def test_every_export_is_listed() -> None:
+    listed = text("docs/plugins.md").split("## What you import")[1].split("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) >= set(topwork_server.__all__)
+    for name in topwork_server.__all__:
+        assert hasattr(topwork_server, name)
+
+
+def test_what_an_author_overrides_is_told() -> None:
+    page = text("docs/plugins.md")
+    kept = [name for name in vars(topwork_server.Encoder) if not name.startswith("_")]
+    for name in [*kept, "__init__"]:
+        assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
+    for kind in (topwork_server.EncoderSpec, topwork_server.Trunk):
+        for name in kind.__dataclass_fields__:
+            assert re.search(rf"^\| .*`{name}`.* \|", page, re.MULTILINE), f"{kind.__name__}.{name}"
+    for word in [*(f"Granularity.{member.name}" for member in Granularity), *(member.name for member in Modality)]:
+        assert word in page
+
+
+@pytest.mark.parametrize(("file", "language"), [("colours.py", "python"), ("pyproject.toml", "toml"), ("contract.py", "python")])
+def test_the_plugin_that_is_shown_is_the_one_that_is_tested(file: str, language: str) -> None:
+    assert text(f"tests/outsider/{file}").strip() in [block.strip() for block in blocks(text("docs/plugins.md"), language)]
+
+
+def test_every_encoder_option_and_tap_is_told() -> None:
+    page = text("docs/encoders.md")
+    for name, registered in Plugins.load().encoders().items():
+        assert f"`{name}`" in page
+        for choice in options.choices(registered.spec.encoder.options):
+            assert re.search(rf"^\| `{choice.name}` \|", page, re.MULTILINE), (name, choice.name)
+        for tap in registered.spec.taps:
+            family = re.sub(r"\d+", r"\\d+", re.escape(tap.name), count=1)
+            assert re.search(f"`{family}`", page), (name, tap.name)
+
+
+def test_the_readmes_table_is_the_catalogue() -> None:
+    encoders = Plugins.load().encoders()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", text("README.md"), re.MULTILINE))
+    assert set(rows) == set(ENCODERS)
+    for name, row in rows.items():
+        spec = encoders[name].spec
+        assert spec.licence.partition(" ")[0] in row
+        assert f"`{spec.default_tap}`" in row
+        for dim in {tap.dim for tap in spec.taps if "layer" not in tap.name}:
+            assert str(dim) in row
+
+
+def test_every_flag_status_and_counter_of_the_server_is_told() -> None:
+    page = text("docs/serving.md")
+    for flag in options_of("serve") - {"--help"}:
+        assert re.search(rf"^\| `{flag}\b", page, re.MULTILINE), flag
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.TopworkError) and not issubclass(kind, errors.StartError):
+            assert re.search(rf"^\| {kind.code.name} \| .*{kind.__name__}", page, re.MULTILINE), kind
+    for counter in ("samples", "batches", "expired", "cancelled", "memory_splits", "restarts"):
+        assert f"`{counter}`" in page
+
+
+def test_the_messages_that_are_shown_are_messages() -> None:
+    lines = [line for block in blocks(text("docs/serving.md"), "json") for line in block.splitlines()]
+    assert len(lines) == 6
+    json_format.Parse(lines[0], encoders_pb2.EmbedRequest())
+    for line in lines[1:]:
+        json_format.Parse(line, encoders_pb2.EmbedStreamRequest())
+
+
+def test_every_kind_of_source_is_told() -> None:
+    page = text("docs/sources.md")
+    for scheme in SCHEMES:
+        assert re.search(rf"^\| `{scheme}:", page, re.MULTILINE), scheme
+
+
+@pytest.mark.weights
+def test_the_first_page_runs(weights_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_videos.write(tmp_path / "clip.mp4", made_videos.shades(20))
+    shutil.copy(examples.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
+    (tmp_path / "lines.txt").write_text("\n".join(f"line {i}" for i in range(100)))
+    [page] = blocks(text("README.md"), "python")
+    assert "127.0.0.1:50051" in page
+    found: dict[str, object] = {}
+    with server(weights_home, lambda *words: None) as address:
+        exec(page.replace("127.0.0.1:50051", address), found)
+    assert found["taps"]["layer3"].rows.shape == (14 * 14, 112)  # type: ignore[index]
+    assert found["f"].spans.tolist()[0] == pytest.approx([0, 0.64])  # type: ignore[attr-defined]
+    assert found["chunk"].start == 64  # type: ignore[attr-defined]
