@@ -20,7 +20,7 @@ from topwork_server.batcher import Batcher
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
-from topwork_server.errors import NotReady, Overloaded, TooLarge, TopworkError
+from topwork_server.errors import NotReady, Overloaded, TooLarge
 from topwork_server.session import Session, choose_provider
 from topwork_server.types import Numerics
 
@@ -101,6 +101,7 @@ class Garage:
         self.provider = choose_provider(config.provider)
         self._loaded: dict[str, Loaded] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._opening = asyncio.Lock()  # one at a time, so that two do not take the same room
         self._exporting: set[str] = set()
         self._children: list[subprocess.Popen[str]] = []
         self._failures: dict[str, str] = {}
@@ -158,11 +159,12 @@ class Garage:
         try:
             folder = await self._artifact(name)
             manifest = await asyncio.to_thread(Manifest.read, folder)
-            self._make_room(name, manifest.bytes)
-            self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest, asyncio.get_running_loop())
+            async with self._opening:
+                self._make_room(name, manifest.bytes)
+                self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest, asyncio.get_running_loop())
             self._failures.pop(name, None)
             log.info("loaded %s on %s", name, self.provider)
-        except TopworkError as error:
+        except Exception as error:
             if not isinstance(error, NotReady | Overloaded):
                 self._failures[name] = str(error)
             raise
