@@ -121,7 +121,7 @@ class FakePlugins:
     specs: list[EncoderSpec] = field(default_factory=list)
 
     def encoders(self) -> dict[str, Registered]:
-        return {spec.name: Registered(spec, "tests") for spec in self.specs}
+        return {spec.name: Registered(spec, "tests", "tests") for spec in self.specs}
 
     def found(self) -> list[object]:
         return []

@@ -75,17 +75,19 @@ class Catalogue:
         self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None
     ) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
-        name = name or uri.partition(":")[2].rstrip("/").rpartition("/")[2]
+        source = Source.parse(uri)
+        name = name or source.location.rstrip("/").rpartition("/")[2]
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
-        record = {"source": uri, "family": family, "settings": dict(settings or {})}
-        spec = self._revive(name, record).spec
+        record = {"source": str(source), "family": family, "settings": dict(settings or {})}
+        found = self._revive(name, record)
+        record["family"] = found.plugin  # it is known again where the file that told it is gone
         path = self._record(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_text(json.dumps({"name": name, **record}, indent=1) + "\n", "utf-8")
         scratch.rename(path)
-        return spec
+        return found.spec
 
     def forget(self, name: str) -> None:
         """Take an adopted name back; its files stay."""
@@ -144,7 +146,7 @@ class Catalogue:
                 remedy=f"check the path, or name the family with --family ({families})",
             )
         settings = {**found.spec.settings, **record["settings"]}
-        return Registered(replace(found.spec, name=name, settings=settings), found.owner)
+        return replace(found, spec=replace(found.spec, name=name, settings=settings))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,10 @@ from topwork_server.types import EncoderSpec
 
 @dataclass(frozen=True)
 class Registered:
+    """A spec, the plugin that brought it, and whose that is: "bert (topwork-server 0.1.0)"."""
+
     spec: EncoderSpec
+    plugin: str
     owner: str
 
 
@@ -64,24 +67,23 @@ class Plugins:
                 continue
             spec: Any = impl.function(**{k: v for k, v in {"name": name, "source": source}.items() if k in impl.argnames})
             if isinstance(spec, EncoderSpec):
-                return Registered(spec, self._distribution(impl.plugin_name))
+                return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
 
     @property
     def hook(self) -> pluggy.HookRelay:
         return self._manager.hook
 
-    def _distribution(self, plugin: str) -> str:
-        return " ".join(self._sources[plugin]).strip()
+    def _owner(self, plugin: str) -> str:
+        return f"{plugin} ({' '.join(self._sources[plugin]).strip()})"
 
     def _describe(self, plugin: str) -> Found:
         callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or []
-        owner = self._distribution(plugin)
         return Found(
             plugin,
             *self._sources[plugin],
             hooks=tuple(caller.name for caller in callers),
-            encoders=tuple(spec.name for spec, of in self._specs() if of == plugin and owner),
+            encoders=tuple(spec.name for spec, of in self._specs() if of == plugin),
         )
 
     def _specs(self) -> Iterator[tuple[EncoderSpec, str]]:
@@ -93,13 +95,13 @@ class Plugins:
     def _collect(self) -> dict[str, Registered]:
         encoders: dict[str, Registered] = {}
         for spec, plugin in self._specs():
-            owner = f"{plugin} ({self._distribution(plugin)})"
+            owner = self._owner(plugin)
             if spec.name in encoders:
                 raise PluginError(
                     f"two plugins register an encoder named {spec.name!r}: {encoders[spec.name].owner} and {owner}",
                     remedy="rename one, or uninstall one of the two distributions",
                 )
-            encoders[spec.name] = Registered(spec, owner)
+            encoders[spec.name] = Registered(spec, plugin, owner)
         return dict(sorted(encoders.items()))
 
 

@@ -20,7 +20,7 @@ class Adopting(FakePlugins):
     def adopt(self, name: str, source: Source) -> Registered | None:
         if not source.location.endswith(".letters") or source.family not in ("", "letters"):
             return None
-        return Registered(replace(letters_spec(name), source=str(source)), "tests")
+        return Registered(replace(letters_spec(name), source=str(source)), "letters", "tests")
 
 
 @pytest.fixture
@@ -48,14 +48,17 @@ def test_an_unknown_name_gets_what_is_near(catalogue: Catalogue) -> None:
         catalogue.spec("zzz")
 
 
-def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.letters").write_text("weights")
-    spec = catalogue.adopt(f"file:{tmp_path}/my.letters", settings={"seed": 3})
+    monkeypatch.chdir(tmp_path)
+    spec = catalogue.adopt("file:my.letters", settings={"seed": 3})
+    monkeypatch.chdir("/")
     assert spec.name == "my.letters"
     again = Catalogue(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
     assert again.names() == ["letters", "my.letters"]
     assert again.spec("my.letters").settings == {"seed": 3}
     assert again.entry("my.letters").state is State.FETCHED
+    assert again.source("my.letters") == Source("file", str(tmp_path / "my.letters"), family="letters")
     again.forget("my.letters")
     assert again.names() == ["letters"]
 

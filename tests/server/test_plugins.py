@@ -117,5 +117,5 @@ def test_the_plugin_that_knows_a_source_adopts_it(install: Install) -> None:
     assert adopted.spec.name == "mine"
     named = loaded.adopt("mine", Source.parse("file:/weights.one", family="two"))
     assert named is not None
-    assert named.owner == "two-dist 1.0"
+    assert named.owner == "two (two-dist 1.0)"
     assert loaded.adopt("mine", Source.parse("file:/weights.other", family="one")) is None
