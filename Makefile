@@ -39,7 +39,7 @@ protos: install  ## write the generated code anew
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
 
 bench: install weights  ## throughput and latency beside the in-process ceiling
-	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving --rounds 5 --seconds 6
 
 memory: install weights  ## resident memory of the server, idle and with all offline encoders
 	$(BIN)/python -m benchmarks.memory

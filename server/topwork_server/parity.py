@@ -150,6 +150,21 @@ def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
         )
 
 
+def invariance(encoder: Encoder, taps: Sequence[Tap], items: Sequence[Item], run: Run, most: int = 8) -> tuple[float, float]:
+    """How far a row moves with its batch-mates: largest absolute difference and least cosine between samples run alone and in
+    one batch, whatever the padding. `most` samples share a batch."""
+    samples = [s for item in items for s in islice(encoder.preprocess(item, encoder.options()), SAMPLES_PER_ITEM)]
+    names, worst, least = [tap.name for tap in taps], 0.0, 1.0
+    for group in _groups(encoder, samples):
+        group = group[:most]
+        together = run(names, encoder.collate(group))
+        for i, sample in enumerate(group):
+            for tap, one, many in zip(taps, run(names, encoder.collate([sample])), together, strict=True):
+                error, cosine = difference(rows_of(tap, one[0], sample), rows_of(tap, many[i], sample))
+                worst, least = max(worst, error), min(least, cosine)
+    return worst, least
+
+
 def difference(a: Array, b: Array) -> tuple[float, float]:
     """Largest absolute difference and least row cosine of two (n, dim) arrays. Two zero rows agree; NaN never does."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):

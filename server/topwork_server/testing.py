@@ -115,6 +115,14 @@ class EncoderContract:
         assert len(set(bench.manifest.batches)) >= 2, "parity is measured at several shapes"
 
     def test_a_row_does_not_depend_on_its_batch_mates(self, bench: Bench) -> None:
+        bench.embed(bench.items[:1])
+        loaded = bench.engine.garage.get(bench.name)
+        assert loaded is not None
+        taps = [info.tap for info in bench.manifest.taps]
+        _, cosine = parity.invariance(loaded.encoder, taps, bench.items, loaded.batcher.session.run)
+        assert cosine >= INVARIANCE
+
+    def test_items_of_one_request_get_the_rows_that_they_get_alone(self, bench: Bench) -> None:
         names = [info.tap.name for info in bench.manifest.taps]
         together = bench.embed(bench.items, *names)
         for position, item in enumerate(bench.items):
