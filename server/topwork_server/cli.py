@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,21 +25,6 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_doctor(commands)
     _add_demo(commands)
     _add_those_of_plugins(commands)
-
-
-def home_of(arguments: argparse.Namespace) -> Path:
-    """The folder of the server's state, made where need be. StartError where it cannot be."""
-    from topwork_server.config import default_home
-
-    home: Path = (arguments.home or default_home()).absolute()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            return home
-    except OSError as error:
-        raise StartError(
-            f"{home} cannot be written: {error.strerror}", remedy="choose another with --home or $TOPWORK_HOME"
-        ) from error
 
 
 def said(command: Command) -> Command:

@@ -13,8 +13,7 @@ from typing import Any
 from topwork_server import __version__
 from topwork_server.app import Ready, serve
 from topwork_server.catalogue import State
-from topwork_server.cli import home_of
-from topwork_server.config import Config
+from topwork_server.config import Config, usable_home
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def config_of(arguments: argparse.Namespace) -> Config:
     """The flags that were given; Config has the defaults of the rest."""
-    given = {field.name: getattr(arguments, field.name) for field in fields(Config)} | {"home": home_of(arguments)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(Config)} | {"home": usable_home(arguments.home)}
     return Config(**{name: value for name, value in given.items() if value is not None})
 
 

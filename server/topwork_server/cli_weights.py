@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from topwork_server.catalogue import Catalogue, Entry, State
-from topwork_server.cli import home_of
+from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Progress, quiet
@@ -54,7 +54,7 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 def _catalogue(arguments: argparse.Namespace) -> Catalogue:
-    return Catalogue(Plugins.load(), home_of(arguments))
+    return Catalogue(Plugins.load(), usable_home(arguments.home))
 
 
 def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:

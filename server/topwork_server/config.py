@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from topwork_server.errors import StartError
 
 GIB = 1 << 30
 
@@ -12,6 +15,19 @@ GIB = 1 << 30
 def default_home() -> Path:
     """$TOPWORK_HOME, or ~/.topwork: packages, artifacts, adopted encoders; later feature sets, indexes and heads."""
     return Path(os.environ.get("TOPWORK_HOME") or Path.home() / ".topwork").absolute()
+
+
+def usable_home(home: Path | None) -> Path:
+    """The folder of the server's state (the default for None), made where need be. StartError where it cannot be written."""
+    folder = (home or default_home()).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise StartError(
+            f"{folder} cannot be written: {error.strerror}", remedy="choose another with --home or $TOPWORK_HOME"
+        ) from error
 
 
 def usable_cores() -> int:
