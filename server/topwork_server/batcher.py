@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from topwork_server.encoder import Encoder
+from topwork_server.encoder import Encoder, batch_key
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
-from topwork_server.parity import shape_key
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Sample, Tap
@@ -97,6 +96,11 @@ def _has_left(waiting: Waiting) -> bool:
     return bool(waiting.rider.ticket.left)
 
 
+def _owned(rows: Array) -> Array:
+    """A view would keep the whole batch's output alive for as long as one caller keeps a row."""
+    return rows if rows.base is None else rows.copy()
+
+
 class Batcher:
     """Owns one session and the one thread that runs it.
 
@@ -125,8 +129,8 @@ class Batcher:
     def submit(self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None = None) -> Ticket:
         """Join the line. Unavailable while the worker is being restarted. `deadline` is in time.monotonic()."""
         ticket = Ticket(samples, taps, deadline)
-        pads, cost = self._encoder.pads, self._encoder.cost
-        waiting = [Waiting(cost(s), None if pads else shape_key(s), Rider(ticket, i)) for i, s in enumerate(samples)]
+        encoder = self._encoder
+        waiting = [Waiting(encoder.cost(s), batch_key(encoder, s), Rider(ticket, i)) for i, s in enumerate(samples)]
         with self._wake:
             if self._closed or not self.serving:
                 raise self._unavailable()
@@ -198,8 +202,7 @@ class Batcher:
         for ticket in {rider.ticket for rider in batch}:
             ticket.computed += seconds
         for i, rider in enumerate(batch):
-            # A copy: a slice would keep the whole batch's output alive for as long as one caller keeps a row.
-            rider.settle(tuple(rows_of(tap, outputs[tap.name][i], rider.sample).copy() for tap in rider.ticket.taps))
+            rider.settle(tuple(_owned(rows_of(tap, outputs[tap.name][i], rider.sample)) for tap in rider.ticket.taps))
 
     def _restart(self, error: BaseException) -> None:
         self._set_serving(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -95,3 +95,8 @@ class Encoder(ABC):
     def examples(cls, spec: EncoderSpec) -> Sequence[Item]:
         """Real inputs on which the export measures parity where the trunk brings none of its own."""
         return examples.of(spec.modality)
+
+
+def batch_key(encoder: Encoder, sample: Sample) -> Hashable:
+    """Samples of equal keys may share a batch: all of them where the encoder pads, else those of equal shapes."""
+    return None if encoder.pads else tuple((name, array.shape) for name, array in sample.inputs.items())

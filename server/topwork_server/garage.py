@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -94,7 +95,7 @@ class Loaded:
 
 
 class Garage:
-    """Owns what is loaded. `on_health(name, serving)` is called on the event loop when a worker dies or is back."""
+    """Owns what is loaded. `on_health(name, serving)` is called from a worker's thread when it dies or is back."""
 
     def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
@@ -161,7 +162,7 @@ class Garage:
             manifest = await asyncio.to_thread(Manifest.read, folder)
             async with self._opening:
                 self._make_room(name, manifest.bytes)
-                self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest, asyncio.get_running_loop())
+                self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest)
             self._failures.pop(name, None)
             log.info("loaded %s on %s", name, self.provider)
         except Exception as error:
@@ -185,7 +186,7 @@ class Garage:
         finally:
             self._exporting.discard(name)
 
-    def _open(self, name: str, folder: Path, manifest: Manifest, loop: asyncio.AbstractEventLoop) -> Loaded:
+    def _open(self, name: str, folder: Path, manifest: Manifest) -> Loaded:
         """In a thread: checksums, the encoder's own files, the session, and parity where the provider is not the exporter's."""
         artifacts.verify(folder, manifest)
         spec = self._catalogue.spec(name)
@@ -194,10 +195,7 @@ class Garage:
         def open_session() -> Session:
             return Session(folder / artifacts.MODEL, self.provider, self._config.threads)
 
-        def on_health(serving: bool) -> None:
-            loop.call_soon_threadsafe(self._on_health, name, serving)
-
-        batcher = Batcher(encoder, open_session, on_health)
+        batcher = Batcher(encoder, open_session, partial(self._on_health, name))
         try:
             numerics = parity.numerics_of(batcher.session, folder, manifest)
         except BaseException:

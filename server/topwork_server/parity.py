@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.artifacts import MODEL, PARITY_INPUTS, Manifest
-from topwork_server.encoder import Encoder, Trunk
+from topwork_server.encoder import Encoder, Trunk, batch_key
 from topwork_server.errors import ExportFailed, NotReady
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of
@@ -56,8 +56,7 @@ class Reference:
 
 def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
     """Batches of one, two, and as many as the encoder's budget allows, of equal shapes unless the encoder pads."""
-    options = encoder.options()
-    samples = [s for item in items for s in islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)]
+    samples = _samples(encoder, items)
     if not samples:
         raise ExportFailed(
             f"{encoder.spec.name} has no example inputs",
@@ -76,18 +75,16 @@ def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
     return max([n for n in counts if n * encoder.cost(group[n - 1]) <= encoder.budget], default=1)
 
 
+def _samples(encoder: Encoder, items: Sequence[Item]) -> list[Sample]:
+    options = encoder.options()
+    return [s for item in items for s in islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)]
+
+
 def _groups(encoder: Encoder, samples: Sequence[Sample]) -> list[list[Sample]]:
-    if encoder.pads:
-        return [list(samples)]
-    groups: dict[Any, list[Sample]] = {}
+    groups: dict[Hashable, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(shape_key(sample), []).append(sample)
+        groups.setdefault(batch_key(encoder, sample), []).append(sample)
     return list(groups.values())
-
-
-def shape_key(sample: Sample) -> tuple[Any, ...]:
-    """Samples of equal keys can be stacked."""
-    return tuple((name, array.shape) for name, array in sample.inputs.items())
 
 
 def export_arguments(encoder: Encoder, batches: Sequence[Batch]) -> dict[str, Array]:
@@ -119,7 +116,7 @@ def reference_of(trunk: Trunk) -> Reference:
     return Reference(f"torch {torch.__version__} fp32", run)
 
 
-def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candidate: Run, name: str = "cpu/fp32") -> Record:
+def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candidate: Run) -> Record:
     """Largest absolute difference and least cosine a tap, over the rows that a caller would get.
 
     ExportFailed where a tensor of the reference has another shape than its tap says.
@@ -134,9 +131,8 @@ def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candi
                 error, cosine = difference(rows_of(tap, a[i], sample), rows_of(tap, b[i], sample))
                 worst[tap.name]["max_abs_error"] = max(worst[tap.name]["max_abs_error"], error)
                 worst[tap.name]["min_cosine"] = min(worst[tap.name]["min_cosine"], cosine)
-    provider, _, precision = name.partition("/")
     parity = min(w["min_cosine"] for w in worst.values())
-    return Record(Numerics(provider, precision, parity, max(w["max_abs_error"] for w in worst.values())), worst)
+    return Record(Numerics("cpu", "fp32", parity, max(w["max_abs_error"] for w in worst.values())), worst)
 
 
 def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
@@ -153,9 +149,8 @@ def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
 def invariance(encoder: Encoder, taps: Sequence[Tap], items: Sequence[Item], run: Run, most: int = 8) -> tuple[float, float]:
     """How far a row moves with its batch-mates: largest absolute difference and least cosine between samples run alone and in
     one batch, whatever the padding. `most` samples share a batch."""
-    samples = [s for item in items for s in islice(encoder.preprocess(item, encoder.options()), SAMPLES_PER_ITEM)]
     names, worst, least = [tap.name for tap in taps], 0.0, 1.0
-    for group in _groups(encoder, samples):
+    for group in _groups(encoder, _samples(encoder, items)):
         group = group[:most]
         together = run(names, encoder.collate(group))
         for i, sample in enumerate(group):

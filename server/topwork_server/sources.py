@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from topwork_server.errors import InvalidInput, NotReady
@@ -65,9 +64,6 @@ class Source:
     def repository(self) -> str:
         """The hub repository of an hf: or timm: source."""
         return f"timm/{self.location}" if self.scheme == "timm" else self.location
-
-    def pinned(self, revision: str) -> Source:
-        return replace(self, revision=revision)
 
     def __str__(self) -> str:
         mark = "==" if self.scheme == "package" else "@"
@@ -199,8 +195,3 @@ def _hub_unreachable(source: Source, error: Exception) -> NotReady:
         f"{source.repository} could not be had from the model hub: {type(error).__name__}: {str(error).splitlines()[0]}",
         remedy=f"where the hub can be reached run `topwork pull {source}`, copy its folder here, and pull file:/THAT/FOLDER",
     )
-
-
-def remove_package(source: Source, home: Path) -> None:
-    """Forget an unpacked package."""
-    shutil.rmtree(_package_folder(source, home), ignore_errors=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import onnx
 from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Sample, Tap, Trunk
-from topwork_server.parity import FP32_FLOOR, difference, shape_key
+from topwork_server.encoder import batch_key
+from topwork_server.parity import FP32_FLOOR, difference
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array
@@ -99,7 +100,7 @@ def _check_batches(session: Session, encoder: Encoder, samples: Sequence[Sample]
 
 def _pair(encoder: Encoder, samples: Sequence[Sample]) -> list[Sample]:
     """Two samples that may share a batch, different ones if there are any."""
-    mates = [s for s in samples[1:] if encoder.pads or shape_key(s) == shape_key(samples[0])]
+    mates = [s for s in samples[1:] if batch_key(encoder, s) == batch_key(encoder, samples[0])]
     return [samples[0], mates[-1] if mates else samples[0]]
 
 
