@@ -16,6 +16,7 @@ from topwork_server.types import (
     Text,
     TokenSpans,
 )
+from topwork_server.vector_index import IndexSpec, Metric, VectorIndex, Vectors
 
 __version__ = "0.1.0"
 
@@ -24,8 +25,10 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "Granularity",
+    "IndexSpec",
     "InvalidInput",
     "Item",
+    "Metric",
     "Modality",
     "NoOptions",
     "Picture",
@@ -36,5 +39,7 @@ __all__ = [
     "TokenSpans",
     "TopworkError",
     "Trunk",
+    "VectorIndex",
+    "Vectors",
     "hookimpl",
 ]

@@ -41,7 +41,8 @@ def _half_of_memory() -> int:
 @dataclass(frozen=True)
 class Config:
     """`queue` counts the items that an encoder may have in the system; `memory_budget` is in bytes, over all encoders;
-    `max_items` bounds one unary request and `max_video_bytes` one video that comes in parts."""
+    `max_items` bounds one unary request and `max_video_bytes` one video that comes in parts; `feature_cache` is the bytes on
+    disk for features that writes to any set may use again, 0 for none."""
 
     home: Path = field(default_factory=default_home)
     listen: str = "127.0.0.1:50051"
@@ -53,3 +54,4 @@ class Config:
     idle_seconds: float = 900.0
     memory_budget: int = field(default_factory=_half_of_memory)
     drain_seconds: float = 30.0
+    feature_cache: int = GIB

@@ -2,10 +2,12 @@
 
 TopworkError                INTERNAL
 ├── InvalidInput            INVALID_ARGUMENT     the request is wrong: what, where, and what to send instead
-├── NotFound                NOT_FOUND            no encoder or tap of that name
+├── NotFound                NOT_FOUND            no encoder, tap, set, index or job of that name
 ├── NotReady                FAILED_PRECONDITION  weights are not here, or a fingerprint does not match
+├── AlreadyThere            ALREADY_EXISTS       the name is taken
 ├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
 ├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
+├── DiskFull                RESOURCE_EXHAUSTED   nothing was written; what was there is as it was
 ├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
 ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
 ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
@@ -50,11 +52,19 @@ class NotReady(TopworkError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class AlreadyThere(TopworkError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
 class Overloaded(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class TooLarge(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DiskFull(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

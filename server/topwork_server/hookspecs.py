@@ -9,6 +9,7 @@ import pluggy
 
 from topwork_server.sources import Source
 from topwork_server.types import EncoderSpec
+from topwork_server.vector_index import IndexSpec
 
 PROJECT = "topwork"
 
@@ -29,6 +30,19 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
     `source.family` is set where the user named one (`topwork pull --family i3d ...`). Plugins that can tell from the scheme
     or the file's suffix answer without it. Nothing may be downloaded here; a local file may be looked at.
     """
+
+
+@hookspec
+def register_indexes() -> Iterable[IndexSpec]:
+    """The kinds of index that this plugin brings. Names are unique over all plugins; "auto" is the server's."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def adopt_index(kind: str) -> IndexSpec | None:
+    """A spec for a kind that no plugin registered (a FAISS factory string), or None where it is not ours.
+
+    Raise InvalidInput where it is ours and wrong."""
 
 
 @hookspec

@@ -1,0 +1,227 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from topwork.v1 import encoders_pb2 as _encoders_pb2
+from topwork.v1 import jobs_pb2 as _jobs_pb2
+from topwork.v1 import sets_pb2 as _sets_pb2
+from topwork.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METRIC_UNSPECIFIED: _ClassVar[Metric]
+    METRIC_COSINE: _ClassVar[Metric]
+    METRIC_INNER_PRODUCT: _ClassVar[Metric]
+    METRIC_L2: _ClassVar[Metric]
+
+class IndexState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INDEX_STATE_UNSPECIFIED: _ClassVar[IndexState]
+    INDEX_STATE_BUILDING: _ClassVar[IndexState]
+    INDEX_STATE_READY: _ClassVar[IndexState]
+    INDEX_STATE_REBUILDING: _ClassVar[IndexState]
+    INDEX_STATE_FAILED: _ClassVar[IndexState]
+METRIC_UNSPECIFIED: Metric
+METRIC_COSINE: Metric
+METRIC_INNER_PRODUCT: Metric
+METRIC_L2: Metric
+INDEX_STATE_UNSPECIFIED: IndexState
+INDEX_STATE_BUILDING: IndexState
+INDEX_STATE_READY: IndexState
+INDEX_STATE_REBUILDING: IndexState
+INDEX_STATE_FAILED: IndexState
+
+class IndexKind(_message.Message):
+    __slots__ = ("kind", "description", "options", "plugin")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    description: str
+    options: _containers.RepeatedCompositeFieldContainer[_encoders_pb2.Option]
+    plugin: str
+    def __init__(self, kind: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[_encoders_pb2.Option, _Mapping]]] = ..., plugin: _Optional[str] = ...) -> None: ...
+
+class ListKindsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListKindsResponse(_message.Message):
+    __slots__ = ("kinds",)
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    kinds: _containers.RepeatedCompositeFieldContainer[IndexKind]
+    def __init__(self, kinds: _Optional[_Iterable[_Union[IndexKind, _Mapping]]] = ...) -> None: ...
+
+class CreateIndexRequest(_message.Message):
+    __slots__ = ("set", "name", "tap", "kind", "metric", "options", "target_recall")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TAP_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    name: str
+    tap: str
+    kind: str
+    metric: Metric
+    options: _struct_pb2.Struct
+    target_recall: float
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., kind: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_recall: _Optional[float] = ...) -> None: ...
+
+class Operating(_message.Message):
+    __slots__ = ("effort", "recall", "qps")
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    QPS_FIELD_NUMBER: _ClassVar[int]
+    effort: int
+    recall: float
+    qps: float
+    def __init__(self, effort: _Optional[int] = ..., recall: _Optional[float] = ..., qps: _Optional[float] = ...) -> None: ...
+
+class Index(_message.Message):
+    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "fresh_rows", "dead_rows", "target_recall", "recall", "effort", "operating", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TAP_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BUILT_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FRESH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    OPERATING_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    BUILD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    name: str
+    tap: str
+    fingerprint: str
+    kind: str
+    built: str
+    metric: Metric
+    dim: int
+    state: IndexState
+    detail: str
+    version: int
+    rows: int
+    fresh_rows: int
+    dead_rows: int
+    target_recall: float
+    recall: float
+    effort: int
+    operating: _containers.RepeatedCompositeFieldContainer[Operating]
+    held_out: int
+    build_seconds: float
+    disk_bytes: int
+    memory_bytes: int
+    job: _jobs_pb2.Job
+    options: _struct_pb2.Struct
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[Operating, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ListIndexesRequest(_message.Message):
+    __slots__ = ("set",)
+    SET_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    def __init__(self, set: _Optional[str] = ...) -> None: ...
+
+class ListIndexesResponse(_message.Message):
+    __slots__ = ("indexes",)
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    indexes: _containers.RepeatedCompositeFieldContainer[Index]
+    def __init__(self, indexes: _Optional[_Iterable[_Union[Index, _Mapping]]] = ...) -> None: ...
+
+class GetIndexRequest(_message.Message):
+    __slots__ = ("set", "name")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    name: str
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropIndexResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SearchRequest(_message.Message):
+    __slots__ = ("set", "index", "items", "vectors", "stored", "encoder", "fingerprint", "k", "within", "where", "every_row", "columns", "all_columns", "vectors_too", "exact", "effort")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    EVERY_ROW_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ALL_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_TOO_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    index: str
+    items: _encoders_pb2.Items
+    vectors: _types_pb2.Tensor
+    stored: _sets_pb2.Strings
+    encoder: str
+    fingerprint: str
+    k: int
+    within: float
+    where: str
+    every_row: bool
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    all_columns: bool
+    vectors_too: bool
+    exact: bool
+    effort: int
+    def __init__(self, set: _Optional[str] = ..., index: _Optional[str] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., k: _Optional[int] = ..., within: _Optional[float] = ..., where: _Optional[str] = ..., every_row: _Optional[bool] = ..., columns: _Optional[_Iterable[str]] = ..., all_columns: _Optional[bool] = ..., vectors_too: _Optional[bool] = ..., exact: _Optional[bool] = ..., effort: _Optional[int] = ...) -> None: ...
+
+class SearchResponse(_message.Message):
+    __slots__ = ("counts", "ids", "scores", "rows", "spans", "metadata", "vectors", "metric", "version", "timings", "search_seconds", "how")
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    spans: _types_pb2.Spans
+    metadata: _containers.RepeatedCompositeFieldContainer[_sets_pb2.Column]
+    vectors: _types_pb2.TapFeatures
+    metric: Metric
+    version: int
+    timings: _encoders_pb2.Timings
+    search_seconds: float
+    how: str
+    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., rows: _Optional[_Iterable[int]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ...) -> None: ...

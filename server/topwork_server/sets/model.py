@@ -1,0 +1,130 @@
+"""What feature sets are made of: frozen data, nothing heavy.
+
+A set is a Lance dataset with one row an item: `id`, `key`, `content`, the rows of each tap, their spans, and metadata.
+An item's `key` (int64) is given anew each time that it is written and never used again, not even after deletions and
+restarts: key = (version of the set before the commit) << KEY_BITS | position in the commit. So the items written since version v
+are those with key >= v << KEY_BITS, and an index that holds a key that the set no longer has holds a dead row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from topwork_server.types import Array, Item, Modality, Numerics, TapInfo, TapRows
+
+KEY_BITS = 24
+
+
+class ColumnType(StrEnum):
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    STRING = "string"
+    TIME = "time"
+    STRINGS = "strings"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Metadata of a block: one value an item, None where it is missing. TIME values are int microseconds since 1970, UTC."""
+
+    name: str
+    type: ColumnType
+    values: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's, as JSON."""
+
+    name: str
+    taps: tuple[TapInfo, ...]
+    encoder: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    modality: Modality | None = None
+    dtype: str = "float32"
+    keep_inputs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A set as it stands. `columns` are metadata; `tap_columns` names the dataset's column of each tap; times in seconds."""
+
+    wanted: Wanted
+    columns: Mapping[str, ColumnType]
+    tap_columns: Mapping[str, str]
+    items: int
+    version: int
+    bytes: int
+    created: float
+    numerics: tuple[Numerics, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Items to be written, or read. `taps` have as many counts as there are ids; `contents` are SHA-256 digests (hex) of the
+    items, "" where unknown; `inputs` are the raw items where the set keeps them (None for one that is missing)."""
+
+    ids: Sequence[str]
+    taps: tuple[TapRows, ...] = ()
+    metadata: tuple[Column, ...] = ()
+    contents: Sequence[str] = ()
+    inputs: Sequence[Item | None] = ()
+    keys: Array | None = None  # (n,) int64, of items that were read
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a commit did to one block."""
+
+    version: int
+    inserted: int
+    updated: int
+    unchanged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A stored item, for a writer who asks whether it must encode: its content's digest and its metadata (missing ones too)."""
+
+    key: int
+    content: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one commit changed, for whoever follows the set: told in the order of versions, before the writers are."""
+
+    version: int
+    dead: Array  # (n,) int64 keys that are no more
+    born: Block  # with keys; all taps; no inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to read of a set. `version` 0 is the current one; None for `taps` or `columns` is all of them."""
+
+    version: int = 0
+    taps: Sequence[str] | None = None
+    columns: Sequence[str] | None = None
+    inputs: bool = False
+    where: str = ""
+    ids: Sequence[str] | None = None
+    offset: int = 0
+    limit: int = 0
+    since: int = 0  # only items written after this version
+    block_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A read under way: what it will give in all, at which version, and its blocks."""
+
+    version: int
+    total: int
+    blocks: Iterator[Block]
