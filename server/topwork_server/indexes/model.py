@@ -97,8 +97,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where items have
-    one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches"."""
+    """Of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where items
+    have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches"."""
 
     counts: Array
     keys: Array
