@@ -68,13 +68,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A build in memory: position p of `index` is row `rows[p]` of the item with key `keys[p]`; keys ascend, and the rows of
-    an item stand together. keys (n,) int64; rows (n,) int32, or None where each item has one row."""
+    """A build in memory: position p of `index` is row `rows[p]` of the item with key `keys[p]`. keys (n,) int64; rows (n,) int32,
+    or None where each item has one row. Keys ascend but for the rows that were held out while the index was measured, which are
+    added last: `order` (n,) int64 lists the positions by key and row (keys[order] ascends); None where the keys ascend already.
+    """
 
     facts: Facts
     index: VectorIndex
     keys: Array
     rows: Array | None
+    order: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
