@@ -126,6 +126,11 @@ class Batcher:
     def session(self) -> Session:
         return self._session
 
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is being computed now."""
+        return bool(self._aboard)
+
     def submit(self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None = None) -> Ticket:
         """Join the line. Unavailable while the worker is being restarted. `deadline` is in time.monotonic()."""
         ticket = Ticket(samples, taps, deadline)

@@ -103,6 +103,12 @@ def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--max-video-bytes", type=_size, metavar="SIZE", help="of a video that is streamed (default 4GiB)")
     serve.add_argument("--idle-seconds", type=_seconds, help="after which an unused encoder leaves memory (default 900)")
     serve.add_argument("--memory-budget", type=_size, metavar="SIZE", help="over all encoders (default: half of the memory)")
+    serve.add_argument(
+        "--feature-cache",
+        type=_size_or_none,
+        metavar="SIZE",
+        help="on disk, for features that writes may use again (default 1GiB)",
+    )
     serve.add_argument("--drain-seconds", type=_seconds, help="that accepted requests have after SIGTERM (default 30)")
     serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="debug logs requests")
 
@@ -166,6 +172,11 @@ def _seconds(text: str) -> float:
     if not 0 <= number < 1e9:
         raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
     return number
+
+
+def _size_or_none(text: str) -> int:
+    """As `_size`; 0 is none at all."""
+    return 0 if text == "0" else _size(text)
 
 
 def _size(text: str) -> int:

@@ -135,6 +135,10 @@ class Garage:
     def get(self, name: str) -> Loaded | None:
         return self._loaded.get(name)
 
+    def busy(self) -> bool:
+        """Whether any encoder computes now; from any thread."""
+        return any(loaded.batcher.busy for loaded in list(self._loaded.values()))
+
     def unload(self, name: str) -> bool:
         """False where somebody uses it."""
         loaded = self._loaded.get(name)
