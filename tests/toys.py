@@ -13,6 +13,7 @@ from topwork_server import (
     Encoder,
     EncoderSpec,
     Granularity,
+    IndexSpec,
     InvalidInput,
     Item,
     Modality,
@@ -22,7 +23,7 @@ from topwork_server import (
     TokenSpans,
     Trunk,
 )
-from topwork_server.plugins import Registered
+from topwork_server.plugins import Registered, RegisteredIndex
 from topwork_server.sources import Source
 from topwork_server.types import Array
 
@@ -116,9 +117,10 @@ def letters_spec(name: str = "letters", encoder: type[Encoder] = Letters, seed: 
 
 @dataclass
 class FakePlugins:
-    """Plugins without entry points: a test's own encoders."""
+    """Plugins without entry points: a test's own encoders and kinds of index."""
 
     specs: list[EncoderSpec] = field(default_factory=list)
+    kinds: list[IndexSpec] = field(default_factory=list)
 
     def encoders(self) -> dict[str, Registered]:
         return {spec.name: Registered(spec, "tests", "tests") for spec in self.specs}
@@ -128,3 +130,12 @@ class FakePlugins:
 
     def adopt(self, name: str, source: Source) -> Registered | None:
         return None
+
+    def indexes(self) -> dict[str, RegisteredIndex]:
+        return {spec.kind: RegisteredIndex(spec, "tests", "tests") for spec in self.kinds}
+
+    def index(self, kind: str) -> IndexSpec:
+        for spec in self.kinds:
+            if spec.kind == kind:
+                return spec
+        raise InvalidInput(f"there is no kind of index named {kind!r}")

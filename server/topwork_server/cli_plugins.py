@@ -23,9 +23,10 @@ def _show(found: list[Found]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("plugin", "distribution", "hooks", "encoders"):
+    for heading in ("plugin", "distribution", "hooks", "encoders", "indexes"):
         table.add_column(heading, overflow="fold")
     for plugin in found:
         distribution = f"{plugin.distribution} {plugin.version}"
-        table.add_row(plugin.name, distribution, ", ".join(plugin.hooks), ", ".join(plugin.encoders) or "-")
+        lists = (plugin.hooks, plugin.encoders, plugin.indexes)
+        table.add_row(plugin.name, distribution, *(", ".join(names) or "-" for names in lists))
     Console().print(table)

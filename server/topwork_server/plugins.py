@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pluggy
 
 from topwork_server import hookspecs
-from topwork_server.errors import PluginError
+from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.sources import Source
 from topwork_server.types import EncoderSpec
+from topwork_server.vector_index import IndexSpec
+
+S = TypeVar("S")
+R = TypeVar("R", bound="_Owned[Any]")
+#: The kind that the server itself chooses for: no plugin may bring one of that name.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Registered:
+class _Owned(Generic[S]):
     """A spec, the plugin that brought it, and whose that is: "bert (topwork-server 0.1.0)"."""
 
-    spec: EncoderSpec
+    spec: S
     plugin: str
     owner: str
+
+
+class Registered(_Owned[EncoderSpec]):
+    """An encoder and its owner."""
+
+
+class RegisteredIndex(_Owned[IndexSpec]):
+    """A kind of index and its owner."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +47,23 @@ class Found:
     version: str
     hooks: tuple[str, ...]
     encoders: tuple[str, ...]
+    indexes: tuple[str, ...]
 
 
 class Plugins:
-    """All plugins of one process. Nothing is loaded twice and no file of an encoder is opened."""
+    """All plugins of one process. Nothing is loaded twice, no file of an encoder is opened, neither torch nor faiss imported."""
 
     def __init__(self, manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -> None:
         self._manager = manager
         self._sources = sources
-        self._encoders = self._collect()
+        hook = manager.hook
+        self._encoders = self._unique(hook.register_encoders, Registered, EncoderSpec, "an encoder named", lambda s: s.name)
+        self._indexes = self._unique(hook.register_indexes, RegisteredIndex, IndexSpec, "an index of the kind", lambda s: s.kind)
+        if AUTO in self._indexes:
+            raise PluginError(
+                f"{self._indexes[AUTO].owner} registers an index of the kind {AUTO!r}",
+                remedy="that name is the server's: take another",
+            )
 
     @classmethod
     def load(cls) -> Plugins:
@@ -57,6 +79,10 @@ class Plugins:
     def encoders(self) -> dict[str, Registered]:
         return dict(self._encoders)
 
+    def indexes(self) -> dict[str, RegisteredIndex]:
+        """By kind; those that a plugin would adopt (FAISS factory strings) are not among them."""
+        return dict(self._indexes)
+
     def found(self) -> list[Found]:
         return [self._describe(name) for name in self._sources]
 
@@ -69,6 +95,19 @@ class Plugins:
             if isinstance(spec, EncoderSpec):
                 return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
+
+    def index(self, kind: str) -> IndexSpec:
+        """The registered kind, or one that a plugin adopts. InvalidInput names the kinds that there are."""
+        if kind in self._indexes:
+            return self._indexes[kind].spec
+        adopted: Any = self._manager.hook.adopt_index(kind=kind)
+        if isinstance(adopted, IndexSpec):
+            return adopted
+        kinds = ", ".join([AUTO, *self._indexes])
+        raise InvalidInput(
+            f"there is no kind of index named {kind!r}",
+            remedy=f"the kinds are {kinds}; FAISS factory strings such as 'IVF1024,Flat' work too",
+        )
 
     @property
     def hook(self) -> pluggy.HookRelay:
@@ -83,26 +122,38 @@ class Plugins:
             plugin,
             *self._sources[plugin],
             hooks=tuple(caller.name for caller in callers),
-            encoders=tuple(spec.name for spec, of in self._specs() if of == plugin),
+            encoders=_brought(self._encoders, plugin),
+            indexes=_brought(self._indexes, plugin),
         )
 
-    def _specs(self) -> Iterator[tuple[EncoderSpec, str]]:
-        for impl in self._manager.hook.register_encoders.get_hookimpls():
-            specs: Iterable[EncoderSpec] = impl.function()  # type: ignore[assignment]
-            for spec in specs:
-                yield spec, impl.plugin_name
-
-    def _collect(self) -> dict[str, Registered]:
-        encoders: dict[str, Registered] = {}
-        for spec, plugin in self._specs():
+    def _unique(
+        self, hook: pluggy.HookCaller, kind: type[R], declared: type[S], noun: str, name_of: Callable[[S], str]
+    ) -> dict[str, R]:
+        """By name, what all plugins yield from a hook. PluginError where two claim a name."""
+        found: dict[str, R] = {}
+        for spec, plugin in _yielded(hook):
             owner = self._owner(plugin)
-            if spec.name in encoders:
+            if not isinstance(spec, declared):
+                raise PluginError(f"{hook.name} of {owner} yields {spec!r}", remedy=f"yield {declared.__name__}s")
+            name = name_of(spec)
+            if name in found:
                 raise PluginError(
-                    f"two plugins register an encoder named {spec.name!r}: {encoders[spec.name].owner} and {owner}",
+                    f"two plugins register {noun} {name!r}: {found[name].owner} and {owner}",
                     remedy="rename one, or uninstall one of the two distributions",
                 )
-            encoders[spec.name] = Registered(spec, plugin, owner)
-        return dict(sorted(encoders.items()))
+            found[name] = kind(spec, plugin, owner)
+        return dict(sorted(found.items()))
+
+
+def _yielded(hook: pluggy.HookCaller) -> Iterator[tuple[Any, str]]:
+    """What each plugin yields from a hook, with the plugin's name."""
+    for impl in hook.get_hookimpls():
+        specs: Any = impl.function()
+        yield from ((spec, impl.plugin_name) for spec in specs)
+
+
+def _brought(registered: Mapping[str, _Owned[Any]], plugin: str) -> tuple[str, ...]:
+    return tuple(name for name, one in registered.items() if one.plugin == plugin)
 
 
 def _register(manager: pluggy.PluginManager, entry: EntryPoint, sources: dict[str, tuple[str, str]]) -> None:

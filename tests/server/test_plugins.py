@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from topwork_server import plugins
-from topwork_server.errors import PluginError
+from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Source
 
@@ -56,7 +56,8 @@ def test_listing_imports_nothing_heavy() -> None:
 
     code = (
         "import sys; from topwork_server.plugins import Plugins; Plugins.load().found();"
-        "print([n for n in ('torch', 'timm', 'transformers', 'onnxruntime', 'onnx', 'cv2', 'av', 'pyarrow') if n in sys.modules])"
+        "heavy = 'torch timm transformers onnxruntime onnx cv2 av pyarrow faiss lance'.split();"
+        "print([n for n in heavy if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
@@ -77,7 +78,9 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     with pytest.raises(PluginError, match="register_encoder") as caught:
         Plugins.load()
     assert "one-dist 1.0" in str(caught.value)
-    assert "the hooks are adopt_source, register_commands, register_encoders: " in caught.value.remedy
+    assert (
+        "the hooks are adopt_index, adopt_source, register_commands, register_encoders, register_indexes: " in caught.value.remedy
+    )
 
 
 def test_a_clash_names_both_owners(install: Install) -> None:
@@ -119,3 +122,69 @@ def test_the_plugin_that_knows_a_source_adopts_it(install: Install) -> None:
     assert named is not None
     assert named.owner == "two (two-dist 1.0)"
     assert loaded.adopt("mine", Source.parse("file:/weights.other", family="one")) is None
+
+
+INDEXES = """
+from toys_index import spec
+
+@hookimpl
+def register_indexes():
+    return [spec({kind!r})]
+"""
+
+
+def test_indexes_are_found_beside_encoders(install: Install) -> None:
+    install(one=INDEXES.format(kind="first"), two=REGISTERS.format(name="letters") + INDEXES.format(kind="second"))
+    loaded = Plugins.load()
+    assert [(p.name, p.encoders, p.indexes) for p in loaded.found()] == [
+        ("one", (), ("first",)),
+        ("two", ("letters",), ("second",)),
+    ]
+    assert loaded.indexes()["second"].owner == "two (two-dist 1.0)"
+    assert loaded.index("first") is loaded.indexes()["first"].spec
+
+
+def test_a_clash_of_kinds_names_both_owners(install: Install) -> None:
+    install(one=INDEXES.format(kind="same"), two=INDEXES.format(kind="same"))
+    with pytest.raises(PluginError, match=r"'same': one \(one-dist 1\.0\) and two \(two-dist 1\.0\)"):
+        Plugins.load()
+
+
+def test_the_servers_own_kind_is_refused(install: Install) -> None:
+    install(one=INDEXES.format(kind="auto"))
+    with pytest.raises(PluginError, match=r"one-dist 1\.0.*'auto'"):
+        Plugins.load()
+
+
+def test_a_hook_that_yields_something_else_is_named(install: Install) -> None:
+    install(one="from toys import letters_spec\n@hookimpl\ndef register_indexes():\n    return [letters_spec()]\n")
+    with pytest.raises(PluginError, match=r"register_indexes of one \(one-dist 1\.0\) yields"):
+        Plugins.load()
+
+
+ADOPTS_KINDS = """
+from toys_index import spec
+
+@hookimpl
+def adopt_index(kind):
+    if kind.startswith("Mine0"):
+        raise InvalidInput("Mine0 is not an index of mine")
+    return spec(kind) if kind.startswith("Mine") else None
+"""
+
+
+def test_the_plugin_that_knows_a_kind_adopts_it(install: Install) -> None:
+    install(one=INDEXES.format(kind="first"), two=ADOPTS_KINDS)
+    loaded = Plugins.load()
+    assert loaded.index("Mine16").kind == "Mine16"
+    assert set(loaded.indexes()) == {"first"}
+    with pytest.raises(InvalidInput, match="Mine0 is not an index of mine"):
+        loaded.index("Mine0")
+
+
+def test_a_kind_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
+    install(one=INDEXES.format(kind="first"), two=INDEXES.format(kind="second"))
+    with pytest.raises(InvalidInput, match="'frist'") as caught:
+        Plugins.load().index("frist")
+    assert "auto, first, second" in caught.value.remedy
+    assert "factory strings" in caught.value.remedy
