@@ -1,5 +1,7 @@
 """The one place where errors become gRPC statuses, and where the server knows what is in flight.
 
+A handler is a coroutine function: one that streams its replies writes them to the context, and is no generator.
+
 A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
 item}}. Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
 """
@@ -27,6 +29,14 @@ NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 #: Together they stay below the 8 KiB of trailing metadata that a client takes by default (a message goes out twice).
 LONGEST_MESSAGE, LONGEST_REMEDY = 1500, 500
 
+#: The kinds of methods by (request_streaming, response_streaming), as grpc names their handlers.
+_KINDS: dict[tuple[bool, bool], str] = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
 log = logging.getLogger(__name__)
@@ -51,8 +61,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler is None or not details.method.startswith("/topwork."):
             return handler  # health and reflection answer for themselves, also while draining
         name = details.method.rpartition("/")[2]
-        wrap = _stream_handler if handler.response_streaming else _unary_handler
-        return wrap(handler, lambda inner: self._guarded(name, inner))
+        return _rewrapped(handler, lambda inner: self._guarded(name, inner))
 
     async def idle(self) -> None:
         """Until nothing is in flight."""
@@ -146,13 +155,7 @@ def _code_name(context: Context) -> str:
     return str(getattr(code, "name", code or "OK"))
 
 
-def _unary_handler(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
-    return grpc.unary_unary_rpc_method_handler(
-        guard(handler.unary_unary), handler.request_deserializer, handler.response_serializer
-    )
-
-
-def _stream_handler(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
-    return grpc.stream_stream_rpc_method_handler(
-        guard(handler.stream_stream), handler.request_deserializer, handler.response_serializer
-    )
+def _rewrapped(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
+    kind = _KINDS[handler.request_streaming, handler.response_streaming]
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(guard(getattr(handler, kind)), handler.request_deserializer, handler.response_serializer)
