@@ -1,11 +1,11 @@
-"""Embedded vector stores that a user would pick instead, on the same vectors: a program of its own, for an environment of its own.
+"""Embedded stores that a user would pick instead, on the same vectors: a program of its own, for an environment of its own.
 
     python benchmarks/peers_search.py PEER VECTORS.npy QUERIES.npy TRUTH.npy FOLDER
 
-PEER is hnswlib, lancedb, chroma or milvus_lite. It writes the vectors with ids, builds its index, and raises its search effort until
-recall at 10 is 0.95. Then it answers lines of stdin, so that the caller decides who runs when: "single SECONDS" and "batch
-SECONDS" print queries a second (and p50, p99 in ms), "end" ends it. All output is JSON, a line each. Only numpy and the peer itself
-are imported.
+PEER is hnswlib, lancedb, chroma or milvus_lite. It writes the vectors with ids, builds its index, and raises its search
+effort until recall at 10 is 0.95. Then it answers lines of stdin, so that the caller decides who runs when: "single SECONDS"
+and "batch SECONDS" print queries a second (and p50, p99 in ms), "end" ends it. All output is JSON, a line each. Only numpy
+and the peer itself are imported.
 """
 
 from __future__ import annotations
