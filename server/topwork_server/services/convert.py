@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def array(tensor: types_pb2.Tensor) -> Array:
     """A read-only view of the message's own bytes; nothing is allocated for a shape that the bytes do not fill."""
     axes = tuple(tensor.shape)
     if tensor.dtype not in DTYPES:
-        raise InvalidInput(f"an array cannot come as {_dtype_name(tensor.dtype)}", remedy="send float32, uint8 or int64")
+        raise InvalidInput(f"an array cannot come as {dtype_name(tensor.dtype)}", remedy="send float32, uint8 or int64")
     if not axes or len(axes) > MAX_AXES or min(axes) < 1:
         raise InvalidInput(
             f"an array of shape {list(axes[: MAX_AXES + 1])}", remedy=f"send 1 to {MAX_AXES} axes, each of at least 1"
@@ -86,9 +86,50 @@ def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
             return array(message.tensor)
         case "parts":
             if upload is None:
-                raise InvalidInput("no parts of a video came before", remedy="send them in EmbedStream, before this message")
+                raise InvalidInput("no parts of a video came before", remedy="send them in a stream, before this message")
             return Clip(upload)
     raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video or an array")
+
+
+def items(
+    messages: Sequence[types_pb2.Item], upload: Path | None, *, skip: bool
+) -> tuple[list[Item], list[int], dict[int, TopworkError]]:
+    """The items, their positions among the messages, and, where `skip` is set, those that are none. `upload` as in `item`."""
+    found: list[Item] = []
+    positions: list[int] = []
+    failures: dict[int, TopworkError] = {}
+    _check_takers(messages, upload)
+    for position, message in enumerate(messages):
+        try:
+            found.append(item(message, upload))
+            positions.append(position)
+        except InvalidInput as error:
+            if not skip:
+                raise error.at(position) from None
+            failures[position] = error
+    return found, positions, failures
+
+
+def _check_takers(messages: Sequence[types_pb2.Item], upload: Path | None) -> None:
+    takers = sum(message.WhichOneof("content") == "parts" for message in messages)
+    if upload and takers != 1:
+        raise InvalidInput(f"the parts of one video came, and {takers} items take them", remedy="set `parts` of one item")
+
+
+def item_message(value: Item | None) -> types_pb2.Item:
+    """The item as it came; of None a message without content. A video's file is read whole."""
+    match value:
+        case None:
+            return types_pb2.Item()
+        case Text(text, None):
+            return types_pb2.Item(text=text)
+        case Text(text, pair):
+            return types_pb2.Item(text_pair=types_pb2.TextPair(text=text, pair=pair))
+        case Picture(data):
+            return types_pb2.Item(image=data)
+        case Clip(data):
+            return types_pb2.Item(video=data.read_bytes() if isinstance(data, Path) else data)
+    return types_pb2.Item(tensor=tensor(value))
 
 
 def options(struct: Struct) -> dict[str, Any]:
@@ -116,7 +157,7 @@ def shaping(settings: encoders_pb2.EmbedSettings) -> Shaping:
     """How the rows of a reply shall be."""
     if settings.dtype not in ROW_TYPES:
         raise InvalidInput(
-            f"features do not come as {_dtype_name(settings.dtype)}", remedy="ask for FLOAT32, FLOAT16, INT8 or BINARY"
+            f"features do not come as {dtype_name(settings.dtype)}", remedy="ask for FLOAT32, FLOAT16, INT8 or BINARY"
         )
     return Shaping(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
 
@@ -125,15 +166,16 @@ def response(features: Features, wanted: Shaping, total: float) -> encoders_pb2.
     """The whole reply; `total` is the request's time in seconds."""
     timings = features.timings
     return encoders_pb2.EmbedResponse(
-        features=[_tap_features(tap, wanted) for tap in features.taps],
+        features=[tap_features(tap, wanted) for tap in features.taps],
         notes=[encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(features.notes.items()) if counts],
-        failures=[_failure(i, error) for i, error in sorted(features.failures.items())],
+        failures=[failure(i, error) for i, error in sorted(features.failures.items())],
         numerics=numerics(features.numerics),
         timings=encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total),
     )
 
 
-def _tap_features(tap: TapRows, wanted: Shaping) -> types_pb2.TapFeatures:
+def tap_features(tap: TapRows, wanted: Shaping) -> types_pb2.TapFeatures:
+    """Rows of one tap, shaped as wanted."""
     packed = shape(tap.rows, wanted)
     return types_pb2.TapFeatures(
         tap=tap.tap.tap.name,
@@ -156,7 +198,8 @@ def _spans(spans: Spans) -> types_pb2.Spans:
     )
 
 
-def _failure(position: int, error: TopworkError) -> encoders_pb2.Failure:
+def failure(position: int, error: TopworkError) -> encoders_pb2.Failure:
+    """What was wrong with the item at that position of the message."""
     code: int = error.code.value[0]
     return encoders_pb2.Failure(item=position, code=code, message=error.message, remedy=error.remedy)
 
@@ -174,6 +217,7 @@ def granularity(value: Granularity) -> str:
     return f"GRANULARITY_{value.name}"
 
 
-def _dtype_name(number: int) -> str:
+def dtype_name(number: int) -> str:
+    """FLOAT32 of DTYPE_FLOAT32, for messages."""
     known = number in types_pb2.DType.values()
     return types_pb2.DType.Name(types_pb2.DType.ValueType(number)).removeprefix("DTYPE_") if known else f"dtype {number}"

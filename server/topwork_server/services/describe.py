@@ -43,17 +43,18 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -
 
 def _taps(spec: EncoderSpec, manifest: Manifest | None) -> list[types_pb2.Tap]:
     if manifest:
-        return [_tap(info.tap, info.fingerprint) for info in manifest.taps]
-    return [_tap(tap) for tap in spec.taps]
+        return [tap(info.tap, info.fingerprint) for info in manifest.taps]
+    return [tap(declared) for declared in spec.taps]
 
 
-def _tap(tap: Tap, fingerprint: str = "") -> types_pb2.Tap:
+def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:
+    """A tap as a message; the fingerprint is empty before the export."""
     return types_pb2.Tap(
-        name=tap.name,
-        dim=tap.dim,
-        granularity=convert.granularity(tap.granularity),
-        grid=tap.grid,
-        description=tap.description,
+        name=declared.name,
+        dim=declared.dim,
+        granularity=convert.granularity(declared.granularity),
+        grid=declared.grid,
+        description=declared.description,
         fingerprint=fingerprint,
     )
 

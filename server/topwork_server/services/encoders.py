@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
 import grpc
@@ -21,8 +20,8 @@ from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
 from topwork_server.rows import Shaping
 from topwork_server.services import convert, describe
 from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream
-from topwork_server.types import Array, Features, Item
+from topwork_server.services.stream import Stream, settings_of
+from topwork_server.types import Array, Features
 
 #: Of one message, both ways; gRPC refuses a larger request by itself with RESOURCE_EXHAUSTED.
 MAX_MESSAGE = 64 << 20
@@ -71,8 +70,8 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         self._engine = engine
         self._catalogue = catalogue
         self._config = config
-        self._spool = Spool(config.home / "spool", config.max_video_bytes)
-        self._spool.sweep()
+        self.spool = Spool(config.home / "spool", config.max_video_bytes)
+        self.spool.sweep()
 
     async def ListEncoders(  # noqa: N802
         self, request: encoders_pb2.ListEncodersRequest, context: Context
@@ -87,23 +86,22 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
 
     async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
         self._check_count(request.items)
-        job = Job.of(request.settings, _deadline(context), wait=False)
+        job = Job.of(request.settings, deadline(context), wait=False)
         return await self._answer(job, request.items)
 
     async def EmbedStream(  # noqa: N802
         self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
     ) -> None:
-        first = await anext(aiter(requests), None)
-        if first is None or first.WhichOneof("message") != "settings":
-            raise InvalidInput("the stream begins without settings", remedy="send a message of settings first, then items")
-        job = Job.of(first.settings, _deadline(context), wait=True)
+        first = await settings_of(requests, "items")
+        job = Job.of(first.settings, deadline(context), wait=True)
         self._catalogue.spec(job.ask.encoder)
 
-        async def answer(items: Sequence[types_pb2.Item], upload: Upload | None) -> encoders_pb2.EmbedResponse:
-            self._check_count(items)
-            return await self._answer(job, items, upload)
+        async def answer(message: encoders_pb2.EmbedStreamRequest, upload: Upload | None) -> encoders_pb2.EmbedResponse:
+            self._check_count(message.items.items)
+            return await self._answer(job, message.items.items, upload)
 
-        await Stream(answer, self._spool).run(requests, context.write)
+        stream = Stream("items", answer, lambda message: len(message.items.items), self.spool)
+        await stream.run(requests, context.write)
 
     async def NearestWords(  # noqa: N802
         self, request: encoders_pb2.NearestWordsRequest, context: Context
@@ -111,8 +109,8 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         self._check_count(request.items)
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
-        ask = Ask(_named(request.encoder), options=convert.options(request.options), deadline=_deadline(context))
-        items, _, _ = _items(request.items, None, skip=False)
+        ask = Ask(_named(request.encoder), options=convert.options(request.options), deadline=deadline(context))
+        items, _, _ = convert.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
         return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])
 
@@ -120,7 +118,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         self, job: Job, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> encoders_pb2.EmbedResponse:
         started = time.monotonic()
-        items, positions, failures = _items(messages, upload, skip=job.ask.skip_bad_items)
+        items, positions, failures = convert.items(messages, upload.path if upload else None, skip=job.ask.skip_bad_items)
         features = await self._engine.embed(job.ask, items)
         job.check(features)
         if failures:
@@ -153,7 +151,8 @@ def _named(name: str) -> str:
     return name
 
 
-def _deadline(context: Context) -> float | None:
+def deadline(context: Context) -> float | None:
+    """When the caller's time is over, in time.monotonic(); None where it never is."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
 
@@ -167,32 +166,6 @@ def readable_entries(catalogue: Catalogue) -> list[Entry]:
         except TopworkError as error:
             log.warning("encoder=%s left out of the list: %s", name, error)
     return found
-
-
-def _items(
-    messages: Sequence[types_pb2.Item], upload: Upload | None, *, skip: bool
-) -> tuple[list[Item], list[int], dict[int, TopworkError]]:
-    """The items, their positions in the message, and, where `skip` is set, those that are none."""
-    items: list[Item] = []
-    positions: list[int] = []
-    failures: dict[int, TopworkError] = {}
-    path = _path(messages, upload)
-    for position, message in enumerate(messages):
-        try:
-            items.append(convert.item(message, path))
-            positions.append(position)
-        except InvalidInput as error:
-            if not skip:
-                raise error.at(position) from None
-            failures[position] = error
-    return items, positions, failures
-
-
-def _path(messages: Sequence[types_pb2.Item], upload: Upload | None) -> Path | None:
-    takers = sum(message.WhichOneof("content") == "parts" for message in messages)
-    if upload and takers != 1:
-        raise InvalidInput(f"the parts of one video came, and {takers} items take them", remedy="set `parts` of one item")
-    return upload.path if upload else None
 
 
 def _spread(features: Features, positions: Sequence[int], failures: dict[int, TopworkError]) -> Features:

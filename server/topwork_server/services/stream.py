@@ -1,4 +1,4 @@
-"""One EmbedStream call: reads ahead as far as its window allows, and answers in order.
+"""One call that is a stream of items, EmbedStream or Write: reads ahead as far as its window allows, and answers in order.
 
 Reading ahead is what fills batches; the window is what keeps a fast sender from filling memory: while it is full nothing is
 read, and HTTP/2 flow control holds the sender back.
@@ -7,18 +7,25 @@ read, and HTTP/2 flow control holds the sender back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import NamedTuple
-
-from topwork.v1 import encoders_pb2, types_pb2
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from topwork_server.errors import InvalidInput
 from topwork_server.services.spool import Spool, Upload
 
-Request = encoders_pb2.EmbedStreamRequest
-Response = encoders_pb2.EmbedResponse
-#: Answers one message of items; the upload is the video that came in parts before it.
-Answer = Callable[[Sequence[types_pb2.Item], Upload | None], Awaitable[Response]]
+
+class Request(Protocol):
+    """A message of the stream, whose oneof is `settings`, `part` (of a large video), or a body of items."""
+
+    @property
+    def part(self) -> bytes: ...
+    def WhichOneof(self, oneof_group: Any) -> Any: ...  # noqa: N802
+    def ByteSize(self) -> int: ...  # noqa: N802
+
+
+Q = TypeVar("Q", bound=Request)
+R = TypeVar("R")
 
 MESSAGES, ITEMS, BYTES, VIDEOS = 64, 512, 64 << 20, 4
 WHOLE = 1 << 20
@@ -42,23 +49,36 @@ class Window:
         self._freed.set()
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pending(Generic[R]):
     share: int
-    reply: asyncio.Future[Response]
+    reply: asyncio.Future[R]
 
 
-class Stream:
-    """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it."""
+class Stream(Generic[Q, R]):
+    """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it.
 
-    def __init__(self, answer: Answer, spool: Spool) -> None:
+    `answer` replies to one message with a body; the upload is the video that came in parts before it. The first steps of the
+    answers are taken in the order of the messages. `load` says how many items of a message go through the encoder.
+    """
+
+    def __init__(
+        self,
+        body: str,
+        answer: Callable[[Q, Upload | None], Coroutine[Any, Any, R]],
+        load: Callable[[Q], int],
+        spool: Spool,
+    ) -> None:
+        self._body = body
         self._answer = answer
+        self._load = load
         self._spool = spool
         self._upload: Upload | None = None
         self._window = Window()
-        self._order: asyncio.Queue[Pending | None] = asyncio.Queue()
-        self._work: set[asyncio.Future[Response]] = set()
+        self._order: asyncio.Queue[Pending[R] | None] = asyncio.Queue()
+        self._work: set[asyncio.Future[R]] = set()
 
-    async def run(self, requests: AsyncIterator[Request], write: Callable[[Response], Awaitable[None]]) -> None:
+    async def run(self, requests: AsyncIterator[Q], write: Callable[[R], Awaitable[None]]) -> None:
         reader = asyncio.create_task(self._read(requests))
         try:
             while pending := await self._order.get():
@@ -70,7 +90,7 @@ class Stream:
             if self._upload:
                 await self._upload.abandon()
 
-    async def _read(self, requests: AsyncIterator[Request]) -> None:
+    async def _read(self, requests: AsyncIterator[Q]) -> None:
         """Whatever goes wrong here takes its place behind the replies to what came before."""
         try:
             async for message in requests:
@@ -81,44 +101,52 @@ class Stream:
                 )
             self._order.put_nowait(None)
         except Exception as error:
-            failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            failed: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             self._enqueue(Pending(0, failed))
 
-    async def _take(self, message: Request) -> None:
-        match message.WhichOneof("message"):
-            case "part":
-                self._upload = self._upload or self._spool.open()
-                await self._upload.write(message.part)
-            case "items":
-                await self._start(message)
-            case "settings":
-                raise InvalidInput("settings came twice", remedy="open another stream for other settings")
-            case _:
-                raise InvalidInput("a message of the stream is empty", remedy="send items")
+    async def _take(self, message: Q) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "part":
+            self._upload = self._upload or self._spool.open()
+            await self._upload.write(message.part)
+        elif kind == self._body:
+            await self._start(message)
+        elif kind == "settings":
+            raise InvalidInput("settings came twice", remedy="open another stream for other settings")
+        else:
+            raise InvalidInput("a message of the stream is empty", remedy=f"send {self._body}")
 
-    async def _start(self, message: Request) -> None:
-        share = _share(message, self._upload)
+    async def _start(self, message: Q) -> None:
+        share = _share(self._load(message), message.ByteSize(), self._upload is not None)
         await self._window.admit(share)
         upload, self._upload = self._upload, None
-        reply = asyncio.ensure_future(self._answer(message.items.items, upload))
+        reply = asyncio.ensure_future(self._answer(message, upload))
         if upload:
             # Not a `finally` of the task: one that is cancelled before its first step never runs it.
             reply.add_done_callback(lambda _: upload.discard())
         self._enqueue(Pending(share, reply))
 
-    def _enqueue(self, pending: Pending) -> None:
+    def _enqueue(self, pending: Pending[R]) -> None:
         self._work.add(pending.reply)
         self._order.put_nowait(pending)
 
 
-def _share(message: Request, upload: Upload | None) -> int:
-    parts = [1 / MESSAGES, len(message.items.items) / ITEMS, message.ByteSize() / BYTES, (upload is not None) / VIDEOS]
-    return int(WHOLE * min(1.0, max(parts)))
+def _share(items: int, size: int, video: bool) -> int:
+    """Of the window, by whichever bound is nearest: ready vectors, which no encoder sees, go by their bytes."""
+    return int(WHOLE * min(1.0, max(1 / MESSAGES, items / ITEMS, size / BYTES, video / VIDEOS)))
 
 
-async def _cancel(work: set[asyncio.Future[Response] | asyncio.Task[None]]) -> None:
+async def _cancel(work: set[asyncio.Future[Any]]) -> None:
     for task in work:
         task.cancel()
     # Gathered, so that an error that nobody waits for any more is not reported as never retrieved.
     await asyncio.gather(*work, return_exceptions=True)
+
+
+async def settings_of(requests: AsyncIterator[Q], what: str) -> Q:
+    """The first message, which holds the settings; `what` names the messages that follow it."""
+    first = await anext(aiter(requests), None)
+    if first is None or first.WhichOneof("message") != "settings":
+        raise InvalidInput("the stream begins without settings", remedy=f"send a message of settings first, then {what}")
+    return first
