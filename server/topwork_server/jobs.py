@@ -1,1 +1,206 @@
 """Long work in processes of their own: progress, cancel, crash, restart. Owns $TOPWORK_HOME/jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from topwork_server.config import usable_cores
+from topwork_server.errors import NotFound, Unavailable
+from topwork_server.jobs_process import Outcome, Work
+from topwork_server.jobs_records import Job, JobState, Records
+
+__all__ = ["KEPT", "Job", "JobState", "Jobs"]
+
+#: Records of so many jobs are kept, the newest.
+KEPT = 200
+#: Below this fraction the time that is left is not guessed at.
+TELLING = 0.01
+WAITING, STARTING = "waiting for another job", "starting"
+log = logging.getLogger(__name__)
+
+
+class _Run:
+    """A job that has not ended, and whoever watches it."""
+
+    def __init__(self, job: Job, call: str, arguments: Mapping[str, Any], threads: int) -> None:
+        self.job = job
+        self.changed = asyncio.Event()
+        self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
+        self.work = Work(call, arguments, threads, self._report)
+        self.began = 0.0
+        self._done_at = 0.0
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+        self.tell(replace(self.job, message=STARTING))
+
+    def now(self) -> Job:
+        """The job with the time that is left, from now."""
+        return replace(self.job, seconds_left=max(0.0, self._done_at - time.monotonic())) if self._done_at else self.job
+
+    def tell(self, job: Job) -> None:
+        """Wakes whoever watches; each then sees the latest state, whatever it missed."""
+        self.job = job
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def end(self, job: Job) -> None:
+        self._done_at = 0.0
+        self.tell(job)
+
+    def _report(self, fraction: float, message: str) -> None:
+        if self.job.state is JobState.RUNNING:
+            now = time.monotonic()
+            self._done_at = now + (now - self.began) * (1 - fraction) / fraction if TELLING <= fraction < 1 else 0.0
+            self.tell(replace(self.job, fraction=fraction, message=message))
+
+
+class Jobs:
+    """All jobs of one server; made and used on its event loop.
+
+    A job is function(arguments, report) -> mapping, in a process of its own at niceness 10 with OMP_NUM_THREADS=`threads`;
+    arguments and result are JSON. Of a kind, `at_once` run at a time and the rest wait in line.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1) -> None:
+        self._records = Records(folder)
+        self._threads = threads or usable_cores()
+        self._at_once = at_once
+        self._runs: dict[str, _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._ended = {job.id: job for job in self._records.load()}
+        self._last = max((int(id, 36) for id in self._ended), default=0)
+        self._closed = False
+        for job in self._ended.values():
+            if job.state is JobState.RUNNING:
+                self._keep(replace(job, state=JobState.FAILED, ended=time.time(), error="the server ended while it ran"))
+        self._prune()
+
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> Job:
+        """`call` is "module:function". Returns at once. Unavailable after `close`."""
+        if self._closed:
+            raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+        ahead = sum(run.job.kind == kind for run in self._runs.values())
+        job = Job(self._new_id(), kind, subject, time.time(), message=WAITING if ahead >= self._at_once else STARTING)
+        run = self._runs[job.id] = _Run(job, call, arguments, self._threads)
+        self._records.save(job)
+        task = asyncio.create_task(self._see_through(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    def get(self, id: str) -> Job:
+        """NotFound where there is no such job, or no more."""
+        run = self._runs.get(id)
+        if run is not None:
+            return run.now()
+        if id in self._ended:
+            return self._ended[id]
+        raise NotFound(f"there is no job {id!r}", remedy=f"list the jobs: the newest {KEPT} are kept")
+
+    def list(self, kind: str = "", subject: str = "") -> builtins.list[Job]:
+        """Newest first."""
+        jobs = [*self._ended.values(), *(run.now() for run in self._runs.values())]
+        wanted = [job for job in jobs if kind in ("", job.kind) and subject in ("", job.subject)]
+        return sorted(wanted, key=lambda job: job.id, reverse=True)
+
+    async def watch(self, id: str) -> AsyncGenerator[Job, None]:
+        """The job as it stands, then again at each change, until it has ended. Who is slow sees the latest state only."""
+        job, run = self.get(id), self._runs.get(id)
+        while run is not None and run.job.state is JobState.RUNNING:
+            changed = run.changed
+            yield run.now()
+            await changed.wait()
+        yield job if run is None else run.job
+
+    async def wait(self, id: str) -> Job:
+        """The job when it has ended."""
+        run = self._runs.get(id)
+        while run is not None and run.job.state is JobState.RUNNING:
+            await run.changed.wait()
+        return self.get(id) if run is None else run.job
+
+    async def cancel(self, id: str) -> Job:
+        """Ends its process; returns when that is gone. A job that has ended stays as it is."""
+        job, run = self.get(id), self._runs.get(id)
+        if run is None:
+            return job
+        self._stop(run, JobState.CANCELLED, "")
+        return await self.wait(id)
+
+    async def close(self) -> None:
+        """Ends all processes; their jobs are FAILED, and say that the server stopped."""
+        self._closed = True
+        for run in list(self._runs.values()):
+            self._stop(run, JobState.FAILED, "the server stopped while it ran")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _stop(self, run: _Run, state: JobState, error: str) -> None:
+        if run.stopped is None:
+            run.stopped = state, error
+        run.work.stop()
+        if not run.began:
+            self._end(run, replace(run.job, state=state, error=error))
+
+    async def _see_through(self, run: _Run) -> None:
+        async with self._turns[run.job.kind]:
+            if run.stopped is not None:
+                return  # while it waited, and has ended
+            run.begin()
+            self._end(run, self._judged(run, await self._outcome(run)))
+
+    async def _outcome(self, run: _Run) -> Outcome:
+        try:
+            return await run.work.run()
+        except Exception as error:
+            log.exception("job=%s", run.job.id)
+            return Outcome(None, f"{type(error).__name__}: {error}")
+
+    def _judged(self, run: _Run, outcome: Outcome) -> Job:
+        if run.stopped is not None:
+            return replace(run.job, state=run.stopped[0], error=run.stopped[1])
+        if outcome.result is not None:
+            return replace(run.job, state=JobState.DONE, fraction=1.0, result=outcome.result)
+        log.warning(
+            "job=%s kind=%s subject=%s failed: %s\n%s", run.job.id, run.job.kind, run.job.subject, outcome.error, outcome.said
+        )
+        return replace(run.job, state=JobState.FAILED, error=outcome.error)
+
+    def _end(self, run: _Run, job: Job) -> None:
+        job = replace(job, ended=time.time())
+        self._runs.pop(job.id, None)
+        self._keep(job)
+        self._prune()
+        run.end(job)
+
+    def _keep(self, job: Job) -> None:
+        self._ended[job.id] = job
+        self._records.save(job)
+
+    def _prune(self) -> None:
+        for id in sorted(self._ended)[:-KEPT]:
+            del self._ended[id]
+            self._records.forget(id)
+
+    def _new_id(self) -> str:
+        """Milliseconds since 1970 in eight digits of base 36: later jobs sort behind earlier ones, over restarts too."""
+        self._last = max(self._last + 1, int(time.time() * 1000))
+        return _base36(self._last)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits.rjust(8, "0")

@@ -1,0 +1,135 @@
+"""One job's process, seen from the server: its order goes in, progress and an outcome come out; it can be stopped.
+
+The child (`jobs_child`) reads one JSON line from its stdin, which then stays open for as long as the server lives, and writes
+JSON lines to its stdout: {"fraction", "message"} as it goes on, then {"result"} or {"error"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from topwork_server.vector_index import Report
+
+#: Seconds that a process is given to end by itself after SIGTERM.
+GRACE = 3.0
+#: Seconds that pipes are given to run dry after their process has ended: a grandchild may hold them.
+LAST_WORDS = 1.0
+LONGEST_LINE = 16 << 20
+TAIL = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`result` where it was done, else `error`. `said` is the end of its stderr."""
+
+    result: Mapping[str, Any] | None
+    error: str = ""
+    said: str = ""
+
+
+class Work:
+    """function(arguments, report) in a process of its own, at lower priority. `run` never raises for what the child does."""
+
+    def __init__(self, call: str, arguments: Mapping[str, Any], threads: int, report: Report) -> None:
+        order = {"call": call, "arguments": dict(arguments), "path": sys.path}
+        self._order = json.dumps(order).encode() + b"\n"
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._report = report
+        self._answer: dict[str, Any] = {}
+        self._tail = b""
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL to the process and those that it started; `run` then returns."""
+        self._stopping.set()
+
+    async def run(self) -> Outcome:
+        # -P: what lies in the server's working directory must not stand for a module of the same name.
+        command = [sys.executable, "-P", "-m", "topwork_server.jobs_child"]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=LONGEST_LINE,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Outcome(None, f"its process could not be started: {error.strerror}")
+        return await self._attend(process)
+
+    async def _attend(self, process: Process) -> Outcome:
+        stopper = asyncio.create_task(self._stop_when_told(process))
+        talks = [asyncio.create_task(self._hand_over(process)), asyncio.create_task(self._listen(process))]
+        talks.append(asyncio.create_task(self._overhear(process)))
+        status = await process.wait()
+        _, silent = await asyncio.wait(talks, timeout=LAST_WORDS)
+        for task in (stopper, *silent):
+            task.cancel()
+        await asyncio.gather(stopper, *talks, return_exceptions=True)
+        assert process.stdin is not None
+        process.stdin.close()
+        return self._outcome(status)
+
+    def _outcome(self, status: int) -> Outcome:
+        said = self._tail.decode("utf-8", "replace").strip()
+        if "result" in self._answer:
+            return Outcome(self._answer["result"], said=said)
+        return Outcome(None, self._answer.get("error") or _death(status, said), said)
+
+    async def _stop_when_told(self, process: Process) -> None:
+        await self._stopping.wait()
+        _signal(process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), GRACE)
+        except TimeoutError:
+            _signal(process, signal.SIGKILL)
+
+    async def _hand_over(self, process: Process) -> None:
+        """It stays open: its end tells the child that the server died."""
+        assert process.stdin is not None
+        process.stdin.write(self._order)
+        with suppress(ConnectionError):  # a child that died at once
+            await process.stdin.drain()
+
+    async def _listen(self, process: Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            message = json.loads(line)
+            if "fraction" in message:
+                self._report(message["fraction"], message["message"])
+            else:
+                self._answer = message
+
+    async def _overhear(self, process: Process) -> None:
+        assert process.stderr is not None
+        while part := await process.stderr.read(1 << 16):
+            self._tail = (self._tail + part)[-TAIL:]
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _death(status: int, said: str) -> str:
+    """How a process ended that said no reason, with its last words."""
+    last = said.rpartition("\n")[2]
+    words = f": {last}" if last else ""
+    if status >= 0:
+        return f"its process ended with status {status}{words}"
+    name = signal.Signals(-status).name
+    starved = "; the machine may have run out of memory" if name == "SIGKILL" else ""
+    return f"its process was killed by signal {-status} ({name}){starved}{words}"

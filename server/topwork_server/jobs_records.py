@@ -1,0 +1,79 @@
+"""What is known of a job, and its record on disk: one JSON file a job in $TOPWORK_HOME/jobs, written atomically."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Long work as it stands. `fraction` is 0 to 1; times are seconds since 1970, `ended` 0 while it runs; `seconds_left` is an
+    estimate, 0 where there is none; `result` is what a job that is DONE returned, `error` why one FAILED."""
+
+    id: str
+    kind: str
+    subject: str
+    created: float
+    state: JobState = JobState.RUNNING
+    fraction: float = 0.0
+    message: str = ""
+    ended: float = 0.0
+    seconds_left: float = 0.0
+    error: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Records:
+    """The files. A disk that is full, or a file that is damaged, costs the record and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self) -> list[Job]:
+        """Oldest first. What is not a record is deleted."""
+        for leftover in self._folder.glob("*.part"):
+            leftover.unlink(missing_ok=True)
+        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [job for job in found if job is not None]
+
+    def save(self, job: Job) -> None:
+        """Never raises: who works goes on without a record."""
+        scratch = self._folder / f"{job.id}.part"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(asdict(replace(job, seconds_left=0.0))), "utf-8")
+            os.replace(scratch, self._path(job.id))
+        except OSError as error:
+            log.warning("the record of job %s could not be written: %s", job.id, error)
+
+    def forget(self, id: str) -> None:
+        self._path(id).unlink(missing_ok=True)
+
+    def _path(self, id: str) -> Path:
+        return self._folder / f"{id}.json"
+
+    def _read(self, path: Path) -> Job | None:
+        try:
+            int(path.stem, 36)  # an id
+            record = json.loads(path.read_text("utf-8"))
+            return Job(**{**record, "id": path.stem, "state": JobState(record["state"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("%s is no record of a job (%s): deleted", path, error)
+            path.unlink(missing_ok=True)
+            return None

@@ -1,0 +1,56 @@
+"""The Jobs service: thin. What `jobs.Jobs` knows becomes messages."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TypeAlias
+
+import grpc
+from topwork.v1 import jobs_pb2, jobs_pb2_grpc
+
+from topwork_server.jobs import Job, Jobs, JobState
+
+Context: TypeAlias = "grpc.aio.ServicerContext"
+STATES = {
+    JobState.RUNNING: jobs_pb2.JOB_STATE_RUNNING,
+    JobState.DONE: jobs_pb2.JOB_STATE_DONE,
+    JobState.FAILED: jobs_pb2.JOB_STATE_FAILED,
+    JobState.CANCELLED: jobs_pb2.JOB_STATE_CANCELLED,
+}
+
+
+def job_message(job: Job) -> jobs_pb2.Job:
+    return jobs_pb2.Job(
+        id=job.id,
+        kind=job.kind,
+        subject=job.subject,
+        state=STATES[job.state],
+        fraction=job.fraction,
+        message=job.message,
+        created=job.created,
+        ended=job.ended,
+        seconds_left=job.seconds_left,
+        error=job.error,
+    )
+
+
+class JobsService(jobs_pb2_grpc.JobsServicer):
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def ListJobs(  # noqa: N802
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        found = self._jobs.list(request.kind, request.subject)
+        return jobs_pb2.ListJobsResponse(jobs=[job_message(job) for job in found])
+
+    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
+        return job_message(self._jobs.get(request.id))
+
+    async def WatchJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> None:  # noqa: N802
+        async with aclosing(self._jobs.watch(request.id)) as states:
+            async for job in states:
+                await context.write(job_message(job))
+
+    async def CancelJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
+        return job_message(await self._jobs.cancel(request.id))
