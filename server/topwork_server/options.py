@@ -21,13 +21,13 @@ class Choice:
     description: str
 
 
-def parse(declared: type[Any], given: Mapping[str, Any]) -> Any:
-    """An instance of `declared`. InvalidInput names the option, what was given and what is taken."""
+def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this encoder") -> Any:
+    """An instance of `declared`, the options of `owner`. InvalidInput names the option, what was given and what is taken."""
     hints = typing.get_type_hints(declared)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(declared)}
     for name in given:
         if name not in fields:
-            taken = f"this encoder takes {', '.join(fields)}" if fields else "this encoder takes no options"
+            taken = f"{owner} takes {', '.join(fields) or 'no options'}"
             raise InvalidInput(f"unknown option {name!r}", remedy=taken)
     try:
         return declared(**{name: _value(name, fields[name], value) for name, value in given.items()})

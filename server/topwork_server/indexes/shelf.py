@@ -1,0 +1,238 @@
+"""Owns $TOPWORK_HOME/indexes: what indexes there are, and their builds, each complete or not there at all.
+
+indexes/SET/NAME/definition.json        what was asked for, and of which set
+                 builds/N/index.bin     the plugin's own file
+                          keys.npy      (n,) int64: the key at each position
+                          rows.npy      (n,) int32, where items have several rows
+                          facts.json    what the build was and measured, checksums; written last
+The newest complete build is the current one. No file here is trusted: what cannot be read is built anew from the set.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import DiskFull, TopworkError
+from topwork_server.indexes.model import Built, Definition, Facts, Operating
+from topwork_server.sources import file_sha256
+from topwork_server.types import Array, Granularity, Tap, TapInfo
+from topwork_server.vector_index import Metric, VectorIndex
+
+#: Of the folder and its files; raised when they change, so that those of an older server are built anew.
+FORMAT = 1
+DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
+#: What is not finished, or is going away, has a name that no set and no index can have.
+SCRATCH = ".part-"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A definition on disk, and when the set that it belongs to was made: another set of that name is not this one."""
+
+    definition: Definition
+    set_created: float
+
+
+class Slot:
+    """The folder of one index. Several processes may read it; one at a time publishes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.builds = folder / "builds"
+
+    def facts(self) -> Facts | None:
+        """What the newest complete build was and measured, or None; its other files are not looked at."""
+        return next((facts for _, facts, _ in self._complete()), None)
+
+    def load(self, opener: Callable[[Facts], Callable[[Path], VectorIndex]]) -> Built | None:
+        """The newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
+        for folder, facts, files in self._complete():
+            try:
+                _verify(folder, files)
+                return _built(folder, facts, opener(facts)(folder / INDEX))
+            except Exception as error:  # a plugin may raise anything on a damaged file
+                log.warning("index=%s is damaged and will be built anew: %s: %s", folder, type(error).__name__, error)
+        return None
+
+    def publish(self, built: Built) -> Path:
+        """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it does not fit."""
+        with _disk(), self.scratch() as scratch:
+            built.index.save(scratch / INDEX)
+            np.save(scratch / KEYS, built.keys)
+            if built.rows is not None:
+                np.save(scratch / ROWS, built.rows)
+            files = {path.name: file_sha256(path) for path in scratch.iterdir()}
+            size = sum(path.stat().st_size for path in scratch.iterdir())
+            record = {"format": FORMAT, "facts": {**asdict(built.facts), "bytes": size}, "files": files}
+            (scratch / FACTS).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            _sync(scratch)
+            target = self.builds / str(max((int(path.name) for path in self._numbered()), default=0) + 1)
+            scratch.rename(target)
+            _sync_folder(self.builds)
+            return target
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder on the same disk, gone afterwards unless it was renamed."""
+        self.builds.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.builds, prefix=SCRATCH))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def prune(self, facts: Facts | None) -> None:
+        """Delete all builds but the one of these facts."""
+        kept = [folder for folder, found, _ in self._complete() if found == facts][:1]
+        for folder in self._numbered():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what killed jobs left. No job may be running."""
+        for leftover in self.builds.glob(f"{SCRATCH}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _numbered(self) -> list[Path]:
+        return [path for path in self.builds.glob("*") if path.name.isdecimal()]
+
+    def _complete(self) -> Iterator[tuple[Path, Facts, dict[str, str]]]:
+        """Newest first."""
+        for folder in sorted(self._numbered(), key=lambda path: -int(path.name)):
+            try:
+                record = json.loads((folder / FACTS).read_text("utf-8"))
+                if record["format"] == FORMAT:
+                    yield folder, _facts(record["facts"]), dict(record["files"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("index=%s cannot be read: %s", folder, error)
+
+
+class Shelf:
+    """All indexes on this disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def sweep(self) -> None:
+        """Delete what jobs and drops left when they were killed. Once, at the start."""
+        for leftover in self.folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for kept in self.all():
+            self.slot(kept.definition.set, kept.definition.name).sweep()
+
+    def all(self) -> list[Kept]:
+        """By set and name. A definition that cannot be read is said in the log and left alone."""
+        paths = sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
+        return [kept for kept in map(_kept, paths) if kept]
+
+    def slot(self, set_name: str, name: str) -> Slot:
+        return Slot(self.folder / set_name / name)
+
+    def add(self, kept: Kept) -> None:
+        """Atomically. DiskFull where there is no room."""
+        definition = kept.definition
+        folder = self.folder / definition.set / definition.name
+        with _disk():
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = folder / f"{SCRATCH}{DEFINITION}"
+            record = {"format": FORMAT, "definition": asdict(definition), "set_created": kept.set_created}
+            scratch.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            _sync_file(scratch)
+            scratch.rename(folder / DEFINITION)
+            _sync_folder(folder)
+            _sync_folder(folder.parent)
+
+    def remove(self, set_name: str, name: str = "") -> None:
+        """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""
+        folder = self.folder / set_name / name if name else self.folder / set_name
+        if folder.exists():
+            doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
+            folder.rename(doomed / "gone")
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_definition(slot: Slot) -> Definition:
+    """For a process of a job. TopworkError where it is not there."""
+    kept = _kept(slot.folder / DEFINITION)
+    if kept is None:
+        raise TopworkError(f"the definition of the index at {slot.folder} cannot be read", remedy="drop it and create it anew")
+    return kept.definition
+
+
+def by_key(keys: Array, rows: Array | None) -> Array | None:
+    """(n,) int64: the positions by key and row, or None where they stand so already."""
+    if len(keys) < 2 or bool((np.diff(keys) >= 0).all()):
+        return None
+    return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
+
+
+def _kept(path: Path) -> Kept | None:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return Kept(_definition(record["definition"]), float(record["set_created"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read: %s", path, error)
+        return None
+
+
+def _definition(record: dict[str, Any]) -> Definition:
+    tap = record["tap"]["tap"]
+    info = Tap(**{**tap, "granularity": Granularity(tap["granularity"]), "grid": tuple(tap["grid"]) if tap["grid"] else None})
+    return Definition(**{**record, "tap": TapInfo(info, record["tap"]["fingerprint"]), "metric": Metric(record["metric"])})
+
+
+def _facts(record: dict[str, Any]) -> Facts:
+    return Facts(**{**record, "operating": tuple(Operating(**one) for one in record["operating"])})
+
+
+def _verify(folder: Path, files: dict[str, str]) -> None:
+    for name, digest in files.items():
+        if file_sha256(folder / name) != digest:
+            raise ValueError(f"{name} is not the file that was written")
+
+
+def _built(folder: Path, facts: Facts, index: VectorIndex) -> Built:
+    keys = np.load(folder / KEYS)
+    rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
+    if not len(keys) == index.count == facts.rows or (rows is not None and len(rows) != len(keys)):
+        raise ValueError(f"{len(keys)} keys, {index.count} vectors and {facts.rows} rows do not agree")
+    return Built(facts, index, keys, rows, by_key(keys, rows))
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("the disk is full: the index was not written", remedy="free some room, and rebuild it") from error
+        raise TopworkError(f"the index cannot be written: {error}", remedy="mend the folder of the server's state") from error
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        _sync_file(path)
+    _sync_folder(folder)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+_sync_folder = _sync_file
