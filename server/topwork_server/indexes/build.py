@@ -21,11 +21,10 @@ from topwork_server.indexes.model import Built, Definition, Facts, Operating
 from topwork_server.indexes.rows import Chosen, Collected, Dataset, collect
 from topwork_server.indexes.shelf import Slot, by_key, read_definition
 from topwork_server.options import parse
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import AUTO, Plugins, RegisteredIndex
 from topwork_server.types import Array
 from topwork_server.vector_index import IndexSpec, Report, VectorIndex
 
-AUTO = "auto"
 HELD_OUT = 200
 #: Of fewer items than this for each query, fewer are held out.
 FEWEST_A_QUERY = 5
@@ -39,7 +38,7 @@ SEED = 42
 class Kinds(Protocol):
     """What is asked of Plugins."""
 
-    def indexes(self) -> Mapping[str, Any]: ...
+    def indexes(self) -> Mapping[str, RegisteredIndex]: ...
 
     def index(self, kind: str) -> IndexSpec: ...
 

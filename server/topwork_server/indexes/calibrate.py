@@ -85,7 +85,7 @@ def calibrate(
 def _measure(index: VectorIndex, probe: Probe, gather: Gather, metric: Metric, effort: int, threads: int) -> Operating:
     if not len(probe.queries):
         return Operating(effort, float(index.exact), 0.0)
-    seconds = []
+    seconds: list[float] = []
     while not seconds or (sum(seconds) < SHORT and len(seconds) < 5):
         began = time.perf_counter()
         _, found = index.search(probe.queries, probe.k, effort=effort, threads=threads, mask=probe.mask)

@@ -47,31 +47,25 @@ class Collected:
         return np.asarray(self.file[positions if self.places is None else self.places[positions]])
 
 
-@dataclass(frozen=True, slots=True)
 class Chosen:
     """Some of the rows, as a plugin sees them (vector_index.Vectors)."""
 
-    collected: Collected
-    positions: Array
-
-    @property
-    def count(self) -> int:
-        return len(self.positions)
-
-    @property
-    def dim(self) -> int:
-        return int(self.collected.file.shape[1])
+    def __init__(self, collected: Collected, positions: Array) -> None:
+        self.positions = positions
+        self.count = len(positions)
+        self.dim = int(collected.file.shape[1])
+        self._collected = collected
 
     def batches(self) -> Iterator[Array]:
         step = max(1, BATCH_BYTES // (4 * self.dim))
         for start in range(0, self.count, step):
-            yield self.collected.gather(self.positions[start : start + step])
+            yield self._collected.gather(self.positions[start : start + step])
 
     def sample(self, most: int) -> Array:
         if most >= self.count:
-            return self.collected.gather(self.positions)
+            return self._collected.gather(self.positions)
         chosen = np.random.default_rng(SEED).choice(self.count, most, replace=False)
-        return self.collected.gather(self.positions[np.sort(chosen)])
+        return self._collected.gather(self.positions[np.sort(chosen)])
 
 
 def collect(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:

@@ -69,7 +69,7 @@ class Slot:
         return None
 
     def publish(self, built: Built) -> Path:
-        """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it does not fit."""
+        """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it cannot."""
         with _disk(), self.scratch() as scratch:
             built.index.save(scratch / INDEX)
             np.save(scratch / KEYS, built.keys)
