@@ -9,8 +9,11 @@ from topwork.aio import AsyncClient
 from topwork.client import Client
 from topwork.encoders import EncoderInfo, OptionInfo, TapInfo, Word
 from topwork.errors import (
+    AlreadyExists,
     DeadlineExceeded,
+    DiskFull,
     InvalidInput,
+    JobFailed,
     NotFound,
     NotReady,
     Overloaded,
@@ -19,27 +22,47 @@ from topwork.errors import (
     Unavailable,
 )
 from topwork.features import Features, Numerics, Timings, concatenate
+from topwork.hits import Hit, Hits
+from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
+from topwork.jobs import Job
+from topwork.rows import Rows
+from topwork.sets import Acknowledged, Pruned, SetInfo, VersionInfo, WriteReport
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acknowledged",
+    "AlreadyExists",
     "AsyncClient",
     "Client",
     "DeadlineExceeded",
+    "DiskFull",
     "EncoderInfo",
     "Features",
+    "Hit",
+    "Hits",
+    "IndexInfo",
+    "IndexKind",
     "InvalidInput",
+    "Job",
+    "JobFailed",
     "NotFound",
     "NotReady",
     "Numerics",
+    "OperatingPoint",
     "OptionInfo",
     "Overloaded",
+    "Pruned",
+    "Rows",
+    "SetInfo",
     "TapInfo",
     "Timings",
     "TooLarge",
     "TopworkError",
     "Unavailable",
+    "VersionInfo",
     "Word",
+    "WriteReport",
     "concatenate",
     "errors",
 ]

@@ -8,16 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
-from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from topwork.encoders import EncoderInfo
-from topwork.v1 import encoders_pb2
+from topwork.sets import SetInfo
 
 if TYPE_CHECKING:
-    from topwork._feed import Feed
+    from topwork._tries import Tries
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Message)
@@ -26,24 +25,12 @@ R = TypeVar("R", bound=Message)
 
 @dataclass(frozen=True)
 class Method(Generic[Q, R]):
-    """A gRPC method: its path, the classes of its messages, and whether it is a stream both ways."""
+    """A gRPC method: its path, the classes of its messages, and what of it is a stream."""
 
     path: str
     request: type[Q]
     reply: type[R]
-    streams: bool = False
-
-
-LIST_ENCODERS = Method("/topwork.v1.Encoders/ListEncoders", encoders_pb2.ListEncodersRequest, encoders_pb2.ListEncodersResponse)
-GET_ENCODER = Method("/topwork.v1.Encoders/GetEncoder", encoders_pb2.GetEncoderRequest, encoders_pb2.Encoder)
-EMBED = Method("/topwork.v1.Encoders/Embed", encoders_pb2.EmbedRequest, encoders_pb2.EmbedResponse)
-EMBED_STREAM = Method(
-    "/topwork.v1.Encoders/EmbedStream", encoders_pb2.EmbedStreamRequest, encoders_pb2.EmbedResponse, streams=True
-)
-NEAREST_WORDS = Method("/topwork.v1.Encoders/NearestWords", encoders_pb2.NearestWordsRequest, encoders_pb2.NearestWordsResponse)
-#: HealthCheckRequest{string service = 1} and HealthCheckResponse{enum status = 1} lie on the wire as these wrappers do, which
-#: saves the client a dependency.
-HEALTH = Method("/grpc.health.v1.Health/Check", wrappers_pb2.StringValue, wrappers_pb2.Int32Value)
+    kind: Literal["unary_unary", "unary_stream", "stream_stream"] = "unary_unary"
 
 
 @dataclass(frozen=True)
@@ -58,10 +45,13 @@ class Unary:
 
 @dataclass(frozen=True)
 class Stream(Generic[T]):
-    """Chunks out, one reply for each back, in order; `receive(reply, chunk)` makes a value of it."""
+    """Many replies: one to each chunk of a `Feed`, or all to the one request of a `Tail`.
+
+    `receive(reply, chunk)` makes a value of one.
+    """
 
     method: Method[Any, Any]
-    feed: Feed[Any]
+    tries: Tries[Any]
     receive: Callable[[Any, Any], T]
 
 
@@ -96,6 +86,7 @@ class Session:
     retries: int
     blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)
+    sets: dict[str, SetInfo] = field(default_factory=dict)
 
 
 def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:

@@ -15,6 +15,8 @@ LARGEST_MESSAGE = 64 << 20
 MOST_RETRIES = 4
 #: Seconds before the first retry; each further pause is twice as long, up to LONGEST_PAUSE. Together they outlast a restart.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
+#: (service, method) of all that is a stream.
+STREAMS = (("Encoders", "EmbedStream"), ("FeatureSets", "Write"), ("FeatureSets", "Read"), ("Jobs", "WatchJob"))
 
 
 def connect(api: Any, target: str, retries: int, gzip: bool, credentials: Any) -> Any:
@@ -28,8 +30,7 @@ def connect(api: Any, target: str, retries: int, gzip: bool, credentials: Any) -
 
 def stub(channel: Any, method: Method[Any, Any]) -> Any:
     """A callable for one method, of either API."""
-    kind = channel.stream_stream if method.streams else channel.unary_unary
-    return kind(method.path, method.request.SerializeToString, method.reply.FromString)
+    return getattr(channel, method.kind)(method.path, method.request.SerializeToString, method.reply.FromString)
 
 
 def options(target: str, retries: int) -> list[tuple[str, Any]]:
@@ -54,7 +55,7 @@ def options(target: str, retries: int) -> list[tuple[str, Any]]:
 
 
 def service_config(retries: int) -> dict[str, Any]:
-    """gRPC's own retries for calls of one request. Streams are opened again by `_feed.Feed`, which knows what is unanswered."""
+    """gRPC's own retries for calls of one reply. Streams are opened again by `_tries.Tries`, which knows what is unanswered."""
     if retries < 1:
         return {}
     policy = {
@@ -68,7 +69,7 @@ def service_config(retries: int) -> dict[str, Any]:
     return {
         "methodConfig": [
             {"name": [{}], "retryPolicy": policy},
-            {"name": [{"service": "topwork.v1.Encoders", "method": "EmbedStream"}]},
+            {"name": [{"service": f"topwork.v1.{service}", "method": method} for service, method in STREAMS]},
         ]
     }
 

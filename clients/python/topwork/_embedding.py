@@ -9,10 +9,11 @@ from itertools import chain
 
 from topwork import _chunks, _convert, _items
 from topwork._bridge import Bridge
-from topwork._calls import EMBED, EMBED_STREAM, GET_ENCODER, Session, Steps, Stream, unary, work
+from topwork._calls import Session, Steps, Stream, unary, work
 from topwork._chunks import Chunk, Sizes
 from topwork._feed import Feed
 from topwork._items import Items
+from topwork._methods import EMBED, EMBED_STREAM, GET_ENCODER
 from topwork._progress import Progress, reporting
 from topwork.encoders import EncoderInfo
 from topwork.errors import InvalidInput

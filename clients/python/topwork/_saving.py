@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -15,18 +16,25 @@ from topwork.errors import InvalidInput, NotReady
 from topwork.features import Array, Features
 
 Inputs = Sequence[str] | None
+W = TypeVar("W")
 
 
 def save(features: Features, path: str | os.PathLike[str], inputs: Inputs) -> None:
     """See `Features.save`."""
-    target = Path(path)
-    write = writer(target)
+    write = writer(Path(path))
     if inputs is not None and len(inputs) != len(features.counts):
         raise InvalidInput(f"{len(inputs)} names for {len(features.counts)} items", remedy="pass one name an item")
+    with whole(Path(path)) as file:
+        write(features, file, inputs)
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the target's name once all of it is written."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            write(features, file, inputs)
+            yield file
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -34,11 +42,16 @@ def save(features: Features, path: str | os.PathLike[str], inputs: Inputs) -> No
 
 def writer(path: Path) -> Callable[[Features, IO[bytes], Inputs], None]:
     """What writes files of that name. Raises before any work is done: InvalidInput, or NotReady where pyarrow is missing."""
-    found = WRITERS.get(path.suffix.lower())
+    return chosen(WRITERS, path)
+
+
+def chosen(writers: Mapping[str, W], path: Path) -> W:
+    """The writer for the path's suffix."""
+    found = writers.get(path.suffix.lower())
     if found is None:
-        raise InvalidInput(f"{path.name} is not a name for features", remedy=f"end it in {', '.join(WRITERS)}")
-    if found is _parquet:
-        _pyarrow()
+        raise InvalidInput(f"{path.name} is not a name for features", remedy=f"end it in {', '.join(writers)}")
+    if path.suffix.lower() == ".parquet":
+        pyarrow()
     if not path.absolute().parent.is_dir():
         raise InvalidInput(f"there is no folder {path.absolute().parent}", remedy="create it, or write elsewhere")
     return found
@@ -78,28 +91,30 @@ def _optional(features: Features) -> dict[str, Array]:
 
 def _parquet(features: Features, file: IO[bytes], inputs: Inputs) -> None:
     """A line a row: item, [input], [span, part, scale], features as a list of fixed size; what made them in the schema."""
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow()
     columns: dict[str, Any] = {"item": pa.array(features.items)}
     if inputs is not None:
         columns["input"] = pa.array(list(inputs), pa.string()).take(columns["item"])
     for name, array in _optional(features).items():
-        columns[name.removesuffix("s")] = pa.array(array) if array.ndim == 1 else _lists(pa, array)
-    columns["features"] = _lists(pa, features.rows)
+        columns[name.removesuffix("s")] = pa.array(array) if array.ndim == 1 else lists(pa, array)
+    columns["features"] = lists(pa, features.rows)
     table = pa.table(columns).replace_schema_metadata({"topwork": json.dumps(about(features))})
     parquet.write_table(table, file)
 
 
-def _lists(pa: Any, rows: Array) -> Any:
+def lists(pa: Any, rows: Array) -> Any:
+    """A list of fixed size for each row."""
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
     except ImportError:
         raise NotReady("writing .parquet needs pyarrow", remedy="pip install 'topwork[parquet]', or write .npz") from None
-    return pyarrow, pyarrow.parquet
+    return pa, parquet
 
 
 WRITERS = {".npy": _npy, ".npz": _npz, ".parquet": _parquet}

@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf import wrappers_pb2
 
 from topwork import _convert, _embedding
-from topwork._calls import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS, Session, Steps, Stream, unary
+from topwork._calls import Session, Steps, Stream, unary
 from topwork._items import Items
+from topwork._methods import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
 from topwork._progress import Progress
 from topwork.encoders import EncoderInfo, Word
 from topwork.features import Features

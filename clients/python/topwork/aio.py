@@ -128,7 +128,7 @@ class AsyncClient:
             while (value := await loop.run_in_executor(thread, next, replies, end)) is not end:
                 yield value
         finally:
-            stream.feed.close()
+            stream.tries.close()
             thread.submit(replies.close)
             thread.shutdown(wait=False)
 

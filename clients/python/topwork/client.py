@@ -125,19 +125,22 @@ class Client:
                     return
                 except grpc.RpcError as error:
                     failed = _status.translate(error, self._session.target, None)
-                stream.feed.rest(failed)
+                stream.tries.rest(failed)
         finally:
-            stream.feed.close()
+            stream.tries.close()
 
     def _one_try(self, stream: Stream[T]) -> Iterator[T]:
-        feed = stream.feed
-        call = self._stub(stream.method)(feed.requests(), metadata=self._metadata)
-        feed.opened(call.cancel)
+        tries = stream.tries
+        requests = tries.requests()
+        if requests is None:
+            return
+        call = self._stub(stream.method)(requests, metadata=self._metadata)
+        tries.opened(call.cancel)
         try:
             for reply in call:
-                yield stream.receive(reply, feed.answered())
-                feed.reading()
-            feed.finish()
+                yield stream.receive(reply, tries.answered())
+                tries.reading()
+            tries.finish()
         finally:
             call.cancel()
 

@@ -2,23 +2,29 @@
 
 TopworkError                 any status that has no class below (INTERNAL, UNKNOWN ...)
 ├── InvalidInput             INVALID_ARGUMENT     also a ValueError; `item` is the position of the item to blame
-├── NotFound                 NOT_FOUND            no encoder or tap of that name
+├── NotFound                 NOT_FOUND            no encoder, tap, set, index or job of that name
 ├── NotReady                 FAILED_PRECONDITION  weights are not there, or a fingerprint does not match
+├── AlreadyExists            ALREADY_EXISTS       the name is taken
 ├── Overloaded               RESOURCE_EXHAUSTED   the server's queue is full; retried before you see it
 ├── TooLarge                 RESOURCE_EXHAUSTED   this item or message can never fit
+├── DiskFull                 RESOURCE_EXHAUSTED   the server's disk: nothing was written, what was there is as it was
 ├── DeadlineExceeded         DEADLINE_EXCEEDED    also a TimeoutError
 ├── Unavailable              UNAVAILABLE          also a ConnectionError; retried before you see it
 ├── Cancelled                CANCELLED
 ├── Unsupported              UNIMPLEMENTED        the server is older than this client, or is another server
 ├── Refused                  UNAUTHENTICATED, PERMISSION_DENIED
-└── ExportFailed             INTERNAL             the server could not export the encoder
+├── ExportFailed             INTERNAL             the server could not export the encoder
+└── JobFailed                INTERNAL             a job that you waited for failed or was cancelled; `job` is how it stands
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+
+if TYPE_CHECKING:
+    from topwork.jobs import Job
 
 E = TypeVar("E", bound="TopworkError")
 
@@ -59,11 +65,19 @@ class NotReady(TopworkError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class AlreadyExists(TopworkError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
 class Overloaded(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class TooLarge(TopworkError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DiskFull(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -89,3 +103,12 @@ class Refused(TopworkError):
 
 class ExportFailed(TopworkError):
     code = grpc.StatusCode.INTERNAL
+
+
+class JobFailed(TopworkError):
+    code = grpc.StatusCode.INTERNAL
+
+    def __init__(self, job: Job) -> None:
+        said = f": {job.error}" if job.error else ""
+        super().__init__(f"{job.kind} job {job.id} on {job.subject!r} {job.state}{said}")
+        self.job = job

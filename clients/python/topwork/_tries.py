@@ -1,0 +1,126 @@
+"""What all streams share: tries with pauses between them, and a watch over the time."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from topwork import _status
+from topwork._calls import Session
+from topwork._channel import FIRST_PAUSE, LONGEST_PAUSE
+from topwork.errors import Overloaded, TopworkError, Unavailable
+
+A = TypeVar("A")
+
+
+class Tries(ABC, Generic[A]):
+    """gRPC itself never retries a stream of which a reply has come, so a long job would die with one restart of its server. Here
+    a stream that broke is opened again for what has not been answered yet.
+
+    `timeout` (seconds, None for no limit) is the longest wait in which nothing moves while a reply is due, or, with `in_all`, the
+    longest that the whole may take. `release` is called once nobody reads any more.
+    """
+
+    def __init__(
+        self, session: Session, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._session = session
+        self._timeout = timeout
+        self._release = release
+        self._in_all = in_all
+        self._changed = threading.Condition()
+        self._abort: Callable[[], object] = bool
+        self._failed = 0
+        self._moved = time.monotonic()
+        self._reading = True
+        self._watched = self._closed = False
+
+    @abstractmethod
+    def requests(self) -> Any:
+        """What one try sends; None where nothing is left to be asked."""
+
+    @abstractmethod
+    def answered(self) -> A:
+        """A reply has come: what it answers. The clock stands until `reading`."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The server has ended the stream well. Raises where it should not have."""
+
+    def _awaits(self) -> bool:
+        """Whether a reply is due."""
+        return True
+
+    def _first(self) -> int:
+        """The position of the first item that an error of the server counts from."""
+        return 0
+
+    def _over(self) -> None:
+        """The try under way has ended."""
+
+    def opened(self, abort: Callable[[], object]) -> None:
+        """The try's call exists; `abort` ends it from any thread."""
+        with self._changed:
+            self._abort = abort
+            self._reading = True
+            self._move()
+        if self._closed:
+            abort()
+        elif self._timeout is not None and not self._watched:
+            self._watched = True
+            threading.Thread(target=self._watch, args=(self._timeout,), name="topwork-watch", daemon=True).start()
+
+    def reading(self) -> None:
+        with self._changed:
+            self._reading = True
+            self._move()
+
+    def rest(self, error: TopworkError) -> None:
+        """Wait until the next try; raises where there is none. The error's item is made the caller's."""
+        if self.failure:
+            raise self.failure
+        with self._changed:
+            if self._failed >= self._session.retries or not isinstance(error, Overloaded | Unavailable):
+                raise error.shifted(self._first())
+            self._over()
+            self._reading = self._in_all
+            pause = min(FIRST_PAUSE * 2.0**self._failed, LONGEST_PAUSE) * random.uniform(0.8, 1.2)
+            self._failed += 1
+            self._changed.wait_for(lambda: self._closed, pause)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        with self._changed:
+            self._over()
+            self._closed = True
+            self._changed.notify_all()
+        self._abort()
+        self._release()
+
+    def _progressed(self) -> None:
+        """A reply has come: tries are counted anew, and the clock stands until `reading`."""
+        self._failed = 0
+        self._reading = self._in_all
+        self._move()
+
+    def _move(self) -> None:
+        if not self._in_all:
+            self._moved = time.monotonic()
+        self._changed.notify_all()
+
+    def _watch(self, timeout: float) -> None:
+        with self._changed:
+            while not self._closed:
+                due = self._reading and self._awaits()
+                left = self._moved + timeout - time.monotonic()
+                if due and left <= 0:
+                    self.failure = _status.late(self._session.target, timeout)
+                    break
+                self._changed.wait(left if due else None)
+        if self.failure:
+            self._abort()

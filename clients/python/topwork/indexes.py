@@ -1,0 +1,72 @@
+"""What a server says of its indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from topwork.encoders import OptionInfo
+from topwork.jobs import Job
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """A kind of index that `create_index` takes, and what its `options` may set."""
+
+    kind: str
+    description: str
+    options: tuple[OptionInfo, ...]
+    plugin: str
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a search effort (nprobe, efSearch) gave on held-out rows: recall at 10 against exact search, and queries a second in
+    one batch, in the build's own process."""
+
+    effort: int
+    recall: float
+    qps: float
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """An index over one tap of a set, as it stands.
+
+    kind           as asked, such as "auto"; `built` is what was built, such as "IVF1024,Flat"
+    metric         "cosine", "inner_product" or "l2"
+    state          "building" (for the first time, or anew: searches are exact and slow meanwhile), "ready", "rebuilding"
+                   (searches go on on the old one) or "failed" (`detail` says why; searches are exact and slow)
+    version        of the set, that searches see
+    rows           alive, in all; `fresh_rows` were written since the build and are searched exactly, `dead_rows` are skipped
+    recall         at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first build
+    operating      other efforts, and what they gave
+    disk_bytes     of the index; `memory_bytes` is 0 where it is not in memory
+    job            the latest build, if there was one
+    """
+
+    set: str
+    name: str
+    tap: str
+    fingerprint: str
+    kind: str
+    built: str
+    metric: str
+    dim: int
+    options: Mapping[str, Any]
+    state: str
+    detail: str
+    version: int
+    rows: int
+    fresh_rows: int
+    dead_rows: int
+    target_recall: float
+    recall: float
+    effort: int
+    operating: tuple[OperatingPoint, ...]
+    held_out: int
+    build_seconds: float
+    disk_bytes: int
+    memory_bytes: int
+    job: Job | None

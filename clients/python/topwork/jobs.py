@@ -1,0 +1,40 @@
+"""Long work on the server: builds of indexes, trainings of heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of long work, as it stands.
+
+    state         "running", "done", "failed" (`error` says why) or "cancelled"
+    subject       what it works on, such as "birds/pooled"
+    fraction      0 to 1; `message` says what it does now
+    ended         None while it runs; times are UTC
+    seconds_left  an estimate; None where there is none
+    """
+
+    id: str
+    kind: str
+    subject: str
+    state: str
+    fraction: float
+    message: str
+    created: datetime
+    ended: datetime | None
+    seconds_left: float | None
+    error: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.state == "running"
+
+
+#: True for a bar on a terminal's stderr; a function of the Job at each change; or nothing.
+JobProgress: TypeAlias = bool | Callable[[Job], object] | None

@@ -1,0 +1,89 @@
+"""What a read of a feature set gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from topwork.features import Array, Features, concatenate
+
+#: A raw input as the set kept it: a text, a pair of texts, the bytes of a picture or video, or an array.
+RawInput = str | tuple[str, str] | bytes | Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows:
+    """Items of a feature set, in the set's order.
+
+    ids           str each
+    features      by tap; `counts` are rows an item
+    metadata      column -> a value an item, None where missing; times are datetime, UTC
+    inputs        the raw inputs (None for an item without one), where they were asked for
+    version       of the set, that was read
+    total         items that the filter and the ids select in all, before `offset` and `limit`
+    column_types  column -> "bool", "int", "float", "string", "time" or "strings"
+    """
+
+    ids: list[str]
+    features: Mapping[str, Features]
+    metadata: Mapping[str, list[Any]] = field(default_factory=dict)
+    inputs: list[RawInput | None] | None = None
+    version: int = 0
+    total: int = 0
+    column_types: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table with a row an item: `id`, `features_TAP` (a list of fixed size where an item has one row, else a list
+        of them), `spans_TAP`, `parts_TAP`, `input` and the metadata. NotReady where pyarrow is missing."""
+        from topwork import _tables
+
+        return _tables.arrow(self)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row an item and the columns of `to_arrow`; features are arrays, (dim,) where items have one
+        row and (rows, dim) otherwise. NotReady where pandas is missing."""
+        from topwork import _tables
+
+        return _tables.pandas(self)
+
+    def to_torch(self) -> dict[str, Any]:
+        """`id` (list), `features_TAP` (a tensor, all rows), `counts_TAP` where items may have other than one row, and the
+        metadata: tensors of numbers and booleans where nothing is missing, lists otherwise. NotReady where torch is missing."""
+        from topwork import _tables
+
+        return _tables.torch(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write .npz (arrays, and as JSON in `about` what they are) or .parquet (`to_arrow`; needs pyarrow).
+
+        InvalidInput for another suffix.
+        """
+        from topwork import _saving_rows
+
+        _saving_rows.save(self, path)
+
+    def __repr__(self) -> str:
+        taps = ", ".join(f"{tap} {f.rows.shape[0]} x {f.dim}" for tap, f in self.features.items())
+        columns = f"; {', '.join(self.metadata)}" if self.metadata else ""
+        return f"<Rows: {len(self)} of {self.total} items, version {self.version}: {taps or 'no features'}{columns}>"
+
+
+def joined(pieces: Sequence[Rows]) -> Rows:
+    """One Rows of replies that follow each other; there is at least one."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    return Rows(
+        ids=[id for piece in pieces for id in piece.ids],
+        features={tap: concatenate([piece.features[tap] for piece in pieces]) for tap in first.features},
+        metadata={name: [value for piece in pieces for value in piece.metadata[name]] for name in first.metadata},
+        inputs=None if first.inputs is None else [value for piece in pieces for value in piece.inputs or []],
+        version=first.version,
+        total=first.total,
+        column_types=first.column_types,
+    )

@@ -1,0 +1,103 @@
+"""What a server says of its feature sets, and of what was written to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from topwork.encoders import TapInfo
+from topwork.errors import TopworkError
+from topwork.features import Numerics
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """A feature set, as it stands.
+
+    encoder      empty for ready vectors that belong to no encoder of the server
+    modality     what the encoder reads: "text", "image", "video" or "tensor"; "unspecified" without one
+    taps         with the fingerprints of their features; `tap_columns` names the column of the Lance dataset of each
+    dtype        "float32" or "float16", as stored
+    columns      metadata: name -> "bool", "int", "float", "string", "time" or "strings"
+    version      grows with each commit
+    bytes        on the server's disk, all versions
+    created      UTC
+    numerics     of whatever computed its rows
+    path         on the server's disk: a folder that `lance.dataset(...)` opens
+    """
+
+    name: str
+    encoder: str
+    options: Mapping[str, Any]
+    modality: str
+    taps: tuple[TapInfo, ...]
+    tap_columns: Mapping[str, str]
+    dtype: str
+    keeps_inputs: bool
+    columns: Mapping[str, str]
+    items: int
+    version: int
+    bytes: int
+    created: datetime
+    numerics: tuple[Numerics, ...]
+    path: str
+    indexes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """A version of a set that can still be read. `time` is UTC; one with `pins` is kept from pruning."""
+
+    version: int
+    time: datetime
+    pins: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """How many versions were removed, and the bytes of disk that this gave back."""
+
+    removed: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """What the server said to one chunk of a write: its items are on disk, or in `failures`.
+
+    watermark   all items of the input before this position are done
+    start       the position of the chunk's first item
+    version     of the set, with the chunk in it
+    inserted    new ids; `updated` replaced what was there; `unchanged` were there already, with equal content and metadata
+    encoded     items that went through the encoder; the others' features were known
+    failures    by position in the input: why an item was skipped (only with skip_bad_items); `failed_ids` likewise
+    """
+
+    watermark: int
+    start: int
+    version: int
+    inserted: int
+    updated: int
+    unchanged: int
+    encoded: int
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    failed_ids: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a whole write did. `items` counts all of the input; the rest is as in `Acknowledged`, summed over its chunks.
+
+    inserted + updated + unchanged + len(failures) == items. `version` is that of the last chunk; 0 where nothing was written.
+    """
+
+    items: int
+    inserted: int
+    updated: int
+    unchanged: int
+    encoded: int
+    version: int
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    failed_ids: Mapping[int, str] = field(default_factory=dict)
