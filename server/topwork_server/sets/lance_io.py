@@ -1,0 +1,129 @@
+"""The one door to Lance: its import with threads that fit, its errors as ours, and files that are truly on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topwork_server.config import usable_cores
+from topwork_server.errors import DiskFull, TopworkError
+
+STORAGE_VERSION = "2.1"
+FULL = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
+
+# Where in Lance's own source an error arose: of no use to a caller.
+_SOURCE_LINES = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
+
+
+def load() -> Any:
+    """The lance module. Its two pools default to all cores and more I/O threads than a local disk can use; they share the
+    machine with the encoders here, so each has as many threads as there are cores. Read at the import, hence before it."""
+    threads = str(min(8, max(2, usable_cores())))
+    os.environ.setdefault("LANCE_CPU_THREADS", threads)
+    os.environ.setdefault("LANCE_IO_THREADS", threads)
+    import lance
+
+    return lance
+
+
+def open_dataset(path: Path) -> Any:
+    """The dataset at its latest version."""
+    return load().dataset(str(path))
+
+
+def plain(error: BaseException) -> str:
+    """The error's own words on one line, without the lines of Lance's source."""
+    text = _SOURCE_LINES.sub("", str(error)).removeprefix("Invalid user input: ")
+    return " ".join(text.split()) or type(error).__name__
+
+
+@contextmanager
+def mapped(doing: str) -> Iterator[None]:
+    """Errors of Lance, Arrow and the disk as ours: DiskFull where the disk is full, else TopworkError that says `doing`."""
+    try:
+        yield
+    except TopworkError:
+        raise
+    except Exception as error:
+        raise translated(error, doing) from error
+
+
+def translated(error: BaseException, doing: str) -> TopworkError:
+    if isinstance(error, TopworkError):
+        return error
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error).lower() for word in FULL):
+        return DiskFull(
+            f"{doing}: no space left on the disk", remedy="free some space and try again; what was stored is as it was"
+        )
+    return TopworkError(f"{doing}: {plain(error)}")
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Wait until those files or folders are on disk, and not only in the page cache."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_rows(dataset: Any, path: Path, table: Any) -> list[Any]:
+    """Write a table as data files (on disk when this returns) that no version holds yet; gives their fragments."""
+    load()
+    from lance.fragment import write_fragments
+
+    fragments: list[Any] = list(write_fragments(table, dataset))
+    sync(path / "data" / file.path for fragment in fragments for file in fragment.files)
+    if fragments:
+        sync([path / "data"])
+    return fragments
+
+
+def kill_rows(dataset: Any, path: Path, addresses: Any) -> tuple[list[int], list[Any]]:
+    """Deletion files for the rows at those addresses (fragment << 32 | offset): ids of fragments with no row left, and the
+    fragments that some are left of. No version holds them yet."""
+    import numpy as np
+
+    gone, updated = [], []
+    owners = addresses >> np.uint64(32)
+    for owner in np.unique(owners).tolist():
+        offsets = (addresses[owners == owner] & np.uint64(0xFFFFFFFF)).tolist()
+        left = dataset.get_fragment(owner).delete_rows(offsets)
+        if left is None:
+            gone.append(owner)
+        else:
+            updated.append(left)
+    if updated:
+        folder = path / "_deletions"
+        newest = {fragment.id: _newest(folder, fragment.id) for fragment in updated}
+        sync([*newest.values(), folder])
+    return gone, updated
+
+
+def _newest(folder: Path, fragment: int) -> Path:
+    return max(folder.glob(f"{fragment}-*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def commit(dataset: Any, path: Path, operation: Any) -> Any:
+    """Make a version of it, on disk when this returns. The given dataset stays at its own version."""
+    made = load().LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    sync_version(path, made.version)
+    return made
+
+
+def sync_version(path: Path, version: int) -> None:
+    folder = path / "_versions"
+    names = (f"{(1 << 64) - 1 - version}.manifest", f"{version}.manifest")
+    sync([*(folder / name for name in names if (folder / name).exists()), folder])
+
+
+def copy_of(dataset: Any) -> Any:
+    """Another handle of the same version: what changes a dataset in place must not move the one that readers hold."""
+    return dataset.checkout_version(dataset.version)

@@ -1,0 +1,69 @@
+"""What sets, ids and metadata columns may be called."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from topwork_server.errors import InvalidInput
+
+SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+RESERVED_NAMES = frozenset({"id", "key", "content"})
+RESERVED_STARTS = ("features_", "spans_", "parts_", "input", "_")
+MOST_ID_BYTES = 512
+
+
+def check_set_name(name: str) -> None:
+    if not SET_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a feature set",
+            remedy="use lower-case letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
+        )
+
+
+def is_reserved(column: str) -> bool:
+    """Whether a column is the store's own, in any case of letters: SQL does not tell Key from key."""
+    return column.lower() in RESERVED_NAMES or column.lower().startswith(RESERVED_STARTS)
+
+
+def check_column_name(column: str) -> None:
+    if is_reserved(column):
+        starts = ", ".join(f"{start}..." for start in RESERVED_STARTS)
+        raise InvalidInput(
+            f"metadata column {column!r}: the name is the store's own",
+            remedy=f"rename it; id, key, content and {starts} are taken",
+        )
+    if not COLUMN_NAME.fullmatch(column):
+        raise InvalidInput(
+            f"metadata column {column!r}: not a name that a filter can use",
+            remedy="use a letter, then letters, digits and '_', at most 100 in all",
+        )
+
+
+def check_ids(ids: Sequence[str]) -> Any:
+    """The ids as an Arrow string array. Refuses empty, long and repeated ones, and those with NUL, each by name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        array = pa.array(ids, pa.string())
+    except (pa.ArrowException, TypeError, UnicodeError) as error:
+        raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
+    if not len(array):
+        return array
+    if array.null_count:
+        raise InvalidInput(f"item {ids.index(None)}: no id", remedy="give every item an id")  # type: ignore[arg-type]
+    lengths = pc.binary_length(array).to_numpy(zero_copy_only=False)
+    for position in (lengths == 0).nonzero()[0][:1]:
+        raise InvalidInput("an empty id", remedy="give every item an id", item=int(position))
+    for position in (lengths > MOST_ID_BYTES).nonzero()[0][:1]:
+        raise InvalidInput(f"an id of {lengths[position]} bytes", remedy=f"at most {MOST_ID_BYTES}", item=int(position))
+    if pc.any(pc.match_substring(array, "\0")).as_py():
+        raise InvalidInput("an id holds the NUL character", remedy="take it out")
+    if pc.count_distinct(array).as_py() != len(array):
+        twice = next(id for id, count in Counter(ids).items() if count > 1)
+        raise InvalidInput(f"the id {twice!r} stands more than once in one request", remedy="send each id once")
+    return array
