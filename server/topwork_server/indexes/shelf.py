@@ -88,7 +88,7 @@ class Slot:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder on the same disk, gone afterwards unless it was renamed."""
-        self.builds.mkdir(parents=True, exist_ok=True)
+        self.builds.mkdir(exist_ok=True)  # no parents: what was dropped meanwhile does not come back
         folder = Path(tempfile.mkdtemp(dir=self.builds, prefix=SCRATCH))
         try:
             yield folder

@@ -1,0 +1,256 @@
+"""A build's own process, without the process: what it reads, holds out, measures, adds and publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import lance_rows
+import numpy as np
+import pytest
+import toys_index
+from lance_rows import clustered
+from topwork_server import IndexSpec, InvalidInput, Metric
+from topwork_server.indexes.build import HELD_OUT, Order, make, resolve
+from topwork_server.indexes.model import Definition
+from topwork_server.indexes.rows import Chosen, collect
+from topwork_server.indexes.shelf import Kept, Shelf
+from topwork_server.plugins import RegisteredIndex
+from topwork_server.rows import normalize
+from topwork_server.sets.model import KEY_BITS
+from topwork_server.types import Granularity
+
+
+class Half(toys_index.Rows):
+    """Never finds a row at an even position: recall is about a half, and no effort helps."""
+
+    exact = False
+
+    def efforts(self):
+        return (1, 2)
+
+    def search(self, queries, k, *, effort, threads, mask=None):
+        odd = np.arange(self.count) % 2 > 0
+        if mask is not None:
+            odd &= np.unpackbits(mask, count=self.count, bitorder="little").astype(bool)
+        return super().search(queries, k, effort=0, threads=threads, mask=np.packbits(odd, bitorder="little"))
+
+
+@dataclass
+class Kinds:
+    specs: list[IndexSpec] = field(
+        default_factory=lambda: [
+            IndexSpec("rows", toys_index.Rows, suits=(0, 999)),
+            IndexSpec("more", toys_index.Rows, suits=(1000, None)),
+            IndexSpec("half", Half),
+        ]
+    )
+
+    def indexes(self):
+        return {spec.kind: RegisteredIndex(spec, "tests", "tests") for spec in self.specs}
+
+    def index(self, kind):
+        return self.indexes()[kind].spec
+
+
+def quiet(fraction, message):
+    assert 0 <= fraction <= 1
+
+
+class World:
+    """A dataset and an index of it."""
+
+    def __init__(self, folder, metric=Metric.COSINE, kind="rows", granularity=Granularity.ITEM):
+        self.path = folder / "set"
+        self.tap = lance_rows.tap(granularity=granularity)
+        self.definition = Definition("birds", "pooled", self.tap, kind, metric)
+        shelf = Shelf(folder / "indexes")
+        shelf.add(Kept(self.definition, 0.0))
+        self.slot = shelf.slot("birds", "pooled")
+        self.dataset = None
+
+    def write(self, keys, rows, counts=None):
+        self.dataset = lance_rows.write(self.path, keys, rows, counts, "append" if self.dataset else "create")
+
+    def build(self, anew=False, kinds=None, report=quiet):
+        facts = make(Order(str(self.slot.folder), self.dataset, 1, anew), kinds or Kinds(), report)
+        metric = self.definition.metric
+        return facts, self.slot.load(lambda facts: lambda path: toys_index.Rows.load(path, metric))
+
+    def delete(self, where):
+        import lance
+
+        table = lance.dataset(str(self.path))
+        table.delete(where)
+        self.dataset = replace(self.dataset, version=table.version)
+
+
+def holds(built, keys, rows):
+    """The build has exactly these rows, each under its key, and its order is what it says."""
+    order = np.arange(len(built.keys)) if built.order is None else built.order
+    np.testing.assert_array_equal(built.keys[order], keys)
+    np.testing.assert_array_equal(built.index.vectors(order), rows)
+    if built.rows is not None:
+        assert (np.diff(built.rows[order])[np.diff(built.keys[order]) == 0] == 1).all()
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_all_rows_are_there_under_their_keys_whatever_their_order_on_disk(tmp_path, metric):
+    world, rows = World(tmp_path, metric), clustered(500)
+    keys = np.random.default_rng(3).permutation(500) * 3
+    world.write(keys[:300], rows[:300])
+    world.write(keys[300:], rows[300:])
+    facts, built = world.build()
+    order = np.argsort(keys)
+    holds(built, keys[order], normalize(rows[order]) if metric is Metric.COSINE else rows[order])
+    assert (facts.rows, facts.scratch_rows, facts.version) == (500, 500, world.dataset.version)
+    assert (facts.held_out, facts.recall) == (100, 1.0)
+    assert facts.kind == "rows"
+    assert built.facts.operating[0].qps > 0
+
+
+def test_items_with_many_rows_are_held_out_whole(tmp_path):
+    world, rows = World(tmp_path, granularity=Granularity.TOKEN), clustered(900)
+    counts = np.tile([1, 0, 5], 150)
+    keys = np.random.default_rng(3).permutation(450)
+    world.write(keys, rows, counts)
+    seen = []
+
+    class Watched(toys_index.Rows):
+        @classmethod
+        def build(cls, vectors, *arguments):
+            seen.append(np.concatenate(list(vectors.batches())))
+            return super().build(vectors, *arguments)
+
+    facts, built = world.build(kinds=Kinds([IndexSpec("rows", Watched)]))
+    lines = np.split(rows, np.cumsum(counts)[:-1])
+    order = np.argsort(keys)
+    expected = normalize(np.concatenate([lines[i] for i in order]))
+    holds(built, np.repeat(keys[order], counts[order]), expected)
+    trained = {row.tobytes() for row in seen[0]}
+    inside = [[row.tobytes() in trained for row in normalize(line)] for line in lines if len(line)]
+    assert all(len(set(line)) == 1 for line in inside)
+    assert sum(not line[0] for line in inside) == 60  # of 300 items
+    assert facts.held_out == sum(len(line) for line in inside if not line[0])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 9])
+def test_a_set_with_few_rows_builds(tmp_path, count):
+    world = World(tmp_path, kind="auto")
+    world.write(np.arange(count), clustered(count))
+    facts, built = world.build()
+    assert (facts.rows, len(built.keys), facts.kind) == (count, count, "rows")
+    assert facts.recall == 1.0  # the index is exact, held-out rows or none
+
+
+def test_a_target_that_is_not_reached_is_said_with_the_largest_effort(tmp_path):
+    world = World(tmp_path, kind="half")
+    world.write(np.arange(3000), clustered(3000))
+    facts, built = world.build()
+    assert facts.held_out == HELD_OUT
+    assert [one.effort for one in facts.operating] == [1, 2]
+    assert facts.effort == 2
+    rows = normalize(clustered(3000))
+    held = built.keys[np.argmax(np.diff(built.keys) < 0) + 1 :]
+    assert len(held) == HELD_OUT
+    rest = np.setdiff1d(np.arange(3000), held)
+    best = np.argsort(-(rows[held] @ rows[rest].T), axis=1)[:, :10]
+    assert facts.recall == pytest.approx((best % 2 > 0).mean(), abs=1e-3)
+
+
+def test_what_was_written_since_is_added_and_what_died_does_not_count(tmp_path):
+    world, rows = World(tmp_path, Metric.L2), clustered(1600)
+    world.write(np.arange(1000), rows[:1000])
+    world.build()
+    keys = np.arange(600) + (world.dataset.version << KEY_BITS)
+    world.write(keys[::-1], rows[1000:][::-1])
+    world.delete("key < 100")
+    facts, built = world.build()
+    assert (facts.rows, facts.scratch_rows, facts.recall, facts.held_out) == (1600, 1000, 1.0, 120)
+    holds(built, np.concatenate([np.arange(1000), keys]), rows)
+
+
+@pytest.mark.parametrize(("dead", "added", "anew"), [(250, 100, False), (0, 3100, False), (0, 0, False), (0, 100, True)])
+def test_all_is_made_anew_where_much_died_or_much_came_or_it_was_asked(tmp_path, dead, added, anew):
+    world, rows = World(tmp_path, Metric.L2), clustered(1000 + added)
+    world.write(np.arange(1000), rows[:1000])
+    world.build()
+    if added:
+        world.write(np.arange(added) + (world.dataset.version << KEY_BITS), rows[1000:])
+    if dead:
+        world.delete(f"key < {dead}")
+    facts, _ = world.build(anew)
+    assert facts.rows == facts.scratch_rows == 1000 + added - dead
+
+
+def test_an_older_build_that_is_damaged_is_not_added_to(tmp_path):
+    world = World(tmp_path, Metric.L2)
+    world.write(np.arange(500), clustered(500))
+    world.build()
+    (world.slot.builds / "1" / "index.bin").write_bytes(b"garbage")
+    world.write(np.arange(100) + (world.dataset.version << KEY_BITS), clustered(100))
+    assert world.build()[0].scratch_rows == 600
+
+
+def test_auto_changes_its_kind_as_the_set_grows(tmp_path):
+    world = World(tmp_path, kind="auto")
+    world.write(np.arange(900), clustered(900))
+    assert world.build()[0].kind == "rows"
+    world.write(np.arange(400) + (world.dataset.version << KEY_BITS), clustered(400))
+    facts, _ = world.build()
+    assert (facts.kind, facts.scratch_rows) == ("more", 1300)
+
+
+def test_no_kind_for_so_many_rows_is_said(tmp_path):
+    definition = World(tmp_path, kind="auto").definition
+    with pytest.raises(InvalidInput, match="no kind of index suits 5 rows"):
+        resolve(definition, 5, Kinds([IndexSpec("half", Half)]))
+
+
+def test_options_of_another_kind_are_refused_by_name(tmp_path):
+    world = World(tmp_path)
+    world.write(np.arange(5), clustered(5))
+    Shelf(tmp_path / "indexes").add(Kept(replace(world.definition, options={"nlist": 4}), 0.0))
+    with pytest.raises(InvalidInput, match="unknown option 'nlist'"):
+        world.build()
+
+
+def test_a_failed_build_leaves_the_one_before(tmp_path):
+    world = World(tmp_path)
+    world.write(np.arange(50), clustered(50))
+    world.build()
+
+    def fail(fraction, message):
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError):
+        world.build(report=fail)
+    assert [path.name for path in world.slot.builds.iterdir()] == ["1"]
+
+
+def test_rows_are_read_in_bounded_batches_and_samples_repeat(tmp_path, monkeypatch):
+    monkeypatch.setattr("topwork_server.indexes.rows.BATCH_BYTES", 4 * 8 * 100)
+    dataset = lance_rows.write(tmp_path / "set", np.arange(1000)[::-1], clustered(1000))
+    rows = collect(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
+    chosen = Chosen(rows, np.arange(0, 1000, 3))
+    batches = list(chosen.batches())
+    assert {len(batch) for batch in batches} == {100, 34}
+    np.testing.assert_array_equal(np.concatenate(batches), clustered(1000)[::-1][::3])
+    assert all(batch.flags.c_contiguous and batch.dtype == np.float32 for batch in batches)
+    sample = chosen.sample(50)
+    np.testing.assert_array_equal(sample, chosen.sample(50))
+    assert len({row.tobytes() for row in sample} & {row.tobytes() for row in np.concatenate(batches)}) == 50
+    assert chosen.sample(5000).shape == (334, 8)
+
+
+def test_half_precision_and_missing_rows_are_read(tmp_path):
+    import lance
+    import pyarrow as pa
+
+    rows = clustered(6).astype(np.float16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 8)
+    table = pa.table({"key": [3, 1, 2, 0, 5, 4, 6], lance_rows.COLUMN: pa.concat_arrays([column, pa.nulls(1, column.type)])})
+    version = lance.write_dataset(table, str(tmp_path / "set"), data_storage_version="2.1").version
+    dataset = lance_rows.Dataset(str(tmp_path / "set"), version, lance_rows.COLUMN)
+    found = collect(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
+    np.testing.assert_array_equal(found.keys, np.arange(6))
+    np.testing.assert_array_equal(found.gather(np.arange(6)), rows[[3, 1, 2, 0, 5, 4]].astype(np.float32))
