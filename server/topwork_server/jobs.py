@@ -170,10 +170,9 @@ class Jobs:
         if run.stopped is not None:
             return replace(run.job, state=run.stopped[0], error=run.stopped[1])
         if outcome.result is not None:
-            return replace(run.job, state=JobState.DONE, fraction=1.0, result=outcome.result)
-        log.warning(
-            "job=%s kind=%s subject=%s failed: %s\n%s", run.job.id, run.job.kind, run.job.subject, outcome.error, outcome.said
-        )
+            return replace(run.job, state=JobState.DONE, fraction=1.0, message="", result=outcome.result)
+        words = f"{run.job.kind} of {run.job.subject} failed: {outcome.error}"
+        log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.said])))
         return replace(run.job, state=JobState.FAILED, error=outcome.error)
 
     def _end(self, run: _Run, job: Job) -> None:

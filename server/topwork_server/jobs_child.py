@@ -36,6 +36,12 @@ class Voice:
         self._latest = (min(1.0, max(0.0, fraction)) if math.isfinite(fraction) else 0.0, str(message)[:LONGEST_WORDS])
         self._news.set()
 
+    def conclude(self, **outcome: Any) -> None:
+        """The last progress, which tells how far a failure came, then the outcome."""
+        if self._news.is_set():
+            self._say_latest()
+        self.say(**outcome)
+
     def say(self, **message: Any) -> None:
         data = json.dumps(message).encode() + b"\n"
         if len(data) > LARGEST_RESULT:
@@ -46,10 +52,13 @@ class Voice:
 
     def _tell(self) -> None:
         while self._news.wait():
-            self._news.clear()
-            fraction, message = self._latest
-            self.say(fraction=fraction, message=message)
+            self._say_latest()
             time.sleep(PACE)
+
+    def _say_latest(self) -> None:
+        self._news.clear()
+        fraction, message = self._latest
+        self.say(fraction=fraction, message=message)
 
 
 def main() -> int:
@@ -60,13 +69,13 @@ def main() -> int:
     sys.path[:] = order["path"]
     voice = Voice(answers)
     try:
-        voice.say(result=dict(_function(order["call"])(order["arguments"], voice.report)))
+        voice.conclude(result=dict(_function(order["call"])(order["arguments"], voice.report)))
     except TopworkError as error:
-        voice.say(error=str(error)[:LONGEST_WORDS])
+        voice.conclude(error=str(error)[:LONGEST_WORDS])
         return 1
     except BaseException as error:
         traceback.print_exc()
-        voice.say(error=f"{type(error).__name__}: {error}".removesuffix(": ")[:LONGEST_WORDS])
+        voice.conclude(error=f"{type(error).__name__}: {error}".removesuffix(": ")[:LONGEST_WORDS])
         return 1
     return 0
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
@@ -71,18 +72,17 @@ class Work:
 
     async def _attend(self, process: Process) -> Outcome:
         stopper = asyncio.create_task(self._stop_when_told(process))
-        talks = [asyncio.create_task(self._hand_over(process)), asyncio.create_task(self._listen(process))]
-        talks.append(asyncio.create_task(self._overhear(process)))
-        status = await process.wait()
-        _, silent = await asyncio.wait(talks, timeout=LAST_WORDS)
-        for task in (stopper, *silent):
+        talks = [asyncio.create_task(talk(process)) for talk in (self._hand_over, self._listen, self._overhear)]
+        await _gone(process)
+        _signal_all(process, signal.SIGKILL)  # what it started and left behind
+        await asyncio.wait([*talks, asyncio.create_task(process.wait())], timeout=LAST_WORDS)
+        for task in (stopper, *talks):
             task.cancel()
         await asyncio.gather(stopper, *talks, return_exceptions=True)
-        assert process.stdin is not None
-        process.stdin.close()
-        return self._outcome(status)
+        process._transport.close()  # type: ignore[attr-defined]  # pipes that a process of another session still holds
+        return self._outcome(process.returncode)
 
-    def _outcome(self, status: int) -> Outcome:
+    def _outcome(self, status: int | None) -> Outcome:
         said = self._tail.decode("utf-8", "replace").strip()
         if "result" in self._answer:
             return Outcome(self._answer["result"], said=said)
@@ -90,11 +90,9 @@ class Work:
 
     async def _stop_when_told(self, process: Process) -> None:
         await self._stopping.wait()
-        _signal(process, signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), GRACE)
-        except TimeoutError:
-            _signal(process, signal.SIGKILL)
+        _signal_all(process, signal.SIGTERM)
+        await asyncio.sleep(GRACE)
+        _signal_all(process, signal.SIGKILL)
 
     async def _hand_over(self, process: Process) -> None:
         """It stays open: its end tells the child that the server died."""
@@ -118,17 +116,31 @@ class Work:
             self._tail = (self._tail + part)[-TAIL:]
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+async def _gone(process: Process) -> None:
+    """Until it has ended. `process.wait()` would wait for its pipes as well, which those that it started may hold."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def watch() -> None:
+        with suppress(ChildProcessError):  # asyncio took note of its end before we could
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=watch, daemon=True).start()
+    await ended.wait()
 
 
-def _death(status: int, said: str) -> str:
+def _signal_all(process: Process, number: signal.Signals) -> None:
+    """To the process and to those that it started; its group bears its number for as long as one of them lives."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _death(status: int | None, said: str) -> str:
     """How a process ended that said no reason, with its last words."""
     last = said.rpartition("\n")[2]
     words = f": {last}" if last else ""
-    if status >= 0:
+    if status is None or status >= 0:
         return f"its process ended with status {status}{words}"
     name = signal.Signals(-status).name
     starved = "; the machine may have run out of memory" if name == "SIGKILL" else ""

@@ -111,6 +111,10 @@ def _locked(file: int, kind: int = fcntl.LOCK_EX) -> bool:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # a file system without locks
+        raise StartError(
+            f"{NAME} cannot be locked: {error.strerror}", remedy="choose a folder on a local disk with --home"
+        ) from error
     return True
 
 
