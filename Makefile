@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-fast lint protos bench memory clean
+.PHONY: install demo test test-fast lint protos bench bench-search soak memory clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -41,8 +41,17 @@ protos: install  ## write the generated code anew
 bench: install weights  ## throughput and latency beside the in-process ceiling
 	$(BIN)/python -m benchmarks.serving --rounds 5 --seconds 6
 
+soak: install  ## kill the server 300 times while clients write, delete and search
+	TOPWORK_KILLS=300 $(BIN)/python -m pytest -s tests/crash
+
+PEERS := .bench-peers
+bench-search: install  ## writes and searches beside in-process FAISS and embedded stores, in an environment of their own
+	test -d $(PEERS) || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet \
+		hnswlib==0.8.0 lancedb==0.40.0 chromadb==1.5.9 pymilvus==3.0.2 milvus-lite==3.2.2; }
+	$(BIN)/python -m benchmarks.search --rows 100000 --peers $(PEERS)/bin/python hnswlib lancedb chroma milvus_lite
+
 memory: install weights  ## resident memory of the server, idle and with all offline encoders
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) .topwork .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .topwork .pytest_cache .mypy_cache .ruff_cache

@@ -3,8 +3,8 @@
     python -m benchmarks.search [--rows 100000] [--kind auto] [--rounds 3] [--seconds 4] [--peers PYTHON hnswlib ...] [--json]
 
 Vectors are clustered, 384 wide, of unit length; queries are drawn from the same clusters and are not among them. Everybody
-answers with recall at 10 of 0.95 or more, measured here against exact search. The server, FAISS and the peers take turns, round by
-round, and ratios are taken within a round: machines that are shared change their speed from minute to minute. All sides share
+answers with recall at 10 of 0.95 or more, measured here against exact search. The server, FAISS and the peers take turns, round
+by round, and ratios are taken within a round: machines that are shared change their speed from minute to minute. All sides share
 this machine's cores. PYTHON is an environment that has the peers (`make bench-search` makes one).
 """
 

@@ -66,11 +66,7 @@ def main() -> int:
 
 def measure(figures: Figures, name: str, address: str, seconds: float) -> None:
     """One round of one encoder."""
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.serving", "--ceiling", name, "--seconds", str(seconds)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    reference = json.loads(found.stdout)
+    reference = measure_ceiling(name, seconds)
     figures.ceiling.append(reference["rate"])
     figures.ceiling_single_ms.append(reference["single_ms"])
     items = ENCODERS[name]()
@@ -87,6 +83,12 @@ def measure(figures: Figures, name: str, address: str, seconds: float) -> None:
         figures.rate[callers].append(len(times) / seconds)
         figures.p50[callers].append(1e3 * float(np.percentile(times, 50)))
         figures.p99[callers].append(1e3 * float(np.percentile(times, 99)))
+
+
+def measure_ceiling(name: str, seconds: float) -> Any:
+    """`ceiling`, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.serving", "--ceiling", name, "--seconds", str(seconds)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 async def closed_loop(address: str, name: str, items: list[Any], callers: int, seconds: float) -> list[float]:
