@@ -1,0 +1,262 @@
+"""One index: what was asked for, what is in memory, and its builds, one at a time. All but the loading runs on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from topwork_server.errors import NotFound, TopworkError
+from topwork_server.indexes.build import Kinds, Order
+from topwork_server.indexes.live import Live
+from topwork_server.indexes.model import Described, Facts, IndexState
+from topwork_server.indexes.rows import Dataset
+from topwork_server.indexes.shelf import Kept, Slot
+from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.sets.model import Change
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.sets.store import FeatureSet
+from topwork_server.vector_index import VectorIndex
+
+KIND, CALL = "index", "topwork_server.indexes.build:build"
+#: A build starts by itself where so many rows are fresh (or dead), and more than this share of those built.
+FRESH, FRESH_SHARE = 10_000, 0.02
+DEAD, DEAD_SHARE = 1_000, 0.2
+#: Seconds until a failed build is tried again by itself; doubled each time.
+PATIENCE = 300.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all indexes of a server share. `busy` says that encoders compute: builds then take fewer threads."""
+
+    sets: FeatureSets
+    jobs: Jobs
+    kinds: Kinds
+    threads: int
+    busy: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Open:
+    """In memory, following its set."""
+
+    live: Live
+    feature_set: FeatureSet
+    follower: Callable[[Change], None]
+
+
+class Indexed:
+    def __init__(self, kept: Kept, slot: Slot, house: House) -> None:
+        self.definition = kept.definition
+        self.last_used = time.monotonic()
+        self._created, self._slot, self._house = kept.set_created, slot, house
+        self._facts = slot.facts()
+        self._error = ""
+        self._failures, self._retry_at = 0, 0.0
+        self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
+        self._open: _Open | None = None
+        self._building: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # of opening, installing and closing
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._gone = False
+
+    @property
+    def subject(self) -> str:
+        return f"{self.definition.set}/{self.definition.name}"
+
+    async def live(self) -> Live:
+        """Caught up with its set. Whatever is wrong with its files, it answers: exactly, over the set, until it is built anew."""
+        self.last_used = time.monotonic()
+        opened = self._open or await asyncio.shield(asyncio.ensure_future(self._opened()))
+        return opened.live
+
+    async def build(self, *, anew: bool) -> None:
+        """Start a job, unless one is under way."""
+        opened = self._open or await self._opened()
+        described = await asyncio.to_thread(opened.feature_set.described)
+        if self._building or self._gone:
+            return
+        dataset = Dataset(described.path, described.version, described.tap_columns[self.definition.tap.tap.name])
+        threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
+        order = Order(str(self._slot.folder), dataset, threads, anew)
+        job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments())
+        self._job = job.id
+        self._building = asyncio.create_task(self._see_through(job))
+
+    async def settled(self) -> None:
+        """When the job that is under way, if any, has ended and its build is installed."""
+        if self._building:
+            await asyncio.wait([self._building])
+
+    async def described(self) -> Described:
+        """Never "building" when the job has ended: who watched it to its end sees what came of it."""
+        if self._building and self._house.jobs.get(self._job).state is not JobState.RUNNING:
+            await self.settled()
+        return self._described()
+
+    def consider(self) -> None:
+        """Build by oneself where much changed since the build, or where the last one failed some time ago."""
+        if self._open and not self._building and time.monotonic() >= self._retry_at and self._due(self._open.live):
+            self._spawn(self.build(anew=False))
+
+    async def unload(self) -> None:
+        """Out of memory; the next search loads it again. Searches under way end on what they have."""
+        async with self._turn:
+            if self._open:
+                await asyncio.to_thread(self._open.feature_set.unfollow, self._open.follower)
+                self._open = None
+
+    async def drop(self) -> None:
+        """End its build, and follow the set no more. Its files are left."""
+        self._gone = True
+        if self._building:
+            await self._house.jobs.cancel(self._job)
+        await self.stop()
+
+    async def stop(self) -> None:
+        self._gone = True
+        tasks = [*self._spawned, *([self._building] if self._building else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.unload()
+
+    def _due(self, live: Live) -> bool:
+        if self._facts is None:
+            return bool(self._error)
+        rows = self._facts.rows
+        if live.fresh_rows > max(FRESH, FRESH_SHARE * rows):
+            return True
+        return live.dead_rows > max(DEAD, DEAD_SHARE * rows)
+
+    async def _opened(self) -> _Open:
+        async with self._turn:
+            if self._open is not None:
+                return self._open
+            if self._gone:
+                raise NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
+            opened = self._open = await asyncio.to_thread(self._load, asyncio.get_running_loop())
+        if self._facts is None and not self._error:
+            self._spawn(self.build(anew=True))
+        self.consider()
+        return opened
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> _Open:
+        feature_set = self._house.sets.get(self.definition.set)
+        if feature_set.described().created != self._created:
+            raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it anew")
+        live = Live(self.definition, feature_set, self._house.threads)
+
+        def follower(change: Change) -> None:
+            live.apply(change)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self.consider)
+
+        feature_set.follow(follower)
+        opened = _Open(live, feature_set, follower)
+        try:
+            self._install(opened)
+        except BaseException:
+            feature_set.unfollow(follower)
+            raise
+        return opened
+
+    def _install(self, opened: _Open) -> None:
+        """In a thread: the newest build that is whole, or none."""
+        built = self._slot.load(self._opener)
+        if built is not None and built.facts.version > opened.feature_set.version:
+            log.warning("index=%s is of a later version than its set: it will be built anew", self.subject)
+            built = None
+        if built is None:
+            self._facts = None
+            return
+        opened.live.install(built, opened.feature_set.keys()[1])
+        self._facts = built.facts
+        self._slot.prune(built.facts)
+
+    def _opener(self, facts: Facts) -> Callable[[Path], VectorIndex]:
+        index = self._house.kinds.index(facts.kind).index
+        return lambda path: index.load(path, self.definition.metric)
+
+    async def _see_through(self, job: Job) -> None:
+        try:
+            ended = await self._house.jobs.wait(job.id)
+            if ended.state is JobState.DONE and not self._gone:
+                await self._take()
+            else:
+                self._fail(*(("it was cancelled", math.inf) if ended.state is JobState.CANCELLED else (ended.error,)))
+        except Exception as error:
+            log.exception("index=%s", self.subject)
+            self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            self._building = None
+        self.consider()
+
+    async def _take(self) -> None:
+        """What the job published."""
+        async with self._turn:
+            if self._open:
+                await asyncio.to_thread(self._install, self._open)
+            else:
+                self._facts = await asyncio.to_thread(self._slot.facts)
+        if self._facts is None:
+            raise TopworkError("what was built cannot be read", remedy="look into the server's log")
+        self._error, self._failures, self._retry_at = "", 0, 0.0
+
+    def _fail(self, why: str, retry: float = PATIENCE) -> None:
+        self._error = why
+        self._retry_at = time.monotonic() + retry * 2**self._failures
+        self._failures += 1
+
+    def _spawn(self, build: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(build)
+        self._spawned.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._spawned.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.warning("index=%s no build was started: %s", self.subject, error)
+            self._fail(str(error))
+
+    def _described(self) -> Described:
+        facts, live = self._facts, self._open and self._open.live
+        return Described(
+            definition=self.definition,
+            state=self._state(),
+            detail=self._detail(),
+            facts=facts,
+            version=live.version if live else facts.version if facts else 0,
+            alive_rows=live.alive_rows if live else facts.rows if facts else 0,
+            fresh_rows=live.fresh_rows if live else 0,
+            dead_rows=live.dead_rows if live else 0,
+            memory=live.memory if live else 0,
+            job=self._job,
+        )
+
+    def _state(self) -> IndexState:
+        if self._building:
+            return IndexState.REBUILDING if self._facts else IndexState.BUILDING
+        if self._facts:
+            return IndexState.READY
+        return IndexState.FAILED if self._error else IndexState.BUILDING
+
+    def _detail(self) -> str:
+        facts, target = self._facts, self.definition.target_recall
+        if self._building:
+            return ""
+        if self._error:
+            kept = "; searches go on on the build before it" if facts else "; searches compare with every row"
+            return f"the last build failed: {self._error}{kept}"
+        if facts and facts.held_out and facts.recall < target:
+            return f"recall is {facts.recall:.2f} at most; the target was {target:g}"
+        return ""

@@ -1,0 +1,232 @@
+"""All indexes of a server. Owns $TOPWORK_HOME/indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import difflib
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topwork_server.artifacts import slug
+from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.indexes.build import Kinds
+from topwork_server.indexes.indexed import House, Indexed
+from topwork_server.indexes.live import Live
+from topwork_server.indexes.model import TARGET_RECALL, Definition, Described
+from topwork_server.indexes.shelf import Kept, Shelf
+from topwork_server.jobs import Jobs
+from topwork_server.options import parse
+from topwork_server.plugins import AUTO
+from topwork_server.sets.model import Described as DescribedSet
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.types import TapInfo
+from topwork_server.vector_index import Metric
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+IDLE_SECONDS = 900.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95."""
+
+    set: str
+    name: str = ""
+    tap: str = ""
+    kind: str = ""
+    metric: Metric = Metric.COSINE
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_recall: float = 0.0
+
+
+class Indexes:
+    """Made and used on the event loop; its blocking work is done in threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sets: FeatureSets,
+        jobs: Jobs,
+        plugins: Kinds,
+        threads: int,
+        busy: Callable[[], bool],
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._shelf = Shelf(folder)
+        self._house = House(sets, jobs, plugins, threads, busy)
+        self._idle_seconds = idle_seconds
+        self._shelf.sweep()
+        self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # sets whose indexes are being dropped
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def create(self, wish: Wish) -> Described:
+        """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
+        await self._left(wish.set)
+        described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
+        definition = _definition(wish, described)
+        await asyncio.to_thread(check_kind, definition, self._house.kinds)
+        key = _key(definition)
+        if key in self._indexes:
+            raise AlreadyThere(
+                f"{definition.set} has an index named {definition.name}", remedy="choose another name, rebuild it, or drop it"
+            )
+        kept = Kept(definition, described.created)
+        index = self._indexes[key] = self._indexed(kept)
+        try:
+            await asyncio.to_thread(self._shelf.add, kept)
+            await index.build(anew=True)
+        except BaseException:
+            await self.drop(*key)
+            raise
+        return await index.described()
+
+    async def get(self, set_name: str, name: str = "") -> Described:
+        """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
+        index = await self._find(set_name, name)
+        await index.live()
+        return await index.described()
+
+    async def list(self, set_name: str = "") -> builtins.list[Described]:
+        """By set and name. Those that are not in memory are described as they were built."""
+        if set_name:
+            await asyncio.to_thread(self._house.sets.get, set_name)
+        return [await index.described() for key, index in sorted(self._indexes.items()) if set_name in ("", key[0])]
+
+    def names(self, set_name: str) -> builtins.list[str]:
+        """Of the indexes of one set."""
+        return sorted(name for of, name in self._indexes if of == set_name)
+
+    async def live(self, set_name: str, name: str = "") -> Live:
+        """What searches it, caught up with the set."""
+        self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
+        return await (await self._find(set_name, name)).live()
+
+    async def rebuild(self, set_name: str, name: str = "") -> Described:
+        """Begins a build from the set as it is now, unless one is under way."""
+        index = await self._find(set_name, name)
+        await index.build(anew=True)
+        return await index.described()
+
+    async def settled(self, set_name: str, name: str = "") -> Described:
+        """When no build is under way."""
+        index = await self._find(set_name, name)
+        await index.settled()
+        return await index.described()
+
+    async def drop(self, set_name: str, name: str = "") -> None:
+        """Searches under way end on what they have."""
+        index = await self._find(set_name, name)
+        key = _key(index.definition)
+        await index.drop()
+        self._indexes.pop(key, None)
+        await asyncio.to_thread(self._shelf.remove, *key)
+
+    def drop_set(self, set_name: str) -> None:
+        """All indexes of a set that is being dropped. From now on they are not there; the deletion goes on by itself."""
+        doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
+        if doomed:
+            self._leaving[set_name] = asyncio.create_task(self._leave(set_name, doomed))
+
+    async def close(self) -> None:
+        """Forget what is in memory, and follow no set any more. Jobs end with Jobs; what they published is taken at the next start."""
+        if self._sweeper:
+            self._sweeper.cancel()
+        await asyncio.gather(*self._leaving.values(), *(index.stop() for index in self._indexes.values()))
+
+    async def _leave(self, set_name: str, doomed: builtins.list[Indexed]) -> None:
+        try:
+            for index in doomed:
+                await index.drop()
+            await asyncio.to_thread(self._shelf.remove, set_name)
+        except Exception:
+            log.exception("set=%s its indexes could not be dropped", set_name)
+        finally:
+            del self._leaving[set_name]
+
+    async def _left(self, set_name: str) -> None:
+        if set_name in self._leaving:
+            await asyncio.wait([self._leaving[set_name]])
+
+    async def _find(self, set_name: str, name: str) -> Indexed:
+        """NotFound names what there is."""
+        names = self.names(set_name)
+        if name not in names:
+            described = await asyncio.to_thread(lambda: self._house.sets.get(set_name).described())
+            name = name or self._usual(described, names)
+        if (set_name, name) not in self._indexes:
+            near = difflib.get_close_matches(name, names, 3) or names
+            remedy = f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index create {set_name}`"
+            raise NotFound(
+                f"the set {set_name} has no index named {name!r}" if name else f"the set {set_name} has no index", remedy=remedy
+            )
+        return self._indexes[set_name, name]
+
+    def _usual(self, described: DescribedSet, names: builtins.list[str]) -> str:
+        """The only index, or that of the set's first tap; "" where there is none."""
+        first = described.wanted.taps[0].tap.name
+        of_first = [n for n in names if self._indexes[described.wanted.name, n].definition.tap.tap.name == first]
+        return next(iter([n for n in of_first if n == slug(first)] + (names if len(names) == 1 else of_first)), "")
+
+    async def _sweep(self) -> None:
+        """Unload what nobody has searched for a while; try failed builds again when their time has come."""
+        while True:
+            await asyncio.sleep(min(self._idle_seconds / 4, 30.0))
+            for index in list(self._indexes.values()):
+                if time.monotonic() - index.last_used > self._idle_seconds:
+                    await index.unload()
+                index.consider()
+
+    def _kept(self, sets: FeatureSets) -> builtins.list[Kept]:
+        """Indexes of sets that are no more are deleted: the server ended between the two."""
+        there = set(sets.names())
+        for kept in self._shelf.all():
+            if kept.definition.set not in there:
+                self._shelf.remove(kept.definition.set)
+        return self._shelf.all()
+
+    def _indexed(self, kept: Kept) -> Indexed:
+        return Indexed(kept, self._shelf.slot(*_key(kept.definition)), self._house)
+
+
+def _definition(wish: Wish, described: DescribedSet) -> Definition:
+    tap = _tap(wish, described)
+    name = wish.name or slug(tap.tap.name)
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name an index", remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
+        )
+    target = wish.target_recall or TARGET_RECALL
+    if not (math.isfinite(target) and 0 < target <= 1):
+        raise InvalidInput(f"a target recall of {target:g}", remedy="give a share between 0 and 1, such as 0.95")
+    return Definition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
+
+
+def _tap(wish: Wish, described: DescribedSet) -> TapInfo:
+    taps = {info.tap.name: info for info in described.wanted.taps}
+    if wish.tap and wish.tap not in taps:
+        raise NotFound(f"the set {wish.set} has no tap {wish.tap!r}", remedy=f"its taps are {', '.join(taps)}")
+    return taps[wish.tap or next(iter(taps))]
+
+
+def check_kind(definition: Definition, kinds: Kinds) -> None:
+    """InvalidInput for a kind that nobody brings, or options that it does not take."""
+    if definition.kind != AUTO:
+        parse(kinds.index(definition.kind).index.options, definition.options, f"the kind {definition.kind}")
+    elif definition.options:
+        raise InvalidInput(
+            f"options {', '.join(definition.options)} of the kind auto", remedy="name a kind, or leave its options out"
+        )
+
+
+def _key(definition: Definition) -> tuple[str, str]:
+    return definition.set, definition.name
