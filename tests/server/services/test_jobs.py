@@ -1,0 +1,111 @@
+"""The Jobs service over a wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from fake_engine import refusal
+from topwork.v1 import jobs_pb2 as pb
+from topwork.v1 import jobs_pb2_grpc
+from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.services.interceptor import Requests
+from topwork_server.services.jobs import STATES, JobsService, job_message
+
+
+@dataclass
+class World:
+    jobs: Jobs
+    stub: jobs_pb2_grpc.JobsStub
+    requests: Requests
+
+    def start(self, name: str, **arguments: object) -> str:
+        return self.jobs.start("toy", "birds/pooled", f"toy_jobs:{name}", arguments).id
+
+
+@asynccontextmanager
+async def served(tmp_path) -> AsyncIterator[World]:
+    jobs, requests = Jobs(tmp_path / "jobs"), Requests()
+    server = grpc.aio.server(interceptors=[requests])
+    jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(jobs), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield World(jobs, jobs_pb2_grpc.JobsStub(channel), requests)
+    await jobs.close()
+    await server.stop(None)
+
+
+def test_every_state_and_field_has_its_place():
+    assert set(STATES) == set(JobState)
+    assert len(set(STATES.values())) == len(JobState)
+    job = Job("id", "index", "birds/pooled", 1.5, JobState.FAILED, 0.5, "adding", 2.5, 3.5, "it broke")
+    message = job_message(job)
+    assert message.state == pb.JOB_STATE_FAILED
+    for field in set(pb.Job.DESCRIPTOR.fields_by_name) - {"state"}:
+        assert getattr(message, field) == getattr(job, field)
+
+
+async def test_a_job_is_watched_to_its_end(tmp_path):
+    async with served(tmp_path) as world:
+        id = world.start("add", numbers=[1, 2])
+        seen = [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))]
+        assert seen[-1].state == pb.JOB_STATE_DONE
+        assert {job.state for job in seen[:-1]} == {pb.JOB_STATE_RUNNING}
+        assert seen[-1] == await world.stub.GetJob(pb.GetJobRequest(id=id))
+        assert [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))] == seen[-1:]
+
+
+async def test_a_job_is_cancelled_under_its_watchers(tmp_path):
+    async with served(tmp_path) as world:
+        id = world.start("hold")
+        cancelled = None
+        async for job in world.stub.WatchJob(pb.GetJobRequest(id=id)):
+            if job.message.startswith("holding"):
+                cancelled = await world.stub.CancelJob(pb.GetJobRequest(id=id))
+        assert job == cancelled
+        assert job.state == pb.JOB_STATE_CANCELLED
+        assert job.ended > job.created
+
+
+async def test_a_watcher_who_leaves_is_let_go(tmp_path):
+    async with served(tmp_path) as world:
+        id = world.start("hold")
+        call = world.stub.WatchJob(pb.GetJobRequest(id=id))
+        await call.read()
+        call.cancel()
+        await asyncio.wait_for(world.requests.idle(), 20)
+        assert world.jobs.get(id).state is JobState.RUNNING
+
+
+async def test_watchers_are_told_that_the_server_stops(tmp_path):
+    async with served(tmp_path) as world:
+        states = aiter(world.stub.WatchJob(pb.GetJobRequest(id=world.start("hold"))))
+        await anext(states)
+        await world.jobs.close()
+        last = [job async for job in states][-1]
+        assert last.state == pb.JOB_STATE_FAILED
+        assert last.error == "the server stopped while it ran"
+
+
+async def test_lists_newest_first(tmp_path):
+    async with served(tmp_path) as world:
+        ids = [world.start("hold"), world.jobs.start("index", "fish", "toy_jobs:hold", {}).id]
+        listed = await world.stub.ListJobs(pb.ListJobsRequest())
+        assert [job.id for job in listed.jobs] == ids[::-1]
+        listed = await world.stub.ListJobs(pb.ListJobsRequest(kind="toy"))
+        assert [job.subject for job in listed.jobs] == ["birds/pooled"]
+        listed = await world.stub.ListJobs(pb.ListJobsRequest(subject="fish", kind="toy"))
+        assert not listed.jobs
+
+
+async def test_what_is_not_there_is_not_found(tmp_path):
+    async with served(tmp_path) as world:
+        request = pb.GetJobRequest(id="nope")
+        for ask in (world.stub.GetJob, world.stub.CancelJob, lambda request: world.stub.WatchJob(request).read()):
+            code, message, _ = await refusal(ask(request))
+            assert code is grpc.StatusCode.NOT_FOUND
+            assert "'nope'" in message
