@@ -1,4 +1,5 @@
-"""What a verb asks of a client. A verb is a generator: it yields these, gets their answers, and returns its result.
+"""What a verb asks of a client. A verb is a generator: it yields these, gets their answers (a TopworkError is thrown in), and
+returns its result.
 
 Each verb is written once (`_verbs.py`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
 """

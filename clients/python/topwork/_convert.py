@@ -40,7 +40,7 @@ ROW_DTYPES: Final[Mapping[str, types_pb2.DType]] = {
     "int8": types_pb2.DTYPE_INT8,
     "binary": types_pb2.DTYPE_BINARY,
 }
-_SPAN_KINDS: Final[Mapping[int, str]] = {
+SPAN_KINDS: Final[Mapping[int, str]] = {
     types_pb2.SPAN_KIND_CHARACTERS: "characters",
     types_pb2.SPAN_KIND_SECONDS: "seconds",
     types_pb2.SPAN_KIND_BOX: "box",
@@ -111,35 +111,35 @@ def features(reply: encoders_pb2.EmbedResponse, encoder: str, start: int = 0) ->
     failures = {f.item: _status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures}
     timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
     computed = numerics(reply.numerics) if reply.HasField("numerics") else None
-    return [_tap_features(tap, encoder, start, notes, failures, computed, timings) for tap in reply.features]
+    return [tap_features(tap, encoder, start, notes, failures, computed, timings) for tap in reply.features]
 
 
-def _tap_features(
+def tap_features(
     tap: types_pb2.TapFeatures,
     encoder: str,
-    start: int,
-    notes: Mapping[int, Mapping[str, int]],
-    failures: Mapping[int, TopworkError],
-    computed: Numerics | None,
-    timings: Timings,
+    start: int = 0,
+    notes: Mapping[int, Mapping[str, int]] | None = None,
+    failures: Mapping[int, TopworkError] | None = None,
+    computed: Numerics | None = None,
+    timings: Timings | None = None,
 ) -> Features:
     return Features(
         encoder=encoder,
         tap=tap.tap,
         fingerprint=tap.fingerprint,
-        granularity=_name(types_pb2.Granularity, tap.granularity),
+        granularity=name_of(types_pb2.Granularity, tap.granularity),
         rows=array(tap.rows),
         counts=np.array(tap.counts, np.int64),
         dim=tap.rows.shape[1],
-        dtype=_name(types_pb2.DType, tap.rows.dtype or types_pb2.DTYPE_FLOAT32),
+        dtype=name_of(types_pb2.DType, tap.rows.dtype or types_pb2.DTYPE_FLOAT32),
         scales=array(tap.scales) if tap.HasField("scales") else None,
         spans=array(tap.spans.values) if tap.HasField("spans") else None,
-        span_kind=_SPAN_KINDS.get(tap.spans.kind) if tap.HasField("spans") else None,
+        span_kind=SPAN_KINDS.get(tap.spans.kind) if tap.HasField("spans") else None,
         parts=array(tap.spans.parts) if tap.spans.HasField("parts") else None,
-        notes=notes,
-        failures=failures,
+        notes=notes or {},
+        failures=failures or {},
         numerics=computed,
-        timings=timings,
+        timings=timings or Timings(),
         start=start,
     )
 
@@ -151,15 +151,15 @@ def numerics(message: types_pb2.Numerics) -> Numerics:
 def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
     return EncoderInfo(
         name=message.name,
-        modality=_name(types_pb2.Modality, message.modality),
-        taps=tuple(_tap(tap) for tap in message.taps),
+        modality=name_of(types_pb2.Modality, message.modality),
+        taps=tuple(tap_info(tap) for tap in message.taps),
         default_tap=message.default_tap,
         parameters=message.parameters,
         trained_on=message.trained_on,
         licence=message.licence,
         source=message.source,
         description=message.description,
-        state=_name(encoders_pb2.State, message.state),
+        state=name_of(encoders_pb2.State, message.state),
         detail=message.detail,
         numerics=numerics(message.numerics) if message.HasField("numerics") else None,
         options=tuple(OptionInfo(o.name, o.type, o.default, o.description) for o in message.options),
@@ -170,11 +170,11 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
     )
 
 
-def _tap(message: types_pb2.Tap) -> TapInfo:
+def tap_info(message: types_pb2.Tap) -> TapInfo:
     return TapInfo(
         name=message.name,
         dim=message.dim,
-        granularity=_name(types_pb2.Granularity, message.granularity),
+        granularity=name_of(types_pb2.Granularity, message.granularity),
         grid=tuple(message.grid),
         description=message.description,
         fingerprint=message.fingerprint,
@@ -185,7 +185,7 @@ def words(message: encoders_pb2.Words) -> list[Word]:
     return [Word(word.word, word.score) for word in message.words]
 
 
-def _name(kind: Any, number: int) -> str:
+def name_of(kind: Any, number: int) -> str:
     """The lower-case name of an enum's value without its prefix; a number that only a newer server knows stays one."""
     if number not in kind.values():
         return str(number)

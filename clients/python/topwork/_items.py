@@ -67,15 +67,20 @@ def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], I
     """The items one by one: a lone string, path, picture or array is one item, not a sequence of letters or rows."""
     if modality not in PACKERS:
         raise InvalidInput(f"this client does not know how to send {modality!r} items", remedy="install a newer topwork")
-    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
-        return [items]
-    if getattr(items, "ndim", None) == AXES.get(modality, "none"):
+    if is_lone(items, modality):
         return [items]
     if isinstance(items, AsyncIterable):
         return blocking(items)
     if isinstance(items, Mapping) or not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
         raise InvalidInput(f"items come as a {type(items).__name__}", remedy="pass a list, or anything that iterates over items")
     return items
+
+
+def is_lone(items: Any, modality: str) -> bool:
+    """Whether it is one item and not several."""
+    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
+        return True
+    return bool(getattr(items, "ndim", None) == AXES.get(modality, "none"))
 
 
 def pack(value: Any, modality: str, position: int) -> Packed:

@@ -12,10 +12,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import grpc
 import grpc.aio
 
-from topwork import _channel, _status, _verbs
+from topwork import _channel, _index_verbs, _job_verbs, _search_verbs, _set_verbs, _status, _verbs, _write_verbs
 from topwork._bridge import Bridge
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
 from topwork.client import TIMEOUT, Client
+from topwork.errors import TopworkError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +79,32 @@ class AsyncClient:
     embed_stream = _iterating(_verbs.embed_stream)
     nearest_words = _asynchronous(_verbs.nearest_words)
 
+    write = _asynchronous(_write_verbs.write)
+    write_stream = _iterating(_write_verbs.write_stream)
+    read = _asynchronous(_set_verbs.read)
+    read_stream = _iterating(_set_verbs.read_stream)
+    delete = _asynchronous(_set_verbs.delete)
+    sets = _asynchronous(_set_verbs.sets)
+    set = _asynchronous(_set_verbs.set)
+    drop_set = _asynchronous(_set_verbs.drop_set)
+    versions = _asynchronous(_set_verbs.versions)
+    pin = _asynchronous(_set_verbs.pin)
+    unpin = _asynchronous(_set_verbs.unpin)
+    prune = _asynchronous(_set_verbs.prune)
+
+    create_index = _asynchronous(_index_verbs.create_index)
+    rebuild_index = _asynchronous(_index_verbs.rebuild_index)
+    index = _asynchronous(_index_verbs.index)
+    indexes = _asynchronous(_index_verbs.indexes)
+    drop_index = _asynchronous(_index_verbs.drop_index)
+    index_kinds = _asynchronous(_index_verbs.index_kinds)
+    search = _asynchronous(_search_verbs.search)
+
+    jobs = _asynchronous(_job_verbs.jobs)
+    job = _asynchronous(_job_verbs.job)
+    watch_job = _iterating(_job_verbs.watch_job)
+    cancel_job = _asynchronous(_job_verbs.cancel_job)
+
     async def close(self) -> None:
         """End the connection, and every call on it."""
         self._streaming.close()
@@ -91,10 +118,15 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        answer: Any = None
         try:
+            step = next(steps)
             while True:
-                answer = await self._perform(steps.send(answer))
+                try:
+                    answer = await self._perform(step)
+                except TopworkError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:

@@ -1,0 +1,201 @@
+"""Metadata <-> Column messages: one type a column, a value an item, missing ones marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from topwork._items import describe
+from topwork.errors import InvalidInput
+from topwork.v1 import sets_pb2
+
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+#: Type -> its number, the field of Column that holds its values, and what stands there for a missing one.
+_FIELDS: Mapping[str, tuple[sets_pb2.ColumnType, str, Any]] = {
+    "bool": (sets_pb2.COLUMN_TYPE_BOOL, "bools", False),
+    "int": (sets_pb2.COLUMN_TYPE_INT, "ints", 0),
+    "float": (sets_pb2.COLUMN_TYPE_FLOAT, "floats", 0.0),
+    "string": (sets_pb2.COLUMN_TYPE_STRING, "strings", ""),
+    "time": (sets_pb2.COLUMN_TYPE_TIME, "ints", 0),
+    "strings": (sets_pb2.COLUMN_TYPE_STRINGS, "lists", sets_pb2.Strings()),
+}
+_NAMES = {number: name for name, (number, _, _) in _FIELDS.items()}
+_TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (  # bool is an int, and a datetime is a date
+    ("missing", (type(None),)),
+    ("bool", (bool, np.bool_)),
+    ("int", (int, np.integer)),
+    ("float", (float, np.floating)),
+    ("string", (str,)),
+    ("time", (date, np.datetime64)),
+    ("strings", (list, tuple, np.ndarray)),
+)
+MISSING_TYPES = {"NAType", "NaTType"}  # pandas'
+MOST_INT = 1 << 63
+_seen: dict[type, str] = {}
+
+
+class Types:
+    """The types of a write's columns. A column keeps the type that it has in the set, or that its first values had."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._known = dict(known)
+
+    def survey(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Look at all values before the first are packed: whole numbers may be followed by others."""
+        for name, values in columns.items():
+            self._type(name, values)
+
+    def pack(self, columns: Mapping[str, Sequence[Any]], start: int) -> list[sets_pb2.Column]:
+        """Columns without any value are left out. Raises InvalidInput; `start` is the position of the first item."""
+        found = [(name, self._type(name, values), values) for name, values in columns.items()]
+        return [_packed(name, kind, values, start) for name, kind, values in found if kind]
+
+    def _type(self, name: str, values: Sequence[Any]) -> str | None:
+        if name not in self._known and (kind := inferred(values)):
+            self._known[name] = kind
+        return self._known.get(name)
+
+
+def inferred(values: Sequence[Any]) -> str | None:
+    """The type of the first value that is not missing; numbers of which some are not whole are floats. None: all are missing."""
+    kinds = {kind_of(kind) for kind in set(map(type, values))} - {"missing"}
+    if kinds == {"int", "float"}:
+        return "int" if all(is_missing(value) for value in values if kind_of(type(value)) == "float") else "float"
+    return next((kind_of(type(value)) for value in values if not is_missing(value)), None)
+
+
+def kind_of(kind: type) -> str:
+    """ "unknown" for a type that no column holds."""
+    found = _seen.get(kind)
+    if found is None:
+        missing = kind.__name__ in MISSING_TYPES
+        found = "missing" if missing else next((name for name, types in _TYPES if issubclass(kind, types)), "unknown")
+        _seen[kind] = found
+    return found
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN, NaT and pandas' NA."""
+    kind = kind_of(type(value))
+    return kind == "missing" or (kind in ("float", "time") and bool(value != value))
+
+
+def unpack(column: sets_pb2.Column) -> tuple[str, list[Any]]:
+    """The column's type and its values, None where missing; times as datetime in UTC."""
+    kind = _NAMES.get(column.type)
+    if kind is None:
+        return "unknown", []
+    values: list[Any] = list(getattr(column, _FIELDS[kind][1]))
+    if kind == "time":
+        values = [EPOCH + timedelta(microseconds=value) for value in values]
+    if kind == "strings":
+        values = [list(value.values) for value in values]
+    for position in column.missing:
+        values[position] = None
+    return kind, values
+
+
+def type_name(number: int) -> str:
+    return {int(known): name for known, name in _NAMES.items()}.get(number, "unknown")
+
+
+def _packed(name: str, kind: str, values: Sequence[Any], start: int) -> sets_pb2.Column:
+    number, field, filler = _FIELDS.get(kind, _FIELDS["string"])
+    if _as_it_is(kind, values):
+        try:
+            return sets_pb2.Column(name=name, type=number, **{field: values})
+        except ValueError:
+            pass  # the longer way names the item
+    missing = [i for i, value in enumerate(values) if is_missing(value)]
+    absent = set(missing)
+    filled = [filler if i in absent else _converted(name, kind, value, start + i) for i, value in enumerate(values)]
+    return sets_pb2.Column(name=name, type=number, missing=missing, **{field: filled})
+
+
+def _as_it_is(kind: str, values: Sequence[Any]) -> bool:
+    """Whether no value needs a conversion, which is most columns of most writes."""
+    if set(map(type, values)) != {_EXACT.get(kind)}:
+        return False
+    return kind != "float" or not any(value != value for value in values)
+
+
+def _converted(name: str, kind: str, value: Any, position: int) -> Any:
+    convert = _CONVERT.get((kind, kind_of(type(value))))
+    try:
+        if convert is not None:
+            return convert(value)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"column {name!r}: {error}", item=position) from None
+    if kind_of(type(value)) == "unknown":
+        raise InvalidInput(
+            f"column {name!r} holds {describe(value)}",
+            remedy="send bool, int, float, str, datetime or lists of str",
+            item=position,
+        )
+    remedy = f"send {_ASKED[kind]}, or another column" if kind in _ASKED else ""
+    raise InvalidInput(f"column {name!r} holds {kind} values, but here {value!r:.60}", remedy=remedy, item=position)
+
+
+def _int(value: Any) -> int:
+    whole = int(value)
+    if not -MOST_INT <= whole < MOST_INT:
+        raise ValueError(f"{whole} does not fit into 64 bits")
+    return whole
+
+
+def _whole(value: Any) -> int:
+    """A float without a fraction: what pandas makes of whole numbers beside a missing one."""
+    if not float(value).is_integer():
+        raise ValueError(f"{float(value):g} is not a whole number, and the column holds int values")
+    return _int(value)
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not valid Unicode: {error.reason} at character {error.start}") from None
+    return str(value)
+
+
+def _micros(value: Any) -> int:
+    """A time without a zone, and a date, are taken as UTC."""
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[us]").astype(np.int64))
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return int((moment - EPOCH) // MICROSECOND)
+
+
+def _list(value: Any) -> sets_pb2.Strings:
+    texts = value.tolist() if isinstance(value, np.ndarray) else value
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ValueError(f"a list with {describe(wrong)}; lists hold strings")
+    return sets_pb2.Strings(values=[_text(text) for text in texts])
+
+
+_EXACT = {"bool": bool, "int": int, "float": float, "string": str}
+_ASKED = {
+    "bool": "True or False",
+    "int": "int",
+    "float": "numbers",
+    "string": "str",
+    "time": "datetime",
+    "strings": "lists of str",
+}
+#: (type of the column, type of the value) -> how one becomes the other.
+_CONVERT: Mapping[tuple[str, str], Callable[[Any], Any]] = {
+    ("bool", "bool"): bool,
+    ("int", "int"): _int,
+    ("int", "float"): _whole,
+    ("float", "float"): float,
+    ("float", "int"): float,
+    ("string", "string"): _text,
+    ("time", "time"): _micros,
+    ("strings", "strings"): _list,
+}

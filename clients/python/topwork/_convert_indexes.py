@@ -1,0 +1,97 @@
+"""Messages of indexes -> the dataclasses of this package, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from topwork import _columns, _convert, _convert_sets
+from topwork.encoders import OptionInfo
+from topwork.errors import InvalidInput
+from topwork.features import Array, Timings
+from topwork.hits import Hits
+from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
+from topwork.v1 import indexes_pb2
+
+METRICS = {
+    "cosine": indexes_pb2.METRIC_COSINE,
+    "inner_product": indexes_pb2.METRIC_INNER_PRODUCT,
+    "l2": indexes_pb2.METRIC_L2,
+}
+
+
+def metric(name: str) -> indexes_pb2.Metric:
+    if name not in METRICS:
+        raise InvalidInput(f"no metric {name!r}", remedy=f"ask for one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def metric_name(number: int) -> str:
+    return _convert.name_of(indexes_pb2.Metric, number or indexes_pb2.METRIC_COSINE)
+
+
+def kind(message: indexes_pb2.IndexKind) -> IndexKind:
+    options = tuple(OptionInfo(o.name, o.type, o.default, o.description) for o in message.options)
+    return IndexKind(message.kind, message.description, options, message.plugin)
+
+
+def index(message: indexes_pb2.Index) -> IndexInfo:
+    return IndexInfo(
+        set=message.set,
+        name=message.name,
+        tap=message.tap,
+        fingerprint=message.fingerprint,
+        kind=message.kind,
+        built=message.built,
+        metric=metric_name(message.metric),
+        dim=message.dim,
+        options=_convert_sets.options(message.options),
+        state=_convert.name_of(indexes_pb2.IndexState, message.state),
+        detail=message.detail,
+        version=message.version,
+        rows=message.rows,
+        fresh_rows=message.fresh_rows,
+        dead_rows=message.dead_rows,
+        target_recall=message.target_recall,
+        recall=message.recall,
+        effort=message.effort,
+        operating=tuple(OperatingPoint(point.effort, point.recall, point.qps) for point in message.operating),
+        held_out=message.held_out,
+        build_seconds=message.build_seconds,
+        disk_bytes=message.disk_bytes,
+        memory_bytes=message.memory_bytes,
+        job=_convert_sets.job(message.job) if message.HasField("job") else None,
+    )
+
+
+def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
+    """One Hits a query."""
+    scores = np.array(reply.scores, np.float32)
+    rows = np.array(reply.rows, np.int64) if reply.rows else None
+    spans = _convert.array(reply.spans.values) if reply.HasField("spans") else None
+    parts = _convert.array(reply.spans.parts) if reply.spans.HasField("parts") else None
+    vectors = _convert.array(reply.vectors.rows) if reply.HasField("vectors") else None
+    columns = {column.name: _columns.unpack(column)[1] for column in reply.metadata}
+    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
+    for start, end in pairwise(accumulate(reply.counts, initial=0)):
+        yield Hits(
+            ids=list(reply.ids[start:end]),
+            scores=scores[start:end],
+            metadata={name: values[start:end] for name, values in columns.items()},
+            rows=_cut(rows, start, end),
+            spans=_cut(spans, start, end),
+            span_kind=_convert.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None,
+            parts=_cut(parts, start, end),
+            vectors=_cut(vectors, start, end),
+            metric=metric_name(reply.metric),
+            version=reply.version,
+            how=reply.how,
+            seconds=reply.search_seconds,
+            timings=timings,
+        )
+
+
+def _cut(values: Array | None, start: int, end: int) -> Array | None:
+    return None if values is None else values[start:end]

@@ -1,0 +1,100 @@
+"""Messages of feature sets and of jobs -> the dataclasses of this package, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf import json_format
+
+from topwork import _columns, _convert
+from topwork.features import Numerics
+from topwork.jobs import Job
+from topwork.rows import RawInput, Rows
+from topwork.sets import SetInfo, VersionInfo
+from topwork.v1 import jobs_pb2, sets_pb2, types_pb2
+
+
+def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
+    return SetInfo(
+        name=message.name,
+        encoder=message.encoder,
+        options=options(message.options),
+        modality=_convert.name_of(types_pb2.Modality, message.modality),
+        taps=tuple(_convert.tap_info(entry.tap) for entry in message.taps),
+        tap_columns={entry.tap.name: entry.column for entry in message.taps},
+        dtype=_convert.name_of(types_pb2.DType, message.dtype or types_pb2.DTYPE_FLOAT32),
+        keeps_inputs=message.keeps_inputs,
+        columns={column.name: _columns.type_name(column.type) for column in message.columns},
+        items=message.items,
+        version=message.version,
+        bytes=message.bytes,
+        created=moment(message.created),
+        numerics=tuple(_convert.numerics(record) for record in message.numerics),
+        path=message.path,
+        indexes=tuple(message.indexes),
+    )
+
+
+def version(message: sets_pb2.Version) -> VersionInfo:
+    return VersionInfo(message.version, moment(message.time), tuple(message.pins))
+
+
+def rows(reply: sets_pb2.ReadResponse, encoder: str, computed: Numerics | None, with_inputs: bool) -> Rows:
+    columns = {column.name: _columns.unpack(column) for column in reply.metadata}
+    return Rows(
+        ids=list(reply.ids),
+        features={tap.tap: _convert.tap_features(tap, encoder, computed=computed) for tap in reply.features},
+        metadata={name: values for name, (_, values) in columns.items()},
+        inputs=[raw(item) for item in reply.inputs] if with_inputs else None,
+        version=reply.version,
+        total=reply.total,
+        column_types={name: kind for name, (kind, _) in columns.items()},
+    )
+
+
+def raw(item: types_pb2.Item) -> RawInput | None:
+    """What was written, or None where nothing was kept."""
+    match item.WhichOneof("content"):
+        case "text":
+            return item.text
+        case "text_pair":
+            return item.text_pair.text, item.text_pair.pair
+        case "image":
+            return item.image
+        case "video":
+            return item.video
+        case "tensor":
+            return _convert.array(item.tensor)
+    return None
+
+
+def job(message: jobs_pb2.Job) -> Job:
+    return Job(
+        id=message.id,
+        kind=message.kind,
+        subject=message.subject,
+        state=_convert.name_of(jobs_pb2.JobState, message.state),
+        fraction=message.fraction,
+        message=message.message,
+        created=moment(message.created),
+        ended=moment(message.ended) if message.ended else None,
+        seconds_left=message.seconds_left or None,
+        error=message.error,
+    )
+
+
+def options(struct: Any) -> dict[str, Any]:
+    """Plain Python. A Struct knows only doubles: a whole number becomes an int."""
+    found: dict[str, Any] = json_format.MessageToDict(struct)
+    return {name: _whole(value) for name, value in found.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

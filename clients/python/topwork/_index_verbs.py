@@ -1,0 +1,128 @@
+"""Indexes over feature sets. See `_verbs.py`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from topwork import _convert, _convert_indexes
+from topwork._calls import Session, Steps, Stream, unary
+from topwork._convert_sets import job as job_of
+from topwork._methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX, WATCH_JOB
+from topwork._progress import watching
+from topwork._tail import Tail
+from topwork.errors import JobFailed
+from topwork.indexes import IndexInfo, IndexKind
+from topwork.jobs import Job, JobProgress
+from topwork.v1 import indexes_pb2, jobs_pb2
+
+
+def index_kinds(session: Session, *, timeout: float | None = None) -> Steps[list[IndexKind]]:
+    """The kinds of index that `create_index` takes, with their options."""
+    reply = yield from unary(LIST_KINDS, indexes_pb2.ListKindsRequest(), timeout)
+    return [_convert_indexes.kind(message) for message in reply.kinds]
+
+
+def create_index(
+    session: Session,
+    set: str,
+    *,
+    name: str = "",
+    tap: str = "",
+    kind: str = "auto",
+    metric: str = "cosine",
+    options: Mapping[str, Any] | None = None,
+    target_recall: float = 0.95,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[IndexInfo]:
+    """An index over a tap of a set. It follows the set: what a write acknowledged, the next search finds.
+
+    name           none: the tap's
+    tap            none: the set's first
+    kind           "auto" (by the number of rows), one of `index_kinds()`, or a FAISS factory string
+    metric         "cosine", "inner_product" or "l2"
+    options        of the kind
+    target_recall  at 10; the search effort is chosen for it by measuring on held-out rows
+    wait           until the build has ended; JobFailed where it failed
+    progress       True for a bar on a terminal, or a function of the Job at each change
+    timeout        seconds, for all of it; None is the client's for the call, and as long as it takes for the build. A build goes
+                   on where its caller stopped waiting
+
+    Raises AlreadyExists where the name is taken.
+    """
+    request = indexes_pb2.CreateIndexRequest(
+        set=set,
+        name=name,
+        tap=tap,
+        kind=kind,
+        metric=_convert_indexes.metric(metric),
+        options=_convert.struct(options),
+        target_recall=target_recall,
+    )
+    started = time.monotonic()
+    begun = _convert_indexes.index((yield from unary(CREATE_INDEX, request, timeout)))
+    return (yield from _built(session, begun, progress, timeout, started)) if wait else begun
+
+
+def rebuild_index(
+    session: Session,
+    set: str,
+    name: str = "",
+    *,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[IndexInfo]:
+    """Build an index anew from the set as it is now; searches go on on the old one meanwhile. See `create_index`."""
+    started = time.monotonic()
+    reply = yield from unary(REBUILD_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
+    begun = _convert_indexes.index(reply)
+    return (yield from _built(session, begun, progress, timeout, started)) if wait else begun
+
+
+def index(session: Session, set: str, name: str = "", *, timeout: float | None = None) -> Steps[IndexInfo]:
+    """One index, as it stands now; no name: the only one, or that of the set's first tap. Raises NotFound."""
+    reply = yield from unary(GET_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
+    return _convert_indexes.index(reply)
+
+
+def indexes(session: Session, set: str = "", *, timeout: float | None = None) -> Steps[list[IndexInfo]]:
+    """The indexes of a set, or of all sets."""
+    reply = yield from unary(LIST_INDEXES, indexes_pb2.ListIndexesRequest(set=set), timeout)
+    return [_convert_indexes.index(message) for message in reply.indexes]
+
+
+def drop_index(session: Session, set: str, name: str, *, timeout: float | None = None) -> Steps[None]:
+    """Delete an index; the set stays. Raises NotFound."""
+    yield from unary(DROP_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
+
+
+def _built(session: Session, begun: IndexInfo, progress: JobProgress, timeout: float | None, started: float) -> Steps[IndexInfo]:
+    """The index once its build has ended. A server that ended meanwhile begins another build, which is waited for, too."""
+    info, label = begun, f"{begun.set}/{begun.name}"
+    with watching(progress, label) as show:
+        while info.job is not None:
+            left = None if timeout is None else max(0.0, started + timeout - time.monotonic())
+            ended = yield from _ended(session, info.job, show, left)
+            info = yield from index(session, begun.set, begun.name, timeout=timeout)
+            if ended.state == "done":
+                break
+            if info.job is None or info.job.id == ended.id:
+                raise JobFailed(ended)
+    return info
+
+
+def _ended(session: Session, job: Job, show: Any, timeout: float | None) -> Steps[Job]:
+    """The job once it has ended."""
+    seen = [job]
+
+    def receive(reply: jobs_pb2.Job, _: None) -> None:
+        seen.append(job_of(reply))
+        show(seen[-1])
+
+    request = jobs_pb2.GetJobRequest(id=job.id)
+    yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
+    return seen[-1]

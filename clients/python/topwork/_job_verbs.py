@@ -1,0 +1,36 @@
+"""Long work on the server. See `_verbs.py`."""
+
+from __future__ import annotations
+
+from topwork import _convert_sets
+from topwork._calls import Session, Steps, Stream, unary
+from topwork._methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
+from topwork._tail import Tail
+from topwork.jobs import Job
+from topwork.v1 import jobs_pb2
+
+
+def jobs(session: Session, kind: str = "", subject: str = "", *, timeout: float | None = None) -> Steps[list[Job]]:
+    """Jobs that run and that have ended, newest first: all, or those of a kind ("index") or of a subject ("birds/pooled")."""
+    reply = yield from unary(LIST_JOBS, jobs_pb2.ListJobsRequest(kind=kind, subject=subject), timeout)
+    return [_convert_sets.job(message) for message in reply.jobs]
+
+
+def job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Job]:
+    """One job, as it stands now. Raises NotFound."""
+    return _convert_sets.job((yield from unary(GET_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))
+
+
+def watch_job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Stream[Job]]:
+    """The job as it stands, then again at each change, until it has ended: the last one says how. Raises NotFound.
+
+    `timeout` in seconds is for all of it; None watches as long as it takes. A server that restarts meanwhile is met with retries.
+    """
+    yield from ()
+    request = jobs_pb2.GetJobRequest(id=id)
+    return Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), lambda reply, _: _convert_sets.job(reply))
+
+
+def cancel_job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Job]:
+    """End a job, and its process. One that has ended stays as it is. Raises NotFound."""
+    return _convert_sets.job((yield from unary(CANCEL_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))

@@ -1,0 +1,184 @@
+"""What a write asks for -> the feed of its chunks; their replies -> a report."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any
+
+from topwork import _embedding, _items, _labels, _status, _vectors, _writing
+from topwork._calls import Session, Steps, unary, work
+from topwork._columns import Types
+from topwork._convert_sets import feature_set
+from topwork._feed import Feed
+from topwork._labels import IDS, PathIds
+from topwork._methods import GET_SET
+from topwork._vectors import Target
+from topwork._writing import Labels, WriteChunk
+from topwork.errors import InvalidInput, NotFound, TopworkError
+from topwork.sets import Acknowledged, SetInfo, WriteReport
+from topwork.v1 import sets_pb2
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of `write`."""
+
+    set: str
+    items: Any
+    ids: Any
+    metadata: Any
+    encoder: str
+    taps: Sequence[str] | None
+    vectors: Any
+    fingerprint: str | Mapping[str, str] | None
+    options: Mapping[str, Any] | None
+    dtype: str | None
+    keep_inputs: bool
+    skip_bad_items: bool
+
+    def settings(self) -> sets_pb2.WriteSettings:
+        taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
+        return _writing.settings(self.set, self.encoder, taps, self.options, self.dtype, keep, skip)
+
+
+@dataclass
+class Sources:
+    """The caller's asynchronous sources, turned into ones that a thread can read."""
+
+    session: Session
+    bridges: list[Any] = field(default_factory=list)
+
+    def blocking(self, source: AsyncIterable[Any]) -> Iterator[Any]:
+        self.bridges.append(self.session.blocking(source))
+        return self.bridges[-1]  # type: ignore[no-any-return]
+
+    def release(self) -> None:
+        for bridge in self.bridges:
+            _embedding.release(bridge)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`total` is the number of items, where it is known."""
+
+    feed: Feed[WriteChunk]
+    total: int | None
+
+
+def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan]:
+    """Raises InvalidInput for what is wrong without a look at the items themselves."""
+    if (asked.items is None) == (asked.vectors is None):
+        raise InvalidInput("a write is of items or of vectors", remedy="pass one of the two")
+    settings, sources = asked.settings(), Sources(session)
+    ids, metadata = yield from work(lambda: _read_labels(asked, sources))
+    info = yield from found(session, asked.set, timeout)
+    modality = "" if asked.items is None else (yield from _modality(session, asked, info, timeout))
+    ids = ids or _paths(modality)
+    labels = yield from work(lambda: Labels(ids, metadata, Types(info.columns if info else {})))
+    if asked.items is None:
+        chunks, total = _vector_chunks(asked, info, labels, sources)
+    else:
+        chunks, total = _item_chunks(asked, modality, labels, sources)
+    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, sources.release), total)
+
+
+def found(session: Session, name: str, timeout: float | None) -> Steps[SetInfo | None]:
+    """The set as it stands now, or None."""
+    try:
+        info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=name), timeout)))
+    except NotFound:
+        session.sets.pop(name, None)
+        return None
+    session.sets[name] = info
+    return info
+
+
+def acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledged:
+    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    start = chunk.start
+    failures: dict[int, TopworkError] = {
+        start + f.item: _status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures
+    }
+    failures = dict(sorted({**failures, **chunk.failures}.items()))
+    return Acknowledged(
+        watermark=start + len(chunk),
+        start=start,
+        version=reply.version,
+        inserted=reply.inserted,
+        updated=reply.updated,
+        unchanged=reply.unchanged,
+        encoded=reply.encoded,
+        failures=failures,
+        failed_ids={position: chunk.ids[position - start] for position in failures},
+    )
+
+
+def summed(done: Sequence[Acknowledged]) -> WriteReport:
+    return WriteReport(
+        items=done[-1].watermark if done else 0,
+        inserted=sum(one.inserted for one in done),
+        updated=sum(one.updated for one in done),
+        unchanged=sum(one.unchanged for one in done),
+        encoded=sum(one.encoded for one in done),
+        version=max((one.version for one in done), default=0),
+        failures={position: error for one in done for position, error in one.failures.items()},
+        failed_ids={position: id for one in done for position, id in one.failed_ids.items()},
+    )
+
+
+def _read_labels(asked: Asked, sources: Sources) -> tuple[_labels.Ids | None, _labels.Metadata]:
+    """Ids that come twice are found here, before anything is sent."""
+    ids = None if asked.ids is None else _labels.ids_of(asked.ids, sources.blocking)
+    lone = [asked.metadata] if _is_lone_row(asked) else asked.metadata
+    return ids, _labels.metadata_of(lone, sources.blocking)
+
+
+def _is_lone_row(asked: Asked) -> bool:
+    """Whether the metadata is the one dict of the one item: no value of it is a column."""
+    values = asked.metadata.values() if isinstance(asked.metadata, Mapping) else ()
+    return isinstance(asked.ids, str | int) and bool(values) and not any(isinstance(value, list) for value in values)
+
+
+def _modality(session: Session, asked: Asked, info: SetInfo | None, timeout: float | None) -> Steps[str]:
+    encoder = asked.encoder or (info.encoder if info else "")
+    if not encoder and info is None:
+        raise InvalidInput(f"there is no set {asked.set!r} yet", remedy="pass encoder= to make it")
+    if not encoder:
+        raise InvalidInput(f"the set {asked.set!r} is of no encoder", remedy="pass vectors= instead of items")
+    if info and info.encoder == encoder:
+        return info.modality
+    return (yield from _embedding.known(session, encoder, timeout)).modality
+
+
+def _paths(modality: str) -> PathIds:
+    if modality not in ("image", "video"):
+        raise InvalidInput("there are no ids", remedy=f"{IDS}; only pictures and videos that are paths have them as their ids")
+    return PathIds()
+
+
+def _target(asked: Asked, info: SetInfo | None) -> Target:
+    taps = asked.taps or [tap.name for tap in (info.taps if info else ())]
+    fingerprint = asked.fingerprint or {}
+    return Target(
+        tap=taps[0] if len(taps) == 1 else "",
+        fingerprints={"": fingerprint} if isinstance(fingerprint, str) else fingerprint,
+        granularities={tap.name: tap.granularity for tap in (info.taps if info else ())},
+        of_encoder=bool(asked.encoder or (info and info.encoder)),
+    )
+
+
+def _item_chunks(asked: Asked, modality: str, labels: Labels, sources: Sources) -> tuple[Iterator[WriteChunk], int | None]:
+    source = _items.listed(asked.items, modality, sources.blocking)
+    total = len(source) if isinstance(source, Sized) else None
+    labels.check(total)
+    return _writing.item_chunks(source, modality, labels, asked.skip_bad_items), total
+
+
+def _vector_chunks(
+    asked: Asked, info: SetInfo | None, labels: Labels, sources: Sources
+) -> tuple[Iterator[WriteChunk], int | None]:
+    total = _vectors.total(asked.vectors)
+    labels.check(total)
+    pieces = _vectors.pieces(asked.vectors, _target(asked, info), sources.blocking)
+    return _writing.vector_chunks(pieces, labels), total

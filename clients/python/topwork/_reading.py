@@ -1,0 +1,126 @@
+"""A read under way: what was asked, what has come, and what is asked after a break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork import _convert_sets
+from topwork._calls import Session, Steps, unary
+from topwork._labels import plain, text_of
+from topwork._methods import GET_SET
+from topwork._tail import Tail
+from topwork.encoders import TapInfo
+from topwork.errors import InvalidInput
+from topwork.features import Features, Numerics
+from topwork.rows import Rows
+from topwork.sets import SetInfo
+from topwork.v1 import sets_pb2
+
+
+@dataclass
+class Reading:
+    """`request` asks for what has not come yet; `wanted` is how many items come in all, None before the first reply."""
+
+    request: sets_pb2.ReadRequest
+    info: SetInfo
+    wanted: int | None = None
+    came: int = 0
+
+    def tail(self, session: Session, timeout: float | None) -> Tail:
+        return Tail(session, self._ask, session.timeout if timeout is None else timeout)
+
+    def _ask(self) -> sets_pb2.ReadRequest | None:
+        return None if self.came == self.wanted else self.request
+
+    def receive(self, reply: sets_pb2.ReadResponse) -> Rows:
+        """The next request is for the same version, from behind these items on."""
+        request, count = self.request, len(reply.ids)
+        if self.wanted is None:
+            left = max(0, reply.total - request.offset)
+            self.wanted = min(left, request.limit) if request.limit else left
+        self.came += count
+        request.version = reply.version
+        request.offset += count
+        request.limit -= min(count, request.limit)
+        return _convert_sets.rows(reply, self.info.encoder, self.numerics, request.inputs)
+
+    @property
+    def numerics(self) -> Numerics | None:
+        """The record that promises least holds for all rows."""
+        return min(self.info.numerics, key=lambda record: record.parity, default=None)
+
+
+def begun(session: Session, request: sets_pb2.ReadRequest, timeout: float | None, *, nothing: bool) -> Steps[Reading]:
+    """The set is asked for first: who made its rows, and how, is not in the replies. `nothing`: an empty list of ids was passed,
+    which on the wire would be all."""
+    reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=request.set), timeout)
+    info = session.sets[request.set] = _convert_sets.feature_set(reply)
+    return Reading(request, info, wanted=0 if nothing else None)
+
+
+def asked(
+    set: str,
+    taps: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    where: str,
+    ids: Any,
+    version: int,
+    offset: int,
+    limit: int,
+    inputs: bool,
+) -> sets_pb2.ReadRequest:
+    for name, number in (("version", version), ("offset", offset), ("limit", limit)):
+        if number < 0:
+            raise InvalidInput(f"{name} {number}", remedy="pass 0 or more")
+    return sets_pb2.ReadRequest(
+        set=set,
+        version=version,
+        taps=taps or (),
+        all_taps=taps is None,
+        columns=columns or (),
+        all_columns=columns is None,
+        inputs=inputs,
+        where=where,
+        ids=[] if ids is None else texts(ids),
+        offset=offset,
+        limit=limit,
+    )
+
+
+def texts(ids: Any) -> list[str]:
+    """Ids of one item or of several."""
+    if isinstance(ids, str | int | np.integer):
+        return [text_of(ids, 0)]
+    return [text_of(id, position) for position, id in enumerate(plain(ids))]
+
+
+def emptied(reading: Reading, request: sets_pb2.ReadRequest) -> Rows:
+    """No item is selected, and the server had nothing to send."""
+    info = reading.info
+    taps = [tap for tap in info.taps if request.all_taps or tap.name in request.taps]
+    columns = [name for name in info.columns if request.all_columns or name in request.columns]
+    return Rows(
+        ids=[],
+        features={tap.name: _no_rows(tap, info) for tap in taps},
+        metadata={name: [] for name in columns},
+        inputs=[] if request.inputs else None,
+        version=request.version or info.version,
+        column_types={name: info.columns[name] for name in columns},
+    )
+
+
+def _no_rows(tap: TapInfo, info: SetInfo) -> Features:
+    return Features(
+        encoder=info.encoder,
+        tap=tap.name,
+        fingerprint=tap.fingerprint,
+        granularity=tap.granularity,
+        rows=np.zeros((0, tap.dim), info.dtype),
+        counts=np.zeros(0, np.int64),
+        dim=tap.dim,
+        dtype=info.dtype,
+    )

@@ -1,0 +1,149 @@
+"""Reading feature sets, and keeping house with them. See `_verbs.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from topwork import _convert_sets
+from topwork._calls import Session, Steps, Stream, unary
+from topwork._methods import (
+    DELETE_ROWS,
+    DROP_SET,
+    GET_SET,
+    LIST_SETS,
+    LIST_VERSIONS,
+    PIN_VERSION,
+    PRUNE_VERSIONS,
+    READ,
+    UNPIN_VERSION,
+)
+from topwork._progress import Progress, reporting
+from topwork._reading import asked, begun, emptied, texts
+from topwork.errors import InvalidInput
+from topwork.rows import Rows, joined
+from topwork.sets import Pruned, SetInfo, VersionInfo
+from topwork.v1 import sets_pb2
+
+
+def sets(session: Session, *, timeout: float | None = None) -> Steps[list[SetInfo]]:
+    """All feature sets of the server, by name."""
+    reply = yield from unary(LIST_SETS, sets_pb2.ListSetsRequest(), timeout)
+    return [_convert_sets.feature_set(message) for message in reply.sets]
+
+
+def set(session: Session, name: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+    """One set, as it stands now. Raises NotFound."""
+    reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=name), timeout)
+    info = session.sets[name] = _convert_sets.feature_set(reply)
+    return info
+
+
+def drop_set(session: Session, name: str, *, timeout: float | None = None) -> Steps[None]:
+    """Delete a set with its versions and its indexes. Raises NotFound."""
+    session.sets.pop(name, None)
+    yield from unary(DROP_SET, sets_pb2.GetSetRequest(set=name), timeout)
+
+
+def read(
+    session: Session,
+    set: str,
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[Rows]:
+    """Items of a set, in its order, all of one version.
+
+    taps, columns  of features and of metadata; None is all, and an empty list none
+    where          SQL over `id` and the metadata: "year > 2020 AND label IN ('owl', 'wren')"
+    ids            only these; those that are not there are no error
+    version        0 is the current one
+    offset, limit  of the items that are selected; a limit of 0 is none
+    inputs         the raw inputs, too, of a set that keeps them
+    progress       True for a bar on a terminal, or a function of (items done, items in all)
+    timeout        seconds: the longest wait for the next part of the reply
+
+    Raises InvalidInput for a filter or a column that does not fit, NotFound for a set or a version that is not there.
+    """
+    request = asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    reading = yield from begun(session, request, timeout, nothing=ids is not None and not request.ids)
+    pieces: list[Rows] = []
+    with reporting(progress, None, set) as advance:
+
+        def receive(reply: sets_pb2.ReadResponse, _: None) -> None:
+            pieces.append(reading.receive(reply))
+            advance(len(reply.ids), reading.wanted)
+
+        yield Stream(READ, reading.tail(session, timeout), receive)
+    return joined(pieces) if pieces else emptied(reading, request)
+
+
+def read_stream(
+    session: Session,
+    set: str,
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    timeout: float | None = None,
+) -> Steps[Stream[Rows]]:
+    """As `read`, a part at a time (of some megabytes), for sets of any size: memory stays bounded.
+
+    A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
+    """
+    request = asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    reading = yield from begun(session, request, timeout, nothing=ids is not None and not request.ids)
+    return Stream(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
+
+
+def delete(
+    session: Session,
+    set: str,
+    ids: str | int | Iterable[str | int] | None = None,
+    *,
+    where: str = "",
+    timeout: float | None = None,
+) -> Steps[int]:
+    """Delete items by id (those that are not there are no error) or by a filter, not both. How many they were."""
+    if (ids is None) == (not where):
+        raise InvalidInput("a deletion is by ids or by a filter", remedy="pass one of the two")
+    chosen = [] if ids is None else texts(ids)
+    if ids is not None and not chosen:
+        return 0
+    request = sets_pb2.DeleteRowsRequest(set=set, ids=chosen, where=where)
+    return (yield from unary(DELETE_ROWS, request, timeout)).deleted
+
+
+def versions(session: Session, set: str, *, timeout: float | None = None) -> Steps[list[VersionInfo]]:
+    """The versions that can still be read, oldest first."""
+    reply = yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)
+    return [_convert_sets.version(message) for message in reply.versions]
+
+
+def pin(session: Session, set: str, pin: str, version: int = 0, *, timeout: float | None = None) -> Steps[VersionInfo]:
+    """Keep a version (0: the current one) from pruning, under a name."""
+    request = sets_pb2.PinVersionRequest(set=set, pin=pin, version=version)
+    return _convert_sets.version((yield from unary(PIN_VERSION, request, timeout)))
+
+
+def unpin(session: Session, set: str, pin: str, *, timeout: float | None = None) -> Steps[None]:
+    """Let a pinned version be pruned again. Raises NotFound."""
+    yield from unary(UNPIN_VERSION, sets_pb2.PinVersionRequest(set=set, pin=pin), timeout)
+
+
+def prune(session: Session, set: str, older_than: float, *, timeout: float | None = None) -> Steps[Pruned]:
+    """Delete the versions that nobody pinned and that are older than so many seconds. The current one stays."""
+    reply = yield from unary(PRUNE_VERSIONS, sets_pb2.PruneVersionsRequest(set=set, older_than=older_than), timeout)
+    return Pruned(reply.removed, reply.bytes)
