@@ -17,7 +17,7 @@ from topwork.features import Array, Features, Numerics
 from topwork.v1 import types_pb2
 
 SPANS = {name: types_pb2.SpanKind.Name(types_pb2.SpanKind.ValueType(number)) for number, name in _convert.SPAN_KINDS.items()}
-GRANULARITIES = {name.removeprefix("GRANULARITY_").lower(): name for name in types_pb2.Granularity.keys()}
+GRANULARITIES = {name.removeprefix("GRANULARITY_").lower(): name for name, _ in types_pb2.Granularity.items()}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def _iterating(
 
 
 class AsyncClient:
-    """`topwork.Client` for asyncio: the same verbs, to be awaited; `embed_stream` is an asynchronous iterator.
+    """`topwork.Client` for asyncio: the same verbs, to be awaited; those that iterate do so asynchronously.
 
     Items may come from an asynchronous iterable too. Files are read, and iterators are advanced, in threads beside the event
     loop. Use it in an `async with` block, or await `close`. See `Client` for the parameters.

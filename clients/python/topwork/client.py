@@ -8,9 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from topwork import _channel, _status, _verbs
+from topwork import _channel, _index_verbs, _job_verbs, _search_verbs, _set_verbs, _status, _verbs, _write_verbs
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
-from topwork.errors import InvalidInput
+from topwork.errors import InvalidInput, TopworkError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +78,32 @@ class Client:
     embed_stream = _iterating(_verbs.embed_stream)
     nearest_words = _blocking(_verbs.nearest_words)
 
+    write = _blocking(_write_verbs.write)
+    write_stream = _iterating(_write_verbs.write_stream)
+    read = _blocking(_set_verbs.read)
+    read_stream = _iterating(_set_verbs.read_stream)
+    delete = _blocking(_set_verbs.delete)
+    sets = _blocking(_set_verbs.sets)
+    set = _blocking(_set_verbs.set)
+    drop_set = _blocking(_set_verbs.drop_set)
+    versions = _blocking(_set_verbs.versions)
+    pin = _blocking(_set_verbs.pin)
+    unpin = _blocking(_set_verbs.unpin)
+    prune = _blocking(_set_verbs.prune)
+
+    create_index = _blocking(_index_verbs.create_index)
+    rebuild_index = _blocking(_index_verbs.rebuild_index)
+    index = _blocking(_index_verbs.index)
+    indexes = _blocking(_index_verbs.indexes)
+    drop_index = _blocking(_index_verbs.drop_index)
+    index_kinds = _blocking(_index_verbs.index_kinds)
+    search = _blocking(_search_verbs.search)
+
+    jobs = _blocking(_job_verbs.jobs)
+    job = _blocking(_job_verbs.job)
+    watch_job = _iterating(_job_verbs.watch_job)
+    cancel_job = _blocking(_job_verbs.cancel_job)
+
     def close(self) -> None:
         """End the connection, and every call on it."""
         self._channel.close()
@@ -89,10 +115,15 @@ class Client:
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        answer: Any = None
         try:
+            step = next(steps)
             while True:
-                answer = self._perform(steps.send(answer))
+                try:
+                    answer = self._perform(step)
+                except TopworkError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:
