@@ -36,7 +36,7 @@ ROW_TYPES: Mapping[int, RowType] = {
 }
 _NUMBERS = {np.dtype(name): types_pb2.DType.Name(number) for number, name in DTYPES.items() if number}
 _ROW_NUMBERS = {name: types_pb2.DType.Name(number) for number, name in ROW_TYPES.items() if number}
-_SPAN_KINDS = {
+SPAN_KINDS = {
     "chars": types_pb2.SPAN_KIND_CHARACTERS,
     "seconds": types_pb2.SPAN_KIND_SECONDS,
     "box": types_pb2.SPAN_KIND_BOX,
@@ -186,13 +186,13 @@ def tap_features(tap: TapRows, wanted: Shaping) -> types_pb2.TapFeatures:
         ),
         scales=None if packed.scales is None else tensor(packed.scales),
         counts=np.asarray(tap.counts).tolist(),
-        spans=None if tap.spans is None else _spans(tap.spans),
+        spans=None if tap.spans is None else spans(tap.spans),
     )
 
 
-def _spans(spans: Spans) -> types_pb2.Spans:
+def spans(spans: Spans) -> types_pb2.Spans:
     return types_pb2.Spans(
-        kind=_SPAN_KINDS[spans.kind],
+        kind=SPAN_KINDS[spans.kind],
         values=tensor(spans.values.astype(np.float32)),
         parts=None if spans.parts is None else tensor(spans.parts.astype(np.int32)),
     )
