@@ -55,7 +55,7 @@ def check_ids(ids: Sequence[str]) -> Any:
     if not len(array):
         return array
     if array.null_count:
-        raise InvalidInput(f"item {ids.index(None)}: no id", remedy="give every item an id")  # type: ignore[arg-type]
+        raise InvalidInput(f"item {ids.index(None)}: no id", remedy="give every item an id")
     lengths = pc.binary_length(array).to_numpy(zero_copy_only=False)
     for position in (lengths == 0).nonzero()[0][:1]:
         raise InvalidInput("an empty id", remedy="give every item an id", item=int(position))

@@ -1,0 +1,81 @@
+"""Raw inputs as columns, and back: texts, the bytes of pictures and clips, arrays as .npy. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.types import Clip, Item, Picture, Text
+
+Stored = tuple[str | None, str | None, str | None, bytes | None]
+
+
+def to_arrays(items: Sequence[Item | None]) -> list[Any]:
+    """Four Arrow arrays, as in schema.input_fields(): kind, text, pair, data."""
+    import pyarrow as pa
+
+    rows = [_stored(item, position) for position, item in enumerate(items)]
+    kinds, texts, pairs, data = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return [pa.array(kinds, pa.string()), pa.array(texts, pa.string()), pa.array(pairs, pa.string()), _binary(data)]
+
+
+def _binary(data: Sequence[bytes | None]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(data, pa.large_binary())
+
+
+def _stored(item: Item | None, position: int) -> Stored:
+    match item:
+        case None:
+            return None, None, None, None
+        case Text():
+            return "text", item.text, item.pair, None
+        case Picture():
+            return "picture", None, None, item.data
+        case Clip():
+            return "clip", None, None, _read(item.data, position) if isinstance(item.data, Path) else item.data
+        case _:
+            return "array", None, None, _npy(np.asarray(item), position)
+
+
+def _read(path: Path, position: int) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"the clip {path} cannot be read: {error.strerror}", item=position) from error
+
+
+def _npy(array: Any, position: int) -> bytes:
+    if array.dtype.hasobject:
+        raise InvalidInput("an array of Python objects cannot be kept", remedy="send numbers", item=position)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_table(table: Any) -> list[Item | None]:
+    """The items of a table with the columns of schema.input_fields()."""
+    columns = [table[name].to_pylist() for name in ("input_kind", "input_text", "input_pair", "input_data")]
+    return [_item(*row) for row in zip(*columns, strict=True)]
+
+
+def _item(kind: str | None, text: str | None, pair: str | None, data: bytes | None) -> Item | None:
+    match kind:
+        case None:
+            return None
+        case "text":
+            return Text(text or "", pair)
+        case "picture":
+            return Picture(data or b"")
+        case "clip":
+            return Clip(data or b"")
+        case "array":
+            array: Item = np.load(io.BytesIO(data or b""), allow_pickle=False)
+            return array
+    raise TopworkError(f"a stored input is of the kind {kind!r}, which this server does not know", remedy="update the server")

@@ -1,0 +1,238 @@
+"""Reading a set: a snapshot at one version, cut into blocks; items by key; which items match a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.sets import filters
+from topwork_server.sets.blocks import Projection, cut, project, to_block, values
+from topwork_server.sets.lance_io import mapped, translated
+from topwork_server.sets.model import KEY_BITS, Block, Known, Reading, Selection
+from topwork_server.sets.versions import Readers
+from topwork_server.sets.views import Current, View
+from topwork_server.types import Array
+
+# Lance reads ahead: bounded, so that a slow reader of large rows does not fill the memory.
+READ_AHEAD = 2
+READ_BUFFER = 64 << 20
+MOST_ROWS = 8192
+
+
+class Blocks:
+    """An iterator of blocks that holds its version from pruning until it is exhausted, closed or forgotten."""
+
+    def __init__(self, blocks: Iterator[Block], readers: Readers, version: int) -> None:
+        self._blocks, self._readers, self._version = blocks, readers, version
+        self._open = True
+        readers.enter(version)
+
+    def __iter__(self) -> Blocks:
+        return self
+
+    def __next__(self) -> Block:
+        try:
+            return next(self._blocks)
+        except StopIteration:
+            self.close()
+            raise
+        except BaseException as error:
+            self.close()
+            raise translated(error, "reading rows") from error
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._readers.leave(self._version)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@contextmanager
+def newest(current: Current, readers: Readers) -> Iterator[View]:
+    """The newest view with its roster, safe from pruning while the block runs."""
+    while True:
+        view = current.loaded()
+        readers.enter(view.version)
+        # Still the newest after it was entered: so no pruning can have looked before and delete after.
+        if current.view.version == view.version:
+            break
+        readers.leave(view.version)
+    try:
+        yield view
+    finally:
+        readers.leave(view.version)
+
+
+def read(current: Current, readers: Readers, selection: Selection) -> Reading:
+    """As FeatureSet.read says."""
+    if selection.offset < 0 or selection.limit < 0 or selection.block_bytes < 1:
+        raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
+    with ExitStack() as held:
+        if selection.version in (0, current.view.version):
+            view = held.enter_context(newest(current, readers))
+        else:
+            held.enter_context(readers.holding(selection.version))
+            view = current.at(selection.version)
+        return _reading(view, readers, selection)
+
+
+def _reading(view: View, readers: Readers, selection: Selection) -> Reading:
+    projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
+    condition = _condition(view, selection)
+    if selection.ids is None:
+        total = _counted(view, condition, selection.where)
+        tables = _scanned(view, projection, condition, selection)
+    else:
+        addresses = _addresses(view, condition, selection)
+        total = len(addresses)
+        tables = _taken(view, projection, addresses, selection)
+    blocks = (to_block(table, projection) for table in cut(tables, selection.block_bytes))
+    return Reading(view.version, total, Blocks(blocks, readers, view.version))
+
+
+def _condition(view: View, selection: Selection) -> str:
+    """The filter, safe and whole, joined with `since`."""
+    where = checked(view, selection.where)
+    since = f"key >= {selection.since << KEY_BITS}" if selection.since else ""
+    return f"({where}) AND {since}" if where and since else where or since
+
+
+def checked(view: View, where: str) -> str:
+    """The filter, once it is known to be one by itself: so nothing in it can reach out of the parentheses around it."""
+    if not where:
+        return ""
+    filters.check(where, view.columns)
+    try:
+        view.dataset.scanner(columns=["id"], filter=where, limit=1).explain_plan()
+    except Exception as error:
+        raise filters.refused(error, where, view.columns) from error
+    return where
+
+
+def _counted(view: View, condition: str, where: str) -> int:
+    try:
+        return int(view.dataset.count_rows(filter=condition or None))
+    except Exception as error:
+        raise filters.refused(error, where, view.columns) from error
+
+
+def _scanned(view: View, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with mapped("reading rows"):
+        scanner = view.dataset.scanner(
+            columns=["id", "key", *projection.stored],
+            filter=condition or None,
+            offset=selection.offset or None,
+            limit=selection.limit or None,
+            batch_size_bytes=selection.block_bytes,
+            batch_size=MOST_ROWS,
+            batch_readahead=READ_AHEAD,
+            fragment_readahead=READ_AHEAD,
+            io_buffer_size=READ_BUFFER,
+        )
+    for batch in scanner.to_batches():
+        yield pa.Table.from_batches([batch])
+
+
+def _addresses(view: View, condition: str, selection: Selection) -> Array:
+    """Where the items of those ids are that match, in the order of the set."""
+    import pyarrow.compute as pc
+
+    wanted = _texts(selection.ids or ())
+    if not condition and view.roster is not None:
+        keys, addresses = view.here.find(wanted)
+        return np.asarray(np.sort(addresses[keys >= 0]))
+    try:
+        table = view.dataset.scanner(columns=["id"], filter=condition or None, with_row_address=True).to_table()
+    except Exception as error:
+        raise filters.refused(error, selection.where, view.columns) from error
+    found = table.filter(pc.is_in(table["id"], value_set=wanted))
+    return np.asarray(np.sort(found["_rowaddr"].to_numpy()))
+
+
+def _texts(ids: Sequence[str]) -> Any:
+    """Each id once, as Arrow strings; an empty one is no item's."""
+    import pyarrow as pa
+
+    try:
+        return pa.array([id for id in dict.fromkeys(ids) if id], pa.string())
+    except (pa.ArrowException, TypeError, UnicodeError) as error:
+        raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
+
+
+def _taken(view: View, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:
+    end = selection.offset + selection.limit if selection.limit else len(addresses)
+    chosen = addresses[selection.offset : end]
+    start, step = 0, 16
+    while start < len(chosen):
+        table = take(view, chosen[start : start + step], ["id", "key", *projection.stored])
+        yield table
+        start += step
+        # As many as make a block, by what these took; but rows differ, so not much more than last time.
+        step = max(1, min(MOST_ROWS, 8 * step, selection.block_bytes * len(table) // max(1, table.nbytes)))
+
+
+def take(view: View, addresses: Array, columns: Sequence[str]) -> Any:
+    """Rows by address, in that order."""
+    import pyarrow as pa
+
+    with mapped("reading rows"):
+        return view.dataset._take_rows(pa.array(addresses, pa.uint64()), columns=list(columns))
+
+
+def keys(current: Current, readers: Readers, where: str, ids: Sequence[str] | None) -> tuple[int, Array]:
+    """As FeatureSet.keys says."""
+    with newest(current, readers) as view:
+        matching = _matching(view, where) if where else None
+        if ids is None:
+            return view.version, view.here.keys() if matching is None else matching
+        found, _ = view.here.find(_texts(ids))
+        there = np.sort(found[found >= 0])
+        return view.version, there if matching is None else np.intersect1d(there, matching, assume_unique=True)
+
+
+def _matching(view: View, where: str) -> Array:
+    checked(view, where)
+    try:
+        table = view.dataset.scanner(columns=["key"], filter=where).to_table()
+    except Exception as error:
+        raise filters.refused(error, where, view.columns) from error
+    return np.asarray(np.sort(table["key"].to_numpy()))
+
+
+def fetch(
+    current: Current, readers: Readers, keys: Array, taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+) -> Block:
+    """As FeatureSet.fetch says."""
+    keys = np.asarray(keys, np.int64)
+    with newest(current, readers) as view:
+        projection = project(view.facts, view.columns, taps, columns, inputs)
+        addresses, there = view.here.addresses(keys)
+        kept = keys[there]
+        ids = [id or "" for id in view.here.ids(kept)]
+        if projection.stored and len(kept):
+            return to_block(take(view, addresses[there], projection.stored), projection, ids, kept)
+        empty = view.dataset.schema.empty_table()
+        return to_block(empty, projection, ids, kept)
+
+
+def known(current: Current, readers: Readers, ids: Sequence[str]) -> dict[str, Known]:
+    """As FeatureSet.known says."""
+    wanted = _texts(ids)
+    with newest(current, readers) as view:
+        keys, addresses = view.here.find(wanted)
+        there = np.flatnonzero(keys >= 0)
+        if not len(there):
+            return {}
+        table = take(view, addresses[there], ["content", *view.columns])
+        found = [values(table[name], type) for name, type in view.columns.items()]
+        metadata = [dict(zip(view.columns, row, strict=True)) for row in zip(*found, strict=True)] or [{}] * len(there)
+        rows = zip(wanted.take(there).to_pylist(), keys[there].tolist(), table["content"].to_pylist(), metadata, strict=True)
+        return {id: Known(key, content or "", one) for id, key, content, one in rows}

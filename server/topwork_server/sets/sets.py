@@ -1,0 +1,121 @@
+"""All feature sets of a home: the folder `sets`, one Lance dataset each, opened when first asked for."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import secrets
+import shutil
+import threading
+from pathlib import Path
+
+from topwork_server.errors import AlreadyThere, NotFound
+from topwork_server.sets import lance_io, schema
+from topwork_server.sets.model import Wanted
+from topwork_server.sets.names import SET_NAME
+from topwork_server.sets.store import FeatureSet
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".lance"
+# What has not been made, or is being deleted: no set's name begins with a dot, and all of it goes at the next start.
+MAKING, DROPPED = ".making-", ".dropped-"
+
+
+class FeatureSets:
+    """Owns its folder: no other process writes there. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
+        self._open: dict[str, FeatureSet] = {}
+        self._sweep()
+
+    def names(self) -> list[str]:
+        """All sets, sorted; those too that cannot be opened."""
+        found = (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}") if path.is_dir())
+        return sorted(name for name in found if SET_NAME.fullmatch(name))
+
+    def get(self, name: str) -> FeatureSet:
+        """NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all the same."""
+        with self._turn(name):
+            if name in self._open:
+                return self._open[name]
+            if not self._there(name):
+                raise self._unknown(name)
+            self._open[name] = FeatureSet(self._path(name), name)
+            return self._open[name]
+
+    def create(self, wanted: Wanted) -> FeatureSet:
+        """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""
+        facts = schema.new_facts(wanted)
+        making = self.folder / f"{MAKING}{secrets.token_hex(8)}"
+        with self._lock:
+            if self._path(wanted.name).exists():
+                raise AlreadyThere(f"there is a feature set {wanted.name!r}", remedy="choose another name, or drop it first")
+            with lance_io.mapped(f"making the set {wanted.name!r}"):
+                try:
+                    empty = schema.arrow_schema(facts).empty_table()
+                    made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+                    lance_io.sync_version(making, made.version)
+                    lance_io.sync([making])
+                    making.rename(self._path(wanted.name))
+                    lance_io.sync([self.folder])
+                finally:
+                    shutil.rmtree(making, ignore_errors=True)
+        return self.get(wanted.name)
+
+    def drop(self, name: str) -> None:
+        """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""
+        with self._turn(name):
+            if not self._there(name):
+                raise self._unknown(name)
+            opened = self._open.pop(name, None)
+            if opened is not None:
+                opened.close()
+            dropped = self.folder / f"{DROPPED}{name}-{secrets.token_hex(8)}"
+            with lance_io.mapped(f"dropping the set {name!r}"):
+                self._path(name).rename(dropped)
+                lance_io.sync([self.folder])
+        _remove(dropped)
+
+    def close(self) -> None:
+        """Finish the writes that wait, and take no more."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), {}
+        for feature_set in opened:
+            feature_set.close()
+
+    def _turn(self, name: str) -> threading.Lock:
+        """Held while a set is opened or dropped: a lock of its own for each, so that none waits for another."""
+        if not self._there(name):
+            raise self._unknown(name)
+        with self._lock:
+            return self._opening.setdefault(name, threading.Lock())
+
+    def _there(self, name: str) -> bool:
+        return bool(SET_NAME.fullmatch(name)) and self._path(name).is_dir()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
+
+    def _sweep(self) -> None:
+        for path in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(f"{DROPPED}*")):
+            log.info("removing what is left of %s", path.name)
+            _remove(path)
+
+    def _unknown(self, name: str) -> NotFound:
+        names = self.names()
+        near = difflib.get_close_matches(name, names, 3) or names[:10]
+        return NotFound(
+            f"there is no feature set {name!r}", remedy=f"there are: {', '.join(near)}" if near else "write to it to make it"
+        )
+
+
+def _remove(folder: Path) -> None:
+    """Delete it; what cannot be deleted is swept at the next start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        log.warning("%s could not be deleted whole", folder)

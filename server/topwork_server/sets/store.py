@@ -1,0 +1,199 @@
+"""One feature set: a Lance dataset that one thread writes and any thread reads.
+
+Every write goes through the set's commit thread (commits.py), where what waits together becomes one version. When a write's
+future resolves its rows are on disk: data and manifest have been through fsync, in that order, so they survive the end of the
+process (kill -9), and that of the machine as far as the disk keeps what it acknowledges. Only one process may write a set; others
+may read it at any time with plain `lance.dataset(path)`, and should pin the version that they work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from topwork_server.errors import InvalidInput
+from topwork_server.sets import reads, versions
+from topwork_server.sets.checks import check_numerics
+from topwork_server.sets.commits import Committer, Task
+from topwork_server.sets.followers import Followers, Lost
+from topwork_server.sets.groups import Delete, Write
+from topwork_server.sets.housekeeping import Housekeeping
+from topwork_server.sets.lance_io import mapped
+from topwork_server.sets.model import Block, Change, Described, Known, Reading, Selection, Wanted, Written
+from topwork_server.sets.names import check_ids
+from topwork_server.sets.tables import fitted, to_table
+from topwork_server.sets.versions import Readers, VersionInfo
+from topwork_server.sets.views import Current
+from topwork_server.sets.writer import Writer
+from topwork_server.types import Array, Numerics
+
+T = TypeVar("T")
+
+
+class FeatureSet:
+    """Thread-safe; every call blocks but `write` and `delete`, which give futures (they wait only while 256 MB are queued)."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Open what `FeatureSets.create` made. NotReady where the folder is not a readable set."""
+        self.path = path
+        self._current = Current(path, name)
+        self._readers = Readers()
+        self._followers = Followers(name)
+        writer = Writer(self._current, self._followers)
+        self._housekeeping = Housekeeping(self._current, writer, self._readers)
+        self._committer = Committer(name, writer.apply, self._housekeeping.tidy)
+
+    @property
+    def wanted(self) -> Wanted:
+        return self._current.view.facts.wanted
+
+    @property
+    def version(self) -> int:
+        """Of the last commit."""
+        return self._current.view.version
+
+    def described(self) -> Described:
+        view = self._current.view
+        with mapped("counting items"):
+            items = view.dataset.count_rows() if view.roster is None else view.roster.items
+        facts = view.facts
+        return Described(
+            wanted=facts.wanted,
+            columns=dict(view.columns),
+            tap_columns=dict(facts.columns),
+            items=items,
+            version=view.version,
+            bytes=_bytes_below(self.path),
+            created=facts.created,
+            numerics=facts.numerics,
+            path=str(self.path),
+        )
+
+    def write(self, block: Block, numerics: Numerics | None = None) -> Future[Written]:
+        """Upsert a block by id. Its arrays must not be changed before the future resolves.
+
+        The future resolves when the block is committed and the followers were told; of blocks that wait together, the later one
+        wins an id. New metadata columns are grown (nulls for what is older). Raises at once, and leaves the set as it is:
+        InvalidInput for ids, shapes, numbers that are not finite, spans, types of metadata; NotReady for another fingerprint, or
+        numerics whose parity is below 0.999. The future raises InvalidInput where a block that was queued before it gave a column
+        another type, DiskFull where nothing could be written.
+        """
+        check_numerics(numerics)
+        view = self._current.view
+        table = to_table(view.facts, block)
+        fitted(table, view.columns)
+        operation = Write(table, numerics)
+        self._committer.put(operation)
+        return operation.future
+
+    def delete(self, ids: Sequence[str] | None, where: str = "") -> Future[tuple[int, int]]:
+        """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
+
+        The future resolves to how many were deleted, and the version.
+        """
+        if ids is not None and where:
+            raise InvalidInput("ids and a filter", remedy="delete by one of them")
+        if ids is None and not where:
+            raise InvalidInput("neither ids nor a filter", remedy="say what to delete; drop the set to delete everything")
+        if ids is not None:
+            operation = Delete(check_ids(list(dict.fromkeys(ids))))
+            self._committer.put(operation)
+            return operation.future
+        reads.checked(self._current.view, where)
+        task = Task(lambda: self._delete_matching(where))
+        self._committer.put(task)
+        return task.future
+
+    def _delete_matching(self, where: str) -> tuple[int, int]:
+        """In the commit thread: what matches now, with all that was queued before."""
+        _, keys = reads.keys(self._current, self._readers, where, None)
+        ids = [id for id in self._current.loaded().here.ids(keys) if id is not None]
+        operation = Delete(check_ids(ids))
+        self._committer.commit_now(operation)
+        return operation.future.result()
+
+    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
+        return reads.known(self._current, self._readers, ids)
+
+    def read(self, selection: Selection) -> Reading:
+        """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
+
+        `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
+        reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
+        NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
+        """
+        return reads.read(self._current, self._readers, selection)
+
+    def keys(self, where: str = "", ids: Sequence[str] | None = None) -> tuple[int, Array]:
+        """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
+        return reads.keys(self._current, self._readers, where, ids)
+
+    def fetch(
+        self, keys: Array, *, taps: Sequence[str] | None = (), columns: Sequence[str] | None = (), inputs: bool = False
+    ) -> Block:
+        """The items of those keys, in their order; those that are gone are left out (`block.keys` says which are there). None for
+        `taps` or `columns` is all of them."""
+        return reads.fetch(self._current, self._readers, keys, taps, columns, inputs)
+
+    def ids_of(self, keys: Array) -> list[str | None]:
+        """The id of each key, None where it is gone. From memory."""
+        return self._current.loaded().here.ids(keys)
+
+    def follow(self, follower: Callable[[Change], None], on_lost: Lost | None = None) -> int:
+        """Call `follower` with every later change, in order, in the commit thread, before the writers are answered.
+
+        Returns the version from which it follows. A version that changes no item (a new column, a compaction) is an empty
+        change. A follower that raises has lost its place: it is called no more, and `on_lost` is called with its error.
+        """
+        self._current.loaded()
+        with self._followers.lock:
+            self._followers.add(follower, on_lost)
+            return self.version
+
+    def unfollow(self, follower: Callable[[Change], None]) -> None:
+        """No error where it does not follow (any more)."""
+        self._followers.remove(follower)
+
+    def versions(self) -> list[VersionInfo]:
+        """Those that are kept, oldest first: pinned ones, and others for an hour, 500 at most."""
+        return versions.listed(self._current.view.dataset)
+
+    def pin(self, pin: str, version: int = 0) -> VersionInfo:
+        """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
+        return self._in_turn(lambda: versions.pin(self._current.view.dataset, pin, version or self.version))
+
+    def unpin(self, pin: str) -> None:
+        self._in_turn(lambda: versions.unpin(self._current.view.dataset, pin))
+
+    def prune(self, older_than: float) -> tuple[int, int]:
+        """Delete versions older than so many seconds, but for pinned ones, the current one, and those that are read: (versions,
+        bytes) that went."""
+        return self._in_turn(lambda: self._housekeeping.prune(older_than))
+
+    def compact(self) -> int:
+        """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
+        return self._in_turn(self._housekeeping.compact)
+
+    def _in_turn(self, call: Callable[[], T]) -> T:
+        task = Task(call)
+        self._committer.put(task)
+        result: T = task.future.result()
+        return result
+
+    def close(self) -> None:
+        """Finish what waits, and take no more writes. Reads under way go on."""
+        self._committer.close()
+
+
+def _bytes_below(folder: Path) -> int:
+    """On disk, all versions. A file that goes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total

@@ -1,0 +1,215 @@
+"""Commits a group of writes and deletions as one version of the dataset, and tells the followers. Runs in the commit thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.sets import lance_io, schema
+from topwork_server.sets import roster as rosters
+from topwork_server.sets.blocks import project, to_block
+from topwork_server.sets.followers import Followers
+from topwork_server.sets.groups import Delete, Outcome, Write, outcome
+from topwork_server.sets.model import KEY_BITS, Block, Change, ColumnType, Written
+from topwork_server.sets.roster import Roster
+from topwork_server.sets.tables import completed, fitted
+from topwork_server.sets.views import Current, View
+from topwork_server.types import Array
+
+log = logging.getLogger(__name__)
+
+NONE = np.zeros(0, np.int64)
+
+
+class Writer:
+    def __init__(self, current: Current, followers: Followers) -> None:
+        self._current, self._followers = current, followers
+        self._doubt = False
+        self.commits = 0
+
+    def apply(self, group: list[Write | Delete]) -> None:
+        """Commit the group and answer its futures. What raises here fails all of those not yet answered."""
+        if self._doubt:
+            self.catch_up()
+        accepted, grown = self._fitting(group)
+        if not accepted:
+            return
+        self._prepare(accepted, grown)
+        view = self._current.loaded()
+        result = outcome(accepted, view.here)
+        if self._rows_of(accepted) or len(result.dead):
+            self._commit_rows(view, [op.table for op in accepted if isinstance(op, Write)], result)
+        self._answer(accepted, result)
+
+    @staticmethod
+    def _rows_of(operations: list[Write | Delete]) -> int:
+        return sum(len(operation.table) for operation in operations if isinstance(operation, Write))
+
+    def _fitting(self, group: list[Write | Delete]) -> tuple[list[Write | Delete], dict[str, ColumnType]]:
+        """Those whose metadata fits what is stored and what those before them grow; the others are told what is wrong."""
+        columns = dict(self._current.loaded().columns)
+        accepted: list[Write | Delete] = []
+        grown: dict[str, ColumnType] = {}
+        for operation in group:
+            try:
+                if isinstance(operation, Write):
+                    table, new = fitted(operation.table, columns)
+                    columns |= new
+                    grown |= new
+                    operation = Write(table, operation.numerics, operation.future)
+                accepted.append(operation)
+            except InvalidInput as error:
+                operation.future.set_exception(error)
+        return accepted, grown
+
+    def _prepare(self, accepted: list[Write | Delete], grown: dict[str, ColumnType]) -> None:
+        """New columns and new numerics, each in a version of its own before the rows: alone they change nothing that is read."""
+        view = self._current.loaded()
+        if grown:
+            self._without_rows(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
+        told = tuple(op.numerics for op in accepted if isinstance(op, Write) and op.numerics is not None)
+        facts = schema.with_numerics(view.facts, told)
+        if facts != view.facts:
+            said = {schema.FACTS.decode(): schema.to_json(facts)}
+            self._without_rows(lambda dataset: dataset.update_schema_metadata(said), "noting what computed the rows")
+
+    def _without_rows(self, change: Callable[[Any], Any], doing: str) -> None:
+        view = self._current.loaded()
+
+        def make() -> Any:
+            dataset = lance_io.copy_of(view.dataset)
+            change(dataset)
+            lance_io.sync_version(self._current.path, dataset.version)
+            return dataset
+
+        self.publish(self._attempt(view, make, doing), view.here)
+
+    def publish(self, dataset: Any, roster: Roster, change: Callable[[View], Change] | None = None) -> None:
+        """Make it the newest version, and tell of it; a version that changes no item is told as an empty change."""
+        with self._followers.lock:
+            view = self._current.publish(dataset, roster)
+            following = self._followers.all()
+        if following:
+            self._followers.tell(following, change(view) if change else Change(view.version, NONE, _nothing(view)))
+
+    def _attempt(self, view: View, make: Callable[[], Any], doing: str) -> Any:
+        """The dataset that `make` commits; where it raised though the version is there, that version: writers hear the truth."""
+        try:
+            with lance_io.mapped(f"{doing} ({self._current.name})"):
+                return make()
+        except BaseException:
+            latest = self._reopened()
+            if latest is None or latest.version == view.version:
+                self._sweep(view)
+                raise
+            log.exception("version %d of %s was committed, though it said:", latest.version, self._current.name)
+            return latest
+
+    def _reopened(self) -> Any:
+        """The dataset as it is on disk; None where it cannot be opened now: then the next group begins with that."""
+        self._doubt = True
+        try:
+            latest = lance_io.open_dataset(self._current.path)
+        except Exception:
+            log.exception("%s cannot be opened after a failed commit", self._current.path)
+            return None
+        self._doubt = False
+        return latest
+
+    def _sweep(self, view: View) -> None:
+        """Delete what a failed attempt left; the disk may be full of it. Nothing else writes while this thread does."""
+        try:
+            view.dataset.cleanup_old_versions(versions=[view.version], delete_unverified=True, error_if_tagged_old_versions=False)
+        except Exception:
+            log.warning("leftovers of a failed write to %s stay until the next pruning", self._current.name, exc_info=True)
+
+    def _commit_rows(self, view: View, tables: list[Any], result: Outcome) -> None:
+        table = _joined(view, tables, result.keep)
+        dataset = self._attempt(view, lambda: self._made(view, table, result.dead), "writing rows")
+        self.commits += 1
+        if dataset.version != view.version + 1:
+            return self._catch_up_to(view, dataset)
+        born = _born(view, dataset, table)
+        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead))
+        return None
+
+    def _made(self, view: View, table: Any, dead: Array) -> Any:
+        lance = lance_io.load()
+        path = self._current.path
+        addresses, _ = view.here.addresses(dead)
+        gone, updated = lance_io.kill_rows(view.dataset, path, addresses) if len(dead) else ([], [])
+        fragments = lance_io.write_rows(view.dataset, path, table) if len(table) else []
+        if not gone and not updated:
+            return lance_io.commit(view.dataset, path, lance.LanceOperation.Append(fragments))
+        operation = lance.LanceOperation.Update(removed_fragment_ids=gone, updated_fragments=updated, new_fragments=fragments)
+        return lance_io.commit(view.dataset, path, operation)
+
+    def catch_up(self) -> None:
+        """After a failure that left in doubt what is on disk: read it, and tell the followers what they missed."""
+        latest = lance_io.open_dataset(self._current.path)
+        self._doubt = False
+        view = self._current.loaded()
+        if latest.version != view.version:
+            self._catch_up_to(view, latest)
+
+    def _catch_up_to(self, view: View, dataset: Any) -> None:
+        roster = rosters.load(dataset)
+        before, after = view.here.keys(), roster.keys()
+        born, _ = roster.addresses(np.setdiff1d(after, before))
+        seen = View(dataset, dataset.version, view.facts, schema.metadata_columns(dataset.schema))
+        columns = ["id", "key", *project(seen.facts, seen.columns, None, None, False).stored]
+        rows = dataset._take_rows(born, columns=columns) if len(born) else dataset.schema.empty_table()
+        self.publish(dataset, roster, lambda now: _change(now, rows, np.setdiff1d(before, after)))
+
+    def _answer(self, accepted: list[Write | Delete], result: Outcome) -> None:
+        version = self._current.view.version
+        for operation, (first, updated) in zip(accepted, result.counts, strict=True):
+            if isinstance(operation, Write):
+                operation.future.set_result(Written(version, first, updated))
+            else:
+                operation.future.set_result((first, version))
+
+
+def _fields(grown: dict[str, ColumnType]) -> list[Any]:
+    import pyarrow as pa
+
+    return [pa.field(name, schema.arrow_type(type)) for name, type in grown.items()]
+
+
+def _joined(view: View, tables: list[Any], keep: Array | None) -> Any:
+    """The rows that are born, with their keys."""
+    import pyarrow as pa
+
+    arrow = view.dataset.schema
+    keyless = arrow.remove(arrow.get_field_index("key"))
+    empty = [keyless.empty_table().replace_schema_metadata(None)]
+    table = pa.concat_tables([completed(table, keyless) for table in tables] or empty)
+    table = table if keep is None else table.take(pa.array(keep))
+    if len(table) > 1 << KEY_BITS:
+        raise TopworkError(f"{len(table)} rows in one commit, and a key counts to {1 << KEY_BITS}")
+    keys = (view.version << KEY_BITS) + np.arange(len(table), dtype=np.int64)
+    return table.add_column(1, arrow.field("key"), pa.array(keys))
+
+
+def _born(view: View, dataset: Any, table: Any) -> rosters.Segment | None:
+    """The new rows' keys, ids and places: those of the fragments that the version before had not."""
+    if not len(table):
+        return None
+    old = {fragment.fragment_id for fragment in view.dataset.get_fragments()}
+    new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in old]
+    places = [(np.uint64(f.fragment_id) << np.uint64(32)) + np.arange(f.physical_rows, dtype=np.uint64) for f in new]
+    return rosters.segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
+
+
+def _change(view: View, table: Any, dead: Array) -> Change:
+    """What the followers of this version hear: rows as they are stored, so that a float16 is the float16 that a reader sees."""
+    return Change(view.version, dead, to_block(table, project(view.facts, view.columns, None, None, False)))
+
+
+def _nothing(view: View) -> Block:
+    """A block of no items, with the set's taps and columns."""
+    return _change(view, view.dataset.schema.empty_table(), NONE).born
