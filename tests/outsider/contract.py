@@ -1,7 +1,12 @@
-"""What the outsider's own test suite would be: the contract, on its encoder. Run by tests/server/test_outsider.py."""
+"""What the outsider's own test suite would be: the contracts, on what it brings. Run by tests/server/test_outsider.py."""
 
 from topwork_server.testing import EncoderContract
+from topwork_server.testing_indexes import IndexContract
 
 
 class TestColours(EncoderContract):
     encoder = "colours"
+
+
+class TestBrute(IndexContract):
+    kind = "brute"

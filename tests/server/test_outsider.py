@@ -1,4 +1,4 @@
-"""An outsider's plugin, really pip-installed: found, served, batched, and held to the contract."""
+"""An outsider's encoder and kind of index, really pip-installed: found, served, batched, and held to the contracts."""
 
 from __future__ import annotations
 
@@ -33,24 +33,34 @@ def topwork(environment: dict[str, str], *arguments: str) -> subprocess.Complete
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_plugin_is_thirty_lines() -> None:
+def test_the_plugins_are_short() -> None:
     assert len((OUTSIDER / "colours.py").read_text().splitlines()) <= 36  # with its blank lines
+    assert len((OUTSIDER / "brute.py").read_text().splitlines()) < 60
 
 
-def test_it_is_found_with_its_distribution(environment: dict[str, str]) -> None:
+def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> None:
     listed = topwork(environment, "plugins", "--json")
     found = {plugin["name"]: plugin for plugin in json.loads(listed.stdout)}
     assert found["colours"]["distribution"] == "topwork-colours"
     assert found["colours"]["version"] == "1.2.3"
     assert found["colours"]["encoders"] == ["colours"]
     assert found["resnet"]["distribution"] == "topwork-server"
+    assert found["brute"]["distribution"] == "topwork-colours"
+    assert (found["brute"]["hooks"], found["brute"]["indexes"]) == (["register_indexes"], ["brute"])
+    assert found["colours"]["indexes"] == []
 
 
-def test_it_passes_the_contract(environment: dict[str, str]) -> None:
+def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
+    shown = topwork({**environment, "COLUMNS": "200"}, "plugins").stdout
+    [line] = [line for line in shown.splitlines() if line.startswith("brute ")]
+    assert line.split() == ["brute", "topwork-colours", "1.2.3", "register_indexes", "-", "brute"]
+
+
+def test_they_pass_the_contracts(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(OUTSIDER / "contract.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 passed" in done.stdout
+    assert "52 passed" in done.stdout
 
 
 @pytest.fixture(scope="module")
