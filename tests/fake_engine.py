@@ -121,7 +121,7 @@ class FakeEngine:
     def __init__(self, catalogue: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
-        self.garage = SimpleNamespace(provider="cpu", get=self.loaded.get, live=self._live)
+        self.garage = SimpleNamespace(provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False)
         self.gate = asyncio.Event()
         self.asked: list[tuple[Ask, Sequence[Item]]] = []
         self.seen: dict[Path, bytes] = {}

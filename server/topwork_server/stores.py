@@ -1,0 +1,44 @@
+"""What a server keeps under its home, and what works on it: feature sets, the feature cache, indexes, jobs; and the lock on all."""
+
+from __future__ import annotations
+
+import asyncio
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import Engine
+from topwork_server.indexes.desk import Desk
+from topwork_server.indexes.indexes import Indexes
+from topwork_server.jobs import Jobs
+from topwork_server.lock import HomeLock
+from topwork_server.plugins import Plugins
+from topwork_server.sets.cache import FeatureCache
+from topwork_server.sets.ingest import Ingest
+from topwork_server.sets.sets import FeatureSets
+
+
+class Stores:
+    """Made on the running loop. StartError where another server has the home."""
+
+    def __init__(self, catalogue: Catalogue, config: Config, plugins: Plugins, engine: Engine) -> None:
+        home, busy = config.home, engine.garage.busy
+        self.lock = HomeLock(home)
+        self.lock.acquire()
+        self.jobs = Jobs(home / "jobs", config.threads)
+        self.sets = FeatureSets(home / "sets")
+        self.ingest = Ingest(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
+        self.indexes = Indexes(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
+        self.desk = Desk(config.threads, busy)
+
+    async def drop_indexes(self, name: str) -> None:
+        """Of a set that is being dropped."""
+        self.indexes.drop_set(name)
+
+    async def close(self) -> None:
+        """Requests must have ended before."""
+        await self.desk.close()
+        await self.indexes.close()
+        await self.jobs.close()
+        await self.ingest.close()
+        await asyncio.to_thread(self.sets.close)
+        self.lock.release()
