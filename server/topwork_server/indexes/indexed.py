@@ -14,11 +14,11 @@ from pathlib import Path
 from topwork_server.errors import NotFound, TopworkError
 from topwork_server.indexes.build import Kinds, Order
 from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Described, Facts, IndexState
+from topwork_server.indexes.model import Definition, Described, Facts, IndexState
 from topwork_server.indexes.rows import Dataset
 from topwork_server.indexes.shelf import Kept, Slot
 from topwork_server.jobs import Job, Jobs, JobState
-from topwork_server.sets.model import Change
+from topwork_server.sets.model import Change, Reading, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.vector_index import VectorIndex
@@ -44,10 +44,11 @@ class House:
     busy: Callable[[], bool]
 
 
-@dataclass(slots=True)
-class _Open:
+@dataclass(frozen=True, slots=True)
+class Opened:
     """In memory, following its set."""
 
+    definition: Definition
     live: Live
     feature_set: FeatureSet
     follower: Callable[[Change], None]
@@ -62,34 +63,41 @@ class Indexed:
         self._error = ""
         self._failures, self._retry_at = 0, 0.0
         self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
-        self._open: _Open | None = None
+        self._open: Opened | None = None
         self._building: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # of opening, installing and closing
         self._spawned: set[asyncio.Task[None]] = set()
-        self._gone = False
+        self._gone = self._lost = False
 
     @property
     def subject(self) -> str:
         return f"{self.definition.set}/{self.definition.name}"
 
-    async def live(self) -> Live:
+    async def opened(self) -> Opened:
         """Caught up with its set. Whatever is wrong with its files, it answers: exactly, over the set, until it is built anew."""
         self.last_used = time.monotonic()
-        opened = self._open or await asyncio.shield(asyncio.ensure_future(self._opened()))
-        return opened.live
+        if self._open is not None and not self._lost:
+            return self._open
+        # A caller that leaves does not stop the loading: the set is followed by then.
+        return await asyncio.shield(asyncio.ensure_future(self._opened()))
 
     async def build(self, *, anew: bool) -> None:
         """Start a job, unless one is under way."""
-        opened = self._open or await self._opened()
-        described = await asyncio.to_thread(opened.feature_set.described)
+        opened = await self.opened()
+        order, held = await asyncio.to_thread(self._order, opened.feature_set, anew)
         if self._building or self._gone:
             return
-        dataset = Dataset(described.path, described.version, described.tap_columns[self.definition.tap.tap.name])
-        threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
-        order = Order(str(self._slot.folder), dataset, threads, anew)
         job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments())
         self._job = job.id
-        self._building = asyncio.create_task(self._see_through(job))
+        self._building = asyncio.create_task(self._see_through(job, held))
+
+    def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[Order, Reading]:
+        """What the job is given, and what keeps the version that it reads from being pruned."""
+        held = feature_set.read(Selection(taps=(), columns=()))
+        described = feature_set.described()
+        dataset = Dataset(described.path, held.version, described.tap_columns[self.definition.tap.tap.name])
+        threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
+        return Order(str(self._slot.folder), dataset, threads, anew), held
 
     async def settled(self) -> None:
         """When the job that is under way, if any, has ended and its build is installed."""
@@ -137,19 +145,20 @@ class Indexed:
             return True
         return live.dead_rows > max(DEAD, DEAD_SHARE * rows)
 
-    async def _opened(self) -> _Open:
+    async def _opened(self) -> Opened:
         async with self._turn:
-            if self._open is not None:
+            if self._open is not None and not self._lost:
                 return self._open
             if self._gone:
                 raise NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
+            self._lost = False
             opened = self._open = await asyncio.to_thread(self._load, asyncio.get_running_loop())
         if self._facts is None and not self._error:
             self._spawn(self.build(anew=True))
         self.consider()
         return opened
 
-    def _load(self, loop: asyncio.AbstractEventLoop) -> _Open:
+    def _load(self, loop: asyncio.AbstractEventLoop) -> Opened:
         feature_set = self._house.sets.get(self.definition.set)
         if feature_set.described().created != self._created:
             raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it anew")
@@ -160,8 +169,8 @@ class Indexed:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self.consider)
 
-        feature_set.follow(follower)
-        opened = _Open(live, feature_set, follower)
+        feature_set.follow(follower, self._lose)
+        opened = Opened(self.definition, live, feature_set, follower)
         try:
             self._install(opened)
         except BaseException:
@@ -169,7 +178,11 @@ class Indexed:
             raise
         return opened
 
-    def _install(self, opened: _Open) -> None:
+    def _lose(self, error: BaseException) -> None:
+        """In the set's commit thread: what is in memory missed a change. The next search loads it again."""
+        self._lost = True
+
+    def _install(self, opened: Opened) -> None:
         """In a thread: the newest build that is whole, or none."""
         built = self._slot.load(self._opener)
         if built is not None and built.facts.version > opened.feature_set.version:
@@ -186,7 +199,8 @@ class Indexed:
         index = self._house.kinds.index(facts.kind).index
         return lambda path: index.load(path, self.definition.metric)
 
-    async def _see_through(self, job: Job) -> None:
+    async def _see_through(self, job: Job, held: Reading) -> None:
+        """`held` is only kept: a version is not pruned while somebody has blocks of it to read."""
         try:
             ended = await self._house.jobs.wait(job.id)
             if ended.state is JobState.DONE and not self._gone:

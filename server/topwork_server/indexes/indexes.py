@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import difflib
-import logging
 import math
 import re
 import time
@@ -17,7 +16,7 @@ from typing import Any
 from topwork_server.artifacts import slug
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
 from topwork_server.indexes.build import Kinds
-from topwork_server.indexes.indexed import House, Indexed
+from topwork_server.indexes.indexed import House, Indexed, Opened
 from topwork_server.indexes.live import Live
 from topwork_server.indexes.model import TARGET_RECALL, Definition, Described
 from topwork_server.indexes.shelf import Kept, Shelf
@@ -25,14 +24,13 @@ from topwork_server.jobs import Jobs
 from topwork_server.options import parse
 from topwork_server.plugins import AUTO
 from topwork_server.sets.model import Described as DescribedSet
+from topwork_server.sets.model import Wanted
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import TapInfo
 from topwork_server.vector_index import Metric
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IDLE_SECONDS = 900.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,10 @@ class Indexes:
         self._idle_seconds = idle_seconds
         self._shelf.sweep()
         self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
-        self._leaving: dict[str, asyncio.Task[None]] = {}  # sets whose indexes are being dropped
         self._sweeper: asyncio.Task[None] | None = None
 
     async def create(self, wish: Wish) -> Described:
         """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
-        await self._left(wish.set)
         described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
         definition = _definition(wish, described)
         await asyncio.to_thread(check_kind, definition, self._house.kinds)
@@ -93,7 +89,7 @@ class Indexes:
     async def get(self, set_name: str, name: str = "") -> Described:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
         index = await self._find(set_name, name)
-        await index.live()
+        await index.opened()
         return await index.described()
 
     async def list(self, set_name: str = "") -> builtins.list[Described]:
@@ -106,10 +102,13 @@ class Indexes:
         """Of the indexes of one set."""
         return sorted(name for of, name in self._indexes if of == set_name)
 
-    async def live(self, set_name: str, name: str = "") -> Live:
+    async def opened(self, set_name: str, name: str = "") -> Opened:
         """What searches it, caught up with the set."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
-        return await (await self._find(set_name, name)).live()
+        return await (await self._find(set_name, name)).opened()
+
+    async def live(self, set_name: str, name: str = "") -> Live:
+        return (await self.opened(set_name, name)).live
 
     async def rebuild(self, set_name: str, name: str = "") -> Described:
         """Begins a build from the set as it is now, unless one is under way."""
@@ -131,51 +130,40 @@ class Indexes:
         self._indexes.pop(key, None)
         await asyncio.to_thread(self._shelf.remove, *key)
 
-    def drop_set(self, set_name: str) -> None:
-        """All indexes of a set that is being dropped. From now on they are not there; the deletion goes on by itself."""
+    async def drop_set(self, set_name: str) -> None:
+        """All indexes of a set that is about to be dropped."""
         doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
-        if doomed:
-            self._leaving[set_name] = asyncio.create_task(self._leave(set_name, doomed))
+        await asyncio.gather(*(index.drop() for index in doomed))
+        await asyncio.to_thread(self._shelf.remove, set_name)
 
     async def close(self) -> None:
-        """Forget what is in memory, and follow no set any more. Jobs end with Jobs; what they published is taken at the next start."""
+        """Forget what is in memory, and follow no set any more. What jobs publish after this is taken at the next start."""
         if self._sweeper:
             self._sweeper.cancel()
-        await asyncio.gather(*self._leaving.values(), *(index.stop() for index in self._indexes.values()))
-
-    async def _leave(self, set_name: str, doomed: builtins.list[Indexed]) -> None:
-        try:
-            for index in doomed:
-                await index.drop()
-            await asyncio.to_thread(self._shelf.remove, set_name)
-        except Exception:
-            log.exception("set=%s its indexes could not be dropped", set_name)
-        finally:
-            del self._leaving[set_name]
-
-    async def _left(self, set_name: str) -> None:
-        if set_name in self._leaving:
-            await asyncio.wait([self._leaving[set_name]])
+        await asyncio.gather(*(index.stop() for index in self._indexes.values()))
 
     async def _find(self, set_name: str, name: str) -> Indexed:
         """NotFound names what there is."""
+        if (set_name, name) in self._indexes:
+            return self._indexes[set_name, name]
+        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
         names = self.names(set_name)
-        if name not in names:
-            described = await asyncio.to_thread(lambda: self._house.sets.get(set_name).described())
-            name = name or self._usual(described, names)
-        if (set_name, name) not in self._indexes:
+        found = self._indexes.get((set_name, name or self._usual(wanted, names)))
+        if found is None:
             near = difflib.get_close_matches(name, names, 3) or names
-            remedy = f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index create {set_name}`"
             raise NotFound(
-                f"the set {set_name} has no index named {name!r}" if name else f"the set {set_name} has no index", remedy=remedy
+                f"the set {set_name} has no index named {name!r}" if name else f"the set {set_name} has no index",
+                remedy=f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index create {set_name}`",
             )
-        return self._indexes[set_name, name]
+        return found
 
-    def _usual(self, described: DescribedSet, names: builtins.list[str]) -> str:
-        """The only index, or that of the set's first tap; "" where there is none."""
-        first = described.wanted.taps[0].tap.name
-        of_first = [n for n in names if self._indexes[described.wanted.name, n].definition.tap.tap.name == first]
-        return next(iter([n for n in of_first if n == slug(first)] + (names if len(names) == 1 else of_first)), "")
+    def _usual(self, wanted: Wanted, names: builtins.list[str]) -> str:
+        """The only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""
+        if len(names) == 1:
+            return names[0]
+        first = wanted.taps[0].tap.name
+        of_first = [name for name in names if self._indexes[wanted.name, name].definition.tap.tap.name == first]
+        return min(of_first, key=lambda name: name != slug(first), default="")
 
     async def _sweep(self) -> None:
         """Unload what nobody has searched for a while; try failed builds again when their time has come."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from topwork_server.rows import normalize
+from topwork_server.sets import lance_io
 from topwork_server.types import Array, Granularity, TapInfo
 from topwork_server.vector_index import Metric, Report
 
@@ -69,10 +70,13 @@ class Chosen:
 
 
 def collect(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
-    """Read the tap's rows into a file of `scratch`, which must outlive the answer. OSError where the disk is full."""
-    import lance
+    """Read the tap's rows into a file of `scratch`, which must outlive the answer. DiskFull where it does not fit."""
+    with lance_io.mapped("reading the set"):
+        return _collected(dataset, tap, metric, scratch, report)
 
-    table = lance.dataset(dataset.path, version=dataset.version)
+
+def _collected(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
+    table = lance_io.load().dataset(dataset.path, version=dataset.version)
     total = max(1, table.count_rows())
     keys, counts, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     with (scratch / "rows.f32").open("wb") as file:

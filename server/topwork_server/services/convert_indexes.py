@@ -1,0 +1,141 @@
+"""Protobuf <-> the frozen data of `indexes`, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from google.protobuf.struct_pb2 import Struct
+from topwork.v1 import encoders_pb2, indexes_pb2, types_pb2
+
+from topwork_server import options
+from topwork_server.errors import InvalidInput
+from topwork_server.indexes.indexes import Wish
+from topwork_server.indexes.model import Definition, Described, IndexState, Operating
+from topwork_server.jobs import Job
+from topwork_server.plugins import RegisteredIndex
+from topwork_server.rows import Shaping
+from topwork_server.services import convert, convert_sets
+from topwork_server.services.answering import Answer
+from topwork_server.services.jobs import job_message
+from topwork_server.types import Array, Granularity
+from topwork_server.vector_index import Metric
+
+METRICS: Mapping[int, Metric] = {
+    indexes_pb2.METRIC_UNSPECIFIED: Metric.COSINE,
+    indexes_pb2.METRIC_COSINE: Metric.COSINE,
+    indexes_pb2.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
+    indexes_pb2.METRIC_L2: Metric.L2,
+}
+METRIC_NUMBERS = {name: number for number, name in METRICS.items() if number}
+STATES = {
+    IndexState.BUILDING: indexes_pb2.INDEX_STATE_BUILDING,
+    IndexState.READY: indexes_pb2.INDEX_STATE_READY,
+    IndexState.REBUILDING: indexes_pb2.INDEX_STATE_REBUILDING,
+    IndexState.FAILED: indexes_pb2.INDEX_STATE_FAILED,
+}
+
+
+def wish(request: indexes_pb2.CreateIndexRequest) -> Wish:
+    if request.metric not in METRICS:
+        raise InvalidInput(f"metric {request.metric} is not known", remedy="ask for COSINE, INNER_PRODUCT or L2")
+    return Wish(
+        set=named(request.set),
+        name=request.name,
+        tap=request.tap,
+        kind=request.kind,
+        metric=METRICS[request.metric],
+        options=convert.options(request.options),
+        target_recall=request.target_recall,
+    )
+
+
+def named(set_name: str) -> str:
+    if not set_name:
+        raise InvalidInput("no feature set is named", remedy="name one of those that ListSets returns")
+    return set_name
+
+
+def vectors(message: types_pb2.Tensor, dim: int) -> Array:
+    """(n, dim) float32. InvalidInput for another shape or dtype, and (of the vector's position) numbers that are not finite."""
+    if message.dtype not in (types_pb2.DTYPE_UNSPECIFIED, types_pb2.DTYPE_FLOAT32, types_pb2.DTYPE_FLOAT16):
+        raise InvalidInput("query vectors come as float32 or float16", remedy="send one of these")
+    values = convert.array(message)
+    if values.ndim != 2 or values.shape[1] != dim:
+        raise InvalidInput(
+            f"query vectors of shape {list(values.shape)}", remedy=f"the set's rows have {dim} numbers: send (n, {dim})"
+        )
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InvalidInput("the vector has numbers that are not finite", remedy="send finite ones", item=int(np.argmin(finite)))
+    return np.asarray(values, np.float32)
+
+
+def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
+    spec = registered.spec
+    return indexes_pb2.IndexKind(
+        kind=spec.kind,
+        description=spec.description,
+        options=[
+            encoders_pb2.Option(name=c.name, type=c.type, default=c.default, description=c.description)
+            for c in options.choices(spec.index.options)
+        ],
+        plugin=registered.owner,
+    )
+
+
+def index(described: Described, job: Job | None) -> indexes_pb2.Index:
+    definition, facts = described.definition, described.facts
+    message = indexes_pb2.Index(
+        set=definition.set,
+        name=definition.name,
+        tap=definition.tap.tap.name,
+        fingerprint=definition.tap.fingerprint,
+        kind=definition.kind,
+        metric=METRIC_NUMBERS[definition.metric],
+        dim=definition.tap.tap.dim,
+        state=STATES[described.state],
+        detail=described.detail,
+        version=described.version,
+        rows=described.alive_rows,
+        fresh_rows=described.fresh_rows,
+        dead_rows=described.dead_rows,
+        target_recall=definition.target_recall,
+        memory_bytes=described.memory,
+        job=job_message(job) if job else None,
+        options=_struct(definition.options),
+    )
+    if facts:
+        message.built, message.recall, message.effort = facts.built, facts.recall, facts.effort
+        message.operating.extend(map(_operating, facts.operating))
+        message.held_out, message.build_seconds, message.disk_bytes = facts.held_out, facts.seconds, facts.bytes
+    return message
+
+
+def response(found: Answer, definition: Definition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:
+    hits, rows = found.hits, found.rows
+    message = indexes_pb2.SearchResponse(
+        counts=hits.counts.tolist(),
+        ids=found.ids,
+        scores=hits.scores.tolist(),
+        rows=hits.rows.tolist() if definition.tap.tap.granularity is not Granularity.ITEM else (),
+        metadata=[convert_sets.column_message(column) for column in found.metadata],
+        metric=METRIC_NUMBERS[definition.metric],
+        version=hits.version,
+        how=hits.how,
+    )
+    if rows is not None and rows.spans is not None:
+        message.spans.CopyFrom(convert.spans(rows.spans))
+    if rows is not None and vectors_too:
+        message.vectors.CopyFrom(convert.tap_features(rows, Shaping()))
+    return message
+
+
+def _operating(point: Operating) -> indexes_pb2.Operating:
+    return indexes_pb2.Operating(effort=point.effort, recall=point.recall, qps=point.qps)
+
+
+def _struct(values: Mapping[str, object]) -> Struct:
+    struct = Struct()
+    struct.update(dict(values))
+    return struct

@@ -1,0 +1,116 @@
+"""The Indexes service: thin. A request becomes a query, the desk searches, hits become a message."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from topwork.v1 import encoders_pb2, indexes_pb2, indexes_pb2_grpc
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import Engine
+from topwork_server.errors import NotFound, TooLarge
+from topwork_server.indexes.desk import Desk
+from topwork_server.indexes.indexed import Opened
+from topwork_server.indexes.indexes import Indexes
+from topwork_server.indexes.matches import Matches
+from topwork_server.indexes.model import Described, Hits
+from topwork_server.jobs import Job, Jobs
+from topwork_server.plugins import Plugins
+from topwork_server.services import convert_indexes
+from topwork_server.services.answering import answer, needs_fetch
+from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
+from topwork_server.services.querying import Asker
+from topwork_server.types import Array, Timings
+
+#: Replies with more hits than this are made in a thread.
+MANY = 2000
+
+
+class IndexesService(indexes_pb2_grpc.IndexesServicer):
+    def __init__(
+        self, indexes: Indexes, desk: Desk, jobs: Jobs, plugins: Plugins, engine: Engine, catalogue: Catalogue, config: Config
+    ) -> None:
+        self._indexes, self._desk, self._jobs, self._plugins = indexes, desk, jobs, plugins
+        self._asker = Asker(engine, catalogue, config.max_items)
+        self._matches = Matches()
+
+    async def ListKinds(  # noqa: N802
+        self, request: indexes_pb2.ListKindsRequest, context: Context
+    ) -> indexes_pb2.ListKindsResponse:
+        return indexes_pb2.ListKindsResponse(kinds=[convert_indexes.kind(one) for one in self._plugins.indexes().values()])
+
+    async def CreateIndex(  # noqa: N802
+        self, request: indexes_pb2.CreateIndexRequest, context: Context
+    ) -> indexes_pb2.Index:
+        return self._message(await self._indexes.create(convert_indexes.wish(request)))
+
+    async def ListIndexes(  # noqa: N802
+        self, request: indexes_pb2.ListIndexesRequest, context: Context
+    ) -> indexes_pb2.ListIndexesResponse:
+        found = await self._indexes.list(request.set)
+        return indexes_pb2.ListIndexesResponse(indexes=[self._message(one) for one in found])
+
+    async def GetIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
+        return self._message(await self._indexes.get(convert_indexes.named(request.set), request.name))
+
+    async def RebuildIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
+        return self._message(await self._indexes.rebuild(convert_indexes.named(request.set), request.name))
+
+    async def DropIndex(  # noqa: N802
+        self, request: indexes_pb2.GetIndexRequest, context: Context
+    ) -> indexes_pb2.DropIndexResponse:
+        await self._indexes.drop(convert_indexes.named(request.set), request.name)
+        return indexes_pb2.DropIndexResponse()
+
+    async def Search(  # noqa: N802
+        self, request: indexes_pb2.SearchRequest, context: Context
+    ) -> indexes_pb2.SearchResponse:
+        started = time.monotonic()
+        opened = await self._indexes.opened(convert_indexes.named(request.set), request.index)
+        asking = await self._asker.asking(request, opened, deadline(context))
+        query = replace(asking.query, allowed=await self._allowed(opened, request.where))
+        began = time.monotonic()
+        hits = await self._desk.search(opened.live, query)
+        searched = time.monotonic() - began
+        response = await self._response(request, hits, opened)
+        response.search_seconds = searched
+        response.timings.CopyFrom(_timings(asking.timings, time.monotonic() - started))
+        return _fitting(response)
+
+    async def _response(self, request: indexes_pb2.SearchRequest, hits: Hits, opened: Opened) -> indexes_pb2.SearchResponse:
+        def made() -> indexes_pb2.SearchResponse:
+            found = answer(request, hits, opened)
+            return convert_indexes.response(found, opened.definition, vectors_too=request.vectors_too)
+
+        return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
+
+    async def _allowed(self, opened: Opened, where: str) -> Array | None:
+        if not where:
+            return None
+        known = self._matches.known(opened.feature_set, where)
+        return known if known is not None else await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+
+    def _message(self, described: Described) -> indexes_pb2.Index:
+        return convert_indexes.index(described, self._job(described.job))
+
+    def _job(self, id: str) -> Job | None:
+        try:
+            return self._jobs.get(id)
+        except NotFound:  # none yet, or its record is among those that were dropped
+            return None
+
+
+def _timings(timings: Timings, total: float) -> encoders_pb2.Timings:
+    return encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total)
+
+
+def _fitting(response: indexes_pb2.SearchResponse) -> indexes_pb2.SearchResponse:
+    if response.ByteSize() > MAX_MESSAGE:
+        raise TooLarge(
+            f"the reply would have {response.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
+            remedy="ask for fewer hits, fewer columns or no vectors, or send fewer queries at a time",
+        )
+    return response

@@ -1,0 +1,173 @@
+"""A request to search becomes a Query: its items are embedded, its vectors checked, its stored ids looked up.
+
+What does not mean the same as the set's rows is refused with both fingerprints named, never searched in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from topwork.v1 import indexes_pb2, types_pb2
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.engine import Ask, Engine
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TooLarge
+from topwork_server.indexes.indexed import Opened
+from topwork_server.indexes.model import MOST_HITS, Query
+from topwork_server.services import convert, convert_indexes
+from topwork_server.types import Array, Clip, Item, Modality, Picture, TapInfo, Text, Timings
+
+#: Hits that one request may ask for: queries times k.
+MOST_IN_ALL = 2_000_000
+USUAL_K = 10
+
+Request = indexes_pb2.SearchRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A query as far as it goes without a filter, and what the encoder took for it."""
+
+    query: Query
+    timings: Timings
+
+
+class Asker:
+    def __init__(self, engine: Engine, catalogue: Catalogue, most_items: int) -> None:
+        self._engine, self._catalogue, self._most_items = engine, catalogue, most_items
+
+    async def asking(self, request: Request, opened: Opened, deadline: float | None) -> Asking:
+        """NotReady where the query means something else than the set's rows."""
+        tap, kind = opened.definition.tap, request.WhichOneof("query")
+        if request.fingerprint:
+            check_fingerprint(request.fingerprint, tap, "the query has")
+        k = request.k or USUAL_K
+        if k > MOST_HITS:
+            raise InvalidInput(f"k = {k}", remedy=f"ask for at most {MOST_HITS} hits")
+        _check_count(request, k, self._most_items)
+        if kind == "items":
+            found = await self._of_items(request, opened, deadline)
+        elif kind == "vectors":
+            rows = convert_indexes.vectors(request.vectors, tap.tap.dim)
+            found = Asking(_query(rows, np.ones(len(rows), np.int64)), Timings())
+        else:
+            found = Asking(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
+        return replace(found, query=_with_settings(found.query, request, k))
+
+    async def _of_items(self, request: Request, opened: Opened, deadline: float | None) -> Asking:
+        tap, wanted = opened.definition.tap, opened.feature_set.wanted
+        name = request.encoder or wanted.encoder
+        if not name:
+            raise NotReady(
+                f"the set {wanted.name} holds ready vectors of no encoder (fingerprint {tap.fingerprint or 'not said'})",
+                remedy="search it by vectors or by stored ids, or name the encoder that made them",
+            )
+        items = [_item(message, position) for position, message in enumerate(request.items.items)]
+        if name == wanted.encoder:
+            _check_modality(items, wanted.modality, f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),")
+            ask = Ask(name, (tap.tap.name,), wanted.options, deadline)
+        else:
+            ask = Ask(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline)
+        features = await self._engine.embed(ask, items)
+        rows = features.taps[0]
+        check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")
+        return Asking(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), features.timings)
+
+    def _tap_of_other(self, name: str, tap: TapInfo) -> tuple[str, ...]:
+        """The tap of another encoder that means the same; the default one where nothing is known before the export."""
+        manifest = self._catalogue.entry(name).manifest
+        if manifest is None:
+            return ()
+        same = next((info for info in manifest.taps if info.fingerprint == tap.fingerprint), None)
+        other = same or manifest.tap(tap.tap.name) or manifest.taps[0]
+        check_fingerprint(other.fingerprint, tap, f"the tap {other.tap.name} of {name} has")
+        return (other.tap.name,)
+
+
+def check_fingerprint(found: str, tap: TapInfo, whose: str) -> None:
+    if found != tap.fingerprint:
+        raise NotReady(
+            f"{whose} fingerprint {found or 'none'}, and the set's tap {tap.tap.name} has {tap.fingerprint or 'none'}",
+            remedy="these features do not mix: embed the query with the encoder that made the set, or make the set anew",
+        )
+
+
+def _check_count(request: Request, k: int, most_items: int) -> None:
+    queries, most = 0, MOST_IN_ALL
+    match request.WhichOneof("query"):
+        case "items":
+            queries, most = len(request.items.items), most_items
+        case "vectors":
+            queries = request.vectors.shape[0] if request.vectors.shape else 0
+        case "stored":
+            queries = len(request.stored.values)
+    if queries < 1:
+        raise InvalidInput("nothing to search for", remedy="send items, vectors, or ids of the set")
+    if queries > most:
+        raise InvalidInput(f"{queries} items in one search, which may have {most}", remedy="send fewer at a time")
+    if queries * k > MOST_IN_ALL:
+        raise TooLarge(
+            f"{queries} queries with k = {k} may have {queries * k:,} hits, and a reply at most {MOST_IN_ALL:,}",
+            remedy="send fewer queries at a time, or ask for a smaller k",
+        )
+
+
+def _item(message: types_pb2.Item, position: int) -> Item:
+    try:
+        return convert.item(message)
+    except InvalidInput as error:
+        raise error.at(position) from None
+
+
+def _check_modality(items: Sequence[Item], reads: Modality | None, whose: str) -> None:
+    """Arrays are left to the encoder: they may be pictures, clips or plain tensors."""
+    for position, item in enumerate(items):
+        modality = _modality(item)
+        if reads and modality and modality is not reads:
+            raise NotReady(
+                f"{whose} reads {reads}, not {modality}", remedy="search it with what its encoder reads", item=position
+            )
+
+
+def _modality(item: Item) -> Modality | None:
+    match item:
+        case Text():
+            return Modality.TEXT
+        case Picture():
+            return Modality.IMAGE
+        case Clip():
+            return Modality.VIDEO
+    return None
+
+
+def _query(rows: Array, counts: Array) -> Query:
+    """`without` is always there: it says how many queries there are, also where the last has no row."""
+    return Query(rows, np.repeat(np.arange(len(counts)), counts), without=np.full(len(counts), -1))
+
+
+def _with_settings(query: Query, request: Request, k: int) -> Query:
+    within = request.within if request.HasField("within") else None
+    return replace(query, k=k, within=within, every_row=request.every_row, exact=request.exact, effort=request.effort)
+
+
+def _of_stored(ids: list[str], opened: Opened) -> Query:
+    """In a thread. The rows of stored items, each of which is not to be among its own hits."""
+    feature_set, tap = opened.feature_set, opened.definition.tap
+    known = feature_set.known(sorted(set(ids)))
+    keys = np.array([known[id].key if id in known else -1 for id in ids], np.int64)
+    block = feature_set.fetch(np.unique(keys[keys >= 0]), taps=(tap.tap.name,))
+    assert block.keys is not None
+    at = np.searchsorted(block.keys, keys)
+    here = block.keys[np.minimum(at, len(block.keys) - 1)] == keys if len(block.keys) else np.zeros(len(ids), bool)
+    if not here.all():
+        missing = int(np.argmin(here))
+        raise NotFound(
+            f"the set {feature_set.wanted.name} has no item {ids[missing]!r}", remedy="send ids that it has", item=missing
+        )
+    rows, counts = np.asarray(block.taps[0].rows, np.float32), np.asarray(block.taps[0].counts, np.int64)
+    starts = np.cumsum(counts) - counts
+    picked = np.concatenate([np.arange(starts[i], starts[i] + counts[i]) for i in at])
+    return replace(_query(rows[picked], counts[at]), without=keys)
