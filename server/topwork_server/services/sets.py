@@ -1,0 +1,203 @@
+"""The FeatureSets service: thin. Messages become blocks, the sets keep them, and blocks become messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from topwork.v1 import sets_pb2, sets_pb2_grpc
+
+from topwork_server.errors import InvalidInput, TooLarge, TopworkError
+from topwork_server.services import convert, convert_sets
+from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
+from topwork_server.services.spool import Spool, Upload
+from topwork_server.services.stream import Stream, settings_of
+from topwork_server.sets import incoming
+from topwork_server.sets.incoming import Incoming
+from topwork_server.sets.ingest import Ingest
+from topwork_server.sets.model import Block, Reading, Selection
+from topwork_server.sets.pieces import taken
+
+if TYPE_CHECKING:
+    from topwork_server.sets.store import FeatureSet
+
+log = logging.getLogger(__name__)
+
+
+async def _nothing(name: str) -> None:
+    """Where there are no indexes, none need to go."""
+
+
+class Sets(sets_pb2_grpc.FeatureSetsServicer):
+    """`indexes_of` lists the names of a set's indexes; `on_drop` deletes them, before the set itself is deleted."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        spool: Spool,
+        max_items: int,
+        indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
+        on_drop: Callable[[str], Awaitable[None]] = _nothing,
+    ) -> None:
+        self._ingest, self._sets = ingest, ingest.sets
+        self._spool = spool
+        self._max_items = max_items
+        self._indexes_of = indexes_of
+        self._on_drop = on_drop
+
+    async def ListSets(self, request: sets_pb2.ListSetsRequest, context: Context) -> sets_pb2.ListSetsResponse:  # noqa: N802
+        return sets_pb2.ListSetsResponse(sets=await asyncio.to_thread(self._all))
+
+    async def GetSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.FeatureSet:  # noqa: N802
+        return await asyncio.to_thread(self._describe, _named(request.set))
+
+    async def DropSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.DropSetResponse:  # noqa: N802
+        name = _named(request.set)
+        if name in await asyncio.to_thread(self._sets.names):
+            await self._on_drop(name)
+        await asyncio.to_thread(self._sets.drop, name)
+        return sets_pb2.DropSetResponse()
+
+    async def Write(self, requests: AsyncIterator[sets_pb2.WriteRequest], context: Context) -> None:  # noqa: N802
+        first = await settings_of(requests, "rows")
+        _named(first.settings.set)
+        writing = await self._ingest.open(convert_sets.settings(first.settings), deadline(context))
+        skip = writing.settings.skip_bad_items
+
+        async def answer(message: sets_pb2.WriteRequest, upload: Upload | None) -> sets_pb2.WriteResponse:
+            rows = message.rows
+            place = writing.place(rows.ids)  # before anything is awaited: the order of the stream
+            if len(rows.items) > self._max_items:
+                raise InvalidInput(
+                    f"{len(rows.items)} items in one message, which may have {self._max_items}", remedy="send smaller messages"
+                )
+            found = await self._ingest.in_thread(_incoming, rows, upload, skip)
+            return convert_sets.write_response(await writing.write(place, found), place.watermark)
+
+        await Stream("rows", answer, lambda message: len(message.rows.items), self._spool).run(requests, context.write)
+
+    async def Read(self, request: sets_pb2.ReadRequest, context: Context) -> None:  # noqa: N802
+        feature_set = await self._get(request.set)
+        messages = _messages(feature_set, convert_sets.selection(request))
+        ahead = _next(messages)
+        try:
+            while message := await asyncio.shield(ahead):
+                ahead = _next(messages)
+                await context.write(message)
+        finally:
+            await asyncio.wait({ahead})  # a generator that runs cannot be closed
+            await asyncio.to_thread(messages.close)
+
+    async def DeleteRows(self, request: sets_pb2.DeleteRowsRequest, context: Context) -> sets_pb2.DeleteRowsResponse:  # noqa: N802
+        if bool(request.ids) == bool(request.where):
+            raise InvalidInput("give ids or a filter to delete by, one of them", remedy="to delete all, drop the set")
+        feature_set = await self._get(request.set)
+        future = await asyncio.to_thread(feature_set.delete, list(request.ids) or None, request.where)
+        deleted, version = await asyncio.wrap_future(future)
+        return sets_pb2.DeleteRowsResponse(deleted=deleted, version=version)
+
+    async def ListVersions(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
+        feature_set = await self._get(request.set)
+        found = await asyncio.to_thread(feature_set.versions)
+        return sets_pb2.ListVersionsResponse(versions=[convert_sets.version(info) for info in found])
+
+    async def PinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.Version:  # noqa: N802
+        feature_set = await self._get(request.set)
+        return convert_sets.version(await asyncio.to_thread(feature_set.pin, request.pin, request.version))
+
+    async def UnpinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.UnpinVersionResponse:  # noqa: N802
+        feature_set = await self._get(request.set)
+        await asyncio.to_thread(feature_set.unpin, request.pin)
+        return sets_pb2.UnpinVersionResponse()
+
+    async def PruneVersions(  # noqa: N802
+        self, request: sets_pb2.PruneVersionsRequest, context: Context
+    ) -> sets_pb2.PruneVersionsResponse:
+        if not request.older_than >= 0:
+            raise InvalidInput(f"versions older than {request.older_than} seconds", remedy="give 0 or more")
+        feature_set = await self._get(request.set)
+        removed, size = await asyncio.to_thread(feature_set.prune, request.older_than)
+        return sets_pb2.PruneVersionsResponse(removed=removed, bytes=size)
+
+    async def _get(self, name: str) -> FeatureSet:
+        return await asyncio.to_thread(self._sets.get, _named(name))
+
+    def _describe(self, name: str) -> sets_pb2.FeatureSet:
+        return convert_sets.feature_set(self._sets.get(name).described(), self._indexes_of(name))
+
+    def _all(self) -> list[sets_pb2.FeatureSet]:
+        """One that cannot be opened must not hide the others."""
+        found = []
+        for name in self._sets.names():
+            try:
+                found.append(self._describe(name))
+            except TopworkError as error:
+                log.warning("set=%s left out of the list: %s", name, error)
+        return found
+
+
+def _named(name: str) -> str:
+    if not name:
+        raise InvalidInput("no set is named", remedy="name one of those that ListSets returns")
+    return name
+
+
+def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> Incoming:
+    """In a thread: 4 MB of features take a few milliseconds."""
+    incoming.check_ids(rows.ids)
+    if bool(rows.items) == bool(rows.features):
+        raise InvalidInput(
+            "a message of rows has items or features, one of them", remedy="send items, or features that are ready"
+        )
+    metadata = convert_sets.columns(rows.metadata, len(rows.ids))
+    path = upload.path if upload else None
+    if rows.features:
+        convert.items((), path, skip=skip)  # refuses parts of a video that no item takes
+        features = convert_sets.features(rows.features, len(rows.ids))
+        return incoming.ready(list(rows.ids), features, metadata, convert_sets.numerics(rows), skip_bad_items=skip)
+    incoming.check_count(rows.ids, len(rows.items), "items")
+    items, positions, failures = convert.items(rows.items, path, skip=skip)
+    return Incoming(list(rows.ids), items, positions, failures, metadata=metadata)
+
+
+def _next(messages: Iterator[sets_pb2.ReadResponse]) -> asyncio.Future[sets_pb2.ReadResponse | None]:
+    """The next message, made in a thread while the one before is sent; None at the end."""
+    return asyncio.ensure_future(asyncio.to_thread(next, messages, None))
+
+
+def _messages(feature_set: FeatureSet, selection: Selection) -> Generator[sets_pb2.ReadResponse]:
+    """At least one: where no item is selected, it says so, and which taps and columns there would be."""
+    reading = feature_set.read(selection)
+    said = False
+    try:
+        for block in reading.blocks:
+            for message in _within_bounds(block, reading):
+                said = True
+                yield message
+    finally:
+        close = getattr(reading.blocks, "close", bool)  # else its version is held until it is collected
+        close()
+    if not said:
+        taps = [info.tap.name for info in feature_set.wanted.taps] if selection.taps is None else selection.taps
+        block = feature_set.fetch(np.zeros(0, np.int64), taps=taps, columns=selection.columns, inputs=selection.inputs)
+        yield convert_sets.read_response(block, reading)
+
+
+def _within_bounds(block: Block, reading: Reading) -> Iterator[sets_pb2.ReadResponse]:
+    """One message of the block, or as many as it takes. TooLarge where one item alone is larger than a message may be."""
+    message = convert_sets.read_response(block, reading)
+    if message.ByteSize() <= MAX_MESSAGE:
+        yield message
+        return
+    half = len(block.ids) // 2
+    if not half:
+        raise TooLarge(
+            f"the item {block.ids[0]!r} has {message.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
+            remedy="read fewer taps, or no inputs",
+        )
+    del message
+    yield from _within_bounds(taken(block, range(half)), reading)
+    yield from _within_bounds(taken(block, range(half, len(block.ids))), reading)

@@ -1,0 +1,87 @@
+"""Items of a message that nobody knows yet go through their encoder: each content once, in one call a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from topwork_server.engine import Ask, Engine
+from topwork_server.errors import TopworkError
+from topwork_server.sets import agreement, recall
+from topwork_server.sets.cache import FeatureCache
+from topwork_server.sets.inflight import Claim, InFlight
+from topwork_server.sets.model import Wanted
+from topwork_server.sets.recall import Recalled
+from topwork_server.types import Item
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """For which set, until when (time.monotonic(), None for ever), and whether a bad item is left out or ends it all."""
+
+    wanted: Wanted
+    deadline: float | None
+    skip_bad_items: bool
+
+    def ask(self) -> Ask:
+        return Ask(
+            encoder=self.wanted.encoder,
+            taps=tuple(info.tap.name for info in self.wanted.taps),
+            options=self.wanted.options,
+            deadline=self.deadline,
+            wait=True,
+            skip_bad_items=self.skip_bad_items,
+        )
+
+
+class Encoding:
+    """All encoding for sets. On the event loop; `in_thread` runs what blocks."""
+
+    def __init__(self, engine: Engine, cache: FeatureCache, in_thread: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._engine, self._cache, self._in_thread = engine, cache, in_thread
+        self._in_flight = InFlight()
+
+    async def encode(self, items: Sequence[Item], recalled: Recalled, how: How) -> tuple[int, dict[int, TopworkError]]:
+        """Encode what is not known and not in the works. Gives how many items were, and the bad ones by position."""
+        encoded, failures = 0, dict[int, TopworkError]()
+        while missing := [i for i in recalled.missing() if i not in failures]:
+            keys = [recall.item_key(how.wanted, recalled.contents[i]) for i in missing]
+            with self._in_flight.claim(missing, keys) as claim:
+                if claim.mine:
+                    await self._embed(claim, items, recalled, how)
+            results = {i: future.result() for i, future in claim.futures.items()}
+            encoded += sum(result is not None and result.error is None for result in results.values())
+            for i, future in claim.others.items():
+                results[i] = await asyncio.shield(future)  # of several who wait; None where its encoder gave up
+            failures |= recalled.add(results)
+            if failures and not how.skip_bad_items:  # of another stream, which skips: it is bad in this one too
+                first = min(failures)
+                raise failures[first].at(first)
+        return encoded, failures
+
+    async def _embed(self, claim: Claim, items: Sequence[Item], recalled: Recalled, how: How) -> None:
+        """The items that were claimed, in one call; what comes of it is kept for other sets before it is written to this one, so
+        that who is interrupted between the two need not encode again."""
+        wanted = how.wanted
+        with said_of(claim.mine):
+            features = await self._engine.embed(how.ask(), [items[i] for i in claim.mine])
+        for found, info in zip(features.taps, wanted.taps, strict=True):
+            agreement.check_fingerprint(found.tap.fingerprint, info, wanted.name)
+        for position, result in zip(claim.mine, recall.results_of(features), strict=True):
+            claim.give(position, result)
+        contents = [recalled.contents[i] for i in claim.mine]
+        await self._in_thread(recall.keep, self._cache, wanted, contents, features)
+
+
+@contextmanager
+def said_of(positions: Sequence[int]) -> Iterator[None]:
+    """Errors that blame one of some items are said of its position among all."""
+    try:
+        yield
+    except TopworkError as error:
+        if error.item is None:
+            raise
+        raise error.at(positions[error.item]) from error
