@@ -31,6 +31,26 @@ except StartError as error:
 """
 
 
+LANCE = """
+import sys, tempfile
+import pyarrow, lance
+with tempfile.TemporaryDirectory(dir=sys.argv[1], prefix=".doctor-") as folder:
+    rows = lance.write_dataset(pyarrow.table({"id": ["a", "b"]}), folder + "/set")
+    rows.merge_insert("id").when_not_matched_insert_all().execute(pyarrow.table({"id": ["b", "c"]}))
+    assert rows.count_rows() == 3 and rows.count_rows("id > 'a'") == 2
+    print("lance", lance.__version__, "and pyarrow", pyarrow.__version__, "wrote, merged and filtered a set")
+"""
+
+
+FAISS = """
+import faiss, numpy
+index = faiss.index_factory(8, "Flat")
+index.add(numpy.eye(8, dtype=numpy.float32))
+assert index.search(numpy.eye(8, dtype=numpy.float32)[3:4], 1)[1][0, 0] == 3
+print("faiss", faiss.__version__, "searched, compiled with", faiss.get_compile_options().strip() or "no options")
+"""
+
+
 class Grade(StrEnum):
     OK = "ok"
     WARN = "warn"
@@ -104,8 +124,21 @@ def provider(asked: str) -> Finding:
     return finding
 
 
-def _imports(code: str) -> Finding:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+def faiss() -> Finding:
+    return _imports(FAISS)
+
+
+def lance(folder: Path) -> Finding:
+    """In the home itself: it may lie on a disk that cannot do what Lance asks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    finding = _imports(LANCE, str(folder))
+    if finding.grade is Grade.FAIL and "ModuleNotFoundError" not in finding.detail:
+        return Finding(Grade.FAIL, finding.detail, "choose a folder on a local disk with --home or $TOPWORK_HOME")
+    return finding
+
+
+def _imports(code: str, *arguments: str) -> Finding:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     last = lines[-1] if lines else f"a Python process ended with status {done.returncode}"
     if done.returncode:
@@ -144,7 +177,8 @@ def plugins() -> Finding:
     from topwork_server.plugins import Plugins
 
     found = Plugins.load().found()
-    return Finding(Grade.OK, f"{', '.join(plugin.name for plugin in found)}: {sum(len(p.encoders) for p in found)} encoders")
+    encoders, kinds = (sum(map(len, brought)) for brought in zip(*((p.encoders, p.indexes) for p in found), strict=True))
+    return Finding(Grade.OK, f"{', '.join(plugin.name for plugin in found)}: {encoders} encoders, {kinds} kinds of index")
 
 
 def home(folder: Path) -> Finding:
@@ -161,6 +195,18 @@ def home(folder: Path) -> Finding:
             Grade.FAIL if free < GIB // 2 else Grade.WARN, f"{folder} has {free / GIB:.1f} GiB free", "free some space"
         )
     return Finding(Grade.OK, f"{folder}, {free / GIB:.0f} GiB free")
+
+
+def lock(folder: Path) -> Finding:
+    """Whether a server has the home. One that answers is no fault."""
+    from topwork_server.errors import StartError
+    from topwork_server.lock import holder
+
+    try:
+        found = holder(folder)
+    except StartError as error:
+        return Finding(Grade.FAIL, error.message, error.remedy)
+    return Finding(Grade.OK, f"{folder} is in use by {found}" if found else f"no server runs on {folder}")
 
 
 def weights(folder: Path) -> Finding:

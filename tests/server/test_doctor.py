@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,10 +15,19 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from topwork_server import doctor
 from topwork_server import doctor_checks as checks
 from topwork_server.doctor_checks import Finding, Grade
+from topwork_server.lock import HomeLock
 
 
 def test_a_whole_installation_has_nothing_to_mend(tmp_path):
-    questions = [checks.python, checks.packages, checks.one_onnxruntime, checks.video, checks.pictures, checks.plugins]
+    questions = [
+        checks.python,
+        checks.packages,
+        checks.one_onnxruntime,
+        checks.video,
+        checks.pictures,
+        checks.plugins,
+        checks.faiss,
+    ]
     findings = doctor.examine({question.__name__: question for question in questions})
     assert [(f.name, f.grade, f.mend) for f in findings] == [(q.__name__, Grade.OK, "") for q in questions]
 
@@ -52,6 +63,51 @@ def test_a_home_that_cannot_be_written_fails(tmp_path):
     (tmp_path / "file").touch()
     assert checks.home(tmp_path / "file" / "home").grade is Grade.FAIL
     assert checks.home(tmp_path / "new").grade is not Grade.FAIL
+
+
+def test_lance_is_tried_in_the_home_and_leaves_nothing(tmp_path):
+    finding = checks.lance(tmp_path / "home")
+    assert finding.grade is Grade.OK, finding
+    assert re.fullmatch(r"lance [\d.]+ and pyarrow [\d.]+ wrote, merged and filtered a set", finding.detail)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_library_that_is_not_there_is_to_be_installed(tmp_path, monkeypatch):
+    for name in ("lance", "faiss"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError('No module named it')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for finding in (checks.faiss(), checks.lance(tmp_path)):
+        assert finding.grade is Grade.FAIL
+        assert "pip install topwork-server" in finding.mend
+
+
+def test_a_home_where_lance_cannot_write_is_to_be_moved(tmp_path, monkeypatch):
+    (tmp_path / "lance.py").write_text("__version__ = '1'\ndef write_dataset(*arguments): raise OSError('not supported')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finding = checks.lance(tmp_path / "home")
+    assert (finding.grade, finding.detail) == (Grade.FAIL, "OSError: not supported")
+    assert "--home" in finding.mend
+
+
+def test_a_home_says_whose_it_is(tmp_path):
+    assert checks.lock(tmp_path / "new") == Finding(Grade.OK, f"no server runs on {tmp_path / 'new'}")
+    with HomeLock(tmp_path) as held:
+        held.listening("127.0.0.1:1")
+        finding = checks.lock(tmp_path)
+    assert finding.grade is Grade.OK
+    assert f"the server with pid {os.getpid()} (listening on 127.0.0.1:1)" in finding.detail
+    assert "no server" in checks.lock(tmp_path).detail
+
+
+def test_a_disk_without_locks_fails(tmp_path, monkeypatch):
+    def unsupported(*arguments):
+        raise OSError(95, "Operation not supported")
+
+    (tmp_path / "server.lock").touch()
+    monkeypatch.setattr("topwork_server.lock.fcntl.flock", unsupported)
+    finding = checks.lock(tmp_path)
+    assert (finding.grade, finding.detail) == (Grade.FAIL, "server.lock cannot be locked: Operation not supported")
+    assert "local disk" in finding.mend
 
 
 def test_a_hub_that_is_off_is_fine_and_said(monkeypatch):
