@@ -184,7 +184,7 @@ def test_texts_from_a_file(topwork: Command, tmp_path: Path, name: str) -> None:
         ("a.txt", b"\xff\xfe", None, "is not UTF-8"),
         ("a.txt", b"a", "x", "has no columns"),
         ("a.txt", b"", None, "there are no items"),
-        ("a.xls", b"", None, "is not a list of items (give one of .txt, .csv, .jsonl, .ndjson, or a folder)"),
+        ("a.xls", b"", None, "is not a list of items (give one of .txt, .csv, .tsv, .jsonl, .ndjson, .parquet, or a folder)"),
         ("missing.txt", None, None, "cannot be read: No such file"),
     ],
 )

@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
+from topwork import _cli_show
 from topwork._cli_client import connected
 from topwork.encoders import EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 Commands = argparse._SubParsersAction
 #: Columns of a terminal from which on the catalogue shows all that it has; below that, these.
@@ -49,9 +44,9 @@ def _encoders(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(found: list[EncoderInfo]) -> None:
-    console = _console()
+    console = _cli_show.console()
     wide = console.width >= WIDE
-    table = _table()
+    table = _cli_show.table()
     for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics") if wide else NARROW:
         table.add_column(title, justify="right" if title.startswith("param") else "left", no_wrap=title in ("name", "state"))
     for info in sorted(found, key=lambda info: info.state == "absent"):
@@ -73,34 +68,21 @@ def _narrow(info: EncoderInfo) -> tuple[str, ...]:
 
 
 def _print_one(info: EncoderInfo) -> None:
-    console = _console()
+    console = _cli_show.console()
     for title, value in _facts(info):
         console.print(f"{title:>13}  {value}", markup=False)
     console.print()
-    taps = _table("tap", "dim", "a row is", "fingerprint", "")
+    taps = _cli_show.table("tap", "dim", "a row is", "fingerprint", "")
     for tap in info.taps:
         name = f"{tap.name} (default)" if tap.name == info.default_tap else tap.name
         taps.add_row(name, str(tap.dim), _row(tap), tap.fingerprint[:16], tap.description)
     console.print(taps)
     if info.options:
         console.print()
-        options = _table("option", "type", "default", "")
+        options = _cli_show.table("option", "type", "default", "")
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)
-
-
-def _console() -> Console:
-    """For people; what goes into a pipe is not cut into lines of a terminal's width."""
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
-
-
-def _table(*titles: str) -> Table:
-    from rich.table import Table
-
-    return Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
@@ -168,7 +150,7 @@ def _nearest(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_record(*pair) for pair in zip(arguments.words, found, strict=True)]))
         return 0
-    console = _console()
+    console = _cli_show.console()
     for word, nearest in zip(arguments.words, found, strict=True):
         console.print(word, style="bold", markup=False)
         for entry in nearest:

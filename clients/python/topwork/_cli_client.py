@@ -26,6 +26,11 @@ def connected(arguments: argparse.Namespace) -> Client:
     return Client(arguments.server, timeout=arguments.timeout, retries=RETRIES)
 
 
+def patient(arguments: argparse.Namespace) -> Client:
+    """For long work with a server that has answered already: it outlasts a restart."""
+    return Client(arguments.server, timeout=arguments.timeout)
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not seconds > 0:

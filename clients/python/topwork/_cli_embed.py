@@ -13,7 +13,8 @@ from typing import Any
 
 from topwork import _saving
 from topwork._cli_client import connected
-from topwork._cli_inputs import Inputs, gather
+from topwork._cli_inputs import Inputs, add_source, gather
+from topwork._cli_words import option
 from topwork._convert import ROW_DTYPES
 from topwork.features import Features
 
@@ -25,7 +26,7 @@ NUMBERS = 6
 EXAMPLES = """\
 items, by what the encoder reads:
   texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
-  media    paths of pictures or clips, folders of them, or --from a list of paths
+  media    paths of pictures or clips, folders of them, or --from a list of paths (relative ones from where the list is)
 
 examples:
   topwork embed all-minilm-l6-v2 "a red bird" "a blue whale"
@@ -44,13 +45,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     )
     parser.add_argument("encoder", metavar="ENCODER")
     parser.add_argument("items", nargs="*", metavar="ITEM")
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".txt, .csv, .jsonl, or a folder")
-    parser.add_argument("--column", metavar="C", help="which column of .csv, or key of .jsonl")
+    add_source(parser)
     parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
     parser.add_argument("--dtype", choices=list(ROW_DTYPES), default="float32", help="default: %(default)s")
     parser.add_argument("--normalize", action="store_true", help="rows of unit length")
     parser.add_argument("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
-    parser.add_argument("--option", action="append", default=[], type=_option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
     parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
     parser.set_defaults(run=lambda arguments: _run(arguments, parser))
@@ -63,7 +63,8 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         _saving.writer(arguments.out)
     started = time.perf_counter()
     with connected(arguments) as client:
-        inputs = gather(arguments.items, arguments.source, arguments.column, client.encoder(arguments.encoder).modality)
+        modality = client.encoder(arguments.encoder).modality
+        inputs = gather(arguments.items, arguments.source, arguments.column, modality, arguments.separator)
         found = client.embed_taps(
             arguments.encoder,
             inputs.items,
@@ -82,17 +83,6 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     else:
         _print(found, inputs, written, seconds)
     return 0
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """K=V; a value that is JSON (true, 3, 0.5, [..]) is that, any other a string."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _save(found: dict[str, Features], out: Path, inputs: Inputs) -> dict[str, Path]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import argparse
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork import _cli_folders, _cli_tables
+from topwork._cli_tables import LINE, Table
+from topwork._cli_values import text_of
 from topwork.errors import InvalidInput
-
-#: What of a folder is taken, by what the encoder reads.
-SUFFIXES: Mapping[str, frozenset[str]] = {
-    "text": frozenset({".txt"}),
-    "image": frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}),
-    "video": frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv"}),
-    "tensor": frozenset({".npy"}),
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,14 @@ class Inputs:
     are_paths: bool = False
 
 
-def gather(words: Sequence[str], source: Path | None, column: str | None, modality: str) -> Inputs:
+def add_source(parser: argparse.ArgumentParser, what: str = ".txt, .csv, .tsv, .jsonl, .parquet, or a folder") -> None:
+    """The flags that name a file of items."""
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=what)
+    parser.add_argument("--column", metavar="C", help="its column of texts or paths (default: text or path, or the only one)")
+    parser.add_argument("--separator", metavar="S", help="what is between the columns of a .csv (default: a comma)")
+
+
+def gather(words: Sequence[str], source: Path | None, column: str | None, modality: str, separator: str | None = None) -> Inputs:
     """All inputs of one command. Raises InvalidInput where a file does not hold what was asked for."""
     if source is None:
         names = [name for word in words for name in _expanded(word, modality)]
@@ -40,10 +41,27 @@ def gather(words: Sequence[str], source: Path | None, column: str | None, modali
         if modality == "text":
             return Inputs(names, _Contents(names), are_paths=True)
     else:
-        names = list(_read(source, column))
+        names = list(_listed(source, column, modality, separator))
     if not names:
         raise InvalidInput("there are no items", remedy="name some, or a file that holds some")
     return Inputs(names, names, are_paths=modality != "text")
+
+
+def stdin_lines() -> Iterator[str]:
+    return (line.rstrip("\n") for line in sys.stdin)
+
+
+def item_column(table: Table, column: str | None, modality: str) -> str:
+    """Which column holds the items. Raises InvalidInput where the file has none such."""
+    if table.columns == ():
+        if column:
+            table.check(column, "--column")
+        return LINE
+    if table.columns and not column and len(table.columns) == 1:
+        return table.columns[0]
+    chosen = column or ("text" if modality == "text" else "path")
+    table.check(chosen, "--column")
+    return chosen
 
 
 class _Contents(Sequence[str]):
@@ -56,80 +74,26 @@ class _Contents(Sequence[str]):
         return len(self._names)
 
     def __getitem__(self, index: Any) -> Any:
-        return _decoded(Path(self._names[index]).read_bytes(), self._names[index])
+        return _cli_folders.contents(Path(self._names[index]))
 
 
 def _expanded(word: str, modality: str) -> Iterable[str]:
     if word == "-":
-        return [line.rstrip("\n") for line in sys.stdin]
-    if modality != "text" and Path(word).is_dir():
+        return stdin_lines()
+    if modality != "text" and os.path.isdir(word):
         return _folder(Path(word), modality)
     return [word]
 
 
 def _folder(folder: Path, modality: str) -> list[str]:
-    """Its files of the right kind, also of folders in it, in the order of their names."""
-    suffixes = SUFFIXES.get(modality, frozenset())
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    if not found:
-        raise InvalidInput(f"{folder} holds no files of {', '.join(sorted(suffixes))}", remedy="name another folder")
-    return found
+    _cli_folders.count(folder, modality)
+    return [str(path) for path in _cli_folders.files(folder, modality)]
 
 
-def _read(path: Path, column: str | None) -> Iterator[str]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(READERS)}, or a folder")
-    try:
-        text = _decoded(path.read_bytes(), path)
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
-    yield from reader(text.lstrip("\ufeff"), path, column)
-
-
-def _decoded(data: bytes, path: object) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is not UTF-8: {error.reason} at byte {error.start}", remedy="convert it first") from None
-
-
-def _lines(text: str, path: Path, column: str | None) -> Iterator[str]:
-    if column:
-        raise InvalidInput(f"{path} has no columns", remedy="leave --column out")
-    lines = text.split("\n")  # not splitlines: a text may hold other separators of lines
-    yield from (line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
-
-
-def _csv(text: str, path: Path, column: str | None) -> Iterator[str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    names = list(rows.fieldnames or [])
-    chosen = column or (names[0] if len(names) == 1 else "text")
-    if chosen not in names:
-        raise InvalidInput(f"{path} has no column {chosen!r}", remedy=f"--column is one of {', '.join(names) or 'none'}")
-    for row in rows:
-        yield row[chosen] or ""
-
-
-def _jsonl(text: str, path: Path, column: str | None) -> Iterator[str]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InvalidInput(f"{path} line {number} is not JSON: {error}") from None
-        value = record.get(column or "text") if isinstance(record, dict) else record
-        if not isinstance(value, str):
-            raise InvalidInput(
-                f"{path} line {number} has no text under {column or 'text'!r}", remedy="name its key with --column"
-            )
-        yield value
-
-
-READERS: Mapping[str, Callable[[str, Path, str | None], Iterator[str]]] = {
-    ".txt": _lines,
-    ".csv": _csv,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-}
+def _listed(path: Path, column: str | None, modality: str, separator: str | None) -> Iterator[Any]:
+    """Texts; or paths, relative ones from where the file is."""
+    table = _cli_tables.opened(path, separator)
+    chosen = item_column(table, column, modality)
+    for record in table.records([chosen]):
+        item = text_of(table, chosen, record)
+        yield item if modality == "text" or isinstance(item, bytes) else str(path.parent / item)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import topwork
+from topwork._cli_help import Parser
 from topwork.errors import TopworkError
 
 GROUP = "topwork.commands"
@@ -39,12 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="topwork", description="Features of texts, pictures and videos, from frozen encoders served over gRPC."
-    )
+    parser = Parser(prog="topwork", description="Features of texts, pictures and videos, from frozen encoders served over gRPC.")
     parser.add_argument("--version", action="version", version=f"topwork {topwork.__version__}")
     parser.set_defaults(run=lambda arguments: _help(parser))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.commands = commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=argparse.ArgumentParser)
     _add_client_commands(commands)
     if not words or words[0] not in commands.choices:
         _add_commands_of_others(commands)
@@ -56,7 +55,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """Items may stand after options too: argparse takes a list that may be empty only where it stands first."""
     arguments, others = parser.parse_known_args(words)
-    if others and (not hasattr(arguments, "items") or any(word.startswith("-") for word in others)):
+    if others and (not hasattr(arguments, "items") or any(word.startswith("-") and word != "-" for word in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if others:
         arguments.items += others
@@ -69,11 +68,23 @@ def _help(parser: argparse.ArgumentParser) -> int:
 
 
 def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from topwork import _cli_catalogue, _cli_client, _cli_embed
+    from topwork import (
+        _cli_catalogue,
+        _cli_client,
+        _cli_embed,
+        _cli_index,
+        _cli_jobs,
+        _cli_read,
+        _cli_search,
+        _cli_sets,
+        _cli_versions,
+        _cli_write,
+    )
 
     common = _cli_client.common()
-    _cli_catalogue.add(commands, common)
-    _cli_embed.add(commands, common)
+    of_sets = (_cli_write, _cli_sets, _cli_read, _cli_versions)
+    for verbs in (_cli_catalogue, _cli_embed, *of_sets, _cli_index, _cli_search, _cli_jobs):
+        verbs.add(commands, common)
 
 
 def _add_commands_of_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

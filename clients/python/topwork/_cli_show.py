@@ -1,0 +1,124 @@
+"""How the command line says things: tables, counts, sizes, times; and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def console() -> Console:
+    """For people; what goes into a pipe is not cut into lines of a terminal's width."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+
+
+def table(*titles: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """Without lines. Numbers stand to the `right`; a column that is `whole` is not broken where room is short."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        made.add_column(title, justify="right" if title in right else "left", no_wrap=title in whole)
+    return made
+
+
+def rows(made: Table, lines: Iterable[Iterable[str]]) -> None:
+    """Print the table with these lines; what is in brackets is no markup."""
+    from rich.text import Text
+
+    for line in lines:
+        made.add_row(*(Text(cell) for cell in line))
+    console().print(made)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """A line for each: its name, right-aligned, and its value."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, said in listed:
+        console().print(f"{name:>{width}}  {said}", markup=False)
+
+
+def say(text: str) -> None:
+    """For people, beside the output: to stderr."""
+    print(f"topwork: {text}", file=sys.stderr, flush=True)
+
+
+def as_json(found: Any) -> None:
+    print(json.dumps(plain(found)))
+
+
+def plain(found: Any) -> Any:
+    """What JSON can say: times in ISO 8601, arrays as lists, bytes by their number."""
+    if is_dataclass(found) and not isinstance(found, type):
+        return plain(asdict(found))
+    if isinstance(found, dict):
+        return {str(key): plain(value) for key, value in found.items()}
+    if isinstance(found, list | tuple | set | frozenset):
+        return [plain(value) for value in found]
+    if isinstance(found, date):
+        return found.isoformat()
+    if isinstance(found, np.ndarray | np.generic):
+        return found.tolist()
+    return f"{len(found)} bytes" if isinstance(found, bytes) else found
+
+
+def counted(count: int, noun: str) -> str:
+    """1 item; 5,000 items."""
+    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('x') else 's')}"
+
+
+def size(count: float) -> str:
+    """812 B, 4.1 MB."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log(count * 1.0005, 1000)), 4)
+    scaled = count / 1000**power
+    return f"{scaled:.0f} {UNITS[power]}" if scaled >= 99.95 else f"{scaled:.1f} {UNITS[power]}"
+
+
+def seconds(span: float) -> str:
+    """0.42 s, 31 s, 4 min 5 s, 2 h 3 min."""
+    if span < 10:
+        return f"{span:.2f} s"
+    minutes, rest = divmod(round(span), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def when(time: datetime) -> str:
+    """In the time of this machine."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def cell(value: Any) -> str:
+    """A value of metadata."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(" ").removesuffix("+00:00")
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def cut(text: str, width: int) -> str:
+    """One line of at most so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -1,0 +1,133 @@
+"""A write under way on the command line: what was sent, what was acknowledged, what is said in the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import tee
+from typing import Any
+
+from topwork import _cli_progress, _cli_show
+from topwork._cli_progress import Tally
+from topwork._cli_show import counted, seconds
+from topwork._cli_sources import Source
+from topwork.client import Client
+from topwork.errors import TopworkError
+from topwork.sets import Acknowledged
+
+#: Failures named one by one before the rest is only counted.
+NAMED = 5
+INTERRUPTED = 130
+
+
+class Skipped:
+    """Bad items: the first few by name, and how many. `refuse` is for those that do not even reach the server."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.named: list[tuple[str, str]] = []
+
+    def refuse(self, id: str, error: TopworkError) -> None:
+        self.count += 1
+        if len(self.named) < NAMED:
+            self.named.append((id, _said(error)))
+
+    def take(self, reply: Acknowledged) -> None:
+        for position, error in reply.failures.items():
+            self.refuse(reply.failed_ids[position], error)
+
+    def report(self) -> None:
+        for id, message in self.named:
+            _cli_show.say(f"skipped {id!r}: {message}")
+        if self.count > len(self.named):
+            _cli_show.say(f"skipped {self.count - len(self.named):,} more")
+
+
+def _said(error: TopworkError) -> str:
+    return error.message + (f" ({error.remedy})" if error.remedy else "")
+
+
+def send(
+    client: Client, arguments: argparse.Namespace, call: dict[str, Any], source: Source, skipped: Skipped
+) -> tuple[Tally, BaseException | None]:
+    """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
+    pending: deque[str] = deque()
+    tally = Tally(ready="vectors" in call)
+    ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
+    if items:
+        call["items"] = (entry.item for entry in items.pop())
+    options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
+    replies = client.write_stream(
+        arguments.set,
+        ids=_noting((entry.id for entry in ids), pending),
+        metadata=(entry.metadata for entry in metadata),
+        dtype=arguments.dtype,
+        **options,
+        **call,
+    )
+    try:
+        with closing(replies), _cli_progress.of_items(source.total, arguments.json) as show:
+            for reply in replies:
+                for _ in range(reply.watermark - tally.items):
+                    pending.popleft()
+                tally.add(reply)
+                skipped.take(reply)
+                show(tally.items, str(tally))
+    except KeyboardInterrupt as error:
+        return tally, error
+    except TopworkError as error:
+        return tally, _named(error, tally, pending)
+    return tally, None
+
+
+def _noting(ids: Iterator[str], pending: deque[str]) -> Iterator[str]:
+    """What was sent and not yet acknowledged."""
+    for id in ids:
+        pending.append(id)
+        yield id
+
+
+def _named(error: TopworkError, tally: Tally, pending: deque[str]) -> TopworkError:
+    place = -1 if error.item is None else error.item - tally.items
+    if 0 <= place < len(pending) and pending[place] not in error.message:
+        error.message = f"{pending[place]!r}: {error.message}"
+    return error
+
+
+def finish(arguments: argparse.Namespace, tally: Tally, ended: BaseException | None, skipped: Skipped, elapsed: float) -> int:
+    if not arguments.json:
+        skipped.report()
+        if ended and tally.stored:
+            _cli_show.say(_safe(tally, ended))
+    if isinstance(ended, TopworkError):
+        raise ended
+    if arguments.json:
+        _cli_show.as_json(_record(arguments.set, tally, ended, skipped, elapsed))
+    elif not ended:
+        print(_summary(arguments.set, tally, skipped, elapsed))
+    return INTERRUPTED if ended else 0
+
+
+def _safe(tally: Tally, ended: BaseException) -> str:
+    verb = "is" if tally.stored == 1 else "are"
+    what = "run the same command again to go on" if isinstance(ended, KeyboardInterrupt) else "run it again when that is mended"
+    return f"{counted(tally.stored, 'item')} {verb} stored; {what}: nothing is encoded twice"
+
+
+def _summary(name: str, tally: Tally, skipped: Skipped, elapsed: float) -> str:
+    """5,000 items in birds (4,950 new, 50 unchanged), version 12, 31 s, 161/s."""
+    done = tally.stored + skipped.count
+    parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged), ("skipped", skipped.count)]
+    said = ", ".join(f"{count:,} {what}" for what, count in parts if count)
+    rate = f"{done / elapsed:,.0f}/s" if done >= elapsed else f"{done / elapsed:.2f}/s"
+    return f"{counted(done, 'item')} in {name} ({said or 'none'}), version {tally.version}, {seconds(elapsed)}, {rate}"
+
+
+def _record(name: str, tally: Tally, ended: BaseException | None, skipped: Skipped, elapsed: float) -> dict[str, Any]:
+    counts = {"inserted": tally.inserted, "updated": tally.updated, "unchanged": tally.unchanged, "encoded": tally.encoded}
+    failures = {"failed": skipped.count, "failures": [{"id": id, "message": message} for id, message in skipped.named]}
+    items = tally.stored + skipped.count
+    head = {"set": name, "items": items, **counts, **failures, "version": tally.version}
+    return {**head, "seconds": round(elapsed, 3), "interrupted": ended is not None}
