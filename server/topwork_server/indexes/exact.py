@@ -1,0 +1,81 @@
+"""Exact search over a feature set itself: where no build is in memory, or one that keeps no vectors is to be exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from topwork_server.errors import TopworkError
+from topwork_server.indexes.asked import Asked
+from topwork_server.indexes.found import Found
+from topwork_server.indexes.main import Check
+from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.indexes.ranges import contained, spread
+from topwork_server.rows import normalize
+from topwork_server.sets.model import Block, Reading, Selection
+from topwork_server.types import Array, Granularity, TapInfo
+from topwork_server.vector_index import Metric
+
+#: So few items are fetched by key; of more, the whole set goes by.
+FETCHED = 20_000
+#: Items of one fetch.
+FETCH = 2000
+
+
+class Source(Protocol):
+    """What a search needs of a FeatureSet."""
+
+    @property
+    def version(self) -> int: ...
+
+    def read(self, selection: Selection) -> Reading: ...
+
+    def keys(self, where: str = ..., ids: None = ...) -> tuple[int, Array]: ...
+
+    def fetch(self, keys: Array, *, taps: tuple[str, ...] = ...) -> Block: ...
+
+
+def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, check: Check) -> tuple[Found, int, str]:
+    """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done.
+
+    Memory: one block of rows. `check` is called between blocks.
+    """
+    nearest = Nearest(asked)
+    few = allowed is not None and len(allowed) <= FETCHED
+    version, blocks = source.version, fetched(source, tap, allowed) if few and allowed is not None else None
+    if blocks is None:
+        reading = source.read(Selection(taps=[tap.tap.name], columns=[]))
+        version, blocks = reading.version, reading.blocks
+    for block in blocks:
+        check()
+        rows = searchable(block, tap, asked.metric)
+        nearest.offer(rows, None if allowed is None else contained(rows.keys, allowed))
+    return nearest.found(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches"
+
+
+def fetched(source: Source, tap: TapInfo, keys: Array) -> Iterator[Block]:
+    """The items with these keys that are still there."""
+    for at in range(0, len(keys), FETCH):
+        yield source.fetch(keys[at : at + FETCH], taps=(tap.tap.name,))
+
+
+def searchable(block: Block, tap: TapInfo, metric: Metric) -> Rows:
+    """The tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
+    found = next((t for t in block.taps if t.tap.tap.name == tap.tap.name), None)
+    if found is None or block.keys is None:
+        raise TopworkError(f"a block of the set came without its keys or without tap {tap.tap.name!r}")
+    counts = np.asarray(found.counts, np.int64)
+    keys, numbers = np.repeat(block.keys, counts), spread(np.zeros(len(counts), np.int64), counts).astype(np.int32)
+    vectors = np.ascontiguousarray(found.rows, np.float32)
+    if len(keys) and (np.diff(block.keys) < 0).any():
+        order = np.argsort(keys, kind="stable")
+        vectors, keys, numbers = vectors[order], keys[order], numbers[order]
+    vectors = normalize(vectors) if metric is Metric.COSINE else vectors
+    return Rows(vectors, keys, numbers if several(tap) else None)
+
+
+def several(tap: TapInfo) -> bool:
+    """Whether an item can have several rows."""
+    return tap.tap.granularity is not Granularity.ITEM

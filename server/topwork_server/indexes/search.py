@@ -1,0 +1,102 @@
+"""One search of a build and of what was written since: what the index finds and what exact search finds, made one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.indexes.asked import NOWHERE, Asked
+from topwork_server.indexes.filters import Left
+from topwork_server.indexes.found import Found, empty
+from topwork_server.indexes.fresh import FreshView
+from topwork_server.indexes.main import Check, Main, Trial
+from topwork_server.indexes.nearest import Nearest
+from topwork_server.types import Array
+
+#: The first guess of how many rows hold k items supposes at most so many rows of one item among the nearest.
+CROWDED = 2
+#: A search for all within a score begins with so many hits.
+BEGIN = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """`effort` is taken as it is, or 0: what the build found to suffice. `check` is called between parts, and raises where nobody
+    waits any more."""
+
+    main: Main
+    fresh: FreshView
+    left: Left
+    effort: int
+    threads: int
+    check: Check
+
+    def exactly(self, asked: Asked) -> tuple[Found, str]:
+        """Every row that is left is compared, and how this was done. The index must be exact, or give its vectors."""
+        if self.main.built.index.exact:
+            return self.usual(asked)
+        return self._compared(asked), "exact" if self.left.allowed is None else self._few
+
+    def usual(self, asked: Asked) -> tuple[Found, str]:
+        """By the index, or one by one where a filter leaves so few that this is better; and which it was."""
+        if self.left.one_by_one:
+            return self._compared(asked), self._few
+        nearest = Nearest(asked)
+        self.fresh.offer_to(nearest, self.left.fresh)
+        return self._by_index(asked, nearest.found()), "exact" if self.main.built.index.exact else "index"
+
+    @property
+    def _few(self) -> str:
+        return f"exact over {self.left.matches} matches"
+
+    def _compared(self, asked: Asked) -> Found:
+        nearest = Nearest(asked)
+        self.main.offer_to(nearest, self.left.positions(), self.check)
+        self.fresh.offer_to(nearest, self.left.fresh)
+        return nearest.found()
+
+    def _by_index(self, asked: Asked, fresh: Found) -> Found:
+        """Ask for more and more rows until no row that was not seen can be among the k best."""
+        answer, pending, fetch = empty((asked.searched, asked.k)), np.arange(asked.searched), self._first_fetch(asked)
+        part = asked
+        while True:
+            self.check()
+            found, unseen = self._round(part, fetch)
+            best = found.beside(fresh.of(pending)).best(asked.k)
+            lacking = ~_complete(best, unseen, part)
+            if len(pending) == asked.searched and not lacking.any():
+                return best
+            answer.put(pending, best)
+            if not lacking.any():
+                return answer
+            pending, part, fetch = pending[lacking], part.part(np.flatnonzero(lacking)), 2 * fetch
+
+    def _round(self, asked: Asked, fetch: int) -> tuple[Found, Array]:
+        """Candidates of each query, and (queries,) the nearness that no row exceeds which is not among them."""
+        found = self.main.lists(asked, fetch, self._trial(fetch), self.left)
+        unseen = found.near[:, -1] if 0 < found.width < self.left.count else np.full(len(found.near), NOWHERE)
+        if asked.starts is not None:
+            found, unseen = found.gathered(asked.starts), np.maximum.reduceat(unseen, asked.starts)
+        several = self.main.built.rows is not None
+        if asked.starts is not None or (several and not asked.every_row):
+            found = found.once(asked.every_row)
+        if asked.without is not None:
+            found = found.lacking(found.keys == asked.without[:, None])
+        return found, unseen
+
+    def _trial(self, fetch: int) -> Trial:
+        if self.effort:
+            return Trial(self.effort, False, self.threads, self.check)
+        return self.left.trial(fetch, self.threads, self.check)
+
+    def _first_fetch(self, asked: Asked) -> int:
+        crowd = 1.0 if asked.every_row else min(self.main.rows_an_item, CROWDED)
+        fetch = int(np.ceil(asked.k * crowd)) + (asked.without is not None)
+        return fetch if asked.least == NOWHERE else min(fetch, BEGIN)
+
+
+def _complete(best: Found, unseen: Array, asked: Asked) -> Array:
+    """(queries,) bool: the k best are all at least as near as what was not seen, or that is farther than was asked for."""
+    reaching = (best.near >= unseen[:, None]).sum(axis=1) >= asked.k
+    return np.asarray(reaching | (unseen == NOWHERE) | (unseen < asked.least))
