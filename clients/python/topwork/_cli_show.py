@@ -92,7 +92,9 @@ def size(count: float) -> str:
 
 
 def seconds(span: float) -> str:
-    """0.42 s, 31 s, 4 min 5 s, 2 h 3 min."""
+    """1.2 ms, 0.42 s, 31 s, 4 min 5 s, 2 h 3 min."""
+    if span < 0.1:
+        return f"{span * 1000:.1f} ms"
     if span < 10:
         return f"{span:.2f} s"
     minutes, rest = divmod(round(span), 60)

@@ -1,0 +1,263 @@
+"""`topwork write`, against a client that answers from memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cli_stub
+import numpy as np
+import pytest
+from cli_stub import FINGERPRINT, StubCommand, set_info
+from topwork import _cli_progress
+from topwork._cli_progress import Tally
+from topwork.errors import InvalidInput, Unavailable
+
+
+@pytest.fixture
+def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> StubCommand:
+    monkeypatch.setenv("COLUMNS", "160")
+    return StubCommand(capsys, monkeypatch)
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.csv"
+    path.write_text("nr,text,stars\nx,good,5\ny,fine,\nz,bad,1\n")
+    return path
+
+
+def test_the_stub_takes_nothing_that_the_client_does_not() -> None:
+    assert cli_stub.differences() == []
+
+
+def test_words_for_people(topwork: StubCommand) -> None:
+    assert topwork("write", "birds", "a red bird", "--encoder", "letters", "an owl", "a wren") == 0
+    assert topwork.client.written == {word: (word, {}) for word in ("a red bird", "an owl", "a wren")}
+    assert topwork.said.startswith("3 items in birds (3 new), version 12, ")
+    assert topwork.said.endswith("/s\n")
+    assert topwork.complained == ""
+    assert topwork.client.closed
+    topwork.client.chunk = 1
+    topwork("write", "birds", "an owl", "a bat", "--encoder", "letters")
+    assert "2 items in birds (1 new, 1 unchanged), version 12" in topwork.said
+
+
+def test_a_file_for_programs(topwork: StubCommand, reviews: Path) -> None:
+    status = topwork("write", "birds", "--from", reviews, "--id", "nr", "--encoder", "letters", "--skip-bad-items", "--json")
+    assert status == 0
+    assert topwork.client.written == {"x": ("good", {"stars": 5}), "y": ("fine", {})}
+    record = topwork.json
+    assert record.pop("seconds") >= 0
+    assert record == {
+        "set": "birds",
+        "items": 3,
+        "inserted": 2,
+        "updated": 0,
+        "unchanged": 0,
+        "encoded": 2,
+        "failed": 1,
+        "failures": [{"id": "z", "message": "a bad text (send a good one)"}],
+        "version": 12,
+        "interrupted": False,
+    }
+    assert topwork.complained == ""
+
+
+def test_a_lone_word_that_is_a_file_or_a_folder_is_the_source(topwork: StubCommand, reviews: Path) -> None:
+    assert topwork("write", "birds", reviews, "--encoder", "letters", "--skip-bad-items", "--no-metadata") == 0
+    assert topwork.client.written == {"reviews:1": ("good", {}), "reviews:2": ("fine", {})}
+    (reviews.parent / "owls").mkdir()
+    (reviews.parent / "owls" / "a.jpg").write_bytes(b"four")
+    assert topwork("write", "pics", reviews.parent, "--encoder", "pictures") == 0
+    assert topwork.client.written["owls/a.jpg"] == (reviews.parent / "owls/a.jpg", {"name": "a.jpg", "folder": "owls"})
+
+
+def test_lines_of_stdin(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\nsecond\n"))
+    assert topwork("write", "birds", "--encoder", "letters", "--keep-inputs", "-") == 0
+    assert topwork.client.written == {"stdin:1": ("first", {}), "stdin:2": ("second", {})}
+
+
+def test_what_is_asked_for_is_passed_on(topwork: StubCommand) -> None:
+    words = ["--tap", "pooled", "--tap", "tokens", "--option", "truncate=true", "--dtype", "float16", "--keep-inputs"]
+    assert topwork("write", "birds", "a", "--encoder", "letters", *words) == 0
+    asked = topwork.asked("write_stream")
+    assert (asked["taps"], asked["options"], asked["dtype"]) == (["pooled", "tokens"], {"truncate": True}, "float16")
+    assert (asked["keep_inputs"], asked["skip_bad_items"]) == (True, False)
+
+
+def test_a_set_that_is_there_knows_its_encoder_and_its_types(topwork: StubCommand, reviews: Path) -> None:
+    topwork.client.known["birds"] = set_info(columns={"stars": "float"})
+    assert topwork("write", "birds", reviews, "--skip-bad-items") == 0
+    assert topwork.asked("write_stream")["encoder"] == "letters"
+    assert topwork.client.written["reviews:1"] == ("good", {"nr": "x", "stars": 5.0})
+    topwork.client.known["birds"] = set_info(columns={"nr": "int"})
+    assert topwork("write", "birds", reviews) == 1
+    assert "reviews.csv line 2: 'nr' is 'x', no int" in topwork.complained
+
+
+def test_what_is_renamed_and_left_out_is_said(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,My Col,none\na,1,\n")
+    assert topwork("write", "birds", tmp_path / "a.csv", "--encoder", "letters") == 0
+    assert topwork.complained.splitlines() == [
+        "topwork: metadata columns need names for SQL: 'My Col' is My_Col",
+        "topwork: column 'none' is left out: it is empty",
+    ]
+    assert topwork("write", "birds", tmp_path / "a.csv", "--encoder", "letters", "--json") == 0
+    assert topwork.complained == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("write", "birds"), "name items, or a file of them"),
+        (("write", "birds", "a", "b", "--from", "c.csv"), "one of the two"),
+        (("write", "birds", "a", "--vectors", "v.npy"), "vectors have no items"),
+        (("write", "birds", "a", "b", "--fingerprint", "x"), "--fingerprint is of --vectors"),
+        (("write", "birds", "a", "--dtype", "int8"), "invalid choice"),
+        (("write", "birds", "a", "--type", "x=number"), "is not COLUMN=TYPE"),
+        (("write", "birds", "a", "--metadata", "x", "--no-metadata"), "not allowed with"),
+        (("write", "birds", "a", "--metadata", ","), "name at least one"),
+    ],
+)
+def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...], message: str) -> None:
+    assert topwork(*words) == 2
+    assert message in topwork.complained
+    assert topwork.client.calls == []
+
+
+def test_a_new_set_needs_an_encoder(topwork: StubCommand) -> None:
+    assert topwork("write", "birds", "a") == 1
+    assert topwork.complained == (
+        "topwork: there is no set 'birds' yet (name the items' encoder with --encoder, or write --vectors)\n"
+    )
+    topwork.client.known["birds"] = set_info(encoder="")
+    assert topwork("write", "birds", "a", "--json") == 1
+    assert topwork.json["message"] == "birds holds vectors of no encoder"
+
+
+def test_a_bad_item_ends_it_and_is_named_by_its_id(topwork: StubCommand, reviews: Path) -> None:
+    assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters") == 1
+    assert topwork.complained.splitlines() == [
+        "topwork: 2 items are stored; run it again when that is mended: nothing is encoded twice",
+        "topwork: item 2: 'z': a bad text (send a good one)",
+    ]
+    assert topwork.said == ""
+    assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters", "--json") == 1
+    assert topwork.json["item"] == 2
+
+
+def test_many_bad_items_are_named_in_part(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("good\n" + "bad\n" * 8)
+    assert topwork("write", "birds", tmp_path / "a.txt", "--encoder", "letters", "--skip-bad-items") == 0
+    complained = topwork.complained.splitlines()
+    assert complained[0] == "topwork: skipped 'a:2': a bad text (send a good one)"
+    assert (len(complained), complained[-1]) == (6, "topwork: skipped 3 more")
+    assert topwork.said.startswith("9 items in birds (1 new, 8 skipped), version 12")
+
+
+def test_a_file_that_cannot_be_read_here_is_skipped_too(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    (tmp_path / "b.txt").write_text("good")
+    assert topwork("write", "birds", tmp_path, "--encoder", "letters", "--skip-bad-items") == 0
+    assert "skipped 'a.txt': " in topwork.complained
+    assert "2 items in birds (1 new, 1 skipped)" in topwork.said
+
+
+def interrupt(done: int) -> None:
+    if done == 4:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_what_is_safe(topwork: StubCommand) -> None:
+    topwork.client.after_chunk = interrupt
+    assert topwork("write", "birds", *"abcdefgh", "--encoder", "letters") == 130
+    assert topwork.complained == ("topwork: 4 items are stored; run the same command again to go on: nothing is encoded twice\n")
+    assert topwork.said == ""
+    assert topwork.client.closed
+    topwork.client.written.clear()
+    assert topwork("write", "birds", *"abcdefgh", "--encoder", "letters", "--json") == 130
+    assert (topwork.json["inserted"], topwork.json["interrupted"]) == (4, True)
+
+
+def test_a_server_that_goes_away(topwork: StubCommand) -> None:
+    def gone(done: int) -> None:
+        raise Unavailable("nobody answers", remedy="start it")
+
+    topwork.client.after_chunk = gone
+    topwork.client.chunk = 1
+    assert topwork("write", "birds", *"abc", "--encoder", "letters") == 1
+    assert topwork.complained.splitlines() == [
+        "topwork: 1 item is stored; run it again when that is mended: nothing is encoded twice",
+        "topwork: nobody answers (start it)",
+    ]
+
+
+def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((3, 4), np.float32))
+    assert topwork("write", "mine", "--vectors", tmp_path / "v.npy", "--fingerprint", "f") == 0
+    assert list(topwork.client.written) == ["v:1", "v:2", "v:3"]
+    asked = topwork.asked("write_stream")
+    assert (np.shape(asked["vectors"]), asked["fingerprint"], asked["items"]) == ((3, 4), "f", None)
+    (tmp_path / "rows.csv").write_text("name,year\nx,1\ny,2\nz,3\n")
+    words = ["write", "mine", "--vectors", tmp_path / "v.npy", "--from", tmp_path / "rows.csv"]
+    assert topwork(*words, "--id", "name") == 0
+    assert topwork.client.written["y"][1] == {"year": 2}
+    (tmp_path / "rows.csv").write_text("name,year\nx,1\n")
+    assert topwork(*words, "--id", "name") == 1
+    assert "v.npy holds 3 items, " in topwork.complained
+    assert "rows.csv 1 (they need as many, in the same order)" in topwork.complained
+
+
+def test_features_of_embed_bring_their_fingerprint_and_names(topwork: StubCommand, tmp_path: Path) -> None:
+    cli_stub.features([1, 1]).save(tmp_path / "v.npz", ["a red bird", "an owl"])
+    assert topwork("write", "mine", "--vectors", tmp_path / "v.npz") == 0
+    assert list(topwork.client.written) == ["a red bird", "an owl"]
+    assert topwork.asked("write_stream")["vectors"].fingerprint == FINGERPRINT
+
+
+def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    with _cli_progress.of_items(50_000, quiet=False, clock=lambda: now) as show:
+        now += 2
+        show(300, "too early")
+        now += 8
+        show(1610, "1,000 encoded, 610 known already")
+        now += 1
+        show(1800, "too early")
+    assert capsys.readouterr().err == "1,610 of 50,000 items, 161/s, 5 min 1 s left: 1,000 encoded, 610 known already\n"
+    with _cli_progress.of_items(None, quiet=False, clock=lambda: now) as show:
+        now += 10
+        show(5, "5 encoded")
+    assert capsys.readouterr().err == "5 items, 0/s: 5 encoded\n"
+
+
+def test_a_tally_in_words() -> None:
+    assert str(Tally(inserted=5, unchanged=2, encoded=4, failed=1)) == "4 encoded, 3 known already, 1 failed"
+    assert str(Tally(ready=True, inserted=5, unchanged=2)) == "5 new, 0 updated, 2 unchanged"
+
+
+def test_a_bar_for_people() -> None:
+    """On a terminal: stderr is one end of a pseudo-terminal."""
+    code = "from topwork._cli_progress import of_items\nwith of_items(200, False) as show: show(150, '140 encoded')"
+    master, slave = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", code], stderr=slave, env={**os.environ, "TERM": "xterm-256color"}, check=True)
+        os.close(slave)
+        shown = os.read(master, 100_000).decode()
+    finally:
+        os.close(master)
+    assert "150/200" in shown
+    assert "140 encoded" in shown
+
+
+def test_an_error_before_anything_is_sent(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,i\na,x\nb,x\n")
+    assert topwork("write", "birds", tmp_path / "a.csv", "--id", "i", "--encoder", "letters") == 1
+    assert "come twice: 'x' in lines 2 and 3" in topwork.complained
+    assert topwork.client.calls == []
+    assert issubclass(InvalidInput, ValueError)
