@@ -13,6 +13,8 @@ from topwork_server.rows import normalize
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric
 
+#: Hits of all queries of one search together: 160 MB.
+MOST_HITS_IN_ALL = 10_000_000
 #: Nearness of what is not there.
 NOWHERE = np.float32(-np.inf)
 
@@ -64,20 +66,33 @@ class Asked:
 
 def ask(query: Query, metric: Metric, dim: int) -> Asked:
     """Raises InvalidInput for vectors of another dimension, numbers that are not finite, a zero vector under cosine (its query is
-    the error's item), or a k that is not in 1 .. MOST_HITS."""
+    the error's item), a k that is not in 1 .. MOST_HITS, or more hits than fit in one answer."""
     if not 1 <= query.k <= MOST_HITS:
         raise InvalidInput(f"k = {query.k}", remedy=f"ask for 1 to {MOST_HITS} hits")
     if query.vectors.ndim != 2 or query.vectors.shape[1] != dim:
         raise InvalidInput(f"query vectors of shape {query.vectors.shape}", remedy=f"the index has vectors of {dim} numbers")
     groups = np.asarray(query.groups, np.int64)
     vectors = _checked(query.vectors, groups, metric)
-    queries = max(int(groups[-1]) + 1 if len(groups) else 0, 0 if query.without is None else len(query.without))
+    queries = count(query)
+    check_size(queries, query.k)
     without = None if query.without is None or not (query.without >= 0).any() else np.asarray(query.without, np.int64)
     starts = slots = None
     if queries != len(groups) or (groups[1:] == groups[:-1]).any():
         slots, starts = np.unique(groups, return_index=True)
         without = None if without is None else without[slots]
     return Asked(vectors, metric, query.k, starts, slots, queries, _least(query.within, metric), without, query.every_row)
+
+
+def check_size(queries: int, k: int) -> None:
+    """InvalidInput where an answer could have more hits than are made at once."""
+    if queries * k > MOST_HITS_IN_ALL:
+        most = f"ask for {MOST_HITS_IN_ALL:,} hits at most at once"
+        raise InvalidInput(f"{queries:,} queries of {k:,} hits each", remedy=most)
+
+
+def count(query: Query) -> int:
+    """How many queries it is; those that have no vector too."""
+    return max(int(query.groups[-1]) + 1 if len(query.groups) else 0, 0 if query.without is None else len(query.without))
 
 
 def _checked(vectors: Array, groups: Array, metric: Metric) -> Array:

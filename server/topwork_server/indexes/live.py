@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from topwork_server.errors import InvalidInput
 from topwork_server.indexes import exact
-from topwork_server.indexes.asked import Asked, ask
+from topwork_server.indexes.asked import ask
 from topwork_server.indexes.filters import Left, left
-from topwork_server.indexes.found import Found, empty, hits
+from topwork_server.indexes.found import empty, hits
 from topwork_server.indexes.fresh import Fresh, FreshView
 from topwork_server.indexes.main import Check, Main
 from topwork_server.indexes.model import Built, Definition, Hits, Query
@@ -25,8 +24,6 @@ from topwork_server.types import Array
 
 #: Filters of one state that are kept ready.
 FILTERS = 8
-#: Hits of all queries of one search together: 160 MB.
-MOST_HITS_IN_ALL = 10_000_000
 
 
 class Filters:
@@ -89,8 +86,11 @@ class Live:
                 self._state = State(self._version, self._state.main.without(change.dead), self._fresh.view())
 
     def install(self, built: Built, keys: Array) -> None:
-        """Swap in a build. `keys` are the live keys of the set (sorted), read since it is followed. Rows written after the build's version stay
-        fresh, and are read from the set where this index does not have them; searches under way finish on what they have."""
+        """Swap in a build. `keys` are the live keys of the set (sorted), read after it was followed.
+
+        Rows written after the build's version stay fresh, and are read from the set where they are not here. Searches under way
+        finish on what they have.
+        """
         with self._installing:
             anew = self._follow()
             try:
@@ -105,22 +105,22 @@ class Live:
     def search(self, query: Query, threads: int = 0, check: Check = lambda: None) -> Hits:
         """Hits of all queries. `check` is called between parts of a long search, to raise where nobody waits for it any more.
 
-        InvalidInput: see `ask`; also where so many hits are asked for that they do not fit in one answer.
+        Raises InvalidInput as `ask` says.
         """
         asked = ask(query, self.definition.metric, self.definition.tap.tap.dim)
-        if asked.queries * asked.k > MOST_HITS_IN_ALL:
-            raise InvalidInput(
-                f"{asked.queries} queries of {asked.k} hits", remedy=f"ask for {MOST_HITS_IN_ALL:,} hits at most at once"
-            )
         state = self._state
         if not asked.searched:
             return hits(empty((0, 0)), asked, self.version, "index")
-        if state is None or (query.exact and not (state.main.gives_vectors or state.main.built.index.exact)):
+        if state is None or (query.exact and not state.main.exactly):
             found, version, how = exact.search(self._set, self.definition.tap, asked, query.allowed, check)
             return hits(found, asked, version, how)
         search = Search(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
         found, how = search.exactly(asked) if query.exact else search.usual(asked)
         return hits(found, asked, state.version, how)
+
+    def passes_all(self, query: Query) -> bool:
+        """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
+        return self._state is None or (query.exact and not self._state.main.built.index.exact)
 
     @property
     def version(self) -> int:

@@ -80,6 +80,11 @@ class Main:
         return replace(self, mask=mask, alive=self.alive - len(np.unique(gone)))
 
     @property
+    def exactly(self) -> bool:
+        """Whether an exact search can be done here."""
+        return self.gives_vectors or self.built.index.exact or not len(self.keys)
+
+    @property
     def memory(self) -> int:
         """Bytes of the index and of what says whose its rows are."""
         parts = (self.keys, self.built.keys, self.built.rows, self.built.order, self.mask)
@@ -87,11 +92,12 @@ class Main:
 
     def positions(self, keys: Array | None = None) -> Array:
         """Where the rows alive stand, in the order of their keys: all, or those of the items with these keys (sorted)."""
-        at = np.arange(len(self.keys)) if keys is None else places(self.keys, keys)
-        at = at if self.built.order is None else self.built.order[at]
+        at: Array = np.arange(len(self.keys)) if keys is None else places(self.keys, keys)
+        at = at if self.built.order is None else np.asarray(self.built.order[at])
         if self.mask is None:
             return at
-        return at[(self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1 == 1]
+        alive = (self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1
+        return np.asarray(at[alive == 1])
 
     def offer_to(self, nearest: Nearest, positions: Array, check: Check) -> None:
         """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""

@@ -45,7 +45,7 @@ class Rows:
     numbers: Array | None
     squares: Array | None = None
 
-    def where(self, keep: Array) -> Rows:
+    def where(self, keep: Array | slice) -> Rows:
         picked = (None if part is None else part[keep] for part in (self.numbers, self.squares))
         return Rows(self.vectors[keep], self.keys[keep], *picked)
 
@@ -92,7 +92,7 @@ class Nearest:
         asked = self._asked
         near: Array = asked.vectors @ rows.vectors.T
         if self._squares is not None:
-            near = -np.sqrt(self._squared_distances(near, rows))
+            near = np.negative(np.sqrt(self._squared_distances(near, rows)))
         if asked.starts is not None:
             near = np.maximum.reduceat(near, asked.starts, axis=0)
         if asked.without is not None:
@@ -105,7 +105,7 @@ class Nearest:
         assert self._squares is not None
         squares = np.einsum("ij,ij->i", rows.vectors, rows.vectors) if rows.squares is None else rows.squares
         lengths = self._squares + squares
-        distances = lengths - 2 * products
+        distances: Array = lengths - 2 * products
         line, column = np.nonzero(distances < CANCELLED * lengths)
         if len(line) <= PAIRS:
             between = self._asked.vectors[line] - rows.vectors[column]
@@ -145,7 +145,7 @@ class Nearest:
 
 def _distances64(vectors: Array, rows: Array) -> Array:
     a, b = vectors.astype(np.float64), rows.astype(np.float64)
-    lengths = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
+    lengths: Array = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
     return np.maximum(lengths - 2 * (a @ b.T), 0).astype(np.float32)
 
 

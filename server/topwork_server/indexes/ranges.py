@@ -24,4 +24,5 @@ def places(keys: Array, wanted: Array) -> Array:
 def spread(first: Array, lengths: Array) -> Array:
     """first[0], first[0] + 1, ... for as many as lengths[0] says, then first[1] and so on."""
     offsets = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(first - offsets, lengths)
+    counted: Array = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(first - offsets, lengths)
+    return counted

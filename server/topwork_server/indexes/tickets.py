@@ -1,0 +1,122 @@
+"""Searches in line: one caller's query, cut into slices, or joined with those of others and split again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from topwork_server.errors import TopworkError
+from topwork_server.indexes import asked
+from topwork_server.indexes.main import Check
+from topwork_server.indexes.model import Hits, Query
+
+#: Vectors of a slice: the first of a caller, the fewest and the most.
+FIRST, FEWEST, MOST = 64, 32, 1024
+#: What a slice should take, in seconds, and how much larger than the one before it may be.
+AIM, GROWTH = 0.035, 4
+
+
+class Searcher(Protocol):
+    """What the desk needs of `Live`."""
+
+    def search(self, query: Query, threads: int = ..., check: Check = ...) -> Hits: ...
+
+    def passes_all(self, query: Query) -> bool: ...
+
+
+class Ticket:
+    """One caller, made on its event loop. `gone`: nobody waits for it any more."""
+
+    def __init__(self, live: Searcher, query: Query) -> None:
+        self.live, self.query = live, query
+        self.queries = asked.count(query)
+        self.long = live.passes_all(query)
+        self.gone = False
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Hits] = self.loop.create_future()
+        self._size, self._done = MOST if self.long else FIRST, 0
+        self._parts: list[Hits] = []
+
+    @property
+    def kind(self) -> Hashable:
+        """Tickets of one kind can be one search."""
+        query = self.query
+        within = None if query.within is None else float(query.within)
+        return id(self.live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
+
+    @property
+    def vectors(self) -> int:
+        return len(self.query.vectors)
+
+    @property
+    def begun(self) -> int:
+        """Queries that are answered."""
+        return self._done
+
+    def next(self) -> Query:
+        """The queries whose turn it is: as many as have about so many vectors as a slice should, at least one."""
+        groups = self.query.groups
+        if not self._done and self.vectors <= self._size:
+            return self.query
+        start = int(np.searchsorted(groups, self._done))
+        end = self.queries if start + self._size >= len(groups) else max(int(groups[start + self._size]), self._done + 1)
+        stop = int(np.searchsorted(groups, end))
+        without = None if self.query.without is None else self.query.without[self._done : end]
+        return replace(
+            self.query, vectors=self.query.vectors[start:stop], groups=groups[start:stop] - self._done, without=without
+        )
+
+    def take(self, hits: Hits, seconds: float, vectors: int) -> bool:
+        """A slice's hits; whether they were the last."""
+        self._parts.append(hits)
+        self._done += len(hits.counts)
+        if not self.long:
+            wanted = int(vectors * AIM / max(seconds, 1e-6))
+            self._size = max(FEWEST, min(wanted, GROWTH * self._size, MOST))
+        return self._done >= self.queries
+
+    def answer(self) -> Hits:
+        """Of several slices, the version is that of the oldest."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts[0]
+        columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "keys", "rows", "scores")}
+        return Hits(**columns, version=min(part.version for part in parts), how=parts[0].how)
+
+    def blamed(self, error: BaseException) -> BaseException:
+        """The same error, said of the query's place in the whole request."""
+        if isinstance(error, TopworkError) and error.item is not None and self._done:
+            return error.at(error.item + self._done)
+        return error
+
+
+def joined(queries: Sequence[Query]) -> Query:
+    """One search of all, in their order; they are of one kind."""
+    if len(queries) == 1:
+        return queries[0]
+    counts = [asked.count(query) for query in queries]
+    offsets = np.cumsum(counts) - counts
+    groups = np.concatenate([query.groups + offset for query, offset in zip(queries, offsets, strict=True)])
+    without = None
+    if any(query.without is not None for query in queries):
+        own = [np.full(n, -1, np.int64) if q.without is None else q.without for q, n in zip(queries, counts, strict=True)]
+        without = np.concatenate(own)
+    return replace(queries[0], vectors=np.concatenate([query.vectors for query in queries]), groups=groups, without=without)
+
+
+def split(hits: Hits, counts: Sequence[int]) -> list[Hits]:
+    """What is each one's, where so many queries were."""
+    if len(counts) == 1:
+        return [hits]
+    ends = np.cumsum(counts)
+    queries = [slice(end - n, end) for end, n in zip(ends, counts, strict=True)]
+    before = np.concatenate([[0], np.cumsum(hits.counts)])
+    parts = []
+    for own in queries:
+        rows = slice(before[own.start], before[own.stop])
+        parts.append(Hits(hits.counts[own], hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how))
+    return parts
