@@ -1,7 +1,7 @@
 """A server that speaks topwork.v1 and computes next to nothing: what the client's tests call.
 
 Encoders: `letters` and `words` (text), `pictures` (image), `clips` (video), `arrays` (tensor). A row tells of its item, so
-that a test can see whose it is. A text "bad" is refused.
+that a test can see whose it is. A text "bad" is refused. Feature sets, indexes and jobs are in `fake_sets` and `fake_indexes`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ MODALITIES = {
     "clips": types_pb2.MODALITY_VIDEO,
     "arrays": types_pb2.MODALITY_TENSOR,
 }
+#: Methods of which each answer is checked by itself.
+STREAMS = ("EmbedStream", "Write", "Read", "WatchJob")
 VOCABULARY = ["bird", "whale", "stone"]
 
 
@@ -98,9 +100,22 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         self._health = health.HealthServicer()
         self._health.set("topwork.v1.Encoders", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._add_sets()
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
         return self
+
+    def _add_sets(self) -> None:
+        import fake_indexes
+        import fake_sets
+        from topwork.v1 import indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
+
+        self.sets = fake_sets.FakeSets(self)
+        self.jobs = fake_indexes.FakeJobs(self)
+        indexes = fake_indexes.FakeIndexes(self, self.sets, self.jobs)
+        sets_pb2_grpc.add_FeatureSetsServicer_to_server(self.sets, self._server)  # type: ignore[no-untyped-call]
+        jobs_pb2_grpc.add_JobsServicer_to_server(self.jobs, self._server)  # type: ignore[no-untyped-call]
+        indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, self._server)  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: object) -> None:
         self.gate.set()
@@ -156,7 +171,7 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         self.timeouts.append(context.time_remaining())
         self.tries[method] += 1
-        if method != "EmbedStream":
+        if method not in STREAMS:
             self._check(method, self.tries[method], 0, context)
         return self.tries[method]
 

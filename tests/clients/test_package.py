@@ -9,15 +9,17 @@ import sys
 import pytest
 import topwork
 from google.protobuf import descriptor_pool, message_factory
-from topwork import _calls, _status, errors
+from topwork import _channel, _methods, _status, errors
 from topwork._calls import Method
-from topwork.v1 import encoders_pb2
+from topwork.v1 import encoders_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 HEAVY = {
     "torch",
     "onnxruntime",
     "faiss",
     "pyarrow",
+    "lance",
+    "pandas",
     "PIL",
     "rich",
     "cv2",
@@ -44,32 +46,43 @@ def test_its_command_imports_nothing_heavy() -> None:
     assert not imported_by(program) & HEAVY
 
 
-METHODS = [value for value in vars(_calls).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]
+SERVICES = {
+    service.full_name: service
+    for pb2 in (encoders_pb2, sets_pb2, indexes_pb2, jobs_pb2)
+    for service in pb2.DESCRIPTOR.services_by_name.values()
+}
+METHODS = [value for value in vars(_methods).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]
 
 
-def test_every_method_of_the_service_is_there() -> None:
-    service = encoders_pb2.DESCRIPTOR.services_by_name["Encoders"]
-    assert {method.path for method in METHODS} == {f"/{service.full_name}/{method.name}" for method in service.methods}
+def test_every_method_of_the_services_is_there() -> None:
+    offered = [f"/{service.full_name}/{method.name}" for service in SERVICES.values() for method in service.methods]
+    assert sorted(method.path for method in METHODS) == sorted(offered)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.path.rpartition("/")[2])
 def test_methods_are_those_of_the_protocol(method: Method) -> None:  # type: ignore[type-arg]
-    service = encoders_pb2.DESCRIPTOR.services_by_name["Encoders"]
-    wanted = service.methods_by_name[method.path.rpartition("/")[2]]
+    _, service, name = method.path.split("/")
+    wanted = SERVICES[service].methods_by_name[name]
     assert method.request.DESCRIPTOR is wanted.input_type
     assert method.reply.DESCRIPTOR is wanted.output_type
-    assert method.streams == wanted.client_streaming == wanted.server_streaming
+    kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
+    assert method.kind == kinds[wanted.client_streaming, wanted.server_streaming]
+
+
+def test_only_calls_of_one_reply_are_left_to_grpcs_retries() -> None:
+    streams = {tuple(method.path.removeprefix("/topwork.v1.").split("/")) for method in METHODS if method.kind != "unary_unary"}
+    assert set(_channel.STREAMS) == streams
 
 
 def test_health_messages_lie_on_the_wire_as_the_wrappers_do() -> None:
     from grpc_health.v1 import health_pb2
 
-    request = _calls.HEALTH.request(value="a.b")
+    request = _methods.HEALTH.request(value="a.b")
     assert request.SerializeToString() == health_pb2.HealthCheckRequest(service="a.b").SerializeToString()
     reply = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
-    assert _calls.HEALTH.reply.FromString(reply.SerializeToString()).value == 2
+    assert _methods.HEALTH.reply.FromString(reply.SerializeToString()).value == 2
     service = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
-    assert _calls.HEALTH.path == f"/{service.full_name}/Check"
+    assert _methods.HEALTH.path == f"/{service.full_name}/Check"
     assert message_factory.GetMessageClass(service.methods_by_name["Check"].input_type) is health_pb2.HealthCheckRequest
 
 
@@ -108,6 +121,9 @@ def test_signatures_say_what_comes_back() -> None:
     assert inspect.signature(topwork.Client.encoders).return_annotation == "list[EncoderInfo]"
     assert inspect.signature(topwork.Client.embed_stream).return_annotation == "Generator[Features, None, None]"
     assert inspect.signature(topwork.AsyncClient.embed_stream).return_annotation == "AsyncGenerator[Features, None]"
+    assert inspect.signature(topwork.Client.read_stream).return_annotation == "Generator[Rows, None, None]"
+    assert inspect.signature(topwork.AsyncClient.watch_job).return_annotation == "AsyncGenerator[Job, None]"
+    assert inspect.signature(topwork.Client.search).return_annotation == "Found"
     assert inspect.iscoroutinefunction(topwork.AsyncClient.embed)
 
 

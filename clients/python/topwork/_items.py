@@ -63,13 +63,13 @@ class LongVideo:
 Packed: TypeAlias = types_pb2.Item | LongVideo
 
 
-def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]) -> Iterable[Any]:
+def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]] | None = None) -> Iterable[Any]:
     """The items one by one: a lone string, path, picture or array is one item, not a sequence of letters or rows."""
     if modality not in PACKERS:
         raise InvalidInput(f"this client does not know how to send {modality!r} items", remedy="install a newer topwork")
     if is_lone(items, modality):
         return [items]
-    if isinstance(items, AsyncIterable):
+    if blocking and isinstance(items, AsyncIterable):
         return blocking(items)
     if isinstance(items, Mapping) or not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
         raise InvalidInput(f"items come as a {type(items).__name__}", remedy="pass a list, or anything that iterates over items")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike, fspath
@@ -14,7 +14,6 @@ import numpy as np
 from topwork._items import describe
 from topwork.errors import InvalidInput
 
-Blocking = Callable[[AsyncIterable[Any]], Iterator[Any]]
 IDS = "pass one id an item: str or int"
 
 
@@ -77,11 +76,9 @@ class PathIds:
         return taken
 
 
-def ids_of(ids: Any, blocking: Blocking) -> Ids:
+def ids_of(ids: Any) -> Ids:
     if isinstance(ids, str | int | np.integer):
         return KnownIds([text_of(ids, 0)])
-    if isinstance(ids, AsyncIterable):
-        return StreamedIds(blocking(ids))
     if isinstance(ids, Sized) and isinstance(ids, Iterable) and not isinstance(ids, Mapping | bytes):
         return KnownIds([text_of(id, i) for i, id in enumerate(plain(ids))])
     if isinstance(ids, Iterable) and not isinstance(ids, Mapping | bytes):
@@ -136,12 +133,10 @@ class StreamedMetadata:
         return columns_of(rows, start)
 
 
-def metadata_of(metadata: Any, blocking: Blocking) -> Metadata:
+def metadata_of(metadata: Any) -> Metadata:
     """Rows (dicts), columns (a dict, a data frame, an Arrow table), or nothing."""
     if metadata is None:
         return KnownMetadata({}, None)
-    if isinstance(metadata, AsyncIterable):
-        return StreamedMetadata(blocking(metadata))
     if hasattr(metadata, "to_pydict"):
         metadata = metadata.to_pydict()
     elif hasattr(metadata, "columns") and hasattr(metadata, "iloc"):

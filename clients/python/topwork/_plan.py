@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from topwork import _embedding, _items, _labels, _status, _vectors, _writing
@@ -41,21 +41,18 @@ class Asked:
         taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
         return _writing.settings(self.set, self.encoder, taps, self.options, self.dtype, keep, skip)
 
-
-@dataclass
-class Sources:
-    """The caller's asynchronous sources, turned into ones that a thread can read."""
-
-    session: Session
-    bridges: list[Any] = field(default_factory=list)
-
-    def blocking(self, source: AsyncIterable[Any]) -> Iterator[Any]:
-        self.bridges.append(self.session.blocking(source))
-        return self.bridges[-1]  # type: ignore[no-any-return]
+    def bridged(self, session: Session) -> Asked:
+        """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
+        sources = {"items": self.items, "ids": self.ids, "metadata": self.metadata, "vectors": self.vectors}
+        turned: dict[str, Any] = {
+            name: session.blocking(source) for name, source in sources.items() if isinstance(source, AsyncIterable)
+        }
+        return replace(self, **turned)
 
     def release(self) -> None:
-        for bridge in self.bridges:
-            _embedding.release(bridge)
+        """Nobody reads the sources any more."""
+        for source in (self.items, self.ids, self.metadata, self.vectors):
+            _embedding.release(source)
 
 
 @dataclass(frozen=True)
@@ -70,17 +67,17 @@ def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan
     """Raises InvalidInput for what is wrong without a look at the items themselves."""
     if (asked.items is None) == (asked.vectors is None):
         raise InvalidInput("a write is of items or of vectors", remedy="pass one of the two")
-    settings, sources = asked.settings(), Sources(session)
-    ids, metadata = yield from work(lambda: _read_labels(asked, sources))
+    settings, asked = asked.settings(), asked.bridged(session)
+    ids, metadata = yield from work(lambda: _read_labels(asked))
     info = yield from found(session, asked.set, timeout)
     modality = "" if asked.items is None else (yield from _modality(session, asked, info, timeout))
     ids = ids or _paths(modality)
     labels = yield from work(lambda: Labels(ids, metadata, Types(info.columns if info else {})))
     if asked.items is None:
-        chunks, total = _vector_chunks(asked, info, labels, sources)
+        chunks, total = _vector_chunks(asked, info, labels)
     else:
-        chunks, total = _item_chunks(asked, modality, labels, sources)
-    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, sources.release), total)
+        chunks, total = _item_chunks(asked, modality, labels)
+    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release), total)
 
 
 def found(session: Session, name: str, timeout: float | None) -> Steps[SetInfo | None]:
@@ -127,11 +124,11 @@ def summed(done: Sequence[Acknowledged]) -> WriteReport:
     )
 
 
-def _read_labels(asked: Asked, sources: Sources) -> tuple[_labels.Ids | None, _labels.Metadata]:
+def _read_labels(asked: Asked) -> tuple[_labels.Ids | None, _labels.Metadata]:
     """Ids that come twice are found here, before anything is sent."""
-    ids = None if asked.ids is None else _labels.ids_of(asked.ids, sources.blocking)
+    ids = None if asked.ids is None else _labels.ids_of(asked.ids)
     lone = [asked.metadata] if _is_lone_row(asked) else asked.metadata
-    return ids, _labels.metadata_of(lone, sources.blocking)
+    return ids, _labels.metadata_of(lone)
 
 
 def _is_lone_row(asked: Asked) -> bool:
@@ -168,17 +165,15 @@ def _target(asked: Asked, info: SetInfo | None) -> Target:
     )
 
 
-def _item_chunks(asked: Asked, modality: str, labels: Labels, sources: Sources) -> tuple[Iterator[WriteChunk], int | None]:
-    source = _items.listed(asked.items, modality, sources.blocking)
+def _item_chunks(asked: Asked, modality: str, labels: Labels) -> tuple[Iterator[WriteChunk], int | None]:
+    source = _items.listed(asked.items, modality)
     total = len(source) if isinstance(source, Sized) else None
     labels.check(total)
     return _writing.item_chunks(source, modality, labels, asked.skip_bad_items), total
 
 
-def _vector_chunks(
-    asked: Asked, info: SetInfo | None, labels: Labels, sources: Sources
-) -> tuple[Iterator[WriteChunk], int | None]:
+def _vector_chunks(asked: Asked, info: SetInfo | None, labels: Labels) -> tuple[Iterator[WriteChunk], int | None]:
     total = _vectors.total(asked.vectors)
     labels.check(total)
-    pieces = _vectors.pieces(asked.vectors, _target(asked, info), sources.blocking)
+    pieces = _vectors.pieces(asked.vectors, _target(asked, info))
     return _writing.vector_chunks(pieces, labels), total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 
 from topwork import _convert
 from topwork._items import describe
-from topwork._labels import Blocking
 from topwork.errors import InvalidInput, NotReady
 from topwork.features import Array, Features, Numerics
 from topwork.v1 import types_pb2
@@ -89,10 +88,10 @@ class Ready:
         return types_pb2.Spans(kind=SPANS.get(self.span_kind or ""), values=values, parts=parts)
 
 
-def pieces(vectors: Any, target: Target, blocking: Blocking) -> Iterator[tuple[Ready, ...]]:
+def pieces(vectors: Any, target: Target) -> Iterator[tuple[Ready, ...]]:
     """The taps of consecutive items, as many items in each: of one array, Features or dict of them, or of an iterable of such."""
     position = 0
-    for piece in _listed(vectors, blocking):
+    for piece in _listed(vectors):
         taps = _taps(piece, target, position)
         sizes = {tap.tap: len(tap) for tap in taps}
         if len(set(sizes.values())) > 1:
@@ -135,11 +134,9 @@ def _is_sequence_of_pieces(vectors: Any) -> bool:
     return isinstance(vectors, list | tuple) and bool(vectors) and isinstance(vectors[0], Features | Mapping)
 
 
-def _listed(vectors: Any, blocking: Blocking) -> Iterable[Any]:
+def _listed(vectors: Any) -> Iterable[Any]:
     if isinstance(vectors, Features | Mapping) or hasattr(vectors, "__array__"):
         return [vectors]
-    if isinstance(vectors, AsyncIterable):
-        return blocking(vectors)
     if isinstance(vectors, list | tuple) and not _is_sequence_of_pieces(vectors):
         return [vectors]
     if not isinstance(vectors, Iterable) or isinstance(vectors, str | bytes):
