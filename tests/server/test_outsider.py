@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -15,6 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from topwork import Client
+from topwork_server import Granularity, Metric, Tap
+from topwork_server.indexes.indexes import Indexes, Wish
+from topwork_server.indexes.model import Described, Hits, IndexState, Query
+from topwork_server.jobs import Jobs, JobState
+from topwork_server.plugins import Plugins
+from topwork_server.sets.model import Block, Wanted
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.types import TapInfo, TapRows
 
 OUTSIDER = Path(__file__).parents[1] / "outsider"
 
@@ -71,6 +80,35 @@ def address(environment: dict[str, str]) -> Iterator[str]:
         yield json.loads(server.stdout.readline())["address"]
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
+
+
+def test_its_kind_of_index_is_built_measured_and_searched(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: asyncio.Runner
+) -> None:
+    """By what a server is composed of; the build's own process finds the plugin where this one does."""
+    monkeypatch.syspath_prepend(environment["PYTHONPATH"])
+    tap = TapInfo(Tap("pooled", 8, Granularity.ITEM), "a" * 64)
+    rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+
+    async def through() -> tuple[Described, Hits]:
+        sets, jobs = FeatureSets(tmp_path / "sets"), Jobs(tmp_path / "jobs", threads=1)
+        kept = sets.create(Wanted("birds", (tap,)))
+        kept.write(Block([f"bird {i}" for i in range(300)], (TapRows(tap, rows, np.ones(300, np.int64)),))).result()
+        indexes = Indexes(tmp_path / "indexes", sets, jobs, Plugins.load(), 1, lambda: False)
+        job = (await indexes.create(Wish("birds", kind="brute", metric=Metric.L2))).job
+        assert (await jobs.wait(job)).state is JobState.DONE
+        described, live = await indexes.settled("birds"), await indexes.live("birds")
+        hits = live.search(Query(rows[7:8], np.zeros(1, np.int64), k=3))
+        assert kept.ids_of(hits.keys)[0] == "bird 7"
+        for closing in (indexes.close(), jobs.close(), asyncio.to_thread(sets.close)):
+            await closing
+        return described, hits
+
+    described, hits = runner.run(asyncio.wait_for(through(), 60))
+    assert described.state is IndexState.READY
+    assert described.facts is not None
+    assert (described.facts.kind, described.facts.built, described.facts.recall) == ("brute", "Brute", 1.0)
+    np.testing.assert_allclose(hits.scores, np.sort(np.linalg.norm(rows - rows[7], axis=1))[:3], atol=1e-3)
 
 
 def picture(colour: tuple[int, int, int]) -> bytes:
