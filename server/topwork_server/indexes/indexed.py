@@ -64,6 +64,7 @@ class Indexed:
         self._failures, self._retry_at = 0, 0.0
         self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
         self._open: Opened | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._building: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # of opening, installing and closing
         self._spawned: set[asyncio.Task[None]] = set()
@@ -82,7 +83,13 @@ class Indexed:
         return await asyncio.shield(asyncio.ensure_future(self._opened()))
 
     async def build(self, *, anew: bool) -> None:
-        """Start a job, unless one is under way."""
+        """Start a job, unless one is under way or about to be."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(anew))
+            self._starting.add_done_callback(self._started)
+        await asyncio.shield(self._starting)
+
+    async def _start(self, anew: bool) -> None:
         opened = await self.opened()
         order, held = await asyncio.to_thread(self._order, opened.feature_set, anew)
         if self._building or self._gone:
@@ -90,6 +97,9 @@ class Indexed:
         job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments())
         self._job = job.id
         self._building = asyncio.create_task(self._see_through(job, held))
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting = None
 
     def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[Order, Reading]:
         """What the job is given, and what keeps the version that it reads from being pruned."""
@@ -131,7 +141,7 @@ class Indexed:
 
     async def stop(self) -> None:
         self._gone = True
-        tasks = [*self._spawned, *([self._building] if self._building else [])]
+        tasks = [*self._spawned, *(task for task in (self._starting, self._building) if task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -203,10 +213,12 @@ class Indexed:
         """`held` is only kept: a version is not pruned while somebody has blocks of it to read."""
         try:
             ended = await self._house.jobs.wait(job.id)
+            await asyncio.to_thread(self._slot.sweep)  # a job that was killed leaves its scratch folder
             if ended.state is JobState.DONE and not self._gone:
                 await self._take()
             else:
-                self._fail(*(("it was cancelled", math.inf) if ended.state is JobState.CANCELLED else (ended.error,)))
+                cancelled = ended.state is JobState.CANCELLED
+                self._fail("it was cancelled" if cancelled else ended.error, again=not cancelled)
         except Exception as error:
             log.exception("index=%s", self.subject)
             self._fail(f"{type(error).__name__}: {error}")
@@ -225,9 +237,10 @@ class Indexed:
             raise TopworkError("what was built cannot be read", remedy="look into the server's log")
         self._error, self._failures, self._retry_at = "", 0, 0.0
 
-    def _fail(self, why: str, retry: float = PATIENCE) -> None:
+    def _fail(self, why: str, *, again: bool = True) -> None:
+        """`again`: it is tried once more by itself, when some time has passed and something is written."""
         self._error = why
-        self._retry_at = time.monotonic() + retry * 2**self._failures
+        self._retry_at = time.monotonic() + PATIENCE * 2**self._failures if again else math.inf
         self._failures += 1
 
     def _spawn(self, build: Coroutine[None, None, None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from google.protobuf.struct_pb2 import Struct
@@ -27,7 +28,6 @@ METRICS: Mapping[int, Metric] = {
     indexes_pb2.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
     indexes_pb2.METRIC_L2: Metric.L2,
 }
-METRIC_NUMBERS = {name: number for number, name in METRICS.items() if number}
 STATES = {
     IndexState.BUILDING: indexes_pb2.INDEX_STATE_BUILDING,
     IndexState.READY: indexes_pb2.INDEX_STATE_READY,
@@ -92,7 +92,7 @@ def index(described: Described, job: Job | None) -> indexes_pb2.Index:
         tap=definition.tap.tap.name,
         fingerprint=definition.tap.fingerprint,
         kind=definition.kind,
-        metric=METRIC_NUMBERS[definition.metric],
+        metric=f"METRIC_{definition.metric.name}",
         dim=definition.tap.tap.dim,
         state=STATES[described.state],
         detail=described.detail,
@@ -120,7 +120,7 @@ def response(found: Answer, definition: Definition, *, vectors_too: bool) -> ind
         scores=hits.scores.tolist(),
         rows=hits.rows.tolist() if definition.tap.tap.granularity is not Granularity.ITEM else (),
         metadata=[convert_sets.column_message(column) for column in found.metadata],
-        metric=METRIC_NUMBERS[definition.metric],
+        metric=f"METRIC_{definition.metric.name}",
         version=hits.version,
         how=hits.how,
     )
@@ -135,7 +135,7 @@ def _operating(point: Operating) -> indexes_pb2.Operating:
     return indexes_pb2.Operating(effort=point.effort, recall=point.recall, qps=point.qps)
 
 
-def _struct(values: Mapping[str, object]) -> Struct:
+def _struct(values: Mapping[str, Any]) -> Struct:
     struct = Struct()
     struct.update(dict(values))
     return struct

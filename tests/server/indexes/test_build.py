@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import lance_rows
 import numpy as np
 import pytest
 import toys_index
+from indexes_world import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
 from topwork_server.indexes.build import HELD_OUT, Order, make, resolve
 from topwork_server.indexes.model import Definition
 from topwork_server.indexes.rows import Chosen, collect
 from topwork_server.indexes.shelf import Kept, Shelf
-from topwork_server.plugins import RegisteredIndex
 from topwork_server.rows import normalize
 from topwork_server.sets.model import KEY_BITS
 from topwork_server.types import Granularity
-
-
-class Half(toys_index.Rows):
-    """Never finds a row at an even position: recall is about a half, and no effort helps."""
-
-    exact = False
-
-    def efforts(self):
-        return (1, 2)
-
-    def search(self, queries, k, *, effort, threads, mask=None):
-        odd = np.arange(self.count) % 2 > 0
-        if mask is not None:
-            odd &= np.unpackbits(mask, count=self.count, bitorder="little").astype(bool)
-        return super().search(queries, k, effort=0, threads=threads, mask=np.packbits(odd, bitorder="little"))
-
-
-@dataclass
-class Kinds:
-    specs: list[IndexSpec] = field(
-        default_factory=lambda: [
-            IndexSpec("rows", toys_index.Rows, suits=(0, 999)),
-            IndexSpec("more", toys_index.Rows, suits=(1000, None)),
-            IndexSpec("half", Half),
-        ]
-    )
-
-    def indexes(self):
-        return {spec.kind: RegisteredIndex(spec, "tests", "tests") for spec in self.specs}
-
-    def index(self, kind):
-        return self.indexes()[kind].spec
 
 
 def quiet(fraction, message):

@@ -1,0 +1,464 @@
+"""An index follows its set, whatever happens to its builds and its files. Jobs run in this process, so that tests hold them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
+from lance_rows import clustered
+from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.indexes import indexed
+from topwork_server.indexes.indexes import Wish
+from topwork_server.indexes.model import IndexState
+from topwork_server.indexes.shelf import SCRATCH
+from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.vector_index import Metric
+
+QUERIES = clustered(12, seed=9)
+
+
+def names(start, stop):
+    return [f"b{i:04}" for i in range(start, stop)]
+
+
+def filled(sets, count=300, **more):
+    feature_set = birds(sets, **more)
+    feature_set.write(block(names(0, count), clustered(count), year=list(range(count)))).result()
+    return feature_set
+
+
+async def right(w, feature_set, metric=Metric.COSINE, name=""):
+    """The index finds what exact search over the whole set does, at its latest version."""
+    hits = await w.search(QUERIES, name=name)
+    assert hits.version == feature_set.version
+    assert found_ids(feature_set, hits) == nearest_ids(feature_set, QUERIES, metric=metric)
+    return hits
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, metric):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        w.jobs.gate.clear()
+        begun = await w.indexes.create(Wish("birds", metric=metric))
+        assert (begun.state, begun.definition.name, begun.definition.kind) == (IndexState.BUILDING, "pooled", "auto")
+        assert begun.definition.target_recall == 0.95
+        assert w.jobs.get(begun.job).subject == "birds/pooled"
+        assert (await right(w, feature_set, metric)).how == "exact"
+        w.jobs.gate.set()
+        done = await w.indexes.settled("birds")
+        assert (done.state, done.detail, done.facts.recall, done.facts.rows) == (IndexState.READY, "", 1.0, 300)
+        assert (done.alive_rows, done.fresh_rows, done.dead_rows) == (300, 0, 0)
+        assert done.version == feature_set.version
+        assert done.memory > 0
+        assert done.facts.bytes > 300 * 8 * 4
+        await right(w, feature_set, metric)
+
+
+async def test_what_is_acknowledged_is_found_at_once(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        feature_set.write(block(names(250, 350), clustered(100, seed=5))).result()
+        await right(w, feature_set)
+        feature_set.delete(names(0, 40)).result()
+        hits = await right(w, feature_set)
+        assert not {key for key in hits.keys if feature_set.ids_of(np.array([key])) == [None]}
+        described = await w.indexes.get("birds")
+        assert (described.alive_rows, described.fresh_rows, described.dead_rows) == (310, 100, 90)
+        assert described.version == feature_set.version
+
+
+async def test_writes_while_it_is_built_are_not_lost(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        w.jobs.gate.clear()
+        await w.indexes.create(Wish("birds"))
+        feature_set.write(block(names(280, 400), clustered(120, seed=5))).result()
+        feature_set.delete(names(0, 10)).result()
+        w.jobs.gate.set()
+        described = await w.indexes.settled("birds")
+        assert (described.facts.rows, described.fresh_rows, described.dead_rows) == (300, 120, 30)
+        await right(w, feature_set)
+
+
+async def test_after_a_restart_it_catches_up(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        first = w.sets.get("birds")
+        first.write(block(names(290, 330), clustered(40, seed=5))).result()
+    async with world(tmp_path) as w:
+        feature_set = w.sets.get("birds")
+        feature_set.delete(names(0, 20)).result()  # nobody follows yet
+        [listed] = await w.indexes.list()
+        assert (listed.state, listed.memory, listed.version) == (IndexState.READY, 0, listed.facts.version)
+        await right(w, feature_set)
+        described = await w.indexes.get("birds")
+        assert (described.state, described.fresh_rows, described.dead_rows) == (IndexState.READY, 40, 30)
+        assert w.jobs.started == []
+
+
+DAMAGES = {
+    "deleted": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "garbage": lambda path: path.write_bytes(b"garbage" * 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["index.bin", "keys.npy", "facts.json"])
+async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage, file):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+    DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1" / file)
+    async with world(tmp_path) as w:
+        w.jobs.gate.clear()
+        await right(w, w.sets.get("birds"))
+        assert (await w.indexes.get("birds")).state is IndexState.BUILDING
+        w.jobs.gate.set()
+        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert len(w.jobs.started) == 1
+        await right(w, w.sets.get("birds"))
+
+
+async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        w.jobs.gate.clear()
+        await w.indexes.create(Wish("birds"))
+    async with world(tmp_path) as w:
+        await right(w, w.sets.get("birds"))
+        assert (await w.indexes.settled("birds")).state is IndexState.READY
+
+
+async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        w.jobs.fail = "it was too much"
+        await w.indexes.create(Wish("birds"))
+        failed = await w.indexes.settled("birds")
+        assert failed.state is IndexState.FAILED
+        assert failed.detail == "the last build failed: it was too much; searches compare with every row"
+        feature_set.write(block(names(290, 310), clustered(20, seed=5))).result()
+        await right(w, feature_set)
+        assert len(w.jobs.started) == 1  # it is not tried again at once
+        w.jobs.fail = ""
+        await w.indexes.rebuild("birds")
+        mended = await w.indexes.settled("birds")
+        assert (mended.state, mended.detail) == (IndexState.READY, "")
+
+
+async def test_a_failed_build_is_tried_again_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(indexed, "PATIENCE", 0.0)
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        w.jobs.fail = "it was too much"
+        w.jobs.gate.clear()
+        await w.indexes.create(Wish("birds"))
+        first = w.jobs.list()[0].id
+        w.jobs.gate.set()
+        await w.jobs.wait(first)
+        w.jobs.fail = ""
+        feature_set.write(block(names(290, 310), clustered(20, seed=5))).result()
+        while (described := await w.indexes.settled("birds")).state is not IndexState.READY:
+            await asyncio.sleep(0)
+        assert described.facts.rows == 310
+
+
+async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        w.jobs.fail = "it was too much"
+        w.jobs.gate.clear()
+        assert (await w.indexes.rebuild("birds")).state is IndexState.REBUILDING
+        w.jobs.gate.set()
+        described = await w.indexes.settled("birds")
+        assert described.state is IndexState.READY
+        assert "it was too much" in described.detail
+        assert described.facts.rows == 300
+        await right(w, feature_set)
+
+
+async def test_a_cancelled_build(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        w.jobs.gate.clear()
+        await w.indexes.create(Wish("birds"))
+        await w.jobs.cancel(w.jobs.list()[0].id)
+        described = await w.indexes.get("birds")  # who watched the job to its end sees what came of it
+        assert described.state is IndexState.FAILED
+        assert "cancelled" in described.detail
+        await right(w, feature_set)
+        w.jobs.gate.set()
+        await w.indexes.rebuild("birds")
+        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        w.jobs.gate.clear()
+        await w.indexes.rebuild("birds")
+        await w.jobs.cancel(w.jobs.list()[0].id)
+        assert (await w.indexes.get("birds")).state is IndexState.READY
+        await right(w, feature_set)
+
+
+async def test_a_rebuild_swaps_while_searches_run(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        feature_set.delete(names(0, 50)).result()
+        expected, searches, stop = nearest_ids(feature_set, QUERIES), 0, asyncio.Event()
+
+        async def searcher():
+            nonlocal searches
+            while not stop.is_set():
+                assert found_ids(feature_set, await w.search(QUERIES)) == expected
+                searches += 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(searcher())
+            for _ in range(3):
+                before = searches
+                await w.indexes.rebuild("birds")
+                described = await w.indexes.settled("birds")
+                assert (described.facts.rows, described.dead_rows) == (250, 0)
+                while searches == before:
+                    await asyncio.sleep(0)
+            stop.set()
+        builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
+        assert [path.name for path in builds.iterdir()] == ["4"]
+
+
+async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(indexed, "FRESH", 100)
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        feature_set.write(block(names(300, 400), clustered(100, seed=5))).result()
+        await right(w, feature_set)
+        assert len(w.jobs.started) == 1
+        feature_set.write(block(names(400, 420), clustered(20, seed=6))).result()
+        while len(w.jobs.started) < 2:
+            await asyncio.sleep(0)
+        described = await w.indexes.settled("birds")
+        assert w.jobs.started[1]["anew"] is False
+        assert (described.facts.rows, described.facts.scratch_rows, described.fresh_rows) == (420, 300, 0)
+        await right(w, feature_set)
+
+
+async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(indexed, "DEAD", 10)
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        feature_set.delete(names(0, 100)).result()
+        while len(w.jobs.started) < 2:
+            await asyncio.sleep(0)
+        described = await w.indexes.settled("birds")
+        assert (described.facts.rows, described.dead_rows) == (200, 0)
+        await right(w, feature_set)
+
+
+async def test_an_index_of_an_empty_set(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = birds(w.sets)
+        await w.indexes.create(Wish("birds"))
+        described = await w.indexes.settled("birds")
+        assert (described.state, described.alive_rows) == (IndexState.READY, 0)
+        assert (await w.search(QUERIES)).counts.tolist() == [0] * len(QUERIES)
+        feature_set.write(block(names(0, 30), clustered(30))).result()
+        await right(w, feature_set)
+
+
+async def test_an_index_of_a_tap_with_many_rows_an_item(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = birds(w.sets, TOKENS)
+        counts = np.tile([3, 0, 7], 20)
+        rows = clustered(200)
+        feature_set.write(block(names(0, 60), rows, TOKENS, counts)).result()
+        await w.indexes.create(Wish("birds"))
+        described = await w.indexes.settled("birds")
+        assert (described.facts.rows, described.alive_rows) == (200, 200)
+        hits = await w.search(rows[[0, 5, 199]], k=1)
+        assert feature_set.ids_of(hits.keys) == ["b0000", "b0002", "b0059"]
+        assert hits.rows.tolist() == [0, 2, 6]
+
+
+async def test_a_target_that_is_not_reached_is_said(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets, 1200)
+        await w.indexes.create(Wish("birds", kind="half"))
+        described = await w.indexes.settled("birds")
+        assert described.state is IndexState.READY
+        assert 0.3 < described.facts.recall < 0.7
+        assert described.detail == f"recall is {described.facts.recall:.2f} at most; the target was 0.95"
+
+
+async def test_what_cannot_be_created_is_refused_by_name(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets, 10)
+        create = w.indexes.create
+        with pytest.raises(NotFound, match="no feature set 'bords'"):
+            await create(Wish("bords"))
+        with pytest.raises(NotFound, match="has no tap 'layer3'"):
+            await create(Wish("birds", tap="layer3"))
+        with pytest.raises(InvalidInput, match="no kind of index named 'tree'"):
+            await create(Wish("birds", kind="tree"))
+        with pytest.raises(InvalidInput, match="unknown option 'lists'") as caught:
+            await create(Wish("birds", kind="rows", options={"lists": 4}))
+        assert caught.value.remedy == "the kind rows takes no options"
+        with pytest.raises(InvalidInput, match="options lists of the kind auto"):
+            await create(Wish("birds", options={"lists": 4}))
+        for name in ("../up", ".hidden", "a/b", "x" * 101, "a b"):
+            with pytest.raises(InvalidInput, match="cannot name an index"):
+                await create(Wish("birds", name=name))
+        for target in (1.5, -0.1, float("nan"), float("inf")):
+            with pytest.raises(InvalidInput, match="target recall"):
+                await create(Wish("birds", target_recall=target))
+        assert await w.indexes.list() == []
+        await create(Wish("birds", "mine"))
+        with pytest.raises(AlreadyThere, match="has an index named mine"):
+            await create(Wish("birds", "mine"))
+
+
+async def test_which_index_is_meant(tmp_path):
+    other = TapInfo(Tap("hidden.6", 8, Granularity.ITEM), "c" * 64)
+    async with world(tmp_path) as w:
+        birds(w.sets, POOLED, other)
+        with pytest.raises(NotFound, match="has no index") as caught:
+            await w.indexes.get("birds")
+        assert "topwork index create birds" in caught.value.remedy
+        await w.indexes.create(Wish("birds", tap="hidden.6"))
+        assert (await w.indexes.get("birds")).definition.name == "hidden.6"  # the only one
+        await w.indexes.create(Wish("birds", "flat"))
+        assert (await w.indexes.get("birds")).definition.name == "flat"  # the one of the first tap
+        await w.indexes.create(Wish("birds"))
+        assert (await w.indexes.get("birds")).definition.name == "pooled"  # named as the first tap
+        assert w.indexes.names("birds") == ["flat", "hidden.6", "pooled"]
+        assert [d.definition.name for d in await w.indexes.list("birds")] == ["flat", "hidden.6", "pooled"]
+        with pytest.raises(NotFound, match="no index named 'poled'") as caught:
+            await w.indexes.get("birds", "poled")
+        assert caught.value.remedy == "its indexes are pooled"
+        with pytest.raises(NotFound, match="no feature set"):
+            await w.indexes.list("nobody")
+
+
+async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        live = await w.indexes.live("birds")
+        w.jobs.gate.clear()
+        await w.indexes.rebuild("birds")
+        await w.indexes.drop("birds")
+        assert w.jobs.list()[0].state == "cancelled"
+        with pytest.raises(NotFound):
+            await w.indexes.live("birds")
+        assert list((tmp_path / "indexes" / "birds").iterdir()) == []
+        feature_set.write(block(names(0, 1), clustered(1))).result()
+        assert live.version < feature_set.version  # it follows no more
+        await w.indexes.create(Wish("birds"))
+        w.jobs.gate.set()
+        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        await right(w, feature_set)
+
+
+async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds", "one"))
+        await w.indexes.create(Wish("birds", "two"))
+        await w.indexes.settled("birds", "one")
+        await w.indexes.drop_set("birds")
+        w.sets.drop("birds")
+        assert await w.indexes.list() == []
+        assert list((tmp_path / "indexes").iterdir()) == []
+        feature_set = filled(w.sets, 50)
+        await w.indexes.create(Wish("birds", "one"))
+        await w.indexes.settled("birds")
+        await right(w, feature_set)
+
+
+async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        w.sets.drop("birds")  # and the server ended before its indexes went
+    async with world(tmp_path) as w:
+        assert await w.indexes.list() == []
+        assert not (tmp_path / "indexes" / "birds").exists()
+        filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+    async with world(tmp_path) as w:
+        w.sets.drop("birds")
+        filled(w.sets, 10)
+        with pytest.raises(NotFound, match="another set of that name"):
+            await w.indexes.live("birds")
+        await w.indexes.drop("birds")
+        await w.indexes.create(Wish("birds"))
+        assert (await w.indexes.settled("birds")).facts.rows == 10
+
+
+async def test_who_searches_nothing_takes_no_memory(tmp_path):
+    async with world(tmp_path, idle_seconds=0.04) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        await right(w, feature_set)
+        while (await w.indexes.list())[0].memory:
+            await asyncio.sleep(0.01)
+        feature_set.write(block(names(290, 310), clustered(20, seed=5))).result()
+        await right(w, feature_set)
+
+
+async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
+        (builds / f"{SCRATCH}dead").mkdir()
+        await w.indexes.rebuild("birds")
+        await w.indexes.settled("birds")
+        assert [path.name for path in builds.iterdir()] == ["2"]
+        (builds / f"{SCRATCH}dead").mkdir()
+    async with world(tmp_path) as w:
+        assert [path.name for path in builds.iterdir()] == ["2"]
+
+
+async def test_one_build_at_a_time(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        w.jobs.gate.clear()
+        first = await w.indexes.create(Wish("birds"))
+        again = await asyncio.gather(w.indexes.rebuild("birds"), w.indexes.rebuild("birds"))
+        assert {described.job for described in again} == {first.job}
+        w.jobs.gate.set()
+        await w.indexes.settled("birds")
+        assert len(w.jobs.started) == 1
+
+
+async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds", kind="rows"))
+        await w.indexes.settled("birds")
+    fewer = Kinds([replace(Kinds().specs[1])])
+    async with world(tmp_path, fewer, LocalJobs(fewer)) as w:
+        await right(w, w.sets.get("birds"))
+        described = await w.indexes.settled("birds")
+        assert described.state is IndexState.FAILED
+        assert "no kind of index named 'rows'" in described.detail
