@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from topwork_server.errors import TopworkError, Unavailable
+from topwork_server.errors import DiskFull, TopworkError, Unavailable
 from topwork_server.sets.groups import Delete, Write
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,9 @@ class Committer:
         try:
             self._apply(waited)
         except BaseException as error:  # a panic in Lance is a BaseException, and its writers must hear of it
-            log.exception("a commit to the feature set %s failed", self._name)
+            log.error(
+                "a commit to the feature set %s failed", self._name, exc_info=None if isinstance(error, DiskFull) else error
+            )
             for operation in waited:
                 if not operation.future.done():
                     operation.future.set_exception(

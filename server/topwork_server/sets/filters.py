@@ -1,9 +1,9 @@
 """SQL filters over a set's metadata, made safe before Lance sees them.
 
-Lance's parser is lenient and its planner recursive: it ignores what follows a `;`, a chain of a thousand operators ends the
-process (seen with lance 14.0.2: the stack overflows from about 1,000 links), and a `repeat()` may ask for all memory. So a filter
-is read here first, token by token: only known functions, no comments, no parameters, no deep expressions; what it means is
-Lance's business.
+Lance's parser is lenient and its planner recursive: it ignores what follows a whole expression (`year > 3 label = 'x'`), a chain
+of a thousand operators ends the process (seen with lance 14.0.2: the stack overflows from about 1,000 links), and a `repeat()`
+may ask for all memory. So a filter is read here first, token by token: only known functions, no comments, no parameters, no deep expressions;
+what it means is Lance's business.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _check_depth(tokens: list[tuple[str, str]]) -> None:
         if word in ("(", "["):
             chain.append(0)
             between.append(0)
-        elif word in (")", "]") and len(chain) > 1:
+        elif word in (")", "]"):
+            if len(chain) == 1:
+                raise InvalidInput(f"the filter closes a {text!r} that it did not open", remedy="balance the parentheses")
             chain.pop()
             between.pop()
         elif word == "between":
@@ -105,6 +107,8 @@ def _check_depth(tokens: list[tuple[str, str]]) -> None:
             raise InvalidInput(
                 "an expression of the filter is too long or too deep", remedy=f"at most {MOST_TOKENS} words in one"
             )
+    if len(chain) > 1:
+        raise InvalidInput("the filter opens a parenthesis and does not close it", remedy="balance the parentheses")
 
 
 def _check_function(name: str) -> None:
@@ -128,7 +132,8 @@ def refused(error: BaseException, where: str, columns: Mapping[str, ColumnType])
 
 
 def _is_refusal(error: BaseException, ours: TopworkError) -> bool:
-    return type(ours) is TopworkError and isinstance(error, ValueError | NotImplementedError | RuntimeError)
+    of_ours = isinstance(error, ValueError | NotImplementedError | RuntimeError) or "filter expression" in str(error)
+    return of_ours and type(ours) is TopworkError
 
 
 def _hint(text: str) -> str:

@@ -100,19 +100,19 @@ def _condition(view: View, selection: Selection) -> str:
     """The filter, safe and whole, joined with `since`."""
     where = checked(view, selection.where)
     since = f"key >= {selection.since << KEY_BITS}" if selection.since else ""
-    return f"({where}) AND {since}" if where and since else where or since
+    return f"{where} AND {since}" if where and since else where or since
 
 
 def checked(view: View, where: str) -> str:
-    """The filter, once it is known to be one by itself: so nothing in it can reach out of the parentheses around it."""
+    """The filter in parentheses, once it is known to be one expression: without them Lance reads the first and drops the rest."""
     if not where:
         return ""
     filters.check(where, view.columns)
     try:
-        view.dataset.scanner(columns=["id"], filter=where, limit=1).explain_plan()
+        view.dataset.scanner(columns=["id"], filter=f"({where})", limit=1).explain_plan()
     except Exception as error:
         raise filters.refused(error, where, view.columns) from error
-    return where
+    return f"({where})"
 
 
 def _counted(view: View, condition: str, where: str) -> int:
@@ -199,9 +199,9 @@ def keys(current: Current, readers: Readers, where: str, ids: Sequence[str] | No
 
 
 def _matching(view: View, where: str) -> Array:
-    checked(view, where)
+    condition = checked(view, where)
     try:
-        table = view.dataset.scanner(columns=["key"], filter=where).to_table()
+        table = view.dataset.scanner(columns=["key"], filter=condition).to_table()
     except Exception as error:
         raise filters.refused(error, where, view.columns) from error
     return np.asarray(np.sort(table["key"].to_numpy()))

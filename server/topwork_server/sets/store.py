@@ -91,7 +91,8 @@ class FeatureSet:
     def delete(self, ids: Sequence[str] | None, where: str = "") -> Future[tuple[int, int]]:
         """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
 
-        The future resolves to how many were deleted, and the version.
+        The future resolves to how many were deleted, and the version; a bad filter is its InvalidInput, since a column may still
+        be on its way.
         """
         if ids is not None and where:
             raise InvalidInput("ids and a filter", remedy="delete by one of them")
@@ -101,7 +102,6 @@ class FeatureSet:
             operation = Delete(check_ids(list(dict.fromkeys(ids))))
             self._committer.put(operation)
             return operation.future
-        reads.checked(self._current.view, where)
         task = Task(lambda: self._delete_matching(where))
         self._committer.put(task)
         return task.future

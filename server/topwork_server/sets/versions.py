@@ -14,7 +14,8 @@ from typing import Any
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
 from topwork_server.sets.lance_io import mapped
 
-PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# As Lance has them: a pin is a file of that name.
+PIN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def listed(dataset: Any) -> list[VersionInfo]:
 def pin(dataset: Any, name: str, version: int) -> VersionInfo:
     """Keep a version under a name. AlreadyThere where the name is taken, NotFound where the version is gone."""
     if not PIN.fullmatch(name):
-        raise InvalidInput(f"{name!r} cannot name a version", remedy="use letters, digits, '.', '_' and '-', at most 100")
+        raise InvalidInput(
+            f"{name!r} cannot name a version",
+            remedy="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
+        )
     versions = {info.version: info for info in listed(dataset)}
     if version not in versions:
         raise NotFound(f"there is no version {version}", remedy=f"choose one of {_some(list(versions))}")

@@ -1,0 +1,142 @@
+"""The folder of all sets: made, opened, dropped, swept; one that is broken troubles no other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lance
+import pytest
+from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
+from topwork_server.errors import AlreadyThere, DiskFull, InvalidInput, NotFound, NotReady, Unavailable
+from topwork_server.sets import lance_io
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.types import Granularity, Modality, Tap, TapInfo
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> FeatureSets:
+    return FeatureSets(tmp_path / "home" / "sets")
+
+
+def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> None:
+    made = wanted(
+        "a.b-c_d",
+        *(POOLED, TOKENS, WINDOWS, CELLS),
+        encoder="all-minilm",
+        options={"truncate": True, "depth": 3},
+        modality=Modality.TEXT,
+        dtype="float16",
+        keep_inputs=True,
+    )
+    described = sets.create(made).described()
+    sets.close()
+    again = FeatureSets(sets.folder).get("a.b-c_d").described()
+    assert again == described
+    assert again.wanted == made
+    assert again.tap_columns == {
+        "pooled": "features_pooled",
+        "hidden.6": "features_hidden_6",
+        "windows": "features_windows",
+        "cells": "features_cells",
+    }
+
+
+def test_taps_whose_names_look_alike_have_columns_of_their_own(sets: FeatureSets) -> None:
+    taps = [TapInfo(Tap(name, 2, Granularity.ITEM), "") for name in ("a.b", "a_b", "A-b", "a_b_2")]
+    columns = sets.create(wanted("alike", *taps)).described().tap_columns
+    assert columns == {"a.b": "features_a_b", "a_b": "features_a_b_2", "A-b": "features_a_b_3", "a_b_2": "features_a_b_2_2"}
+
+
+@pytest.mark.parametrize("name", ["", "Birds", "../birds", "a/b", ".birds", "b irds", "é", "b" * 101, "b\n"])
+def test_bad_names_are_refused(sets: FeatureSets, name: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot name a feature set"):
+        sets.create(wanted(name))
+    with pytest.raises(NotFound):
+        sets.get(name)
+    with pytest.raises(NotFound):
+        sets.drop(name)
+
+
+def test_what_cannot_be_stored_is_refused(sets: FeatureSets) -> None:
+    with pytest.raises(InvalidInput, match="'int8'"):
+        sets.create(wanted(dtype="int8"))
+    with pytest.raises(InvalidInput, match="'pooled' stands twice"):
+        sets.create(wanted("twice", POOLED, POOLED))
+    assert sets.names() == []
+
+
+def test_a_name_is_taken_once_and_near_names_are_told(sets: FeatureSets) -> None:
+    birds = sets.create(wanted("birds"))
+    assert sets.get("birds") is birds
+    with pytest.raises(AlreadyThere, match="'birds'"):
+        sets.create(wanted("birds"))
+    with pytest.raises(NotFound, match=r"'brids' .there are: birds"):
+        sets.get("brids")
+
+
+def test_a_dropped_set_is_gone_and_its_name_is_free(sets: FeatureSets) -> None:
+    birds = sets.create(wanted("birds"))
+    birds.write(block(["a"])).result()
+    sets.drop("birds")
+    assert sets.names() == []
+    assert list(sets.folder.iterdir()) == []
+    with pytest.raises(NotFound):
+        sets.get("birds")
+    with pytest.raises(Unavailable):
+        birds.write(block(["b"]))
+    again = sets.create(wanted("birds", TOKENS))
+    assert again.described().items == 0
+
+
+def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
+    for name in ("birds", "broken", "empty", "foreign"):
+        sets.create(wanted(name)).write(block(["a"])).result()
+    sets.close()
+    for manifest in (sets.folder / "broken.lance" / "_versions").iterdir():
+        manifest.write_bytes(b"xxx")
+    shutil.rmtree(sets.folder / "empty.lance" / "_versions")
+    lance.dataset(str(sets.folder / "foreign.lance")).update_schema_metadata({"topwork": '{"format": 99}'})
+    opened = FeatureSets(sets.folder)
+    assert opened.names() == ["birds", "broken", "empty", "foreign"]
+    for name in ("broken", "empty", "foreign"):
+        with pytest.raises(NotReady, match=f"'{name}' cannot be opened.*or drop the set") as told:
+            opened.get(name)
+        assert ".rs:" not in str(told.value)
+    assert list(everything(opened.get("birds"))) == ["a"]
+    opened.drop("broken")
+    assert opened.names() == ["birds", "empty", "foreign"]
+
+
+def test_what_a_crash_left_is_swept(sets: FeatureSets) -> None:
+    sets.create(wanted("birds")).write(block(["a"])).result()
+    sets.close()
+    for name in (".making-1", ".dropped-birds-1"):
+        (sets.folder / name / "data").mkdir(parents=True)
+    (sets.folder / "notes.txt").write_text("mine")
+    opened = FeatureSets(sets.folder)
+    assert sorted(path.name for path in sets.folder.iterdir()) == ["birds.lance", "notes.txt"]
+    assert opened.names() == ["birds"]
+
+
+def test_nothing_is_left_of_a_set_that_could_not_be_made(sets: FeatureSets, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lance_io, "sync", full)
+        with pytest.raises(DiskFull):
+            sets.create(wanted("birds"))
+    assert list(sets.folder.iterdir()) == []
+    assert sets.create(wanted("birds")).described().items == 0
+
+
+def test_a_server_without_sets_does_not_load_lance(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from topwork_server.sets.sets import FeatureSets;"
+        f"assert FeatureSets(Path({str(tmp_path)!r})).names() == [];"
+        "assert not {'lance', 'pyarrow', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,137 @@
+"""Filters: what is right is answered, what is wrong is refused in our words, and nothing ends the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_blocks import POOLED, block, rows, wanted
+from topwork_server.errors import InvalidInput
+from topwork_server.sets.model import Block, Column, ColumnType, Selection
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.sets.store import FeatureSet
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureSet]:
+    sets = FeatureSets(tmp_path_factory.mktemp("sets"))
+    birds = sets.create(wanted())
+    sent = block(["a", "b", "c;d", "it's"], Year=[1, 2, 3, None], tags=[["x"], ["x", "y"], [], None], order=[1.5, 2, 3, 4])
+    times = Column("when", ColumnType.TIME, [0, 1_000_000, None, 2_000_000])
+    birds.write(Block(sent.ids, sent.taps, (*sent.metadata, times))).result()
+    yield birds
+    sets.close()
+
+
+RIGHT = {
+    "Year > 1": ["b", "c;d"],
+    "year > 1": ["b", "c;d"],
+    "`order` = 1.5 OR id = 'b'": ["a", "b"],
+    "id = 'c;d'": ["c;d"],
+    "id = 'it''s'": ["it's"],
+    'id = "a"': ["a"],
+    "Year IN (1, -1, 3)": ["a", "c;d"],
+    "Year IS NULL": ["it's"],
+    "Year BETWEEN 1 AND 2 AND id LIKE '%b'": ["b"],
+    "NOT (Year = 1) AND Year - -1 > 0": ["b", "c;d"],
+    "array_has(tags, 'y')": ["b"],
+    "`when` >= timestamp '1970-01-01 00:00:01'": ["b", "it's"],
+    "upper(id) = 'A' or starts_with(id, 'it')": ["a", "it's"],
+    "true": ["a", "b", "c;d", "it's"],
+    " OR ".join(f"Year = {number}" for number in range(3, 3000)): ["c;d"],
+    f"Year IN ({', '.join(map(str, range(3, 20_000)))})": ["c;d"],
+}
+
+
+@pytest.mark.parametrize("where", RIGHT, ids=lambda where: where[:40])
+def test_answers(birds: FeatureSet, where: str) -> None:
+    version, keys = birds.keys(where)
+    assert version == birds.version
+    assert sorted(id or "" for id in birds.ids_of(keys)) == RIGHT[where]
+    reading = birds.read(Selection(where=where))
+    assert reading.total == len(RIGHT[where])
+    assert sorted(id for part in reading.blocks for id in part.ids) == RIGHT[where]
+    assert birds.keys(where, ids=["b", "nobody"])[1].tolist() == [k for k in keys if birds.ids_of(keys[keys == k]) == ["b"]]
+
+
+WRONG = {
+    "lable = 'x'": "column 'lable', which the set has not (use Year, id, order, tags, when)",
+    "a.b = 3": "column 'a'",
+    "key > 3": "'key' is not for filters",
+    "`Key` > 3": "'Key' is not for filters",
+    "content = ''": "'content' is not for filters",
+    "features_pooled IS NULL": "'features_pooled' is not for filters",
+    "_rowid < 5": "'_rowid' is not for filters",
+    "id = 'a'; DROP TABLE x": "without ';'",
+    "id = 'a' -- more": "a comment",
+    "id = 'a' /* more */": "a comment",
+    "id = 'a": "close the quotes",
+    "id = `a": "close the quotes",
+    "id = E'a\\'b'": "a word and a string without a space",
+    "$1 = 3": "understood at '$1 = 3'",
+    "Year = ?": "understood at '?'",
+    "true) OR (true": "did not open",
+    "(true": "does not close",
+    "Year > 1 id = 'a'": "Expected: )",
+    "Year > 1 LIMIT 1": "Expected: )",
+    "Year > 1 ORDER BY id": "Expected: )",
+    "Year >": "Expected: an expression",
+    "Year": "compare the column with something",
+    "Year = 'x'": "a value of its type",
+    "`when` > 5": "times are timestamp",
+    "Year / 0 = 1": "Divide by zero",
+    "id IN (SELECT id FROM t)": "not supported",
+    "repeat('a', 2000000000) = 'b'": "no function 'repeat'",
+    "lenght(id) = 3": "near it are length",
+    "CASE WHEN true THEN true ELSE false END": "CASE is not for filters",
+    "   ": "an empty filter",
+    "Year" + "+1" * 2000 + " > 3": "too long or too deep",
+    "Year = 3" + " = true" * 2000: "too long or too deep",
+    "(true AND true)" + " = (true AND true)" * 2000: "too long or too deep",
+    "abs(1)" + " + power(1, 1)" * 2000 + " > 2": "too long or too deep",
+    "Year" + " BETWEEN 1 AND 2" * 2000: "too long or too deep",
+    "Year" + " IS NULL" * 2000: "too long or too deep",
+    "(" * 5000 + "true" + ")" * 5000: "too long or too deep",
+    "(" * 150 + "true" + ")" * 150: "",
+    "NOT " * 5000 + "true": "too long or too deep",
+    "id = '" + "x" * 300_000 + "'": "at most 262144",
+}
+
+
+@pytest.mark.parametrize("where", WRONG, ids=lambda where: where[:40])
+def test_refuses_in_our_words(birds: FeatureSet, where: str) -> None:
+    for ask in (birds.keys, lambda where: list(birds.read(Selection(where=where)).blocks)):
+        with pytest.raises(InvalidInput) as told:
+            ask(where)
+        assert WRONG[where] in str(told.value)
+        assert ".rs:" not in str(told.value)
+
+
+def test_the_longest_expressions_that_pass_are_answered(birds: FeatureSet) -> None:
+    """The bound on depth is far enough from the depth at which Lance ends the process."""
+    assert len(birds.keys("Year" + "+1" * 98 + " > 3")[1]) == 3
+    assert len(birds.keys("Year = 3" + " = true" * 98)[1]) == 1
+    assert len(birds.keys(" AND ".join(["Year BETWEEN 1 AND 3 OR id LIKE 'x'"] * 3000))[1]) == 3
+
+
+def test_no_filter_reaches_out_of_what_is_joined_to_it(birds: FeatureSet) -> None:
+    before = birds.version
+    assert birds.read(Selection(where="true OR true", since=before)).total == 0
+
+
+def test_unknown_names_are_told(birds: FeatureSet) -> None:
+    with pytest.raises(InvalidInput, match=r"no tap 'x' .there are: pooled"):
+        birds.read(Selection(taps=["x"]))
+    with pytest.raises(InvalidInput, match=r"no metadata column 'x' .there are: Year"):
+        birds.fetch(birds.keys()[1], columns=["x"])
+    with pytest.raises(InvalidInput, match="not negative"):
+        birds.read(Selection(offset=-1))
+
+
+def test_columns_with_the_names_of_sql_words_are_filtered_in_backticks(tmp_path: Path) -> None:
+    words = FeatureSets(tmp_path).create(wanted("words"))
+    columns = tuple(Column(name, ColumnType.INT, [1]) for name in ("select", "and", "between", "case", "null"))
+    words.write(Block(["a"], (rows(POOLED, [1]),), columns)).result()
+    for column in columns:
+        assert len(words.keys(f"`{column.name}` = 1")[1]) == 1
