@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from topwork.v1 import encoders_pb2_grpc
+from topwork.v1 import encoders_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
@@ -24,10 +24,20 @@ from topwork_server.plugins import Plugins
 from topwork_server.providers import check_provider
 from topwork_server.services.encoders import MAX_MESSAGE, Encoders, readable_entries
 from topwork_server.services.health import Health
+from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import Requests
+from topwork_server.services.jobs import JobsService
 from topwork_server.services.reflection import add_reflection
+from topwork_server.services.sets import Sets
+from topwork_server.stores import Stores
 
-SERVICES = ("topwork.v1.Encoders", "grpc.health.v1.Health")
+SERVICES = (
+    "topwork.v1.Encoders",
+    "topwork.v1.FeatureSets",
+    "topwork.v1.Indexes",
+    "topwork.v1.Jobs",
+    "grpc.health.v1.Health",
+)
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -57,21 +67,37 @@ class Ready:
 class App:
     """One server. Made on the running loop; `start` binds, `stop` drains."""
 
-    def __init__(self, catalogue: Catalogue, config: Config, engine: type[Engine] = Engine) -> None:
+    def __init__(
+        self, catalogue: Catalogue, config: Config, engine: type[Engine] = Engine, plugins: Plugins | None = None
+    ) -> None:
+        """StartError where another server has the home."""
         self._catalogue = catalogue
         self._config = config
         self.health = Health(SERVICES, self._serves)
         self.engine = engine(catalogue, config, self.health.changed)
+        plugins = plugins or Plugins.load()
+        self.stores = Stores(catalogue, config, plugins, self.engine)
         self.requests = Requests()
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
-        encoders_pb2_grpc.add_EncodersServicer_to_server(Encoders(self.engine, catalogue, config), self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        add_reflection(self._server, SERVICES)
+        self._add_services(plugins)
+
+    def _add_services(self, plugins: Plugins) -> None:
+        server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self._config, self.stores
+        encoders = Encoders(engine, catalogue, config)
+        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, stores.drop_indexes)
+        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config)
+        encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
+        sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
+        indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
+        jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(stores.jobs), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        add_reflection(server, SERVICES)
 
     async def start(self) -> Ready:
         """StartError where the address cannot be had."""
         address = bind(self._server, self._config.listen)
         await self._server.start()
+        self.stores.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalogue)
         return Ready(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
 
@@ -85,6 +111,7 @@ class App:
     async def close(self) -> None:
         """End at once, without a drain."""
         await self._server.stop(FAREWELL)
+        await self.stores.close()
         await self.engine.close()
 
     def _serves(self, name: str) -> bool:
@@ -97,7 +124,8 @@ class App:
 async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready: None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
-    return await run(App(Catalogue(Plugins.load(), config.home), config), announce)
+    plugins = Plugins.load()
+    return await run(App(Catalogue(plugins, config.home), config, plugins=plugins), announce)
 
 
 async def run(app: App, announce: Callable[[Ready], None]) -> int:
