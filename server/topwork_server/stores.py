@@ -32,7 +32,7 @@ class Stores:
 
     async def drop_indexes(self, name: str) -> None:
         """Of a set that is being dropped."""
-        self.indexes.drop_set(name)
+        await self.indexes.drop_set(name)
 
     async def close(self) -> None:
         """Requests must have ended before."""
