@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sets_world import composed, export
+from sets_world import composed, export, toy
 from topwork_server import Granularity, Tap, Text
 from topwork_server.engine import Ask
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
@@ -17,7 +17,6 @@ from topwork_server.sets.agreement import Settings
 from topwork_server.sets.incoming import Incoming, check_count, check_ids, ready
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.types import Numerics, Spans, TapInfo, TapRows
-from toys import letters_spec
 
 LETTERS = Settings("birds", "letters")
 
@@ -326,7 +325,7 @@ async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home) as world:
         await write(world, texts("owl"))
         mine = world.sets.get("birds").wanted.taps[0].fingerprint
-    changed = replace(letters_spec("letters"), settings={"seed": 7})
+    changed = toy(seed=7)
     (home / "artifacts").unlink()
     export(home, [changed])
     async with composed(home, [changed]) as world:
