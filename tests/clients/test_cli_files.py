@@ -339,13 +339,16 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([" 1 ", "2"], "int"),
         (["", "", "1"], "int"),
         (["true", "1"], "string"),
+        (["1", "2024-01-02"], "string"),
+        (["1.5", "2"], "float"),
+        (["1.5", "9223372036854775808"], "string"),
         (["", ""], None),
     ],
 )
 def test_types_of_texts(texts: list[str], kind: str | None) -> None:
     guess = Guess()
-    for line, text in enumerate(texts, 1):
-        guess.take_text(text, line)
+    for text in texts:
+        guess.take_text(text)
     assert (guess.kind, guess.conflict) == (kind, "")
     if kind:
         for text in texts:

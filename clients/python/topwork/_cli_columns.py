@@ -50,28 +50,29 @@ class Guess:
     values that have a type already (of JSON) keep it."""
 
     def __init__(self) -> None:
-        self._texts: tuple[str, ...] = ("bool", "int", "float", "time")
+        self._text: str | None = None
         self._seen: dict[str, int] = {}
 
-    def take_text(self, text: str, line: int) -> None:
-        """A value of a .csv; empty is missing."""
-        if text == "":
+    def take_text(self, text: str) -> None:
+        """A value of a .csv; empty is missing. Whole numbers may be followed by others; no other types go together."""
+        if text == "" or self._text == "string":
             return
-        self._seen.setdefault("string", line)
-        if self._texts:
-            self._texts = tuple(kind for kind in self._texts if _reads_as(kind, text.strip()))
+        text = text.strip()
+        if self._text is None:
+            self._text = next((kind for kind in ("bool", "int", "float", "time") if _reads_as(kind, text)), "string")
+        elif not _reads_as(self._text, text):
+            self._text = "float" if self._text == "int" and _reads_as("float", text) else "string"
 
     def take(self, value: Any, line: int) -> None:
         """A value of JSON; null is missing."""
         if value is not None:
-            self._texts = ()
             self._seen.setdefault(_kind_of(value), line)
 
     @property
     def kind(self) -> str | None:
         """None where all are missing, or where they do not agree: see `conflict`."""
-        if self._texts and self._seen:
-            return self._texts[0]
+        if self._text:
+            return self._text
         kinds = set(self._seen)
         if kinds == {"int", "float"}:
             return "float"

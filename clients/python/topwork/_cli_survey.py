@@ -106,7 +106,7 @@ class _Reading:
             value_of(self._table, column, kind, record)
         for column, guess in self._guesses.items():
             if self._table.texts:
-                guess.take_text(values[column], record.line)
+                guess.take_text(values[column])
             else:
                 guess.take(values.get(column), record.line)
 
