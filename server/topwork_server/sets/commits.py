@@ -143,5 +143,7 @@ class Committer:
     def _tidy_up(self) -> None:
         try:
             self._tidy(self.busy)
+        except DiskFull as error:
+            log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
         except BaseException:  # nothing is lost by a compaction or a pruning that failed
             log.exception("housekeeping of the feature set %s failed", self._name)

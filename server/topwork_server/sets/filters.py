@@ -2,8 +2,8 @@
 
 Lance's parser is lenient and its planner recursive: it ignores what follows a whole expression (`year > 3 label = 'x'`), a chain
 of a thousand operators ends the process (seen with lance 14.0.2: the stack overflows from about 1,000 links), and a `repeat()`
-may ask for all memory. So a filter is read here first, token by token: only known functions, no comments, no parameters, no deep expressions;
-what it means is Lance's business.
+may ask for all memory. So a filter is read here first, token by token: only known functions, no comments, no parameters, no
+deep expressions; what it means is Lance's business.
 """
 
 from __future__ import annotations

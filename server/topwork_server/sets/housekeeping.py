@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from topwork_server.errors import TopworkError
 from topwork_server.sets import lance_io, versions
 from topwork_server.sets.views import Current, View
 from topwork_server.sets.writer import Writer
@@ -21,10 +22,10 @@ MANY = 32
 # A fragment with more dead rows than this is written anew.
 DEAD_SHARE = 0.3
 
-# Versions that nobody pinned: kept for an hour, and the newest 500 of them, since each costs a commit some microseconds.
+# Versions that nobody pinned: kept for an hour, and the newest 256 of them (a thousand make a commit twice as slow).
 KEEP_SECONDS = 3600.0
-KEEP_VERSIONS = 500
-PRUNE_EVERY = 60.0
+KEEP_VERSIONS = 256
+PRUNE_SECONDS, PRUNE_COMMITS = 60.0, 128
 
 
 class Housekeeping:
@@ -39,7 +40,7 @@ class Housekeeping:
             self._compacted_at = self._writer.commits
             self.compact(busy)
         when, commits = self._pruned_at
-        if not busy() and (time.monotonic() - when > PRUNE_EVERY or self._writer.commits - commits > KEEP_VERSIONS):
+        if not busy() and (time.monotonic() - when > PRUNE_SECONDS or self._writer.commits - commits > PRUNE_COMMITS):
             self._pruned_at = (time.monotonic(), self._writer.commits)
             self.prune(KEEP_SECONDS, KEEP_VERSIONS)
 
@@ -59,7 +60,12 @@ class Housekeeping:
         options = {"target_rows_per_fragment": target, "materialize_deletions_threshold": DEAD_SHARE}
         steps = 0
         for task in Compaction.plan(view.dataset, options).tasks:
-            self._step(task, target)
+            try:
+                with lance_io.mapped(f"joining fragments of {self._current.name}"):
+                    self._step(task, target)
+            except TopworkError:
+                lance_io.sweep(self._current.view.dataset)
+                raise
             steps += 1
             if busy():
                 break

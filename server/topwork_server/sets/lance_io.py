@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DiskFull, TopworkError
+
+log = logging.getLogger(__name__)
 
 STORAGE_VERSION = "2.1"
 FULL = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
@@ -26,6 +30,8 @@ def load() -> Any:
     threads = str(min(8, max(2, usable_cores())))
     os.environ.setdefault("LANCE_CPU_THREADS", threads)
     os.environ.setdefault("LANCE_IO_THREADS", threads)
+    # It warns of every fork. Ours are of the event loop, for processes that become another program at once.
+    warnings.filterwarnings("ignore", "lance is not fork-safe")
     import lance
 
     return lance
@@ -59,7 +65,8 @@ def translated(error: BaseException, doing: str) -> TopworkError:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error).lower() for word in FULL):
         return DiskFull(
-            f"{doing}: no space left on the disk", remedy="free some space and try again; what was stored is as it was"
+            f"{doing}: no space left on the disk",
+            remedy="free some space (prune versions, drop sets) and try again; what was stored is as it was",
         )
     return TopworkError(f"{doing}: {plain(error)}")
 
@@ -122,6 +129,14 @@ def sync_version(path: Path, version: int) -> None:
     folder = path / "_versions"
     names = (f"{(1 << 64) - 1 - version}.manifest", f"{version}.manifest")
     sync([*(folder / name for name in names if (folder / name).exists()), folder])
+
+
+def sweep(dataset: Any) -> None:
+    """Delete what a failed attempt left; the disk may be full of it. Nothing else may be writing."""
+    try:
+        dataset.cleanup_old_versions(versions=[dataset.version], delete_unverified=True, error_if_tagged_old_versions=False)
+    except Exception:
+        log.warning("leftovers of a failed write to %s stay until the next pruning", dataset.uri, exc_info=True)
 
 
 def copy_of(dataset: Any) -> Any:

@@ -158,7 +158,7 @@ class FeatureSet:
         self._followers.remove(follower)
 
     def versions(self) -> list[VersionInfo]:
-        """Those that are kept, oldest first: pinned ones, and others for an hour, 500 at most."""
+        """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
         return versions.listed(self._current.view.dataset)
 
     def pin(self, pin: str, version: int = 0) -> VersionInfo:

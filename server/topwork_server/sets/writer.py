@@ -104,7 +104,7 @@ class Writer:
         except BaseException:
             latest = self._reopened()
             if latest is None or latest.version == view.version:
-                self._sweep(view)
+                lance_io.sweep(view.dataset)
                 raise
             log.exception("version %d of %s was committed, though it said:", latest.version, self._current.name)
             return latest
@@ -119,13 +119,6 @@ class Writer:
             return None
         self._doubt = False
         return latest
-
-    def _sweep(self, view: View) -> None:
-        """Delete what a failed attempt left; the disk may be full of it. Nothing else writes while this thread does."""
-        try:
-            view.dataset.cleanup_old_versions(versions=[view.version], delete_unverified=True, error_if_tagged_old_versions=False)
-        except Exception:
-            log.warning("leftovers of a failed write to %s stay until the next pruning", self._current.name, exc_info=True)
 
     def _commit_rows(self, view: View, tables: list[Any], result: Outcome) -> None:
         table = _joined(view, tables, result.keep)
