@@ -1,0 +1,86 @@
+"""An index as one file: faiss's bytes, then what we know of them, then a checksum of both.
+
+faiss trusts what it reads (a length out of a damaged file is allocated, a link out of a damaged graph is followed), so a file is
+read only after its checksum was found right. It is read into memory and not mapped: a mapped file that is cut short ends the
+process with SIGBUS at the next search.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from topwork_plugins.faiss_index import library
+
+FOOTER = struct.Struct("<IQ8s")
+MAGIC = b"topwork1"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a file says of its index. `kind` is what was asked for, `name` what was built."""
+
+    kind: str
+    name: str
+    metric: str
+    dim: int
+    count: int
+    trained_on: int
+
+
+def write(index: Any, label: Label, path: Path) -> None:
+    faiss = library.load()
+    with library.words_of_faiss(f"cannot write {path.name}"):
+        faiss.write_index(index, str(path))
+    said = json.dumps(asdict(label)).encode()
+    with library.disk_errors(f"cannot write {path.name}"), path.open("r+b") as file:
+        checksum = zlib.crc32(said, _checksum(file, path.stat().st_size))
+        file.seek(0, os.SEEK_END)
+        file.write(said + FOOTER.pack(checksum, len(said), MAGIC))
+
+
+def read(path: Path) -> tuple[Any, Label]:
+    """ValueError where the file is not as it was written."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - FOOTER.size))
+        end = file.read()
+        if len(end) != FOOTER.size or not end.endswith(MAGIC):
+            raise ValueError(f"{path.name} is not an index of ours, or it was cut short")
+        checksum, length, _ = FOOTER.unpack(end)
+        file.seek(0)
+        if length > size or _checksum(file, size - FOOTER.size) != checksum:
+            raise ValueError(f"{path.name} is damaged: its checksum is wrong")
+        file.seek(size - FOOTER.size - length)
+        label = Label(**json.loads(file.read(length)))
+    return library.load().read_index(str(path)), label
+
+
+def _checksum(file: BinaryIO, length: int) -> int:
+    checksum = 0
+    while length:
+        chunk = file.read(min(CHUNK, length))
+        if not chunk:
+            raise ValueError("the file ends too early")
+        checksum = zlib.crc32(chunk, checksum)
+        length -= len(chunk)
+    return checksum
+
+
+def size(index: Any) -> int:
+    """Bytes that the index would take in a file, which are those of its codes, ids, links and centres in memory."""
+    faiss = library.load()
+    total = 0
+
+    def count(chunk: bytes) -> None:
+        nonlocal total
+        total += len(chunk)
+
+    faiss.write_index(index, faiss.PyCallbackIOWriter(count, CHUNK))
+    return total

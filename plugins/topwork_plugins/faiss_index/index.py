@@ -1,0 +1,127 @@
+"""VectorIndex on FAISS: build, add, save, load, search. A kind adds what it is made of (`kinds.py`)."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from topwork_server import InvalidInput, Metric, VectorIndex, Vectors
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+
+from topwork_plugins.faiss_index import anatomy, building, efforts, files, library, scores
+from topwork_plugins.faiss_index.files import Label
+from topwork_plugins.faiss_index.masks import Mask
+from topwork_plugins.faiss_index.recipes import Recipe
+from topwork_plugins.faiss_index.searching import Searcher
+
+
+class FaissIndex(VectorIndex):
+    """An index of faiss and its label. COSINE is the inner product of the unit vectors that the server hands over."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, index: Any, label: Label, bytes_: int | None = None) -> None:
+        self._index = index
+        self._label = label
+        self._bytes = bytes_
+        self._lock = threading.Lock()
+        self._searcher = Searcher(index)
+
+    @classmethod
+    @abstractmethod
+    def recipe(cls, rows: int, dim: int, options: Any, target_recall: float) -> Recipe:
+        """What to build for so many rows; "Flat" where they are too few for the kind."""
+
+    @classmethod
+    def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:
+        library.load().omp_set_num_threads(threads)
+        recipe = cls.recipe(vectors.count, vectors.dim, options, target_recall)
+        index, name, trained_on = building.built(recipe, vectors, metric, report)
+        return cls(index, Label(cls.kind, name, metric.value, vectors.dim, index.ntotal, trained_on))
+
+    def add(self, rows: Array, threads: int) -> None:
+        library.load().omp_set_num_threads(threads)
+        building.fill(self._index, self._checked(rows))
+        self._label = replace(self._label, count=self._index.ntotal)
+        self._bytes = None
+
+    def save(self, path: Path) -> None:
+        files.write(self._index, self._label, path)
+        self._bytes = path.stat().st_size
+
+    @classmethod
+    def load(cls, path: Path, metric: Metric) -> Self:
+        index, label = files.read(path)
+        found = (label.kind, label.metric, label.dim, label.count)
+        if found != (cls.kind, metric.value, index.d, index.ntotal):
+            raise ValueError(f"{path.name} holds {label}, not {cls.kind} by {metric.value} of {index.ntotal} x {index.d}")
+        return cls(index, label, path.stat().st_size)
+
+    def search(self, queries: Array, k: int, *, effort: int, threads: int, mask: Array | None = None) -> tuple[Array, Array]:
+        queries = self._checked(queries)
+        allowed = Mask(mask, self.count)
+        wanted = min(k, allowed.allowed)
+        metric = Metric(self._label.metric)
+        out_scores = np.full((len(queries), k), scores.worst(metric), np.float32)
+        out_positions = np.full((len(queries), k), -1)
+        if wanted > 0 and len(queries):
+            library.load().omp_set_num_threads(threads)
+            distances, positions = self._searcher.search(queries, wanted, effort, allowed)
+            out_scores[:, :wanted] = scores.of_distances(distances, positions, metric, self._by_l2)
+            out_positions[:, :wanted] = positions
+        return out_scores, out_positions
+
+    @property
+    def _by_l2(self) -> bool:
+        return bool(self._index.metric_type == library.load().METRIC_L2)
+
+    def _checked(self, rows: Array) -> Array:
+        if rows.ndim != 2 or rows.shape[1] != self._index.d:
+            raise InvalidInput(f"rows of shape {rows.shape} for an index of dim {self._index.d}")
+        return np.ascontiguousarray(rows, np.float32)
+
+    def efforts(self) -> tuple[int, ...]:
+        return efforts.ladder(self._index)
+
+    def vectors(self, positions: Array) -> Array | None:
+        flat = anatomy.matrix(self._index)
+        if flat is not None:
+            return np.asarray(anatomy.rows_of(flat)[positions])
+        if anatomy.lists_of_rows(self._index):
+            return self._from_lists(np.ascontiguousarray(positions, np.int64))
+        return None
+
+    def _from_lists(self, positions: Array) -> Array:
+        """IVF finds a row by a map from positions to places, which is made at the first use: 8 bytes a row."""
+        with self._lock:
+            if self._index.direct_map.type == library.load().DirectMap.NoMap:
+                self._index.make_direct_map()
+        return np.asarray(self._index.reconstruct_batch(positions)).reshape(len(positions), self._index.d)
+
+    @property
+    def exact(self) -> bool:
+        return anatomy.is_flat(self._index)
+
+    @property
+    def count(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def name(self) -> str:
+        return self._label.name
+
+    @property
+    def trained_on(self) -> int:
+        return self._label.trained_on
+
+    @property
+    def memory(self) -> int:
+        with self._lock:
+            if self._bytes is None:
+                self._bytes = files.size(self._index)
+            return self._bytes
