@@ -14,22 +14,18 @@ from pathlib import Path
 from topwork_server.errors import NotFound, TopworkError
 from topwork_server.indexes.build import Kinds, Order
 from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Definition, Described, Facts, IndexState
+from topwork_server.indexes.model import Definition, Described, Facts
 from topwork_server.indexes.rows import Dataset
 from topwork_server.indexes.shelf import Kept, Slot
+from topwork_server.indexes.standing import Standing
 from topwork_server.jobs import Job, Jobs, JobState
 from topwork_server.sets.model import Change, Reading, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
+from topwork_server.types import Granularity
 from topwork_server.vector_index import VectorIndex
 
 KIND, CALL = "index", "topwork_server.indexes.build:build"
-#: A build starts by itself where so many rows are fresh (or dead), and more than this share of those built.
-FRESH, FRESH_SHARE = 10_000, 0.02
-DEAD, DEAD_SHARE = 1_000, 0.2
-#: Seconds until a failed build is tried again by itself; doubled each time.
-PATIENCE = 300.0
-
 log = logging.getLogger(__name__)
 
 
@@ -59,9 +55,8 @@ class Indexed:
         self.definition = kept.definition
         self.last_used = time.monotonic()
         self._created, self._slot, self._house = kept.set_created, slot, house
-        self._facts = slot.facts()
-        self._error = ""
-        self._failures, self._retry_at = 0, 0.0
+        self._standing = Standing(slot.facts(), kept.definition.target_recall)
+        self._timer: asyncio.TimerHandle | None = None
         self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
         self._open: Opened | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -118,12 +113,21 @@ class Indexed:
         """Never "building" when the job has ended: who watched it to its end sees what came of it."""
         if self._building and self._house.jobs.get(self._job).state is not JobState.RUNNING:
             await self.settled()
-        return self._described()
+        return self._described(await asyncio.to_thread(self._items))
 
     def consider(self) -> None:
-        """Build by oneself where much changed since the build, or where the last one failed some time ago."""
-        if self._open and not self._building and time.monotonic() >= self._retry_at and self._due(self._open.live):
+        """Build by oneself where much changed since the build, or the last one failed; not at once after the last one."""
+        if self._open is None or self._building or self._starting:
+            return
+        wait = self._standing.due(self._open.live)
+        if not wait:
             self._spawn(self.build(anew=False))
+        elif wait < math.inf and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._reconsider)
+
+    def _reconsider(self) -> None:
+        self._timer = None
+        self.consider()
 
     async def unload(self) -> None:
         """Out of memory; the next search loads it again. Searches under way end on what they have."""
@@ -141,19 +145,13 @@ class Indexed:
 
     async def stop(self) -> None:
         self._gone = True
+        if self._timer:
+            self._timer.cancel()
         tasks = [*self._spawned, *(task for task in (self._starting, self._building) if task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.unload()
-
-    def _due(self, live: Live) -> bool:
-        if self._facts is None:
-            return bool(self._error)
-        rows = self._facts.rows
-        if live.fresh_rows > max(FRESH, FRESH_SHARE * rows):
-            return True
-        return live.dead_rows > max(DEAD, DEAD_SHARE * rows)
 
     async def _opened(self) -> Opened:
         async with self._turn:
@@ -163,7 +161,7 @@ class Indexed:
                 raise NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
             self._lost = False
             opened = self._open = await asyncio.to_thread(self._load, asyncio.get_running_loop())
-        if self._facts is None and not self._error:
+        if self._standing.facts is None and not self._standing.error:
             self._spawn(self.build(anew=True))
         self.consider()
         return opened
@@ -198,11 +196,15 @@ class Indexed:
         if built is not None and built.facts.version > opened.feature_set.version:
             log.warning("index=%s is of a later version than its set: it will be built anew", self.subject)
             built = None
+        self._standing.facts = None
         if built is None:
-            self._facts = None
             return
-        opened.live.install(built, opened.feature_set.keys()[1])
-        self._facts = built.facts
+        try:
+            opened.live.install(built, opened.feature_set.keys()[1])
+        except Exception:  # searches go on without it, and what is wrong with the set itself they will say
+            log.exception("index=%s was loaded, but cannot be used: it will be built anew", self.subject)
+            return
+        self._standing.facts = built.facts
         self._slot.prune(built.facts)
 
     def _opener(self, facts: Facts) -> Callable[[Path], VectorIndex]:
@@ -218,10 +220,10 @@ class Indexed:
                 await self._take()
             else:
                 cancelled = ended.state is JobState.CANCELLED
-                self._fail("it was cancelled" if cancelled else ended.error, again=not cancelled)
+                self._standing.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)
         except Exception as error:
             log.exception("index=%s", self.subject)
-            self._fail(f"{type(error).__name__}: {error}")
+            self._standing.failed(f"{type(error).__name__}: {error}")
         finally:
             self._building = None
         self.consider()
@@ -232,16 +234,10 @@ class Indexed:
             if self._open:
                 await asyncio.to_thread(self._install, self._open)
             else:
-                self._facts = await asyncio.to_thread(self._slot.facts)
-        if self._facts is None:
+                self._standing.facts = await asyncio.to_thread(self._slot.facts)
+        if self._standing.facts is None:
             raise TopworkError("what was built cannot be read", remedy="look into the server's log")
-        self._error, self._failures, self._retry_at = "", 0, 0.0
-
-    def _fail(self, why: str, *, again: bool = True) -> None:
-        """`again`: it is tried once more by itself, when some time has passed and something is written."""
-        self._error = why
-        self._retry_at = time.monotonic() + PATIENCE * 2**self._failures if again else math.inf
-        self._failures += 1
+        self._standing.built(self._standing.facts)
 
     def _spawn(self, build: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(build)
@@ -253,37 +249,26 @@ class Indexed:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.warning("index=%s no build was started: %s", self.subject, error)
-            self._fail(str(error))
+            self._standing.failed(str(error))
 
-    def _described(self) -> Described:
-        facts, live = self._facts, self._open and self._open.live
+    def _items(self) -> int:
+        """Rows of the set where no build is here to tell them; 0 where that takes more than a glance."""
+        unknown = (
+            self._open is None or self._standing.facts is not None or self.definition.tap.tap.granularity is not Granularity.ITEM
+        )
+        return 0 if unknown or self._open is None else len(self._open.feature_set.keys()[1])
+
+    def _described(self, items: int) -> Described:
+        facts, live = self._standing.facts, self._open and self._open.live
         return Described(
             definition=self.definition,
-            state=self._state(),
-            detail=self._detail(),
+            state=self._standing.state(self._building is not None),
+            detail=self._standing.detail(self._building is not None),
             facts=facts,
             version=live.version if live else facts.version if facts else 0,
-            alive_rows=live.alive_rows if live else facts.rows if facts else 0,
+            alive_rows=items or (live.alive_rows if live else facts.rows if facts else 0),
             fresh_rows=live.fresh_rows if live else 0,
             dead_rows=live.dead_rows if live else 0,
             memory=live.memory if live else 0,
             job=self._job,
         )
-
-    def _state(self) -> IndexState:
-        if self._building:
-            return IndexState.REBUILDING if self._facts else IndexState.BUILDING
-        if self._facts:
-            return IndexState.READY
-        return IndexState.FAILED if self._error else IndexState.BUILDING
-
-    def _detail(self) -> str:
-        facts, target = self._facts, self.definition.target_recall
-        if self._building:
-            return ""
-        if self._error:
-            kept = "; searches go on on the build before it" if facts else "; searches compare with every row"
-            return f"the last build failed: {self._error}{kept}"
-        if facts and facts.held_out and facts.recall < target:
-            return f"recall is {facts.recall:.2f} at most; the target was {target:g}"
-        return ""

@@ -166,13 +166,12 @@ class Indexes:
         return min(of_first, key=lambda name: name != slug(first), default="")
 
     async def _sweep(self) -> None:
-        """Unload what nobody has searched for a while; try failed builds again when their time has come."""
+        """Unload what nobody has searched for a while."""
         while True:
             await asyncio.sleep(min(self._idle_seconds / 4, 30.0))
             for index in list(self._indexes.values()):
                 if time.monotonic() - index.last_used > self._idle_seconds:
                     await index.unload()
-                index.consider()
 
     def _kept(self, sets: FeatureSets) -> builtins.list[Kept]:
         """Indexes of sets that are no more are deleted: the server ended between the two."""

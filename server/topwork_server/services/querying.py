@@ -156,8 +156,9 @@ def _with_settings(query: Query, request: Request, k: int) -> Query:
 def _of_stored(ids: list[str], opened: Opened) -> Query:
     """In a thread. The rows of stored items, each of which is not to be among its own hits."""
     feature_set, tap = opened.feature_set, opened.definition.tap
-    known = feature_set.known(sorted(set(ids)))
-    keys = np.array([known[id].key if id in known else -1 for id in ids], np.int64)
+    _, stored = feature_set.keys(ids=ids)
+    key_of = dict(zip(feature_set.ids_of(stored), stored.tolist(), strict=True))
+    keys = np.array([key_of.get(id, -1) for id in ids], np.int64)
     block = feature_set.fetch(np.unique(keys[keys >= 0]), taps=(tap.tap.name,))
     assert block.keys is not None
     at = np.searchsorted(block.keys, keys)
