@@ -105,6 +105,7 @@ class App:
         """Health says NOT_SERVING, accepted requests finish, new ones are refused; then the rest ends."""
         log.info("draining for up to %g s", self._config.drain_seconds)
         await self.health.enter_graceful_shutdown()
+        await self.stores.jobs.close()  # whoever watches one would keep the server for as long as it lasts
         await self.requests.drain(self._config.drain_seconds)
         await self.close()
 

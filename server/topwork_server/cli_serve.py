@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import Any
@@ -18,6 +19,8 @@ from topwork_server.config import Config, usable_home
 
 def run(arguments: argparse.Namespace) -> int:
     _log(getattr(logging, arguments.log_level.upper()))
+    # gRPC would say so of each process that is started. They become another program at once and never touch gRPC.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     announce = _announce_json if arguments.json else _announce
     return _loop()(serve(config_of(arguments), announce))
 
@@ -33,6 +36,7 @@ def _log(level: int) -> None:
     logging.basicConfig(level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("topwork_server", "topwork_plugins"):
         logging.getLogger(name).setLevel(level)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says at INFO which instructions it did not find
 
 
 def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:

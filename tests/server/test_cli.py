@@ -71,6 +71,7 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
         "idle_seconds": 1.5,
         "memory_budget": 2 << 30,
         "drain_seconds": 0.0,
+        "feature_cache": 0,
     }
     assert set(given) == {field.name for field in fields(Config)}
     words = {**given, "max_video_bytes": "3MiB", "memory_budget": "2GiB"}
@@ -268,11 +269,14 @@ def test_serve_says_that_it_is_ready_answers_and_drains(tmp_path):
         with grpc.insecure_channel(ready["address"]) as channel:
             listed = encoders_pb2_grpc.EncodersStub(channel).ListEncoders(encoders_pb2.ListEncodersRequest(), timeout=30)
         assert {"all-minilm-l6-v2", "resnet50-thin"} <= {encoder.name for encoder in listed.encoders}
-        taken = [sys.executable, "-m", "topwork.cli", "serve", "--listen", ready["address"], "--home", str(tmp_path)]
-        second = subprocess.run(taken, capture_output=True, text=True, timeout=60)
+        taken = [sys.executable, "-m", "topwork.cli", "serve", "--listen", ready["address"], "--home"]
+        second = subprocess.run([*taken, str(tmp_path / "elsewhere")], capture_output=True, text=True, timeout=60)
         assert second.returncode == 2
         assert f"cannot listen on {ready['address']}: Address already in use" in second.stderr
         assert "--listen" in second.stderr
+        third = subprocess.run([*taken, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        assert third.returncode == 2
+        assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in third.stderr
         process.terminate()
         assert process.wait(60) == 0
         assert "ListEncoders.OK=1" in process.stderr.read()

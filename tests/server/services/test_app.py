@@ -41,7 +41,7 @@ async def test_a_free_port_is_said_and_answers(tmp_path):
 
 async def test_a_port_in_use_is_refused_with_its_name(tmp_path):
     async with served(tmp_path) as world:
-        second = App(FakeCatalogue(), Config(home=tmp_path, listen=world.ready.address), FakeEngine)
+        second = App(FakeCatalogue(), Config(home=tmp_path / "second", listen=world.ready.address), FakeEngine)
         with pytest.raises(StartError, match=world.ready.address) as caught:
             await second.start()
         assert "in use" in caught.value.message
