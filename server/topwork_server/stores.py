@@ -1,4 +1,4 @@
-"""What a server keeps under its home, and what works on it: feature sets, the feature cache, indexes, jobs; and the lock on all."""
+"""What a server keeps under its home and works on: feature sets, the feature cache, indexes, jobs; and the lock on it all."""
 
 from __future__ import annotations
 
