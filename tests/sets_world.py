@@ -115,6 +115,7 @@ class Served:
     world: SetsWorld
     requests: Requests
     stub: Any
+    port: int
 
 
 @asynccontextmanager
@@ -134,7 +135,7 @@ async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: A
         limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", limits) as channel:
-                yield Served(world, requests, sets_pb2_grpc.FeatureSetsStub(channel))  # type: ignore[no-untyped-call]
+                yield Served(world, requests, sets_pb2_grpc.FeatureSetsStub(channel), port)  # type: ignore[no-untyped-call]
         finally:
             await requests.cut()
             await server.stop(None)

@@ -24,6 +24,10 @@ from topwork_server.sets.pieces import taken
 if TYPE_CHECKING:
     from topwork_server.sets.store import FeatureSet
 
+#: So many texts take the room of one item in the window of a stream: they are small, and while a write waits for the disk the
+#: encoder must not run dry.
+TEXTS = 8
+
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +81,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
             found = await self._ingest.in_thread(_incoming, rows, upload, skip)
             return convert_sets.write_response(await writing.write(place, found), place.watermark)
 
-        await Stream("rows", answer, lambda message: len(message.rows.items), self._spool).run(requests, context.write)
+        await Stream("rows", answer, _load, self._spool).run(requests, context.write)
 
     async def Read(self, request: sets_pb2.ReadRequest, context: Context) -> None:  # noqa: N802
         feature_set = await self._get(request.set)
@@ -143,6 +147,13 @@ def _named(name: str) -> str:
     if not name:
         raise InvalidInput("no set is named", remedy="name one of those that ListSets returns")
     return name
+
+
+def _load(message: sets_pb2.WriteRequest) -> float:
+    """How many items the encoder is to hold at a time for it."""
+    items = message.rows.items
+    textual = bool(items) and items[0].WhichOneof("content") in ("text", "text_pair")
+    return len(items) / TEXTS if textual else len(items)
 
 
 def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> Incoming:

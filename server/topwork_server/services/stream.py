@@ -66,7 +66,7 @@ class Stream(Generic[Q, R]):
         self,
         body: str,
         answer: Callable[[Q, Upload | None], Coroutine[Any, Any, R]],
-        load: Callable[[Q], int],
+        load: Callable[[Q], float],
         spool: Spool,
     ) -> None:
         self._body = body
@@ -132,7 +132,7 @@ class Stream(Generic[Q, R]):
         self._order.put_nowait(pending)
 
 
-def _share(items: int, size: int, video: bool) -> int:
+def _share(items: float, size: int, video: bool) -> int:
     """Of the window, by whichever bound is nearest: ready vectors, which no encoder sees, go by their bytes."""
     return int(WHOLE * min(1.0, max(1 / MESSAGES, items / ITEMS, size / BYTES, video / VIDEOS)))
 

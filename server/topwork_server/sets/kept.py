@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,16 +29,38 @@ class Kept:
     numerics: Numerics
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What an entry says of itself; entries of one encoder mostly say the same."""
+
+    shape: tuple[int, int]
+    numerics: Numerics
+    spans: str = ""  # their kind
+    width: int = 0
+    parts: bool = False
+
+
+@lru_cache(1024)
+def _said(head: _Head) -> bytes:
+    return json.dumps(asdict(head), separators=(",", ":")).encode()
+
+
+@lru_cache(1024)
+def _read(said: bytes) -> _Head:
+    record = json.loads(said)
+    return _Head(**{**record, "shape": tuple(record["shape"]), "numerics": Numerics(**record["numerics"])})
+
+
 def packed(kept: Kept) -> bytes:
     rows, spans = kept.piece.rows, kept.piece.spans
-    head: dict[str, Any] = {"rows": rows.shape, "numerics": asdict(kept.numerics)}
+    head = _Head((rows.shape[0], rows.shape[1]), kept.numerics)
     arrays = [rows.astype("<f4", copy=False)]
     if spans is not None:
-        head["spans"] = {"kind": spans.kind, "width": spans.values.shape[1], "parts": spans.parts is not None}
+        head = replace(head, spans=spans.kind, width=spans.values.shape[1], parts=spans.parts is not None)
         arrays.append(spans.values.astype("<f4", copy=False))
         if spans.parts is not None:
             arrays.append(spans.parts.astype("<i4", copy=False))
-    said = json.dumps(head, separators=(",", ":")).encode()
+    said = _said(head)
     body = b"".join([said, *(array.tobytes() for array in arrays)])
     return _PREFIX.pack(zlib.crc32(body), len(said)) + body
 
@@ -52,15 +73,14 @@ def unpacked(data: bytes) -> Kept | None:
     if zlib.crc32(memoryview(data)[_PREFIX.size :]) != checksum:
         return None
     start = _PREFIX.size + length
-    head = json.loads(data[_PREFIX.size : start])
-    n, dim = head["rows"]
+    head = _read(data[_PREFIX.size : start])
+    n, dim = head.shape
     rows = np.frombuffer(data, "<f4", n * dim, start).reshape(n, dim)
-    spans = _spans(head["spans"], data, start + rows.nbytes, n) if "spans" in head else None
-    return Kept(Piece(rows, spans), Numerics(**head["numerics"]))
+    return Kept(Piece(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)
 
 
-def _spans(said: Mapping[str, Any], data: bytes, start: int, n: int) -> Spans:
-    width = said["width"]
+def _spans(head: _Head, data: bytes, start: int) -> Spans:
+    n, width = head.shape[0], head.width
     values: Array = np.frombuffer(data, "<f4", n * width, start).reshape(n, width)
-    parts = np.frombuffer(data, "<i4", n, start + values.nbytes) if said["parts"] else None
-    return Spans(said["kind"], values, parts)
+    parts = np.frombuffer(data, "<i4", n, start + values.nbytes) if head.parts else None
+    return Spans(head.spans, values, parts)

@@ -242,6 +242,18 @@ async def test_ready_vectors_flow_by_their_bytes(home, monkeypatch):
         assert np.array_equal(found["7-33"], numbers[7, 33])
 
 
+async def test_texts_take_little_of_the_window(home):
+    async with served(home) as world:
+        messages = [texts("wait", *[f"{i} {j}" for j in range(63)], ids=[f"{i}-{j}" for j in range(64)]) for i in range(20)]
+        call = await opened(world, *messages, encoder="letters")
+        await world.world.engine.until_asked(20)  # 1,280 items, of which no reply was sent
+        world.world.engine.gate.set()
+        await call.done_writing()
+        assert (await call.read()).encoded == 64
+        pictures = pb.WriteRequest(rows=pb.WriteRows(ids=["a", "b"], items=[t.Item(image=b"a"), t.Item(image=b"b")]))
+        assert [service._load(one) for one in (messages[0], pictures, vectors(["a"], [[1.0]]))] == [8, 2, 0]
+
+
 async def test_many_small_writers_share_commits(home):
     async with served(home) as world:
         await asyncio.gather(*[write(world, *[texts(f"bird-{i}-{j}") for j in range(5)], encoder="letters") for i in range(20)])
