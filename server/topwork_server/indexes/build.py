@@ -184,7 +184,7 @@ class _Work:
         if not len(queries):
             return Probe(queries, np.empty(0), 0, mask)
         self.report(0.75, "finding the nearest of the held-out rows exactly")
-        found = kept.positions[nearest(queries, kept.batches(), self.definition.metric, AT)]
+        found = kept.positions[nearest(queries, kept.batches(), self.definition.metric, min(AT, kept.count))]
         neighbours = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
         return probe(queries, neighbours, self.definition.metric, mask)
 

@@ -6,19 +6,19 @@ A row that the index found counts where it is at least as near as the last of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.indexes.asked import Asked
 from topwork_server.indexes.model import Operating
+from topwork_server.indexes.nearest import Nearest, Rows
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric, Report, VectorIndex
 
 #: Recall is measured at so many hits.
 AT = 10
-#: Rows that are compared with all queries at a time.
-BLOCK = 8192
 #: What float32 leaves uncertain of a score, as a share of the vectors' squared lengths.
 ROUNDING = 1e-6
 #: A batch that takes less than so many seconds is timed again.
@@ -41,18 +41,12 @@ class Probe:
 
 
 def nearest(queries: Array, blocks: Iterable[Array], metric: Metric, k: int) -> Array:
-    """(q, k) int64: the places of the k nearest of all rows that the blocks hold, by comparing with every one."""
-    scores = np.empty((len(queries), 0), np.float32)
-    places = np.empty((len(queries), 0), np.int64)
-    start = 0
-    for rows in _cut(blocks):
-        near = queries @ rows.T - (np.einsum("ij,ij->i", rows, rows) / 2 if metric is Metric.L2 else 0)
-        scores = np.concatenate([scores, near], 1)
-        places = np.concatenate([places, np.broadcast_to(np.arange(start, start + len(rows)), near.shape)], 1)
-        best = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
-        scores, places = np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
-        start += len(rows)
-    return places
+    """(q, k) int64: the places of the k nearest of all rows that the blocks hold (at least k), by comparing with every one."""
+    exact, start = Nearest(Asked(queries, metric, k)), 0
+    for vectors in blocks:
+        exact.offer(Rows(vectors, np.arange(start, start + len(vectors)), None))
+        start += len(vectors)
+    return exact.found().keys
 
 
 def nearness(queries: Array, rows: Array, metric: Metric) -> Array:
@@ -97,9 +91,3 @@ def _recall(probe: Probe, found: Array, gather: Gather, metric: Metric) -> float
     rows = gather(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
     right = (nearness(probe.queries, rows, metric) >= probe.bar[:, None]) & (found >= 0)
     return float(right.mean())
-
-
-def _cut(blocks: Iterable[Array]) -> Iterator[Array]:
-    for block in blocks:
-        for start in range(0, len(block), BLOCK):
-            yield block[start : start + BLOCK]

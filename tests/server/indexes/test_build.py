@@ -11,6 +11,7 @@ import toys_index
 from indexes_world import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
+from topwork_server.errors import TopworkError
 from topwork_server.indexes.build import HELD_OUT, Order, make, resolve
 from topwork_server.indexes.model import Definition
 from topwork_server.indexes.rows import Chosen, collect
@@ -190,7 +191,7 @@ def test_a_failed_build_leaves_the_one_before(tmp_path):
     def fail(fraction, message):
         raise RuntimeError(message)
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(TopworkError, match="read 50 of 50"):
         world.build(report=fail)
     assert [path.name for path in world.slot.builds.iterdir()] == ["1"]
 

@@ -37,10 +37,6 @@ def test_the_nearest_are_those_of_exact_search(metric, block):
     assert [set(line) for line in found] == [set(line) for line in exact(queries, rows, metric, 10)]
 
 
-def test_of_fewer_rows_than_asked_all_are_the_nearest():
-    assert sorted(nearest(clustered(1), [clustered(3)], Metric.L2, 10)[0]) == [0, 1, 2]
-
-
 @pytest.mark.parametrize("metric", list(Metric))
 def test_recall_is_the_share_of_the_ten_nearest_that_an_effort_finds(metric):
     rows, queries = clustered(400), clustered(60, seed=1)
