@@ -93,6 +93,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
                 await context.write(message)
         finally:
             await asyncio.wait({ahead})  # a generator that runs cannot be closed
+            _ = ahead.cancelled() or ahead.exception()  # else one that nobody waits for is reported as never retrieved
             await asyncio.to_thread(messages.close)
 
     async def DeleteRows(self, request: sets_pb2.DeleteRowsRequest, context: Context) -> sets_pb2.DeleteRowsResponse:  # noqa: N802
