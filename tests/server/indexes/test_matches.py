@@ -1,0 +1,51 @@
+"""A filter is asked of the set once for each version, and what is remembered is bounded."""
+
+from __future__ import annotations
+
+import numpy as np
+from topwork_server.indexes import matches
+from topwork_server.indexes.matches import Matches
+
+
+class Counted:
+    """A set of which every filter matches the keys 0 .. 99."""
+
+    def __init__(self):
+        self.version, self.asked = 1, []
+
+    def keys(self, where=""):
+        self.asked.append(where)
+        return self.version, np.arange(100)
+
+
+def looked_up(found, feature_set, where):
+    known = found.known(feature_set, where)
+    return known if known is not None else found.keys(feature_set, where)
+
+
+def test_the_same_filter_of_one_version_is_one_array():
+    found, birds, fish = Matches(), Counted(), Counted()
+    first = looked_up(found, birds, "year > 1")
+    assert looked_up(found, birds, "year > 1") is first
+    assert looked_up(found, fish, "year > 1") is not first
+    birds.version = 2
+    assert looked_up(found, birds, "year > 1") is not first
+    assert birds.asked == ["year > 1"] * 2
+
+
+def test_the_filters_used_last_are_kept(monkeypatch):
+    monkeypatch.setattr(matches, "MOST", 3)
+    found, birds = Matches(), Counted()
+    for where in ("a", "b", "c", "a", "d"):
+        looked_up(found, birds, where)
+    assert [found.known(birds, where) is not None for where in "abcd"] == [True, False, True, True]
+    monkeypatch.setattr(matches, "MOST_BYTES", 100)
+    looked_up(found, birds, "e")
+    assert [found.known(birds, where) is not None for where in "abcde"] == [False] * 4 + [True]
+
+
+def test_a_set_that_is_gone_takes_no_memory():
+    found, birds = Matches(), Counted()
+    looked_up(found, birds, "a")
+    del birds
+    assert not found._of
