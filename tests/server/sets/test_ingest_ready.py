@@ -1,0 +1,113 @@
+"""ingest.py on features that are ready: they are the set's, or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sets_world import composed
+from topwork_server import Granularity, Text
+from topwork_server.engine import Ask
+from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.sets.agreement import Settings
+from topwork_server.sets.incoming import ready
+from topwork_server.types import Numerics, Spans
+from writing import VECTORS, counts, features, stored, texts, vectors, write
+
+
+async def test_vectors_of_no_encoder_make_a_set(home):
+    async with composed(home) as world:
+        outcomes = await write(
+            world, features("ab", vectors([[1, 2], [3, 4]])), features("bc", vectors([[5, 6], [7, 8]])), settings=VECTORS
+        )
+        assert [counts(outcome) for outcome in outcomes] == [(2, 0, 0, 0), (1, 1, 0, 0)]
+        assert await stored(world, "vectors") == {"a": [1, 2], "b": [5, 6], "c": [7, 8]}
+        wanted = world.sets.get("vectors").wanted
+        assert (wanted.encoder, wanted.modality, wanted.taps[0].fingerprint) == ("", None, "")
+        with pytest.raises(InvalidInput, match="ready vectors"):
+            await write(world, texts("owl"), settings=VECTORS)
+
+
+async def test_several_taps_with_spans(home):
+    spans = Spans("seconds", np.array([[0, 1], [1, 2], [0, 1]], np.float32))
+    windows = vectors([[1, 2], [3, 4], [5, 6]], "f" * 64, "windows", Granularity.WINDOW, [2, 1], spans)
+    whole = vectors([[1.0], [2.0]], "e" * 64, "whole")
+    async with composed(home) as world:
+        await write(world, features("ab", windows, whole), settings=VECTORS)
+        await write(world, features("cd", whole, windows), settings=VECTORS)  # in any order
+        found = world.sets.get("vectors")
+        block = found.fetch(found.keys()[1], taps=["windows"])
+        assert block.taps[0].counts.tolist() == [2, 1, 2, 1]
+        assert block.taps[0].spans.values.tolist() == spans.values.tolist() * 2
+
+
+async def test_of_ready_features_the_later_message_wins_too(home):
+    async with composed(home) as world:
+        ids = [f"v{i}" for i in range(5000)]
+        await write(world, features(ids[:1], vectors(np.zeros((1, 64)))), settings=VECTORS)
+        messages = [features(ids, vectors(np.ones((5000, 64)))), features(ids[:1], vectors(np.full((1, 64), 2)))]
+        await write(world, *messages, settings=VECTORS)
+        assert (await stored(world, "vectors"))["v0"] == [2] * 64
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "complaint"),
+    [
+        (lambda fp: vectors([[1] * 8], tap="mean"), InvalidInput, "without a fingerprint"),
+        (lambda fp: vectors([[1] * 8], "0" * 64, "mean"), NotReady, "0" * 64),
+        (lambda fp: vectors([[1] * 7], fp, "mean"), InvalidInput, "7 numbers"),
+        (lambda fp: vectors([[1] * 8], fp, "meen"), InvalidInput, "meen"),
+        (lambda fp: vectors([[1] * 8], fp, "mean", Granularity.TOKEN), InvalidInput, "token"),
+    ],
+)
+async def test_features_that_are_not_the_sets_are_refused(home, bad, error, complaint):
+    async with composed(home) as world:
+        await write(world, texts("owl"))
+        fingerprint = world.sets.get("birds").wanted.taps[0].fingerprint
+        with pytest.raises(error) as caught:
+            await write(world, features("a", bad(fingerprint)), settings=Settings("birds"))
+        assert complaint in caught.value.message
+        assert fingerprint in str(caught.value) or "fingerprint" not in caught.value.message  # what is right is said too
+        (outcome,) = await write(world, features("a", vectors([[1] * 8], fingerprint)), settings=Settings("birds"))
+        assert outcome.written.inserted == 1
+        assert set(await stored(world)) == {"owl", "a"}
+
+
+async def test_features_of_an_encoder_make_its_set(home):
+    async with composed(home) as world:
+        embedded = await world.engine.embed(Ask("letters"), [Text("owl"), Text("wren")])
+        message = features(["owl", "wren"], embedded.taps[0], numerics=embedded.numerics)
+        await write(world, message)
+        assert world.sets.get("birds").wanted.encoder == "letters"
+        assert world.sets.get("birds").described().numerics == (embedded.numerics,)
+        with pytest.raises(NotReady):
+            await write(world, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=Settings("other", "letters"))
+        assert world.sets.names() == ["birds"]
+
+
+async def test_rows_that_are_too_far_from_the_reference_are_refused(home):
+    async with composed(home) as world:
+        with pytest.raises(NotReady, match=r"0\.99"):
+            await write(world, features("a", vectors([[1.0]]), numerics=Numerics("gpu", "fp8", 0.99, 0.1)), settings=VECTORS)
+        await write(world, features("a", vectors([[1.0]]), numerics=Numerics("gpu", "fp16", 0.9995, 0.1)), settings=VECTORS)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_numbers_that_are_not_finite(home, bad):
+    numbers = [[1, 2], [3, bad], [5, 6]]
+    with pytest.raises(InvalidInput, match="not finite") as caught:
+        features("abc", vectors(numbers))
+    assert caught.value.item == 1
+    async with composed(home) as world:
+        (outcome,) = await write(world, features("abc", vectors(numbers), skip=True), settings=VECTORS)
+        assert (outcome.written.inserted, list(outcome.failures)) == (2, [1])
+        assert await stored(world, "vectors") == {"a": [1, 2], "c": [5, 6]}
+
+
+async def test_a_number_beyond_float16_is_said_of_its_item(home):
+    settings = Settings("vectors", dtype="float16", skip_bad_items=True)
+    async with composed(home) as world:
+        features = vectors([[np.nan, 0.0], [1.0, 2.0], [1e6, 0.0]])
+        with pytest.raises(InvalidInput, match="float16") as caught:
+            await write(world, ready(list("abc"), (features,), (), None, skip_bad_items=True), settings=settings)
+        assert caught.value.item == 2
+        assert world.sets.names() == []

@@ -1,0 +1,148 @@
+"""ingest.py: what disagrees with the set is refused, both are named, and the set is as it was."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+from sets_world import composed, export, toy
+from topwork_server import Text
+from topwork_server.engine import Ask
+from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
+from topwork_server.sets import lance_io
+from topwork_server.sets.agreement import Settings
+from topwork_server.sets.incoming import check_count, check_ids
+from topwork_server.sets.model import Column, ColumnType
+from writing import LETTERS, counts, stored, texts, write, years
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (Settings("birds", "second"), "has encoder letters, not second"),
+        (Settings("birds", taps=("letters",)), "has taps mean, not letters"),
+        (Settings("birds", options={"case": "lower"}), "has options case='keep', repeat=1, not case='lower', repeat=1"),
+        (Settings("birds", dtype="float16"), "has dtype float32, not float16"),
+        (Settings("birds", keep_inputs=True), "has keep_inputs False, not True"),
+    ],
+)
+async def test_settings_that_disagree_with_the_set_are_refused(home, settings, complaint):
+    async with composed(home) as world:
+        await write(world, texts("owl"))
+        with pytest.raises(NotReady, match="birds") as caught:
+            await write(world, texts("wren"), settings=settings)
+        assert complaint in caught.value.message
+        assert set(await stored(world)) == {"owl"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings("birds"),
+        Settings("birds", "letters", ("mean",), {"repeat": 1}, "float32"),
+        Settings("birds", options={"case": "keep"}),
+    ],
+)
+async def test_settings_that_agree_are_taken(home, settings):
+    async with composed(home) as world:
+        await write(world, texts("owl"))
+        (outcome,) = await write(world, texts("wren"), settings=settings)
+        assert outcome.written.inserted == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "complaint"),
+    [
+        (Settings("birds"), NotFound, "there is no set 'birds'"),
+        (Settings("birds", "leters"), NotFound, "'leters'"),
+        (Settings("birds", "letters", taps=("means",)), NotFound, "no tap 'means'"),
+        (Settings("birds", "letters", options={"casing": 1}), InvalidInput, "'casing'"),
+        (Settings("No Name", "letters"), InvalidInput, "'No Name'"),
+        (Settings("birds", "letters", dtype="float64"), InvalidInput, "float64"),
+    ],
+)
+async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, complaint):
+    async with composed(home) as world:
+        with pytest.raises(error) as caught:
+            await write(world, texts("owl"), settings=settings)
+        assert complaint in str(caught.value)
+        assert world.sets.names() == []
+
+
+async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
+    async with composed(home) as world:
+        await write(world, texts("owl"))
+        mine = world.sets.get("birds").wanted.taps[0].fingerprint
+    changed = toy(seed=7)
+    (home / "artifacts").unlink()
+    export(home, [changed])
+    async with composed(home, [changed]) as world:
+        with pytest.raises(NotReady) as caught:
+            await write(world, texts("wren"))
+        theirs = (await world.engine.embed(Ask("letters"), [Text("a")])).taps[0].tap.fingerprint
+        assert mine != theirs
+        assert mine in caught.value.message
+        assert theirs in caught.value.message
+        assert set(await stored(world)) == {"owl"}
+        await write(world, texts("owl"))  # what is stored needs no encoder
+
+
+async def test_another_writer_made_the_set_otherwise(home):
+    async with composed(home) as world:
+        mine = await world.ingest.open(LETTERS)
+        theirs = await world.ingest.open(replace(LETTERS, dtype="float16"))
+        await theirs.write(theirs.place(["owl"]), texts("owl"))
+        with pytest.raises(NotReady, match="has dtype float16, not float32"):
+            await mine.write(mine.place(["wren"]), texts("wren"))
+        assert set(await stored(world)) == {"owl"}
+
+
+async def test_wrong_metadata_is_refused_and_leaves_no_empty_set(home):
+    async with composed(home) as world:
+        with pytest.raises(InvalidInput, match="key"):
+            await write(world, texts("owl", key=[1]))
+        assert world.sets.names() == []
+        await write(world, texts("owl", year=[1]))
+        wrong = replace(texts("wren", "kite"), metadata=(Column("year", ColumnType.STRING, ["x", "y"]),))
+        with pytest.raises(InvalidInput, match="'year' holds int"):
+            await write(world, wrong)
+        assert await years(world) == {"owl": 1}
+
+
+async def test_a_full_disk_is_said_and_the_next_write_goes_on(home, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with composed(home) as world:
+        await write(world, texts("owl"))
+        with monkeypatch.context() as patch:
+            patch.setattr(lance_io, "write_rows", full)
+            with pytest.raises(DiskFull, match="no space left"):
+                await write(world, texts("wren"))
+        assert set(await stored(world)) == {"owl"}
+        (outcome,) = await write(world, texts("wren"))
+        assert counts(outcome) == (1, 0, 0, 0)  # it was in the cache
+
+
+@pytest.mark.parametrize(
+    ("ids", "complaint", "item"),
+    [
+        ([], "no ids", None),
+        (["a", ""], "empty", 1),
+        (["a", "b", "a"], "'a' is there twice", 2),
+        (["a", "x" * 600], "600 bytes", 1),
+        (["é" * 300], "600 bytes", 0),
+    ],
+)
+def test_ids(ids, complaint, item):
+    with pytest.raises(InvalidInput, match=complaint) as caught:
+        check_ids(ids)
+    assert caught.value.item == item
+
+
+def test_as_many_ids_as_items():
+    check_ids(["x" * 512, "é" * 256])
+    check_count(["a"], 1, "items")
+    with pytest.raises(InvalidInput, match="1 ids came with 2 items"):
+        check_count(["a"], 2, "items")

@@ -1,0 +1,70 @@
+"""Writes without a wire: what a test of ingest says in one line."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+from topwork_server import Granularity, Tap, Text
+from topwork_server.engine import Ask
+from topwork_server.sets.agreement import Settings
+from topwork_server.sets.incoming import Incoming, ready
+from topwork_server.sets.model import Column, ColumnType
+from topwork_server.types import TapInfo, TapRows
+
+LETTERS = Settings("birds", "letters")
+
+
+def texts(*words, ids=None, **columns):
+    metadata = tuple(Column(name, ColumnType.INT, values) for name, values in columns.items())
+    return Incoming(ids or words, [Text(word) for word in words], range(len(words)), metadata=metadata)
+
+
+async def write(world, *messages, settings=LETTERS):
+    """Messages of one stream, all under way at once; their outcomes."""
+    writing = await world.ingest.open(settings)
+    places = [writing.place(message.ids) for message in messages]
+    tasks = [asyncio.ensure_future(writing.write(*one)) for one in zip(places, messages, strict=True)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def stored(world, name="birds"):
+    """id -> the numbers of its first tap."""
+    feature_set = await asyncio.to_thread(world.sets.get, name)
+    _, keys = feature_set.keys()
+    block = feature_set.fetch(keys, taps=[feature_set.wanted.taps[0].tap.name])
+    return dict(zip(block.ids, block.taps[0].rows.tolist(), strict=True))
+
+
+async def years(world, name="birds"):
+    feature_set = await asyncio.to_thread(world.sets.get, name)
+    block = feature_set.fetch(feature_set.keys()[1], columns=["year"])
+    return dict(zip(block.ids, block.metadata[0].values, strict=True))
+
+
+async def rows(world, *words, encoder="letters", **options):
+    features = await world.engine.embed(Ask(encoder, options=options), [Text(word) for word in words])
+    del world.engine.asked[-1]
+    return dict(zip(words, features.taps[0].rows.tolist(), strict=True))
+
+
+def counts(outcome):
+    written = outcome.written
+    return written.inserted, written.updated, written.unchanged, outcome.encoded
+
+
+def vectors(numbers, fingerprint="", tap="", granularity=Granularity.ITEM, counts=None, spans=None):
+    rows = np.array(numbers, np.float32)
+    counts = np.ones(len(rows), np.int64) if counts is None else np.array(counts)
+    return TapRows(TapInfo(Tap(tap, rows.shape[1], granularity), fingerprint), rows, counts, spans)
+
+
+def features(ids, *taps, numerics=None, skip=False):
+    return ready(ids, taps, (), numerics, skip_bad_items=skip)
+
+
+VECTORS = Settings("vectors")
