@@ -1,4 +1,4 @@
-"""Where searches run: a few threads of lower priority. Who waits while a search runs rides in the next; long ones are cut into slices.
+"""Where searches run: a few threads of lower priority. Who waits rides in the next search; long ones are cut into slices.
 
 No timers: as soon as a thread is free it takes whoever waited longest, and of the same kind as many as make a slice.
 """

@@ -112,6 +112,10 @@ class Fresh:
         """As they are searched. False, and nothing done, where their keys do not follow those that are here."""
         if len(rows.keys) and rows.keys[0] <= self.last_key:
             return False
+        self._extend(rows)
+        return True
+
+    def _extend(self, rows: Rows) -> None:
         for start, stop in self._slots(len(rows.keys)):
             self._chunks[-1][len(self._chunks[-1]) - self._room :][: stop - start] = rows.vectors[start:stop]
             self._room -= stop - start
@@ -120,7 +124,6 @@ class Fresh:
         self._squares.append(np.einsum("ij,ij->i", rows.vectors, rows.vectors))
         if self._alive is not None:
             self._alive = np.concatenate([self._alive, np.ones(len(rows.keys), bool)])
-        return True
 
     def kill(self, dead: Array) -> None:
         """Rows of the items with these keys (int64) are no more; keys that are not here are none of its business."""
@@ -134,8 +137,13 @@ class Fresh:
         if len(alive) - remain > max(DEAD, remain):
             self.__dict__.update(self.between(0, None).__dict__)
 
+    def extend(self, other: Fresh) -> None:
+        """The rows alive of another, whose keys follow."""
+        for rows in other.rows():
+            self._extend(rows)
+
     def rows(self) -> Iterator[Rows]:
-        """Those alive, in blocks."""
+        """Those alive, in blocks, which may end between two rows of an item."""
         view = self.view()
         for part, rows in view.blocks():
             yield rows if view.alive is None else rows.where(view.alive[part])
@@ -145,7 +153,7 @@ class Fresh:
         other = Fresh(self._dim, self._several)
         for rows in self.rows():
             keep = rows.keys >= first
-            other.append(rows.where(keep if end is None else keep & (rows.keys < end)))
+            other._extend(rows.where(keep if end is None else keep & (rows.keys < end)))
         return other
 
     def with_rows(self, more: list[Rows]) -> Fresh:
@@ -158,7 +166,7 @@ class Fresh:
         numbers = np.concatenate([np.zeros(len(r.keys), np.int32) if r.numbers is None else r.numbers for r in blocks])
         order = np.argsort(keys, kind="stable")
         other = Fresh(self._dim, self._several)
-        other.append(Rows(vectors[order], keys[order], numbers[order]))
+        other._extend(Rows(vectors[order], keys[order], numbers[order]))
         return other
 
     def view(self) -> FreshView:

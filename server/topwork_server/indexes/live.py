@@ -194,6 +194,5 @@ class Live:
         """Rows that were read from the set, up to where those begin that were followed, and then these."""
         begin = fresh.first_key if self._base is None else self._base
         bridged = gap.between(0, begin)
-        for rows in fresh.between(begin or 0, None).rows():
-            bridged.append(rows)
+        bridged.extend(fresh.between(begin or 0, None))
         return bridged

@@ -58,7 +58,7 @@ class Nearest:
         self._squares = np.einsum("ij,ij->i", asked.vectors, asked.vectors)[:, None] if asked.metric is Metric.L2 else None
         self._held = empty((asked.searched, 0))
         self._reach = np.full((asked.searched, 1), max(asked.least, LOWEST), np.float32)
-        self._full = False
+        self._full = self._several = False
 
     def offer(self, rows: Rows, keep: Array | None = None) -> None:
         """A block of any size; `keep` (n,) bool says which of its rows may be found."""
@@ -66,7 +66,7 @@ class Nearest:
             self._offer(rows.where(part), None if keep is None else keep[part])
 
     def found(self) -> Found:
-        return self._held.best(self._asked.k)
+        return self._once().best(self._asked.k)
 
     def _offer(self, rows: Rows, keep: Array | None) -> None:
         if keep is not None and np.count_nonzero(keep) * 2 < len(keep):
@@ -76,7 +76,8 @@ class Nearest:
         near = self._near(rows)
         if keep is not None:
             near[:, ~keep] = NOWHERE
-        if rows.numbers is None or self._asked.every_row:
+        self._several = rows.numbers is not None
+        if not self._several or self._asked.every_row:
             line, column, values = self._reaching(near)
             self._hold(line, values, rows, column)
         else:
@@ -134,10 +135,14 @@ class Nearest:
         if not self._full or self._held.width > 2 * self._asked.k + 64:
             self._cut()
 
+    def _once(self) -> Found:
+        """An item whose rows came in two blocks is held twice."""
+        return self._held.once(False) if self._several and not self._asked.every_row else self._held
+
     def _cut(self) -> None:
         """Keep the k best, and know from now on what a row must reach."""
         k = self._asked.k
-        self._held = self._held.best(k)
+        self._held = self._once().best(k)
         if self._held.width == k:
             self._reach = np.maximum(self._reach, self._held.near[:, -1:])
             self._full = bool((self._held.near[:, -1] > NOWHERE).all())

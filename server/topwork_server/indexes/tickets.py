@@ -63,7 +63,7 @@ class Ticket:
         if not self._done and self.vectors <= self._size:
             return self.query
         start = int(np.searchsorted(groups, self._done))
-        end = self.queries if start + self._size >= len(groups) else max(int(groups[start + self._size]), self._done + 1)
+        end = self.queries if start + self._size >= len(groups) else max(int(groups[start + self._size]), int(groups[start]) + 1)
         stop = int(np.searchsorted(groups, end))
         without = None if self.query.without is None else self.query.without[self._done : end]
         return replace(

@@ -1,0 +1,335 @@
+"""Live beside brute force: whatever was written, deleted and installed, a search finds what is there, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from searched import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
+from topwork_server.errors import InvalidInput
+from topwork_server.indexes.live import Live
+from topwork_server.indexes.model import Hits, Query
+from topwork_server.rows import normalize
+from topwork_server.types import Array, Granularity
+from topwork_server.vector_index import Metric
+
+METRICS = list(Metric)
+
+
+def rows(rng: np.random.Generator, items: int, most: int = 1) -> list[Array]:
+    """Of each item, 1 to `most` rows."""
+    return [rng.standard_normal((rng.integers(1, most + 1), DIM)).astype(np.float32) for _ in range(items)]
+
+
+def following(fake: FakeSet, metric: Metric = Metric.COSINE) -> Live:
+    live = Live(definition(metric, fake.info.tap.granularity), fake, 1)
+    fake.follow(live.apply)
+    return live
+
+
+def installed(fake: FakeSet, metric: Metric = Metric.COSINE, **options: Any) -> Live:
+    live = following(fake, metric)
+    live.install(build(fake, metric, **options), fake.keys()[1])
+    return live
+
+
+def filled(items: int = 300, seed: int = 1) -> FakeSet:
+    fake = FakeSet()
+    fake.commit(rows(np.random.default_rng(seed), items))
+    return fake
+
+
+def answers(hits: Hits) -> list[list[tuple[int, int, float]]]:
+    flat = list(zip(hits.keys.tolist(), hits.rows.tolist(), hits.scores.tolist(), strict=True))
+    ends = np.cumsum(hits.counts)
+    return [flat[end - n : end] for end, n in zip(ends, hits.counts, strict=True)]
+
+
+def check(found: Hits, wanted: list[list[tuple[int, int, float]]]) -> None:
+    """The same hits with the same scores; those whose scores differ by less than float32 says may have changed places."""
+    got = answers(found)
+    assert [len(one) for one in got] == [len(one) for one in wanted]
+    for ours, theirs in zip(got, wanted, strict=True):
+        scores = np.array([hit[2] for hit in theirs])
+        np.testing.assert_allclose([hit[2] for hit in ours], scores, atol=2e-6, rtol=1e-5)
+        assert len({hit[:2] for hit in ours}) == len(ours)
+        for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            close = np.abs(scores - scores[place]) < 4e-6 * max(1, abs(scores[place]))
+            assert one[:2] == other[:2] or close.sum() > 1 or place == len(ours) - 1
+
+
+def some_query(rng: np.random.Generator, fake: FakeSet) -> Query:
+    """Any that a caller could ask."""
+    vectors = rng.standard_normal((int(rng.integers(1, 6)), DIM)).astype(np.float32)
+    groups = np.sort(rng.integers(0, len(vectors), len(vectors))) if rng.random() < 0.3 else np.arange(len(vectors))
+    groups = np.unique(groups, return_inverse=True)[1]
+    keys = np.array(sorted(fake.items), np.int64)
+    allowed = keys[rng.random(len(keys)) < rng.choice([0.002, 0.05, 0.5, 0.95])] if rng.random() < 0.4 else None
+    queries = int(groups.max()) + 1
+    without = rng.choice(keys, queries) if len(keys) and rng.random() < 0.3 else None
+    within = float(rng.choice([0.2, 0.6, 3.0])) if rng.random() < 0.2 else None
+    k = int(rng.choice([1, 3, 10, 40, 2000]))
+    flags = {"every_row": bool(rng.random() < 0.3), "exact": bool(rng.random() < 0.2)}
+    return Query(vectors, groups, k, within, allowed, without, **flags)
+
+
+def change(rng: np.random.Generator, fake: FakeSet, most: int) -> None:
+    """Write, update, delete, or all at once."""
+    here = list(fake.items)
+    dead = rng.choice(here, min(len(here), int(rng.integers(0, 12))), replace=False).tolist() if here else []
+    fake.commit(rows(rng, int(rng.integers(0, 15)), most), dead)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("granularity", [Granularity.ITEM, Granularity.WINDOW])
+@pytest.mark.parametrize("options", [{}, {"lossy": True}, {"flat": True}])
+def test_agrees_with_brute_force_whatever_happens(metric: Metric, granularity: Granularity, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng([*METRICS].index(metric) + 10 * (granularity is Granularity.ITEM) + len(str(options)))
+    fake, most = FakeSet(tap_info(granularity)), 1 if granularity is Granularity.ITEM else 4
+    live, built = following(fake, metric), None
+    for _ in range(80):
+        change(rng, fake, most)
+        if rng.random() < 0.1:  # as a job does: it reads one version, and is done at a later one
+            n = sum(len(item) for item in fake.items.values())
+            built = build(fake, metric, effort=16, order=rng.permutation(n) if rng.random() < 0.5 else None, **options)
+        elif built and rng.random() < 0.3:
+            live.install(built, fake.keys()[1])
+            built = None
+        asked = some_query(rng, fake)
+        hits = live.search(asked)
+        check(hits, expected(fake, metric, asked))
+        assert hits.version == live.version == fake.version
+    assert live.dead_rows + live.fresh_rows > 0
+
+
+def test_before_a_build_the_set_itself_is_searched() -> None:
+    fake = filled(50)
+    live = following(fake)
+    asked = query(np.eye(DIM, dtype=np.float32), k=5)
+    hits = live.search(asked)
+    check(hits, expected(fake, Metric.COSINE, asked))
+    assert (hits.how, live.alive_rows, live.memory) == ("exact", 0, 0)
+    assert fake.reads == 1
+
+
+def test_counts_what_is_in_memory() -> None:
+    fake = filled(300)
+    live = installed(fake)
+    first = list(fake.items)[:10]
+    new = fake.commit(rows(np.random.default_rng(3), 7), first)
+    assert (live.alive_rows, live.fresh_rows, live.dead_rows) == (297, 7, 10)
+    fake.commit([], new[:3])
+    assert (live.alive_rows, live.fresh_rows, live.dead_rows) == (294, 4, 10)
+    assert live.memory > 300 * DIM * 4
+    live.install(build(fake), fake.keys()[1])
+    assert (live.alive_rows, live.fresh_rows, live.dead_rows) == (294, 0, 0)
+
+
+def test_an_item_without_rows_is_no_hit_and_a_query_without_vectors_has_none() -> None:
+    fake = FakeSet(tap_info(Granularity.WINDOW))
+    fake.commit([np.ones((2, DIM), np.float32), np.zeros((0, DIM), np.float32), np.ones((1, DIM), np.float32)])
+    for live in (following(fake), installed(fake)):
+        hits = live.search(query(np.ones((2, DIM), np.float32), groups=np.array([1, 3]), without=np.full(6, -1)))
+        assert hits.counts.tolist() == [0, 2, 0, 2, 0, 0]
+        assert live.search(query(np.zeros((0, DIM), np.float32))).counts.tolist() == []
+
+
+def test_equal_scores_stand_by_key_and_answers_repeat() -> None:
+    fake = FakeSet()
+    fake.commit([np.ones((1, DIM), np.float32)] * 60)
+    live = installed(fake, flat=True)
+    fake.commit([np.ones((1, DIM), np.float32)] * 60)
+    asked = query(np.ones((2, DIM), np.float32), k=90)
+    hits = live.search(asked)
+    assert hits.keys.tolist() == sorted(fake.items)[:90] * 2
+    exact = live.search(replace(asked, exact=True))
+    assert exact.keys.tolist() == hits.keys.tolist()
+    assert following(fake).search(asked).keys.tolist() == hits.keys.tolist()
+
+
+def test_more_hits_than_rows_and_ten_thousand() -> None:
+    fake = filled(10_500)
+    live = installed(fake)
+    vectors = np.random.default_rng(2).standard_normal((2, DIM)).astype(np.float32)
+    asked = query(vectors, k=10_000)
+    check(live.search(asked), expected(fake, Metric.COSINE, asked))
+    small = installed(filled(20))
+    assert small.search(query(vectors, k=10_000)).counts.tolist() == [20, 20]
+
+
+def test_within_is_complete_up_to_k() -> None:
+    fake = filled(3000)
+    live = installed(fake)
+    asked = query(np.random.default_rng(5).standard_normal((3, DIM)).astype(np.float32), k=2500, within=0.2)
+    wanted = expected(fake, Metric.COSINE, asked)
+    assert min(len(one) for one in wanted) > 300
+    check(live.search(asked), wanted)
+    assert live.search(replace(asked, within=1.5)).counts.tolist() == [0, 0, 0]
+    built = live._state.main.built.index  # type: ignore[union-attr]
+    fetches = [call[1] for call in built.calls]
+    assert fetches[0] < 2500, "it begins with few"
+
+
+def test_k_items_are_found_where_the_nearest_rows_are_all_of_one() -> None:
+    rng = np.random.default_rng(7)
+    crowd = (np.ones((300, DIM)) + 1e-3 * rng.standard_normal((300, DIM))).astype(np.float32)
+    fake = FakeSet(tap_info(Granularity.CELL))
+    fake.commit([crowd, *rows(rng, 50)])
+    live = installed(fake)
+    asked = query(np.ones((1, DIM), np.float32), k=10)
+    hits = live.search(asked)
+    check(hits, expected(fake, Metric.COSINE, asked))
+    assert len(set(hits.keys.tolist())) == 10
+    rows_of_one = live.search(replace(asked, every_row=True))
+    assert len(set(rows_of_one.keys.tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "item", "said"),
+    [
+        (query(np.array([[1.0] * DIM, [0.0] * DIM], np.float32)), 1, "zeros"),
+        (query(np.array([[1.0] * DIM, [np.nan] * DIM], np.float32)), 1, "finite"),
+        (query(np.ones((1, DIM + 1), np.float32)), None, "8 numbers"),
+        (query(np.ones((1, DIM), np.float32), k=0), None, "1 to 10000"),
+        (query(np.ones((1, DIM), np.float32), k=10_001), None, "1 to 10000"),
+        (query(np.ones((1, DIM), np.float32), within=float("nan")), None, "not a number"),
+        (query(np.ones((2000, DIM), np.float32), k=10_000), None, "10,000,000"),
+    ],
+)
+def test_bad_queries_are_refused(asked: Query, item: int | None, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as refused:
+        installed(filled(20)).search(asked)
+    assert refused.value.item == item
+
+
+def test_a_zero_row_has_no_direction_but_is_a_row() -> None:
+    fake = FakeSet()
+    keys = fake.commit([np.zeros((1, DIM), np.float32), np.ones((1, DIM), np.float32)])
+    live = installed(fake)
+    more = fake.commit([np.zeros((1, DIM), np.float32)])
+    hits = live.search(query(np.ones((1, DIM), np.float32)))
+    assert hits.keys.tolist() == [keys[1], keys[0], *more]
+    assert hits.scores.tolist() == pytest.approx([1, 0, 0])
+
+
+@pytest.mark.parametrize("opened", [following, installed])
+def test_distances_of_far_and_close_rows_keep_their_digits(opened: Callable[[FakeSet, Metric], Live]) -> None:
+    """|a|^2 + |b|^2 - 2ab has none left here."""
+    rng = np.random.default_rng(8)
+    base = 1000 + rng.standard_normal((1, DIM))
+    near = [(base + 1e-2 * rng.standard_normal((1, DIM))).astype(np.float32) for _ in range(800)]
+    fake = FakeSet()
+    live = opened(fake, Metric.L2)
+    fake.commit(near)
+    for vectors in (base, base + 1e-2 * rng.standard_normal((40, DIM))):  # few pairs to look at again, and many
+        asked = query(vectors.astype(np.float32), k=10)
+        wanted = [score for one in expected(fake, Metric.L2, asked) for _, _, score in one]
+        np.testing.assert_allclose(live.search(asked).scores, wanted, rtol=1e-3)
+
+
+def recall(live: Live, fake: FakeSet, vectors: Array, allowed: Array | None) -> float:
+    keys = np.array(sorted(fake.items)) if allowed is None else allowed
+    here = np.concatenate([fake.items[int(key)] for key in keys])
+    near = normalize(vectors) @ normalize(here).T
+    wanted = [set(keys[best].tolist()) for best in np.argsort(-near, axis=1)[:, :10]]
+    got = answers(live.search(query(vectors, allowed=allowed)))
+    return sum(len({hit[0] for hit in a} & b) for a, b in zip(got, wanted, strict=True)) / sum(map(len, wanted))
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.05, 0.001])
+def test_filters_cost_no_recall(lossy: bool, share: float) -> None:
+    """At any selectivity, and where the filter takes away just what is near: recall is no less than without it."""
+    rng = np.random.default_rng(11)
+    centres = 3 * rng.standard_normal((150, DIM))
+    kinds = rng.integers(0, 150, 6000)
+    fake = FakeSet()
+    keys = np.array(fake.commit(list((centres[kinds] + 0.5 * rng.standard_normal((6000, DIM))).astype(np.float32)[:, None])))
+    live = installed(fake, lossy=lossy, lists=64, effort=3)
+    vectors = (centres[rng.integers(0, 150, 20)] + 0.5 * rng.standard_normal((20, DIM))).astype(np.float32)
+    own = recall(live, fake, vectors, None)
+    assert own >= 0.9
+    at_random = np.sort(rng.choice(keys, int(share * 6000), replace=False))
+    by_kind = keys[np.isin(kinds, rng.choice(150, max(1, int(share * 150)), replace=False))]
+    assert recall(live, fake, vectors, at_random) >= min(own, 0.95)
+    assert recall(live, fake, vectors, by_kind) >= min(own, 0.95)
+
+
+def test_few_matches_are_compared_one_by_one_and_a_filter_is_prepared_once() -> None:
+    fake = filled(6000)
+    live = installed(fake, lists=64)
+    fake.commit(rows(np.random.default_rng(3), 40))
+    index = live._state.main.built.index  # type: ignore[union-attr]
+    vectors = np.ones((1, DIM), np.float32)
+    few = np.array(sorted(fake.items)[::100], np.int64)
+    assert live.search(query(vectors, allowed=few)).how == f"exact over {len(few)} matches"
+    assert not index.calls
+    many = np.array(sorted(fake.items)[::2], np.int64)
+    live.search(query(vectors, allowed=many))
+    known = live._state.filters._known  # type: ignore[union-attr]
+    live.search(query(vectors, allowed=many))
+    assert live._state.filters._known is known  # type: ignore[union-attr]
+    assert all(masked for _, _, _, masked, _ in index.calls)
+
+
+def test_an_effort_that_is_asked_for_is_taken() -> None:
+    live = installed(filled(3000), lists=64)
+    index = live._state.main.built.index  # type: ignore[union-attr]
+    live.search(query(np.ones((1, DIM), np.float32), effort=7))
+    live.search(query(np.ones((1, DIM), np.float32)))
+    assert [call[2] for call in index.calls] == [7, 4]
+    live.search(query(np.ones((1, DIM), np.float32)), threads=3)
+    assert index.calls[-1][4] == 3
+
+
+def test_a_change_of_nothing_keeps_the_version() -> None:
+    fake = filled()
+    live = installed(fake)
+    before = live.search(query(np.ones((1, DIM), np.float32)))
+    fake.commit([])
+    after = live.search(query(np.ones((1, DIM), np.float32)))
+    assert after.version == before.version + 1
+    assert after.keys.tolist() == before.keys.tolist()
+
+
+def test_many_updates_of_the_same_items_do_not_fill_the_memory() -> None:
+    fake = filled(10)
+    live = installed(fake)
+    rng = np.random.default_rng(0)
+    keys: Sequence[int] = fake.commit(rows(rng, 200))
+    for _ in range(100):
+        keys = fake.commit(rows(rng, 200), keys)
+    assert live.fresh_rows == 200
+    assert live.memory < 8000 * DIM * 4
+    asked = query(np.eye(DIM, dtype=np.float32), k=20)
+    check(live.search(asked), expected(fake, Metric.COSINE, asked))
+
+
+def test_exact_search_of_an_index_that_keeps_no_vectors_reads_the_set() -> None:
+    fake = filled(400)
+    live = installed(fake, lossy=True, effort=1)
+    reads = fake.reads
+    asked = query(np.eye(DIM, dtype=np.float32), exact=True)
+    hits = live.search(asked)
+    check(hits, expected(fake, Metric.COSINE, asked))
+    assert (hits.how, fake.reads) == ("exact", reads + 1)
+    few = query(np.eye(DIM, dtype=np.float32), exact=True, allowed=np.array(sorted(fake.items)[:30]))
+    hits = live.search(few)
+    check(hits, expected(fake, Metric.COSINE, few))
+    assert (hits.how, fake.reads, fake.fetches) == ("exact over 30 matches", reads + 1, 1)
+
+
+def test_an_empty_filter_and_an_empty_set() -> None:
+    live = installed(filled(50))
+    assert live.search(query(np.ones((2, DIM), np.float32), allowed=NO_KEYS)).counts.tolist() == [0, 0]
+    empty = FakeSet()
+    for live in (installed(empty), following(empty)):
+        assert live.search(query(np.ones((2, DIM), np.float32))).counts.tolist() == [0, 0]
+        assert live.search(query(np.ones((2, DIM), np.float32), exact=True)).counts.tolist() == [0, 0]
+    fake = FakeSet()
+    live = installed(fake)
+    key = fake.commit([np.ones((1, DIM), np.float32)])
+    assert live.search(query(np.ones((1, DIM), np.float32))).keys.tolist() == key
