@@ -8,7 +8,6 @@ process with SIGBUS at the next search.
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
 from dataclasses import asdict, dataclass
@@ -35,14 +34,24 @@ class Label:
 
 
 def write(index: Any, label: Label, path: Path) -> None:
+    """DiskFull, and no file, where there is no room. faiss writes through us: its own writer loses a late error."""
     faiss = library.load()
-    with library.words_of_faiss(f"cannot write {path.name}"):
-        faiss.write_index(index, str(path))
-    said = json.dumps(asdict(label)).encode()
-    with library.disk_errors(f"cannot write {path.name}"), path.open("r+b") as file:
-        checksum = zlib.crc32(said, _checksum(file, path.stat().st_size))
-        file.seek(0, os.SEEK_END)
-        file.write(said + FOOTER.pack(checksum, len(said), MAGIC))
+    checksum = 0
+
+    def keep(chunk: bytes) -> None:
+        nonlocal checksum
+        checksum = zlib.crc32(chunk, checksum)
+        file.write(chunk)
+
+    try:
+        with library.disk_errors(f"cannot write {path.name}"), path.open("wb") as file:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(keep, CHUNK))
+            said = json.dumps(asdict(label)).encode()
+            keep(said)
+            file.write(FOOTER.pack(checksum, len(said), MAGIC))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> tuple[Any, Label]:
