@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from pathlib import Path
 
 import grpc
@@ -350,27 +351,31 @@ async def test_large_reads_come_in_messages_within_the_bounds(home, monkeypatch)
         assert "'0000'" in message
 
 
-async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch):
+async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
     async with served(home) as world:
         numbers = np.zeros((20_000, 64), np.float32)
         await write(world, vectors([str(i) for i in range(20_000)], numbers))
         monkeypatch.setattr(service, "MAX_MESSAGE", 20_000)
-        made = 0
-        inner = service.convert_sets.read_response
+        made, reached, gate, inner = [], threading.Event(), threading.Event(), service.convert_sets.read_response
 
-        def counted(*arguments):
-            nonlocal made
-            made += 1
+        def slow(*arguments):
+            made.append(arguments)
+            if len(made) > 20:
+                reached.set()
+                assert gate.wait(20)
             return inner(*arguments)
 
-        monkeypatch.setattr(service.convert_sets, "read_response", counted)
+        monkeypatch.setattr(service.convert_sets, "read_response", slow)
         call = world.stub.Read(pb.ReadRequest(set="birds", all_taps=True))
         await call.read()
+        await asyncio.to_thread(reached.wait)
         call.cancel()
+        asyncio.get_running_loop().call_later(0.2, gate.set)  # by then the call was ended, in the middle of a block
         await world.requests.idle()
-        assert 0 < made < 200  # of about 300
+        assert len(made) == 21  # of some 300
         (feature_set,) = world.world.sets._open.values()
         assert feature_set._readers.held() == set()
+        assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
