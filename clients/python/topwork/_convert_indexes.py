@@ -1,4 +1,4 @@
-"""Messages of indexes -> the dataclasses of this package, and nothing else."""
+"""Messages of indexes and searches -> the dataclasses of this package, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from topwork import _columns, _convert, _convert_sets
+from topwork import _convert, _convert_sets
 from topwork.encoders import OptionInfo
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
@@ -68,6 +68,8 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
 
 def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
     """One Hits a query."""
+    from topwork import _columns
+
     scores = np.array(reply.scores, np.float32)
     rows = np.array(reply.rows, np.int64) if reply.rows else None
     spans = _convert.array(reply.spans.values) if reply.HasField("spans") else None

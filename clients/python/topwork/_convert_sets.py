@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct, Value
 
-from topwork import _columns, _convert
+from topwork import _convert
 from topwork.features import Numerics
 from topwork.jobs import Job
 from topwork.rows import RawInput, Rows
@@ -16,6 +16,8 @@ from topwork.v1 import jobs_pb2, sets_pb2, types_pb2
 
 
 def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
+    from topwork import _columns
+
     return SetInfo(
         name=message.name,
         encoder=message.encoder,
@@ -41,6 +43,8 @@ def version(message: sets_pb2.Version) -> VersionInfo:
 
 
 def rows(reply: sets_pb2.ReadResponse, encoder: str, computed: Numerics | None, with_inputs: bool) -> Rows:
+    from topwork import _columns
+
     columns = {column.name: _columns.unpack(column) for column in reply.metadata}
     return Rows(
         ids=list(reply.ids),
@@ -84,16 +88,24 @@ def job(message: jobs_pb2.Job) -> Job:
     )
 
 
-def options(struct: Any) -> dict[str, Any]:
+def options(struct: Struct) -> dict[str, Any]:
     """Plain Python. A Struct knows only doubles: a whole number becomes an int."""
-    found: dict[str, Any] = json_format.MessageToDict(struct)
-    return {name: _whole(value) for name, value in found.items()}
+    return {name: _plain(value) for name, value in struct.fields.items()}
 
 
-def _whole(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_whole(entry) for entry in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return int(value.number_value) if value.number_value.is_integer() else value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_plain(entry) for entry in value.list_value.values]
+        case "struct_value":
+            return options(value.struct_value)
+    return None
 
 
 def moment(seconds: float) -> datetime:

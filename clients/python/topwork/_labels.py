@@ -95,6 +95,13 @@ def text_of(id: Any, position: int) -> str:
     raise InvalidInput(f"{describe(id)} is no id", remedy=IDS, item=position)
 
 
+def texts(ids: Any) -> list[str]:
+    """Ids of one item or of several."""
+    if isinstance(ids, str | int | np.integer):
+        return [text_of(ids, 0)]
+    return [text_of(id, position) for position, id in enumerate(plain(ids))]
+
+
 def unique(ids: Sequence[str], start: int) -> None:
     """Raises InvalidInput where an id comes twice."""
     if len(set(ids)) == len(ids):

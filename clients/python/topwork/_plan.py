@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from topwork import _embedding, _items, _labels, _status, _vectors, _writing
-from topwork._calls import Session, Steps, unary, work
+from topwork._calls import Session, Steps, Stream, unary, work
 from topwork._columns import Types
 from topwork._convert_sets import feature_set
 from topwork._feed import Feed
 from topwork._labels import IDS, PathIds
-from topwork._methods import GET_SET
+from topwork._methods import GET_SET, WRITE
+from topwork._progress import Progress, reporting
 from topwork._vectors import Target
 from topwork._writing import Labels, WriteChunk
 from topwork.errors import InvalidInput, NotFound, TopworkError
@@ -28,10 +29,10 @@ class Asked:
     items: Any
     ids: Any
     metadata: Any
-    encoder: str
-    taps: Sequence[str] | None
     vectors: Any
     fingerprint: str | Mapping[str, str] | None
+    encoder: str | None
+    taps: Sequence[str] | None
     options: Mapping[str, Any] | None
     dtype: str | None
     keep_inputs: bool
@@ -39,7 +40,7 @@ class Asked:
 
     def settings(self) -> sets_pb2.WriteSettings:
         taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
-        return _writing.settings(self.set, self.encoder, taps, self.options, self.dtype, keep, skip)
+        return _writing.settings(self.set, self.encoder or "", taps, self.options, self.dtype, keep, skip)
 
     def bridged(self, session: Session) -> Asked:
         """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
@@ -61,6 +62,20 @@ class Plan:
 
     feed: Feed[WriteChunk]
     total: int | None
+
+
+def written(session: Session, asked: Asked, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
+    """The whole write."""
+    plan = yield from planned(session, asked, timeout)
+    done: list[Acknowledged] = []
+    with reporting(progress, plan.total, asked.set) as advance:
+
+        def receive(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> None:
+            done.append(acknowledged(reply, chunk))
+            advance(len(chunk))
+
+        yield Stream(WRITE, plan.feed, receive)
+    return summed(done)
 
 
 def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan]:

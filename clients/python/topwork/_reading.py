@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from topwork import _convert_sets
-from topwork._calls import Session, Steps, unary
-from topwork._labels import plain, text_of
-from topwork._methods import GET_SET
+from topwork._calls import Session, Steps, Stream, unary
+from topwork._labels import texts
+from topwork._methods import GET_SET, READ
+from topwork._progress import Progress, reporting
 from topwork._tail import Tail
 from topwork.encoders import TapInfo
 from topwork.errors import InvalidInput
 from topwork.features import Features, Numerics
-from topwork.rows import Rows
+from topwork.rows import Rows, joined
 from topwork.sets import SetInfo
 from topwork.v1 import sets_pb2
 
@@ -54,12 +55,28 @@ class Reading:
         return min(self.info.numerics, key=lambda record: record.parity, default=None)
 
 
-def begun(session: Session, request: sets_pb2.ReadRequest, timeout: float | None, *, nothing: bool) -> Steps[Reading]:
-    """The set is asked for first: who made its rows, and how, is not in the replies. `nothing`: an empty list of ids was passed,
-    which on the wire would be all."""
+def whole(
+    session: Session, request: sets_pb2.ReadRequest, by_ids: bool, progress: Progress, timeout: float | None
+) -> Steps[Rows]:
+    """All that is asked for, as one Rows."""
+    reading = yield from begun(session, request, by_ids, timeout)
+    pieces: list[Rows] = []
+    with reporting(progress, None, request.set) as advance:
+
+        def receive(reply: sets_pb2.ReadResponse, _: None) -> None:
+            pieces.append(reading.receive(reply))
+            advance(len(reply.ids), reading.wanted)
+
+        yield Stream(READ, reading.tail(session, timeout), receive)
+    return joined(pieces) if pieces else emptied(reading, request)
+
+
+def begun(session: Session, request: sets_pb2.ReadRequest, by_ids: bool, timeout: float | None) -> Steps[Reading]:
+    """The set is asked for first: who made its rows, and how, is not in the replies. `by_ids`: ids were passed, though perhaps
+    none, which on the wire would be all."""
     reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=request.set), timeout)
     info = session.sets[request.set] = _convert_sets.feature_set(reply)
-    return Reading(request, info, wanted=0 if nothing else None)
+    return Reading(request, info, wanted=0 if by_ids and not request.ids else None)
 
 
 def asked(
@@ -89,13 +106,6 @@ def asked(
         offset=offset,
         limit=limit,
     )
-
-
-def texts(ids: Any) -> list[str]:
-    """Ids of one item or of several."""
-    if isinstance(ids, str | int | np.integer):
-        return [text_of(ids, 0)]
-    return [text_of(id, position) for position, id in enumerate(plain(ids))]
 
 
 def emptied(reading: Reading, request: sets_pb2.ReadRequest) -> Rows:

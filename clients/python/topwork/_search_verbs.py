@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from topwork import _chunks, _convert, _convert_indexes, _embedding, _items, _vectors
-from topwork._calls import Session, Steps, unary, work
-from topwork._chunks import Chunk, Sizes
-from topwork._convert_sets import feature_set
+from topwork._calls import Session, Steps
 from topwork._items import Items
-from topwork._methods import GET_SET, SEARCH
-from topwork._reading import texts
-from topwork.errors import InvalidInput, TooLarge, TopworkError
-from topwork.features import Features
-from topwork.hits import Hits
-from topwork.v1 import encoders_pb2, sets_pb2
 from topwork.v1.indexes_pb2 import SearchRequest
 
-#: What one message may ask for: queries, and hits of all its queries by what comes with them.
-QUERIES, HITS, HITS_WITH_METADATA, HITS_WITH_VECTORS = 1024, 200_000, 50_000, 8_000
 #: Hits for a lone query, list[Hits] for several.
 Found: TypeAlias = Any
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of the queries: the field of the request that they fill, and the position of the first."""
-
-    start: int
-    query: dict[str, Any]
 
 
 def search(
@@ -70,16 +50,14 @@ def search(
     exact        compare with every row
     effort       instead of the index's own (nprobe, efSearch); larger is slower and finds more
     """
-    if sum(given is not None for given in (query, vectors, stored)) != 1:
-        raise InvalidInput("a search is for one kind of query", remedy="pass query, vectors= or stored=, one of them")
-    if k < 1 or effort < 0:
-        raise InvalidInput(f"{k} hits" if k < 1 else f"effort {effort}", remedy="ask for at least 1 hit, and effort 0 or more")
+    from topwork import _searching
+
     settings = SearchRequest(
         set=set,
         index=index,
         encoder=encoder,
-        fingerprint=fingerprint or (vectors.fingerprint if isinstance(vectors, Features) else ""),
-        k=k,
+        fingerprint=fingerprint,
+        k=_searching.counted(k, "hits", 1),
         within=within,
         where=where,
         every_row=every_row,
@@ -87,88 +65,6 @@ def search(
         all_columns=columns is None,
         vectors_too=with_vectors,
         exact=exact,
-        effort=effort,
+        effort=_searching.counted(effort, "effort", 0),
     )
-    most = _most(settings)
-    if query is not None:
-        modality = yield from _modality(session, set, encoder, timeout)
-        lone = _items.is_lone(query, modality)
-        parts, files = _of_items(session, query, modality, most), not (lone and modality == "text")
-    elif vectors is not None:
-        lone, parts, files = *_of_vectors(vectors, most), False
-    else:
-        lone, parts, files = isinstance(stored, str | int), _of_stored(stored, most), False
-    found = yield from _each(session, settings, parts, files, timeout)
-    return found[0] if lone else found
-
-
-def _each(
-    session: Session, settings: SearchRequest, parts: Iterator[Part], files: bool, timeout: float | None
-) -> Steps[list[Hits]]:
-    """All parts, one after another; `files`: a part may take a while to come."""
-    found: list[Hits] = []
-    try:
-        while part := ((yield from work(lambda: next(parts, None))) if files else next(parts, None)):
-            request = SearchRequest(**part.query)
-            request.MergeFrom(settings)
-            reply = yield from unary(SEARCH, request, timeout, part.start)
-            found += _convert_indexes.hits(reply)
-    except TopworkError:
-        session.sets.pop(settings.set, None)  # what is known of it may be why
-        raise
-    return found
-
-
-def _most(settings: SearchRequest) -> int:
-    """Queries in one message."""
-    metadata = settings.all_columns or bool(settings.columns)
-    hits = HITS_WITH_VECTORS if settings.vectors_too else HITS_WITH_METADATA if metadata else HITS
-    return max(1, min(QUERIES, hits // settings.k))
-
-
-def _modality(session: Session, set: str, encoder: str, timeout: float | None) -> Steps[str]:
-    """What the query is. A set is asked for once."""
-    if encoder:
-        return (yield from _embedding.known(session, encoder, timeout)).modality
-    info = session.sets.get(set)
-    if info is None:
-        reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)
-        info = session.sets[set] = feature_set(reply)
-    if not info.encoder:
-        raise InvalidInput(f"the set {set!r} is of no encoder", remedy="pass vectors=, or encoder= to read the query")
-    return info.modality
-
-
-def _of_items(session: Session, query: Items, modality: str, most: int) -> Iterator[Part]:
-    source = _items.listed(query, modality, session.blocking)
-    try:
-        for chunk in _chunks.chunks(source, modality, Sizes([], 4.0), limit=min(most, _chunks.ITEMS)):
-            yield Part(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
-    finally:
-        _embedding.release(source)
-
-
-def _sendable(chunk: Chunk) -> Sequence[Any]:
-    if chunk.video:
-        raise TooLarge(
-            f"a query of more than {_items.LONG_VIDEO >> 20} MiB", remedy="embed it, and pass vectors=", item=chunk.start
-        )
-    return chunk.items
-
-
-def _of_vectors(vectors: Any, most: int) -> tuple[bool, Iterator[Part]]:
-    rows = _vectors.matrix(vectors.dequantized() if isinstance(vectors, Features) else vectors)
-    if rows.ndim not in (1, 2):
-        raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
-    lone = rows.ndim == 1
-    several = rows[None] if lone else rows
-    step = max(1, min(most, _chunks.REQUEST // max(1, several.shape[1] * 4)))
-    return lone, (
-        Part(start, {"vectors": _convert.tensor(_vectors.sendable(several[start : start + step]))})
-        for start in range(0, len(several), step)
-    )
-
-
-def _of_stored(stored: Any, most: int) -> Iterator[Part]:
-    ids = texts(stored)
-    return (Part(start, {"stored": sets_pb2.Strings(values=ids[start : start + most])}) for start in range(0, len(ids), most))
+    return (yield from _searching.found(session, settings, query, vectors, stored, timeout))

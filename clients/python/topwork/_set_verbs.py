@@ -17,10 +17,9 @@ from topwork._methods import (
     READ,
     UNPIN_VERSION,
 )
-from topwork._progress import Progress, reporting
-from topwork._reading import asked, begun, emptied, texts
+from topwork._progress import Progress
 from topwork.errors import InvalidInput
-from topwork.rows import Rows, joined
+from topwork.rows import Rows
 from topwork.sets import Pruned, SetInfo, VersionInfo
 from topwork.v1 import sets_pb2
 
@@ -72,17 +71,10 @@ def read(
 
     Raises InvalidInput for a filter or a column that does not fit, NotFound for a set or a version that is not there.
     """
-    request = asked(set, taps, columns, where, ids, version, offset, limit, inputs)
-    reading = yield from begun(session, request, timeout, nothing=ids is not None and not request.ids)
-    pieces: list[Rows] = []
-    with reporting(progress, None, set) as advance:
+    from topwork import _reading
 
-        def receive(reply: sets_pb2.ReadResponse, _: None) -> None:
-            pieces.append(reading.receive(reply))
-            advance(len(reply.ids), reading.wanted)
-
-        yield Stream(READ, reading.tail(session, timeout), receive)
-    return joined(pieces) if pieces else emptied(reading, request)
+    request = _reading.asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    return (yield from _reading.whole(session, request, ids is not None, progress, timeout))
 
 
 def read_stream(
@@ -103,8 +95,10 @@ def read_stream(
 
     A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
     """
-    request = asked(set, taps, columns, where, ids, version, offset, limit, inputs)
-    reading = yield from begun(session, request, timeout, nothing=ids is not None and not request.ids)
+    from topwork import _reading
+
+    request = _reading.asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    reading = yield from _reading.begun(session, request, ids is not None, timeout)
     return Stream(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
 
 
@@ -117,6 +111,8 @@ def delete(
     timeout: float | None = None,
 ) -> Steps[int]:
     """Delete items by id (those that are not there are no error) or by a filter, not both. How many they were."""
+    from topwork._labels import texts
+
     if (ids is None) == (not where):
         raise InvalidInput("a deletion is by ids or by a filter", remedy="pass one of the two")
     chosen = [] if ids is None else texts(ids)

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 from topwork._calls import Session, Steps, Stream
 from topwork._items import Items
 from topwork._methods import WRITE
-from topwork._plan import Asked, acknowledged, planned, summed
-from topwork._progress import Progress, reporting
+from topwork._progress import Progress
 from topwork.features import Features
 from topwork.sets import Acknowledged, WriteReport
 
@@ -61,19 +60,11 @@ def write(
 
     Raises a TopworkError; its `item` is the position of the item to blame.
     """
-    asked = Asked(
-        set, items, ids, metadata, encoder or "", taps, vectors, fingerprint, options, dtype, keep_inputs, skip_bad_items
-    )
-    plan = yield from planned(session, asked, timeout)
-    done: list[Acknowledged] = []
-    with reporting(progress, plan.total, set) as advance:
+    from topwork import _plan
 
-        def receive(reply: Any, chunk: Any) -> None:
-            done.append(acknowledged(reply, chunk))
-            advance(len(chunk))
-
-        yield Stream(WRITE, plan.feed, receive)
-    return summed(done)
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items
+    asked = _plan.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
+    return (yield from _plan.written(session, asked, progress, timeout))
 
 
 def write_stream(
@@ -97,8 +88,9 @@ def write_stream(
 
     `items`, `ids`, `metadata` and `vectors` may be iterators; they are read a few chunks ahead and no further.
     """
-    asked = Asked(
-        set, items, ids, metadata, encoder or "", taps, vectors, fingerprint, options, dtype, keep_inputs, skip_bad_items
-    )
-    plan = yield from planned(session, asked, timeout)
-    return Stream(WRITE, plan.feed, acknowledged)
+    from topwork import _plan
+
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items
+    asked = _plan.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
+    plan = yield from _plan.planned(session, asked, timeout)
+    return Stream(WRITE, plan.feed, _plan.acknowledged)
