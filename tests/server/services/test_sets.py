@@ -372,7 +372,7 @@ async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
         call.cancel()
         asyncio.get_running_loop().call_later(0.2, gate.set)  # by then the call was ended, in the middle of a block
         await world.requests.idle()
-        assert len(made) == 21  # of some 300
+        assert len(made) < 40  # of some 400: the message under way was finished, and no more
         (feature_set,) = world.world.sets._open.values()
         assert feature_set._readers.held() == set()
         assert caplog.text == ""
