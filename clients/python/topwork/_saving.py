@@ -19,13 +19,14 @@ Inputs = Sequence[str] | None
 W = TypeVar("W")
 
 
-def save(features: Features, path: str | os.PathLike[str], inputs: Inputs) -> None:
+def save(features: Features, path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]] | None) -> None:
     """See `Features.save`."""
     write = writer(Path(path))
     if inputs is not None and len(inputs) != len(features.counts):
         raise InvalidInput(f"{len(inputs)} names for {len(features.counts)} items", remedy="pass one name an item")
+    names = None if inputs is None else [os.fspath(name) for name in inputs]
     with whole(Path(path)) as file:
-        write(features, file, inputs)
+        write(features, file, names)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Features:
         rows = self.rows.astype(np.float32)
         return rows if self.scales is None else rows * self.scales[:, None]
 
-    def save(self, path: str | os.PathLike[str], inputs: Sequence[str] | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]] | None = None) -> None:
         """Write .npy (the rows alone), .npz (arrays and, as JSON in `about`, what made them) or .parquet (needs pyarrow).
 
         `inputs` are the names of the items, kept beside their rows in .npz and .parquet. Raises InvalidInput for another
