@@ -38,12 +38,21 @@ def check(kind: str) -> None:
 
 
 def make(kind: str, dim: int, metric: Metric) -> Any:
-    """An empty index of faiss. Some kinds know only L2, which orders unit vectors as cosine does: COSINE then is built on L2, and
-    the index's metric_type says so."""
+    """An empty index of faiss. L2 orders unit vectors as cosine does: COSINE is built on it, and the index's metric_type says so,
+    where the kind knows only L2 or shifts the rows to their mean, which moves inner products and no distance."""
     faiss = library.load()
+    metric = _without_shift(kind, metric) if "PCA" in kind else metric
     with library.words_of_faiss(f"faiss cannot make {kind!r} of {dim} numbers", remedy=GUIDE):
         index = None if metric is Metric.L2 else _by_inner_product(kind, dim, metric)
         return faiss.index_factory(dim, kind, faiss.METRIC_L2) if index is None else index
+
+
+def _without_shift(kind: str, metric: Metric) -> Metric:
+    if metric is Metric.INNER_PRODUCT:
+        raise InvalidInput(
+            f"{kind!r} shifts rows to their mean, which changes their order by inner product", remedy="use OPQ or RR"
+        )
+    return Metric.L2
 
 
 def _by_inner_product(kind: str, dim: int, metric: Metric) -> Any | None:

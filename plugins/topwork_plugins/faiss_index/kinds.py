@@ -63,7 +63,7 @@ class IvfPqIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: PqOptions, target_recall: float) -> Recipe:
-        return recipes.ivf_pq(rows, dim, options)
+        return recipes.ivf_pq(rows, dim, options, target_recall)
 
 
 class FactoryIndex(FaissIndex):

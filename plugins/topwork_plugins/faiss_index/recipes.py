@@ -50,31 +50,29 @@ def hnsw(target_recall: float, options: HnswOptions) -> Recipe:
     return Recipe(f"HNSW{neighbours},Flat", construction_effort=options.construction_effort or (200 if careful else 80))
 
 
-def ivf_pq(rows: int, dim: int, options: PqOptions) -> Recipe:
+#: What is kept beside the codes, as the option `refine` names it.
+REFINED = {"none": "", "sq4": ",Refine(SQ4)", "sq6": ",Refine(SQ6)", "sq8": ",Refine(SQ8)", "exact": ",RFlat"}
+#: Codes alone seldom reach this; a byte a number beside them does.
+REFINED_FROM = 0.7
+
+
+def ivf_pq(rows: int, dim: int, options: PqOptions, target_recall: float) -> Recipe:
     """Codes need 39 rows for each of their 2^bits centres; with fewer the rows are kept as ivf-sq8 keeps them."""
+    points = POINTS_A_LIST * 2**options.bits
     recipe = ivf(rows, options, "")
-    if recipe is FLAT or rows < POINTS_A_LIST * 2**options.bits:
+    segments = _segments(dim, options.segments)
+    if recipe is FLAT or rows < points:
         return ivf(rows, options, "SQ8")
-    code = f"{recipe.factory}PQ{_segments(dim, options.segments)}x{options.bits}"
-    keeps = REFINED[options.refine]
-    return Recipe(code + keeps, max(recipe.training_rows, POINTS_A_LIST * 2**options.bits))
-
-
-REFINED = {
-    "auto": ",Refine(SQ8)",
-    "none": "",
-    "sq4": ",Refine(SQ4)",
-    "sq6": ",Refine(SQ6)",
-    "sq8": ",Refine(SQ8)",
-    "exact": ",RFlat",
-}
+    auto = "sq8" if target_recall >= REFINED_FROM else "none"
+    kept = REFINED[auto if options.refine == "auto" else options.refine]
+    return Recipe(f"{recipe.factory}PQ{segments}x{options.bits}{kept}", max(recipe.training_rows, points))
 
 
 def _segments(dim: int, wanted: int | None) -> int:
-    """Four numbers a segment, or as near to it as divides the dim."""
+    """Eight numbers a segment, or as near to it as divides the dim."""
     divisors = [n for n in range(1, dim + 1) if dim % n == 0]
     if wanted is None:
-        return min(divisors, key=lambda n: abs(n - dim / 4))
+        return min(divisors, key=lambda n: abs(n - dim / 8))
     if wanted not in divisors:
         raise InvalidInput(f"{wanted} segments do not divide {dim} numbers", remedy=f"give one of {divisors}")
     return wanted

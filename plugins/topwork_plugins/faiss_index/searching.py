@@ -66,7 +66,7 @@ class Searcher:
         return self._nearest(queries, k, effort, mask.selector(self.index))
 
     def _nearest(self, queries: Array, k: int, effort: int, selector: Any | None) -> Found:
-        distances, positions = self.index.search(queries, k, params=efforts.parameters(self.index, effort, selector))
+        distances, positions = self.index.search(queries, k, params=efforts.parameters(self.index, effort, k, selector))
         if selector is None and anatomy.is_flat(self.index) and self.index.metric_type == library.load().METRIC_L2:
             scores.sharpen(anatomy.rows_of(self.index), queries, distances, positions)
         return distances, positions
@@ -100,7 +100,7 @@ def _takes_masks(index: Any) -> bool:
     nothing = Mask(np.zeros((index.ntotal + 7) // 8, np.uint8), index.ntotal)
     query = np.zeros((1, index.d), np.float32)
     try:
-        index.search(query, 1, params=efforts.parameters(index, 1, nothing.selector(index)))
+        index.search(query, 1, params=efforts.parameters(index, 1, 1, nothing.selector(index)))
     except RuntimeError:
         return False
     return True
