@@ -94,6 +94,12 @@ class VectorIndex(ABC):
         """Whether `search` always compares with every row exactly."""
 
     @property
+    def thorough(self) -> bool:
+        """Whether `search` at the last effort compares with every row that the mask leaves, as well as it knows the rows: what is
+        filtered is then not lost, however little is left. A graph cannot say so; lists that are all looked into can."""
+        return self.exact
+
+    @property
     @abstractmethod
     def count(self) -> int: ...
 

@@ -64,6 +64,15 @@ def lists_of_rows(index: Any) -> bool:
     return type(index) is library.load().IndexIVFFlat
 
 
+def looks_into_all(index: Any) -> bool:
+    """Whether the largest nprobe visits every list: the nearest lists are found exactly, and nothing reorders what is found."""
+    faiss = library.load()
+    inner = core(index)
+    if refined(index) is not None or not isinstance(inner, faiss.IndexIVF):
+        return False
+    return is_flat(faiss.downcast_index(inner.quantizer))
+
+
 def rows_of(flat: Any) -> Array:
     """(count, dim) float32: the memory of an IndexFlat itself, for reading while nothing is added."""
     faiss = library.load()

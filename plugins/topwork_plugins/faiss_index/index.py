@@ -108,6 +108,10 @@ class FaissIndex(VectorIndex):
         return anatomy.is_flat(self._index)
 
     @property
+    def thorough(self) -> bool:
+        return self.exact or anatomy.looks_into_all(self._index)
+
+    @property
     def count(self) -> int:
         return int(self._index.ntotal)
 
