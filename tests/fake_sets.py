@@ -261,7 +261,7 @@ class FakeSets(sets_pb2_grpc.FeatureSetsServicer):
                 ids=[id for id, _ in part],
                 features=[gathered([stored for _, stored in part], tap) for tap in taps],
                 metadata=[packed(c, found.columns[c], [stored.metadata.get(c) for _, stored in part]) for c in columns],
-                inputs=[stored.item for _, stored in part] if request.inputs else [],
+                inputs=[stored.item for _, stored in part] if request.inputs and found.settings.keep_inputs else [],
                 version=version,
                 total=len(selected),
             )

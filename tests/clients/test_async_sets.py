@@ -72,6 +72,16 @@ def test_a_source_that_never_yields_is_let_go(server: FakeServer) -> None:
     asyncio.run(run())
 
 
+def test_queries_may_come_asynchronously(server: FakeServer) -> None:
+    async def run() -> None:
+        async with topwork.AsyncClient(server.target) as client:
+            await client.write("birds", ["1", "22"], ["a", "b"], encoder="letters")
+            found = await client.search("birds", asynchronously(["22"] * 70), k=1)
+            assert [hits.ids for hits in found] == [["b"]] * 70
+
+    asyncio.run(run())
+
+
 def test_searches_at_once_get_their_own_hits(server: FakeServer) -> None:
     async def run() -> None:
         async with topwork.AsyncClient(server.target) as client:

@@ -134,9 +134,9 @@ def test_a_read_in_which_nothing_moves(both: OpenDoor, server: FakeServer) -> No
 
 
 def test_raw_inputs(both: OpenDoor) -> None:
-    both.write("texts", ["a", ("b", "c")], [1, 2], encoder="letters")
+    both.write("texts", ["a", ("b", "c")], [1, 2], encoder="letters", keep_inputs=True)
     assert both.read("texts", inputs=True).inputs == ["a", ("b", "c")]
-    both.write("pictures", [b"12", np.zeros((2, 3, 3), np.uint8)], [1, 2], encoder="pictures")
+    both.write("pictures", [b"12", np.zeros((2, 3, 3), np.uint8)], [1, 2], encoder="pictures", keep_inputs=True)
     first, second = both.read("pictures", inputs=True).inputs
     assert first == b"12"
     assert second.shape == (2, 3, 3)
@@ -278,7 +278,7 @@ def test_saved_as_parquet(rows: topwork.Rows, tmp_path: Path) -> None:
 
 def test_inputs_in_tables(client: topwork.Client, tmp_path: Path) -> None:
     def inputs(set: str, items: list[Any], encoder: str) -> Iterator[Any]:
-        client.write(set, items, list(range(len(items))), encoder=encoder)
+        client.write(set, items, list(range(len(items))), encoder=encoder, keep_inputs=True)
         read = client.read(set, inputs=True)
         yield read
         yield read.to_arrow()["input"].to_pylist()
@@ -292,6 +292,6 @@ def test_inputs_in_tables(client: topwork.Client, tmp_path: Path) -> None:
     with pytest.raises(topwork.InvalidInput, match="other than texts"):
         pairs.save(tmp_path / "pairs.npz")
     assert next(iter(reversed(list(inputs("pictures", [b"1", b"22"], "pictures"))))) == [b"1", b"22"]
-    client.write("arrays", [np.zeros(2, np.float32)], ["a"], encoder="arrays")
+    client.write("arrays", [np.zeros(2, np.float32)], ["a"], encoder="arrays", keep_inputs=True)
     with pytest.raises(topwork.InvalidInput, match="arrays do not go into a table"):
         client.read("arrays", inputs=True).to_arrow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,12 @@ def found(
         raise InvalidInput("a search is for one kind of query", remedy="pass query, vectors= or stored=, one of them")
     if isinstance(vectors, Features) and not settings.fingerprint:
         settings.fingerprint = vectors.fingerprint
+    if isinstance(query, AsyncIterable):
+        query = session.blocking(query)
     if query is not None:
         modality = yield from _modality(session, settings.set, settings.encoder, timeout)
         lone = _items.is_lone(query, modality)
-        parts, files = _of_items(session, query, modality, _most(settings)), not (lone and modality == "text")
+        parts, files = _of_items(query, modality, _most(settings)), not (lone and modality == "text")
     elif vectors is not None:
         lone, parts, files = *_of_vectors(vectors, _most(settings)), False
     else:
@@ -93,13 +95,12 @@ def _modality(session: Session, set: str, encoder: str, timeout: float | None) -
     return info.modality
 
 
-def _of_items(session: Session, query: Any, modality: str, most: int) -> Iterator[Part]:
-    source = _items.listed(query, modality, session.blocking)
+def _of_items(query: Any, modality: str, most: int) -> Iterator[Part]:
     try:
-        for chunk in _chunks.chunks(source, modality, Sizes([], 4.0), limit=min(most, _chunks.ITEMS)):
+        for chunk in _chunks.chunks(_items.listed(query, modality), modality, Sizes([], 4.0), limit=min(most, _chunks.ITEMS)):
             yield Part(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
     finally:
-        _embedding.release(source)
+        _embedding.release(query)
 
 
 def _sendable(chunk: Chunk) -> Sequence[Any]:
