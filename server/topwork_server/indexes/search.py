@@ -40,11 +40,14 @@ class Search:
 
     def usual(self, asked: Asked) -> tuple[Found, str]:
         """By the index, or one by one where a filter leaves so few that this is better; and which it was."""
-        if self.left.one_by_one:
+        if self.left.one_by_one(len(asked.vectors)):
             return self._compared(asked), self._few
-        nearest = Nearest(asked)
-        self.fresh.offer_to(nearest, self.left.fresh)
-        return self._by_index(asked, nearest.found()), "exact" if self.main.built.index.exact else "index"
+        fresh = empty((asked.searched, 0))
+        if self.left.fresh_count:
+            nearest = Nearest(asked)
+            self.fresh.offer_to(nearest, self.left.fresh)
+            fresh = nearest.found()
+        return self._by_index(asked, fresh), "exact" if self.main.built.index.exact else "index"
 
     @property
     def _few(self) -> str:
@@ -58,21 +61,27 @@ class Search:
 
     def _by_index(self, asked: Asked, fresh: Found) -> Found:
         """Ask for more and more rows until no row that was not seen can be among the k best."""
-        answer, pending, fetch = empty((asked.searched, asked.k)), np.arange(asked.searched), self._first_fetch(asked)
-        part = asked
+        fetch = self._first_fetch(asked)
+        best, lacking = self._round(asked, fresh, fetch)
+        if not len(lacking):
+            return best
+        answer, pending = empty((asked.searched, asked.k)), np.arange(asked.searched)
         while True:
-            self.check()
-            found, unseen = self._round(part, fetch)
-            best = found.beside(fresh.of(pending)).best(asked.k)
-            lacking = ~_complete(best, unseen, part)
-            if len(pending) == asked.searched and not lacking.any():
-                return best
             answer.put(pending, best)
-            if not lacking.any():
+            if not len(lacking):
                 return answer
-            pending, part, fetch = pending[lacking], part.part(np.flatnonzero(lacking)), 2 * fetch
+            pending, fetch = pending[lacking], 2 * fetch
+            self.check()
+            best, lacking = self._round(asked.part(pending), fresh.of(pending), fetch)
 
-    def _round(self, asked: Asked, fetch: int) -> tuple[Found, Array]:
+    def _round(self, asked: Asked, fresh: Found, fetch: int) -> tuple[Found, Array]:
+        """The k best of each query among the rows that were fetched and the fresh ones, and the numbers of the queries for which
+        rows that were not fetched may be better."""
+        found, unseen = self._fetched(asked, fetch)
+        best = found.beside(fresh).best(asked.k)
+        return best, np.flatnonzero(~_complete(best, unseen, asked))
+
+    def _fetched(self, asked: Asked, fetch: int) -> tuple[Found, Array]:
         """Candidates of each query, and (queries,) the nearness that no row exceeds which is not among them."""
         found = self.main.lists(asked, fetch, self._trial(fetch), self.left)
         unseen = found.near[:, -1] if 0 < found.width < self.left.count else np.full(len(found.near), NOWHERE)
