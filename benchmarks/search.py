@@ -81,7 +81,7 @@ def prepare(client: Client, data: Clustered, kind: str) -> dict[str, Any]:
 
 def positions(client: Client, queries: Any) -> Any:
     """(n, K) positions of what the server finds."""
-    found = client.search(SET, vectors=queries, k=K)
+    found = client.search(SET, vectors=queries, k=K, columns=())
     return np.array([[int(i.removeprefix("row-")) for i in hits.ids] for hits in found])
 
 
@@ -154,7 +154,7 @@ def one_caller(client: Client, data: Clustered, size: int, seconds: float) -> di
     """Queries a second of one caller with `size` queries a request, and p50 and p99 of a request in ms."""
     from benchmarks.peers_search import timed
 
-    return timed(lambda part: client.search(SET, vectors=part, k=K), data.queries, size, seconds)
+    return timed(lambda part: client.search(SET, vectors=part, k=K, columns=()), data.queries, size, seconds)
 
 
 async def many_callers(address: str, data: Clustered, seconds: float) -> dict[str, float]:
@@ -162,13 +162,13 @@ async def many_callers(address: str, data: Clustered, seconds: float) -> dict[st
     times: list[float] = []
     turn = itertools.cycle(range(len(data.queries)))
     async with AsyncClient(address) as client:
-        await client.search(SET, vectors=data.queries[:1], k=K)
+        await client.search(SET, vectors=data.queries[:1], k=K, columns=())
         began = time.perf_counter()
 
         async def call() -> None:
             while (started := time.perf_counter()) < began + seconds:
                 i = next(turn)
-                await client.search(SET, vectors=data.queries[i : i + 1], k=K)
+                await client.search(SET, vectors=data.queries[i : i + 1], k=K, columns=())
                 times.append(time.perf_counter() - started)
 
         await asyncio.gather(*(call() for _ in range(CALLERS)))

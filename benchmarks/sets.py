@@ -146,7 +146,7 @@ def saturated(address: str, data: inputs.Clustered, callers: int = 4) -> Iterato
 def _search(address: str, data: inputs.Clustered, stop: threading.Event) -> None:
     with Client(address) as client:
         while not stop.is_set():
-            client.search(VECTORS, vectors=data.queries[:256], k=10)
+            client.search(VECTORS, vectors=data.queries[:256], k=10, columns=())
 
 
 if __name__ == "__main__":

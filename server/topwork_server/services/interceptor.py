@@ -21,10 +21,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from topwork_server.errors import TooLarge, TopworkError, Unavailable
+from topwork_server.errors import DiskFull, TooLarge, TopworkError, Unavailable
 
 DOMAIN = "topwork"
-#: TooLarge shares its status with Overloaded; this tells gRPC's own retries that another try would end the same.
+#: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 #: Together they stay below the 8 KiB of trailing metadata that a client takes by default (a message goes out twice).
 LONGEST_MESSAGE, LONGEST_REMEDY = 1500, 500
@@ -128,7 +128,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except Exception:
             error = _internal()
         status = rpc_status.to_status(status_of(error))
-        no_retry = (NO_RETRY,) if isinstance(error, TooLarge) else ()
+        no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
         await context.abort(status.code, status.details, (*status.trailing_metadata, *no_retry))
         return None
 
