@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,15 @@ def test_ctrl_c_says_what_is_safe(topwork: StubCommand) -> None:
     assert (topwork.json["inserted"], topwork.json["interrupted"]) == (4, True)
 
 
+def test_ctrl_c_before_anything_is_stored(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(topwork.client, "_store", interrupted)
+    assert topwork("write", "birds", "a", "--encoder", "letters") == 130
+    assert topwork.complained == "topwork: nothing is stored of it\n"
+
+
 def test_a_server_that_goes_away(topwork: StubCommand) -> None:
     def gone(done: int) -> None:
         raise Unavailable("nobody answers", remedy="start it")
@@ -252,7 +262,7 @@ def test_a_bar_for_people() -> None:
     finally:
         os.close(master)
     assert "150/200" in shown
-    assert "140 encoded" in shown
+    assert re.search(r"/s, .* left: 140 encoded", shown)
 
 
 def test_an_error_before_anything_is_sent(topwork: StubCommand, tmp_path: Path) -> None:

@@ -61,24 +61,22 @@ def of_items(total: int | None, quiet: bool, clock: Callable[[], float] = time.m
     if quiet:
         yield lambda done, said: None
     elif sys.stderr.isatty():
-        with _item_bar(total) as show:
+        with _item_bar(total, clock) as show:
             yield show
     else:
         yield _item_lines(total, clock)
 
 
 @contextmanager
-def _item_bar(total: int | None) -> Iterator[Callable[[int, str], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+def _item_bar(total: int | None, clock: Callable[[], float]) -> Iterator[Callable[[int, str], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True))
-    with _bar(*columns, TextColumn("{task.fields[said]}")) as bar:
-        task = bar.add_task("", total=total, rate="", said="")
+    started = clock()
+    with _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}")) as bar:
+        task = bar.add_task("", total=total, said="")
 
         def show(done: int, said: str) -> None:
-            bar.update(task, completed=done, said=said)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+            bar.update(task, completed=done, said=f"{_pace(done, total, clock() - started)}: {said}")
 
         yield show
 
@@ -106,10 +104,14 @@ def _item_lines(total: int | None, clock: Callable[[], float]) -> Callable[[int,
 
 def _line(done: int, total: int | None, elapsed: float, said: str) -> str:
     """12,000 of 50,000 items, 161/s, 3 min 56 s left: 11,000 encoded, 1,000 known already."""
-    rate = done / elapsed
-    left = f", {seconds((total - done) / rate)} left" if total and rate else ""
     of = f"{done:,} of {counted(total, 'item')}" if total else counted(done, "item")
-    return f"{of}, {rate:,.0f}/s{left}: {said}"
+    return f"{of}, {_pace(done, total, elapsed)}: {said}"
+
+
+def _pace(done: int, total: int | None, elapsed: float) -> str:
+    rate = done / elapsed if elapsed > 0 else 0.0
+    left = f", {seconds((total - done) / rate)} left" if total and rate else ""
+    return f"{rate:,.0f}/s{left}"
 
 
 @contextmanager

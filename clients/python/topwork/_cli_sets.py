@@ -87,8 +87,9 @@ def _facts(info: SetInfo) -> Iterable[tuple[str, str]]:
     yield "set", info.name
     yield "items", f"{info.items:,}"
     yield "encoder", f"{info.encoder} ({info.modality})" if info.encoder else "none: ready vectors"
-    if info.options:
-        yield "options", ", ".join(f"{name}={value}" for name, value in info.options.items())
+    options = [f"{name}={value}" for name, value in info.options.items() if value != ""]
+    if options:
+        yield "options", ", ".join(options)
     yield "rows are", info.dtype
     yield "raw inputs", "kept" if info.keeps_inputs else "not kept"
     yield "version", str(info.version)

@@ -110,11 +110,11 @@ def when(time: datetime) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of metadata."""
+    """A value of metadata. A time that is midnight is a day."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
-        return value.isoformat(" ").removesuffix("+00:00")
+        return value.isoformat(" ").removesuffix("+00:00").removesuffix(" 00:00:00")
     if isinstance(value, list):
         return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -99,7 +99,7 @@ def _named(error: TopworkError, tally: Tally, pending: deque[str]) -> TopworkErr
 def finish(arguments: argparse.Namespace, tally: Tally, ended: BaseException | None, skipped: Skipped, elapsed: float) -> int:
     if not arguments.json:
         skipped.report()
-        if ended and tally.stored:
+        if ended and (tally.stored or isinstance(ended, KeyboardInterrupt)):
             _cli_show.say(_safe(tally, ended))
     if isinstance(ended, TopworkError):
         raise ended
@@ -111,6 +111,8 @@ def finish(arguments: argparse.Namespace, tally: Tally, ended: BaseException | N
 
 
 def _safe(tally: Tally, ended: BaseException) -> str:
+    if not tally.stored:
+        return "nothing is stored of it"
     verb = "is" if tally.stored == 1 else "are"
     what = "run the same command again to go on" if isinstance(ended, KeyboardInterrupt) else "run it again when that is mended"
     return f"{counted(tally.stored, 'item')} {verb} stored; {what}: nothing is encoded twice"
