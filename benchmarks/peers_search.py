@@ -29,10 +29,11 @@ K, TARGET, BATCH = 10, 0.95, 64
 class Peer(Protocol):
     """`build` writes and indexes all; `search` answers (q, dim) queries with (q, K) positions at an effort of `efforts`."""
 
-    package: str
-    efforts: tuple[int, ...]
+    @property
+    def package(self) -> str: ...
 
-    def __init__(self, folder: Path) -> None: ...
+    @property
+    def efforts(self) -> tuple[int, ...]: ...
 
     def build(self, vectors: Array) -> None: ...
 
@@ -154,7 +155,7 @@ class MilvusLite:
         return np.array([[hit["id"] for hit in hits] for hits in answer], np.int64)
 
 
-PEERS: dict[str, type[Peer]] = {"hnswlib": Hnswlib, "lancedb": LanceDb, "chroma": Chroma, "milvus_lite": MilvusLite}
+PEERS: dict[str, Callable[[Path], Peer]] = {"hnswlib": Hnswlib, "lancedb": LanceDb, "chroma": Chroma, "milvus_lite": MilvusLite}
 
 
 def main() -> int:

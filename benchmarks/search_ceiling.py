@@ -7,7 +7,9 @@ Answers lines of stdin as benchmarks/peers_search.py does. It takes all cores an
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +17,7 @@ from benchmarks.peers_search import BATCH, K, resident, say, timed
 
 
 def main() -> int:
-    import faiss
-
+    faiss: Any = importlib.import_module("faiss")
     path, queries_file, effort = sys.argv[1:]
     index = faiss.read_index(path)
     queries = np.load(queries_file)

@@ -120,7 +120,8 @@ def beside(client: Client, address: str, asked: argparse.Namespace) -> dict[str,
 
 def embeds(client: Client, seconds: float) -> tuple[float, float]:
     """p50 and p99 in ms of one caller who sends one text a request."""
-    items, times = inputs.sentences(), []
+    items = inputs.sentences()
+    times: list[float] = []
     end = time.monotonic() + seconds
     while (began := time.monotonic()) < end:
         client.embed(ENCODER, items[len(times) % len(items)])

@@ -146,7 +146,8 @@ class Catalogue:
                 remedy=f"check the path, or name the family with --family ({families})",
             )
         settings = {**found.spec.settings, **record["settings"]}
-        return replace(found, spec=replace(found.spec, name=name, settings=settings))
+        spec = replace(found.spec, name=name, settings=settings)
+        return Registered(spec, found.plugin, found.owner)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """One thread for each of numpy's matrix products.
 
 Left alone, numpy's OpenBLAS spreads each product over a pool of threads of its own. They have the server's priority and not that
-of the search, and wait for one another while the OpenMP threads of an index still spin: beside those a product of 0.1 ms took 20 ms on
-two cores. Searches run side by side instead.
+of the search, and wait for one another while the OpenMP threads of an index still spin: beside those a product of 0.1 ms took
+20 ms on two cores. Searches run side by side instead.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from topwork_server.indexes.fresh import FreshView
 from topwork_server.indexes.main import Check, Main, Trial, packed
 from topwork_server.types import Array
 
-#: Rows left that are compared one by one, whatever share they are, and the share below which they are, however many: where the index
-#: could leave some out.
+#: Rows left that are compared one by one, whatever share they are, and the share below which they are, however many: where the
+#: index could leave some out.
 FEW, SMALL = 2048, 0.1
-#: The same where it leaves none out at its last effort: its vectors may be far between, so one by one pays for very few of many rows,
-#: or for so many queries at once.
+#: The same where it leaves none out at its last effort. Its vectors may be far between, so one by one pays for very few of many
+#: rows, or for so many queries at once.
 FEWEST, SMALLEST, AT_ONCE = 64, 0.001, 32
 #: The effort of a build was measured at so many hits, and is good for that of so many.
 MEASURED, TRUSTED = 10, 32
@@ -29,7 +29,7 @@ MOSTLY = 0.8
 @dataclass(frozen=True, slots=True, eq=False)
 class Left:
     """Rows of `main` that may be found: `count` of them, by their bits (None: all). `fresh` says which fresh rows may, None: all.
-    `asked` are the keys as they were given, `allowed` None where they leave all; `matching` are the positions where it is a filter."""
+    `asked` are the keys as they were given, `allowed` None where they leave all, `matching` the positions where they do not."""
 
     main: Main
     asked: Array | None

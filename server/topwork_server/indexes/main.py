@@ -21,7 +21,7 @@ TAKEN = 8192
 #: How much harder an index is tried at each turn, when it found less than there is or there are doubts.
 HARDER = 4
 #: A search that is tried harder may change one in so many of its hits and count as unchanged.
-STEADY = 100
+STEADY = 40
 
 
 class Left(Protocol):
