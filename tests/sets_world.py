@@ -19,11 +19,11 @@ from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import Ask, Engine
 from topwork_server.export import export_encoder
+from topwork_server.ingest.cache import FeatureCache
+from topwork_server.ingest.ingest import Ingest
 from topwork_server.services.interceptor import Requests
 from topwork_server.services.sets import Sets
 from topwork_server.services.spool import Spool
-from topwork_server.sets.cache import FeatureCache
-from topwork_server.sets.ingest import Ingest
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Features
 from toys import FakePlugins, letters_spec

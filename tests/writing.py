@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 from topwork_server import Granularity, Tap, Text
 from topwork_server.engine import Ask
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.incoming import Incoming, ready
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.incoming import Incoming, ready
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.types import TapInfo, TapRows
 

@@ -9,11 +9,11 @@ from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexes import Indexes
+from topwork_server.ingest.cache import FeatureCache
+from topwork_server.ingest.ingest import Ingest
 from topwork_server.jobs import Jobs
 from topwork_server.lock import HomeLock
 from topwork_server.plugins import Plugins
-from topwork_server.sets.cache import FeatureCache
-from topwork_server.sets.ingest import Ingest
 from topwork_server.sets.sets import FeatureSets
 
 

@@ -153,7 +153,7 @@ class Indexes:
             near = difflib.get_close_matches(name, names, 3) or names
             raise NotFound(
                 f"the set {set_name} has no index named {name!r}" if name else f"the set {set_name} has no index",
-                remedy=f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index create {set_name}`",
+                remedy=f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index {set_name}`",
             )
         return found
 

@@ -10,10 +10,10 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import sets_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.ingest import Outcome
 from topwork_server.rows import RowType, Shaping
 from topwork_server.services import convert, describe
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.ingest import Outcome
 from topwork_server.sets.model import Block, Column, ColumnType, Described, Reading, Selection
 from topwork_server.sets.versions import VersionInfo
 from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapInfo, TapRows

@@ -11,15 +11,15 @@ import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError
+from topwork_server.ingest import incoming
+from topwork_server.ingest.incoming import Incoming
+from topwork_server.ingest.ingest import Ingest
+from topwork_server.ingest.pieces import taken
 from topwork_server.services import convert, convert_sets
 from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
 from topwork_server.services.spool import Spool, Upload
 from topwork_server.services.stream import Stream, settings_of
-from topwork_server.sets import incoming
-from topwork_server.sets.incoming import Incoming
-from topwork_server.sets.ingest import Ingest
 from topwork_server.sets.model import Block, Reading, Selection
-from topwork_server.sets.pieces import taken
 
 if TYPE_CHECKING:
     from topwork_server.sets.store import FeatureSet

@@ -9,10 +9,10 @@ import threading
 
 import numpy as np
 import pytest
-from topwork_server.sets import cache as cache_module
-from topwork_server.sets.cache import FeatureCache, key_of
-from topwork_server.sets.kept import Kept, packed, unpacked
-from topwork_server.sets.pieces import Piece
+from topwork_server.ingest import cache as cache_module
+from topwork_server.ingest.cache import FeatureCache, key_of
+from topwork_server.ingest.kept import Kept, packed, unpacked
+from topwork_server.ingest.pieces import Piece
 from topwork_server.types import Numerics, Spans
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)

@@ -10,9 +10,9 @@ from sets_world import composed, export, toy
 from topwork_server import Text
 from topwork_server.engine import Ask
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.incoming import check_count, check_ids
 from topwork_server.sets import lance_io
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.incoming import check_count, check_ids
 from topwork_server.sets.model import Column, ColumnType
 from writing import LETTERS, counts, stored, texts, write, years
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from topwork_server.errors import TopworkError
-from topwork_server.sets.pieces import Piece
+from topwork_server.ingest.pieces import Piece
 from topwork_server.types import Numerics
 
 

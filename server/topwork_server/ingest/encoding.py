@@ -10,11 +10,11 @@ from typing import Any
 
 from topwork_server.engine import Ask, Engine
 from topwork_server.errors import TopworkError
-from topwork_server.sets import agreement, recall
-from topwork_server.sets.cache import FeatureCache
-from topwork_server.sets.inflight import Claim, InFlight
+from topwork_server.ingest import agreement, recall
+from topwork_server.ingest.cache import FeatureCache
+from topwork_server.ingest.inflight import Claim, InFlight
+from topwork_server.ingest.recall import Recalled
 from topwork_server.sets.model import Wanted
-from topwork_server.sets.recall import Recalled
 from topwork_server.types import Item
 
 

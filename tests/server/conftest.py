@@ -1,4 +1,4 @@
-"""Async tests as in services; toys are exported once."""
+"""Async tests run on a loop of their own, with a limit; toys are exported once."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.sets.cache import FeatureCache, key_of
-from topwork_server.sets.contents import digest
-from topwork_server.sets.inflight import Result
-from topwork_server.sets.kept import Kept
+from topwork_server.ingest.cache import FeatureCache, key_of
+from topwork_server.ingest.contents import digest
+from topwork_server.ingest.inflight import Result
+from topwork_server.ingest.kept import Kept
+from topwork_server.ingest.pieces import Piece, split
 from topwork_server.sets.model import Block, Known, Wanted
-from topwork_server.sets.pieces import Piece, split
 from topwork_server.types import Array, Features, Item, Numerics
 
 #: One item's features, a piece for each tap of the set.

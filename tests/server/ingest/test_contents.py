@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server import Clip, Picture, Text
-from topwork_server.sets import contents
-from topwork_server.sets.contents import digest
+from topwork_server.ingest import contents
+from topwork_server.ingest.contents import digest
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.ingest.pieces import taken
 from topwork_server.sets.model import Block, Column
 from topwork_server.sets.names import MOST_ID_BYTES
-from topwork_server.sets.pieces import taken
 from topwork_server.types import Item, Numerics, TapRows
 
 

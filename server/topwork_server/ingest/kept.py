@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from topwork_server.sets.pieces import Piece
+from topwork_server.ingest.pieces import Piece
 from topwork_server.types import Array, Numerics, Spans
 
 #: Part of each key: entries of another format are never found.

@@ -8,8 +8,8 @@ from sets_world import composed
 from topwork_server import Granularity, Text
 from topwork_server.engine import Ask
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.incoming import ready
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.incoming import ready
 from topwork_server.types import Numerics, Spans
 from writing import VECTORS, counts, features, stored, texts, vectors, write
 

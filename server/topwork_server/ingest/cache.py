@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from topwork_server.ingest import kept
+from topwork_server.ingest.kept import Kept
 from topwork_server.parity import MIX_FLOOR
-from topwork_server.sets import kept
-from topwork_server.sets.kept import Kept
 
 #: Pages that a row of 384 floats fills well.
 PAGE = 16 << 10

@@ -10,8 +10,8 @@ import pytest
 from sets_world import composed
 from topwork_server import Text
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.incoming import Incoming
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.incoming import Incoming
 from writing import LETTERS, counts, rows, stored, texts, write, years
 
 

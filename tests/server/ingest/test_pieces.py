@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server import Granularity, Tap, Text
+from topwork_server.ingest.pieces import join, split, taken
 from topwork_server.sets.model import Block, Column, ColumnType
-from topwork_server.sets.pieces import join, split, taken
 from topwork_server.types import Spans, TapInfo, TapRows
 
 INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)

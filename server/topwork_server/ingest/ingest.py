@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Engine, choose_taps
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound, TopworkError
-from topwork_server.sets import agreement, recall
-from topwork_server.sets.agreement import Settings
-from topwork_server.sets.cache import FeatureCache
-from topwork_server.sets.encoding import Encoding, How, said_of
-from topwork_server.sets.incoming import Incoming
+from topwork_server.ingest import agreement, recall
+from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.cache import FeatureCache
+from topwork_server.ingest.encoding import Encoding, How, said_of
+from topwork_server.ingest.incoming import Incoming
+from topwork_server.ingest.order import Line, Place
+from topwork_server.ingest.pieces import join, taken
+from topwork_server.ingest.recall import Recalled
 from topwork_server.sets.model import Block, Wanted, Written
 from topwork_server.sets.names import check_set_name
-from topwork_server.sets.order import Line, Place
-from topwork_server.sets.pieces import join, taken
-from topwork_server.sets.recall import Recalled
 from topwork_server.sets.schema import new_facts
 from topwork_server.sets.tables import to_table
 from topwork_server.types import Item, Numerics
