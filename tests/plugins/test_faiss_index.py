@@ -18,7 +18,6 @@ class TestHnsw(IndexContract):
 
 class TestIvf(IndexContract):
     index = kinds.IvfIndex
-    floor = 1.0
 
 
 class TestIvfSq8(IndexContract):

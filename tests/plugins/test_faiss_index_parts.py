@@ -64,8 +64,8 @@ def test_lists_have_points_to_train_on(rows: int, wanted: int | None, lists: int
 
 def test_codes_divide_the_dim_and_need_points() -> None:
     assert recipes.ivf_pq(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
-    assert recipes.ivf_pq(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ5x8"
-    assert recipes.ivf_pq(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ1x8,RFlat"
+    assert recipes.ivf_pq(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
+    assert recipes.ivf_pq(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
     assert recipes.ivf_pq(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
     assert recipes.ivf_pq(100, 384, PqOptions(), 0.95).factory == "Flat"
     with pytest.raises(InvalidInput, match="100 segments do not divide 384"):
