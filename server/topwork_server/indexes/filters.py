@@ -1,8 +1,4 @@
-"""What a filter leaves of an index, and how to search that: one by one where it is little, else by the index, trying harder.
-
-An index stops when it has looked at as many rows as usually suffice, and a filter takes most of these away. The rules here use
-only what VectorIndex promises and what was measured at the build.
-"""
+"""What a filter leaves of an index: which positions, by their bits, and which fresh rows."""
 
 from __future__ import annotations
 
@@ -11,17 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.indexes.fresh import FreshView
-from topwork_server.indexes.main import Check, Main, Trial, packed
+from topwork_server.indexes.main import Main, packed
 from topwork_server.types import Array
 
-#: Rows left that are compared one by one, whatever share they are, and the share below which they are, however many: where the
-#: index could leave some out.
-FEW, SMALL = 2048, 0.1
-#: The same where it leaves none out at its last effort. Its vectors may be far between, so one by one pays for very few of many
-#: rows, or for so many queries at once.
-FEWEST, SMALLEST, AT_ONCE = 64, 0.001, 32
-#: The effort of a build was measured at so many hits, and is good for that of so many.
-MEASURED, TRUSTED = 10, 32
 #: Where more than this share of a build is dead, the dead are a filter too.
 MOSTLY = 0.8
 
@@ -55,27 +43,6 @@ class Left:
     @property
     def filtered(self) -> bool:
         return self.allowed is not None or self.share < MOSTLY
-
-    def one_by_one(self, vectors: int) -> bool:
-        """Whether to compare so many query vectors with each row that is left rather than ask the index."""
-        index = self.main.built.index
-        if not self.filtered or not self.main.gives_vectors or index.exact:
-            return False
-        if index.thorough:
-            return self.count <= FEWEST or self.share <= (SMALLEST if vectors < AT_ONCE else SMALL)
-        return self.count <= FEW or self.share <= SMALL
-
-    def trial(self, fetch: int, threads: int, check: Check) -> Trial:
-        """How to ask the index for so many rows, where the effort of the build finds ten without a filter.
-
-        To find k among a share s of the rows is to find k / s of all, and more where the filter takes away just what is near:
-        the effort grows so, and is then doubted. Of a small share nothing less than the last effort is trusted.
-        """
-        effort = self.main.built.facts.effort
-        if self.main.built.index.exact or (not self.filtered and fetch <= TRUSTED):
-            return Trial(effort, False, threads, check)
-        times = np.inf if self.share <= SMALL else max(fetch / MEASURED / self.share, 1)
-        return Trial(self.main.harder(effort, times), True, threads, check)
 
 
 def left(main: Main, fresh: FreshView, allowed: Array | None) -> Left:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.indexes import plan
 from topwork_server.indexes.asked import NOWHERE, Asked
 from topwork_server.indexes.filters import Left
 from topwork_server.indexes.found import Found, empty
@@ -36,12 +37,12 @@ class Search:
         """Every row that is left is compared, and how this was done. The index must be exact, or give its vectors."""
         if self.main.built.index.exact:
             return self.usual(asked)
-        return self._compared(asked), "exact" if self.left.allowed is None else self._few
+        return self._compared(asked)
 
     def usual(self, asked: Asked) -> tuple[Found, str]:
-        """By the index, or one by one where a filter leaves so few that this is better; and which it was."""
-        if self.left.one_by_one(len(asked.vectors)):
-            return self._compared(asked), self._few
+        """By the index, or one by one where this is better; and which it was."""
+        if not self.effort and plan.one_by_one(self.left, self._first_fetch(asked), *asked.vectors.shape):
+            return self._compared(asked)
         fresh = empty((asked.searched, 0))
         if self.left.fresh_count:
             nearest = Nearest(asked)
@@ -49,15 +50,12 @@ class Search:
             fresh = nearest.found()
         return self._by_index(asked, fresh), "exact" if self.main.built.index.exact else "index"
 
-    @property
-    def _few(self) -> str:
-        return f"exact over {self.left.matches} matches"
-
-    def _compared(self, asked: Asked) -> Found:
+    def _compared(self, asked: Asked) -> tuple[Found, str]:
         nearest = Nearest(asked)
         self.main.offer_to(nearest, self.left.positions(), self.check)
         self.fresh.offer_to(nearest, self.left.fresh)
-        return nearest.found()
+        how = "exact" if self.left.asked is None else f"exact over {self.left.matches} matches"
+        return nearest.found(), how
 
     def _by_index(self, asked: Asked, fresh: Found) -> Found:
         """Ask for more and more rows until no row that was not seen can be among the k best."""
@@ -97,7 +95,7 @@ class Search:
     def _trial(self, fetch: int) -> Trial:
         if self.effort:
             return Trial(self.effort, False, self.threads, self.check)
-        return self.left.trial(fetch, self.threads, self.check)
+        return plan.trial(self.left, fetch, self.threads, self.check)
 
     def _first_fetch(self, asked: Asked) -> int:
         crowd = 1.0 if asked.every_row else min(self.main.rows_an_item, CROWDED)
