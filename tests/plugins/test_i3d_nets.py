@@ -269,6 +269,7 @@ def test_a_static_clip_equals_the_picture_net(architecture: str) -> None:
 
 
 def test_motion_is_seen_and_clips_do_not_mix() -> None:
+    torch.manual_seed(0)
     flat: ThinResNet = liven(ThinResNet())
     net = InflatedResNet(TappedThin(flat))
     still = torch.randn(1, 3, 1, 64, 64).expand(-1, -1, 8, -1, -1) * 50
