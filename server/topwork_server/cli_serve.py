@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import Any
@@ -19,8 +18,6 @@ from topwork_server.config import Config, usable_home
 
 def run(arguments: argparse.Namespace) -> int:
     _log(getattr(logging, arguments.log_level.upper()))
-    # gRPC would say so of each process that is started. They become another program at once and never touch gRPC.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     announce = _announce_json if arguments.json else _announce
     return _loop()(serve(config_of(arguments), announce))
 

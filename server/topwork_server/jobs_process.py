@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 import threading
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from subprocess import PIPE, Popen
+from typing import IO, Any, TypeAlias
 
 from topwork_server.vector_index import Report
+
+Process: TypeAlias = "Popen[bytes]"
 
 #: Seconds that a process is given to end by itself after SIGTERM.
 GRACE = 3.0
@@ -57,14 +59,9 @@ class Work:
         # -P: what lies in the server's working directory must not stand for a module of the same name.
         command = [sys.executable, "-P", "-m", "topwork_server.jobs_child"]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                limit=LONGEST_LINE,
-                env=self._environment,
-                start_new_session=True,
+            # Not asyncio's: on uvloop it forks, of which gRPC and Lance complain. This starts the child without.
+            process = await asyncio.to_thread(
+                Popen, command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self._environment, start_new_session=True
             )
         except OSError as error:
             return Outcome(None, f"its process could not be started: {error.strerror}")
@@ -75,12 +72,14 @@ class Work:
         talks = [asyncio.create_task(talk(process)) for talk in (self._hand_over, self._listen, self._overhear)]
         await _gone(process)
         _signal_all(process, signal.SIGKILL)  # what it started and left behind
-        await asyncio.wait([*talks, asyncio.create_task(process.wait())], timeout=LAST_WORDS)
+        await asyncio.wait(talks, timeout=LAST_WORDS)
         for task in (stopper, *talks):
             task.cancel()
         await asyncio.gather(stopper, *talks, return_exceptions=True)
-        process._transport.close()  # type: ignore[attr-defined]  # pipes that a process of another session still holds
-        return self._outcome(process.returncode)
+        assert process.stdin is not None
+        with suppress(OSError):  # what a child that died at once never read
+            process.stdin.close()
+        return self._outcome(process.wait())
 
     def _outcome(self, status: int | None) -> Outcome:
         said = self._tail.decode("utf-8", "replace").strip()
@@ -97,32 +96,46 @@ class Work:
     async def _hand_over(self, process: Process) -> None:
         """It stays open: its end tells the child that the server died."""
         assert process.stdin is not None
-        process.stdin.write(self._order)
-        with suppress(ConnectionError):  # a child that died at once
-            await process.stdin.drain()
+        with suppress(OSError):  # a child that died at once
+            await asyncio.to_thread(_write, process.stdin, self._order)
 
     async def _listen(self, process: Process) -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
-            message = json.loads(line)
-            if "fraction" in message:
-                self._report(message["fraction"], message["message"])
-            else:
-                self._answer = message
+        async with _reading(process.stdout) as reader:
+            async for line in reader:
+                message = json.loads(line)
+                if "fraction" in message:
+                    self._report(message["fraction"], message["message"])
+                else:
+                    self._answer = message
 
     async def _overhear(self, process: Process) -> None:
-        assert process.stderr is not None
-        while part := await process.stderr.read(1 << 16):
-            self._tail = (self._tail + part)[-TAIL:]
+        async with _reading(process.stderr) as reader:
+            while part := await reader.read(1 << 16):
+                self._tail = (self._tail + part)[-TAIL:]
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    pipe.write(data)
+    pipe.flush()
+
+
+@asynccontextmanager
+async def _reading(pipe: IO[bytes] | None) -> AsyncIterator[asyncio.StreamReader]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(LONGEST_LINE, loop)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
+    try:
+        yield reader
+    finally:
+        transport.close()
 
 
 async def _gone(process: Process) -> None:
-    """Until it has ended. `process.wait()` would wait for its pipes as well, which those that it started may hold."""
+    """Until it has ended; its number stays its own, for those of its group are still to be signalled."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def watch() -> None:
-        with suppress(ChildProcessError):  # asyncio took note of its end before we could
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(ended.set)
 

@@ -144,10 +144,10 @@ class Indexes:
 
     async def _find(self, set_name: str, name: str) -> Indexed:
         """NotFound names what there is."""
-        if (set_name, name) in self._indexes:
-            return self._indexes[set_name, name]
-        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
         names = self.names(set_name)
+        if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
+            return self._indexes[set_name, names[0]]
+        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
         found = self._indexes.get((set_name, name or self._usual(wanted, names)))
         if found is None:
             near = difflib.get_close_matches(name, names, 3) or names

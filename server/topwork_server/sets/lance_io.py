@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +29,6 @@ def load() -> Any:
     threads = str(min(8, max(2, usable_cores())))
     os.environ.setdefault("LANCE_CPU_THREADS", threads)
     os.environ.setdefault("LANCE_IO_THREADS", threads)
-    # It warns of every fork. Ours are of the event loop, for processes that become another program at once.
-    warnings.filterwarnings("ignore", "lance is not fork-safe")
     import lance
 
     return lance

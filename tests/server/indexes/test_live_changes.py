@@ -71,20 +71,24 @@ def test_a_commit_that_is_told_after_its_rows_were_read_is_there_once() -> None:
     fake.follow(lambda change: changes.append(lambda: live.apply(change)))
     second = fake.commit(rows(20, 1))
     fake.commit(rows(5, 2), [first[0], second[0]])
+    passing = fake.commit(rows(5, 3))
+    fake.commit([], passing)
     live.install(built, fake.keys()[1])
     assert seen(live) == sorted(fake.items)
     for tell in changes:
         tell()
         assert seen(live) == sorted(fake.items)
     assert live.version == fake.version
-    fake.commit(rows(5, 3))
+    fake.commit(rows(5, 4))
     changes[-1]()
     assert seen(live) == sorted(fake.items)
 
 
-def test_keys_read_before_a_deletion_do_not_bring_it_back() -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_keys_read_before_a_deletion_do_not_bring_it_back(again: bool) -> None:
     fake, live = followed()
-    live.install(build(fake), fake.keys()[1])
+    if again:
+        live.install(build(fake), fake.keys()[1])
     built, stale = build(fake), fake.keys()[1]
     fake.commit(rows(2, 1), sorted(fake.items)[:9])
     live.install(built, stale)
@@ -135,6 +139,8 @@ def test_a_search_under_way_finishes_on_what_it_began_with() -> None:
     fake, live = followed()
     built = build(fake)
     live.install(built, fake.keys()[1])
+    new = fake.commit(rows(20, 5), sorted(fake.items)[:3])
+    fake.commit([], new[:3])
     before, version = sorted(fake.items), fake.version
 
     def meanwhile(queries: Array) -> None:
