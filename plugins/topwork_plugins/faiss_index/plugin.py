@@ -8,10 +8,10 @@ from topwork_server import IndexSpec, hookimpl
 
 from topwork_plugins.faiss_index import factory, kinds
 
-
-#: Rows from which "auto" leaves exact search (2 ms a question at 384 numbers, and 20 at ten times as many) for lists, and lists
-#: of exact rows (3.1 GB at 384 numbers) for a byte a number, which is as fast and misses one or two in a hundred. `hnsw` is never
-#: chosen unasked: it may be faster (see kinds.py), but takes six times as long to build, which rebuilds pay again.
+#: Rows from which "auto" leaves exact search for lists (one question then takes 5 ms at 384 numbers on a busy core, and 15 to
+#: 50 at 100,000 rows), and lists of exact rows for a byte a number (they pass 3 GB at 384 numbers, where SQ8 was as fast or
+#: faster and missed one or two in a hundred). `hnsw` is never chosen unasked: on some rows it is twice as fast as lists (see
+#: kinds.py), but took 2 to 8 times as long to build, and a set that grows is built again.
 LISTS_FROM, BYTES_FROM = 10_000, 2_000_000
 
 
