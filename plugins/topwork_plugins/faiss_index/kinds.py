@@ -37,8 +37,8 @@ class FlatIndex(FaissIndex):
 
 
 class HnswIndex(FaissIndex):
-    """A graph over exact rows: the fastest where clusters lie into one another, and the slowest to build; its links take 272 bytes a
-    row. Under a mask that leaves few rows it compares with all of those: at 50%, 5% and 0.1% of 50,000 "spread" rows the
+    """A graph over exact rows: the fastest where clusters lie into one another, and the slowest to build; its links take 272
+    bytes a row. Under a mask that leaves few rows it compares with all of those: at 50%, 5% and 0.1% of 50,000 "spread" rows the
     least effort had recall .98, .98 and 1."""
 
     kind = "hnsw"
