@@ -90,11 +90,13 @@ class FakeSet:
 class Lists(VectorIndex):
     """Rows in lists by their nearest of some rows; effort is how many lists a search looks into, so recall depends on it.
 
-    `lossy` keeps no vectors; `calls` are (queries, k, effort, masked, threads); `before` runs ahead of each search.
+    `lossy` keeps no vectors; `blind` never finds every seventh row, as a graph may not; `flat` compares with every row. `calls` are
+    (queries, k, effort, masked, threads); `before` runs ahead of each search.
     """
 
-    def __init__(self, rows: Array, metric: Metric, lists: int = 16, lossy: bool = False, flat: bool = False) -> None:
-        self.rows, self.metric, self.lossy, self.flat = rows, metric, lossy, flat
+    def __init__(self, rows: Array, metric: Metric, lists: int = 16, **kind: bool) -> None:
+        self.rows, self.metric = rows, metric
+        self.lossy, self.flat, self.blind = (kind.get(name, False) for name in ("lossy", "flat", "blind"))
         self.centres = rows[:: max(1, len(rows) // lists)][:lists]
         self.of = _near(rows, self.centres, Metric.L2).argmax(axis=1) if len(rows) else np.zeros(0, np.int64)
         self.calls: list[tuple[int, int, int, bool, int]] = []
@@ -123,6 +125,8 @@ class Lists(VectorIndex):
             looked = np.zeros((len(queries), len(self.centres)), bool)
             np.put_along_axis(looked, probed, True, axis=1)
             near[~looked[:, self.of]] = -np.inf
+        if self.blind:
+            near[:, ::7] = -np.inf
         if mask is not None:
             near[:, ~np.unpackbits(mask, count=self.count, bitorder="little").astype(bool)] = -np.inf
         order = np.argsort(-near, axis=1, kind="stable")[:, :k]

@@ -187,6 +187,30 @@ def test_k_items_are_found_where_the_nearest_rows_are_all_of_one() -> None:
     assert len(set(rows_of_one.keys.tolist())) == 1
 
 
+def test_only_queries_that_lack_items_are_asked_again() -> None:
+    rng = np.random.default_rng(9)
+    crowd = (np.ones((100, DIM)) + 1e-3 * rng.standard_normal((100, DIM))).astype(np.float32)
+    fake = FakeSet(tap_info(Granularity.CELL))
+    fake.commit([crowd, *rows(rng, 80)])
+    live = installed(fake, effort=16)
+    vectors = np.concatenate([-np.ones((2, DIM)), np.ones((2, DIM)), rng.standard_normal((2, DIM))]).astype(np.float32)
+    vectors[1, 0] = vectors[3, 1] = 0.5
+    for groups in (np.array([0, 0, 1, 1, 2, 2]), np.arange(6)):
+        asked = query(vectors, groups=groups, k=8, without=np.array(sorted(fake.items))[groups[-1] + 1 : 2 * groups[-1] + 2])
+        check(live.search(asked), expected(fake, Metric.COSINE, asked))
+    index = live._state.main.built.index  # type: ignore[union-attr]
+    assert {call[0] for call in index.calls} == {6, 2}
+
+
+def test_what_an_index_never_finds_is_found_where_there_is_nothing_else() -> None:
+    fake = filled(200)
+    live = installed(fake, blind=True, effort=16)
+    asked = query(np.eye(DIM, dtype=np.float32), k=30)
+    assert (live.search(asked).counts == 30).all()
+    whole = replace(asked, k=190, effort=16)
+    check(live.search(whole), expected(fake, Metric.COSINE, whole))
+
+
 @pytest.mark.parametrize(
     ("asked", "item", "said"),
     [
