@@ -90,8 +90,8 @@ class FakeSet:
 class Lists(VectorIndex):
     """Rows in lists by their nearest of some rows; effort is how many lists a search looks into, so recall depends on it.
 
-    `lossy` keeps no vectors; `blind` never finds every seventh row, as a graph may not; `flat` compares with all. `calls` are (queries,
-    k, effort, masked, threads); `before` runs ahead of each search.
+    `lossy` keeps no vectors; `blind` never finds every seventh row, as a graph may not; `flat` compares with all.
+    `calls` are (queries, k, effort, masked, threads); `before` runs ahead of each search.
     """
 
     def __init__(self, rows: Array, metric: Metric, lists: int = 16, **kind: bool) -> None:
