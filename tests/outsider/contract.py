@@ -1,7 +1,8 @@
 """What the outsider's own test suite would be: the contracts, on what it brings. Run by tests/server/test_outsider.py."""
 
+from brute import Brute
 from topwork_server.testing import EncoderContract
-from topwork_server.testing_indexes import IndexContract
+from topwork_server.testing_index import IndexContract
 
 
 class TestColours(EncoderContract):
@@ -9,4 +10,4 @@ class TestColours(EncoderContract):
 
 
 class TestBrute(IndexContract):
-    kind = "brute"
+    index = Brute
