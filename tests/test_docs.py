@@ -199,12 +199,16 @@ def test_the_first_page_runs(weights_home: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     made_videos.write(tmp_path / "clip.mp4", made_videos.shades(20))
     shutil.copy(examples.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
+    shutil.copy(examples.FOLDER / "coffee.jpg", tmp_path / "cup.jpg")
     (tmp_path / "lines.txt").write_text("\n".join(f"line {i}" for i in range(100)))
     [page] = blocks(text("README.md"), "python")
     assert "127.0.0.1:50051" in page
     found: dict[str, object] = {}
-    with server(weights_home, lambda *words: None) as address:
+    for part in ("artifacts", "packages"):  # a home of its own: what the page stores must not stay
+        (tmp_path / part).symlink_to(weights_home / part)
+    with server(tmp_path, lambda *words: None) as address:
         exec(page.replace("127.0.0.1:50051", address), found)
     assert found["taps"]["layer3"].rows.shape == (14 * 14, 112)  # type: ignore[index]
     assert found["f"].spans.tolist()[0] == pytest.approx([0, 0.64])  # type: ignore[attr-defined]
     assert found["chunk"].start == 64  # type: ignore[attr-defined]
+    assert found["hits"].ids == ["cat.jpg"]  # type: ignore[attr-defined]
