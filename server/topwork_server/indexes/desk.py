@@ -156,7 +156,7 @@ class Desk:
         check()
         began = time.perf_counter()
         self.counters["searches"] += 1
-        hits = turn[0].live.search(query, self._cores(), check)
+        hits = turn[0].live.search(query, self._cores(len(turn)), check)
         seconds = time.perf_counter() - began
         answered: list[tuple[Ticket, Outcome]] = []
         for ticket, own in zip(turn, split(hits, [asked.count(part) for part in parts]), strict=True):
@@ -164,8 +164,10 @@ class Desk:
                 answered.append((ticket, ticket.answer()))
         return answered
 
-    def _cores(self) -> int:
-        return 1 if self._busy() else max(1, self._threads // max(1, self._running))
+    def _cores(self, callers: int) -> int:
+        """Of several callers the event loop is busy: it keeps a core, since threads of OpenMP wait for the slowest among them."""
+        free = self._threads - (callers > 1)
+        return 1 if self._busy() else max(1, free // max(1, self._running))
 
     def _finish(self, turn: list[Ticket], outcomes: list[tuple[Ticket, Outcome]]) -> None:
         done = {id(ticket) for ticket, _ in outcomes}
@@ -177,7 +179,8 @@ class Desk:
                 for ticket in rest:
                     self._append(ticket)
                 rest = []
-            self._wake.notify_all()
+            if self._line:
+                self._wake.notify_all()
         _settle([*outcomes, *((ticket, Unavailable("the server is going")) for ticket in rest)])
 
 

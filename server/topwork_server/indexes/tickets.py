@@ -36,26 +36,12 @@ class Ticket:
         self.queries = asked.count(query)
         self.long = live.passes_all(query)
         self.gone = False
+        self.kind = _kind(live, query)
+        self.vectors = len(query.vectors)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Hits] = self.loop.create_future()
         self._size, self._done = MOST if self.long else FIRST, 0
         self._parts: list[Hits] = []
-
-    @property
-    def kind(self) -> Hashable:
-        """Tickets of one kind can be one search."""
-        query = self.query
-        within = None if query.within is None else float(query.within)
-        return id(self.live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
-
-    @property
-    def vectors(self) -> int:
-        return len(self.query.vectors)
-
-    @property
-    def begun(self) -> int:
-        """Queries that are answered."""
-        return self._done
 
     def next(self) -> Query:
         """The queries whose turn it is: as many as have about so many vectors as a slice should, at least one."""
@@ -94,6 +80,12 @@ class Ticket:
         return error
 
 
+def _kind(live: Searcher, query: Query) -> Hashable:
+    """Tickets of one kind can be one search."""
+    within = None if query.within is None else float(query.within)
+    return id(live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
+
+
 def joined(queries: Sequence[Query]) -> Query:
     """One search of all, in their order; they are of one kind."""
     if len(queries) == 1:
@@ -112,11 +104,11 @@ def split(hits: Hits, counts: Sequence[int]) -> list[Hits]:
     """What is each one's, where so many queries were."""
     if len(counts) == 1:
         return [hits]
-    ends = np.cumsum(counts)
-    queries = [slice(end - n, end) for end, n in zip(ends, counts, strict=True)]
-    before = np.concatenate([[0], np.cumsum(hits.counts)])
-    parts = []
-    for own in queries:
-        rows = slice(before[own.start], before[own.stop])
-        parts.append(Hits(hits.counts[own], hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how))
+    before = [0, *np.cumsum(hits.counts).tolist()]
+    parts, start = [], 0
+    for end in np.cumsum(counts).tolist():
+        rows = slice(before[start], before[end])
+        own = hits.counts[start:end]
+        parts.append(Hits(own, hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how))
+        start = end
     return parts
