@@ -29,17 +29,17 @@ class Matches:
         self._lock = threading.Lock()
         self._of: WeakKeyDictionary[Filtered, OrderedDict[str, tuple[int, Array]]] = WeakKeyDictionary()
 
-    def known(self, feature_set: Filtered, where: str) -> Array | None:
-        """(n,) int64, ascending, at once; None where they must be looked up."""
+    def known(self, feature_set: Filtered, where: str) -> tuple[int, Array] | None:
+        """The set's version and (n,) int64, ascending, at once; None where they must be looked up."""
         with self._lock:
             found = self._of.get(feature_set, OrderedDict()).get(where)
             if found is None or found[0] != feature_set.version:
                 return None
             self._of[feature_set].move_to_end(where)
-            return found[1]
+            return found
 
-    def keys(self, feature_set: Filtered, where: str) -> Array:
-        """Blocking. InvalidInput where the filter is wrong."""
+    def keys(self, feature_set: Filtered, where: str) -> tuple[int, Array]:
+        """The version and the keys. Blocking. InvalidInput where the filter is wrong."""
         version, keys = feature_set.keys(where)
         with self._lock:
             filters = self._of.setdefault(feature_set, OrderedDict())
@@ -47,4 +47,4 @@ class Matches:
             filters.move_to_end(where)
             while len(filters) > MOST or (len(filters) > 1 and sum(k.nbytes for _, k in filters.values()) > MOST_BYTES):
                 filters.popitem(last=False)
-        return keys
+        return version, keys

@@ -16,17 +16,19 @@ from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexed import Opened
 from topwork_server.indexes.indexes import Indexes
 from topwork_server.indexes.matches import Matches
-from topwork_server.indexes.model import Described, Hits
+from topwork_server.indexes.model import Described, Hits, Query
 from topwork_server.jobs import Job, Jobs
 from topwork_server.plugins import Plugins
 from topwork_server.services import convert_indexes
 from topwork_server.services.answering import answer, needs_fetch
 from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
 from topwork_server.services.querying import Asker
-from topwork_server.types import Array, Timings
+from topwork_server.types import Timings
 
 #: Replies with more hits than this are made in a thread.
 MANY = 2000
+#: How often a filtered search is done again because the set was written to meanwhile.
+TRIES = 3
 
 
 class IndexesService(indexes_pb2_grpc.IndexesServicer):
@@ -71,9 +73,8 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         started = time.monotonic()
         opened = await self._indexes.opened(convert_indexes.named(request.set), request.index)
         asking = await self._asker.asking(request, opened, deadline(context))
-        query = replace(asking.query, allowed=await self._allowed(opened, request.where))
         began = time.monotonic()
-        hits = await self._desk.search(opened.live, query)
+        hits = await self._hits(opened, asking.query, request.where)
         searched = time.monotonic() - began
         response = await self._response(request, hits, opened)
         response.search_seconds = searched
@@ -87,11 +88,17 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
 
-    async def _allowed(self, opened: Opened, where: str) -> Array | None:
+    async def _hits(self, opened: Opened, query: Query, where: str) -> Hits:
+        """Filter and search of one version, where writers let us: an item replaced between the two would not be found."""
         if not where:
-            return None
-        known = self._matches.known(opened.feature_set, where)
-        return known if known is not None else await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+            return await self._desk.search(opened.live, query)
+        for _ in range(TRIES):
+            known = self._matches.known(opened.feature_set, where)
+            version, allowed = known or await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+            hits = await self._desk.search(opened.live, replace(query, allowed=allowed))
+            if hits.version == version:
+                break
+        return hits
 
     def _message(self, described: Described) -> indexes_pb2.Index:
         return convert_indexes.index(described, self._job(described.job))

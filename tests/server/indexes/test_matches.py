@@ -19,8 +19,10 @@ class Counted:
 
 
 def looked_up(found, feature_set, where):
-    known = found.known(feature_set, where)
-    return known if known is not None else found.keys(feature_set, where)
+    """The very array, of the set as it is now."""
+    version, keys = found.known(feature_set, where) or found.keys(feature_set, where)
+    assert version == feature_set.version
+    return keys
 
 
 def test_the_same_filter_of_one_version_is_one_array():

@@ -164,6 +164,23 @@ async def test_what_was_acknowledged_before_is_found(home):
             assert found.version > version
 
 
+async def test_an_item_that_is_replaced_between_filter_and_search_is_found(home, monkeypatch):
+    async with served(home) as w:
+        await filled(w)
+        plain, searches = Desk.search, []
+
+        async def late(desk, live, query):
+            if not searches:
+                await w.write("a bird", year=[2003])
+            searches.append(query)
+            return await plain(desk, live, query)
+
+        monkeypatch.setattr(Desk, "search", late)
+        found = await w.search(items=items("a bird"), where="year >= 2000", k=10)
+        assert sorted(found.ids) == sorted(WORDS)
+        assert len(searches) == 2
+
+
 async def test_filters_columns_and_vectors(home):
     async with served(home) as w:
         rows = await filled(w)
