@@ -170,8 +170,8 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
         return indexes_pb2.SearchResponse(
             counts=[len(hits) for hits in best],
             ids=[id for _, id, _ in hits],
-            scores=[score for score, _, _ in hits],
-            rows=[row for _, _, row in hits] if several else [],
+            scores=tensor([score for score, _, _ in hits], "float32"),
+            rows=tensor([row for _, _, row in hits], "int32") if several else None,
             spans=spans,
             metadata=[packed(name, found.columns[name], [one.metadata.get(name) for one in stored]) for name in columns],
             vectors=types_pb2.TapFeatures(
@@ -184,6 +184,11 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
             search_seconds=0.25,
             how="exact",
         )
+
+
+def tensor(values: list[Any], dtype: str) -> types_pb2.Tensor:
+    number = types_pb2.DType.Value(f"DTYPE_{dtype.upper()}")
+    return types_pb2.Tensor(dtype=number, shape=[len(values)], data=np.array(values, dtype).tobytes())
 
 
 def spans_of(stored: list[Stored], tap: str, rows: list[int]) -> types_pb2.Spans:

@@ -70,27 +70,29 @@ def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
     """One Hits a query."""
     from topwork import _columns
 
-    scores = np.array(reply.scores, np.float32)
-    rows = np.array(reply.rows, np.int64) if reply.rows else None
+    ids, scores = list(reply.ids), _convert.array(reply.scores)
+    rows = _convert.array(reply.rows).astype(np.int64) if reply.HasField("rows") else None
     spans = _convert.array(reply.spans.values) if reply.HasField("spans") else None
     parts = _convert.array(reply.spans.parts) if reply.spans.HasField("parts") else None
     vectors = _convert.array(reply.vectors.rows) if reply.HasField("vectors") else None
     columns = {column.name: _columns.unpack(column)[1] for column in reply.metadata}
+    span_kind = _convert.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None
+    metric, version, how, seconds = metric_name(reply.metric), reply.version, reply.how, reply.search_seconds
     timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
     for start, end in pairwise(accumulate(reply.counts, initial=0)):
         yield Hits(
-            ids=list(reply.ids[start:end]),
+            ids=ids[start:end],
             scores=scores[start:end],
             metadata={name: values[start:end] for name, values in columns.items()},
             rows=_cut(rows, start, end),
             spans=_cut(spans, start, end),
-            span_kind=_convert.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None,
+            span_kind=span_kind,
             parts=_cut(parts, start, end),
             vectors=_cut(vectors, start, end),
-            metric=metric_name(reply.metric),
-            version=reply.version,
-            how=reply.how,
-            seconds=reply.search_seconds,
+            metric=metric,
+            version=version,
+            how=how,
+            seconds=seconds,
             timings=timings,
         )
 

@@ -117,8 +117,8 @@ def response(found: Answer, definition: Definition, *, vectors_too: bool) -> ind
     message = indexes_pb2.SearchResponse(
         counts=hits.counts.tolist(),
         ids=found.ids,
-        scores=hits.scores.tolist(),
-        rows=hits.rows.tolist() if definition.tap.tap.granularity is not Granularity.ITEM else (),
+        scores=convert.tensor(hits.scores),
+        rows=convert.tensor(hits.rows) if definition.tap.tap.granularity is not Granularity.ITEM else None,
         metadata=[convert_sets.column_message(column) for column in found.metadata],
         metric=f"METRIC_{definition.metric.name}",
         version=hits.version,

@@ -94,7 +94,9 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
             return await self._desk.search(opened.live, query)
         for _ in range(TRIES):
             known = self._matches.known(opened.feature_set, where)
-            version, allowed = known or await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+            if known is None:
+                known = await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+            version, allowed = known
             hits = await self._desk.search(opened.live, replace(query, allowed=allowed))
             if hits.version == version:
                 break

@@ -26,6 +26,7 @@ from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexes import Indexes
 from topwork_server.indexes.model import MOST_HITS
 from topwork_server.rows import normalize
+from topwork_server.services import convert
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import Requests
 from topwork_server.sets.model import Block, Column, ColumnType, Wanted
@@ -119,6 +120,10 @@ async def filled(w: World) -> np.ndarray:
     return normalize((await w.embed(*WORDS)).rows)
 
 
+def scores_of(found: pb.SearchResponse) -> np.ndarray:
+    return convert.array(found.scores)
+
+
 def best(rows: np.ndarray, query: np.ndarray, k: int) -> list[str]:
     return [WORDS[i] for i in np.argsort(-(rows @ query), kind="stable")[:k]]
 
@@ -129,8 +134,8 @@ async def test_items_vectors_and_stored_ids_find_the_same(home):
         by_items = await w.search(items=items("a bird", "the sea"), k=3)
         assert list(by_items.counts) == [3, 3]
         assert list(by_items.ids) == best(rows, rows[6], 3) + best(rows, rows[3], 3)
-        assert by_items.scores[0] == pytest.approx(1)
-        np.testing.assert_allclose(by_items.scores[:3], np.sort(rows @ rows[6])[::-1][:3], rtol=1e-5)
+        assert scores_of(by_items)[0] == pytest.approx(1)
+        np.testing.assert_allclose(scores_of(by_items)[:3], np.sort(rows @ rows[6])[::-1][:3], rtol=1e-5)
         assert by_items.metric == pb.METRIC_COSINE
         assert by_items.version == w.sets.get("birds").version
         assert by_items.timings.compute > 0
@@ -143,7 +148,7 @@ async def test_items_vectors_and_stored_ids_find_the_same(home):
         assert list(by_ids.counts) == [3, 3, 3]
         assert list(by_ids.ids[:3]) == best(rows, rows[6], 4)[1:]  # its own item is not among them
         assert list(by_ids.ids[:3]) == list(by_ids.ids[6:])
-        assert not by_ids.rows
+        assert not by_ids.HasField("rows")
         assert not by_ids.HasField("spans")
 
 
@@ -212,7 +217,7 @@ async def test_a_range_search_and_k_bound_the_hits(home):
         bar = float(near[2] + near[3]) / 2
         found = await w.search(stored=Strings(values=["a red bird"]), within=bar, k=100)
         assert list(found.counts) == [2]  # itself is not one of them
-        assert all(score >= bar for score in found.scores)
+        assert all(score >= bar for score in scores_of(found))
         assert list((await w.search(vectors=tensor(rows[:1]), k=MOST_HITS)).counts) == [8]
         assert len((await w.search(vectors=tensor(rows[:1]))).ids) == 8
 
@@ -225,14 +230,16 @@ async def test_rows_and_spans_of_a_tap_with_many_rows_an_item(home):
         rows = (await w.embed("abc", tap="letters")).rows
         found = await w.search(vectors=tensor(rows[2:]), k=3, columns=[])
         assert list(found.ids[:2]) == ["abc", "bcd"] or list(found.ids[:2]) == ["bcd", "abc"]
-        assert dict(zip(found.ids, found.rows, strict=True))["abc"] == 2
-        assert dict(zip(found.ids, found.rows, strict=True))["bcd"] == 1
+        assert dict(zip(found.ids, convert.array(found.rows).tolist(), strict=True))["abc"] == 2
+        assert dict(zip(found.ids, convert.array(found.rows).tolist(), strict=True))["bcd"] == 1
         assert found.spans.kind == types_pb2.SPAN_KIND_CHARACTERS
         spans = np.frombuffer(found.spans.values.data, np.float32).reshape(-1, 2)
-        np.testing.assert_array_equal(spans[:, 0], list(found.rows))
+        np.testing.assert_array_equal(spans[:, 0], convert.array(found.rows))
         every = await w.search(vectors=tensor(rows[2:]), k=9, every_row=True)
         assert list(every.counts) == [9]
-        assert sorted(zip(every.ids, every.rows, strict=True)) == [(w, i) for w in ("abc", "bcd", "xyz") for i in range(3)]
+        assert sorted(zip(every.ids, convert.array(every.rows).tolist(), strict=True)) == [
+            (w, i) for w in ("abc", "bcd", "xyz") for i in range(3)
+        ]
         whole = await w.search(stored=Strings(values=["abc", "xyz"]), k=1)
         assert list(whole.counts) == [1, 1]
         assert whole.ids[0] == "bcd"  # best over all of its rows
@@ -297,7 +304,7 @@ async def test_a_query_is_embedded_with_the_options_of_the_set(home):
         await w.index()
         found = await w.search(items=items("aBc"), k=1)
         assert list(found.ids) == ["ABC"]
-        assert found.scores[0] == pytest.approx(1)
+        assert scores_of(found)[0] == pytest.approx(1)
 
 
 NAN, DIM7 = np.full((3, 8), 1, np.float32), np.ones((1, 7), np.float32)

@@ -214,8 +214,8 @@ class SearchResponse(_message.Message):
     HOW_FIELD_NUMBER: _ClassVar[int]
     counts: _containers.RepeatedScalarFieldContainer[int]
     ids: _containers.RepeatedScalarFieldContainer[str]
-    scores: _containers.RepeatedScalarFieldContainer[float]
-    rows: _containers.RepeatedScalarFieldContainer[int]
+    scores: _types_pb2.Tensor
+    rows: _types_pb2.Tensor
     spans: _types_pb2.Spans
     metadata: _containers.RepeatedCompositeFieldContainer[_sets_pb2.Column]
     vectors: _types_pb2.TapFeatures
@@ -224,4 +224,4 @@ class SearchResponse(_message.Message):
     timings: _encoders_pb2.Timings
     search_seconds: float
     how: str
-    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., rows: _Optional[_Iterable[int]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ...) -> None: ...
+    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ...) -> None: ...
