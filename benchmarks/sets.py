@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -35,7 +37,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--saturate", nargs=2, metavar=("ADDRESS", "CALLERS"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.saturate:
+        saturate(asked.saturate[0], int(asked.saturate[1]), asked.rows)
     with server(default_home(), lambda *words: None, "--feature-cache", "0") as address, Client(address, timeout=3600) as client:
         try:
             found = {
@@ -111,7 +116,7 @@ def beside(client: Client, address: str, asked: argparse.Namespace) -> dict[str,
     alone, loaded = [], []
     for _ in range(asked.rounds):
         alone.append(embeds(client, asked.seconds))
-        with saturated(address, data):
+        with saturated(address, asked.rows):
             loaded.append(embeds(client, asked.seconds))
     names = ("p50 ms", "p99 ms")
     figures = {f"embed {name}, alone": statistics.median(a[i] for a in alone) for i, name in enumerate(names)}
@@ -130,24 +135,35 @@ def embeds(client: Client, seconds: float) -> tuple[float, float]:
 
 
 @contextmanager
-def saturated(address: str, data: inputs.Clustered, callers: int = 4) -> Iterator[None]:
-    """Callers who send batch after batch of 256 searches, each from a thread of this process."""
-    stop = threading.Event()
-    threads = [threading.Thread(target=_search, args=(address, data, stop)) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+def saturated(address: str, rows: int, callers: int = 4) -> Iterator[None]:
+    """Callers who send batch after batch of 256 searches, in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.sets", "--saturate", address, str(callers), "--rows", str(rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
-def _search(address: str, data: inputs.Clustered, stop: threading.Event) -> None:
-    with Client(address) as client:
-        while not stop.is_set():
-            client.search(VECTORS, vectors=data.queries[:256], k=10, columns=())
+def saturate(address: str, callers: int, rows: int) -> None:
+    """Until it is ended. Says so when all have begun."""
+    queries = inputs.Clustered(rows).queries[:256]
+    begun = threading.Barrier(callers + 1)
+
+    def call() -> None:
+        with Client(address) as client:
+            client.search(VECTORS, vectors=queries, k=10, columns=())
+            begun.wait()
+            while True:
+                client.search(VECTORS, vectors=queries, k=10, columns=())
+
+    for _ in range(callers):
+        threading.Thread(target=call, daemon=True).start()
+    begun.wait()
+    print("begun", flush=True)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from topwork_server.sets.housekeeping import Housekeeping
 from topwork_server.sets.lance_io import mapped
 from topwork_server.sets.model import Block, Change, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
+from topwork_server.sets.size import Size
 from topwork_server.sets.tables import fitted, to_table
 from topwork_server.sets.versions import Readers, VersionInfo
 from topwork_server.sets.views import Current
@@ -39,6 +40,7 @@ class FeatureSet:
         """Open what `FeatureSets.create` made. NotReady where the folder is not a readable set."""
         self.path = path
         self._current = Current(path, name)
+        self._size = Size(path)
         self._readers = Readers()
         self._followers = Followers(name)
         writer = Writer(self._current, self._followers)
@@ -65,7 +67,7 @@ class FeatureSet:
             tap_columns=dict(facts.columns),
             items=items,
             version=view.version,
-            bytes=_bytes_below(self.path),
+            bytes=self._size.bytes(),
             created=facts.created,
             numerics=facts.numerics,
             path=str(self.path),
@@ -186,14 +188,3 @@ class FeatureSet:
     def close(self) -> None:
         """Finish what waits, and take no more writes. Reads under way go on."""
         self._committer.close()
-
-
-def _bytes_below(folder: Path) -> int:
-    """On disk, all versions. A file that goes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total

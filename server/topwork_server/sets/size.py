@@ -1,0 +1,51 @@
+"""How much of the disk a set takes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+#: Seconds for which a count is good: a set under small writes has thousands of files, and each of its writers asks.
+FRESH = 1.0
+
+
+class Size:
+    """Thread-safe; one thread counts at a time, and others take what was counted before."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._counting = threading.Lock()
+        self._counted = float("-inf"), 0
+
+    def bytes(self) -> int:
+        """Of all versions, as it was a moment ago."""
+        when, found = self._counted
+        first = found == 0
+        if time.monotonic() - when > FRESH and self._counting.acquire(blocking=first):
+            try:
+                found = _bytes_below(str(self._folder))
+                self._counted = time.monotonic(), found
+            finally:
+                self._counting.release()
+        return found
+
+
+def _bytes_below(folder: str) -> int:
+    """A file that goes meanwhile counts nothing."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                total += _bytes_below(entry.path) if entry.is_dir(follow_symlinks=False) else _size(entry)
+    except FileNotFoundError:
+        pass
+    return total
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
