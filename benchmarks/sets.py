@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -148,7 +149,8 @@ def saturated(address: str, rows: int, callers: int = 4) -> Iterator[None]:
 
 
 def saturate(address: str, callers: int, rows: int) -> None:
-    """Until it is ended. Says so when all have begun."""
+    """Until it is ended. Says so when all have begun. At the lowest priority: callers elsewhere would take no core here."""
+    os.nice(19)
     queries = inputs.Clustered(rows).queries[:256]
     begun = threading.Barrier(callers + 1)
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import Any
@@ -15,9 +16,14 @@ from topwork_server.app import Ready, serve
 from topwork_server.catalogue import State
 from topwork_server.config import Config, usable_home
 
+#: Seconds after which a thread must let others run. Python's 5 ms is what a small embed would wait at each step behind a thread
+#: that makes a large reply.
+SWITCH = 0.0005
+
 
 def run(arguments: argparse.Namespace) -> int:
     _log(getattr(logging, arguments.log_level.upper()))
+    sys.setswitchinterval(SWITCH)
     announce = _announce_json if arguments.json else _announce
     return _loop()(serve(config_of(arguments), announce))
 

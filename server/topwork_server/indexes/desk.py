@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 TOGETHER = 256
 MOST_CALLERS, MOST_VECTORS = 4096, 131_072
 #: How much nicer than the server its searches are. The workers of OpenMP inherit it.
-NICER = 5
+NICER = 10
 
 Outcome = Hits | BaseException
 
 
 class Desk:
-    """`threads` are the cores that searches may use, all together; while `busy()` (an encoder computes), each uses one.
+    """`threads` are the cores that searches may use, all together; while `busy()` (an encoder computes), it is one.
 
     `counters`: searches (calls of Live.search), callers, left.
     """
@@ -116,7 +116,7 @@ class Desk:
         """Whose turn it is: one, or several of a kind. Empty when the desk is closed."""
         with self._wake:
             while not self._closed:
-                first = next((t for t in self._line if not t.long or self._long < self._wanted - 1), None)
+                first = self._first()
                 if first is not None:
                     turn = self._riders(first)
                     for ticket in turn:
@@ -126,6 +126,12 @@ class Desk:
                     return turn
                 self._wake.wait()
         return []
+
+    def _first(self) -> Ticket | None:
+        """Long searches leave one thread to the short ones, and an encoder that computes leaves one to all of them."""
+        if self._running and self._busy():
+            return None
+        return next((t for t in self._line if not t.long or self._long < self._wanted - 1), None)
 
     def _riders(self, first: Ticket) -> list[Ticket]:
         turn, vectors = [first], first.vectors

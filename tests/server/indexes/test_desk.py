@@ -366,3 +366,20 @@ def _any(rng: np.random.Generator, keys: Array) -> Query:
     groups = np.arange(n) // int(rng.choice([1, 2]))
     without = rng.choice(keys, int(groups[-1]) + 1) if rng.random() < 0.5 else None
     return query(rng.standard_normal((n, DIM)).astype(np.float32), groups=groups, without=without, k=5)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_while_an_encoder_computes_one_search_runs_at_a_time(runner: asyncio.Runner, busy: bool) -> None:
+    async def act() -> None:
+        bench = Bench(runner, workers=2)
+        bench.busy = busy
+        first = await bench.blocked()
+        [second] = await bench.waiting(numbered(1, k=7))
+        beside = await asyncio.to_thread(bench.held.entered.acquire, timeout=0.3)
+        bench.held.gate.set()
+        await asyncio.gather(first, second)
+        await bench.desk.close()
+        assert beside is not busy
+        assert bench.held.threads[0] == (1 if busy else 8)
+
+    runner.run(act())
