@@ -5,11 +5,7 @@ $TOPWORK_KILLS says how often: a few times here, hundreds of times by `make soak
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,25 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from servers import kill, start
 from topwork import Client
 from writers import DIM, SET, Writer, vector, write
 
 KILLS = int(os.environ.get("TOPWORK_KILLS", "5"))
 WRITERS = 4
-
-
-def start(home: Path) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "topwork.cli", "serve", "--json", "--listen", "127.0.0.1:0", "--home", str(home)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout
-    return server, json.loads(server.stdout.readline())["address"]
-
-
-def kill(server: subprocess.Popen[str]) -> None:
-    server.send_signal(signal.SIGKILL)
-    server.wait(60)
-    assert server.stdout
-    server.stdout.close()
 
 
 def check(client: Client, writers: Sequence[Writer], rng: np.random.Generator) -> None:
