@@ -3,9 +3,9 @@
     python benchmarks/peers_search.py PEER VECTORS.npy QUERIES.npy TRUTH.npy FOLDER
 
 PEER is hnswlib, lancedb, chroma or milvus_lite. It writes the vectors with ids, builds its index, and raises its search
-effort until recall at 10 is 0.95. Then it answers lines of stdin, so that the caller decides who runs when: "single SECONDS"
-and "batch SECONDS" print queries a second (and p50, p99 in ms), "end" ends it. All output is JSON, a line each. Only numpy
-and the peer itself are imported.
+effort until recall at 10 is 0.95. Then it answers lines of stdin, so that the caller decides who runs when: "single SECONDS",
+"batch SECONDS" and "large SECONDS" print queries a second (and p50, p99 in ms), "end" ends it. All output is JSON, a line
+each. Only numpy and the peer itself are imported.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 K, TARGET, BATCH = 10, 0.95, 64
+#: Queries at a time.
+SIZES = {"single": 1, "batch": BATCH, "large": 1000}
 
 
 class Peer(Protocol):
@@ -174,7 +176,7 @@ def main() -> int:
         word, *rest = line.split()
         if word == "end":
             return 0
-        say(**timed(lambda part: peer.search(part, effort), queries, 1 if word == "single" else BATCH, float(rest[0])))
+        say(**timed(lambda part: peer.search(part, effort), queries, SIZES[word], float(rest[0])))
     return 0
 
 

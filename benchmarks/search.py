@@ -2,10 +2,11 @@
 
     python -m benchmarks.search [--rows 100000] [--kind auto] [--rounds 3] [--seconds 4] [--peers PYTHON hnswlib ...] [--json]
 
-Vectors are clustered, 384 wide, of unit length; queries are drawn from the same clusters and are not among them. Everybody
-answers with recall at 10 of 0.95 or more, measured here against exact search. The server, FAISS and the peers take turns, round
-by round, and ratios are taken within a round: machines that are shared change their speed from minute to minute. All sides share
-this machine's cores. PYTHON is an environment that has the peers (`make bench-search` makes one).
+Requests hold one query, a batch of 64, or 1,000 (large). Vectors are clustered, 384 wide, of unit length; queries are drawn
+from the same clusters and are not among them. Everybody answers with recall at 10 of 0.95 or more, measured here against
+exact search. The server, FAISS and the peers take turns, round by round, and ratios are taken within a round: machines that
+are shared change their speed from minute to minute. All sides share this machine's cores. PYTHON is an environment that has
+the peers (`make bench-search` makes one).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from topwork_server.config import default_home
 from topwork_server.demo import server
 
 from benchmarks.inputs import Clustered
-from benchmarks.peers_search import BATCH, recall_of
+from benchmarks.peers_search import SIZES, recall_of
 
 SET, K, CALLERS = "benchmark-search", 10, 64
 
@@ -105,15 +106,16 @@ def rounds(
         for _ in range(asked.rounds):
             for name, size in itertools.product(commands, ("single", "batch")):
                 seen.setdefault(f"{name}, {size}", []).append(ask(name, f"{size} {asked.seconds}"))
-            seen.setdefault("topwork, single", []).append(one_caller(client, data, 1, asked.seconds))
-            seen.setdefault("topwork, batch", []).append(one_caller(client, data, BATCH, asked.seconds))
-            seen.setdefault("topwork, batches of 1000", []).append(one_caller(client, data, 1000, asked.seconds))
+            seen.setdefault("faiss in process, large", []).append(ask("faiss in process", f"large {asked.seconds}"))
+            for many, size in SIZES.items():
+                seen.setdefault(f"topwork, {many}", []).append(one_caller(client, data, size, asked.seconds))
             seen.setdefault(f"topwork, {CALLERS} callers", []).append(asyncio.run(many_callers(address, data, asked.seconds)))
     return {"made": made, "figures": {name: summary(name, of, seen) for name, of in seen.items()}}
 
 
 def summary(name: str, of: list[dict[str, float]], seen: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    ceiling = seen[f"faiss in process, {'single' if name.endswith('single') else 'batch'}"]
+    size = name.rpartition(" ")[2]
+    ceiling = seen[f"faiss in process, {size if size in SIZES else 'batch'}"]
     middle = {key: statistics.median(one[key] for one in of) for key in of[0]}
     return middle | {"of faiss": statistics.median(a["qps"] / b["qps"] for a, b in zip(of, ceiling, strict=True))}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers_search import BATCH, K, resident, say, timed
+from benchmarks.peers_search import SIZES, K, resident, say, timed
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     say(peer="faiss", version=faiss.__version__, index=type(kind).__name__, effort=int(effort), resident_bytes=resident())
     for line in sys.stdin:
         word, seconds = line.split()
-        size = 1 if word == "single" else BATCH
+        size = SIZES[word]
         say(**timed(lambda part: index.search(part, K, params=parameters), queries, size, float(seconds)))
     return 0
 
