@@ -107,8 +107,8 @@ def rounds(
             for name, size in itertools.product(commands, ("single", "batch")):
                 seen.setdefault(f"{name}, {size}", []).append(ask(name, f"{size} {asked.seconds}"))
             seen.setdefault("faiss in process, large", []).append(ask("faiss in process", f"large {asked.seconds}"))
-            for many, size in SIZES.items():
-                seen.setdefault(f"topwork, {many}", []).append(one_caller(client, data, size, asked.seconds))
+            for many, count in SIZES.items():
+                seen.setdefault(f"topwork, {many}", []).append(one_caller(client, data, count, asked.seconds))
             seen.setdefault(f"topwork, {CALLERS} callers", []).append(asyncio.run(many_callers(address, data, asked.seconds)))
     return {"made": made, "figures": {name: summary(name, of, seen) for name, of in seen.items()}}
 
