@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +35,11 @@ def door(request: pytest.FixtureRequest, server: FakeServer, runner: asyncio.Run
 def both(door: Door) -> OpenDoor:
     """The client of either kind with its default settings."""
     return door.open()
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A test run in the background ignores SIGINT, and so would the commands that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

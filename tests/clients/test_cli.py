@@ -285,6 +285,7 @@ def test_ctrl_c_is_quiet(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> N
     assert topwork.said + topwork.complained == ""
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_a_real_command(server: FakeServer) -> None:
     server.gate.clear()
     words = ["embed", "letters", *map(str, range(100)), "--server", server.target]

@@ -165,6 +165,7 @@ def test_a_restart_is_outlasted(topwork: Command, server: FakeServer, reviews: P
     assert topwork.said.startswith("300 items in reviews (300 new)")
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_while_it_writes(server: FakeServer, tmp_path: Path) -> None:
     """The tenth chunk is only sent when the first replies were read: some items are known to be stored."""
     (tmp_path / "a.txt").write_text("\n".join(map(str, range(5000))))
