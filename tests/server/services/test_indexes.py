@@ -64,16 +64,6 @@ class World:
         return await self.stub.GetIndex(pb.GetIndexRequest(set=made.set, name=made.name))
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sets_world.export(tmp_path_factory.mktemp("exported"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, exported: Path) -> Path:
-    return sets_world.lent(tmp_path / "home", exported)
-
-
 @asynccontextmanager
 async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
     async with sets_world.composed(home, **settings) as parts:

@@ -10,7 +10,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import sets_world
 from fake_engine import refusal
 from sets_world import served, settings, texts
 from topwork.v1 import sets_pb2 as pb
@@ -18,16 +17,6 @@ from topwork.v1 import types_pb2 as t
 from topwork_server.services import convert, stream
 from topwork_server.services import sets as service
 from topwork_server.sets import lance_io
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return sets_world.export(tmp_path_factory.mktemp("exported"))
-
-
-@pytest.fixture
-def home(tmp_path, exported):
-    return sets_world.lent(tmp_path / "home", exported)
 
 
 def vectors(ids, numbers, **fields):

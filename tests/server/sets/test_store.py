@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +14,6 @@ from topwork_server.sets.model import KEY_BITS, Block, Column, ColumnType, Selec
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Clip, Numerics, Picture, Spans, TapInfo, Text
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> Iterator[FeatureSets]:
-    opened = FeatureSets(tmp_path / "sets")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def birds(sets: FeatureSets) -> FeatureSet:
-    return sets.create(wanted())
 
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:

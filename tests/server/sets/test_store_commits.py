@@ -19,18 +19,6 @@ from topwork_server.sets.store import FeatureSet
 
 
 @pytest.fixture
-def sets(tmp_path: Path) -> Iterator[FeatureSets]:
-    opened = FeatureSets(tmp_path / "sets")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def birds(sets: FeatureSets) -> FeatureSet:
-    return sets.create(wanted())
-
-
-@pytest.fixture
 def together(birds: FeatureSet) -> Iterator[Callable[[], None]]:
     """The commit thread is busy from now on, until the test calls this: what is queued meanwhile shares a commit."""
     go = hold(birds)

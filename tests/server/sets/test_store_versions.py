@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from made_blocks import block, everything, names, wanted
+from made_blocks import block, everything, names
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
 from topwork_server.sets import housekeeping
 from topwork_server.sets.model import Change, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> Iterator[FeatureSets]:
-    opened = FeatureSets(tmp_path / "sets")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def birds(sets: FeatureSets) -> FeatureSet:
-    return sets.create(wanted())
 
 
 def fragments(feature_set: FeatureSet) -> int:
