@@ -2,8 +2,23 @@
 
 from topwork_server.encoder import Encoder, NoOptions, Trunk
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.head_graph import head_graph, linear_graph
 from topwork_server.hookspecs import hookimpl
 from topwork_server.sources import Source
+from topwork_server.splits import folds, rest
+from topwork_server.trainer import (
+    Examples,
+    Fitted,
+    Lesson,
+    NativeHead,
+    Target,
+    Trainer,
+    TrainerSpec,
+    Trial,
+    Tuned,
+    Tuner,
+    View,
+)
 from topwork_server.types import (
     Clip,
     EncoderSpec,
@@ -24,22 +39,37 @@ __all__ = [
     "Clip",
     "Encoder",
     "EncoderSpec",
+    "Examples",
+    "Fitted",
     "Granularity",
     "IndexSpec",
     "InvalidInput",
     "Item",
+    "Lesson",
     "Metric",
     "Modality",
+    "NativeHead",
     "NoOptions",
     "Picture",
     "Sample",
     "Source",
     "Tap",
+    "Target",
     "Text",
     "TokenSpans",
     "TopworkError",
+    "Trainer",
+    "TrainerSpec",
+    "Trial",
     "Trunk",
+    "Tuned",
+    "Tuner",
     "VectorIndex",
     "Vectors",
+    "View",
+    "folds",
+    "head_graph",
     "hookimpl",
+    "linear_graph",
+    "rest",
 ]

@@ -16,6 +16,8 @@ from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
 if TYPE_CHECKING:
     import torch
 
+    from topwork_server.trainer import NativeHead
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -32,6 +34,9 @@ class Trunk:
     `graph` is an ONNX file instead of a module; its outputs already have the names of the taps.
     `definition` and `preprocessing` are JSON: together with the weights and the tap they are the fingerprint, so they name
     everything that changes what a feature means, and nothing else (no paths, no versions of libraries).
+    `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
+    at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
+    that the pretrained network brings.
     """
 
     inputs: Mapping[str, tuple[str | int, ...]]
@@ -42,6 +47,8 @@ class Trunk:
     graph: Path | None = None
     exporter: Literal["dynamo", "legacy"] = "dynamo"
     examples: Sequence[Item] = field(default_factory=tuple)
+    blocks: tuple[tuple[str, ...], ...] = ()
+    heads: tuple[NativeHead, ...] = ()
 
 
 class Encoder(ABC):

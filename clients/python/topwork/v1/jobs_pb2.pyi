@@ -21,7 +21,7 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class Job(_message.Message):
-    __slots__ = ("id", "kind", "subject", "state", "fraction", "message", "created", "ended", "seconds_left", "error")
+    __slots__ = ("id", "kind", "subject", "state", "fraction", "message", "created", "ended", "seconds_left", "error", "result")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class Job(_message.Message):
     ENDED_FIELD_NUMBER: _ClassVar[int]
     SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     subject: str
@@ -42,7 +43,8 @@ class Job(_message.Message):
     ended: float
     seconds_left: float
     error: str
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., created: _Optional[float] = ..., ended: _Optional[float] = ..., seconds_left: _Optional[float] = ..., error: _Optional[str] = ...) -> None: ...
+    result: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., created: _Optional[float] = ..., ended: _Optional[float] = ..., seconds_left: _Optional[float] = ..., error: _Optional[str] = ..., result: _Optional[str] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ("kind", "subject")

@@ -1,0 +1,199 @@
+"""What heads are made of: frozen data, nothing heavy. Through JSON and back by `asdict`, `definition_of`, `head_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from topwork_server.trainer import Target
+from topwork_server.types import Granularity, Modality, Tap, TapInfo
+
+USUAL_KIND = "linear"
+
+
+class Task(StrEnum):
+    """What a head is for, in the field's words. How labels of each are written: `labels.py`."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi-label"
+    REGRESSION = "regression"
+    TAGGING = "tagging"
+    QUESTION_ANSWERING = "question-answering"
+    SEGMENTATION = "segmentation"
+
+    @property
+    def target(self) -> Target:
+        return TARGETS[self]
+
+    @property
+    def every_row(self) -> bool:
+        """Whether each row has a value of its own (TOKEN, CELL), rather than an item's rows together."""
+        return self in (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
+
+
+TARGETS = {
+    Task.CLASSIFICATION: Target.CLASSES,
+    Task.MULTI_LABEL: Target.LABELS,
+    Task.REGRESSION: Target.NUMBERS,
+    Task.TAGGING: Target.CLASSES,
+    Task.QUESTION_ANSWERING: Target.SPAN,
+    Task.SEGMENTATION: Target.CLASSES,
+}
+
+
+class Pooling(StrEnum):
+    """How an item's rows become one. ROW: it has one; ROWS: each keeps its own."""
+
+    ROW = "row"
+    ROWS = "rows"
+    MEAN = "mean"
+    MAX = "max"
+    MEAN_STD = "mean+std"  # (2 dim): the mean, and the population's standard deviation
+    PAIR = "pair"  # (4 dim) of TOKEN rows of a pair: u, v, |u - v|, u * v, where u and v are the means of its two parts
+
+
+class Unlabelled(StrEnum):
+    """What items without a label are used for."""
+
+    LEFT_OUT = ""
+    SELF_TRAINING = "self-training"
+    LABEL_PROPAGATION = "label-propagation"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What Train may say; what is left out is chosen."""
+
+    set: str
+    target: str
+    name: str = ""
+    kind: str = USUAL_KIND
+    task: Task | None = None
+    taps: tuple[str, ...] = ()
+    poolings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    test_where: str = ""
+    group: str = ""
+    folds: int = 0
+    seed: int = 0
+    version: int = 0
+    unlabelled: Unlabelled = Unlabelled.LEFT_OUT
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A wish come to terms with its set: `views` are the taps and poolings to choose from. `described` holds, for each
+    view, the descriptions of the classes as the trunk embeds them, in the order of `descriptions`."""
+
+    name: str
+    set: str
+    version: int
+    path: str  # the Lance dataset
+    target: str
+    kind: str
+    task: Task
+    encoder: str
+    encoder_options: Mapping[str, Any]
+    modality: Modality | None
+    views: tuple[tuple[TapInfo, Pooling], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    test_where: str = ""
+    group: str = ""
+    folds: int = 0
+    seed: int = 0
+    unlabelled: Unlabelled = Unlabelled.LEFT_OUT
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    described: tuple[tuple[tuple[float, ...], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure on items that the head has not learnt from, with its 95% bootstrap interval over items."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that is ready: head.json beside its graph. Times in seconds, `created` since 1970.
+
+    Its graph takes `rows` (n, dim) float32 of `tap` pooled by `pooling`, and gives `scores` as its Target has them, and
+    `probabilities`: of CLASSES and LABELS after the temperature, of SPAN the scores (their softmax is over an item's rows), of
+    NUMBERS the numbers.
+    """
+
+    name: str
+    definition: Definition | None  # None for heads that came with their encoder
+    task: Task
+    encoder: str
+    encoder_options: Mapping[str, Any]
+    tap: TapInfo
+    pooling: Pooling
+    dim: int  # of what the graph reads, after pooling
+    names: tuple[str, ...]
+    created: float
+    code: str
+    kind: str = ""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    interval: float = 0.0  # half the width of the band that held 90% of held-out items; REGRESSION
+    metrics: tuple[Figure, ...] = ()
+    baseline: tuple[Figure, ...] = ()
+    estimate: str = ""
+    labelled: int = 0
+    unlabelled: int = 0
+    agreement: float = 0.0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    tuned: str = ""  # the encoder that was fine-tuned with it, whose files are its own
+
+    @property
+    def native(self) -> bool:
+        return self.definition is None
+
+
+def tap_info(record: Mapping[str, Any]) -> TapInfo:
+    """Of its JSON."""
+    tap = record["tap"]
+    grid = tuple(tap["grid"]) if tap["grid"] else None
+    return TapInfo(Tap(**{**tap, "granularity": Granularity(tap["granularity"]), "grid": grid}), record["fingerprint"])
+
+
+def definition_of(record: Mapping[str, Any]) -> Definition:
+    """Of its JSON."""
+    return Definition(
+        **{
+            **record,
+            "task": Task(record["task"]),
+            "modality": Modality(record["modality"]) if record["modality"] else None,
+            "views": tuple((tap_info(tap), Pooling(pooling)) for tap, pooling in record["views"]),
+            "unlabelled": Unlabelled(record["unlabelled"]),
+            "described": tuple(tuple(tuple(row) for row in view) for view in record["described"]),
+        }
+    )
+
+
+def head_of(record: Mapping[str, Any]) -> Head:
+    """Of its JSON."""
+    return Head(
+        **{
+            **record,
+            "definition": definition_of(record["definition"]) if record["definition"] else None,
+            "task": Task(record["task"]),
+            "tap": tap_info(record["tap"]),
+            "pooling": Pooling(record["pooling"]),
+            "names": tuple(record["names"]),
+            "metrics": tuple(Figure(**figure) for figure in record["metrics"]),
+            "baseline": tuple(Figure(**figure) for figure in record["baseline"]),
+            "warnings": tuple(record["warnings"]),
+        }
+    )
