@@ -1,0 +1,90 @@
+"""The served graph says what the trainer says."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from topwork_server.errors import TopworkError
+from topwork_server.head_graph import head_graph, linear_graph
+from topwork_server.heads.graph import AT_ONCE, agreement, run, served_graph
+from topwork_server.session import Session
+from topwork_server.trainer import Fitted, Target
+
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.normal(size=(3, 4)).astype(np.float32)
+BIAS = RNG.normal(size=3).astype(np.float32)
+ROWS = RNG.normal(size=(10, 4)).astype(np.float32)
+SCORES = ROWS @ WEIGHT.T + BIAS
+
+
+class Linear(Fitted):
+    def __init__(self, off: float = 0.0) -> None:
+        self.off = off
+
+    def scores(self, rows):
+        return rows @ WEIGHT.T + BIAS + self.off
+
+    def graph(self):
+        return linear_graph(WEIGHT, BIAS)
+
+
+def said(tmp_path, target, temperature, rows=ROWS):
+    (tmp_path / "head.onnx").write_bytes(served_graph(Linear().graph(), target, temperature))
+    return run(Session(tmp_path / "head.onnx", "cpu", 1), rows)
+
+
+def softmax(scores):
+    powers = np.exp(scores)
+    return powers / powers.sum(1, keepdims=True)
+
+
+EXPECTED = {
+    Target.CLASSES: softmax(SCORES / 2.5),
+    Target.LABELS: 1 / (1 + np.exp(-SCORES / 2.5)),
+    Target.NUMBERS: SCORES,
+    Target.SPAN: SCORES / 2.5,
+}
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_scores_stay_and_probabilities_follow_the_target(tmp_path, target):
+    scores, probabilities = said(tmp_path, target, 2.5)
+    np.testing.assert_allclose(scores, SCORES, rtol=1e-5)
+    np.testing.assert_allclose(probabilities, EXPECTED[target], rtol=1e-5)
+
+
+def test_many_rows_go_in_parts_and_none_is_fine(tmp_path):
+    rows = np.tile(ROWS, (AT_ONCE // 5, 1))
+    assert len(rows) > AT_ONCE
+    np.testing.assert_allclose(said(tmp_path, Target.CLASSES, 1.0, rows)[0], np.tile(SCORES, (AT_ONCE // 5, 1)), rtol=1e-5)
+    assert [part.shape for part in said(tmp_path, Target.CLASSES, 1.0, ROWS[:0])] == [(0, 3), (0, 3)]
+
+
+def test_the_trainers_graph_is_left_alone():
+    graph = Linear().graph()
+    before = graph.SerializeToString()
+    served = onnx.load_from_string(served_graph(graph, Target.CLASSES, 1.0))
+    assert graph.SerializeToString() == before
+    assert served.opset_import[0].version == 20
+
+
+def test_agreement_is_the_largest_difference():
+    graph = served_graph(Linear().graph(), Target.CLASSES, 3.0)
+    assert agreement(Linear(), graph, ROWS) < 1e-5
+    assert agreement(Linear(0.25), graph, ROWS) == pytest.approx(0.25, rel=1e-3)
+    assert agreement(Linear(), graph, ROWS[:0]) == 0.0
+
+
+def test_a_graph_of_other_names_is_refused():
+    wrong = head_graph([helper.make_node("Identity", ["rows"], ["scores"])], {}, 4, 4)
+    wrong.graph.output[0].name = "logits"
+    with pytest.raises(TopworkError, match=r"outputs \['logits'\]"):
+        served_graph(wrong, Target.CLASSES, 1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(TopworkError, match="temperature"):
+        served_graph(Linear().graph(), Target.CLASSES, temperature)
