@@ -1,0 +1,156 @@
+"""How an item's rows become what a head reads. The same code runs in training and in serving."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.model import Pooling, Task
+from topwork_server.types import Array, Granularity, Tap, TapRows
+
+FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
+#: What a task whose rows have values of their own reads, and which part of a text (0: text, 1: pair) its rows are of.
+GRANULARITIES = {
+    Task.TAGGING: Granularity.TOKEN,
+    Task.QUESTION_ANSWERING: Granularity.TOKEN,
+    Task.SEGMENTATION: Granularity.CELL,
+}
+PARTS = {Task.TAGGING: 0, Task.QUESTION_ANSWERING: 1}
+
+
+def usual(task: Task, granularity: Granularity) -> Pooling:
+    """What is done where nothing is said."""
+    if task.every_row:
+        return Pooling.ROWS
+    return Pooling.ROW if granularity is Granularity.ITEM else Pooling.MEAN
+
+
+def possible(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
+    """The usual one first."""
+    first = usual(task, granularity)
+    if first is not Pooling.MEAN:
+        return (first,)
+    several = (Pooling.MEAN, Pooling.MAX, Pooling.MEAN_STD)
+    return (*several, Pooling.PAIR) if granularity is Granularity.TOKEN else several
+
+
+def check(task: Task, tap: Tap, pooling: Pooling) -> None:
+    """InvalidInput where the task cannot read this tap, or not so."""
+    needed = GRANULARITIES.get(task)
+    if needed is not None and tap.granularity is not needed:
+        raise InvalidInput(
+            f"{task} needs a row for each {needed}, and tap {tap.name!r} has one for each {tap.granularity}",
+            remedy=f"choose a tap of {needed} rows, of a set that has one",
+        )
+    there = possible(task, tap.granularity)
+    if pooling not in there:
+        raise InvalidInput(
+            f"pooling {pooling.value!r} does not suit {task} on tap {tap.name!r}, which has {_rows(tap.granularity)}",
+            remedy=f"choose {' or '.join(repr(one.value) for one in there)}",
+        )
+
+
+def dim_after(pooling: Pooling, dim: int) -> int:
+    return FACTORS.get(pooling, 1) * dim
+
+
+def kept(task: Task, rows: TapRows) -> Array:
+    """(n,) bool: which rows of a tap the task reads. Tagging: those of the text; question answering: those of the pair, which is
+    the context; others: all."""
+    part = PARTS.get(task)
+    if part is None:
+        return np.ones(len(rows.rows), bool)
+    parts = _parts(rows)
+    if parts is None:
+        return np.full(len(rows.rows), part == 0)
+    return np.asarray(parts == part)
+
+
+def usable(task: Task, pooling: Pooling, rows: TapRows) -> Array:
+    """(items,) bool: whether an item has the rows that `pooled` needs."""
+    if pooling is Pooling.PAIR:
+        parts = _parts(rows)
+        if parts is None:
+            return np.zeros(len(rows.counts), bool)
+        return (_counted(rows.counts, parts == 0) > 0) & (_counted(rows.counts, parts == 1) > 0)
+    counts = _counted(rows.counts, kept(task, rows))
+    return np.asarray(counts == 1 if pooling is Pooling.ROW else counts > 0)
+
+
+def pooled(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
+    """What a head reads: (n, dim_after) float32, C-contiguous, and how many rows each item has, (items,) int64.
+
+    InvalidInput with its position for an item that has not the rows it needs.
+    """
+    lacking = np.flatnonzero(~usable(task, pooling, rows))
+    if len(lacking):
+        raise _lacking(task, pooling, rows, int(lacking[0]))
+    if pooling is Pooling.ROWS:
+        chosen = kept(task, rows)
+        whole = chosen.all()
+        return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
+    return _float32(_reduced(pooling, rows)), np.ones(len(rows.counts), np.int64)
+
+
+def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:
+    name = rows.tap.tap.name
+    if pooling is Pooling.PAIR or task is Task.QUESTION_ANSWERING:
+        return InvalidInput(
+            f"tap {name!r} has not both parts of a pair of texts for it",
+            remedy="send a text and its pair, neither empty",
+            item=item,
+        )
+    if pooling is Pooling.ROW and rows.counts[item]:
+        return InvalidInput(f"tap {name!r} has {rows.counts[item]} rows for it", remedy="say how they are pooled", item=item)
+    return InvalidInput(f"tap {name!r} has no row for it", remedy="an empty item has no features: leave it out", item=item)
+
+
+def _reduced(pooling: Pooling, rows: TapRows) -> Array:
+    """One row an item; each has at least one."""
+    if pooling is Pooling.ROW or not len(rows.counts):
+        return rows.rows if pooling is Pooling.ROW else np.empty((0, dim_after(pooling, rows.tap.tap.dim)))
+    if pooling is Pooling.MAX:
+        return np.asarray(np.maximum.reduceat(rows.rows, _starts(rows.counts), axis=0))
+    if pooling is Pooling.PAIR:
+        return _pair(rows)
+    mean = _mean(rows.rows, rows.counts)
+    if pooling is Pooling.MEAN:
+        return mean
+    spread = _mean((rows.rows - np.repeat(mean, rows.counts, axis=0)) ** 2, rows.counts)
+    return np.concatenate([mean, np.sqrt(spread)], axis=1)
+
+
+def _pair(rows: TapRows) -> Array:
+    """u, v, |u - v|, u * v, as InferSent joins two sentences (Conneau et al. 2017, section 3.1)."""
+    parts = _parts(rows)
+    assert parts is not None, "usable items have parts"
+    u, v = (_mean(rows.rows[parts == part], _counted(rows.counts, parts == part)) for part in (0, 1))
+    return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
+
+
+def _mean(rows: Array, counts: Array) -> Array:
+    """Of each item's rows (at least one each), summed in float64 one after another: it does not depend on other items."""
+    return np.asarray(np.add.reduceat(rows, _starts(counts), axis=0, dtype=np.float64) / counts[:, None])
+
+
+def _starts(counts: Array) -> Array:
+    return np.asarray(np.cumsum(counts) - counts)
+
+
+def _counted(counts: Array, chosen: Array) -> Array:
+    """How many of each item's rows are chosen, (items,) int64."""
+    before = np.concatenate([[0], np.cumsum(chosen)])
+    ends = np.cumsum(counts)
+    return np.asarray(before[ends] - before[ends - counts], np.int64)
+
+
+def _parts(rows: TapRows) -> Array | None:
+    return None if rows.spans is None else rows.spans.parts
+
+
+def _rows(granularity: Granularity) -> str:
+    return "one row an item" if granularity is Granularity.ITEM else f"a row for each {granularity}"
+
+
+def _float32(rows: Array) -> Array:
+    return np.ascontiguousarray(rows, np.float32)
