@@ -3,6 +3,7 @@
 artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
                    manifest.json    taps with fingerprints, parity, checksums; written last
                    parity.npz       the real inputs that parity is measured on
+                   head-NAME.*      heads that the pretrained network brought: graph and record
                    ...              what the encoder's own `export` wrote
 """
 
@@ -29,7 +30,7 @@ MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 PARITY_INPUTS = "parity.npz"
 #: Of the folder and its manifest; raised when they change, so that those of an older server are made anew.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def key(spec: EncoderSpec) -> str:
     """What an artifact is made from; another revision, source or setting makes another artifact."""
     maker = f"{spec.encoder.__module__}.{spec.encoder.__qualname__}"
     parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
+    if spec.tuned:
+        parts.append(spec.tuned.sha256)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -132,6 +135,14 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
     return folder
 
 
+def remove(home: Path, spec: EncoderSpec) -> None:
+    """Delete an artifact; no error where there is none. Who has it in memory goes on."""
+    folder = folder_of(home, spec)
+    if folder.exists():
+        with _lock(folder.with_name(f".{folder.name}.lock")):
+            shutil.rmtree(folder)
+
+
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Held until closed or until this process dies, whichever is first."""
@@ -142,6 +153,11 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _sync(folder: Path) -> None:
     for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """What a file or folder holds is on disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

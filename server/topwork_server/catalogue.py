@@ -7,6 +7,7 @@ import difflib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
-from topwork_server.types import EncoderSpec
+from topwork_server.types import EncoderSpec, TunedWeights
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class Catalogue:
         return self._lookup(name).spec
 
     def source(self, name: str) -> Source:
-        family = self._adopted().get(name, {}).get("family", "")
+        record = self._adopted().get(name, {})
+        family = self.source(record["base"]).family if "base" in record else record.get("family", "")
         return Source.parse(self.spec(name).source, family)
 
     def entry(self, name: str) -> Entry:
@@ -82,12 +84,41 @@ class Catalogue:
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._revive(name, record)
         record["family"] = found.plugin  # it is known again where the file that told it is gone
+        self._remember(name, record)
+        return found.spec
+
+    def tune(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
+        """Remember an encoder that was fine-tuned of `base`; the file of its weights is moved here. `tap` is its default."""
+        self.spec(base)
+        kept = self._record(name).with_suffix(".safetensors")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.sync(weights)
+        shutil.move(weights, kept)
+        record = {"base": base, "sha256": sources.file_sha256(kept), "default_tap": tap, "trained_on": trained_on}
+        self._remember(name, record)
+        return self.spec(name)
+
+    def tuned(self) -> list[str]:
+        """The encoders that were fine-tuned here."""
+        return sorted(name for name, record in self._adopted().items() if "base" in record)
+
+    def drop_tuned(self, name: str) -> None:
+        """Delete an encoder that was fine-tuned here, with its weights and its artifact; no error where there is none."""
+        record = self._adopted().get(name, {})
+        if "base" not in record:
+            return
+        spec = self.spec(name)
+        self.forget(name)
+        artifacts.remove(self.home, spec)
+        self._record(name).with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def _remember(self, name: str, record: Mapping[str, Any]) -> None:
         path = self._record(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_text(json.dumps({"name": name, **record}, indent=1) + "\n", "utf-8")
+        artifacts.sync(scratch)
         scratch.rename(path)
-        return found.spec
 
     def forget(self, name: str) -> None:
         """Take an adopted name back; its files stay."""
@@ -137,6 +168,17 @@ class Catalogue:
         return {record["name"]: record for record in records}
 
     def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
+        return self._tuned(name, record) if "base" in record else self._pulled(name, record)
+
+    def _tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
+        base = self._lookup(record["base"])
+        weights = TunedWeights(base.spec.name, str(self._record(name).with_suffix(".safetensors")), record["sha256"])
+        said = {key: record[key] for key in ("default_tap", "trained_on")}
+        description = f"{base.spec.name}, fine-tuned"
+        spec = replace(base.spec, name=name, tuned=weights, description=description, **said)
+        return Registered(spec, base.plugin, base.owner)
+
+    def _pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
         source = Source.parse(record["source"], record["family"])
         found = self._plugins.adopt(name, source)
         if found is None:

@@ -20,6 +20,7 @@ from topwork_server import artifacts, fingerprint, parity, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
+from topwork_server.heads import native_export
 from topwork_server.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Array, EncoderSpec, TapInfo
@@ -33,7 +34,7 @@ OPSET = {"dynamo": 20, "legacy": 18}
 def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
     stamp = sources.stamp(Source.parse(spec.source))  # before it is read: a change meanwhile is seen later
-    trunk = spec.encoder.export(spec, assets, folder)
+    trunk = open_trunk(spec, assets, folder)
     if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
     encoder = spec.encoder(spec, folder)
@@ -51,9 +52,12 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
             remedy="this encoder's export is at fault; report it to its author",
         )
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
+    taps = _fingerprints(spec.encoder, trunk)
+    for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
+        native_export.write(folder, spec.name, head, taps)
     manifest = Manifest(
         encoder=spec.name,
-        taps=_fingerprints(spec.encoder, trunk),
+        taps=taps,
         parameters=_parameters(trunk),
         numerics=record.numerics,
         reference=reference.name,
@@ -68,6 +72,20 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     )
     manifest.write(folder)
     return manifest
+
+
+def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
+    """The trunk with its weights: those of `assets`, or what became of them in fine-tuning."""
+    trunk = spec.encoder.export(spec, assets, folder)
+    if spec.tuned is None:
+        return trunk
+    from safetensors.torch import load_file
+
+    path = Path(spec.tuned.path)
+    if trunk.module is None or not path.exists() or sources.file_sha256(path) != spec.tuned.sha256:
+        raise ExportFailed(f"{path} is not what {spec.name} was fine-tuned to", remedy="train its head again")
+    trunk.module.load_state_dict(load_file(path))
+    return trunk
 
 
 def _fingerprints(maker: type[Encoder], trunk: Trunk) -> tuple[TapInfo, ...]:

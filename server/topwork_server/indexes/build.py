@@ -22,6 +22,7 @@ from topwork_server.indexes.rows import Chosen, Collected, Dataset, collect
 from topwork_server.indexes.shelf import Slot, by_key, read_definition
 from topwork_server.options import parse
 from topwork_server.plugins import AUTO, Plugins, RegisteredIndex
+from topwork_server.progress import part
 from topwork_server.types import Array
 from topwork_server.vector_index import IndexSpec, Report, VectorIndex
 
@@ -71,7 +72,7 @@ def make(order: Order, kinds: Kinds, report: Report) -> Facts:
     slot = Slot(Path(order.slot))
     definition = read_definition(slot)
     with slot.scratch() as scratch:
-        rows = collect(order.dataset, definition.tap, definition.metric, scratch, _part(report, 0, 0.15))
+        rows = collect(order.dataset, definition.tap, definition.metric, scratch, part(report, 0, 0.15))
         spec = resolve(definition, len(rows.keys), kinds)
         work = _Work(definition, spec, rows, order, report)
         made = (None if order.anew else work.addition(slot)) or work.anew()
@@ -137,9 +138,9 @@ class _Work:
         """From all rows but those held out, which are added once they have served as queries."""
         held, rest = self._split(np.arange(len(self.rows.keys)))
         options = parse(self.spec.index.options, self.definition.options, "this kind of index")
-        part = _part(self.report, 0.15, 0.75)
+        training = part(self.report, 0.15, 0.75)
         target, metric = self.definition.target_recall, self.definition.metric
-        index = self.spec.index.build(Chosen(self.rows, rest), metric, options, target, self.order.threads, part)
+        index = self.spec.index.build(Chosen(self.rows, rest), metric, options, target, self.order.threads, training)
         return self._measured(index, held, rest, self.rows.keys[rest], self._rows(rest), len(self.rows.keys))
 
     def addition(self, slot: Slot) -> _Made | None:
@@ -158,7 +159,7 @@ class _Work:
 
     def _added(self, old: Built, places: Array, new: Array) -> _Made:
         held, rest = self._split(new)
-        self._add(old.index, rest, _part(self.report, 0.15, 0.75))
+        self._add(old.index, rest, part(self.report, 0.15, 0.75))
         keys = np.concatenate([old.keys, self.rows.keys[rest]])
         rows = None if old.rows is None else np.concatenate([old.rows, _some(self._rows(rest))])
         return self._measured(old.index, held, np.concatenate([places, rest]), keys, rows, old.facts.scratch_rows)
@@ -168,9 +169,9 @@ class _Work:
     ) -> _Made:
         probe = self._probe(held, places)
         metric, target = self.definition.metric, self.definition.target_recall
-        part = _part(self.report, 0.75, 0.93)
-        operating = calibrate(index, probe, lambda p: self.rows.gather(places[p]), metric, target, self.order.threads, part)
-        self._add(index, held, _part(self.report, 0.93, 0.95))
+        steps = part(self.report, 0.75, 0.93)
+        operating = calibrate(index, probe, lambda p: self.rows.gather(places[p]), metric, target, self.order.threads, steps)
+        self._add(index, held, part(self.report, 0.93, 0.95))
         keys = np.concatenate([keys, self.rows.keys[held]])
         rows = None if rows is None else np.concatenate([rows, _some(self._rows(held))])
         return _Made(index, keys, rows, operating, len(probe.queries), scratch_rows)
@@ -225,8 +226,3 @@ def _missing(places: Array, count: int) -> Array:
 def _some(rows: Array | None) -> Array:
     assert rows is not None
     return rows
-
-
-def _part(report: Report, start: float, end: float) -> Report:
-    """Reports of a part of the work, as a part of the whole."""
-    return lambda fraction, message: report(start + (end - start) * fraction, message)

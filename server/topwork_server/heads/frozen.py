@@ -1,0 +1,140 @@
+"""A training on frozen features: one call of the trainer learns heads on every fold, on growing parts of one, and on all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.heads import data, graph, judge, unlabelled
+from topwork_server.heads.data import Data
+from topwork_server.heads.judge import Answers, Judgement
+from topwork_server.heads.learnt import Learnt, answers, items_of
+from topwork_server.heads.model import Definition, Figure, Unlabelled
+from topwork_server.heads.report import Help, Point
+from topwork_server.heads.shown import shown
+from topwork_server.options import parse
+from topwork_server.progress import part
+from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec
+from topwork_server.types import Array
+from topwork_server.vector_index import Report as Progress
+
+#: A score of the served graph may differ so much from the trainer's own, of scores of about one.
+MOST_DISAGREEMENT = 1e-3
+#: Rows on which that is looked at.
+AGREED_ON = 512
+
+
+def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> Learnt:
+    """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
+    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15))
+    return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
+
+
+class _Frozen:
+    def __init__(self, definition: Definition, spec: TrainerSpec, found: Data, threads: int, report: Progress) -> None:
+        if not issubclass(spec.trainer, Trainer):
+            raise InvalidInput(f"{spec.kind} learns the trunk, too: it reads raw inputs, not features")
+        self.definition, self.data, self.examples = definition, found, found.examples
+        self._trainer, self._threads, self._report = spec.trainer, threads, report
+        self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+
+    def learn(self, report: Progress) -> Learnt:
+        """One call trains all heads; those of `held` judge, the last is the one that is served."""
+        plan = judge.plan(self.examples, self.definition.folds, self.definition.seed) if self.examples.count else None
+        if plan is None:
+            return self._unjudged(self._fit([np.arange(0)])[0])
+        of_folds, held = (plan.train, plan.held) if self.data.test is None else ([], [])
+        heads = self._fit([*of_folds, *plan.curve, np.arange(self.examples.count)])
+        folds, curve, final = heads[: len(of_folds)], heads[len(of_folds) : -1], heads[-1]
+        judged = self.data.test or self.examples
+        held = held or [np.arange(judged.count)]
+        said = answers(judged, held, folds or [final])
+        report(0.2, "judging")
+        judgement = self._judgement(judged, said)
+        sizes = [
+            items_of(self.examples, rows) for rows in (*plan.curve, plan.train[0] if folds else np.arange(self.examples.count))
+        ]
+        points = self._curve(judged, held[0], sizes, [*curve, (folds or [final])[0]])
+        report(0.6, "checking what is served")
+        return replace(
+            self._unjudged(final, judgement.temperature),
+            estimate=plan.estimate if folds else f"{len(self.data.test_ids)} items that match {self.definition.test_where}",
+            items=items_of(judged, said.rows),
+            judgement=judgement,
+            curve=points,
+            help=self._help(judged, held, said, of_folds),
+            shown=self._shown(judgement),
+        )
+
+    def _fit(self, subsets: Sequence[Array]) -> list[Fitted]:
+        seed, method = self.definition.seed, self.definition.unlabelled
+        if method is Unlabelled.LEFT_OUT:
+            return self._trainer.fit(self.examples, subsets, self._options, seed, self._threads, self._report)
+        heads, used = unlabelled.learn(
+            self._trainer, self.examples, subsets, self._options, seed, self._threads, self._report, method
+        )
+        self._used = used[-1]
+        return heads
+
+    def _judgement(self, judged: Examples, said: Answers) -> Judgement:
+        learnt = None if judged is self.examples else self.examples
+        ids = self.data.ids if learnt is None else self.data.test_ids
+        return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed)
+
+    def _curve(self, judged: Examples, held: Array, sizes: Sequence[int], heads: Sequence[Fitted]) -> tuple[Point, ...]:
+        """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
+        figures = [self._main(judged, answers(judged, [held], [head])) for head in heads]
+        return tuple(Point(size, figure) for size, figure in zip(sizes, figures, strict=True))
+
+    def _main(self, judged: Examples, said: Answers) -> Figure:
+        return judge.main(judged, self.definition.task, said, self.definition.seed)
+
+    def _help(self, judged: Examples, held: Sequence[Array], said: Answers, of_folds: Sequence[Array]) -> Help | None:
+        """The same folds without the unlabelled items."""
+        if self.definition.unlabelled is Unlabelled.LEFT_OUT:
+            return None
+        seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
+        plain = self._trainer.fit(self.examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
+        without = answers(judged, held, plain)
+        gain = judge.difference(judged, self.definition.task, said, without, seed)
+        return Help(self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain)
+
+    def _shown(self, judgement: Judgement) -> dict[str, str]:
+        inputs = self.data.inputs([wrong.id for wrong in judgement.wrong])
+        return {id: shown(item) for id, item in inputs.items()}
+
+    def _unjudged(self, fitted: Fitted, temperature: float = 1.0) -> Learnt:
+        tap, pooling = self.definition.views[fitted.view]
+        view = self.examples.views[fitted.view]
+        served = graph.served_graph(fitted.graph(), self.examples.target, temperature)
+        return Learnt(
+            fitted=fitted,
+            graph=served,
+            encoder=self.definition.encoder,
+            tap=tap,
+            pooling=pooling,
+            dim=view.rows.shape[1],
+            names=self.examples.names,
+            estimate="no item had a label: nothing was judged",
+            items=0,
+            labelled=len(self.data.ids),
+            unlabelled=self.data.unlabelled,
+            agreement=_agreement(fitted, served, view.rows),
+            warnings=self.data.warnings,
+        )
+
+
+def _agreement(fitted: Fitted, served: bytes, rows: Array) -> float:
+    """TopworkError where what would be served is not what was trained."""
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)] if len(rows) else rows
+    if not len(chosen):
+        return 0.0
+    found = graph.agreement(fitted, served, chosen)
+    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(fitted.scores(chosen)).max())):
+        raise TopworkError(
+            f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
+        )
+    return found

@@ -1,0 +1,55 @@
+"""What came of a training, whichever way it went, and what is judged by which head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.heads.judge import Answers, Judgement
+from topwork_server.heads.model import Pooling
+from topwork_server.heads.report import Help, Point
+from topwork_server.trainer import Examples, Fitted
+from topwork_server.types import Array, TapInfo
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """`graph` is the one that is served, `agreement` the largest difference of a score between it and the trainer's own head.
+    `items` were judged; `judgement` is None where no item had a label."""
+
+    fitted: Fitted
+    graph: bytes
+    encoder: str
+    tap: TapInfo
+    pooling: Pooling
+    dim: int
+    names: tuple[str, ...]
+    estimate: str
+    items: int
+    labelled: int
+    unlabelled: int
+    agreement: float
+    judgement: Judgement | None = None
+    curve: tuple[Point, ...] = ()
+    help: Help | None = None
+    shown: Mapping[str, str] | None = None  # of the items that were got wrong, by id
+    history: Sequence[Mapping[str, Any]] = ()
+    warnings: tuple[str, ...] = ()
+    tuned: str = ""
+
+
+def answers(examples: Examples, held: Sequence[Array], heads: Sequence[Fitted]) -> Answers:
+    """What each head says of the rows that are held from it."""
+    scores = [head.scores(examples.views[head.view].rows[rows]) for rows, head in zip(held, heads, strict=True)]
+    rows = np.concatenate(held)
+    order = np.argsort(rows, kind="stable")
+    folds = np.repeat(np.arange(len(held)), [len(part) for part in held])
+    return Answers(rows[order], np.concatenate(scores)[order], folds[order])
+
+
+def items_of(examples: Examples, rows: Array) -> int:
+    """How many items those rows are of."""
+    return len(np.unique(examples.items[rows]))

@@ -1,0 +1,155 @@
+"""A probe: a job's function, in a process of its own. The same task is learnt on several sets, taps and poolings, on the same
+folds, and one table says which trunk and which depth suits the data (Alain and Bengio 2016, "Understanding intermediate layers
+using linear classifier probes").
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads import data, judge
+from topwork_server.heads.data import Data
+from topwork_server.heads.judge import Answers
+from topwork_server.heads.learnt import answers, items_of
+from topwork_server.heads.model import Definition, Figure, definition_of
+from topwork_server.options import parse
+from topwork_server.plugins import Plugins
+from topwork_server.progress import part
+from topwork_server.trainer import Examples, Trainer, TrainerSpec
+from topwork_server.vector_index import Report as Progress
+
+DEPTH = re.compile(r"(?:layer|blocks|hidden|Mixed_)\D*(\d+)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `difference` is that to the best line, over the same items; None where those differ."""
+
+    set: str
+    encoder: str
+    tap: str
+    pooling: str
+    dim: int
+    figure: Figure
+    chosen: Mapping[str, Any]
+    seconds: float
+    difference: Figure | None = None
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """A line, and what it was judged by."""
+
+    row: Row
+    examples: Examples
+    said: Answers
+    ids: tuple[str, ...]
+
+
+def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
+    """The job. Returns the table: {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
+    definitions = [definition_of(one) for one in arguments["definitions"]]
+    return table(definitions, Plugins.load().trainer(definitions[0].kind), int(arguments["threads"]), report)
+
+
+def table(definitions: Sequence[Definition], spec: TrainerSpec, threads: int, report: Progress) -> dict[str, Any]:
+    """InvalidInput where there is nothing to learn from, or nothing to judge by."""
+    probed: list[_Probed] = []
+    first: _Set | None = None
+    warnings: list[str] = []
+    for i, definition in enumerate(definitions):
+        steps = part(report, i / len(definitions), (i + 1) / len(definitions))
+        one = _Set(definition, spec, threads, steps)
+        first = first or one
+        warnings += [f"{definition.set}: {warning}" for warning in one.data.warnings]
+        probed += one.probed()
+    assert first is not None, "a probe is of one set at least"
+    probed.sort(key=lambda one: -one.row.figure.value)
+    task, seed = definitions[0].task, definitions[0].seed
+    rows = [replace(one.row, difference=_difference(probed[0], one, task, seed)) for one in probed]
+    return {
+        "measure": judge.main_name(task),
+        "estimate": first.plan.estimate,
+        "items": items_of(first.data.examples, probed[0].said.rows),
+        "baseline": asdict(first.baseline(probed)),
+        "rows": [asdict(row) for row in rows],
+        "advice": advice(rows),
+        "warnings": warnings,
+    }
+
+
+class _Set:
+    """One set: its examples once, and a head a fold for each view."""
+
+    def __init__(self, definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> None:
+        if not issubclass(spec.trainer, Trainer):
+            raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
+        self.definition, self._trainer, self._threads, self._report = definition, spec.trainer, threads, report
+        self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2))
+        if not self.data.examples.count:
+            raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
+        self.plan = judge.plan(self.data.examples, definition.folds, definition.seed)
+
+    def probed(self) -> list[_Probed]:
+        count = len(self.data.examples.views)
+        return [self._view(i, part(self._report, 0.2 + 0.8 * i / count, 0.2 + 0.8 * (i + 1) / count)) for i in range(count)]
+
+    def _view(self, position: int, report: Progress) -> _Probed:
+        began, definition = time.monotonic(), self.definition
+        view, encoder = self.data.examples.views[position], definition.encoder
+        examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
+        report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
+        heads = self._trainer.fit(examples, self.plan.train, self._options, definition.seed, self._threads, report)
+        said = answers(examples, self.plan.held, heads)
+        figure = judge.main(examples, definition.task, said, definition.seed)
+        seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
+        row = Row(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
+        return _Probed(row, replace(examples, views=()), said, self.data.ids)
+
+    def _described(self, position: int) -> tuple[Any, ...]:
+        described = self.data.examples.described
+        return described[position : position + 1]
+
+    def baseline(self, probed: Sequence[_Probed]) -> Figure:
+        """The majority class, or the mean, on the same folds."""
+        one = next(one for one in probed if one.row.set == self.definition.set)
+        return judge.judge(one.examples, self.definition.task, one.said, one.ids, None, self.definition.seed).baseline[0]
+
+
+def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> Figure | None:
+    """Of the main figures of two heads that were judged by the same items."""
+    if one is best or one.ids != best.ids or len(one.said.rows) != len(best.said.rows):
+        return None
+    return judge.difference(best.examples, task, one.said, best.said, seed)
+
+
+def advice(rows: Sequence[Row]) -> str:
+    """What the table says, in a sentence or two."""
+    best = rows[0]
+    ties = [row for row in rows[1:] if row.difference and row.difference.high >= 0]
+    said = f"{best.tap} of {best.set} is best"
+    if ties:
+        said += f", not measurably before {', '.join(f'{row.tap} of {row.set}' for row in ties[:4])}"
+    lowest = min(
+        ((depth, row) for row in (best, *ties) if row.set == best.set and (depth := depth_of(row.tap)) is not None),
+        key=lambda pair: pair[0],
+        default=None,
+    )
+    if lowest and len({depth_of(row.tap) for row in rows if row.set == best.set}) > 1:
+        said += (
+            f". What {lowest[1].tap} gives is as good as what stands above it: fine-tuning may freeze"
+            f" {lowest[0] + 1} blocks (frozen_blocks={lowest[0] + 1}) and train the rest"
+        )
+    return f"{said}."
+
+
+def depth_of(tap: str) -> int | None:
+    """6 of "hidden.6", 3 of "layer3.pooled"; None where the name says nothing of depth."""
+    found = DEPTH.match(tap)
+    return int(found.group(1)) if found else None

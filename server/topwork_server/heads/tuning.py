@@ -1,0 +1,144 @@
+"""A training of trunk and head together. The trunk that comes of it is an encoder like any other, exported and checked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server import export, sources
+from topwork_server.artifacts import MODEL
+from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.encoder import Encoder
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.heads import data, graph, judge, pooling
+from topwork_server.heads.data import Data
+from topwork_server.heads.frozen import MOST_DISAGREEMENT
+from topwork_server.heads.judge import Answers
+from topwork_server.heads.learnt import Learnt
+from topwork_server.heads.model import Definition
+from topwork_server.heads.shown import shown
+from topwork_server.options import parse
+from topwork_server.plugins import Plugins
+from topwork_server.progress import part
+from topwork_server.session import Session
+from topwork_server.sources import file_sha256
+from topwork_server.taprows import rows_of, spans_of
+from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
+from topwork_server.types import Array, Item, TapInfo, TapRows
+from topwork_server.vector_index import Report as Progress
+
+#: Held-out items whose scores through the exported trunk are compared with torch's.
+COMPARED = 16
+
+
+def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugins, threads: int, report: Progress) -> Learnt:
+    """InvalidInput for what cannot be learnt; TopworkError where what is exported is not what was trained."""
+    if not issubclass(spec.trainer, Tuner):
+        raise InvalidInput(f"{spec.kind} learns heads on frozen features")
+    catalogue = Catalogue(plugins, home)
+    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.02))
+    with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
+        base = catalogue.spec(definition.encoder)
+        assets = sources.fetch(catalogue.source(base.name), home, base.sha256)
+        trunk = export.open_trunk(base, assets, Path(scratch))
+        encoder = base.encoder(base, Path(scratch))
+        lesson, ids = data.lesson(definition, found, parse(base.encoder.options, definition.encoder_options), definition.seed)
+        options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+        tuned = spec.trainer.tune(
+            trunk, encoder, lesson, options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
+        )
+        name = f"{definition.name}-{file_sha256(tuned.weights)[:8]}"
+        report(0.85, "exporting the trunk")
+        return _published(definition, found, lesson, ids, tuned, name, catalogue)
+
+
+def _published(
+    definition: Definition, found: Data, lesson: Lesson, ids: Sequence[str], tuned: Tuned, name: str, catalogue: Catalogue
+) -> Learnt:
+    """The trunk is in the catalogue once this returns; where it raises, it is not."""
+    said = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
+    catalogue.tune(name, definition.encoder, tuned.weights, lesson.tap.name, said)
+    try:
+        catalogue.export(name)
+        return _learnt(definition, found, lesson, ids, tuned, catalogue.entry(name))
+    except BaseException:
+        catalogue.drop_tuned(name)
+        raise
+
+
+def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[str], tuned: Tuned, entry: Entry) -> Learnt:
+    assert entry.manifest is not None, "it was exported"
+    tap = entry.manifest.tap(lesson.tap.name)
+    assert tap is not None, "its taps are those of its base"
+    judged, learnt = _examples(lesson, lesson.test), _examples(lesson, lesson.train)
+    test_ids = [ids[position] for position in lesson.test]
+    said = Answers(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
+    judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed)
+    served = graph.served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
+    inputs = dict(zip(ids, lesson.items, strict=True))
+    return Learnt(
+        fitted=tuned.head,
+        graph=served,
+        encoder=entry.spec.name,
+        tap=tap,
+        pooling=definition.views[0][1],
+        dim=pooling.dim_after(definition.views[0][1], tap.tap.dim),
+        names=lesson.names,
+        estimate=_estimate(definition, lesson),
+        items=len(lesson.test),
+        labelled=len(lesson.items),
+        unlabelled=found.unlabelled,
+        agreement=_agreement(definition, lesson, tuned, served, entry, tap),
+        judgement=judgement,
+        shown={wrong.id: shown(inputs[wrong.id]) for wrong in judgement.wrong},
+        history=tuned.history,
+        warnings=found.warnings,
+        tuned=entry.spec.name,
+    )
+
+
+def _estimate(definition: Definition, lesson: Lesson) -> str:
+    which = f"that match {definition.test_where}" if definition.test_where else "held out"
+    return f"{len(lesson.test)} items {which}; {len(lesson.train)} trained it and {len(lesson.validation)} told when to stop"
+
+
+def _examples(lesson: Lesson, positions: Array) -> Examples:
+    """The rows of those items, without features: the judge looks at values alone."""
+    rows, counts = _rows_of_items(lesson.counts, positions), lesson.counts[positions]
+    items = np.repeat(np.arange(len(positions)), counts)
+    view = View(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
+    return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, items)
+
+
+def _rows_of_items(counts: Array, positions: Array) -> Array:
+    starts = np.cumsum(counts) - counts
+    parts = [np.arange(starts[i], starts[i] + counts[i]) for i in positions]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _agreement(definition: Definition, lesson: Lesson, tuned: Tuned, served: bytes, entry: Entry, tap: TapInfo) -> float:
+    """The whole way of a request, from the item to the score, against torch's. TopworkError where they differ."""
+    assert entry.folder is not None, "it was exported"
+    encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
+    compared = lesson.test[:COMPARED]
+    features = [_features(encoder, session, tap, lesson.items[i], lesson.options) for i in compared]
+    rows = np.concatenate([pooling.pooled(definition.task, definition.views[0][1], one)[0] for one in features])
+    wanted = tuned.test_scores[: len(rows)]
+    found = max(graph.agreement(tuned.head, served, rows), float(np.abs(tuned.head.scores(rows) - wanted).max()))
+    if not found <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs(wanted).max())):
+        raise TopworkError(
+            f"the exported trunk and head are not what was trained: their scores differ by {found:.2g}",
+            remedy="report it to the trainer's author",
+        )
+    return found
+
+
+def _features(encoder: Encoder, session: Session, tap: TapInfo, item: Item, options: Any) -> TapRows:
+    samples = list(encoder.preprocess(item, options))
+    outputs = [session.run([tap.tap.name], encoder.collate([sample]))[0][0] for sample in samples]
+    rows = np.concatenate([rows_of(tap.tap, output, sample) for output, sample in zip(outputs, samples, strict=True)])
+    return TapRows(tap, rows, np.array([len(rows)]), spans_of(tap.tap, samples))
