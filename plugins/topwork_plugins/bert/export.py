@@ -10,7 +10,7 @@ from typing import Any
 from topwork_server import EncoderSpec, Text, Trunk
 from topwork_server.examples import texts
 
-from topwork_plugins.bert.graph import PooledEncoder, build_stages, load_encoder, position_limit
+from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, position_limit
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokenizer_file import write_tokenizer
@@ -37,6 +37,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         module=PooledEncoder(model, settings.inputs, layout.poolings, stages).eval(),
         exporter="legacy",  # its graph is the one that attention fusion recognises
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
+        blocks=blocks(model),
     )
 
 

@@ -5,6 +5,7 @@ Imported by the export process alone, after `torch_shim.import_ready()`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +16,10 @@ from topwork_server import InvalidInput
 from torch import Tensor, nn
 
 from topwork_plugins.bert.layout import POOLING_TAPS, Layout, Stage
+from topwork_plugins.parameter_blocks import by_prefix
+
+#: Parameters outside of the layers that the first of them needs already; final norms are not among them.
+_BOTTOM = re.compile("embed|relative_attention")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Identity": nn.Identity,
@@ -50,6 +55,21 @@ class PooledEncoder(nn.Module):
         own = torch.cat([pool(mode, tokens, pooled_over) for mode in self.poolings], dim=-1)
         each = (pool(mode, tokens, attended) for mode in POOLING_TAPS)
         return (self.stages(own), tokens, *each, *found.hidden_states)
+
+
+def blocks(encoder: Any) -> tuple[tuple[str, ...], ...]:
+    """`Trunk.blocks` of a PooledEncoder: embeddings (and what all layers read of positions), then the layers.
+
+    Layers that share their weights (ALBERT's) are one block. None where the layers cannot be found.
+    """
+    found = [(name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList)]
+    if not found:
+        return ()
+    place, layers = found[0]
+    others = [f"encoder.{name}" for name, _ in encoder.named_parameters() if not name.startswith(f"{place}.")]
+    bottom = [name for name in others if _BOTTOM.search(name)]
+    first, _ = by_prefix([bottom, [name for name in others if name not in bottom] + [f"encoder.{place}.0.weight"]])
+    return (first, *((f"encoder.{place}.{n}.",) for n in range(len(layers))))
 
 
 class Normalize(nn.Module):

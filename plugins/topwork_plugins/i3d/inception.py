@@ -120,6 +120,12 @@ class InceptionI3d(nn.Module):
         """In the order of `forward`; each row is one window."""
         return inception_taps(BLOCK_TAPS, DIM, self.classes)
 
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """As `Trunk.blocks`: the convolutions and Inception blocks; the classifier, which none names, goes with the last."""
+        return tuple(
+            (f"{name}.",) for name, part in self.named_children() if isinstance(part, Unit3D | Mixed) and name != "logits"
+        )
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         means: dict[str, Tensor] = {}
         for name, part in self.named_children():  # in the order that __init__ added them

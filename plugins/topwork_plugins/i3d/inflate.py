@@ -12,6 +12,7 @@ from topwork_server import InvalidInput, Tap
 from torch import Tensor, nn
 
 from topwork_plugins.i3d.taps import inflated_taps
+from topwork_plugins.parameter_blocks import under
 from topwork_plugins.resnet.tapped import Tapped
 
 #: How many frames a kernel spans, as in the I3D ResNet-50 of Wang et al. 2018 ("Non-local Neural Networks", section 4.1): the
@@ -97,6 +98,10 @@ class InflatedResNet(nn.Module):
         with torch.no_grad():
             *layers, pooled, _ = (rows.shape[1] for rows in self(torch.zeros(1, 3, 2, *size)))
         return inflated_taps(dict(zip(self.tapped.places, layers, strict=True)), pooled)
+
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """As `Trunk.blocks`: those of the picture net, whose stages keep their names."""
+        return under("tapped.", self.tapped.blocks())
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         self.clips.frames = clips.shape[2]

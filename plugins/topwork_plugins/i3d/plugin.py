@@ -107,6 +107,7 @@ class InceptionEncoder(VideoEncoder):
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.i3d.inception import load_inception
+        from topwork_plugins.i3d.native import kinetics_head
 
         net = load_inception(assets)
         if net.channels not in (2, 3):
@@ -119,6 +120,8 @@ class InceptionEncoder(VideoEncoder):
             definition={"architecture": "inception-v1-i3d"},
             preprocessing=_write_reader(out, None if flow else INCEPTION_RECIPE),
             module=net,
+            blocks=net.blocks(),
+            heads=(kinetics_head(net, assets),),
         )
 
 
@@ -140,6 +143,7 @@ class InflatedEncoder(VideoEncoder):
             definition={**flat.definition, "inflated": net.spans, "halved_after": HALVED},
             preprocessing=_write_reader(out, flat.recipe),
             module=net,
+            blocks=net.blocks(),
         )
 
 

@@ -50,6 +50,8 @@ class ResNetEncoder(Encoder):
             definition={**net.definition, "layers": net.module.places},
             preprocessing=net.recipe.json(),
             module=net.module,
+            blocks=net.module.blocks(),
+            heads=net.heads,
         )
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from topwork_server import InvalidInput, Tap
+from topwork_server import InvalidInput, NativeHead, Tap
 from torch import Tensor, nn
 
+from topwork_plugins.parameter_blocks import by_prefix, under
 from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.resnet.native import classifier_of
 from topwork_plugins.resnet.taps import LAYERS, image_taps
-from topwork_plugins.resnet.thin import ThinResNet, load_resnet_thin
+from topwork_plugins.resnet.thin import ThinResNet, load_resnet_thin, read_classifier
 from topwork_plugins.resnet.timm_nets import load_in_order, load_timm, read_config
 
 #: As open_nsfw's own classify_nsfw.py, but for its JPEG round trip between the resize and the crop, which we leave out.
@@ -47,6 +49,13 @@ class Tapped(nn.Module):
         layers = {name: (m.shape[1], (m.shape[2], m.shape[3])) for name, m in zip(self.places, maps, strict=True)}
         return image_taps(pooled.shape[1], layers, self.places)
 
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """As `Trunk.blocks`: the stem and the stages."""
+        return under("net.", self._blocks())
+
+    def _blocks(self) -> tuple[tuple[str, ...], ...]:
+        raise NotImplementedError
+
 
 class TappedThin(Tapped):
     """ResNet-50-thin; `pooled` is the mean over the last layer, as published."""
@@ -61,6 +70,9 @@ class TappedThin(Tapped):
         for layer in (self.net.layer2, self.net.layer3, self.net.layer4):
             maps.append(layer(maps[-1]))
         return maps, maps[-1].mean((2, 3))
+
+    def _blocks(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((f"{name}.",) for name in ("stem", *LAYERS))
 
 
 class TappedTimm(Tapped):
@@ -82,20 +94,32 @@ class TappedTimm(Tapped):
         last, maps = self.net.forward_intermediates(pictures, indices=self.indices, norm=False, output_fmt="NCHW")  # type: ignore
         return maps, self.net.forward_head(last, pre_logits=True)  # type: ignore
 
+    def _blocks(self) -> tuple[tuple[str, ...], ...]:
+        """As timm groups them for rates that fall from layer to layer; a net that timm does not group has none."""
+        from timm.models import group_parameters
+
+        matcher = getattr(self.net, "group_matcher", None)
+        if matcher is None:
+            return ()
+        groups = group_parameters(self.net, matcher(coarse=True))
+        return by_prefix([groups[depth] for depth in sorted(groups)])
+
 
 @dataclass(frozen=True)
 class Net:
-    """A net with its taps and without its classifier, what stands before it, and what names it in a fingerprint."""
+    """A net with its taps, its classifier apart, what stands before it, and what names it in a fingerprint."""
 
     module: Tapped
     recipe: Recipe
     definition: Mapping[str, Any]
+    heads: tuple[NativeHead, ...] = ()
 
 
 def open_net(assets: Path, architecture: str | None) -> Net:
     """Of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm `architecture` is named."""
     if assets.suffix == ".onnx":
-        return Net(TappedThin(load_resnet_thin(assets)), THIN, {"architecture": "resnet50-thin"})
+        net = TappedThin(load_resnet_thin(assets))
+        return Net(net, THIN, {"architecture": "resnet50-thin"}, read_classifier(assets))
     if assets.is_dir():
         config = read_config(assets)
         definition = {"architecture": config["architecture"], "arguments": config.get("model_args") or {}}
@@ -105,12 +129,14 @@ def open_net(assets: Path, architecture: str | None) -> Net:
             f"{assets.name} does not say which net it is for",
             remedy="pull it with --set architecture=resnet50, or put it into a folder beside a config.json that says so",
         )
-    net: Any = load_in_order(architecture, assets)
-    return _timm_net(net, net.pretrained_cfg, {"architecture": architecture, "arguments": {}})
+    other: Any = load_in_order(architecture, assets)
+    return _timm_net(other, other.pretrained_cfg, {"architecture": architecture, "arguments": {}})
 
 
 def _timm_net(net: Any, config: Mapping[str, Any], definition: Mapping[str, Any]) -> Net:
     from timm.data import resolve_data_config
 
+    recipe = Recipe.from_timm(resolve_data_config(pretrained_cfg=config))
+    heads = classifier_of(net, config, recipe.size)
     net.reset_classifier(0)
-    return Net(TappedTimm(net), Recipe.from_timm(resolve_data_config(pretrained_cfg=config)), definition)
+    return Net(TappedTimm(net), recipe, definition, heads)

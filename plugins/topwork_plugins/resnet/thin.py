@@ -5,13 +5,14 @@ It imports torch: only code that exports imports this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from topwork_server import InvalidInput
+from topwork_server import InvalidInput, NativeHead
 from topwork_server.types import Array
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ BLOCKS = (3, 4, 6, 3)
 #: Channels of each layer's output; the 3x3 convolutions inside have a quarter of it (He et al. 2015, table 1, halved).
 CHANNELS = (128, 256, 512, 1024)
 STEM = 64
+CLASSES = ("sfw", "nsfw")
 
 
 class Bottleneck(nn.Module):
@@ -79,10 +81,7 @@ class ThinResNet(nn.Module):
 
 def load_resnet_thin(onnx_path: Path) -> ThinResNet:
     """The net with the published weights, in evaluation mode. InvalidInput where the file is another graph."""
-    try:
-        graph = onnx.load(onnx_path).graph
-    except Exception as error:  # protobuf's own error classes differ between its back ends
-        raise InvalidInput(f"{onnx_path.name} is not an ONNX file: {error}", remedy="fetch it again") from error
+    graph = _graph(onnx_path)
     net = ThinResNet()
     pairs = list(convolutions_of(net))
     try:
@@ -98,6 +97,26 @@ def load_resnet_thin(onnx_path: Path) -> ThinResNet:
         _fill(conv, norm, values)
     _read_rgb(net)
     return net.eval()
+
+
+def _graph(path: Path) -> onnx.GraphProto:
+    try:
+        return onnx.load(path).graph
+    except Exception as error:  # protobuf's own error classes differ between its back ends
+        raise InvalidInput(f"{path.name} is not an ONNX file: {error}", remedy="fetch it again") from error
+
+
+def read_classifier(onnx_path: Path) -> tuple[NativeHead, ...]:
+    """The published classifier of `pooled`: safe, or not safe, for work. None where the graph ends otherwise."""
+    graph = _graph(onnx_path)
+    values, users = _constants(graph), _users(graph)
+    for product in (node for node in graph.node if node.op_type == "MatMul" and node.input[1] in values):
+        weight, total = values[product.input[1]], _next(product, users)
+        if weight.shape == (CHANNELS[-1], len(CLASSES)) and total.op_type == "Add" and total.input[1] in values:
+            kernel = np.ascontiguousarray(weight.T, np.float32)
+            bias = values[total.input[1]].astype(np.float32)
+            return (NativeHead("nsfw", "pooled", CLASSES, kernel, bias, description="content moderation, as open_nsfw says it"),)
+    return ()
 
 
 def _other_graph(path: Path, found: str) -> InvalidInput:
@@ -121,14 +140,10 @@ def _convolutions(graph: onnx.GraphProto) -> Iterator[Sequence[Array]]:
 
     LookupError where a convolution is followed by anything else.
     """
-    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    values |= {n.output[0]: values[n.input[0]] for n in graph.node if n.op_type == "Identity" and n.input[0] in values}
-    users = {name: node for node in reversed(graph.node) for name in node.input}
+    values, users = _constants(graph), _users(graph)
 
     def operand(node: onnx.NodeProto, operation: str) -> tuple[onnx.NodeProto, Array]:
-        node = users[node.output[0]]
-        while node.op_type in ("Cast", "Transpose"):  # casts are to float32, and the transposes turn NCHW to NHWC
-            node = users[node.output[0]]
+        node = _next(node, users)
         if node.op_type != operation or node.input[1] not in values:
             raise LookupError(f"{node.op_type} where {operation} belongs")
         return node, values[node.input[1]].reshape(-1)
@@ -139,6 +154,24 @@ def _convolutions(graph: onnx.GraphProto) -> Iterator[Sequence[Array]]:
         node, scale = operand(node, "Mul")
         node, shift = operand(node, "Add")
         yield values[conv.input[1]], bias, mean, scale, shift
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
+    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    return values | {n.output[0]: values[n.input[0]] for n in graph.node if n.op_type == "Identity" and n.input[0] in values}
+
+
+def _users(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The first node that reads each value."""
+    return {name: node for node in reversed(graph.node) for name in node.input}
+
+
+def _next(node: onnx.NodeProto, users: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:
+    """Past casts, which are to float32, and transposes, which turn NCHW to NHWC."""
+    node = users[node.output[0]]
+    while node.op_type in ("Cast", "Transpose"):
+        node = users[node.output[0]]
+    return node
 
 
 def _fill(conv: nn.Conv2d, norm: nn.BatchNorm2d, values: Sequence[Array]) -> None:

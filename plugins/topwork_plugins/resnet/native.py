@@ -1,0 +1,64 @@
+"""The classifiers that picture nets bring. Imports torch: only code that exports imports this module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from topwork_server import NativeHead
+from torch import nn
+
+IMAGENET_CLASSES = 1000
+#: How far the classifier on the pooled features may be from the net's own scores, relative to the largest.
+TOLERANCE = 1e-4
+
+
+def classifier_of(net: Any, config: Mapping[str, Any], size: tuple[int, int]) -> tuple[NativeHead, ...]:
+    """A timm net's classifier, where it is one linear layer on the pooled features and its classes have names."""
+    layer = net.get_classifier() if hasattr(net, "get_classifier") else None
+    if not isinstance(layer, nn.Linear) or not _reads_pooled(net, layer, size):
+        return ()
+    names = class_names(config, layer.out_features)
+    if not names:
+        return ()
+    weight = layer.weight.detach().numpy().copy()
+    bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+    name = "imagenet" if not config.get("label_names") else "classes"
+    return (
+        NativeHead(name, "pooled", names, weight, bias.numpy().copy(), description=f"the {len(names)} classes of its training"),
+    )
+
+
+def class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Those that the net's own configuration lists, or ImageNet-1k's of 1000; none where they are not known."""
+    listed = config.get("label_names")
+    if listed and len(listed) == count:
+        return _distinct([str(name) for name in listed], [str(i) for i in range(count)])
+    return imagenet_names() if count == IMAGENET_CLASSES and not listed else ()
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """Of ImageNet-1k, in its order, as WordNet has them; a name of two classes with the synset: "crane (n02012849)"."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    places = range(IMAGENET_CLASSES)
+    return _distinct([info.index_to_description(i) for i in places], [info.index_to_label_name(i) for i in places])
+
+
+def _distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    times = Counter(names)
+    return tuple(name if times[name] == 1 else f"{name} ({key})" for name, key in zip(names, keys, strict=True))
+
+
+def _reads_pooled(net: Any, layer: nn.Linear, size: tuple[int, int]) -> bool:
+    """Some nets have more between the pooled features and their scores."""
+    pictures = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last = net.forward_features(pictures)
+        pooled, scores = net.forward_head(last, pre_logits=True), net.forward_head(last)
+        if pooled.shape[1:] != (layer.in_features,):
+            return False
+        return bool((layer(pooled) - scores).abs().max() <= TOLERANCE * scores.abs().max())
