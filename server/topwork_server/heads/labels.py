@@ -1,0 +1,244 @@
+"""A column of metadata as labels: what task it is for, which classes there are, and whether they can be learnt from.
+
+Whoever writes bad labels reads here what is wrong, of which class or item, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads import masks
+from topwork_server.heads.decode import entity_labels
+from topwork_server.heads.label_forms import FORMS, Form
+from topwork_server.heads.model import Task
+from topwork_server.sets.model import Column, ColumnType
+from topwork_server.types import Array, Granularity, Tap
+
+#: A column of whole numbers with more different ones than this is taken for regression where the task is not said.
+MOST_INT_CLASSES = 20
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a column says, one entry an item in `values` and `labelled`; None in `values` where unlabelled.
+
+    values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
+    answering: [(start, end)], all of them right | segmentation: label_forms.Painted. Spans are half-open, in characters.
+    names: classes or labels; of tagging BIO names, of question answering "start" and "end", of regression none.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    values: Sequence[Any]
+    labelled: Array
+    warnings: tuple[str, ...] = ()
+
+
+def check_target(target: str, columns: Mapping[str, ColumnType]) -> None:
+    """InvalidInput where there is no such column of metadata; names near ones."""
+    if target in columns:
+        return
+    near = difflib.get_close_matches(target, columns, 3, 0.5) or [name for name in columns if name.lower() == target.lower()]
+    there = f"near it are {', '.join(near)}" if near else f"there are: {', '.join(columns) or 'none'}"
+    raise InvalidInput(f"the set has no metadata column {target!r} to learn", remedy=f"{there}; write labels as metadata")
+
+
+def task_of(column: Column, tap: Tap) -> Task:
+    """What such a column is for where nobody says. InvalidInput of times."""
+    match column.type:
+        case ColumnType.TIME:
+            raise _wrong_type(column.name, column.type, None)
+        case ColumnType.FLOAT:
+            return Task.REGRESSION
+        case ColumnType.INT:
+            several = len(set(column.values) - {None}) > MOST_INT_CLASSES
+            return Task.REGRESSION if several else Task.CLASSIFICATION
+        case ColumnType.STRING if tap.granularity is Granularity.CELL:
+            return Task.SEGMENTATION if _all(column, masks.is_png) else Task.CLASSIFICATION
+        case ColumnType.STRINGS if tap.granularity is Granularity.TOKEN:
+            return Task.TAGGING if _all(column, FORMS[Task.TAGGING].read) else Task.MULTI_LABEL
+        case ColumnType.STRINGS if tap.granularity is Granularity.CELL:
+            return Task.SEGMENTATION if _all(column, masks.box_mask) else Task.MULTI_LABEL
+        case ColumnType.STRINGS:
+            return Task.MULTI_LABEL
+    return Task.CLASSIFICATION
+
+
+def _all(column: Column, read: Callable[[Any], Any]) -> bool:
+    """Whether every value that is there can be read so, and some say anything."""
+    there = [value for value in column.values if value]
+    try:
+        return bool(there) and all(read(value) is not False for value in there)
+    except InvalidInput:
+        return False
+
+
+def read_labels(
+    column: Column, task: Task | None, tap: Tap, least_per_class: int, target: str, names: Sequence[str] = ()
+) -> Labels:
+    """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
+
+    InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
+    finite, no labels at all, one class alone, a class of fewer than `least_per_class` items.
+    """
+    task = task or task_of(column, tap)
+    form = FORMS[task]
+    if column.type not in form.types:
+        raise _wrong_type(target, column.type, task)
+    read = _read(form, column)
+    if not names:
+        _check_some(target, read, column)
+    counts = Counter(name for value in read if value is not None for name in form.classes(value))
+    if names:
+        _check_described(target, form, read, names)
+    _check_classes(target, task, counts, read, least_per_class, column.type, names)
+    labels = _labels(task, form, read, tuple(names) or tuple(form.order(counts)))
+    return _warned(labels, [*_empty(target, column, read), *_alike(target, counts)])
+
+
+def read_as(column: Column, known: Labels, target: str) -> Labels:
+    """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabelled, with a
+    warning."""
+    form = FORMS[known.task]
+    read = _read(form, column)
+    classes = set(classes_of(known.task, known.names))
+    strange = {name for value in read if value is not None for name in form.classes(value)} - classes
+    kept = [value if value is None or classes.issuperset(form.classes(value)) else None for value in read]
+    lost = sum(value is not None for value in read) - sum(value is not None for value in kept)
+    labels = _labels(known.task, form, kept, classes_of(known.task, known.names))
+    said = f"{lost} test items are left out: nothing was learnt of their classes ({_some(sorted(strange))})"
+    return _warned(labels, [said] if lost else [])
+
+
+def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What labels are written with, of a head's names."""
+    if task is Task.TAGGING:
+        return entity_labels(names)
+    return () if task is Task.QUESTION_ANSWERING else names
+
+
+def _read(form: Form, column: Column) -> list[Any]:
+    read: list[Any] = []
+    for position, value in enumerate(column.values):
+        try:
+            read.append(None if value is None else form.read(value))
+        except InvalidInput as error:
+            said = InvalidInput(f"column {column.name!r}: {error.message}", remedy=error.remedy, item=position)
+            raise said from None
+    return read
+
+
+def _labels(task: Task, form: Form, read: Sequence[Any], classes: tuple[str, ...]) -> Labels:
+    index = {name: number for number, name in enumerate(classes)}
+    values = [None if value is None else form.encode(value, index) for value in read]
+    return Labels(task, form.names(classes), values, np.array([value is not None for value in read], bool))
+
+
+def _warned(labels: Labels, warnings: Iterable[str]) -> Labels:
+    return Labels(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
+
+
+def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
+    if all(value is None for value in read):
+        raise InvalidInput(
+            f"column {target!r} has no label for any of {len(read):,} items",
+            remedy="write labels into it, or choose items that have them (where)",
+        )
+
+
+def _check_described(target: str, form: Form, read: Sequence[Any], names: Sequence[str]) -> None:
+    for position, value in enumerate(read):
+        for name in () if value is None else form.classes(value):
+            if name not in names:
+                raise InvalidInput(
+                    f"column {target!r}: the class {name!r} is not described",
+                    remedy=f"describe it too, or leave it out; described are {_some(names)}",
+                    item=position,
+                )
+
+
+def _check_classes(
+    target: str,
+    task: Task,
+    counts: Counter[str],
+    read: Sequence[Any],
+    least: int,
+    type: ColumnType,
+    names: Sequence[str],
+) -> None:
+    labelled = sum(value is not None for value in read)
+    if task is Task.REGRESSION:
+        _check_numbers(target, [value for value in read if value is not None])
+    elif not names:
+        _check_several(target, task, counts, labelled)
+    few = [(count, name) for name, count in counts.items() if count < least and name != masks.BACKGROUND]
+    if few:
+        raise _too_few(target, task, sorted(few), least, type)
+
+
+def _check_numbers(target: str, numbers: Sequence[float]) -> None:
+    if len(numbers) < 2 or min(numbers) == max(numbers):
+        raise InvalidInput(
+            f"column {target!r}: of {len(numbers):,} items with a number, all have {numbers[0]:.6g}: there is nothing to learn",
+            remedy="give at least two different numbers",
+        )
+
+
+def _check_several(target: str, task: Task, counts: Counter[str], labelled: int) -> None:
+    everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labelled}
+    if len(counts) >= FORMS[task].least_classes and not everywhere:
+        return
+    only = f"all {labelled:,} labels are {_some(list(counts))}" if counts else f"all {labelled:,} labels are empty"
+    raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
+
+
+def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType) -> InvalidInput:
+    count, name = few[0]
+    others = f"; too few have also {_some([f'{name} ({count})' for count, name in few[1:]])}" if few[1:] else ""
+    literal = name if type in (ColumnType.INT, ColumnType.BOOL) else "'" + name.replace("'", "''") + "'"
+    where = {
+        Task.CLASSIFICATION: f', or leave it out: --where "{target} <> {literal}"',
+        Task.MULTI_LABEL: f', or leave it out: --where "NOT array_has({target}, {literal})"',
+    }
+    return InvalidInput(
+        f"column {target!r}: the class {name!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed{others}",
+        remedy=f"label more items with it{where.get(task, ', or take it out of the labels')}",
+    )
+
+
+def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInput:
+    if task is None:
+        return InvalidInput(
+            f"column {target!r} holds times, which no head predicts",
+            remedy="write them as numbers (years, seconds) or as classes (texts) in a column of their own",
+        )
+    takes = " or ".join(one.value for one in FORMS[task].types)
+    fitting = [str(other) for other, form in FORMS.items() if type in form.types]
+    other = f"; {type.value} suits {' or '.join(fitting)}" if fitting else ""
+    return InvalidInput(f"column {target!r} holds {type.value}, and {task} reads {takes}", remedy=f"write {takes}{other}")
+
+
+def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
+    count = sum(value is None for value in read) - sum(value is None for value in column.values)
+    return [f"column {target!r}: {count:,} labels are empty, and their items count as unlabelled"] if count else []
+
+
+def _alike(target: str, classes: Iterable[str]) -> list[str]:
+    """Of classes that differ in nothing but case and space."""
+    by_key: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        by_key.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in by_key.values() if len(names) > 1]
+    return [f"column {target!r}: classes that differ in case or space alone: {_some(alike)}"] if alike else []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

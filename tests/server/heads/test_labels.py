@@ -1,0 +1,222 @@
+"""labels.py: what columns say, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.labels import check_target, read_as, read_labels, task_of
+from topwork_server.heads.model import Task
+from topwork_server.sets.model import Column, ColumnType
+from topwork_server.types import Granularity, Tap
+
+ITEM, TOKEN, CELL, WINDOW = (Tap("t", 4, g) for g in (Granularity.ITEM, Granularity.TOKEN, Granularity.CELL, Granularity.WINDOW))
+T = ColumnType
+
+
+def read(type, values, task=None, tap=ITEM, least=2, names=()):
+    return read_labels(Column("label", type, values), task, tap, least, "label", names)
+
+
+def test_texts_are_classes_and_what_is_missing_is_unlabelled():
+    labels = read(T.STRING, ["owl", None, "emu", "owl", "emu"])
+    assert labels.task is Task.CLASSIFICATION
+    assert labels.names == ("emu", "owl")
+    assert labels.values == [1, None, 0, 1, 0]
+    assert labels.labelled.tolist() == [True, False, True, True, True]
+    assert labels.warnings == ()
+
+
+def test_booleans_and_few_whole_numbers_are_classes():
+    assert read(T.BOOL, [True, False, True, False, None]).names == ("false", "true")
+    labels = read(T.INT, [10, 9, -1, 10, 9, -1])
+    assert labels.task is Task.CLASSIFICATION
+    assert labels.names == ("-1", "9", "10")
+    assert labels.values == [2, 1, 0, 2, 1, 0]
+
+
+def test_many_whole_numbers_and_fractions_are_numbers():
+    assert read(T.INT, list(range(21))).task is Task.REGRESSION
+    assert read(T.INT, list(range(21)) * 2, Task.CLASSIFICATION).task is Task.CLASSIFICATION
+    labels = read(T.FLOAT, [0.5, None, -2.0])
+    assert labels.task is Task.REGRESSION
+    assert labels.names == ()
+    assert labels.values == [0.5, None, -2.0]
+    assert read(T.INT, [1, 2], Task.REGRESSION).values == [1.0, 2.0]
+
+
+def test_lists_are_labels_and_an_empty_one_has_none():
+    labels = read(T.STRINGS, [["a", "b", "a"], [], None, ["b"], ["a"]])
+    assert labels.task is Task.MULTI_LABEL
+    assert labels.names == ("a", "b")
+    assert labels.values == [{0, 1}, set(), None, {1}, {0}]
+    assert labels.labelled.tolist() == [True, True, False, True, True]
+
+
+def test_spans_on_tokens_are_tags():
+    values = [["6:9:LOC", "0:5:PER"], [], None, ["1:2:PER", "2:3:LOC"]]
+    labels = read(T.STRINGS, values, tap=TOKEN)
+    assert labels.task is Task.TAGGING
+    assert labels.names == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert labels.values == [[(0, 5, 1), (6, 9, 0)], [], None, [(1, 2, 1), (2, 3, 0)]]
+    assert read(T.STRINGS, [["x", "0:1:y"], ["x", "0:1:y"], []], tap=TOKEN).task is Task.MULTI_LABEL
+    assert read(T.STRINGS, values, tap=ITEM, least=1).task is Task.MULTI_LABEL
+    assert read(T.STRINGS, [["0:3:a:b"], ["0:3:a:b"]], tap=TOKEN).names == ("O", "B-a:b", "I-a:b")
+
+
+def test_answers_are_spans_and_a_question_without_one_is_left_out():
+    labels = read(T.STRINGS, [["7:9", "3:5", "7:9"], [], None], Task.QUESTION_ANSWERING, TOKEN)
+    assert labels.values == [[(3, 5), (7, 9)], None, None]
+    assert labels.names == ("start", "end")
+    assert labels.labelled.tolist() == [True, False, False]
+    assert labels.warnings == ("column 'label': 1 labels are empty, and their items count as unlabelled",)
+
+
+def test_boxes_on_cells_are_masks():
+    labels = read(T.STRINGS, [["0,0,2,2:owl"], ["1,1,3.5,3:emu", "0,0,1,1:owl"], [], ["1,1,2,2:emu"]], tap=CELL)
+    assert labels.task is Task.SEGMENTATION
+    assert labels.names == ("background", "emu", "owl")
+    assert labels.values[0].cells(np.array([[0, 0, 2, 2], [2, 2, 4, 4.0]])).tolist() == [2, 0]
+    assert labels.labelled.all()
+
+
+def test_empty_texts_are_no_class():
+    labels = read(T.STRING, ["a", "", " ", "b", "a", "b"])
+    assert labels.names == ("a", "b")
+    assert labels.warnings == ("column 'label': 2 labels are empty, and their items count as unlabelled",)
+
+
+def test_classes_that_look_alike_are_told():
+    assert read(T.STRING, ["Owl", "owl ", "emu"] * 2).warnings == (
+        "column 'label': classes that differ in case or space alone: 'Owl' and 'owl '",
+    )
+
+
+def test_times_are_no_labels():
+    with pytest.raises(InvalidInput, match="'label' holds times, which no head predicts"):
+        task_of(Column("label", T.TIME, [1]), ITEM)
+
+
+@pytest.mark.parametrize(
+    ("type", "task", "said"),
+    [
+        (T.FLOAT, Task.CLASSIFICATION, "holds float, and classification reads string or bool or int .*float suits regression"),
+        (T.STRING, Task.REGRESSION, "holds string, and regression reads float or int"),
+        (T.STRING, Task.MULTI_LABEL, "multi-label reads strings"),
+        (T.STRINGS, Task.CLASSIFICATION, "holds strings, and classification"),
+        (T.BOOL, Task.REGRESSION, "bool suits classification"),
+        (T.TIME, Task.REGRESSION, "holds time, and regression reads"),
+        (T.INT, Task.TAGGING, "holds int, and tagging reads strings"),
+    ],
+)
+def test_the_wrong_type_is_named_with_what_it_suits(type, task, said):
+    with pytest.raises(InvalidInput, match=said):
+        read(type, [None], task)
+
+
+@pytest.mark.parametrize(
+    ("type", "values", "task", "said"),
+    [
+        (T.STRING, [None, None], None, "column 'label' has no label for any of 2 items"),
+        (T.STRING, [], None, "no label for any of 0 items"),
+        (T.STRING, ["", None], None, "no label for any of 2 items"),
+        (T.STRINGS, [[]], Task.QUESTION_ANSWERING, "no label for any of 1 items"),
+        (T.STRING, ["owl"] * 3, None, "all 3 labels are owl: there is nothing to tell apart"),
+        (T.BOOL, [True] * 3, None, "all 3 labels are true"),
+        (T.STRINGS, [[], []], None, "all 2 labels are empty"),
+        (T.STRINGS, [["a"], ["a"]], None, "all 2 labels are a"),
+        (T.STRINGS, [[], []], Task.TAGGING, "all 2 labels are empty"),
+        (T.STRINGS, [[], []], Task.SEGMENTATION, "all 2 labels are background"),
+        (T.FLOAT, [1.5, 1.5, None], None, "of 2 items with a number, all have 1.5"),
+        (T.FLOAT, [1.5, None], None, "of 1 items with a number"),
+    ],
+)
+def test_what_says_nothing_is_refused(type, values, task, said):
+    with pytest.raises(InvalidInput, match=said):
+        read(type, values, task)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e39])
+def test_numbers_that_are_not_finite_are_named(bad):
+    with pytest.raises(InvalidInput, match="item 2: column 'label': the number is"):
+        read(T.FLOAT, [1.0, None, bad])
+
+
+def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
+    with pytest.raises(InvalidInput) as told:
+        read(T.STRING, ["a", "a", "b", "b", "it's", "c"])
+    assert str(told.value) == (
+        "column 'label': the class 'c' has 1 example, and 2 are needed; too few have also it's (1) "
+        "(label more items with it, or leave it out: --where \"label <> 'c'\")"
+    )
+    with pytest.raises(InvalidInput, match="label <> 7"):
+        read(T.INT, [7, 8, 8])
+    with pytest.raises(InvalidInput, match=r"NOT array_has\(label, 'it''s'\)"):
+        read(T.STRINGS, [["it's"], []])
+    with pytest.raises(InvalidInput, match=r"the class 'LOC' has 1 example, and 2 are needed .*take it out of the labels"):
+        read(T.STRINGS, [["0:1:PER"], ["0:1:PER"], ["0:1:LOC", "3:4:LOC"]], Task.TAGGING, TOKEN)
+    with pytest.raises(InvalidInput, match="the class 'b' has 3 examples, and 4 are needed"):
+        read(T.STRING, ["a"] * 4 + ["b"] * 3, least=4)
+    assert read(T.STRING, ["a", "b"], least=1).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "task", "said"),
+    [
+        (["0-5-PER"], Task.TAGGING, "'0-5-PER' is not a span .*'0:5:PER'"),
+        (["0:5:"], Task.TAGGING, "'0:5:' is not a span"),
+        (["5:5:PER"], Task.TAGGING, "'5:5:PER' is empty: it ends at 5"),
+        (["-1:5:PER"], Task.TAGGING, "is not a span"),
+        (["\u0663:\u0665:PER"], Task.TAGGING, "is not a span"),
+        (["0:5:PER", "4:6:LOC"], Task.TAGGING, "spans overlap: 'PER' goes to character 5, and 'LOC' begins at 4"),
+        (["0:5:PER", "0:5:LOC"], Task.TAGGING, "spans overlap"),
+        ([None], Task.TAGGING, "None is not a span"),
+        (["0:5:x"], Task.QUESTION_ANSWERING, "'0:5:x' is not an answer"),
+        (["9:5"], Task.QUESTION_ANSWERING, "'9:5' is empty"),
+        (["1,2,3:owl"], Task.SEGMENTATION, "'1,2,3:owl' is not a box"),
+        (["4,0,4,5:owl"], Task.SEGMENTATION, "the box '4,0,4,5:owl' is empty"),
+        (["1,2,3,4:"], Task.SEGMENTATION, "is not a box"),
+        (["nan,2,3,4:owl"], Task.SEGMENTATION, "is not a box"),
+        (["1,2,3,4:owl"] * 1001, Task.SEGMENTATION, "1001 boxes .*at most 1000"),
+        (["a", ""], Task.MULTI_LABEL, "one of its labels is empty"),
+    ],
+)
+def test_what_is_badly_written_is_named_with_its_item(value, task, said):
+    with pytest.raises(InvalidInput, match=f"item 1: column 'label': .*{said}") as told:
+        read(T.STRINGS, [[], value], task)
+    assert told.value.item == 1
+
+
+def test_described_classes_need_no_labels_and_take_no_others():
+    labels = read(T.STRING, [None, None], names=("owl", "emu"))
+    assert labels.names == ("owl", "emu")
+    assert not labels.labelled.any()
+    assert read(T.STRING, ["emu", None, "emu"], names=("owl", "emu")).values == [1, None, 1]
+    with pytest.raises(InvalidInput, match=r"item 1: column 'label': the class 'kiwi' is not described .*described are owl, emu"):
+        read(T.STRING, ["emu", "kiwi"], names=("owl", "emu"))
+
+
+def test_a_test_set_is_read_under_the_classes_that_were_learnt():
+    known = read(T.STRING, ["a", "b"], least=1)
+    test = read_as(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
+    assert test.values == [1, None, None, 0]
+    assert test.warnings == ("1 test items are left out: nothing was learnt of their classes (c)",)
+    tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, TOKEN, 1)
+    test = read_as(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
+    assert test.names == tags.names
+    assert test.values == [[(2, 3, 0)], None, []]
+    numbers = read(T.FLOAT, [1.0, 2.0])
+    assert read_as(Column("label", T.FLOAT, [3.0, None]), numbers, "label").values == [3.0, None]
+
+
+def test_a_column_that_is_not_there_is_told_with_its_neighbours():
+    columns = {"label": T.STRING, "Year": T.INT, "author": T.STRING}
+    check_target("label", columns)
+    with pytest.raises(InvalidInput, match=r"no metadata column 'lable' to learn .near it are label"):
+        check_target("lable", columns)
+    with pytest.raises(InvalidInput, match="near it are Year"):
+        check_target("year", columns)
+    with pytest.raises(InvalidInput, match="there are: label, Year, author"):
+        check_target("zzz", columns)
+    with pytest.raises(InvalidInput, match="there are: none"):
+        check_target("zzz", {})
