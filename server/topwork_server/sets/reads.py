@@ -79,10 +79,11 @@ def read(current: Current, readers: Readers, selection: Selection) -> Reading:
         else:
             held.enter_context(readers.holding(selection.version))
             view = current.at(selection.version)
-        return _reading(view, readers, selection)
+        return read_view(view, readers, selection)
 
 
-def _reading(view: View, readers: Readers, selection: Selection) -> Reading:
+def read_view(view: View, readers: Readers, selection: Selection) -> Reading:
+    """Of a view that the caller keeps from pruning until this returns."""
     projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
     condition = _condition(view, selection)
     if selection.ids is None:

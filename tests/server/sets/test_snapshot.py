@@ -1,0 +1,83 @@
+"""snapshot.py: a pinned version, read by another process while the set is written, pruned and compacted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_blocks import block, everything, names
+from topwork_server.errors import InvalidInput, NotFound, NotReady
+from topwork_server.sets.model import ColumnType, Selection
+from topwork_server.sets.snapshot import snapshot
+from topwork_server.sets.store import FeatureSet
+
+OTHER = """
+import sys
+from pathlib import Path
+from topwork_server.sets.model import Selection
+from topwork_server.sets.snapshot import snapshot
+taken = snapshot(Path(sys.argv[1]), "birds", int(sys.argv[2]))
+print(*(f"{i}:{y}" for b in taken.read(Selection(where="year > 1")).blocks for i, y in zip(b.ids, b.metadata[0].values)))
+"""
+
+
+def test_a_version_stays_as_it_was(birds: FeatureSet) -> None:
+    version = birds.write(block(names(0, 50), year=list(range(50)))).result().version
+    birds.pin("head-x", version)
+    before = everything(birds)
+    birds.write(block(names(25, 60), 1, year=[0] * 35)).result()
+    birds.delete(names(0, 5)).result()
+    birds.compact()
+    birds.prune(0)
+    taken = snapshot(birds.path, "birds", version)
+    assert taken.version == version
+    assert taken.columns == {"year": ColumnType.INT}
+    assert taken.wanted == birds.wanted
+    found = everything(taken)  # type: ignore[arg-type]
+    assert list(found) == list(before)
+    for id, item in before.items():
+        assert found[id]["year"] == item["year"]
+        np.testing.assert_array_equal(found[id]["rows"], item["rows"])
+
+
+def test_filters_ids_and_columns_are_as_in_the_set(birds: FeatureSet) -> None:
+    birds.write(block(names(0, 9), contents=[*"abcdefgh", ""], year=[*range(8), None], label=["x"] * 9)).result()
+    taken = snapshot(birds.path, "birds", birds.version)
+    for selection in (
+        Selection(where="year > 3", columns=["label"]),
+        Selection(ids=["item-00002", "item-00007", "nobody"], taps=(), where="year < 5"),
+        Selection(offset=2, limit=3, columns=()),
+    ):
+        mine, theirs = taken.read(selection), birds.read(selection)
+        assert mine.total == theirs.total
+        assert [(b.ids, b.metadata, len(b.taps)) for b in mine.blocks] == [
+            (b.ids, b.metadata, len(b.taps)) for b in theirs.blocks
+        ]
+    assert taken.contents() == dict(zip(names(0, 9), [*"abcdefgh", ""], strict=True))
+    assert taken.contents("year > 5") == {"item-00006": "g", "item-00007": "h"}
+    with pytest.raises(InvalidInput, match="no metadata column 'colour'"):
+        taken.read(Selection(columns=["colour"]))
+    with pytest.raises(InvalidInput, match="'colour'"):
+        taken.contents("colour = 3")
+
+
+def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:
+    version = birds.write(block(["a", "b", "c"], year=[1, 2, 3])).result().version
+    birds.pin("head-x", version)
+    birds.write(block(["b"], year=[0])).result()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    said = subprocess.run(
+        [sys.executable, "-c", OTHER, str(birds.path), str(version)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert said.stdout.split() == ["b:2", "c:3"]
+
+
+def test_what_is_gone_is_told(birds: FeatureSet, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="'birds' has no version 77; the newest is 1"):
+        snapshot(birds.path, "birds", 77)
+    with pytest.raises(NotReady, match="'nothing' cannot be opened"):
+        snapshot(tmp_path / "nothing", "nothing", 1)
