@@ -37,6 +37,7 @@ HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: What is not finished, or is going away, has a name that no head can have.
 SCRATCH = ".part-"
+ANEW = "train it again with replace, or drop it"
 #: Reads of a head that is replaced meanwhile.
 TRIES = 100
 
@@ -60,8 +61,13 @@ class Kept:
 
     def check(self) -> None:
         """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
-        if self.sha256 and file_sha256(self.graph) != self.sha256:
-            raise damaged(self.head.name, self.graph.parent, f"{GRAPH} is not the file that was written")
+        if file_sha256(self.graph) != self.sha256 and self.sha256:
+            raise self.damaged("is not the file that was written")
+
+    def damaged(self, how: str) -> NotReady:
+        """What is said of its graph."""
+        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else ANEW
+        return damaged(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
 
 
 class Shelf:
@@ -185,8 +191,8 @@ class Shelf:
         return NotFound(f"there is no head {name!r}", remedy=f"there are: {', '.join(near)}" if near else "train it first")
 
 
-def damaged(name: str, folder: Path, how: str) -> NotReady:
-    return NotReady(f"the head {name!r} at {folder} is damaged: {how}", remedy="train it again with replace, or drop it")
+def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:
+    return NotReady(f"the head {name!r} at {folder} is damaged: {how}", remedy=remedy)
 
 
 def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> Kept:

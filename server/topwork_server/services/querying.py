@@ -6,7 +6,6 @@ What does not mean the same as the set's rows is refused with both fingerprints 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,11 +13,13 @@ from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Ask, Engine
-from topwork_server.errors import InvalidInput, NotFound, NotReady, TooLarge
+from topwork_server.errors import InvalidInput, NotReady, TooLarge
 from topwork_server.indexes.indexed import Opened
 from topwork_server.indexes.model import MOST_HITS, Query
+from topwork_server.modalities import check_modality
 from topwork_server.services import convert, convert_indexes
-from topwork_server.types import Array, Clip, Item, Modality, Picture, TapInfo, Text, Timings
+from topwork_server.sets.picked import stored_rows
+from topwork_server.types import Array, Item, TapInfo, Timings
 
 #: Hits that one request may ask for: queries times k.
 MOST_IN_ALL = 2_000_000
@@ -67,7 +68,8 @@ class Asker:
             )
         items = [_item(message, position) for position, message in enumerate(request.items.items)]
         if name == wanted.encoder:
-            _check_modality(items, wanted.modality, f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),")
+            whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
+            check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
             ask = Ask(name, (tap.tap.name,), wanted.options, deadline)
         else:
             ask = Ask(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline)
@@ -122,27 +124,6 @@ def _item(message: types_pb2.Item, position: int) -> Item:
         raise error.at(position) from None
 
 
-def _check_modality(items: Sequence[Item], reads: Modality | None, whose: str) -> None:
-    """Arrays are left to the encoder: they may be pictures, clips or plain tensors."""
-    for position, item in enumerate(items):
-        modality = _modality(item)
-        if reads and modality and modality is not reads:
-            raise NotReady(
-                f"{whose} reads {reads}, not {modality}", remedy="search it with what its encoder reads", item=position
-            )
-
-
-def _modality(item: Item) -> Modality | None:
-    match item:
-        case Text():
-            return Modality.TEXT
-        case Picture():
-            return Modality.IMAGE
-        case Clip():
-            return Modality.VIDEO
-    return None
-
-
 def _query(rows: Array, counts: Array) -> Query:
     """`without` is always there: it says how many queries there are, also where the last has no row."""
     return Query(rows, np.repeat(np.arange(len(counts)), counts), without=np.full(len(counts), -1))
@@ -155,20 +136,5 @@ def _with_settings(query: Query, request: Request, k: int) -> Query:
 
 def _of_stored(ids: list[str], opened: Opened) -> Query:
     """In a thread. The rows of stored items, each of which is not to be among its own hits."""
-    feature_set, tap = opened.feature_set, opened.definition.tap
-    _, stored = feature_set.keys(ids=ids)
-    key_of = dict(zip(feature_set.ids_of(stored), stored.tolist(), strict=True))
-    keys = np.array([key_of.get(id, -1) for id in ids], np.int64)
-    block = feature_set.fetch(np.unique(keys[keys >= 0]), taps=(tap.tap.name,))
-    assert block.keys is not None
-    at = np.searchsorted(block.keys, keys)
-    here = block.keys[np.minimum(at, len(block.keys) - 1)] == keys if len(block.keys) else np.zeros(len(ids), bool)
-    if not here.all():
-        missing = int(np.argmin(here))
-        raise NotFound(
-            f"the set {feature_set.wanted.name} has no item {ids[missing]!r}", remedy="send ids that it has", item=missing
-        )
-    rows, counts = np.asarray(block.taps[0].rows, np.float32), np.asarray(block.taps[0].counts, np.int64)
-    starts = np.cumsum(counts) - counts
-    picked = np.concatenate([np.arange(starts[i], starts[i] + counts[i]) for i in at])
-    return replace(_query(rows[picked], counts[at]), without=keys)
+    (rows,), keys = stored_rows(opened.feature_set, ids, (opened.definition.tap.tap.name,))
+    return replace(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), without=keys)

@@ -1,0 +1,64 @@
+"""Heads that came with their encoders, as `native_export.py` wrote them into the artifact: served as ENCODER/NAME."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from pathlib import Path
+
+from topwork_server.artifacts import MANIFEST
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.errors import NotFound, TopworkError
+from topwork_server.heads.model import Head, head_of
+from topwork_server.heads.shelf import Kept, damaged
+
+log = logging.getLogger(__name__)
+
+PREFIX = "head-"
+
+
+def native_heads(catalogue: Catalogue) -> dict[str, tuple[Head, Path]]:
+    """By name: those of all encoders that are ready, and their graphs, which are not opened. One that cannot be read is said in
+    the log and left out."""
+    return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
+
+
+def native_kept(catalogue: Catalogue, name: str) -> Kept:
+    """The head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
+    encoder = name.rpartition("/")[0]
+    found = {kept.head.name: kept for kept in _of(catalogue, encoder)}
+    if name not in found:
+        there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
+        raise NotFound(f"there is no head {name!r}", remedy=there)
+    return found[name]
+
+
+def _listed(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
+    try:
+        return _of(catalogue, encoder)
+    except (TopworkError, OSError) as error:
+        log.warning("encoder=%s: its heads are left out: %s", encoder, error)
+        return ()
+
+
+def _of(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
+    entry = catalogue.entry(encoder)
+    if entry.state is not State.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
+        return ()
+    return _read(entry.folder, encoder, (entry.folder / MANIFEST).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(folder: Path, encoder: str, stamp: int) -> tuple[Kept, ...]:
+    """`stamp` is the manifest's: written last at each export."""
+    return tuple(_kept(path, encoder, stamp) for path in sorted(folder.glob(f"{PREFIX}*.json")))
+
+
+def _kept(path: Path, encoder: str, stamp: int) -> Kept:
+    try:
+        return Kept(head_of(json.loads(path.read_text("utf-8"))), path.with_suffix(".onnx"), (str(path), stamp))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
+        remedy = f"run `topwork export {encoder} --force`"
+        raise damaged(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error

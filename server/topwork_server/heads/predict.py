@@ -1,0 +1,201 @@
+"""Items, vectors or stored items in, what heads say of them out: one pass of each trunk for all heads that stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.engine import Ask, Engine
+from topwork_server.errors import InvalidInput, NotReady, TopworkError
+from topwork_server.heads.live import Live, Opened
+from topwork_server.heads.model import Head
+from topwork_server.heads.native import native_kept
+from topwork_server.heads.said import Said, of_pooled, said
+from topwork_server.heads.shelf import Kept, Shelf
+from topwork_server.modalities import check_modality
+from topwork_server.sets.picked import stored_rows
+from topwork_server.sets.store import FeatureSet
+from topwork_server.types import Array, Features, Item, TapRows, Timings
+
+
+@dataclass(frozen=True)
+class PredictAsk:
+    """`options` of the encoder: None is those of each head's own training. The others as engine.Ask has them; `features` are to
+    come back too."""
+
+    options: Mapping[str, Any] | None = None
+    deadline: float | None = None
+    wait: bool = False
+    skip_bad_items: bool = False
+    features: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the heads say, in the order asked. `features`: of each trunk, if asked. Notes and failures are by item, which may have
+    failed for some of the heads only."""
+
+    said: tuple[Said, ...]
+    features: tuple[Features, ...] = ()
+    notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
+
+
+class Predictor:
+    """Used on the event loop; its blocking work is done in threads, of which each head's graph takes `threads` more."""
+
+    def __init__(self, engine: Engine, catalogue: Catalogue, shelf: Shelf, threads: int = 1) -> None:
+        self._engine, self._catalogue, self._shelf = engine, catalogue, shelf
+        self.live = Live(threads)
+
+    async def predict(self, names: Sequence[str], ask: PredictAsk, items: Sequence[Item]) -> Prediction:
+        """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
+        opened = await asyncio.to_thread(self._opened, names)
+        groups = _groups(opened, ask.options)
+        await asyncio.to_thread(self._check, opened, items)
+        found: dict[str, Said] = {}
+        features: list[Features] = []
+        for (encoder, _), heads in groups.items():
+            taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+            options = heads[0].head.encoder_options if ask.options is None else ask.options
+            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items)
+            features.append(await self._engine.embed(asked, items))
+            found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
+        return Prediction(
+            said=tuple(found[name] for name in names),
+            features=tuple(features) if ask.features else (),
+            notes=_notes(features),
+            failures=_failures(features, found.values()),
+            timings=_timings(features),
+        )
+
+    async def of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> Prediction:
+        """Of (n, dim) rows of the heads' tap, pooled: each row is an item."""
+        return await asyncio.to_thread(self._of_vectors, names, np.asarray(rows), fingerprint)
+
+    async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> Prediction:
+        """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
+        return await asyncio.to_thread(self._of_stored, names, feature_set, ids)
+
+    def find(self, name: str) -> Kept:
+        """A head of the shelf, or ENCODER/NAME."""
+        return native_kept(self._catalogue, name) if "/" in name else self._shelf.kept(name)
+
+    def _opened(self, names: Sequence[str]) -> list[Opened]:
+        if not names:
+            raise InvalidInput("no head is named", remedy="name one or more")
+        if len(set(names)) != len(names):
+            raise InvalidInput("a head is named twice", remedy="name each head once")
+        return [self.live.opened(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+
+    def _check(self, opened: Sequence[Opened], items: Sequence[Item]) -> None:
+        """Before anything is computed."""
+        for head in (one.head for one in opened):
+            if not head.encoder:
+                raise NotReady(
+                    f"the head {head.name!r} learnt from ready vectors of no encoder",
+                    remedy="predict by vectors, or by ids of a set that holds such vectors",
+                )
+            whose = f"the head {head.name!r}, on {head.encoder},"
+            reads = self._catalogue.spec(head.encoder).modality
+            check_modality(items, reads, whose, "send what its encoder reads")
+
+    def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> Prediction:
+        opened = self._opened(names)
+        for head in (one.head for one in opened):
+            _check_vectors(head, rows, fingerprint)
+        ready = np.ascontiguousarray(rows, np.float32)
+        for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
+            raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
+        return Prediction(tuple(of_pooled(one.head, ready, one.run) for one in opened))
+
+    def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> Prediction:
+        opened = self._opened(names)
+        has = {info.tap.name: info for info in feature_set.wanted.taps}
+        for head in (one.head for one in opened):
+            tap = head.tap.tap.name
+            if tap not in has:
+                raise NotReady(
+                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.wanted.name!r} has not",
+                    remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
+                )
+            _check_fingerprint(
+                head, has[tap].fingerprint, f"the set {feature_set.wanted.name!r} has", "name the set it learnt from"
+            )
+        taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in opened))
+        rows, _ = stored_rows(feature_set, ids, taps)
+        found = _said_of(opened, rows, skip_bad_items=False)
+        return Prediction(tuple(found[name] for name in names))
+
+
+def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict[tuple[str, str], list[Opened]]:
+    """Heads that one pass of a trunk serves: of one encoder, with the same options."""
+    groups: dict[tuple[str, str], list[Opened]] = {}
+    for one in opened:
+        asked = one.head.encoder_options if options is None else options
+        groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True)), []).append(one)
+    return groups
+
+
+def _said_of(heads: Sequence[Opened], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, Said]:
+    by_name = {rows.tap.tap.name: rows for rows in taps}
+    found = {}
+    for one in heads:
+        head, rows = one.head, by_name[one.head.tap.tap.name]
+        remedy = f"train it again, or serve the {head.encoder} that it stands on"
+        _check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
+        found[head.name] = said(head, rows, one.run, skip_bad_items)
+    return found
+
+
+def _check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:
+    if found != head.tap.fingerprint:
+        raise NotReady(
+            f"the head {head.name!r} stands on the tap {head.tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
+            f" {head.tap.fingerprint or 'none'}, and {whose} {found or 'none'}",
+            remedy=remedy,
+        )
+
+
+def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
+    if head.task.every_row:
+        raise InvalidInput(
+            f"the head {head.name!r} says something of each row, and where it lies: bare vectors do not tell",
+            remedy="send items, or ids of a set",
+        )
+    if fingerprint:
+        _check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
+    if rows.ndim != 2 or rows.shape[1] != head.dim:
+        raise InvalidInput(
+            f"vectors of shape {rows.shape}", remedy=f"the head {head.name!r} reads (n, {head.dim}), pooled by {head.pooling!r}"
+        )
+
+
+def _notes(features: Sequence[Features]) -> dict[int, Mapping[str, int]]:
+    notes: dict[int, Mapping[str, int]] = {}
+    for one in features:
+        for item, found in one.notes.items():
+            notes[item] = {**notes.get(item, {}), **found}
+    return notes
+
+
+def _failures(features: Sequence[Features], found: Any) -> dict[int, TopworkError]:
+    """The first of each item: what its encoder says stands before what a head lacks."""
+    failures: dict[int, TopworkError] = {}
+    for source in (*features, *found):
+        failures = {**source.failures, **failures}
+    return dict(sorted(failures.items()))
+
+
+def _timings(features: Sequence[Features]) -> Timings:
+    def total(read: Callable[[Timings], float]) -> float:
+        return sum(read(one.timings) for one in features)
+
+    return Timings(total(lambda t: t.preprocess), total(lambda t: t.queue), total(lambda t: t.compute))

@@ -1,0 +1,130 @@
+"""Heads in memory follow the shelf."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import made_heads
+import numpy as np
+import pytest
+from topwork_server.errors import NotFound, NotReady
+from topwork_server.heads.live import Live
+from topwork_server.heads.shelf import Shelf
+
+ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "heads")
+
+
+def publish(shelf, name="birds", seed=0, **fields):
+    head = made_heads.head(name, **fields)
+    shelf.publish(head, made_heads.graph(head, seed), None)
+    return head
+
+
+def finder(shelf, name="birds"):
+    return lambda: shelf.kept(name)
+
+
+def expected(seed=0):
+    weight, bias = made_heads.numbers(made_heads.head(), seed)
+    return ROWS @ weight.T + bias
+
+
+def test_a_head_is_opened_once(shelf):
+    publish(shelf)
+    live = Live()
+    opened = live.opened(finder(shelf))
+    np.testing.assert_allclose(opened.run(ROWS)[0], expected(), rtol=1e-5)
+    assert live.opened(finder(shelf)) is opened
+
+
+def test_a_head_that_is_replaced_serves_at_once_and_who_held_the_old_one_keeps_it(shelf):
+    publish(shelf)
+    live = Live()
+    old = live.opened(finder(shelf))
+    publish(Shelf(shelf.folder), seed=1)
+    new = live.opened(finder(shelf))
+    np.testing.assert_allclose(new.run(ROWS)[0], expected(1), rtol=1e-5)
+    np.testing.assert_allclose(old.run(ROWS)[0], expected(0), rtol=1e-5)
+    assert live.names() == ["birds"]
+
+
+def test_a_head_that_is_replaced_while_it_is_opened(shelf):
+    publish(shelf)
+    looks = []
+
+    def find():
+        looks.append(shelf.kept("birds"))
+        if len(looks) == 1:
+            publish(shelf, seed=1)
+        return looks[-1]
+
+    np.testing.assert_allclose(Live().opened(find).run(ROWS)[0], expected(1), rtol=1e-5)
+
+
+def test_idle_heads_are_closed(shelf):
+    publish(shelf)
+    publish(shelf, "fish")
+    clock = Clock()
+    live = Live(idle_seconds=10, clock=clock)
+    first = live.opened(finder(shelf))
+    clock.now = 9
+    assert live.opened(finder(shelf)) is first
+    live.opened(finder(shelf, "fish"))
+    clock.now = 18
+    live.opened(finder(shelf, "fish"))
+    assert sorted(live.names()) == ["birds", "fish"]
+    clock.now = 20
+    live.opened(finder(shelf, "fish"))
+    assert live.names() == ["fish"]
+
+
+def test_a_removed_head_is_not_found(shelf):
+    publish(shelf)
+    live = Live()
+    live.opened(finder(shelf))
+    shelf.remove("birds")
+    with pytest.raises(NotFound):
+        live.opened(finder(shelf))
+
+
+def test_damaged_graphs_are_named(shelf):
+    publish(shelf)
+    graph = shelf.graph("birds")
+    graph.write_bytes(b"no graph")
+    with pytest.raises(NotReady, match=r"head\.onnx is not the file that was written"):
+        Live().opened(finder(shelf))
+    graph.unlink()
+    with pytest.raises(NotReady, match="is gone"):
+        Live().opened(finder(shelf))
+
+
+def test_threads_share_a_head(shelf):
+    publish(shelf)
+    live, errors = Live(), []
+
+    def one():
+        try:
+            np.testing.assert_allclose(live.opened(finder(shelf)).run(ROWS)[0], expected(), rtol=1e-5)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []

@@ -1,0 +1,97 @@
+"""Heads that came with their encoders."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import made_heads
+import pytest
+from topwork_server.artifacts import MANIFEST
+from topwork_server.catalogue import State
+from topwork_server.errors import NotFound, NotReady
+from topwork_server.heads.live import Live
+from topwork_server.heads.native import native_heads, native_kept
+
+
+class Catalogue:
+    """`net` and `other` are ready; `absent` is not, whatever lies in its folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.entries = {}
+        for name in ("net", "other", "absent"):
+            (home / name).mkdir()
+            (home / name / MANIFEST).write_text("{}")
+            self.entries[name] = SimpleNamespace(state=State.ABSENT if name == "absent" else State.READY, folder=home / name)
+
+    def names(self):
+        return [*self.entries, "broken"]
+
+    def entry(self, name):
+        if name not in self.entries:
+            raise NotFound(f"there is no encoder {name!r}")
+        return self.entries[name]
+
+    def write(self, encoder, name, **fields):
+        """As the export does it."""
+        head = made_heads.head(f"{encoder}/{name}", definition=None, encoder=encoder, **fields)
+        folder = self.entries[encoder].folder
+        (folder / f"head-{name}.json").write_text(json.dumps(asdict(head)))
+        (folder / f"head-{name}.onnx").write_bytes(made_heads.graph(head))
+        return head
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    return Catalogue(tmp_path)
+
+
+def test_heads_of_ready_encoders_are_listed(catalogue):
+    imagenet = catalogue.write("net", "imagenet")
+    catalogue.write("absent", "imagenet")
+    found = native_heads(catalogue)
+    assert list(found) == ["net/imagenet"]
+    head, graph = found["net/imagenet"]
+    assert head == imagenet
+    assert head.native
+    assert graph == catalogue.entries["net"].folder / "head-imagenet.onnx"
+
+
+def test_an_export_anew_is_seen(catalogue):
+    catalogue.write("net", "imagenet")
+    assert native_kept(catalogue, "net/imagenet").head.created == 1700000000.0
+    catalogue.write("net", "imagenet", created=2.0)
+    os.utime(catalogue.entries["net"].folder / MANIFEST, ns=(1, 1))
+    assert native_kept(catalogue, "net/imagenet").head.created == 2.0
+
+
+def test_unknown_ones_name_those_that_there_are(catalogue):
+    catalogue.write("net", "imagenet")
+    with pytest.raises(NotFound, match="net has net/imagenet"):
+        native_kept(catalogue, "net/cars")
+    with pytest.raises(NotFound, match="other is not exported, or brings no heads"):
+        native_kept(catalogue, "other/imagenet")
+    with pytest.raises(NotFound, match="no encoder"):
+        native_kept(catalogue, "nothing/imagenet")
+
+
+def test_a_damaged_one_hides_no_other(catalogue):
+    catalogue.write("net", "imagenet")
+    catalogue.write("other", "cars")
+    (catalogue.entries["net"].folder / "head-imagenet.json").write_text("{")
+    assert list(native_heads(catalogue)) == ["other/cars"]
+    with pytest.raises(NotReady, match="topwork export net --force"):
+        native_kept(catalogue, "net/imagenet")
+
+
+def test_a_graph_that_is_gone_names_the_remedy(catalogue):
+    catalogue.write("net", "imagenet")
+    kept = native_kept(catalogue, "net/imagenet")
+    kept.graph.unlink()
+    with pytest.raises(NotReady, match="topwork export net --force"):
+        Live().opened(lambda: kept)
+    with pytest.raises(NotReady, match="topwork export net --force"):
+        Live().opened(lambda: replace(kept, graph=kept.graph.with_suffix(".json")))

@@ -1,0 +1,278 @@
+"""Predictions through the real engine, on toy trunks; one pass of a trunk for all of its heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import made_heads
+import numpy as np
+import pytest
+import sets_world
+from topwork_server import Text
+from topwork_server.engine import Ask
+from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, NotReady
+from topwork_server.heads.decode import bio_names
+from topwork_server.heads.model import Pooling, Task
+from topwork_server.heads.predict import PredictAsk, Predictor
+from topwork_server.heads.shelf import Shelf
+from topwork_server.sets.model import Block, Wanted
+from topwork_server.types import Modality
+
+TEXTS = [Text("a red bird"), Text("Blue"), Text("whale")]
+
+
+@dataclass
+class World:
+    sets: Any
+    shelf: Shelf
+    predictor: Predictor
+
+    @property
+    def engine(self):
+        return self.sets.engine
+
+    def tap(self, encoder, name):
+        return self.sets.catalogue.entry(encoder).manifest.tap(name)
+
+    def publish(self, name, encoder="letters", tap="mean", pooling=Pooling.ROW, task=Task.CLASSIFICATION, seed=0, **fields):
+        info = self.tap(encoder, tap)
+        dim = info.tap.dim * {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}.get(pooling, 1)
+        head = made_heads.head(name, task=task, encoder=encoder, tap=info, pooling=pooling, dim=dim)
+        head = replace(head, **fields)
+        self.shelf.publish(head, made_heads.graph(head, seed), None)
+        return head
+
+    async def rows(self, texts=TEXTS, encoder="letters", tap="mean", **options):
+        return (await self.engine.embed(Ask(encoder, (tap,), options), texts)).taps[0]
+
+
+@pytest.fixture
+def world(home):
+    """composed() as a context of the test: `async with world() as w`."""
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def made():
+        async with sets_world.composed(home) as sets:
+            shelf = Shelf(home / "heads")
+            yield World(sets, shelf, Predictor(sets.engine, sets.catalogue, shelf))
+
+    return made
+
+
+def softmax(scores):
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def scores(head, rows, seed=0):
+    weight, bias = made_heads.numbers(head, seed)
+    return rows @ weight.T + bias
+
+
+async def test_probabilities_of_items(world):
+    async with world() as w:
+        head = w.publish("birds", temperature=2.0)
+        found = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        expected = softmax(scores(head, (await w.rows()).rows) / 2)
+        np.testing.assert_allclose(found.said[0].probabilities, expected, rtol=1e-4)
+        assert found.said[0].head == head
+        assert found.features == ()
+        assert found.notes == {0: {"spaces": 2}}
+        assert found.timings.compute > 0
+
+
+async def test_several_heads_take_one_pass_of_each_trunk(world):
+    async with world() as w:
+        w.publish("birds")
+        w.publish("size", task=Task.REGRESSION, names=("size",))
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        w.publish("spread", tap="letters", pooling=Pooling.MEAN_STD, task=Task.MULTI_LABEL)
+        w.publish("other", encoder="second")
+        names = ["other", "size", "birds", "tags", "spread"]
+        together = await w.predictor.predict(names, PredictAsk(features=True), TEXTS)
+        assert len(w.engine.asked) == 2
+        assert [one.head.name for one in together.said] == names
+        assert [[rows.tap.tap.name for rows in one.taps] for one in together.features] == [["mean"], ["mean", "letters"]]
+        for name, one in zip(names, together.said, strict=True):
+            (alone,) = (await w.predictor.predict([name], PredictAsk(), TEXTS)).said
+            for field in ("probabilities", "values"):
+                if getattr(alone, field) is not None:
+                    np.testing.assert_allclose(getattr(one, field), getattr(alone, field), rtol=1e-5)
+            assert one.spans is None or [[s.start for s in i] for i in one.spans] == [[s.start for s in i] for i in alone.spans]
+
+
+async def test_options_are_those_of_the_training_unless_asked(world):
+    async with world() as w:
+        w.publish("upper")
+        w.publish("lower", encoder_options={"case": "lower"})
+        both = await w.predictor.predict(["upper", "lower"], PredictAsk(), TEXTS)
+        assert len(w.engine.asked) == 2
+        assert not np.allclose(both.said[0].probabilities[1], both.said[1].probabilities[1])
+        np.testing.assert_allclose(both.said[0].probabilities[0], both.said[1].probabilities[0], rtol=1e-5)
+        same = await w.predictor.predict(["upper", "lower"], PredictAsk(options={"case": "lower"}), TEXTS)
+        assert len(w.engine.asked) == 3
+        np.testing.assert_array_equal(same.said[0].probabilities, same.said[1].probabilities)
+        with pytest.raises(InvalidInput, match="unknown option 'casing'"):
+            await w.predictor.predict(["upper"], PredictAsk(options={"casing": 1}), TEXTS)
+
+
+async def test_a_head_on_another_fingerprint_is_refused(world):
+    async with world() as w:
+        tap = w.tap("letters", "mean")
+        w.publish("old", tap="mean")
+        stale = made_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
+        w.shelf.publish(stale, made_heads.graph(stale), None)
+        with pytest.raises(NotReady) as caught:
+            await w.predictor.predict(["stale"], PredictAsk(), TEXTS)
+        assert "f" * 64 in caught.value.message
+        assert tap.fingerprint in caught.value.message
+        assert "train it again" in caught.value.remedy
+
+
+async def test_bad_items_are_named_or_skipped(world):
+    async with world() as w:
+        w.publish("birds")
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        texts = [TEXTS[0], Text(""), TEXTS[2]]
+        with pytest.raises(InvalidInput, match="empty") as caught:
+            await w.predictor.predict(["birds"], PredictAsk(), texts)
+        assert caught.value.item == 1
+        found = await w.predictor.predict(["birds", "tags"], PredictAsk(skip_bad_items=True), texts)
+        assert list(found.failures) == [1]
+        assert "the text is empty" in str(found.failures[1])
+        birds, tags = found.said
+        assert np.isnan(birds.probabilities[1]).all()
+        assert np.isfinite(birds.probabilities[[0, 2]]).all()
+        assert len(tags.spans) == 3
+        assert tags.spans[1] == ()
+
+
+async def test_what_an_encoder_does_not_read_is_refused_before_it_runs(world):
+    from topwork_server import Picture
+
+    async with world() as w:
+        w.publish("birds")
+        with pytest.raises(NotReady, match="'birds', on letters, reads text, not image") as caught:
+            await w.predictor.predict(["birds"], PredictAsk(), [TEXTS[0], Picture(b"")])
+        assert caught.value.item == 1
+        assert w.engine.asked == []
+
+
+async def test_names_that_are_wrong(world):
+    async with world() as w:
+        w.publish("birds")
+        for names, kind in (
+            ([], InvalidInput),
+            (["birds", "birds"], InvalidInput),
+            (["fish"], NotFound),
+            (["letters/x"], NotFound),
+        ):
+            with pytest.raises(kind):
+                await w.predictor.predict(names, PredictAsk(), TEXTS)
+
+
+async def test_a_head_of_no_encoder_reads_no_items(world):
+    async with world() as w:
+        w.publish("vectors", encoder="letters")
+        head = replace(w.shelf.get("vectors"), encoder="")
+        w.shelf.publish(head, made_heads.graph(head), None)
+        with pytest.raises(NotReady, match="no encoder"):
+            await w.predictor.predict(["vectors"], PredictAsk(), TEXTS)
+        assert (await w.predictor.of_vectors(["vectors"], np.ones((2, 8)))).said[0].probabilities.shape == (2, 2)
+
+
+async def test_no_items_give_no_predictions(world):
+    async with world() as w:
+        w.publish("birds")
+        assert (await w.predictor.predict(["birds"], PredictAsk(), [])).said[0].probabilities.shape == (0, 2)
+
+
+async def test_a_deadline_reaches_the_engine(world):
+    async with world() as w:
+        w.publish("birds")
+        await w.rows()
+        with pytest.raises(DeadlinePassed):
+            await w.predictor.predict(["birds"], PredictAsk(deadline=0.0), TEXTS)
+
+
+async def test_vectors(world):
+    async with world() as w:
+        head = w.publish("birds")
+        rows = (await w.rows()).rows
+        said = (await w.predictor.predict(["birds"], PredictAsk(), TEXTS)).said[0]
+        found = await w.predictor.of_vectors(["birds"], rows, head.tap.fingerprint)
+        np.testing.assert_allclose(found.said[0].probabilities, said.probabilities, rtol=1e-5)
+        with pytest.raises(NotReady, match="the vectors have " + "0" * 64):
+            await w.predictor.of_vectors(["birds"], rows, "0" * 64)
+        for bad in (rows[:, :3], rows[0]):
+            with pytest.raises(InvalidInput, match="vectors of shape"):
+                await w.predictor.of_vectors(["birds"], bad)
+        rows[1, 2] = np.nan
+        with pytest.raises(InvalidInput, match="not finite") as caught:
+            await w.predictor.of_vectors(["birds"], rows)
+        assert caught.value.item == 1
+
+
+async def test_vectors_tell_nothing_to_a_tagger(world):
+    async with world() as w:
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        with pytest.raises(InvalidInput, match="bare vectors"):
+            await w.predictor.of_vectors(["tags"], np.ones((2, 8)))
+
+
+async def stored(w, taps=("mean", "letters")):
+    infos = tuple(w.tap("letters", tap) for tap in taps)
+    feature_set = w.sets.sets.create(Wanted("texts", infos, "letters", {}, Modality.TEXT))
+    rows = (await w.engine.embed(Ask("letters", taps), TEXTS)).taps
+    feature_set.write(Block(["a", "b", "c"], rows)).result(10)
+    return feature_set
+
+
+async def test_stored_items(world):
+    async with world() as w:
+        w.publish("birds")
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        feature_set = await stored(w)
+        asked = len(w.engine.asked)
+        found = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "c"])
+        assert len(w.engine.asked) == asked
+        fresh = await w.predictor.predict(["birds", "tags"], PredictAsk(), [TEXTS[2], TEXTS[0], TEXTS[2]])
+        np.testing.assert_allclose(found.said[0].probabilities, fresh.said[0].probabilities, rtol=1e-5)
+        places = [[[(s.start, s.end, s.label) for s in item] for item in one.said[1].spans] for one in (found, fresh)]
+        assert places[0] == places[1]
+
+
+async def test_stored_items_that_are_not_there(world):
+    async with world() as w:
+        w.publish("birds")
+        feature_set = await stored(w)
+        with pytest.raises(NotFound, match="no item 'nope'") as caught:
+            await w.predictor.of_stored(["birds"], feature_set, ["a", "nope"])
+        assert caught.value.item == 1
+        with pytest.raises(NotFound):
+            await w.predictor.of_stored(["birds"], feature_set, ["", "a"])
+        assert (await w.predictor.of_stored(["birds"], feature_set, [])).said[0].probabilities.shape == (0, 2)
+
+
+async def test_sets_of_other_features_are_refused(world):
+    async with world() as w:
+        w.publish("other", encoder="second")
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        feature_set = await stored(w, ("mean",))
+        with pytest.raises(NotReady, match="the set 'texts' has") as caught:
+            await w.predictor.of_stored(["other"], feature_set, ["a"])
+        assert w.tap("second", "mean").fingerprint in caught.value.message
+        with pytest.raises(NotReady, match="reads the tap letters"):
+            await w.predictor.of_stored(["tags"], feature_set, ["a"])
+
+
+async def test_a_head_that_is_replaced_serves_at_once(world):
+    async with world() as w:
+        w.publish("birds")
+        first = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        w.publish("birds", seed=1, created=5.0)
+        second = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        assert second.said[0].head.created == 5.0
+        assert not np.allclose(first.said[0].probabilities, second.said[0].probabilities)
