@@ -1,4 +1,4 @@
-"""Being written."""
+"""Heads from a few examples, or none: numpy alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from topwork_server import TrainerSpec, hookimpl
 
+from topwork_plugins.few_shot.knn import Knn
+from topwork_plugins.few_shot.prototype import Prototype
+from topwork_plugins.few_shot.zero_shot import ZeroShot
+
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    return ()
+    yield TrainerSpec("prototype", Prototype, "the nearest mean of a class, by cosine", least_per_class=1)
+    yield TrainerSpec("knn", Knn, "a vote of the nearest examples, by cosine", least_per_class=1)
+    yield TrainerSpec(
+        "zero-shot", ZeroShot, "the nearest description of a class, by cosine", least_per_class=0, needs_descriptions=True
+    )

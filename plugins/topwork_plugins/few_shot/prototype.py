@@ -1,0 +1,178 @@
+"""The nearest mean of a class (Snell et al. 2017, "Prototypical networks"), by cosine over unit rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+
+from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_some, check_target, log_likelihood, unit
+from topwork_plugins.few_shot.options import PrototypeOptions
+
+#: Groups are left out one at a time; of more than so many, as many at a time as make so many turns.
+TURNS = 50
+#: Where nothing can be left out: one example a class.
+USUAL_TEMPERATURE = 0.1
+#: How much less than any other a class scores of which nothing is known.
+UNKNOWN = 5.0
+#: Rows times means on which temperatures are tried; of more, some are taken.
+MOST_COSINES = 500_000
+
+
+class Prototype(Trainer):
+    """Of LABELS, each label has two means: of the rows that have it, and of the others."""
+
+    options = PrototypeOptions
+    targets = frozenset({Target.CLASSES, Target.LABELS})
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: PrototypeOptions, seed: int, threads: int, report: Report
+    ) -> list[Fitted]:
+        check_target(examples, cls.targets, "prototype")
+        heads: list[Fitted] = []
+        for done, subset in enumerate(subsets):
+            check_some(subset, "prototype")
+            report(done / len(subsets), f"prototypes of {len(subset)} rows")
+            heads.append(_fit(examples.take(subset), options, _turns(examples, subset, seed)))
+        report(1.0, "prototypes are computed")
+        return heads
+
+
+def _turns(examples: Examples, subset: Array, seed: int) -> list[Array]:
+    """Who is left out together; nobody where all are of one group."""
+    bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
+    try:
+        return folds(bare, TURNS, seed)
+    except InvalidInput:
+        return []
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Of one view and centre: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts (means,), in
+    which a description stands for so many members. Of LABELS the first half of the means is of those that have the label."""
+
+    view: int
+    centred: bool
+    centre: Array
+    rows: Array
+    members: Array
+    sums: Array
+    counts: Array
+
+    def without(self, turn: Array) -> tuple[Array, Array]:
+        """Unit means (means, dim), and which are known (means,), as if those rows were not there."""
+        left = self.members[turn]
+        return _directions(self.sums - left.T @ self.rows[turn], self.counts - left.sum(axis=0))
+
+    @property
+    def frequencies(self) -> Array:
+        """(means,) log shares of the rows. What is known by its description alone is taken to be as frequent as the others."""
+        counts = self.members.sum(axis=0)
+        counts = np.where(counts > 0, counts, counts[counts > 0].mean())
+        return np.asarray(np.log(counts / counts.sum()))
+
+
+def _directions(sums: Array, counts: Array) -> tuple[Array, Array]:
+    known = counts > 1e-6
+    return unit(np.where(known[:, None], sums, 0), np.zeros(sums.shape[1])), known
+
+
+def _means(examples: Examples, view: int, centred: bool, prior: float) -> _Means:
+    rows = examples.views[view].rows
+    centre = rows.mean(axis=0, dtype=np.float64) if centred else np.zeros(rows.shape[1])
+    rows, members = unit(rows, centre), _members(examples)
+    sums, counts = members.T @ rows, members.sum(axis=0)
+    if examples.described and examples.target is Target.CLASSES:
+        sums, counts = sums + prior * unit(examples.described[view], centre), counts + prior
+    return _Means(view, centred, centre, rows, members, sums, counts)
+
+
+def _members(examples: Examples) -> Array:
+    if examples.target is Target.LABELS:
+        return np.concatenate([examples.values, 1 - examples.values], axis=1).astype(np.float32)
+    return np.eye(len(examples.names), dtype=np.float32)[examples.values]
+
+
+def _fit(examples: Examples, options: PrototypeOptions, turns: Sequence[Array]) -> CosineHead:
+    centring = (True, False) if options.centre is None else (options.centre,)
+    ways = [_means(examples, view, centred, options.prior) for view, centred in product(range(len(examples.views)), centring)]
+    tried = [(means, *setting) for means in ways for setting in _judged(examples, means, options, turns)]
+    if not tried:
+        setting = options.temperature or USUAL_TEMPERATURE, False
+        return _head(examples, ways[0], *setting).tell(_settings(ways[0], *setting), ())
+    trials = [_trial(examples, *one) for one in tried]
+    chosen = best(trials)
+    means, temperature, weighted, _ = tried[chosen]
+    return _head(examples, means, temperature, weighted).tell(trials[chosen].settings, trials)
+
+
+def _settings(means: _Means, temperature: float, weighted: bool) -> dict[str, Any]:
+    return {"centre": means.centred, "temperature": temperature, "class_frequencies": weighted}
+
+
+def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> Trial:
+    view = examples.views[means.view]
+    return Trial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
+
+
+def _judged(
+    examples: Examples, means: _Means, options: PrototypeOptions, turns: Sequence[Array]
+) -> Iterator[tuple[float, bool, float]]:
+    """(temperature, whether class frequencies count, mean log likelihood of rows by the means of the others), for all that are
+    tried; nothing where no row has others of its class."""
+    cosines, known, rows = _left_out(examples, means, turns)
+    if not len(rows):
+        return
+    for temperature in TEMPERATURES if options.temperature is None else (options.temperature,):
+        for weighted in (False, True):
+            scores = _joined(examples.target, _scored(cosines, known, temperature, means.frequencies * weighted))
+            yield temperature, weighted, log_likelihood(examples.target, scores, examples.values[rows])
+
+
+def _left_out(examples: Examples, means: _Means, turns: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Cosines (m, means) of rows to the means of the others, which of these are known, and the positions (m,) of those rows."""
+    if not turns:
+        return means.rows[:0] @ means.sums.T, np.zeros((0, len(means.counts)), bool), np.arange(0)
+    found = []
+    for turn in turns:
+        directions, known = means.without(turn)
+        found.append((means.rows[turn] @ directions.T, np.broadcast_to(known, (len(turn), len(known))), turn))
+    cosines, known, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    fair = np.arange(len(rows))
+    if examples.target is Target.CLASSES:
+        fair = fair[known[fair, examples.values[rows]]]
+    fair = fair[:: 1 + len(fair) * cosines.shape[1] // MOST_COSINES]
+    return cosines[fair].astype(np.float64), known[fair], rows[fair]
+
+
+def _scored(cosines: Array, known: Array, temperature: float, bias: Array) -> Array:
+    return np.where(known, cosines / temperature + bias, _unknown(temperature, bias))
+
+
+def _unknown(temperature: float, bias: Array) -> float:
+    """The score of a mean that is not known: below any other."""
+    return float(-1 / temperature + bias.min() - UNKNOWN)
+
+
+def _joined(target: Target, scores: Array) -> Array:
+    """Of (n, means) scores, those of the outputs. Of LABELS: of having it against not."""
+    if target is Target.CLASSES:
+        return scores
+    half = scores.shape[1] // 2
+    return np.asarray(scores[:, :half] - scores[:, half:])
+
+
+def _head(examples: Examples, means: _Means, temperature: float, weighted: bool) -> CosineHead:
+    directions, known = _directions(means.sums, means.counts)
+    bias = means.frequencies * weighted
+    bias = np.where(known, bias, _unknown(temperature, bias))
+    weight, bias = (_joined(examples.target, array.T).T for array in (directions / temperature, bias[:, None]))
+    return CosineHead(means.view, means.centre, weight, bias[:, 0])

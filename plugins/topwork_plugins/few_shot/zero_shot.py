@@ -1,0 +1,57 @@
+"""Classes by their descriptions alone: the cosine of a row to each (Radford et al. 2021, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+
+from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_target, log_likelihood, unit
+from topwork_plugins.few_shot.options import ZeroShotOptions
+
+#: Where there are no examples to fit it on. CLIP's 0.01 is for CLIP, whose cosines are all alike.
+USUAL_TEMPERATURE = 0.05
+
+
+class ZeroShot(Trainer):
+    """Examples choose the view and the temperature, and nothing else."""
+
+    options = ZeroShotOptions
+    targets = frozenset({Target.CLASSES})
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: ZeroShotOptions, seed: int, threads: int, report: Report
+    ) -> list[Fitted]:
+        check_target(examples, cls.targets, "zero-shot")
+        if not examples.described:
+            raise InvalidInput("zero-shot needs a description of each class", remedy="give `descriptions`: a text for each class")
+        report(0.0, "comparing with descriptions")
+        heads: list[Fitted] = [_fit(examples.take(subset), options) for subset in subsets]
+        report(1.0, "compared with descriptions")
+        return heads
+
+
+def _fit(examples: Examples, options: ZeroShotOptions) -> CosineHead:
+    if not examples.count:
+        temperature = options.temperature or USUAL_TEMPERATURE
+        return _head(examples, 0, temperature).tell({"temperature": temperature}, ())
+    trials, views = [], []
+    for at, view in enumerate(examples.views):
+        cosines = _head(examples, at, 1.0).scores(view.rows).astype(np.float64)
+        for temperature in TEMPERATURES if options.temperature is None else (options.temperature,):
+            score = log_likelihood(examples.target, cosines / temperature, examples.values)
+            trials.append(Trial(view.tap, view.pooling, {"temperature": temperature}, score))
+            views.append(at)
+    chosen = best(trials)
+    temperature = trials[chosen].settings["temperature"]
+    return _head(examples, views[chosen], temperature).tell(trials[chosen].settings, trials, "mean log likelihood")
+
+
+def _head(examples: Examples, view: int, temperature: float) -> CosineHead:
+    texts = examples.described[view]
+    nowhere = np.zeros(texts.shape[1])
+    return CosineHead(view, nowhere, unit(texts, nowhere) / temperature, np.zeros(len(texts)))
