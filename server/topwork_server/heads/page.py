@@ -1,0 +1,206 @@
+"""The report as a page: one HTML file without scripts, that a person can open, send and print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from topwork_server.heads import plots
+
+#: Figures that are errors: less is better, and their scale is their own.
+ERRORS = ("calibration error", "log loss", "mae", "rmse")
+STYLE = """
+:root{--ink:#1d2329;--soft:#66707a;--line:#d9dee3;--paper:#fff;--tint:#f5f7f9;--main:#1f6f54;--warm:#b4632a;--wash:31,111,84}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#98a2ac;--line:#343c44;--paper:#14181c;--tint:#1c2227;
+--main:#5fc29b;--warm:#e09a63;--wash:95,194,155}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:920px}
+body{margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2.2rem 0 .6rem}p{margin:.3rem 0}
+.soft{color:var(--soft)}.big{font-size:2.6rem;font-weight:600;color:var(--main);line-height:1.1;margin-top:1rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.18rem .7rem .18rem 0;text-align:right}
+th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
+.pair{display:flex;flex-wrap:wrap;gap:1.5rem}.warn{border-left:3px solid var(--warm);padding-left:.7rem;margin:.5rem 0}
+.grid{stroke:var(--line)}.tick,.axis{font-size:11px;fill:var(--soft)}.line{fill:none;stroke:var(--main);stroke-width:2}
+.before{fill:none;stroke:var(--warm);stroke-width:1.5}.dashed{fill:none;stroke:var(--soft);stroke-dasharray:4 3}
+.dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
+.range{stroke:var(--main);stroke-width:3}.mark{stroke:var(--warm);stroke-width:2}
+.confusion td{padding:0;min-width:2.1rem;height:1.7rem;text-align:center;border:1px solid var(--paper)}
+.confusion th{border:0;padding:0 .5rem;text-align:right;white-space:nowrap}
+.confusion thead th{writing-mode:vertical-rl;transform:rotate(180deg);padding:.3rem 0;text-align:left}
+.wrong{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:.8rem}
+.wrong div{background:var(--tint);border-radius:6px;padding:.6rem;overflow-wrap:anywhere;font-size:13px}
+.wrong img{max-width:100%;max-height:112px;display:block;margin-bottom:.3rem}
+@media print{body{margin:0}h2{break-after:avoid}}
+"""
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Of a Report as JSON. Everything that came from a user is escaped."""
+    sections = [_head(report), _warnings(report), _figures(report), _plots(report), _help(report), _classes(report)]
+    sections += [_confusion(report), _wrong(report), _trials(report), _history(report), _facts(report)]
+    title = escape(f"{report['head']}: {report['task']}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(filter(None, sections))}</body></html>\n"
+    )
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    said = f"{report['task']} of {report['target']}, {report['kind']} head on {report['tap']} of {report['encoder']}"
+    top = f'<h1>{escape(report["head"])}</h1><p class="soft">{escape(said)}</p>'
+    if not report["metrics"]:
+        return f"{top}<p>{escape(report['estimate'])}</p>"
+    main, base = report["metrics"][0], _by_name(report["baseline"]).get(report["metrics"][0]["name"])
+    beside = (
+        f", where {'the mean' if report['task'] == 'regression' else 'the majority class'} has {base['value']:.3f}"
+        if base
+        else ""
+    )
+    return (
+        f'{top}<p class="big">{main["value"]:.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:.3f} to'
+        f' {main["high"]:.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has learnt'
+        f" from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt from.</p>"
+    )
+
+
+def _warnings(report: Mapping[str, Any]) -> str:
+    return "".join(f'<p class="warn">{escape(warning)}</p>' for warning in report["warnings"])
+
+
+def _figures(report: Mapping[str, Any]) -> str:
+    base = _by_name(report["baseline"])
+    rows = [_figure(metric, base.get(metric["name"])) for metric in report["metrics"]]
+    head = "<tr><th></th><th>value</th><th>95% interval</th><th>baseline</th><th></th></tr>"
+    return f"<h2>Figures</h2><table>{head}{''.join(rows)}</table>" if rows else ""
+
+
+def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+    own = any(metric["name"].lower().startswith(name) for name in ERRORS)
+    reach = max(metric["high"], base["value"] if base else 0.0)
+    ends = (0.0, reach or 1.0) if own else (min(0.0, metric["low"]), 1.0)
+    bar = plots.interval(metric["value"], metric["low"], metric["high"], ends, base["value"] if base else None)
+    cells = [escape(metric["name"]), f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}"]
+    cells += [f"{base['value']:.3f}" if base else "", bar]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _plots(report: Mapping[str, Any]) -> str:
+    drawn = []
+    if len(report["curve"]) > 1:
+        drawn.append(("With more labels", _curve(report), "the band is the 95% interval"))
+    if report["calibration_before"]:
+        bins = [
+            [(b["confidence"], b["accuracy"], b["count"]) for b in report[f"calibration_{when}"]] for when in ("before", "after")
+        ]
+        said = f"orange: as trained; green: at temperature {report['temperature']:.2f}, as served"
+        drawn.append(("Is it as sure as it should be?", plots.reliability(*bins), said))
+    if report["scatter"]:
+        said = f"the band, {report['interval']:.3g} to each side, held 90% of held-out items"
+        drawn.append(("Truth and prediction", plots.scatter(report["scatter"], report["interval"]), said))
+    figures = (f'<div><h2>{title}</h2>{plot}<p class="soft">{escape(said)}</p></div>' for title, plot, said in drawn)
+    return f'<div class="pair">{"".join(figures)}</div>' if drawn else ""
+
+
+def _curve(report: Mapping[str, Any]) -> str:
+    points, main = report["curve"], report["metrics"][0]["name"]
+    base = _by_name(report["baseline"]).get(main)
+    figures = [(p["figure"]["value"], p["figure"]["low"], p["figure"]["high"]) for p in points]
+    return plots.curve([p["items"] for p in points], figures, main, base["value"] if base else None)
+
+
+def _help(report: Mapping[str, Any]) -> str:
+    helped = report["help"]
+    if not helped:
+        return ""
+    gain = helped["gain"]
+    verdict = "helped" if gain["low"] > 0 else "did harm" if gain["high"] < 0 else "made no difference that can be measured"
+    return (
+        f"<h2>Unlabelled items</h2><p>{helped['items']:,} of them, by {escape(helped['method'])}, {verdict}:"
+        f" {escape(gain['name'])} {helped['without']['value']:.3f} without, {helped['with_them']['value']:.3f} with them"
+        f" (difference {gain['value']:+.3f}, {gain['low']:+.3f} to {gain['high']:+.3f}).</p>"
+    )
+
+
+def _classes(report: Mapping[str, Any]) -> str:
+    rows = [(c["name"], f"{c['support']:,}", *(f"{c[k]:.3f}" for k in ("precision", "recall", "f1"))) for c in report["classes"]]
+    return f"<h2>Each class</h2>{_table(('', 'items', 'precision', 'recall', 'F1'), rows)}" if rows else ""
+
+
+def _confusion(report: Mapping[str, Any]) -> str:
+    confusion = report["confusion"]
+    if not confusion:
+        return ""
+    names = [escape(name) for name in confusion["names"]]
+    head = "".join(f"<th>{name}</th>" for name in names)
+    rows = "".join(f"<tr><th>{name}</th>{_shaded(row)}</tr>" for name, row in zip(names, confusion["counts"], strict=True))
+    return (
+        '<h2>What is taken for what</h2><p class="soft">A row for each true class, a column for each prediction.</p>'
+        f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead>{rows}</table>'
+    )
+
+
+def _shaded(row: Sequence[int]) -> str:
+    whole = sum(row) or 1
+    return "".join(f'<td style="background:rgba(var(--wash),{0.85 * n / whole:.2f})">{n or ""}</td>' for n in row)
+
+
+def _wrong(report: Mapping[str, Any]) -> str:
+    cards = "".join(_card(wrong, report["task"]) for wrong in report["wrong"])
+    title = "Largest errors" if report["task"] == "regression" else "Most confidently wrong"
+    return f'<h2>{title}</h2><div class="wrong">{cards}</div>' if cards else ""
+
+
+def _card(wrong: Mapping[str, Any], task: str) -> str:
+    shown = wrong["shown"]
+    picture = f'<img src="{escape(shown)}" alt="">' if shown.startswith("data:image/jpeg;base64,") else escape(shown)
+    sure = f"off by {wrong['confidence']:.3g}" if task == "regression" else f"{100 * wrong['confidence']:.0f}% sure"
+    said = f"<b>{escape(wrong['predicted'])}</b>, {sure}<br>truly <b>{escape(wrong['truth'])}</b>"
+    return f'<div>{picture}<p>{said}</p><p class="soft">{escape(wrong["id"])}</p></div>'
+
+
+def _trials(report: Mapping[str, Any]) -> str:
+    best = sorted(report["trials"], key=lambda trial: -trial["score"])[:12]
+    rows = [(t["tap"], t["pooling"], _settings(t["settings"]), f"{t['score']:.4f}") for t in best]
+    more = f" The best 12 of {len(report['trials'])}." if len(report["trials"]) > 12 else ""
+    said = f'<p class="soft">Scores: {escape(report["measure"])}, on rows that were not learnt from.{more}</p>'
+    return f"<h2>What was tried</h2>{said}{_table(('tap', 'pooling', 'settings', 'score'), rows)}" if rows else ""
+
+
+def _history(report: Mapping[str, Any]) -> str:
+    entries = report["history"]
+    if not entries:
+        return ""
+    names = list(entries[0])
+    rows = [[f"{entry[name]:.4g}" if isinstance(entry[name], float) else str(entry[name]) for name in names] for entry in entries]
+    return f"<h2>Epoch by epoch</h2>{_table(names, rows)}"
+
+
+def _facts(report: Mapping[str, Any]) -> str:
+    rows = [
+        ("learnt from", f"version {report['version']} of {report['set']}, column {report['target']}"),
+        ("items", f"{report['labelled']:,} labelled, {report['unlabelled']:,} without a label, {report['items']:,} judged"),
+        ("trunk", f"{report['encoder']}, tap {report['tap']} ({report['pooling']}), fingerprint {report['fingerprint']}"),
+        ("chosen", _settings(report["chosen"] or {})),
+        ("options", _settings(report["options"] or {}) or "as they come"),
+        ("seed", str(report["seed"])),
+        ("trained", f"in {report['seconds']:.1f} s by Topwork {report['code']}"),
+    ]
+    lines = "".join(
+        f'<tr><td class="soft">{name}</td><td style="text-align:left">{escape(said)}</td></tr>' for name, said in rows
+    )
+    return f"<h2>How it was made</h2><table>{lines}</table>"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items())
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{lines}</table>"
+
+
+def _by_name(figures: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {figure["name"]: figure for figure in figures}

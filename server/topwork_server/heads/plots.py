@@ -1,0 +1,130 @@
+"""The report's plots as SVG. Colours are the page's (CSS variables), so that they follow its light or dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plane of x0..x1 by y0..y1 in a picture with room for ticks. `log` is of the x axis."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: int = 340
+    height: int = 240
+    log: bool = False
+    left, right, top, bottom = 46, 12, 10, 34
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels."""
+        x0, x1, x = (math.log10(v) for v in (*self.x, x)) if self.log else (*self.x, x)
+        across = (x - x0) / ((x1 - x0) or 1.0)
+        up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1.0)
+        inner = self.width - self.left - self.right, self.height - self.top - self.bottom
+        return round(self.left + across * inner[0], 1), round(self.top + (1 - up) * inner[1], 1)
+
+    def drawn(self, inside: Sequence[str], xlabel: str, ylabel: str, xticks: Sequence[float] | None = None) -> str:
+        """The picture: grid and ticks below, `inside` above."""
+        parts = [self._tick_y(y) for y in ticks(*self.y)]
+        parts += [self._tick_x(x) for x in (ticks(*self.x) if xticks is None else xticks)]
+        middle = self.left + (self.width - self.left - self.right) / 2
+        parts.append(f'<text x="{middle}" y="{self.height - 4}" class="axis" text-anchor="middle">{escape(xlabel)}</text>')
+        upright = f'transform="rotate(-90)" x="{-(self.height - self.bottom) / 2}" y="11"'
+        parts.append(f'<text {upright} class="axis" text-anchor="middle">{escape(ylabel)}</text>')
+        return svg(self.width, self.height, [*parts, *inside])
+
+    def _tick_y(self, y: float) -> str:
+        (x0, py), (x1, _) = self.at(self.x[0], y), self.at(self.x[1], y)
+        line = f'<line x1="{x0}" x2="{x1}" y1="{py}" y2="{py}" class="grid"/>'
+        return f'{line}<text x="{x0 - 4}" y="{py + 4}" class="tick" text-anchor="end">{y:g}</text>'
+
+    def _tick_x(self, x: float) -> str:
+        px, bottom = self.at(x, self.y[0])
+        return f'<text x="{px}" y="{bottom + 14}" class="tick" text-anchor="middle">{x:g}</text>'
+
+
+def svg(width: float, height: float, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img">{"".join(parts)}</svg>'
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from low to high."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    size = 10 ** math.floor(math.log10(rough))
+    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.99)
+    first = math.ceil(low / step - 1e-9)
+    return [round((first + i) * step, 10) for i in range(int((high - first * step) / step + 1e-9) + 1)]
+
+
+def path(frame: Frame, points: Points, kind: str) -> str:
+    where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in points))
+    return f'<polyline points="{where}" class="{kind}"/>'
+
+
+def dots(frame: Frame, points: Points, kind: str, radius: float = 3) -> str:
+    placed = (frame.at(*point) for point in points)
+    return "".join(f'<circle cx="{x}" cy="{y}" r="{radius}" class="{kind}"/>' for x, y in placed)
+
+
+def band(frame: Frame, low: Points, high: Points) -> str:
+    where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in [*high, *reversed(low)]))
+    return f'<polygon points="{where}" class="band"/>'
+
+
+def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], name: str, baseline: float | None) -> str:
+    """The main figure (value, low, high) by the number of items that were learnt from."""
+    lows = [low for _, low, _ in figures] + ([baseline] if baseline is not None else [])
+    y = max(-1.0, min(lows)), max(high for _, _, high in figures)
+    frame = Frame((sizes[0], max(sizes[-1], sizes[0] + 1)), padded(y), log=sizes[-1] > 8 * sizes[0])
+    sides = [[(size, figure[side]) for size, figure in zip(sizes, figures, strict=True)] for side in range(3)]
+    inside = [band(frame, sides[1], sides[2]), path(frame, sides[0], "line"), dots(frame, sides[0], "dot")]
+    if baseline is not None:
+        inside.append(path(frame, [(sizes[0], baseline), (frame.x[1], baseline)], "dashed"))
+    return frame.drawn(inside, "items learnt from", name, sizes)
+
+
+def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
+    """How often the head was right by how sure it was: dots grow with the predictions behind them."""
+    frame = Frame((0, 1), (0, 1))
+    inside = [path(frame, [(0, 0), (1, 1)], "dashed")]
+    for bins, kind in ((before, "before"), (after, "line")):
+        kept = [(confidence, accuracy) for confidence, accuracy, count in bins if count]
+        inside += [path(frame, kept, kind), dots(frame, kept, f"dot {kind}")]
+    return frame.drawn(inside, "how sure it was", "how often it was right")
+
+
+def scatter(points: Points, interval: float) -> str:
+    """Truth and prediction, with the band that held 90% of held-out items."""
+    low, high = min(min(p) for p in points), max(max(p) for p in points)
+    frame = Frame(padded((low, high)), padded((low, high)), height=320)
+    ends = [frame.x[0], frame.x[1]]
+    inside = [band(frame, [(x, max(frame.y[0], x - interval)) for x in ends], [(x, min(frame.y[1], x + interval)) for x in ends])]
+    inside += [path(frame, [(x, x) for x in ends], "dashed"), dots(frame, points, "dot faint", 2.2)]
+    return frame.drawn(inside, "truth", "prediction")
+
+
+def padded(ends: tuple[float, float]) -> tuple[float, float]:
+    room = 0.04 * ((ends[1] - ends[0]) or 1.0)
+    return ends[0] - room, ends[1] + room
+
+
+def interval(value: float, low: float, high: float, ends: tuple[float, float], baseline: float | None) -> str:
+    """A figure's interval as a bar, with the baseline as a mark."""
+
+    def at(x: float) -> float:
+        return round(4 + 152 * (min(max(x, ends[0]), ends[1]) - ends[0]) / ((ends[1] - ends[0]) or 1.0), 1)
+
+    parts = ['<line x1="4" x2="156" y1="8" y2="8" class="grid"/>']
+    parts.append(f'<line x1="{at(low)}" x2="{at(high)}" y1="8" y2="8" class="range"/>')
+    parts.append(f'<circle cx="{at(value)}" cy="8" r="4" class="dot"/>')
+    if baseline is not None:
+        parts.append(f'<line x1="{at(baseline)}" x2="{at(baseline)}" y1="2" y2="14" class="mark"/>')
+    return svg(160, 16, parts)

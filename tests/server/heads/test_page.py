@@ -1,0 +1,157 @@
+"""The page shows what the report has, whole and escaped, and is one file that loads nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from topwork_server.heads.model import Figure
+from topwork_server.heads.page import page
+from topwork_server.heads.plots import ticks
+from topwork_server.heads.report import Bin, Confusion, Help, OfClass, Point, Report, Wrong
+
+VOID = {"meta", "br", "img"}
+
+
+class Balanced(HTMLParser):
+    """Fails where a tag is closed that is not open; keeps what is still open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        """Nothing is left open by <line/>."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def figure(name: str, value: float) -> Figure:
+    return Figure(name, value, value - 0.05, value + 0.05)
+
+
+def report() -> Report:
+    return Report(
+        head="birds-label",
+        task="classification",
+        kind="linear",
+        set="birds",
+        version=7,
+        target="label",
+        encoder="letters",
+        tap="mean",
+        pooling="row",
+        fingerprint="f" * 64,
+        names=("owl", "<script>alert(1)</script>"),
+        estimate="5-fold cross-validation over 482 items",
+        items=482,
+        labelled=482,
+        unlabelled=9,
+        metrics=(figure("accuracy", 0.9), figure("log loss", 0.31)),
+        baseline=(figure("accuracy", 0.5),),
+        calibration_before=(Bin(0.9, 0.7, 100), Bin(0.5, 0.5, 0)),
+        calibration_after=(Bin(0.72, 0.7, 100),),
+        temperature=1.7,
+        classes=(OfClass("<script>alert(1)</script>", 200, 0.9, 0.8, 0.85),),
+        confusion=Confusion(("owl", "<script>alert(1)</script>"), ((200, 41), (7, 234))),
+        curve=(Point(40, figure("accuracy", 0.7)), Point(385, figure("accuracy", 0.9))),
+        wrong=(
+            Wrong("id & 1", "owl", "<script>alert(1)</script>", 0.98, 'said "<b>so</b>"'),
+            Wrong("2", "owl", "wren", 0.97, "data:image/jpeg;base64,AAAA"),
+        ),
+        help=Help("self-training", 9, figure("accuracy", 0.88), figure("accuracy", 0.9), Figure("accuracy", 0.02, -0.01, 0.05)),
+        chosen={"l2": 0.1},
+        measure="mean log likelihood",
+        trials=tuple({"tap": "mean", "pooling": "row", "settings": {"l2": i / 10}, "score": -i / 7} for i in range(20)),
+        history=({"epoch": 1, "loss": 0.5123},),
+        options={},
+        warnings=("a class has 5 items & no more",),
+    )
+
+
+def test_all_sections_are_there_and_every_tag_is_closed() -> None:
+    made = page(asdict(report()))
+    parser = Balanced()
+    parser.feed(made)
+    assert not parser.open
+    titles = re.findall(r"<h2>(.*?)</h2>", made)
+    assert titles == [
+        "Figures",
+        "With more labels",
+        "Is it as sure as it should be?",
+        "Unlabelled items",
+        "Each class",
+        "What is taken for what",
+        "Most confidently wrong",
+        "What was tried",
+        "Epoch by epoch",
+        "How it was made",
+    ]
+    for said in (
+        "0.900",
+        "0.850 to 0.950",
+        "the majority class has 0.500",
+        "The best 12 of 20",
+        "made no difference",
+        "98% sure",
+    ):
+        assert said in made
+
+
+def test_what_users_wrote_is_never_markup() -> None:
+    made = page(asdict(report()))
+    assert "<script" not in made
+    assert "<b>so</b>" not in made
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in made
+    assert "id &amp; 1" in made
+
+
+def test_it_loads_nothing_and_shows_only_pictures_of_its_own() -> None:
+    shown = replace(report(), wrong=(Wrong("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
+    made = page(asdict(shown))
+    assert "<img" not in made
+    assert not re.search(r'(src|href)="(?!data:)', made)
+
+
+def test_numbers_have_a_scatter_and_errors_a_scale_of_their_own() -> None:
+    numbers = replace(
+        report(),
+        task="regression",
+        metrics=(figure("R2", 0.6), figure("MAE", 40.0)),
+        baseline=(figure("R2", 0.0), figure("MAE", 60.0)),
+        scatter=((1.0, 1.2), (3.0, 2.5)),
+        interval=0.8,
+        confusion=None,
+        classes=(),
+        calibration_before=(),
+        calibration_after=(),
+    )
+    made = page(asdict(numbers))
+    assert "Truth and prediction" in made
+    assert "Largest errors" in made
+    assert "the mean has 0.000" in made
+
+
+def test_what_was_not_judged_says_so() -> None:
+    bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
+    made = page(asdict(bare))
+    assert "nothing was judged" in made
+    assert 'class="big"' not in made
+
+
+@pytest.mark.parametrize(
+    ("ends", "wanted"),
+    [((0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), ((-3.7, 12.0), [0.0, 5.0, 10.0]), ((2.0, 2.0), [2.0]), ((0.91, 0.95), None)],
+)
+def test_ticks_are_round_and_within(ends: tuple[float, float], wanted: list[float] | None) -> None:
+    found = ticks(*ends)
+    assert wanted is None or found == wanted
+    assert all(ends[0] - 1e-9 <= tick <= ends[1] + 1e-9 for tick in found)
