@@ -1,0 +1,115 @@
+"""The honest judge: which rows judge, what heads are worth on rows that they have not learnt from, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.heads.judging import calibration, figures, tables, warnings
+from topwork_server.heads.judging.baseline import baseline
+from topwork_server.heads.judging.judged import Answers, Judged, judged
+from topwork_server.heads.judging.metrics import MAIN
+from topwork_server.heads.judging.plan import Plan, plan
+from topwork_server.heads.judging.wrong import wrong
+from topwork_server.heads.model import Figure, Task
+from topwork_server.heads.report import Bin, Confusion, OfClass, Wrong
+from topwork_server.trainer import Examples, Target
+from topwork_server.types import Array
+
+__all__ = ["Answers", "Judgement", "Plan", "difference", "judge", "main", "main_name", "plan"]
+
+COVERED = 0.9  # of held-out items, by the band of a regression
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """As Report has them. Log loss, calibration error and confidences are of probabilities after a temperature that was fitted on
+    the other folds; `temperature` is fitted on all held-out rows, and is what is served."""
+
+    metrics: tuple[Figure, ...]
+    baseline: tuple[Figure, ...]
+    temperature: float = 1.0
+    interval: float = 0.0
+    calibration_before: tuple[Bin, ...] = ()
+    calibration_after: tuple[Bin, ...] = ()
+    classes: tuple[OfClass, ...] = ()
+    confusion: Confusion | None = None
+    scatter: tuple[tuple[float, float], ...] = ()
+    wrong: tuple[Wrong, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def judge(examples: Examples, task: Task, answers: Answers, ids: Sequence[str], learnt: Examples | None, seed: int) -> Judgement:
+    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own."""
+    raw = judged(examples, task, answers)
+    scaled, temperature = _scaled(raw, seed)
+    found = figures.figures(scaled, seed)
+    known_nothing = baseline(examples, answers, learnt)
+    unknowing = figures.baseline_figures(judged(examples, task, known_nothing), seed)
+    gain = figures.difference(raw, judged(examples, task, known_nothing), seed)
+    of_classes = tables.classes(raw)
+    before, after = _reliability(raw, scaled)
+    return Judgement(
+        metrics=found,
+        baseline=unknowing,
+        temperature=temperature,
+        interval=_interval(raw),
+        calibration_before=before,
+        calibration_after=after,
+        classes=of_classes,
+        confusion=tables.confusion(raw),
+        scatter=tables.scatter(raw, seed),
+        wrong=wrong(scaled, ids),
+        warnings=warnings.warnings(raw, examples, answers, learnt, found[0], gain, of_classes),
+    )
+
+
+def main(examples: Examples, task: Task, answers: Answers, seed: int) -> Figure:
+    """The task's main figure alone."""
+    return figures.main_figure(judged(examples, task, answers), seed)
+
+
+def difference(examples: Examples, task: Task, a: Answers, b: Answers, seed: int) -> Figure:
+    """By how much the main figure of `a` exceeds that of `b`, on the rows that both were asked."""
+    rows = np.intersect1d(a.rows, b.rows)
+    first, second = (judged(examples, task, _only(answers, rows)) for answers in (a, b))
+    return figures.difference(first, second, seed)
+
+
+def main_name(task: Task) -> str:
+    return MAIN[task]
+
+
+def _only(answers: Answers, rows: Array) -> Answers:
+    kept = np.isin(answers.rows, rows)
+    return Answers(answers.rows[kept], answers.scores[kept], answers.folds[kept])
+
+
+def _scaled(raw: Judged, seed: int) -> tuple[Judged, float]:
+    """With each row's temperature from other folds (with one fold, from the other half), and the one that is served."""
+    if raw.target not in (Target.CLASSES, Target.LABELS):
+        return raw, 1.0
+    parts = raw.folds
+    if len(np.unique(parts)) < 2:
+        parts = (np.random.default_rng(seed).permutation(raw.units) % 2)[raw.unit]
+    of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts)
+    return raw.at(of_rows), served
+
+
+def _reliability(raw: Judged, scaled: Judged) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:
+    if raw.target not in (Target.CLASSES, Target.LABELS):
+        return (), ()
+    before, after = (calibration.curve(*calibration.sureness(of.probable, of.values, of.target)) for of in (raw, scaled))
+    return before, after
+
+
+def _interval(raw: Judged) -> float:
+    """Half the width of the band around a prediction that holds the truth in 90% of new items: split-conformal, the absolute
+    residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items the largest."""
+    if raw.target is not Target.NUMBERS:
+        return 0.0
+    residuals = np.sort(np.abs(raw.said - raw.truth))
+    rank = int(np.ceil(COVERED * (len(residuals) + 1)))
+    return float(residuals[min(rank, len(residuals)) - 1])

@@ -1,0 +1,113 @@
+"""A task's figures with their intervals: those that are made of sums, and those of rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from topwork_server.heads.judging import bootstrap, counts, metrics
+from topwork_server.heads.judging.bootstrap import Interval
+from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.ranking import Ranked, auroc_and_precision, ranked
+from topwork_server.heads.model import Figure, Task
+from topwork_server.types import Array
+
+AUROC, PRECISION = "AUROC", "average precision"
+#: Rankings are resampled so often where there are very many scores: enough for the spread, which the normal distribution then
+#: turns into an interval.
+FEWEST_RANKINGS = 50
+RANK_BUDGET = 200_000_000
+BASELINE_BUDGET = 50_000_000
+
+
+def figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
+    """All, the main one first. What is undefined (AUROC where one class is there alone) is left out, but for the main one."""
+    found = _of_sums(judged, seed)
+    if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        found = _ranking_before_losses(found, _of_rankings(judged, seed))
+    return _figures(found, metrics.MAIN[judged.task])
+
+
+def main_figure(judged: Judged, seed: int) -> Figure:
+    tally, name = counts.tally(judged, whole=False), metrics.MAIN[judged.task]
+    found = bootstrap.intervals(
+        lambda weights: {name: metrics.values(judged, tally.totals(weights))[name]},
+        judged.units,
+        bootstrap.affordable(tally.entries),
+        seed,
+        metrics.bounds,
+    )
+    return _figures(found, name)[0]
+
+
+def difference(a: Judged, b: Judged, seed: int) -> Figure:
+    """Of the main figures of two heads on the same rows, a - b: both are resampled together (the paired bootstrap)."""
+    first, second, name = counts.tally(a, whole=False), counts.tally(b, whole=False), metrics.MAIN[a.task]
+
+    def both(weights: Array) -> dict[str, Array]:
+        of_a, of_b = (metrics.values(of, tally.totals(weights))[name] for of, tally in ((a, first), (b, second)))
+        return {name: of_a - of_b}
+
+    many = bootstrap.affordable(first.entries + second.entries)
+    return _figures(bootstrap.intervals(both, a.units, many, seed, _endless), name)[0]
+
+
+def baseline_figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
+    """Of answers that know nothing of the rows; calibration says nothing of them."""
+    tally = counts.tally(judged, whole=False)
+    found = bootstrap.intervals(
+        lambda weights: metrics.values(judged, tally.totals(weights)),
+        judged.units,
+        bootstrap.affordable(tally.entries, BASELINE_BUDGET),
+        seed,
+        metrics.bounds,
+    )
+    return _figures(found, metrics.MAIN[judged.task])
+
+
+def _endless(name: str) -> tuple[float, float]:
+    return -np.inf, np.inf
+
+
+def _of_sums(judged: Judged, seed: int) -> dict[str, Interval]:
+    tally = counts.tally(judged)
+    many = bootstrap.affordable(tally.entries)
+    return bootstrap.intervals(
+        lambda weights: metrics.values(judged, tally.totals(weights)), judged.units, many, seed, metrics.bounds
+    )
+
+
+def _of_rankings(judged: Judged, seed: int) -> dict[str, Interval]:
+    """Each class against the rest, and the mean of those that are defined; of two classes, the second."""
+    of_classes = _ranked_classes(judged)
+    many = bootstrap.affordable(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
+
+    def values(weights: Array) -> dict[str, Array]:
+        of_rows = weights.astype(np.float32)[:, judged.unit]
+        areas, precisions = zip(*(auroc_and_precision(ranking, of_rows) for ranking in of_classes), strict=True)
+        means = (metrics.mean_of_defined(np.stack(part, axis=1)) for part in (areas, precisions))
+        return dict(zip((AUROC, PRECISION), means, strict=True))
+
+    with np.errstate(invalid="ignore"):
+        return bootstrap.intervals(values, judged.units, many, seed, metrics.bounds)
+
+
+def _ranked_classes(judged: Judged) -> list[Ranked]:
+    columns: Sequence[int] = range(len(judged.names))
+    if judged.task is Task.MULTI_LABEL:
+        return [ranked(judged.probable[:, at], judged.truth[:, at]) for at in columns]
+    return [ranked(judged.probable[:, at], judged.truth == at) for at in (columns[1:] if len(columns) == 2 else columns)]
+
+
+def _ranking_before_losses(found: dict[str, Interval], rankings: dict[str, Interval]) -> dict[str, Interval]:
+    """Figures of rightness first, those of probabilities last."""
+    last = [name for name in found if name == "log loss" or name.startswith(metrics.CALIBRATION)]
+    return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
+
+
+def _figures(found: dict[str, Interval], main: str) -> tuple[Figure, ...]:
+    """A main figure that is undefined (no entity, neither true nor predicted) is 0, and nothing is known of it."""
+    undefined = Interval(0.0, 0.0, 1.0)
+    all_of_them = {main: found.get(main, undefined), **found}
+    return tuple(Figure(name, of.value, of.low, of.high) for name, of in all_of_them.items())

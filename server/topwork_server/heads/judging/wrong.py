@@ -1,0 +1,127 @@
+"""What a head got wrong, most confident first: the items to look at, for errors of the head and of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from topwork_server.heads.decode import entity_labels
+from topwork_server.heads.judging import spans
+from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.model import Task
+from topwork_server.heads.report import Wrong
+from topwork_server.types import Array
+
+MOST = 20
+MOST_KINDS = 3  # of cells that are named
+
+
+def wrong(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    """Up to 20; `ids` of all items."""
+    return FIND[judged.task](judged, ids)
+
+
+def _classes(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    sure = judged.probable.max(axis=1)
+    rows = _surest(np.flatnonzero(judged.said != judged.truth), sure)
+    names = judged.names
+    return tuple(
+        Wrong(ids[judged.items[row]], names[judged.truth[row]], names[judged.said[row]], float(sure[row])) for row in rows
+    )
+
+
+def _labels(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    """As confident as in its surest wrong label."""
+    decided = np.where(judged.said, judged.probable, 1 - judged.probable)
+    sure = np.where(judged.said != judged.truth, decided, 0).max(axis=1)
+    rows = _surest(np.flatnonzero((judged.said != judged.truth).any(axis=1)), sure)
+
+    def text(labels: Array) -> str:
+        return ", ".join(judged.names[at] for at in np.flatnonzero(labels)) or "none"
+
+    return tuple(Wrong(ids[judged.items[row]], text(judged.truth[row]), text(judged.said[row]), float(sure[row])) for row in rows)
+
+
+def _numbers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    error = np.abs(judged.said - judged.truth)
+    rows = _surest(np.flatnonzero(error > 0), error)
+    return tuple(
+        Wrong(ids[judged.items[row]], f"{judged.truth[row]:.6g}", f"{judged.said[row]:.6g}", float(error[row])) for row in rows
+    )
+
+
+def _entities(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    """Items with an entity missed, invented or misplaced, as "PER 3-5" (rows, half-open); as confident as in their surest wrong
+    row."""
+    sure = judged.probable.max(axis=1)
+    truth, said = (spans.entities(judged, classes) for classes in (judged.truth, judged.said))
+    unlike = np.setxor1d(truth.key(len(sure)), said.key(len(sure))) // (len(sure) + 1) % (len(sure) + 1)
+    items = np.unique(_item_of(judged, unlike))
+    surest = np.maximum.reduceat(np.where(judged.said != judged.truth, sure, 0), judged.starts[:-1])
+    labels = entity_labels(judged.names)
+
+    def text(found: spans.Entities, item: int) -> str:
+        start, end = judged.starts[item : item + 2]
+        here = np.flatnonzero((found.start >= start) & (found.start < end))
+        return ", ".join(f"{labels[found.label[at]]} {found.start[at] - start}-{found.end[at] - start}" for at in here) or "none"
+
+    return tuple(
+        Wrong(ids[judged.items[judged.starts[item]]], text(truth, item), text(said, item), float(surest[item]))
+        for item in _surest(items, surest)
+    )
+
+
+def _answers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    """As "3-5" (rows, half-open)."""
+    answered = spans.answered(judged)
+    sure = np.array([answer.probability for answer in answered])
+    items = _surest(np.flatnonzero([not answer.exact for answer in answered]), sure)
+    return tuple(
+        Wrong(
+            ids[judged.items[judged.starts[item]]],
+            " or ".join(f"{start}-{end}" for start, end in answered[item].right) or "none",
+            "{}-{}".format(*answered[item].said),
+            float(sure[item]),
+        )
+        for item in items
+    )
+
+
+def _cells(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+    """Items by the share of their cells that is wrong, weighted by how sure they were; the confidence is that of wrong cells."""
+    mistaken = judged.said != judged.truth
+    sure = np.where(mistaken, judged.probable.max(axis=1), 0)
+    starts, lengths = judged.starts[:-1], np.diff(judged.starts)
+    total, many = np.add.reduceat(sure, starts), np.add.reduceat(mistaken.astype(np.int64), starts)
+
+    def text(classes: Array) -> str:
+        kinds, counts = np.unique(classes, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:MOST_KINDS]
+        return ", ".join(f"{judged.names[kinds[at]]} {counts[at] / len(classes):.0%}" for at in order)
+
+    found = []
+    for item in _surest(np.flatnonzero(many), total / lengths):
+        of = slice(*judged.starts[item : item + 2])
+        confidence = float(total[item] / many[item])
+        found.append(Wrong(ids[judged.items[of.start]], text(judged.truth[of]), text(judged.said[of]), confidence))
+    return tuple(found)
+
+
+def _surest(places: Array, sure: Array) -> Array:
+    """Of those places the 20 surest, surest first."""
+    return np.asarray(places[np.argsort(-sure[places], kind="stable")[:MOST]])
+
+
+def _item_of(judged: Judged, rows: Array) -> Array:
+    return np.searchsorted(judged.starts[1:], rows, side="right")
+
+
+FIND: dict[Task, Callable[[Judged, Sequence[str]], tuple[Wrong, ...]]] = {
+    Task.CLASSIFICATION: _classes,
+    Task.MULTI_LABEL: _labels,
+    Task.REGRESSION: _numbers,
+    Task.TAGGING: _entities,
+    Task.QUESTION_ANSWERING: _answers,
+    Task.SEGMENTATION: _cells,
+}
