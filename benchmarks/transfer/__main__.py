@@ -1,0 +1,87 @@
+"""python -m benchmarks.transfer [--only SUBJECT ...] [--seeds 3] [--tuning-seeds 5] [--out FILE.json]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from topwork import Client
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import default_home, usable_cores
+from topwork_server.demo import server
+from topwork_server.plugins import Plugins
+
+from benchmarks.transfer import frozen, subjects, tuning
+
+TUNING = "tuning"
+
+
+def main() -> int:
+    arguments = _parsed()
+    home = default_home()
+    plugins = Plugins.load()
+    catalogue = Catalogue(plugins, home)
+    folder = home / "transfer"
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = list(range(arguments.seeds))
+    known = subjects.all_of(folder, seeds)
+    wanted = arguments.only or [*known, TUNING]
+    found: dict[str, Any] = {"seeds": arguments.seeds}
+    if set(wanted) - {TUNING}:
+        found["frozen"] = _frozen(home, catalogue, [known[name]() for name in wanted if name != TUNING], seeds)
+    if TUNING in wanted:
+        found["tuning"] = _tuning(plugins, catalogue, folder, range(arguments.tuning_seeds))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer")
+    parser.add_argument(
+        "--only", nargs="+", metavar="SUBJECT", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tuning-seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def _say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
+
+
+def _frozen(home: Path, catalogue: Catalogue, wanted: Sequence[subjects.Subject], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    found = []
+    print("| data | target | labels | what the head reads | figure | value | 95% | baseline |\n|---|---|---|---|---|---|---|---|")
+    with server(home, lambda *words: None) as address, Client(address, timeout=3600) as client:
+        for subject in wanted:
+            for line in frozen.lines(client, catalogue, subject, seeds, _say):
+                found.append(asdict(frozen.rounded(line)))
+                print(
+                    f"| {line.subject} | {line.target} | {line.labels} | {line.reads} | {line.measure} | {line.value:.3f}"
+                    f" | {line.low:.3f} to {line.high:.3f} | {line.baseline:.3f} |",
+                    flush=True,
+                )
+    return found
+
+
+def _tuning(plugins: Plugins, catalogue: Catalogue, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    bench = tuning.Bench(plugins, catalogue, subjects.reviews(folder), usable_cores())
+    found = list(tuning.runs(bench, catalogue, seeds, _say))
+    lines = tuning.summary(found)
+    print("\n| fine-tuning | seeds | mean | deviation | least | most | steps to its best |\n|---|---|---|---|---|---|---|")
+    for line in lines:
+        steps = ", ".join(map(str, line["steps to it"]))
+        print("| " + " | ".join(str(line[k]) for k in ("way", "seeds", "mean", "deviation", "least", "most")) + f" | {steps} |")
+    return {"summary": lines, "runs": [asdict(run) for run in found]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

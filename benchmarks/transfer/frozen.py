@@ -1,0 +1,102 @@
+"""Frozen features and a linear head, through a server as a user has it: sets are written, heads trained, reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from topwork import Client, HeadInfo
+from topwork_server.catalogue import Catalogue
+
+from benchmarks.transfer.subjects import Subject
+from benchmarks.transfer.twins import twin
+
+PREFIX = "transfer"
+SPLIT = "split = 'test'"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table. `low` and `high`: the widest of the heads' own 95% intervals joined with the spread over seeds."""
+
+    subject: str
+    target: str
+    labels: str  # how many were learnt from
+    reads: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    baseline: float
+    seeds: int
+
+
+def lines(
+    client: Client, catalogue: Catalogue, subject: Subject, seeds: Sequence[int], say: Callable[[str], None]
+) -> Iterator[Line]:
+    """Every way to read the subject, for each target and size. Its sets are dropped in the end."""
+    ways = _write(client, catalogue, subject, say)
+    try:
+        for target in subject.targets:
+            for size in subject.sizes or (0,):
+                for reads, name in ways.items():
+                    say(f"{subject.name}: {target}, {size or 'all'} labels, {reads}")
+                    yield _line(subject, target, size, reads, [_train(client, subject, name, target, size, s) for s in seeds])
+    finally:
+        for name in ways.values():
+            client.drop_set(name)
+
+
+def _write(client: Client, catalogue: Catalogue, subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
+    """By what is read, the set that holds it."""
+    ids = [f"{i:06d}" for i in range(len(subject.items))]
+    written = {}
+
+    def write(reads: str, kind: str, **what: Any) -> None:
+        name = f"{PREFIX}-{subject.name}-{kind}"
+        say(f"{subject.name}: writing {reads}")
+        client.write(name, ids=ids, metadata=list(subject.metadata), **what)
+        written[reads] = name
+
+    write(subject.plain_name, "plain", vectors=subject.plain)
+    if subject.random is not None:
+        write("random vectors", "random", vectors=subject.random)
+    else:
+        random = twin(catalogue, subject.encoder)
+        write(f"{subject.encoder}, random weights", "random", encoder=random, items=subject.items, taps=list(subject.taps))
+    write(subject.encoder, "features", encoder=subject.encoder, items=subject.items, taps=list(subject.taps), skip_bad_items=True)
+    return written
+
+
+def _train(client: Client, subject: Subject, set_name: str, target: str, size: int, seed: int) -> HeadInfo:
+    name = f"{set_name}-{target}"
+    where, test = (f"{SPLIT} OR place_{seed} < {size}", SPLIT) if size else ("", "")
+    head = client.train(
+        set_name, target=target, name=name, seed=seed, where=where, test_where=test, group=subject.group, replace=True
+    )
+    client.drop_head(name)
+    return head
+
+
+def _line(subject: Subject, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
+    mains = [head.metrics[0] for head in heads]
+    values = np.array([main.value for main in mains])
+    spread = [values.min(), values.max()] if len(values) > 1 else []
+    return Line(
+        subject=subject.name,
+        target=target,
+        labels=f"{size} a class" if size else f"{heads[0].labelled}, folds",
+        reads=reads,
+        measure=mains[0].name,
+        value=float(values.mean()),
+        low=float(min([main.low for main in mains] + spread)),
+        high=float(max([main.high for main in mains] + spread)),
+        baseline=float(np.mean([head.baseline[0].value for head in heads])),
+        seeds=len(heads),
+    )
+
+
+def rounded(line: Line) -> Line:
+    return replace(line, **{name: round(getattr(line, name), 4) for name in ("value", "low", "high", "baseline")})

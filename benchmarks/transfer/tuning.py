@@ -1,0 +1,119 @@
+"""Fine-tuning on a small text task: how many blocks to freeze; Adam's bias correction, re-initialised blocks and more epochs
+(Mosbach et al. 2021, Zhang et al. 2021); and how many steps a pretrained trunk saves.
+
+In process, by the plugin's own tuner: what a server does in its job, without the export.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from topwork_server import sources
+from topwork_server.catalogue import Catalogue
+from topwork_server.export import open_trunk
+from topwork_server.options import parse
+from topwork_server.plugins import Plugins
+from topwork_server.trainer import Lesson, Target, Tuned, Tuner
+from topwork_server.types import Text
+
+from benchmarks.transfer.subjects import Subject
+from benchmarks.transfer.twins import twin
+
+ENCODER, TAP = "all-minilm-l6-v2", "pooled"
+TRAIN, VALIDATION, TEST = 200, 100, 400
+#: More epochs and more patience than the plugin's own defaults, so that all ways end by themselves.
+USUAL: Mapping[str, Any] = {}
+FROZEN = (0, 2, 4, 6, 7)
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "as it is": {},
+    "no bias correction": {"bias_correction": False},
+    "top 2 blocks re-initialised": {"reinitialise": 2},
+    "three times the epochs": {"epochs": 30, "patience": 30},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning: accuracy on `TEST` items, and the validation score after each epoch with the steps until then."""
+
+    way: str
+    seed: int
+    accuracy: float
+    steps: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class Bench:
+    def __init__(self, plugins: Plugins, catalogue: Catalogue, subject: Subject, threads: int) -> None:
+        self._plugins, self._catalogue, self._threads = plugins, catalogue, threads
+        rated = [(text, one["side"]) for text, one in zip(subject.items, subject.metadata, strict=True) if one["side"]]
+        self._texts, sides = zip(*rated, strict=True)
+        self._values = np.array([side == "good" for side in sides], np.int64)
+
+    def run(self, way: str, seed: int, options: Mapping[str, Any], encoder: str = ENCODER) -> Run:
+        trainer = self._plugins.trainer("fine-tune").trainer
+        assert issubclass(trainer, Tuner), "it learns the trunk"
+        spec = self._catalogue.spec(encoder)
+        with tempfile.TemporaryDirectory() as scratch:
+            assets = sources.fetch(self._catalogue.source(encoder), self._catalogue.home, spec.sha256)
+            trunk = open_trunk(spec, assets, Path(scratch))
+            lesson = self._lesson(seed, spec.encoder.options(), next(tap for tap in trunk.taps if tap.name == TAP))
+            chosen = parse(trainer.options, {**USUAL, **options}, "fine-tune")
+            tuned = trainer.tune(
+                trunk, spec.encoder(spec, Path(scratch)), lesson, chosen, seed, self._threads, Path(scratch), lambda *_: None
+            )
+        return _run(way, seed, lesson, tuned)
+
+    def _lesson(self, seed: int, options: Any, tap: Any) -> Lesson:
+        """Other items for each seed: the spread is that of the whole experiment."""
+        chosen = np.random.default_rng(seed).permutation(len(self._texts))[: TRAIN + VALIDATION + TEST]
+        train, validation, test = np.split(np.arange(len(chosen)), [TRAIN, TRAIN + VALIDATION])
+        items = [Text(self._texts[i]) for i in chosen]
+        counts = np.ones(len(items), np.int64)
+        return Lesson(
+            items, options, tap, "row", Target.CLASSES, ("bad", "good"), self._values[chosen], counts, train, validation, test
+        )
+
+
+def _run(way: str, seed: int, lesson: Lesson, tuned: Tuned) -> Run:
+    right = tuned.test_scores.argmax(1) == lesson.values[lesson.test]
+    history = [entry for entry in tuned.history if entry.get("step") is not None]
+    steps, scores = [int(entry["step"]) for entry in history], [round(float(entry["score"]), 4) for entry in history]
+    return Run(way, seed, float(right.mean()), tuple(steps), tuple(scores))
+
+
+def runs(bench: Bench, catalogue: Catalogue, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
+    """All experiments, seed by seed, so that a run that is stopped has whole rounds."""
+    ways: dict[str, tuple[Mapping[str, Any], str]] = {name: (options, ENCODER) for name, options in WAYS.items()}
+    ways |= {f"{count} blocks frozen": ({"frozen_blocks": count}, ENCODER) for count in FROZEN if count}
+    ways["from scratch"] = ({}, twin(catalogue, ENCODER))
+    for seed in seeds:
+        for way, (options, encoder) in ways.items():
+            say(f"fine-tuning, seed {seed}: {way}")
+            yield bench.run(way, seed, options, encoder)
+
+
+def summary(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """By way: mean and spread of the accuracy over the seeds, and the steps to within a point of the best pretrained run."""
+    out = []
+    for way in dict.fromkeys(run.way for run in found):
+        mine = [run for run in found if run.way == way]
+        values = np.array([run.accuracy for run in mine])
+        out.append(
+            {
+                "way": way,
+                "seeds": len(mine),
+                "mean": round(float(values.mean()), 4),
+                "deviation": round(float(values.std(ddof=1)), 4) if len(values) > 1 else None,
+                "least": round(float(values.min()), 4),
+                "most": round(float(values.max()), 4),
+                "best validation": [max(run.scores, default=0.0) for run in mine],
+                "steps to it": [run.steps[int(np.argmax(run.scores))] if run.scores else 0 for run in mine],
+            }
+        )
+    return out
