@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topwork import Client
+from topwork import Client, Predictions
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import default_home
 from topwork_server.demo import server
@@ -103,7 +103,9 @@ def agreement(client: Client) -> dict[str, Any]:
     import onnxruntime
 
     texts = [text for text, _ in labelled_texts()[:64]]
-    served = client.predict([HEAD], texts)[HEAD].probabilities
+    said = client.predict(HEAD, texts)
+    assert isinstance(said, Predictions), "of one head"
+    served = said.probabilities
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "head.onnx"
         client.export_head(HEAD, path)
