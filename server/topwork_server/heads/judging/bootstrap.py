@@ -55,7 +55,7 @@ def resamples(units: int, count: int, seed: int) -> Iterator[Array]:
         yield np.stack([np.bincount(row, minlength=units) for row in drawn]).astype(np.float64)
 
 
-def affordable(entries: int, budget: int = 200_000_000, least: int = FOR_QUANTILES) -> int:
+def affordable(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTILES) -> int:
     """How many resamples of so many numbers are worth their time: RESAMPLES where there are few, `least` where many."""
     return int(np.clip(budget // max(1, entries), least, RESAMPLES))
 

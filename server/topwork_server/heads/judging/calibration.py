@@ -11,7 +11,7 @@ from topwork_server.types import Array
 BINS = 15  # of equal width, as Guo et al. have them
 COLDEST, HOTTEST = 1 / 20, 20.0
 STEPS = 41
-MOST_SCORES = 2_000_000  # that one temperature is fitted on: rows beyond that are thinned evenly
+MOST_SCORES = 1_000_000  # that one temperature is fitted on: rows beyond that are thinned evenly
 
 
 def probabilities(scores: Array, target: Target, temperature: float | Array = 1.0) -> Array:
@@ -28,7 +28,8 @@ def log_losses(scores: Array, values: Array, target: Target, temperature: float 
     """(n,) negative log likelihood of each row; of LABELS the mean over its labels."""
     scaled = np.asarray(scores / np.asarray(temperature, np.float32), np.float32)
     if target is Target.LABELS:
-        return np.asarray((np.logaddexp(0, scaled) - values * scaled).mean(axis=1))
+        softplus = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
+        return np.asarray((softplus - values * scaled).mean(axis=1))
     highest = scaled.max(axis=1)
     total = np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
     return np.asarray(total + highest - scaled[np.arange(len(scaled)), values])

@@ -21,6 +21,8 @@ def tally(judged: Judged, whole: bool = True) -> Tally:
     FILL[judged.task](judged, found)
     if whole and judged.target in (Target.CLASSES, Target.LABELS):
         _add_calibration(judged, found)
+    if whole and judged.target is Target.NUMBERS:
+        _add_ranks(judged, found)
     return found
 
 
@@ -46,9 +48,13 @@ def _add_numbers(judged: Judged, found: Tally) -> None:
     truth, said = (judged.truth - middle) / spread, (judged.said - middle) / spread
     found.add("rows", 1, judged.unit)
     moments = {"y": truth, "yy": truth**2, "absolute": np.abs(said - truth), "squared": (said - truth) ** 2}
-    ranks = {"a": _ranks(judged.truth), "b": _ranks(judged.said)}
-    ranks |= {"aa": ranks["a"] ** 2, "bb": ranks["b"] ** 2, "ab": ranks["a"] * ranks["b"]}
-    for name, amount in (moments | ranks).items():
+    for name, amount in moments.items():
+        found.add(name, 1, judged.unit, 0, amount)
+
+
+def _add_ranks(judged: Judged, found: Tally) -> None:
+    a, b = _ranks(judged.truth), _ranks(judged.said)
+    for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
         found.add(name, 1, judged.unit, 0, amount)
 
 

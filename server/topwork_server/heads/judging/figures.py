@@ -17,8 +17,9 @@ AUROC, PRECISION = "AUROC", "average precision"
 #: Rankings are resampled so often where there are very many scores: enough for the spread, which the normal distribution then
 #: turns into an interval.
 FEWEST_RANKINGS = 50
-RANK_BUDGET = 200_000_000
-BASELINE_BUDGET = 50_000_000
+RANK_BUDGET = 50_000_000
+BASELINE_BUDGET = 25_000_000
+DIFFERENCE_BUDGET = 50_000_000
 
 
 def figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
@@ -34,7 +35,7 @@ def main_figure(judged: Judged, seed: int) -> Figure:
     found = bootstrap.intervals(
         lambda weights: {name: metrics.values(judged, tally.totals(weights))[name]},
         judged.units,
-        bootstrap.affordable(tally.entries),
+        bootstrap.affordable(tally.cost),
         seed,
         metrics.bounds,
     )
@@ -49,7 +50,7 @@ def difference(a: Judged, b: Judged, seed: int) -> Figure:
         of_a, of_b = (metrics.values(of, tally.totals(weights))[name] for of, tally in ((a, first), (b, second)))
         return {name: of_a - of_b}
 
-    many = bootstrap.affordable(first.entries + second.entries)
+    many = bootstrap.affordable(first.cost + second.cost, DIFFERENCE_BUDGET)
     return _figures(bootstrap.intervals(both, a.units, many, seed, _endless), name)[0]
 
 
@@ -59,7 +60,7 @@ def baseline_figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
     found = bootstrap.intervals(
         lambda weights: metrics.values(judged, tally.totals(weights)),
         judged.units,
-        bootstrap.affordable(tally.entries, BASELINE_BUDGET),
+        bootstrap.affordable(tally.cost, BASELINE_BUDGET),
         seed,
         metrics.bounds,
     )
@@ -72,15 +73,16 @@ def _endless(name: str) -> tuple[float, float]:
 
 def _of_sums(judged: Judged, seed: int) -> dict[str, Interval]:
     tally = counts.tally(judged)
-    many = bootstrap.affordable(tally.entries)
+    many = bootstrap.affordable(tally.cost)
     return bootstrap.intervals(
         lambda weights: metrics.values(judged, tally.totals(weights)), judged.units, many, seed, metrics.bounds
     )
 
 
 def _of_rankings(judged: Judged, seed: int) -> dict[str, Interval]:
-    """Each class against the rest, and the mean of those that are defined; of two classes, the second."""
-    of_classes = _ranked_classes(judged)
+    """Each class against the rest, and the mean of those that are defined; of two classes, the second. Of scores as they are: a
+    temperature for each fold would mix up their order."""
+    of_classes = _ranked_classes(judged.at(1.0))
     many = bootstrap.affordable(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
 
     def values(weights: Array) -> dict[str, Array]:

@@ -81,18 +81,22 @@ def _of_labels(judged: Judged, sums: Sums) -> Values:
 
 
 def _of_numbers(judged: Judged, sums: Sums) -> Values:
-    """Spearman's is with the ranks among all, in every resample."""
     rows, scale = sums["rows"][:, 0], judged.truth.std() or 1.0
     of = {name: total[:, 0] / rows for name, total in sums.items()}
-    together = of["ab"] - of["a"] * of["b"]
-    apart = np.sqrt((of["aa"] - of["a"] ** 2).clip(0) * (of["bb"] - of["b"] ** 2).clip(0))
     spread = of["yy"] - of["y"] ** 2
-    return {
+    found = {
         "R2": 1 - of["squared"] / np.where(spread > 1e-12, spread, np.nan),
         "MAE": of["absolute"] * scale,
         "RMSE": np.sqrt(of["squared"]) * scale,
-        "Spearman correlation": np.where(apart > 1e-12, together / apart, np.nan).clip(-1, 1),
     }
+    return {**found, "Spearman correlation": _spearman(of)} if "ab" in of else found
+
+
+def _spearman(of: Values) -> Array:
+    """With the ranks among all, in every resample."""
+    together = of["ab"] - of["a"] * of["b"]
+    apart = np.sqrt((of["aa"] - of["a"] ** 2).clip(0) * (of["bb"] - of["b"] ** 2).clip(0))
+    return np.where(apart > 1e-12, together / apart, np.nan).clip(-1, 1)
 
 
 def _of_entities(judged: Judged, sums: Sums) -> Values:
