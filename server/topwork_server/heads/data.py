@@ -1,0 +1,218 @@
+"""What a training learns from and is judged by: labels and rows of a pinned version of a set, checked and in the order of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.gather import Gathered, gather
+from topwork_server.heads.items import Items, Read, both, grouped, items, labels_of_learnt, labels_of_test
+from topwork_server.heads.labels import SHOWN, Labels, check_target
+from topwork_server.heads.lessons import lesson as lesson
+from topwork_server.heads.model import Definition, Unlabelled
+from topwork_server.heads.values import Values, of_items, of_rows
+from topwork_server.progress import part
+from topwork_server.sets.model import Selection
+from topwork_server.sets.snapshot import Snapshot, snapshot
+from topwork_server.trainer import Examples, Target, View
+from topwork_server.types import Array, Item
+from topwork_server.vector_index import Report
+
+
+@dataclass(frozen=True)
+class Data:
+    """examples: labelled items, none of the test; its `items` are positions in `ids`, and it is empty where classes are described
+    and nothing is labelled. test: those that `test_where` names, with positions in `test_ids`. labels: of `ids`. unlabelled: how
+    many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled)."""
+
+    labels: Labels
+    examples: Examples
+    ids: tuple[str, ...]
+    test: Examples | None = None
+    test_ids: tuple[str, ...] = ()
+    unlabelled: int = 0
+    warnings: tuple[str, ...] = ()
+    partial: frozenset[str] = frozenset()
+    taken: Snapshot | None = field(default=None, repr=False, compare=False)
+
+    def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The raw inputs of those items, as far as the set keeps them."""
+        if self.taken is None or not self.taken.wanted.keep_inputs or not ids:
+            return {}
+        reading = self.taken.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
+        pairs = (pair for block in reading.blocks for pair in zip(block.ids, block.inputs, strict=True))
+        return {id: item for id, item in pairs if item is not None}
+
+
+def labels_of(read: Read, definition: Definition, least_per_class: int) -> Labels:
+    """The labels alone, of the items that are learnt from. InvalidInput for what is wrong with them, or with the test's."""
+    every = items(read, definition)
+    learnt = every.take(np.flatnonzero(~every.test))
+    labels = labels_of_learnt(learnt, definition, least_per_class)
+    if every.test.any():
+        labels_of_test(every.take(np.flatnonzero(every.test)), labels, definition)
+    return labels
+
+
+def load(definition: Definition, least_per_class: int, report: Report) -> Data:
+    """Everything, in the job. InvalidInput for what cannot be learnt."""
+    taken = snapshot(Path(definition.path), definition.set, definition.version)
+    check_target(definition.target, taken.columns)
+    return _Load(taken, definition, least_per_class).data(report)
+
+
+class _Load:
+    """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
+
+    def __init__(self, taken: Snapshot, definition: Definition, least_per_class: int) -> None:
+        self._taken, self._definition, self._least = taken, definition, least_per_class
+        self._warnings: list[str] = []
+        self._partial: set[str] = set()
+
+    def data(self, report: Report) -> Data:
+        definition = self._definition
+        report(0.0, "reading labels")
+        every = items(self._taken.read, definition)
+        contents = self._taken.contents(definition.where)
+        learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
+        labels = labels_of_learnt(learnt, definition, self._least)
+        unlabelled = _chosen(learnt, ~labels.labelled)
+        learnt = self._apart(_chosen(learnt, labels.labelled), test, contents)
+        if len(test.ids):
+            test = _chosen(test, labels_of_test(test, labels, definition).labelled)
+        used = unlabelled.ids if definition.unlabelled is not Unlabelled.LEFT_OUT else ()
+        rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
+        learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
+        labels = self._left(labels, learnt)
+        return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
+
+    def _apart(self, learnt: Items, test: Items, contents: Mapping[str, str]) -> Items:
+        """Without the items whose content is that of a test item, too."""
+        judged = {contents.get(id) for id in test.ids} - {"", None}
+        again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
+        if again.any():
+            self._warnings.append(f"{again.sum():,} items are not learnt from: their content is that of a test item")
+        return _chosen(learnt, ~again)
+
+    def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[Gathered]:
+        """Of each list of ids, in its order."""
+        ends = np.cumsum([len(one) for one in ids])
+        slots = {id: slot for slot, id in enumerate(id for one in ids for id in one)}
+        where, target = self._definition.where, self._definition.target
+        if not len(ids[-1]):
+            where = both(where, f"`{target}` IS NOT NULL")
+        return _cut(gather(self._taken, self._definition, where, slots, report), ends)
+
+    def _with_rows(self, some: Items, rows: Sequence[Gathered], which: int) -> Items:
+        there = rows[which].counts > 0
+        if not there.all():
+            without = [some.ids[i] for i in np.flatnonzero(~there)]
+            taps = ", ".join(dict.fromkeys(info.tap.name for info, _ in self._definition.views))
+            self._warnings.append(
+                f"{len(without):,} labelled items are left out, which have no rows of {taps} that the head could read: "
+                f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
+            )
+        return _chosen(some, there)
+
+    def _left(self, labels: Labels, learnt: Items) -> Labels:
+        """Of the items that are left; read again where some are not, since a class may have lost too many."""
+        there = int(labels.labelled.sum())
+        if there and not len(learnt.ids):
+            raise InvalidInput("no labelled item has rows to learn from", remedy="; ".join(self._warnings))
+        if there == len(learnt.ids):
+            return _taken(labels, np.flatnonzero(labels.labelled))
+        again = labels_of_learnt(learnt, self._definition, self._least)
+        return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
+
+    def _made(
+        self,
+        labels: Labels,
+        learnt: Items,
+        test: Items,
+        rows: Sequence[Gathered],
+        contents: Mapping[str, str],
+        unlabelled: int,
+    ) -> Data:
+        definition = self._definition
+        examples, positions = self._examples(labels, learnt, rows[0], contents)
+        _check_several(definition, examples)
+        free = self._views(rows[2].views) if definition.unlabelled is not Unlabelled.LEFT_OUT else ()
+        described = tuple(np.array(view, np.float32) for view in definition.described)
+        examples = replace(examples, unlabelled=free, described=described)
+        judged, test_ids = self._judged(labels, test, rows[1], contents) if definition.test_where else (None, ())
+        return Data(
+            labels=_taken(labels, positions),
+            examples=examples,
+            ids=tuple(learnt.ids[i] for i in positions),
+            test=judged,
+            test_ids=test_ids,
+            unlabelled=unlabelled,
+            warnings=(*labels.warnings, *self._warnings),
+            partial=frozenset(self._partial),
+            taken=self._taken,
+        )
+
+    def _judged(
+        self, labels: Labels, test: Items, rows: Gathered, contents: Mapping[str, str]
+    ) -> tuple[Examples, tuple[str, ...]]:
+        mine = labels_of_test(test, labels, self._definition)
+        self._warnings += mine.warnings
+        judged, positions = self._examples(mine, test, rows, contents)
+        if not judged.count:
+            raise InvalidInput("no test item has rows to judge by", remedy="choose others with `test_where`")
+        return judged, tuple(test.ids[i] for i in positions)
+
+    def _examples(self, labels: Labels, some: Items, rows: Gathered, contents: Mapping[str, str]) -> tuple[Examples, Array]:
+        """Their rows and values, and the positions of those items that have any."""
+        definition, counts = self._definition, rows.counts[rows.counts > 0]
+        if definition.task.every_row:
+            values = of_rows(labels, some.ids, counts, rows.spans)
+            self._warnings += values.warnings
+        else:
+            values = Values(of_items(labels), np.ones(len(some.ids), bool))
+        owners = np.repeat(np.arange(len(some.ids)), counts)
+        self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
+        owners = owners[values.keep]
+        there, places = np.unique(owners, return_inverse=True)
+        groups = grouped(some.ids, some.groups, contents)[owners]
+        views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
+        items = np.asarray(places, np.int64)
+        examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)
+        return examples, there
+
+    def _views(self, rows: Sequence[Array]) -> tuple[View, ...]:
+        pairs = zip(self._definition.views, rows, strict=True)
+        return tuple(View(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
+
+
+def _taken(labels: Labels, positions: Array) -> Labels:
+    return replace(labels, values=[labels.values[i] for i in positions], labelled=labels.labelled[positions])
+
+
+def _chosen(some: Items, mask: Array) -> Items:
+    return some if mask.all() else some.take(np.flatnonzero(mask))
+
+
+def _cut(rows: Gathered, ends: Array) -> list[Gathered]:
+    """Views of the same memory."""
+    at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
+    slots = [0, *ends.tolist()]
+    found = []
+    for i in range(len(ends)):
+        part = slice(at[i], at[i + 1])
+        spans = None if rows.spans is None else rows.spans[part]
+        found.append(Gathered([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
+    return found
+
+
+def _check_several(definition: Definition, examples: Examples) -> None:
+    """Of tasks whose rows have classes: most of an area, or of a text, may leave one of them alone."""
+    if definition.task.every_row and examples.target is Target.CLASSES and len(np.unique(examples.values)) < 2:
+        raise InvalidInput(
+            f"column {definition.target!r}: all rows of tap {definition.views[0][0].tap.name!r} are of one class",
+            remedy="label items of another class too, or larger ones",
+        )

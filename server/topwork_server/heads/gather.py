@@ -1,0 +1,123 @@
+"""The rows that examples are made of: read block by block, pooled at once, and laid where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.model import Definition, Pooling
+from topwork_server.heads.pooling import dim_after, kept, pooled, usable
+from topwork_server.sets.model import Block, Selection
+from topwork_server.sets.snapshot import Snapshot
+from topwork_server.types import Array, Spans, TapInfo, TapRows
+from topwork_server.vector_index import Report
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows of some items at slots 0 .. n - 1. `views` (rows, dim) float32, in order of slots, alike for all views; `counts` (n,)
+    int64: rows of each slot, 0 where the item has not what is read. `spans` (rows, 2 or 4) of tasks with a value a row."""
+
+    views: list[Array]
+    counts: Array
+    spans: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Of one block and view."""
+
+    slots: Array
+    counts: Array
+    rows: Array
+    spans: Array | None
+
+
+def gather(taken: Snapshot, definition: Definition, where: str, slots: Mapping[str, int], report: Report) -> Gathered:
+    """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused."""
+    views = [_View(info, pooling, definition) for info, pooling in definition.views]
+    taps = list(dict.fromkeys(info.tap.name for info, _ in definition.views))
+    reading = taken.read(Selection(taps=taps, columns=(), where=where))
+    done = 0
+    for block in reading.blocks:
+        for view in views:
+            view.add(block, slots)
+        done += len(block.ids)
+        report(done / max(1, reading.total), f"read {done:,} of {reading.total:,} items")
+    joined = [view.joined(len(slots)) for view in views]
+    return _agreed(joined, [info.tap.name for info, _ in definition.views])
+
+
+class _View:
+    def __init__(self, info: TapInfo, pooling: Pooling, definition: Definition) -> None:
+        self._name, self._dim = info.tap.name, dim_after(pooling, info.tap.dim)
+        self._pooling, self._task = pooling, definition.task
+        self._parts: list[_Part] = []
+
+    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+        rows = next(rows for rows in block.taps if rows.tap.tap.name == self._name)
+        places = np.array([slots.get(id, -1) for id in block.ids], np.int64)
+        chosen = (places >= 0) & usable(self._task, self._pooling, rows)
+        rows = chosen_items(rows, chosen)
+        features, counts = pooled(self._task, self._pooling, rows)
+        spans = rows.spans.values[kept(self._task, rows)] if self._task.every_row and rows.spans is not None else None
+        # Copied, where it is Arrow's memory still: a block is let go once it is read.
+        features = features if features.base is None else features.copy()
+        self._parts.append(_Part(places[chosen], counts, features, spans))
+
+    def joined(self, count: int) -> Gathered:
+        """The parts go as they are copied, so that all is there once, not twice."""
+        counts = np.zeros(count, np.int64)
+        for part in self._parts:
+            counts[part.slots] = part.counts
+        starts, total = np.cumsum(counts) - counts, int(counts.sum())
+        rows = np.empty((total, self._dim), np.float32)
+        covered = [part.spans.shape[1] for part in self._parts if part.spans is not None]
+        spans = np.zeros((total, covered[0]), np.float32) if covered else None
+        while self._parts:
+            part = self._parts.pop()
+            to = aranges(starts[part.slots], part.counts)
+            rows[to] = part.rows
+            if spans is not None and part.spans is not None:
+                spans[to] = part.spans
+        return Gathered([rows], counts, spans)
+
+
+def _agreed(views: list[Gathered], names: list[str]) -> Gathered:
+    """Slots that lack rows in one view are left out of all."""
+    there = np.logical_and.reduce([view.counts > 0 for view in views])
+    views = [_some(view, there) for view in views]
+    for view, name in zip(views, names, strict=True):
+        if not np.array_equal(view.counts, views[0].counts):
+            raise InvalidInput(
+                f"taps {names[0]!r} and {name!r} do not have the same rows, so no head can choose between them",
+                remedy="train on one of them; probe compares them",
+            )
+    return Gathered([view.views[0] for view in views], views[0].counts, views[0].spans)
+
+
+def _some(view: Gathered, there: Array) -> Gathered:
+    keep = np.repeat(there, view.counts)
+    if keep.all():
+        return view
+    return Gathered([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
+
+
+def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
+    """Those of some of the items, (items,) bool."""
+    if chosen.all():
+        return rows
+    keep = np.repeat(chosen, rows.counts)
+    spans = rows.spans
+    if spans is not None:
+        spans = Spans(spans.kind, spans.values[keep], None if spans.parts is None else spans.parts[keep])
+    return replace(rows, rows=rows.rows[keep], counts=rows.counts[chosen], spans=spans)
+
+
+def aranges(starts: Array, counts: Array) -> Array:
+    """start .. start + count - 1 of each, one after another."""
+    before = np.cumsum(counts) - counts
+    return np.asarray(np.repeat(starts - before, counts) + np.arange(int(counts.sum())))
