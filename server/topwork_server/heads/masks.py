@@ -56,13 +56,12 @@ class PixelMask:
         pixels = _decoded(self.png)
         height, width = pixels.shape
         _check_reach(boxes, width, height)
-        classes = np.array([index.get(str(value), -1) for value in range(256)])[pixels]
         x0, x1 = _pixels(boxes[:, 0], boxes[:, 2], width)
         y0, y1 = _pixels(boxes[:, 1], boxes[:, 3], height)
-        areas = (classes[a:b, c:d] for a, b, c, d in zip(y0, y1, x0, x1, strict=True))
-        # Ignored pixels are counted at 0, and that count is not looked at.
-        counts = np.array([np.bincount(area.ravel() + 1, minlength=len(index) + 1) for area in areas])
-        return _most(counts.reshape(len(boxes), -1)[:, 1:])
+        counts = np.zeros((len(boxes), 256), np.int64)
+        for cell, (a, b, c, d) in enumerate(zip(y0, y1, x0, x1, strict=True)):
+            counts[cell] = np.bincount(pixels[a:b, c:d].ravel(), minlength=256)
+        return _most(counts[:, [int(name) for name in sorted(index, key=index.__getitem__)]])
 
 
 @dataclass(frozen=True)
