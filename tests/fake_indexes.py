@@ -21,10 +21,11 @@ class FakeJobs(jobs_pb2_grpc.JobsServicer):
         self.server = server
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.script = [(RUNNING, 0.5, "filling"), (DONE, 1.0, "")]
+        self.results: dict[str, str] = {}
 
-    def start(self, subject: str) -> jobs_pb2.Job:
+    def start(self, subject: str, kind: str = "index") -> jobs_pb2.Job:
         id = f"job-{len(self.jobs) + 1}"
-        self.jobs[id] = jobs_pb2.Job(id=id, kind="index", subject=subject, state=RUNNING, created=2.0, seconds_left=3.0)
+        self.jobs[id] = jobs_pb2.Job(id=id, kind=kind, subject=subject, state=RUNNING, created=2.0, seconds_left=3.0)
         return self.jobs[id]
 
     def find(self, id: str, context: Any) -> jobs_pb2.Job:
@@ -52,6 +53,7 @@ class FakeJobs(jobs_pb2_grpc.JobsServicer):
             job.state, job.fraction = state, fraction
             job.message, job.error = (said, "") if state == RUNNING else ("", said)
             job.ended, job.seconds_left = (0, 1.0) if state == RUNNING else (9.0, 0)
+            job.result = self.results.get(job.id, "") if state == DONE else ""
             yield job
 
     def CancelJob(self, request: Any, context: Any) -> jobs_pb2.Job:  # noqa: N802

@@ -1,7 +1,8 @@
 """A server that speaks topwork.v1 and computes next to nothing: what the client's tests call.
 
 Encoders: `letters` and `words` (text), `pictures` (image), `clips` (video), `arrays` (tensor). A row tells of its item, so
-that a test can see whose it is. A text "bad" is refused. Feature sets, indexes and jobs are in `fake_sets` and `fake_indexes`.
+that a test can see whose it is. A text "bad" is refused. Feature sets are in `fake_sets`, indexes and jobs in `fake_indexes`,
+heads in `fake_heads_service`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MODALITIES = {
     "arrays": types_pb2.MODALITY_TENSOR,
 }
 #: Methods of which each answer is checked by itself.
-STREAMS = ("EmbedStream", "Write", "Read", "WatchJob")
+STREAMS = ("EmbedStream", "Write", "Read", "WatchJob", "PredictStream", "ExportHead")
 VOCABULARY = ["bird", "whale", "stone"]
 
 
@@ -106,16 +107,19 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         return self
 
     def _add_sets(self) -> None:
+        import fake_heads_service
         import fake_indexes
         import fake_sets
-        from topwork.v1 import indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
+        from topwork.v1 import heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
         self.sets = fake_sets.FakeSets(self)
         self.jobs = fake_indexes.FakeJobs(self)
         indexes = fake_indexes.FakeIndexes(self, self.sets, self.jobs)
+        self.heads = fake_heads_service.FakeHeads(self, self.sets, self.jobs)
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(self.sets, self._server)  # type: ignore[no-untyped-call]
         jobs_pb2_grpc.add_JobsServicer_to_server(self.jobs, self._server)  # type: ignore[no-untyped-call]
         indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, self._server)  # type: ignore[no-untyped-call]
+        heads_pb2_grpc.add_HeadsServicer_to_server(self.heads, self._server)  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: object) -> None:
         self.gate.set()

@@ -11,7 +11,7 @@ import topwork
 from google.protobuf import descriptor_pool, message_factory
 from topwork import _channel, _methods, _status, errors
 from topwork._calls import Method
-from topwork.v1 import encoders_pb2, indexes_pb2, jobs_pb2, sets_pb2
+from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 HEAVY = {
     "torch",
@@ -48,7 +48,7 @@ def test_its_command_imports_nothing_heavy() -> None:
 
 SERVICES = {
     service.full_name: service
-    for pb2 in (encoders_pb2, sets_pb2, indexes_pb2, jobs_pb2)
+    for pb2 in (encoders_pb2, sets_pb2, indexes_pb2, heads_pb2, jobs_pb2)
     for service in pb2.DESCRIPTOR.services_by_name.values()
 }
 METHODS = [value for value in vars(_methods).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]

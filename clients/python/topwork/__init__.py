@@ -22,9 +22,14 @@ from topwork.errors import (
     Unavailable,
 )
 from topwork.features import Features, Numerics, Timings, concatenate
+from topwork.heads import Figure, HeadInfo, TrainerInfo
 from topwork.hits import Hit, Hits
 from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
 from topwork.jobs import Job
+from topwork.labelling import box, mask, span
+from topwork.predictions import FoundSpan, Prediction, Predictions
+from topwork.probes import ProbeRow, ProbeTable
+from topwork.report import Report
 from topwork.rows import Rows
 from topwork.sets import Acknowledged, Pruned, SetInfo, VersionInfo, WriteReport
 
@@ -39,6 +44,9 @@ __all__ = [
     "DiskFull",
     "EncoderInfo",
     "Features",
+    "Figure",
+    "FoundSpan",
+    "HeadInfo",
     "Hit",
     "Hits",
     "IndexInfo",
@@ -52,17 +60,26 @@ __all__ = [
     "OperatingPoint",
     "OptionInfo",
     "Overloaded",
+    "Prediction",
+    "Predictions",
+    "ProbeRow",
+    "ProbeTable",
     "Pruned",
+    "Report",
     "Rows",
     "SetInfo",
     "TapInfo",
     "Timings",
     "TooLarge",
     "TopworkError",
+    "TrainerInfo",
     "Unavailable",
     "VersionInfo",
     "Word",
     "WriteReport",
+    "box",
     "concatenate",
     "errors",
+    "mask",
+    "span",
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from google.protobuf.message import Message
 
 from topwork.encoders import EncoderInfo
+from topwork.heads import HeadInfo
 from topwork.sets import SetInfo
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Session:
     blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)
     sets: dict[str, SetInfo] = field(default_factory=dict)
+    heads: dict[str, HeadInfo] = field(default_factory=dict)
 
 
 def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:

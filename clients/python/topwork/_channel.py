@@ -16,7 +16,14 @@ MOST_RETRIES = 4
 #: Seconds before the first retry; each further pause is twice as long, up to LONGEST_PAUSE. Together they outlast a restart.
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 #: (service, method) of all that is a stream.
-STREAMS = (("Encoders", "EmbedStream"), ("FeatureSets", "Write"), ("FeatureSets", "Read"), ("Jobs", "WatchJob"))
+STREAMS = (
+    ("Encoders", "EmbedStream"),
+    ("FeatureSets", "Write"),
+    ("FeatureSets", "Read"),
+    ("Heads", "PredictStream"),
+    ("Heads", "ExportHead"),
+    ("Jobs", "WatchJob"),
+)
 
 
 def connect(api: Any, target: str, retries: int, gzip: bool, credentials: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,6 +86,7 @@ def job(message: jobs_pb2.Job) -> Job:
         ended=moment(message.ended) if message.ended else None,
         seconds_left=message.seconds_left or None,
         error=message.error,
+        result=json.loads(message.result) if message.result else {},
     )
 
 

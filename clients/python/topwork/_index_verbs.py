@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from topwork import _convert, _convert_indexes
-from topwork._calls import Session, Steps, Stream, unary
-from topwork._convert_sets import job as job_of
-from topwork._methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX, WATCH_JOB
+from topwork._calls import Session, Steps, unary
+from topwork._job_verbs import ended, left
+from topwork._methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX
 from topwork._progress import watching
-from topwork._tail import Tail
 from topwork.errors import JobFailed
 from topwork.indexes import IndexInfo, IndexKind
-from topwork.jobs import Job, JobProgress
-from topwork.v1 import indexes_pb2, jobs_pb2
+from topwork.jobs import JobProgress
+from topwork.v1 import indexes_pb2
 
 
 def index_kinds(session: Session, *, timeout: float | None = None) -> Steps[list[IndexKind]]:
@@ -105,24 +104,10 @@ def _built(session: Session, begun: IndexInfo, progress: JobProgress, timeout: f
     info, label = begun, f"{begun.set}/{begun.name}"
     with watching(progress, label) as show:
         while info.job is not None:
-            left = None if timeout is None else max(0.0, started + timeout - time.monotonic())
-            ended = yield from _ended(session, info.job, show, left)
+            job = yield from ended(session, info.job, show, left(timeout, started))
             info = yield from index(session, begun.set, begun.name, timeout=timeout)
-            if ended.state == "done":
+            if job.state == "done":
                 break
-            if info.job is None or info.job.id == ended.id:
-                raise JobFailed(ended)
+            if info.job is None or info.job.id == job.id:
+                raise JobFailed(job)
     return info
-
-
-def _ended(session: Session, job: Job, show: Any, timeout: float | None) -> Steps[Job]:
-    """The job once it has ended."""
-    seen = [job]
-
-    def receive(reply: jobs_pb2.Job, _: None) -> None:
-        seen.append(job_of(reply))
-        show(seen[-1])
-
-    request = jobs_pb2.GetJobRequest(id=job.id)
-    yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
-    return seen[-1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from topwork import _convert_sets
 from topwork._calls import Session, Steps, Stream, unary
 from topwork._methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
@@ -11,7 +14,7 @@ from topwork.v1 import jobs_pb2
 
 
 def jobs(session: Session, kind: str = "", subject: str = "", *, timeout: float | None = None) -> Steps[list[Job]]:
-    """Jobs that run and that have ended, newest first: all, or those of a kind ("index") or of a subject ("birds/pooled")."""
+    """Jobs that run and that have ended, newest first: all, or those of a kind ("index", "train") or subject ("birds/pooled")."""
     reply = yield from unary(LIST_JOBS, jobs_pb2.ListJobsRequest(kind=kind, subject=subject), timeout)
     return [_convert_sets.job(message) for message in reply.jobs]
 
@@ -34,3 +37,21 @@ def watch_job(session: Session, id: str, *, timeout: float | None = None) -> Ste
 def cancel_job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Job]:
     """End a job, and its process. One that has ended stays as it is. Raises NotFound."""
     return _convert_sets.job((yield from unary(CANCEL_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))
+
+
+def ended(session: Session, job: Job, show: Callable[[Job], object], timeout: float | None) -> Steps[Job]:
+    """The job once it has ended; `show` is called at each change. For verbs that wait."""
+    seen = [job]
+
+    def receive(reply: jobs_pb2.Job, _: None) -> None:
+        seen.append(_convert_sets.job(reply))
+        show(seen[-1])
+
+    request = jobs_pb2.GetJobRequest(id=job.id)
+    yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
+    return seen[-1]
+
+
+def left(timeout: float | None, started: float) -> float | None:
+    """Of so many seconds since then, as time.monotonic() counts them."""
+    return None if timeout is None else max(0.0, started + timeout - time.monotonic())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from google.protobuf import wrappers_pb2
 
 from topwork._calls import Method
-from topwork.v1 import encoders_pb2, indexes_pb2, jobs_pb2, sets_pb2
+from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 _ENCODERS, _SETS = "/topwork.v1.Encoders/", "/topwork.v1.FeatureSets/"
-_INDEXES, _JOBS = "/topwork.v1.Indexes/", "/topwork.v1.Jobs/"
+_INDEXES, _HEADS, _JOBS = "/topwork.v1.Indexes/", "/topwork.v1.Heads/", "/topwork.v1.Jobs/"
 
 LIST_ENCODERS = Method(_ENCODERS + "ListEncoders", encoders_pb2.ListEncodersRequest, encoders_pb2.ListEncodersResponse)
 GET_ENCODER = Method(_ENCODERS + "GetEncoder", encoders_pb2.GetEncoderRequest, encoders_pb2.Encoder)
@@ -34,6 +34,17 @@ GET_INDEX = Method(_INDEXES + "GetIndex", indexes_pb2.GetIndexRequest, indexes_p
 REBUILD_INDEX = Method(_INDEXES + "RebuildIndex", indexes_pb2.GetIndexRequest, indexes_pb2.Index)
 DROP_INDEX = Method(_INDEXES + "DropIndex", indexes_pb2.GetIndexRequest, indexes_pb2.DropIndexResponse)
 SEARCH = Method(_INDEXES + "Search", indexes_pb2.SearchRequest, indexes_pb2.SearchResponse)
+
+LIST_TRAINERS = Method(_HEADS + "ListTrainers", heads_pb2.ListTrainersRequest, heads_pb2.ListTrainersResponse)
+TRAIN = Method(_HEADS + "Train", heads_pb2.TrainRequest, heads_pb2.Head)
+LIST_HEADS = Method(_HEADS + "ListHeads", heads_pb2.ListHeadsRequest, heads_pb2.ListHeadsResponse)
+GET_HEAD = Method(_HEADS + "GetHead", heads_pb2.GetHeadRequest, heads_pb2.Head)
+DROP_HEAD = Method(_HEADS + "DropHead", heads_pb2.GetHeadRequest, heads_pb2.DropHeadResponse)
+GET_REPORT = Method(_HEADS + "GetReport", heads_pb2.GetReportRequest, heads_pb2.Report)
+PROBE = Method(_HEADS + "Probe", heads_pb2.ProbeRequest, jobs_pb2.Job)
+PREDICT = Method(_HEADS + "Predict", heads_pb2.PredictRequest, heads_pb2.PredictResponse)
+PREDICT_STREAM = Method(_HEADS + "PredictStream", heads_pb2.PredictStreamRequest, heads_pb2.PredictResponse, "stream_stream")
+EXPORT_HEAD = Method(_HEADS + "ExportHead", heads_pb2.GetHeadRequest, heads_pb2.ExportHeadResponse, "unary_stream")
 
 LIST_JOBS = Method(_JOBS + "ListJobs", jobs_pb2.ListJobsRequest, jobs_pb2.ListJobsResponse)
 GET_JOB = Method(_JOBS + "GetJob", jobs_pb2.GetJobRequest, jobs_pb2.Job)

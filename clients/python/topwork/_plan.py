@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topwork import _embedding, _items, _labels, _status, _vectors, _writing
+from topwork import _embedding, _items, _labels, _sending, _status, _vectors, _writing
 from topwork._calls import Session, Steps, Stream, unary, work
 from topwork._columns import Types
 from topwork._convert_sets import feature_set
@@ -53,7 +53,7 @@ class Asked:
     def release(self) -> None:
         """Nobody reads the sources any more."""
         for source in (self.items, self.ids, self.metadata, self.vectors):
-            _embedding.release(source)
+            _sending.release(source)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from topwork import _chunks, _convert, _convert_indexes, _embedding, _items, _vectors
+from topwork import _chunks, _convert, _convert_indexes, _embedding, _items, _sending, _vectors
 from topwork._calls import Session, Steps, unary, work
 from topwork._chunks import Chunk, Sizes
 from topwork._convert_sets import feature_set
@@ -100,7 +100,7 @@ def _of_items(query: Any, modality: str, most: int) -> Iterator[Part]:
         for chunk in _chunks.chunks(_items.listed(query, modality), modality, Sizes([], 4.0), limit=min(most, _chunks.ITEMS)):
             yield Part(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
     finally:
-        _embedding.release(query)
+        _sending.release(query)
 
 
 def _sendable(chunk: Chunk) -> Sequence[Any]:

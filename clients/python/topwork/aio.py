@@ -12,7 +12,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import grpc
 import grpc.aio
 
-from topwork import _channel, _index_verbs, _job_verbs, _search_verbs, _set_verbs, _status, _verbs, _write_verbs
+from topwork import (
+    _channel,
+    _head_verbs,
+    _index_verbs,
+    _job_verbs,
+    _predict_verbs,
+    _search_verbs,
+    _set_verbs,
+    _status,
+    _verbs,
+    _write_verbs,
+)
 from topwork._bridge import Bridge
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
 from topwork.client import TIMEOUT, Client
@@ -99,6 +110,17 @@ class AsyncClient:
     drop_index = _asynchronous(_index_verbs.drop_index)
     index_kinds = _asynchronous(_index_verbs.index_kinds)
     search = _asynchronous(_search_verbs.search)
+
+    trainers = _asynchronous(_head_verbs.trainers)
+    train = _asynchronous(_head_verbs.train)
+    head = _asynchronous(_head_verbs.head)
+    heads = _asynchronous(_head_verbs.heads)
+    drop_head = _asynchronous(_head_verbs.drop_head)
+    report = _asynchronous(_head_verbs.report)
+    report_page = _asynchronous(_head_verbs.report_page)
+    probe = _asynchronous(_head_verbs.probe)
+    export_head = _asynchronous(_head_verbs.export_head)
+    predict = _asynchronous(_predict_verbs.predict)
 
     jobs = _asynchronous(_job_verbs.jobs)
     job = _asynchronous(_job_verbs.job)

@@ -8,7 +8,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
-from topwork import _channel, _index_verbs, _job_verbs, _search_verbs, _set_verbs, _status, _verbs, _write_verbs
+from topwork import (
+    _channel,
+    _head_verbs,
+    _index_verbs,
+    _job_verbs,
+    _predict_verbs,
+    _search_verbs,
+    _set_verbs,
+    _status,
+    _verbs,
+    _write_verbs,
+)
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
 from topwork.errors import InvalidInput, TopworkError
 
@@ -98,6 +109,17 @@ class Client:
     drop_index = _blocking(_index_verbs.drop_index)
     index_kinds = _blocking(_index_verbs.index_kinds)
     search = _blocking(_search_verbs.search)
+
+    trainers = _blocking(_head_verbs.trainers)
+    train = _blocking(_head_verbs.train)
+    head = _blocking(_head_verbs.head)
+    heads = _blocking(_head_verbs.heads)
+    drop_head = _blocking(_head_verbs.drop_head)
+    report = _blocking(_head_verbs.report)
+    report_page = _blocking(_head_verbs.report_page)
+    probe = _blocking(_head_verbs.probe)
+    export_head = _blocking(_head_verbs.export_head)
+    predict = _blocking(_predict_verbs.predict)
 
     jobs = _blocking(_job_verbs.jobs)
     job = _blocking(_job_verbs.job)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Job:
     fraction      0 to 1; `message` says what it does now
     ended         None while it runs; times are UTC
     seconds_left  an estimate; None where there is none
+    result        of a job that is done, where it has any: of a probe its table
     """
 
     id: str
@@ -29,6 +30,7 @@ class Job:
     ended: datetime | None
     seconds_left: float | None
     error: str
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def running(self) -> bool:

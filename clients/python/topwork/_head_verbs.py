@@ -1,0 +1,219 @@
+"""Heads: trainings, reports, comparisons. See `_verbs.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from topwork import _convert, _convert_heads, _convert_sets
+from topwork._calls import Session, Steps, unary
+from topwork._job_verbs import ended, left
+from topwork._methods import DROP_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
+from topwork._progress import Progress, watching
+from topwork.errors import InvalidInput, JobFailed
+from topwork.heads import HeadInfo, TrainerInfo
+from topwork.jobs import Job, JobProgress
+from topwork.probes import ProbeTable
+from topwork.report import Report
+from topwork.v1 import heads_pb2
+
+
+def trainers(session: Session, *, timeout: float | None = None) -> Steps[list[TrainerInfo]]:
+    """The kinds of training that `train` takes, with their tasks and their options."""
+    reply = yield from unary(LIST_TRAINERS, heads_pb2.ListTrainersRequest(), timeout)
+    return [_convert_heads.trainer(message) for message in reply.trainers]
+
+
+def train(
+    session: Session,
+    set: str,
+    *,
+    target: str,
+    kind: str = "linear",
+    name: str = "",
+    task: str = "",
+    taps: Sequence[str] = (),
+    poolings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    where: str = "",
+    test_where: str = "",
+    group: str = "",
+    folds: int = 0,
+    seed: int = 0,
+    version: int = 0,
+    unlabelled: str = "",
+    descriptions: Mapping[str, str] | None = None,
+    replace: bool = False,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[HeadInfo]:
+    """A head that learns a column of a set's metadata from its features, is judged on items that it has not seen, and serves.
+
+    target        the column of metadata that holds the labels; items without a value are unlabelled
+    kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
+    name          none: SET-TARGET
+    task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
+                  type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
+    taps          of the set; none: its first. Of several, cross-validation chooses
+    poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of several, cross-validation chooses
+    options       of the kind, such as {"class_weights": "balanced"}: see `trainers()`
+    where         SQL over id and metadata: only these items
+    test_where    these items judge the head, and are never learnt from; none: cross-validation
+    group         a column: items with the same value (a patient, a video) are never on both sides of a split
+    folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
+    seed          the same seed gives the same head
+    version       of the set; 0: the current one
+    unlabelled    "self-training" or "label-propagation": unlabelled items may help, and the report says what they did
+    descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
+    replace       a head of that name, which serves until the new one is ready
+    wait          until the training has ended; JobFailed where it failed
+    progress      True for a bar on a terminal, or a function of the Job at each change
+    timeout       seconds, for all of it; None is the client's for the call, and as long as it takes for the training. A training
+                  goes on where its caller stopped waiting
+
+    Raises InvalidInput for labels that cannot be learnt, before the training begins; AlreadyExists where the name is taken.
+    """
+    request = heads_pb2.TrainRequest(
+        set=set,
+        target=target,
+        name=name,
+        kind=kind,
+        task=_convert_heads.task(task),
+        taps=several(taps),
+        poolings=several(poolings),
+        options=_convert.struct(options),
+        where=where,
+        test_where=test_where,
+        group=group,
+        folds=natural("folds", folds),
+        seed=natural("seed", seed),
+        version=natural("version", version),
+        unlabelled=unlabelled,
+        descriptions=descriptions,
+        replace=replace,
+    )
+    started = time.monotonic()
+    begun = _convert_heads.head((yield from unary(TRAIN, request, timeout)))
+    session.heads.pop(begun.name, None)
+    if not wait or begun.job is None:
+        return begun
+    yield from _done(session, begun.job, begun.name, progress, left(timeout, started))
+    return (yield from head(session, begun.name, timeout=timeout))
+
+
+def head(session: Session, name: str, *, timeout: float | None = None) -> Steps[HeadInfo]:
+    """One head, as it stands now. Raises NotFound."""
+    info = _convert_heads.head((yield from unary(GET_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)))
+    session.heads[name] = info
+    return info
+
+
+def heads(session: Session, encoder: str = "", *, timeout: float | None = None) -> Steps[list[HeadInfo]]:
+    """All heads, or those on one encoder; those that came with their encoder ("efficientnet-lite0/imagenet"), too."""
+    reply = yield from unary(LIST_HEADS, heads_pb2.ListHeadsRequest(encoder=encoder), timeout)
+    return [_convert_heads.head(message) for message in reply.heads]
+
+
+def drop_head(session: Session, name: str, *, timeout: float | None = None) -> Steps[None]:
+    """Delete a head and its report, and end its training if one runs. Its set stays. Raises NotFound."""
+    session.heads.pop(name, None)
+    yield from unary(DROP_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)
+
+
+def report(session: Session, name: str, *, timeout: float | None = None) -> Steps[Report]:
+    """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
+    from topwork import _convert_reports
+
+    reply = yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name), timeout)
+    return _convert_reports.report(reply.json)
+
+
+def report_page(session: Session, name: str, *, timeout: float | None = None) -> Steps[str]:
+    """The same as a page with plots, in HTML, all in one file."""
+    return (yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name, page=True), timeout)).page
+
+
+def probe(
+    session: Session,
+    sets: str | Sequence[str],
+    *,
+    target: str,
+    taps: Sequence[str] = (),
+    poolings: Sequence[str] = (),
+    task: str = "",
+    kind: str = "linear",
+    options: Mapping[str, Any] | None = None,
+    where: str = "",
+    group: str = "",
+    folds: int = 0,
+    seed: int = 0,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[ProbeTable | Job]:
+    """The same task learnt from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
+
+    sets      one or several, of different encoders, with the same items: those that all of them have are compared
+    taps      none: all of each set
+    poolings  none: "mean"
+    wait      until it has ended; JobFailed where it failed. Without, the Job comes back: `ProbeTable.of(job)` once it is done
+
+    No head is kept: `train` makes one. `print` the table to read it. See `train` for the rest.
+    """
+    request = heads_pb2.ProbeRequest(
+        sets=several(sets),
+        target=target,
+        taps=several(taps),
+        poolings=several(poolings),
+        task=_convert_heads.task(task),
+        kind=kind,
+        options=_convert.struct(options),
+        where=where,
+        group=group,
+        folds=natural("folds", folds),
+        seed=natural("seed", seed),
+    )
+    started = time.monotonic()
+    job = _convert_sets.job((yield from unary(PROBE, request, timeout)))
+    if not wait:
+        return job
+    return ProbeTable.of((yield from _done(session, job, target, progress, left(timeout, started))))
+
+
+def export_head(
+    session: Session, name: str, path: str | os.PathLike[str], *, progress: Progress = None, timeout: float | None = None
+) -> Steps[dict[str, Any]]:
+    """Trunk and head as one ONNX file, which plain onnxruntime runs with the same numbers.
+
+    path      of the file; it appears whole or not at all
+    progress  True for a bar on a terminal, or a function of (bytes done, bytes in all)
+    timeout   seconds: the longest wait for the next part
+
+    Returns what a caller of the file must know: inputs, outputs, preprocessing, names.
+    """
+    from topwork import _exporting
+
+    return (yield from _exporting.exported(session, name, path, progress, timeout))
+
+
+def _done(session: Session, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
+    """The job, which is done; else JobFailed."""
+    with watching(progress, label) as show:
+        job = yield from ended(session, job, show, timeout)
+    if job.state != "done":
+        raise JobFailed(job)
+    return job
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    """A lone name is one, not its letters."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def natural(what: str, number: int) -> int:
+    if number < 0:
+        raise InvalidInput(f"{what} {number}", remedy="pass 0 or more")
+    return number

@@ -1,0 +1,79 @@
+"""Items on their way to a server and what it answers: one message where they fit into one, else a stream of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from topwork._bridge import Bridge
+from topwork._calls import Method, Session, Steps, Stream, unary, work
+from topwork._chunks import Chunk
+from topwork._feed import Feed
+from topwork._progress import Advance, Progress, reporting
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask(Generic[T]):
+    """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply."""
+
+    alone: Method[Any, Any]
+    request: Callable[[Chunk], Message]
+    stream: Method[Any, Any]
+    opening: Message
+    read: Callable[[Any, Chunk], T]
+
+    def feed(
+        self, session: Session, chunks: Iterator[Chunk], timeout: float | None, release: Callable[[], object] = bool
+    ) -> Feed[Chunk]:
+        return Feed(session, self.opening, chunks, timeout, release)
+
+
+def answered(
+    session: Session,
+    ask: Ask[T],
+    source: Iterable[object],
+    chunks: Iterator[Chunk],
+    label: str,
+    progress: Progress,
+    timeout: float | None,
+) -> Steps[list[T]]:
+    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that."""
+    total = len(source) if isinstance(source, Sized) else None
+    try:
+        first, second = yield from work(lambda: (next(chunks, None), next(chunks, None)))
+        with reporting(progress, total, label) as advance:
+            if second is None and (first is None or first.video is None):
+                return [(yield from _in_one_message(ask, first or Chunk(0, ()), timeout, advance))]
+            sent = chain((chunk for chunk in (first, second) if chunk), chunks)
+            return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))
+    finally:
+        release(source)
+
+
+def _in_one_message(ask: Ask[T], chunk: Chunk, timeout: float | None, advance: Advance) -> Steps[T]:
+    reply = yield from unary(ask.alone, ask.request(chunk), timeout)
+    advance(len(chunk))
+    return ask.read(reply, chunk)
+
+
+def _collected(ask: Ask[T], feed: Feed[Chunk], advance: Advance) -> Steps[list[T]]:
+    pieces: list[T] = []
+
+    def receive(reply: Message, chunk: Chunk) -> None:
+        pieces.append(ask.read(reply, chunk))
+        advance(len(chunk))
+
+    yield Stream(ask.stream, feed, receive)
+    return pieces
+
+
+def release(source: object) -> None:
+    """Stop waiting for an asynchronous source of the caller's."""
+    if isinstance(source, Bridge):
+        source.cancel()

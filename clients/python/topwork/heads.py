@@ -1,0 +1,113 @@
+"""What a server says of its heads and of what trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from topwork.encoders import OptionInfo
+from topwork.jobs import Job
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on items that the head has not learnt from. `low` to `high` is its 95% bootstrap interval over items."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class TrainerInfo:
+    """A kind of training that `train` takes, and what its `options` may set.
+
+    tasks               such as "classification": see `train`
+    needs_inputs        the set must keep its raw inputs
+    needs_descriptions  classes are described by text
+    least_per_class     examples that each class must have
+    """
+
+    kind: str
+    description: str
+    options: tuple[OptionInfo, ...]
+    plugin: str
+    tasks: tuple[str, ...]
+    needs_inputs: bool
+    needs_descriptions: bool
+    least_per_class: int
+
+
+@dataclass(frozen=True, repr=False)
+class HeadInfo:
+    """A head as it stands: what it is for, what it learnt from, and how good it is on items that it has not seen.
+
+    state        "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
+    job          the latest training; None for heads that came with their encoder (`native`)
+    task         "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"
+    version      of the set, that it learnt from
+    pooling      how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own
+    names        of the classes or labels, in the order of `Predictions.probabilities`
+    metrics      the first is the one to look at; `baseline` is the majority class or the mean, on the same items
+    estimate     how it was judged: "5-fold cross-validation over 482 items"
+    chosen       what cross-validation chose, such as {"l2": 0.1}
+    temperature  by which the scores are divided, so that probabilities are as often right as they say
+    agreement    the largest difference of a score between the served graph and the trainer's own, on held-out rows
+    created      UTC; None before the first training has ended. `seconds` is what that took
+    code         the version of the server that trained it
+    """
+
+    name: str
+    state: str
+    detail: str
+    job: Job | None
+    task: str
+    kind: str
+    set: str
+    version: int
+    target: str
+    encoder: str
+    tap: str
+    pooling: str
+    fingerprint: str
+    names: tuple[str, ...]
+    metrics: tuple[Figure, ...]
+    baseline: tuple[Figure, ...]
+    estimate: str
+    options: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    labelled: int
+    unlabelled: int
+    seed: int
+    temperature: float
+    agreement: float
+    created: datetime | None
+    seconds: float
+    bytes: int
+    native: bool
+    warnings: tuple[str, ...]
+    code: str
+
+    @property
+    def metric(self) -> Figure | None:
+        """The figure to look at; None before the head is there, and for heads that came with their encoder."""
+        return next(iter(self.metrics), None)
+
+    def __repr__(self) -> str:
+        said = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" else self.task]
+        said += [f"{self.kind or 'native'} on {self.encoder}/{self.tap}" if self.tap else self.kind]
+        said += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
+        said += [str(self.metric)] if self.metric else []
+        return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"
+
+
+def beside(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> list[tuple[Figure, Figure | None]]:
+    """Each figure with the baseline's of the same name, where there is one."""
+    known = {figure.name: figure for figure in baseline}
+    return [(figure, known.get(figure.name)) for figure in metrics]

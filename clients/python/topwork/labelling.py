@@ -1,0 +1,63 @@
+"""How labels of spans, boxes and pixels are written into the metadata of a set."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from topwork.errors import InvalidInput
+
+#: A pixel that is neither learnt from nor judged.
+IGNORED = 255
+
+
+def span(start: int, end: int, label: str = "") -> str:
+    """A span of a text for a tagger, "start:end:LABEL"; without a label an answer in its context, "start:end".
+
+    Half-open, in Unicode code points, as Python counts them: text[start:end] is the span. A column's value is a
+    list of such: [] says that there is nothing to tag, None that the item is unlabelled.
+    """
+    if not 0 <= start < end:
+        raise InvalidInput(f"a span from {start} to {end}", remedy="it starts at 0 or later, and ends after its start")
+    return f"{start}:{end}:{label}" if label else f"{start}:{end}"
+
+
+def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
+    """A box of a picture for segmentation, "x0,y0,x1,y1:LABEL", in pixels of the original; the rest is "background"."""
+    if not (0 <= x0 < x1 and 0 <= y0 < y1) or not label:
+        raise InvalidInput(f"a box {x0},{y0},{x1},{y1} of {label!r}", remedy="corners go from upper left to lower right")
+    return f"{x0:g},{y0:g},{x1:g},{y1:g}:{label}"
+
+
+def mask(classes: ArrayLike) -> str:
+    """A mask for segmentation: a PNG of 8-bit grey in base64, a class index a pixel.
+
+    classes  (height, width) whole numbers from 0 to 254, of any proportion to the picture's size; 255 is neither learnt from
+             nor judged
+    """
+    pixels = np.asarray(classes)
+    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iub":
+        raise InvalidInput(f"a mask of shape {list(pixels.shape)} {pixels.dtype}", remedy="pass (height, width) whole numbers")
+    if pixels.min() < 0 or pixels.max() > IGNORED:
+        raise InvalidInput(
+            f"a mask with values from {pixels.min()} to {pixels.max()}", remedy="classes are 0 to 254, 255 is ignored"
+        )
+    return base64.b64encode(png(pixels.astype(np.uint8))).decode()
+
+
+def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """(height, width) as a PNG of 8-bit grey (ISO/IEC 15948, sections 5 and 11.2)."""
+    height, width = pixels.shape
+    lines = np.zeros((height, width + 1), np.uint8)  # before each line its filter: 0, none
+    lines[:, 1:] = pixels
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_part(name, data) for name, data in parts)
+
+
+def _part(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

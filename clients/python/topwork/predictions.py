@@ -1,0 +1,216 @@
+"""What heads say of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from topwork.errors import NotReady, TopworkError
+from topwork.features import Array, Features, Timings, concatenate
+
+#: From this probability on a label of a multi-label head is said to be there.
+HALF = 0.5
+#: Predictions that a repr shows.
+SHOWN = 10
+
+
+class FoundSpan(NamedTuple):
+    """Characters that a tagger or an answerer found: half-open, in Unicode code points. `text` is what they are, where the item
+    was passed; `part` is 1 where they are in the item's pair."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    probability: float
+    part: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """What one head says of one item; what is not of the head's task is None or empty.
+
+    label, probability  classification: the likeliest class. `probability` is calibrated
+    probabilities       classification, multi-label: by name, largest first; of `top` names where that was asked for
+    labels              multi-label: those with a probability of at least one half
+    value, low, high    regression: the number, and the band that held 90% of held-out items
+    spans               tagging, question answering: what was found, in the order of the text, or best first
+    mask, confidences   segmentation: (rows, columns) uint8, which of the head's `names`, and float32, how probable
+    box                 segmentation: x0, y0, x1, y1, the part of the picture that the mask covers, in pixels
+    error               why the item was skipped (only with skip_bad_items)
+    """
+
+    label: str | None = None
+    probability: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    spans: tuple[FoundSpan, ...] | None = None
+    mask: Array | None = None
+    confidences: Array | None = None
+    box: tuple[float, ...] | None = None
+    error: TopworkError | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """Of question answering: the text of the likeliest span."""
+        return max(self.spans, key=lambda span: span.probability).text if self.spans else None
+
+    def __repr__(self) -> str:
+        return f"<Prediction {self}>"
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"skipped: {self.error}"
+        if self.label is not None:
+            return f"{self.label} {self.probability:.3f}"
+        if self.labels is not None:
+            return ", ".join(f"{name} {self.probabilities[name]:.3f}" for name in self.labels) or "no label"
+        if self.value is not None:
+            return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+        if self.spans is not None:
+            return ", ".join(_said(span) for span in self.spans) or "nothing found"
+        return f"mask {'x'.join(map(str, self.mask.shape))}" if self.mask is not None else "nothing"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions:
+    """What one head says of a number of items, in their order; iterating gives a `Prediction` each, and so does an index.
+
+    task           of the head; what is not of it is None
+    names          classes or labels
+    items          how many
+    probabilities  (items, names) float32; (items, top), largest first, where `top` was asked for: `best` (items, top) int32 says
+                   which names. NaN for an item in `failures`, as all numbers are
+    values         (items,) float32: regression. `low` and `high` are the band that held 90% of held-out items
+    spans          a tuple of FoundSpan an item: tagging, question answering
+    masks          (items, rows, columns) uint8, `confidences` the same in float32, `boxes` (items, 4): segmentation
+    fingerprint    of the features that the head reads; `version` says when it was trained
+    features       what it has read, where `features` was asked for
+    notes          by item position: counts such as {"unknown_words": 2}
+    failures       by item position: why an item was skipped (only with skip_bad_items)
+    """
+
+    head: str
+    task: str
+    names: tuple[str, ...]
+    items: int
+    probabilities: Array | None = None
+    best: Array | None = None
+    values: Array | None = None
+    interval: float = 0.0
+    spans: Sequence[tuple[FoundSpan, ...]] | None = None
+    masks: Array | None = None
+    confidences: Array | None = None
+    boxes: Array | None = None
+    fingerprint: str = ""
+    version: str = ""
+    features: Features | None = None
+    notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
+
+    @cached_property
+    def labels(self) -> list[Any] | None:
+        """Classification: the likeliest class of each item (None for one that failed). Multi-label: a tuple of names each."""
+        if self.probabilities is None:
+            return None
+        return [prediction.label if self.task == "classification" else prediction.labels for prediction in self]
+
+    @property
+    def low(self) -> Array | None:
+        return None if self.values is None else self.values - np.float32(self.interval)
+
+    @property
+    def high(self) -> Array | None:
+        return None if self.values is None else self.values + np.float32(self.interval)
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self._of(i) for i in range(self.items))
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Prediction]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | Sequence[Prediction]:
+        positions = range(self.items)[index]
+        return self._of(positions) if isinstance(positions, int) else [self._of(i) for i in positions]
+
+    def _of(self, i: int) -> Prediction:
+        if i in self.failures:
+            return Prediction(error=self.failures[i])
+        if self.probabilities is not None:
+            return self._classified(i, self.probabilities[i])
+        if self.values is not None:
+            value = float(self.values[i])
+            return Prediction(value=value, low=value - self.interval, high=value + self.interval)
+        return Prediction(
+            spans=None if self.spans is None else self.spans[i],
+            mask=None if self.masks is None else self.masks[i],
+            confidences=None if self.confidences is None else self.confidences[i],
+            box=None if self.boxes is None else tuple(self.boxes[i].tolist()),
+        )
+
+    def _classified(self, i: int, probabilities: Array) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")
+        which = order if self.best is None else self.best[i][order]
+        named = {self.names[name]: float(p) for name, p in zip(which.tolist(), probabilities[order], strict=True)}
+        if self.task == "multi-label":
+            return Prediction(probabilities=named, labels=tuple(name for name, p in named.items() if p >= HALF))
+        label = next(iter(named))
+        return Prediction(label, named[label], named)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        lines = [f"<Predictions of {self.head} ({self.task}): {self.items} item{'s' * (self.items != 1)}{failed}>"]
+        lines += [f"  {prediction}" for prediction in islice(self, SHOWN)]
+        return "\n".join([*lines, *([f"  ... and {self.items - SHOWN} more"] if self.items > SHOWN else [])])
+
+
+def joined(pieces: Sequence[Predictions]) -> Predictions:
+    """Those of chunks that follow each other. NotReady where the head was exchanged between them."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    if any((piece.version, piece.fingerprint) != (first.version, first.fingerprint) for piece in pieces):
+        raise NotReady(f"the head {first.head} was trained anew while it was used", remedy="predict all items again")
+    starts = np.cumsum([0] + [piece.items for piece in pieces]).tolist()
+    arrays = ("probabilities", "best", "values", "masks", "confidences", "boxes")
+    features = [piece.features for piece in pieces if piece.features is not None]
+    return Predictions(
+        head=first.head,
+        task=first.task,
+        names=first.names,
+        items=starts[-1],
+        interval=first.interval,
+        spans=None if first.spans is None else [spans for piece in pieces for spans in piece.spans or ()],
+        fingerprint=first.fingerprint,
+        version=first.version,
+        features=concatenate(features) if features else None,
+        notes={start + i: n for start, piece in zip(starts, pieces, strict=False) for i, n in piece.notes.items()},
+        failures={start + i: e for start, piece in zip(starts, pieces, strict=False) for i, e in piece.failures.items()},
+        timings=Timings(*(sum(getattr(piece.timings, name) for piece in pieces) for name in vars(first.timings))),
+        **{name: _stacked([getattr(piece, name) for piece in pieces]) for name in arrays},
+    )
+
+
+def _stacked(arrays: Sequence[Array | None]) -> Any:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None
+
+
+def _said(span: FoundSpan) -> str:
+    head = f"{span.label} " if span.label else ""
+    return f"{head}{span.text!r} {span.probability:.3f}" if span.text else f"{head}{span.start}-{span.end} {span.probability:.3f}"

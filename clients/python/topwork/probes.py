@@ -1,0 +1,109 @@
+"""What `probe` finds: the same task learnt on several encoders and taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from topwork.errors import InvalidInput, JobFailed
+from topwork.heads import Figure
+from topwork.jobs import Job
+
+TITLES = ("set", "encoder", "tap", "pooling", "dim", "interval", "to the best", "chosen")
+RIGHT = {"dim"}
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One set, tap and pooling. `difference` is that of `figure` to the best row's, item by item on the same folds, with its 95%
+    interval; None for the best."""
+
+    set: str
+    encoder: str
+    tap: str
+    pooling: str
+    dim: int
+    figure: Figure
+    difference: Figure | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class ProbeTable:
+    """The rows, best first; `str` of it is a table to be read. All rows were judged on the same items and folds.
+
+    measure   what the rows' figures are: "accuracy"
+    estimate  how they were judged: "5-fold cross-validation over 482 items"
+    advice    which trunk and which depth suits the data, and how many layers to freeze
+    """
+
+    measure: str
+    estimate: str
+    items: int
+    rows: tuple[ProbeRow, ...]
+    advice: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(job: Job) -> ProbeTable:
+        """The table of a job of `probe` that is done. Raises JobFailed for one that failed, InvalidInput for any other."""
+        from topwork import _convert_reports
+
+        if job.state in ("failed", "cancelled"):
+            raise JobFailed(job)
+        if not job.result:
+            raise InvalidInput(f"{job.kind} job {job.id} has no table", remedy="wait for a job of `probe` to be done")
+        return _convert_reports.probe(job.result)
+
+    @property
+    def best(self) -> ProbeRow | None:
+        """The first row."""
+        return next(iter(self.rows), None)
+
+    def titles(self) -> list[str]:
+        """Of the columns."""
+        return [*TITLES[:5], self.measure, *TITLES[5:]]
+
+    def lines(self) -> Iterator[list[str]]:
+        """The cells of each row under `titles`."""
+        return (_cells(row) for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ProbeRow]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> ProbeRow:
+        return self.rows[index]
+
+    def __str__(self) -> str:
+        table = _aligned([self.titles(), *self.lines()], {*RIGHT, self.measure})
+        return "\n".join([*table, *(f"warning: {warning}" for warning in self.warnings), *([self.advice] if self.advice else [])])
+
+    def __repr__(self) -> str:
+        best = f", best {self.best.encoder}/{self.best.tap}: {self.best.figure}" if self.best else ""
+        return f"<ProbeTable: {len(self)} rows{best}; {self.estimate}>"
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """l2=0.1, tap=pooled."""
+    return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items())
+
+
+def _cells(row: ProbeRow) -> list[str]:
+    figure, gap = row.figure, row.difference
+    difference = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" if gap else ""
+    interval = f"{figure.low:.3f} to {figure.high:.3f}"
+    where = [row.set, row.encoder or "-", row.tap, row.pooling, str(row.dim)]
+    return [*where, f"{figure.value:.3f}", interval, difference, said(row.chosen)]
+
+
+def _aligned(lines: Sequence[Sequence[str]], right: Iterable[str]) -> list[str]:
+    """Columns as wide as their longest cell."""
+    titles = lines[0]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    aligned = [">" if title in right else "<" for title in titles]
+    return ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, aligned, widths, strict=True)).rstrip() for line in lines]

@@ -1,0 +1,146 @@
+"""The honest report of a head: every figure is of items that the head which gave it has not learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from topwork.heads import Figure
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """One class or label, or kind of entity. `support`: items (or rows, or entities) that are truly of it."""
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """counts[truth][predicted]; of very many classes those confused most, the rest joined under "others"."""
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    def pairs(self) -> list[tuple[int, str, str]]:
+        """(items, truth, predicted) of what was confused, most often first."""
+        names = enumerate(self.names)
+        found = [(self.counts[i][j], truth, self.names[j]) for i, truth in names for j in range(len(self.names)) if i != j]
+        return sorted((pair for pair in found if pair[0]), key=lambda pair: -pair[0])
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Of a reliability curve: how sure the head was, and how often it was right, over `count` predictions."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """Of a learning curve: the main figure when so many items were learnt from, on the same held-out items."""
+
+    items: int
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An item that the head got wrong. `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs.
+    `confidence`: the probability of what was predicted; of numbers the error."""
+
+    id: str
+    truth: str
+    predicted: str
+    confidence: float
+    shown: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is shown, where that is a text."""
+        return "" if self.shown.startswith("data:") else self.shown
+
+
+@dataclass(frozen=True)
+class Help:
+    """What unlabelled items did to the main figure on the same held-out items: with, without, and the paired difference."""
+
+    method: str
+    items: int
+    without: Figure
+    with_them: Figure
+    gain: Figure
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """How good a head is, and where it fails.
+
+    estimate      how it was judged: "5-fold cross-validation over 482 items"
+    items         that were judged; `labelled` and `unlabelled` are what the set had
+    metrics       the first is the main one; `baseline` is the majority class or the mean, on the same items
+    calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
+    interval      of regression: half the width of the band that held 90% of held-out items
+    classes       precision, recall and F1 of each
+    curve         the main figure over how many items were learnt from, the same items judged
+    scatter       (truth, prediction) of items; regression
+    wrong         items that the head got wrong, most confident first
+    help          what unlabelled items did, where they were used
+    chosen        by cross-validation, out of `trials`: {"tap", "pooling", "settings", "score"}, whose scores are of `measure`
+    history       of fine-tuning, an entry an epoch: {"epoch", "loss", "score"}
+    json          all of it as it came, a newer server's additions too
+    """
+
+    head: str
+    task: str
+    kind: str
+    set: str
+    version: int
+    target: str
+    encoder: str
+    tap: str
+    pooling: str
+    fingerprint: str
+    names: tuple[str, ...]
+    estimate: str
+    items: int
+    labelled: int
+    unlabelled: int
+    metrics: tuple[Figure, ...]
+    baseline: tuple[Figure, ...]
+    calibration_before: tuple[Bin, ...] = ()
+    calibration_after: tuple[Bin, ...] = ()
+    temperature: float = 1.0
+    interval: float = 0.0
+    classes: tuple[OfClass, ...] = ()
+    confusion: Confusion | None = None
+    curve: tuple[Point, ...] = ()
+    scatter: tuple[tuple[float, float], ...] = ()
+    wrong: tuple[Wrong, ...] = ()
+    help: Help | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    measure: str = ""
+    trials: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    code: str = ""
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    json: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Figure | None:
+        """The main figure."""
+        return next(iter(self.metrics), None)
+
+    def __repr__(self) -> str:
+        figures = "; ".join(map(str, self.metrics[:3]))
+        return f"<Report of {self.head}: {figures}; {self.estimate}>"

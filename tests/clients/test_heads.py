@@ -1,0 +1,272 @@
+"""Trainings, reports, probes and exports, on both clients; how labels are written."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import topwork
+from doors import OpenDoor
+from fake_heads_service import EXPORTED, REPORT
+from fake_indexes import CANCELLED, DONE, FAILED, RUNNING
+from fake_server import FakeServer, unavailable
+from topwork.v1 import heads_pb2
+
+
+def fill(both: OpenDoor) -> None:
+    both.write("birds", ["a", "b c", "d e f"], list("xyz"), [{"label": "owl"}] * 3, encoder="letters")
+
+
+def sent(server: FakeServer, kind: type) -> list[object]:
+    return [request for request in server.requests if isinstance(request, kind)]
+
+
+def test_trainers(both: OpenDoor) -> None:
+    [linear] = both.trainers()
+    assert (linear.kind, linear.tasks, linear.least_per_class) == ("linear", ("classification", "question-answering"), 2)
+    assert (linear.options[0].name, linear.needs_inputs, linear.needs_descriptions) == ("l2", False, False)
+
+
+def test_a_training_is_waited_for(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    seen: list[topwork.Job] = []
+    head = both.train("birds", target="label", progress=seen.append)
+    assert [job.state for job in seen] == ["running", "running", "done"]
+    assert (head.name, head.state, head.job.state, head.job.kind) == ("birds-label", "ready", "done", "train")
+    assert (head.task, head.names, head.chosen) == ("classification", ("low", "middle", "high"), {"l2": 0.1})
+    assert head.metric == topwork.Figure("accuracy", 0.912, 0.885, 0.936)
+    assert head.created == datetime.fromtimestamp(5, UTC)
+    assert repr(head) == (
+        "<HeadInfo birds-label: classification of 3 classes, linear on letters/pooled, accuracy 0.912 (0.885 to 0.936)>"
+    )
+
+
+def test_what_is_said_of_a_training_is_sent(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    both.train(
+        "birds",
+        target="label",
+        kind="mlp",
+        name="mine",
+        task="multi-label",
+        taps=["pooled", "tokens"],
+        poolings="mean",
+        options={"depth": 2},
+        where="id != 'x'",
+        test_where="id = 'y'",
+        group="label",
+        folds=3,
+        seed=7,
+        version=2,
+        unlabelled="self-training",
+        descriptions={"owl": "a bird of the night"},
+        replace=True,
+        wait=False,
+    )
+    [request] = sent(server, heads_pb2.TrainRequest)
+    wanted = heads_pb2.TrainRequest(
+        set="birds",
+        target="label",
+        kind="mlp",
+        name="mine",
+        task=heads_pb2.TASK_MULTI_LABEL,
+        taps=["pooled", "tokens"],
+        poolings=["mean"],
+        where="id != 'x'",
+        test_where="id = 'y'",
+        group="label",
+        folds=3,
+        seed=7,
+        version=2,
+        unlabelled="self-training",
+        descriptions={"owl": "a bird of the night"},
+        replace=True,
+    )
+    wanted.options.update({"depth": 2})
+    assert request == wanted
+
+
+def test_a_training_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    head = both.train("birds", target="label", wait=False)
+    assert (head.state, head.job.running) == ("training", True)
+    assert server.tries["WatchJob"] == 0
+
+
+@pytest.mark.parametrize(("state", "said"), [(FAILED, "failed: no memory"), (CANCELLED, "cancelled")])
+def test_a_training_that_fails(both: OpenDoor, server: FakeServer, state: int, said: str) -> None:
+    fill(both)
+    server.jobs.script = [(RUNNING, 0.5, "step 3"), (state, 0.5, "no memory" if state == FAILED else "")]
+    with pytest.raises(topwork.JobFailed, match=f"train job job-1 on 'birds-label' {said}") as caught:
+        both.train("birds", target="label")
+    assert not caught.value.job.running
+
+
+def test_a_training_outlasts_a_break_of_its_watching(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    server.plan = lambda method, attempt, answers: unavailable() if method == "WatchJob" and attempt == 1 and answers else None
+    assert both.train("birds", target="label").state == "ready"
+    assert server.tries["WatchJob"] == 2
+
+
+def test_a_time_for_all_of_a_training(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    server.gate.clear()
+    with pytest.raises(topwork.DeadlineExceeded):
+        both.train("birds", target="label", timeout=0.4)
+    server.gate.set()
+
+
+def test_trainings_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    with pytest.raises(topwork.InvalidInput, match="no column 'colour'"):
+        both.train("birds", target="colour")
+    with pytest.raises(topwork.InvalidInput, match=r"no task 'guess' \(ask for one of classification, multi-label"):
+        both.train("birds", target="label", task="guess")
+    with pytest.raises(topwork.InvalidInput, match="folds -1"):
+        both.train("birds", target="label", folds=-1)
+    both.train("birds", target="label")
+    with pytest.raises(topwork.AlreadyExists):
+        both.train("birds", target="label")
+    assert both.train("birds", target="label", replace=True).state == "ready"
+
+
+def test_heads(both: OpenDoor, server: FakeServer) -> None:
+    assert both.head("kinds").warnings == ("class 'high' has 3 examples",)
+    assert [head.name for head in both.heads("pictures")] == ["cells"]
+    assert len(both.heads()) == len(server.heads.heads)
+    native = both.head("motions")
+    assert (native.native, native.job) == (True, None)
+    assert "native on clips/pooled" in repr(native)
+    both.drop_head("kinds")
+    with pytest.raises(topwork.NotFound, match="no head 'kinds'"):
+        both.head("kinds")
+
+
+def test_the_report(both: OpenDoor) -> None:
+    report = both.report("tags")
+    assert (report.head, report.metric.value, report.baseline[0].low) == ("tags", 0.912, 0.35)
+    assert report.confusion.counts[0] == (180, 20, 0)
+    assert report.confusion.pairs()[0] == (20, "low", "middle")
+    assert [(point.items, point.figure.value) for point in report.curve] == [(48, 0.7), (96, 0.8), (386, 0.91)]
+    assert report.calibration_after[0] == topwork.report.Bin(0.85, 0.84, 400)
+    assert (report.wrong[0].text, report.classes[0].support, report.help) == ("not [bad] at all", 200, None)
+    assert report.trials[0]["settings"] == {"l2": 0.1}
+    assert report.json["of_a_newer_server"] == 1
+    assert repr(report).startswith("<Report of tags: accuracy 0.912 (0.885 to 0.936); macro F1")
+    assert both.report_page("tags") == "<!doctype html><title>tags</title>"
+    with pytest.raises(topwork.NotFound):
+        both.report("nobody")
+
+
+def test_what_unlabelled_items_did() -> None:
+    from topwork import _convert_reports
+
+    figure = REPORT["metrics"][0]
+    used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
+    report = _convert_reports.report(json.dumps({**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]]}))
+    assert (report.help.items, report.help.gain.value) == (100, 0.01)
+    assert (report.confusion, report.scatter) == (None, ((1.0, 2.5),))
+
+
+def test_a_probe(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    seen: list[topwork.Job] = []
+    table = both.probe("birds", target="label", taps=["pooled", "tokens"], folds=3, progress=seen.append)
+    assert [row.tap for row in table] == ["pooled", "tokens"]
+    assert (table.best.figure.value, table.best.difference, table[1].difference.value) == (0.912, None, -0.112)
+    assert seen[-1].state == "done"
+    [request] = sent(server, heads_pb2.ProbeRequest)
+    assert (request.sets, request.taps, request.folds, request.kind) == (["birds"], ["pooled", "tokens"], 3, "linear")
+    titles, first, second, *rest = str(table).splitlines()
+    assert titles.split("  ")[0] == "set"
+    assert first.split() == "birds letters pooled row 4 0.912 0.885 to 0.936 l2=0.1".split()
+    assert second.split() == "birds letters tokens mean 4 0.800 0.885 to 0.936 -0.112 (-0.150 to -0.070) l2=1".split()
+    assert rest == ["warning: few items", "pooled is best"]
+    assert first.index("0.885") == titles.index("interval")
+
+
+def test_a_probe_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -> None:
+    fill(both)
+    job = both.probe(["birds"], target="label", wait=False)
+    with pytest.raises(topwork.InvalidInput, match="has no table"):
+        topwork.ProbeTable.of(job)
+    *_, ended = both.watch_job(job.id)
+    assert len(topwork.ProbeTable.of(ended)) == 2
+    server.jobs.script = [(FAILED, 0.0, "no memory")]
+    with pytest.raises(topwork.JobFailed, match="no memory"):
+        both.probe(["birds"], target="label")
+    server.jobs.script = [(DONE, 1.0, "")]
+    with pytest.raises(topwork.NotFound):
+        both.probe(["birds", "nobody"], target="label")
+
+
+def test_a_head_as_a_file(both: OpenDoor, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = tmp_path / "kinds.onnx"
+    about = both.export_head("kinds", path, progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == EXPORTED
+    assert about["inputs"] == {"pixels": [1, 3, 8, 8]}
+    assert seen[-1] == (len(EXPORTED), len(EXPORTED))
+    assert [path.name for path in tmp_path.iterdir()] == ["kinds.onnx"]
+
+
+def test_an_export_begins_anew_after_a_break(both: OpenDoor, server: FakeServer, tmp_path: Path) -> None:
+    server.plan = lambda method, attempt, answers: unavailable() if attempt == 1 and answers == 2 else None
+    seen: list[int] = []
+    both.export_head("kinds", tmp_path / "k.onnx", progress=lambda done, total: seen.append(done))
+    assert (tmp_path / "k.onnx").read_bytes() == EXPORTED
+    assert server.tries["ExportHead"] == 2
+    assert seen[-1] == len(EXPORTED)
+
+
+def test_an_export_that_fails_leaves_what_was_there(both: OpenDoor, server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "k.onnx"
+    path.write_bytes(b"before")
+    server.plan = lambda method, attempt, answers: topwork_internal() if method == "ExportHead" and answers == 1 else None
+    with pytest.raises(topwork.TopworkError, match="refused"):
+        both.export_head("kinds", path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("k.onnx", b"before")]
+    with pytest.raises(topwork.InvalidInput, match="there is no folder"):
+        both.export_head("kinds", tmp_path / "no" / "k.onnx")
+    with pytest.raises(topwork.InvalidInput, match="is a folder"):
+        both.export_head("kinds", tmp_path)
+
+
+def topwork_internal() -> object:
+    import grpc
+    from fake_server import Refusal
+
+    return Refusal(grpc.StatusCode.INTERNAL)
+
+
+def test_spans_and_boxes_are_written() -> None:
+    text = "Ada lived in London"
+    assert topwork.span(13, 19, "CITY") == "13:19:CITY"
+    assert text[13:19] == "London"
+    assert topwork.span(0, 3) == "0:3"
+    assert topwork.box(0, 1.5, 20, 30, "owl") == "0,1.5,20,30:owl"
+    for bad in (lambda: topwork.span(3, 3, "A"), lambda: topwork.span(-1, 3), lambda: topwork.box(5, 0, 4, 1, "a")):
+        with pytest.raises(topwork.InvalidInput):
+            bad()
+
+
+def test_a_mask_is_a_png_that_others_read() -> None:
+    from PIL import Image
+
+    classes = np.arange(15).reshape(3, 5)
+    classes[0, 0] = 255
+    picture = Image.open(io.BytesIO(base64.b64decode(topwork.mask(classes))))
+    assert (picture.mode, picture.size) == ("L", (5, 3))
+    np.testing.assert_array_equal(np.asarray(picture), classes)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 2, 3), int), np.zeros((0, 2), int), np.full((2, 2), 256), np.full((2, 2), 0.5)])
+def test_what_is_no_mask_is_refused(bad: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(topwork.InvalidInput, match="a mask"):
+        topwork.mask(bad)
