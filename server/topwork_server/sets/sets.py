@@ -14,6 +14,7 @@ from topwork_server.sets import lance_io, schema
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
+from topwork_server.sets.versions import pins_of
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ class FeatureSets:
                 raise self._unknown(name)
             self._open[name] = FeatureSet(self._path(name), name)
             return self._open[name]
+
+    def pins(self) -> dict[str, list[str]]:
+        """Of each set the names of its pins; opens none."""
+        return {name: pins_of(self._path(name)) for name in self.names()}
 
     def create(self, wanted: Wanted) -> FeatureSet:
         """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import reads, versions
@@ -20,7 +20,7 @@ from topwork_server.sets.commits import Committer, Task
 from topwork_server.sets.followers import Followers, Lost
 from topwork_server.sets.groups import Delete, Write
 from topwork_server.sets.housekeeping import Housekeeping
-from topwork_server.sets.lance_io import mapped
+from topwork_server.sets.lance_io import mapped, open_dataset
 from topwork_server.sets.model import Block, Change, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
 from topwork_server.sets.size import Size
@@ -165,10 +165,10 @@ class FeatureSet:
 
     def pin(self, pin: str, version: int = 0) -> VersionInfo:
         """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
-        return self._in_turn(lambda: versions.pin(self._current.view.dataset, pin, version or self.version))
+        return self._in_turn(lambda: versions.pin(self._own(), pin, version or self.version))
 
     def unpin(self, pin: str) -> None:
-        self._in_turn(lambda: versions.unpin(self._current.view.dataset, pin))
+        self._in_turn(lambda: versions.unpin(self._own(), pin))
 
     def prune(self, older_than: float) -> tuple[int, int]:
         """Delete versions older than so many seconds, but for pinned ones, the current one, and those that are read: (versions,
@@ -178,6 +178,11 @@ class FeatureSet:
     def compact(self) -> int:
         """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
         return self._in_turn(self._housekeeping.compact)
+
+    def _own(self) -> Any:
+        """The dataset, opened for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
+        with mapped("opening the set"):
+            return open_dataset(self.path)
 
     def _in_turn(self, call: Callable[[], T]) -> T:
         task = Task(call)

@@ -7,12 +7,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
 from topwork_server.sets.lance_io import mapped
+
+TRIES = 20
 
 # As Lance has them: a pin is a file of that name.
 PIN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
@@ -55,14 +58,27 @@ class Readers:
             return {version for version, count in self._counts.items() if count > 0}
 
 
+def pins_of(path: Path) -> list[str]:
+    """Of the dataset there, by the names of Lance's own files: nothing is opened."""
+    return sorted(file.stem for file in (path / "_refs" / "tags").glob("*.json"))
+
+
 def listed(dataset: Any) -> list[VersionInfo]:
     """All versions that are kept, oldest first."""
     with mapped("listing versions"):
         pins: dict[int, list[str]] = {}
-        for pin, tag in dataset.tags.list().items():
+        for pin, tag in _tags(dataset).items():
             pins.setdefault(tag["version"], []).append(pin)
         found = [(v["version"], v["timestamp"].timestamp()) for v in dataset.versions()]
     return [VersionInfo(version, at, tuple(sorted(pins.get(version, ())))) for version, at in sorted(found)]
+
+
+def _tags(dataset: Any) -> dict[str, Any]:
+    """Lance reads a file a tag, one after another, and fails where one goes meanwhile: then they are read again."""
+    for _ in range(TRIES):
+        with suppress(ValueError, OSError):
+            return dict(dataset.tags.list())
+    return dict(dataset.tags.list())
 
 
 def pin(dataset: Any, name: str, version: int) -> VersionInfo:
@@ -86,7 +102,7 @@ def pin(dataset: Any, name: str, version: int) -> VersionInfo:
 
 def unpin(dataset: Any, name: str) -> None:
     with mapped("listing pins"):
-        pins = list(dataset.tags.list())
+        pins = list(_tags(dataset))
     if name not in pins:
         raise NotFound(f"there is no pin {name!r}", remedy=f"pins are: {', '.join(sorted(pins)) or 'none'}")
     with mapped(f"unpinning {name!r}"):

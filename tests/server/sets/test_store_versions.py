@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,6 +67,30 @@ def test_pins_are_refused_by_name(birds: FeatureSet) -> None:
 def test_names_that_lance_would_not_have_are_refused_too(birds: FeatureSet, bad: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name a version"):
         birds.pin(bad)
+
+
+def test_pins_change_while_others_read(sets: FeatureSets, birds: FeatureSet) -> None:
+    birds.write(block(["a"])).result()
+    ended = threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not ended.is_set():
+            birds.versions()
+            reads += 1
+        return reads
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for round in range(30):
+                birds.pin(f"head-{round}.x")
+                assert sets.pins() == {"birds": [f"head-{round}.x"]}
+                birds.unpin(f"head-{round}.x")
+        finally:
+            ended.set()
+        assert all(reader.result() for reader in readers)
+    assert sets.pins() == {"birds": []}
 
 
 def test_a_version_that_is_read_is_not_pruned(birds: FeatureSet) -> None:
