@@ -1,0 +1,207 @@
+"""All heads of a server: trained, described, reported on, dropped. The shelf has their files, jobs train them."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.engine import Engine
+from topwork_server.errors import AlreadyThere, InvalidInput, NotReady, TopworkError
+from topwork_server.heads.model import Definition, Wish
+from topwork_server.heads.pins import Pins
+from topwork_server.heads.probing import ProbeWish, definitions
+from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.standing import Described, HeadState, Standing
+from topwork_server.heads.trainings import Training, Trainings
+from topwork_server.heads.wishes import Trainers, Wishes, named
+from topwork_server.jobs import Job, Jobs
+from topwork_server.sets.sets import FeatureSets
+
+TRAIN, PROBE = "topwork_server.heads.train:train", "topwork_server.heads.probe:probe"
+
+log = logging.getLogger(__name__)
+
+
+class Heads:
+    """Made and used on the event loop; its blocking work is done in threads."""
+
+    def __init__(
+        self, home: Path, sets: FeatureSets, jobs: Jobs, trainers: Trainers, engine: Engine, catalogue: Catalogue, threads: int
+    ) -> None:
+        self.shelf = Shelf(home / "heads")
+        self._home, self._sets, self._jobs, self._catalogue, self._threads = home, sets, jobs, catalogue, threads
+        self._wishes = Wishes(sets, engine, trainers)
+        self._trainings = Trainings(home / "trainings")
+        self._standing = Standing(self.shelf, self._trainings, catalogue, jobs)
+        self._pins = Pins(sets)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._learning: dict[str, asyncio.Task[None]] = {}  # by the name of the head
+        self._probing: set[asyncio.Task[None]] = set()
+        self.shelf.sweep()
+        self._pins.put_right(self._learnt)
+
+    async def train(self, wish: Wish) -> Described:
+        """Begins a training. NotFound, InvalidInput, NotReady or AlreadyThere where it cannot be."""
+        name = named(wish)
+        async with self._turn(name):
+            self._check_free(name, replace=wish.replace)
+            definition = await self._wishes.definition(wish)
+            # A caller who leaves now leaves nothing half done.
+            await asyncio.shield(self._begin(definition))
+        return await self.get(name)
+
+    async def get(self, name: str) -> Described:
+        """NotFound names what is near."""
+        return self._standing.described(await asyncio.to_thread(self._standing.find, name))
+
+    async def list(self, encoder: str = "") -> builtins.list[Described]:
+        """By name: trained, in training and failed; then those that came with encoders. `encoder` "" is all."""
+        found = await asyncio.to_thread(lambda: [*self._standing.find_all()])
+        described = [self._standing.described(one) for one in found]
+        chosen = [one for one in described if encoder in ("", one.encoder)]
+        if encoder and not chosen:
+            await asyncio.to_thread(self._catalogue.spec, encoder)  # NotFound
+        return chosen
+
+    async def report(self, name: str) -> dict[str, Any]:
+        """Of the head that serves. NotReady where none does yet, InvalidInput where it was not trained here."""
+        described = await self.get(name)
+        if described.head is None:
+            how = "is in training" if described.state is HeadState.TRAINING else f"has none: {described.detail}"
+            raise NotReady(f"the report of the head {name!r}: it {how}", remedy="wait for its job, or train it again")
+        if described.head.native:
+            raise InvalidInput(f"{name} came with its encoder: it was not judged here", remedy="judge it with a set of your own")
+        return await asyncio.to_thread(self.shelf.report, name)
+
+    async def probe(self, wish: ProbeWish) -> Job:
+        """Begins one. Errors as `train` has them."""
+        return await asyncio.shield(self._begin_probe(await definitions(wish, self._wishes, self._sets)))
+
+    async def drop(self, name: str) -> None:
+        """With its training, if one is under way, and with the encoder that was fine-tuned with it."""
+        if "/" in name:
+            await self.get(name)
+            raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
+        async with self._turn(name):
+            tuned = await asyncio.to_thread(self._droppable, name)
+            await asyncio.shield(self._drop(name, tuned))
+
+    async def settled(self, name: str) -> Described:
+        """When no training of it is under way."""
+        if name in self._learning:
+            await asyncio.wait({self._learning[name]})
+        return await self.get(name)
+
+    async def close(self) -> None:
+        """Jobs must have ended before: what they held is let go."""
+        pending = {*self._learning.values(), *self._probing}
+        if pending:
+            await asyncio.wait(pending)
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """Trainings and drops of one name begin one after another."""
+        return self._turns.setdefault(name, asyncio.Lock())
+
+    def _check_free(self, name: str, *, replace: bool) -> None:
+        if name in self._learning:
+            raise AlreadyThere(
+                f"a head named {name!r} is in training", remedy="wait for it, cancel its job, or choose another name"
+            )
+        if not replace and name in self.shelf.names():
+            raise AlreadyThere(f"there is a head named {name!r}", remedy="choose another name, ask for `replace`, or drop it")
+
+    async def _begin(self, definition: Definition) -> None:
+        name = definition.name
+        await asyncio.to_thread(self._pins.hold, definition)
+        try:
+            job = self._start("train", name, TRAIN, definition=asdict(definition))
+        except BaseException:
+            await asyncio.to_thread(self._settle, name)
+            raise
+        self._trainings.add(Training(definition, job.id))
+        self._learning[name] = asyncio.create_task(self._see_through(name, job.id))
+
+    def _start(self, kind: str, subject: str, call: str, **arguments: Any) -> Job:
+        return self._jobs.start(kind, subject, call, {"home": str(self._home), "threads": self._threads, **arguments})
+
+    async def _see_through(self, name: str, job: str) -> None:
+        """Until a training has ended, however it does."""
+        try:
+            await asyncio.to_thread(self._trainings.save, name)
+            await self._jobs.wait(job)
+            await asyncio.to_thread(self._settle, name)
+        finally:
+            del self._learning[name]
+
+    def _settle(self, name: str) -> None:
+        """Never raises: what could not be put right is put right at the next start."""
+        try:
+            self._pins.settle(name, self._learnt(name))
+        except TopworkError as error:
+            log.warning("head=%s: the pins of its training are left: %s", name, error)
+
+    def _learnt(self, name: str) -> Definition | None:
+        """How the head that serves was learnt; None where none does. NotReady where its files are damaged."""
+        return self.shelf.get(name).definition if name in self.shelf.names() else None
+
+    async def _begin_probe(self, learnt: Sequence[Definition]) -> Job:
+        pin = await asyncio.to_thread(self._pins.hold_all, learnt)
+        try:
+            subject = ",".join(one.set for one in learnt)
+            job = self._start("probe", subject, PROBE, definitions=[asdict(one) for one in learnt])
+        except BaseException:
+            await asyncio.to_thread(self._pins.release, pin)
+            raise
+        task = asyncio.create_task(self._see_probe_through(job.id, pin))
+        self._probing.add(task)
+        task.add_done_callback(self._probing.discard)
+        return job
+
+    async def _see_probe_through(self, job: str, pin: str) -> None:
+        await self._jobs.wait(job)
+        await asyncio.to_thread(self._pins.release, pin)
+
+    def _droppable(self, name: str) -> str:
+        """The encoder that goes with it, or "". NotFound; NotReady where something stands on that encoder."""
+        head = self._standing.find(name).head
+        if head is None or not head.tuned:
+            return ""
+        heads = [one.name for one in self.shelf.all() if one.encoder == head.tuned and one.name != name]
+        users = [*(f"the set {one}" for one in self._sets_of(head.tuned)), *(f"the head {one}" for one in heads)]
+        if users:
+            raise NotReady(
+                f"the encoder {head.tuned} goes with the head {name!r}, and {', '.join(users)} stand on it",
+                remedy="drop those first",
+            )
+        return head.tuned
+
+    def _sets_of(self, encoder: str) -> Sequence[str]:
+        found = []
+        for name in self._sets.names():
+            with suppress(TopworkError):  # one that cannot be opened is in nobody's way
+                if self._sets.get(name).wanted.encoder == encoder:
+                    found.append(name)
+        return found
+
+    async def _drop(self, name: str, tuned: str) -> None:
+        learning, training = self._learning.get(name), self._trainings.get(name)
+        if learning and training:
+            await self._jobs.cancel(training.job)
+            await asyncio.wait({learning})
+        await asyncio.to_thread(self._remove, name, tuned)
+
+    def _remove(self, name: str, tuned: str) -> None:
+        if name in self.shelf.names():
+            self.shelf.remove(name)
+        self._trainings.remove(name)
+        self._settle(name)
+        if tuned:
+            self._catalogue.drop_tuned(tuned)

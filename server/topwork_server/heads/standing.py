@@ -1,0 +1,130 @@
+"""How a head stands: what is on the shelf, what was asked of its latest training, and what became of that."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.errors import NotFound, NotReady
+from topwork_server.heads.model import Definition, Head
+from topwork_server.heads.native import native_heads, native_kept
+from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.trainings import Training, Trainings
+from topwork_server.jobs import Job, Jobs, JobState
+
+
+class HeadState(StrEnum):
+    TRAINING = "training"  # no head of that name serves yet
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A head as it stands. `head` is what serves, None where nothing does; `definition` is how that was, or is, learnt. `job` is
+    the latest training, None for heads that came with their encoder, and where its record is no longer kept."""
+
+    name: str
+    state: HeadState
+    detail: str = ""
+    head: Head | None = None
+    definition: Definition | None = None
+    job: Job | None = None
+    bytes: int = 0
+
+    @property
+    def encoder(self) -> str:
+        found = self.head or self.definition
+        return found.encoder if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the disk knows of a head. `damage` says why its files are not to be used."""
+
+    name: str
+    head: Head | None = None
+    training: Training | None = None
+    bytes: int = 0
+    damage: str = ""
+
+
+class Standing:
+    def __init__(self, shelf: Shelf, trainings: Trainings, catalogue: Catalogue, jobs: Jobs) -> None:
+        self._shelf, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
+
+    def find(self, name: str) -> Found:
+        """Blocking. NotFound names what is near."""
+        if "/" in name:
+            kept = native_kept(self._catalogue, name)
+            return _native(kept.head, kept.graph)
+        training, trained = self._trainings.get(name), name in self._shelf.names()
+        if not trained and training is None:
+            raise self._unknown(name)
+        return self._trained(name, training) if trained else Found(name, None, training)
+
+    def find_all(self) -> Iterator[Found]:
+        """Blocking. Those that were trained by name, then those that came with encoders."""
+        for name in self._own():
+            try:
+                yield self.find(name)
+            except NotFound:  # it was dropped meanwhile
+                continue
+        for _, native in sorted(native_heads(self._catalogue).items()):
+            yield _native(*native)
+
+    def described(self, found: Found) -> Described:
+        """On the event loop, where jobs are."""
+        head, training = found.head, found.training
+        definition = head.definition if head else training.definition if training else None
+        job = self._job(training)
+        state, detail = _state(found, job)
+        return Described(found.name, state, detail, head, definition, job, found.bytes)
+
+    def _trained(self, name: str, training: Training | None) -> Found:
+        try:
+            return Found(name, self._shelf.get(name), training, self._shelf.bytes(name))
+        except NotReady as error:
+            return Found(name, None, training, damage=str(error))
+
+    def _job(self, training: Training | None) -> Job | None:
+        try:
+            return self._jobs.get(training.job) if training else None
+        except NotFound:  # its record is among those that were dropped
+            return None
+
+    def _own(self) -> list[str]:
+        return sorted({*self._shelf.names(), *self._trainings.names()})
+
+    def _unknown(self, name: str) -> NotFound:
+        names = [*self._own(), *sorted(native_heads(self._catalogue))]
+        near = difflib.get_close_matches(name, names, 3) or names[:10]
+        return NotFound(f"there is no head {name!r}", remedy=f"there are: {', '.join(near)}" if near else "train it first")
+
+
+def _native(head: Head, graph: Path) -> Found:
+    return Found(head.name, head, bytes=graph.stat().st_size)
+
+
+def _state(found: Found, job: Job | None) -> tuple[HeadState, str]:
+    if job and job.state is JobState.RUNNING and not found.head:
+        return HeadState.TRAINING, ""
+    if found.damage:
+        return HeadState.FAILED, found.damage
+    ended = _end(job)
+    if not found.head:
+        return HeadState.FAILED, ended or "its training left nothing that serves: train it again, or drop it"
+    if job and ended and found.head.created < job.created:  # else it was published just before the server ended
+        return HeadState.READY, f"{ended}; the head from before serves"
+    return HeadState.READY, ""
+
+
+def _end(job: Job | None) -> str:
+    """Why a training gave no head; "" where it did, or may yet."""
+    if job and job.state is JobState.FAILED:
+        return f"the last training failed: {job.error}"
+    return "the last training was cancelled" if job and job.state is JobState.CANCELLED else ""

@@ -1,0 +1,71 @@
+"""Owns $TOPWORK_HOME/trainings: of each name that was ever trained and not dropped, what its latest training was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from topwork_server.heads.model import Definition, definition_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """`job` is the id of its job."""
+
+    definition: Definition
+    job: str
+
+
+class Trainings:
+    """What is known is in memory; a disk that is full costs the record of a training, and not the training."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = {training.definition.name: training for training in self._load()}
+
+    def names(self) -> list[str]:
+        return sorted(self._known)
+
+    def get(self, name: str) -> Training | None:
+        return self._known.get(name)
+
+    def add(self, training: Training) -> None:
+        """In memory alone; `save` then writes it."""
+        # Embedded descriptions may be large, and nobody asks for them again.
+        self._known[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
+
+    def save(self, name: str) -> None:
+        """Atomically; never raises."""
+        training, scratch = self._known[name], self._folder / f"{name}.part"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(asdict(training)), "utf-8")
+            os.replace(scratch, self._path(name))
+        except OSError as error:
+            log.warning("the record of the training of %s could not be written: %s", name, error)
+
+    def remove(self, name: str) -> None:
+        """No error where there is none."""
+        self._known.pop(name, None)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _load(self) -> list[Training]:
+        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [training for training in found if training]
+
+    def _read(self, path: Path) -> Training | None:
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            training = Training(definition_of(record["definition"]), str(record["job"]))
+            return training if f"{training.definition.name}.json" == path.name else None
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            log.warning("%s is no record of a training: %s: %s", path, type(error).__name__, error)
+            return None

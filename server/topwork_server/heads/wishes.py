@@ -1,0 +1,223 @@
+"""What Train asks for, come to terms with its set: everything that can be wrong is said at once, before a job begins."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from topwork_server.engine import Engine
+from topwork_server.errors import InvalidInput, NotFound, NotReady
+from topwork_server.heads.data import labels_of
+from topwork_server.heads.describing import embedded
+from topwork_server.heads.labels import check_target, task_of
+from topwork_server.heads.model import USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
+from topwork_server.heads.pooling import GRANULARITIES, check, usual
+from topwork_server.options import parse
+from topwork_server.sets.model import Column, Described, Selection
+from topwork_server.sets.sets import FeatureSets
+from topwork_server.sets.store import FeatureSet
+from topwork_server.trainer import Target, TrainerSpec
+from topwork_server.types import Granularity, TapInfo
+
+#: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
+NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+LONGEST_DESCRIPTION = 10_000
+
+Views = tuple[tuple[TapInfo, Pooling], ...]
+
+
+class Trainers(Protocol):
+    """What is asked of Plugins."""
+
+    def trainer(self, kind: str) -> TrainerSpec: ...
+
+
+def named(wish: Wish) -> str:
+    """The head's name. InvalidInput where it can be none."""
+    name = wish.name or f"{wish.set}-{wish.target}"
+    if "/" in name:
+        raise InvalidInput(
+            f"{name!r} names a head that comes with its encoder", remedy="choose a name without '/' for what you train"
+        )
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a head",
+            remedy="use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no '.' at the end",
+        )
+    return name
+
+
+class Wishes:
+    def __init__(self, sets: FeatureSets, engine: Engine, trainers: Trainers) -> None:
+        self._sets, self._engine, self._trainers = sets, engine, trainers
+
+    def check_probe(self, kind: str) -> None:
+        """InvalidInput for a kind that learns from more than features and labels."""
+        spec = self._trainers.trainer(kind or USUAL_KIND)
+        if spec.tunes or spec.needs_descriptions:
+            needs = "learns the trunk, too" if spec.tunes else "learns from descriptions of classes"
+            raise InvalidInput(f"a probe looks at frozen features, and the kind {kind} {needs}", remedy="probe with linear")
+
+    async def definition(self, wish: Wish, *, any_tap: bool = False) -> Definition:
+        """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
+
+        `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
+        spec = self._trainers.trainer(wish.kind or USUAL_KIND)
+        definition = await asyncio.to_thread(self._checked, wish, spec, any_tap)
+        if not definition.descriptions:
+            return definition
+        return replace(definition, described=await embedded(definition, self._engine))
+
+    def _checked(self, wish: Wish, spec: TrainerSpec, any_tap: bool) -> Definition:
+        """In a thread."""
+        feature_set = self._sets.get(wish.set)
+        described = feature_set.described()
+        wish = replace(wish, version=wish.version or described.version)
+        _check_settings(wish, spec)
+        _check_columns(wish, described)
+        _check_trunk(wish, spec, described)
+        taps = taps_of(wish.set, described.wanted.taps, wish.taps)
+        task = wish.task or task_of(_column(wish, feature_set), taps[0].tap)
+        if any_tap:
+            taps = _suited(task, taps)
+        views = views_of(task, taps, wish.poolings)
+        _check_kind(wish, spec, task, views)
+        definition = _definition(wish, spec, described, task, views)
+        labels_of(feature_set.read, definition, spec.least_per_class)
+        return definition
+
+
+def taps_of(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
+    """Those that are wanted; of none the set's first. NotFound names what there is."""
+    by_name = {info.tap.name: info for info in there}
+    if len(set(wanted)) != len(wanted):
+        raise InvalidInput("a tap is named twice", remedy="name each tap once")
+    for name in wanted:
+        if name not in by_name:
+            raise NotFound(f"the set {set_name} has no tap {name!r}", remedy=f"its taps are {', '.join(by_name)}")
+    return tuple(by_name[name] for name in wanted or (there[0].tap.name,))
+
+
+def _suited(task: Task, taps: Sequence[TapInfo]) -> tuple[TapInfo, ...]:
+    """Those that the task can read; all of them where it can read none, so that it is said why."""
+    needed = GRANULARITIES.get(task)
+    return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
+
+
+def views_of(task: Task, taps: Sequence[TapInfo], poolings: Sequence[str]) -> Views:
+    """Each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single row has
+    its usual one."""
+    wanted = tuple(_pooling(name) for name in dict.fromkeys(poolings))
+    several = any(info.tap.granularity is not Granularity.ITEM for info in taps)
+    views = []
+    for info in taps:
+        pooled = wanted and not (several and info.tap.granularity is Granularity.ITEM)
+        for pooling in wanted if pooled else (usual(task, info.tap.granularity),):
+            check(task, info.tap, pooling)
+            views.append((info, pooling))
+    return tuple(views)
+
+
+def _pooling(name: str) -> Pooling:
+    try:
+        return Pooling(name)
+    except ValueError:
+        raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
+
+
+def _definition(wish: Wish, spec: TrainerSpec, described: Described, task: Task, views: Views) -> Definition:
+    wanted = described.wanted
+    return Definition(
+        name=named(wish),
+        set=wish.set,
+        version=wish.version,
+        path=described.path,
+        target=wish.target,
+        kind=spec.kind,
+        task=task,
+        encoder=wanted.encoder,
+        encoder_options=dict(wanted.options),
+        modality=wanted.modality,
+        views=views,
+        options=dict(wish.options),
+        where=wish.where,
+        test_where=wish.test_where,
+        group=wish.group,
+        folds=wish.folds,
+        seed=wish.seed,
+        unlabelled=wish.unlabelled,
+        descriptions=dict(wish.descriptions),
+    )
+
+
+def _check_settings(wish: Wish, spec: TrainerSpec) -> None:
+    parse(spec.trainer.options, wish.options, f"the kind {spec.kind}")
+    if wish.folds and not FEWEST_FOLDS <= wish.folds <= MOST_FOLDS:
+        raise InvalidInput(f"{wish.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
+    for name, text in wish.descriptions.items():
+        if not name or not text.strip() or len(text) > LONGEST_DESCRIPTION:
+            raise InvalidInput(
+                f"the class {name!r} has a description of {len(text)} characters",
+                remedy=f"name each class, and describe it in 1 to {LONGEST_DESCRIPTION:,} characters",
+            )
+
+
+def _check_columns(wish: Wish, described: Described) -> None:
+    if not wish.target:
+        raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
+    check_target(wish.target, described.columns)
+    if wish.group and wish.group not in described.columns:
+        raise InvalidInput(
+            f"the set {wish.set} has no column {wish.group!r} to group by",
+            remedy=f"its columns are {', '.join(sorted(described.columns))}",
+        )
+
+
+def _check_trunk(wish: Wish, spec: TrainerSpec, described: Described) -> None:
+    wanted = described.wanted
+    if spec.tunes and not (wanted.encoder and wanted.keep_inputs):
+        missing = "keeps no raw inputs" if wanted.encoder else "holds ready vectors of no encoder"
+        raise NotReady(
+            f"the kind {spec.kind} learns from raw inputs, and the set {wish.set} {missing}",
+            remedy="write the items to a set with an encoder and keep_inputs, or train a kind that learns from features",
+        )
+    if wish.descriptions and not wanted.encoder:
+        raise NotReady(
+            f"the set {wish.set} holds ready vectors of no encoder, so nothing embeds the descriptions of classes",
+            remedy="write the items with an encoder that embeds texts too, or leave the descriptions out",
+        )
+    if spec.needs_descriptions and not wish.descriptions:
+        raise InvalidInput(
+            f"the kind {spec.kind} learns from descriptions of the classes", remedy="describe each class by a text"
+        )
+
+
+def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None:
+    if task.target not in spec.trainer.targets:
+        raise InvalidInput(
+            f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"
+        )
+    if spec.tunes and len(views) > 1:
+        raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
+    if spec.tunes and (wish.descriptions or wish.unlabelled is not Unlabelled.LEFT_OUT):
+        raise InvalidInput(
+            f"the kind {spec.kind} learns from labelled items alone", remedy="leave descriptions and `unlabelled` out"
+        )
+    if wish.unlabelled is not Unlabelled.LEFT_OUT and task.target is not Target.CLASSES:
+        raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
+    if wish.descriptions and task not in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
+
+
+def _column(wish: Wish, feature_set: FeatureSet) -> Column:
+    selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
+    columns = [block.metadata[0] for block in feature_set.read(selection).blocks]
+    values: list[Any] = [value for column in columns for value in column.values]
+    if not columns:
+        what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"
+        raise InvalidInput(what, remedy="mend `where`, or write items first")
+    return replace(columns[0], values=values)

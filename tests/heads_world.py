@@ -1,0 +1,269 @@
+"""Heads over real sets, with toy encoders and trainers, and jobs that run in this process, where a test holds or fails them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sets_world
+import toys_trainers
+from topwork_server import Examples, Target, TrainerSpec, Tuner
+from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
+from topwork_server.heads.graph import served_graph
+from topwork_server.heads.heads import Heads
+from topwork_server.heads.model import Definition, Figure, Head, definition_of
+from topwork_server.heads.pooling import dim_after
+from topwork_server.heads.report import Report
+from topwork_server.heads.shelf import Shelf
+from topwork_server.jobs import Job, JobState
+from topwork_server.plugins import RegisteredTrainer
+from topwork_server.sets.model import Block, Column, ColumnType, Wanted
+from topwork_server.sets.store import FeatureSet
+from topwork_server.trainer import Fitted, View
+from topwork_server.types import Item, TapInfo, TapRows, Text
+
+CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
+
+
+def words(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Texts whose class is what most of their letters are, and their classes."""
+    rng = np.random.default_rng(seed)
+    names = [list(CLASSES)[i % len(CLASSES)] for i in range(count)]
+    return ["".join(rng.choice([*CLASSES[name]], 12)) for name in names], names
+
+
+class Tunes(Tuner):
+    """A kind that asks for raw inputs; it is never run."""
+
+    targets = frozenset({Target.CLASSES})
+
+
+class Describes(toys_trainers.NearestMean):
+    """A kind that asks for descriptions; here it learns as the toy does."""
+
+
+@dataclass
+class Trainers:
+    """Plugins of three kinds."""
+
+    specs: list[TrainerSpec] = field(
+        default_factory=lambda: [
+            toys_trainers.spec("linear"),
+            TrainerSpec("tunes", Tunes),
+            TrainerSpec("describes", Describes, least_per_class=1, needs_descriptions=True),
+        ]
+    )
+
+    def trainers(self) -> dict[str, RegisteredTrainer]:
+        return {spec.kind: RegisteredTrainer(spec, "tests", "tests 1.0") for spec in self.specs}
+
+    def trainer(self, kind: str) -> TrainerSpec:
+        if kind not in self.trainers():
+            raise InvalidInput(f"there is no trainer {kind!r}", remedy=f"there are {', '.join(self.trainers())}")
+        return self.trainers()[kind].spec
+
+
+def learn(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A training without judging: the toy learns from all items of the first view."""
+    definition = definition_of(arguments["definition"])
+    info, pooling = definition.views[0]
+    rows, names, values = labelled(definition)
+    view = View(info.tap.name, pooling, rows)
+    items = np.arange(len(rows))
+    examples = Examples((view,), Target.CLASSES, names, values, items, items)
+    [fitted] = toys_trainers.NearestMean.fit(examples, [items], toys_trainers.Shrinking(), 0, 1, lambda fraction, message: None)
+    head = made(definition, fitted, names, len(rows))
+    graph = served_graph(fitted.graph(), Target.CLASSES, head.temperature)
+    Shelf(Path(arguments["home"]) / "heads").publish(head, graph, report_of(head, len(rows)))
+    return {"head": head.name}
+
+
+def labelled(definition: Definition) -> tuple[Any, tuple[str, ...], Any]:
+    """Of the set's pinned version, through Lance alone, as a job reads it."""
+    import lance
+
+    column = f"features_{definition.views[0][0].tap.name}"
+    table = lance.dataset(definition.path, version=definition.version).to_table(columns=[column, definition.target])
+    table = table.filter(table[definition.target].is_valid())
+    names, values = np.unique(table[definition.target].to_pylist(), return_inverse=True)
+    return np.array(table[column].to_pylist(), np.float32), tuple(names.tolist()), values
+
+
+def made(definition: Definition, fitted: Fitted, names: Sequence[str], labelled: int) -> Head:
+    info, pooling = definition.views[0]
+    return Head(
+        name=definition.name,
+        definition=definition,
+        task=definition.task,
+        encoder=definition.encoder,
+        encoder_options=definition.encoder_options,
+        tap=info,
+        pooling=pooling,
+        dim=dim_after(pooling, info.tap.dim),
+        names=tuple(names),
+        created=time.time(),
+        code="1.2.3",
+        kind=definition.kind,
+        chosen=dict(fitted.chosen),
+        temperature=1.5,
+        metrics=(Figure("accuracy", 0.9, 0.8, 0.95),),
+        baseline=(Figure("accuracy", 0.3, 0.2, 0.4),),
+        estimate=f"5-fold cross-validation over {labelled} items",
+        labelled=labelled,
+        warnings=("few items",),
+        tuned=str(definition.options.get("tuned", "")),
+    )
+
+
+def report_of(head: Head, items: int) -> Report:
+    definition = head.definition
+    assert definition is not None
+    return Report(
+        head=head.name,
+        task=head.task,
+        kind=head.kind,
+        set=definition.set,
+        version=definition.version,
+        target=definition.target,
+        encoder=head.encoder,
+        tap=head.tap.tap.name,
+        pooling=head.pooling,
+        fingerprint=head.tap.fingerprint,
+        names=head.names,
+        estimate=head.estimate,
+        items=items,
+        labelled=items,
+        unlabelled=0,
+        metrics=head.metrics,
+        baseline=head.baseline,
+    )
+
+
+class LocalJobs:
+    """Jobs without processes. `gate` holds those that start; `fail` is what they say instead of working."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fail = ""
+        self.started: list[tuple[str, dict[str, Any]]] = []
+        self.closed = False
+        self._jobs: dict[str, Job] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> Job:
+        if self.closed:
+            raise Unavailable("the server is stopping")
+        self.started.append((call, dict(arguments)))
+        job = Job(f"{len(self.started):08}", kind, subject, time.time())
+        self._jobs[job.id] = job
+        self._tasks[job.id] = asyncio.create_task(self._run(job.id, kind, arguments))
+        return job
+
+    async def _run(self, id: str, kind: str, arguments: Mapping[str, Any]) -> None:
+        try:
+            await self.gate.wait()
+            if self.fail:
+                raise TopworkError(self.fail)
+            result = await asyncio.to_thread(learn, arguments) if kind == "train" else {"rows": []}
+            self._jobs[id] = replace(self._jobs[id], state=JobState.DONE, result=result)
+        except asyncio.CancelledError:
+            self._end(id, JobState.CANCELLED)
+        except Exception as error:
+            self._end(id, JobState.FAILED, str(error))
+
+    def _end(self, id: str, state: JobState, error: str = "") -> None:
+        self._jobs[id] = replace(self._jobs[id], state=state, error=error)
+
+    def get(self, id: str) -> Job:
+        if id not in self._jobs:
+            raise NotFound(f"there is no job {id!r}")
+        return self._jobs[id]
+
+    async def wait(self, id: str) -> Job:
+        await asyncio.wait([self._tasks[id]])
+        return self._jobs[id]
+
+    async def cancel(self, id: str) -> Job:
+        self._tasks[id].cancel()
+        await asyncio.wait([self._tasks[id]])
+        if self._jobs[id].state is JobState.RUNNING:  # cancelled before its first step
+            self._end(id, JobState.CANCELLED)
+        return self._jobs[id]
+
+    async def close(self) -> None:
+        self.closed = True
+        for id, task in self._tasks.items():
+            if not task.done():
+                await self.cancel(id)
+                self._end(id, JobState.FAILED, "the server stopped while it ran")
+
+
+@dataclass
+class World(sets_world.SetsWorld):
+    """What a test looks at."""
+
+    jobs: Any = None
+    heads: Any = None
+    trainers: Trainers = field(default_factory=Trainers)
+
+    def taps(self, *names: str) -> tuple[TapInfo, ...]:
+        manifest = self.catalogue.entry("letters").manifest
+        assert manifest is not None
+        return tuple(info for name in names for info in manifest.taps if info.tap.name == name)
+
+    def make(self, name: str = "birds", taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
+        return self.sets.create(Wanted(name, self.taps(*taps), "letters", modality="text", **more))  # type: ignore[arg-type]
+
+    async def fill(self, name: str = "birds", count: int = 30, taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
+        """A set of `words`, with their class as `label`, their number as `number` and a `group`."""
+        feature_set, (texts, classes) = self.make(name, taps, **more), words(count)
+        numbers = list(range(count))
+        await self.write(feature_set, texts, taps, label=classes, number=numbers, group=[f"g{i // 2}" for i in numbers])
+        return feature_set
+
+    async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
+        features = await self.engine.embed(sets_world.Ask("letters", tuple(taps)), [Text(text) for text in texts])
+        metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
+        inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.wanted.keep_inputs else []
+        block = Block([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
+        await asyncio.wrap_future(feature_set.write(block))
+
+    async def write_vectors(self, name: str, count: int, **columns: Any) -> None:
+        """Random rows of the set's first tap."""
+        feature_set = self.sets.get(name)
+        info = feature_set.wanted.taps[0]
+        rows = np.random.default_rng(0).normal(size=(count, info.tap.dim)).astype(np.float32)
+        metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
+        block = Block([f"v{i}" for i in range(count)], (TapRows(info, rows, np.ones(count, np.int64)),), metadata)
+        await asyncio.wrap_future(feature_set.write(block))
+
+    def pins(self) -> dict[str, int]:
+        """Over all sets: of each pin the version."""
+        infos = [info for name in self.sets.names() for info in self.sets.get(name).versions()]
+        return {pin: info.version for info in infos for pin in info.pins}
+
+
+def _type(values: Sequence[Any]) -> ColumnType:
+    first = next(value for value in values if value is not None)
+    types = {str: ColumnType.STRING, int: ColumnType.INT, float: ColumnType.FLOAT, list: ColumnType.STRINGS}
+    return types[type(first)]
+
+
+@asynccontextmanager
+async def world(home: Path, jobs: Any = None, **settings: Any) -> AsyncIterator[World]:
+    async with sets_world.composed(home, **settings) as parts:
+        jobs = jobs or LocalJobs()
+        made = World(**vars(parts), jobs=jobs)
+        made.heads = Heads(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
+        try:
+            yield made
+        finally:
+            await jobs.close()
+            await made.heads.close()
