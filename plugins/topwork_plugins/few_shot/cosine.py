@@ -12,8 +12,8 @@ from topwork_server.types import Array
 if TYPE_CHECKING:
     import onnx
 
-#: Temperatures that are tried: a factor of about 1.5 from one to the next.
-TEMPERATURES = tuple(float(f"{t:.2g}") for t in np.geomspace(0.01, 1, 12))
+#: Temperatures that are tried: a factor of about 1.6 from one to the next.
+TEMPERATURES = tuple(float(f"{t:.2g}") for t in np.geomspace(0.002, 1, 14))
 MEASURE = "mean log likelihood of examples that were left out"
 #: Below it a row has no direction.
 TINY = 1e-12

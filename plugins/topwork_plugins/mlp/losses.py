@@ -1,0 +1,72 @@
+"""What a net is wrong by: a loss for each unit, which is a row, or of SPAN an item with all its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from topwork_server import Examples, Target
+from topwork_server.types import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Task:
+    """The values of some examples, ready to be learnt. `count` units; `weights` (count,) float32, 1 on average."""
+
+    def __init__(self, examples: Examples, *, balanced: bool) -> None:
+        self.target = examples.target
+        self.outputs = {Target.NUMBERS: 1, Target.SPAN: 2}.get(self.target, len(examples.names))
+        self.shift, self.spread = np.zeros(self.outputs), np.ones(self.outputs)
+        values = examples.values
+        if self.target is Target.NUMBERS:
+            self.shift, self.spread = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+            self.spread = np.where(self.spread > 1e-6 * np.abs(self.shift) + 1e-30, self.spread, 1.0)
+            values = ((values - self.shift) / self.spread).astype(np.float32)
+        self._values = values
+        starts = np.arange(examples.count)
+        if self.target is Target.SPAN:
+            starts = np.flatnonzero(np.diff(examples.items, prepend=-1))
+        self.starts, self._ends = starts, np.append(starts[1:], examples.count)
+        self.count = len(starts)
+        self.weights = _weights(examples) if balanced and self.target is Target.CLASSES else np.ones(self.count, np.float32)
+
+    def rows(self, units: Array) -> Array:
+        """The rows of those units, one after the other."""
+        if self.target is not Target.SPAN:
+            return units
+        return np.concatenate([np.arange(self.starts[unit], self._ends[unit]) for unit in units])
+
+    def losses(self, scores: Tensor, units: Array) -> Tensor:
+        """(nets, units) of scores (nets, rows of those units, outputs)."""
+        import torch
+        from torch.nn import functional
+
+        truth = torch.from_numpy(np.ascontiguousarray(self._values[self.rows(units)]))
+        if self.target is Target.CLASSES:
+            said = scores.log_softmax(dim=2)
+            return -said.gather(2, truth.expand(len(scores), -1)[:, :, None])[:, :, 0]
+        truth = truth.expand_as(scores)
+        if self.target is Target.LABELS:
+            return functional.binary_cross_entropy_with_logits(scores, truth, reduction="none").mean(dim=2)
+        if self.target is Target.NUMBERS:
+            return ((scores - truth) ** 2).mean(dim=2)
+        owner = torch.from_numpy(np.repeat(np.arange(len(units)), self._ends[units] - self.starts[units]))
+        return _of_spans(scores, truth, owner, len(units))
+
+
+def _of_spans(scores: Tensor, truth: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Cross entropy of where an answer starts and ends; `owner` (rows,) says to which of `count` items a row belongs."""
+    index = owner[None, :, None].expand_as(scores)
+    most = scores.new_zeros(len(scores), count, 2).scatter_reduce(1, index, scores.detach(), "amax", include_self=False)
+    sums = scores.new_zeros(most.shape).index_add(1, owner, (scores - most.gather(1, index)).exp())
+    said = scores.new_zeros(most.shape).index_add(1, owner, truth * (scores - most.gather(1, index)))
+    answers = scores.new_zeros(most.shape).index_add(1, owner, truth)
+    return (answers * sums.log() - said).sum(dim=2)
+
+
+def _weights(examples: Examples) -> Array:
+    counts = np.bincount(examples.values, minlength=len(examples.names))
+    share = 1 / counts[examples.values]
+    return np.asarray(share / share.mean(), np.float32)

@@ -1,0 +1,77 @@
+"""A multi-layer perceptron on frozen features, or five that each leave another fifth out, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+
+from topwork_plugins.mlp.head import Mlp, Scale
+from topwork_plugins.mlp.losses import Task
+from topwork_plugins.mlp.nets import Learnt, learn
+from topwork_plugins.mlp.options import MlpOptions
+
+DECAYS = (0.01, 1.0, 10.0)
+#: Up to so many examples several nets are averaged; a larger set gives one net enough, and leaves a tenth of it out.
+SMALL, MEMBERS, SINGLE = 2000, 5, 10
+
+
+class MlpTrainer(Trainer):
+    options = MlpOptions
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: MlpOptions, seed: int, threads: int, report: Report
+    ) -> list[Fitted]:
+        heads: list[Fitted] = []
+        for done, subset in enumerate(subsets):
+            if not len(subset):
+                raise InvalidInput("mlp has no examples to learn from", remedy="label some items")
+            report(done / len(subsets), f"nets of {len(subset)} rows")
+            heads.append(_fit(examples.take(subset), options, seed, threads))
+        report(1.0, "nets are trained")
+        return heads
+
+
+def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Mlp:
+    task = Task(examples, balanced=options.class_weight == "balanced")
+    held = _held(examples, task, options, seed)
+    decays = DECAYS if options.weight_decay is None else (options.weight_decay,)
+    tried: list[tuple[int, Scale, Learnt]] = []
+    for at, view in enumerate(examples.views):
+        scale = Scale(view.rows)
+        tried += [(at, scale, learnt) for learnt in learn(scale(view.rows), task, held, decays, options, seed, threads)]
+    at, scale, learnt = min(tried, key=lambda one: one[2].loss)
+    head = Mlp(at, scale, _unscaled(learnt.layers, task))
+    head.chosen = {"weight_decay": learnt.decay, "epochs": learnt.epoch, "members": len(held)}
+    head.trials = [_trial(examples, *one) for one in tried]
+    head.measure = f"{'R2' if examples.target is Target.NUMBERS else 'mean log likelihood'} of examples that were left out"
+    return head
+
+
+def _held(examples: Examples, task: Task, options: MlpOptions, seed: int) -> Array:
+    """(members, units) bool: what each member leaves out, to stop early and to choose by."""
+    members = options.members or (MEMBERS if task.count <= SMALL else 1)
+    bare = replace(examples, views=(), unlabelled=(), described=())
+    held = np.zeros((members, examples.count), bool)
+    parts = folds(bare, members if members > 1 else SINGLE, seed)[:members]
+    for part, rows in enumerate(parts):
+        held[part, rows] = True
+    return held[: len(parts), task.starts]
+
+
+def _unscaled(layers: Sequence[tuple[Array, Array]], task: Task) -> list[tuple[Array, Array]]:
+    """With the last layer giving numbers as they came."""
+    weight, bias = layers[-1]
+    last = (weight * task.spread).astype(np.float32), (bias * task.spread + task.shift).astype(np.float32)
+    return [*layers[:-1], last]
+
+
+def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> Trial:
+    view = examples.views[at]
+    score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
+    return Trial(view.tap, view.pooling, {"weight_decay": learnt.decay, "epochs": learnt.epoch}, score)
