@@ -1,12 +1,44 @@
-"""Being written."""
+"""Linear heads: the whole range of regularisation at once, chosen on folds within the rows that are learnt from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
-from topwork_server import TrainerSpec, hookimpl
+from topwork_server import Examples, Fitted, InvalidInput, Trainer, TrainerSpec, hookimpl
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+
+from topwork_plugins.linear.lesson import Lesson
+from topwork_plugins.linear.options import LinearOptions
+
+
+class LinearTrainer(Trainer):
+    """Softmax regression or a discriminant for classes, a sigmoid for each label, ridge regression for numbers, and a softmax
+    over the rows of an item for spans."""
+
+    options: ClassVar[type[Any]] = LinearOptions
+
+    @classmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: LinearOptions, seed: int, threads: int, report: Report
+    ) -> list[Fitted]:
+        heads: list[Fitted] = []
+        steps = len(subsets) * len(examples.views)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            report(done / steps, f"swept {options.strengths} strengths, {done} of {steps}")
+
+        for subset in subsets:
+            if not len(subset):
+                raise InvalidInput("there are no rows to learn from", remedy="label some")
+            heads.append(Lesson(examples, subset, options, seed).head(step))
+        return heads
 
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    return ()
+    yield TrainerSpec("linear", LinearTrainer, "softmax, discriminant or ridge, swept over its whole range of regularisation")

@@ -1,0 +1,133 @@
+"""Rows in the basis of their own principal directions, where X'X is diagonal: penalties and curvature act column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from topwork_server.types import Array
+
+#: Rows handled at a time: fits the processor's caches, and no second copy of all rows is made.
+CHUNK = 1024
+#: Columns are brought to one variance unasked where the widest is so many times as wide as the middle one.
+WIDE = 30.0
+#: Directions with less of the largest eigenvalue are rounding errors: of Gram matrices summed in float64, and in float32.
+NULL, NULL_SINGLE = 1e-10, 1e-6
+#: Multiplications up to which a Gram matrix is summed in float64.
+DOUBLE = 2e9
+
+
+@dataclass(frozen=True)
+class Frame:
+    """z = ((row - centre) * unit) @ basis, then a 1 for the bias.
+
+    centre (dim,) float32; unit: a power of two that brings the rows near 1, so that squares stay finite; basis (dim, rank) and
+    back (rank, dim) float32, each the other's inverse on the rows; spectrum (rank + 1,) float64: the diagonal of Z'Z.
+    """
+
+    centre: Array
+    unit: float
+    basis: Array
+    back: Array
+    spectrum: Array
+
+    @property
+    def rank(self) -> int:
+        return int(self.basis.shape[1])
+
+    def rows(self, rows: Array, positions: Array) -> Array:
+        """(positions, rank + 1) float32."""
+        found = np.empty((len(positions), self.rank + 1), np.float32)
+        found[:, -1] = 1
+        for start, chunk in centred(rows, positions, self.centre, self.unit):
+            np.matmul(chunk, self.basis, out=found[start : start + len(chunk), :-1])
+        return found
+
+    def products(self, rows: Array, positions: Array, targets: Array) -> Array:
+        """(rank, outputs) float64: Z' targets, of targets (positions, outputs) float32; no row of Z is kept."""
+        total = np.zeros((rows.shape[1], targets.shape[1]))
+        for start, chunk in centred(rows, positions, self.centre, self.unit):
+            total += chunk.T @ targets[start : start + len(chunk)]
+        return self.basis.T @ total
+
+    def unfolded(self, coefficients: Array) -> tuple[Array, Array]:
+        """Coefficients (rank + 1, outputs) as weight (outputs, dim) and bias (outputs,) float64 of raw rows."""
+        weight = coefficients[:-1].T @ (self.basis.T.astype(np.float64) * self.unit)
+        return weight, coefficients[-1] - weight @ self.centre
+
+    def folded(self, weight: Array, bias: Array) -> Array:
+        """The inverse of `unfolded`, of what rows of this frame can tell."""
+        return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.centre])
+
+
+def frame(rows: Array, positions: Array, standardise: str) -> Frame:
+    """Of the rows at `positions` alone. `standardise` as in LinearOptions."""
+    centre, unit = _centre(rows, positions)
+    count, dim = len(positions), rows.shape[1]
+    if count < dim:
+        return _dual(rows, positions, centre, unit, standardise)
+    double = float(count) * dim * dim < DOUBLE
+    gram = np.zeros((dim, dim))
+    for _, chunk in centred(rows, positions, centre, unit):
+        chunk = chunk.astype(np.float64) if double else chunk
+        gram += chunk.T @ chunk
+    inverse = _inverse_scale(np.diag(gram) / count, standardise)
+    values, vectors = np.linalg.eigh(gram * inverse * inverse[:, None])
+    kept = values > (NULL if double else NULL_SINGLE) * max(values[-1], 1e-300)
+    return _framed(centre, unit, inverse, vectors[:, kept], values[kept], count)
+
+
+def _dual(rows: Array, positions: Array, centre: Array, unit: float, standardise: str) -> Frame:
+    """Through the Gram matrix of the rows, where they are fewer than the columns."""
+    whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, centre, unit)])
+    inverse = _inverse_scale(np.mean(whole**2, axis=0), standardise)
+    whole *= inverse
+    values, vectors = np.linalg.eigh(whole @ whole.T)
+    kept = values > NULL * max(values[-1], 1e-300)
+    directions = whole.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return _framed(centre, unit, inverse, directions, values[kept], len(positions))
+
+
+def _framed(centre: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> Frame:
+    basis = directions * inverse[:, None]
+    back = directions.T / np.where(inverse > 0, inverse, 1)
+    return Frame(centre, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
+
+
+def _inverse_scale(variances: Array, standardise: str) -> Array:
+    """(dim,) float64: one for each column, or the same for all, so that columns have variance 1 in the mean. 0 for constants."""
+    deviations = np.sqrt(variances)
+    varies = deviations > 1e-6 * deviations.max(initial=0)
+    if not varies.any():
+        return np.zeros(len(variances))
+    usual = np.median(deviations[varies])
+    if standardise == "never" or (standardise == "auto" and deviations.max() < WIDE * usual):
+        return np.where(varies, 1 / np.sqrt(np.mean(variances[varies])), 0.0)
+    return np.where(varies, 1 / np.where(varies, deviations, 1), 0.0)
+
+
+def _centre(rows: Array, positions: Array) -> tuple[Array, float]:
+    total, peak = np.zeros(rows.shape[1]), 0.0
+    for start in range(0, len(positions), CHUNK):
+        chunk = _taken(rows, positions[start : start + CHUNK])
+        total += np.add.reduce(chunk, axis=0, dtype=np.float64 if len(positions) < CHUNK else None)
+        peak = max(peak, float(chunk.max()), -float(chunk.min()))
+    centre = (total / len(positions)).astype(np.float32)
+    return centre, float(2.0 ** -np.floor(np.log2(peak))) if peak > 0 else 1.0
+
+
+def _taken(rows: Array, positions: Array) -> Array:
+    """Without a copy where they are neighbours."""
+    first, end = int(positions[0]), int(positions[-1]) + 1
+    return rows[first:end] if end - first == len(positions) else rows[positions]
+
+
+def centred(rows: Array, positions: Array, centre: Array, unit: float) -> Iterator[tuple[int, Array]]:
+    """(start, chunk) of the rows, centred and scaled. A chunk is overwritten by the next."""
+    buffer = np.empty((min(CHUNK, len(positions)), rows.shape[1]), np.float32)
+    for start in range(0, len(positions), CHUNK):
+        some = positions[start : start + CHUNK]
+        chunk = np.subtract(_taken(rows, some), centre, out=buffer[: len(some)])
+        chunk *= np.float32(unit)
+        yield start, chunk
