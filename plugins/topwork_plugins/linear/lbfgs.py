@@ -7,6 +7,8 @@ and weak directions are learnt alike.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from topwork_server.types import Array
 
