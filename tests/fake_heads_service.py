@@ -90,6 +90,7 @@ TABLE: dict[str, Any] = {
             "seconds": 0.4,
         },
     ],
+    "baseline": BASELINE,
     "advice": "pooled is best",
     "warnings": ["few items"],
 }
@@ -262,6 +263,9 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
         rows = [np.full(DIM, np.nan, np.float32) if i in bad else row_of(item, upload)[0] for i, item in enumerate(items)]
         reply = self._said(settings, rows, items, context, answers)
         reply.failures.extend(encoders_pb2.Failure(item=i, code=3, message="a bad text", remedy="send a good one") for i in bad)
+        if settings.skip_bad_items and "answers" in settings.heads:  # which is of pairs; the others are not to blame
+            lone = [i for i, item in enumerate(items) if i not in bad and not item.HasField("text_pair")]
+            reply.failures.extend(encoders_pb2.Failure(item=i, code=3, message="no pair") for i in lone)
         return reply
 
     def _said(
@@ -299,7 +303,8 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
                 said.confidences.CopyFrom(tensor(np.full(masks.shape, 0.75)))
                 said.boxes.CopyFrom(tensor(np.tile(np.array([0.0, 0, 32, 16]), (len(rows), 1))))
             case _:
-                said.spans.extend(heads_pb2.FoundSpans(spans=first_word(found, item)) for item in items or [None] * len(rows))
+                known = items or [None] * len(rows)
+                said.spans.extend(heads_pb2.FoundSpans(spans=first_word(found, item)) for item in known)
         return said
 
 
@@ -327,6 +332,8 @@ def probabilities(said: heads_pb2.Predictions, numbers: np.ndarray[Any, Any], to
 def first_word(found: heads_pb2.Head, item: types_pb2.Item | None) -> list[heads_pb2.FoundSpan]:
     """Of the text or, for an answer, of the context."""
     answers = found.task == heads_pb2.TASK_QUESTION_ANSWERING
+    if item is not None and (answers != item.HasField("text_pair") or item.text == "bad"):
+        return []
     text = "" if item is None else item.text_pair.pair if answers else item.text
     end = len(text.split(" ")[0]) or 3
     return [heads_pb2.FoundSpan(start=0, end=end, label="" if answers else "FIRST", probability=0.9, part=int(answers))]

@@ -101,6 +101,13 @@ def test_answers_are_cut_out_of_the_context(both: OpenDoor) -> None:
     assert found[0].spans[0].part == 1
 
 
+def test_an_item_may_fail_for_one_head_alone(both: OpenDoor) -> None:
+    found = both.predict(["size", "answers"], ["7", ("who?", "Ada did")], skip_bad_items=True)
+    assert (found["size"].values.tolist(), found["size"].failures) == ([7, 12], {})
+    assert (list(found["answers"].failures), found["answers"][1].answer) == ([0], "Ada")
+    assert found["answers"][0].error is found["answers"].failures[0]
+
+
 def test_masks(both: OpenDoor) -> None:
     found = both.predict("cells", [b"picture"] * 70)
     assert found.masks.shape == found.confidences.shape == (70, 2, 2)

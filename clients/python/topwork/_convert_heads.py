@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from topwork import _convert, _convert_sets, _status
 from topwork.encoders import OptionInfo
 from topwork.errors import InvalidInput
-from topwork.features import Timings
+from topwork.features import Array, Timings
 from topwork.heads import Figure, HeadInfo, TrainerInfo
 from topwork.predictions import FoundSpan, Predictions
 from topwork.v1 import heads_pb2, types_pb2
@@ -22,7 +24,7 @@ TASKS = {
     "segmentation": heads_pb2.TASK_SEGMENTATION,
 }
 #: Fields of Predictions that are tensors, by the names that they have here as there.
-ARRAYS = frozenset({"probabilities", "best", "values", "masks", "confidences", "boxes"})
+ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes")
 
 
 def task(name: str) -> heads_pb2.Task:
@@ -93,15 +95,19 @@ def predictions(
 ) -> Predictions:
     """What one head says. `items` are those that were sent, whose texts spans are cut out of, from position `start` on."""
     found = [tap for tap in reply.features if tap.fingerprint == message.fingerprint]
-    failures = {f.item: _status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures}
     notes = {note.item: dict(note.counts) for note in reply.notes}
     timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
-    tensors = {field.name: _tensor(message, field.name) for field in message.DESCRIPTOR.fields if field.name in ARRAYS}
+    tensors = _tensors(message)
+    failures = {
+        f.item: _status.failure(f.code, f.message, f.remedy, start + f.item)
+        for f in reply.failures
+        if _is_missing(message, tensors, f.item)
+    }
     return Predictions(
         head=message.head,
         task=task_name(message.task),
         names=tuple(message.names),
-        items=_count(message, reply, items),
+        items=len(items) or max([len(message.spans), *(len(array) for array in tensors.values())]),
         interval=message.interval,
         spans=[tuple(_spans(of.spans, item)) for of, item in _with_items(message.spans, items)] if message.spans else None,
         fingerprint=message.fingerprint,
@@ -114,14 +120,14 @@ def predictions(
     )
 
 
-def _tensor(message: heads_pb2.Predictions, name: str) -> Any:
-    return _convert.array(getattr(message, name)) if message.HasField(name) else None
+def _is_missing(message: heads_pb2.Predictions, tensors: Mapping[str, Array], item: int) -> bool:
+    """Whether the head says nothing of that item: another head, which reads something else, may."""
+    numbers = [array[item] for array in tensors.values() if array.dtype.kind == "f"]
+    return any(np.isnan(of_item).any() for of_item in numbers) or (bool(message.spans) and not message.spans[item].spans)
 
 
-def _count(message: heads_pb2.Predictions, reply: heads_pb2.PredictResponse, items: Sequence[types_pb2.Item]) -> int:
-    """How many items the reply is of: those that were sent, or of vectors and stored items as many as there are entries."""
-    arrays = [getattr(message, name).shape[0] for name in ARRAYS if message.HasField(name)]
-    return len(items) or max([len(message.spans), *arrays])
+def _tensors(message: Any) -> dict[str, Any]:
+    return {name: _convert.array(getattr(message, name)) for name in ARRAYS if message.HasField(name)}
 
 
 def _with_items(

@@ -48,6 +48,7 @@ def probe(record: Mapping[str, Any]) -> ProbeTable:
         rows=tuple(rows),
         advice=record.get("advice", ""),
         warnings=tuple(record.get("warnings") or ()),
+        baseline=_known(Figure, record["baseline"]) if record.get("baseline") else None,
     )
 
 

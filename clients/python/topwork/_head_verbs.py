@@ -156,7 +156,7 @@ def probe(
 ) -> Steps[ProbeTable | Job]:
     """The same task learnt from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
 
-    sets      one or several, of different encoders, with the same items: those that all of them have are compared
+    sets      one or several: the same items, as different encoders see them
     taps      none: all of each set
     poolings  none: "mean"
     wait      until it has ended; JobFailed where it failed. Without, the Job comes back: `ProbeTable.of(job)` once it is done

@@ -30,14 +30,13 @@ def box(x0: float, y0: float, x1: float, y1: float, label: str) -> str:
     """A box of a picture for segmentation, "x0,y0,x1,y1:LABEL", in pixels of the original; the rest is "background"."""
     if not (0 <= x0 < x1 and 0 <= y0 < y1) or not label:
         raise InvalidInput(f"a box {x0},{y0},{x1},{y1} of {label!r}", remedy="corners go from upper left to lower right")
-    return f"{x0:g},{y0:g},{x1:g},{y1:g}:{label}"
+    return f"{','.join(f'{edge:.3f}'.rstrip('0').rstrip('.') for edge in (x0, y0, x1, y1))}:{label}"
 
 
 def mask(classes: ArrayLike) -> str:
     """A mask for segmentation: a PNG of 8-bit grey in base64, a class index a pixel.
 
-    classes  (height, width) whole numbers from 0 to 254, of any proportion to the picture's size; 255 is neither learnt from
-             nor judged
+    classes  (height, width) of the picture, whole numbers from 0 to 254; 255 is neither learnt from nor judged
     """
     pixels = np.asarray(classes)
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iub":

@@ -17,7 +17,7 @@ RIGHT = {"dim"}
 @dataclass(frozen=True)
 class ProbeRow:
     """One set, tap and pooling. `difference` is that of `figure` to the best row's, item by item on the same folds, with its 95%
-    interval; None for the best."""
+    interval; None for the best, and where the items are others."""
 
     set: str
     encoder: str
@@ -32,9 +32,9 @@ class ProbeRow:
 
 @dataclass(frozen=True, repr=False)
 class ProbeTable:
-    """The rows, best first; `str` of it is a table to be read. All rows were judged on the same items and folds.
+    """The rows, best first; `str` of it is a table to be read.
 
-    measure   what the rows' figures are: "accuracy"
+    measure   what the rows' figures are: "accuracy"; `baseline` is the majority class's, or the mean's
     estimate  how they were judged: "5-fold cross-validation over 482 items"
     advice    which trunk and which depth suits the data, and how many layers to freeze
     """
@@ -45,6 +45,7 @@ class ProbeTable:
     rows: tuple[ProbeRow, ...]
     advice: str = ""
     warnings: tuple[str, ...] = ()
+    baseline: Figure | None = None
 
     @staticmethod
     def of(job: Job) -> ProbeTable:
@@ -70,6 +71,13 @@ class ProbeTable:
         """The cells of each row under `titles`."""
         return (_cells(row) for row in self.rows)
 
+    def remarks(self) -> list[str]:
+        """What is to be said below the table."""
+        baseline = [f"without features: {self.baseline}"] if self.baseline else []
+        judged = [self.estimate] if self.estimate else []
+        said = [*judged, *baseline, *(f"warning: {warning}" for warning in self.warnings), self.advice]
+        return [line for line in said if line]
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -81,7 +89,7 @@ class ProbeTable:
 
     def __str__(self) -> str:
         table = _aligned([self.titles(), *self.lines()], {*RIGHT, self.measure})
-        return "\n".join([*table, *(f"warning: {warning}" for warning in self.warnings), *([self.advice] if self.advice else [])])
+        return "\n".join([*table, *self.remarks()])
 
     def __repr__(self) -> str:
         best = f", best {self.best.encoder}/{self.best.tap}: {self.best.figure}" if self.best else ""
