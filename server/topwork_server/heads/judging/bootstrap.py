@@ -62,9 +62,10 @@ def affordable(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTIL
 
 def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]) -> Interval:
     """Percentiles of the resamples, made wider for few units (Hesterberg 2015, section 3.2: the expanded percentile interval)
-    and moved by the bootstrap's own bias. Where all resamples agree on a share (all right, or all wrong) it is
-    Wilson's (1927); where half of them are undefined, all that the figure can be (where that has no end, its value: no
-    infinity goes into a report)."""
+    and moved by twice the bias that the bootstrap shows (once for the resamples', once for the value's own). Where all resamples
+    agree on a share (all right, or all wrong) it is Wilson's (1927). Where half of them are undefined, it is all that the figure
+    can be; where that has no end, its value: no infinity goes into a report.
+    """
     defined = draws[np.isfinite(draws)]
     if len(defined) * 2 < len(draws) or units < 2:
         return Interval(value, *(float(bound) if np.isfinite(bound) else value for bound in bounds))
@@ -75,7 +76,7 @@ def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]
         half = t_quantile((1 + LEVEL) / 2, len(defined) - 1) * float(np.std(defined, ddof=1))
         low, high = value - half, value + half
     else:
-        low, high = np.quantile(defined, [tail, 1 - tail]) - (defined.mean() - value)
+        low, high = np.quantile(defined, [tail, 1 - tail]) - 2 * (defined.mean() - value)
     return Interval(value, min(value, max(bounds[0], float(low))), max(value, min(bounds[1], float(high))))
 
 
