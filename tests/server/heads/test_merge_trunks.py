@@ -1,0 +1,146 @@
+"""Merged files of real trunks, in plain onnxruntime, say what the engine and the served head say."""
+
+from __future__ import annotations
+
+import asyncio
+
+import made_heads
+import numpy as np
+import onnxruntime
+import pytest
+import sets_world
+from topwork_server import Text, examples, options
+from topwork_server.artifacts import MODEL
+from topwork_server.catalogue import Catalogue, State
+from topwork_server.config import Config
+from topwork_server.engine import Engine
+from topwork_server.heads import pooling
+from topwork_server.heads.decode import answer, bio_names
+from topwork_server.heads.merge import merged
+from topwork_server.heads.model import Pooling, Task
+from topwork_server.heads.predict import PredictAsk, Predictor
+from topwork_server.heads.shelf import Shelf
+from topwork_server.plugins import Plugins
+from topwork_server.types import Granularity
+from toys import FakePlugins
+
+TEXTS = [Text("A red bird sings."), Text("Blue"), Text("whales swim in the cold sea, and sing")]
+PAIRS = [Text("Who sings?", "A red bird sings."), Text("Where?", "In the cold sea.")]
+
+
+def head(catalogue, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c")):
+    if catalogue.entry(encoder).state is not State.READY:
+        catalogue.export(encoder)
+    info = catalogue.entry(encoder).manifest.tap(tap)
+    dim = pooling.dim_after(how, info.tap.dim)
+    return made_heads.head(encoder=encoder, tap=info, pooling=how, dim=dim, task=task, names=names, temperature=0.7)
+
+
+def prepared(catalogue, made, items):
+    """(feeds, samples), as somebody without a server makes them."""
+    entry = catalogue.entry(made.encoder)
+    encoder = entry.spec.encoder(entry.spec, entry.folder)
+    chosen = options.parse(encoder.options, made.encoder_options)
+    samples = [sample for item in items for sample in encoder.preprocess(item, chosen)]
+    feeds = encoder.collate(samples)
+    if made.tap.tap.granularity is Granularity.TOKEN and made.pooling is not Pooling.ROWS:
+        length = next(iter(feeds.values())).shape[1]
+        feeds |= masks(samples, length, made.pooling is Pooling.PAIR)
+    return feeds, samples
+
+
+def masks(samples, length, pair):
+    wanted = {"text_mask": (0,), "pair_mask": (1,)} if pair else {"row_mask": (0, 1)}
+    made = {name: np.zeros((len(samples), length), np.int64) for name in wanted}
+    for name, parts in wanted.items():
+        for row, sample in zip(made[name], samples, strict=True):
+            row[sample.tokens.positions[np.isin(sample.tokens.parts, parts)]] = 1
+    return made
+
+
+def run(data, feeds):
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], feeds)[0]
+
+
+async def both(tmp_path, catalogue, home, made, items):
+    """What the server says, and the probabilities of the file, with the samples that it read."""
+    shelf = Shelf(tmp_path / "heads")
+    shelf.publish(made, made_heads.graph(made), None)
+    engine = Engine(catalogue, Config(home=home, provider="cpu"))
+    try:
+        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictAsk(), items)).said
+    finally:
+        await engine.close()
+    data, _ = await asyncio.to_thread(merged, catalogue.entry(made.encoder).folder / MODEL, shelf.graph(made.name), made)
+    feeds, samples = prepared(catalogue, made, items)
+    return said, run(data, feeds), samples
+
+
+TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MAX), ("letters", Pooling.MEAN_STD)]
+
+
+@pytest.mark.parametrize(("tap", "how"), TOYS)
+async def test_toys(tmp_path, home, tap, how):
+    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), TEXTS)
+    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+
+
+REAL = [
+    ("all-minilm-l6-v2", "pooled", Pooling.ROW, TEXTS),
+    ("all-minilm-l6-v2", "hidden.3", Pooling.MEAN_STD, TEXTS),
+    ("all-minilm-l6-v2", "tokens", Pooling.PAIR, PAIRS),
+    ("efficientnet-lite0", "pooled", Pooling.ROW, examples.pictures()[:3]),
+    ("efficientnet-lite0", "layer3", Pooling.MAX, examples.pictures()[:2]),
+    ("i3d-resnet50-thin", "pooled.mean_std", Pooling.MEAN, examples.clips()[:1]),
+    ("glove-6b-50d", "tokens", Pooling.MEAN, TEXTS),
+]
+
+
+@pytest.fixture
+def catalogue(weights_home):
+    return Catalogue(Plugins.load(), weights_home)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("encoder", "tap", "how", "items"), REAL, ids=lambda value: value if isinstance(value, str) else "")
+async def test_trunks(tmp_path, catalogue, weights_home, encoder, tap, how, items):
+    made = head(catalogue, encoder, tap, how)
+    said, found, _ = await both(tmp_path, catalogue, weights_home, made, items)
+    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+
+
+@pytest.mark.weights
+async def test_answers(tmp_path, catalogue, weights_home):
+    made = head(catalogue, "all-minilm-l6-v2", "tokens", Pooling.ROWS, Task.QUESTION_ANSWERING, ())
+    said, logits, samples = await both(tmp_path, catalogue, weights_home, made, PAIRS)
+    for (span,), scores, sample in zip(said.spans, logits, samples, strict=True):
+        context = sample.tokens.parts == 1
+        start, end, probability = answer(scores[sample.tokens.positions[context]])
+        chars = sample.tokens.chars[context]
+        assert (span.start, span.end, span.part) == (chars[start, 0], chars[end - 1, 1], 1)
+        assert span.probability == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.weights
+async def test_masks(tmp_path, catalogue, weights_home):
+    made = head(catalogue, "efficientnet-lite0", "layer4", Pooling.ROWS, Task.SEGMENTATION)
+    said, found, _ = await both(tmp_path, catalogue, weights_home, made, examples.pictures()[:2])
+    np.testing.assert_allclose(found.max(2).reshape(said.confidences.shape), said.confidences, atol=1e-5)
+    assert (found.argmax(2).reshape(said.masks.shape) == said.masks).mean() > 0.99
+    assert said.boxes.shape == (2, 4)
+
+
+@pytest.mark.weights
+async def test_tags(tmp_path, catalogue, weights_home):
+    made = head(catalogue, "all-minilm-l6-v2", "hidden.4", Pooling.ROWS, Task.TAGGING, bio_names(("X",)))
+    said, found, samples = await both(tmp_path, catalogue, weights_home, made, TEXTS)
+    assert any(said.spans)
+    for spans, probabilities, sample in zip(said.spans, found, samples, strict=True):
+        best = probabilities[sample.tokens.positions].argmax(1)
+        tagged = {
+            int(char) for (start, end), tag in zip(sample.tokens.chars, best, strict=True) if tag for char in range(start, end)
+        }
+        covered = {char for span in spans for char in range(span.start, span.end)}
+        assert tagged <= covered
