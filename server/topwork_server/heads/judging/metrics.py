@@ -122,8 +122,8 @@ def _of_cells(judged: Judged, sums: Sums) -> Values:
 
 
 def _of_calibration(judged: Judged, sums: Sums) -> Values:
-    """Expected calibration error: Guo et al. 2017, equation 5. Of LABELS over all decisions. It reads too high of few items, where
-    chance alone parts confidence from accuracy (Roelofs et al. 2022), and its interval is then short of the truth."""
+    """Expected calibration error: Guo et al. 2017, equation 5. Of LABELS over all decisions. Of few items it reads too high, as
+    chance alone parts confidence from accuracy (Roelofs et al. 2022), and its interval may then miss the truth."""
     if "gap" not in sums:
         return {}
     rows = sums["rows"][:, 0]
