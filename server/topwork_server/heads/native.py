@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from topwork_server.artifacts import MANIFEST
@@ -52,12 +53,14 @@ def _of(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, encoder: str, stamp: int) -> tuple[Kept, ...]:
     """`stamp` is the manifest's: written last at each export."""
-    return tuple(_kept(path, encoder, stamp) for path in sorted(folder.glob(f"{PREFIX}*.json")))
+    files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    return tuple(_kept(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
 
 
-def _kept(path: Path, encoder: str, stamp: int) -> Kept:
+def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> Kept:
+    graph = path.with_suffix(".onnx")
     try:
-        return Kept(head_of(json.loads(path.read_text("utf-8"))), path.with_suffix(".onnx"), (str(path), stamp))
+        return Kept(head_of(json.loads(path.read_text("utf-8"))), graph, (str(path), stamp), files[graph.name])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
         remedy = f"run `topwork export {encoder} --force`"

@@ -57,12 +57,10 @@ class Predictor:
 
     async def predict(self, names: Sequence[str], ask: PredictAsk, items: Sequence[Item]) -> Prediction:
         """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
-        opened = await asyncio.to_thread(self._opened, names)
-        groups = _groups(opened, ask.options)
-        await asyncio.to_thread(self._check, opened, items)
+        opened = await asyncio.to_thread(self._ready, names, items)
         found: dict[str, Said] = {}
         features: list[Features] = []
-        for (encoder, _), heads in groups.items():
+        for (encoder, _), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items)
@@ -95,8 +93,9 @@ class Predictor:
             raise InvalidInput("a head is named twice", remedy="name each head once")
         return [self.live.opened(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
 
-    def _check(self, opened: Sequence[Opened], items: Sequence[Item]) -> None:
-        """Before anything is computed."""
+    def _ready(self, names: Sequence[str], items: Sequence[Item]) -> list[Opened]:
+        """Heads that read such items, as far as that shows before anything is computed."""
+        opened = self._opened(names)
         for head in (one.head for one in opened):
             if not head.encoder:
                 raise NotReady(
@@ -106,6 +105,7 @@ class Predictor:
             whose = f"the head {head.name!r}, on {head.encoder},"
             reads = self._catalogue.spec(head.encoder).modality
             check_modality(items, reads, whose, "send what its encoder reads")
+        return opened
 
     def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> Prediction:
         opened = self._opened(names)

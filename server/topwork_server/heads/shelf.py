@@ -52,16 +52,16 @@ def check_head_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Kept:
-    """A head, its graph with its SHA-256 ("": it is not checked), and what tells it from others that had the name."""
+    """A head, its graph, what tells it from others that had the name, and the graph's SHA-256."""
 
     head: Head
     graph: Path
     stamp: tuple[Any, ...]
-    sha256: str = ""
+    sha256: str
 
     def check(self) -> None:
         """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
-        if file_sha256(self.graph) != self.sha256 and self.sha256:
+        if file_sha256(self.graph) != self.sha256:
             raise self.damaged("is not the file that was written")
 
     def damaged(self, how: str) -> NotReady:

@@ -21,6 +21,7 @@ from topwork_server.heads.merge import METADATA, merged
 from topwork_server.heads.model import Pooling, Task
 from topwork_server.heads.said import said
 from topwork_server.heads.shelf import Kept
+from topwork_server.sources import file_sha256
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
 DIM = 6
@@ -78,7 +79,7 @@ def joined(folder, made, model=None):
 
 def alone(folder, made):
     """The head alone, as it is served."""
-    return Live().opened(lambda: Kept(made, folder / "head.onnx", (), "")).run
+    return Live().opened(lambda: Kept(made, folder / "head.onnx", (), file_sha256(folder / "head.onnx"))).run
 
 
 def features(x):

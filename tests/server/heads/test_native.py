@@ -15,6 +15,7 @@ from topwork_server.catalogue import State
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.live import Live
 from topwork_server.heads.native import native_heads, native_kept
+from topwork_server.sources import file_sha256
 
 
 class Catalogue:
@@ -24,7 +25,7 @@ class Catalogue:
         self.entries = {}
         for name in ("net", "other", "absent"):
             (home / name).mkdir()
-            (home / name / MANIFEST).write_text("{}")
+            (home / name / MANIFEST).write_text('{"files": {}}')
             self.entries[name] = SimpleNamespace(state=State.ABSENT if name == "absent" else State.READY, folder=home / name)
 
     def names(self):
@@ -41,6 +42,8 @@ class Catalogue:
         folder = self.entries[encoder].folder
         (folder / f"head-{name}.json").write_text(json.dumps(asdict(head)))
         (folder / f"head-{name}.onnx").write_bytes(made_heads.graph(head))
+        files = {path.name: file_sha256(path) for path in folder.glob("head-*")}
+        (folder / MANIFEST).write_text(json.dumps({"files": files}))
         return head
 
 
@@ -93,5 +96,14 @@ def test_a_graph_that_is_gone_names_the_remedy(catalogue):
     kept.graph.unlink()
     with pytest.raises(NotReady, match="topwork export net --force"):
         Live().opened(lambda: kept)
-    with pytest.raises(NotReady, match="topwork export net --force"):
-        Live().opened(lambda: replace(kept, graph=kept.graph.with_suffix(".json")))
+
+
+def test_a_graph_that_was_changed_is_found(catalogue):
+    catalogue.write("net", "imagenet")
+    kept = native_kept(catalogue, "net/imagenet")
+    kept.graph.write_bytes(b"no graph")
+    with pytest.raises(NotReady, match=r"head-imagenet\.onnx is not the file.*topwork export net --force"):
+        Live().opened(lambda: kept)
+    unreadable = replace(kept, sha256=file_sha256(kept.graph))
+    with pytest.raises(NotReady, match="cannot be opened"):
+        Live().opened(lambda: unreadable)
