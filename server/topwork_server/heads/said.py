@@ -64,7 +64,7 @@ def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> S
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = _spread(_decoded(head, picked(rows, good), run), good, len(usable))
+    found = spread(_decoded(head, picked(rows, good), run), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
@@ -165,8 +165,8 @@ def _covered(rows: TapRows, cells: int) -> Array:
     return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1).astype(np.float32)
 
 
-def _spread(found: Said, good: Array, items: int) -> Said:
-    """The same with places for items that failed."""
+def spread(found: Said, good: Array, items: int) -> Said:
+    """What was said of the items at the positions `good`, said of all: the others failed."""
 
     def wide(array: Array | None) -> Array | None:
         if array is None:
