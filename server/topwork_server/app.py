@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from topwork.v1 import encoders_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
+from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
@@ -23,6 +23,7 @@ from topwork_server.errors import StartError
 from topwork_server.plugins import Plugins
 from topwork_server.providers import check_provider
 from topwork_server.services.encoders import MAX_MESSAGE, Encoders, readable_entries
+from topwork_server.services.heads import HeadsService
 from topwork_server.services.health import Health
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import Requests
@@ -35,6 +36,7 @@ SERVICES = (
     "topwork.v1.Encoders",
     "topwork.v1.FeatureSets",
     "topwork.v1.Indexes",
+    "topwork.v1.Heads",
     "topwork.v1.Jobs",
     "grpc.health.v1.Health",
 )
@@ -86,9 +88,11 @@ class App:
         encoders = Encoders(engine, catalogue, config)
         sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, stores.drop_indexes)
         indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config)
+        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
         indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
+        heads_pb2_grpc.add_HeadsServicer_to_server(heads, server)  # type: ignore[no-untyped-call]
         jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(stores.jobs), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         add_reflection(server, SERVICES)

@@ -1,4 +1,4 @@
-"""What a server keeps under its home and works on: feature sets, the feature cache, indexes, jobs; and the lock on it all."""
+"""What a server keeps under its home and works on: sets, the feature cache, indexes, heads, jobs; and the lock on it all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import Engine
+from topwork_server.heads.heads import Heads
 from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexes import Indexes
 from topwork_server.ingest.cache import FeatureCache
@@ -29,6 +30,7 @@ class Stores:
         self.ingest = Ingest(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
         self.indexes = Indexes(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
         self.desk = Desk(config.threads, busy)
+        self.heads = Heads(home, self.sets, self.jobs, plugins, engine, catalogue, config.threads)
 
     async def drop_indexes(self, name: str) -> None:
         """Of a set that is being dropped."""
@@ -39,6 +41,7 @@ class Stores:
         await self.desk.close()
         await self.indexes.close()
         await self.jobs.close()
+        await self.heads.close()
         await self.ingest.close()
         await asyncio.to_thread(self.sets.close)
         self.lock.release()

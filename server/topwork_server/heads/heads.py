@@ -15,11 +15,12 @@ from weakref import WeakValueDictionary
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Engine
 from topwork_server.errors import AlreadyThere, InvalidInput, NotReady, TopworkError
+from topwork_server.heads.exported import exported
 from topwork_server.heads.model import Definition, Wish
 from topwork_server.heads.pins import Pins
 from topwork_server.heads.probing import ProbeWish, definitions
 from topwork_server.heads.shelf import Shelf
-from topwork_server.heads.standing import Described, HeadState, Standing
+from topwork_server.heads.standing import Described, Standing, serving
 from topwork_server.heads.trainings import Training, Trainings
 from topwork_server.heads.wishes import Trainers, Wishes, named
 from topwork_server.jobs import Job, Jobs
@@ -74,12 +75,19 @@ class Heads:
     async def report(self, name: str) -> dict[str, Any]:
         """Of the head that serves. NotReady where none does yet, InvalidInput where it was not trained here."""
         described = await self.get(name)
-        if described.head is None:
-            how = "is in training" if described.state is HeadState.TRAINING else f"has none: {described.detail}"
-            raise NotReady(f"the report of the head {name!r}: it {how}", remedy="wait for its job, or train it again")
-        if described.head.native:
+        if serving(described).native:
             raise InvalidInput(f"{name} came with its encoder: it was not judged here", remedy="judge it with a set of your own")
         return await asyncio.to_thread(self.shelf.report, name)
+
+    async def exported(self, name: str) -> tuple[bytes, str]:
+        """Trunk and head as one ONNX file, and how to use it, in JSON. NotReady where the trunk is not here."""
+        head = serving(await self.get(name))
+        return await asyncio.to_thread(exported, head, self.shelf, self._catalogue)
+
+    async def check_served(self, names: Sequence[str]) -> None:
+        """NotFound, or NotReady where one of them does not serve yet."""
+        for name in names:
+            serving(await self.get(name))
 
     async def probe(self, wish: ProbeWish) -> Job:
         """Begins one. Errors as `train` has them."""

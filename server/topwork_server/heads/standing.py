@@ -53,6 +53,14 @@ class Found:
     damage: str = ""
 
 
+def serving(described: Described) -> Head:
+    """What serves. NotReady says why nothing does."""
+    if described.head is None:
+        how = described.detail if described.state is HeadState.FAILED else "it is in training"
+        raise NotReady(f"the head {described.name!r} does not serve: {how}", remedy="wait for its job, or train it again")
+    return described.head
+
+
 class Standing:
     def __init__(self, shelf: Shelf, trainings: Trainings, catalogue: Catalogue, jobs: Jobs) -> None:
         self._shelf, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs

@@ -122,7 +122,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         features = await self._engine.embed(job.ask, items)
         job.check(features)
         if failures:
-            features = _spread(features, positions, failures)
+            features = spread(features, positions, failures)
         reply = await _response(features, job.shaping, started)
         if reply.ByteSize() > MAX_MESSAGE:
             raise TooLarge(
@@ -168,7 +168,7 @@ def readable_entries(catalogue: Catalogue) -> list[Entry]:
     return found
 
 
-def _spread(features: Features, positions: Sequence[int], failures: dict[int, TopworkError]) -> Features:
+def spread(features: Features, positions: Sequence[int], failures: dict[int, TopworkError]) -> Features:
     """Features of the good items, said of the positions that they have among all."""
     total = len(positions) + len(failures)
 

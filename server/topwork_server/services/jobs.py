@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -31,6 +32,7 @@ def job_message(job: Job) -> jobs_pb2.Job:
         ended=job.ended,
         seconds_left=job.seconds_left,
         error=job.error,
+        result=json.dumps(dict(job.result)) if job.state is JobState.DONE else "",
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError
+from topwork_server.heads.pins import OURS
 from topwork_server.ingest import incoming
 from topwork_server.ingest.incoming import Incoming
 from topwork_server.ingest.ingest import Ingest
@@ -110,6 +111,10 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         return sets_pb2.ListVersionsResponse(versions=[convert_sets.version(info) for info in found])
 
     async def PinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.Version:  # noqa: N802
+        if request.pin.startswith(OURS):
+            raise InvalidInput(
+                f"{request.pin!r} is a name of the server's own pins: heads keep versions so", remedy="choose another name"
+            )
         feature_set = await self._get(request.set)
         return convert_sets.version(await asyncio.to_thread(feature_set.pin, request.pin, request.version))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def test_every_state_and_field_has_its_place():
     job = Job("id", "index", "birds/pooled", 1.5, JobState.FAILED, 0.5, "adding", 2.5, 3.5, "it broke")
     message = job_message(job)
     assert message.state == pb.JOB_STATE_FAILED
-    for field in set(pb.Job.DESCRIPTOR.fields_by_name) - {"state"}:
+    for field in set(pb.Job.DESCRIPTOR.fields_by_name) - {"state", "result"}:
         assert getattr(message, field) == getattr(job, field)
 
 
@@ -54,6 +55,8 @@ async def test_a_job_is_watched_to_its_end(tmp_path):
         id = world.start("add", numbers=[1, 2])
         seen = [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))]
         assert seen[-1].state == pb.JOB_STATE_DONE
+        assert json.loads(seen[-1].result) == {"sum": 3}
+        assert {job.result for job in seen[:-1]} == {""}
         assert {job.state for job in seen[:-1]} == {pb.JOB_STATE_RUNNING}
         assert seen[-1] == await world.stub.GetJob(pb.GetJobRequest(id=id))
         assert [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))] == seen[-1:]

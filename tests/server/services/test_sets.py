@@ -413,6 +413,8 @@ async def test_versions_are_listed_pinned_and_pruned(home):
         found = await world.stub.ListVersions(pb.GetSetRequest(set="birds"))
         assert (found.versions[0].version, list(found.versions[0].pins)) == (first.version, ["paper"])
         assert await ids(world, version=first.version) == ["owl"]
+        code, message, _ = await refusal(world.stub.PinVersion(pb.PinVersionRequest(set="birds", pin="head-mine")))
+        assert (code, "server's own" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
         await world.stub.UnpinVersion(pb.PinVersionRequest(set="birds", pin="paper"))
         pruned = await world.stub.PruneVersions(pb.PruneVersionsRequest(set="birds", older_than=0))
         assert pruned.removed == 1

@@ -94,6 +94,7 @@ async def test_reflection_lists_all_services_and_describes_each(tmp_path, versio
             "grpc.reflection.v1alpha.ServerReflection",
             "topwork.v1.Encoders",
             "topwork.v1.FeatureSets",
+            "topwork.v1.Heads",
             "topwork.v1.Indexes",
             "topwork.v1.Jobs",
         ]

@@ -1,0 +1,37 @@
+"""A head with its trunk, to be run elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+from topwork_server.artifacts import MODEL
+from topwork_server.catalogue import Catalogue
+from topwork_server.errors import NotReady
+from topwork_server.heads.model import Head
+from topwork_server.heads.native import native_kept
+from topwork_server.heads.shelf import Shelf
+
+
+def exported(head: Head, shelf: Shelf, catalogue: Catalogue) -> tuple[bytes, str]:
+    """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
+    from topwork_server.heads.merge import merged
+
+    if not head.encoder:
+        raise NotReady(
+            f"the head {head.name!r} learnt from ready vectors of no encoder: there is no trunk to export it with",
+            remedy="export heads of sets that an encoder made",
+        )
+    entry = catalogue.entry(head.encoder)
+    if entry.folder is None or entry.manifest is None:
+        raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)
+    tap = entry.manifest.tap(head.tap.tap.name)
+    if tap is None or tap.fingerprint != head.tap.fingerprint:
+        raise NotReady(
+            f"the head {head.name!r} stands on fingerprint {head.tap.fingerprint}, and {head.encoder} now has"
+            f" {tap.fingerprint if tap else 'no such tap'}",
+            remedy=f"train it again, or serve the {head.encoder} that it stands on",
+        )
+    kept = native_kept(catalogue, head.name) if head.native else shelf.kept(head.name)
+    kept.check()
+    data, description = merged(entry.folder / MODEL, kept.graph, kept.head)
+    return data, json.dumps(description)

@@ -1,0 +1,76 @@
+"""What heads say <-> messages, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+from topwork.v1 import encoders_pb2, heads_pb2
+
+from topwork_server.heads.predict import PredictAsk, Prediction
+from topwork_server.heads.said import FoundSpan, Said
+from topwork_server.rows import Shaping
+from topwork_server.services import convert
+from topwork_server.services.convert_heads import TASK_NUMBERS, version
+from topwork_server.types import Array
+
+
+def ask(settings: heads_pb2.PredictSettings, deadline: float | None, *, wait: bool) -> PredictAsk:
+    return PredictAsk(
+        options=convert.options(settings.options) if settings.HasField("options") else None,
+        deadline=deadline,
+        wait=wait,
+        skip_bad_items=settings.skip_bad_items,
+        features=settings.features,
+    )
+
+
+def size(found: Prediction) -> int:
+    """About how many bytes it takes."""
+    arrays = [array for said in found.said for array in (said.probabilities, said.masks, said.confidences) if array is not None]
+    arrays += [tap.rows for features in found.features for tap in features.taps]
+    spans = sum(len(one) for said in found.said for one in said.spans or ())
+    return sum(array.nbytes for array in arrays) + 64 * spans
+
+
+def response(found: Prediction, top: int, total: float) -> heads_pb2.PredictResponse:
+    """The whole reply; `total` is the request's time in seconds."""
+    timings = found.timings
+    return heads_pb2.PredictResponse(
+        predictions=[predictions(said, top) for said in found.said],
+        features=[convert.tap_features(tap, Shaping()) for features in found.features for tap in features.taps],
+        notes=[encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.notes.items()) if counts],
+        failures=[convert.failure(i, error) for i, error in sorted(found.failures.items())],
+        timings=encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total),
+    )
+
+
+def predictions(said: Said, top: int) -> heads_pb2.Predictions:
+    head = said.head
+    message = heads_pb2.Predictions(
+        head=head.name,
+        task=TASK_NUMBERS[head.task],
+        names=head.names,
+        interval=head.interval,
+        fingerprint=head.tap.fingerprint,
+        version=version(head),
+    )
+    if said.probabilities is not None:
+        _fill_probabilities(message, said.probabilities, top)
+    for field in ("values", "masks", "confidences", "boxes"):
+        array: Array | None = getattr(said, field)
+        if array is not None:
+            getattr(message, field).CopyFrom(convert.tensor(array))
+    for spans in said.spans or ():
+        message.spans.append(heads_pb2.FoundSpans(spans=map(_span, spans)))
+    return message
+
+
+def _fill_probabilities(message: heads_pb2.Predictions, probabilities: Array, top: int) -> None:
+    if top:
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].astype(np.int32)
+        message.best.CopyFrom(convert.tensor(best))
+        probabilities = np.take_along_axis(probabilities, best, axis=1)
+    message.probabilities.CopyFrom(convert.tensor(probabilities))
+
+
+def _span(span: FoundSpan) -> heads_pb2.FoundSpan:
+    return heads_pb2.FoundSpan(start=span.start, end=span.end, label=span.label, probability=span.probability, part=span.part)

@@ -1,0 +1,183 @@
+"""The Heads service: thin. A request becomes a wish or a prediction, what is known of a head becomes a message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
+
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import Engine
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TooLarge
+from topwork_server.heads.heads import Heads
+from topwork_server.heads.predict import PredictAsk, Prediction, Predictor
+from topwork_server.heads.said import spread as spread_said
+from topwork_server.plugins import Plugins
+from topwork_server.services import convert, convert_heads, convert_predictions
+from topwork_server.services.convert_indexes import named
+from topwork_server.services.encoders import LARGE, MAX_MESSAGE, Context, deadline, spread
+from topwork_server.services.jobs import job_message
+from topwork_server.services.spool import Spool, Upload
+from topwork_server.services.stream import Stream, settings_of
+from topwork_server.sets.sets import FeatureSets
+
+#: Of a file that leaves in parts.
+PART = 1 << 20
+#: Ids of stored items that one request may name.
+MOST_STORED = 100_000
+
+Settings = heads_pb2.PredictSettings
+Reply = heads_pb2.PredictResponse
+
+
+class HeadsService(heads_pb2_grpc.HeadsServicer):
+    def __init__(
+        self,
+        heads: Heads,
+        sets: FeatureSets,
+        plugins: Plugins,
+        engine: Engine,
+        catalogue: Catalogue,
+        config: Config,
+        spool: Spool,
+    ) -> None:
+        self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool
+        self._max_items = config.max_items
+        self._predictor = Predictor(engine, catalogue, heads.shelf, config.threads)
+
+    async def ListTrainers(  # noqa: N802
+        self, request: heads_pb2.ListTrainersRequest, context: Context
+    ) -> heads_pb2.ListTrainersResponse:
+        trainers = [convert_heads.trainer(one) for one in self._plugins.trainers().values()]
+        return heads_pb2.ListTrainersResponse(trainers=trainers)
+
+    async def Train(self, request: heads_pb2.TrainRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
+        return convert_heads.head(await self._heads.train(convert_heads.wish(request)))
+
+    async def ListHeads(  # noqa: N802
+        self, request: heads_pb2.ListHeadsRequest, context: Context
+    ) -> heads_pb2.ListHeadsResponse:
+        found = await self._heads.list(request.encoder)
+        return heads_pb2.ListHeadsResponse(heads=[convert_heads.head(one) for one in found])
+
+    async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
+        return convert_heads.head(await self._heads.get(convert_heads.head_name(request.name)))
+
+    async def DropHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
+        await self._heads.drop(convert_heads.head_name(request.name))
+        return heads_pb2.DropHeadResponse()
+
+    async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
+        report = await self._heads.report(convert_heads.head_name(request.name))
+        page = await asyncio.to_thread(_page, report) if request.page else ""
+        return heads_pb2.Report(json=json.dumps(report), page=page)
+
+    async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
+        return job_message(await self._heads.probe(convert_heads.probe_wish(request)))
+
+    async def Predict(self, request: heads_pb2.PredictRequest, context: Context) -> heads_pb2.PredictResponse:  # noqa: N802
+        started = time.monotonic()
+        ask = convert_predictions.ask(request.settings, deadline(context), wait=False)
+        names = _names(request.settings)
+        try:
+            found = await self._predicted(names, ask, request)
+        except NotFound:
+            await self._heads.check_served(names)  # of one that is in training there is more to say
+            raise
+        return await _reply(found, request.settings, started)
+
+    async def PredictStream(  # noqa: N802
+        self, requests: AsyncIterator[heads_pb2.PredictStreamRequest], context: Context
+    ) -> None:
+        first = await settings_of(requests, "items")
+        settings, names = first.settings, _names(first.settings)
+        ask = convert_predictions.ask(settings, deadline(context), wait=True)
+        await self._heads.check_served(names)  # now, and not with the first items
+
+        async def answer(message: heads_pb2.PredictStreamRequest, upload: Upload | None) -> Reply:
+            started = time.monotonic()
+            return await _reply(await self._of_items(names, ask, message.items.items, upload), settings, started)
+
+        stream = Stream("items", answer, lambda message: len(message.items.items), self._spool)
+        await stream.run(requests, context.write)
+
+    async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802
+        name = convert_heads.head_name(request.name)
+        data, description = await self._heads.exported(name)
+        for start in range(0, len(data), PART):
+            said = description if start == 0 else ""
+            await context.write(convert_heads.export_response(data[start : start + PART], len(data), said))
+
+    async def _predicted(self, names: Sequence[str], ask: PredictAsk, request: heads_pb2.PredictRequest) -> Prediction:
+        match request.WhichOneof("input"):
+            case "items":
+                return await self._of_items(names, ask, request.items.items)
+            case "vectors":
+                return await self._predictor.of_vectors(names, convert_heads.vectors(request.vectors), request.fingerprint)
+            case "stored":
+                return await self._of_stored(names, request.stored)
+        raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
+
+    async def _of_items(
+        self, names: Sequence[str], ask: PredictAsk, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+    ) -> Prediction:
+        self._check_count(messages)
+        items, positions, failures = convert.items(messages, upload.path if upload else None, skip=ask.skip_bad_items)
+        found = await self._predictor.predict(names, ask, items)
+        if not failures:
+            return found
+        return Prediction(
+            said=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.said),
+            features=tuple(spread(features, positions, failures) for features in found.features),
+            notes={positions[i]: note for i, note in found.notes.items()},
+            failures={**{positions[i]: error for i, error in found.failures.items()}, **failures},
+            timings=found.timings,
+        )
+
+    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.Stored) -> Prediction:
+        if not 1 <= len(stored.ids) <= MOST_STORED:
+            raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
+        feature_set = await asyncio.to_thread(self._sets.get, named(stored.set))
+        return await self._predictor.of_stored(names, feature_set, list(stored.ids))
+
+    def _check_count(self, items: Sequence[types_pb2.Item]) -> None:
+        if not items:
+            raise InvalidInput("there are no items", remedy="send at least one")
+        if len(items) > self._max_items:
+            raise InvalidInput(
+                f"{len(items)} items in one message, which may have {self._max_items}",
+                remedy="use PredictStream with smaller messages, or the SDK, which does so by itself",
+            )
+
+
+def _names(settings: Settings) -> list[str]:
+    if not settings.heads:
+        raise InvalidInput("no head is named", remedy="name one or more of those that ListHeads returns")
+    return list(settings.heads)
+
+
+async def _reply(found: Prediction, settings: Settings, started: float) -> Reply:
+    total = time.monotonic() - started
+    if convert_predictions.size(found) > LARGE:
+        reply = await asyncio.to_thread(convert_predictions.response, found, settings.top, total)
+    else:
+        reply = convert_predictions.response(found, settings.top, total)
+    if reply.ByteSize() > MAX_MESSAGE:
+        raise TooLarge(
+            f"the reply would have {reply.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",
+            remedy="send fewer items at a time, ask for the top few classes, or for no features",
+        )
+    return reply
+
+
+def _page(report: dict[str, object]) -> str:
+    try:
+        from topwork_server.heads.page import page
+    except ModuleNotFoundError:
+        raise NotReady("this server makes no pages of reports", remedy="ask for the report as JSON") from None
+    return str(page(report))
