@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.errors import TopworkError
 from topwork_server.heads.judging import calibration, figures, tables, warnings
 from topwork_server.heads.judging.baseline import baseline
 from topwork_server.heads.judging.judged import Answers, Judged, judged
@@ -42,7 +43,10 @@ class Judgement:
 
 
 def judge(examples: Examples, task: Task, answers: Answers, ids: Sequence[str], learnt: Examples | None, seed: int) -> Judgement:
-    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own."""
+    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own.
+    TopworkError where a head judges all that there was to learn from: that would be its training score."""
+    if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
+        raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
     raw = judged(examples, task, answers)
     scaled, temperature = _scaled(raw, seed)
     found = figures.figures(scaled, seed)

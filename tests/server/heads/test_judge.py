@@ -192,6 +192,13 @@ def test_a_test_set_of_its_own() -> None:
     assert (found.metrics[0].value, found.baseline[0].value) == (1.0, 0.25)
 
 
+def test_a_training_score_is_refused() -> None:
+    given, scores = classes(50)
+    said = Answers(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
+    with pytest.raises(TopworkError, match="learnt from"):
+        judge.judge(given, Task.CLASSIFICATION, said, ids(given), None, 0)
+
+
 def test_multi_label() -> None:
     random = np.random.default_rng(0)
     values = (random.random((200, 3)) < [0.5, 0.3, 0.1]).astype(np.float32)
