@@ -211,7 +211,7 @@ class World(sets_world.SetsWorld):
 
     jobs: Any = None
     heads: Any = None
-    trainers: Trainers = field(default_factory=Trainers)
+    trainers: Any = None
 
     def taps(self, *names: str) -> tuple[TapInfo, ...]:
         manifest = self.catalogue.entry("letters").manifest
@@ -257,10 +257,10 @@ def _type(values: Sequence[Any]) -> ColumnType:
 
 
 @asynccontextmanager
-async def world(home: Path, jobs: Any = None, **settings: Any) -> AsyncIterator[World]:
+async def world(home: Path, jobs: Any = None, trainers: Any = None, **settings: Any) -> AsyncIterator[World]:
     async with sets_world.composed(home, **settings) as parts:
         jobs = jobs or LocalJobs()
-        made = World(**vars(parts), jobs=jobs)
+        made = World(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
         made.heads = Heads(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
         try:
             yield made

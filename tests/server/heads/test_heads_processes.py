@@ -1,0 +1,113 @@
+"""Trainings and probes as they are: real jobs, in their own processes, with the trainers that Topwork brings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from heads_world import words, world
+from topwork_server import Text
+from topwork_server.heads.model import Wish
+from topwork_server.heads.predict import PredictAsk, Predictor
+from topwork_server.heads.probing import ProbeWish
+from topwork_server.heads.standing import HeadState
+from topwork_server.jobs import Jobs, JobState
+from topwork_server.plugins import Plugins
+
+KINDS = Plugins.load()
+
+
+@asynccontextmanager
+async def real(home):
+    async with world(home, Jobs(home / "jobs", 1), KINDS) as w:
+        yield w
+
+
+async def test_from_a_set_to_a_prediction(home):
+    async with real(home) as w:
+        await w.fill(count=90, taps=("mean", "letters"))
+        begun = await w.heads.train(Wish("birds", "label", taps=("mean", "letters"), folds=3))
+        job = await w.jobs.wait(begun.job.id)
+        assert job.state is JobState.DONE, job.error
+        done = await w.heads.settled("birds-label")
+        assert (done.state, done.head.kind, done.head.estimate) == (
+            HeadState.READY,
+            "linear",
+            "3-fold cross-validation over 90 items",
+        )
+        assert done.head.metrics[0].name == "accuracy"
+        assert done.head.metrics[0].low > done.head.baseline[0].high
+        assert done.head.agreement < 1e-3
+        assert w.pins() == {"head-birds-label": done.definition.version}
+        report = await w.heads.report("birds-label")
+        assert json.loads(json.dumps(report))["confusion"]["names"] == list(done.head.names)
+        predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
+        texts, classes = words(60, seed=9)
+        found = await predictor.predict(["birds-label"], PredictAsk(), [Text(text) for text in texts])
+        said = [done.head.names[i] for i in found.said[0].probabilities.argmax(1)]
+        assert np.mean([a == b for a, b in zip(said, classes, strict=True)]) > 0.8
+        [kept] = w.jobs.list("train", "birds-label")
+        assert kept.result["head"] == "birds-label"
+
+
+async def test_a_probe_compares_taps_and_sets(home):
+    async with real(home) as w:
+        await w.fill(count=60, taps=("mean", "letters"))
+        job = await w.heads.probe(ProbeWish(("birds",), "label", poolings=("mean", "max"), folds=2))
+        done = await w.jobs.wait(job.id)
+        assert done.state is JobState.DONE, done.error
+        assert done.result["measure"] == "accuracy"
+        assert {(row["tap"], row["pooling"]) for row in done.result["rows"]} == {
+            ("mean", "row"),
+            ("letters", "mean"),
+            ("letters", "max"),
+        }
+        await w.heads.close()
+        assert w.pins() == {}
+
+
+async def test_a_server_that_ends_ends_its_trainings_and_says_so(home):
+    async with real(home) as w:
+        await w.fill(count=60)
+        begun = await w.heads.train(Wish("birds", "label"))
+        assert begun.state is HeadState.TRAINING
+    async with real(home) as w:
+        [found] = await w.heads.list()
+        assert (found.state, found.job.state) == (HeadState.FAILED, JobState.FAILED)
+        assert found.detail == "the last training failed: the server stopped while it ran"
+        assert w.pins() == {}
+        again = await w.heads.train(Wish("birds", "label"))
+        assert (await w.jobs.wait(again.job.id)).state is JobState.DONE
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression", "tagging"])
+async def test_other_tasks(home, task):
+    async with real(home) as w:
+        feature_set = w.make("birds", ("mean", "letters"))
+        texts, classes = words(60)
+        columns = {
+            "multi-label": [[name, "all"] if i % 2 else [name] for i, name in enumerate(classes)],
+            "regression": [float(sum(letter in "aeiou" for letter in text)) for text in texts],
+            "tagging": [[f"{i}:{i + 1}:V" for i, letter in enumerate(text) if letter in "ae"] for text in texts],
+        }
+        await w.write(feature_set, texts, ("mean", "letters"), target=columns[task])
+        taps = ("letters",) if task == "tagging" else ("mean",)
+        begun = await w.heads.train(Wish("birds", "target", taps=taps))
+        assert begun.definition.task == task
+        job = await w.jobs.wait(begun.job.id)
+        assert job.state is JobState.DONE, job.error
+        head = (await w.heads.settled(begun.name)).head
+        predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
+        [said] = (await predictor.predict([begun.name], PredictAsk(), [Text("aabbe"), Text("bcd")])).said
+        match task:
+            case "multi-label":
+                assert said.probabilities.shape == (2, 4)
+            case "regression":
+                assert said.values[0] > said.values[1]
+            case "tagging":
+                assert [(span.start, span.end) for span in said.spans[0]] != []
+                assert head.metrics[0].value > 0.5
+        assert await asyncio.to_thread(w.heads.shelf.report, begun.name)
