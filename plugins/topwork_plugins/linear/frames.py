@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,31 +61,68 @@ class Frame:
         return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.centre])
 
 
-def frame(rows: Array, positions: Array, standardise: str) -> Frame:
-    """Of the rows at `positions` alone. `standardise` as in LinearOptions."""
-    centre, unit = _centre(rows, positions)
-    count, dim = len(positions), rows.shape[1]
-    if count < dim:
-        return _dual(rows, positions, centre, unit, standardise)
-    double = float(count) * dim * dim < DOUBLE
-    gram = np.zeros((dim, dim))
-    for _, chunk in centred(rows, positions, centre, unit):
+@dataclass(frozen=True)
+class Moments:
+    """Of rows seen from an origin that is near all: count, sum (dim,) and Gram matrix (dim, dim), float64. They add up, so that
+    folds share the work."""
+
+    origin: Array
+    unit: float
+    count: int
+    total: Array
+    gram: Array
+    double: bool
+
+    def __add__(self, other: Moments) -> Moments:
+        count, total, gram = self.count + other.count, self.total + other.total, self.gram + other.gram
+        return Moments(self.origin, self.unit, count, total, gram, self.double)
+
+    def frame(self, standardise: str) -> Frame:
+        mean = self.total / self.count
+        gram = self.gram - self.count * np.outer(mean, mean)
+        inverse = _inverse_scale(np.diag(gram).clip(0) / self.count, standardise)
+        values, vectors = np.linalg.eigh(gram * inverse * inverse[:, None])
+        kept = values > (NULL if self.double else NULL_SINGLE) * max(values[-1], 1e-300)
+        centre = self.origin + (mean / self.unit).astype(np.float32)
+        return _framed(centre, self.unit, inverse, vectors[:, kept], values[kept], self.count)
+
+
+def moments(rows: Array, parts: Sequence[Array]) -> list[Moments]:
+    """Of each part (positions); the origin is of them all."""
+    positions = np.concatenate(parts)
+    origin, unit = _origin(rows, np.sort(positions))
+    double = float(len(positions)) * rows.shape[1] ** 2 < DOUBLE
+    return [_moments(rows, part, origin, unit, double) for part in parts]
+
+
+def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: bool) -> Moments:
+    total, gram = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
+    for _, chunk in centred(rows, positions, origin, unit):
+        total += chunk.sum(axis=0, dtype=np.float64 if double else None)
         chunk = chunk.astype(np.float64) if double else chunk
         gram += chunk.T @ chunk
-    inverse = _inverse_scale(np.diag(gram) / count, standardise)
-    values, vectors = np.linalg.eigh(gram * inverse * inverse[:, None])
-    kept = values > (NULL if double else NULL_SINGLE) * max(values[-1], 1e-300)
-    return _framed(centre, unit, inverse, vectors[:, kept], values[kept], count)
+    return Moments(origin, unit, len(positions), total, gram, double)
 
 
-def _dual(rows: Array, positions: Array, centre: Array, unit: float, standardise: str) -> Frame:
+def frame(rows: Array, positions: Array, standardise: str) -> Frame:
+    """Of the rows at `positions` alone. `standardise` as in LinearOptions."""
+    if len(positions) >= rows.shape[1]:
+        return moments(rows, [positions])[0].frame(standardise)
+    return _dual(rows, positions, standardise)
+
+
+def _dual(rows: Array, positions: Array, standardise: str) -> Frame:
     """Through the Gram matrix of the rows, where they are fewer than the columns."""
-    whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, centre, unit)])
+    origin, unit = _origin(rows, positions)
+    whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, origin, unit)])
+    mean = whole.mean(axis=0)
+    whole -= mean
     inverse = _inverse_scale(np.mean(whole**2, axis=0), standardise)
     whole *= inverse
     values, vectors = np.linalg.eigh(whole @ whole.T)
     kept = values > NULL * max(values[-1], 1e-300)
     directions = whole.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    centre = origin + (mean / unit).astype(np.float32)
     return _framed(centre, unit, inverse, directions, values[kept], len(positions))
 
 
@@ -107,14 +144,15 @@ def _inverse_scale(variances: Array, standardise: str) -> Array:
     return np.where(varies, 1 / np.where(varies, deviations, 1), 0.0)
 
 
-def _centre(rows: Array, positions: Array) -> tuple[Array, float]:
-    total, peak = np.zeros(rows.shape[1]), 0.0
+def _origin(rows: Array, positions: Array) -> tuple[Array, float]:
+    """The mean of some rows, and the unit."""
+    peak = 0.0
     for start in range(0, len(positions), CHUNK):
         chunk = _taken(rows, positions[start : start + CHUNK])
-        total += np.add.reduce(chunk, axis=0, dtype=np.float64 if len(positions) < CHUNK else None)
         peak = max(peak, float(chunk.max()), -float(chunk.min()))
-    centre = (total / len(positions)).astype(np.float32)
-    return centre, float(2.0 ** -np.floor(np.log2(peak))) if peak > 0 else 1.0
+    some = rows[positions[:: max(1, len(positions) // CHUNK)]]
+    unit = 2.0 ** -np.floor(np.log2(peak)) if peak > 0 else 1.0
+    return some.mean(axis=0, dtype=np.float64).astype(np.float32), float(unit)
 
 
 def _taken(rows: Array, positions: Array) -> Array:

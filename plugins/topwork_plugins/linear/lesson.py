@@ -9,13 +9,12 @@ import numpy as np
 from topwork_server import Examples, InvalidInput, Target, Trial
 from topwork_server.types import Array
 
-from topwork_plugins.linear.frames import frame
 from topwork_plugins.linear.head import LinearHead
 from topwork_plugins.linear.losses import Loss, Sigmoids, Softmax, Spans, Squares
 from topwork_plugins.linear.models import MODELS, Logistic
 from topwork_plugins.linear.options import LinearOptions
 from topwork_plugins.linear.problem import Problem
-from topwork_plugins.linear.sweep import Part, Tried, grown, splits, sweep
+from topwork_plugins.linear.sweep import Frames, Part, Tried, grown, splits, sweep
 
 #: Where a subset cannot be split: these strengths, unjudged.
 USUAL = {"logistic": 1e-2, "discriminant": 1.0, "ridge": 1e-1}
@@ -29,6 +28,7 @@ class Candidate:
     """A head that may be chosen: what was tried, and weight and bias to start the last training from, if any."""
 
     view: int
+    frames: Frames
     tried: Tried
     start: Start = None
 
@@ -51,33 +51,38 @@ class Lesson:
         for at in range(len(self.examples.views)):
             candidates += self._candidates(at)
             step()
-        usual = Candidate(0, Tried(self.models[0], USUAL[self.models[0]], 1.0, 0.0))
-        best = max(candidates, key=lambda one: one.tried.score, default=usual)
+        best = max(candidates, key=lambda one: one.tried.score, default=None) or self._usual()
         weight, bias = self._learnt(best)
         chosen = {"model": best.tried.model, "l2": best.tried.strength}
         return LinearHead(weight, bias, best.view, chosen, self.trials, self.loss.measure if self.trials else "")
 
+    def _usual(self) -> Candidate:
+        """Where nothing can be judged."""
+        frames = Frames(self.examples.views[0].rows, self.subset, (), self.options.standardise)
+        return Candidate(0, frames, Tried(self.models[0], USUAL[self.models[0]], 1.0, 0.0))
+
     def _candidates(self, at: int) -> list[Candidate]:
-        rows, standardise = self.examples.views[at].rows, self.options.standardise
-        parts = [Part(rows, learn, judge, self.loss, self.subset, standardise) for learn, judge in self.splits]
+        rows = self.examples.views[at].rows
+        frames = Frames(rows, self.subset, self.splits, self.options.standardise)
+        parts = [Part(rows, frames.split(i), *split, self.loss, self.subset) for i, split in enumerate(self.splits)]
         found: list[Candidate] = []
         for name in self.models if parts else ():
             tried = list(sweep(parts, self.loss, MODELS[name], self.options.strengths, self.seed))
             self._remember(at, tried)
             if MODELS[name].closed or not parts[0].many:
-                found += [Candidate(at, one) for one in tried]
+                found += [Candidate(at, frames, one) for one in tried]
             else:
-                found.append(self._grown(at, parts[0], tried, found))
+                found.append(self._grown(at, frames, parts[0], tried, found))
         return found
 
-    def _grown(self, at: int, part: Part, tried: Sequence[Tried], others: Sequence[Candidate]) -> Candidate:
+    def _grown(self, at: int, frames: Frames, part: Part, tried: Sequence[Tried], others: Sequence[Candidate]) -> Candidate:
         """The best of a path that was followed on a sample, learnt from all rows of the part: from the best closed form on, which
         is near."""
         near = max((one.tried for one in others), key=lambda one: one.score, default=None)
         start = None if near is None else near.temperature * MODELS[near.model](part.problem).coefficients(_one(near))[:, 0]
         coefficients, better = grown(part, tried, self.loss, start)
         self._remember(at, [better])
-        return Candidate(at, better, part.frame.unfolded(coefficients))
+        return Candidate(at, frames, better, part.frame.unfolded(coefficients))
 
     def _remember(self, at: int, tried: Sequence[Tried]) -> None:
         view = self.examples.views[at]
@@ -87,7 +92,7 @@ class Lesson:
     def _learnt(self, best: Candidate) -> tuple[Array, Array]:
         """Weight and bias float32, of all rows of the subset."""
         rows, tried = self.examples.views[best.view].rows, best.tried
-        seen = frame(rows, self.subset, self.options.standardise)
+        seen = best.frames.whole()
         problem = Problem(rows, self.subset, seen, self.loss)
         if tried.model == Logistic.name:
             found = Logistic(problem, None if best.start is None else seen.folded(*best.start)).finished(tried.strength)

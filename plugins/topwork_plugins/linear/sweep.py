@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,17 +11,17 @@ import numpy as np
 from topwork_server import Examples, InvalidInput, folds, rest
 from topwork_server.types import Array
 
-from topwork_plugins.linear.frames import frame
+from topwork_plugins.linear.frames import Frame, Moments, frame, moments
 from topwork_plugins.linear.losses import Loss
 from topwork_plugins.linear.models import Logistic, Model
 from topwork_plugins.linear.problem import Problem
 from topwork_plugins.linear.temperature import tempered
 
 #: Folds of a subset of so many rows or fewer; where there are more, one split.
-FOLDS = ((150, 5), (8000, 3))
-#: Rows that judge, and rows that a path of iterations learns from, where there are many more: what is best of a mean loss was the
-#: same from 2,500 rows on (100 clusters, 768 columns).
-JUDGES, SAMPLE = 4000, 4000
+FOLDS = ((150, 5), (7500, 3))
+#: Where there are many more rows, so many judge, so many are learnt from before the best is learnt from all, and so many by paths
+#: of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
+JUDGES, LEARNERS, SAMPLE = 4000, 20_000, 3000
 #: Scores that are held at a time.
 SCORES = 8_000_000
 
@@ -38,8 +40,8 @@ class Tried:
 class Part:
     """A fold: the problem of the rows that learn, and the rows that judge, in one frame. Both are positions in `subset`."""
 
-    def __init__(self, view: Array, learn: Array, judge: Array, loss: Loss, subset: Array, standardise: str) -> None:
-        self.frame = frame(view, subset[learn], standardise)
+    def __init__(self, view: Array, seen: Frame, learn: Array, judge: Array, loss: Loss, subset: Array) -> None:
+        self.frame = seen
         self.problem = Problem(view, subset[learn], self.frame, loss.take(learn))
         self.judge = judge
         self.judged = self.frame.rows(view, subset[judge])
@@ -53,6 +55,29 @@ class Part:
         return self.problem if closed or not self.many else self.problem.sample(SAMPLE, random)
 
 
+class Frames:
+    """Frames of what learns in each split, and of all rows of the subset, for one view."""
+
+    def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardise: str) -> None:
+        self.view, self.subset, self.splits, self.standardise = view, subset, splits, standardise
+        self.tall = bool(splits) and min(len(learn) for learn, _ in splits) >= view.shape[1]
+        held = [rest(len(subset), learn) for learn, _ in splits]
+        several = [*held, splits[0][0]] if len(splits) == 1 else held
+        self.moments = moments(view, [subset[part] for part in several]) if self.tall else []
+
+    def split(self, at: int) -> Frame:
+        if not self.tall:
+            return frame(self.view, self.subset[self.splits[at][0]], self.standardise)
+        return _sum([part for other, part in enumerate(self.moments) if other != at]).frame(self.standardise)
+
+    def whole(self) -> Frame:
+        return _sum(self.moments).frame(self.standardise) if self.tall else frame(self.view, self.subset, self.standardise)
+
+
+def _sum(parts: Sequence[Moments]) -> Moments:
+    return functools.reduce(operator.add, parts)
+
+
 def splits(examples: Examples, seed: int) -> list[tuple[Array, Array]]:
     """(rows that learn, rows that judge), positions in `examples`. None where no split can be made."""
     count = examples.count
@@ -63,17 +88,16 @@ def splits(examples: Examples, seed: int) -> list[tuple[Array, Array]]:
         return []
     if wanted:
         return [(rest(count, some), some) for some in held]
-    return [(rest(count, held[0]), _some(examples, held[0], seed))]
+    return [(_some(examples, rest(count, held[0]), LEARNERS, seed), _some(examples, held[0], JUDGES, seed))]
 
 
-def _some(examples: Examples, judge: Array, seed: int) -> Array:
-    """At most JUDGES of them, and whole items."""
-    items = np.unique(examples.items[judge])
-    share = JUDGES / len(judge)
-    if share >= 1:
-        return judge
-    kept = np.random.default_rng(seed).permutation(items)[: max(1, int(share * len(items)))]
-    return judge[np.isin(examples.items[judge], kept)]
+def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
+    """About `most` of them, of whole items."""
+    if len(rows) <= most:
+        return rows
+    items = np.unique(examples.items[rows])
+    kept = np.random.default_rng(seed).permutation(items)[: max(1, len(items) * most // len(rows))]
+    return rows[np.isin(examples.items[rows], kept)]
 
 
 def sweep(parts: Sequence[Part], loss: Loss, model: type[Model], strengths: int, seed: int) -> Iterator[Tried]:
@@ -118,10 +142,14 @@ def blocks(model: type[Model], strengths: int, problem: Problem, judges: int) ->
     return [every[start : start + size] for start in range(0, strengths, size)]
 
 
+#: Steps to the head of a part, whose likelihood is told well enough before the last digits are.
+GROWN = 6
+
+
 def grown(part: Part, tried: Sequence[Tried], loss: Loss, start: Array | None) -> tuple[Array, Tried]:
     """Where a path was swept on a sample: its best strength learnt from all rows of the part, and what that got."""
     best = max(tried, key=lambda one: one.score)
-    found = Logistic(part.problem, start).finished(best.strength)
+    found = Logistic(part.problem, None if start is None else start / best.temperature).finished(best.strength, GROWN)
     judged = loss.take(part.judge)
     temperatures, losses = tempered(judged, (part.judged @ found.astype(np.float32))[:, None])
     [temperature], [score] = temperatures.tolist(), judged.score(losses).tolist()
