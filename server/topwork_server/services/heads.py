@@ -13,8 +13,9 @@ from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import Engine
-from topwork_server.errors import InvalidInput, NotFound, NotReady, TooLarge
+from topwork_server.errors import InvalidInput, NotFound, TooLarge
 from topwork_server.heads.heads import Heads
+from topwork_server.heads.page import page
 from topwork_server.heads.predict import PredictAsk, Prediction, Predictor
 from topwork_server.heads.said import spread as spread_said
 from topwork_server.plugins import Plugins
@@ -74,8 +75,8 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
 
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
         report = await self._heads.report(convert_heads.head_name(request.name))
-        page = await asyncio.to_thread(_page, report) if request.page else ""
-        return heads_pb2.Report(json=json.dumps(report), page=page)
+        made = await asyncio.to_thread(page, report) if request.page else ""
+        return heads_pb2.Report(json=json.dumps(report), page=made)
 
     async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         return job_message(await self._heads.probe(convert_heads.probe_wish(request)))
@@ -173,11 +174,3 @@ async def _reply(found: Prediction, settings: Settings, started: float) -> Reply
             remedy="send fewer items at a time, ask for the top few classes, or for no features",
         )
     return reply
-
-
-def _page(report: dict[str, object]) -> str:
-    try:
-        from topwork_server.heads.page import page
-    except ModuleNotFoundError:
-        raise NotReady("this server makes no pages of reports", remedy="ask for the report as JSON") from None
-    return str(page(report))

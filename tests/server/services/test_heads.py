@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import grpc
@@ -172,16 +172,14 @@ async def test_bad_trainings_are_refused(home):
             assert (code, message) == (Code.INVALID_ARGUMENT, "no head is named")
 
 
-async def test_reports_come_as_json_and_as_a_page(home, monkeypatch):
+async def test_reports_come_as_json_and_as_a_page(home):
     async with served(home) as w:
         await w.parts.fill()
         await w.train()
-        page = ModuleType("topwork_server.heads.page")
-        page.page = lambda report: f"<h1>{report['head']}</h1>"
-        monkeypatch.setitem(sys.modules, "topwork_server.heads.page", page)
         report = await w.stub.GetReport(pb.GetReportRequest(name="birds-label", page=True))
         assert json.loads(report.json)["metrics"][0] == {"name": "accuracy", "value": 0.9, "low": 0.8, "high": 0.95}
-        assert report.page == "<h1>birds-label</h1>"
+        assert report.page.startswith("<!doctype html>")
+        assert "birds-label" in report.page
         assert not (await w.stub.GetReport(pb.GetReportRequest(name="birds-label"))).page
         code, _, _ = await refusal(w.stub.GetReport(pb.GetReportRequest(name="bords")))
         assert code is Code.NOT_FOUND
@@ -414,3 +412,42 @@ async def test_a_caller_who_leaves_while_labels_are_read_trains_nothing(home):
             await call
         assert w.parts.jobs.started == []
         assert (await w.train()).state == pb.HEAD_STATE_READY
+
+
+IDLE = """
+import asyncio, sys
+from pathlib import Path
+import grpc
+from topwork.v1 import heads_pb2, heads_pb2_grpc
+from topwork_server.app import App
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.plugins import Plugins
+
+async def main(home):
+    plugins = Plugins.load()
+    app = App(Catalogue(plugins, home), Config(home=home, listen="127.0.0.1:0", provider="cpu"), plugins=plugins)
+    ready = await app.start()
+    async with grpc.aio.insecure_channel(ready.address) as channel:
+        stub = heads_pb2_grpc.HeadsStub(channel)
+        assert (await stub.ListTrainers(heads_pb2.ListTrainersRequest())).trainers
+        [head] = (await stub.ListHeads(heads_pb2.ListHeadsRequest())).heads
+        assert (head.name, head.labelled) == ("birds-label", 30), head
+        assert (await stub.GetReport(heads_pb2.GetReportRequest(name="birds-label", page=True))).page
+    heavy = "torch timm transformers onnxruntime onnx cv2 av PIL pyarrow faiss lance".split()
+    print([name for name in heavy if name in sys.modules])
+    await app.close()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_a_server_that_neither_trains_nor_predicts_loads_nothing_heavy(home):
+    async with served(home) as w:
+        await w.parts.fill()
+        await w.train()
+    (home / "artifacts").unlink()  # of encoders that this server does not know
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", IDLE, str(home)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
