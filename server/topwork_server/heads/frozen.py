@@ -10,7 +10,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads import data, graph, judge, unlabelled
 from topwork_server.heads.data import Data
-from topwork_server.heads.judge import Answers, Judgement
+from topwork_server.heads.judge import Answers, Judgement, Plan
 from topwork_server.heads.learnt import Learnt, answers, items_of
 from topwork_server.heads.model import Definition, Figure, Unlabelled
 from topwork_server.heads.report import Help, Point
@@ -25,6 +25,8 @@ from topwork_server.vector_index import Report as Progress
 MOST_DISAGREEMENT = 1e-3
 #: Rows on which that is looked at.
 AGREED_ON = 512
+#: Of classes that are described, and of which no item has a label.
+NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 
 
 def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> Learnt:
@@ -43,20 +45,19 @@ class _Frozen:
 
     def learn(self, report: Progress) -> Learnt:
         """One call trains all heads; those of `held` judge, the last is the one that is served."""
-        plan = judge.plan(self.examples, self.definition.folds, self.definition.seed) if self.examples.count else None
-        if plan is None:
-            return self._unjudged(self._fit([np.arange(0)])[0])
-        of_folds, held = (plan.train, plan.held) if self.data.test is None else ([], [])
-        heads = self._fit([*of_folds, *plan.curve, np.arange(self.examples.count)])
+        examples, everything = self.examples, np.arange(self.examples.count)
+        plan = judge.plan(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
+        of_folds = plan.train if self.data.test is None else []
+        heads = self._fit([*of_folds, *plan.curve, everything])
         folds, curve, final = heads[: len(of_folds)], heads[len(of_folds) : -1], heads[-1]
-        judged = self.data.test or self.examples
-        held = held or [np.arange(judged.count)]
+        if not folds and self.data.test is None:
+            return replace(self._unjudged(final), estimate=plan.estimate)
+        judged = self.data.test or examples
+        held = plan.held if folds else [np.arange(judged.count)]
         said = answers(judged, held, folds or [final])
         report(0.2, "judging")
         judgement = self._judgement(judged, said)
-        sizes = [
-            items_of(self.examples, rows) for rows in (*plan.curve, plan.train[0] if folds else np.arange(self.examples.count))
-        ]
+        sizes = [items_of(examples, rows) for rows in (*plan.curve, plan.train[0] if folds else everything)]
         points = self._curve(judged, held[0], sizes, [*curve, (folds or [final])[0]])
         report(0.6, "checking what is served")
         return replace(
@@ -118,7 +119,7 @@ class _Frozen:
             pooling=pooling,
             dim=view.rows.shape[1],
             names=self.examples.names,
-            estimate="no item had a label: nothing was judged",
+            estimate="",
             items=0,
             labelled=len(self.data.ids),
             unlabelled=self.data.unlabelled,

@@ -95,6 +95,8 @@ class _Set:
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self.plan = judge.plan(self.data.examples, definition.folds, definition.seed)
+        if not self.plan.held:
+            raise InvalidInput(f"{definition.set} cannot be probed: {self.plan.estimate}", remedy="label more of its items")
 
     def probed(self) -> list[_Probed]:
         count = len(self.data.examples.views)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,16 @@ def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugin
         assets = sources.fetch(catalogue.source(base.name), home, base.sha256)
         trunk = export.open_trunk(base, assets, Path(scratch))
         encoder = base.encoder(base, Path(scratch))
-        lesson, ids = data.lesson(definition, found, parse(base.encoder.options, definition.encoder_options), definition.seed)
+        warnings = list(found.warnings)
+        asked = parse(base.encoder.options, definition.encoder_options)
+        lesson, ids = data.lesson(definition, found, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         tuned = spec.trainer.tune(
             trunk, encoder, lesson, options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
         )
         name = f"{definition.name}-{file_sha256(tuned.weights)[:8]}"
         report(0.85, "exporting the trunk")
-        return _published(definition, found, lesson, ids, tuned, name, catalogue)
+        return _published(definition, replace(found, warnings=tuple(warnings)), lesson, ids, tuned, name, catalogue)
 
 
 def _published(
