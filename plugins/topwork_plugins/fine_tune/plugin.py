@@ -1,12 +1,39 @@
-"""Being written."""
+"""Fine-tuning: the trunk learns with its head, from the raw inputs that a set kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from topwork_server import TrainerSpec, hookimpl
+from topwork_server import Encoder, Lesson, TrainerSpec, Trunk, Tuned, Tuner, hookimpl
+from topwork_server.vector_index import Report
+
+from topwork_plugins.fine_tune.options import FineTuneOptions
+
+
+class FineTune(Tuner):
+    """A new linear output layer on one tap, and AdamW with small rates below it (Howard and Ruder 2018; Mosbach et al. 2021).
+
+    The trunk's batch norms keep their statistics. The best epoch on the validation items is what stays.
+    """
+
+    options = FineTuneOptions
+
+    @classmethod
+    def tune(
+        cls, trunk: Trunk, encoder: Encoder, lesson: Lesson, options: Any, seed: int, threads: int, out: Path, report: Report
+    ) -> Tuned:
+        from topwork_plugins.fine_tune.tune import tune
+
+        return tune(trunk, encoder, lesson, options, seed, threads, out, report)
 
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    return ()
+    yield TrainerSpec(
+        "fine-tune",
+        FineTune,
+        "the trunk learns with the head, from raw inputs that the set kept; the result is a new encoder",
+        least_per_class=4,
+    )

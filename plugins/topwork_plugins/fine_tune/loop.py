@@ -1,0 +1,167 @@
+"""The epochs: batches, rates, the validation score, and the best state of all. Imports torch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from topwork_server import InvalidInput, Lesson
+from topwork_server.types import Array
+from topwork_server.vector_index import Report
+from torch import Tensor, nn
+
+from topwork_plugins.fine_tune.adam import Optimiser, schedule
+from topwork_plugins.fine_tune.network import Network
+from topwork_plugins.fine_tune.objective import Objective
+from topwork_plugins.fine_tune.options import FineTuneOptions
+from topwork_plugins.fine_tune.samples import shuffled
+
+
+@dataclass
+class Best:
+    """The best epoch so far: by its score, and of equal scores by its loss. `state` is what learnt, on the CPU."""
+
+    epoch: int = 0
+    score: float = -math.inf
+    loss: float = math.inf
+    state: list[Tensor] = field(default_factory=list)
+
+    def better(self, score: float, loss: float) -> bool:
+        return (score, -loss) > (self.score, -self.loss)
+
+
+class Loop:
+    """One training. `run` leaves the best epoch's state in the network."""
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        lesson: Lesson,
+        options: FineTuneOptions,
+        groups: list[dict[str, Any]],
+        rate: float,
+        scaler: torch.amp.GradScaler,
+        random: np.random.Generator,
+        report: Report,
+    ) -> None:
+        self._network, self._objective, self._lesson, self._options = network, objective, lesson, options
+        self._optimiser = Optimiser(groups, bias_correction=options.bias_correction)
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
+        self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
+        self._steps = options.epochs * math.ceil(len(lesson.train) / options.batch)
+        self._done = 0
+        self._begun = time.monotonic()
+        self.best = Best()
+        self.history: list[Mapping[str, Any]] = []
+
+    def run(self) -> None:
+        self.best.state = self._copied()
+        for epoch in range(1, self._options.epochs + 1):
+            loss = self._epoch(epoch)
+            score, validation = self.judge(self._lesson.validation)
+            self._note(epoch, loss, score, validation)
+            if self._late() or self._patience_ends(epoch):
+                break
+        with torch.no_grad():
+            for parameter, value in zip(self._parameters, self.best.state, strict=True):
+                parameter.copy_(value)
+
+    def judge(self, positions: Array) -> tuple[float | None, float | None]:
+        """Score and mean loss of those items; nothing of none."""
+        if not len(positions):
+            return None, None
+        raw = self.raw(positions)
+        loss = float(self._objective.loss(raw, positions)) / max(self._objective.size(positions), 1)
+        return self._objective.score(self._objective.said(raw), positions), loss
+
+    def raw(self, positions: Array, *, exact: bool = False) -> Tensor:
+        """Raw scores of those items' rows in the order of the positions, on the CPU."""
+        with torch.no_grad():
+            found = {
+                position: self._network.scores(rows.to(self._network.device)).cpu()
+                for position, rows in self._network.features(positions.tolist(), exact=exact)
+            }
+        return torch.cat([found[p] for p in positions.tolist()] or [torch.zeros(0, self._network.head.out_features)])
+
+    def _epoch(self, epoch: int) -> float:
+        """One pass; the mean loss."""
+        total = size = 0.0
+        self._network.module.train(self._options.dropout)
+        for part in self._network.module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()  # batches are small, and the statistics good
+        for batch in shuffled(self._lesson.train, self._network.prepared.costs, self._options.batch, self._random):
+            loss, count = self._step(batch)
+            total, size = total + loss, size + count
+            self._say(epoch, total / max(size, 1))
+            if self._late():
+                break
+        return total / max(size, 1)
+
+    def _step(self, batch: Array) -> tuple[float, int]:
+        """Sum of the loss, and over how much. InvalidInput where it is not finite."""
+        self._optimiser.prepare(schedule(self._done, self._steps, self._options.warmup))
+        self._optimiser.torch.zero_grad(set_to_none=True)
+        size, total = self._objective.size(batch), 0.0
+        for part in self._network.parts(batch):
+            raw = self._network.learn(part, self._random, self._options.windows, flip=self._options.flip)
+            loss = self._objective.loss(raw, part)
+            self._scaler.scale(loss / max(size, 1)).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise InvalidInput(f"the loss of step {self._done + 1} is not finite", remedy="give a smaller learning_rate")
+        self._scaler.unscale_(self._optimiser.torch)
+        if self._options.clip:
+            nn.utils.clip_grad_norm_(self._parameters, self._options.clip)
+        self._scaler.step(self._optimiser.torch)
+        self._scaler.update()
+        self._done += 1
+        return total, size
+
+    def _note(self, epoch: int, loss: float, score: float | None, validation: float | None) -> None:
+        rate = self._rate * schedule(self._done - 1, self._steps, self._options.warmup)
+        self.history.append(
+            {
+                "epoch": epoch,
+                "step": self._done,
+                "loss": loss,
+                "score": score,
+                "validation_loss": validation,
+                "learning_rate": rate,
+            }
+        )
+        if score is None or validation is None:  # nothing judges: the last epoch is the best
+            self.best = Best(epoch, state=self._copied())
+        elif self.best.better(score, validation):
+            self.best = Best(epoch, score, validation, self._copied())
+
+    def _patience_ends(self, epoch: int) -> bool:
+        return 0 < self._options.patience <= epoch - self.best.epoch
+
+    def _late(self) -> bool:
+        return 0 < self._options.max_seconds <= time.monotonic() - self._begun
+
+    def _copied(self) -> list[Tensor]:
+        return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]
+
+    def _say(self, epoch: int, loss: float) -> None:
+        spent = time.monotonic() - self._begun
+        left = spent / self._done * (self._steps - self._done)
+        if self._options.max_seconds:
+            left = min(left, max(self._options.max_seconds - spent, 0.0))
+        said = f"epoch {epoch} of at most {self._options.epochs}, step {self._done} of {self._steps}: loss {loss:.3f}"
+        if self.history and self.history[-1]["score"] is not None:
+            said += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
+        self._report(self._done / self._steps, f"{said}, at most {_seconds(left)} left")
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

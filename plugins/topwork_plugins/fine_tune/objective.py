@@ -1,0 +1,158 @@
+"""What is minimised and what stops the training, by Target. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from topwork_server import InvalidInput, Lesson, Target
+from topwork_server.types import Array
+from torch import Tensor
+from torch.nn import functional
+
+#: Rows of a CLASSES lesson whose value is below 0 teach and judge nothing.
+IGNORED = -1
+
+
+class Objective:
+    """Raw scores are those of the output layer; NUMBERS are learnt as deviations from the training mean, in units of theirs.
+
+    `name` says what `score` is; of all, more is better.
+    """
+
+    _values: Array
+
+    def __init__(self, lesson: Lesson, class_weight: str, device: torch.device) -> None:
+        self.target, self.device = lesson.target, device
+        self._ends = np.cumsum(lesson.counts)
+        self._counts = lesson.counts
+        self._values = np.asarray(lesson.values, np.int64 if self.target is Target.CLASSES else np.float32)
+        self._rowwise = lesson.pooling == "rows"
+        learnt = self._values[self.rows(lesson.train)]
+        _check(learnt, lesson)
+        self.centre, self.unit = _units(learnt) if self.target is Target.NUMBERS else (0.0, 1.0)
+        weight = _weights(learnt, self.target, len(lesson.names)) if class_weight == "balanced" else None
+        self._weight = None if weight is None else torch.from_numpy(weight).to(device)
+
+    @property
+    def name(self) -> str:
+        if self.target is Target.CLASSES:
+            return "macro F1" if self._rowwise else "accuracy"
+        return {Target.LABELS: "macro F1", Target.NUMBERS: "R2", Target.SPAN: "exact match"}[self.target]
+
+    def rows(self, positions: Sequence[int] | Array) -> Array:
+        """Of items, in their order, into `Lesson.values`."""
+        spans = [np.arange(self._ends[p] - self._counts[p], self._ends[p]) for p in positions]
+        return np.concatenate(spans) if spans else np.zeros(0, np.int64)
+
+    def size(self, positions: Array) -> int:
+        """How many rows (of SPAN: items) with a value the mean loss of these items is over."""
+        values = self._values[self.rows(positions)]
+        if self.target is Target.SPAN:
+            return len(positions)
+        return int((values >= 0).sum()) if self.target is Target.CLASSES else len(values)
+
+    def loss(self, raw: Tensor, positions: Sequence[int] | Array) -> Tensor:
+        """The sum over the rows of those items; divided by `size` it is the mean."""
+        if len(raw) != (wanted := int(self._counts[list(positions)].sum())):
+            raise InvalidInput(
+                f"the trunk gives {len(raw)} rows for {len(positions)} items, and there are {wanted} values",
+                remedy="write the set again with the options of its encoder",
+            )
+        values = torch.from_numpy(self._values[self.rows(positions)]).to(raw.device)
+        if self.target is Target.CLASSES:
+            return functional.cross_entropy(raw, values, self._weight, ignore_index=IGNORED, reduction="sum")
+        if self.target is Target.LABELS:
+            each = functional.binary_cross_entropy_with_logits(raw, values, pos_weight=self._weight, reduction="none")
+            return each.mean(1).sum()
+        if self.target is Target.NUMBERS:
+            return ((raw - (values - self.centre) / self.unit) ** 2).sum()
+        return self._span_loss(raw, values, positions)
+
+    def _span_loss(self, raw: Tensor, values: Tensor, positions: Sequence[int] | Array) -> Tensor:
+        """- log of the probability of any right start, and of any right end; an item without an answer says nothing."""
+        total = raw.sum() * 0.0
+        counts = self._counts[list(positions)].tolist()
+        for own, right in zip(torch.split(raw, counts), torch.split(values, counts), strict=True):
+            if bool(right.any(0).all()):
+                among = own.masked_fill(right == 0, float("-inf"))
+                total = total + (own.logsumexp(0) - among.logsumexp(0)).mean()
+        return total
+
+    def said(self, raw: Tensor) -> Array:
+        """Scores as Target has them, float32."""
+        found: Array = (raw * self.unit + self.centre).numpy().astype(np.float32)
+        return found
+
+    def score(self, scores: Array, positions: Sequence[int] | Array) -> float:
+        """Of scores as `said` gives them, for the rows of those items."""
+        values = self._values[self.rows(positions)]
+        if self.target is Target.SPAN:
+            return _exact(scores, values, self._counts[list(positions)])
+        if self.target is Target.NUMBERS:
+            spread = float(((values - values.mean()) ** 2).sum())
+            return 1.0 - float(((scores - values) ** 2).sum()) / spread if spread else 0.0
+        if self.target is Target.LABELS:
+            return _macro_f1(scores > 0, values > 0)
+        scores, values = scores[values >= 0], values[values >= 0]
+        best, classes = scores.argmax(1), np.arange(scores.shape[1])
+        if self._rowwise:
+            return _macro_f1(best[:, None] == classes, values[:, None] == classes)
+        return float((best == values).mean()) if len(values) else 0.0
+
+    def folded(self, weight: Array, bias: Array, scale: float) -> tuple[Array, Array]:
+        """The output layer that reads rows as they are and says numbers as they are."""
+        return (
+            np.ascontiguousarray(weight / scale * self.unit, np.float32),
+            np.asarray(bias * self.unit + self.centre, np.float32),
+        )
+
+
+def _check(learnt: Array, lesson: Lesson) -> None:
+    """InvalidInput where there is nothing to learn."""
+    if not len(lesson.train) or not len(learnt):
+        raise InvalidInput("there is no item to learn from", remedy="label more items")
+    if not np.isfinite(learnt).all():
+        raise InvalidInput("the values to learn are not all finite", remedy="leave items without a number unlabelled")
+    if lesson.target is Target.NUMBERS and not np.ptp(learnt):
+        raise InvalidInput(f"all training items have the value {learnt[0, 0]:g}", remedy="label items of other values")
+    if lesson.target is Target.CLASSES and len(np.unique(learnt[learnt >= 0])) < 2:
+        raise InvalidInput("the training items are of one class", remedy="label items of at least two classes")
+    if lesson.target is Target.CLASSES and learnt.max() >= len(lesson.names):
+        raise InvalidInput(f"class {learnt.max()} has no name among {len(lesson.names)}")
+    if lesson.target in (Target.LABELS, Target.SPAN) and not learnt.any():
+        raise InvalidInput("no training item has a label", remedy="label more items")
+
+
+def _units(learnt: Array) -> tuple[float, float]:
+    return float(learnt.mean()), float(learnt.std())
+
+
+def _weights(learnt: Array, target: Target, names: int) -> Array:
+    """CLASSES: rows / (classes * rows of the class); LABELS: rows without the label for each with it."""
+    if target is Target.CLASSES:
+        counts = np.bincount(learnt[learnt >= 0], minlength=names)
+        return np.asarray(counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), np.float32)
+    if target is Target.LABELS:
+        there = (learnt > 0).sum(0)
+        return np.asarray(((len(learnt) - there) / np.maximum(there, 1)).clip(1e-3, 1e3), np.float32)
+    raise InvalidInput(f"class_weight balances classes and labels, not {target.value}", remedy="leave it 'none'")
+
+
+def _macro_f1(said: Array, true: Array) -> float:
+    """(rows, classes) bool, over the classes that are there or are said."""
+    both, either = (said & true).sum(0), said.sum(0) + true.sum(0)
+    return float((2 * both[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
+
+
+def _exact(scores: Array, values: Array, counts: Array) -> float:
+    """The share of items whose likeliest start and end are both right."""
+    right: list[bool] = []
+    ends: Any = np.cumsum(counts)
+    for end, count in zip(ends.tolist(), counts.tolist(), strict=True):
+        own, true = scores[end - count : end], values[end - count : end]
+        if true.any():
+            right.append(bool(all(true[own[:, side].argmax(), side] for side in (0, 1))))
+    return float(np.mean(right)) if right else 0.0

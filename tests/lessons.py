@@ -1,0 +1,201 @@
+"""Small lessons for tuners: tiny random trunks, items that a net can tell apart, and the way of a request to their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny_berts
+import torch
+from safetensors.torch import load_file
+from small_nets import as_on_the_hub, random_net, spec_of
+from topwork_plugins.bert.plugin import BertEncoder
+from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions
+from topwork_plugins.i3d import plugin as i3d
+from topwork_plugins.i3d.plugin import WindowOptions
+from topwork_server import Encoder, EncoderSpec, Lesson, Modality, NoOptions, Source, Target, Text, Trunk, Tuned
+from topwork_server.heads import pooling
+from topwork_server.heads.model import Pooling, Task
+from topwork_server.taprows import rows_of, spans_of
+from topwork_server.types import Array, TapInfo, TapRows
+
+WORDS = (("bird", "tree", "song", "wing"), ("train", "coast", "ticket", "seven"))
+COUNT = 24
+
+
+@dataclass
+class World:
+    """An encoder in a folder; each `trunk()` is a fresh one with the same weights."""
+
+    spec: EncoderSpec
+    assets: Path
+    folder: Path
+
+    def trunk(self) -> Trunk:
+        self.folder.mkdir(exist_ok=True)
+        return self.spec.encoder.export(self.spec, self.assets, self.folder)
+
+    def encoder(self) -> Encoder:
+        return self.spec.encoder(self.spec, self.folder)
+
+    def tune(
+        self, lesson: Lesson, out: Path, seed: int = 0, report: Any = lambda fraction, message: None, **options: Any
+    ) -> Tuned:
+        out.mkdir(exist_ok=True)
+        chosen = FineTuneOptions(**{"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 0.02, "batch": 6} | options)
+        return FineTune.tune(self.trunk(), self.encoder(), lesson, chosen, seed, 1, out, report)
+
+    def served(self, tuned: Tuned, lesson: Lesson, task: Task, positions: Sequence[int]) -> Array:
+        """Scores of items by the server's own pooling, over a fresh trunk with the tuned state, an item at a time."""
+        trunk, encoder = self.trunk(), self.encoder()
+        assert trunk.module is not None
+        trunk.module.load_state_dict(load_file(tuned.weights))
+        trunk.module.eval()
+        place = [tap.name for tap in trunk.taps].index(lesson.tap.name)
+        scores = []
+        for position in positions:
+            samples = list(encoder.preprocess(lesson.items[position], lesson.options))
+            with torch.no_grad():
+                inputs = [encoder.collate([s]) for s in samples]
+                outputs = [trunk.module(*(torch.from_numpy(i[name]) for name in trunk.inputs))[place][0].numpy() for i in inputs]
+            rows = np.concatenate([rows_of(lesson.tap, o, s) for o, s in zip(outputs, samples, strict=True)])
+            one = TapRows(TapInfo(lesson.tap, ""), rows, np.array([len(rows)]), spans_of(lesson.tap, samples))
+            scores.append(tuned.head.scores(pooling.pooled(task, Pooling(lesson.pooling), one)[0]))
+        return np.concatenate(scores)
+
+
+def bert(folder: Path, **changes: Any) -> World:
+    source = tiny_berts.write(folder / "model", **changes)
+    return World(EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT), source, folder / "out")
+
+
+def pictures(folder: Path) -> World:
+    source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
+    return World(spec_of(source), source, folder / "out")
+
+
+def videos(folder: Path) -> World:
+    source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
+    spec = i3d.adopt_source("inflated", Source.parse(f"file:{source}", "i3d"))
+    assert spec is not None
+    return World(spec, source, folder / "out")
+
+
+def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
+    """Of the words of two classes in turn; of pairs, both texts are."""
+    random, classes = np.random.default_rng(0), np.arange(COUNT) % 2
+
+    def text(which: int) -> str:
+        return " ".join(random.choice(WORDS[which], random.integers(2, 6)))
+
+    return [Text(text(c), text(c) if pairs else None) for c in classes], classes
+
+
+def lesson(world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any) -> Lesson:
+    """One value an item, unless `counts` is among the changes. Two thirds train; the rest validates and tests."""
+    taps = {one.name: one for one in world.trunk().taps}
+    count = len(items)
+    made = Lesson(
+        items=items,
+        options=world.spec.encoder.options(),
+        tap=taps[tap],
+        pooling=how,
+        target=target,
+        names=("a", "b"),
+        values=values,
+        counts=np.ones(count, np.int64),
+        train=np.arange(2 * count // 3),
+        validation=np.arange(2 * count // 3, 5 * count // 6),
+        test=np.arange(5 * count // 6, count),
+    )
+    return replace(made, **changes)
+
+
+def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any) -> Lesson:
+    items, classes = texts(pairs=how == "pair")
+    return lesson(world, items, classes, tap, how, Target.CLASSES, **changes)
+
+
+def of_many_labels(world: World) -> Lesson:
+    items, classes = texts()
+    second = np.arange(COUNT) % 3 == 0
+    items = [Text(f"{item.text} bread bread") if more else item for item, more in zip(items, second, strict=True)]
+    return lesson(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
+
+
+def of_numbers(world: World) -> Lesson:
+    items, classes = texts()
+    values = (1000 + 50 * classes + np.arange(COUNT) % 3).astype(np.float32)[:, None]
+    return lesson(world, items, values, "tokens", "mean", Target.NUMBERS, names=())
+
+
+def of_tokens(world: World) -> Lesson:
+    """Each token has the class of its word: texts mix both."""
+    random, encoder = np.random.default_rng(0), world.encoder()
+    items, values, counts = [], [], []
+    for _ in range(COUNT):
+        words = [WORDS[c][random.integers(4)] for c in random.integers(0, 2, 5)]
+        item = Text(" ".join(words))
+        [sample] = encoder.preprocess(item, BertEncoder.options())
+        assert sample.tokens is not None
+        starts = sample.tokens.chars[:, 0]
+        own = [words[item.text[:start].count(" ")] for start in starts.tolist()]
+        items.append(item)
+        values += [int(word in WORDS[1]) for word in own]
+        counts.append(len(own))
+    return lesson(world, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
+
+
+def of_answers(world: World) -> Lesson:
+    """The answer to any question is the word "coast" of the context."""
+    random, encoder = np.random.default_rng(0), world.encoder()
+    items, values, counts = [], [], []
+    for _ in range(COUNT):
+        words = [str(word) for word in random.choice(WORDS[0], 6)]
+        words[random.integers(6)] = "coast"
+        item = Text("where", " ".join(words))
+        [sample] = encoder.preprocess(item, BertEncoder.options())
+        assert sample.tokens is not None
+        assert item.pair is not None
+        chars = sample.tokens.chars[sample.tokens.parts == 1]
+        start = item.pair.index("coast")
+        inside = (chars[:, 0] >= start) & (chars[:, 1] <= start + len("coast"))
+        own = np.zeros((len(chars), 2), np.float32)
+        own[np.flatnonzero(inside)[0], 0] = own[np.flatnonzero(inside)[-1], 1] = 1
+        items.append(item)
+        values.append(own)
+        counts.append(len(own))
+    return lesson(world, items, np.concatenate(values), "tokens", "rows", Target.SPAN, counts=np.array(counts), names=())
+
+
+def squares(count: int = COUNT) -> tuple[list[Array], Array]:
+    """Pictures: dark ones, and those with a bright upper left quarter."""
+    random, classes = np.random.default_rng(0), np.arange(count) % 2
+    found = random.integers(0, 60, (count, 32, 32, 3), dtype=np.uint8)
+    found[classes == 1, :16, :16] += 180
+    return list(found), classes
+
+
+def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> Lesson:
+    items, classes = squares()
+    return lesson(world, items, classes, tap, how, Target.CLASSES, options=NoOptions())
+
+
+def of_cells(world: World) -> Lesson:
+    """Each cell of a grid of 4 x 4 is bright or not; a row of cells is not to be learnt."""
+    items, classes = squares()
+    grid = np.zeros((COUNT, 4, 4), np.int64)
+    grid[classes == 1, :2, :2] = 1
+    grid[:, 3] = -1
+    counts = np.full(COUNT, 16)
+    return lesson(world, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
+
+
+def of_videos(world: World, how: str = "mean") -> Lesson:
+    """Clips of one to three windows."""
+    stills, classes = squares(12)
+    items = [np.repeat(still[None], 4 + 4 * (i % 3), axis=0) for i, still in enumerate(stills)]
+    return lesson(world, items, classes, "pooled", how, Target.CLASSES, options=WindowOptions(frames=4))

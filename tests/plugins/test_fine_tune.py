@@ -1,0 +1,339 @@
+"""Fine-tuning on tiny random trunks: every target and kind of row, what stays, what is refused; MiniLM's real weights, marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lessons
+import numpy as np
+import pytest
+import torch
+from lessons import World
+from safetensors.torch import load_file
+from topwork_plugins.bert.plugin import BertEncoder, register_encoders
+from topwork_plugins.fine_tune.loop import Loop
+from topwork_plugins.fine_tune.objective import Objective
+from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
+from topwork_server import EncoderSpec, InvalidInput, Lesson, Target, Text, Trunk, Tuned
+from topwork_server.heads.model import Task
+from topwork_server.types import Array
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = lessons.bert(tmp_path_factory.mktemp("bert"))
+    world.trunk()
+    return world
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return lessons.pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return lessons.videos(tmp_path_factory.mktemp("videos"))
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        call()
+    assert caught.value.remedy
+    return str(caught.value)
+
+
+def check(world: World, lesson: Lesson, task: Task, tuned: Tuned, floor: float) -> None:
+    """It learnt, and what is served of it says what torch said."""
+    losses = [entry["loss"] for entry in tuned.history]
+    assert losses[-1] < 0.9 * losses[0]
+    assert max(entry["score"] for entry in tuned.history) >= floor
+    for positions, scores in ((lesson.validation, tuned.validation_scores), (lesson.test, tuned.test_scores)):
+        assert scores.dtype == np.float32
+        served = world.served(tuned, lesson, task, positions.tolist())
+        np.testing.assert_allclose(scores, served, rtol=1e-3, atol=1e-3 * float(np.abs(served).max()))
+
+
+@pytest.mark.parametrize(
+    ("tap", "how"),
+    [("pooled", "row"), ("tokens", "mean"), ("hidden.2", "max"), ("hidden.1", "mean+std"), ("tokens", "pair")],
+)
+def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
+    lesson = lessons.of_texts(bert, tap, how)
+    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, epochs=15), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "floor"),
+    [
+        (lessons.of_many_labels, Task.MULTI_LABEL, 0.8),
+        (lessons.of_numbers, Task.REGRESSION, 0.7),
+        (lessons.of_tokens, Task.TAGGING, 0.8),
+        (lessons.of_answers, Task.QUESTION_ANSWERING, 0.95),
+    ],
+)
+def test_every_target_is_learnt(bert: World, tmp_path: Path, make: Callable[[World], Lesson], task: Task, floor: float) -> None:
+    lesson = make(bert)
+    check(bert, lesson, task, bert.tune(lesson, tmp_path, epochs=20, patience=0), floor)
+
+
+@pytest.mark.parametrize(("tap", "how"), [("pooled", "row"), ("layer3", "mean"), ("layer2", "max")])
+def test_pictures_are_told_apart(pictures: World, tmp_path: Path, tap: str, how: str) -> None:
+    lesson = lessons.of_pictures(pictures, tap, how)
+    check(pictures, lesson, Task.CLASSIFICATION, pictures.tune(lesson, tmp_path, epochs=8), 1.0)
+
+
+def test_cells_are_told_apart(pictures: World, tmp_path: Path) -> None:
+    lesson = lessons.of_cells(pictures)
+    check(pictures, lesson, Task.SEGMENTATION, pictures.tune(lesson, tmp_path), 0.95)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "mean+std"])
+def test_videos_of_several_windows_are_told_apart(videos: World, tmp_path: Path, how: str) -> None:
+    lesson = lessons.of_videos(videos, how)
+    check(videos, lesson, Task.CLASSIFICATION, videos.tune(lesson, tmp_path, batch=2), 1.0)
+
+
+def state(trunk: Trunk) -> dict[str, torch.Tensor]:
+    assert trunk.module is not None
+    return trunk.module.state_dict()
+
+
+def changed(world: World, tuned: Tuned) -> set[str]:
+    before, after = state(world.trunk()), load_file(tuned.weights)
+    assert before.keys() == after.keys()
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_path: Path) -> None:
+    blocks = bert.trunk().blocks
+    lesson = lessons.of_texts(bert)
+    for frozen in (0, 2, 3):
+        found = changed(bert, bert.tune(lesson, tmp_path, epochs=1, frozen_blocks=frozen))
+        moved = {i for i, block in enumerate(blocks) if any(name.startswith(tuple(block)) for name in found)}
+        assert moved == set(range(frozen, len(blocks)))
+    assert not changed(bert, bert.tune(lesson, tmp_path, epochs=1, frozen_blocks=-1))
+    assert "has 4 blocks" in refusal(lambda: bert.tune(lesson, tmp_path, frozen_blocks=5))
+
+
+def test_blocks_above_the_tap_stay_as_they_are(bert: World, tmp_path: Path) -> None:
+    tuned = bert.tune(lessons.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
+    assert all(".layer.1." not in name and ".layer.2." not in name for name in changed(bert, tuned))
+    assert tuned.head.chosen["blocks_that_learnt"] == 2
+
+
+def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> None:
+    found = changed(pictures, pictures.tune(lessons.of_pictures(pictures), tmp_path, epochs=1))
+    assert "net.bn1.weight" in found
+    assert not [name for name in found if "running" in name or "tracked" in name]
+
+
+def test_restarted_blocks_differ_from_the_first_step_on(bert: World, tmp_path: Path) -> None:
+    """With a rate of 0 nothing else can have changed."""
+    still = {"learning_rate": 0.0, "epochs": 1, "weight_decay": 0.0}
+    found = changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=1, **still))
+    assert found
+    assert all(".layer.2." in name for name in found)
+    assert not changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, **still))
+    whole = changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=4, **still))
+    assert whole == set(dict(bert.trunk().module.named_parameters()))  # type: ignore[union-attr]
+    assert "4 blocks learn" in refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=5))
+
+
+def test_nets_with_batch_norms_are_not_restarted(pictures: World, tmp_path: Path) -> None:
+    assert "batch norms" in refusal(lambda: pictures.tune(lessons.of_pictures(pictures), tmp_path, reinitialise=1))
+
+
+def test_the_same_seed_gives_the_same_head_and_trunk(bert: World, tmp_path: Path) -> None:
+    lesson = lessons.of_texts(bert)
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, again, other = (bert.tune(lesson, tmp_path / str(i), seed, epochs=2) for i, seed in enumerate((3, 3, 4)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert first.weights.read_bytes() == again.weights.read_bytes() != other.weights.read_bytes()
+    assert first.head.graph().SerializeToString() == again.head.graph().SerializeToString()
+    np.testing.assert_array_equal(first.test_scores, again.test_scores)
+    assert first.history == again.history
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
+    """Sets what the validation scores of the epochs shall be."""
+
+    def script(scores: list[float]) -> None:
+        left = iter(scores)
+        monkeypatch.setattr(Objective, "score", lambda *_: next(left))
+
+    return script
+
+
+def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
+    bert: World, tmp_path: Path, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = lessons.of_texts(bert)
+    scripted([0.1, 0.9, 0.2, 0.3, 0.95])
+    stopped = bert.tune(lesson, tmp_path / "stopped", epochs=9, patience=2)
+    assert [entry["epoch"] for entry in stopped.history] == [1, 2, 3, 4]
+    assert stopped.head.chosen["epoch"] == 2
+    scripted([0.1, 0.9])
+    monkeypatch.setattr(Loop, "_late", lambda loop: len(loop.history) == 2)
+    cut = bert.tune(lesson, tmp_path / "cut", epochs=9)
+    assert stopped.weights.read_bytes() == cut.weights.read_bytes()
+    np.testing.assert_array_equal(stopped.test_scores, cut.test_scores)
+    scripted([0.1, 0.9, 0.95])
+    monkeypatch.setattr(Loop, "_late", lambda loop: len(loop.history) == 3)
+    assert bert.tune(lesson, tmp_path / "on", epochs=9).weights.read_bytes() != cut.weights.read_bytes()
+
+
+def test_without_validation_items_the_last_epoch_counts(bert: World, tmp_path: Path) -> None:
+    tuned = bert.tune(lessons.of_texts(bert, validation=np.zeros(0, np.int64)), tmp_path, epochs=3, patience=1)
+    assert tuned.head.chosen["epoch"] == 3
+    assert [entry["score"] for entry in tuned.history] == [None] * 3
+    assert tuned.validation_scores.shape == (0, 2)
+
+
+def test_it_stops_when_its_time_is_over(bert: World, tmp_path: Path) -> None:
+    tuned = bert.tune(lessons.of_texts(bert), tmp_path, epochs=1000, patience=0, max_seconds=1e-6)
+    assert [entry["step"] for entry in tuned.history] == [1]
+
+
+def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
+    said: list[tuple[float, str]] = []
+    bert.tune(lessons.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: said.append((fraction, message)))
+    fractions = [fraction for fraction, _ in said]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+    steps = [message for _, message in said if "step" in message]
+    assert len(steps) == 6
+    assert "epoch 2 of at most 2, step 6 of 6: loss 0." in steps[-1]
+    assert "validation accuracy" in steps[-1]
+    assert "s left" in steps[-1]
+
+
+def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit into memory at once is learnt from in parts, to the same end but for rounding."""
+    lesson = lessons.of_texts(bert, "tokens", "mean")
+    options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
+    whole = bert.tune(lesson, tmp_path / "whole", **options)
+    monkeypatch.setattr(BertEncoder, "budget", 8)
+    parts = bert.tune(lesson, tmp_path / "parts", **options)
+    np.testing.assert_allclose(parts.test_scores, whole.test_scores, rtol=1e-2, atol=1e-3)
+
+
+def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
+    lesson, still = lessons.of_texts(bert), {"learning_rate": 0.0, "head_learning_rate": 0.0, "epochs": 1, "dropout": False}
+    random = bert.tune(lesson, tmp_path, **still).history[0]
+    probed = bert.tune(lesson, tmp_path, head_start="probe", **still)
+    assert probed.history[0]["loss"] < 0.5 * random["loss"]
+    assert probed.head.chosen["probe_strength"] > 0
+    for make in (lessons.of_numbers, lessons.of_many_labels, lessons.of_answers):
+        lesson = make(bert)
+        begun = bert.tune(lesson, tmp_path, **still).history[0]["loss"]
+        assert bert.tune(lesson, tmp_path, head_start="probe", **still).history[0]["loss"] < begun
+
+
+def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path: Path) -> None:
+    """The quarter that tells the classes is left in training, and may be on the right in the test."""
+    lesson = lessons.of_pictures(pictures)
+    turned = [item[:, ::-1].copy() if i in lesson.test else item for i, item in enumerate(lesson.items)]
+    tuned = pictures.tune(replace(lesson, items=turned), tmp_path, flip=True, epochs=6)
+    assert (tuned.test_scores.argmax(1) == lesson.values[lesson.test]).all()
+    for world, other in (
+        (bert, lessons.of_texts(bert)),
+        (videos, lessons.of_videos(videos)),
+        (pictures, lessons.of_cells(pictures)),
+    ):
+        assert "mirrors whole pictures" in refusal(lambda world=world, other=other: world.tune(other, tmp_path, flip=True))  # type: ignore[misc]
+
+
+def test_half_precision_on_a_cpu_learns_too(bert: World, tmp_path: Path) -> None:
+    lesson = lessons.of_texts(bert)
+    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, precision="bf16", epochs=5), 1.0)
+    assert "needs CUDA" in refusal(lambda: bert.tune(lesson, tmp_path, precision="fp16", device="cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(bert: World, tmp_path: Path) -> None:
+    assert "torch sees no CUDA device" in refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path, device="cuda"))
+
+
+def with_values(lesson: Lesson, change: Callable[[Array], Any]) -> Lesson:
+    values = lesson.values.copy()
+    change(values)
+    return replace(lesson, values=values)
+
+
+def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
+    classes, numbers, labels = lessons.of_texts(bert), lessons.of_numbers(bert), lessons.of_many_labels(bert)
+
+    def refused(lesson: Lesson, **options: Any) -> str:
+        return refusal(lambda: bert.tune(lesson, tmp_path, **options))
+
+    assert "of one class" in refused(with_values(classes, lambda values: values.fill(1)))
+    assert "no item to learn from" in refused(replace(classes, train=np.zeros(0, np.int64)))
+    assert "not all finite" in refused(with_values(numbers, lambda values: values.__setitem__(3, np.nan)))
+    assert "have the value 7" in refused(with_values(numbers, lambda values: values.fill(7)))
+    assert "has a label" in refused(with_values(labels, lambda values: values.fill(0)))
+    assert "balances classes and labels" in refused(numbers, class_weight="balanced")
+    assert "not one" in refused(lessons.of_texts(bert, "tokens", "row"))
+    tokens = lessons.of_tokens(bert)
+    counts = tokens.counts.copy()
+    counts[0] -= 1
+    assert "there are" in refused(replace(tokens, counts=counts))
+    spoilt = [*classes.items[:5], Text(" "), *classes.items[6:]]
+    assert "item 5: the text is empty" in refused(replace(classes, items=spoilt))
+    plain = [*lessons.texts(pairs=True)[0][:7], Text("no pair"), *lessons.texts(pairs=True)[0][8:]]
+    assert "item 7" in refused(replace(lessons.of_texts(bert, "tokens", "pair"), items=plain))
+
+
+def test_a_training_that_explodes_says_so(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objective, "loss", lambda _, raw, positions: raw.sum() * float("inf"))
+    said = refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path))
+    assert "the loss of step 1 is not finite (give a smaller learning_rate)" in said
+
+
+def test_a_ready_graph_is_refused(bert: World, tmp_path: Path) -> None:
+    trunk, encoder, lesson = bert.trunk(), bert.encoder(), lessons.of_texts(bert)
+    graph = replace(trunk, module=None, graph=tmp_path / "model.onnx")
+    call: Any = (graph, encoder, lesson, FineTuneOptions(), 0, 1, tmp_path, lambda *_: None)
+    assert "ready graph" in refusal(lambda: FineTune.tune(*call))
+
+
+def test_the_plugin_says_what_it_is() -> None:
+    [spec] = register_trainers()
+    assert (spec.kind, spec.tunes, spec.trainer.targets) == ("fine-tune", True, frozenset(Target))
+
+
+TOPICS = (
+    ["The goalkeeper saved a penalty.", "The striker scored twice.", "The coach praised her team.", "They won the final match."],
+    ["Simmer the onions in butter.", "The soup needs more salt.", "Bake the bread until brown.", "Chop the herbs finely."],
+)
+
+
+@pytest.mark.weights
+def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_path: Path) -> None:
+    [spec] = [spec for spec in register_encoders() if spec.name == "all-minilm-l6-v2"]
+    world = World(spec, assets(spec), tmp_path / "out")
+    places = ("", "Yesterday: ", "Note: ", "As always, ", "Then: ")
+    pairs = [(Text(place + said), topic) for place in places for n in range(4) for topic in (0, 1) for said in [TOPICS[topic][n]]]
+    test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learnt from
+    validation = [i for i in range(40) if i % 8 in (4, 5)]
+    train = [i for i in range(40) if i % 8 < 4]
+    lesson = lessons.lesson(
+        world,
+        [item for item, _ in pairs],
+        np.array([topic for _, topic in pairs]),
+        "pooled",
+        "row",
+        Target.CLASSES,
+        train=np.array(train),
+        validation=np.array(validation),
+        test=np.array(test),
+    )
+    tuned = world.tune(lesson, tmp_path / "tuned", epochs=3, learning_rate=2e-5, head_learning_rate=1e-2)
+    assert (tuned.test_scores.argmax(1) == lesson.values[test]).mean() >= 0.9
+    check(world, lesson, Task.CLASSIFICATION, tuned, 0.9)
