@@ -189,7 +189,7 @@ def test_a_probe(both: OpenDoor, server: FakeServer) -> None:
     assert second.split() == "birds letters tokens mean 4 0.800 0.885 to 0.936 -0.112 (-0.150 to -0.070) l2=1".split()
     assert rest == [
         "5-fold cross-validation over 482 items",
-        "without features: accuracy 0.400 (0.350 to 0.450)",
+        "baseline: accuracy 0.400 (0.350 to 0.450)",
         "warning: few items",
         "pooled is best",
     ]

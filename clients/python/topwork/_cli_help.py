@@ -13,6 +13,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "features": ("encoders", "embed", "nearest"),
     "sets": ("write", "sets", "read", "delete", "drop", "versions"),
     "search": ("index", "indexes", "search", "jobs"),
+    "heads": ("train", "predict", "heads", "report", "probe", "trainers"),
     "server": ("serve", "pull", "export", "plugins", "doctor", "demo"),
 }
 OTHERS = "others"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from topwork import _cli_progress, _cli_show
+from topwork import _cli_show
 from topwork._cli_client import connected
-from topwork._cli_jobs import say_it_goes_on
+from topwork._cli_jobs import awaited
 from topwork._cli_show import counted
 from topwork._cli_words import option, share
 from topwork.client import Client
 from topwork.indexes import IndexInfo, IndexKind
-from topwork.jobs import Job
 
 Commands = argparse._SubParsersAction
 METRICS = ("cosine", "inner_product", "l2")
@@ -65,30 +64,11 @@ def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 
 def _build(client: Client, arguments: argparse.Namespace) -> IndexInfo:
-    quiet = arguments.json or arguments.no_wait
-    with _cli_progress.of_job(quiet) as show:
-        seen = Seen(show)
-        wait = not arguments.no_wait
-        try:
-            if arguments.rebuild:
-                return client.rebuild_index(arguments.set, arguments.name, wait=wait, progress=seen)
-            return client.create_index(arguments.set, **_defined(arguments), wait=wait, progress=seen)
-        except KeyboardInterrupt:
-            if seen.job and not quiet:
-                say_it_goes_on(seen.job.id)
-            raise
-
-
-class Seen:
-    """Shows the job, and remembers it."""
-
-    def __init__(self, show: Callable[[Job], object]) -> None:
-        self.job: Job | None = None
-        self._show = show
-
-    def __call__(self, job: Job) -> None:
-        self.job = job
-        self._show(job)
+    wait = not arguments.no_wait
+    with awaited(arguments.json or arguments.no_wait) as progress:
+        if arguments.rebuild:
+            return client.rebuild_index(arguments.set, arguments.name, wait=wait, progress=progress)
+        return client.create_index(arguments.set, **_defined(arguments), wait=wait, progress=progress)
 
 
 def _defined(arguments: argparse.Namespace) -> dict[str, Any]:

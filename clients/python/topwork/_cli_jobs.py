@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 
 from topwork import _cli_progress, _cli_show
 from topwork._cli_client import connected
 from topwork.client import Client
 from topwork.jobs import Job
+from topwork.probes import ProbeTable
 
 EXAMPLES = """\
 examples:
@@ -22,7 +23,11 @@ examples:
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(
-        "jobs", parents=[common], help="builds under way and before: list, watch, cancel", epilog=EXAMPLES, formatter_class=raw
+        "jobs",
+        parents=[common],
+        help="builds and trainings, under way and before: list, watch, cancel",
+        epilog=EXAMPLES,
+        formatter_class=raw,
     )
     parser.add_argument("id", nargs="?", metavar="ID")
     what = parser.add_mutually_exclusive_group()
@@ -45,6 +50,8 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         _cli_show.as_json(job)
     else:
         _cli_show.facts(_facts(job))
+        if job.kind == "probe" and job.result:
+            print(f"\n{ProbeTable.of(job)}")
     return 1 if arguments.watch and job.state != "done" else 0
 
 
@@ -59,6 +66,31 @@ def follow(client: Client, id: str, quiet: bool) -> Job:
                 say_it_goes_on(id)
             raise
     return job
+
+
+class Seen:
+    """Shows the job, and remembers it."""
+
+    def __init__(self, show: Callable[[Job], object]) -> None:
+        self.job: Job | None = None
+        self._show = show
+
+    def __call__(self, job: Job) -> None:
+        self.job = job
+        self._show(job)
+
+
+@contextmanager
+def awaited(quiet: bool) -> Iterator[Seen]:
+    """Yields what a verb that waits for a job takes as its progress. Ctrl-C ends the waiting, not the job."""
+    with _cli_progress.of_job(quiet) as show:
+        seen = Seen(show)
+        try:
+            yield seen
+        except KeyboardInterrupt:
+            if seen.job and not quiet:
+                say_it_goes_on(seen.job.id)
+            raise
 
 
 def say_it_goes_on(id: str) -> None:

@@ -23,6 +23,14 @@ def option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def pair(text: str) -> tuple[str, str]:
+    """NAME=TEXT."""
+    name, equals, said = text.partition("=")
+    if not name or not equals or not said:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TEXT")
+    return name, said
+
+
 def column_type(text: str) -> tuple[str, str]:
     """COLUMN=TYPE."""
     column, _, kind = text.rpartition("=")

@@ -59,7 +59,7 @@ def train(
                   type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
     taps          of the set; none: its first. Of several, cross-validation chooses
     poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of several, cross-validation chooses
-    options       of the kind, such as {"class_weights": "balanced"}: see `trainers()`
+    options       of the kind, such as {"class_weight": "balanced"}: see `trainers()`
     where         SQL over id and metadata: only these items
     test_where    these items judge the head, and are never learnt from; none: cross-validation
     group         a column: items with the same value (a patient, a video) are never on both sides of a split

@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="topwork", description="Features of texts, pictures and videos, from frozen encoders served over gRPC.")
+    parser = Parser(
+        prog="topwork",
+        description="Features of texts, pictures and videos, from frozen encoders served over gRPC; search and trained heads.",
+    )
     parser.add_argument("--version", action="version", version=f"topwork {topwork.__version__}")
     parser.set_defaults(run=lambda arguments: _help(parser))
     parser.commands = commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=argparse.ArgumentParser)
@@ -72,18 +75,24 @@ def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
         _cli_catalogue,
         _cli_client,
         _cli_embed,
+        _cli_heads,
         _cli_index,
         _cli_jobs,
+        _cli_predict,
+        _cli_probe,
         _cli_read,
+        _cli_report,
         _cli_search,
         _cli_sets,
+        _cli_train,
         _cli_versions,
         _cli_write,
     )
 
     common = _cli_client.common()
     of_sets = (_cli_write, _cli_sets, _cli_read, _cli_versions)
-    for verbs in (_cli_catalogue, _cli_embed, *of_sets, _cli_index, _cli_search, _cli_jobs):
+    of_heads = (_cli_train, _cli_predict, _cli_heads, _cli_report, _cli_probe)
+    for verbs in (_cli_catalogue, _cli_embed, *of_sets, _cli_index, _cli_search, _cli_jobs, *of_heads):
         verbs.add(commands, common)
 
 

@@ -73,7 +73,7 @@ class ProbeTable:
 
     def remarks(self) -> list[str]:
         """What is to be said below the table."""
-        baseline = [f"without features: {self.baseline}"] if self.baseline else []
+        baseline = [f"baseline: {self.baseline}"] if self.baseline else []
         judged = [self.estimate] if self.estimate else []
         said = [*judged, *baseline, *(f"warning: {warning}" for warning in self.warnings), self.advice]
         return [line for line in said if line]

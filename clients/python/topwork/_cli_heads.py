@@ -1,0 +1,148 @@
+"""`topwork heads`: what heads there are, one in full, export and drop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from topwork import _cli_show
+from topwork._cli_client import connected
+from topwork._cli_train import source, with_interval
+from topwork.errors import InvalidInput
+from topwork.heads import HeadInfo, beside
+from topwork.probes import said
+
+VERBS = ("export", "drop")
+#: Classes that are named.
+NAMED = 20
+EXAMPLES = """\
+examples:
+  topwork heads
+  topwork heads birds-label
+  topwork heads export birds-label -o birds.onnx
+  topwork heads drop birds-label
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "heads", parents=[common], help="what heads there are, or one in full; export, drop", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("items", nargs="*", metavar="[export | drop] NAME")
+    parser.add_argument("--encoder", default="", metavar="E", help="only those on this one")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="of export: the .onnx, trunk and head in one")
+    parser.add_argument("--yes", action="store_true", help="of drop: do not ask")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    words = arguments.items
+    verb = words[0] if len(words) == 2 else ""
+    if len(words) > 2 or (verb and verb not in VERBS):
+        parser.error(f"name one head, or say what to do with it: {' NAME, '.join(VERBS)} NAME")
+    if (verb == "export") != bool(arguments.out):
+        parser.error("export NAME -o FILE: the two go together")
+    if verb == "export":
+        return _export(arguments, words[1])
+    if verb == "drop":
+        return _drop(arguments, words[1])
+    return _show(arguments, words[0] if words else "")
+
+
+def _show(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        found = [client.head(name)] if name else client.heads(arguments.encoder)
+    if arguments.json:
+        _cli_show.as_json(found[0] if name else found)
+    elif name:
+        _cli_show.facts(_facts(found[0]))
+    else:
+        _print_all(found)
+    return 0
+
+
+def _export(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        about = client.export_head(name, arguments.out, progress=not arguments.json)
+    size = arguments.out.stat().st_size
+    if arguments.json:
+        _cli_show.as_json({"head": name, "file": str(arguments.out), "bytes": size, "description": about})
+        return 0
+    print(f"head {name} with its trunk -> {arguments.out}, {_cli_show.size(size)}")
+    _cli_show.facts((key, _cli_show.cut(str(value), 300)) for key, value in about.items())
+    return 0
+
+
+def _drop(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        if not arguments.yes and not _agreed(name):
+            _cli_show.say("nothing was dropped")
+            return 1
+        client.drop_head(name)
+    if arguments.json:
+        _cli_show.as_json({"head": name, "dropped": True})
+    else:
+        print(f"head {name} is dropped")
+    return 0
+
+
+def _agreed(name: str) -> bool:
+    """Asks the terminal."""
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"dropping head {name} takes a yes, and there is no terminal to ask", remedy="say --yes")
+    print(f"drop head {name} with its report? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _print_all(found: list[HeadInfo]) -> None:
+    if not found:
+        _cli_show.console().print("there are no heads: `topwork train SET --target COLUMN` makes one", style="dim")
+        return
+    titles = ("head", "task", "kind", "reads", "from", "state", "figure", "interval")
+    _cli_show.rows(_cli_show.table(*titles, whole=("head", "figure", "interval")), map(_line, found))
+
+
+def _line(head: HeadInfo) -> Iterable[str]:
+    figure = head.metric
+    reads = f"{head.encoder or '-'}/{head.tap}"
+    learnt = f"{head.set} {head.target}, version {head.version}" if head.set else "its encoder"
+    shown = (f"{figure.name} {figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}") if figure else ("-", "")
+    return head.name, head.task, head.kind or "native", reads, learnt, head.state, *shown
+
+
+def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
+    yield "head", f"{head.name}, {head.task}"
+    yield "state", head.state + (f": {head.detail}" if head.detail else "")
+    if head.names:
+        more = f" and {len(head.names) - NAMED} more" if len(head.names) > NAMED else ""
+        yield "names", f"{len(head.names)}: {', '.join(head.names[:NAMED])}{more}"
+    yield "reads", f"{head.encoder or 'ready vectors'}/{head.tap}, {head.pooling}"
+    for figure, baseline in beside(head.metrics, head.baseline):
+        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:.3f}" if baseline else "")
+    if head.estimate:
+        yield "judged by", head.estimate
+    yield from _training(head)
+    yield "fingerprint", head.fingerprint
+    if head.bytes:
+        yield "on disk", _cli_show.size(head.bytes)
+    for warning in head.warnings:
+        yield "warning", warning
+
+
+def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
+    if head.native:
+        yield "came with", head.encoder
+        return
+    yield "learnt", f"{head.target}, {head.kind}, from {source(head)}, seed {head.seed}"
+    if head.options:
+        yield "options", said(head.options)
+    if head.chosen:
+        yield "chosen", said(head.chosen)
+    if head.created:
+        yield "trained", f"{_cli_show.when(head.created)}, in {_cli_show.seconds(head.seconds)}"
+        yield "agreement", f"largest difference of a score to the trainer's own {head.agreement:.1e}"
+    if head.job:
+        yield "job", f"{head.job.id}, {head.job.state}"

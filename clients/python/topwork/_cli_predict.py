@@ -1,0 +1,162 @@
+"""`topwork predict`: what heads say of items, to the screen or into a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork import _cli_show, _cli_vectors, _saving, _saving_predictions
+from topwork._cli_client import connected
+from topwork._cli_inputs import add_source, gather
+from topwork._cli_show import counted, cut
+from topwork._cli_words import names, option, positive
+from topwork._saving_predictions import Found
+from topwork.client import Client
+from topwork.errors import InvalidInput
+from topwork.predictions import Prediction, Predictions
+
+#: Items on a terminal; failures that are named; letters of an item and of what is said of it.
+SHOWN, NAMED, ITEM, SAID = 50, 5, 60, 80
+EXAMPLES = """\
+Items are given as to `topwork embed`: texts, paths, folders, - for lines of stdin, or --from a file of them. Those of a set are
+predicted from its features; nothing is encoded.
+
+examples:
+  topwork predict birds-label photos/ --top 3
+  topwork predict reviews-stars,reviews-topic --from new.csv --column body -o said.csv
+  topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "predict", parents=[common], help="what heads say of items", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("heads", type=names, metavar="HEAD[,HEAD...]")
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    add_source(parser)
+    parser.add_argument("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
+    parser.add_argument("--id", action="append", default=[], metavar="ID", help="of an item of the set; may be repeated")
+    parser.add_argument("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
+    parser.add_argument("--vector", type=Path, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
+    parser.add_argument("--top", type=positive, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
+    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if sum(map(bool, (arguments.items, arguments.source, arguments.set, arguments.vector))) != 1:
+        parser.error("name items, --from FILE, --set S or --vector FILE (one of them)")
+    if ((arguments.id or arguments.where) and not arguments.set) or (arguments.id and arguments.where):
+        parser.error("--id and --where are of --set, one of the two")
+    if arguments.out:
+        _saving.chosen(_saving_predictions.WRITERS, arguments.out)
+    started = time.perf_counter()
+    with connected(arguments) as client:
+        items, asked = _asked(client, arguments)
+        found = client.predict(
+            arguments.heads,
+            **asked,
+            top=arguments.top or 0,
+            options=dict(arguments.option) or None,
+            skip_bad_items=arguments.skip_bad_items,
+            progress=not arguments.json,
+        )
+    assert isinstance(found, dict), "a list of heads was asked for"
+    _say(found, [_name(item, i) for i, item in enumerate(items, 1)], arguments, time.perf_counter() - started)
+    return 0
+
+
+def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any]]:
+    """How each item is named, and what is asked."""
+    if arguments.set:
+        ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
+        if not ids:
+            raise InvalidInput(f"no item of {arguments.set} is selected", remedy="look with `topwork read`")
+        return ids, {"set": arguments.set, "ids": ids}
+    if arguments.vector:
+        vectors = _cli_vectors.single(arguments.vector)
+        return vectors.labels(arguments.vector), {"vectors": vectors.features or vectors.rows}
+    encoder = client.head(arguments.heads[0]).encoder
+    if not encoder:
+        raise InvalidInput(f"head {arguments.heads[0]} reads ready vectors", remedy="give them with --vector, or name a --set")
+    modality = client.encoder(encoder).modality
+    inputs = gather(arguments.items, arguments.source, arguments.column, modality, arguments.separator)
+    return inputs.names, {"items": inputs.items}
+
+
+def _name(item: Any, number: int) -> str:
+    """Items of Parquet may be the bytes of files."""
+    return f"row {number}" if isinstance(item, bytes) else str(item)
+
+
+def _say(found: Found, items: Sequence[str], arguments: argparse.Namespace, seconds: float) -> None:
+    if arguments.out:
+        _saving_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top))
+    if arguments.json:
+        _print_json(found, items, arguments)
+        return
+    if not arguments.out:
+        _print(found, items, arguments.top or 1)
+    target = f" -> {arguments.out}" if arguments.out else ""
+    rate = f"{counted(len(items), 'item')} in {_cli_show.seconds(seconds)}, {len(items) / seconds:,.1f}/s{target}"
+    _cli_show.console().print(rate, style="bold" if arguments.out else "dim", markup=False)
+    _report_failures(found, items)
+
+
+def _print_json(found: Found, items: Sequence[str], arguments: argparse.Namespace) -> None:
+    """An object an item, a line each; of a file what was written."""
+    if arguments.out:
+        failed = len({i for said in found.values() for i in said.failures})
+        _cli_show.as_json({"heads": list(found), "items": len(items), "failed": failed, "file": str(arguments.out)})
+        return
+    for record in _saving_predictions.records(found, items):
+        print(json.dumps(record))
+
+
+def _print(found: Found, items: Sequence[str], top: int) -> None:
+    shown = SHOWN if sys.stdout.isatty() else len(items)
+    titles = list(found) if len(found) > 1 else ["says"]
+    lines = (
+        (cut(item, ITEM), *(cut(_said(said, i, top), SAID) for said in found.values())) for i, item in enumerate(items[:shown])
+    )
+    _cli_show.rows(_cli_show.table("item", *titles), lines)
+    if len(items) > shown:
+        print(f"... and {len(items) - shown:,} more: -o FILE writes all")
+
+
+def _said(found: Predictions, i: int, top: int) -> str:
+    prediction: Prediction = found[i]
+    if prediction.error:
+        return "skipped"
+    if prediction.label is not None and top > 1:
+        return ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
+    if prediction.mask is not None:
+        return f"{'x'.join(map(str, prediction.mask.shape))}: {_shares(prediction.mask, found.names)}"
+    return str(prediction)
+
+
+def _shares(mask: Any, names: Sequence[str]) -> str:
+    """owl 61%, background 39%."""
+    counts = np.bincount(mask.ravel(), minlength=len(names))[: len(names)]
+    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    return ", ".join(f"{names[i]} {counts[i] / mask.size:.0%}" for i in order)
+
+
+def _report_failures(found: Found, items: Sequence[str]) -> None:
+    failures = {i: error for said in found.values() for i, error in said.failures.items()}
+    named: Iterable[int] = sorted(failures)[:NAMED]
+    for i in named:
+        _cli_show.say(f"skipped {items[i]!r}: {failures[i]}")
+    if len(failures) > NAMED:
+        _cli_show.say(f"skipped {len(failures) - NAMED:,} more")

@@ -1,0 +1,179 @@
+"""`topwork heads` and `topwork report`, against a client that answers from memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cli_stub import StubCommand
+from cli_stub_heads import FIGURES, head_info
+from topwork.report import Confusion, Help, OfClass, Point, Wrong
+
+
+@pytest.fixture
+def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> StubCommand:
+    monkeypatch.setenv("COLUMNS", "160")
+    return StubCommand(capsys, monkeypatch)
+
+
+def test_heads(topwork: StubCommand) -> None:
+    native = head_info(name="letters/all", native=True, kind="", set="", metrics=(), job=None, created=None)
+    topwork.client.found_heads = [head_info(), native]
+    assert topwork("heads", "--encoder", "letters") == 0
+    lines = [line.split("  ") for line in topwork.said.splitlines()]
+    said = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert said[1][:6] == ["birds-label", "classification", "linear", "letters/pooled", "birds label, version 12", "ready"]
+    assert said[1][6:] == ["accuracy 0.912", "0.885 to 0.936"]
+    assert said[2] == ["letters/all", "classification", "native", "letters/pooled", "its encoder", "ready", "-"]
+    assert topwork.asked("heads") == {"encoder": "letters"}
+    assert topwork("heads", "--json") == 0
+    assert [head["name"] for head in topwork.json] == ["birds-label", "letters/all"]
+    topwork.client.found_heads = []
+    assert topwork("heads") == 0
+    assert topwork.said == "there are no heads: `topwork train SET --target COLUMN` makes one\n"
+
+
+def test_one_head_in_full(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(state="failed", detail="no memory", names=tuple(f"class-{i}" for i in range(30)))]
+    assert topwork("heads", "birds-label") == 0
+    for said in (
+        "failed: no memory",
+        "30: class-0, class-1",
+        "class-19 and 10 more",
+        "0.912 (0.885 to 0.936), baseline 0.104",
+        "label, linear, from 482 items of birds, version 12, 18 more without a label, seed 0",
+        "2.4e-06",
+        "class 'wren' has 3 examples",
+        "9d02, done",
+    ):
+        assert said in topwork.said, said
+    assert topwork("heads", "birds-label", "--json") == 0
+    assert topwork.json["chosen"] == {"l2": 0.1}
+    assert topwork("heads", "nobody") == 1
+    assert "there is no head 'nobody' (see `topwork heads`)" in topwork.complained
+
+
+def test_a_head_that_came_with_its_encoder(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(native=True, metrics=(), baseline=(), job=None, estimate="")]
+    assert topwork("heads", "letters/all") == 0
+    assert "came with  letters\n" in topwork.said
+    assert "learnt" not in topwork.said
+
+
+def test_export(topwork: StubCommand, tmp_path: Path) -> None:
+    out = tmp_path / "birds.onnx"
+    assert topwork("heads", "export", "birds-label", "-o", out) == 0
+    assert topwork.said.startswith(f"head birds-label with its trunk -> {out}, 2.0 kB\n")
+    assert "inputs  {'pixels': [1, 3, 8, 8]}" in topwork.said
+    assert topwork("heads", "export", "birds-label", "-o", out, "--json") == 0
+    assert (topwork.json["bytes"], topwork.json["description"]["names"]) == (2000, ["owl", "wren"])
+    assert topwork.asked("export_head")["path"] == out
+
+
+def test_drop(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert topwork("heads", "drop", "birds-label") == 1
+    assert "dropping head birds-label takes a yes" in topwork.complained
+    assert topwork.client.calls == []
+    assert topwork("heads", "drop", "birds-label", "--yes") == 0
+    assert topwork.said == "head birds-label is dropped\n"
+    assert topwork.asked("drop_head") == {"name": "birds-label"}
+    for answer, status in (("y\n", 0), ("\n", 1)):
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin.readline", lambda answer=answer: answer)
+        assert topwork("heads", "drop", "birds-label", "--json") == status
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("heads", "a", "b"),
+        ("heads", "export", "a"),
+        ("heads", "a", "-o", "b.onnx"),
+        ("heads", "drop", "a", "b"),
+        ("report",),
+    ],
+)
+def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
+    assert topwork(*words) == 2
+    assert "usage: topwork" in topwork.complained
+    assert topwork.client.calls == []
+
+
+def test_the_report_on_a_terminal(topwork: StubCommand) -> None:
+    assert topwork("report", "kinds") == 0
+    lines = [line.strip() for line in topwork.said.splitlines()]
+    assert lines[0] == "kinds: classification of label in birds, version 2"
+    said = [line.split() for line in lines]
+    assert ["accuracy", "0.912", "0.885", "to", "0.936", "0.400"] in said
+    assert ["macro", "F1", "0.900", "0.860", "to", "0.930"] in said
+    assert "learning curve: accuracy by items learnt from" in lines
+    assert ["386", *["#" * 15], "0.910", "(0.885", "to", "0.936)"] in [[w for w in line if w] for line in said]
+    assert "confusion: truth down, predicted across" in lines
+    assert ["low", "180", "20", "."] in said
+    assert "most confidently wrong" in lines
+    assert "r7 low high 0.990 not [bad] at all".split() in said
+    assert "warning: class 'high' has 3 examples" in lines
+
+
+def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
+    names = tuple(f"class {i}" for i in range(20))
+    counts = tuple(tuple(9 if i == j else 2 if (i, j) == (3, 4) else 0 for j in range(20)) for i in range(20))
+    gain = replace(FIGURES[0], value=0.012, low=-0.003, high=0.02)
+    topwork.client.found_report = replace(
+        topwork.client.found_report,
+        confusion=Confusion(names, counts),
+        classes=tuple(OfClass(name, 9, 0.5, 0.5, i / 20) for i, name in enumerate(names)),
+        curve=(),
+        wrong=(Wrong("a.jpg", "owl", "wren", 0.9, "data:image/jpeg;base64,AAAA"),),
+        help=Help("self-training", 100, FIGURES[0], FIGURES[0], gain),
+    )
+    assert topwork("report", "kinds") == 0
+    assert "confused most often" in topwork.said
+    assert ["2", "class", "3", "class", "4"] in [line.split() for line in topwork.said.splitlines()]
+    assert "classes, worst first, 10 of 20" in topwork.said
+    assert "what 100 unlabelled items did (self-training)" in topwork.said
+    assert "accuracy 0.912 without, 0.912 with them: +0.012 (-0.003 to +0.020)" in topwork.said
+    assert "base64" not in topwork.said
+    topwork.client.found_report = replace(
+        topwork.client.found_report, confusion=None, classes=(), wrong=(), help=None, warnings=()
+    )
+    assert topwork("report", "kinds") == 0
+    assert "macro F1" in topwork.said.splitlines()[-1]
+
+
+def test_a_flat_learning_curve(topwork: StubCommand) -> None:
+    flat = replace(FIGURES[0], value=1.0, low=1.0, high=1.0)
+    topwork.client.found_report = replace(topwork.client.found_report, curve=(Point(10, flat), Point(1000, flat)))
+    assert topwork("report", "kinds") == 0
+    assert "   10  " + "#" * 30 in topwork.said
+
+
+def test_classes_that_are_cut_alike_stay_apart(topwork: StubCommand) -> None:
+    names = ("a very long name of one", "a very long name of two")
+    topwork.client.found_report = replace(topwork.client.found_report, confusion=Confusion(names, ((7, 1), (0, 5))))
+    assert topwork("report", "kinds") == 0
+    assert "a very long... 1" in topwork.said
+
+
+def test_the_report_for_programs_is_what_the_server_said(topwork: StubCommand) -> None:
+    assert topwork("report", "kinds", "--json") == 0
+    assert (topwork.json["head"], topwork.json["of_a_newer_server"]) == ("kinds", 1)
+
+
+def test_the_page(topwork: StubCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    path = tmp_path / "kinds.html"
+    assert topwork("report", "kinds", "--page", path) == 0
+    assert topwork.said == f"the report of kinds -> {path}\n"
+    assert path.read_text() == "<!doctype html><title>kinds</title>"
+    assert opened == []
+    assert topwork("report", "kinds", "--page", path, "--open", "--json") == 0
+    assert opened == [path.as_uri()]
+    assert topwork.json["page"] == str(path)
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
+    assert topwork("report", "letters/all", "--open") == 0
+    assert (tmp_path / "letters-all.html").exists()
+    assert topwork("report", "kinds", "--page", tmp_path / "no" / "k.html") == 1
+    assert "there is no folder" in topwork.complained

@@ -1,0 +1,211 @@
+"""`topwork predict`, against a client that answers from memory and over real gRPC."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_stub import FINGERPRINT, StubCommand, features
+from cli_stub_heads import head_info
+from fake_server import FakeServer
+from topwork import cli
+from topwork.errors import InvalidInput
+from topwork.predictions import Predictions
+from topwork.rows import Rows
+
+
+@pytest.fixture
+def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> StubCommand:
+    monkeypatch.setenv("COLUMNS", "160")
+    return StubCommand(capsys, monkeypatch)
+
+
+def lines(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_classes_for_people(topwork: StubCommand) -> None:
+    assert topwork("predict", "kinds", "a bird", "a [small] one") == 0
+    *said, last = topwork.said.splitlines()
+    assert [line.split() for line in said] == [["item", "says"], "a bird owl 0.750".split(), "a [small] one wren 0.750".split()]
+    assert last.startswith("2 items in ")
+    asked = topwork.asked("predict")
+    assert (asked["heads"], asked["items"], asked["top"], asked["options"]) == (["kinds"], ["a bird", "a [small] one"], 0, None)
+
+
+def test_the_best_few(topwork: StubCommand) -> None:
+    assert topwork("predict", "kinds", "a", "--top", "2") == 0
+    assert "owl 0.750, wren 0.250" in topwork.said
+    assert topwork.asked("predict")["top"] == 2
+
+
+def test_all_tasks_for_people(topwork: StubCommand) -> None:
+    assert topwork("predict", "tags,size,words,cells", "a", "b") == 0
+    titles, _, second, _ = topwork.said.splitlines()
+    assert titles.split() == ["item", "tags", "size", "words", "cells"]
+    assert "b" in second
+    for said in ("big 1.000, [red] 0.750", "1 (0.5 to 1.5)", "CITY 'London' 0.875", "2x2: sky 75%, owl 25%"):
+        assert said in second, said
+
+
+def test_an_object_a_line_for_programs(topwork: StubCommand) -> None:
+    assert topwork("predict", "kinds", "a", "b", "--json") == 0
+    assert lines(topwork.said)[1] == {
+        "item": "b",
+        "label": "wren",
+        "probability": 0.75,
+        "probabilities": {"wren": 0.75, "owl": 0.25},
+    }
+    assert topwork("predict", "tags,size,words,cells", "a", "--json") == 0
+    [record] = lines(topwork.said)
+    assert record["tags"]["labels"] == ["small", "[red]"]
+    assert record["size"] == {"value": 0.0, "low": -0.5, "high": 0.5}
+    assert record["words"]["spans"][0] == {
+        **{"start": 0, "end": 6, "label": "CITY", "text": "London", "probability": 0.875, "part": 0}
+    }
+    assert record["cells"]["mask"] == [[0, 0], [1, 0]]
+    assert record["cells"]["box"] == [0, 0, 32, 16]
+
+
+def test_into_a_table(topwork: StubCommand, tmp_path: Path) -> None:
+    out = tmp_path / "said.csv"
+    assert topwork("predict", "kinds", "a, b", "ü", "-o", out) == 0
+    assert topwork.said.splitlines()[-1].endswith(f"-> {out}")
+    assert list(csv.DictReader(io.StringIO(out.read_text("utf-8")))) == [
+        {"item": "a, b", "label": "owl", "probability": "0.75"},
+        {"item": "ü", "label": "wren", "probability": "0.75"},
+    ]
+    assert topwork("predict", "kinds", "a", "--top", "2", "-o", out) == 0
+    [row] = csv.DictReader(io.StringIO(out.read_text()))
+    assert json.loads(row["probabilities"]) == {"owl": 0.75, "wren": 0.25}
+    assert topwork("predict", "tags,size,words,cells", "a", "-o", out, "--json") == 0
+    assert topwork.json == {"heads": ["tags", "size", "words", "cells"], "items": 1, "failed": 0, "file": str(out)}
+    [row] = csv.DictReader(io.StringIO(out.read_text()))
+    assert json.loads(row["tags.labels"]) == ["small", "[red]"]
+    assert row["size.high"] == "0.5"
+    assert json.loads(row["words.spans"])[0]["text"] == "London"
+    assert base64.b64decode(row["cells.mask"]).startswith(b"\x89PNG")
+
+
+def test_into_lines_and_parquet(topwork: StubCommand, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "said.jsonl") == 0
+    [record] = lines((tmp_path / "said.jsonl").read_text())
+    assert record["label"] == "owl"
+    assert topwork("predict", "kinds,tags", "a", "b", "-o", tmp_path / "said.parquet") == 0
+    table = pyarrow.parquet.read_table(tmp_path / "said.parquet")
+    assert table["kinds.label"].to_pylist() == ["owl", "wren"]
+    assert table["tags.labels"].to_pylist() == [["small", "[red]"], ["big", "[red]"]]
+    assert json.loads(table.schema.metadata[b"topwork"])["kinds"]["task"] == "classification"
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(topwork: StubCommand, tmp_path: Path) -> None:
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "said.npz") == 1
+    assert ".csv, .jsonl, .parquet" in topwork.complained
+    assert topwork("predict", "kinds", "a", "-o", tmp_path / "no" / "said.csv") == 1
+    assert topwork.client.calls == []
+
+
+def test_items_from_files(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("body,n\nred,1\nblue,2\n")
+    assert topwork("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body") == 0
+    assert topwork.asked("predict")["items"] == ["red", "blue"]
+    topwork.client.found_heads = [head_info(encoder="pictures")]
+    (tmp_path / "a.jpg").write_bytes(b"four")
+    assert topwork("predict", "kinds", tmp_path, "--json") == 0
+    assert lines(topwork.said)[0]["item"] == str(tmp_path / "a.jpg")
+
+
+def test_items_of_a_set(topwork: StubCommand) -> None:
+    topwork.client.rows = Rows(["x", "y"], {})
+    assert topwork("predict", "kinds", "--set", "birds", "--where", "label IS NULL", "--json") == 0
+    asked = topwork.asked("predict")
+    assert (asked["set"], asked["ids"], asked["items"]) == ("birds", ["x", "y"], None)
+    assert topwork.asked("read")["where"] == "label IS NULL"
+    assert [record["item"] for record in lines(topwork.said)] == ["x", "y"]
+    assert topwork("predict", "kinds", "--set", "birds", "--id", "z") == 0
+    assert topwork.asked("predict")["ids"] == ["z"]
+    topwork.client.rows = Rows([], {})
+    assert topwork("predict", "kinds", "--set", "birds") == 1
+    assert "no item of birds is selected" in topwork.complained
+
+
+def test_vectors(topwork: StubCommand, tmp_path: Path) -> None:
+    np.save(tmp_path / "q.npy", np.ones((2, 4), np.float32))
+    assert topwork("predict", "kinds", "--vector", tmp_path / "q.npy", "--json") == 0
+    assert topwork.asked("predict")["vectors"].shape == (2, 4)
+    assert [record["item"] for record in lines(topwork.said)] == ["q:1", "q:2"]
+    features([1, 1]).save(tmp_path / "q.npz", ["one", "two"])
+    assert topwork("predict", "kinds", "--vector", tmp_path / "q.npz") == 0
+    assert topwork.asked("predict")["vectors"].fingerprint == FINGERPRINT
+
+
+def test_a_head_of_ready_vectors_reads_no_items(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(encoder="")]
+    assert topwork("predict", "kinds", "a") == 1
+    assert "head kinds reads ready vectors (give them with --vector, or name a --set)" in topwork.complained
+
+
+def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> None:
+    def fail(found: Predictions) -> Predictions:
+        return replace(found, failures={i: InvalidInput("a bad text", item=i) for i in range(1, 8)})
+
+    topwork.client.alter = fail
+    assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "--option", "truncate=true") == 0
+    assert "b     skipped" in topwork.said
+    assert topwork.complained.splitlines()[0] == "topwork: skipped 'b': item 1: a bad text"
+    assert topwork.complained.splitlines()[-1] == "topwork: skipped 2 more"
+    asked = topwork.asked("predict")
+    assert (asked["skip_bad_items"], asked["options"]) == (True, {"truncate": True})
+    assert topwork("predict", "kinds", *"abcdefghi", "--skip-bad-items", "-o", tmp_path / "said.csv") == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "said.csv").read_text())))
+    assert (rows[0]["label"], rows[0]["error"]) == ("owl", "")
+    assert (rows[1]["label"], rows[1]["error"]) == ("", "item 1: a bad text")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("kinds",),
+        ("kinds", "a", "--set", "birds"),
+        ("kinds", "a", "--where", "x"),
+        ("kinds", "--set", "birds", "--id", "x", "--where", "y"),
+        ("kinds", "a", "--top", "0"),
+        (",", "a"),
+    ],
+)
+def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
+    assert topwork("predict", *words) == 2
+    assert "usage: topwork" in topwork.complained
+    assert topwork.client.calls == []
+
+
+def test_over_the_wire(server: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From a training to predictions in a file, and the head in another, against a server."""
+
+    def run(*words: object) -> str:
+        assert cli.main([*map(str, words), "--server", server.target]) == 0
+        return capsys.readouterr().out
+
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(100)))
+    run("write", "birds", "--from", tmp_path / "rows.csv", "--encoder", "letters")
+    assert "head birds-label: classification of 3 classes" in run("train", "birds", "--target", "label")
+    run("predict", "birds-label,size", "--from", tmp_path / "rows.csv", "-o", tmp_path / "said.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "said.csv").read_text())))
+    assert [row["size.value"] for row in rows] == [f"{i}.0" for i in range(100)]
+    assert rows[4]["birds-label.label"] == "middle"
+    assert "accuracy" in run("report", "birds-label")
+    assert "pooled is best" in run("probe", "birds", "--target", "label")
+    assert "birds-label" in run("heads")
+    run("heads", "export", "birds-label", "-o", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").stat().st_size == 10240
+    run("heads", "drop", "birds-label", "--yes")
+    assert "birds-label" not in run("heads")
