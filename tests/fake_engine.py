@@ -103,6 +103,9 @@ class FakeCatalogue:
     def names(self) -> list[str]:
         return [*self.entries, *self.broken]
 
+    def tuned(self) -> list[str]:
+        return []
+
     def spec(self, name: str) -> EncoderSpec:
         return self.entry(name).spec
 

@@ -6,7 +6,6 @@ import asyncio
 import builtins
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Engine
-from topwork_server.errors import AlreadyThere, InvalidInput, NotReady, TopworkError
+from topwork_server.errors import AlreadyThere, InvalidInput, TopworkError
 from topwork_server.heads.exported import exported
 from topwork_server.heads.model import Definition, Wish
 from topwork_server.heads.pins import Pins
@@ -22,6 +21,7 @@ from topwork_server.heads.probing import ProbeWish, definitions
 from topwork_server.heads.shelf import Shelf
 from topwork_server.heads.standing import Described, Standing, serving
 from topwork_server.heads.trainings import Training, Trainings
+from topwork_server.heads.tuned import TunedEncoders
 from topwork_server.heads.wishes import Trainers, Wishes, named
 from topwork_server.jobs import Job, Jobs
 from topwork_server.sets.sets import FeatureSets
@@ -39,15 +39,18 @@ class Heads:
     ) -> None:
         self.shelf = Shelf(home / "heads")
         self._home, self._sets, self._jobs, self._catalogue, self._threads = home, sets, jobs, catalogue, threads
+        self._engine = engine
         self._wishes = Wishes(sets, engine, trainers)
         self._trainings = Trainings(home / "trainings")
         self._standing = Standing(self.shelf, self._trainings, catalogue, jobs)
         self._pins = Pins(sets)
+        self._tuned = TunedEncoders(self.shelf, sets, catalogue)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._learning: dict[str, asyncio.Task[None]] = {}  # by the name of the head
         self._probing: set[asyncio.Task[None]] = set()
         self.shelf.sweep()
         self._pins.put_right(self._learnt)
+        self._tuned.sweep()
 
     async def train(self, wish: Wish) -> Described:
         """Begins a training. NotFound, InvalidInput, NotReady or AlreadyThere where it cannot be."""
@@ -153,8 +156,9 @@ class Heads:
         """Never raises: what could not be put right is put right at the next start."""
         try:
             self._pins.settle(name, self._learnt(name))
+            self._tuned.sweep(name)
         except TopworkError as error:
-            log.warning("head=%s: the pins of its training are left: %s", name, error)
+            log.warning("head=%s: what its training held is left: %s", name, error)
 
     def _learnt(self, name: str) -> Definition | None:
         """How the head that serves was learnt; None where none does. NotReady where its files are damaged."""
@@ -180,24 +184,10 @@ class Heads:
     def _droppable(self, name: str) -> str:
         """The encoder that goes with it, or "". NotFound; NotReady where something stands on that encoder."""
         head = self._standing.find(name).head
-        if head is None or not head.tuned:
+        if head is None:
             return ""
-        heads = [one.name for one in self.shelf.all() if one.encoder == head.tuned and one.name != name]
-        users = [*(f"the set {one}" for one in self._sets_of(head.tuned)), *(f"the head {one}" for one in heads)]
-        if users:
-            raise NotReady(
-                f"the encoder {head.tuned} goes with the head {name!r}, and {', '.join(users)} stand on it",
-                remedy="drop those first",
-            )
+        self._tuned.check_droppable(head)
         return head.tuned
-
-    def _sets_of(self, encoder: str) -> Sequence[str]:
-        found = []
-        for name in self._sets.names():
-            with suppress(TopworkError):  # one that cannot be opened is in nobody's way
-                if self._sets.get(name).wanted.encoder == encoder:
-                    found.append(name)
-        return found
 
     async def _drop(self, name: str, tuned: str) -> None:
         learning, training = self._learning.get(name), self._trainings.get(name)
@@ -205,6 +195,8 @@ class Heads:
             await self._jobs.cancel(training.job)
             await asyncio.wait({learning})
         await asyncio.to_thread(self._remove, name, tuned)
+        if tuned:
+            self._engine.garage.unload(tuned)
 
     def _remove(self, name: str, tuned: str) -> None:
         if name in self.shelf.names():
@@ -212,4 +204,4 @@ class Heads:
         self._trainings.remove(name)
         self._settle(name)
         if tuned:
-            self._catalogue.drop_tuned(tuned)
+            self._tuned.drop(tuned)

@@ -331,20 +331,68 @@ async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
         assert (await trained(w, name="two", replace=True)).state is HeadState.READY
 
 
-async def test_a_tuned_encoder_goes_with_its_head_unless_a_set_stands_on_it(home, monkeypatch):
+def tuned(w, home, name, base="letters"):
+    """An encoder that was fine-tuned, as a training leaves it."""
+    weights = home / "weights"
+    weights.write_bytes(name.encode())
+    return w.catalogue.tune(name, base, weights, "mean", "tests").name
+
+
+async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(home):
     async with world(home) as w:
-        dropped = []
-        monkeypatch.setattr(w.catalogue, "drop_tuned", dropped.append)
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
+        encoder = tuned(w, home, "birds-label-0123abcd")
         await w.fill()
-        await trained(w, options={"tuned": "second"})
-        w.sets.create(Wanted("later", w.taps("mean"), "second"))
-        with pytest.raises(NotReady, match="the set later stand on it"):
+        await trained(w, options={"tuned": encoder})
+        assert w.catalogue.tuned() == [encoder]
+        w.sets.create(Wanted("later", w.taps("mean"), encoder))
+        with pytest.raises(NotReady, match="stand the set later"):
+            await w.heads.drop("birds-label")
+        await w.write_vectors("later", 6, label=["a", "b"] * 3)
+        await trained(w, set="later")
+        w.sets.drop("later")
+        with pytest.raises(NotReady, match="stand the head later-label"):
+            await w.heads.drop("birds-label")
+        await w.heads.drop("later-label")
+        further = tuned(w, home, "further-0123abcd", encoder)
+        with pytest.raises(NotReady, match=f"stand the encoder {further}"):
             await w.heads.drop("birds-label")
         assert (await w.heads.get("birds-label")).state is HeadState.READY
-        w.sets.drop("later")
+        w.catalogue.drop_tuned(further)
         await w.heads.drop("birds-label")
-        assert dropped == ["second"]
+        assert w.catalogue.tuned() == []
+
+
+async def test_a_damaged_head_keeps_its_encoder(home):
+    async with world(home) as w:
+        w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
+        encoder = tuned(w, home, "birds-label-0123abcd")
+        await w.fill()
+        await trained(w, options={"tuned": encoder})
+        [record] = (home / "heads" / "birds-label").glob("*/head.json")
+        record.write_text("{")
+    async with world(home) as w:
+        assert w.catalogue.tuned() == [encoder]
+
+
+async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready(home):
+    async with world(home) as w:
+        w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Tunable)
+        await w.fill()
+        old, new, other = (tuned(w, home, name) for name in ("birds-label-00000000", "birds-label-11111111", "another-00000000"))
+        w.jobs.fail = "killed"
+        await trained(w)
+        assert w.catalogue.tuned() == [other]  # of another name, which may be in training
+        w.jobs.fail = ""
+        old = tuned(w, home, old)
+        await trained(w, options={"tuned": old})
+        new = tuned(w, home, new)
+        w.sets.create(Wanted("kept", w.taps("mean"), old))
+        await trained(w, options={"tuned": new}, replace=True)
+        assert w.catalogue.tuned() == [other, old, new]
+        w.sets.drop("kept")
+    async with world(home) as w:
+        assert w.catalogue.tuned() == [new]
 
 
 async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypatch):
