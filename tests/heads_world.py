@@ -251,7 +251,7 @@ class World(sets_world.SetsWorld):
 
 
 def _type(values: Sequence[Any]) -> ColumnType:
-    first = next(value for value in values if value is not None)
+    first = next((value for value in values if value is not None), "")
     types = {str: ColumnType.STRING, int: ColumnType.INT, float: ColumnType.FLOAT, list: ColumnType.STRINGS}
     return types[type(first)]
 
