@@ -240,7 +240,7 @@ def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path
     """The quarter that tells the classes is left in training, and may be on the right in the test."""
     lesson = lessons.of_pictures(pictures)
     turned = [item[:, ::-1].copy() if i in lesson.test else item for i, item in enumerate(lesson.items)]
-    tuned = pictures.tune(replace(lesson, items=turned), tmp_path, flip=True, epochs=6)
+    tuned = pictures.tune(replace(lesson, items=turned), tmp_path, flip=True, epochs=10)
     assert (tuned.test_scores.argmax(1) == lesson.values[lesson.test]).all()
     for world, other in (
         (bert, lessons.of_texts(bert)),
@@ -252,7 +252,7 @@ def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path
 
 def test_half_precision_on_a_cpu_learns_too(bert: World, tmp_path: Path) -> None:
     lesson = lessons.of_texts(bert)
-    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, precision="bf16", epochs=5), 1.0)
+    check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, precision="bf16", epochs=15), 1.0)
     assert "needs CUDA" in refusal(lambda: bert.tune(lesson, tmp_path, precision="fp16", device="cpu"))
 
 

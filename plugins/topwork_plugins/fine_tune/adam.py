@@ -22,7 +22,6 @@ class Optimiser:
         self._adam = torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON)
         self._rates = [(float(group["lr"]), float(group["weight_decay"])) for group in self._adam.param_groups]
         self._corrected = bias_correction
-        self._steps = 0
 
     @property
     def torch(self) -> torch.optim.Optimizer:
@@ -34,8 +33,8 @@ class Optimiser:
         The correction lies in the rate and in eps alone (Kingma and Ba 2015, end of section 2), and is undone there; decay is no
         part of it.
         """
-        self._steps += 1
-        ones, twos = (1 - beta**self._steps for beta in BETAS)
+        taken = max((float(state["step"]) for state in self._adam.state.values()), default=0.0)  # a scaler may have skipped some
+        ones, twos = (1 - beta ** (taken + 1) for beta in BETAS)
         for group, (rate, decay) in zip(self._adam.param_groups, self._rates, strict=True):
             undo = 1.0 if self._corrected else ones / math.sqrt(twos)
             group["lr"] = rate * factor * undo

@@ -24,8 +24,8 @@ class Objective:
 
     _values: Array
 
-    def __init__(self, lesson: Lesson, class_weight: str, device: torch.device) -> None:
-        self.target, self.device = lesson.target, device
+    def __init__(self, lesson: Lesson, class_weight: str) -> None:
+        self.target = lesson.target
         self._ends = np.cumsum(lesson.counts)
         self._counts = lesson.counts
         self._values = np.asarray(lesson.values, np.int64 if self.target is Target.CLASSES else np.float32)
@@ -34,7 +34,7 @@ class Objective:
         _check(learnt, lesson)
         self.centre, self.unit = _units(learnt) if self.target is Target.NUMBERS else (0.0, 1.0)
         weight = _weights(learnt, self.target, len(lesson.names)) if class_weight == "balanced" else None
-        self._weight = None if weight is None else torch.from_numpy(weight).to(device)
+        self._weight = None if weight is None else torch.from_numpy(weight)
 
     @property
     def name(self) -> str:
@@ -62,10 +62,11 @@ class Objective:
                 remedy="write the set again with the options of its encoder",
             )
         values = torch.from_numpy(self._values[self.rows(positions)]).to(raw.device)
+        weight = None if self._weight is None else self._weight.to(raw.device)
         if self.target is Target.CLASSES:
-            return functional.cross_entropy(raw, values, self._weight, ignore_index=IGNORED, reduction="sum")
+            return functional.cross_entropy(raw, values, weight, ignore_index=IGNORED, reduction="sum")
         if self.target is Target.LABELS:
-            each = functional.binary_cross_entropy_with_logits(raw, values, pos_weight=self._weight, reduction="none")
+            each = functional.binary_cross_entropy_with_logits(raw, values, pos_weight=weight, reduction="none")
             return each.mean(1).sum()
         if self.target is Target.NUMBERS:
             return ((raw - (values - self.centre) / self.unit) ** 2).sum()

@@ -40,7 +40,7 @@ def tune(
     device = _device(options.device)
     with _seeded(seed, threads, device):
         precision = _precision(options.precision, device)
-        objective = Objective(lesson, options.class_weight, device)
+        objective = Objective(lesson, options.class_weight)
         report(0.0, f"preparing {len(lesson.items)} items")
         prepared = Prepared(encoder, lesson.items, lesson.options, threads)
         network = Network(trunk, encoder, lesson, prepared, device, _autocast(precision, device))
