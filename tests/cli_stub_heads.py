@@ -190,7 +190,9 @@ class HeadStub:
     def export_head(self, name: str, path: Path, *, progress: bool) -> dict[str, Any]:
         self._called("export_head", locals())
         path.write_bytes(bytes(2000))
-        return {"inputs": {"pixels": [1, 3, 8, 8]}, "names": ["owl", "wren"]}
+        pixels = {"name": "pixels", "dtype": "float32", "shape": ["batch", 3, 8, 8]}
+        scores = {"name": "scores", "dtype": "float32", "shape": ["batch", 2]}
+        return {"inputs": [pixels], "outputs": [scores], "names": ["owl", "wren"]}
 
     def predict(
         self,

@@ -65,7 +65,8 @@ def test_export(topwork: StubCommand, tmp_path: Path) -> None:
     out = tmp_path / "birds.onnx"
     assert topwork("heads", "export", "birds-label", "-o", out) == 0
     assert topwork.said.startswith(f"head birds-label with its trunk -> {out}, 2.0 kB\n")
-    assert "inputs  {'pixels': [1, 3, 8, 8]}" in topwork.said
+    assert " input  pixels (batch, 3, 8, 8) float32\n" in topwork.said
+    assert "output  scores (batch, 2) float32\n" in topwork.said
     assert topwork("heads", "export", "birds-label", "-o", out, "--json") == 0
     assert (topwork.json["bytes"], topwork.json["description"]["names"]) == (2000, ["owl", "wren"])
     assert topwork.asked("export_head")["path"] == out

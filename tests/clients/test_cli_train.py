@@ -104,7 +104,9 @@ def test_trainers(topwork: StubCommand) -> None:
     lines = [line.split() for line in topwork.said.splitlines()]
     assert lines[1] == "linear softmax classification, regression 2 examples a class topwork".split()
     assert lines[2] == "zero-shot by text classification raw inputs, classes described topwork".split()
-    assert lines[-1][:4] == ["linear", "strengths", "int", "45"]
+    assert topwork.said.endswith("`topwork trainers KIND` says what --option may set\n")
+    assert topwork("trainers", "linear") == 0
+    assert topwork.said.splitlines()[-1].split()[:3] == ["strengths", "int", "45"]
     assert topwork("trainers", "zero-shot", "--json") == 0
     assert (topwork.json["kind"], topwork.json["needs_inputs"]) == ("zero-shot", True)
     assert topwork("trainers", "--json") == 0

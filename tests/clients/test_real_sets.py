@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import real_server
 import sets_world
 import topwork
 from doors import Door, OpenDoor
-from topwork_server.app import App
-from topwork_server.catalogue import Catalogue
-from topwork_server.config import Config
 from topwork_server.plugins import Plugins
 from toys import FakePlugins
 
@@ -30,24 +27,10 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A whole server, on an event loop in a thread of its own."""
     home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
     plugins = FakePlugins(sets_world.SPECS, [found.spec for found in Plugins.load().indexes().values()])
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> tuple[App, str]:
-        config = Config(home=home, listen="127.0.0.1:0", provider="cpu")
-        app = App(Catalogue(plugins, home), config, plugins=plugins)  # type: ignore[arg-type]
-        return app, (await app.start()).address
-
-    app, address = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
-    yield address
-    asyncio.run_coroutine_threadsafe(app.close(), loop).result(60)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with real_server.served(home, plugins) as address:
+        yield address
 
 
 @pytest.fixture(params=["Client", "AsyncClient"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from topwork import _cli_show
 from topwork._cli_client import connected
@@ -72,8 +73,20 @@ def _export(arguments: argparse.Namespace, name: str) -> int:
         _cli_show.as_json({"head": name, "file": str(arguments.out), "bytes": size, "description": about})
         return 0
     print(f"head {name} with its trunk -> {arguments.out}, {_cli_show.size(size)}")
-    _cli_show.facts((key, _cli_show.cut(str(value), 300)) for key, value in about.items())
+    _cli_show.facts(_about(about))
+    print("--json says all that a caller of the file must know, its preprocessing too")
     return 0
+
+
+def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What a caller feeds the file with, and what comes out."""
+    for key in ("inputs", "outputs"):
+        found = about.get(key)
+        for tensor in found if isinstance(found, list) else ():
+            shape = ", ".join(map(str, tensor.get("shape", ())))
+            yield key.removesuffix("s"), f"{tensor.get('name')} ({shape}) {tensor.get('dtype')}"
+    if about.get("how_to_read"):
+        yield "reading", str(about["how_to_read"])
 
 
 def _drop(arguments: argparse.Namespace, name: str) -> int:

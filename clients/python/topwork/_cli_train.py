@@ -19,7 +19,7 @@ Commands = argparse._SubParsersAction
 METHODS = ("self-training", "label-propagation")
 EXAMPLES = """\
 Labels are a column of the set's metadata; items without a value are unlabelled. The figures are of items that the head has not
-learnt from, with 95% intervals. `topwork trainers` lists the kinds and what --option may set.
+learnt from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
 
 examples:
   topwork train birds --target label
@@ -153,17 +153,23 @@ def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) ->
     if arguments.json:
         _cli_show.as_json(found[0] if arguments.kind else found)
     else:
-        _print_trainers(found)
+        _print_trainers(found, in_full=bool(arguments.kind))
     return 0
 
 
-def _print_trainers(found: list[TrainerInfo]) -> None:
+def _print_trainers(found: list[TrainerInfo], in_full: bool) -> None:
     table = _cli_show.table("kind", "", "tasks", "needs", "plugin", whole=("kind",))
-    _cli_show.rows(table, ((t.kind, t.description, ", ".join(t.tasks), _needs(t), t.plugin) for t in found))
-    options = [(t.kind, o.name, o.type, o.default, o.description) for t in found for o in t.options]
-    if options:
-        print()
-        _cli_show.rows(_cli_show.table("kind", "option", "type", "default", "", whole=("kind", "option")), options)
+    _cli_show.rows(table, ((t.kind, t.description, _tasks(t), _needs(t), t.plugin) for t in found))
+    print()
+    if in_full:
+        options = _cli_show.table("option", "type", "default", "", whole=("option",))
+        _cli_show.rows(options, ((o.name, o.type, o.default, o.description) for t in found for o in t.options))
+    else:
+        _cli_show.console().print("`topwork trainers KIND` says what --option may set", style="dim")
+
+
+def _tasks(trainer: TrainerInfo) -> str:
+    return "all" if set(trainer.tasks) >= set(TASKS) else ", ".join(trainer.tasks)
 
 
 def _needs(trainer: TrainerInfo) -> str:
