@@ -19,7 +19,7 @@ from topwork_server.heads.graph import served_graph
 from topwork_server.heads.heads import Heads
 from topwork_server.heads.model import Definition, Figure, Head, definition_of
 from topwork_server.heads.pooling import dim_after
-from topwork_server.heads.report import Report
+from topwork_server.heads.reporting.report import Report
 from topwork_server.heads.shelf import Shelf
 from topwork_server.jobs import Job, JobState
 from topwork_server.plugins import RegisteredTrainer

@@ -9,7 +9,7 @@ import numpy as np
 from topwork_server.head_graph import linear_graph
 from topwork_server.heads.graph import served_graph
 from topwork_server.heads.model import Definition, Figure, Head, Pooling, Task
-from topwork_server.heads.report import Report
+from topwork_server.heads.reporting.report import Report
 from topwork_server.types import Array, Granularity, Modality, Tap, TapInfo
 
 TAP = TapInfo(Tap("mean", 4, Granularity.ITEM), "a" * 64)

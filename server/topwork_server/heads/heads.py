@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Engine
 from topwork_server.errors import AlreadyThere, InvalidInput, TopworkError
-from topwork_server.heads.exported import exported
+from topwork_server.heads.exporting.exported import exported
 from topwork_server.heads.model import Definition, Wish
 from topwork_server.heads.pins import Pins
 from topwork_server.heads.probing import ProbeWish, definitions
@@ -26,7 +26,7 @@ from topwork_server.heads.wishes import Trainers, Wishes, named
 from topwork_server.jobs import Job, Jobs
 from topwork_server.sets.sets import FeatureSets
 
-TRAIN, PROBE = "topwork_server.heads.train:train", "topwork_server.heads.probe:probe"
+TRAIN, PROBE = "topwork_server.heads.learning.train:train", "topwork_server.heads.learning.probe:probe"
 
 log = logging.getLogger(__name__)
 

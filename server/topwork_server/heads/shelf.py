@@ -26,7 +26,7 @@ from typing import Any
 
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.model import Head, head_of
-from topwork_server.heads.report import Report
+from topwork_server.heads.reporting.report import Report
 from topwork_server.sources import file_sha256
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from topwork_server.catalogue import Catalogue
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.model import Definition, Head
-from topwork_server.heads.native import native_heads, native_kept
+from topwork_server.heads.serving.native import native_heads, native_kept
 from topwork_server.heads.shelf import Shelf
 from topwork_server.heads.trainings import Training, Trainings
 from topwork_server.jobs import Job, Jobs, JobState

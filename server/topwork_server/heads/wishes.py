@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady
-from topwork_server.heads.data import labels_of
 from topwork_server.heads.describing import embedded
-from topwork_server.heads.labels import check_target, task_of
+from topwork_server.heads.examples.data import labels_of
+from topwork_server.heads.examples.labels import check_target, task_of
 from topwork_server.heads.model import USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
 from topwork_server.heads.pooling import GRANULARITIES, check, usual
 from topwork_server.options import parse

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from topwork.v1 import encoders_pb2, heads_pb2
 
-from topwork_server.heads.predict import PredictAsk, Prediction
-from topwork_server.heads.said import FoundSpan, Said
+from topwork_server.heads.serving.predict import PredictAsk, Prediction
+from topwork_server.heads.serving.said import FoundSpan, Said
 from topwork_server.rows import Shaping
 from topwork_server.services import convert
 from topwork_server.services.convert_heads import TASK_NUMBERS, version

@@ -15,9 +15,9 @@ from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
 from topwork_server.heads.heads import Heads
-from topwork_server.heads.page import page
-from topwork_server.heads.predict import PredictAsk, Prediction, Predictor
-from topwork_server.heads.said import spread as spread_said
+from topwork_server.heads.reporting.page import page
+from topwork_server.heads.serving.predict import PredictAsk, Prediction, Predictor
+from topwork_server.heads.serving.said import spread as spread_said
 from topwork_server.plugins import Plugins
 from topwork_server.services import convert, convert_heads, convert_predictions
 from topwork_server.services.convert_indexes import named

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_blocks import CELLS, DIM, POOLED, TOKENS, names
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.heads.data import labels_of, lesson, load
+from topwork_server.heads.examples.data import labels_of, lesson, load
 from topwork_server.heads.model import Definition, Pooling, Task, Unlabelled
 from topwork_server.sets.model import Block, Column, ColumnType, Selection, Wanted
 from topwork_server.sets.sets import FeatureSets

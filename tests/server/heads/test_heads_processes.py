@@ -11,8 +11,8 @@ import pytest
 from heads_world import words, world
 from topwork_server import Text
 from topwork_server.heads.model import Wish
-from topwork_server.heads.predict import PredictAsk, Predictor
 from topwork_server.heads.probing import ProbeWish
+from topwork_server.heads.serving.predict import PredictAsk, Predictor
 from topwork_server.heads.standing import HeadState
 from topwork_server.jobs import Jobs, JobState
 from topwork_server.plugins import Plugins

@@ -8,9 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from topwork_server.errors import TopworkError
-from topwork_server.heads import judge
-from topwork_server.heads.judge import Answers
-from topwork_server.heads.judging import metrics, tables
+from topwork_server.heads.judging import judge, metrics, tables
+from topwork_server.heads.judging.judge import Answers
 from topwork_server.heads.model import Task
 from topwork_server.splits import rest
 from topwork_server.trainer import Examples, Target

@@ -9,7 +9,7 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.live import Live
+from topwork_server.heads.serving.live import Live
 from topwork_server.heads.shelf import Shelf
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)

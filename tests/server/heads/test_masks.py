@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.labels import read_labels
-from topwork_server.heads.masks import DATA_URI, box_mask, is_png, png_mask
+from topwork_server.heads.examples.labels import read_labels
+from topwork_server.heads.examples.masks import DATA_URI, box_mask, is_png, png_mask
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.taprows import cell_boxes

@@ -16,10 +16,10 @@ from topwork_server.artifacts import Manifest
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.heads import pooling
 from topwork_server.heads.decode import bio_names
-from topwork_server.heads.live import Live
-from topwork_server.heads.merge import METADATA, merged
+from topwork_server.heads.exporting.merge import METADATA, merged
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.said import said
+from topwork_server.heads.serving.live import Live
+from topwork_server.heads.serving.said import said
 from topwork_server.heads.shelf import Kept
 from topwork_server.sources import file_sha256
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
@@ -248,6 +248,6 @@ def test_the_description(tmp_path):
 
 
 def test_every_task_says_how_it_is_read():
-    from topwork_server.heads.portable import READ
+    from topwork_server.heads.exporting.portable import READ
 
     assert set(READ) == set(Task)

@@ -16,9 +16,9 @@ from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.heads import pooling
 from topwork_server.heads.decode import answer, bio_names
-from topwork_server.heads.merge import merged
+from topwork_server.heads.exporting.merge import merged
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.predict import PredictAsk, Predictor
+from topwork_server.heads.serving.predict import PredictAsk, Predictor
 from topwork_server.heads.shelf import Shelf
 from topwork_server.plugins import Plugins
 from topwork_server.types import Granularity

@@ -13,8 +13,8 @@ import pytest
 from topwork_server.artifacts import MANIFEST
 from topwork_server.catalogue import State
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.live import Live
-from topwork_server.heads.native import native_heads, native_kept
+from topwork_server.heads.serving.live import Live
+from topwork_server.heads.serving.native import native_heads, native_kept
 from topwork_server.sources import file_sha256
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from topwork_server.heads.model import Figure
-from topwork_server.heads.page import page
-from topwork_server.heads.plots import ticks
-from topwork_server.heads.report import Bin, Confusion, Help, OfClass, Point, Report, Wrong
+from topwork_server.heads.reporting.page import page
+from topwork_server.heads.reporting.plots import ticks
+from topwork_server.heads.reporting.report import Bin, Confusion, Help, OfClass, Point, Report, Wrong
 
 VOID = {"meta", "br", "img"}
 

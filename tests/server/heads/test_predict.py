@@ -14,7 +14,7 @@ from topwork_server.engine import Ask
 from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, NotReady
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.predict import PredictAsk, Predictor
+from topwork_server.heads.serving.predict import PredictAsk, Predictor
 from topwork_server.heads.shelf import Shelf
 from topwork_server.sets.model import Block, Wanted
 from topwork_server.types import Modality

@@ -10,7 +10,7 @@ import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.said import FoundSpan, said
+from topwork_server.heads.serving.said import FoundSpan, said
 from topwork_server.sets.picked import picked
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 

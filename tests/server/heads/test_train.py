@@ -13,10 +13,10 @@ from heads_world import Trainers
 from made_blocks import DIM, POOLED, names
 from topwork_server import Fitted, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
+from topwork_server.heads.learning.probe import Row, advice, depth_of, table
+from topwork_server.heads.learning.train import Order, make
 from topwork_server.heads.model import Definition, Figure, Pooling, Task, Unlabelled
-from topwork_server.heads.probe import Row, advice, depth_of, table
 from topwork_server.heads.shelf import Shelf
-from topwork_server.heads.train import Order, make
 from topwork_server.session import Session
 from topwork_server.sets.model import Block, Column, ColumnType, Wanted
 from topwork_server.sets.sets import FeatureSets

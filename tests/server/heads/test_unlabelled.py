@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.heads import neighbours, unlabelled
+from topwork_server.heads.examples import neighbours, unlabelled
+from topwork_server.heads.examples.neighbours import Neighbours, nearest
+from topwork_server.heads.examples.unlabelled import joined, learn, sure
 from topwork_server.heads.model import Unlabelled
-from topwork_server.heads.neighbours import Neighbours, nearest
-from topwork_server.heads.unlabelled import joined, learn, sure
 from topwork_server.rows import normalize
 from topwork_server.trainer import Examples, Target, View
 from toys_trainers import NearestMean, Shrinking

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topwork_server.heads.report import Bin
+from topwork_server.heads.reporting.report import Bin
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 

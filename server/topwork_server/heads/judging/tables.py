@@ -8,7 +8,7 @@ from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import counts, metrics
 from topwork_server.heads.judging.judged import Judged
 from topwork_server.heads.model import Task
-from topwork_server.heads.report import Confusion, OfClass
+from topwork_server.heads.reporting.report import Confusion, OfClass
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 

@@ -9,7 +9,7 @@ import numpy as np
 from topwork_server import splits
 from topwork_server.heads.judging.judged import Answers, Judged
 from topwork_server.heads.model import Figure, Task
-from topwork_server.heads.report import OfClass
+from topwork_server.heads.reporting.report import OfClass
 from topwork_server.trainer import Examples, Target
 
 FEW = 10  # examples of a class that were judged

@@ -10,7 +10,7 @@ from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import spans
 from topwork_server.heads.judging.judged import Judged
 from topwork_server.heads.model import Task
-from topwork_server.heads.report import Wrong
+from topwork_server.heads.reporting.report import Wrong
 from topwork_server.types import Array
 
 MOST = 20

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads import masks, spans
 from topwork_server.heads.decode import bio_names
-from topwork_server.heads.masks import Mask
+from topwork_server.heads.examples import masks, spans
+from topwork_server.heads.examples.masks import Mask
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import ColumnType
 from topwork_server.types import Array

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from topwork_server.heads.exporting.splice import Nodes
 from topwork_server.heads.model import Head, Pooling
-from topwork_server.heads.splice import Nodes
 from topwork_server.types import Array, Granularity
 
 ROW_MASK, TEXT_MASK, PAIR_MASK = "row_mask", "text_mask", "pair_mask"

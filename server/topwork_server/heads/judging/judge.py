@@ -15,7 +15,7 @@ from topwork_server.heads.judging.metrics import MAIN
 from topwork_server.heads.judging.plan import Plan, plan
 from topwork_server.heads.judging.wrong import wrong
 from topwork_server.heads.model import Figure, Task
-from topwork_server.heads.report import Bin, Confusion, OfClass, Wrong
+from topwork_server.heads.reporting.report import Bin, Confusion, OfClass, Wrong
 from topwork_server.trainer import Examples, Target
 from topwork_server.types import Array
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import topwork_server
-from topwork_server.heads import frozen
-from topwork_server.heads.learnt import Learnt
+from topwork_server.heads.learning import frozen
+from topwork_server.heads.learning.learnt import Learnt
 from topwork_server.heads.model import Definition, Head, definition_of
-from topwork_server.heads.report import Report
+from topwork_server.heads.reporting.report import Report
 from topwork_server.heads.shelf import Shelf
 from topwork_server.plugins import Plugins
 from topwork_server.vector_index import Report as Progress
@@ -43,7 +43,7 @@ def make(order: Order, plugins: Plugins, report: Progress) -> Head:
     began = time.monotonic()
     spec = plugins.trainer(order.definition.kind)
     if spec.tunes:
-        from topwork_server.heads import tuning
+        from topwork_server.heads.learning import tuning
 
         learnt = tuning.learn(order.definition, spec, order.home, plugins, order.threads, report)
     else:

@@ -8,13 +8,13 @@ from topwork_server.artifacts import MODEL
 from topwork_server.catalogue import Catalogue
 from topwork_server.errors import NotReady
 from topwork_server.heads.model import Head
-from topwork_server.heads.native import native_kept
+from topwork_server.heads.serving.native import native_kept
 from topwork_server.heads.shelf import Shelf
 
 
 def exported(head: Head, shelf: Shelf, catalogue: Catalogue) -> tuple[bytes, str]:
     """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
-    from topwork_server.heads.merge import merged
+    from topwork_server.heads.exporting.merge import merged
 
     if not head.encoder:
         raise NotReady(

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads import data, judge
-from topwork_server.heads.data import Data
-from topwork_server.heads.judge import Answers
-from topwork_server.heads.learnt import answers, items_of
+from topwork_server.heads.examples import data
+from topwork_server.heads.examples.data import Data
+from topwork_server.heads.judging import judge
+from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.model import Definition, Figure, definition_of
 from topwork_server.options import parse
 from topwork_server.plugins import Plugins

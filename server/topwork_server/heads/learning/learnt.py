@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.heads.judge import Answers, Judgement
+from topwork_server.heads.judging.judge import Answers, Judgement
 from topwork_server.heads.model import Pooling
-from topwork_server.heads.report import Help, Point
+from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.trainer import Examples, Fitted
 from topwork_server.types import Array, TapInfo
 

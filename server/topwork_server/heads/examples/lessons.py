@@ -17,7 +17,7 @@ from topwork_server.trainer import Examples, Lesson, Target
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
-    from topwork_server.heads.data import Data
+    from topwork_server.heads.examples.data import Data
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from topwork_server.artifacts import MANIFEST, Manifest
 from topwork_server.heads.decode import LONGEST_ANSWER
+from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, ROW_MASK, TEXT_MASK
 from topwork_server.heads.graph import PROBABILITIES, SCORES
 from topwork_server.heads.model import Head, Pooling, Task
-from topwork_server.heads.native import PREFIX
-from topwork_server.heads.pooling_graph import PAIR_MASK, ROW_MASK, TEXT_MASK
+from topwork_server.heads.serving.native import PREFIX
 from topwork_server.types import Granularity
 
 if TYPE_CHECKING:

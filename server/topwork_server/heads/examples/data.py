@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.gather import Gathered, gather
-from topwork_server.heads.items import Items, Read, both, grouped, items, labels_of_learnt, labels_of_test
-from topwork_server.heads.labels import SHOWN, Labels, check_target
-from topwork_server.heads.lessons import lesson as lesson
+from topwork_server.heads.examples.gather import Gathered, gather
+from topwork_server.heads.examples.items import Items, Read, both, grouped, items, labels_of_learnt, labels_of_test
+from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
+from topwork_server.heads.examples.lessons import lesson as lesson
+from topwork_server.heads.examples.values import Values, of_items, of_rows
 from topwork_server.heads.model import Definition, Unlabelled
-from topwork_server.heads.values import Values, of_items, of_rows
 from topwork_server.progress import part
 from topwork_server.sets.model import Selection
 from topwork_server.sets.snapshot import Snapshot, snapshot

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.labels import Labels, read_as, read_labels
+from topwork_server.heads.examples.labels import Labels, read_as, read_labels
 from topwork_server.heads.model import Definition
 from topwork_server.sets.model import Column, ColumnType, Reading, Selection
 from topwork_server.types import Array

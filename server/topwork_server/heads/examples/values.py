@@ -10,9 +10,9 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio
-from topwork_server.heads.labels import Labels
+from topwork_server.heads.examples.labels import Labels
+from topwork_server.heads.examples.spans import rows_of_tags, values_of_answers
 from topwork_server.heads.model import Task
-from topwork_server.heads.spans import rows_of_tags, values_of_answers
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 

@@ -13,10 +13,10 @@ import numpy as np
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Ask, Engine
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
-from topwork_server.heads.live import Live, Opened
 from topwork_server.heads.model import Head
-from topwork_server.heads.native import native_kept
-from topwork_server.heads.said import Said, of_pooled, said
+from topwork_server.heads.serving.live import Live, Opened
+from topwork_server.heads.serving.native import native_kept
+from topwork_server.heads.serving.said import Said, of_pooled, said
 from topwork_server.heads.shelf import Kept, Shelf
 from topwork_server.modalities import check_modality
 from topwork_server.sets.picked import stored_rows

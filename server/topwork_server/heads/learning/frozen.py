@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.heads import data, graph, judge, unlabelled
-from topwork_server.heads.data import Data
-from topwork_server.heads.judge import Answers, Judgement, Plan
-from topwork_server.heads.learnt import Learnt, answers, items_of
+from topwork_server.heads import graph
+from topwork_server.heads.examples import data, unlabelled
+from topwork_server.heads.examples.data import Data
+from topwork_server.heads.judging import judge
+from topwork_server.heads.judging.judge import Answers, Judgement, Plan
+from topwork_server.heads.learning.learnt import Learnt, answers, items_of
 from topwork_server.heads.model import Definition, Figure, Unlabelled
-from topwork_server.heads.report import Help, Point
-from topwork_server.heads.shown import shown
+from topwork_server.heads.reporting.report import Help, Point
+from topwork_server.heads.reporting.shown import shown
 from topwork_server.options import parse
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec

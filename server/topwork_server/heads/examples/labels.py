@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads import masks
 from topwork_server.heads.decode import entity_labels
-from topwork_server.heads.label_forms import FORMS, Form
+from topwork_server.heads.examples import masks
+from topwork_server.heads.examples.label_forms import FORMS, Form
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.types import Array, Granularity, Tap

@@ -13,8 +13,8 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import softmax
+from topwork_server.heads.examples.neighbours import Neighbours
 from topwork_server.heads.model import Unlabelled
-from topwork_server.heads.neighbours import Neighbours
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from topwork_server.heads import plots
+from topwork_server.heads.reporting import plots
 
 #: Figures that are errors: less is better, and their scale is their own.
 ERRORS = ("calibration error", "log loss", "mae", "rmse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,18 +16,19 @@ from topwork_server.artifacts import MODEL
 from topwork_server.catalogue import Catalogue, Entry
 from topwork_server.encoder import Encoder
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.heads import data, graph, judge, pooling
-from topwork_server.heads.data import Data
-from topwork_server.heads.frozen import MOST_DISAGREEMENT
-from topwork_server.heads.judge import Answers
-from topwork_server.heads.learnt import Learnt
+from topwork_server.heads import graph, pooling
+from topwork_server.heads.examples import data
+from topwork_server.heads.examples.data import Data
+from topwork_server.heads.judging import judge
+from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.learning.frozen import MOST_DISAGREEMENT
+from topwork_server.heads.learning.learnt import Learnt
 from topwork_server.heads.model import Definition
-from topwork_server.heads.shown import shown
+from topwork_server.heads.reporting.shown import shown
 from topwork_server.options import parse
 from topwork_server.plugins import Plugins
 from topwork_server.progress import part
 from topwork_server.session import Session
-from topwork_server.sources import file_sha256
 from topwork_server.taprows import rows_of, spans_of
 from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
 from topwork_server.types import Array, Item, TapInfo, TapRows
@@ -54,7 +56,7 @@ def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugin
         tuned = spec.trainer.tune(
             trunk, encoder, lesson, options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
         )
-        name = f"{definition.name}-{file_sha256(tuned.weights)[:8]}"
+        name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
         return _published(definition, replace(found, warnings=tuple(warnings)), lesson, ids, tuned, name, catalogue)
 

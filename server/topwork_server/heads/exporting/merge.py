@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import NotReady
+from topwork_server.heads.exporting.pooling_graph import masks_of, pool, unpool
+from topwork_server.heads.exporting.portable import description
+from topwork_server.heads.exporting.splice import Nodes, at_opset, names, opset, prune, rename
 from topwork_server.heads.graph import PROBABILITIES, ROWS, SCORES
 from topwork_server.heads.model import Head, Pooling
-from topwork_server.heads.pooling_graph import masks_of, pool, unpool
-from topwork_server.heads.portable import description
-from topwork_server.heads.splice import Nodes, at_opset, names, opset, prune, rename
 from topwork_server.types import Granularity
 
 if TYPE_CHECKING:

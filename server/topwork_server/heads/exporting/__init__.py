@@ -1,0 +1,1 @@
+"""Trunk, pooling and head as one ONNX file."""

@@ -1,0 +1,1 @@
+"""Heads that are ready: opened, fed and read."""
