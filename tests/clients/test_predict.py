@@ -186,6 +186,7 @@ def test_bad_items_may_be_skipped(both: OpenDoor, count: int) -> None:
     assert found.failures[1].message == "a bad text"
     assert found.failures[count - 2].message == "a bytes is not a text"
     assert (found.labels[0], found.labels[1], found.labels[-1]) == ("low", None, NAMES[(count - 1) % 3])
+    assert both.predict("kinds", texts, top=1, skip_bad_items=True).labels == found.labels
     assert np.isnan(found.probabilities[1]).all()
     assert found[1].error is found.failures[1]
     assert "2 failed" in repr(found)

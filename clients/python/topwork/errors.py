@@ -2,7 +2,7 @@
 
 TopworkError                 any status that has no class below (INTERNAL, UNKNOWN ...)
 ├── InvalidInput             INVALID_ARGUMENT     also a ValueError; `item` is the position of the item to blame
-├── NotFound                 NOT_FOUND            no encoder, tap, set, index or job of that name
+├── NotFound                 NOT_FOUND            no encoder, tap, set, index, head or job of that name
 ├── NotReady                 FAILED_PRECONDITION  weights are not there, or a fingerprint does not match
 ├── AlreadyExists            ALREADY_EXISTS       the name is taken
 ├── Overloaded               RESOURCE_EXHAUSTED   the server's queue is full; retried before you see it
