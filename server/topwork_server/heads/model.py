@@ -14,7 +14,7 @@ USUAL_KIND = "linear"
 
 
 class Task(StrEnum):
-    """What a head is for, in the field's words. How labels of each are written: `labels.py`."""
+    """What a head is for, in the field's words. How labels of each are written: `examples/labels.py`."""
 
     CLASSIFICATION = "classification"
     MULTI_LABEL = "multi-label"

@@ -38,7 +38,7 @@ class Trainers(Protocol):
 
 def named(wish: Wish) -> str:
     """The head's name. InvalidInput where it can be none."""
-    name = wish.name or f"{wish.set}-{wish.target}"
+    name = wish.name or f"{wish.set}-{wish.target or wish.kind or USUAL_KIND}"
     if "/" in name:
         raise InvalidInput(
             f"{name!r} names a head that comes with its encoder", remedy="choose a name without '/' for what you train"
@@ -78,10 +78,10 @@ class Wishes:
         described = feature_set.described()
         wish = replace(wish, version=wish.version or described.version)
         _check_settings(wish, spec)
-        _check_columns(wish, described)
+        _check_columns(wish, spec, described)
         _check_trunk(wish, spec, described)
         taps = taps_of(wish.set, described.wanted.taps, wish.taps)
-        task = wish.task or task_of(_column(wish, feature_set), taps[0].tap)
+        task = wish.task or (task_of(_column(wish, feature_set), taps[0].tap) if wish.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _suited(task, taps)
         views = views_of(task, taps, wish.poolings)
@@ -166,10 +166,11 @@ def _check_settings(wish: Wish, spec: TrainerSpec) -> None:
             )
 
 
-def _check_columns(wish: Wish, described: Described) -> None:
-    if not wish.target:
+def _check_columns(wish: Wish, spec: TrainerSpec, described: Described) -> None:
+    if wish.target:
+        check_target(wish.target, described.columns)
+    elif not (spec.needs_descriptions and wish.descriptions):
         raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
-    check_target(wish.target, described.columns)
     if wish.group and wish.group not in described.columns:
         raise InvalidInput(
             f"the set {wish.set} has no column {wish.group!r} to group by",

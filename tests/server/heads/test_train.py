@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from heads_world import Trainers
 from made_blocks import DIM, POOLED, names
+from topwork_plugins.few_shot.zero_shot import ZeroShot
 from topwork_server import Fitted, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
 from topwork_server.heads.learning.probe import Row, advice, depth_of, table
@@ -198,6 +199,20 @@ def test_a_test_judges_where_folds_cannot(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets), where="id < 'item-00003' OR split = 'test'", test_where="split = 'test'"))
     assert head.estimate.endswith("items that match split = 'test'")
     assert head.metrics[0].name == "accuracy"
+
+
+@pytest.mark.parametrize("target", ["", "label"])
+def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path: Path, target: str) -> None:
+    birds = written(sets, missing=COUNT)
+    centres = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
+    said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centres.tolist())),)}
+    trainers = Trainers([TrainerSpec("zero-shot", ZeroShot, least_per_class=0, needs_descriptions=True)])
+    head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
+    assert (head.labelled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
+    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), "cpu", 1).run(
+        ["scores"], {"rows": centres.astype(np.float32)}
+    )
+    assert scores[0].argmax(1).tolist() == [0, 1, 2]
 
 
 def test_nothing_to_learn_from_is_refused(sets: Sets, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def labels_of(read: Read, definition: Definition, least_per_class: int) -> Label
 def load(definition: Definition, least_per_class: int, report: Report) -> Data:
     """Everything, in the job. InvalidInput for what cannot be learnt."""
     taken = snapshot(Path(definition.path), definition.set, definition.version)
-    check_target(definition.target, taken.columns)
+    if definition.target:
+        check_target(definition.target, taken.columns)
     return _Load(taken, definition, least_per_class).data(report)
 
 
@@ -104,7 +105,7 @@ class _Load:
         slots = {id: slot for slot, id in enumerate(id for one in ids for id in one)}
         where, target = self._definition.where, self._definition.target
         if not len(ids[-1]):
-            where = both(where, f"`{target}` IS NOT NULL")
+            where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
         return _cut(gather(self._taken, self._definition, where, slots, report), ends)
 
     def _with_rows(self, some: Items, rows: Sequence[Gathered], which: int) -> Items:

@@ -37,28 +37,34 @@ class Items:
 
 def items(read: Read, definition: Definition) -> Items:
     """InvalidInput where a column is not there, or nothing matches."""
-    columns = [definition.target, definition.group] if definition.group else [definition.target]
-    ids: list[str] = []
-    found: list[list[Any]] = [[] for _ in columns]
-    types = [ColumnType.STRING for _ in columns]
-    for block in read(_selection(definition, definition.where, columns)).blocks:
-        ids += block.ids
-        by_name = {column.name: column for column in block.metadata}
-        for i, name in enumerate(columns):
-            found[i] += by_name[name].values
-            types[i] = by_name[name].type
+    ids, found = _columns(read, definition)
     if not ids:
         raise InvalidInput(_none_matches(definition.where), remedy="mend `where`, or write items first")
-    if definition.group and types[1] not in GROUPS:
+    unknown = Column("", ColumnType.STRING, [None] * len(ids))
+    column, group = found.get(definition.target, unknown), found.get(definition.group, unknown)
+    if group.type not in GROUPS:
         raise InvalidInput(
-            f"column {definition.group!r} holds {types[1].value}, which groups nothing",
+            f"column {definition.group!r} holds {group.type.value}, which groups nothing",
             remedy=f"group by a column of {', '.join(type.value for type in GROUPS)}",
         )
     order = sorted(range(len(ids)), key=ids.__getitem__)
     test = _matching(read, definition)
-    column = Column(definition.target, types[0], [found[0][i] for i in order])
-    groups = [found[-1][i] for i in order] if definition.group else [None] * len(order)
+    column = replace(column, values=[column.values[i] for i in order])
+    groups = [group.values[i] for i in order]
     return Items(tuple(ids[i] for i in order), column, groups, np.array([ids[i] in test for i in order], bool))
+
+
+def _columns(read: Read, definition: Definition) -> tuple[list[str], dict[str, Column]]:
+    """All ids as the set has them, and what the target and the group (as far as they are named) say of each."""
+    ids: list[str] = []
+    values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
+    types: dict[str, ColumnType] = {}
+    for block in read(_selection(definition, definition.where, list(values))).blocks:
+        ids += block.ids
+        for column in block.metadata:
+            values[column.name] += column.values
+            types[column.name] = column.type
+    return ids, {name: Column(name, types[name], found) for name, found in values.items() if name in types}
 
 
 def _selection(definition: Definition, where: str, columns: Sequence[str]) -> Selection:

@@ -1,1 +1,1 @@
-"""How a head is judged: figures with intervals, calibration, what it got wrong. `heads/judge.py` is the door."""
+"""How a head is judged: figures with intervals, calibration, what it got wrong. `judge.py` is the door."""
