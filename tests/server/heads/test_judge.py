@@ -55,13 +55,21 @@ def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
     assert plan.estimate == "5-fold cross-validation over 103 items"
 
 
-def test_the_curve_grows_within_the_first_training_part() -> None:
+def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
     given, _ = classes(400)
     plan = judge.plan(given, 0, 0)
-    assert [len(rows) for rows in plan.curve] == [20, 40, 80, 160]
-    for smaller, larger in zip(plan.curve, [*plan.curve[1:], plan.train[0]], strict=True):
-        assert np.isin(smaller, larger).all()
-        assert len(np.unique(given.values[smaller])) == 3
+    assert [[len(rows) for rows in size] for size in plan.curve] == [[20] * 5, [40] * 5, [80] * 5, [160] * 5]
+    for size, next_size in zip(plan.curve, [*plan.curve[1:], plan.train], strict=True):
+        for smaller, larger in zip(size, next_size, strict=True):
+            assert np.isin(smaller, larger).all()
+            assert len(np.unique(given.values[smaller])) == 3
+
+
+def test_of_many_items_one_fold_alone_has_a_curve() -> None:
+    given, _ = classes(2400)
+    plan = judge.plan(given, 0, 0)
+    assert len(plan.train) == 5
+    assert [len(size) for size in plan.curve] == [1] * 4
 
 
 def test_many_items_are_judged_by_a_fifth() -> None:
@@ -102,7 +110,7 @@ def test_items_of_several_rows_stay_whole() -> None:
     for held, train in zip(plan.held, plan.train, strict=True):
         assert not np.isin(items[held], items[train]).any()
     assert plan.estimate == "5-fold cross-validation over 60 items"
-    assert len(np.unique(items[plan.curve[-1]])) == 24
+    assert len(np.unique(items[plan.curve[-1][0]])) == 24
 
 
 def test_groups_are_named_in_the_estimate() -> None:

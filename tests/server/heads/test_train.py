@@ -106,6 +106,7 @@ def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
     sizes = [point["items"] for point in report["curve"]]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == COUNT * 4 // 5
+    assert report["curve"][-1]["figure"] == report["metrics"][0]
     assert sum(map(sum, report["confusion"]["counts"])) == COUNT
     wrong = report["wrong"]
     assert wrong

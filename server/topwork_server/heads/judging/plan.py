@@ -14,17 +14,18 @@ USUAL_FOLDS = 5
 MANY_ITEMS = 20_000  # beyond so many, one split of a fifth judges well enough
 PARTS = 16  # of the learning curve: it grows by 1, 2, 4 and 8 of them
 FEWEST_ITEMS = 8  # that a point of the curve learns from
+CURVE_ITEMS = 2_000  # up to so many, every fold has a curve of its own: one fold alone judges few
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Row positions, ascending. Head i learns from train[i] and is judged on held[i]; `curve`: growing parts of train[0], without
-    train[0] itself, each holding the ones before. `held` and `train` are empty where nothing can be judged: `estimate` says why.
-    """
+    """Row positions, ascending. Head i learns from train[i] and is judged on held[i]. curve[s][i] is a part of train[i], of the
+    first folds or of all, that grows with s up to train[i] itself, which is not among them. All are empty where nothing can be
+    judged: `estimate` says why."""
 
     held: list[Array]
     train: list[Array]
-    curve: list[Array]
+    curve: list[list[Array]]
     estimate: str
 
 
@@ -42,7 +43,9 @@ def plan(examples: Examples, folds: int, seed: int) -> Plan:
     held = [part[judged[part]] for part in (parts[:1] if single else parts)]
     held = [part for part in held if len(part)] or [np.flatnonzero(judged)[:1]]
     train = [splits.rest(examples.count, part) for part in held]
-    return Plan(held, train, _curve(examples, train[0], seed), _estimate(examples, held, items))
+    grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
+    sizes = [many for many in grown[0] if all(many in parts for parts in grown)]
+    return Plan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
 
 
 def judgeable(examples: Examples) -> Array:
@@ -57,14 +60,14 @@ def judgeable(examples: Examples) -> Array:
     return several
 
 
-def _curve(examples: Examples, train: Array, seed: int) -> list[Array]:
+def _grown(examples: Examples, train: Array, seed: int) -> dict[int, Array]:
+    """Parts of the rows to learn from, each holding the ones before, by how many sixteenths they are."""
     learnt = examples.take(train)
     if len(np.unique(learnt.groups)) < 2:
-        return []
+        return {}
     parts = splits.folds(learnt, PARTS, seed)
-    sizes = [many for many in (1, 2, 4, 8) if many < len(parts)]
-    grown = [train[np.sort(np.concatenate(parts[:many]))] for many in sizes]
-    return [rows for rows in grown if _learnable(examples, rows)]
+    grown = {many: train[np.sort(np.concatenate(parts[:many]))] for many in (1, 2, 4, 8) if many < len(parts)}
+    return {many: rows for many, rows in grown.items() if _learnable(examples, rows)}
 
 
 def _learnable(examples: Examples, rows: Array) -> bool:

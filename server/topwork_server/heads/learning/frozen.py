@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 import numpy as np
 
@@ -50,8 +51,11 @@ class _Frozen:
         examples, everything = self.examples, np.arange(self.examples.count)
         plan = judge.plan(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
         of_folds = plan.train if self.data.test is None else []
-        heads = self._fit([*of_folds, *plan.curve, everything])
-        folds, curve, final = heads[: len(of_folds)], heads[len(of_folds) : -1], heads[-1]
+        curve = [size if of_folds else size[:1] for size in plan.curve]
+        heads = iter(self._fit([*of_folds, *chain.from_iterable(curve), everything]))
+        folds = list(islice(heads, len(of_folds)))
+        grown = [list(islice(heads, len(size))) for size in curve]
+        final = next(heads)
         if not folds and self.data.test is None:
             return replace(self._unjudged(final), estimate=plan.estimate)
         judged = self.data.test or examples
@@ -59,8 +63,8 @@ class _Frozen:
         said = answers(judged, held, folds or [final])
         report(0.2, "judging")
         judgement = self._judgement(judged, said)
-        sizes = [items_of(examples, rows) for rows in (*plan.curve, plan.train[0] if folds else everything)]
-        points = self._curve(judged, held[0], sizes, [*curve, (folds or [final])[0]])
+        sizes = [items_of(examples, rows[0]) for rows in (*curve, plan.train if folds else [everything])]
+        points = self._curve(judged, held, sizes, [*grown, (folds or [final])[: len(grown[0]) if grown else 1]])
         report(0.6, "checking what is served")
         return replace(
             self._unjudged(final, judgement.temperature),
@@ -87,9 +91,11 @@ class _Frozen:
         ids = self.data.ids if learnt is None else self.data.test_ids
         return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed)
 
-    def _curve(self, judged: Examples, held: Array, sizes: Sequence[int], heads: Sequence[Fitted]) -> tuple[Point, ...]:
+    def _curve(
+        self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[Fitted]]
+    ) -> tuple[Point, ...]:
         """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
-        figures = [self._main(judged, answers(judged, [held], [head])) for head in heads]
+        figures = [self._main(judged, answers(judged, held[: len(size)], size)) for size in heads]
         return tuple(Point(size, figure) for size, figure in zip(sizes, figures, strict=True))
 
     def _main(self, judged: Examples, said: Answers) -> Figure:
