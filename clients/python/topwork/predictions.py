@@ -126,8 +126,8 @@ class Predictions:
             return [prediction.labels for prediction in self]
         place = np.nan_to_num(self.probabilities, nan=-1.0).argmax(axis=1)
         which = place if self.best is None else np.take_along_axis(self.best, place[:, None], axis=1)[:, 0]
-        failed: Array = np.isnan(self.probabilities).any(axis=1)
-        return [None if bad else self.names[name] for name, bad in zip(which.tolist(), failed.tolist(), strict=True)]
+        failed = [bool(np.isnan(of_item).any()) for of_item in self.probabilities]
+        return [None if bad else self.names[name] for name, bad in zip(which.tolist(), failed, strict=True)]
 
     @property
     def low(self) -> Array | None:
