@@ -11,7 +11,8 @@ class PrototypeOptions:
 
     temperature: float | None = field(default=None, metadata={"help": "what cosines are divided by, above 0"})
     centre: bool | None = field(default=None, metadata={"help": "whether the mean of all rows is taken off before cosines"})
-    prior: float = field(default=1.0, metadata={"help": "how many examples the description of a class counts for, 0 or more"})
+    #: Of MiniLM and 20 topics of docstrings, 3 was better than 1 with one to five examples a class.
+    prior: float = field(default=3.0, metadata={"help": "how many examples the description of a class counts for, 0 or more"})
 
     def __post_init__(self) -> None:
         above_zero("temperature", self.temperature)
@@ -38,7 +39,7 @@ class ZeroShotOptions:
     """Descriptions alone."""
 
     temperature: float | None = field(
-        default=None, metadata={"help": "what cosines are divided by, above 0; fitted on the examples, 0.05 where there are none"}
+        default=None, metadata={"help": "what cosines are divided by, above 0; fitted on the examples, 0.07 where there are none"}
     )
 
     def __post_init__(self) -> None:

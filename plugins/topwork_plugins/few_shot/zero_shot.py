@@ -12,8 +12,9 @@ from topwork_server.vector_index import Report
 from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import ZeroShotOptions
 
-#: Where there are no examples to fit it on. CLIP's 0.01 is for CLIP, whose cosines are all alike.
-USUAL_TEMPERATURE = 0.05
+#: Where there are no examples to fit it on. CLIP's 0.01 is for CLIP, whose cosines are all alike; of MiniLM and 20 topics of
+#: docstrings, those from 0.057 to 0.092 were likeliest (2,437 sentences, of which 44% were right).
+USUAL_TEMPERATURE = 0.07
 
 
 class ZeroShot(Trainer):

@@ -1,4 +1,4 @@
-"""Many small nets that learn at once, in batched matrix products: every weight decay with every part left out."""
+"""A few small nets that learn at once, in batched matrix products: each leaves another part of the examples out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from topwork_server import InvalidInput
 from topwork_server.types import Array
 
 from topwork_plugins.mlp.losses import Task
@@ -18,30 +19,26 @@ if TYPE_CHECKING:
 
 #: Share of the steps in which the learning rate rises.
 WARM_UP = 0.1
+#: Products a step, of the first layer, from which a second thread gains more than it waits for the others.
+WORTH_THREADS = 100_000_000
 #: Rows that are scored at once.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """The nets of one weight decay as they were at their best epoch: layers as `Mlp` has them, and the mean loss of what each
-    left out."""
+    """The nets as they were at their best epoch: layers as `Mlp` has them, and the mean loss of what each left out."""
 
-    decay: float
     layers: list[tuple[Array, Array]]
     loss: float
     epoch: int
 
 
 class Nets:
-    """One net for each weight decay and part: net = decay * parts + part."""
-
-    def __init__(self, sizes: Sequence[int], decays: Sequence[float], parts: int, dropout: float, random: Generator) -> None:
+    def __init__(self, count: int, sizes: Sequence[int], options: MlpOptions, random: Generator) -> None:
         import torch
 
-        self._random, self._dropout = random, dropout
-        count = len(decays) * parts
-        self._decay = torch.tensor(decays).repeat_interleave(parts)[:, None, None]
+        self._random, self._dropout, self._decay = random, options.dropout, options.weight_decay
         self.layers: list[tuple[Tensor, Tensor]] = []
         for inputs, outputs in pairwise(sizes):
             weight = torch.randn(count, inputs, outputs, generator=random) * math.sqrt(2 / inputs)  # He et al. 2015
@@ -67,53 +64,50 @@ class Nets:
         return found * kept / (1 - self._dropout)
 
     def step(self, loss: Tensor, rate: float) -> None:
-        """AdamW (Loshchilov and Hutter 2019); each net has its own decay."""
+        """AdamW (Loshchilov and Hutter 2019), of weights alone."""
         import torch
 
         self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for weight, _ in self.layers:
-                weight.mul_((1 - rate * self._decay).clamp(min=0))
+                weight.mul_(max(0, 1 - rate * self._decay))
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
 
-    def taken(self, nets: slice) -> list[tuple[Array, Array]]:
-        return [(weight.detach()[nets].numpy().copy(), bias.detach()[nets].numpy().copy()) for weight, bias in self.layers]
+    def taken(self) -> list[tuple[Array, Array]]:
+        return [(weight.detach().numpy().copy(), bias.detach().numpy().copy()) for weight, bias in self.layers]
 
 
-def learn(
-    rows: Array, task: Task, held: Array, decays: Sequence[float], options: MlpOptions, seed: int, threads: int
-) -> list[Learnt]:
-    """For each decay, nets of scaled rows; held (parts, units) bool: what each leaves out."""
+def learn(rows: Array, task: Task, held: Array, options: MlpOptions, seed: int, threads: int) -> Learnt:
+    """Of scaled rows; held (nets, units) bool: what each leaves out."""
     import torch
 
-    torch.set_num_threads(threads)
     random = torch.Generator().manual_seed(seed)
-    sizes = [rows.shape[1], *[options.width] * options.layers, task.outputs]
-    nets = Nets(sizes, decays, len(held), options.dropout, random)
+    nets = Nets(len(held), [rows.shape[1], *[options.width] * options.layers, task.outputs], options, random)
     batch = options.batch or min(256, max(4, task.count // 8))
     epochs = options.epochs or min(60, max(10, 500_000 // task.count))
+    torch.set_num_threads(threads if batch * rows.shape[1] * options.width * len(held) >= WORTH_THREADS else 1)
     rates = _rates(options.learning_rate, epochs * -(-task.count // batch))
-    data = _Data(torch.from_numpy(rows), task, torch.from_numpy(held).repeat(len(decays), 1), torch.from_numpy(task.weights))
-    best: dict[float, Learnt] = {}
+    data = _Data(torch.from_numpy(rows), task, torch.from_numpy(held), torch.from_numpy(task.weights))
+    best = Learnt([], math.inf, 0)
     for epoch in range(1, epochs + 1):
-        order = torch.randperm(task.count, generator=random)
-        for units in torch.split(order, batch):
+        for units in torch.split(torch.randperm(task.count, generator=random), batch):
             nets.step(data.loss(nets, units), next(rates))
-        losses = data.held_losses(nets).reshape(len(decays), -1).mean(dim=1).tolist()
-        for at, (decay, loss) in enumerate(zip(decays, losses, strict=True)):
-            if decay not in best or loss < best[decay].loss:
-                best[decay] = Learnt(decay, nets.taken(slice(at * len(held), (at + 1) * len(held))), loss, epoch)
-        if epoch - max(learnt.epoch for learnt in best.values()) >= options.patience:
+        loss = float(data.held_losses(nets).mean())
+        if loss < best.loss:
+            best = Learnt(nets.taken(), loss, epoch)
+        if epoch - best.epoch >= options.patience:
             break
-    return [best[decay] for decay in decays]
+    if not best.layers:
+        raise InvalidInput("the nets ran away: no epoch had a finite loss", remedy="take a smaller learning_rate")
+    return best
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Rows (n, dim), and for each net (nets, units) what it leaves out."""
+    """Rows (n, dim), and what each net leaves out: (nets, units) bool."""
 
     rows: Tensor
     task: Task

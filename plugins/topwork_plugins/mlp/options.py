@@ -1,4 +1,4 @@
-"""What Train may set. None leaves the choice to the number of examples, or to what does best on those that were left out."""
+"""What Train may set. None leaves the choice to the number of examples."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal
 @dataclass(frozen=True)
 class MlpOptions:
     layers: int = field(default=1, metadata={"help": "hidden layers, 1 to 3"})
-    width: int = field(default=256, metadata={"help": "units of a hidden layer, 8 to 4096"})
+    width: int = field(default=128, metadata={"help": "units of a hidden layer, 8 to 4096"})
     dropout: float = field(default=0.5, metadata={"help": "share of hidden units that are dropped while learning, 0 to 0.9"})
-    weight_decay: float | None = field(default=None, metadata={"help": "decoupled (AdamW), 0 to 100; tried: 0.01, 1 and 10"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "at its height, 0.000001 to 1"})
+    weight_decay: float = field(default=1.0, metadata={"help": "decoupled (AdamW), 0 to 100"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "at its height, 0.000001 to 1"})
     epochs: int | None = field(default=None, metadata={"help": "at most, 1 to 10000; 60 unless there are very many examples"})
     patience: int = field(default=10, metadata={"help": "epochs without a gain on what was left out, 1 to 10000"})
     batch: int | None = field(default=None, metadata={"help": "examples a step, 1 to 65536; an eighth of all, 4 to 256"})

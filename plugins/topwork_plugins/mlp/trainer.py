@@ -15,7 +15,6 @@ from topwork_plugins.mlp.losses import Task
 from topwork_plugins.mlp.nets import Learnt, learn
 from topwork_plugins.mlp.options import MlpOptions
 
-DECAYS = (0.01, 1.0, 10.0)
 #: Up to so many examples several nets are averaged; a larger set gives one net enough, and leaves a tenth of it out.
 SMALL, MEMBERS, SINGLE = 2000, 5, 10
 
@@ -40,14 +39,13 @@ class MlpTrainer(Trainer):
 def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Mlp:
     task = Task(examples, balanced=options.class_weight == "balanced")
     held = _held(examples, task, options, seed)
-    decays = DECAYS if options.weight_decay is None else (options.weight_decay,)
     tried: list[tuple[int, Scale, Learnt]] = []
     for at, view in enumerate(examples.views):
         scale = Scale(view.rows)
-        tried += [(at, scale, learnt) for learnt in learn(scale(view.rows), task, held, decays, options, seed, threads)]
+        tried.append((at, scale, learn(scale(view.rows), task, held, options, seed, threads)))
     at, scale, learnt = min(tried, key=lambda one: one[2].loss)
     head = Mlp(at, scale, _unscaled(learnt.layers, task))
-    head.chosen = {"weight_decay": learnt.decay, "epochs": learnt.epoch, "members": len(held)}
+    head.chosen = {"epochs": learnt.epoch, "members": len(held)}
     head.trials = [_trial(examples, *one) for one in tried]
     head.measure = f"{'R2' if examples.target is Target.NUMBERS else 'mean log likelihood'} of examples that were left out"
     return head
@@ -74,4 +72,4 @@ def _unscaled(layers: Sequence[tuple[Array, Array]], task: Task) -> list[tuple[A
 def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> Trial:
     view = examples.views[at]
     score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
-    return Trial(view.tap, view.pooling, {"weight_decay": learnt.decay, "epochs": learnt.epoch}, score)
+    return Trial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)
