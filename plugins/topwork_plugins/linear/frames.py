@@ -9,7 +9,7 @@ import numpy as np
 from topwork_server.types import Array
 
 #: Rows handled at a time: fits the processor's caches, and no second copy of all rows is made.
-CHUNK = 1024
+CHUNK = 4096
 #: Columns are brought to one variance unasked where the widest is so many times as wide as the middle one.
 WIDE = 30.0
 #: Directions with less of the largest eigenvalue are rounding errors: of Gram matrices summed in float64, and in float32.

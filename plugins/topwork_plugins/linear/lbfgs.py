@@ -16,7 +16,7 @@ from topwork_plugins.linear.problem import Problem
 
 HISTORY = 6
 #: Numbers of a chunk of scores: with its rows it stays in a core's cache.
-SCORES = 1 << 18
+SCORES, MOST = 1 << 19, 8192
 #: A penalty of the bias toward what is best where nothing is known of a row: keeps it finite where a class is missing.
 BIAS = 1.0
 
@@ -31,7 +31,7 @@ class Objective:
         self.anchor = np.zeros((len(problem.spectrum), 1, problem.loss.outputs))
         self.anchor[-1, 0] = problem.loss.bias()
         each = len(strengths) * problem.loss.outputs
-        self.bounds = problem.loss.bounds(int(np.clip(SCORES // each, 64, 2048)))
+        self.bounds = problem.loss.bounds(int(np.clip(SCORES // each, 64, MOST)))
         self.buffer = np.empty((int(np.diff(self.bounds).max()), each), np.float32)
 
     def start(self) -> Array:

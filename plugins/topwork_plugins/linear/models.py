@@ -32,10 +32,10 @@ class Logistic:
     """Softmax or sigmoids, along a path from strong to weak: each call starts where the call before ended."""
 
     name: ClassVar[str] = "logistic"
-    strengths: ClassVar[Range] = (1e1, 1e-7)
+    strengths: ClassVar[Range] = (3.0, 1e-7)
     closed: ClassVar[bool] = False
     #: A path is followed loosely, since the next call goes on; what is kept is finished by `finished`.
-    steps, tolerance = 12, 1e-3
+    steps, tolerance = 5, 3e-3
 
     def __init__(self, problem: Problem, start: Array | None = None) -> None:
         self.problem, self.last = problem, start

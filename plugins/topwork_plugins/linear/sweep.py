@@ -21,7 +21,7 @@ from topwork_plugins.linear.temperature import tempered
 FOLDS = ((150, 5), (7500, 3))
 #: Where there are many more rows, so many judge, so many are learnt from before the best is learnt from all, and so many by paths
 #: of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
-JUDGES, LEARNERS, SAMPLE = 4000, 20_000, 3000
+JUDGES, LEARNERS, SAMPLE = 3000, 16_000, 2500
 #: Scores that are held at a time.
 SCORES = 8_000_000
 
@@ -143,7 +143,7 @@ def blocks(model: type[Model], strengths: int, problem: Problem, judges: int) ->
 
 
 #: Steps to the head of a part, whose likelihood is told well enough before the last digits are.
-GROWN = 6
+GROWN = 4
 
 
 def grown(part: Part, tried: Sequence[Tried], loss: Loss, start: Array | None) -> tuple[Array, Tried]:
