@@ -108,7 +108,7 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
     manager.add_hookspecs(hookspecs)
     page = text("docs/plugins.md")
     hooks = {name: caller for name, caller in vars(manager.hook).items() if not name.startswith("_")}
-    assert len(hooks) == 5
+    assert len(hooks) == 6
     for name, caller in hooks.items():
         [said] = re.findall(rf"^\*\*`{name}\((.*?)\)", page, re.MULTILINE)
         assert caller.spec is not None
@@ -129,18 +129,22 @@ def test_what_an_author_overrides_is_told() -> None:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
     for name in topwork_server.VectorIndex.__abstractmethods__:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
-    for kind in (topwork_server.EncoderSpec, topwork_server.Trunk, topwork_server.IndexSpec):
+    for name in ["fit", "tune", *topwork_server.Fitted.__abstractmethods__, *topwork_server.Fitted.__annotations__]:
+        assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
+    specs = (topwork_server.EncoderSpec, topwork_server.Trunk, topwork_server.IndexSpec, topwork_server.TrainerSpec)
+    for kind in (*specs, topwork_server.Examples, topwork_server.Lesson, topwork_server.Tuned, topwork_server.NativeHead):
         for name in kind.__dataclass_fields__:
             assert re.search(rf"^\| .*`{name}`.* \|", page, re.MULTILINE), f"{kind.__name__}.{name}"
     for word in [
         *(f"Granularity.{member.name}" for member in Granularity),
         *(member.name for member in Modality),
         *(f"Metric.{member.name}" for member in topwork_server.Metric),
+        *(f"Target.{member.name}" for member in topwork_server.Target),
     ]:
         assert word in page
 
 
-@pytest.mark.parametrize("file", ["colours.py", "brute.py", "pyproject.toml", "contract.py"])
+@pytest.mark.parametrize("file", ["colours.py", "brute.py", "means.py", "pyproject.toml", "contract.py"])
 def test_the_plugin_that_is_shown_is_the_one_that_is_tested(file: str) -> None:
     language = {".py": "python", ".toml": "toml"}[Path(file).suffix]
     assert text(f"tests/outsider/{file}").strip() in [block.strip() for block in blocks(text("docs/plugins.md"), language)]

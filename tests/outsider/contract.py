@@ -1,8 +1,10 @@
 """What the outsider's own test suite would be: the contracts, on what it brings. Run by tests/server/test_outsider.py."""
 
 from brute import Brute
+from means import NearestMean
 from topwork_server.testing import EncoderContract
 from topwork_server.testing_index import IndexContract
+from topwork_server.testing_trainer import TrainerContract
 
 
 class TestColours(EncoderContract):
@@ -11,3 +13,7 @@ class TestColours(EncoderContract):
 
 class TestBrute(IndexContract):
     index = Brute
+
+
+class TestNearestMean(TrainerContract):
+    trainer = NearestMean

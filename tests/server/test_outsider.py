@@ -1,4 +1,4 @@
-"""An outsider's encoder and kind of index, really pip-installed: found, served, batched, and held to the contracts."""
+"""An outsider's encoder, kind of index and trainer, really pip-installed: found, served, batched, and held to the contracts."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def topwork(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 def test_the_plugins_are_short() -> None:
     assert len((OUTSIDER / "colours.py").read_text().splitlines()) <= 36  # with its blank lines
     assert len((OUTSIDER / "brute.py").read_text().splitlines()) < 60
+    assert len((OUTSIDER / "means.py").read_text().splitlines()) < 60
 
 
 def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> None:
@@ -56,20 +57,23 @@ def test_they_are_found_with_their_distribution(environment: dict[str, str]) -> 
     assert found["resnet"]["distribution"] == "topwork-server"
     assert found["brute"]["distribution"] == "topwork-colours"
     assert (found["brute"]["hooks"], found["brute"]["indexes"]) == (["register_indexes"], ["brute"])
-    assert found["colours"]["indexes"] == []
+    assert (found["means"]["hooks"], found["means"]["trainers"]) == (["register_trainers"], ["nearest-mean"])
+    assert found["mlp"]["trainers"] == ["mlp"]
+    assert found["colours"]["indexes"] == found["colours"]["trainers"] == []
 
 
 def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
     shown = topwork({**environment, "COLUMNS": "200"}, "plugins").stdout
-    [line] = [line for line in shown.splitlines() if line.startswith("brute ")]
-    assert line.split() == ["brute", "topwork-colours", "1.2.3", "register_indexes", "-", "brute"]
+    [brute, means] = [line for line in shown.splitlines() if line.startswith(("brute ", "means "))]
+    assert brute.split() == ["brute", "topwork-colours", "1.2.3", "register_indexes", "-", "brute", "-"]
+    assert means.split() == ["means", "topwork-colours", "1.2.3", "register_trainers", "-", "-", "nearest-mean"]
 
 
 def test_they_pass_the_contracts(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(OUTSIDER / "contract.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "62 passed" in done.stdout
+    assert "82 passed" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from topwork_server import plugins
+from topwork_server import options, plugins
 from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Source
@@ -51,6 +51,17 @@ def test_our_own_encoders_come_by_the_same_door() -> None:
     assert {"all-minilm-l6-v2", "resnet50-thin", "efficientnet-lite0", "i3d-resnet50-thin", "glove-6b-50d"} <= set(encoders)
 
 
+def test_our_own_trainers_come_by_the_same_door() -> None:
+    trainers = Plugins.load().trainers()
+    assert {"mlp", "prototype", "knn", "zero-shot"} <= set(trainers)
+    assert trainers["knn"].plugin == "few_shot"
+    assert trainers["zero-shot"].spec.needs_descriptions
+    assert all(trainer.spec.description for trainer in trainers.values())
+    for trainer in trainers.values():
+        assert options.parse(trainer.spec.trainer.options, {}) == trainer.spec.trainer.options()
+        assert all(choice.description for choice in options.choices(trainer.spec.trainer.options))
+
+
 def test_listing_imports_nothing_heavy() -> None:
     import subprocess
 
@@ -78,9 +89,8 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     with pytest.raises(PluginError, match="register_encoder") as caught:
         Plugins.load()
     assert "one-dist 1.0" in str(caught.value)
-    assert (
-        "the hooks are adopt_index, adopt_source, register_commands, register_encoders, register_indexes: " in caught.value.remedy
-    )
+    hooks = "adopt_index, adopt_source, register_commands, register_encoders, register_indexes, register_trainers"
+    assert f"the hooks are {hooks}: " in caught.value.remedy
 
 
 def test_a_clash_names_both_owners(install: Install) -> None:
@@ -188,3 +198,43 @@ def test_a_kind_that_nobody_knows_is_told_what_there_is(install: Install) -> Non
         Plugins.load().index("frist")
     assert "auto, first, second" in caught.value.remedy
     assert "factory strings" in caught.value.remedy
+
+
+TRAINERS = """
+from toys_trainers import spec
+
+@hookimpl
+def register_trainers():
+    return [spec({kind!r})]
+"""
+
+
+def test_trainers_are_found_beside_encoders(install: Install) -> None:
+    install(one=TRAINERS.format(kind="first"), two=REGISTERS.format(name="letters") + TRAINERS.format(kind="second"))
+    loaded = Plugins.load()
+    assert [(p.name, p.hooks, p.trainers) for p in loaded.found()] == [
+        ("one", ("register_trainers",), ("first",)),
+        ("two", ("register_encoders", "register_trainers"), ("second",)),
+    ]
+    assert loaded.trainers()["second"].owner == "two (two-dist 1.0)"
+    assert loaded.trainer("first") is loaded.trainers()["first"].spec
+    assert not loaded.trainer("first").tunes
+
+
+def test_a_clash_of_trainers_names_both_owners(install: Install) -> None:
+    install(one=TRAINERS.format(kind="same"), two=TRAINERS.format(kind="same"))
+    with pytest.raises(PluginError, match=r"a trainer 'same': one \(one-dist 1\.0\) and two \(two-dist 1\.0\)"):
+        Plugins.load()
+
+
+def test_a_trainer_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
+    install(one=TRAINERS.format(kind="second"), two=TRAINERS.format(kind="first"))
+    with pytest.raises(InvalidInput, match="'frist'") as caught:
+        Plugins.load().trainer("frist")
+    assert "there are first, second" in caught.value.remedy
+
+
+def test_a_trainers_hook_that_yields_something_else_is_named(install: Install) -> None:
+    install(one="from toys_index import spec\n@hookimpl\ndef register_trainers():\n    return [spec()]\n")
+    with pytest.raises(PluginError, match=r"register_trainers of one \(one-dist 1\.0\) yields .*IndexSpec"):
+        Plugins.load()
