@@ -41,7 +41,9 @@ class Lesson:
         bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
         self.seen = np.unique(bare.values) if bare.target is Target.CLASSES else np.arange(bare.values.shape[1])
         self.loss = loss_of(bare, self.seen, options.class_weight == "balanced")
-        self.splits = splits(bare, seed) if bare.target is not Target.CLASSES or len(self.seen) > 1 else []
+        widest = max(view.rows.shape[1] for view in examples.views)
+        told = bare.target is not Target.CLASSES or len(self.seen) > 1
+        self.splits = splits(bare, widest, seed) if told else []
         self.models = models(bare.target, options)
         self.trials: list[Trial] = []
 

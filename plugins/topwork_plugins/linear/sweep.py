@@ -19,6 +19,8 @@ from topwork_plugins.linear.temperature import tempered
 
 #: Folds of a subset of so many rows or fewer; where there are more, one split.
 FOLDS = ((150, 5), (7500, 3))
+#: One split, too, where eigenvectors of so many directions take seconds.
+RANK = 2000
 #: Where there are many more rows, so many judge, so many are learnt from before the best is learnt from all, and so many by paths
 #: of iterations. The best strength of a mean loss was the same from 2,500 to 20,000 rows (100 clusters, 768 columns).
 JUDGES, LEARNERS, SAMPLE = 3000, 16_000, 2500
@@ -78,10 +80,10 @@ def _sum(parts: Sequence[Moments]) -> Moments:
     return functools.reduce(operator.add, parts)
 
 
-def splits(examples: Examples, seed: int) -> list[tuple[Array, Array]]:
+def splits(examples: Examples, dim: int, seed: int) -> list[tuple[Array, Array]]:
     """(rows that learn, rows that judge), positions in `examples`. None where no split can be made."""
     count = examples.count
-    wanted = next((folds for most, folds in FOLDS if count <= most), 0)
+    wanted = next((folds for most, folds in FOLDS if count <= most), 0) if min(count, dim) <= RANK else 0
     try:
         held = folds(examples, wanted or 5, seed)
     except InvalidInput:  # one group
