@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: What all examples together weigh beside the nearest (which weighs 1): nothing is impossible, and a lone neighbour not certain.
 DOUBT = {Target.CLASSES: 0.1, Target.LABELS: 0.1, Target.NUMBERS: 1e-3}
 #: What the k-th neighbour weighs at the least: where all k are equally near, they vote alike.
-LEAST = 1e-5
+LEAST = 1e-6
 #: Numbers in one block of the work.
 BLOCK = 1 << 24
 
