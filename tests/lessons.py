@@ -24,7 +24,7 @@ from topwork_server.types import Array, TapInfo, TapRows
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.
 WORDS = (("alice", "book", "sister", "bank"), ("five", "pictures", "season", "states"))
-COUNT = 24
+COUNT = 36
 
 
 @dataclass
@@ -122,7 +122,7 @@ def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any
 
 def of_many_labels(world: World) -> Lesson:
     items, classes = texts()
-    second = np.arange(COUNT) % 3 == 0
+    second = np.arange(COUNT) // 2 % 2 == 0
     items = [Text(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
     return lesson(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
 
