@@ -1,4 +1,5 @@
-"""`topwork demo`: real texts, words, pictures and clips become features over gRPC, with their nearest neighbours."""
+"""`topwork demo`: real texts, words, pictures and clips become features over gRPC, with their nearest neighbours, and a head is
+trained on some of them."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 ENCODERS = ("all-minilm-l6-v2", "glove-6b-50d", "efficientnet-lite0", "resnet50-thin", "i3d-resnet50-thin")
 
 
-SET = "topwork-demo"
+SET = HEAD = "topwork-demo"
+#: Docstrings that a module must have for the head to learn it.
+FEWEST = 8
 
 
 @dataclass
@@ -55,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     with server(home, say, "--feature-cache", "0") as address:  # else a second demo would encode no text
         from topwork import Client
 
-        with Client(address, timeout=300) as client:
-            tables = [make(client, home) for make in (texts, words, pictures, thin_pictures, clips)]
+        with Client(address, timeout=300) as client, fresh_set(client):
+            tables = [make(client, home) for make in (texts, modules, words, pictures, thin_pictures, clips)]
     report(tables, time.monotonic() - began, home, arguments.json)
     return 0
 
@@ -81,7 +85,10 @@ def server(home: Path, say: Callable[..., None], *flags: str) -> Iterator[str]:
             line = process.stdout.readline()
             if not line:
                 raise StartError("the server did not start", remedy="its words are above; `topwork doctor` may know more")
-            address: str = json.loads(line)["address"]
+            said = json.loads(line)
+            if "address" not in said:
+                raise StartError(said["message"], remedy=said["remedy"])
+            address: str = said["address"]
             say(f"[dim]server ready on[/] {address}")
             yield address
         finally:
@@ -100,25 +107,42 @@ def texts(client: Client, home: Path) -> Table:
     began = time.monotonic()
     client.embed(table.encoder, items[:1])
     warm = time.monotonic()
-    with fresh_set(client):
-        client.write(
-            SET, encoder=table.encoder, items=items, ids=names, metadata=[{"module": n.partition(".")[0]} for n in names]
-        )
-        table.first_seconds, table.seconds = warm - began, time.monotonic() - warm
-        table.items = table.rows = client.set(SET).items
-        table.dim = client.create_index(SET).dim
-        for question, hits in zip(questions, client.search(SET, questions, k=3), strict=True):
-            table.queries.append((question, list(zip(hits.ids, hits.scores.tolist(), strict=True))))
-        hits = client.search(SET, questions[0], k=3, where="module = 'os'")
-        table.queries.append((f"{questions[0]}, where module = 'os'", list(zip(hits.ids, hits.scores.tolist(), strict=True))))
+    client.write(SET, encoder=table.encoder, items=items, ids=names, metadata=[{"module": n.partition(".")[0]} for n in names])
+    table.first_seconds, table.seconds = warm - began, time.monotonic() - warm
+    table.items = table.rows = client.set(SET).items
+    table.dim = client.create_index(SET).dim
+    for question, hits in zip(questions, client.search(SET, questions, k=3), strict=True):
+        table.queries.append((question, list(zip(hits.ids, hits.scores.tolist(), strict=True))))
+    hits = client.search(SET, questions[0], k=3, where="module = 'os'")
+    table.queries.append((f"{questions[0]}, where module = 'os'", list(zip(hits.ids, hits.scores.tolist(), strict=True))))
+    return table
+
+
+def modules(client: Client, home: Path) -> Table:
+    """A head learns from SET which module a docstring is of, and says where to look for an answer."""
+    counts = Counter(name.partition(".")[0] for name in demo_inputs.sentences())
+    known = ", ".join(f"'{module}'" for module, count in counts.items() if count >= FEWEST)
+    began = time.monotonic()
+    head = client.train(SET, target="module", where=f"module IN ({known})", name=HEAD, replace=True)
+    taught = time.monotonic() - began
+    main, base = head.metrics[0], head.baseline[0]
+    title = (
+        f"a linear head learnt {len(head.names)} modules from {head.labelled} docstrings in {taught:.1f} s: {main.name}"
+        f" {main.value:.2f} ({main.low:.2f} to {main.high:.2f}) on held-out ones, where the commonest module has {base.value:.2f}"
+    )
+    table = Table("all-minilm-l6-v2", title)
+    for question, said in zip(demo_inputs.QUESTIONS, client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3), strict=True):
+        table.queries.append((question, list(said.probabilities.items())))
     return table
 
 
 @contextmanager
 def fresh_set(client: Client) -> Iterator[None]:
-    """SET is not there before, nor after."""
+    """SET and HEAD are not there before, nor after."""
 
     def drop() -> None:
+        if HEAD in [found.name for found in client.heads()]:
+            client.drop_head(HEAD)
         if SET in [found.name for found in client.sets()]:
             client.drop_set(SET)
 
@@ -210,7 +234,7 @@ def report(tables: list[Table], seconds: float, home: Path, as_json: bool) -> No
     timings = Grid()
     for heading in ("encoder", "first use s", "items", "rows", "dim", "s", "rows/s"):
         timings.add_column(heading, justify="left" if heading == "encoder" else "right")
-    for t in tables:
+    for t in (table for table in tables if table.rows):
         rate = t.rows / t.seconds
         first, took, speed = f"{t.first_seconds:.2f}", f"{t.seconds:.2f}", f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         timings.add_row(t.encoder, first, str(t.items), str(t.rows), str(t.dim), took, speed)

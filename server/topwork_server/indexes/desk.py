@@ -15,8 +15,9 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
+from topwork_server import blas
 from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError, Unavailable
-from topwork_server.indexes import asked, blas
+from topwork_server.indexes import asked
 from topwork_server.indexes.model import Hits, Query
 from topwork_server.indexes.tickets import FIRST, Searcher, Ticket, joined, split
 
@@ -97,7 +98,7 @@ class Desk:
                 self._remove(ticket)
 
     def _hire(self) -> None:
-        blas.one_thread()
+        blas.set_threads(1)
         worker = threading.Thread(target=self._work, name=f"search {len(self._workers)}", daemon=True)
         self._workers.append(worker)
         worker.start()

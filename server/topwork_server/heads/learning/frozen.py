@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 import numpy as np
 
+from topwork_server import blas
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads import graph
 from topwork_server.heads.examples import data, unlabelled
@@ -28,6 +29,8 @@ from topwork_server.vector_index import Report as Progress
 MOST_DISAGREEMENT = 1e-3
 #: Rows on which that is looked at.
 AGREED_ON = 512
+#: Numbers of a view from which more than one thread is worth while.
+WORTH_THREADS = 4_000_000
 #: Of classes that are described, and of which no item has a label.
 NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 
@@ -35,7 +38,16 @@ NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> Learnt:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
     found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15))
+    threads = threads_for(found.examples, threads)
     return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
+
+
+def threads_for(examples: Examples, threads: int) -> int:
+    """As many as so many numbers are worth; BLAS is told, too."""
+    numbers = max((view.rows.size for view in examples.views), default=0)
+    worth = threads if numbers >= WORTH_THREADS else 1
+    blas.set_threads(worth)
+    return worth
 
 
 class _Frozen:

@@ -16,6 +16,7 @@ from topwork_server.heads.examples import data
 from topwork_server.heads.examples.data import Data
 from topwork_server.heads.judging import judge
 from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.learning.frozen import threads_for
 from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.model import Definition, Figure, definition_of
 from topwork_server.options import parse
@@ -90,11 +91,12 @@ class _Set:
     def __init__(self, definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> None:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
-        self.definition, self._trainer, self._threads, self._report = definition, spec.trainer, threads, report
+        self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2))
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
+        self._threads = threads_for(self.data.examples, threads)
         self.plan = judge.plan(self.data.examples, definition.folds, definition.seed)
         if not self.plan.held:
             raise InvalidInput(f"{definition.set} cannot be probed: {self.plan.estimate}", remedy="label more of its items")
