@@ -131,8 +131,9 @@ def modules(client: Client, home: Path) -> Table:
         f" {main.value:.2f} ({main.low:.2f} to {main.high:.2f}) on held-out ones, where the commonest module has {base.value:.2f}"
     )
     table = Table("all-minilm-l6-v2", title)
-    for question, said in zip(demo_inputs.QUESTIONS, client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3), strict=True):
-        table.queries.append((question, list(said.probabilities.items())))
+    said: Any = client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3)
+    for question, prediction in zip(demo_inputs.QUESTIONS, said, strict=True):
+        table.queries.append((question, list(prediction.probabilities.items())))
     return table
 
 

@@ -56,9 +56,9 @@ def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
 
 
 def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
-    given, _ = classes(400)
+    given, _ = classes(200)
     plan = judge.plan(given, 0, 0)
-    assert [[len(rows) for rows in size] for size in plan.curve] == [[20] * 5, [40] * 5, [80] * 5, [160] * 5]
+    assert [[len(rows) for rows in size] for size in plan.curve] == [[10] * 5, [20] * 5, [40] * 5, [80] * 5]
     for size, next_size in zip(plan.curve, [*plan.curve[1:], plan.train], strict=True):
         for smaller, larger in zip(size, next_size, strict=True):
             assert np.isin(smaller, larger).all()

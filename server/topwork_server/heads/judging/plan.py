@@ -14,7 +14,7 @@ USUAL_FOLDS = 5
 MANY_ITEMS = 20_000  # beyond so many, one split of a fifth judges well enough
 PARTS = 16  # of the learning curve: it grows by 1, 2, 4 and 8 of them
 FEWEST_ITEMS = 8  # that a point of the curve learns from
-CURVE_ITEMS = 2_000  # up to so many, every fold has a curve of its own: one fold alone judges few
+CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone judges few
 
 
 @dataclass(frozen=True)
