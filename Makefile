@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-fast lint protos bench bench-search soak memory clean
+.PHONY: install demo test test-fast lint protos bench bench-search bench-heads bench-transfer soak memory clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -50,8 +50,17 @@ bench-search: install  ## writes and searches beside in-process FAISS and embedd
 		hnswlib==0.8.0 lancedb==0.40.0 chromadb==1.5.9 pymilvus==3.0.2 milvus-lite==3.2.2; }
 	$(BIN)/python -m benchmarks.search --rows 100000 --peers $(PEERS)/bin/python hnswlib lancedb chroma milvus_lite
 
+SKLEARN := .bench-sklearn
+bench-heads: install weights  ## train to first prediction, latency beside a training; the linear sweep beside one fit of scikit-learn
+	test -d $(SKLEARN) || { $(PYTHON) -m venv $(SKLEARN) && $(SKLEARN)/bin/python -m pip install --quiet scikit-learn==1.9.1; }
+	$(BIN)/python -m benchmarks.heads
+	$(BIN)/python -m benchmarks.probe_sweep --sklearn $(SKLEARN)/bin/python
+
+bench-transfer: install weights  ## does transfer work? on real data (see benchmarks/transfer/subjects.py for what must be installed)
+	$(BIN)/python -m benchmarks.transfer
+
 memory: install weights  ## resident memory of the server, idle and with all offline encoders
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) $(PEERS) .topwork .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache
