@@ -171,7 +171,7 @@ class LocalJobs:
             await self.gate.wait()
             if self.fail:
                 raise TopworkError(self.fail)
-            result = await asyncio.to_thread(learn, arguments) if kind == "train" else {"rows": []}
+            result = await asyncio.to_thread(learn, arguments) if kind != "probe" else {"rows": []}
             self._jobs[id] = replace(self._jobs[id], state=JobState.DONE, result=result)
         except asyncio.CancelledError:
             self._end(id, JobState.CANCELLED)

@@ -39,7 +39,7 @@ class Heads:
     ) -> None:
         self.shelf = Shelf(home / "heads")
         self._home, self._sets, self._jobs, self._catalogue, self._threads = home, sets, jobs, catalogue, threads
-        self._engine = engine
+        self._engine, self._trainers = engine, trainers
         self._wishes = Wishes(sets, engine, trainers)
         self._trainings = Trainings(home / "trainings")
         self._standing = Standing(self.shelf, self._trainings, catalogue, jobs)
@@ -133,7 +133,9 @@ class Heads:
         name = definition.name
         await asyncio.to_thread(self._pins.hold, definition)
         try:
-            job = self._start("train", name, TRAIN, definition=asdict(definition))
+            # Kinds stand in lines of their own: who trains for a second does not wait for who tunes for an hour.
+            kind = "tune" if self._trainers.trainer(definition.kind).tunes else "train"
+            job = self._start(kind, name, TRAIN, definition=asdict(definition))
         except BaseException:
             await asyncio.to_thread(self._settle, name)
             raise

@@ -401,7 +401,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
         texts, classes = words(30)
         await w.write(feature_set, texts, ("mean", "letters"), label=classes)
         tuned = await w.heads.train(Wish("texts", "label", kind="tunes"))
-        assert tuned.definition.kind == "tunes"
+        assert (tuned.definition.kind, tuned.job.kind) == ("tunes", "tune")  # in a line of its own
         for fields, said in [
             ({"taps": ("mean", "letters")}, "one tap with one pooling"),
             ({"unlabelled": Unlabelled.SELF_TRAINING}, "labelled items alone"),
