@@ -18,7 +18,7 @@ from topwork_plugins.linear.problem import Problem
 from topwork_plugins.linear.temperature import tempered
 
 #: Folds of a subset of so many rows or fewer; where there are more, one split.
-FOLDS = ((150, 5), (7500, 3))
+FOLDS = ((150, 5), (1500, 3))
 #: One split, too, where eigenvectors of so many directions take seconds.
 RANK = 2000
 #: Where there are many more rows, so many judge, so many are learnt from before the best is learnt from all, and so many by paths
