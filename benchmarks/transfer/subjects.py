@@ -29,7 +29,7 @@ WORDNET = Path("/usr/share/wordnet")
 #: A category with fewer stamps is left out: naturalforces has three.
 FEWEST_STAMPS = 5
 FASHION_TRAIN, FASHION_TEST = 1000, 200  # a class
-TERMS = 3000
+TERMS = 2000
 SUPERSENSES = (
     "Tops act animal artifact attribute body cognition communication event feeling food group location motive object person"
     " phenomenon plant possession process quantity relation shape state substance time"
