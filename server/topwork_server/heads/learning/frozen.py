@@ -29,8 +29,8 @@ from topwork_server.vector_index import Report as Progress
 MOST_DISAGREEMENT = 1e-3
 #: Rows on which that is looked at.
 AGREED_ON = 512
-#: Numbers of a view from which more than one thread is worth while.
-WORTH_THREADS = 4_000_000
+#: Numbers of a view from which more than one thread is worth while, though others may be at work: see blas.py.
+WORTH_THREADS = 30_000_000
 #: Of classes that are described, and of which no item has a label.
 NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 
