@@ -74,7 +74,10 @@ def _frozen(home: Path, catalogue: Catalogue, wanted: Sequence[subjects.Subject]
 
 def _tuning(plugins: Plugins, catalogue: Catalogue, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     bench = tuning.Bench(plugins, catalogue, subjects.reviews(folder), usable_cores())
-    found = list(tuning.runs(bench, catalogue, seeds, _say))
+    found = []
+    for run in tuning.runs(bench, catalogue, seeds, _say):
+        _say(f"accuracy {run.accuracy:.4f}, validation {run.scores}")
+        found.append(run)
     lines = tuning.summary(found)
     print("\n| fine-tuning | seeds | mean | deviation | least | most | steps to its best |\n|---|---|---|---|---|---|---|")
     for line in lines:
