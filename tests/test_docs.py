@@ -51,7 +51,7 @@ def commands() -> Iterator[tuple[str, str]]:
     """(page, command line) of every `topwork ...` that is shown: in blocks, indented, or between backticks."""
     for path in PAGES:
         page = path.read_text("utf-8")
-        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
         lines += re.findall(r"^    (topwork .*)$", plain(page), re.MULTILINE)
         lines += re.findall(r"`(topwork [^`]*)`", plain(page))
         yield from ((path.name, line) for line in lines if line.startswith("topwork "))
