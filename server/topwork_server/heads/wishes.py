@@ -81,7 +81,7 @@ class Wishes:
         _check_columns(wish, spec, described)
         _check_trunk(wish, spec, described)
         taps = taps_of(wish.set, described.wanted.taps, wish.taps)
-        task = wish.task or (task_of(_column(wish, feature_set), taps[0].tap) if wish.target else Task.CLASSIFICATION)
+        task = wish.task or (task_of(_column(wish, feature_set)) if wish.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _suited(task, taps)
         views = views_of(task, taps, wish.poolings)
@@ -168,7 +168,7 @@ def _check_settings(wish: Wish, spec: TrainerSpec) -> None:
 
 def _check_columns(wish: Wish, spec: TrainerSpec, described: Described) -> None:
     if wish.target:
-        check_target(wish.target, described.columns)
+        check_target(wish.target, described.columns, wish.set)
     elif not (spec.needs_descriptions and wish.descriptions):
         raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
     if wish.group and wish.group not in described.columns:

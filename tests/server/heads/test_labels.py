@@ -8,14 +8,12 @@ from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples.labels import check_target, read_as, read_labels, task_of
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
-from topwork_server.types import Granularity, Tap
 
-ITEM, TOKEN, CELL, WINDOW = (Tap("t", 4, g) for g in (Granularity.ITEM, Granularity.TOKEN, Granularity.CELL, Granularity.WINDOW))
 T = ColumnType
 
 
-def read(type, values, task=None, tap=ITEM, least=2, names=()):
-    return read_labels(Column("label", type, values), task, tap, least, "label", names)
+def read(type, values, task=None, least=2, names=()):
+    return read_labels(Column("label", type, values), task, least, "label", names)
 
 
 def test_texts_are_classes_and_what_is_missing_is_unlabelled():
@@ -53,27 +51,27 @@ def test_lists_are_labels_and_an_empty_one_has_none():
     assert labels.labelled.tolist() == [True, True, False, True, True]
 
 
-def test_spans_on_tokens_are_tags():
+def test_spans_are_tags():
     values = [["6:9:LOC", "0:5:PER"], [], None, ["1:2:PER", "2:3:LOC"]]
-    labels = read(T.STRINGS, values, tap=TOKEN)
+    labels = read(T.STRINGS, values)
     assert labels.task is Task.TAGGING
     assert labels.names == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
     assert labels.values == [[(0, 5, 1), (6, 9, 0)], [], None, [(1, 2, 1), (2, 3, 0)]]
-    assert read(T.STRINGS, [["x", "0:1:y"], ["x", "0:1:y"], []], tap=TOKEN).task is Task.MULTI_LABEL
-    assert read(T.STRINGS, values, tap=ITEM, least=1).task is Task.MULTI_LABEL
-    assert read(T.STRINGS, [["0:3:a:b"], ["0:3:a:b"]], tap=TOKEN).names == ("O", "B-a:b", "I-a:b")
+    assert read(T.STRINGS, [["x", "0:1:y"], ["x", "0:1:y"], []]).task is Task.MULTI_LABEL
+    assert read(T.STRINGS, [["0:3:a:b"], ["0:3:a:b"]]).names == ("O", "B-a:b", "I-a:b")
 
 
 def test_answers_are_spans_and_a_question_without_one_is_left_out():
-    labels = read(T.STRINGS, [["7:9", "3:5", "7:9"], [], None], Task.QUESTION_ANSWERING, TOKEN)
+    labels = read(T.STRINGS, [["7:9", "3:5", "7:9"], [], None])
+    assert labels.task is Task.QUESTION_ANSWERING
     assert labels.values == [[(3, 5), (7, 9)], None, None]
     assert labels.names == ("start", "end")
     assert labels.labelled.tolist() == [True, False, False]
     assert labels.warnings == ("column 'label': 1 labels are empty, and their items count as unlabelled",)
 
 
-def test_boxes_on_cells_are_masks():
-    labels = read(T.STRINGS, [["0,0,2,2:owl"], ["1,1,3.5,3:emu", "0,0,1,1:owl"], [], ["1,1,2,2:emu"]], tap=CELL)
+def test_boxes_are_masks():
+    labels = read(T.STRINGS, [["0,0,2,2:owl"], ["1,1,3.5,3:emu", "0,0,1,1:owl"], [], ["1,1,2,2:emu"]])
     assert labels.task is Task.SEGMENTATION
     assert labels.names == ("background", "emu", "owl")
     assert labels.values[0].cells(np.array([[0, 0, 2, 2], [2, 2, 4, 4.0]])).tolist() == [2, 0]
@@ -94,7 +92,7 @@ def test_classes_that_look_alike_are_told():
 
 def test_times_are_no_labels():
     with pytest.raises(InvalidInput, match="'label' holds times, which no head predicts"):
-        task_of(Column("label", T.TIME, [1]), ITEM)
+        task_of(Column("label", T.TIME, [1]))
 
 
 @pytest.mark.parametrize(
@@ -146,18 +144,29 @@ def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
     with pytest.raises(InvalidInput) as told:
         read(T.STRING, ["a", "a", "b", "b", "it's", "c"])
     assert str(told.value) == (
-        "column 'label': the class 'c' has 1 example, and 2 are needed; too few have also it's (1) "
-        "(label more items with it, or leave it out: --where \"label <> 'c'\")"
+        "column 'label': the class 'c' has 1 example, and 2 are needed; the same goes for it's (1) (label more items of them, "
+        "choose a kind of training that needs fewer, or leave them out: --where \"label NOT IN ('c', 'it''s')\")"
     )
+    with pytest.raises(InvalidInput, match=r"label more items of it, .* or leave it out: --where \"label <> 'c'\""):
+        read(T.STRING, ["a", "a", "c"])
     with pytest.raises(InvalidInput, match="label <> 7"):
         read(T.INT, [7, 8, 8])
     with pytest.raises(InvalidInput, match=r"NOT array_has\(label, 'it''s'\)"):
         read(T.STRINGS, [["it's"], []])
     with pytest.raises(InvalidInput, match=r"the class 'LOC' has 1 example, and 2 are needed .*take it out of the labels"):
-        read(T.STRINGS, [["0:1:PER"], ["0:1:PER"], ["0:1:LOC", "3:4:LOC"]], Task.TAGGING, TOKEN)
+        read(T.STRINGS, [["0:1:PER"], ["0:1:PER"], ["0:1:LOC", "3:4:LOC"]], Task.TAGGING)
     with pytest.raises(InvalidInput, match="the class 'b' has 3 examples, and 4 are needed"):
         read(T.STRING, ["a"] * 4 + ["b"] * 3, least=4)
     assert read(T.STRING, ["a", "b"], least=1).names == ("a", "b")
+
+
+def test_a_message_stays_short_however_many_classes_and_however_long():
+    with pytest.raises(InvalidInput, match=r"c1 .1., .* and 24 more .*or take them out of the labels") as told:
+        read(T.STRING, [f"c{i}" for i in range(30)])
+    assert "--where" not in str(told.value)
+    with pytest.raises(InvalidInput) as told:
+        read(T.STRING, ["x" * 5000, "y" * 5000], Task.CLASSIFICATION)
+    assert len(str(told.value)) < 400
 
 
 @pytest.mark.parametrize(
@@ -201,7 +210,7 @@ def test_a_test_set_is_read_under_the_classes_that_were_learnt():
     test = read_as(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
     assert test.values == [1, None, None, 0]
     assert test.warnings == ("1 test items are left out: nothing was learnt of their classes (c)",)
-    tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, TOKEN, 1)
+    tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, 1)
     test = read_as(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
     assert test.names == tags.names
     assert test.values == [[(2, 3, 0)], None, []]
@@ -211,12 +220,12 @@ def test_a_test_set_is_read_under_the_classes_that_were_learnt():
 
 def test_a_column_that_is_not_there_is_told_with_its_neighbours():
     columns = {"label": T.STRING, "Year": T.INT, "author": T.STRING}
-    check_target("label", columns)
-    with pytest.raises(InvalidInput, match=r"no metadata column 'lable' to learn .near it are label"):
-        check_target("lable", columns)
+    check_target("label", columns, "birds")
+    with pytest.raises(InvalidInput, match=r"the set birds has no metadata column 'lable' to learn .near it are label"):
+        check_target("lable", columns, "birds")
     with pytest.raises(InvalidInput, match="near it are Year"):
-        check_target("year", columns)
+        check_target("year", columns, "birds")
     with pytest.raises(InvalidInput, match="there are: label, Year, author"):
-        check_target("zzz", columns)
+        check_target("zzz", columns, "birds")
     with pytest.raises(InvalidInput, match="there are: none"):
-        check_target("zzz", {})
+        check_target("zzz", {}, "birds")

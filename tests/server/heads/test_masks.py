@@ -16,7 +16,6 @@ from topwork_server.heads.examples.masks import DATA_URI, box_mask, is_png, png_
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.taprows import cell_boxes
-from topwork_server.types import Granularity, Tap
 
 INDEX = {"background": 0, "owl": 1, "emu": 2}
 
@@ -149,19 +148,18 @@ def test_a_bomb_is_refused_before_it_is_decoded():
 
 
 def test_labels_are_read_from_both_forms(quarters):
-    tap = Tap("cells", 4, Granularity.CELL, (2, 2))
     written = png(quarters)
     assert is_png(written)
     assert is_png(DATA_URI + written)
-    labels = read_labels(Column("mask", ColumnType.STRING, [written, DATA_URI + written, None, ""]), None, tap, 2, "mask")
+    labels = read_labels(Column("mask", ColumnType.STRING, [written, DATA_URI + written, None, ""]), None, 2, "mask")
     assert labels.task is Task.SEGMENTATION
     assert labels.names == ("0", "3", "7")
     assert labels.labelled.tolist() == [True, True, False, False]
     assert labels.values[0].cells(cell_boxes((2, 2), (0, 0, 8, 8))).tolist() == [0, 1, 2, -1]
-    ten = read_labels(Column("mask", ColumnType.STRING, [png([[2, 10]])]), Task.SEGMENTATION, tap, 1, "mask")
+    ten = read_labels(Column("mask", ColumnType.STRING, [png([[2, 10]])]), Task.SEGMENTATION, 1, "mask")
     assert ten.names == ("2", "10")
     with pytest.raises(InvalidInput, match="the class '10' has 1 example, and 2 are needed"):
-        read_labels(Column("mask", ColumnType.STRING, [png([[2, 10]]), png([[2, 2]])]), Task.SEGMENTATION, tap, 2, "mask")
+        read_labels(Column("mask", ColumnType.STRING, [png([[2, 10]]), png([[2, 2]])]), Task.SEGMENTATION, 2, "mask")
     with pytest.raises(InvalidInput, match="item 1: column 'mask': the mask is not base64"):
-        read_labels(Column("mask", ColumnType.STRING, [written, "%"]), Task.SEGMENTATION, tap, 2, "mask")
-    assert read_labels(Column("kind", ColumnType.STRING, ["a", "b"]), None, tap, 1, "kind").task is Task.CLASSIFICATION
+        read_labels(Column("mask", ColumnType.STRING, [written, "%"]), Task.SEGMENTATION, 2, "mask")
+    assert read_labels(Column("kind", ColumnType.STRING, ["a", "b"]), None, 1, "kind").task is Task.CLASSIFICATION

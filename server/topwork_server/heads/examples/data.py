@@ -62,7 +62,7 @@ def load(definition: Definition, least_per_class: int, report: Report) -> Data:
     """Everything, in the job. InvalidInput for what cannot be learnt."""
     taken = snapshot(Path(definition.path), definition.set, definition.version)
     if definition.target:
-        check_target(definition.target, taken.columns)
+        check_target(definition.target, taken.columns, definition.set)
     return _Load(taken, definition, least_per_class).data(report)
 
 

@@ -93,9 +93,9 @@ def both(where: str, other: str) -> str:
 
 def labels_of_learnt(learnt: Items, definition: Definition, least_per_class: int) -> Labels:
     """InvalidInput names the id of the item that is to blame."""
-    tap, names = definition.views[0][0].tap, tuple(definition.descriptions)
+    names = tuple(definition.descriptions)
     try:
-        return read_labels(learnt.column, definition.task, tap, least_per_class, definition.target, names)
+        return read_labels(learnt.column, definition.task, least_per_class, definition.target, names)
     except InvalidInput as error:
         raise _named(error, learnt.ids) from None
 

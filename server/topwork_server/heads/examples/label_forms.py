@@ -31,6 +31,10 @@ class Form(ABC):
     def read(self, value: Any) -> Any:
         """Of one that is there. None where it says nothing to learn from; InvalidInput where it is badly written."""
 
+    def written(self, value: Any) -> Any:
+        """As `read`, of a column whose task nobody has said; False too says that it is written otherwise."""
+        return self.read(value)
+
     def classes(self, value: Any) -> Iterable[str]:
         """Those of a value that was read, each once."""
         return ()
@@ -129,6 +133,9 @@ class Segmentation(Form):
         if isinstance(value, str):
             return masks.png_mask(value) if value else None
         return masks.box_mask(value)
+
+    def written(self, value: Any) -> Any:
+        return masks.is_png(value) if isinstance(value, str) else masks.box_mask(value)
 
     def classes(self, value: Mask) -> Iterable[str]:
         return value.classes

@@ -19,11 +19,13 @@ from topwork_server.heads.examples import masks
 from topwork_server.heads.examples.label_forms import FORMS, Form
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
-from topwork_server.types import Array, Granularity, Tap
+from topwork_server.types import Array
 
 #: A column of whole numbers with more different ones than this is taken for regression where the task is not said.
 MOST_INT_CLASSES = 20
 SHOWN = 5
+#: Letters of a class that a message repeats: one may be a whole picture.
+LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,19 @@ class Labels:
     warnings: tuple[str, ...] = ()
 
 
-def check_target(target: str, columns: Mapping[str, ColumnType]) -> None:
-    """InvalidInput where there is no such column of metadata; names near ones."""
+def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) -> None:
+    """InvalidInput where the set has no such column of metadata; names near ones."""
     if target in columns:
         return
     near = difflib.get_close_matches(target, columns, 3, 0.5) or [name for name in columns if name.lower() == target.lower()]
     there = f"near it are {', '.join(near)}" if near else f"there are: {', '.join(columns) or 'none'}"
-    raise InvalidInput(f"the set has no metadata column {target!r} to learn", remedy=f"{there}; write labels as metadata")
+    raise InvalidInput(
+        f"the set {set_name} has no metadata column {target!r} to learn", remedy=f"{there}; write labels as metadata"
+    )
 
 
-def task_of(column: Column, tap: Tap) -> Task:
-    """What such a column is for where nobody says. InvalidInput of times."""
+def task_of(column: Column) -> Task:
+    """What such a column is for where nobody says: by its type, and by how its values are written. InvalidInput of times."""
     match column.type:
         case ColumnType.TIME:
             raise _wrong_type(column.name, column.type, None)
@@ -61,35 +65,30 @@ def task_of(column: Column, tap: Tap) -> Task:
         case ColumnType.INT:
             several = len(set(column.values) - {None}) > MOST_INT_CLASSES
             return Task.REGRESSION if several else Task.CLASSIFICATION
-        case ColumnType.STRING if tap.granularity is Granularity.CELL:
-            return Task.SEGMENTATION if _all(column, masks.is_png) else Task.CLASSIFICATION
-        case ColumnType.STRINGS if tap.granularity is Granularity.TOKEN:
-            return Task.TAGGING if _all(column, FORMS[Task.TAGGING].read) else Task.MULTI_LABEL
-        case ColumnType.STRINGS if tap.granularity is Granularity.CELL:
-            return Task.SEGMENTATION if _all(column, masks.box_mask) else Task.MULTI_LABEL
+        case ColumnType.STRING:
+            return Task.SEGMENTATION if _all(column, FORMS[Task.SEGMENTATION].written) else Task.CLASSIFICATION
         case ColumnType.STRINGS:
-            return Task.MULTI_LABEL
+            rows = (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
+            return next((task for task in rows if _all(column, FORMS[task].written)), Task.MULTI_LABEL)
     return Task.CLASSIFICATION
 
 
-def _all(column: Column, read: Callable[[Any], Any]) -> bool:
-    """Whether every value that is there can be read so, and some say anything."""
+def _all(column: Column, written: Callable[[Any], Any]) -> bool:
+    """Whether every value that is there is written so, and some say anything."""
     there = [value for value in column.values if value]
     try:
-        return bool(there) and all(read(value) is not False for value in there)
+        return bool(there) and all(written(value) is not False for value in there)
     except InvalidInput:
         return False
 
 
-def read_labels(
-    column: Column, task: Task | None, tap: Tap, least_per_class: int, target: str, names: Sequence[str] = ()
-) -> Labels:
+def read_labels(column: Column, task: Task | None, least_per_class: int, target: str, names: Sequence[str] = ()) -> Labels:
     """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
 
     InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
     finite, no labels at all, one class alone, a class of fewer than `least_per_class` items.
     """
-    task = task or task_of(column, tap)
+    task = task or task_of(column)
     form = FORMS[task]
     if column.type not in form.types:
         raise _wrong_type(target, column.type, task)
@@ -159,7 +158,7 @@ def _check_described(target: str, form: Form, read: Sequence[Any], names: Sequen
         for name in () if value is None else form.classes(value):
             if name not in names:
                 raise InvalidInput(
-                    f"column {target!r}: the class {name!r} is not described",
+                    f"column {target!r}: the class {_cut(name)!r} is not described",
                     remedy=f"describe it too, or leave it out; described are {_some(names)}",
                     item=position,
                 )
@@ -202,16 +201,25 @@ def _check_several(target: str, task: Task, counts: Counter[str], labelled: int)
 
 def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType) -> InvalidInput:
     count, name = few[0]
-    others = f"; too few have also {_some([f'{name} ({count})' for count, name in few[1:]])}" if few[1:] else ""
-    literal = name if type in (ColumnType.INT, ColumnType.BOOL) else "'" + name.replace("'", "''") + "'"
-    where = {
-        Task.CLASSIFICATION: f', or leave it out: --where "{target} <> {literal}"',
-        Task.MULTI_LABEL: f', or leave it out: --where "NOT array_has({target}, {literal})"',
-    }
+    others = f"; the same goes for {_some([f'{_cut(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
+    more = f"label more items of {'it' if len(few) == 1 else 'them'}, choose a kind of training that needs fewer"
     return InvalidInput(
-        f"column {target!r}: the class {name!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed{others}",
-        remedy=f"label more items with it{where.get(task, ', or take it out of the labels')}",
+        f"column {target!r}: the class {_cut(name)!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed"
+        f"{others}",
+        remedy=f"{more}, or {_without(target, task, [name for _, name in few], type)}",
     )
+
+
+def _without(target: str, task: Task, names: Sequence[str], type: ColumnType) -> str:
+    """How to leave classes out, as a filter where that is short."""
+    literals = [name if type in (ColumnType.INT, ColumnType.BOOL) else "'" + name.replace("'", "''") + "'" for name in names]
+    if len(names) > SHOWN or any(len(name) > LONGEST for name in names) or task not in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        return "take them out of the labels" if len(names) > 1 else "take it out of the labels"
+    if task is Task.MULTI_LABEL:
+        where = " AND ".join(f"NOT array_has({target}, {literal})" for literal in literals)
+    else:
+        where = f"{target} NOT IN ({', '.join(literals)})" if len(names) > 1 else f"{target} <> {literals[0]}"
+    return f'leave {"them" if len(names) > 1 else "it"} out: --where "{where}"'
 
 
 def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInput:
@@ -241,4 +249,8 @@ def _alike(target: str, classes: Iterable[str]) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    return ", ".join(map(_cut, names[:SHOWN])) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."

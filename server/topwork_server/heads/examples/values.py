@@ -51,14 +51,19 @@ def of_rows(labels: Labels, ids: Sequence[str], counts: Array, spans: Array | No
 
 
 def _tags(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
-    values, lost = [], 0
-    for mine, chars in zip(labels.values, parts, strict=True):
+    values, lost, beyond = [], 0, []
+    for id, mine, chars in zip(ids, labels.values, parts, strict=True):
         rows, without = rows_of_tags(mine, chars)
         values.append(bio(rows, len(chars)))
         lost += without
+        beyond += [f"{start}:{end} of {id!r}" for start, end, _ in mine if start < chars[:, 1].max(initial=0) < end]
     found = _joined(values, np.int64)
-    warning = f"{lost:,} spans of the labels cover no token of their own (such as of a text that was cut): they are not learnt"
-    return Values(found, np.ones(len(found), bool), (warning,) if lost else ())
+    warnings = []
+    if lost:
+        warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a text that was cut): not learnt")
+    if beyond:
+        warnings.append(f"{len(beyond):,} spans of the labels go on after the last token of their text, such as {beyond[0]}")
+    return Values(found, np.ones(len(found), bool), tuple(warnings))
 
 
 def _answers(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
