@@ -52,6 +52,9 @@ def lines(
 def _write(client: Client, catalogue: Catalogue, subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
     """By what is read, the set that holds it."""
     ids = [f"{i:06d}" for i in range(len(subject.items))]
+    for left in client.sets():  # of a run that was ended
+        if left.name.startswith(f"{PREFIX}-{subject.name}-"):
+            client.drop_set(left.name)
     written = {}
 
     def write(reads: str, kind: str, **what: Any) -> None:
