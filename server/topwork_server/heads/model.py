@@ -43,6 +43,10 @@ TARGETS = {
 }
 
 
+#: Whose classes may be described by text.
+DESCRIBED = (Task.CLASSIFICATION, Task.MULTI_LABEL)
+
+
 class Pooling(StrEnum):
     """How an item's rows become one. ROW: it has one; ROWS: each keeps its own."""
 

@@ -56,8 +56,10 @@ class Found:
 def serving(described: Described) -> Head:
     """What serves. NotReady says why nothing does."""
     if described.head is None:
-        how = described.detail if described.state is HeadState.FAILED else "it is in training"
-        raise NotReady(f"the head {described.name!r} does not serve: {how}", remedy="wait for its job, or train it again")
+        training = described.state is HeadState.TRAINING
+        how = "it is in training" if training else described.detail
+        remedy = "wait for its job" if training else "train it again"
+        raise NotReady(f"the head {described.name!r} does not serve: {how}", remedy=remedy)
     return described.head
 
 

@@ -13,7 +13,7 @@ from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.heads.describing import embedded
 from topwork_server.heads.examples.data import labels_of
 from topwork_server.heads.examples.labels import check_target, task_of
-from topwork_server.heads.model import USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
+from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
 from topwork_server.heads.pooling import GRANULARITIES, check, usual
 from topwork_server.options import parse
 from topwork_server.sets.model import Column, Described, Selection
@@ -87,7 +87,9 @@ class Wishes:
         views = views_of(task, taps, wish.poolings)
         _check_kind(wish, spec, task, views)
         definition = _definition(wish, spec, described, task, views)
-        labels_of(feature_set.read, definition, spec.least_per_class)
+        labels = labels_of(feature_set.read, definition, spec.least_per_class)
+        if wish.unlabelled is not Unlabelled.LEFT_OUT and labels.labelled.all():
+            raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
         return definition
 
 
@@ -210,7 +212,7 @@ def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None
         )
     if wish.unlabelled is not Unlabelled.LEFT_OUT and task.target is not Target.CLASSES:
         raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
-    if wish.descriptions and task not in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+    if wish.descriptions and task not in DESCRIBED:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 
 

@@ -259,6 +259,12 @@ def test_advice_names_the_lowest_depth_that_is_as_good() -> None:
     assert "frozen_blocks" not in advice([row("pooled", 0.9), row("mean", 0.8, worse)])
 
 
+def test_advice_tells_poolings_apart_and_is_silent_where_nothing_is_compared() -> None:
+    assert advice([row("tokens", 0.9)]) == ""
+    twice = [row("tokens", 0.9), replace(row("tokens", 0.8, Figure("accuracy", -0.1, -0.2, 0.0)), pooling="mean")]
+    assert advice(twice) == "tokens (row) of birds is best, not measurably before tokens (mean) of birds."
+
+
 @pytest.mark.parametrize(
     ("tap", "depth"), [("hidden.6", 6), ("layer3.pooled", 3), ("pooled", None), ("pooled.mean_std", None), ("tokens", None)]
 )

@@ -14,7 +14,7 @@ from topwork_server.heads.examples.items import Items, Read, both, grouped, item
 from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
 from topwork_server.heads.examples.lessons import lesson as lesson
 from topwork_server.heads.examples.values import Values, of_items, of_rows
-from topwork_server.heads.model import Definition, Unlabelled
+from topwork_server.heads.model import Definition, Task, Unlabelled
 from topwork_server.progress import part
 from topwork_server.sets.model import Selection
 from topwork_server.sets.snapshot import Snapshot, snapshot
@@ -27,7 +27,8 @@ from topwork_server.vector_index import Report
 class Data:
     """examples: labelled items, none of the test; its `items` are positions in `ids`, and it is empty where classes are described
     and nothing is labelled. test: those that `test_where` names, with positions in `test_ids`. labels: of `ids`. unlabelled: how
-    many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled)."""
+    many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled).
+    chars: of tasks whose rows are tokens, (rows, 2) characters that the rows of each item cover."""
 
     labels: Labels
     examples: Examples
@@ -37,6 +38,7 @@ class Data:
     unlabelled: int = 0
     warnings: tuple[str, ...] = ()
     partial: frozenset[str] = frozenset()
+    chars: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
     taken: Snapshot | None = field(default=None, repr=False, compare=False)
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
@@ -73,6 +75,7 @@ class _Load:
         self._taken, self._definition, self._least = taken, definition, least_per_class
         self._warnings: list[str] = []
         self._partial: set[str] = set()
+        self._chars: dict[str, Array] = {}
 
     def data(self, report: Report) -> Data:
         definition = self._definition
@@ -154,6 +157,7 @@ class _Load:
             unlabelled=unlabelled,
             warnings=(*labels.warnings, *self._warnings),
             partial=frozenset(self._partial),
+            chars=self._chars,
             taken=self._taken,
         )
 
@@ -173,6 +177,8 @@ class _Load:
         if definition.task.every_row:
             values = of_rows(labels, some.ids, counts, rows.spans)
             self._warnings += values.warnings
+            if definition.task is not Task.SEGMENTATION and rows.spans is not None:
+                self._chars |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
             values = Values(of_items(labels), np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)

@@ -13,7 +13,7 @@ from topwork_server.heads.judging.baseline import baseline
 from topwork_server.heads.judging.judged import Answers, Judged, judged
 from topwork_server.heads.judging.metrics import MAIN
 from topwork_server.heads.judging.plan import Plan, plan
-from topwork_server.heads.judging.wrong import wrong
+from topwork_server.heads.judging.wrong import Spell, by_number, wrong
 from topwork_server.heads.model import Figure, Task
 from topwork_server.heads.reporting.report import Bin, Confusion, OfClass, Wrong
 from topwork_server.trainer import Examples, Target
@@ -42,8 +42,18 @@ class Judgement:
     warnings: tuple[str, ...] = ()
 
 
-def judge(examples: Examples, task: Task, answers: Answers, ids: Sequence[str], learnt: Examples | None, seed: int) -> Judgement:
-    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own.
+def judge(
+    examples: Examples,
+    task: Task,
+    answers: Answers,
+    ids: Sequence[str],
+    learnt: Examples | None,
+    seed: int,
+    spell: Spell = by_number,
+) -> Judgement:
+    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own; `spell`
+    names spans of what is wrong.
+
     TopworkError where a head judges all that there was to learn from: that would be its training score."""
     if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
         raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
@@ -65,7 +75,7 @@ def judge(examples: Examples, task: Task, answers: Answers, ids: Sequence[str], 
         classes=of_classes,
         confusion=tables.confusion(raw),
         scatter=tables.scatter(raw, seed),
-        wrong=wrong(scaled, ids),
+        wrong=wrong(scaled, ids, spell),
         warnings=warnings.warnings(raw, examples, answers, learnt, found[0], gain, of_classes),
     )
 

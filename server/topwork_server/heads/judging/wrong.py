@@ -16,10 +16,20 @@ from topwork_server.types import Array
 MOST = 20
 MOST_KINDS = 3  # of cells that are named
 
+#: What a span of an item's rows (its id, from, to: half-open) is called.
+Spell = Callable[[str, int, int], str]
 
-def wrong(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+
+def wrong(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
     """Up to 20; `ids` of all items."""
+    if judged.task in SPELT:
+        return SPELT[judged.task](judged, ids, spell)
     return FIND[judged.task](judged, ids)
+
+
+def by_number(id: str, start: int, end: int) -> str:
+    """As "3-5", where nothing is known of the rows."""
+    return f"{start}-{end}"
 
 
 def _classes(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
@@ -51,9 +61,8 @@ def _numbers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
     )
 
 
-def _entities(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
-    """Items with an entity missed, invented or misplaced, as "PER 3-5" (rows, half-open); as confident as in their surest wrong
-    row."""
+def _entities(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
+    """Items with an entity missed, invented or misplaced, as "PER" and its words; as confident as in their surest wrong row."""
     sure = judged.probable.max(axis=1)
     truth, said = (spans.entities(judged, classes) for classes in (judged.truth, judged.said))
     unlike = np.setxor1d(truth.key(len(sure)), said.key(len(sure))) // (len(sure) + 1) % (len(sure) + 1)
@@ -63,8 +72,9 @@ def _entities(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
 
     def text(found: spans.Entities, item: int) -> str:
         start, end = judged.starts[item : item + 2]
-        here = np.flatnonzero((found.start >= start) & (found.start < end))
-        return ", ".join(f"{labels[found.label[at]]} {found.start[at] - start}-{found.end[at] - start}" for at in here) or "none"
+        here, id = np.flatnonzero((found.start >= start) & (found.start < end)), ids[judged.items[start]]
+        spelt = (spell(id, int(found.start[at] - start), int(found.end[at] - start)) for at in here)
+        return ", ".join(f"{labels[found.label[at]]} {said}" for at, said in zip(here, spelt, strict=True)) or "none"
 
     return tuple(
         Wrong(ids[judged.items[judged.starts[item]]], text(truth, item), text(said, item), float(surest[item]))
@@ -72,20 +82,15 @@ def _entities(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
     )
 
 
-def _answers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
-    """As "3-5" (rows, half-open)."""
+def _answers(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
     answered = spans.answered(judged)
     sure = np.array([answer.probability for answer in answered])
-    items = _surest(np.flatnonzero([not answer.exact for answer in answered]), sure)
-    return tuple(
-        Wrong(
-            ids[judged.items[judged.starts[item]]],
-            " or ".join(f"{start}-{end}" for start, end in answered[item].right) or "none",
-            "{}-{}".format(*answered[item].said),
-            float(sure[item]),
-        )
-        for item in items
-    )
+    found = []
+    for item in _surest(np.flatnonzero([not answer.exact for answer in answered]), sure):
+        id = ids[judged.items[judged.starts[item]]]
+        right = " or ".join(spell(id, *span) for span in answered[item].right) or "none"
+        found.append(Wrong(id, right, spell(id, *answered[item].said), float(sure[item])))
+    return tuple(found)
 
 
 def _cells(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
@@ -121,7 +126,9 @@ FIND: dict[Task, Callable[[Judged, Sequence[str]], tuple[Wrong, ...]]] = {
     Task.CLASSIFICATION: _classes,
     Task.MULTI_LABEL: _labels,
     Task.REGRESSION: _numbers,
+    Task.SEGMENTATION: _cells,
+}
+SPELT: dict[Task, Callable[[Judged, Sequence[str], Spell], tuple[Wrong, ...]]] = {
     Task.TAGGING: _entities,
     Task.QUESTION_ANSWERING: _answers,
-    Task.SEGMENTATION: _cells,
 }

@@ -18,7 +18,7 @@ from topwork_server.heads.judging.judge import Answers, Judgement, Plan
 from topwork_server.heads.learning.learnt import Learnt, answers, items_of
 from topwork_server.heads.model import Definition, Figure, Unlabelled
 from topwork_server.heads.reporting.report import Help, Point
-from topwork_server.heads.reporting.shown import shown
+from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec
@@ -101,7 +101,7 @@ class _Frozen:
     def _judgement(self, judged: Examples, said: Answers) -> Judgement:
         learnt = None if judged is self.examples else self.examples
         ids = self.data.ids if learnt is None else self.data.test_ids
-        return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed)
+        return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed, Speller(self.data))
 
     def _curve(
         self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[Fitted]]

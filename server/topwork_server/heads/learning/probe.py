@@ -137,10 +137,18 @@ def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> Figure | N
 def advice(rows: Sequence[Row]) -> str:
     """What the table says, in a sentence or two."""
     best = rows[0]
+    if len(rows) == 1:
+        return ""
     ties = [row for row in rows[1:] if row.difference and row.difference.high >= 0]
-    said = f"{best.tap} of {best.set} is best"
+    taps = [(row.set, row.tap) for row in rows]
+
+    def named(row: Row) -> str:
+        pooling = f" ({row.pooling})" if taps.count((row.set, row.tap)) > 1 else ""
+        return f"{row.tap}{pooling} of {row.set}"
+
+    said = f"{named(best)} is best"
     if ties:
-        said += f", not measurably before {', '.join(f'{row.tap} of {row.set}' for row in ties[:4])}"
+        said += f", not measurably before {', '.join(map(named, ties[:4]))}"
     lowest = min(
         ((depth, row) for row in (best, *ties) if row.set == best.set and (depth := depth_of(row.tap)) is not None),
         key=lambda pair: pair[0],

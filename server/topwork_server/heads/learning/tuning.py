@@ -24,7 +24,7 @@ from topwork_server.heads.judging.judge import Answers
 from topwork_server.heads.learning.frozen import MOST_DISAGREEMENT
 from topwork_server.heads.learning.learnt import Learnt
 from topwork_server.heads.model import Definition
-from topwork_server.heads.reporting.shown import shown
+from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
 from topwork_server.plugins import Plugins
 from topwork_server.progress import part
@@ -82,7 +82,7 @@ def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[s
     judged, learnt = _examples(lesson, lesson.test), _examples(lesson, lesson.train)
     test_ids = [ids[position] for position in lesson.test]
     said = Answers(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
-    judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed)
+    judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed, Speller(found))
     served = graph.served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
     inputs = dict(zip(ids, lesson.items, strict=True))
     return Learnt(

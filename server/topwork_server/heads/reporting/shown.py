@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 
+from topwork_server.heads.examples.data import Data
+from topwork_server.heads.model import Task
 from topwork_server.types import Item, Picture, Text
 
-LONGEST = 300
+LONGEST, LONGEST_SPAN = 300, 60
 SIDE = 112
 
 
@@ -21,8 +23,30 @@ def shown(item: Item | None) -> str:
     return ""
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+class Speller:
+    """Names a span of an item's tokens by its words; where the set kept no text, by its characters, as labels are written."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._texts: dict[str, str] = {}
+
+    def __call__(self, id: str, start: int, end: int) -> str:
+        chars = self._data.chars[id][start:end]
+        first, last = int(chars[:, 0].min()), int(chars[:, 1].max())
+        words = self._text(id)[first:last]
+        return repr(_cut(words, LONGEST_SPAN)) if words else f"{first}:{last}"
+
+    def _text(self, id: str) -> str:
+        """Of what the task marks: an answer is in the pair."""
+        if id not in self._texts:
+            item = self._data.inputs([id]).get(id)
+            answers = self._data.labels.task is Task.QUESTION_ANSWERING
+            self._texts[id] = (item.pair if answers else item.text) or "" if isinstance(item, Text) else ""
+        return self._texts[id]
+
+
+def _cut(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _thumbnail(data: bytes) -> str:

@@ -174,7 +174,8 @@ def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
         _check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
     if rows.ndim != 2 or rows.shape[1] != head.dim:
         raise InvalidInput(
-            f"vectors of shape {rows.shape}", remedy=f"the head {head.name!r} reads (n, {head.dim}), pooled by {head.pooling!r}"
+            f"vectors of shape {list(rows.shape)}",
+            remedy=f"the head {head.name!r} reads (n, {head.dim}), pooled by {head.pooling.value!r}",
         )
 
 
