@@ -71,7 +71,7 @@ def head(message: heads_pb2.Head) -> HeadInfo:
         baseline=tuple(map(_figure, message.baseline)),
         estimate=message.estimate,
         options=_convert_sets.options(message.options),
-        chosen=_convert_sets.options(message.chosen),
+        chosen=dict(sorted(_convert_sets.options(message.chosen).items())),
         labelled=message.labelled,
         unlabelled=message.unlabelled,
         seed=message.seed,

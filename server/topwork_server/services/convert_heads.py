@@ -11,13 +11,14 @@ from topwork.v1 import encoders_pb2, heads_pb2, types_pb2
 
 from topwork_server import options
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.model import USUAL_KIND, Definition, Figure, Head, Task, Unlabelled, Wish
+from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Figure, Head, Task, Unlabelled, Wish
 from topwork_server.heads.probing import ProbeWish
 from topwork_server.heads.standing import Described, HeadState
 from topwork_server.plugins import RegisteredTrainer
 from topwork_server.services import convert
 from topwork_server.services.convert_indexes import named
 from topwork_server.services.jobs import job_message
+from topwork_server.trainer import TrainerSpec
 from topwork_server.types import Array
 
 TASKS: Mapping[int, Task] = {
@@ -54,7 +55,7 @@ def wish(request: heads_pb2.TrainRequest) -> Wish:
         seed=request.seed,
         version=request.version,
         unlabelled=_unlabelled(request.unlabelled),
-        descriptions=dict(request.descriptions),
+        descriptions=dict(sorted(request.descriptions.items())),  # a map has no order, and the same seed is the same head
         replace=request.replace,
     )
 
@@ -91,11 +92,16 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
             for c in options.choices(spec.trainer.options)
         ],
         plugin=registered.owner,
-        tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets],
+        tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets and not _undescribed(task, spec)],
         needs_inputs=spec.tunes,
         needs_descriptions=spec.needs_descriptions,
         least_per_class=spec.least_per_class,
     )
+
+
+def _undescribed(task: Task, spec: TrainerSpec) -> bool:
+    """Whether the kind needs descriptions, and the task's classes have none."""
+    return spec.needs_descriptions and task not in DESCRIBED
 
 
 def head(described: Described) -> heads_pb2.Head:

@@ -271,7 +271,7 @@ async def test_bad_predictions_are_refused(home):
             ((), {"items": items(*"abcde")}, Code.INVALID_ARGUMENT, "5 items in one message"),
             ((), {"items": items("a"), "options": struct(kase="x")}, Code.INVALID_ARGUMENT, "kase"),
             ((), {"items": Items(items=[types_pb2.Item(image=b"\x89PNG")])}, Code.FAILED_PRECONDITION, "reads text"),
-            ((), {"vectors": rows}, Code.INVALID_ARGUMENT, "(1, 7)"),
+            ((), {"vectors": rows}, Code.INVALID_ARGUMENT, "[1, 7]"),
             ((), {"vectors": numbers}, Code.INVALID_ARGUMENT, "float32 or float16"),
             ((), {"vectors": whole, "fingerprint": "f" * 64}, Code.FAILED_PRECONDITION, "f" * 64),
             ((), {"stored": pb.Stored(set="birds")}, Code.INVALID_ARGUMENT, "0 ids"),

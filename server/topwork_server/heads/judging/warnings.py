@@ -36,7 +36,8 @@ def _interval(judged: Judged, main: Figure) -> str:
         return "one item was judged: its figures say nothing of others; label more"
     if judged.task is Task.REGRESSION or main.high - main.low <= WIDE:
         return ""
-    return f"{judged.units} items leave {main.name} between {main.low:.2f} and {main.high:.2f}: label more for a surer figure"
+    what = "groups" if judged.units < len(np.unique(judged.items)) else "items"
+    return f"{judged.units} {what} leave {main.name} between {main.low:.2f} and {main.high:.2f}: label more for a surer figure"
 
 
 def _gain(main: Figure, gain: Figure) -> str:
