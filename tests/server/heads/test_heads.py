@@ -79,6 +79,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
 async def test_what_was_wished_stands_in_the_definition(home):
     async with world(home) as w:
         feature_set = await w.fill(taps=("mean", "letters"))
+        await w.write(feature_set, ["nobody"], ("mean", "letters"), label=[None], number=[20], group=["u"])
         first = feature_set.version
         await w.write(feature_set, ["abc"], ("mean", "letters"), label=["vowels"], number=[90], group=["g"])
         made = await w.heads.train(
@@ -111,6 +112,7 @@ async def test_what_was_wished_stands_in_the_definition(home):
 
 
 REFUSED = {
+    "unlabelled items where there are none": ({"unlabelled": Unlabelled.SELF_TRAINING}, InvalidInput, "every item has a label"),
     "no set of that name": ({"set": "bords"}, NotFound, "birds"),
     "no target": ({"target": ""}, InvalidInput, "no target is named"),
     "a column that is not there": ({"target": "lable"}, InvalidInput, "'lable'.*label"),
