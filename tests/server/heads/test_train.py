@@ -256,7 +256,10 @@ def test_advice_names_the_lowest_depth_that_is_as_good() -> None:
     said = advice([row("hidden.6", 0.9), row("hidden.4", 0.895, same), row("hidden.1", 0.8, worse)])
     assert "not measurably before hidden.4 of birds" in said
     assert "frozen_blocks=5" in said
-    assert "frozen_blocks" not in advice([row("pooled", 0.9), row("mean", 0.8, worse)])
+    assert "freeze" not in advice([row("pooled", 0.9), row("mean", 0.8, worse)])
+    assert "freeze" not in advice([row("hidden.6", 0.9), row("hidden.1", 0.8, worse)])
+    of_pictures = advice([row("layer4.pooled", 0.9), row("layer3.pooled", 0.895, same)])
+    assert of_pictures.endswith("may freeze the layers up to it.")  # how timm groups them is not known here
 
 
 def test_advice_tells_poolings_apart_and_is_silent_where_nothing_is_compared() -> None:

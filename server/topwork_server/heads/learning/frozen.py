@@ -80,7 +80,7 @@ class _Frozen:
         report(0.6, "checking what is served")
         return replace(
             self._unjudged(final, judgement.temperature),
-            estimate=plan.estimate if folds else f"{len(self.data.test_ids)} items that match {self.definition.test_where}",
+            estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
             items=items_of(judged, said.rows),
             judgement=judgement,
             curve=points,

@@ -149,17 +149,21 @@ def advice(rows: Sequence[Row]) -> str:
     said = f"{named(best)} is best"
     if ties:
         said += f", not measurably before {', '.join(map(named, ties[:4]))}"
-    lowest = min(
-        ((depth, row) for row in (best, *ties) if row.set == best.set and (depth := depth_of(row.tap)) is not None),
-        key=lambda pair: pair[0],
-        default=None,
-    )
-    if lowest and len({depth_of(row.tap) for row in rows if row.set == best.set}) > 1:
-        said += (
-            f". What {lowest[1].tap} gives is as good as what stands above it: fine-tuning may freeze"
-            f" {lowest[0] + 1} blocks (frozen_blocks={lowest[0] + 1}) and train the rest"
-        )
-    return f"{said}."
+    return f"{said}.{_freezing(rows, ties)}"
+
+
+def _freezing(rows: Sequence[Row], ties: Sequence[Row]) -> str:
+    """How much of the best set's trunk fine-tuning may leave as it is: up to the lowest layer that is as good as the best, where
+    there are layers above it."""
+    best = rows[0]
+    depths = {row.tap: depth for row in rows if row.set == best.set and (depth := depth_of(row.tap)) is not None}
+    good = [row.tap for row in (best, *ties) if row.set == best.set and row.tap in depths]
+    lowest = min(good, key=lambda tap: depths[tap], default="")
+    if not lowest or depths[lowest] == max(depths.values()):
+        return ""
+    said = f" What {lowest} gives is as good as what stands above it: fine-tuning may freeze the layers up to it"
+    # A transformer's blocks are its embeddings and its layers; those of other nets are grouped as their makers did.
+    return f"{said} (frozen_blocks={depths[lowest] + 1})." if lowest.startswith("hidden.") else f"{said}."
 
 
 def depth_of(tap: str) -> int | None:

@@ -95,7 +95,7 @@ def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[s
         names=lesson.names,
         estimate=_estimate(definition, lesson),
         items=len(lesson.test),
-        labelled=len(lesson.items),
+        labelled=len(lesson.train) + len(lesson.validation),
         unlabelled=found.unlabelled,
         agreement=_agreement(definition, lesson, tuned, served, entry, tap),
         judgement=judgement,
@@ -108,7 +108,8 @@ def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[s
 
 def _estimate(definition: Definition, lesson: Lesson) -> str:
     which = f"that match {definition.test_where}" if definition.test_where else "held out"
-    return f"{len(lesson.test)} items {which}; {len(lesson.train)} trained it and {len(lesson.validation)} told when to stop"
+    train, validation, test = (f"{len(part):,}" for part in (lesson.train, lesson.validation, lesson.test))
+    return f"{test} items {which}; {train} trained it and {validation} told when to stop"
 
 
 def _examples(lesson: Lesson, positions: Array) -> Examples:
