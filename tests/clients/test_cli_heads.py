@@ -54,6 +54,19 @@ def test_one_head_in_full(topwork: StubCommand) -> None:
     assert "there is no head 'nobody' (see `topwork heads`)" in topwork.complained
 
 
+def test_a_head_in_training_has_learnt_from_nothing_yet(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(state="training", created=None, labelled=0, metrics=(), baseline=(), names=())]
+    assert topwork("heads", "birds-label") == 0
+    assert "is to learn  label, linear, from birds, version 12\n" in topwork.said
+    assert " 0 items" not in topwork.said
+
+
+def test_names_with_commas_in_them_stay_apart(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(names=("tench, Tinca tinca", "x" * 50))]
+    assert topwork("heads", "birds-label") == 0
+    assert f"2: tench, Tinca tinca; {'x' * 37}...\n" in topwork.said
+
+
 def test_a_head_that_came_with_its_encoder(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(native=True, metrics=(), baseline=(), job=None, estimate="")]
     assert topwork("heads", "letters/all") == 0
@@ -141,6 +154,27 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     )
     assert topwork("report", "kinds") == 0
     assert "macro F1" in topwork.said.splitlines()[-1]
+
+
+def test_a_report_of_what_nothing_judged_or_helped(topwork: StubCommand) -> None:
+    unused = Help("label-propagation", 0, FIGURES[0], FIGURES[0], FIGURES[0])
+    topwork.client.found_report = replace(topwork.client.found_report, metrics=(), baseline=(), curve=(), help=unused)
+    assert topwork("report", "kinds") == 0
+    assert "figures on held-out items" not in topwork.said
+    assert "no unlabelled item was used (label-propagation)\n" in topwork.said
+
+
+def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
+    """Classes that were never judged, and those of very many that stand under one name."""
+    names = (*(f"class {i}" for i in range(13)), "others")
+    counts = tuple(tuple(9 if j == 13 and i != 13 else 1 if (i, j) == (0, 1) else 0 for j in range(14)) for i in range(14))
+    classes = (OfClass("never", 0, 0.0, 0.0, 0.0), OfClass("y" * 100, 5, 0.5, 0.5, 0.5))
+    topwork.client.found_report = replace(topwork.client.found_report, confusion=Confusion(names, counts), classes=classes)
+    assert topwork("report", "kinds") == 0
+    assert ["1", "class", "0", "class", "1"] in [line.split() for line in topwork.said.splitlines()]
+    assert "others" not in topwork.said
+    assert "classes, worst first, 1 never judged" in topwork.said
+    assert f"{'y' * 57}...  " in topwork.said
 
 
 def test_a_flat_learning_curve(topwork: StubCommand) -> None:

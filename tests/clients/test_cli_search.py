@@ -236,12 +236,15 @@ def test_lines_of_a_job_where_there_is_no_terminal(capsys: pytest.CaptureFixture
         show(job())
         now += 1
         show(job(fraction=0.3))
+        show(job(fraction=0.31, message="step 1 of 1,200"))
+        show(job(fraction=0.32, message="step 2 of 1,200"))
         show(job(fraction=0.5, message="measuring", seconds_left=None))
         now += 6
         show(job(fraction=0.6, message="measuring", seconds_left=65.0))
         show(job(state="done", fraction=1.0))
     assert capsys.readouterr().err.splitlines() == [
         "birds/pooled: 25%, training, 30 s left",
+        "birds/pooled: 31%, step 1 of 1,200, 30 s left",
         "birds/pooled: 50%, measuring",
         "birds/pooled: 60%, measuring, 1 min 5 s left",
     ]

@@ -6,6 +6,7 @@ import pytest
 from cli_stub import StubCommand
 from cli_stub_heads import head_info, train_job
 from fake_heads_service import TABLE
+from topwork.heads import Figure
 
 
 @pytest.fixture
@@ -82,6 +83,21 @@ def test_what_is_not_said_of_it_is_as_the_clients_default(topwork: StubCommand) 
     assert topwork.said == "head birds-label is being trained: `topwork jobs 9d02 --watch`\n"
     assert topwork("train", "birds", "--target", "label", "--no-wait", "--json") == 0
     assert topwork.json["state"] == "training"
+
+
+def test_described_classes_need_no_column(topwork: StubCommand) -> None:
+    assert topwork("train", "birds", "--kind", "zero-shot", "--describe", "owl=a bird of the night") == 0
+    assert topwork.asked("train")["target"] == ""
+    assert topwork("probe", "birds") == 2
+    assert "--target" in topwork.complained
+
+
+def test_a_figure_of_nothing_has_no_sign(topwork: StubCommand) -> None:
+    nothing = Figure("R2", -1e-5, -0.2, -1e-6)
+    topwork.client.found_heads = [head_info(metrics=(nothing,), baseline=(nothing,))]
+    assert topwork("train", "birds", "--target", "label") == 0
+    assert "0.000 (-0.200 to 0.000), baseline 0.000" in topwork.said
+    assert "-0.000" not in topwork.said + str(nothing)
 
 
 def test_a_training_that_fails(topwork: StubCommand) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from topwork import _cli_show
 from topwork._cli_client import connected
+from topwork._cli_show import cut
 from topwork._cli_train import source, with_interval
 from topwork.errors import InvalidInput
 from topwork.heads import HeadInfo, beside
@@ -17,7 +18,7 @@ from topwork.probes import said
 
 VERBS = ("export", "drop")
 #: Classes that are named.
-NAMED = 20
+NAMED, LONGEST = 20, 40
 EXAMPLES = """\
 examples:
   topwork heads
@@ -122,7 +123,7 @@ def _line(head: HeadInfo) -> Iterable[str]:
     figure = head.metric
     reads = f"{head.encoder or '-'}/{head.tap}"
     learnt = f"{head.set} {head.target}, version {head.version}" if head.set else "its encoder"
-    shown = (f"{figure.name} {figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}") if figure else ("-", "")
+    shown = (f"{figure.name} {figure.value:z.3f}", f"{figure.low:z.3f} to {figure.high:z.3f}") if figure else ("-", "")
     return head.name, head.task, head.kind or "native", reads, learnt, head.state, *shown
 
 
@@ -131,10 +132,11 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
     yield "state", head.state + (f": {head.detail}" if head.detail else "")
     if head.names:
         more = f" and {len(head.names) - NAMED} more" if len(head.names) > NAMED else ""
-        yield "names", f"{len(head.names)}: {', '.join(head.names[:NAMED])}{more}"
+        apart = "; " if any("," in name for name in head.names[:NAMED]) else ", "
+        yield "names", f"{len(head.names)}: {apart.join(cut(name, LONGEST) for name in head.names[:NAMED])}{more}"
     yield "reads", f"{head.encoder or 'ready vectors'}/{head.tap}, {head.pooling}"
     for figure, baseline in beside(head.metrics, head.baseline):
-        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:.3f}" if baseline else "")
+        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:z.3f}" if baseline else "")
     if head.estimate:
         yield "judged by", head.estimate
     yield from _training(head)
@@ -149,7 +151,10 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
     if head.native:
         yield "came with", head.encoder
         return
-    yield "learnt", f"{head.target}, {head.kind}, from {source(head)}, seed {head.seed}"
+    if head.created:
+        yield "learnt", f"{head.target}, {head.kind}, from {source(head)}, seed {head.seed}"
+    else:
+        yield "is to learn", f"{head.target}, {head.kind}, from {head.set}, version {head.version}"
     if head.options:
         yield "options", said(head.options)
     if head.chosen:

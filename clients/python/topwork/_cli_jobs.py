@@ -104,7 +104,7 @@ def _list(client: Client, arguments: argparse.Namespace) -> int:
     elif not found:
         _cli_show.console().print("there are no jobs", style="dim")
     else:
-        table = _cli_show.table("job", "what", "state", "", "begun", "", right=("",), whole=("job", "begun"))
+        table = _cli_show.table("job", "what", "state", "done", "begun", "", right=("done",), whole=("job", "begun"))
         _cli_show.rows(table, (_line(job) for job in found))
     return 0
 

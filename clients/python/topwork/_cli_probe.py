@@ -7,7 +7,7 @@ import argparse
 from topwork import _cli_show
 from topwork._cli_client import connected
 from topwork._cli_jobs import awaited
-from topwork._cli_train import add_task, task_of
+from topwork._cli_train import TARGET, add_task, task_of
 from topwork.probes import ProbeTable
 
 EXAMPLES = """\
@@ -26,6 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
         "probe", parents=[common], help="compare encoders and taps on one task", epilog=EXAMPLES, formatter_class=raw
     )
     parser.add_argument("sets", nargs="+", metavar="SET")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help=TARGET)
     add_task(parser)
     parser.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
     parser.set_defaults(run=_probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from topwork.sets import Acknowledged
 
 #: Seconds between lines where there is no terminal.
 INTERVAL = 5.0
+COUNTS = re.compile(r"[\d.,]+")
 
 
 @dataclass
@@ -141,18 +143,19 @@ def _job_bar() -> Iterator[Callable[[Job], None]]:
 
 
 def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
-    """A line when it does something else, and now and then."""
-    last, message = clock() - INTERVAL, ""
+    """A line when it does something else than to count on, and now and then."""
+    last, doing = clock() - INTERVAL, ""
 
     def show(job: Job) -> None:
-        nonlocal last, message
-        if job.running and (job.message != message or clock() - last >= INTERVAL):
-            last, message = clock(), job.message
-            print(f"{job.subject}: {job.fraction:.0%}, {_doing(job)}", file=sys.stderr, flush=True)
+        nonlocal last, doing
+        now = COUNTS.sub("", job.message)
+        if job.running and (now != doing or clock() - last >= INTERVAL):
+            last, doing = clock(), now
+            print(f"{job.subject}: {job.fraction:.0%}, {_doing(job, 200)}", file=sys.stderr, flush=True)
 
     return show
 
 
-def _doing(job: Job) -> str:
+def _doing(job: Job, width: int = 60) -> str:
     left = f"{seconds(job.seconds_left)} left" if job.seconds_left and job.running else ""
-    return ", ".join(said for said in (cut(job.message, 60), left) if said)
+    return ", ".join(said for said in (cut(job.message, width), left) if said)

@@ -18,7 +18,9 @@ from topwork.report import OfClass, Point, Report, Wrong
 
 #: Classes of a confusion matrix that fits on a screen; pairs, classes and items that are shown of more; letters.
 MATRIX, PAIRS, WORST, WRONG = 12, 8, 10, 8
-NAME, TEXT, BAR = 14, 60, 30
+NAME, TEXT, BESIDE_TEXT, BAR = 14, 60, 40, 30
+#: What a confusion matrix of very many classes joins the rest under.
+OTHERS = "others"
 EXAMPLES = """\
 Every figure is of items that the head which gave it has not learnt from, with its 95% interval.
 
@@ -94,6 +96,8 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def _figures(report: Report) -> None:
+    if not report.metrics:
+        return
     _title("figures on held-out items")
     table = _cli_show.table("figure", "value", "95% interval", "baseline", right=("value", "baseline"))
     _cli_show.rows(table, (_figure(*pair) for pair in beside(report.metrics, report.baseline)))
@@ -102,14 +106,17 @@ def _figures(report: Report) -> None:
 def _figure(figure: Figure, baseline: Figure | None) -> Iterable[str]:
     return (
         figure.name,
-        f"{figure.value:.3f}",
-        f"{figure.low:.3f} to {figure.high:.3f}",
-        f"{baseline.value:.3f}" if baseline else "",
+        f"{figure.value:z.3f}",
+        f"{figure.low:z.3f} to {figure.high:z.3f}",
+        f"{baseline.value:z.3f}" if baseline else "",
     )
 
 
 def _help(report: Report) -> None:
     if not (used := report.help):
+        return
+    if not used.items:
+        _title(f"no unlabelled item was used ({used.method})")
         return
     _title(f"what {counted(used.items, 'unlabelled item')} did ({used.method})")
     gain = f"{used.gain.value:+.3f} ({used.gain.low:+.3f} to {used.gain.high:+.3f})"
@@ -127,7 +134,7 @@ def _curve(points: Iterable[Point]) -> None:
     for p in found:
         length = round(BAR * (p.figure.value - low) / (high - low)) if high > low else BAR
         interval = f"({p.figure.low:.3f} to {p.figure.high:.3f})"
-        print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.figure.value:.3f} {interval}")
+        print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.figure.value:z.3f} {interval}")
 
 
 def _confusion(report: Report) -> None:
@@ -137,7 +144,8 @@ def _confusion(report: Report) -> None:
     if len(found.names) > MATRIX:
         _title("confused most often")
         table = _cli_show.table("items", "truth", "predicted", right=("items",))
-        _cli_show.rows(table, ((f"{count:,}", truth, predicted) for count, truth, predicted in found.pairs()[:PAIRS]))
+        pairs = [pair for pair in found.pairs() if OTHERS not in pair[1:]]
+        _cli_show.rows(table, ((f"{count:,}", cut(truth, TEXT), cut(said, TEXT)) for count, truth, said in pairs[:PAIRS]))
         return
     _title("confusion: truth down, predicted across")
     names = _distinct([cut(name, NAME) for name in found.names])
@@ -151,15 +159,21 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _classes(classes: Iterable[OfClass]) -> None:
-    found = sorted(classes, key=lambda one: one.f1)
+    every = list(classes)
+    found = sorted((one for one in every if one.support), key=lambda one: one.f1)
     if not found:
         return
-    _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else ""))
+    unjudged = f", {len(every) - len(found)} never judged" if len(every) > len(found) else ""
+    _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else "") + unjudged)
     numbers = ("items", "precision", "recall", "F1")
     lines = (
-        (one.name, f"{one.support:,}", f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}") for one in found[:WORST]
+        (cut(one.name, TEXT), f"{one.support:,}", *map(_three, (one.precision, one.recall, one.f1))) for one in found[:WORST]
     )
     _cli_show.rows(_cli_show.table("class", *numbers, right=numbers), lines)
+
+
+def _three(part: float) -> str:
+    return f"{part:.3f}"
 
 
 def _wrong(report: Report) -> None:
@@ -173,7 +187,8 @@ def _wrong(report: Report) -> None:
 
 
 def _wrong_line(one: Wrong, texts: bool) -> Iterable[str]:
-    cells = (cut(one.id, TEXT), cut(one.truth, TEXT), cut(one.predicted, TEXT), f"{one.confidence:.3f}")
+    width = BESIDE_TEXT if texts else TEXT
+    cells = (cut(one.id, TEXT), cut(one.truth, width), cut(one.predicted, width), f"{one.confidence:.3f}")
     return *cells, *([cut(one.text, TEXT)] if texts else [])
 
 

@@ -17,6 +17,7 @@ from topwork.probes import said
 
 Commands = argparse._SubParsersAction
 METHODS = ("self-training", "label-propagation")
+TARGET = "of metadata, that holds the labels"
 EXAMPLES = """\
 Labels are a column of the set's metadata; items without a value are unlabelled. The figures are of items that the head has not
 learnt from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
@@ -37,6 +38,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     )
     train.add_argument("set", metavar="SET")
     train.add_argument("--name", default="", metavar="N", help="default: SET-TARGET")
+    train.add_argument("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
     add_task(train)
     train.add_argument("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")
     train.add_argument("--version", type=int, default=0, metavar="N", help="of the set (default: the current one)")
@@ -44,15 +46,14 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     train.add_argument("--describe", action="append", default=[], type=pair, metavar="CLASS=TEXT", help="for kinds that read it")
     train.add_argument("--replace", action="store_true", help="a head of that name, which serves until the new one is ready")
     train.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=lambda arguments: _train(arguments, train))
     trainers = commands.add_parser("trainers", parents=[common], help="the kinds of training, and their options")
     trainers.add_argument("kind", nargs="?", metavar="KIND", help="show this one in full")
     trainers.set_defaults(run=lambda arguments: _trainers(arguments, trainers))
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
-    """The flags of what is learnt, and how: `train` and `probe` share them."""
-    parser.add_argument("--target", required=True, metavar="COLUMN", help="of metadata, that holds the labels")
+    """The flags of how it is learnt: `train` and `probe` share them."""
     parser.add_argument("--kind", default="linear", metavar="K", help="default: %(default)s")
     parser.add_argument("--task", choices=list(TASKS), default="", help="default: by the column's type")
     taps = "of several, the best is chosen (default: the set's first; of probe: all)"
@@ -78,7 +79,9 @@ def task_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names} | {"options": dict(arguments.option)}
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if not (arguments.target or arguments.describe):
+        parser.error("name the column of labels with --target, or describe each class with --describe")
     with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
         head = client.train(
             arguments.set,
@@ -116,7 +119,7 @@ def summary(head: HeadInfo) -> Iterator[str]:
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
     for figure, baseline in beside(head.metrics[:1], head.baseline):
-        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:.3f}" if baseline else "")
+        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:z.3f}" if baseline else "")
     calibration = {figure.name.removeprefix("calibration error").strip(): figure for figure in head.metrics[1:]}
     if "" in calibration:
         before = calibration.get("before scaling")
@@ -140,7 +143,7 @@ def source(head: HeadInfo) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    return f"{figure.value:z.3f} ({figure.low:z.3f} to {figure.high:z.3f})"
 
 
 def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

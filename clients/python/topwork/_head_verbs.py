@@ -30,7 +30,7 @@ def train(
     session: Session,
     set: str,
     *,
-    target: str,
+    target: str = "",
     kind: str = "linear",
     name: str = "",
     task: str = "",
@@ -52,9 +52,10 @@ def train(
 ) -> Steps[HeadInfo]:
     """A head that learns a column of a set's metadata from its features, is judged on items that it has not seen, and serves.
 
-    target        the column of metadata that holds the labels; items without a value are unlabelled
+    target        the column of metadata that holds the labels; items without a value are unlabelled. None where `descriptions`
+                  are all there is to learn from; nothing judges such a head
     kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
-    name          none: SET-TARGET
+    name          none: SET-TARGET, or SET-KIND
     task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
                   type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
     taps          of the set; none: its first. Of several, cross-validation chooses

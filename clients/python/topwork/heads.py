@@ -21,7 +21,7 @@ class Figure:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.name} {self.value:z.3f} ({self.low:z.3f} to {self.high:z.3f})"
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,9 @@ def said(settings: Mapping[str, Any]) -> str:
 def _cells(row: ProbeRow) -> list[str]:
     figure, gap = row.figure, row.difference
     difference = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})" if gap else ""
-    interval = f"{figure.low:.3f} to {figure.high:.3f}"
+    interval = f"{figure.low:z.3f} to {figure.high:z.3f}"
     where = [row.set, row.encoder or "-", row.tap, row.pooling, str(row.dim)]
-    return [*where, f"{figure.value:.3f}", interval, difference, said(row.chosen)]
+    return [*where, f"{figure.value:z.3f}", interval, difference, said(row.chosen)]
 
 
 def _aligned(lines: Sequence[Sequence[str]], right: Iterable[str]) -> list[str]:
