@@ -166,14 +166,11 @@ def _classes(classes: Iterable[OfClass]) -> None:
     unjudged = f", {len(every) - len(found)} never judged" if len(every) > len(found) else ""
     _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else "") + unjudged)
     numbers = ("items", "precision", "recall", "F1")
-    lines = (
-        (cut(one.name, TEXT), f"{one.support:,}", *map(_three, (one.precision, one.recall, one.f1))) for one in found[:WORST]
-    )
-    _cli_show.rows(_cli_show.table("class", *numbers, right=numbers), lines)
+    _cli_show.rows(_cli_show.table("class", *numbers, right=numbers), map(_class_line, found[:WORST]))
 
 
-def _three(part: float) -> str:
-    return f"{part:.3f}"
+def _class_line(one: OfClass) -> Iterable[str]:
+    return cut(one.name, TEXT), f"{one.support:,}", *(f"{part:.3f}" for part in (one.precision, one.recall, one.f1))
 
 
 def _wrong(report: Report) -> None:

@@ -140,6 +140,25 @@ def test_numbers_have_a_scatter_and_errors_a_scale_of_their_own() -> None:
     assert "the mean has 0.000" in made
 
 
+def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
+    long = "<i>" + "a name that goes on " * 20
+    odd = replace(report(), names=(long, "owl"), confusion=Confusion((long, "owl"), ((12000, 0), (1, 2))))
+    made = page(asdict(odd))
+    cells = re.findall(r"<th[^>]*>(.*?)</th>", made[made.index("What is taken for what") :])
+    assert max(map(len, cells)) < 60
+    assert ">12,000</td>" in made
+    assert 'title="&lt;i&gt;a name' in made
+    assert "<i>" not in made
+
+
+def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so() -> None:
+    unused = Help("label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), Figure("accuracy", 0.0, 0.0, 0.0))
+    made = page(asdict(replace(report(), classes=(OfClass("emu", 0, 0.0, 0.0, 0.0),), help=unused)))
+    assert "<td>emu</td><td>0</td><td>-</td><td>-</td><td>-</td>" in made
+    assert "None of them was used by label-propagation" in made
+    assert "made no difference" not in made
+
+
 def test_what_was_not_judged_says_so() -> None:
     bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
     made = page(asdict(bare))

@@ -10,6 +10,8 @@ from topwork_server.heads.reporting import plots
 
 #: Figures that are errors: less is better, and their scale is their own.
 ERRORS = ("calibration error", "log loss", "mae", "rmse")
+#: Letters of a class beside a table, and above it, where they stand upright.
+BESIDE, ABOVE = 40, 24
 STYLE = """
 :root{--ink:#1d2329;--soft:#66707a;--line:#d9dee3;--paper:#fff;--tint:#f5f7f9;--main:#1f6f54;--warm:#b4632a;--wash:31,111,84}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#98a2ac;--line:#343c44;--paper:#14181c;--tint:#1c2227;
@@ -25,7 +27,8 @@ th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:firs
 .before{fill:none;stroke:var(--warm);stroke-width:1.5}.dashed{fill:none;stroke:var(--soft);stroke-dasharray:4 3}
 .dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
 .range{stroke:var(--main);stroke-width:3}.mark{stroke:var(--warm);stroke-width:2}
-.confusion td{padding:0;min-width:2.1rem;height:1.7rem;text-align:center;border:1px solid var(--paper)}
+.confusion{display:block;overflow-x:auto}
+.confusion td{padding:0 .3rem;min-width:2.1rem;height:1.7rem;text-align:center;border:1px solid var(--paper)}
 .confusion th{border:0;padding:0 .5rem;text-align:right;white-space:nowrap}
 .confusion thead th{writing-mode:vertical-rl;transform:rotate(180deg);padding:.3rem 0;text-align:left}
 .wrong{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:.8rem}
@@ -53,14 +56,14 @@ def _head(report: Mapping[str, Any]) -> str:
         return f"{top}<p>{escape(report['estimate'])}</p>"
     main, base = report["metrics"][0], _by_name(report["baseline"]).get(report["metrics"][0]["name"])
     beside = (
-        f", where {'the mean' if report['task'] == 'regression' else 'the majority class'} has {base['value']:.3f}"
+        f", where {'the mean' if report['task'] == 'regression' else 'the majority class'} has {base['value']:z.3f}"
         if base
         else ""
     )
     return (
-        f'{top}<p class="big">{main["value"]:.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:.3f} to'
-        f' {main["high"]:.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has learnt'
-        f" from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt from.</p>"
+        f'{top}<p class="big">{main["value"]:z.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:z.3f} to'
+        f' {main["high"]:z.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
+        f" learnt from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt from.</p>"
     )
 
 
@@ -80,8 +83,8 @@ def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     reach = max(metric["high"], base["value"] if base else 0.0)
     ends = (0.0, reach or 1.0) if own else (min(0.0, metric["low"]), 1.0)
     bar = plots.interval(metric["value"], metric["low"], metric["high"], ends, base["value"] if base else None)
-    cells = [escape(metric["name"]), f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}"]
-    cells += [f"{base['value']:.3f}" if base else "", bar]
+    cells = [escape(metric["name"]), f"{metric['value']:z.3f}", f"{metric['low']:z.3f} to {metric['high']:z.3f}"]
+    cells += [f"{base['value']:z.3f}" if base else "", bar]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
@@ -114,6 +117,8 @@ def _help(report: Mapping[str, Any]) -> str:
     if not helped:
         return ""
     gain = helped["gain"]
+    if not helped["items"]:
+        return f"<h2>Unlabelled items</h2><p>None of them was used by {escape(helped['method'])}.</p>"
     verdict = "helped" if gain["low"] > 0 else "did harm" if gain["high"] < 0 else "made no difference that can be measured"
     return (
         f"<h2>Unlabelled items</h2><p>{helped['items']:,} of them, by {escape(helped['method'])}, {verdict}:"
@@ -123,26 +128,38 @@ def _help(report: Mapping[str, Any]) -> str:
 
 
 def _classes(report: Mapping[str, Any]) -> str:
-    rows = [(c["name"], f"{c['support']:,}", *(f"{c[k]:.3f}" for k in ("precision", "recall", "f1"))) for c in report["classes"]]
+    rows = [_class(one) for one in report["classes"]]
     return f"<h2>Each class</h2>{_table(('', 'items', 'precision', 'recall', 'F1'), rows)}" if rows else ""
+
+
+def _class(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of one that was never judged nothing is known."""
+    parts = (f"{one[part]:.3f}" if one["support"] else "-" for part in ("precision", "recall", "f1"))
+    return (one["name"], f"{one['support']:,}", *parts)
 
 
 def _confusion(report: Mapping[str, Any]) -> str:
     confusion = report["confusion"]
     if not confusion:
         return ""
-    names = [escape(name) for name in confusion["names"]]
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = "".join(f"<tr><th>{name}</th>{_shaded(row)}</tr>" for name, row in zip(names, confusion["counts"], strict=True))
+    names = confusion["names"]
+    head = "".join(_title(name, ABOVE) for name in names)
+    rows = "".join(f"<tr>{_title(name, BESIDE)}{_shaded(row)}</tr>" for name, row in zip(names, confusion["counts"], strict=True))
     return (
         '<h2>What is taken for what</h2><p class="soft">A row for each true class, a column for each prediction.</p>'
         f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead>{rows}</table>'
     )
 
 
+def _title(name: str, longest: int) -> str:
+    """Cut; in full where the pointer rests on it."""
+    said = name if len(name) <= longest else f"{name[: longest - 3]}..."
+    return f'<th title="{escape(name)}">{escape(said)}</th>'
+
+
 def _shaded(row: Sequence[int]) -> str:
     whole = sum(row) or 1
-    return "".join(f'<td style="background:rgba(var(--wash),{0.85 * n / whole:.2f})">{n or ""}</td>' for n in row)
+    return "".join(f'<td style="background:rgba(var(--wash),{0.85 * n / whole:.2f})">{f"{n:,}" if n else ""}</td>' for n in row)
 
 
 def _wrong(report: Mapping[str, Any]) -> str:
