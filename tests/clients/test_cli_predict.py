@@ -124,6 +124,26 @@ def test_items_from_files(topwork: StubCommand, tmp_path: Path) -> None:
     assert lines(topwork.said)[0]["item"] == str(tmp_path / "a.jpg")
 
 
+def test_columns_of_the_file_go_along(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text('body,n,label\nred,007,x\nblue,2,"y, z"\n')
+    asked = ("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body")
+    assert topwork(*asked, "--keep", "n", "-o", tmp_path / "said.csv") == 0
+    rows = list(csv.DictReader((tmp_path / "said.csv").read_text().splitlines()))
+    assert [(row["item"], row["n"]) for row in rows] == [("red", "007"), ("blue", "2")]
+    assert all(row["label"] and row["probability"] for row in rows)
+    assert topwork(*asked, "--keep", "n,label", "--json") == 0
+    first, second = lines(topwork.said)
+    assert (first["label"], second["label"], second["n"]) == ("x", "y, z", "2")  # the file's own
+    assert "label" in second["kinds"]
+
+
+def test_only_columns_of_a_file_can_go_along(topwork: StubCommand, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("body,n\nred,1\n")
+    assert topwork("predict", "kinds", "--from", tmp_path / "q.csv", "--column", "body", "--keep", "m") == 1
+    assert "no column 'm'" in topwork.complained
+    assert topwork("predict", "kinds", "red", "--keep", "n") == 2
+
+
 def test_items_of_a_set(topwork: StubCommand) -> None:
     topwork.client.rows = Rows(["x", "y"], {})
     assert topwork("predict", "kinds", "--set", "birds", "--where", "label IS NULL", "--json") == 0

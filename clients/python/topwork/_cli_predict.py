@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from topwork import _cli_show, _cli_vectors, _saving, _saving_predictions
+from topwork import _cli_show, _cli_tables, _cli_vectors, _saving, _saving_predictions
 from topwork._cli_client import connected
 from topwork._cli_inputs import add_source, gather
 from topwork._cli_show import counted, cut
 from topwork._cli_words import names, option, positive
-from topwork._saving_predictions import Found
+from topwork._saving_predictions import Found, Kept
 from topwork.client import Client
 from topwork.errors import InvalidInput
 from topwork.predictions import Prediction, Predictions
@@ -30,7 +30,7 @@ predicted from its features; nothing is encoded.
 
 examples:
   topwork predict birds-label photos/ --top 3
-  topwork predict reviews-stars,reviews-topic --from new.csv --column body -o said.csv
+  topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o said.csv
   topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
 """
 
@@ -43,6 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser.add_argument("heads", type=names, metavar="HEAD[,HEAD...]")
     parser.add_argument("items", nargs="*", metavar="ITEM")
     add_source(parser)
+    parser.add_argument("--keep", type=names, default=[], metavar="COLUMN,...", help="of the file, to go along with what is said")
     parser.add_argument("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
     parser.add_argument("--id", action="append", default=[], metavar="ID", help="of an item of the set; may be repeated")
     parser.add_argument("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
@@ -59,8 +60,11 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error("name items, --from FILE, --set S or --vector FILE (one of them)")
     if ((arguments.id or arguments.where) and not arguments.set) or (arguments.id and arguments.where):
         parser.error("--id and --where are of --set, one of the two")
+    if arguments.keep and not (arguments.source and arguments.source.is_file()):
+        parser.error("--keep names columns of a file that --from names")
     if arguments.out:
         _saving.chosen(_saving_predictions.WRITERS, arguments.out)
+    kept = _kept(arguments)
     started = time.perf_counter()
     with connected(arguments) as client:
         items, asked = _asked(client, arguments)
@@ -73,8 +77,19 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             progress=not arguments.json,
         )
     assert isinstance(found, dict), "a list of heads was asked for"
-    _say(found, [_name(item, i) for i, item in enumerate(items, 1)], arguments, time.perf_counter() - started)
+    _say(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)
     return 0
+
+
+def _kept(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+    """The file's own columns that go along."""
+    if not arguments.keep:
+        return {}
+    table = _cli_tables.opened(arguments.source, arguments.separator)
+    for column in arguments.keep:
+        table.check(column, "--keep")
+    records = list(table.records(arguments.keep))
+    return {column: [record.values.get(column) for record in records] for column in arguments.keep}
 
 
 def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -100,11 +115,11 @@ def _name(item: Any, number: int) -> str:
     return f"row {number}" if isinstance(item, bytes) else str(item)
 
 
-def _say(found: Found, items: Sequence[str], arguments: argparse.Namespace, seconds: float) -> None:
+def _say(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace, seconds: float) -> None:
     if arguments.out:
-        _saving_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top))
+        _saving_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top), kept=kept)
     if arguments.json:
-        _print_json(found, items, arguments)
+        _print_json(found, items, kept, arguments)
         return
     if not arguments.out:
         _print(found, items, arguments.top or 1)
@@ -114,13 +129,13 @@ def _say(found: Found, items: Sequence[str], arguments: argparse.Namespace, seco
     _report_failures(found, items)
 
 
-def _print_json(found: Found, items: Sequence[str], arguments: argparse.Namespace) -> None:
+def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace) -> None:
     """An object an item, a line each; of a file what was written."""
     if arguments.out:
         failed = len({i for said in found.values() for i in said.failures})
         _cli_show.as_json({"heads": list(found), "items": len(items), "failed": failed, "file": str(arguments.out)})
         return
-    for record in _saving_predictions.records(found, items):
+    for record in _saving_predictions.records(found, items, kept):
         print(json.dumps(record))
 
 

@@ -14,22 +14,27 @@ from topwork.labelling import mask
 from topwork.predictions import Prediction, Predictions
 
 Found = Mapping[str, Predictions]
+#: Columns of the caller's own, with a value an item.
+Kept = Mapping[str, Sequence[Any]]
 #: A cell of a table: what csv and Parquet hold.
 Cell = str | float | list[str] | None
 
 
-def save(found: Found, names: Sequence[str], path: Path, *, all_classes: bool) -> None:
+def save(found: Found, names: Sequence[str], path: Path, *, all_classes: bool, kept: Kept) -> None:
     """`names` are those of the items; with `all_classes` tables hold the probabilities of more than the best class."""
     write = _saving.chosen(WRITERS, path)
     with _saving.whole(path) as file:
-        write(found, names, file, all_classes)
+        write(found, names, file, all_classes, kept)
 
 
-def records(found: Found, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """An object an item, as JSON says it; of several heads an object each in it, by the head's name."""
+def records(found: Found, names: Sequence[str], kept: Kept) -> Iterator[dict[str, Any]]:
+    """An object an item, as JSON says it; of several heads an object each in it, by the head's name, and so of one head where a
+    column that is kept has the name of what it says."""
     for i, name in enumerate(names):
+        own = {column: values[i] for column, values in kept.items()}
         said = {head: record(predictions[i]) for head, predictions in found.items()}
-        yield {"item": name, **(next(iter(said.values())) if len(said) == 1 else said)}
+        first = next(iter(said.values()))
+        yield {"item": name, **own, **(first if len(said) == 1 and not own.keys() & first.keys() else said)}
 
 
 def record(found: Prediction) -> dict[str, Any]:
@@ -60,19 +65,21 @@ def cells(found: Prediction, all_classes: bool) -> dict[str, Cell]:
     return made | ({} if found.labels is None else {"labels": list(found.labels)})
 
 
-def table(found: Found, names: Sequence[str], all_classes: bool) -> dict[str, list[Cell]]:
-    """Columns of one length; those of several heads begin with the head's name."""
-    columns: dict[str, list[Cell]] = {"item": list(names)}
+def table(found: Found, names: Sequence[str], all_classes: bool, kept: Kept) -> dict[str, list[Cell]]:
+    """Columns of one length; those of several heads begin with the head's name, and those of one head where a column that is kept
+    has the name of one of them."""
+    columns: dict[str, list[Cell]] = {"item": list(names), **{name: list(values) for name, values in kept.items()}}
     for head, predictions in found.items():
-        prefix = f"{head}." if len(found) > 1 else ""
         rows = [cells(prediction, all_classes) for prediction in predictions]
-        for title in dict.fromkeys(title for row in rows for title in row):
+        titles = list(dict.fromkeys(title for row in rows for title in row))
+        prefix = f"{head}." if len(found) > 1 or columns.keys() & set(titles) else ""
+        for title in titles:
             columns[prefix + title] = [row.get(title) for row in rows]
     return columns
 
 
-def _csv(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool) -> None:
-    columns = table(found, names, all_classes)
+def _csv(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
+    columns = table(found, names, all_classes, kept)
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -81,15 +88,15 @@ def _csv(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool)
     text.detach()
 
 
-def _jsonl(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool) -> None:
-    for line in records(found, names):
+def _jsonl(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
+    for line in records(found, names, kept):
         file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-def _parquet(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool) -> None:
+def _parquet(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
     pa, parquet = _saving.pyarrow()
     about = {head: {"task": said.task, "names": said.names, "version": said.version} for head, said in found.items()}
-    made = pa.table(table(found, names, all_classes))
+    made = pa.table(table(found, names, all_classes, kept))
     parquet.write_table(made.replace_schema_metadata({"topwork": json.dumps(about)}), file)
 
 
