@@ -102,7 +102,7 @@ def fashion(seeds: Sequence[int]) -> Subject:
     ]
     items = [_png(Image.fromarray(picture)) for picture in pictures]
     plain = pictures.reshape(len(pictures), -1).astype(np.float32) / 255
-    return Subject("fashion-mnist", "efficientnet-lite0", items, metadata, plain, "28x28 pixels", sizes=(10, 30, 100, 300, 1000))
+    return Subject("fashion-mnist", "efficientnet-lite0", items, metadata, plain, "28x28 pixels", sizes=(10, 100, 1000))
 
 
 def _read_fashion(part: str) -> tuple[Array, Array]:
