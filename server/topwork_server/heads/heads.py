@@ -23,7 +23,7 @@ from topwork_server.heads.standing import Described, Standing, serving
 from topwork_server.heads.trainings import Training, Trainings
 from topwork_server.heads.tuned import TunedEncoders
 from topwork_server.heads.wishes import Trainers, Wishes, named
-from topwork_server.jobs import Job, Jobs
+from topwork_server.jobs import Job, Jobs, JobState
 from topwork_server.sets.sets import FeatureSets
 
 TRAIN, PROBE = "topwork_server.heads.learning.train:train", "topwork_server.heads.learning.probe:probe"
@@ -56,6 +56,7 @@ class Heads:
         """Begins a training. NotFound, InvalidInput, NotReady or AlreadyThere where it cannot be."""
         name = named(wish)
         async with self._turn(name):
+            await self._let_go(name)
             self._check_free(name, replace=wish.replace)
             definition = await self._wishes.definition(wish)
             # A caller who leaves now leaves nothing half done.
@@ -120,6 +121,12 @@ class Heads:
     def _turn(self, name: str) -> asyncio.Lock:
         """Trainings and drops of one name begin one after another."""
         return self._turns.setdefault(name, asyncio.Lock())
+
+    async def _let_go(self, name: str) -> None:
+        """Of a training whose job has ended, what it held: callers hear of the end before that is let go."""
+        learning, training = self._learning.get(name), self._trainings.get(name)
+        if learning and training and self._jobs.get(training.job).state is not JobState.RUNNING:
+            await asyncio.wait({learning})
 
     def _check_free(self, name: str, *, replace: bool) -> None:
         if name in self._learning:

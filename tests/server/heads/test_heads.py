@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -189,6 +190,19 @@ async def test_a_name_is_trained_once_at_a_time(home):
         with pytest.raises(AlreadyThere, match="there is a head named 'birds-label'"):
             await w.heads.train(BIRDS)
         assert len(w.jobs.started) == 2
+
+
+async def test_who_hears_that_a_training_has_ended_may_train_again_at_once(home, monkeypatch):
+    async with world(home) as w:
+        await w.fill()
+        settling, settle = threading.Event(), w.heads._settle
+        monkeypatch.setattr(w.heads, "_settle", lambda name: (settling.wait(10), settle(name)))
+        begun = await w.heads.train(BIRDS)
+        await w.jobs.wait(begun.job.id)
+        again = asyncio.create_task(w.heads.train(replace(BIRDS, replace=True)))
+        asyncio.get_running_loop().call_later(0.02, settling.set)
+        assert (await again).job.id != begun.job.id
+        assert (await w.heads.settled("birds-label")).state is HeadState.READY
 
 
 async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):

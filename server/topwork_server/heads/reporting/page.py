@@ -63,7 +63,8 @@ def _head(report: Mapping[str, Any]) -> str:
     return (
         f'{top}<p class="big">{main["value"]:z.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:z.3f} to'
         f' {main["high"]:z.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
-        f" learnt from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt from.</p>"
+        f" learnt from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt"
+        " from.</p>"
     )
 
 
