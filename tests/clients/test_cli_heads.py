@@ -61,6 +61,19 @@ def test_a_head_in_training_has_learnt_from_nothing_yet(topwork: StubCommand) ->
     assert " 0 items" not in topwork.said
 
 
+def test_a_head_that_learnt_from_descriptions_alone(topwork: StubCommand) -> None:
+    topwork.client.found_heads = [head_info(target="")]
+    topwork.client.found_report = replace(topwork.client.found_report, target="")
+    for command in (("heads",), ("heads", "birds-label"), ("report", "kinds")):
+        assert topwork(*command) == 0
+        assert "classes by their descriptions" in topwork.said
+
+
+def test_a_head_of_which_little_is_known_says_no_more() -> None:
+    failed = head_info(state="failed", detail="no memory", names=(), encoder="", metrics=())
+    assert repr(failed) == "<HeadInfo birds-label: classification, linear on ready vectors/pooled, failed: no memory>"
+
+
 def test_names_with_commas_in_them_stay_apart(topwork: StubCommand) -> None:
     topwork.client.found_heads = [head_info(names=("tench, Tinca tinca", "x" * 50))]
     assert topwork("heads", "birds-label") == 0

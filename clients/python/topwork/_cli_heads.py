@@ -13,7 +13,7 @@ from topwork._cli_client import connected
 from topwork._cli_show import cut
 from topwork._cli_train import source, with_interval
 from topwork.errors import InvalidInput
-from topwork.heads import HeadInfo, beside
+from topwork.heads import DESCRIBED, HeadInfo, beside
 from topwork.probes import said
 
 VERBS = ("export", "drop")
@@ -122,7 +122,7 @@ def _print_all(found: list[HeadInfo]) -> None:
 def _line(head: HeadInfo) -> Iterable[str]:
     figure = head.metric
     reads = f"{head.encoder or '-'}/{head.tap}"
-    learnt = f"{head.set} {head.target}, version {head.version}" if head.set else "its encoder"
+    learnt = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
     shown = (f"{figure.name} {figure.value:z.3f}", f"{figure.low:z.3f} to {figure.high:z.3f}") if figure else ("-", "")
     return head.name, head.task, head.kind or "native", reads, learnt, head.state, *shown
 
@@ -152,9 +152,9 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
         yield "came with", head.encoder
         return
     if head.created:
-        yield "learnt", f"{head.target}, {head.kind}, from {source(head)}, seed {head.seed}"
+        yield "learnt", f"{head.target or DESCRIBED}, {head.kind}, from {source(head)}, seed {head.seed}"
     else:
-        yield "is to learn", f"{head.target}, {head.kind}, from {head.set}, version {head.version}"
+        yield "is to learn", f"{head.target or DESCRIBED}, {head.kind}, from {head.set}, version {head.version}"
     if head.options:
         yield "options", said(head.options)
     if head.chosen:

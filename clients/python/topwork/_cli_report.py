@@ -12,7 +12,7 @@ from topwork import _cli_show, _saving
 from topwork._cli_client import connected
 from topwork._cli_show import counted, cut
 from topwork.errors import InvalidInput
-from topwork.heads import Figure, beside
+from topwork.heads import DESCRIBED, Figure, beside
 from topwork.probes import said
 from topwork.report import OfClass, Point, Report, Wrong
 
@@ -70,7 +70,7 @@ def _written(page: str, arguments: argparse.Namespace) -> Path:
 def show(report: Report) -> None:
     """All of it that a terminal can show."""
     console = _cli_show.console()
-    head = f"{report.head}: {report.task} of {report.target} in {report.set}, version {report.version}"
+    head = f"{report.head}: {report.task} of {report.target or DESCRIBED} in {report.set}, version {report.version}"
     console.print(head, style="bold", markup=False)
     _cli_show.facts(_facts(report))
     _figures(report)

@@ -10,6 +10,9 @@ from typing import Any
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
+#: Said in place of a column where a head learnt from descriptions alone.
+DESCRIBED = "classes by their descriptions"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -100,8 +103,8 @@ class HeadInfo:
         return next(iter(self.metrics), None)
 
     def __repr__(self) -> str:
-        said = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" else self.task]
-        said += [f"{self.kind or 'native'} on {self.encoder}/{self.tap}" if self.tap else self.kind]
+        said = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" and self.names else self.task]
+        said += [f"{self.kind or 'native'} on {self.encoder or 'ready vectors'}/{self.tap}" if self.tap else self.kind]
         said += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
         said += [str(self.metric)] if self.metric else []
         return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"

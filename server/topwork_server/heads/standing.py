@@ -58,7 +58,7 @@ def serving(described: Described) -> Head:
     if described.head is None:
         training = described.state is HeadState.TRAINING
         how = "it is in training" if training else described.detail
-        remedy = "wait for its job" if training else "train it again"
+        remedy = "wait for its job" if training else "train it again with replace, or drop it"
         raise NotReady(f"the head {described.name!r} does not serve: {how}", remedy=remedy)
     return described.head
 
@@ -99,7 +99,7 @@ class Standing:
         try:
             return Found(name, self._shelf.get(name), training, self._shelf.bytes(name))
         except NotReady as error:
-            return Found(name, None, training, damage=str(error))
+            return Found(name, None, training, damage=error.message)
 
     def _job(self, training: Training | None) -> Job | None:
         try:

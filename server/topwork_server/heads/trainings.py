@@ -47,6 +47,7 @@ class Trainings:
             scratch.write_text(json.dumps(asdict(training)), "utf-8")
             os.replace(scratch, self._path(name))
         except OSError as error:
+            scratch.unlink(missing_ok=True)
             log.warning("the record of the training of %s could not be written: %s", name, error)
 
     def remove(self, name: str) -> None:
@@ -58,6 +59,8 @@ class Trainings:
         return self._folder / f"{name}.json"
 
     def _load(self) -> list[Training]:
+        for leftover in self._folder.glob("*.part"):  # of a server that was killed
+            leftover.unlink(missing_ok=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [training for training in found if training]
 

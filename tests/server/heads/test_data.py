@@ -313,6 +313,14 @@ def test_answers_become_starts_and_ends_of_the_context(sets):
     assert [warning[:26] for warning in data.warnings] == ["1 labelled items are left ", "1 items are left out: no t"]
 
 
+def test_answers_need_a_context(sets):
+    ids = names(0, 2)
+    rows = features(TOKENS, ids, [1, 1], [(0, 3), (0, 3)], np.zeros(2, np.int32))
+    birds = written(sets, ids, [rows], column("label", T.STRINGS, [["0:3"]] * 2))
+    with pytest.raises(InvalidInput, match=r"no labelled item has rows .*write pairs of question and context"):
+        loaded(birds, Task.QUESTION_ANSWERING, [(TOKENS, Pooling.ROWS)])
+
+
 def test_cells_take_the_class_of_their_area(sets):
     ids = names(0, 3)
     boxes = np.concatenate([cell_boxes((2, 2), (0, 0, 8, 8))] * 3)

@@ -235,7 +235,7 @@ async def test_a_training_that_fails_is_said_and_an_older_head_serves(home):
         assert (failed.state, failed.detail) == (HeadState.FAILED, "the last training failed: it was too much")
         assert (failed.definition.target, failed.head) == ("label", None)
         assert w.pins() == {}
-        with pytest.raises(NotReady, match=r"it was too much .train it again.$"):
+        with pytest.raises(NotReady, match=r"it was too much .train it again with replace, or drop it.$"):
             await w.heads.report("birds-label")
         w.jobs.fail = ""
         done = await trained(w)  # a failed one is in nobody's way
@@ -343,6 +343,9 @@ async def test_a_damaged_head_is_said_and_can_be_dropped_or_trained_again(home):
             record.write_text("{")
         assert [(one.name, one.state) for one in await w.heads.list()] == [("one", HeadState.FAILED), ("two", HeadState.FAILED)]
         assert "damaged" in (await w.heads.get("one")).detail
+        with pytest.raises(NotReady, match=r"damaged: head\.json") as told:
+            await w.heads.report("one")
+        assert str(told.value).count("train it again") == 1
         await w.heads.drop("one")
         assert (await trained(w, name="two", replace=True)).state is HeadState.READY
 

@@ -161,7 +161,8 @@ def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so
 
 def test_what_was_not_judged_says_so() -> None:
     bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
-    made = page(asdict(bare))
+    made = page(asdict(replace(bare, target="")))
+    assert "classification of classes by their descriptions, linear head" in made
     assert "nothing was judged" in made
     assert 'class="big"' not in made
 

@@ -126,7 +126,8 @@ class _Load:
         """Of the items that are left; read again where some are not, since a class may have lost too many."""
         there = int(labels.labelled.sum())
         if there and not len(learnt.ids):
-            raise InvalidInput("no labelled item has rows to learn from", remedy="; ".join(self._warnings))
+            pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
+            raise InvalidInput("no labelled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
         if there == len(learnt.ids):
             return _taken(labels, np.flatnonzero(labels.labelled))
         again = labels_of_learnt(learnt, self._definition, self._least)

@@ -50,7 +50,8 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _head(report: Mapping[str, Any]) -> str:
-    said = f"{report['task']} of {report['target']}, {report['kind']} head on {report['tap']} of {report['encoder']}"
+    target = report["target"] or "classes by their descriptions"
+    said = f"{report['task']} of {target}, {report['kind']} head on {report['tap']} of {report['encoder']}"
     top = f'<h1>{escape(report["head"])}</h1><p class="soft">{escape(said)}</p>'
     if not report["metrics"]:
         return f"{top}<p>{escape(report['estimate'])}</p>"
