@@ -79,6 +79,14 @@ def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> 
         torch.testing.assert_close(found[:, at], expected)
 
 
+@pytest.mark.parametrize("target", sorted(Target))
+def test_items_of_one_group_stop_it_early_where_there_are_no_others(target: Target) -> None:
+    """As in a fold of a set with two groups: who judges is of the other."""
+    given = problem(target)
+    head, _ = fit(replace(given, groups=np.zeros_like(given.groups)), epochs=2)
+    assert head.chosen["members"] == 5
+
+
 def test_a_column_that_never_changed_says_nothing_later() -> None:
     examples = problem(Target.CLASSES)
     rows = examples.views[0].rows.copy()

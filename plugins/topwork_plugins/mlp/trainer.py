@@ -52,9 +52,11 @@ def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Ml
 
 
 def _held(examples: Examples, task: Task, options: MlpOptions, seed: int) -> Array:
-    """(members, units) bool: what each member leaves out, to stop early and to choose by."""
+    """(members, units) bool: what each member leaves out, to stop early and to choose by: items, where all are of one group."""
     members = options.members or (MEMBERS if task.count <= SMALL else 1)
     bare = replace(examples, views=(), unlabelled=(), described=())
+    if len(np.unique(bare.groups)) < 2:
+        bare = replace(bare, groups=bare.items)
     held = np.zeros((members, examples.count), bool)
     parts = folds(bare, members if members > 1 else SINGLE, seed)[:members]
     for part, rows in enumerate(parts):
