@@ -85,7 +85,13 @@ def _of_rankings(judged: Judged, seed: int) -> dict[str, Interval]:
     of_classes = _ranked_classes(judged.at(1.0))
     many = bootstrap.affordable(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
 
+    at_once = max(1, bootstrap.CHUNK // len(judged.values))  # of few groups there are far fewer weights than rows
+
     def values(weights: Array) -> dict[str, Array]:
+        parts = [of_part(weights[start : start + at_once]) for start in range(0, len(weights), at_once)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def of_part(weights: Array) -> dict[str, Array]:
         of_rows = weights.astype(np.float32)[:, judged.unit]
         areas, precisions = zip(*(auroc_and_precision(ranking, of_rows) for ranking in of_classes), strict=True)
         means = (metrics.mean_of_defined(np.stack(part, axis=1)) for part in (areas, precisions))

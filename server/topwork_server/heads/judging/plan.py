@@ -40,8 +40,8 @@ def plan(examples: Examples, folds: int, seed: int) -> Plan:
     if len(np.unique(examples.groups)) < 2 or not judged.any():
         return Plan([], [], [], "nothing could be judged: no class has two examples that share no group")
     parts = splits.folds(examples, USUAL_FOLDS if folds < 2 else folds, seed)
-    held = [part[judged[part]] for part in (parts[:1] if single else parts)]
-    held = [part for part in held if len(part)] or [np.flatnonzero(judged)[:1]]
+    held = [part[judged[part]] for part in parts if judged[part].any()]
+    held = held[:1] if single else held
     train = [splits.rest(examples.count, part) for part in held]
     grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
     sizes = [many for many in grown[0] if all(many in parts for parts in grown)]
