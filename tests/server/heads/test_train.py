@@ -38,8 +38,9 @@ def sets(tmp_path: Path) -> Iterator[Sets]:
     opened.close()
 
 
-def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0, missing: int = 0, **more: Any) -> FeatureSet:
-    """Rows of POOLED around a centre for each class, and rows of NOISE that know nothing; the last `missing` have no label."""
+def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0, missing: int = 0, auks: int = 0) -> FeatureSet:
+    """Rows of POOLED around a centre for each class, and rows of NOISE that know nothing; the last `missing` have no label,
+    and the first `auks` that of another class."""
     rng, ids = np.random.default_rng(seed), names(0, COUNT)
     classes = np.arange(COUNT) % len(CLASSES)
     centres = np.random.default_rng(7).normal(size=(len(CLASSES), DIM))
@@ -47,6 +48,7 @@ def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0,
     noise = rng.normal(size=(COUNT, DIM)).astype(np.float32)
     counts = np.ones(COUNT, np.int64)
     labels = [CLASSES[i] if p < COUNT - missing else None for p, i in enumerate(classes)]
+    labels[:auks] = ["auk"] * auks
     columns = (
         Column("label", ColumnType.STRING, labels),
         Column("split", ColumnType.STRING, ["test" if i % 4 == 0 else "train" for i in range(COUNT)]),
@@ -245,6 +247,12 @@ def test_a_probe_of_one_view_says_what_a_training_says(sets: Sets, tmp_path: Pat
     row = probed([definition(birds)])["rows"][0]
     head = trained(tmp_path, definition(birds))
     assert row["figure"]["value"] == pytest.approx(head.metrics[0].value)
+
+
+def test_a_probe_compares_no_sets_whose_labels_differ(sets: Sets) -> None:
+    """One more class moves the numbers of the others: the scores of one set mean nothing under the labels of the other."""
+    found = probed([definition(written(sets)), definition(written(sets, "more", auks=6))])
+    assert [row["difference"] for row in found["rows"]] == [None, None]
 
 
 def row(tap: str, value: float, difference: Figure | None = None) -> Row:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples import data
 from topwork_server.heads.examples.data import Data
@@ -128,10 +130,16 @@ class _Set:
 
 
 def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> Figure | None:
-    """Of the main figures of two heads that were judged by the same items."""
-    if one is best or one.ids != best.ids or len(one.said.rows) != len(best.said.rows):
+    """Of the main figures of two heads that were judged by the same labels of the same items."""
+    if one is best or one.ids != best.ids or not _same(one, best):
         return None
     return judge.difference(best.examples, task, one.said, best.said, seed)
+
+
+def _same(one: _Probed, best: _Probed) -> bool:
+    """Sets of one column may hold other classes, or another label of an item."""
+    there, truth = one.examples.names == best.examples.names, (one.examples.values, best.examples.values)
+    return there and np.array_equal(one.said.rows, best.said.rows) and np.array_equal(*truth)
 
 
 def advice(rows: Sequence[Row]) -> str:
