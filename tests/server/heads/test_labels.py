@@ -160,6 +160,20 @@ def test_a_class_of_too_few_is_named_with_its_count_and_what_to_do():
     assert read(T.STRING, ["a", "b"], least=1).names == ("a", "b")
 
 
+def test_a_background_is_spared_of_boxes_alone():
+    rare = [["0,0,1,1:a"]] * 3
+    assert read(ColumnType.STRINGS, rare, Task.SEGMENTATION, least=3).names == ("background", "a")
+    with pytest.raises(InvalidInput, match="the class 'background' has 1 example, and 2 are needed"):
+        read(ColumnType.STRING, ["background", "a", "a", "b", "b"])
+
+
+def test_more_classes_than_a_mask_can_tell_are_refused():
+    boxes = [[f"{i},0,{i + 1},1:c{i}" for i in range(255)]] * 2
+    with pytest.raises(InvalidInput, match="has 256 classes, and a mask tells 255 apart"):
+        read(ColumnType.STRINGS, boxes, Task.SEGMENTATION)
+    assert len(read(ColumnType.STRINGS, [some[1:] for some in boxes], Task.SEGMENTATION).names) == 255
+
+
 def test_a_message_stays_short_however_many_classes_and_however_long():
     with pytest.raises(InvalidInput, match=r"c1 .1., .* and 24 more .*or take them out of the labels") as told:
         read(T.STRING, [f"c{i}" for i in range(30)])

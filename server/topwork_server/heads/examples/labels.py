@@ -178,7 +178,12 @@ def _check_classes(
         _check_numbers(target, [value for value in read if value is not None])
     elif not names:
         _check_several(target, task, counts, labelled)
-    few = [(count, name) for name, count in counts.items() if count < least and name != masks.BACKGROUND]
+    if task is Task.SEGMENTATION and len(counts) > masks.IGNORED:
+        raise InvalidInput(
+            f"column {target!r} has {len(counts):,} classes, and a mask tells {masks.IGNORED} apart", remedy="join some of them"
+        )
+    spared = {masks.BACKGROUND} if task is Task.SEGMENTATION else set()  # nobody labels it: it is what boxes leave
+    few = [(count, name) for name, count in counts.items() if count < least and name not in spared]
     if few:
         raise _too_few(target, task, sorted(few), least, type)
 
