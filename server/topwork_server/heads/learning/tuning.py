@@ -79,7 +79,8 @@ def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[s
     assert entry.manifest is not None, "it was exported"
     tap = entry.manifest.tap(lesson.tap.name)
     assert tap is not None, "its taps are those of its base"
-    judged, learnt = _examples(lesson, lesson.test), _examples(lesson, lesson.train)
+    groups = _groups(found, ids)
+    judged, learnt = (_examples(lesson, positions, groups) for positions in (lesson.test, lesson.train))
     test_ids = [ids[position] for position in lesson.test]
     said = Answers(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
     judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed, Speller(found))
@@ -112,12 +113,21 @@ def _estimate(definition: Definition, lesson: Lesson) -> str:
     return f"{test} items {which}; {train} trained it and {validation} told when to stop"
 
 
-def _examples(lesson: Lesson, positions: Array) -> Examples:
-    """The rows of those items, without features: the judge looks at values alone."""
+def _groups(found: Data, ids: Sequence[str]) -> Array:
+    """(items,) int64: the group of each, of those that learn and of those of a test set by themselves."""
+    of: dict[str, int] = {}
+    for examples, names in ((found.examples, found.ids), (found.test, found.test_ids)):
+        if examples is not None:
+            of |= {names[item]: group for item, group in zip(examples.items.tolist(), examples.groups.tolist(), strict=True)}
+    return np.array([of[id] for id in ids], np.int64)
+
+
+def _examples(lesson: Lesson, positions: Array, groups: Array) -> Examples:
+    """The rows of those items, without features: the judge looks at values alone. `groups` of all items."""
     rows, counts = _rows_of_items(lesson.counts, positions), lesson.counts[positions]
     items = np.repeat(np.arange(len(positions)), counts)
     view = View(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
-    return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, items)
+    return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, np.repeat(groups[positions], counts))
 
 
 def _rows_of_items(counts: Array, positions: Array) -> Array:

@@ -1,0 +1,47 @@
+"""What the judge of a fine-tuned head is given."""
+
+from __future__ import annotations
+
+import numpy as np
+from topwork_server import Examples, Granularity, Lesson, Tap, Target
+from topwork_server.heads.examples.data import Data
+from topwork_server.heads.examples.labels import Labels
+from topwork_server.heads.learning.tuning import _examples, _groups
+from topwork_server.heads.model import Task
+
+IDS = tuple("abcdef")
+
+
+def test_who_judges_is_resampled_by_groups() -> None:
+    """Items d and f are of one group, which has been left out of training whole: they are not two opinions."""
+    counts, groups = np.array([2, 1, 1, 2, 1, 3]), np.array([0, 0, 1, 2, 1, 2])
+    items = np.repeat(np.arange(6), counts)
+    values = np.arange(10) % 2
+    examples = Examples((), Target.CLASSES, ("x", "y"), values, items, groups[items])
+    kept = np.array([0, 2, 3, 4, 5])  # the input of b is gone
+    rows = np.isin(items, kept)
+    given = Lesson(
+        items=[None] * 5,  # type: ignore[list-item]
+        options=None,
+        tap=Tap("tokens", 4, Granularity.TOKEN),
+        pooling="rows",
+        target=Target.CLASSES,
+        names=("x", "y"),
+        values=values[rows],
+        counts=counts[kept],
+        train=np.array([0]),
+        validation=np.array([1, 3]),
+        test=np.array([2, 4]),
+    )
+    data = Data(Labels(Task.TAGGING, ("x", "y"), [None] * 6, np.ones(6, bool)), examples, IDS)
+    ids = [IDS[i] for i in kept]
+    judged = _examples(given, given.test, _groups(data, ids))
+    assert judged.groups.tolist() == [2] * 5
+    assert judged.items.tolist() == [0, 0, 1, 1, 1]
+    assert _groups(data, ids).tolist() == [0, 1, 2, 1, 2]
+
+
+def test_groups_of_a_test_set_are_its_own() -> None:
+    learnt, test = (Examples((), Target.CLASSES, ("x",), np.zeros(2), np.arange(2), np.array(g)) for g in ([0, 1], [0, 0]))
+    data = Data(Labels(Task.CLASSIFICATION, ("x",), [0, 0], np.ones(2, bool)), learnt, ("a", "b"), test, ("c", "d"))
+    assert _groups(data, ["a", "b", "c", "d"]).tolist() == [0, 1, 0, 0]
