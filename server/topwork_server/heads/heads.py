@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,7 @@ class Heads:
             await self._let_go(name)
             self._check_free(name, replace=wish.replace)
             definition = await self._wishes.definition(wish)
-            # A caller who leaves now leaves nothing half done.
-            await asyncio.shield(self._begin(definition))
+            await _whole(self._begin(definition))
         return await self.get(name)
 
     async def get(self, name: str) -> Described:
@@ -104,7 +103,7 @@ class Heads:
             raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
         async with self._turn(name):
             tuned = await asyncio.to_thread(self._droppable, name)
-            await asyncio.shield(self._drop(name, tuned))
+            await _whole(self._drop(name, tuned))
 
     async def settled(self, name: str) -> Described:
         """When no training of it is under way."""
@@ -214,3 +213,15 @@ class Heads:
         self._settle(name)
         if tuned:
             self._tuned.drop(tuned)
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """A caller who leaves meanwhile leaves nothing half done: their turn ends with the work."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if error := task.exception():
+            log.warning("what a caller began who has left failed: %s", error)
+        raise

@@ -1,0 +1,50 @@
+"""Trainings and drops of one name begin one after another, whoever of their callers leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from heads_world import world
+from topwork_server.errors import AlreadyThere
+from topwork_server.heads.model import Wish
+from topwork_server.heads.standing import HeadState
+
+BIRDS = Wish("birds", "label")
+
+
+@pytest.mark.parametrize("work", ["hold", "settle"])
+async def test_a_caller_who_leaves_keeps_their_turn_until_their_work_is_done(home, monkeypatch, work):
+    """Whoever comes next must not begin in the middle of it, be it a training or a drop."""
+    async with world(home) as w:
+        await w.fill()
+        if work == "settle":
+            await w.heads.settled((await w.heads.train(BIRDS)).name)
+        held, go, plain = threading.Event(), threading.Event(), getattr(w.heads._pins, work)
+
+        def slow(*arguments):
+            held.set()
+            assert go.wait(10)
+            return plain(*arguments)
+
+        monkeypatch.setattr(w.heads._pins, work, slow)
+        w.jobs.gate.clear()
+        first = asyncio.create_task(w.heads.train(BIRDS) if work == "hold" else w.heads.drop("birds-label"))
+        await asyncio.to_thread(held.wait, 10)
+        first.cancel()
+        second = asyncio.create_task(w.heads.train(BIRDS))
+        done, _ = await asyncio.wait({second}, timeout=0.3)
+        assert not done
+        assert len(w.jobs.started) == (work == "settle")
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        w.jobs.gate.set()
+        if work == "hold":
+            with pytest.raises(AlreadyThere, match="is in training"):
+                await second
+        else:
+            await second
+        assert (await w.heads.settled("birds-label")).state is HeadState.READY
+        assert list(w.pins()) == ["head-birds-label"]
