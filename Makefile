@@ -41,7 +41,7 @@ protos: install  ## write the generated code anew
 bench: install weights  ## throughput and latency beside the in-process ceiling
 	$(BIN)/python -m benchmarks.serving --rounds 5 --seconds 6
 
-soak: install  ## kill the server 300 times while clients write, delete and search
+soak: install  ## kill the server 300 times while clients write, delete and search, and 300 times while one trains
 	TOPWORK_KILLS=300 $(BIN)/python -m pytest -s tests/crash
 
 PEERS := .bench-peers
