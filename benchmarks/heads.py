@@ -69,7 +69,7 @@ def _docstrings(package: str) -> Iterator[str]:
             continue
         for _, member in inspect.getmembers(module, lambda m: inspect.isclass(m) or inspect.isroutine(m)):
             said = (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ").strip()
-            if len(said) > 20 and getattr(member, "__module__", "").startswith(package):
+            if len(said) > 20 and str(getattr(member, "__module__", "")).startswith(package):
                 yield said
 
 
