@@ -184,13 +184,15 @@ class Tuner(ABC):
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """What a plugin says of a way to train. `least_per_class` is how many examples each class must have; `needs_descriptions`
-    asks for a text for each class, which the trunk embeds (then labels may be missing altogether)."""
+    """What a plugin says of a way to train. `least_per_class` is how many examples each class must have. `reads_descriptions`:
+    classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
+    missing altogether."""
 
     kind: str
     trainer: type[Trainer] | type[Tuner]
     description: str = ""
     least_per_class: int = 2
+    reads_descriptions: bool = False
     needs_descriptions: bool = False
 
     @property

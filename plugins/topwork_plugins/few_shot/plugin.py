@@ -13,7 +13,9 @@ from topwork_plugins.few_shot.zero_shot import ZeroShot
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    yield TrainerSpec("prototype", Prototype, "the nearest mean of a class, by cosine", least_per_class=1)
+    yield TrainerSpec(
+        "prototype", Prototype, "the nearest mean of a class, by cosine", least_per_class=1, reads_descriptions=True
+    )
     yield TrainerSpec("knn", Knn, "a vote of the nearest examples, by cosine", least_per_class=1)
     yield TrainerSpec(
         "zero-shot", ZeroShot, "the nearest description of a class, by cosine", least_per_class=0, needs_descriptions=True

@@ -193,6 +193,10 @@ def _check_trunk(wish: Wish, spec: TrainerSpec, described: Described) -> None:
             f"the set {wish.set} holds ready vectors of no encoder, so nothing embeds the descriptions of classes",
             remedy="write the items with an encoder that embeds texts too, or leave the descriptions out",
         )
+    if wish.descriptions and not (spec.reads_descriptions or spec.needs_descriptions):
+        raise InvalidInput(
+            f"the kind {spec.kind} reads no descriptions of classes", remedy="leave them out, or choose another kind"
+        )
     if spec.needs_descriptions and not wish.descriptions:
         raise InvalidInput(
             f"the kind {spec.kind} learns from descriptions of the classes", remedy="describe each class by a text"

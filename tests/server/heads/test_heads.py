@@ -141,7 +141,12 @@ REFUSED = {
     "one class": ({"where": "label = 'vowels'"}, InvalidInput, "all 11 labels are"),
     "a kind that needs inputs": ({"kind": "tunes"}, NotReady, "keeps no raw inputs.*keep_inputs"),
     "a kind that needs descriptions": ({"kind": "describes"}, InvalidInput, "describe each class"),
-    "a class without a description": ({"descriptions": {"vowels": "aeiou"}}, InvalidInput, "is not described"),
+    "a class without a description": (
+        {"kind": "describes", "descriptions": {"vowels": "aeiou"}},
+        InvalidInput,
+        "is not described",
+    ),
+    "descriptions for a kind that reads none": ({"descriptions": {"vowels": "aeiou"}}, InvalidInput, "linear reads no desc"),
     "an empty description": ({"descriptions": {"vowels": " "}}, InvalidInput, "'vowels' has a description of 1 characters"),
     "a name with a space": ({"name": "a b"}, InvalidInput, "cannot name a head"),
     "a name of two dots": ({"name": "a..b"}, InvalidInput, "cannot name a head"),
