@@ -186,6 +186,16 @@ def test_what_a_test_item_shows_is_not_learnt(sets):
     np.testing.assert_array_equal(data.examples.views[0].rows[:, 0], range(1, 6))
 
 
+def test_a_group_that_both_learns_and_judges_is_told(sets):
+    ids = names(0, 8)
+    who = column("who", T.STRING, ["x", "x", "y", "y", None, "z", None, "x"])
+    birds = written(sets, ids, [features(POOLED, ids)], column("label", T.STRING, ["a", "b"] * 4), who)
+    [said] = loaded(birds, test_where="id >= 'item-00006'", group="who", least=1).warnings
+    assert said == "2 items that are learnt from share a who with test items: figures may be too good"
+    assert loaded(birds, test_where="id >= 'item-00006'", least=1).warnings == ()
+    assert loaded(birds, group="who", least=1).warnings == ()
+
+
 @pytest.mark.parametrize(("unlabelled", "free"), [(Unlabelled.LEFT_OUT, None), (Unlabelled.LABEL_PROPAGATION, [4])])
 def test_items_without_rows_are_left_out_and_named(sets, unlabelled, free):
     ids = names(0, 7)

@@ -125,7 +125,7 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(quarters):
     [
         ("not base64!", "the mask is not base64"),
         ("", "the mask cannot be read"),
-        (b64encode(b"\xff\xd8\xff\xe0 a JPEG").decode(), "the mask cannot be read: cannot identify"),
+        (b64encode(b"\xff\xd8\xff\xe0 a JPEG").decode(), "the mask cannot be read: it is no PNG"),
         (png(np.zeros((2, 2)), "RGB"), "the mask's pixels are RGB, not one class each"),
         (header(2, 2, depth=16), "the mask's pixels are I;16"),
         (png(np.random.default_rng(0).integers(0, 9, (32, 32)))[:200], "the mask cannot be read"),

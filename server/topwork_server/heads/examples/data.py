@@ -95,12 +95,19 @@ class _Load:
         return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
     def _apart(self, learnt: Items, test: Items, contents: Mapping[str, str]) -> Items:
-        """Without the items whose content is that of a test item, too."""
+        """Without the items whose content is that of a test item, too. Of groups that `test_where` cuts in two the reader is told."""
         judged = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
         if again.any():
             self._warnings.append(f"{again.sum():,} items are not learnt from: their content is that of a test item")
-        return _chosen(learnt, ~again)
+        learnt = _chosen(learnt, ~again)
+        judging = set(test.groups)
+        shared = sum(group is not None and group in judging for group in learnt.groups)
+        if shared:
+            self._warnings.append(
+                f"{shared:,} items that are learnt from share a {self._definition.group} with test items: figures may be too good"
+            )
+        return learnt
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[Gathered]:
         """Of each list of ids, in its order."""

@@ -124,13 +124,15 @@ def is_png(written: str) -> bool:
 
 def _decoded(png: bytes) -> Array:
     """(height, width) uint8. The header is read first, and a picture that is too large is not decoded."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(BytesIO(png), formats=("PNG",))
         width, height = image.size
         if 0 < width * height <= MOST_PIXELS and image.mode in ("L", "P", "1"):
             return np.asarray(image, np.uint8)
+    except UnidentifiedImageError as error:
+        raise InvalidInput("the mask cannot be read: it is no PNG", remedy=PNG_FORM) from error
     except Exception as error:  # PIL's readers raise whatever the data makes them trip over, warnings of bombs among them
         raise InvalidInput(f"the mask cannot be read: {' '.join(str(error).split())}", remedy=PNG_FORM) from error
     if image.mode not in ("L", "P", "1"):
