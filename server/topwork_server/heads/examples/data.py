@@ -95,7 +95,7 @@ class _Load:
         return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
     def _apart(self, learnt: Items, test: Items, contents: Mapping[str, str]) -> Items:
-        """Without the items whose content is that of a test item, too. Of groups that `test_where` cuts in two the reader is told."""
+        """Without the items whose content is that of a test item, too. Groups that `test_where` cuts in two are told."""
         judged = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
         if again.any():
