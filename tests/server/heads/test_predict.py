@@ -14,6 +14,7 @@ from topwork_server.engine import Ask
 from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, NotReady
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.model import Pooling, Task
+from topwork_server.heads.serving import predict
 from topwork_server.heads.serving.predict import PredictAsk, Predictor
 from topwork_server.heads.shelf import Shelf
 from topwork_server.sets.model import Block, Wanted
@@ -242,6 +243,22 @@ async def test_stored_items(world):
         np.testing.assert_allclose(found.said[0].probabilities, fresh.said[0].probabilities, rtol=1e-5)
         places = [[[(s.start, s.end, s.label) for s in item] for item in one.said[1].spans] for one in (found, fresh)]
         assert places[0] == places[1]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+async def test_stored_items_are_read_a_few_at_a_time(world, monkeypatch, at_once):
+    async with world() as w:
+        w.publish("birds")
+        w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
+        feature_set = await stored(w)
+        whole = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
+        monkeypatch.setattr(predict, "STORED", at_once)
+        parts = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
+        np.testing.assert_allclose(parts.said[0].probabilities, whole.said[0].probabilities, rtol=1e-5)
+        assert parts.said[1].spans == whole.said[1].spans
+        with pytest.raises(NotFound, match="no item 'nope'") as caught:
+            await w.predictor.of_stored(["birds"], feature_set, ["a", "b", "c", "nope"])
+        assert caught.value.item == 3
 
 
 async def test_stored_items_that_are_not_there(world):

@@ -16,12 +16,15 @@ from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.heads.model import Head
 from topwork_server.heads.serving.live import Live, Opened
 from topwork_server.heads.serving.native import native_kept
-from topwork_server.heads.serving.said import Said, of_pooled, said
+from topwork_server.heads.serving.said import Said, joined, of_pooled, said
 from topwork_server.heads.shelf import Kept, Shelf
 from topwork_server.modalities import check_modality
 from topwork_server.sets.picked import stored_rows
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Array, Features, Item, TapRows, Timings
+
+#: Stored items whose rows are in memory at a time: a tap of cells has 90 KB an item.
+STORED = 1000
 
 
 @dataclass(frozen=True)
@@ -129,10 +132,8 @@ class Predictor:
             _check_fingerprint(
                 head, has[tap].fingerprint, f"the set {feature_set.wanted.name!r} has", "name the set it learnt from"
             )
-        taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in opened))
-        rows, _ = stored_rows(feature_set, ids, taps)
-        found = _said_of(opened, rows, skip_bad_items=False)
-        return Prediction(tuple(found[name] for name in names))
+        parts = [_said_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
+        return Prediction(tuple(joined([part[name] for part in parts]) for name in names))
 
 
 def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict[tuple[str, str], list[Opened]]:
@@ -142,6 +143,16 @@ def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict
         asked = one.head.encoder_options if options is None else options
         groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True)), []).append(one)
     return groups
+
+
+def _said_of_stored(heads: Sequence[Opened], feature_set: FeatureSet, ids: Sequence[str], start: int) -> dict[str, Said]:
+    """Of `STORED` ids from `start` on; an error is of a position among all of them."""
+    taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+    try:
+        rows, _ = stored_rows(feature_set, ids[start : start + STORED], taps)
+        return _said_of(heads, rows, skip_bad_items=False)
+    except TopworkError as error:
+        raise error if error.item is None else error.at(start + error.item) from None
 
 
 def _said_of(heads: Sequence[Opened], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, Said]:

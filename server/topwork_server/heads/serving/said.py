@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,10 @@ class FoundSpan:
     label: str
     probability: float
     part: int = 0
+
+
+#: Fields of Said that are arrays, with an entry an item.
+ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,18 @@ def _covered(rows: TapRows, cells: int) -> Array:
     return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1).astype(np.float32)
 
 
+def joined(parts: Sequence[Said]) -> Said:
+    """Of items that follow each other, all of which were read."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays: dict[str, Any] = {
+        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+        for name in ARRAYS
+    }
+    spans = None if parts[0].spans is None else tuple(entry for part in parts for entry in part.spans or ())
+    return Said(parts[0].head, **arrays, spans=spans)
+
+
 def spread(found: Said, good: Array, items: int) -> Said:
     """What was said of the items at the positions `good`, said of all: the others failed."""
 
@@ -175,9 +191,7 @@ def spread(found: Said, good: Array, items: int) -> Said:
         all_items[good] = array
         return all_items
 
-    arrays: dict[str, Any] = {
-        name: wide(getattr(found, name)) for name in ("probabilities", "values", "masks", "confidences", "boxes")
-    }
+    arrays: dict[str, Any] = {name: wide(getattr(found, name)) for name in ARRAYS}
     if found.spans is None:
         return Said(found.head, **arrays)
     spans = dict(zip(good.tolist(), found.spans, strict=True))
