@@ -151,17 +151,10 @@ class Loop:
         return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]
 
     def _say(self, epoch: int, loss: float) -> None:
-        spent = time.monotonic() - self._begun
-        left = spent / self._done * (self._steps - self._done)
-        if self._options.max_seconds:
-            left = min(left, max(self._options.max_seconds - spent, 0.0))
-        said = f"epoch {epoch} of at most {self._options.epochs}, step {self._done} of {self._steps}: loss {loss:.3f}"
+        """The job itself says how much time is left."""
+        said = f"epoch {epoch}/{self._options.epochs}, step {self._done}/{self._steps}, loss {loss:.3f}"
         if self.history and self.history[-1]["score"] is not None:
             said += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
-        self._report(self._done / self._steps, f"{said}, at most {_seconds(left)} left")
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        spent = time.monotonic() - self._begun
+        by_time = spent / self._options.max_seconds if self._options.max_seconds else 0.0
+        self._report(min(1.0, max(self._done / self._steps, by_time)), said)

@@ -67,7 +67,7 @@ def test_answers_are_spans_and_a_question_without_one_is_left_out():
     assert labels.values == [[(3, 5), (7, 9)], None, None]
     assert labels.names == ("start", "end")
     assert labels.labelled.tolist() == [True, False, False]
-    assert labels.warnings == ("column 'label': 1 labels are empty, and their items count as unlabelled",)
+    assert labels.warnings == ("column 'label': 1 label is empty, and its item counts as unlabelled",)
 
 
 def test_boxes_are_masks():

@@ -241,7 +241,10 @@ def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInpu
 
 def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
     count = sum(value is None for value in read) - sum(value is None for value in column.values)
-    return [f"column {target!r}: {count:,} labels are empty, and their items count as unlabelled"] if count else []
+    if not count:
+        return []
+    said = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
+    return [f"column {target!r}: {said} as unlabelled"]
 
 
 def _alike(target: str, classes: Iterable[str]) -> list[str]:
