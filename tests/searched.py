@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 from topwork_server.indexes.model import Built, Definition, Facts, Query
+from topwork_server.progress import Report
 from topwork_server.rows import normalize
 from topwork_server.sets.model import KEY_BITS, Block, Change, Reading, Selection
 from topwork_server.types import Array, Granularity, Tap, TapInfo, TapRows
-from topwork_server.vector_index import Metric, Report, VectorIndex, Vectors
+from topwork_server.vector_index import Metric, VectorIndex, Vectors
 
 DIM = 8
 PRINT = "f" * 64

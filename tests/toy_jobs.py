@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import InvalidInput
-from topwork_server.vector_index import Report
+from topwork_server.progress import Report
 
 Arguments = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from topwork_server import IndexSpec, Metric, VectorIndex, Vectors
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 
 class Rows(VectorIndex):

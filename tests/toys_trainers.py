@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, TrainerSpec, Trial, linear_graph
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 
 @dataclass(frozen=True)

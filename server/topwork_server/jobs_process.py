@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from subprocess import PIPE, Popen
 from typing import IO, Any, TypeAlias
 
-from topwork_server.vector_index import Report
+from topwork_server.progress import Report
 
 Process: TypeAlias = "Popen[bytes]"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from topwork_server.encoder import Encoder, NoOptions, Trunk
+from topwork_server.progress import Report
 from topwork_server.types import Array, Item, Tap
-from topwork_server.vector_index import Report
 
 if TYPE_CHECKING:
     import onnx

@@ -6,13 +6,14 @@ Ids, deletions, filters, what was written since the build, and the choice of a s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from topwork_server.encoder import NoOptions
+from topwork_server.progress import Report
 from topwork_server.types import Array
 
 
@@ -38,10 +39,6 @@ class Vectors(Protocol):
 
     def sample(self, most: int) -> Array:
         """(min(most, count), dim) float32: a random sample without replacement, the same each time."""
-
-
-#: Called with the fraction that is done (0 to 1) and what is being done.
-Report = Callable[[float, str], None]
 
 
 class VectorIndex(ABC):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from topwork_server import Metric, Vectors
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 from topwork_plugins.faiss_index import anatomy, factory, library
 from topwork_plugins.faiss_index.recipes import FLAT, Recipe

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from topwork_server import InvalidInput, Metric, VectorIndex, Vectors
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 from topwork_plugins.faiss_index import anatomy, building, efforts, files, library, scores
 from topwork_plugins.faiss_index.files import Label

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_some, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import PrototypeOptions

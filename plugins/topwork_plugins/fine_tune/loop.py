@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from topwork_server import InvalidInput, Lesson
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.adam import Optimiser, schedule

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from topwork_server import Encoder, InvalidInput, Lesson, Modality, Trunk, Tuned
-from topwork_server.vector_index import Report
+from topwork_server.progress import Report
 from torch import nn
 
 from topwork_plugins.fine_tune import blocks

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from topwork_server import Examples, Fitted, InvalidInput, Trainer, TrainerSpec, hookimpl
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 from topwork_plugins.linear.lesson import Lesson
 from topwork_plugins.linear.options import LinearOptions

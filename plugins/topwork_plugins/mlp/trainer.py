@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 from topwork_plugins.mlp.head import Mlp, Scale
 from topwork_plugins.mlp.losses import Task

@@ -22,9 +22,9 @@ from topwork_server.indexes.rows import Chosen, Collected, Dataset, collect
 from topwork_server.indexes.shelf import Slot, by_key, read_definition
 from topwork_server.options import parse
 from topwork_server.plugins import AUTO, Plugins, RegisteredIndex
-from topwork_server.progress import part
+from topwork_server.progress import Report, part
 from topwork_server.types import Array
-from topwork_server.vector_index import IndexSpec, Report, VectorIndex
+from topwork_server.vector_index import IndexSpec, VectorIndex
 
 HELD_OUT = 200
 #: Of fewer items than this for each query, fewer are held out.

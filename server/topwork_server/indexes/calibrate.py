@@ -14,8 +14,9 @@ import numpy as np
 from topwork_server.indexes.asked import Asked
 from topwork_server.indexes.model import Operating
 from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.progress import Report
 from topwork_server.types import Array
-from topwork_server.vector_index import Metric, Report, VectorIndex
+from topwork_server.vector_index import Metric, VectorIndex
 
 #: Recall is measured at so many hits.
 AT = 10

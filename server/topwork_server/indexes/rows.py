@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from topwork_server.progress import Report
 from topwork_server.rows import normalize
 from topwork_server.sets import lance_io
 from topwork_server.types import Array, Granularity, TapInfo
-from topwork_server.vector_index import Metric, Report
+from topwork_server.vector_index import Metric
 
 #: Rows of one batch, in bytes of float32: few enough to bound memory, enough for BLAS.
 BATCH_BYTES = 16 << 20

@@ -15,12 +15,11 @@ from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
 from topwork_server.heads.examples.lessons import lesson as lesson
 from topwork_server.heads.examples.values import Values, of_items, of_rows
 from topwork_server.heads.model import Definition, Task, Unlabelled
-from topwork_server.progress import part
+from topwork_server.progress import Report, part
 from topwork_server.sets.model import Selection
 from topwork_server.sets.snapshot import Snapshot, snapshot
 from topwork_server.trainer import Examples, Target, View
 from topwork_server.types import Array, Item
-from topwork_server.vector_index import Report
 
 
 @dataclass(frozen=True)

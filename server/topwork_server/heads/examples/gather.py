@@ -10,10 +10,10 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.model import Definition, Pooling
 from topwork_server.heads.pooling import dim_after, kept, pooled, usable
+from topwork_server.progress import Report
 from topwork_server.sets.model import Block, Selection
 from topwork_server.sets.snapshot import Snapshot
 from topwork_server.types import Array, Spans, TapInfo, TapRows
-from topwork_server.vector_index import Report
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import softmax
 from topwork_server.heads.examples.neighbours import Neighbours
 from topwork_server.heads.model import Unlabelled
-from topwork_server.progress import part
+from topwork_server.progress import Report, part
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array
-from topwork_server.vector_index import Report
 
 #: How sure is sure: a head's probability, and a class's share of what has spread to a row (which is smeared, and no probability:
 #: on clusters that overlap, 0.9 took next to no row, and 0.7 took hundreds and helped).

@@ -20,10 +20,10 @@ from topwork_server.heads.model import Definition, Figure, Unlabelled
 from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
+from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec
 from topwork_server.types import Array
-from topwork_server.vector_index import Report as Progress
 
 #: A score of the served graph may differ so much from the trainer's own, of scores of about one.
 MOST_DISAGREEMENT = 1e-3

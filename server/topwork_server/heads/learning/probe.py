@@ -23,9 +23,9 @@ from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.model import Definition, Figure, definition_of
 from topwork_server.options import parse
 from topwork_server.plugins import Plugins
+from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Trainer, TrainerSpec
-from topwork_server.vector_index import Report as Progress
 
 DEPTH = re.compile(r"(?:layer|blocks|hidden|Mixed_)\D*(\d+)")
 

@@ -15,7 +15,7 @@ from topwork_server.heads.model import Definition, Head, definition_of
 from topwork_server.heads.reporting.report import Report
 from topwork_server.heads.shelf import Shelf
 from topwork_server.plugins import Plugins
-from topwork_server.vector_index import Report as Progress
+from topwork_server.progress import Report as Progress
 
 
 @dataclass(frozen=True, slots=True)

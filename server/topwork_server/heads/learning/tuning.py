@@ -27,12 +27,12 @@ from topwork_server.heads.model import Definition
 from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
 from topwork_server.plugins import Plugins
+from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of, spans_of
 from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
 from topwork_server.types import Array, Item, TapInfo, TapRows
-from topwork_server.vector_index import Report as Progress
 
 #: Held-out items whose scores through the exported trunk are compared with torch's.
 COMPARED = 16
