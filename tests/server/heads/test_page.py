@@ -159,6 +159,10 @@ def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so
     assert "made no difference" not in made
 
 
+def test_the_baseline_is_named_as_what_it_is() -> None:
+    assert "an answer of the first tokens has 0.500" in page(asdict(replace(report(), task="question-answering")))
+
+
 def test_what_was_not_judged_says_so() -> None:
     bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
     made = page(asdict(replace(bare, target="")))

@@ -12,6 +12,8 @@ from topwork_server.heads.reporting import plots
 ERRORS = ("calibration error", "log loss", "mae", "rmse")
 #: Letters of a class beside a table, and above it, where they stand upright.
 BESIDE, ABOVE = 40, 24
+#: What the baseline says, where it is not the majority class.
+BASELINES = {"regression": "the mean", "question-answering": "an answer of the first tokens"}
 STYLE = """
 :root{--ink:#1d2329;--soft:#66707a;--line:#d9dee3;--paper:#fff;--tint:#f5f7f9;--main:#1f6f54;--warm:#b4632a;--wash:31,111,84}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#98a2ac;--line:#343c44;--paper:#14181c;--tint:#1c2227;
@@ -56,11 +58,7 @@ def _head(report: Mapping[str, Any]) -> str:
     if not report["metrics"]:
         return f"{top}<p>{escape(report['estimate'])}</p>"
     main, base = report["metrics"][0], _by_name(report["baseline"]).get(report["metrics"][0]["name"])
-    beside = (
-        f", where {'the mean' if report['task'] == 'regression' else 'the majority class'} has {base['value']:z.3f}"
-        if base
-        else ""
-    )
+    beside = f", where {BASELINES.get(report['task'], 'the majority class')} has {base['value']:z.3f}" if base else ""
     return (
         f'{top}<p class="big">{main["value"]:z.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:z.3f} to'
         f' {main["high"]:z.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
