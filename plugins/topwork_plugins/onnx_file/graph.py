@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
 from topwork_server import InvalidInput
+from topwork_server.onnx_nodes import bodies, reads
 
 #: Protobuf's own limit of one message, and so of an ONNX file without external data.
 LARGEST = 2**31 - 1
@@ -72,7 +73,7 @@ def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
         seen.add(name)
         if name in makers and id(makers[name]) not in kept:
             kept.add(id(makers[name]))
-            wanted += _reads(makers[name])
+            wanted += reads(makers[name])
     nodes = [node for node in graph.node if id(node) in kept]
     _replace(graph.node, nodes)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in seen])
@@ -81,22 +82,6 @@ def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
     _replace(graph.quantization_annotation, [])
     _replace(graph.value_info, [])
     _replace(graph.output, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(outputs)])
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, its branches and loop bodies included (with names of their own that match nothing outside)."""
-    yield from node.input
-    for graph in _bodies(node):
-        for inner in graph.node:
-            yield from _reads(inner)
-        yield from (value.name for value in graph.output)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _replace(field: object, values: Sequence[object]) -> None:
@@ -121,7 +106,7 @@ def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for node in graph.node:
         _rename_in(node.input, old, new)
         _rename_in(node.output, old, new)
-        for body in _bodies(node):
+        for body in bodies(node):
             rename(body, old, new)
     for values in (graph.input, graph.output, graph.initializer):
         for value in values:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import TopworkError
+from topwork_server.onnx_nodes import bodies, reads
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def prune(model: onnx.ModelProto, output: str) -> None:
     needed, kept = {output}, []
     for node in reversed(graph.node):  # a graph's nodes are in the order of their work
         if needed.intersection(node.output):
-            needed.update(_read(node))
+            needed.update(reads(node))
             kept.append(node)
     if not kept:
         raise TopworkError(f"the graph of the trunk computes no {output!r}", remedy="export the encoder again")
@@ -57,28 +58,12 @@ def prune(model: onnx.ModelProto, output: str) -> None:
     del graph.sparse_initializer[:]
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, and what the graphs within it read."""
-    yield from filter(None, node.input)
-    for graph in _inner(node):
-        for inside in graph.node:
-            yield from _read(inside)
-        yield from (value.name for value in graph.output)
-
-
-def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def names(graph: onnx.GraphProto) -> set[str]:
     """Of all values and nodes."""
     found = {value.name for value in (*graph.input, *graph.initializer)}
     for node in graph.node:
         found.update((*node.output, node.name))
-        for inner in _inner(node):
+        for inner in bodies(node):
             found |= names(inner)
     return found
 
@@ -91,7 +76,7 @@ def rename(graph: onnx.GraphProto, named: Callable[[str], str]) -> None:
         node.name = ""
         node.input[:] = [named(name) if name else "" for name in node.input]
         node.output[:] = [named(name) if name else "" for name in node.output]
-        for inner in _inner(node):
+        for inner in bodies(node):
             rename(inner, named)
 
 
