@@ -6,6 +6,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.model import Pooling, Task
+from topwork_server.ragged import starts_of
 from topwork_server.types import Array, Granularity, Tap, TapRows
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
@@ -110,7 +111,7 @@ def _reduced(pooling: Pooling, rows: TapRows) -> Array:
     if pooling is Pooling.ROW or not len(rows.counts):
         return rows.rows if pooling is Pooling.ROW else np.empty((0, dim_after(pooling, rows.tap.tap.dim)))
     if pooling is Pooling.MAX:
-        return np.asarray(np.maximum.reduceat(rows.rows, _starts(rows.counts), axis=0))
+        return np.asarray(np.maximum.reduceat(rows.rows, starts_of(rows.counts), axis=0))
     if pooling is Pooling.PAIR:
         return _pair(rows)
     mean = _mean(rows.rows, rows.counts)
@@ -130,11 +131,7 @@ def _pair(rows: TapRows) -> Array:
 
 def _mean(rows: Array, counts: Array) -> Array:
     """Of each item's rows (at least one each), summed in float64 one after another: it does not depend on other items."""
-    return np.asarray(np.add.reduceat(rows, _starts(counts), axis=0, dtype=np.float64) / counts[:, None])
-
-
-def _starts(counts: Array) -> Array:
-    return np.asarray(np.cumsum(counts) - counts)
+    return np.asarray(np.add.reduceat(rows, starts_of(counts), axis=0, dtype=np.float64) / counts[:, None])
 
 
 def _counted(counts: Array, chosen: Array) -> Array:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from topwork_server.progress import Report
+from topwork_server.ragged import aranges, starts_of
 from topwork_server.rows import normalize
 from topwork_server.sets import lance_io
 from topwork_server.types import Array, Granularity, TapInfo
@@ -119,16 +120,9 @@ def _mapped(path: Path, dim: int) -> Array:
 
 
 def _ordered(keys: Array, counts: Array, file: Array, several: bool) -> Collected:
-    starts = np.cumsum(counts) - counts
+    starts = starts_of(counts)
     order = np.argsort(keys, kind="stable")
     in_order = bool((np.diff(keys) > 0).all())
-    row_of = _aranges(counts[order])
+    row_of = aranges(np.zeros_like(starts), counts[order])
     places = None if in_order else np.repeat(starts[order], counts[order]) + row_of
     return Collected(np.repeat(keys[order], counts[order]), row_of.astype(np.int32) if several else None, file, places)
-
-
-def _aranges(counts: Array) -> Array:
-    """0 .. count - 1 for each count, one after another."""
-    ends = np.cumsum(counts)
-    aranges: Array = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-    return aranges

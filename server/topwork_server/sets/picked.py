@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork_server.errors import NotFound
+from topwork_server.ragged import aranges, starts_of
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Array, Spans, TapRows
 
@@ -14,8 +15,7 @@ from topwork_server.types import Array, Spans, TapRows
 def picked(rows: TapRows, items: Array) -> TapRows:
     """Those items, by position, in that order; one may be there several times."""
     counts = rows.counts[items]
-    starts = (np.cumsum(rows.counts) - rows.counts)[items]
-    at = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    at = aranges(starts_of(rows.counts)[items], counts)
     spans = rows.spans
     if spans is not None:
         spans = Spans(spans.kind, spans.values[at], None if spans.parts is None else spans.parts[at])

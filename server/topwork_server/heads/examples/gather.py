@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from topwork_server.errors import InvalidInput
 from topwork_server.heads.model import Definition, Pooling
 from topwork_server.heads.pooling import dim_after, kept, pooled, usable
 from topwork_server.progress import Report
+from topwork_server.ragged import aranges, starts_of
 from topwork_server.sets.model import Block, Selection
+from topwork_server.sets.picked import picked
 from topwork_server.sets.snapshot import Snapshot
-from topwork_server.types import Array, Spans, TapInfo, TapRows
+from topwork_server.types import Array, TapInfo, TapRows
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class _View:
         counts = np.zeros(count, np.int64)
         for part in self._parts:
             counts[part.slots] = part.counts
-        starts, total = np.cumsum(counts) - counts, int(counts.sum())
+        starts, total = starts_of(counts), int(counts.sum())
         rows = np.empty((total, self._dim), np.float32)
         covered = [part.spans.shape[1] for part in self._parts if part.spans is not None]
         spans = np.zeros((total, covered[0]), np.float32) if covered else None
@@ -108,16 +110,4 @@ def _some(view: Gathered, there: Array) -> Gathered:
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
     """Those of some of the items, (items,) bool."""
-    if chosen.all():
-        return rows
-    keep = np.repeat(chosen, rows.counts)
-    spans = rows.spans
-    if spans is not None:
-        spans = Spans(spans.kind, spans.values[keep], None if spans.parts is None else spans.parts[keep])
-    return replace(rows, rows=rows.rows[keep], counts=rows.counts[chosen], spans=spans)
-
-
-def aranges(starts: Array, counts: Array) -> Array:
-    """start .. start + count - 1 of each, one after another."""
-    before = np.cumsum(counts) - counts
-    return np.asarray(np.repeat(starts - before, counts) + np.arange(int(counts.sum())))
+    return rows if chosen.all() else picked(rows, np.flatnonzero(chosen))

@@ -150,9 +150,9 @@ class _Frozen:
 
 def _agreement(fitted: Fitted, served: bytes, rows: Array) -> float:
     """TopworkError where what would be served is not what was trained."""
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)] if len(rows) else rows
-    if not len(chosen):
+    if not len(rows):
         return 0.0
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
     found = graph.agreement(fitted, served, chosen)
     if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(fitted.scores(chosen)).max())):
         raise TopworkError(

@@ -29,6 +29,7 @@ from topwork_server.options import parse
 from topwork_server.plugins import Plugins
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
+from topwork_server.ragged import aranges, starts_of
 from topwork_server.session import Session
 from topwork_server.taprows import rows_of, spans_of
 from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
@@ -124,16 +125,11 @@ def _groups(found: Data, ids: Sequence[str]) -> Array:
 
 def _examples(lesson: Lesson, positions: Array, groups: Array) -> Examples:
     """The rows of those items, without features: the judge looks at values alone. `groups` of all items."""
-    rows, counts = _rows_of_items(lesson.counts, positions), lesson.counts[positions]
+    counts = lesson.counts[positions]
+    rows = aranges(starts_of(lesson.counts)[positions], counts)
     items = np.repeat(np.arange(len(positions)), counts)
     view = View(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
     return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, np.repeat(groups[positions], counts))
-
-
-def _rows_of_items(counts: Array, positions: Array) -> Array:
-    starts = np.cumsum(counts) - counts
-    parts = [np.arange(starts[i], starts[i] + counts[i]) for i in positions]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def _agreement(definition: Definition, lesson: Lesson, tuned: Tuned, served: bytes, entry: Entry, tap: TapInfo) -> float:
