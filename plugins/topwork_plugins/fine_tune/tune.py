@@ -14,13 +14,13 @@ from topwork_server.progress import Report
 from torch import nn
 
 from topwork_plugins.fine_tune import blocks
-from topwork_plugins.fine_tune.head import LinearHead
 from topwork_plugins.fine_tune.loop import Loop
 from topwork_plugins.fine_tune.network import Network
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
 from topwork_plugins.fine_tune.probe import measure_scale, start_linear
 from topwork_plugins.fine_tune.samples import Prepared
+from topwork_plugins.linear.head import LinearHead
 
 WEIGHTS = "trunk.safetensors"
 #: Parts of the whole that preparing and training take in the progress.
@@ -105,7 +105,7 @@ def _tuned(
     weight, bias = objective.folded(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, out / WEIGHTS)  # copies: tensors that are shared are written for each of their names
-    return Tuned(out / WEIGHTS, LinearHead(weight, bias, chosen), validation, test, loop.history)
+    return Tuned(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)
 
 
 def _device(asked: str) -> torch.device:
