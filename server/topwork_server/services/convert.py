@@ -13,7 +13,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.rows import RowType, Shaping, shape
-from topwork_server.types import Array, Clip, Features, Granularity, Item, Numerics, Picture, Spans, TapRows, Text
+from topwork_server.types import Array, Clip, Features, Granularity, Item, Numerics, Picture, Spans, TapRows, Text, Timings
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
@@ -164,14 +164,23 @@ def shaping(settings: encoders_pb2.EmbedSettings) -> Shaping:
 
 def response(features: Features, wanted: Shaping, total: float) -> encoders_pb2.EmbedResponse:
     """The whole reply; `total` is the request's time in seconds."""
-    timings = features.timings
     return encoders_pb2.EmbedResponse(
         features=[tap_features(tap, wanted) for tap in features.taps],
-        notes=[encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(features.notes.items()) if counts],
+        notes=notes(features.notes),
         failures=[failure(i, error) for i, error in sorted(features.failures.items())],
         numerics=numerics(features.numerics),
-        timings=encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total),
+        timings=timings(features.timings, total),
     )
+
+
+def notes(found: Mapping[int, Mapping[str, int]]) -> list[encoders_pb2.Note]:
+    """By item, in order; only those that say something."""
+    return [encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.items()) if counts]
+
+
+def timings(found: Timings, total: float) -> encoders_pb2.Timings:
+    """`total` is the request's time in seconds."""
+    return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
 
 
 def tap_features(tap: TapRows, wanted: Shaping) -> types_pb2.TapFeatures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from topwork.v1 import encoders_pb2, heads_pb2
+from topwork.v1 import heads_pb2
 
 from topwork_server.heads.serving.predict import PredictAsk, Prediction
 from topwork_server.heads.serving.said import FoundSpan, Said
@@ -33,13 +33,12 @@ def size(found: Prediction) -> int:
 
 def response(found: Prediction, top: int, total: float) -> heads_pb2.PredictResponse:
     """The whole reply; `total` is the request's time in seconds."""
-    timings = found.timings
     return heads_pb2.PredictResponse(
         predictions=[predictions(said, top) for said in found.said],
         features=[convert.tap_features(tap, Shaping()) for features in found.features for tap in features.taps],
-        notes=[encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.notes.items()) if counts],
+        notes=convert.notes(found.notes),
         failures=[convert.failure(i, error) for i, error in sorted(found.failures.items())],
-        timings=encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total),
+        timings=convert.timings(found.timings, total),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from topwork.v1 import encoders_pb2, indexes_pb2, indexes_pb2_grpc
+from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
@@ -19,11 +19,10 @@ from topwork_server.indexes.matches import Matches
 from topwork_server.indexes.model import Described, Hits, Query
 from topwork_server.jobs import Job, Jobs
 from topwork_server.plugins import Plugins
-from topwork_server.services import convert_indexes
+from topwork_server.services import convert, convert_indexes
 from topwork_server.services.answering import answer, needs_fetch
 from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
 from topwork_server.services.querying import Asker
-from topwork_server.types import Timings
 
 #: Replies with more hits than this are made in a thread.
 MANY = 2000
@@ -78,7 +77,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         searched = time.monotonic() - began
         response = await self._response(request, hits, opened)
         response.search_seconds = searched
-        response.timings.CopyFrom(_timings(asking.timings, time.monotonic() - started))
+        response.timings.CopyFrom(convert.timings(asking.timings, time.monotonic() - started))
         return _fitting(response)
 
     async def _response(self, request: indexes_pb2.SearchRequest, hits: Hits, opened: Opened) -> indexes_pb2.SearchResponse:
@@ -110,10 +109,6 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
             return self._jobs.get(id)
         except NotFound:  # none yet, or its record is among those that were dropped
             return None
-
-
-def _timings(timings: Timings, total: float) -> encoders_pb2.Timings:
-    return encoders_pb2.Timings(preprocess=timings.preprocess, queue=timings.queue, compute=timings.compute, total=total)
 
 
 def _fitting(response: indexes_pb2.SearchResponse) -> indexes_pb2.SearchResponse:
