@@ -17,6 +17,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "server": ("serve", "pull", "export", "plugins", "doctor", "demo"),
 }
 OTHERS = "others"
+#: The exit status after Ctrl-C.
+INTERRUPTED = 130
 GROUP, VERB = 10, 10
 
 

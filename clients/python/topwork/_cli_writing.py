@@ -10,6 +10,7 @@ from itertools import tee
 from typing import Any
 
 from topwork import _cli_progress, _cli_show
+from topwork._cli_help import INTERRUPTED
 from topwork._cli_progress import Tally
 from topwork._cli_show import counted, seconds
 from topwork._cli_sources import Source
@@ -19,7 +20,6 @@ from topwork.sets import Acknowledged
 
 #: Failures named one by one before the rest is only counted.
 NAMED = 5
-INTERRUPTED = 130
 
 
 class Skipped:

@@ -12,12 +12,23 @@ import sys
 from collections.abc import Callable, Sequence
 
 import topwork
-from topwork._cli_help import Parser
+from topwork._cli_help import INTERRUPTED, Parser
 from topwork.errors import TopworkError
 
 GROUP = "topwork.commands"
 #: What the server brings, so that its absence can be told from a typing mistake.
 SERVER_VERBS = ("serve", "pull", "export", "plugins", "doctor", "demo")
+
+
+def command() -> None:
+    """`main` as a process of its own. After Ctrl-C it ends without the interpreter's farewells: an interrupt may leave a thread
+    of gRPC with a lock that they would wait for."""
+    status = main()
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error, getattr(arguments, "json", False))
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -120,4 +131,4 @@ def _complain(error: TopworkError, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
