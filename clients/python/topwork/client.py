@@ -21,6 +21,7 @@ from topwork import (
     _write_verbs,
 )
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._interruptible import interruptible
 from topwork.errors import InvalidInput, TopworkError
 
 P = ParamSpec("P")
@@ -190,7 +191,7 @@ class Client:
         call = self._stub(stream.method)(requests, metadata=self._metadata)
         tries.opened(call.cancel)
         try:
-            for reply in call:
+            for reply in interruptible(call):
                 yield stream.receive(reply, tries.answered())
                 tries.reading()
             tries.finish()
