@@ -15,7 +15,7 @@ from topwork_server.artifacts import MODEL
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import default_home
 from topwork_server.plugins import Plugins
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 
 
 def main(names: list[str]) -> None:

@@ -113,7 +113,7 @@ def ceiling(name: str, seconds: float) -> dict[str, Any]:
     from topwork_server.artifacts import MODEL
     from topwork_server.catalogue import Catalogue
     from topwork_server.plugins import Plugins
-    from topwork_server.session import Session
+    from topwork_server.sessions.session import Session
     from topwork_server.types import Picture, Text
 
     catalogue = Catalogue(Plugins.load(), default_home())

@@ -15,7 +15,7 @@ from topwork_plugins.resnet.timm_nets import create
 from topwork_server import EncoderSpec, InvalidInput, NoOptions, Source, examples
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
 SPECS = {spec.name: spec for spec in resnet.register_encoders()}

@@ -16,7 +16,7 @@ from topwork_plugins.bert.plugin import BertEncoder, BertOptions
 from topwork_server import EncoderSpec, Modality, Sample, Text, examples
 from topwork_server.artifacts import MODEL, Manifest
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.torch_shim import import_ready
 from topwork_server.types import Array
 

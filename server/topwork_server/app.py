@@ -21,7 +21,6 @@ from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.errors import StartError
 from topwork_server.plugins import Plugins
-from topwork_server.providers import check_provider
 from topwork_server.services.encoders import MAX_MESSAGE, Encoders, readable_entries
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.health import Health
@@ -30,6 +29,7 @@ from topwork_server.services.interceptor import Requests
 from topwork_server.services.jobs import JobsService
 from topwork_server.services.reflection import add_reflection
 from topwork_server.services.sets import Sets
+from topwork_server.sessions.providers import check_provider
 from topwork_server.stores import Stores
 
 SERVICES = (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from topwork_server.encoder import Encoder, batch_key
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Sample, Tap
 from topwork_server.waiting import Line, Waiting

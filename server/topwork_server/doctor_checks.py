@@ -23,7 +23,7 @@ PATIENCE = 5
 
 PROVIDER = """
 from topwork_server.errors import StartError
-from topwork_server.providers import check_provider
+from topwork_server.sessions.providers import check_provider
 try:
     print("provider", check_provider({asked!r}))
 except StartError as error:

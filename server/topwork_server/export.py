@@ -21,7 +21,7 @@ from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.heads.serving import native_export
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Array, EncoderSpec, TapInfo
 

@@ -22,7 +22,7 @@ from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
-from topwork_server.session import Session, choose_provider
+from topwork_server.sessions.session import Session, choose_provider
 from topwork_server.types import Numerics
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 from topwork_server.artifacts import MODEL, PARITY_INPUTS, Manifest
 from topwork_server.encoder import Encoder, Trunk, batch_key
 from topwork_server.errors import ExportFailed, NotReady
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 

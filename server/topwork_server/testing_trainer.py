@@ -22,7 +22,7 @@ import pytest
 
 from topwork_server import options
 from topwork_server.errors import InvalidInput
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.testing_problems import CENTRES, few, problem, quality, with_rows
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array

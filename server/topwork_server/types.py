@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,6 +33,14 @@ class Granularity(StrEnum):
     TOKEN = "token"
     WINDOW = "window"
     CELL = "cell"
+
+
+class Priority(IntEnum):
+    """Who goes first where many wait for one encoder; the numbers are those of the protocol."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
 
 
 @dataclass(frozen=True, slots=True)

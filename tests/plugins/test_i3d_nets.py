@@ -24,7 +24,7 @@ from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
 from topwork_server import Clip, EncoderSpec, Source, artifacts, examples, options, sources
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 from torch import Tensor, nn
 

@@ -12,7 +12,7 @@ from topwork_plugins.mlp.losses import Task
 from topwork_plugins.mlp.trainer import MlpTrainer
 from topwork_server import Examples, InvalidInput, Target, View
 from topwork_server.options import parse
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.testing_problems import problem, quality
 from topwork_server.testing_trainer import TrainerContract
 

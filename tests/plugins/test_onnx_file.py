@@ -22,7 +22,7 @@ from topwork_plugins.onnx_file.reads import TensorReader
 from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Item, Modality, Picture, Source, Text
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array
 

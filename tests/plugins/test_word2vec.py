@@ -21,7 +21,7 @@ from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 from topwork_server import EncoderSpec, InvalidInput, Modality, Picture, Sample, Source, Text
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
 WORDS = ["the", "owl", "owls", "red", "Bird", "New_York", "n't", "do", "'s", "well-made", "café", "u.s.", "..."]

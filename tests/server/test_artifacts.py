@@ -14,7 +14,7 @@ from topwork_server import EncoderSpec, Granularity, Trunk, artifacts, fingerpri
 from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Numerics
 from toys import TAPS, DynamoLetters, Letters, letters_spec

@@ -12,7 +12,7 @@ from topwork_server import artifacts, export
 from topwork_server.artifacts import MODEL, Manifest
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.errors import ExportFailed, NotFound
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.types import EncoderSpec
 from toys import FakePlugins, letters_spec
 

@@ -10,7 +10,7 @@ import onnx
 from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Sample, Tap, Trunk
 from topwork_server.encoder import batch_key
 from topwork_server.parity import FP32_FLOOR, difference
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array
 

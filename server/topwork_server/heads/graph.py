@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topwork_server.errors import TopworkError
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.trainer import Fitted, Target
 from topwork_server.types import Array
 

@@ -9,7 +9,7 @@ from onnx import helper
 from topwork_server.errors import TopworkError
 from topwork_server.head_graph import head_graph, linear_graph
 from topwork_server.heads.graph import AT_ONCE, agreement, run, served_graph
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.trainer import Fitted, Target
 
 RNG = np.random.default_rng(0)

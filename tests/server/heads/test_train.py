@@ -18,7 +18,7 @@ from topwork_server.heads.learning.probe import Row, advice, depth_of, table
 from topwork_server.heads.learning.train import Order, make
 from topwork_server.heads.model import Definition, Figure, Pooling, Task, Unlabelled
 from topwork_server.heads.shelf import Shelf
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.sets.model import Block, Column, ColumnType, Wanted
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet

@@ -18,6 +18,13 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_READY: _ClassVar[State]
     STATE_LOADED: _ClassVar[State]
     STATE_FAILED: _ClassVar[State]
+
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_LOW: _ClassVar[Priority]
+    PRIORITY_NORMAL: _ClassVar[Priority]
+    PRIORITY_HIGH: _ClassVar[Priority]
 STATE_UNSPECIFIED: State
 STATE_ABSENT: State
 STATE_FETCHED: State
@@ -25,6 +32,10 @@ STATE_EXPORTING: State
 STATE_READY: State
 STATE_LOADED: State
 STATE_FAILED: State
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_LOW: Priority
+PRIORITY_NORMAL: Priority
+PRIORITY_HIGH: Priority
 
 class Option(_message.Message):
     __slots__ = ("name", "type", "default", "description")
@@ -39,7 +50,7 @@ class Option(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class Encoder(_message.Message):
-    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "licence", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters")
+    __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "licence", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +75,7 @@ class Encoder(_message.Message):
     HAS_VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     name: str
     modality: _types_pb2.Modality
     taps: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tap]
@@ -81,7 +93,31 @@ class Encoder(_message.Message):
     has_vocabulary: bool
     artifact_bytes: int
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("numerics", "invariance", "samples_per_second", "taps", "parity", "detail")
+    class ParityEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    INVARIANCE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TAPS_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    numerics: _types_pb2.Numerics
+    invariance: float
+    samples_per_second: float
+    taps: _containers.RepeatedScalarFieldContainer[str]
+    parity: _containers.ScalarMap[str, float]
+    detail: str
+    def __init__(self, numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., invariance: _Optional[float] = ..., samples_per_second: _Optional[float] = ..., taps: _Optional[_Iterable[str]] = ..., parity: _Optional[_Mapping[str, float]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ListEncodersRequest(_message.Message):
     __slots__ = ()
@@ -100,7 +136,7 @@ class GetEncoderRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class EmbedSettings(_message.Message):
-    __slots__ = ("encoder", "taps", "dtype", "normalize", "dimensions", "options", "fingerprint", "skip_bad_items")
+    __slots__ = ("encoder", "taps", "dtype", "normalize", "dimensions", "options", "fingerprint", "skip_bad_items", "priority")
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     TAPS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +145,7 @@ class EmbedSettings(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     encoder: str
     taps: _containers.RepeatedScalarFieldContainer[str]
     dtype: _types_pb2.DType
@@ -117,7 +154,8 @@ class EmbedSettings(_message.Message):
     options: _struct_pb2.Struct
     fingerprint: str
     skip_bad_items: bool
-    def __init__(self, encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., normalize: _Optional[bool] = ..., dimensions: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fingerprint: _Optional[str] = ..., skip_bad_items: _Optional[bool] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., normalize: _Optional[bool] = ..., dimensions: _Optional[int] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., fingerprint: _Optional[str] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("settings", "items")

@@ -30,7 +30,7 @@ from topwork_server.plugins import Plugins
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.ragged import aranges, starts_of
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of, spans_of
 from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
 from topwork_server.types import Array, Item, TapInfo, TapRows

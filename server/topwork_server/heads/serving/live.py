@@ -11,7 +11,7 @@ from topwork_server.errors import NotReady
 from topwork_server.heads import graph
 from topwork_server.heads.model import Head
 from topwork_server.heads.shelf import TRIES, Kept
-from topwork_server.session import Session
+from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
 IDLE_SECONDS = 900.0

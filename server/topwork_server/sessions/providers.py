@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from topwork_server.errors import StartError
-from topwork_server.session import Session, choose_provider
+from topwork_server.sessions.session import Session, choose_provider
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where, and in what precision, a graph is computed: cpu fp32, openvino bf16, openvino fp32, cuda fp16, cuda fp32,
+    tensorrt fp16. `index` is the GPU's."""
+
+    provider: str
+    precision: str = "fp32"
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.precision}"
+
+
+#: The reference's own: every artifact runs on it.
+PLAIN = Device("cpu")
 
 
 def check_provider(asked: str) -> str:
