@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
 
 #: Replies that the thread may be ahead of their reader.
 AHEAD = 2
+#: Seconds after which a wait looks for a signal that came just before it began, and did not end it.
+LOOK = 0.2
 
 
 def interruptible(call: Iterator[T]) -> Iterator[T]:
@@ -38,10 +40,18 @@ def _pumped(call: Iterator[T]) -> Iterator[T]:
     for _ in range(AHEAD):
         wanted.put(True)
     try:
-        while not isinstance(reply := came.get(), BaseException):
+        while not isinstance(reply := _get(came), BaseException):
             wanted.put(True)
             yield reply
         if not isinstance(reply, StopIteration):
             raise reply
     finally:
         wanted.put(False)
+
+
+def _get(came: SimpleQueue[T]) -> T:
+    while True:
+        try:
+            return came.get(timeout=LOOK)
+        except Empty:
+            continue
