@@ -58,12 +58,14 @@ class Encoder(ABC):
     `options` is a frozen dataclass of what a request may set, with defaults; its field types are checked.
     `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
     equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
+    `slab` is how many items one thread prepares at a time; 0: as many as is usual for the modality.
     """
 
     revision: ClassVar[int] = 1
     options: ClassVar[type[Any]] = NoOptions
     pads: ClassVar[bool] = False
     budget: ClassVar[int] = 32
+    slab: ClassVar[int] = 0
 
     @classmethod
     @abstractmethod
@@ -85,6 +87,15 @@ class Encoder(ABC):
 
         A long item (a video) should yield lazily: the engine takes a few samples at a time.
         """
+
+    def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
+        """What `preprocess` gives of each item, in order; in the place of a bad item its error. For an encoder to which several
+        items at once come cheaper than one after another; rows must not depend on which door was taken."""
+        for item in items:
+            try:
+                yield self.preprocess(item, options)
+            except Exception as error:
+                yield error
 
     def cost(self, sample: Sample) -> int:
         """What the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
