@@ -12,14 +12,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from topwork_server.encoder import Encoder, batch_key
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
-from topwork_server.sessions.session import Session
+from topwork_server.sessions.session import Runs
 from topwork_server.taprows import rows_of
-from topwork_server.types import Array, Sample, Tap
+from topwork_server.types import Array, Numerics, Priority, Sample, Tap
 from topwork_server.waiting import Line, Waiting
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,15 @@ UNSETTLED = Unavailable("not settled yet")
 
 #: One sample's rows (n, dim) for each tap of its ticket.
 Rows = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One device's way of computing the graph, and how near it is to the reference. `open` gives one session, or one a GPU; it
+    is called when the lane is first used, and again after a session died."""
+
+    numerics: Numerics
+    open: Callable[[], Sequence[Runs]]
 
 
 class Ticket:
@@ -108,11 +117,10 @@ class Batcher:
     being reopened; `on_health` is told of each change, from the worker's thread.
     """
 
-    def __init__(
-        self, encoder: Encoder, open_session: Callable[[], Session], on_health: Callable[[bool], None] = lambda serving: None
-    ) -> None:
-        self._encoder, self._open, self._on_health = encoder, open_session, on_health
-        self._session = open_session()
+    def __init__(self, encoder: Encoder, lanes: Sequence[Lane], on_health: Callable[[bool], None] = lambda serving: None) -> None:
+        self.lanes = tuple(lanes)
+        self._encoder, self._on_health = encoder, on_health
+        self._session = self._open()
         self._line = Line(encoder.budget * (1 if self._session.provider == "cpu" else GPU_BATCH), PADDING)
         self._wake = threading.Condition()
         self._closed = False
@@ -122,8 +130,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._live, name=f"session {encoder.spec.name}", daemon=True)
         self._thread.start()
 
+    def _open(self) -> Runs:
+        return self.lanes[0].open()[0]
+
     @property
-    def session(self) -> Session:
+    def session(self) -> Runs:
         return self._session
 
     @property
@@ -131,8 +142,18 @@ class Batcher:
         """Whether a batch is being computed now."""
         return bool(self._aboard)
 
-    def submit(self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None = None) -> Ticket:
-        """Join the line. Unavailable while the worker is being restarted. `deadline` is in time.monotonic()."""
+    def submit(
+        self,
+        samples: Sequence[Sample],
+        taps: Sequence[Tap],
+        deadline: float | None = None,
+        *,
+        lane: int = 0,
+        flow: Hashable = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> Ticket:
+        """Join the line. Unavailable while the worker is being restarted. `deadline` is in time.monotonic(). Flows share the
+        session in turns."""
         ticket = Ticket(samples, taps, deadline)
         encoder = self._encoder
         waiting = [Waiting(encoder.cost(s), batch_key(encoder, s), Rider(ticket, i)) for i, s in enumerate(samples)]

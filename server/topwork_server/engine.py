@@ -228,7 +228,7 @@ class _Request:
             taps=tuple(_tap_rows(info, i, good, samples) for i, info in enumerate(self._taps)),
             notes={i: notes for i, e in enumerate(good) if (notes := _sum_notes(e.samples))},
             failures={i: e.error for i, e in enumerate(encoded) if e.error is not None},
-            numerics=self._loaded.numerics,
+            numerics=self._loaded.numerics_of(self._loaded.lane_of(self._plain_taps)),
             timings=Timings(self._prepare, self._queue, self._compute),
         )
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server.batcher import Batcher, Ticket
+from topwork_server.batcher import Batcher, Lane, Ticket
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
-from topwork_server.types import Array, Sample, Text
+from topwork_server.types import Array, Numerics, Sample, Text
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
+
+NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
 
 
 class FakeSession:
@@ -38,7 +40,7 @@ class Bench:
         self.opened = 0
         self.fail_to_open = False
         self.health: list[bool] = []
-        self.batcher = Batcher(self.encoder, self._open, self.health.append)
+        self.batcher = Batcher(self.encoder, [Lane(NUMERICS, lambda: [self._open()])], self.health.append)
 
     def _open(self) -> FakeSession:  # type: ignore[override]
         if self.fail_to_open:
