@@ -6,8 +6,7 @@ import asyncio
 import logging
 import subprocess
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,67 +16,18 @@ import psutil
 
 from topwork_server import artifacts, parity
 from topwork_server.artifacts import Manifest
-from topwork_server.batcher import Batcher
+from topwork_server.batcher import Batcher, Lane
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
-from topwork_server.sessions.session import Session, choose_provider
-from topwork_server.types import Numerics
+from topwork_server.room import Room
+from topwork_server.sessions.opening import open_session
+from topwork_server.sessions.providers import candidates
+from topwork_server.sessions.session import Runs
+from topwork_server.types import Numerics, Tap
 
 log = logging.getLogger(__name__)
-
-
-class Room:
-    """Places in an encoder's queue, in items. Who waits is served in order."""
-
-    def __init__(self, places: int, name: str) -> None:
-        self._places, self._name = places, name
-        self._taken = 0
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def places(self, count: int, *, wait: bool) -> AsyncIterator[None]:
-        """Overloaded at once where there is no room and the caller will not wait."""
-        if wait:
-            await self._wait(count)
-        elif not self._free(count):
-            raise Overloaded(
-                f"the queue of {self._name} is full: {self._taken} of {self._places} items are waiting",
-                remedy="try again with back-off, or use a stream, which waits for room",
-            )
-        else:
-            self._taken += count
-        try:
-            yield
-        finally:
-            self._taken -= count
-            self._admit()
-
-    def _free(self, count: int) -> bool:
-        return not self._line and (self._taken == 0 or self._taken + count <= self._places)
-
-    async def _wait(self, count: int) -> None:
-        if self._free(count):
-            self._taken += count
-            return
-        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((count, admitted))
-        try:
-            await admitted
-        except asyncio.CancelledError:
-            if admitted.done() and not admitted.cancelled():  # admitted and cancelled in one turn of the loop
-                self._taken -= count
-            self._line = deque(entry for entry in self._line if entry[1] is not admitted)
-            self._admit()
-            raise
-
-    def _admit(self) -> None:
-        while self._line and (self._taken == 0 or self._taken + self._line[0][0] <= self._places):
-            count, admitted = self._line.popleft()
-            if not admitted.done():
-                self._taken += count
-                admitted.set_result(None)
 
 
 @dataclass(eq=False)
@@ -87,11 +37,22 @@ class Loaded:
     encoder: Encoder
     manifest: Manifest
     batcher: Batcher
-    numerics: Numerics
     room: Room
     bytes: int
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
+
+    @property
+    def numerics(self) -> Numerics:
+        """Of the default tap."""
+        return self.numerics_of(0)
+
+    def lane_of(self, taps: Sequence[Tap]) -> int:
+        """Which of the batcher's lanes computes these taps."""
+        return 0
+
+    def numerics_of(self, lane: int) -> Numerics:
+        return self.batcher.lanes[lane].numerics
 
 
 class Garage:
@@ -99,7 +60,8 @@ class Garage:
 
     def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
-        self.provider = choose_provider(config.provider)
+        self._device = candidates(config.provider)[-1 if config.provider == "auto" else 0]
+        self.provider = self._device.provider
         self._loaded: dict[str, Loaded] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()  # one at a time, so that two do not take the same room
@@ -196,16 +158,14 @@ class Garage:
         spec = self._catalogue.spec(name)
         encoder = spec.encoder(spec, folder)
 
-        def open_session() -> Session:
-            return Session(folder / artifacts.MODEL, self.provider, self._config.threads)
+        def opened() -> Runs:
+            return open_session(folder / artifacts.MODEL, self._device, self._config.threads)
 
-        batcher = Batcher(encoder, open_session, partial(self._on_health, name))
-        try:
-            numerics = parity.numerics_of(batcher.session, folder, manifest)
-        except BaseException:
-            batcher.close()
-            raise
-        return Loaded(encoder, manifest, batcher, numerics, Room(self._config.queue, name), manifest.bytes)
+        measured = [opened()]  # the first is used, once it is known to be near enough
+        numerics = parity.numerics_of(measured[0], folder, manifest)
+        lane = Lane(numerics, lambda: [measured.pop() if measured else opened()])
+        batcher = Batcher(encoder, [lane], partial(self._on_health, name))
+        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), manifest.bytes)
 
     def _make_room(self, name: str, need: int) -> None:
         """Unload the longest idle until an artifact of `need` bytes fits in the budget. The sizes of artifacts are a hard bound;

@@ -16,7 +16,7 @@ import numpy as np
 from topwork_server.artifacts import MODEL, PARITY_INPUTS, Manifest
 from topwork_server.encoder import Encoder, Trunk, batch_key
 from topwork_server.errors import ExportFailed, NotReady
-from topwork_server.sessions.session import Session
+from topwork_server.sessions.session import Runs, Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
@@ -179,7 +179,7 @@ def save_inputs(batches: Sequence[Batch], path: Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def numerics_of(session: Session, folder: Path, manifest: Manifest) -> Numerics:
+def numerics_of(session: Runs, folder: Path, manifest: Manifest) -> Numerics:
     """Of a provider, kept in the artifact once it is measured: fp32 on the CPU is the exporter's record; others are compared
     with that over the saved inputs. NotReady below 0.999: such rows would not mix with the others of their fingerprint."""
     if (session.provider, session.precision) == (manifest.numerics.provider, manifest.numerics.precision):
@@ -199,7 +199,7 @@ def numerics_of(session: Session, folder: Path, manifest: Manifest) -> Numerics:
     return numerics
 
 
-def _against_cpu(session: Session, folder: Path, manifest: Manifest) -> Numerics:
+def _against_cpu(session: Runs, folder: Path, manifest: Manifest) -> Numerics:
     cpu, names = Session(folder / MODEL), [info.tap.name for info in manifest.taps]
     worst = Numerics(session.provider, session.precision, 1.0, 0.0)
     for feeds in _saved_inputs(folder / PARITY_INPUTS):

@@ -14,6 +14,7 @@ from topwork_server import EncoderSpec, Granularity, Trunk, artifacts, fingerpri
 from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
+from topwork_server.sessions.providers import Device
 from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Numerics
@@ -241,12 +242,12 @@ def test_parity_of_another_provider_is_measured_once_and_refused_when_low(tmp_pa
             return [a + self.noise * chance.standard_normal(a.shape).astype(a.dtype) for a in super().run(outputs, feeds)]
 
     session = Noisy(tmp_path / artifacts.MODEL)
-    session.precision, session.noise = "bf16", 1e-4  # type: ignore[attr-defined]
+    session.device, session.noise = Device("openvino", "bf16"), 1e-4  # type: ignore[attr-defined]
     found = parity.numerics_of(session, tmp_path, manifest)
     assert 0.999 < found.parity < 1
     runs = Noisy.runs
     assert parity.numerics_of(session, tmp_path, manifest) == found
     assert Noisy.runs == runs, "the record is kept"
-    session.precision, session.noise = "int1", 0.2  # type: ignore[attr-defined]
+    session.device, session.noise = Device("openvino", "int1"), 0.2  # type: ignore[attr-defined]
     with pytest.raises(NotReady, match=r"parity of 0\.\d+, below 0.999"):
         parity.numerics_of(session, tmp_path, manifest)

@@ -45,7 +45,7 @@ def agreement(fitted: Fitted, graph: bytes, rows: Array) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.onnx"
         path.write_bytes(graph)
-        scores, _ = run(Session(path, "cpu", 1), rows)
+        scores, _ = run(Session(path, 1), rows)
     own = np.asarray(fitted.scores(rows), np.float32)
     return float(np.abs(scores - own).max(initial=0))
 

@@ -1,15 +1,15 @@
-"""Whether an execution provider really works here: onnxruntime lists CUDA wherever its build has it, with a GPU or without."""
+"""Which devices may compute on this machine. What a graph's parity and speed on each of them are is measured (choice.py)."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 from topwork_server.errors import StartError
-from topwork_server.sessions.session import Session, choose_provider
+
+PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +29,74 @@ class Device:
 PLAIN = Device("cpu")
 
 
+def candidates(asked: str) -> tuple[Device, ...]:
+    """What may compute here for `--provider asked`, likely fastest first. On several GPUs these stand for all: see `everywhere`.
+
+    StartError where there is no such provider.
+    """
+    if asked == "auto":
+        if has_nvidia_gpu():
+            return candidates("cuda")
+        return (*(candidates("openvino") if has_openvino() else ()), PLAIN)
+    known = {
+        "cpu": (PLAIN,),
+        "openvino": (*([Device("openvino", "bf16")] if "amx_bf16" in cpu_flags() else []), Device("openvino")),
+        "cuda": (Device("cuda", "fp16"), Device("cuda")),
+        "tensorrt": (Device("tensorrt", "fp16"), Device("tensorrt")),
+    }
+    if asked not in known:
+        raise StartError(f"there is no provider {asked!r}", remedy=f"choose one of {', '.join(PROVIDERS)}")
+    return known[asked]
+
+
+def everywhere(device: Device) -> tuple[Device, ...]:
+    """The same on every GPU of this machine; on a CPU it is one."""
+    if device.provider not in ("cuda", "tensorrt"):
+        return (device,)
+    return tuple(Device(device.provider, device.precision, index) for index in range(max(len(_nvidia_gpus()), 1)))
+
+
+def has_nvidia_gpu() -> bool:
+    """onnxruntime lists CUDA wherever its build has it, with a GPU or without: the driver's device files tell."""
+    return Path("/dev/nvidiactl").exists() and bool(_nvidia_gpus())
+
+
+def _nvidia_gpus() -> list[Path]:
+    return list(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def has_openvino() -> bool:
+    """Whether the plugin is installed; it is made for Linux on x86-64."""
+    return find_spec("onnxruntime_ep_openvino") is not None
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this processor by Linux's names (amx_bf16); none where the system does not say."""
+    return frozenset(cpu_facts().get("flags", "").split())
+
+
+@cache
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of the first processor: "model name", "cpu family", "model", "stepping", "flags" ..."""
+    try:
+        first = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def check_provider(asked: str) -> str:
-    """The provider that `asked` comes to. StartError where it is not one, or takes no graph on this machine."""
-    chosen = choose_provider(asked)
-    if chosen != "cpu":
-        probe(chosen)
-    return chosen
+    """What `asked` comes to here, for a person to read. StartError where it is not a provider, or takes no graph here.
 
+    onnxruntime lists providers that its build has, and falls back to the CPU without a word where they do not work: so a small
+    graph is run.
+    """
+    from topwork_server.sessions.opening import probe
 
-def probe(provider: str) -> None:
-    """Run a graph of one Relu on it."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "probe.onnx"
-        _write_probe(model)
-        try:
-            (answer,) = Session(model, provider).run(["y"], {"x": np.array([-2.0], np.float32)})
-        except StartError:
-            raise
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StartError(
-                f"the provider {provider} does not work here: {reason}",
-                remedy="run `topwork doctor`, or serve with --provider cpu",
-            ) from error
-    if answer.tolist() != [0.0]:
-        raise StartError(f"the provider {provider} computes wrongly: Relu(-2) is {answer}", remedy="serve with --provider cpu")
-
-
-def _write_probe(path: Path) -> None:
-    from onnx import TensorProto, helper, save
-
-    (x, y) = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    found = candidates(asked)
+    if asked != "cpu":
+        for device in found[:1] if asked == "auto" else found:
+            probe(device)
+    return found[0].provider

@@ -32,7 +32,7 @@ class Linear(Fitted):
 
 def said(tmp_path, target, temperature, rows=ROWS):
     (tmp_path / "head.onnx").write_bytes(served_graph(Linear().graph(), target, temperature))
-    return run(Session(tmp_path / "head.onnx", "cpu", 1), rows)
+    return run(Session(tmp_path / "head.onnx", 1), rows)
 
 
 def softmax(scores):

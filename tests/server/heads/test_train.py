@@ -120,7 +120,7 @@ def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
 def test_the_served_graph_is_the_head(sets: Sets, tmp_path: Path) -> None:
     birds = written(sets)
     head = trained(tmp_path, definition(birds))
-    session = Session(Shelf(tmp_path / "heads").graph("birds-label"), "cpu", 1)
+    session = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1)
     rows = np.zeros((2, DIM), np.float32)
     scores, probabilities = session.run(["scores", "probabilities"], {"rows": rows})
     warm = np.exp(scores / head.temperature - (scores / head.temperature).max(1, keepdims=True))
@@ -212,7 +212,7 @@ def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path:
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShot, least_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
     assert (head.labelled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
-    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), "cpu", 1).run(
+    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1).run(
         ["scores"], {"rows": centres.astype(np.float32)}
     )
     assert scores[0].argmax(1).tolist() == [0, 1, 2]

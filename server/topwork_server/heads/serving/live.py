@@ -74,6 +74,6 @@ class Live:
     def _session(self, kept: Kept) -> Session:
         kept.check()
         try:
-            return Session(kept.graph, "cpu", self._threads)
+            return Session(kept.graph, self._threads)
         except Exception as error:  # of onnxruntime's own classes
             raise kept.damaged(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
