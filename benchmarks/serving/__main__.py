@@ -120,7 +120,7 @@ def ceiling(name: str, seconds: float) -> dict[str, Any]:
     entry = catalogue.entry(name)
     assert entry.folder is not None
     encoder = entry.spec.encoder(entry.spec, entry.folder)
-    session = Session(entry.folder / MODEL, "cpu", usable_cores())
+    session = Session(entry.folder / MODEL, usable_cores())
     wrap = Text if isinstance(ENCODERS[name]()[0], str) else Picture
     samples = [s for item in ENCODERS[name]() for s in encoder.preprocess(wrap(item), encoder.options())]
     rows = [session.run([entry.spec.default_tap], encoder.collate([s]))[0][0].tolist() for s in samples[:8]]
