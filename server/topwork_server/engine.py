@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,8 @@ class _Request:
         self._prepare = self._queue = self._compute = 0.0
 
     async def run(self, items: Sequence[Item]) -> Features:
-        slab = SLAB[self._loaded.encoder.spec.modality]
+        encoder = self._loaded.encoder
+        slab = encoder.slab or SLAB[encoder.spec.modality]
         try:
             if len(items) <= slab:
                 encoded = await self._slab(0, items)
@@ -155,12 +156,13 @@ class _Request:
 
     def _prepare_all(self, start: int, items: Sequence[Item]) -> list[Prepared]:
         """In a thread of the pool."""
-        return [self._prepare_one(start + i, item) for i, item in enumerate(items) if not self._left]
+        made = enumerate(self._loaded.encoder.preprocess_many(items, self._options), start)
+        return [self._prepared(position, samples) for position, samples in takewhile(lambda _: not self._left, made)]
 
-    def _prepare_one(self, position: int, item: Item) -> Prepared:
-        encoder = self._loaded.encoder
+    def _prepared(self, position: int, samples: Iterable[Sample] | Exception) -> Prepared:
         try:
-            samples = encoder.preprocess(item, self._options)
+            if isinstance(samples, Exception):
+                raise samples
             if isinstance(samples, Sequence):
                 return Prepared(list(samples))
             rest = iter(samples)

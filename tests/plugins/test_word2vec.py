@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from slabs import check_slab
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import plugin as word2vec
 from topwork_plugins.word2vec import table as word_table
@@ -492,3 +493,10 @@ def test_a_sentence_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> Non
     words = ["It", "does", "n't", "stop", "at", "7", "45", "a.m.", "in", "the", "U.S."]
     assert [text[a:b] for a, b in sample.tokens.chars] == words
     assert sample.notes == {"unknown_words": 1}
+
+
+@pytest.mark.weights
+def test_a_slab_of_prose_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
+    pages = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+    lines = [Text(line) for page in pages for line in page.read_text("utf-8").splitlines()]
+    check_slab(glove_encoder[0], lines[:600], WordOptions("zero"))

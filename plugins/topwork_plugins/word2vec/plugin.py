@@ -35,10 +35,14 @@ from topwork_server.types import Array
 
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import table as word_table
+from topwork_plugins.word2vec.slab import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
 
 if TYPE_CHECKING:
     import torch
+
+#: Of fewer texts than this each goes by itself: numpy's calls cost more than they save.
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class WordVectors(Encoder):
     options = WordOptions
     pads = True
     budget = 16384  # words
+    slab = 128
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -90,6 +95,7 @@ class WordVectors(Encoder):
         super().__init__(spec, folder)
         self.table = word_table.WordTable(folder)
         self._tokenizer = Tokenizer(self.table.find, spec.settings.get("lowercase"))
+        self._slabs = Slabs(self._tokenizer)
 
     def preprocess(self, item: Item, options: WordOptions) -> Iterable[Sample]:
         """One sample: `vectors` (words, dim) float32 and `mask` (words,) float32, with the number of unknown words."""
@@ -101,8 +107,34 @@ class WordVectors(Encoder):
         if unknown and (options.unknown == "error" or (options.unknown == "skip" and len(unknown) == len(found))):
             raise self._refused(unknown, every=len(unknown) == len(found), policy=options.unknown)
         kept = [token for token in found if token.row != UNKNOWN] if options.unknown == "skip" else found
-        inputs = {"vectors": self._rows(kept), "mask": np.ones(len(kept), np.float32)}
+        inputs = {"vectors": self._rows([token.row for token in kept]), "mask": np.ones(len(kept), np.float32)}
         return [Sample(inputs, tokens=_spans(kept), notes={"unknown_words": len(unknown)} if unknown else {})]
+
+    def preprocess_many(self, items: Sequence[Item], options: WordOptions) -> Iterable[Iterable[Sample] | Exception]:
+        """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
+        plain = [isinstance(i, Text) and i.pair is None and 0 < len(i.text.strip()) <= LONGEST_TEXT for i in items]
+        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
+        together = iter(self._together(texts, options) if len(texts) >= FEW else [None] * len(texts))
+        for item, so in zip(items, plain, strict=True):
+            sample = next(together) if so else None
+            yield from super().preprocess_many([item], options) if sample is None else ([sample],)
+
+    def _together(self, texts: Sequence[str], options: WordOptions) -> list[Sample | None]:
+        """What `preprocess` gives of each text; None where it may refuse."""
+        words = self._slabs.words(texts)
+        known = words.without_unknown()
+        unknown = words.counts - known.counts
+        refused = (known.counts == 0) | (options.unknown == "error" and unknown > 0)
+        kept = known if options.unknown == "skip" else words
+        vectors, longest = self._rows(kept.rows), int(kept.counts.max())
+        mask, positions, parts = np.ones(longest, np.float32), np.arange(longest), np.zeros(longest, np.int32)
+        ends = np.cumsum(kept.counts)
+        samples: list[Sample | None] = []
+        for bad, start, end, lost in np.stack([refused, ends - kept.counts, ends, unknown], axis=1).tolist():
+            inputs = {"vectors": vectors[start:end], "mask": mask[: end - start]}
+            spans = TokenSpans(positions[: end - start], kept.chars[start:end], parts[: end - start])
+            samples.append(None if bad else Sample(inputs, tokens=spans, notes={"unknown_words": lost} if lost else {}))
+        return samples
 
     def cost(self, sample: Sample) -> int:
         return len(sample.inputs["mask"])
@@ -127,8 +159,8 @@ class WordVectors(Encoder):
         words = [self.table.word(row) for row in range(min(len(self.table), 1000))]
         return texts + [Text(word) for word in words if self._tokenizer.row(word) != UNKNOWN and len(word.split()) == 1][:3]
 
-    def _rows(self, tokens: Sequence[Token]) -> Array:
-        ids = np.array([token.row for token in tokens], np.int64)
+    def _rows(self, found: Sequence[int] | Array) -> Array:
+        ids = np.asarray(found, np.int64)
         rows = self.table.vectors[ids]
         rows[ids == UNKNOWN] = 0
         return rows

@@ -47,6 +47,10 @@ class Tokenizer:
         start = text.find(stripped)
         if not _SPACE.search(stripped) and (row := self.row(stripped)) != UNKNOWN:
             return [Token(row, start, start + len(stripped))]
+        return self.parts(text)
+
+    def parts(self, text: str) -> list[Token]:
+        """As `tokens`, but never the whole text as one word."""
         return [token for span in _spans(text) for token in self._split(text, *span)]
 
     def row(self, word: str) -> int:
