@@ -1,6 +1,7 @@
 """Owns $TOPWORK_HOME/artifacts: one folder an exported encoder, complete or not there at all.
 
 artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
+                   default.onnx     the way to the default tap alone, where that is less
                    manifest.json    taps with fingerprints, parity, checksums; written last
                    parity.npz       the real inputs that parity is measured on
                    head-NAME.*      heads that the pretrained network brought: graph and record
@@ -16,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ from topwork_server.sources import Source, file_sha256, stamp
 from topwork_server.types import EncoderSpec, Granularity, Numerics, Tap, TapInfo
 
 MODEL = "model.onnx"
+DEFAULT = "default.onnx"
 MANIFEST = "manifest.json"
 PARITY_INPUTS = "parity.npz"
 #: Of the folder and its manifest; raised when they change, so that those of an older server are made anew.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def find(home: Path, spec: EncoderSpec) -> Path | None:
         return None
     now = stamp(Source.parse(spec.source))
     return folder if now in ("", Manifest.read(folder).stamp) else None
+
+
+def graph_for(folder: Path, taps: Collection[str], default_tap: str) -> Path:
+    """The smallest graph here that has these taps: what a graph has is computed, whether it is fetched or not."""
+    alone = folder / DEFAULT
+    return alone if set(taps) == {default_tap} and alone.exists() else folder / MODEL
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

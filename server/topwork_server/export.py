@@ -12,15 +12,18 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork_server import artifacts, fingerprint, parity, sources
+from topwork_server import artifacts, cut, fingerprint, parity, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.heads.serving import native_export
+from topwork_server.parity import Batch, Record, Run
 from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Array, EncoderSpec, TapInfo
@@ -42,9 +45,9 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     model = folder / artifacts.MODEL
     if trunk.module is not None:
         _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), model)
+    cut.cut(model, spec.default_tap, folder / artifacts.DEFAULT)
     reference = parity.reference_of(trunk)
-    session = Session(model)
-    record = parity.measure(trunk.taps, batches, reference.run, session.run)
+    record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     if record.numerics.parity < parity.FP32_FLOOR:
         raise ExportFailed(
             f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
@@ -68,10 +71,31 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
             name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
         },
         stamp=stamp,
-        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
     )
     manifest.write(folder)
     return manifest
+
+
+def _measured(trunk: Trunk, default_tap: str, batches: Sequence[Batch], reference: Run, folder: Path) -> Record:
+    """Of the whole graph, and of the one that gives the default tap alone."""
+    record = parity.measure(trunk.taps, batches, reference, Session(folder / artifacts.MODEL).run)
+    alone = artifacts.graph_for(folder, [default_tap], default_tap)
+    if alone.name == artifacts.MODEL:
+        return record
+    taps = [tap for tap in trunk.taps if tap.name == default_tap]
+    return _worse(record, parity.measure(taps, batches, reference, Session(alone).run))
+
+
+def _worse(one: Record, other: Record) -> Record:
+    """By tap, and in all, what is further from the reference; `other` has some of the taps of `one`."""
+    by_tap = {tap: dict(found) for tap, found in one.by_tap.items()}
+    for tap, found in other.by_tap.items():
+        by_tap[tap]["max_abs_error"] = max(by_tap[tap]["max_abs_error"], found["max_abs_error"])
+        by_tap[tap]["min_cosine"] = min(by_tap[tap]["min_cosine"], found["min_cosine"])
+    numerics = (one.numerics, other.numerics)
+    parity, error = min(n.parity for n in numerics), max(n.max_abs_error for n in numerics)
+    return Record(replace(one.numerics, parity=parity, max_abs_error=error), by_tap)
 
 
 def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
