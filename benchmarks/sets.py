@@ -26,7 +26,8 @@ from topwork_server.config import default_home
 from topwork_server.demo import server
 
 from benchmarks import inputs
-from benchmarks.serving import measure_ceiling, ratio
+from benchmarks.serving.ceiling import ratio
+from benchmarks.serving.workers import Worker
 
 ENCODER = "all-minilm-l6-v2"
 TEXTS, VECTORS, SMALL = "benchmark-texts", "benchmark-vectors", "benchmark-small"
@@ -63,10 +64,12 @@ def texts(client: Client, rounds: int, seconds: float) -> dict[str, float]:
     """Texts that become stored features, a second, beside the graph in a process of its own with the best batches."""
     items = inputs.sentences()
     ids = [f"text-{i}" for i in range(len(items))]
-    client.embed(ENCODER, items[:8])
+    numerics = client.embed(ENCODER, items[:8]).numerics
+    assert numerics is not None
     rates, ceilings = [], []
     for turn in range(rounds):
-        ceilings.append(measure_ceiling(ENCODER, seconds)["rate"])
+        with Worker("ceiling", "text", f"{numerics.provider} {numerics.precision}") as ceiling:
+            ceilings.append(max(ceiling.ask("best", seconds=seconds).values()))
         began = time.monotonic()
         client.write(f"{TEXTS}", encoder=ENCODER, items=[f"{turn}. {text}" for text in items], ids=ids)
         rates.append(len(items) / (time.monotonic() - began))

@@ -1,8 +1,8 @@
 """Who is measured: servers (`Peer`) and libraries (`Library`), one module each in this package.
 
-A module here lists its classes in `PEERS`; nothing else needs to know of it. The harness makes one object in its own process, which
-starts and stops the server, and the load generator makes another in a process of its own, which only calls `connect`, `embed`
-and `close`. Whatever a peer needs to run lies in an environment of its own, so that this package imports none of it.
+A module here lists its classes in `PEERS`; nothing else needs to know of it. The harness makes one object in its own process,
+which starts and stops the server, and the load generator makes another in a process of its own, which only calls `connect`,
+`embed` and `close`. Whatever a peer needs to run lies in an environment of its own, so that this package imports none of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Peer(ABC):
     parts: ClassVar[tuple[str, ...]] = ("text",)
     most_items: ClassVar[int] = 64
     """That one request may hold; 1 for a server without requests of several items."""
+    streams: ClassVar[bool] = False
+    """`embed` takes any number of items at once, and streams them."""
 
     def missing(self) -> str | None:
         """Why it cannot run here, and what makes it run; None when it can."""
@@ -71,6 +73,10 @@ class Peer(ABC):
     def versions(self) -> dict[str, str]:
         """Of the packages that matter: {"infinity-emb": "0.0.78", "torch": "2.13.0"}. Also after `stop`."""
 
+    def device(self) -> str:
+        """What computes: "cpu fp32", "openvino bf16". While it runs."""
+        return "cpu fp32"
+
     @abstractmethod
     async def connect(self, address: str) -> None:
         """In the load generator's process: ready to `embed`, with as many connections as suit 64 callers."""
@@ -79,7 +85,7 @@ class Peer(ABC):
     async def embed(self, items: Sequence[Item]) -> Rows:
         """One request of at most `most_items`; a row for each, in order. Called by many tasks at once. Raises when refused."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - not every peer has something to undo
         """Undo `connect`."""
 
 

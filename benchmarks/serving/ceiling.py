@@ -1,0 +1,185 @@
+"""The most that the machine could do: the same graph on the same device in a process of its own, and nothing else.
+
+`best`, `rate`: samples are prepared before the clock starts, sorted by length, and cut into batches by the best of several
+budgets. `single`: one item at a time, from the item to its row. `pipeline`: all items from the item to the row, prepared in
+threads while the session runs. `preparing`: the items' preprocessing alone, on all cores. Run by the harness (`workers.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from topwork_server.artifacts import MODEL
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import default_home, usable_cores
+from topwork_server.plugins import Plugins
+from topwork_server.sessions.opening import open_session
+from topwork_server.sessions.providers import PLAIN, Device
+from topwork_server.types import Array, Sample
+
+from benchmarks.serving import workers
+from benchmarks.serving.parts import PARTS, wrapped
+from benchmarks.serving.peers import Item, Rows
+
+#: Times the encoder's own budget of a batch.
+BUDGETS = (0.25, 0.5, 1.0, 2.0)
+#: Items that the pipeline prepares before it sorts them and cuts its next batches.
+SLAB = 256
+
+
+class Ceiling:
+    """One encoder in process."""
+
+    def __init__(self, encoder: str, part: str, items: list[Item], device: Device = PLAIN) -> None:
+        entry = Catalogue(Plugins.load(), default_home()).entry(encoder)
+        assert entry.folder is not None
+        self.encoder = entry.spec.encoder(entry.spec, entry.folder)
+        self.session = open_session(entry.folder / MODEL, device, usable_cores())
+        self.budget = self.encoder.budget
+        self._items = [wrapped(item, part) for item in items]
+        self._tap = [entry.spec.default_tap]
+        self._samples: list[Sample] = []
+
+    def rows(self, count: int) -> Rows:
+        """Of the first items, one item at a time: (rows, dim)."""
+        samples = [sample for item in self._items[:count] for sample in self._prepared(item)]
+        return np.concatenate([self._run([sample]) for sample in samples]).astype(np.float32)
+
+    def best(self, seconds: float) -> dict[str, float]:
+        """Rows a second at each budget; the best is kept for `rate`."""
+        found: dict[str, float] = {}
+        for scale in BUDGETS:
+            self.budget = max(1, int(self.encoder.budget * scale))
+            found[str(self.budget)] = self.rate(seconds / len(BUDGETS))
+        self.budget = int(max(found, key=lambda budget: found[budget]))
+        return found
+
+    def rate(self, seconds: float) -> float:
+        """Rows a second of prepared batches."""
+        self._samples = self._samples or [sample for item in self._items for sample in self._prepared(item)]
+        batches = [(len(batch), self.encoder.collate(batch)) for batch in self._batches(self._samples)]
+        # In any order, not by size: a short measurement sees all sizes.
+        order = np.random.default_rng().permutation(len(batches))
+        self._session_run(batches[order[0]][1])
+        began, count = time.perf_counter(), 0
+        for index in itertools.cycle(order):
+            self._session_run(batches[index][1])
+            count += batches[index][0]
+            if time.perf_counter() - began > seconds:
+                break
+        return count / (time.perf_counter() - began)
+
+    def single(self, seconds: float) -> dict[str, float]:
+        """Medians in milliseconds of one item at a time: the session's alone, and from the item to its rows."""
+        session, call, end = [], [], time.perf_counter() + seconds
+        for item in itertools.cycle(self._items):
+            began = time.perf_counter()
+            computed = 0.0
+            for sample in self._prepared(item):
+                feeds = self.encoder.collate([sample])
+                before = time.perf_counter()
+                self._session_run(feeds)
+                computed += time.perf_counter() - before
+            call.append(time.perf_counter() - began)
+            session.append(computed)
+            if time.perf_counter() > end:
+                break
+        return {"session_ms": 1e3 * statistics.median(session), "call_ms": 1e3 * statistics.median(call)}
+
+    def pipeline(self, seconds: float) -> float:
+        """Rows a second, from items on."""
+        began, count = time.perf_counter(), 0
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for slab in self._slabs(pool, began + seconds):
+                for batch in self._batches(slab):
+                    count += len(self._run(batch))
+        return count / (time.perf_counter() - began)
+
+    def preparing(self, seconds: float) -> float:
+        """Rows a second of preprocessing alone, in as many threads as there are cores."""
+        began, count = time.perf_counter(), 0
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for slab in self._slabs(pool, began + seconds):
+                count += len(slab)
+        return count / (time.perf_counter() - began)
+
+    def _slabs(self, pool: ThreadPoolExecutor, end: float) -> Iterator[list[Sample]]:
+        """Prepared samples, a slab ahead of whoever reads them."""
+        size = min(SLAB, max(8, len(self._items) // 4))
+        waiting: list[Any] = []
+        for start in itertools.count(0, size):
+            items = [self._items[(start + i) % len(self._items)] for i in range(size)]
+            share = -(-size // (2 * usable_cores()))
+            waiting.append([pool.submit(self._prepare_all, items[i : i + share]) for i in range(0, size, share)])
+            if len(waiting) > 1:
+                yield [sample for future in waiting.pop(0) for sample in future.result()]
+            if time.perf_counter() > end:
+                return
+
+    def _prepare_all(self, items: list[Any]) -> list[Sample]:
+        return [sample for item in items for sample in self._prepared(item)]
+
+    def _prepared(self, item: Any) -> list[Sample]:
+        return list(self.encoder.preprocess(item, self.encoder.options()))
+
+    def _batches(self, samples: list[Sample]) -> list[list[Sample]]:
+        """Sorted by cost, cut where the next would pass the budget."""
+        batches: list[list[Sample]] = [[]]
+        for sample in sorted(samples, key=self.encoder.cost):
+            if batches[-1] and (len(batches[-1]) + 1) * self.encoder.cost(sample) > self.budget:
+                batches.append([])
+            batches[-1].append(sample)
+        return batches
+
+    def _run(self, samples: list[Sample]) -> Array:
+        return self._session_run(self.encoder.collate(samples))
+
+    def _session_run(self, feeds: dict[str, Array]) -> Array:
+        return self.session.run(self._tap, feeds)[0]
+
+
+def device(name: str) -> Device:
+    """ "openvino bf16" as a Device."""
+    provider, _, precision = name.partition(" ")
+    return Device(provider, precision or "fp32")
+
+
+def ratio(measured: list[float], ceilings: list[float]) -> float:
+    """Median of the rounds' own ratios: machines that are shared change their speed from minute to minute."""
+    return round(statistics.median(a / b for a, b in zip(measured, ceilings, strict=True)), 3)
+
+
+def main(part: str, device_name: str) -> int:
+    answer = workers.answerer()
+    chosen = PARTS[part]
+    ceiling: Ceiling | None = None
+    for asked in workers.questions(sys.stdin):
+        try:
+            ceiling = ceiling or Ceiling(chosen.encoder, part, chosen.items(), device(device_name))
+            answer(_answer(ceiling, asked))
+        except Exception as error:
+            answer(error)
+    os._exit(0)  # nothing of the runtime's threads is waited for
+
+
+def _answer(ceiling: Ceiling, asked: dict[str, Any]) -> Any:
+    match asked["question"]:
+        case "rows":
+            np.save(asked["path"], rows := ceiling.rows(asked["count"]))
+            return list(rows.shape)
+        case "best" | "rate" | "single" | "pipeline" | "preparing" as name:
+            return getattr(ceiling, name)(asked["seconds"])
+        case other:
+            raise ValueError(f"no question {other}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

