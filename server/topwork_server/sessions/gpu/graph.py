@@ -1,0 +1,55 @@
+"""What onnxruntime makes of a graph: simplified, and the types of all tensors (onnx does not know those of fused nodes)."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+#: onnx.ModelProto. The package is imported where it is used.
+Model = Any
+
+
+def simplified(model: Path) -> Model:
+    """The graph after onnxruntime's basic pass: constants folded, so that patterns can be read. For any provider."""
+    import onnx
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "basic.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(path))
+
+
+def float_tensors(model: Model) -> frozenset[str]:
+    """Names of all fp32 tensors: inputs, initializers, and what nodes compute."""
+    from onnx import TensorProto
+
+    found = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    found |= {given.name for given in model.graph.input if given.type.tensor_type.elem_type == TensorProto.FLOAT}
+    session = plain(with_outputs(model, (name for node in model.graph.node for name in node.output if name)))
+    return frozenset(found | {node.name for node in session.get_outputs() if node.type == "tensor(float)"})
+
+
+def with_outputs(model: Model, names: Any) -> Model:
+    """A copy whose outputs are `names`, of types that onnxruntime is to find out."""
+    import onnx
+
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return copy
+
+
+def plain(model: Model) -> Any:
+    """A session on the CPU that runs the graph as it is."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
