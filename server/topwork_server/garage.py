@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from topwork_server import artifacts, parity
+from topwork_server import artifacts
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher, Lane
 from topwork_server.catalogue import Catalogue, State
@@ -22,9 +22,11 @@ from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
 from topwork_server.room import Room
+from topwork_server.sessions.choice import Choice, Way
 from topwork_server.sessions.opening import open_session
-from topwork_server.sessions.providers import candidates
+from topwork_server.sessions.providers import candidates, everywhere
 from topwork_server.sessions.session import Runs
+from topwork_server.sessions.survey import Survey
 from topwork_server.types import Numerics, Tap
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Loaded:
     batcher: Batcher
     room: Room
     bytes: int
+    choice: Choice
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
@@ -48,8 +51,8 @@ class Loaded:
         return self.numerics_of(0)
 
     def lane_of(self, taps: Sequence[Tap]) -> int:
-        """Which of the batcher's lanes computes these taps."""
-        return 0
+        """Which of the batcher's lanes computes these taps. NotReady where no device does it well enough."""
+        return self.choice.way_of([tap.name for tap in taps])
 
     def numerics_of(self, lane: int) -> Numerics:
         return self.batcher.lanes[lane].numerics
@@ -60,16 +63,21 @@ class Garage:
 
     def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
-        self._device = candidates(config.provider)[-1 if config.provider == "auto" else 0]
-        self.provider = self._device.provider
+        self._children: list[subprocess.Popen[str]] = []
+        self._survey = Survey(candidates(config.provider), config.threads, self._children)
+        self._measuring: set[str] = set()
         self._loaded: dict[str, Loaded] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()  # one at a time, so that two do not take the same room
         self._exporting: set[str] = set()
-        self._children: list[subprocess.Popen[str]] = []
         self._failures: dict[str, str] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._memory_at_start = int(psutil.Process().memory_info().rss)
+
+    @property
+    def provider(self) -> str:
+        """Those that may compute here, likely fastest first: "openvino or cpu"."""
+        return " or ".join(dict.fromkeys(device.provider for device in self._survey.devices))
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[Loaded]:
@@ -87,11 +95,13 @@ class Garage:
             loaded.last_used = time.monotonic()
 
     def live(self, name: str) -> tuple[str, str] | None:
-        """("loaded" | "exporting" | "failed", detail) where this process knows more than the disk does."""
+        """("loaded" | "exporting" | "ready" | "failed", detail) where this process knows more than the disk does."""
         if name in self._loaded:
             return "loaded", "" if self._loaded[name].batcher.serving else "its worker is being restarted"
         if name in self._exporting:
             return "exporting", "its weights are being exported"
+        if name in self._measuring:
+            return "ready", "what each device here makes of it is being measured, once"
         return ("failed", self._failures[name]) if name in self._failures else None
 
     def get(self, name: str) -> Loaded | None:
@@ -126,11 +136,12 @@ class Garage:
         try:
             folder = await self._artifact(name)
             manifest = await asyncio.to_thread(Manifest.read, folder)
+            encoder, choice = await asyncio.to_thread(self._examine, name, folder, manifest)
             async with self._opening:
                 self._make_room(name, manifest.bytes)
-                self._loaded[name] = await asyncio.to_thread(self._open, name, folder, manifest)
+                self._loaded[name] = await asyncio.to_thread(self._open, encoder, manifest, choice)
             self._failures.pop(name, None)
-            log.info("loaded %s on %s", name, self.provider)
+            log.info("loaded %s on %s", name, choice)
         except Exception as error:
             if not isinstance(error, NotReady | Overloaded):
                 self._failures[name] = str(error)
@@ -152,20 +163,26 @@ class Garage:
         finally:
             self._exporting.discard(name)
 
-    def _open(self, name: str, folder: Path, manifest: Manifest) -> Loaded:
-        """In a thread: checksums, the encoder's own files, the session, and parity where the provider is not the exporter's."""
+    def _examine(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, Choice]:
+        """In a thread: checksums, the encoder's own files, and what was measured of it here, or is measured now."""
         artifacts.verify(folder, manifest)
         spec = self._catalogue.spec(name)
         encoder = spec.encoder(spec, folder)
+        self._measuring.add(name)
+        try:
+            return encoder, self._survey.of(encoder, folder, manifest)
+        finally:
+            self._measuring.discard(name)
 
-        def opened() -> Runs:
-            return open_session(folder / artifacts.MODEL, self._device, self._config.threads)
+    def _open(self, encoder: Encoder, manifest: Manifest, choice: Choice) -> Loaded:
+        """In a thread: the sessions of the first lane."""
+        name = encoder.spec.name
+        lanes = [Lane(way.numerics, partial(self._sessions, encoder.folder, way)) for way in choice.ways]
+        batcher = Batcher(encoder, lanes, partial(self._on_health, name))
+        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), manifest.bytes, choice)
 
-        measured = [opened()]  # the first is used, once it is known to be near enough
-        numerics = parity.numerics_of(measured[0], folder, manifest)
-        lane = Lane(numerics, lambda: [measured.pop() if measured else opened()])
-        batcher = Batcher(encoder, [lane], partial(self._on_health, name))
-        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), manifest.bytes)
+    def _sessions(self, folder: Path, way: Way) -> list[Runs]:
+        return [open_session(folder / way.graph, device, self._config.threads) for device in everywhere(way.device)]
 
     def _make_room(self, name: str, need: int) -> None:
         """Unload the longest idle until an artifact of `need` bytes fits in the budget. The sizes of artifacts are a hard bound;

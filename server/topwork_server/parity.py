@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from topwork_server.artifacts import MODEL, PARITY_INPUTS, Manifest
 from topwork_server.encoder import Encoder, Trunk, batch_key
-from topwork_server.errors import ExportFailed, NotReady
-from topwork_server.sessions.session import Runs, Session
+from topwork_server.errors import ExportFailed
+from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
@@ -179,37 +176,8 @@ def save_inputs(batches: Sequence[Batch], path: Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def numerics_of(session: Runs, folder: Path, manifest: Manifest) -> Numerics:
-    """Of a provider, kept in the artifact once it is measured: fp32 on the CPU is the exporter's record; others are compared
-    with that over the saved inputs. NotReady below 0.999: such rows would not mix with the others of their fingerprint."""
-    if (session.provider, session.precision) == (manifest.numerics.provider, manifest.numerics.precision):
-        return manifest.numerics
-    record = folder / f"parity-{session.provider}-{session.precision}.json"
-    if not record.exists():
-        scratch = record.with_suffix(f".{os.getpid()}.part")
-        scratch.write_text(json.dumps(asdict(_against_cpu(session, folder, manifest))), "utf-8")
-        scratch.rename(record)
-    numerics = Numerics(**json.loads(record.read_text("utf-8")))
-    if numerics.parity < MIX_FLOOR:
-        raise NotReady(
-            f"{session.provider} {session.precision} gives {manifest.encoder} a parity of {numerics.parity:.5f}, below"
-            f" {MIX_FLOOR}",
-            remedy="serve with --provider cpu",
-        )
-    return numerics
-
-
-def _against_cpu(session: Runs, folder: Path, manifest: Manifest) -> Numerics:
-    cpu, names = Session(folder / MODEL), [info.tap.name for info in manifest.taps]
-    worst = Numerics(session.provider, session.precision, 1.0, 0.0)
-    for feeds in _saved_inputs(folder / PARITY_INPUTS):
-        for a, b in zip(cpu.run(names, feeds), session.run(names, feeds), strict=True):
-            error, cosine = difference(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]).astype(a.dtype))
-            worst = replace(worst, parity=min(worst.parity, cosine), max_abs_error=max(worst.max_abs_error, error))
-    return worst
-
-
-def _saved_inputs(path: Path) -> list[dict[str, Array]]:
+def saved_inputs(path: Path) -> list[dict[str, Array]]:
+    """What `save_inputs` kept."""
     feeds: dict[str, dict[str, Array]] = {}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays:

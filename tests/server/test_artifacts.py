@@ -14,7 +14,6 @@ from topwork_server import EncoderSpec, Granularity, Trunk, artifacts, fingerpri
 from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
-from topwork_server.sessions.providers import Device
 from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
 from topwork_server.types import Numerics
@@ -226,28 +225,3 @@ def test_difference_sees_nan_shape_and_zero_rows() -> None:
     assert parity.difference(ones, zeros)[1] == 0.0
     assert parity.difference(ones, ones * np.nan)[1] == -1.0
     assert parity.difference(ones, ones[:1])[1] == -1.0
-
-
-def test_parity_of_another_provider_is_measured_once_and_refused_when_low(tmp_path: Path) -> None:
-    from topwork_server.errors import NotReady
-
-    manifest = export_encoder(letters_spec(), Path(), tmp_path)
-
-    class Noisy(Session):
-        runs = 0
-
-        def run(self, outputs, feeds):  # type: ignore[no-untyped-def]
-            Noisy.runs += 1
-            chance = np.random.default_rng(0)
-            return [a + self.noise * chance.standard_normal(a.shape).astype(a.dtype) for a in super().run(outputs, feeds)]
-
-    session = Noisy(tmp_path / artifacts.MODEL)
-    session.device, session.noise = Device("openvino", "bf16"), 1e-4  # type: ignore[attr-defined]
-    found = parity.numerics_of(session, tmp_path, manifest)
-    assert 0.999 < found.parity < 1
-    runs = Noisy.runs
-    assert parity.numerics_of(session, tmp_path, manifest) == found
-    assert Noisy.runs == runs, "the record is kept"
-    session.device, session.noise = Device("openvino", "int1"), 0.2  # type: ignore[attr-defined]
-    with pytest.raises(NotReady, match=r"parity of 0\.\d+, below 0.999"):
-        parity.numerics_of(session, tmp_path, manifest)

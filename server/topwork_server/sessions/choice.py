@@ -1,0 +1,137 @@
+"""Which device and graph compute which tap of an encoder here: the fastest whose rows mix with those of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from topwork_server.artifacts import DEFAULT, MODEL, Manifest
+from topwork_server.errors import NotReady
+from topwork_server.parity import MIX_FLOOR
+from topwork_server.sessions.providers import PLAIN, Device
+from topwork_server.sessions.records import Record
+from topwork_server.types import Numerics
+
+#: How far a row may move with its batch-mates on a device, as a cosine: what bf16 and fp16 round differently in sums of another
+#: order, no more.
+INVARIANCE = 0.9999
+#: Others must be so many times as fast as the plain device to be taken in its place.
+HEAD_START = 1.1
+
+
+@dataclass(frozen=True)
+class Way:
+    """A graph of the artifact on a device, and the taps that it gives well enough."""
+
+    device: Device
+    graph: str
+    taps: tuple[str, ...]
+    numerics: Numerics
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`ways`, in the order in which a request takes the first that gives all its taps: the graph of the default tap alone, the
+    whole one on the same device and, where that fails for some taps, the whole one on a device that gives them too.
+    `records`: all that was measured, the one in use first; none where there was nothing to choose from."""
+
+    ways: tuple[Way, ...]
+    records: tuple[Record, ...] = ()
+
+    def __str__(self) -> str:
+        return ", else ".join(f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.ways))
+
+    def way_of(self, taps: Sequence[str]) -> int:
+        """The position in `ways` of the first that gives all these taps. NotReady where none does."""
+        for position, way in enumerate(self.ways):
+            if set(taps) <= set(way.taps):
+                return position
+        raise _refused(self.records, [tap for tap in taps if tap not in self.ways[-1].taps])
+
+
+def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> Choice:
+    """NotReady where no device gives the default tap."""
+    ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
+    taps = {record.device: passing(manifest, record) for record in ordered}
+    fastest = next((record for record in ordered if default_tap in taps[record.device]), None)
+    if fastest is None:
+        raise _refused(ordered, [default_tap])
+    widest = max(ordered, key=lambda record: len(taps[record.device]))  # among equals the fastest
+    whole = [fastest, widest] if len(taps[widest.device]) > len(taps[fastest.device]) else [fastest]
+    ways = [_way(manifest, record, MODEL, taps[record.device]) for record in whole]
+    if DEFAULT in manifest.files:
+        ways.insert(0, _way(manifest, fastest, DEFAULT, (default_tap,)))
+    return Choice(tuple(ways), (fastest, *(record for record in ordered if record is not fastest)))
+
+
+def only(manifest: Manifest, default_tap: str) -> Choice:
+    """The plain device, whose numerics the export measured: nothing to choose."""
+    taps = tuple(info.tap.name for info in manifest.taps)
+    alone = [Way(PLAIN, DEFAULT, (default_tap,), manifest.numerics)] if DEFAULT in manifest.files else []
+    return Choice((*alone, Way(PLAIN, MODEL, taps, manifest.numerics)))
+
+
+def passing(manifest: Manifest, record: Record) -> tuple[str, ...]:
+    """The taps that the device gives well enough."""
+    if record.error or record.invariance < INVARIANCE:
+        return ()
+    return tuple(tap for tap, worst in parity_of(manifest, record).items() if worst >= MIX_FLOOR)
+
+
+def parity_of(manifest: Manifest, record: Record) -> Mapping[str, float]:
+    """By tap, minimum cosine to the reference. The plain device's is the export's own record; other devices were compared with
+    the plain one, which is the reference itself but where its graph is quantized: then both angles add up."""
+    if record.device == PLAIN:
+        return {tap: worst["min_cosine"] for tap, worst in manifest.parity.items()}
+    measured = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
+    if manifest.numerics.precision == "fp32":
+        return measured
+    return {tap: _added(cosine, manifest.parity[tap]["min_cosine"]) for tap, cosine in measured.items()}
+
+
+def _added(first: float, second: float) -> float:
+    """The cosine of the sum of two angles, given by their cosines."""
+    return math.cos(min(sum(math.acos(max(-1.0, min(cosine, 1.0))) for cosine in (first, second)), math.pi))
+
+
+def _way(manifest: Manifest, record: Record, graph: str, taps: tuple[str, ...]) -> Way:
+    return Way(record.device, graph, taps, numerics_of(manifest, record, taps))
+
+
+def numerics_of(manifest: Manifest, record: Record, taps: Sequence[str]) -> Numerics:
+    """Of a device for these taps: the worst of them."""
+    if record.device == PLAIN:
+        return manifest.numerics
+    quantized = manifest.numerics.precision != "fp32"
+    parity = parity_of(manifest, record)
+    return Numerics(
+        provider=record.device.provider,
+        precision=manifest.numerics.precision if quantized else record.device.precision,
+        parity=min((parity[tap] for tap in taps), default=0.0),
+        max_abs_error=max((record.parity[tap]["max_abs_error"] for tap in taps), default=0.0),
+    )
+
+
+def why_not(manifest: Manifest, record: Record) -> str:
+    """Why a device gives not all taps, or none; empty where it gives all."""
+    if record.error:
+        return record.error
+    if record.invariance < INVARIANCE:
+        return f"rows move with their batch: cosine {record.invariance:.6f}, and {INVARIANCE} is asked for"
+    low = {tap: worst for tap, worst in parity_of(manifest, record).items() if worst < MIX_FLOOR}
+    return ", ".join(f"{tap} has a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in low.items())
+
+
+def _refused(records: Sequence[Record], taps: Sequence[str]) -> NotReady:
+    said = "; ".join(f"{record.device}: {_reason(record, taps)}" for record in records)
+    return NotReady(f"no device here gives {', '.join(taps)} well enough ({said})", remedy="serve with --provider auto or cpu")
+
+
+def _reason(record: Record, taps: Sequence[str]) -> str:
+    if record.error:
+        return record.error
+    if record.invariance < INVARIANCE:
+        return f"rows move with their batch, cosine {record.invariance:.5f}"
+    worst = min(record.parity[tap]["min_cosine"] for tap in taps if tap in record.parity)
+    return f"a parity of {worst:.5f}, below {MIX_FLOOR}"

@@ -1,0 +1,128 @@
+"""The devices of this machine are tried on an encoder, once: what they do is kept beside its graph, and a choice comes of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topwork_server.artifacts import PARITY_INPUTS, Manifest
+from topwork_server.encoder import Encoder
+from topwork_server.parity import saved_inputs
+from topwork_server.sessions import choice, records
+from topwork_server.sessions.batches import batches_of, save_batches
+from topwork_server.sessions.choice import Choice
+from topwork_server.sessions.providers import PLAIN, Device
+from topwork_server.sessions.records import Record
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "topwork_server.sessions.measuring")
+#: Seconds that all devices of an encoder may take.
+PATIENCE = 900
+
+
+class Survey:
+    """Blocking; from any thread. `children` lists the processes that measure, so that a server that stops can end them."""
+
+    def __init__(self, devices: Sequence[Device], threads: int, children: list[subprocess.Popen[str]]) -> None:
+        self.devices, self._threads, self._children = tuple(devices), threads, children
+        self._lock = threading.Lock()  # one at a time, or each slows the others
+
+    def kept(self, folder: Path, manifest: Manifest, default_tap: str) -> Choice | None:
+        """What was chosen here before; None where something is not measured. NotReady as `choice.choose`."""
+        if self.devices == (PLAIN,):
+            return choice.only(manifest, default_tap)
+        found = [records.read(folder, device, self._machine(device)) for device in self.devices]
+        whole = [record for record in found if record is not None]
+        return choice.choose(manifest, whole, default_tap) if len(whole) == len(found) else None
+
+    def of(self, encoder: Encoder, folder: Path, manifest: Manifest) -> Choice:
+        """What is kept, or else measured now. NotReady where no device gives the default tap."""
+        tap = encoder.spec.default_tap
+        if found := self.kept(folder, manifest, tap):
+            return found
+        with self._lock:
+            log.info("measuring %s on %s", encoder.spec.name, ", ".join(map(str, self.devices)))
+            measured = self._measured(encoder, folder)
+        for record in measured:
+            log.info("%s on %s", encoder.spec.name, _said(manifest, record, tap))
+            records.write(folder, record)
+        return choice.choose(manifest, measured, tap)
+
+    def _measured(self, encoder: Encoder, folder: Path) -> list[Record]:
+        """A device that takes the process with it is noted, and the others are tried again without it."""
+        fallen: dict[Device, str] = {}
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "batches.npz"
+            save_batches(path, batches_of(encoder, saved_inputs(folder / PARITY_INPUTS)))
+            while left := [device for device in self.devices if device not in fallen]:
+                trials, fatal, reason = self._tried(folder, path, encoder.spec.default_tap, left)
+                if not reason:
+                    break
+                fallen[fatal] = reason
+        lost = {f"{device.provider}/{device.precision}": _lost(reason) for device, reason in fallen.items()}
+        said = {**lost, **{trial["device"]: trial for trial in trials}}
+        return [self._record(device, said[f"{device.provider}/{device.precision}"]) for device in self.devices]
+
+    def _tried(
+        self, folder: Path, batches: Path, tap: str, devices: Sequence[Device]
+    ) -> tuple[list[dict[str, Any]], Device, str]:
+        """What the process said of the devices; or the one that it was at when it ended too soon, and how it ended."""
+        names = [f"{device.provider}/{device.precision}" for device in devices]
+        command = [*COMMAND, str(folder), str(batches), tap, str(self._threads)]
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(
+            command + names, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+        self._children.append(child)
+        try:
+            with child:
+                out, err = _ended(child)
+        finally:
+            self._children.remove(child)
+        said = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        trials = [line for line in said if "device" in line]
+        at = next((names.index(line["trying"]) for line in reversed(said) if "trying" in line), 0)
+        return trials, devices[at], "" if len(trials) == len(devices) else _ending(child.returncode, err)
+
+    def _record(self, device: Device, trial: Mapping[str, Any]) -> Record:
+        return Record(**{**trial, "device": device, "machine": self._machine(device)})
+
+    def _machine(self, device: Device) -> str:
+        return records.this_machine(device, self._threads)
+
+
+def _ended(child: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.communicate()
+
+
+def _ending(status: int, err: str) -> str:
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    last = err.strip().splitlines()[-1:] or ["it said nothing"]
+    return f"the process that tried it {how}: {last[0]}"
+
+
+def _lost(reason: str) -> dict[str, Any]:
+    return {"parity": {}, "invariance": 0.0, "samples_per_second": 0.0, "error": reason}
+
+
+def _said(manifest: Manifest, record: Record, tap: str) -> str:
+    if record.error:
+        return f"{record.device}: {record.error}"
+    parity = choice.parity_of(manifest, record)
+    worst = min(parity, key=lambda name: parity[name])
+    return (
+        f"{record.device}: {record.samples_per_second:.4g} samples/s, parity of {tap} {parity[tap]:.6f},"
+        f" of its worst tap {worst} {parity[worst]:.6f}, with batch-mates {record.invariance:.6f}"
+    )

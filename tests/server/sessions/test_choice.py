@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from topwork_server.artifacts import DEFAULT, MODEL, Manifest
+from topwork_server.errors import NotReady
+from topwork_server.sessions import choice
+from topwork_server.sessions.choice import choose, only
+from topwork_server.sessions.providers import PLAIN, Device
+from topwork_server.sessions.records import Record
+from topwork_server.types import Granularity, Numerics, Tap, TapInfo
+
+FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
+TAPS = ("pooled", "cells")
+
+
+def manifest(*, alone: bool = True, precision: str = "fp32", parity: float = 0.99999999) -> Manifest:
+    return Manifest(
+        encoder="toy",
+        taps=tuple(TapInfo(Tap(name, 8, Granularity.ITEM), "f" * 64) for name in TAPS),
+        parameters=1,
+        numerics=Numerics("cpu", precision, parity, 1e-6),
+        reference="torch fp32",
+        parity={name: {"min_cosine": parity, "max_abs_error": 1e-6} for name in TAPS},
+        batches=(),
+        files=dict.fromkeys([MODEL, DEFAULT] if alone else [MODEL], ""),
+        made_with={},
+        stamp="",
+        bytes=1,
+    )
+
+
+def record(device: Device, speed: float, invariance: float = 1.0, error: str = "", **parity: float) -> Record:
+    by_tap = {name: {"min_cosine": parity.get(name, 1.0), "max_abs_error": 0.5} for name in TAPS}
+    return Record(device, {} if error else by_tap, invariance, speed, "here", error)
+
+
+def ways(found: choice.Choice) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(str(way.device), way.graph, way.taps) for way in found.ways]
+
+
+def test_the_fastest_computes_all_that_it_gives_well_enough() -> None:
+    found = choose(manifest(), [record(PLAIN, 100), record(FP32, 120), record(BF16, 400, pooled=0.9999, cells=0.9995)], "pooled")
+    assert ways(found) == [("openvino bf16", DEFAULT, ("pooled",)), ("openvino bf16", MODEL, TAPS)]
+    assert [way.numerics.parity for way in found.ways] == [0.9999, 0.9995], "each says what it is worth for its taps"
+    assert [str(one.device) for one in found.records] == ["openvino bf16", "openvino fp32", "cpu fp32"]
+    assert found.way_of(["pooled"]) == 0
+    assert found.way_of(["cells"]) == found.way_of(["pooled", "cells"]) == 1
+
+
+def test_a_tap_that_it_does_not_give_goes_to_one_that_does_and_takes_its_request_along() -> None:
+    found = choose(manifest(), [record(PLAIN, 100), record(BF16, 400, cells=0.998)], "pooled")
+    assert ways(found) == [
+        ("openvino bf16", DEFAULT, ("pooled",)),
+        ("openvino bf16", MODEL, ("pooled",)),
+        ("cpu fp32", MODEL, TAPS),
+    ]
+    assert found.way_of(["cells", "pooled"]) == 2
+
+
+def test_without_a_graph_of_the_default_tap_there_is_the_whole_one() -> None:
+    found = choose(manifest(alone=False), [record(PLAIN, 100), record(BF16, 400)], "pooled")
+    assert ways(found) == [("openvino bf16", MODEL, TAPS)]
+
+
+def test_a_faster_device_that_fails_the_default_tap_is_not_used() -> None:
+    found = choose(manifest(alone=False), [record(PLAIN, 100), record(BF16, 400, pooled=0.9978)], "pooled")
+    assert ways(found) == [("cpu fp32", MODEL, TAPS)]
+    assert [str(one.device) for one in found.records] == ["cpu fp32", "openvino bf16"], "the one in use comes first"
+    assert choice.why_not(manifest(), found.records[1]) == "pooled has a parity of 0.99780, below 0.999"
+
+
+def test_a_device_whose_rows_depend_on_their_batch_is_not_used() -> None:
+    moving = record(BF16, 400, invariance=0.99)
+    assert ways(choose(manifest(alone=False), [record(PLAIN, 100), moving], "pooled")) == [("cpu fp32", MODEL, TAPS)]
+    assert "rows move with their batch" in choice.why_not(manifest(), moving)
+
+
+def test_the_plain_one_stays_unless_another_is_clearly_faster() -> None:
+    for speed, device in ((105, "cpu fp32"), (115, "openvino fp32")):
+        found = choose(manifest(alone=False), [record(FP32, speed), record(PLAIN, 100)], "pooled")
+        assert found.ways[0].device == (PLAIN if device == "cpu fp32" else FP32)
+
+
+def test_what_was_asked_for_by_name_and_gives_too_little_is_refused() -> None:
+    with pytest.raises(
+        NotReady, match=r"no device here gives pooled .*openvino bf16: a parity of 0\.99000, below 0\.999"
+    ) as caught:
+        choose(manifest(), [record(BF16, 400, pooled=0.99)], "pooled")
+    assert "--provider auto" in caught.value.remedy
+    found = choose(manifest(), [record(BF16, 400, cells=0.99)], "pooled")
+    assert found.way_of(["pooled"]) == 0
+    with pytest.raises(NotReady, match=r"gives cells .*0\.99000"):
+        found.way_of(["pooled", "cells"])
+
+
+def test_a_device_that_does_not_run_says_why() -> None:
+    broken = record(BF16, 0, error="RuntimeError: no kernel")
+    found = choose(manifest(), [broken, record(PLAIN, 100)], "pooled")
+    assert found.ways[-1].device == PLAIN
+    assert choice.why_not(manifest(), broken) == "RuntimeError: no kernel"
+    with pytest.raises(NotReady, match="openvino bf16: RuntimeError: no kernel"):
+        choose(manifest(), [broken], "pooled")
+
+
+def test_the_numerics_of_a_quantized_graph_add_up() -> None:
+    """Two rows at angles a and b from a third are at most a + b apart."""
+    quantized = manifest(precision="int8", parity=0.9996)
+    found = choose(quantized, [record(PLAIN, 100), record(FP32, 400, pooled=0.9999, cells=0.9999)], "pooled")
+    assert (found.ways[0].numerics.provider, found.ways[0].numerics.precision) == ("openvino", "int8")
+    assert 0.999 < found.ways[0].numerics.parity < 0.9996
+    assert only(quantized, "pooled").ways[0].numerics == quantized.numerics
+
+
+def test_with_one_device_there_is_nothing_to_measure() -> None:
+    assert ways(only(manifest(), "pooled")) == [("cpu fp32", DEFAULT, ("pooled",)), ("cpu fp32", MODEL, TAPS)]
+    assert ways(only(manifest(alone=False), "pooled")) == [("cpu fp32", MODEL, TAPS)]
+
+
+def parities(found: Mapping[str, float]) -> list[float]:
+    return [round(value, 6) for value in found.values()]
+
+
+def test_the_plain_device_is_worth_what_the_export_measured() -> None:
+    said = replace(manifest(), parity={name: {"min_cosine": 0.99995, "max_abs_error": 0} for name in TAPS})
+    assert parities(choice.parity_of(said, record(PLAIN, 100))) == [0.99995, 0.99995]
