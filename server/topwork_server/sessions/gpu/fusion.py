@@ -42,7 +42,11 @@ def _matched(model: Model, heads: int, hidden: int) -> Model:
     options.attention_mask_format = AttentionMaskFormat.MaskIndexEnd
     options.use_raw_attention_mask(False)
     options.enable_embed_layer_norm = False  # it wants int32 ids and gives nothing at these sizes
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = (
+        False  # the CUDA provider does it when it opens a graph
+    )
     optimizer = BertOnnxModel(onnx.ModelProto.FromString(model.SerializeToString()), heads, hidden)
+    optimizer.disable_shape_inference()  # it fails on our graphs, and says so on stdout
     optimizer.optimize(options)
     optimizer.topological_sort()
     return optimizer.model

@@ -68,10 +68,9 @@ class CudaMemory:
 
     name = "cuda"
 
-    def __init__(self, index: int = 0, library: str | None = None) -> None:
+    def __init__(self, index: int = 0, cuda: Any = None) -> None:
         self.index = index
-        self._cuda = _load(library)
-        self._cuda.cudaGetErrorString.restype = ctypes.c_char_p
+        self._cuda = cuda or _load()
 
     def staging(self, shape: tuple[int, ...], dtype: Any) -> Array:
         count = max(math.prod(shape) * np.dtype(dtype).itemsize, 1)
@@ -123,10 +122,13 @@ def _owned(cuda: Any, place: int, count: int) -> Any:
     return buffer
 
 
-def _load(library: str | None) -> Any:
-    for name in (library,) if library else RUNTIMES:
+def _load() -> Any:
+    for name in RUNTIMES:
         try:
-            return ctypes.CDLL(name)
+            cuda = ctypes.CDLL(name)
         except OSError as error:
             last = error
+        else:
+            cuda.cudaGetErrorString.restype = ctypes.c_char_p
+            return cuda
     raise RuntimeError(f"CUDA's runtime library is not here: {last}")

@@ -30,6 +30,7 @@ MOST_GRAPHS = 64
 MOST_SLOTS = 24
 #: onnxruntime's words: this run has no CUDA graph.
 NO_GRAPH = -1
+NOT_CAPTURED = "a CUDA graph could not be captured; this session goes on without new ones"
 
 _NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -125,7 +126,7 @@ class GpuSession:
                 for _ in range(WARM_RUNS):
                     slot.compute(self._session, _run_options(self._graphs, graphs=True))
         except Exception:
-            log.exception("a CUDA graph could not be captured; this session goes on without new ones")
+            log.exception(NOT_CAPTURED)
             self._graphs = MOST_GRAPHS
         else:
             slot.graph = self._graphs
