@@ -11,9 +11,10 @@ import pytest
 from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text, artifacts
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
-from topwork_server.engine import AHEAD, Ask, Engine
+from topwork_server.engine import Ask, Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
 from topwork_server.export import export_encoder
+from topwork_server.preparing import AHEAD
 from toys import DIM, FakePlugins, Gate, Letters, letters_spec
 
 GATE = Gate()

@@ -48,6 +48,7 @@ class BertEncoder(Encoder):
     options = BertOptions
     pads = True
     budget = 1024
+    brief = 512
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

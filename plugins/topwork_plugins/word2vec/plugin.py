@@ -73,6 +73,7 @@ class WordVectors(Encoder):
     pads = True
     budget = 16384  # words
     slab = 128
+    brief = 512
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

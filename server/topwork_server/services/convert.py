@@ -13,7 +13,20 @@ from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.rows import RowType, Shaping, shape
-from topwork_server.types import Array, Clip, Features, Granularity, Item, Numerics, Picture, Spans, TapRows, Text, Timings
+from topwork_server.types import (
+    Array,
+    Clip,
+    Features,
+    Granularity,
+    Item,
+    Numerics,
+    Picture,
+    Priority,
+    Spans,
+    TapRows,
+    Text,
+    Timings,
+)
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
@@ -34,8 +47,14 @@ ROW_TYPES: Mapping[int, RowType] = {
     types_pb2.DTYPE_INT8: RowType.INT8,
     types_pb2.DTYPE_BINARY: RowType.BINARY,
 }
-_NUMBERS = {np.dtype(name): types_pb2.DType.Name(number) for number, name in DTYPES.items() if number}
-_ROW_NUMBERS = {name: types_pb2.DType.Name(number) for number, name in ROW_TYPES.items() if number}
+PRIORITIES: Mapping[int, Priority] = {
+    encoders_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    encoders_pb2.PRIORITY_LOW: Priority.LOW,
+    encoders_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    encoders_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+_NUMBERS = {np.dtype(name): types_pb2.DType.ValueType(number) for number, name in DTYPES.items() if number}
+_ROW_NUMBERS = {name: types_pb2.DType.ValueType(number) for number, name in ROW_TYPES.items() if number}
 SPAN_KINDS = {
     "chars": types_pb2.SPAN_KIND_CHARACTERS,
     "seconds": types_pb2.SPAN_KIND_SECONDS,
@@ -151,6 +170,13 @@ def _plain(value: Value) -> Any:
         case "struct_value":
             return options(value.struct_value)
     return None
+
+
+def priority(number: int) -> Priority:
+    """One that this server does not know is a wrong request, not a NORMAL one."""
+    if number not in PRIORITIES:
+        raise InvalidInput(f"there is no priority {number}", remedy="ask for LOW, NORMAL or HIGH")
+    return PRIORITIES[number]
 
 
 def shaping(settings: encoders_pb2.EmbedSettings) -> Shaping:

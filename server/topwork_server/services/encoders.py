@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the settings of a request come to."""
+    """What the settings of a request come to. A stream is a flow of its own; single requests are one flow a connection."""
 
     ask: Ask
     shaping: Shaping
     fingerprint: str
 
     @classmethod
-    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, *, wait: bool) -> Job:
+    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> Job:
         if settings.fingerprint and len(settings.taps) > 1:
             raise InvalidInput("a fingerprint belongs to one tap", remedy="ask for one tap, or leave the fingerprint out")
         ask = Ask(
@@ -52,6 +52,8 @@ class Job:
             deadline=deadline,
             wait=wait,
             skip_bad_items=settings.skip_bad_items,
+            flow=flow,
+            priority=convert.priority(settings.priority),
         )
         return cls(ask, convert.shaping(settings), settings.fingerprint)
 
@@ -86,14 +88,14 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
 
     async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
         self._check_count(request.items)
-        job = Job.of(request.settings, deadline(context), wait=False)
+        job = Job.of(request.settings, deadline(context), context.peer(), wait=False)
         return await self._answer(job, request.items)
 
     async def EmbedStream(  # noqa: N802
         self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
     ) -> None:
         first = await settings_of(requests, "items")
-        job = Job.of(first.settings, deadline(context), wait=True)
+        job = Job.of(first.settings, deadline(context), object(), wait=True)
         self._catalogue.spec(job.ask.encoder)
 
         async def answer(message: encoders_pb2.EmbedStreamRequest, upload: Upload | None) -> encoders_pb2.EmbedResponse:
@@ -109,7 +111,8 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         self._check_count(request.items)
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
-        ask = Ask(_named(request.encoder), options=convert.options(request.options), deadline=deadline(context))
+        options = convert.options(request.options)
+        ask = Ask(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
         items, _, _ = convert.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
         return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])

@@ -47,6 +47,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
         self._active: set[asyncio.Task[Any]] = set()
         self._unsent: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -57,11 +58,14 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[grpc.RpcMethodHandler]], details: Any
     ) -> grpc.RpcMethodHandler:
+        if (known := self._handlers.get(details.method)) is not None:
+            return known
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/topwork."):
             return handler  # health and reflection answer for themselves, also while draining
         name = details.method.rpartition("/")[2]
-        return _rewrapped(handler, lambda inner: self._guarded(name, inner))
+        guarded = self._handlers[details.method] = _rewrapped(handler, lambda inner: self._guarded(name, inner))
+        return guarded
 
     async def idle(self) -> None:
         """Until nothing is in flight."""

@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server.engine import Ask
-from topwork_server.types import Clip, Picture, Text
+from topwork_server.types import Clip, Picture, Priority, Text
 
 
 def texts(*words):
@@ -127,7 +127,25 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
 async def test_no_deadline_is_no_deadline(tmp_path):
     async with served(tmp_path) as world:
         await world.encoders.Embed(ask("a"))
-        assert world.engine.asked[0][0] == Ask("ready")
+        assert replace(world.engine.asked[0][0], flow=None) == Ask("ready")
+
+
+async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_is_passed_on(tmp_path):
+    async with served(tmp_path) as world:
+        for priority in (pb.PRIORITY_UNSPECIFIED, pb.PRIORITY_HIGH):
+            settings = pb.EmbedSettings(encoder="ready", priority=priority)
+            await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")]))
+        for _ in range(2):
+            opening = pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready", priority=pb.PRIORITY_LOW))
+            messages = [opening, pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="b")]))]
+            assert len([reply async for reply in world.encoders.EmbedStream(iter(messages))]) == 1
+        asks = [asked for asked, _ in world.engine.asked]
+        assert [asked.priority for asked in asks] == [Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.LOW]
+        assert asks[0].flow == asks[1].flow
+        assert len({asked.flow for asked in asks}) == 3
+        settings = pb.EmbedSettings(encoder="ready", priority=9)  # type: ignore[arg-type]
+        code, said, _ = await refusal(world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
+        assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no priority 9")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""Items -> samples, in the threads of one pool; a few short texts where they come sooner than a thread wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from topwork_server.encoder import Encoder
+from topwork_server.errors import TopworkError
+from topwork_server.types import Item, Modality, Sample, Text
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Items that one thread prepares at a time, where the encoder does not say, and samples of one long item that are taken ahead of
+#: the session.
+SLAB = {Modality.TEXT: 32, Modality.IMAGE: 8, Modality.VIDEO: 1, Modality.TENSOR: 8}
+AHEAD = 4
+#: Items of one request in the works: texts enough to find others of their length, of the rest few enough to bound memory.
+IN_FLIGHT = {Modality.TEXT: 2048, Modality.IMAGE: 32, Modality.VIDEO: 4, Modality.TENSOR: 32}
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One item after preprocessing: its samples, or the first few and where more come from, or what was wrong with it."""
+
+    samples: list[Sample]
+    rest: Iterator[Sample] | None = None
+    error: TopworkError | None = None
+
+
+class Threads:
+    """What prepares the items of one server."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, "prepare")
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Preparation:
+    """How one request's items are prepared. The first bad item raises its error, which names it, unless `skip` is set."""
+
+    def __init__(self, encoder: Encoder, options: Any, threads: Threads, *, skip: bool) -> None:
+        self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
+        self.left = False  # the caller has gone: what is not begun is not done
+
+    @property
+    def slab(self) -> int:
+        """Items that are prepared at a time."""
+        return self._encoder.slab or SLAB[self._encoder.spec.modality]
+
+    @property
+    def slabs_in_flight(self) -> int:
+        return max(1, IN_FLIGHT[self._encoder.spec.modality] // self.slab)
+
+    async def slab_of(self, start: int, items: Sequence[Item]) -> list[Prepared]:
+        """`start` is the position of the first."""
+        if _characters(items, self._encoder.brief) <= self._encoder.brief:
+            return self._all(start, items)
+        return await self._threads.run(self._all, start, items)
+
+    async def more(self, rest: Iterator[Sample], position: int) -> Prepared:
+        """The next few samples of a long item; none at its end."""
+        return await self._threads.run(self._more, rest, position)
+
+    def blame(self, error: Exception, position: int) -> TopworkError:
+        """The error, said of its item; raised now unless bad items are skipped."""
+        if not isinstance(error, TopworkError):
+            log.exception("%s cannot preprocess an item", self._encoder.spec.name, exc_info=error)
+            error = TopworkError(
+                f"the encoder failed on this item: {type(error).__name__}: {error}", remedy="report it to the encoder's author"
+            )
+        if not self._skip:
+            raise error.at(position)
+        return error.at(position)
+
+    def _all(self, start: int, items: Sequence[Item]) -> list[Prepared]:
+        prepared: list[Prepared] = []
+        try:
+            for _, made in zip(items, self._encoder.preprocess_many(items, self._options), strict=True):
+                prepared.append(self._one(made, start + len(prepared)))
+                if self.left:
+                    return prepared
+        except TopworkError:
+            raise
+        except Exception as error:  # the encoder failed on all of them together, and not on one by itself
+            prepared += [Prepared([], error=self.blame(error, start + i)) for i in range(len(prepared), len(items))]
+        return prepared
+
+    def _one(self, made: Iterable[Sample] | Exception, position: int) -> Prepared:
+        try:
+            if isinstance(made, Exception):
+                raise made
+            if isinstance(made, Sequence):
+                return Prepared(list(made))
+            rest = iter(made)
+            first = list(islice(rest, AHEAD))
+            return Prepared(first, rest if len(first) == AHEAD else None)
+        except Exception as error:
+            return Prepared([], error=self.blame(error, position))
+
+    def _more(self, rest: Iterator[Sample], position: int) -> Prepared:
+        try:
+            return Prepared(list(islice(rest, AHEAD)))
+        except Exception as error:
+            return Prepared([], error=self.blame(error, position))
+
+
+def _characters(items: Sequence[Item], most: int) -> int:
+    """Of texts; more than `most` of anything else."""
+    total = 0
+    for item in items:
+        if not isinstance(item, Text) or total > most:
+            return most + 1
+        total += len(item.text) + len(item.pair or "")
+    return total

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.preparing import Preparation, Prepared, Threads
+
+
+class Words(Encoder):
+    """Keeps where its items are prepared."""
+
+    brief = 10
+    slab = 3
+
+    @classmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        raise NotImplementedError
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        self.thread = threading.current_thread().name
+        if item == Text("bad"):
+            raise InvalidInput("bad", remedy="send a good one")
+        return [Sample({"x": np.zeros(1, np.float32)})]
+
+
+class Never(Words):
+    brief = 0
+
+
+class Failing(Words):
+    def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterator[Iterable[Sample] | Exception]:
+        yield self.preprocess(items[0], options)
+        raise KeyError("a bug of the author's")
+
+
+class Short(Words):
+    def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
+        return [self.preprocess(items[0], options)]
+
+
+def words(kind: type[Words] = Words) -> Words:
+    return kind(EncoderSpec("words", kind, "package:none", Modality.TEXT), Path())
+
+
+def prepared(encoder: Words, items: Sequence[Item], *, skip: bool = False) -> list[Prepared]:
+    threads = Threads(1)
+    try:
+        return asyncio.run(Preparation(encoder, None, threads, skip=skip).slab_of(7, items))
+    finally:
+        threads.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "items", "where"),
+    [
+        (Words, [Text("a"), Text("b", "c")], "MainThread"),
+        (Words, [Text("a" * 10)], "MainThread"),
+        (Words, [Text("a" * 5, "b" * 6)], "prepare"),
+        (Words, [Text("a"), np.zeros(1)], "prepare"),
+        (Never, [Text("a")], "prepare"),
+    ],
+)
+def test_only_few_characters_are_prepared_on_the_loop(kind: type[Words], items: list[Item], where: str) -> None:
+    encoder = words(kind)
+    assert len(prepared(encoder, items)) == len(items)
+    assert encoder.thread.startswith(where)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_bad_item_is_named_wherever_it_is_prepared(long: bool) -> None:
+    items = [Text("a" * (20 if long else 1)), Text("bad")]
+    with pytest.raises(InvalidInput) as refused:
+        prepared(words(), items)
+    assert refused.value.item == 8
+    good, bad = prepared(words(), items, skip=True)
+    assert (len(good.samples), good.error) == (1, None)
+    assert isinstance(bad.error, InvalidInput)
+
+
+@pytest.mark.parametrize("kind", [Failing, Short])
+def test_items_that_an_encoder_leaves_unanswered_are_its_failure(kind: type[Words]) -> None:
+    items = [Text("a"), Text("b"), Text("c")]
+    with pytest.raises(TopworkError, match="the encoder failed on this item") as refused:
+        prepared(words(kind), items)
+    assert refused.value.item == 8
+    assert [one.error is None for one in prepared(words(kind), items, skip=True)] == [True, False, False]
+
+
+def test_texts_in_flight_are_enough_to_find_others_of_their_length() -> None:
+    preparation = Preparation(words(), None, Threads(1), skip=False)
+    assert (preparation.slab, preparation.slabs_in_flight) == (3, 682)
