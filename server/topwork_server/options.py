@@ -24,7 +24,7 @@ class Choice:
 
 def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this encoder") -> Any:
     """An instance of `declared`, the options of `owner`. InvalidInput names the option, what was given and what is taken."""
-    fields = _types(declared)
+    fields = _types(declared)  # type: ignore[arg-type]  # a class has a hash
     for name in given:
         if name not in fields:
             taken = f"{owner} takes {', '.join(fields) or 'no options'}"
@@ -37,7 +37,7 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
 
 def choices(declared: type[Any]) -> list[Choice]:
     """For the catalogue. A field's `metadata={"help": ...}` is its description."""
-    hints = _types(declared)
+    hints = _types(declared)  # type: ignore[arg-type]  # a class has a hash
     return [
         Choice(f.name, _said(hints[f.name]), repr(f.default), str(f.metadata.get("help", "")))
         for f in dataclasses.fields(declared)

@@ -31,7 +31,7 @@ from topwork_server.types import (
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
 #: numpy's name of each dtype that an array may come in, little-endian.
-DTYPES: Mapping[int, str] = {
+DTYPES: Mapping[types_pb2.DType, str] = {
     types_pb2.DTYPE_UNSPECIFIED: "<f4",
     types_pb2.DTYPE_FLOAT32: "<f4",
     types_pb2.DTYPE_FLOAT16: "<f2",
@@ -40,7 +40,7 @@ DTYPES: Mapping[int, str] = {
     types_pb2.DTYPE_INT32: "<i4",
     types_pb2.DTYPE_INT64: "<i8",
 }
-ROW_TYPES: Mapping[int, RowType] = {
+ROW_TYPES: Mapping[types_pb2.DType, RowType] = {
     types_pb2.DTYPE_UNSPECIFIED: RowType.FLOAT32,
     types_pb2.DTYPE_FLOAT32: RowType.FLOAT32,
     types_pb2.DTYPE_FLOAT16: RowType.FLOAT16,
@@ -53,8 +53,8 @@ PRIORITIES: Mapping[int, Priority] = {
     encoders_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     encoders_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
-_NUMBERS = {np.dtype(name): types_pb2.DType.ValueType(number) for number, name in DTYPES.items() if number}
-_ROW_NUMBERS = {name: types_pb2.DType.ValueType(number) for number, name in ROW_TYPES.items() if number}
+_NUMBERS = {np.dtype(name): number for number, name in DTYPES.items() if number}
+_ROW_NUMBERS = {name: number for number, name in ROW_TYPES.items() if number}
 SPAN_KINDS = {
     "chars": types_pb2.SPAN_KIND_CHARACTERS,
     "seconds": types_pb2.SPAN_KIND_SECONDS,
