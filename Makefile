@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-fast lint protos bench bench-search bench-heads bench-transfer soak memory clean
+.PHONY: install demo test test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -38,13 +38,18 @@ lint: install
 protos: install  ## write the generated code anew
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
 
-bench: install weights  ## throughput and latency beside the in-process ceiling
-	$(BIN)/python -m benchmarks.serving --rounds 5 --seconds 6
+BENCH_PARTS ?= text,pictures,video,words
+bench: install weights  ## side by side: ceilings, Topwork, and peers (`make bench-peers` first); BENCH_PARTS=text,words chooses
+	$(BIN)/python -c 'import aiohttp, matplotlib, skimage' || $(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m benchmarks.serving --parts $(BENCH_PARTS) --json docs/benchmarks.json --page docs/benchmarks.md
 
 soak: install  ## kill the server 300 times while clients write, delete and search, and 300 times while one trains
 	TOPWORK_KILLS=300 $(BIN)/python -m pytest -s tests/crash
 
-PEERS := .bench-peers
+bench-peers: install  ## the environments of the peers, in .bench-peers (some gigabytes)
+	$(BIN)/python -m benchmarks.serving.peers.environments
+
+PEERS := .bench-peers/search
 bench-search: install  ## writes and searches beside in-process FAISS and embedded stores, in an environment of their own
 	test -d $(PEERS) || { $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet \
 		hnswlib==0.8.0 lancedb==0.40.0 chromadb==1.5.9 pymilvus==3.0.2 milvus-lite==3.2.2; }
@@ -63,4 +68,4 @@ memory: install weights  ## resident memory of the server, idle and with all off
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache

@@ -116,6 +116,8 @@ def _reference(turn: Turn, stored: dict[str, Any], seconds: float) -> tuple[Any,
     if name not in _references:
         _references[name] = contest.reference(turn.part, seconds)
     stored.setdefault("capacity", round(_references[name][1], 1))
+    texts = [item for item in turn.part.items() if isinstance(item, str)]
+    stored["words"] = sum(len(text.split()) for text in texts) / max(1, len(texts))
     return _references[name][0], stored["capacity"]
 
 

@@ -2,7 +2,8 @@
 
 `best`, `rate`: samples are prepared before the clock starts, sorted by length, and cut into batches by the best of several
 budgets. `single`: one item at a time, from the item to its row. `pipeline`: all items from the item to the row, prepared in
-threads while the session runs. `preparing`: the items' preprocessing alone, on all cores. Run by the harness (`workers.py`).
+threads (as many as are best) while the session runs. `preparing`: the items' preprocessing alone. Run by the harness
+(`workers.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from topwork_server.artifacts import MODEL
+from topwork_server.artifacts import graph_for
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import default_home, usable_cores
 from topwork_server.plugins import Plugins
@@ -42,11 +43,12 @@ class Ceiling:
         entry = Catalogue(Plugins.load(), default_home()).entry(encoder)
         assert entry.folder is not None
         self.encoder = entry.spec.encoder(entry.spec, entry.folder)
-        self.session = open_session(entry.folder / MODEL, device, usable_cores())
+        self._tap = [entry.spec.default_tap]
+        self.session = open_session(graph_for(entry.folder, self._tap, self._tap[0]), device, usable_cores())
         self.budget = self.encoder.budget
         self._items = [wrapped(item, part) for item in items]
-        self._tap = [entry.spec.default_tap]
         self._samples: list[Sample] = []
+        self._threads = usable_cores()
 
     def rows(self, count: int) -> Rows:
         """Of the first items, one item at a time: (rows, dim)."""
@@ -60,6 +62,8 @@ class Ceiling:
             self.budget = max(1, int(self.encoder.budget * scale))
             found[str(self.budget)] = self.rate(seconds / len(BUDGETS))
         self.budget = int(max(found, key=lambda budget: found[budget]))
+        speeds = {threads: self.preparing(seconds / 8, threads) for threads in {1, usable_cores()}}
+        self._threads = max(speeds, key=lambda threads: speeds[threads])
         return found
 
     def rate(self, seconds: float) -> float:
@@ -97,16 +101,16 @@ class Ceiling:
     def pipeline(self, seconds: float) -> float:
         """Rows a second, from items on."""
         began, count = time.perf_counter(), 0
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             for slab in self._slabs(pool, began + seconds):
                 for batch in self._batches(slab):
                     count += len(self._run(batch))
         return count / (time.perf_counter() - began)
 
-    def preparing(self, seconds: float) -> float:
-        """Rows a second of preprocessing alone, in as many threads as there are cores."""
+    def preparing(self, seconds: float, threads: int = 0) -> float:
+        """Rows a second of preprocessing alone."""
         began, count = time.perf_counter(), 0
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(threads or self._threads) as pool:
             for slab in self._slabs(pool, began + seconds):
                 count += len(slab)
         return count / (time.perf_counter() - began)
@@ -125,7 +129,12 @@ class Ceiling:
                 return
 
     def _prepare_all(self, items: list[Any]) -> list[Sample]:
-        return [sample for item in items for sample in self._prepared(item)]
+        found = []
+        for samples in self.encoder.preprocess_many(items, self.encoder.options()):
+            if isinstance(samples, Exception):
+                raise samples
+            found += samples
+        return found
 
     def _prepared(self, item: Any) -> list[Sample]:
         return list(self.encoder.preprocess(item, self.encoder.options()))

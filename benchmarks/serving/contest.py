@@ -79,10 +79,10 @@ def measured(load: Worker, ceiling: Worker | None, kind: type[Peer], course: Cou
     found, seconds = [], course.seconds * course.part.longer
     if ceiling:
         found.append(alone(ceiling, seconds))
-    before = beside(ceiling, seconds)
+    before = beside(ceiling, course.part, seconds)
     for details in course.loads(kind):
         record = details | asked_for(load, details, seconds)
-        after = beside(ceiling, seconds)
+        after = beside(ceiling, course.part, seconds)
         record |= {key: (value + after[key]) / 2 for key, value in before.items()}
         before = after
         found.append(record)
@@ -122,12 +122,12 @@ def alone(ceiling: Worker, seconds: float) -> Record:
     }
 
 
-def beside(ceiling: Worker | None, seconds: float) -> Record:
+def beside(ceiling: Worker | None, part: Part, seconds: float) -> Record:
     """What the ceiling is asked before and after each load: the machine may be another by then."""
     if ceiling is None:
         return {}
     single: Record = ceiling.ask("single", seconds=seconds / 6)
-    return single | {"ceiling": ceiling.ask("rate", seconds=seconds / 3)}
+    return single | {"ceiling": ceiling.ask("pipeline" if part.whole else "rate", seconds=seconds / 3)}
 
 
 def check(load: Worker, course: Course) -> Record:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
 
 CLIP_FRAMES = 32
 CLIPS_OF_A_FILE = 4
+#: Frames a second.
+RATE = 25
 
 
 @dataclass(frozen=True)
 class Part:
-    """`callers` of the closed loop, one item a request; `batch` items a request of the batched load (0: none), from
-    `batchers` callers; `copies` of the items go into one streamed call; `longer` times the seconds of a measurement, where an
-    item takes long; `open_loop`: requests also come at fixed rates."""
+    """`callers`: of the closed loop, one item a request. `batch`: items of a request of the batched load (0: none), from
+    `batchers` callers. `copies`: how often the items go into one streamed call. `longer`: times the seconds of a measurement,
+    where an item takes long. `whole`: the ceiling begins with the items, because preparing them is the work. `open_loop`:
+    requests come at fixed rates too. `aims`: those of `aims.py`."""
 
     name: str
     encoder: str
@@ -38,7 +43,15 @@ class Part:
     batchers: int = 4
     copies: int = 1
     longer: float = 1.0
+    whole: bool = False
     open_loop: bool = False
+    aims: Mapping[str, float] = field(default_factory=dict)
+
+
+@cache
+def sentences_of_words() -> list[str]:
+    """Those with at least three words that are no names of a program."""
+    return [text for text in inputs.sentences() if sum(word.isalpha() and word.islower() for word in text.split()) >= 3]
 
 
 @cache
@@ -55,7 +68,8 @@ def clips() -> list[bytes]:
 
 def _pieces(source: InputContainer) -> list[bytes]:
     frames = source.decode(video=0)
-    return [_encoded([next(frames) for _ in range(CLIP_FRAMES)]) for _ in range(CLIPS_OF_A_FILE)]
+    pieces = [list(itertools.islice(frames, CLIP_FRAMES)) for _ in range(CLIPS_OF_A_FILE)]
+    return [_encoded(piece) for piece in pieces if len(piece) == CLIP_FRAMES]
 
 
 def _encoded(frames: list[Any]) -> bytes:
@@ -63,10 +77,10 @@ def _encoded(frames: list[Any]) -> bytes:
 
     file = io.BytesIO()
     with av.open(file, "w", "mp4") as target:
-        track = target.add_stream("libx264", rate=25)
+        track = target.add_stream("libx264", rate=RATE)
         track.width, track.height, track.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
         for index, frame in enumerate(frames):
-            frame.pts, frame.time_base = index, track.time_base
+            frame.pts, frame.time_base = index, Fraction(1, RATE)
             target.mux(track.encode(frame.reformat(format="yuv420p")))
         target.mux(track.encode())
     return file.getvalue()
@@ -75,13 +89,14 @@ def _encoded(frames: list[Any]) -> bytes:
 PARTS = {
     part.name: part
     for part in (
-        Part("text", "all-minilm-l6-v2", "2,000 docstring sentences, 3 to 133 words", "texts", inputs.sentences, open_loop=True),
+        Part("text", "all-minilm-l6-v2", "2,000 docstring sentences, 3 to 133 words", "texts", inputs.sentences,
+             open_loop=True, aims={"single": 0.85, "bulk": 0.95, "added_ms": 1.0, "peer": 2.0, "auto": 3.3}),
         Part("pictures", "resnet50-thin", "photographs as JPEG, 384 to 1,411 pixels wide", "pictures", inputs.jpegs,
-             batch=8, batchers=4, copies=40),
+             batch=8, batchers=4, copies=40, aims={"single": 0.95, "bulk": 0.95, "added_ms": 1.0, "auto": 5.0}),
         Part("video", "i3d-resnet50-thin", "clips of 32 frames as H.264, 176x144 to 1280x720", "windows", clips,
-             callers=(1, 16), batch=0, copies=3, longer=2.0),
-        Part("words", "glove-6b-50d", "the same sentences as means of word vectors", "texts", inputs.sentences,
-             batch=256, copies=10),
+             callers=(1, 16), batch=0, copies=3, longer=2.0, aims={"bulk": 0.95, "auto": 5.0}),
+        Part("words", "glove-6b-50d", "a thousand of those sentences, as means of word vectors", "texts", sentences_of_words,
+             batch=256, copies=10, whole=True, aims={"words": 1e6}),
     )
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.results import chosen, middle
-from benchmarks.serving.tables import HEADINGS, Stored, busiest, cpu_ms, names, share_of_ceiling
+from benchmarks.serving.tables import HEADINGS, Stored, batched, busiest, cpu_ms, names, number, share_of_ceiling
 
 BLUES = {"topwork cpu": "#6baed6", "topwork auto": "#08519c"}
 GREYS = ("#737373", "#969696", "#bdbdbd", "#525252", "#a6a6a6", "#d0d0d0")
@@ -24,6 +24,15 @@ STYLE: Any = {
 
 def draw(results: dict[str, Any], folder: Path) -> list[str]:
     """Names of the files written."""
+    with matplotlib.rc_context(STYLE):
+        figures = drawn(results)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+    return [f"{name}.svg" for name in figures]
+
+
+def drawn(results: dict[str, Any]) -> dict[str, Figure]:
+    """By the names of their files."""
     figures = {"serving-shares": shares(results)}
     for name, stored in results["parts"].items():
         if not names(stored):
@@ -31,10 +40,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[str]:
         figures |= {f"serving-{name}-rates": rates(name, stored), f"serving-{name}-cpu": cpu(name, stored)}
         if any(record["load"] == "open" for record in stored["records"]):
             figures[f"serving-{name}-open"] = open_loop(name, stored)
-    for name, figure in figures.items():
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
-    return [f"{name}.svg" for name in figures]
+    return figures
 
 
 def shares(results: dict[str, Any]) -> Figure:
@@ -48,18 +54,16 @@ def shares(results: dict[str, Any]) -> Figure:
             if all(value is None for value in found.values()):
                 continue
             for offset, (contender, share) in zip((-0.2, 0.2), found.items(), strict=True):
-                bar = axes.bar(len(labels) + offset, share or 0, 0.4, color=BLUES[contender])
-                axes.bar_label(bar, [f"{share:.2f}" if share is not None else ""], fontsize=7)
+                if share is not None:
+                    axes.bar_label(
+                        axes.bar(len(labels) + offset, share, 0.4, color=BLUES[contender]), [f"{share:.2f}"], fontsize=7
+                    )
             labels.append(f"{HEADINGS[name].lower()}\n{way}")
     axes.axhline(1, color="#d94801", linewidth=1)
     axes.set_xticks(range(len(labels)), labels, fontsize=7)
     axes.set_ylabel("share of the ceiling")
     legend(axes, BLUES)
     return figure_of(axes)
-
-
-def batched(stored: Stored, contender: str) -> list[dict[str, Any]]:
-    return [r for r in chosen(stored, contender, "closed") if r["size"] > 1]
 
 
 def streamed(stored: Stored, contender: str) -> list[dict[str, Any]]:
@@ -78,14 +82,14 @@ def rates(name: str, stored: Stored) -> Figure:
             bar = axes.barh(
                 row + (index - (len(callers) - 1) / 2) * height, rate, height, color=colour(stored, contender), alpha=tone
             )
-            axes.bar_label(bar, [f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"], fontsize=6, padding=2)
+            axes.bar_label(bar, [f"{number(rate)}  {count if row else f'{count} callers'}"], fontsize=6, padding=2)
     for contender in (c for c in BLUES if c in servers):
         if ceiling := middle(chosen(stored, contender, "closed"), "ceiling"):
             axes.axvline(ceiling, color=BLUES[contender], linestyle="--", linewidth=1)
             axes.annotate("ceiling", (ceiling, 1), xycoords=("data", "axes fraction"), fontsize=7, ha="center", va="bottom")
     axes.set_yticks(range(len(servers)), servers)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{PARTS[name].unit} a second, one item a request; from above: {', '.join(map(str, callers))} callers")
+    axes.set_xlabel(f"{PARTS[name].unit} a second, one item a request")
     return figure_of(axes)
 
 
@@ -130,8 +134,7 @@ def colour(stored: Stored, contender: str) -> str:
 
 
 def canvas(width: float, height: float) -> Axes:
-    with matplotlib.rc_context(STYLE):
-        return Figure((width, height)).add_subplot()
+    return Figure((width, height)).add_subplot()
 
 
 def figure_of(axes: Axes) -> Figure:

@@ -16,7 +16,9 @@ HEADINGS = {"text": "Texts", "pictures": "Pictures", "video": "Video", "words": 
 
 def section(results: dict[str, Any], drawn: Sequence[str]) -> str:
     """All parts, and the machine."""
-    parts = [part_section(name, stored, drawn) for name, stored in results["parts"].items() if stored["records"]]
+    parts = [
+        part_section(name, stored, drawn) for name, stored in results["parts"].items() if stored["records"] or stored["failed"]
+    ]
     overview = [picture("serving-shares", "Share of the ceiling, part by part", drawn)]
     return "\n".join([*overview, machine(results["machine"]), *parts])
 
@@ -30,12 +32,14 @@ def machine(about: dict[str, Any]) -> str:
 
 
 def part_section(name: str, stored: Stored, drawn: Sequence[str]) -> str:
+    from benchmarks.serving import aims  # it reads these tables
+
     part, settings = PARTS[name], stored["settings"]
     lines = [
         f"### {HEADINGS[name]}\n",
-        f"`{part.encoder}`: {part.title}. {settings['rounds']} rounds of {settings['seconds']:g} s a load"
-        f"{f' x {part.longer:g}' if part.longer != 1 else ''}, commit {stored['commit']}, {stored['began']};"
-        f" `python -m benchmarks.serving --parts {name} --rounds {settings['rounds']} --seconds {settings['seconds']:g}`.\n",
+        f"`{part.encoder}`: {part.title}. `python -m benchmarks.serving --parts {name}` at {stored['commit']}, {stored['began']}:"
+        f" rounds {settings['rounds']}, seconds a load {settings['seconds'] * part.longer:g}.\n",
+        aims.table_of(name, stored),
         f"{part.unit.capitalize()} a second; in brackets, the share of the ceiling on the same device.\n",
         rates(stored),
         "Milliseconds of a request of one item, p50 / p99. In process: one call, from the item to its row.\n",
@@ -112,6 +116,11 @@ def busiest(stored: Stored, name: str) -> list[Record]:
     records = [r for r in chosen(stored, name, "closed") if r["size"] == 1]
     most = max((r["callers"] for r in records), default=0)
     return [r for r in records if r["callers"] == most]
+
+
+def batched(stored: Stored, name: str) -> list[Record]:
+    """Its closed loop of several items a request."""
+    return [r for r in chosen(stored, name, "closed") if r["size"] > 1]
 
 
 def cpu_ms(record: Record, side: str) -> float | None:
