@@ -240,6 +240,21 @@ def describe(name: str) -> encoders_pb2.Encoder:
         options=[encoders_pb2.Option(name="truncate", type="bool", default="false", description="cut what is too long")],
         plugin="tests 1",
         has_vocabulary=name == "words",
+        devices=[
+            _device("fast", "bf16", 3000, ["pooled"], 0.998, "tokens has a parity of 0.99800, below 0.999"),
+            _device("plain", "fp32", 1000, ["tokens"], 1.0, ""),
+        ],
+    )
+
+
+def _device(provider: str, precision: str, speed: float, taps: list[str], worst: float, detail: str) -> encoders_pb2.Device:
+    return encoders_pb2.Device(
+        numerics=types_pb2.Numerics(provider=provider, precision=precision, parity=0.9995, max_abs_error=1e-3),
+        invariance=0.99998,
+        samples_per_second=speed,
+        taps=taps,
+        parity={"pooled": 0.9995, "tokens": worst},
+        detail=detail,
     )
 
 

@@ -96,7 +96,7 @@ def _command(
 def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
     serve = _command(commands, "serve", _serve, "serve encoders over gRPC, until SIGTERM or Ctrl-C")
     serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:50051; port 0 takes any free one")
-    serve.add_argument("--provider", help="what computes: auto, cpu, cuda, tensorrt (default auto)")
+    serve.add_argument("--provider", help="what computes: auto, cpu, openvino, cuda, tensorrt (default auto)")
     serve.add_argument("--threads", type=_count, help="of each session, and for preprocessing (default: the cores)")
     serve.add_argument("--queue", type=_count, help="items that an encoder may have in the system (default 4096)")
     serve.add_argument("--max-items", type=_count, help="items of one message (default 1024)")

@@ -12,6 +12,7 @@ from functools import partial
 from topwork_server import doctor_checks as checks
 from topwork_server.config import Config, default_home
 from topwork_server.doctor_checks import Finding, Grade
+from topwork_server.doctor_provider import provider
 
 _MARKS = {Grade.OK: "[green]ok  [/]", Grade.WARN: "[yellow]warn[/]", Grade.FAIL: "[red]fail[/]"}
 
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
             "packages": checks.packages,
             "onnxruntime": checks.one_onnxruntime,
             "export": checks.export_libraries,
-            "provider": partial(checks.provider, arguments.provider),
+            "provider": partial(provider, arguments.provider),
             "video": checks.video,
             "pictures": checks.pictures,
             "plugins": checks.plugins,

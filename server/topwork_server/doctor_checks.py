@@ -21,16 +21,6 @@ GIB = 1 << 30
 PATIENCE = 5
 
 
-PROVIDER = """
-from topwork_server.errors import StartError
-from topwork_server.sessions.providers import check_provider
-try:
-    print("provider", check_provider({asked!r}))
-except StartError as error:
-    raise SystemExit(error.message)
-"""
-
-
 LANCE = """
 import sys, tempfile
 import pyarrow, lance
@@ -107,37 +97,29 @@ def one_onnxruntime() -> Finding:
             f"onnxruntime {plain} and onnxruntime-gpu {gpu} share one folder",
             f"run `pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install onnxruntime-gpu=={gpu}`",
         )
-    return _imports("import onnxruntime; print('onnxruntime', onnxruntime.__version__)")
+    return imports("import onnxruntime; print('onnxruntime', onnxruntime.__version__)")
 
 
 def export_libraries() -> Finding:
     code = "import topwork_server.torch_shim as s, torch; print('torch', torch.__version__, '(only exports load it)')"
-    return _imports(code)
-
-
-def provider(asked: str) -> Finding:
-    """In a process of its own: the runtime's libraries print what they miss, and may crash."""
-    finding = _imports(PROVIDER.format(asked=asked))
-    if finding.grade is Grade.FAIL:
-        mend = "serve with --provider cpu, or for a GPU run `pip install 'topwork-server[gpu]'` and check its driver"
-        return Finding(Grade.FAIL, finding.detail, mend)
-    return finding
+    return imports(code)
 
 
 def faiss() -> Finding:
-    return _imports(FAISS)
+    return imports(FAISS)
 
 
 def lance(folder: Path) -> Finding:
     """In the home itself: it may lie on a disk that cannot do what Lance asks for."""
     folder.mkdir(parents=True, exist_ok=True)
-    finding = _imports(LANCE, str(folder))
+    finding = imports(LANCE, str(folder))
     if finding.grade is Grade.FAIL and "ModuleNotFoundError" not in finding.detail:
         return Finding(Grade.FAIL, finding.detail, "choose a folder on a local disk with --home or $TOPWORK_HOME")
     return finding
 
 
-def _imports(code: str, *arguments: str) -> Finding:
+def imports(code: str, *arguments: str) -> Finding:
+    """In a process of its own: libraries print what they miss, and may crash. What it prints last is the finding."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     last = lines[-1] if lines else f"a Python process ended with status {done.returncode}"

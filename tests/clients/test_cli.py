@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_one_encoder_in_full(topwork: Command) -> None:
     assert all(word in topwork.said for word in ("a toy", "trained on", "abababababababab", "truncate", "cell of 2x2"))
     assert topwork("encoders", "words", "--json") == 0
     assert topwork.json["has_vocabulary"] is True
+
+
+def test_the_devices_of_an_encoder_stand_side_by_side(topwork: Command) -> None:
+    assert topwork("encoders", "words") == 0
+    fast, plain = (line for line in topwork.said.splitlines() if re.match(r"(fast|plain) \w+ +\d", line))
+    assert fast.split()[:6] == ["fast", "bf16", "3,000", "(3.0x)", "0.999500", "0.998000"]
+    assert plain.split()[2:4] == ["1,000", "(1.0x)"]
+    assert (fast.split()[-1], plain.split()[-2]) == ("4", "tokens")
+    assert "fast bf16: tokens has a parity of 0.99800, below 0.999" in topwork.said
+    assert topwork("encoders", "words", "--json") == 0
+    assert topwork.json["devices"][0]["numerics"]["precision"] == "bf16"
+    assert topwork.json["devices"][0]["parity"] == {"pooled": 0.9995, "tokens": 0.998}
 
 
 def encoder(*taps: TapInfo, name: str = "n", state: str = "ready", detail: str = "") -> EncoderInfo:

@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from topwork_server import doctor
+from topwork_server import doctor, doctor_provider
 from topwork_server import doctor_checks as checks
 from topwork_server.doctor_checks import Finding, Grade
+from topwork_server.doctor_provider import provider
 from topwork_server.lock import HomeLock
+from topwork_server.sessions import providers
+from topwork_server.sessions.providers import has_nvidia_gpu
 
 
 def test_a_whole_installation_has_nothing_to_mend(tmp_path):
@@ -49,14 +52,34 @@ def test_a_missing_and_an_old_package_are_named(monkeypatch):
     assert "numpy 1.0 (needs ==" in finding.detail
 
 
+@pytest.mark.skipif(has_nvidia_gpu(), reason="this machine has a GPU")
 def test_a_provider_that_only_claims_to_be_there_fails():
-    if checks.provider("auto").detail != "provider cpu":
-        pytest.skip("this machine has a GPU")
-    assert checks.provider("cpu").grade is Grade.OK
-    finding = checks.provider("cuda")
+    assert provider("cpu") == Finding(Grade.OK, "cpu fp32 ran a graph")
+    finding = provider("cuda")
     assert finding.grade is Grade.FAIL
     assert "cuda" in finding.detail
     assert "--provider cpu" in finding.mend
+    assert provider("warp").detail == "there is no provider 'warp'"
+
+
+def test_of_the_candidates_of_auto_one_must_work(monkeypatch):
+    said = {"openvino bf16": "no plugin", "openvino fp32": "no plugin", "cpu fp32": ""}
+    monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps(said)))
+    finding = provider("auto")
+    assert (finding.grade, finding.detail) == (Grade.WARN, "cpu fp32 ran a graph; no plugin")
+    assert "pip install onnxruntime-ep-openvino" in finding.mend
+    del said["cpu fp32"]
+    assert provider("openvino").grade is Grade.FAIL
+
+
+def test_a_processor_that_could_do_more_is_told_of(monkeypatch):
+    monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps({"cpu fp32": ""})))
+    monkeypatch.setattr(providers, "has_openvino", lambda: False)
+    monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: False)
+    for flags, grade in (({"amx_bf16"}, Grade.WARN), (set(), Grade.OK)):
+        monkeypatch.setattr(providers, "cpu_flags", lambda flags=flags: flags)
+        assert provider("auto").grade is grade
+        assert provider("cpu").grade is Grade.OK, "who asks for it has it"
 
 
 def test_a_home_that_cannot_be_written_fails(tmp_path):

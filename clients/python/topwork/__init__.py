@@ -7,7 +7,7 @@ with topwork.Client("127.0.0.1:50051") as client:
 from topwork import errors
 from topwork.aio import AsyncClient
 from topwork.client import Client
-from topwork.encoders import EncoderInfo, OptionInfo, TapInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
 from topwork.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -41,6 +41,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "DeadlineExceeded",
+    "DeviceInfo",
     "DiskFull",
     "EncoderInfo",
     "Features",

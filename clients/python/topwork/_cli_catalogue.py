@@ -6,12 +6,16 @@ import argparse
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from topwork import _cli_show
 from topwork._cli_client import connected
-from topwork.encoders import EncoderInfo, TapInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Commands = argparse._SubParsersAction
 #: Columns of a terminal from which on the catalogue shows all that it has; below that, these.
@@ -77,12 +81,41 @@ def _print_one(info: EncoderInfo) -> None:
         name = f"{tap.name} (default)" if tap.name == info.default_tap else tap.name
         taps.add_row(name, str(tap.dim), _row(tap), tap.fingerprint[:16], tap.description)
     console.print(taps)
+    if info.devices:
+        console.print()
+        console.print(_devices(info))
+        for device in info.devices:
+            if device.detail:
+                console.print(f"{short_device(device)}: {device.detail}", markup=False, style="dim")
     if info.options:
         console.print()
         options = _cli_show.table("option", "type", "default", "")
         for option in info.options:
             options.add_row(option.name, option.type, option.default, option.description)
         console.print(options)
+
+
+def _devices(info: EncoderInfo) -> Table:
+    """Speed beside that of the slowest, and how near the rows are to the reference and to themselves alone."""
+    rates, titles = [device.samples_per_second for device in info.devices], ("samples/s", "parity", "worst tap", "in a batch")
+    made = _cli_show.table("device", *titles, "computes", right=titles)
+    slowest = min((rate for rate in rates if rate), default=1.0)
+    for device in info.devices:
+        speed = f"{device.samples_per_second:,.0f} ({device.samples_per_second / slowest:.1f}x)"
+        cosines = device.parity.get(info.default_tap), min(device.parity.values(), default=None), device.invariance
+        said = [f"{cosine:.6f}" if device.parity and cosine is not None else "-" for cosine in cosines]
+        made.add_row(short_device(device), speed, *said, _computes(info, device))
+    return made
+
+
+def _computes(info: EncoderInfo, device: DeviceInfo) -> str:
+    if len(device.taps) == len(info.taps):
+        return "all taps"
+    return short_taps(replace(info, taps=tuple(tap for tap in info.taps if tap.name in device.taps))) or "-"
+
+
+def short_device(device: DeviceInfo) -> str:
+    return f"{device.numerics.provider} {device.numerics.precision}"
 
 
 def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.struct_pb2 import Struct
 
 from topwork import _status
-from topwork.encoders import EncoderInfo, OptionInfo, TapInfo, Word
+from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array, Features, Numerics, Timings
 from topwork.v1 import encoders_pb2, types_pb2
@@ -167,6 +167,18 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         has_vocabulary=message.has_vocabulary,
         artifact_bytes=message.artifact_bytes,
         counters=dict(message.counters),
+        devices=tuple(device_info(device) for device in message.devices),
+    )
+
+
+def device_info(message: encoders_pb2.Device) -> DeviceInfo:
+    return DeviceInfo(
+        numerics=numerics(message.numerics),
+        invariance=message.invariance,
+        samples_per_second=message.samples_per_second,
+        taps=tuple(message.taps),
+        parity=dict(message.parity),
+        detail=message.detail,
     )
 
 

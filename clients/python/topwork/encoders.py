@@ -32,6 +32,26 @@ class OptionInfo:
 
 
 @dataclass(frozen=True)
+class DeviceInfo:
+    """How one provider computes an encoder on the server's machine, measured there with the inputs that its export kept.
+
+    numerics              of the taps that it computes well enough, the worst of them
+    invariance            least cosine between a row computed alone and the same row in a batch
+    samples_per_second    of the default tap
+    taps                  what it computes there; none where it is not used
+    parity                by tap, minimum cosine to the reference
+    detail                why it is not used, or not for all taps
+    """
+
+    numerics: Numerics
+    invariance: float
+    samples_per_second: float
+    taps: tuple[str, ...]
+    parity: Mapping[str, float]
+    detail: str
+
+
+@dataclass(frozen=True)
 class EncoderInfo:
     """One line of the catalogue.
 
@@ -40,6 +60,8 @@ class EncoderInfo:
     numerics      None before the export
     parameters    0 where not known
     counters      since it was loaded: samples, batches, expired, cancelled, memory_splits, restarts
+    devices       what was measured on the server's machine, the one in use first; empty before it was loaded there, and where
+                  there is nothing to choose from
     """
 
     name: str
@@ -59,6 +81,7 @@ class EncoderInfo:
     has_vocabulary: bool
     artifact_bytes: int
     counters: Mapping[str, int] = field(default_factory=dict)
+    devices: tuple[DeviceInfo, ...] = ()
 
     def tap(self, name: str | None = None) -> TapInfo | None:
         """The tap of that name (the default tap for None), where the server knows it yet."""

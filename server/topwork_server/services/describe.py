@@ -12,6 +12,9 @@ from topwork_server.catalogue import Entry
 from topwork_server.encoder import Encoder
 from topwork_server.garage import Loaded
 from topwork_server.services import convert
+from topwork_server.sessions import choice
+from topwork_server.sessions.choice import Choice
+from topwork_server.sessions.records import Record
 from topwork_server.types import EncoderSpec, Tap
 
 
@@ -38,6 +41,24 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
         counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
+        devices=devices(manifest, loaded.choice) if loaded and manifest else (),
+    )
+
+
+def devices(manifest: Manifest, chosen: Choice) -> list[encoders_pb2.Device]:
+    """What was measured here, the one in use first."""
+    taps = {info.tap.name: chosen.device_of(info.tap.name) for info in manifest.taps}
+    return [_device(manifest, record, [tap for tap in taps if taps[tap] == record.device]) for record in chosen.records]
+
+
+def _device(manifest: Manifest, record: Record, taps: list[str]) -> encoders_pb2.Device:
+    return encoders_pb2.Device(
+        numerics=convert.numerics(choice.numerics_of(manifest, record, choice.passing(manifest, record))),
+        invariance=record.invariance,
+        samples_per_second=record.samples_per_second,
+        taps=taps,
+        parity={} if record.error else choice.parity_of(manifest, record),
+        detail=choice.why_not(manifest, record),
     )
 
 

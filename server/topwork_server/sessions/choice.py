@@ -49,6 +49,10 @@ class Choice:
                 return position
         raise _refused(self.records, [tap for tap in taps if tap not in self.ways[-1].taps])
 
+    def device_of(self, tap: str) -> Device | None:
+        """What computes this tap where it is asked for alone."""
+        return next((way.device for way in self.ways if tap in way.taps), None)
+
 
 def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> Choice:
     """NotReady where no device gives the default tap."""

@@ -88,15 +88,15 @@ def cpu_facts() -> dict[str, str]:
 
 
 def check_provider(asked: str) -> str:
-    """What `asked` comes to here, for a person to read. StartError where it is not a provider, or takes no graph here.
+    """What `asked` comes to here, for a person to read. StartError where it is no provider, or does not work here.
 
     onnxruntime lists providers that its build has, and falls back to the CPU without a word where they do not work: so a small
-    graph is run.
+    graph is run. Where the plain device is among several, nothing is: what does not work will be measured so, and left out.
     """
     from topwork_server.sessions.opening import probe
 
     found = candidates(asked)
-    if asked != "cpu":
-        for device in found[:1] if asked == "auto" else found:
+    if PLAIN not in found:
+        for device in found:
             probe(device)
-    return found[0].provider
+    return " or ".join(dict.fromkeys(device.provider for device in found))

@@ -67,4 +67,4 @@ def test_openvino_that_is_not_installed_says_what_installs_it(monkeypatch: pytes
 def test_what_was_asked_for_is_said_as_it_came_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: False)
     assert check_provider("cpu") == "cpu"
-    assert check_provider("auto") == ("openvino" if providers.has_openvino() else "cpu")
+    assert check_provider("auto") == ("openvino or cpu" if providers.has_openvino() else "cpu")
