@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from topwork_server.batcher import Batcher, Lane, Ticket
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
+from topwork_server.sessions.providers import PLAIN
 from topwork_server.types import Array, Numerics, Sample, Text
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
 
@@ -18,11 +19,19 @@ NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
 class FakeSession:
     """Sums instead of a graph; `before` runs ahead of each batch."""
 
-    provider = "cpu"
+    device = PLAIN
+    workers = 1
+    inputs = ("codes", "mask")
+    outputs = ("mean", "letters")
+    provider, precision = "cpu", "fp32"
 
     def __init__(self, before: Callable[[int], None] = lambda size: None) -> None:
         self.before = before
         self.sizes: list[int] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         codes, mask = feeds["codes"], feeds["mask"]
@@ -34,15 +43,15 @@ class FakeSession:
 
 
 class Bench:
-    def __init__(self, before: Callable[[int], None] = lambda size: None) -> None:
+    def __init__(self, before: Callable[[int], None] = lambda size: None, session: FakeSession | None = None) -> None:
         self.encoder = Letters(letters_spec(), Path())
-        self.session = FakeSession(before)
+        self.session = session or FakeSession(before)
         self.opened = 0
         self.fail_to_open = False
         self.health: list[bool] = []
         self.batcher = Batcher(self.encoder, [Lane(NUMERICS, lambda: [self._open()])], self.health.append)
 
-    def _open(self) -> FakeSession:  # type: ignore[override]
+    def _open(self) -> FakeSession:
         if self.fail_to_open:
             raise RuntimeError("no device")
         self.opened += 1
@@ -137,10 +146,7 @@ def test_a_batch_out_of_memory_is_split_and_only_the_item_that_cannot_fit_fails(
             return super().run(outputs, feeds)
 
     async def go() -> None:
-        bench = Bench()
-        benches.append(bench)
-        bench.session = Small()
-        bench.batcher._session = bench.session  # type: ignore[assignment]
+        benches.append(bench := Bench(session=Small()))
         first = bench.submit("first")
         await asyncio.to_thread(gate.reached.wait, 30)
         crowd = bench.submit("aaaaaa", "bbbbbb", "!ccccc", "dddddd", "eeeeee")

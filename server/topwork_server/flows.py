@@ -1,0 +1,118 @@
+"""Who shares a session: flows, and each one's samples. Bookkeeping for the line (waiting.py)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
+
+from topwork_server.types import Priority
+
+#: Which of the line's budgets counts (the lane), and what else the members of one batch have in common.
+Group: TypeAlias = tuple[int, Hashable]
+#: (cost, order, who): sorted, so that the nearest in length are neighbours.
+Entry: TypeAlias = "tuple[int, int, Waiting]"
+
+#: Emptied flows whose costs are remembered.
+REMEMBERED = 1000
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """One sample in line. `group`: only members of one group can share a batch."""
+
+    cost: int
+    group: Group
+    order: int = field(default=0, init=False)
+    flow: Flow | None = field(default=None, init=False)
+    size: int = field(default=0, init=False)
+
+    @property
+    def gone(self) -> bool:
+        """Not in line: it has left, or has not come yet."""
+        return self.flow is None
+
+
+class Flow:
+    """Those of one sharer and one priority. `start` is what the flow has cost, in the line's virtual time; `since` is when it
+    came, or last had a turn, in arrivals."""
+
+    def __init__(self, name: Hashable, priority: Priority, start: float, since: int) -> None:
+        self.name, self.priority, self.start, self.since = name, priority, start, since
+        self.count = 0
+        self.groups: dict[Group, list[Entry]] = {}
+        self._turns: list[Entry] = []  # a heap of (turn, order, who); the gone lie in it until they come up
+        self._now = 0
+        self._ends: dict[int, int] = {}
+
+    def push(self, waiting: Waiting, size: int) -> None:
+        """Samples of one `size` stand in one row, and the rows take turns by cost."""
+        turn = max(self._now, self._ends.get(size, 0))
+        self._ends[size] = turn + waiting.cost
+        waiting.flow, waiting.size = self, size
+        heappush(self._turns, (turn, waiting.order, waiting))
+        insort(self.groups.setdefault(waiting.group, []), (waiting.cost, waiting.order, waiting))
+        self.count += 1
+
+    def first(self, since: int) -> Waiting:
+        """Whose turn it is now. The flow is not empty."""
+        self.since = since
+        while self._turns[0][2].flow is not self:
+            heappop(self._turns)
+        self._now = max(self._now, self._turns[0][0])
+        return self._turns[0][2]
+
+    def take(self, group: Group, low: int, high: int) -> None:
+        entries = self.groups[group]
+        for _, _, waiting in entries[low:high]:
+            waiting.flow = None
+        del entries[low:high]
+        if not entries:
+            del self.groups[group]
+        self.count -= high - low
+        if len(self._turns) > 2 * self.count + 64:  # amortised: the gone do not stay, with the samples that they hold
+            self._turns = [entry for entry in self._turns if entry[2].flow is self]
+            heapify(self._turns)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Its caller left: its row is not charged for it."""
+        at = bisect_left(self.groups[waiting.group], (waiting.cost, waiting.order))
+        self._ends[waiting.size] -= waiting.cost
+        self.take(waiting.group, at, at + 1)
+
+
+class Level:
+    """All flows of one priority."""
+
+    def __init__(self, priority: Priority) -> None:
+        self._priority = priority
+        self.flows: dict[Hashable, Flow] = {}
+        self._emptied: dict[Hashable, float] = {}
+        self.now = 0.0
+
+    def flow(self, name: Hashable, since: int) -> Flow:
+        found = self.flows.get(name)
+        if found is None:
+            found = self.flows[name] = Flow(name, self._priority, max(self.now, self._emptied.pop(name, 0.0)), since)
+        return found
+
+    def next(self, slack: float) -> Flow:
+        """Of those who have had least, give or take `slack`, the one that has waited longest for a turn. There is one."""
+        self.now = min([flow.start for flow in self.flows.values()])
+        return min([flow for flow in self.flows.values() if flow.start <= self.now + slack], key=lambda flow: flow.since)
+
+    def charge(self, flow: Flow, cost: int) -> None:
+        flow.start += cost
+        self.forget_if_empty(flow)
+
+    def forget_if_empty(self, flow: Flow) -> None:
+        """What it has cost is kept for a while, so that nobody gains by coming anew."""
+        if flow.count:
+            return
+        del self.flows[flow.name]
+        if flow.start > self.now:
+            if len(self._emptied) >= REMEMBERED:
+                self._emptied.clear()
+            self._emptied[flow.name] = flow.start
