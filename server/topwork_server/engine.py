@@ -68,7 +68,7 @@ class Engine:
         async with self.garage.using(ask.encoder) as loaded:
             taps = choose_taps(loaded, ask.taps)
             chosen = request_options.parse(loaded.encoder.options, ask.options)
-            async with loaded.room.places(len(items), wait=ask.wait):
+            async with loaded.room.places(len(items), wait=ask.wait, flow=ask.flow, priority=ask.priority):
                 preparation = Preparation(loaded.encoder, chosen, self._threads, skip=ask.skip_bad_items)
                 return await _Request(loaded, taps, ask, preparation).run(items)
 
