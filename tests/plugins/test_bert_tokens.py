@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
+from slabs import check_slab
 from tiny_berts import POSITIONS, Exported, export
 from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert import tokens as bert_tokens
@@ -239,3 +241,25 @@ def test_threads_do_not_share_a_truncation(bert: Exported) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(attempt, range(60)))
+
+
+def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
+    """Over all kinds of tokenizer: white space, marks, signs of control, added tokens, the empty and the too long."""
+    dice = random.Random(3)
+    signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
+    texts = [Text("".join(dice.choices(signs, k=dice.randrange(1, 25)))) for _ in range(300)]
+    odd = [
+        Text(TEXT),
+        Text(""),
+        Text(" "),
+        Text("a bird", "sings"),
+        Picture(b""),
+        Text("bird " * 3000),
+        Text("\u200b"),
+        Text("\ud800"),
+    ]
+    items: list[Item] = [*odd, *texts, *odd]
+    encoder = tokenized.encoder
+    for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
+        for start in range(0, len(items), 40):
+            check_slab(encoder, items[start : start + 40], options)

@@ -72,6 +72,19 @@ class BertEncoder(Encoder):
         notes = {"truncated_tokens": tokens.cut} if tokens.cut else {}
         return [Sample(self._arrays(tokens), tokens=tokens.spans, notes=notes)]
 
+    def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
+        """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
+        prompted = options.prompt or options.prompt_name or self._settings.default_prompt
+        plain = [isinstance(item, Text) and item.pair is None and not item.text.isspace() and not prompted for item in items]
+        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
+        together = iter(self._tokenization.encode_many(texts) if len(texts) > 1 else [None] * len(texts))
+        for item, so in zip(items, plain, strict=True):
+            tokens = next(together) if so else None
+            if tokens is None:
+                yield from super().preprocess_many([item], options)
+            else:
+                yield [Sample(self._arrays(tokens), tokens=tokens.spans)]
+
     def cost(self, sample: Sample) -> int:
         return len(sample.inputs["input_ids"])
 
@@ -90,7 +103,7 @@ class BertEncoder(Encoder):
             "input_ids": tokens.ids,
             "attention_mask": ones,
             "token_type_ids": tokens.types,
-            "pooling_mask": np.where(np.arange(len(ones)) < tokens.prompt, 0, ones),
+            "pooling_mask": np.where(np.arange(len(ones)) < tokens.prompt, 0, ones) if tokens.prompt else ones,
         }
         return {name: made[name] for name in self._settings.inputs}
 

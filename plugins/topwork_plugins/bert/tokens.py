@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork_server import InvalidInput, TokenSpans
+from topwork_server.ragged import starts_of, sums_of
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -70,6 +73,36 @@ class Tokenization:
             length - len(kept),
         )
 
+    def encode_many(self, texts: Sequence[str]) -> list[Tokens | None]:
+        """What `encode` gives of each text, which is not blank; None of one that is out of the ordinary: too long, or with tokens
+        that take a closer look. The library works on all of them at once, without the interpreter lock."""
+        if self._marks_words or sum(map(len, texts)) > FAR * self.limit:
+            return [None] * len(texts)
+        try:
+            codes = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
+        except UnicodeEncodeError:  # half of a surrogate pair, which the library does not take
+            return [None] * len(texts)
+        encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts))
+        counts = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        ids = _flat((e.ids for e in encodings), counts)
+        types = _flat((e.type_ids for e in encodings), counts)
+        ours = _flat(([part is not None for part in e.sequence_ids] for e in encodings), counts).astype(bool)
+        chars = _flat((chain.from_iterable(e.offsets) for e in encodings), 2 * counts).astype(np.int32).reshape(-1, 2)
+        usual = _usual(codes, texts, chars, ours, counts) & (counts <= self.limit)
+        parts = np.zeros(int(counts.max(initial=0)), np.int32)
+        made: list[Tokens | None] = []
+        for good, end, count in zip(usual.tolist(), np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+            part = slice(end - count, end)
+            positions = np.flatnonzero(ours[part])
+            spans = TokenSpans(positions, chars[part][positions], parts[: len(positions)])
+            made.append(Tokens(ids[part], types[part], spans, prompt=0, cut=0) if good and len(positions) else None)
+        return made
+
+    @cached_property
+    def _marks_words(self) -> bool:
+        """Whether the beginnings of words are marked as SentencePiece does."""
+        return self._tokenizer.token_to_id(WORD_MARK) is not None
+
     def _fitted(self, text: str, pair: str | None, *, truncate: bool) -> tuple[Encoding, int]:
         """An encoding within the limit, and how many tokens the text has: an estimate where it is far over the limit."""
         head, pair_head = self._head(text, pair)
@@ -101,6 +134,19 @@ class Tokenization:
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_truncation(self.limit)
         return tokenizer
+
+
+def _flat(values: Iterable[Iterable[int]], counts: Array) -> Array:
+    """All numbers one after another, (sum of counts,) int64."""
+    return np.fromiter(chain.from_iterable(values), np.int64, int(counts.sum()))
+
+
+def _usual(codes: Array, texts: Sequence[str], chars: Array, ours: Array, counts: Array) -> Array:
+    """(texts,) bool: that have no token of ours which begins with what may be white space. `codes` are their characters."""
+    begins = np.repeat(starts_of(np.fromiter(map(len, texts), np.int64, len(texts))), counts)
+    first = codes[np.minimum(begins + chars[:, 0], len(codes) - 1)]
+    blank = (first <= 0x20) | (first == 0x85) | (first == 0xA0) | ((first >= 0x1680) & (first <= 0x3000))
+    return sums_of(blank & ours, counts) == 0
 
 
 def _encode(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:

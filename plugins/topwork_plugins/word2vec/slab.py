@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from topwork_server.ragged import starts_of
+from topwork_server.ragged import starts_of, sums_of
 from topwork_server.types import Array
 
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
@@ -44,9 +44,7 @@ class Words:
         known = self.rows != UNKNOWN
         if known.all():
             return self
-        before = np.concatenate([[0], np.cumsum(known)])
-        ends = np.cumsum(self.counts)
-        return Words(self.rows[known], self.chars[known], before[ends] - before[ends - self.counts])
+        return Words(self.rows[known], self.chars[known], sums_of(known, self.counts))
 
 
 class Slabs:
@@ -65,7 +63,7 @@ class Slabs:
             split[i] = [ALONE + split[i][0]]
         tokens, per_piece = self._pieces.tokens(list(chain.from_iterable(split)))
         chars = tokens[:, 1:] + np.repeat(starts, per_piece)[:, None]
-        return Words(tokens[:, 0], chars.astype(np.int32), np.add.reduceat(per_piece, starts_of(per_text)))
+        return Words(tokens[:, 0], chars.astype(np.int32), sums_of(per_piece, per_text))
 
 
 class _Pieces(dict[str, int]):
@@ -117,7 +115,7 @@ def _starts(texts: Sequence[str], split: list[list[str]], per_text: Array) -> Ar
     sizes = np.fromiter(map(len, chain.from_iterable(split)), np.int64, int(per_text.sum())) + 1
     first = starts_of(per_text)
     starts = starts_of(sizes)
-    lengths = np.add.reduceat(sizes, first)
+    lengths = sums_of(sizes, per_text)
     starts -= np.repeat(starts_of(lengths), per_text)
     for i in np.flatnonzero(lengths != np.fromiter(map(len, texts), np.int64, len(texts)) + 1).tolist():
         starts[first[i] : first[i] + per_text[i]] = [found.start() for found in _PIECE.finditer(texts[i])]
