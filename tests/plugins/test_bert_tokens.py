@@ -248,17 +248,8 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
     dice = random.Random(3)
     signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
     texts = [Text("".join(dice.choices(signs, k=dice.randrange(1, 25)))) for _ in range(300)]
-    odd = [
-        Text(TEXT),
-        Text(""),
-        Text(" "),
-        Text("a bird", "sings"),
-        Picture(b""),
-        Text("bird " * 3000),
-        Text("\u200b"),
-        Text("\ud800"),
-    ]
-    items: list[Item] = [*odd, *texts, *odd]
+    odd: list[Item] = [Text(TEXT), Text(""), Text(" "), Text("a bird", "sings"), Picture(b""), Text("\u200b"), Text("bird " * 99)]
+    items = [*odd, *texts, *odd, Text("bird " * 3000), *texts[:5], Text("\ud800")]
     encoder = tokenized.encoder
     for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
         for start in range(0, len(items), 40):

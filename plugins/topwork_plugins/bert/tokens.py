@@ -146,7 +146,7 @@ def _usual(codes: Array, texts: Sequence[str], chars: Array, ours: Array, counts
     begins = np.repeat(starts_of(np.fromiter(map(len, texts), np.int64, len(texts))), counts)
     first = codes[np.minimum(begins + chars[:, 0], len(codes) - 1)]
     blank = (first <= 0x20) | (first == 0x85) | (first == 0xA0) | ((first >= 0x1680) & (first <= 0x3000))
-    return sums_of(blank & ours, counts) == 0
+    return np.asarray(sums_of(blank & ours, counts) == 0)
 
 
 def _encode(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:
