@@ -53,8 +53,8 @@ class Room:
             self._leave(count, key)
 
     def _fits(self, count: int, key: _Key) -> bool:
-        free = self._places - self._taken
-        return not self._taken or (count <= free and self._held[key] + count <= SHARE[key[1]] * free)
+        left = self._places - self._taken - count
+        return not self._taken or (left >= 0 and self._held[key] + count <= SHARE[key[1]] * (left + 1))
 
     def _take(self, count: int, key: _Key) -> None:
         self._taken += count

@@ -86,6 +86,21 @@ def test_however_much_one_flow_brings_there_is_room_for_others(runner: asyncio.R
     runner.run(go())
 
 
+def test_a_stream_of_large_messages_leaves_room_too(runner: asyncio.Runner) -> None:
+    async def go() -> None:
+        room = Room(256, "letters")
+        stream = [Guest(room, 64, "stream", wait=True) for _ in range(9)]
+        await turns()
+        assert sum(guest.inside.is_set() for guest in stream) == 3
+        async with room.places(1, wait=False, flow="caller"):
+            pass
+        for guest in stream:
+            await guest.inside.wait()
+            await guest.leave()
+
+    runner.run(go())
+
+
 def test_each_priority_of_a_flow_has_a_share_of_its_own(runner: asyncio.Runner) -> None:
     async def go() -> None:
         room = Room(100, "letters")
