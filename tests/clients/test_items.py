@@ -153,3 +153,20 @@ def test_chunks_are_made_as_they_are_asked_for() -> None:
     first = next(_chunks.chunks(source, "text", Sizes([], 4), limit=2))
     assert len(first) == 2
     assert list(source) == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("items", "modality", "brief"),
+    [
+        (["a", "b"], "text", True),
+        ([], "text", True),
+        ((b"jpeg",), "image", True),
+        (["owl.jpg"], "image", False),  # a file to be read
+        (iter(["a"]), "text", False),  # the caller's own code
+        ([("a", "b")], "text", False),
+        (["a"] * 65, "text", False),
+        (["a" * 1_050_000], "text", False),
+    ],
+)
+def test_only_what_is_at_hand_is_packed_at_once(items: Any, modality: str, brief: bool) -> None:
+    assert _items.is_brief(items, modality) is brief

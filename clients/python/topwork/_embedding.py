@@ -27,7 +27,8 @@ def whole(
     info = yield from known(session, settings.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     chunks = _split(source, info, settings, _chunks.ITEMS)
-    pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout)
+    brief = _items.is_brief(source, info.modality)
+    pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout, brief=brief)
     return [concatenate(tap) for tap in zip(*pieces, strict=True)]
 
 

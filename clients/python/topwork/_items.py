@@ -20,6 +20,8 @@ MIB = 1 << 20
 AXES = {"image": 3, "video": 4}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
 LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
+#: Items that an AsyncClient packs on its event loop, which is sooner done than a thread is woken.
+BRIEF = 64
 #: A longer video goes in parts of PART bytes.
 LONG_VIDEO, PART = 32 * MIB, MIB
 
@@ -81,6 +83,17 @@ def is_lone(items: Any, modality: str) -> bool:
     if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
         return True
     return bool(getattr(items, "ndim", None) == AXES.get(modality, "none"))
+
+
+def is_brief(items: Iterable[Any], modality: str) -> bool:
+    """Whether packing them takes but a moment: a few in a list, no file to read, no code of the caller's to run."""
+    kind = str if modality == "text" else bytes
+    return (
+        isinstance(items, list | tuple)
+        and len(items) <= BRIEF
+        and all(type(item) is kind for item in items)
+        and sum(map(len, items)) <= MIB
+    )
 
 
 def pack(value: Any, modality: str, position: int) -> Packed:

@@ -84,7 +84,8 @@ def _of_items(
     sizes = Sizes.of(info, sorted(taps), 0) if taps else Sizes([], 4.0)
     cut = _chunks.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
     chunks: Iterator[Chunk] = (Sent(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
-    return (yield from answered(session, _ask(settings, known), source, chunks, first.name, progress, timeout))
+    ask, brief = _ask(settings, known), _items.is_brief(source, info.modality)
+    return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
 
 
 def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo]) -> Ask[list[Predictions]]:

@@ -42,11 +42,16 @@ def answered(
     label: str,
     progress: Progress,
     timeout: float | None,
+    *,
+    brief: bool = False,
 ) -> Steps[list[T]]:
-    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that."""
+    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that.
+
+    `brief` as in `_items.is_brief`: the first chunks are made at once.
+    """
     total = len(source) if isinstance(source, Sized) else None
     try:
-        first, second = yield from work(lambda: (next(chunks, None), next(chunks, None)))
+        first, second = _first_two(chunks) if brief else (yield from work(lambda: _first_two(chunks)))
         with reporting(progress, total, label) as advance:
             if second is None and (first is None or first.video is None):
                 return [(yield from _in_one_message(ask, first or Chunk(0, ()), timeout, advance))]
@@ -54,6 +59,10 @@ def answered(
             return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))
     finally:
         release(source)
+
+
+def _first_two(chunks: Iterator[Chunk]) -> tuple[Chunk | None, Chunk | None]:
+    return next(chunks, None), next(chunks, None)
 
 
 def _in_one_message(ask: Ask[T], chunk: Chunk, timeout: float | None, advance: Advance) -> Steps[T]:
