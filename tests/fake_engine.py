@@ -28,6 +28,7 @@ from topwork_server.config import Config
 from topwork_server.encoder import Trunk
 from topwork_server.engine import Ask
 from topwork_server.errors import NotFound
+from topwork_server.sessions.choice import Choice
 from topwork_server.types import Features, Item, Numerics, Sample, Spans, TapInfo, TapRows, Timings
 
 DIM = 8
@@ -124,7 +125,10 @@ class FakeEngine:
     def __init__(self, catalogue: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
-        self.garage = SimpleNamespace(provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False)
+        self.chosen: Choice | None = None
+        self.garage = SimpleNamespace(
+            provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False, choice=lambda entry: self.chosen
+        )
         self.gate = asyncio.Event()
         self.asked: list[tuple[Ask, Sequence[Item]]] = []
         self.seen: dict[Path, bytes] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 import time
@@ -17,7 +18,7 @@ import psutil
 from topwork_server import artifacts
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher, Lane
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalogue, Entry, State
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
@@ -106,6 +107,16 @@ class Garage:
 
     def get(self, name: str) -> Loaded | None:
         return self._loaded.get(name)
+
+    def choice(self, entry: Entry) -> Choice | None:
+        """Which device computes what of an encoder here, in memory or not; None where that is not measured yet."""
+        if loaded := self._loaded.get(entry.spec.name):
+            return loaded.choice
+        if entry.folder is None or entry.manifest is None:
+            return None
+        with contextlib.suppress(NotReady):  # no device does it: the first use says so
+            return self._survey.kept(entry.folder, entry.manifest, entry.spec.default_tap)
+        return None
 
     def busy(self) -> bool:
         """Whether any encoder computes now; from any thread."""

@@ -18,11 +18,12 @@ from topwork_server.sessions.records import Record
 from topwork_server.types import EncoderSpec, Tap
 
 
-def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -> encoders_pb2.Encoder:
-    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory."""
+def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, chosen: Choice | None) -> encoders_pb2.Encoder:
+    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory;
+    `chosen` is what computes it here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
-    numerics = loaded.numerics if loaded else manifest.numerics if manifest else None
+    numerics = chosen.ways[0].numerics if chosen else manifest.numerics if manifest else None
     return encoders_pb2.Encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",
@@ -41,7 +42,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None) -
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
         counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
-        devices=devices(manifest, loaded.choice) if loaded and manifest else (),
+        devices=devices(manifest, chosen) if chosen and manifest else (),
     )
 
 

@@ -145,7 +145,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
 
     def _describe(self, entry: Entry) -> encoders_pb2.Encoder:
         garage = self._engine.garage
-        return describe.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name))
+        return describe.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name), garage.choice(entry))
 
 
 def _named(name: str) -> str:

@@ -80,7 +80,16 @@ def passing(manifest: Manifest, record: Record) -> tuple[str, ...]:
     """The taps that the device gives well enough."""
     if record.error or record.invariance < INVARIANCE:
         return ()
-    return tuple(tap for tap, worst in parity_of(manifest, record).items() if worst >= MIX_FLOOR)
+    return tuple(tap for tap, worst in _nearness(manifest, record).items() if worst >= MIX_FLOOR)
+
+
+def _nearness(manifest: Manifest, record: Record) -> Mapping[str, float]:
+    """By tap, minimum cosine to what its fingerprint is of: the fp32 network or, of a quantized encoder, the int8 graph itself,
+    as the plain device computes it."""
+    if manifest.numerics.precision == "fp32":
+        return parity_of(manifest, record)
+    plain = record.device == PLAIN
+    return {tap: 1.0 if plain else record.parity[tap]["min_cosine"] for tap in manifest.parity}
 
 
 def parity_of(manifest: Manifest, record: Record) -> Mapping[str, float]:
@@ -123,8 +132,11 @@ def why_not(manifest: Manifest, record: Record) -> str:
         return record.error
     if record.invariance < INVARIANCE:
         return f"rows move with their batch: cosine {record.invariance:.6f}, and {INVARIANCE} is asked for"
-    low = {tap: worst for tap, worst in parity_of(manifest, record).items() if worst < MIX_FLOOR}
-    return ", ".join(f"{tap} has a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in low.items())
+    low = {tap: worst for tap, worst in _nearness(manifest, record).items() if worst < MIX_FLOOR}
+    if len(low) < 3:
+        return ", ".join(f"{tap} has a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in low.items())
+    worst = min(low, key=lambda tap: low[tap])
+    return f"{len(low)} taps have a parity below {MIX_FLOOR}, the worst is {worst} with {low[worst]:.5f}"
 
 
 def _refused(records: Sequence[Record], taps: Sequence[str]) -> NotReady:

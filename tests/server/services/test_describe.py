@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from fake_engine import NUMERICS, FakeCatalogue, SimpleNamespace
+from fake_engine import FakeCatalogue, SimpleNamespace
 from topwork_server.garage import Loaded
 from topwork_server.services import describe
 from topwork_server.sessions.choice import choose, only
@@ -16,9 +16,8 @@ BF16 = Device("openvino", "bf16")
 
 def described(choice: Any) -> list[Any]:
     entry = FakeCatalogue().entries["ready"]
-    worker = SimpleNamespace(counters={})
-    loaded = cast(Loaded, SimpleNamespace(numerics=NUMERICS, batcher=worker, choice=choice))
-    return list(describe.encoder(entry, ("loaded", ""), loaded).devices)
+    loaded = cast(Loaded, SimpleNamespace(batcher=SimpleNamespace(counters={})))
+    return list(describe.encoder(entry, ("loaded", ""), loaded, choice).devices)
 
 
 def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:

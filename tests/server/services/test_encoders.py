@@ -14,7 +14,8 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server.engine import Ask
-from topwork_server.sessions.choice import Choice
+from topwork_server.sessions.choice import Choice, Way
+from topwork_server.sessions.providers import Device
 from topwork_server.types import Clip, Picture, Priority, Text
 
 
@@ -54,7 +55,8 @@ async def test_an_encoder_in_memory_is_loaded(tmp_path):
     async with served(tmp_path) as world:
         cuda = replace(NUMERICS, provider="cuda", precision="fp16")
         worker = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
-        world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker, choice=Choice(()))
+        world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
+        world.engine.chosen = Choice((Way(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
         found = await world.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
         assert found.state == pb.STATE_LOADED
         assert (found.numerics.provider, found.numerics.precision) == ("cuda", "fp16")

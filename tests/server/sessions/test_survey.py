@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server import artifacts, parity
+from topwork_server import Text, artifacts, garage, parity
 from topwork_server.artifacts import Manifest
+from topwork_server.catalogue import Catalogue
+from topwork_server.config import Config
+from topwork_server.engine import Ask, Engine
 from topwork_server.errors import NotReady
 from topwork_server.export import export_encoder
 from topwork_server.sessions import measuring, records, survey
@@ -15,7 +18,7 @@ from topwork_server.sessions.batches import batches_of, load_batches, save_batch
 from topwork_server.sessions.providers import PLAIN, Device, has_nvidia_gpu
 from topwork_server.sessions.session import Session
 from topwork_server.sessions.survey import Survey
-from toys import Letters, letters_spec
+from toys import FakePlugins, Letters, letters_spec
 
 BF16 = Device("openvino", "bf16")
 
@@ -148,3 +151,34 @@ def test_a_damaged_record_is_none(letters: tuple[Letters, Path, Manifest], damag
     _, folder, _ = letters
     (folder / "device-openvino-bf16.json").write_text(damage)
     assert records.read(folder, BF16, "here") is None
+
+
+async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The plain device stands in for the fast one."""
+    scripted(tmp_path, monkeypatch, "for device in devices: trial(device, 9.0 if device.startswith('openvino') else 1.0)\n")
+    monkeypatch.setattr(garage, "candidates", lambda asked: (BF16, PLAIN))
+    opened: list[Device] = []
+
+    def open_session(model: Path, device: Device, threads: int) -> Session:
+        opened.append(device)
+        return Session(model, threads, device=device)
+
+    monkeypatch.setattr(garage, "open_session", open_session)
+    home = tmp_path / "home"
+    catalogue = Catalogue(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
+    artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))
+    entry = catalogue.entry("letters")
+    engine = Engine(catalogue, Config(home=home, threads=1))
+    assert engine.garage.provider == "openvino or cpu"
+    assert engine.garage.choice(entry) is None, "nothing is measured yet"
+    found = await engine.embed(Ask("letters"), [Text("abc")])
+    assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
+    assert opened == [BF16]
+    await engine.close()
+    again = Engine(catalogue, Config(home=home, threads=1))
+    chosen = again.garage.choice(entry)
+    assert chosen is not None
+    assert chosen.ways[0].device == BF16
+    await again.close()
