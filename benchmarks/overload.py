@@ -17,6 +17,7 @@ import itertools
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Tally:
     ended: float
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
-    failed: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
 
     async def call(self, send: Callable[[], Awaitable[Any]], due: float) -> None:
         try:
@@ -55,18 +56,18 @@ class Tally:
             seconds = self.answered
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                self.failed += self.began <= time.perf_counter() <= self.ended
+                self.failed[f"{error.code().name}: {error.details()}"] += 1
                 return
             seconds = self.refused
         if self.began <= (now := time.perf_counter()) <= self.ended:
             seconds.append(now - due)
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, Any]:
         took = self.ended - self.began
         return {
             "answered_per_s": len(self.answered) / took,
             "refused_per_s": len(self.refused) / took,
-            "failed": self.failed,
+            "failed": dict(self.failed),
             **{f"p{q}_ms": quantile(self.answered, q) for q in (50, 99)},
             **{f"refusal_p{q}_ms": quantile(self.refused, q) for q in (50, 99)},
         }
@@ -186,7 +187,7 @@ class Bench:
                 found["HIGH beside a bulk stream"] = await self._beside(high, other.stream)
         return found
 
-    async def _beside(self, one: Caller, others: Callable[[Tally], Awaitable[None]] | None = None) -> dict[str, float]:
+    async def _beside(self, one: Caller, others: Callable[[Tally], Awaitable[None]] | None = None) -> dict[str, Any]:
         mine, theirs = self.tally(), self.tally()
         await asyncio.gather(one.closed(1, mine), *([others(theirs)] if others else []))
         return {**mine.summary(), "others_per_s": theirs.summary()["answered_per_s"]}
@@ -208,11 +209,13 @@ def report(found: dict[str, Any]) -> None:
         print(
             f"{row['times']:6}x {row['answered_per_s']:9.0f} {row['goodput']:7.2f} {row['refused_per_s']:9.0f}"
             f" {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['bound_ms']:7.0f} {row['refusal_p50_ms']:11.1f}"
-            f" {row['refusal_p99_ms']:7.1f} {row['server_cpu_s']:18.1f} {row['client_cpu_s']:5.1f}"
+            f" {row['refusal_p99_ms']:7.1f} {row['server_cpu_s']:18.1f} {row['client_cpu_s']:5.1f} {row['failed'] or ''}"
         )
     print("\none caller with short texts        answered/s  p50 ms  p99 ms  others/s")
     for name, row in found["shares"].items():
-        print(f"{name:34} {row['answered_per_s']:10.1f} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['others_per_s']:9.0f}")
+        print(
+            f"{name:34} {row['answered_per_s']:10.1f} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['others_per_s']:9.0f} {row['failed'] or ''}"
+        )
 
 
 def main() -> None:
