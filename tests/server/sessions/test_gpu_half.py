@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server.artifacts import MODEL
 from topwork_server.errors import StartError
-from topwork_server.parity import difference
+from topwork_server.parity import difference, saved_inputs
 from topwork_server.sessions.gpu.fusion import attention_shape
 from topwork_server.sessions.gpu.graph import float_tensors, plain, simplified
 from topwork_server.sessions.gpu.half import half, islands, ranges, to_half
@@ -107,7 +107,6 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
 
     from topwork_server.catalogue import Catalogue
     from topwork_server.plugins import Plugins
-    from topwork_server.sessions.gpu.prepared import saved_inputs
     from topwork_server.sessions.gpu.session import GpuSession
     from topwork_server.sessions.session import Session
 
@@ -116,7 +115,7 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
     for file in (MODEL, "parity.npz"):
         shutil.copy(folder / file, tmp_path)
     whole, session = Session(tmp_path / MODEL), GpuSession(tmp_path / MODEL, Device("cpu", "fp16"))
-    for feeds in saved_inputs(tmp_path / MODEL):
+    for feeds in saved_inputs(tmp_path / "parity.npz"):
         for a, b in zip(whole.run(whole.outputs, feeds), session.run(whole.outputs, feeds), strict=True):
             assert difference(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))[1] >= 0.9995
     session.close()

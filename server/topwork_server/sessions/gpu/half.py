@@ -21,8 +21,9 @@ STATISTICS = frozenset("ReduceMean ReduceSum ReduceL1 ReduceL2 ReduceSumSquare S
 NO_KERNEL = frozenset("Range Resize Upsample GroupNorm RoiAlign NonMaxSuppression TopK".split())
 #: Quantized graphs have a precision of their own.
 QUANTIZED = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
-#: Largest magnitudes that are left to fp16 (its largest number is 65,504, its smallest of full precision 6e-5).
-WIDEST, NARROWEST = 16384.0, 2.0**-10
+#: Largest magnitudes of tensors that are left to fp16: a quarter of its largest number, and its smallest of full precision
+#: (where a tensor's largest number is above that, what is below loses no more, against it, than it loses itself).
+WIDEST, NARROWEST = 16384.0, 2.0**-14
 
 
 def half(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:

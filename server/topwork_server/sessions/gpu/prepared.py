@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from topwork_server.artifacts import PARITY_INPUTS
+from topwork_server.parity import saved_inputs
 from topwork_server.sessions.gpu.fusion import fused
 from topwork_server.sessions.gpu.graph import Model, simplified
 from topwork_server.sessions.gpu.half import half
@@ -36,20 +35,13 @@ def make(model: Path, device: Device) -> Model:
     """TensorRT fuses by itself, and knows no fused nodes."""
     plain = simplified(model)
     whole = fused(plain) if device.provider != "tensorrt" else plain
-    return half(whole, saved_inputs(model)) if device.precision == "fp16" else whole
+    return half(whole, _examples(model)) if device.precision == "fp16" else whole
 
 
-def saved_inputs(model: Path) -> list[dict[str, Array]]:
-    """The real inputs that the export kept beside the graph, of one item each; none where there are none."""
+def _examples(model: Path) -> list[dict[str, Array]]:
+    """The real inputs that the export kept beside the graph; none where there are none."""
     path = model.with_name(PARITY_INPUTS)
-    if not path.exists():
-        return []
-    feeds: dict[str, dict[str, Array]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays:
-            batch, _, name = key.partition("/")
-            feeds.setdefault(batch, {})[name] = arrays[key]
-    return list(feeds.values())
+    return saved_inputs(path) if path.exists() else []
 
 
 def planes_of(model: Model) -> int:

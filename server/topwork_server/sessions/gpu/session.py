@@ -154,11 +154,15 @@ def _opened(path: Path, folder: Path, device: Device, *, capture: bool) -> tuple
 def _open(path: Path, device: Device, chosen: list[tuple[str, dict[str, Any]]]) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
-    if session.get_providers()[0] != _NAMES[device.provider]:
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=chosen, enable_fallback=0)
+        found = session.get_providers()[0]
+        reason = "" if found == _NAMES[device.provider] else f"onnxruntime fell back to {found}"
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if reason:
         raise StartError(
-            f"the provider {device.provider} is not available here: onnxruntime fell back to {session.get_providers()[0]}",
+            f"the provider {device.provider} is not available here: {reason}",
             remedy="run `topwork doctor`, or serve with --provider cpu",
         )
     return session
