@@ -213,9 +213,8 @@ def report(found: dict[str, Any]) -> None:
         )
     print("\none caller with short texts        answered/s  p50 ms  p99 ms  others/s")
     for name, row in found["shares"].items():
-        print(
-            f"{name:34} {row['answered_per_s']:10.1f} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['others_per_s']:9.0f} {row['failed'] or ''}"
-        )
+        line = f"{name:34} {row['answered_per_s']:10.1f} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['others_per_s']:9.0f}"
+        print(line, row["failed"] or "")
 
 
 def main() -> None:

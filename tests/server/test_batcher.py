@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from topwork_server.batcher import Batcher, Lane, Ticket
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
 from topwork_server.sessions.providers import PLAIN
-from topwork_server.types import Array, Numerics, Sample, Text
+from topwork_server.types import Array, Numerics, Priority, Sample, Text
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
@@ -43,8 +44,13 @@ class FakeSession:
 
 
 class Bench:
-    def __init__(self, before: Callable[[int], None] = lambda size: None, session: FakeSession | None = None) -> None:
-        self.encoder = Letters(letters_spec(), Path())
+    def __init__(
+        self,
+        before: Callable[[int], None] = lambda size: None,
+        session: FakeSession | None = None,
+        encoder: type[Letters] = Letters,
+    ) -> None:
+        self.encoder = encoder(letters_spec(), Path())
         self.session = session or FakeSession(before)
         self.opened = 0
         self.fail_to_open = False
@@ -235,3 +241,157 @@ def test_nothing_to_do_is_done_at_once(runner: asyncio.Runner, benches: list[Ben
         await asyncio.wait_for(bench.submit().done, 5)
 
     runner.run(go())
+
+
+def test_a_batch_on_which_the_encoder_fails_does_not_end_the_worker_and_spares_those_who_rode_along(
+    runner: asyncio.Runner, benches: list[Bench]
+) -> None:
+    class Brittle(Letters):
+        def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
+            if any(sample.inputs["codes"][0] == ord("!") for sample in samples):
+                raise KeyError("no such letter")
+            return super().collate(samples)
+
+    async def go() -> None:
+        benches.append(bench := Bench(encoder=Brittle))
+        ticket = bench.submit("aaaa", "bbbb", "!ccc", "dddd")
+        await ticket.done
+        assert errors_of(ticket) == [None, None, TopworkError, None]
+        assert "KeyError: 'no such letter'" in str(ticket.results[2])
+        assert bench.health == []
+        assert bench.batcher.counters["restarts"] == 0
+
+    runner.run(go())
+
+
+def test_who_leaves_frees_his_samples_while_the_session_is_busy(runner: asyncio.Runner, benches: list[Bench]) -> None:
+    async def go() -> None:
+        gate = Gate()
+        benches.append(bench := Bench(lambda size: gate.wait()))
+        first = bench.submit("first")
+        await asyncio.to_thread(gate.reached.wait, 30)
+        leaver = bench.submit("leaver", "too")
+        leaver.cancel()
+        await asyncio.wait_for(leaver.done, 5)  # the gate is still closed
+        assert bench.batcher.counters["cancelled"] == 2
+        gate.open.set()
+        await first.done
+        leaver.cancel()
+        assert bench.batcher.counters["cancelled"] == 2
+
+    runner.run(go())
+
+
+def test_a_higher_priority_overtakes_and_flows_take_turns(runner: asyncio.Runner, benches: list[Bench]) -> None:
+    async def go() -> None:
+        gate = Gate()
+        benches.append(bench := Bench(lambda size: gate.wait()))
+        first = bench.submit("first")
+        await asyncio.to_thread(gate.reached.wait, 30)
+        order: list[str] = []
+
+        def put(name: str, text: str, flow: str, priority: Priority) -> Ticket:
+            ticket = bench.batcher.submit(bench.samples(text), TAPS, flow=flow, priority=priority)
+            ticket.done.add_done_callback(lambda _: order.append(name))
+            return ticket
+
+        tickets = [put(f"bulk {i}", "x" * 60, "bulk", Priority.NORMAL) for i in range(3)]
+        tickets.append(put("single", "y" * 60, "single", Priority.NORMAL))
+        tickets.append(put("urgent", "z" * 60, "bulk", Priority.HIGH))
+        gate.open.set()
+        await asyncio.gather(first.done, *(ticket.done for ticket in tickets))
+        assert order == ["urgent", "bulk 0", "single", "bulk 1", "bulk 2"]
+
+    runner.run(go())
+
+
+def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.Runner) -> None:
+    fast, plain, opened = FakeSession(), FakeSession(), list[str]()
+
+    def lane(name: str, session: FakeSession) -> Lane:
+        def opening() -> list[FakeSession]:
+            opened.append(name)
+            return [session]
+
+        return Lane(NUMERICS, opening)
+
+    async def go() -> None:
+        encoder = Letters(letters_spec(), Path())
+        batcher = Batcher(encoder, [lane("fast", fast), lane("plain", plain)])
+        samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(Text(text), LetterOptions())]
+        await batcher.submit(samples, TAPS).done
+        assert opened == ["fast"]
+        ticket = batcher.submit(samples, TAPS, lane=1)
+        await ticket.done
+        check(ticket, "ab", "cd")
+        assert (opened, fast.sizes, plain.sizes) == (["fast", "plain"], [2], [2])
+        await asyncio.to_thread(batcher.close)
+        assert (fast.closed, plain.closed) == (True, True)
+
+    runner.run(go())
+
+
+class Device(FakeSession):
+    """Two batches at once; each waits for the others."""
+
+    workers = 2
+
+
+def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asyncio.Runner) -> None:
+    together = threading.Barrier(4, timeout=30)
+    devices = [Device(lambda size: void(together.wait())) for _ in range(2)]
+
+    async def go() -> None:
+        encoder = Letters(letters_spec(), Path())
+        batcher = Batcher(encoder, [Lane(NUMERICS, lambda: devices)])
+        texts = [letter * 64 for letter in "abcd"]  # each fills a batch
+        samples = [sample for text in texts for sample in encoder.preprocess(Text(text), LetterOptions())]
+        ticket = batcher.submit(samples, TAPS)
+        await ticket.done
+        check(ticket, *texts)
+        assert [device.sizes for device in devices] == [[1, 1], [1, 1]]
+        await asyncio.to_thread(batcher.close)
+
+    runner.run(go())
+
+
+def test_when_one_of_several_workers_dies_all_sessions_are_opened_anew_once(runner: asyncio.Runner) -> None:
+    together, opened = threading.Barrier(2, timeout=30), list[Device]()
+
+    def die(size: int) -> None:
+        together.wait()
+        raise RuntimeError("the device is gone")
+
+    def opening() -> list[Device]:
+        opened.append(Device() if opened else Device(die))
+        return opened[-1:]
+
+    async def go() -> None:
+        health: list[bool] = []
+        back = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell(serving: bool) -> None:
+            health.append(serving)
+            if serving:
+                loop.call_soon_threadsafe(back.set)
+
+        encoder = Letters(letters_spec(), Path())
+        batcher = Batcher(encoder, [Lane(NUMERICS, opening)], tell)
+        samples = [sample for text in ("a" * 64, "b" * 64) for sample in encoder.preprocess(Text(text), LetterOptions())]
+        ticket = batcher.submit(samples, TAPS)
+        await ticket.done
+        assert errors_of(ticket) == [Unavailable, Unavailable]
+        await asyncio.wait_for(back.wait(), 30)
+        again = batcher.submit(samples, TAPS)
+        await again.done
+        check(again, "a" * 64, "b" * 64)
+        assert (health, len(opened), opened[0].closed) == ([False, True], 2, True)
+        assert batcher.counters["restarts"] == 1
+        await asyncio.to_thread(batcher.close)
+
+    runner.run(go())
+
+
+def void(result: object) -> None:
+    """Its value does not matter."""
