@@ -185,7 +185,7 @@ def test_memory_that_runs_out_gives_buffers_back_and_says_so(opened: Callable[..
 
 def test_buffers_of_shapes_that_went_out_of_use_leave() -> None:
     class Held:
-        graph, closed = 0, False
+        graph, closed, bytes = 0, False, 100
 
         def __init__(self, key: Any) -> None:
             self.key = key
@@ -193,13 +193,13 @@ def test_buffers_of_shapes_that_went_out_of_use_leave() -> None:
         def close(self) -> None:
             self.closed = True
 
-    slots = Slots(Held, most=2)  # type: ignore[arg-type]
+    slots = Slots(Held, most=250)  # type: ignore[arg-type]
     held = [slots.take(key) for key in "abc"]  # type: ignore[arg-type]
     held[0].graph = 7
     for one in held:
         slots.give(one)
     slots.give(slots.take("d"))  # type: ignore[arg-type]
-    assert [one.closed for one in held] == [False, True, False]
+    assert [one.closed for one in held] == [False, True, False]  # the oldest has a graph, the next is one too many
     assert slots.take("a") is held[0]  # type: ignore[arg-type]
 
 

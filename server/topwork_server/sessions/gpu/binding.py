@@ -47,6 +47,11 @@ class Slot:
         value = OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._memory.name, self._memory.index)
         return self._memory.staging(shape, dtype), value
 
+    @property
+    def bytes(self) -> int:
+        """On the host, and as many on the device."""
+        return sum(staging.nbytes for staging, _ in (*self._ins.values(), *self._outs.values()))
+
     def fill(self, feeds: Mapping[str, Array]) -> None:
         """The batch, padded, is on the device when this returns."""
         for name, array in feeds.items():
@@ -100,7 +105,7 @@ def dtype_of(said: str) -> Any:
 
 
 class Slots:
-    """Free slots by key. Those that were used longest ago leave first; those with a captured graph stay."""
+    """Free slots by key. Beyond `most` bytes those that were used longest ago leave; those with a captured graph stay."""
 
     def __init__(self, make: Callable[[Key], Slot], most: int) -> None:
         self._make, self._most = make, most
@@ -118,12 +123,20 @@ class Slots:
     def give(self, slot: Slot) -> None:
         with self._lock:
             self._free[id(slot)] = slot
-            plain = [one for one in self._free.values() if not one.graph]
-            leaving = plain[: max(len(plain) - self._most, 0)]
+            leaving = self._leaving()
             for one in leaving:
                 del self._free[id(one)]
         for one in leaving:
             one.close()
+
+    def _leaving(self) -> list[Slot]:
+        kept = 0
+        plain = [slot for slot in reversed(self._free.values()) if not slot.graph]
+        for i, slot in enumerate(plain):
+            kept += slot.bytes
+            if i and kept > self._most:
+                return plain[i:]
+        return []
 
     def clear(self) -> None:
         with self._lock:

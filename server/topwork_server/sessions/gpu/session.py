@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 #: Shapes that came so often are captured; onnxruntime itself runs a shape twice before it captures it.
 CAPTURE_AFTER, WARM_RUNS = 4, 3
 MOST_GRAPHS = 64
-#: Buffers kept for shapes without a graph.
-MOST_SLOTS = 24
+#: A captured shape keeps its buffers; what is larger computes for longer than its kernels take to launch.
+LARGEST_CAPTURED = 16 << 20
+#: Bytes of pinned buffers kept for shapes without a graph.
+MOST_BYTES = 1 << 30
 #: onnxruntime's words: this run has no CUDA graph.
 NO_GRAPH = -1
 NOT_CAPTURED = "a CUDA graph could not be captured; this session goes on without new ones"
@@ -57,7 +59,7 @@ class GpuSession:
         self.buckets = Buckets.of(_axes(ins), _axes(outs))
         wide = device.provider == "tensorrt" and self.buckets.tokens is not None
         self._most_rows = WIDE_ROWS if wide else MOST_ROWS
-        self._slots = Slots(lambda key: Slot(self._session, self._memory, key, self._dtypes), MOST_SLOTS)
+        self._slots = Slots(lambda key: Slot(self._session, self._memory, key, self._dtypes), MOST_BYTES)
         # A captured graph belongs to the thread that captured it, and must not be replayed by two at once.
         self._launcher = ThreadPoolExecutor(1, f"gpu {device.index}")
         self._graphs = 0
@@ -114,12 +116,14 @@ class GpuSession:
 
     def _compute(self, slot: Slot) -> None:
         """In the session's own thread."""
-        if not slot.graph and self.captures and slot.runs >= CAPTURE_AFTER and self._graphs < MOST_GRAPHS:
+        if not slot.graph and self.captures and slot.runs >= CAPTURE_AFTER and slot.bytes <= LARGEST_CAPTURED:
             self._capture(slot)
         with GATE.shared():
             slot.compute(self._session, _run_options(slot.graph or NO_GRAPH, graphs=self.captures))
 
     def _capture(self, slot: Slot) -> None:
+        if self._graphs >= MOST_GRAPHS:
+            return
         self._graphs += 1
         try:
             with GATE.alone():
