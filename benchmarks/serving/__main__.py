@@ -1,7 +1,8 @@
 """Throughput and latency side by side, in one run:
 
-    python -m benchmarks.serving [--parts text,pictures,video,words] [--peers NAME,...] [--rounds 3] [--seconds 3]
-                                 [--json docs/benchmarks.json] [--page docs/benchmarks.md] [--again]
+    python -m benchmarks.serving [--parts text,pictures,video,words] [--peers NAME,...] [--rounds 3] [--peer-rounds 2]
+                                 [--open-rounds 1] [--seconds 2] [--json docs/benchmarks.json] [--page docs/benchmarks.md]
+                                 [--again]
 
 For each part: the in-process ceiling, Topwork in fp32 and with `--provider auto`, and those peers whose environments are here
 (`make bench-peers`). They take turns, round by round; a ratio is taken within its turn, with the ceiling measured before and
@@ -55,8 +56,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--parts", type=_names, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--peers", type=_names, default=[], help="only these contenders (default: all that are installed)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--open-rounds", type=int, default=1, help="rounds with the open loop")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--peer-rounds", type=int, default=2, help="of those, with the peers")
+    parser.add_argument("--open-rounds", type=int, default=1, help="of those, with the open loop")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--json", type=Path, default=Path("docs/benchmarks.json"))
     parser.add_argument("--page", type=Path, help="render the tables and plots into this page")
     parser.add_argument("--again", action="store_true", help="measure anew what was measured already")
@@ -72,13 +74,13 @@ def _names(text: str) -> list[str]:
 
 def _turns(part: Any, results: Results, asked: argparse.Namespace, say: Any) -> list[Turn]:
     """Those that were not taken yet."""
-    settings = {"rounds": asked.rounds, "open_rounds": asked.open_rounds, "seconds": asked.seconds}
+    settings = {name: getattr(asked, name) for name in ("rounds", "peer_rounds", "open_rounds", "seconds")}
     try:
         able = plan.contenders(part, asked.peers, say)
     except LookupError as error:
         sys.exit(str(error))
     stored = results.part(part.name, settings)
-    return [t for t in plan.turns(part, able, asked.rounds, asked.open_rounds) if t.key not in stored["done"]]
+    return [t for t in plan.turns(part, able, settings) if t.key not in stored["done"]]
 
 
 def take(turn: Turn, results: Results, asked: argparse.Namespace, progress: Progress) -> None:

@@ -117,7 +117,7 @@ class Ceiling:
 
     def _slabs(self, pool: ThreadPoolExecutor, end: float) -> Iterator[list[Sample]]:
         """Prepared samples, a slab ahead of whoever reads them."""
-        size = min(SLAB, max(8, len(self._items) // 4))
+        size = min(SLAB, max(2 * usable_cores(), len(self._items) // 4))
         waiting: list[Any] = []
         for start in itertools.count(0, size):
             items = [self._items[(start + i) % len(self._items)] for i in range(size)]
@@ -129,7 +129,7 @@ class Ceiling:
                 return
 
     def _prepare_all(self, items: list[Any]) -> list[Sample]:
-        found = []
+        found: list[Sample] = []
         for samples in self.encoder.preprocess_many(items, self.encoder.options()):
             if isinstance(samples, Exception):
                 raise samples

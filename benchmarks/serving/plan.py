@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,12 +59,14 @@ def contenders(part: Part, named: Sequence[str], say: Any) -> list[type[Peer] | 
     return able
 
 
-def turns(part: Part, able: list[type[Peer] | type[Library]], rounds: int, open_rounds: int) -> list[Turn]:
-    """Round by round; each round begins with another contender, so that a machine that slows down slows them alike."""
+def turns(part: Part, able: list[type[Peer] | type[Library]], settings: Mapping[str, Any]) -> list[Turn]:
+    """Round by round; each round begins with another contender, so that a machine that slows down slows them alike. Peers, which
+    start slowly and are far apart, may have fewer rounds."""
     return [
-        Turn(part, number, kind, part.open_loop and number < open_rounds)
-        for number in range(rounds)
+        Turn(part, number, kind, part.open_loop and number < settings["open_rounds"])
+        for number in range(settings["rounds"])
         for kind in able[number % len(able) :] + able[: number % len(able)]
+        if kind.name.startswith("topwork") or number < settings["peer_rounds"]
     ]  # fmt: skip
 
 

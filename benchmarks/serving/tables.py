@@ -37,8 +37,8 @@ def part_section(name: str, stored: Stored, drawn: Sequence[str]) -> str:
     part, settings = PARTS[name], stored["settings"]
     lines = [
         f"### {HEADINGS[name]}\n",
-        f"`{part.encoder}`: {part.title}. `python -m benchmarks.serving --parts {name}` at {stored['commit']}, {stored['began']}:"
-        f" rounds {settings['rounds']}, seconds a load {settings['seconds'] * part.longer:g}.\n",
+        f"`{part.encoder}`: {part.title}. `python -m benchmarks.serving --parts {name}` at {stored['commit']}, {stored['began']},"
+        f" {settings['rounds']} rounds (peers {settings['peer_rounds']}), a load {settings['seconds'] * part.longer:g} s.\n",
         aims.table_of(name, stored),
         f"{part.unit.capitalize()} a second; in brackets, the share of the ceiling on the same device.\n",
         rates(stored),

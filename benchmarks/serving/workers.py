@@ -36,7 +36,8 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C reaches the harness alone, which ends them in order
         )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def ask(self, question: str, patience: float = 120, **details: Any) -> Any:
         """WorkerError after `patience` seconds without an answer."""
@@ -68,6 +69,9 @@ class Worker:
             self.process.stdin.close()
         end_processes(tree([self.process.pid]))
         self.process.wait()
+        self._reader.join(PATIENCE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def __enter__(self) -> Worker:
         return self

@@ -86,9 +86,10 @@ class Topwork(Peer):
 
 
 class TopworkAuto(Topwork):
-    """On whatever computes fastest here at a parity of 0.999."""
+    """On whatever computes fastest here at a parity of 0.999. For words that is the same as above."""
 
     name = "topwork auto"
+    parts = ("text", "pictures", "video")
     provider = "auto"
 
     def versions(self) -> dict[str, str]:
