@@ -30,6 +30,9 @@ SIZES = 8
 #: length alone decides: to take turns place by place would cost a third of the throughput in padding.
 SLACK = 0.5
 
+#: Farther than any sample.
+FAR = 1 << 62
+
 #: How far an offer reaches: from, to, and how many of those met had left.
 _Edge: TypeAlias = tuple[int, int, int]
 
@@ -74,13 +77,9 @@ class _Offer:
         self._lowest, self._highest = 0, len(self._entries)
         self.riders: list[Waiting] = []
         self.dropped: list[Waiting] = []
-        self.spent = 0
+        self.spent, self._right = 0, False
         if head.flow is flow:
             self._board(head, right=True)
-
-    @property
-    def edge(self) -> _Edge:
-        return self.low, self.high, len(self.dropped)
 
     def undo(self, edge: _Edge) -> None:
         """The one who boarded last stays in line."""
@@ -88,33 +87,27 @@ class _Offer:
         self.spent -= self.riders.pop().cost
         del self.dropped[dropped:]
 
-    def distance(self) -> int | None:
-        """In length, of the nearest who is not aboard; None where there is no more."""
-        near = []
-        if self.low > self._lowest:
-            near.append(self._origin - self._entries[self.low - 1][0])
-        if self.high < self._highest:
-            near.append(self._entries[self.high][0] - self._origin)
-        return min(near) if near else None
+    def distance(self) -> int:
+        """In length, of the nearest who is not aboard; FAR where there is no more."""
+        entries, low, high = self._entries, self.low, self.high
+        left = self._origin - entries[low - 1][0] if low > self._lowest else FAR
+        right = entries[high][0] - self._origin if high < self._highest else FAR
+        self._right = right < left
+        return right if self._right else left
 
     def widen(self, batch: _Batch, dead: Callable[[Waiting], bool]) -> bool:
-        """Whether one more boards."""
-        entries = self._entries
-        while self.low > self._lowest or self.high < self._highest:
-            right = self.low <= self._lowest or (
-                self.high < self._highest and entries[self.high][0] - self._origin < self._origin - entries[self.low - 1][0]
-            )
-            cost, _, waiting = entries[self.high if right else self.low - 1]
-            if dead(waiting):
-                self.dropped.append(waiting)
-                self._pass(right)
-            elif batch.board(cost):
-                self._board(waiting, right)
-                return True
-            elif right:
-                self._highest = self.high
-            else:
-                self._lowest = self.low
+        """To the nearest, whose distance was just asked for: whether he boards. Beyond one who does not fit nobody does."""
+        cost, _, waiting = self._entries[self.high if self._right else self.low - 1]
+        if dead(waiting):
+            self.dropped.append(waiting)
+            self._pass(self._right)
+        elif batch.board(cost):
+            self._board(waiting, self._right)
+            return True
+        elif self._right:
+            self._highest = self.high
+        else:
+            self._lowest = self.low
         return False
 
     def _board(self, waiting: Waiting, right: bool) -> None:
@@ -200,21 +193,21 @@ class Line:
 
 def _grow(batch: _Batch, offers: Sequence[_Offer], dead: Callable[[Waiting], bool]) -> None:
     """By nearest length to the budget, and cut back to where the batch's own share was largest."""
-    heap = [(distance, i, offer) for i, offer in enumerate(offers) if (distance := offer.distance()) is not None]
+    heap = [(distance, i, offer) for i, offer in enumerate(offers) if (distance := offer.distance()) < FAR]
     heapify(heap)
     best, kept, log = batch.share, (batch.longest, batch.total, batch.count), []
     while heap:
         _, i, offer = heap[0]
-        edge = offer.edge
+        edge = offer.low, offer.high, len(offer.dropped)
         if offer.widen(batch, dead):
             log.append((offer, edge))
-            if batch.share >= best:
-                best, kept = batch.share, (batch.longest, batch.total, batch.count)
+            if (share := batch.share) >= best:
+                best, kept = share, (batch.longest, batch.total, batch.count)
                 log.clear()
-        if (distance := offer.distance()) is None:
-            heappop(heap)
-        else:
+        if (distance := offer.distance()) < FAR:
             heapreplace(heap, (distance, i, offer))
+        else:
+            heappop(heap)
     batch.longest, batch.total, batch.count = kept
     for offer, edge in reversed(log):
         offer.undo(edge)
