@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an exported encoder. `numerics` is plain fp32 on the CPU, measured against `reference`.
+    """What is known of an exported encoder. `numerics` is plain fp32 on the CPU (of a quantized one int8), measured against
+    `reference`.
     `stamp` tells whether local weights were changed since.
 
     `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
@@ -85,6 +86,8 @@ def key(spec: EncoderSpec) -> str:
     parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
     if spec.tuned:
         parts.append(spec.tuned.sha256)
+    if spec.int8:
+        parts.append(spec.int8.sha256)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -147,8 +150,42 @@ def remove(home: Path, spec: EncoderSpec) -> None:
     """Delete an artifact; no error where there is none. Who has it in memory goes on."""
     folder = folder_of(home, spec)
     if folder.exists():
-        with _lock(folder.with_name(f".{folder.name}.lock")):
-            shutil.rmtree(folder)
+        discard(folder)
+
+
+def folders(home: Path) -> list[Path]:
+    """All artifacts, complete or not."""
+    return sorted(path for path in (home / "artifacts").glob("*-*") if path.is_dir() and not path.name.startswith("."))
+
+
+def is_of(folder: Path, names: Collection[str]) -> bool:
+    """Whether an artifact is, or was, of an encoder of one of these names."""
+    return any(re.fullmatch(f"{re.escape(slug(name))}-[0-9a-f]{{12}}", folder.name) for name in names)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def discard(folder: Path) -> None:
+    """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with _lock(lock):
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink()
+
+
+def sweep(home: Path) -> None:
+    """Delete what exports that were killed left, and locks that nobody holds and that lock nothing."""
+    for path in (home / "artifacts").glob(".*.lock"):
+        if (path.parent / path.name[1:].removesuffix(".lock")).exists():
+            continue
+        with path.open("w") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in path.parent.glob(f"{path.name.removesuffix('.lock')}.*.part"):
+                shutil.rmtree(leftover)
+            path.unlink()
 
 
 @contextmanager

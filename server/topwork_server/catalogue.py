@@ -21,9 +21,11 @@ from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
-from topwork_server.types import EncoderSpec, TunedWeights
+from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 
 log = logging.getLogger(__name__)
+
+INT8_SUFFIX = ".int8.onnx"
 
 
 class State(StrEnum):
@@ -60,7 +62,8 @@ class Catalogue:
 
     def source(self, name: str) -> Source:
         record = self._adopted().get(name, {})
-        family = self.source(record["base"]).family if "base" in record else record.get("family", "")
+        base = record.get("base") or record.get("int8_of")
+        family = self.source(base).family if base else record.get("family", "")
         return Source.parse(self.spec(name).source, family)
 
     def entry(self, name: str) -> Entry:
@@ -98,6 +101,22 @@ class Catalogue:
         self._remember(name, record)
         return self.spec(name)
 
+    def quantize(self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str) -> EncoderSpec:
+        """Remember an encoder whose graph is the int8 form of that of `base`; the file is moved here."""
+        self.spec(base)
+        kept = self._record(name).with_suffix(INT8_SUFFIX)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.sync(graph)
+        shutil.move(graph, kept)
+        record = {"int8_of": base, "sha256": sources.file_sha256(kept), "parity": parity, "made": made}
+        self._remember(name, record)
+        return self.spec(name)
+
+    def made_of(self, base: str) -> list[str]:
+        """The encoders that were fine-tuned or quantized of another."""
+        records = self._adopted().items()
+        return sorted(name for name, record in records if base in (record.get("base"), record.get("int8_of")))
+
     def tuned(self) -> list[str]:
         """The encoders that were fine-tuned here."""
         return sorted(name for name, record in self._adopted().items() if "base" in record)
@@ -107,10 +126,30 @@ class Catalogue:
         record = self._adopted().get(name, {})
         if "base" not in record:
             return
-        spec = self.spec(name)
+        self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Delete an adopted encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
+        with contextlib.suppress(TopworkError):  # one whose base or plugin is gone has no artifact that could be named
+            artifacts.remove(self.home, self.spec(name))
         self.forget(name)
-        artifacts.remove(self.home, spec)
-        self._record(name).with_suffix(".safetensors").unlink(missing_ok=True)
+        for suffix in (".safetensors", INT8_SUFFIX):
+            self._record(name).with_suffix(suffix).unlink(missing_ok=True)
+
+    def adopted(self) -> list[str]:
+        """What was pulled by URI, fine-tuned or quantized here; not what plugins register."""
+        return sorted(self._adopted())
+
+    def unused(self) -> list[Path]:
+        """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
+        gone. What has no complete spec any more (its plugin is not here) keeps its own."""
+        kept, unknown = set(), []
+        for name in self.names():
+            try:
+                kept.add(artifacts.folder_of(self.home, self.spec(name)).name)
+            except TopworkError:
+                unknown.append(name)
+        return [path for path in artifacts.folders(self.home) if path.name not in kept and not artifacts.is_of(path, unknown)]
 
     def _remember(self, name: str, record: Mapping[str, Any]) -> None:
         path = self._record(name)
@@ -168,7 +207,16 @@ class Catalogue:
         return {record["name"]: record for record in records}
 
     def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
+        if "int8_of" in record:
+            return self._quantized(name, record)
         return self._tuned(name, record) if "base" in record else self._pulled(name, record)
+
+    def _quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
+        base = self._lookup(record["int8_of"])
+        path = str(self._record(name).with_suffix(INT8_SUFFIX))
+        graph = Int8Graph(base.spec.name, path, record["sha256"], record["parity"], record["made"])
+        spec = replace(base.spec, name=name, int8=graph, description=f"{base.spec.name} in int8: {record['made']}")
+        return Registered(spec, base.plugin, base.owner)
 
     def _tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["base"])

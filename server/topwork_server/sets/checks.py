@@ -11,15 +11,14 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.sets.model import Block, ColumnType, Wanted
 from topwork_server.sets.names import check_column_name
 from topwork_server.sets.schema import SPAN_KINDS
-from topwork_server.types import Array, Granularity, Numerics, TapInfo, TapRows
+from topwork_server.types import LEAST_PARITY, Array, Granularity, Numerics, TapInfo, TapRows
 
-LEAST_PARITY = 0.999
 MOST_ITEMS = 1 << 22
 
 
 def check_numerics(numerics: Numerics | None) -> None:
-    """Rows of one fingerprint mix when what computed them is near enough to fp32 torch."""
-    if numerics is not None and not numerics.parity >= LEAST_PARITY:
+    """Rows of one fingerprint mix when what computed them is near enough to the network that the fingerprint is of."""
+    if numerics is not None and not numerics.mixes:
         raise NotReady(
             f"these rows come from {numerics.provider} in {numerics.precision}, whose parity to fp32 is {numerics.parity:.6g}",
             remedy=f"rows mix at {LEAST_PARITY} and above: compute them with another provider or precision",

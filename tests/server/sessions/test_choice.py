@@ -114,6 +114,19 @@ def test_the_numerics_of_a_quantized_graph_add_up() -> None:
     assert only(quantized, "pooled").ways[0].numerics == quantized.numerics
 
 
+def test_a_quantized_graph_is_its_own_reference() -> None:
+    """Its parity to fp32 is what it is; a device must be near to the int8 graph, whose fingerprint the rows have."""
+    quantized = manifest(precision="int8", parity=0.98)
+    near, far = record(FP32, 400, pooled=0.9999, cells=0.9999), record(BF16, 800, pooled=0.99, cells=0.99)
+    assert ways(choose(quantized, [record(PLAIN, 100)], "pooled"))[-1] == ("cpu fp32", MODEL, TAPS)
+    found = choose(quantized, [far, near, record(PLAIN, 100)], "pooled")
+    assert {way.device for way in found.ways} == {FP32}
+    assert found.ways[0].numerics.parity < 0.98
+    assert found.ways[0].numerics.mixes
+    with pytest.raises(NotReady, match=r"openvino bf16: a parity of 0\.99"):
+        choose(quantized, [far], "pooled")
+
+
 def test_with_one_device_there_is_nothing_to_measure() -> None:
     assert ways(only(manifest(), "pooled")) == [("cpu fp32", DEFAULT, ("pooled",)), ("cpu fp32", MODEL, TAPS)]
     assert ways(only(manifest(alone=False), "pooled")) == [("cpu fp32", MODEL, TAPS)]

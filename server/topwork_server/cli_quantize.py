@@ -1,0 +1,112 @@
+"""`topwork quantize`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork_server import cli_weights
+from topwork_server.catalogue import Catalogue, Entry, State
+from topwork_server.errors import AlreadyThere, InvalidInput
+from topwork_server.int8 import files
+from topwork_server.int8.files import Material
+from topwork_server.int8.make import Made, make
+from topwork_server.types import EncoderSpec, Modality
+
+REFUSED = {
+    Modality.TEXT: "static int8 costs networks with attention, and tables of words, more than it brings",
+    Modality.TENSOR: "there are no files to calibrate it on",
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    catalogue = cli_weights.opened(arguments)
+    base = catalogue.spec(arguments.encoder)
+    name = arguments.name or f"{base.name}-int8"
+    _check(catalogue, base, name)
+    with _saying(arguments.json) as say:
+        entry = _ready(catalogue, base.name, say)
+        material = _material(entry, arguments, say)
+        made = _made(catalogue, entry, name, material, arguments.parity, say)
+        say(f"exporting {name}")
+        _export(catalogue, name)
+    return _show(catalogue.entry(name), made, material, arguments)
+
+
+def _check(catalogue: Catalogue, base: EncoderSpec, name: str) -> None:
+    if base.modality in REFUSED:
+        raise InvalidInput(
+            f"{base.name} reads {base.modality.value}, and int8 is for convolutional networks: {REFUSED[base.modality]}",
+            remedy="serve it as it is; --provider auto takes bf16 or fp16 where that is faster",
+        )
+    if base.int8 is not None:
+        raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
+    if name in catalogue.names():
+        adopted = name in catalogue.adopted()
+        forget = f"run `topwork forget {name}` first, or " if adopted else ""
+        raise AlreadyThere(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
+
+
+def _ready(catalogue: Catalogue, name: str, say: Callable[[str], None]) -> Entry:
+    if catalogue.entry(name).state is not State.READY:
+        say(f"exporting {name}")
+        catalogue.export(name)
+    return catalogue.entry(name)
+
+
+def _material(entry: Entry, arguments: argparse.Namespace, say: Callable[[str], None]) -> Material:
+    assert entry.folder is not None, "it is ready"
+    say(f"reading {arguments.calibrate}")
+    material = files.read(arguments.calibrate, entry.spec.encoder(entry.spec, entry.folder), arguments.most)
+    for path, why in material.refused.items():
+        say(f"left out {path}: {why}")
+    return material
+
+
+def _made(catalogue: Catalogue, entry: Entry, name: str, material: Material, floor: float, say: Callable[[str], None]) -> Made:
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "int8.onnx"
+        made = make(entry, material, floor, graph, say)
+        catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
+    return made
+
+
+def _said(made: Made, material: Material) -> str:
+    fp32 = f", the first {made.island} of {made.convolutions} convolutions in fp32" if made.island else ""
+    narrow = ", weights of 7 bits" if made.narrow else ""
+    return f"calibrated on {len(material.learnt)} inputs and judged on {len(material.judged)} others{fp32}{narrow}"
+
+
+def _export(catalogue: Catalogue, name: str) -> None:
+    try:
+        catalogue.export(name)
+    except BaseException:
+        catalogue.drop(name)
+        raise
+
+
+def _show(entry: Entry, made: Made, material: Material, arguments: argparse.Namespace) -> int:
+    facts = {
+        "median_cosine": made.median,
+        "learnt_from": len(material.learnt),
+        "judged_on": len(material.judged),
+        "fp32_convolutions": made.island,
+        "convolutions": made.convolutions,
+        "refused": {str(path): why for path, why in material.refused.items()},
+    }
+    if arguments.json:
+        print(json.dumps(cli_weights.record(entry) | facts))
+        return 0
+    cli_weights.show(entry, arguments)
+    print(f"{_said(made, material)}; median cosine of {entry.spec.default_tap} there {made.median:.5f}")
+    return 0
+
+
+@contextmanager
+def _saying(quiet: bool) -> Iterator[Callable[[str], None]]:
+    yield (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))

@@ -1,0 +1,78 @@
+"""What is forgotten with a name, and which artifacts nobody refers to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from topwork import cli
+from topwork_server import artifacts
+from topwork_server.catalogue import Catalogue
+from topwork_server.lock import HomeLock
+from topwork_server.plugins import Plugins
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With the encoder `mine`, two artifacts of it (one of an older format), one of glove, and one of nobody."""
+    weights = tmp_path / "mine.txt"
+    weights.write_text("owl 1 2\ncat 3 4\n")
+    home = tmp_path / "home"
+    catalogue = Catalogue(Plugins.load(), home)
+    catalogue.adopt(f"file:{weights}", "mine", "word2vec")
+    used = [artifacts.folder_of(home, catalogue.spec(name)).name for name in ("mine", "glove-6b-50d")]
+    for name in (*used, "mine-0123456789ab", "gone-0123456789ab"):
+        (home / "artifacts" / name).mkdir(parents=True)
+        (home / "artifacts" / name / "model.onnx").write_bytes(b"123")
+    (home / "artifacts" / ".gone-ffffffffffff.lock").touch()
+    return home
+
+
+def topwork(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, dict[str, Any]]:
+    status = cli.main([*map(str, words), "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def left(home: Path) -> set[str]:
+    return {path.name.rpartition("-")[0] for path in (home / "artifacts").iterdir()}
+
+
+def test_prune_deletes_what_no_encoder_refers_to(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = {"gone-0123456789ab": 3, "mine-0123456789ab": 3}
+    status, said = topwork(capsys, "prune", "--dry-run", "--home", home)
+    assert (status, said) == (0, {"artifacts": wanted, "bytes": 6, "deleted": False})
+    assert len(list((home / "artifacts").iterdir())) == 5
+    assert topwork(capsys, "prune", "--home", home)[1] == said | {"deleted": True}
+    assert left(home) == {"mine", "glove-6b-50d"}
+    assert topwork(capsys, "prune", "--home", home)[1] == {"artifacts": {}, "bytes": 0, "deleted": True}
+
+
+def test_artifacts_of_an_encoder_that_cannot_be_told_stay(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its plugin may come back."""
+    record = home / "encoders" / "mine.json"
+    record.write_text(record.read_text().replace("word2vec", "uninstalled"))
+    assert list(topwork(capsys, "prune", "--home", home)[1]["artifacts"]) == ["gone-0123456789ab"]
+
+
+def test_forget_takes_the_name_and_the_artifact_and_leaves_the_weights(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert topwork(capsys, "forget", "mine", "--home", home) == (0, {"forgotten": "mine"})
+    assert "mine" not in Catalogue(Plugins.load(), home).names()
+    assert not (home / "encoders" / "mine.json").exists()
+    assert (home.parent / "mine.txt").exists()
+    assert topwork(capsys, "forget", "mine", "--home", home)[1]["code"] == "NOT_FOUND"
+
+
+def test_what_plugins_register_is_not_forgotten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = topwork(capsys, "forget", "glove-6b-50d", "--home", home)
+    assert (status, said["code"]) == (1, "INVALID_ARGUMENT")
+    assert "registered by a plugin" in said["message"]
+
+
+def test_nothing_is_forgotten_under_a_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with HomeLock(home):
+        status, said = topwork(capsys, "forget", "mine", "--home", home)
+    assert status == 2
+    assert "is in use by" in said["message"]
+    assert "mine" in Catalogue(Plugins.load(), home).names()
