@@ -12,8 +12,10 @@ from topwork._calls import Session
 from topwork._tries import Tries
 from topwork.errors import TopworkError
 
-#: Chunks on their way: enough for the server to fill its batches, few enough to keep in memory until they are answered.
-WINDOW = 8
+#: Chunks on their way: enough for the server to find texts of like length for its batches; where those on their way have more
+#: than LIGHT bytes, so few that they can be kept in memory until they are answered.
+WINDOW, HEAVY_WINDOW = 32, 8
+LIGHT = 4 << 20
 
 
 class Sendable(Protocol):
@@ -48,6 +50,7 @@ class Feed(Tries[C]):
         self._chunks = chunks
         self._pulling = threading.Lock()
         self._pending: dict[int, C] = {}
+        self._bytes: dict[int, int] = {}
         self._answered = self._pulled = 0
         self._run: object | None = None
         self._starved = False
@@ -57,6 +60,7 @@ class Feed(Tries[C]):
         with self._changed:
             run, position = object(), self._answered
             self._run = None if self._closed else run
+            self._bytes.clear()
         return self._send(run, position)
 
     def _send(self, run: object, position: int) -> Iterator[Message]:
@@ -64,6 +68,7 @@ class Feed(Tries[C]):
             yield self._opening
             while chunk := self._next(run, position):
                 for message in chunk.messages():
+                    self._sending(run, position, message.ByteSize())
                     yield message
                     self._touch()
                 position += 1
@@ -73,12 +78,20 @@ class Feed(Tries[C]):
     def _next(self, run: object, position: int) -> C | None:
         """The chunk at that position, when the window has room for it; None at the end, or when the try is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._run is not run or position < self._answered + WINDOW)
+            self._changed.wait_for(lambda: self._run is not run or position < self._answered + self._window())
         with self._pulling:  # a try that broke may still wait for the caller's source: what it gets is kept, not lost
             if self._run is run and position == self._pulled:
                 self._pull()
         with self._changed:
             return self._pending.get(position) if self._run is run else None
+
+    def _sending(self, run: object, position: int, size: int) -> None:
+        with self._changed:
+            if self._run is run:
+                self._bytes[position] = self._bytes.get(position, 0) + size
+
+    def _window(self) -> int:
+        return WINDOW if sum(self._bytes.values()) <= LIGHT else HEAVY_WINDOW
 
     def _pull(self) -> None:
         with self._changed:
@@ -96,6 +109,7 @@ class Feed(Tries[C]):
             chunk = self._pending.pop(self._answered, None)
             if chunk is None:
                 raise TopworkError(f"{self._session.target} sent more replies than it was asked for")
+            self._bytes.pop(self._answered, None)
             self._answered += 1
             self._progressed()
         return chunk

@@ -20,7 +20,7 @@ from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
 from topwork_server.rows import Shaping
 from topwork_server.services import convert, describe
 from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, settings_of
+from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.types import Array, Features
 
 #: Of one message, both ways; gRPC refuses a larger request by itself with RESOURCE_EXHAUSTED.
@@ -102,7 +102,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
             self._check_count(message.items.items)
             return await self._answer(job, message.items.items, upload)
 
-        stream = Stream("items", answer, lambda message: len(message.items.items), self.spool)
+        stream = Stream("items", answer, lambda message: load_of(message.items.items), self.spool)
         await stream.run(requests, context.write)
 
     async def NearestWords(  # noqa: N802

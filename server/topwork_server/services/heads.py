@@ -24,7 +24,7 @@ from topwork_server.services.convert_indexes import named
 from topwork_server.services.encoders import LARGE, MAX_MESSAGE, Context, deadline, spread
 from topwork_server.services.jobs import job_message
 from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, settings_of
+from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.sets.sets import FeatureSets
 
 #: Of a file that leaves in parts.
@@ -104,7 +104,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             started = time.monotonic()
             return await _reply(await self._of_items(names, ask, message.items.items, upload), settings, started)
 
-        stream = Stream("items", answer, lambda message: len(message.items.items), self._spool)
+        stream = Stream("items", answer, lambda message: load_of(message.items.items), self._spool)
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802

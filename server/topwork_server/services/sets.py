@@ -19,15 +19,14 @@ from topwork_server.ingest.pieces import taken
 from topwork_server.services import convert, convert_sets
 from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
 from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, settings_of
+from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.sets.model import Block, Reading, Selection
 
 if TYPE_CHECKING:
     from topwork_server.sets.store import FeatureSet
 
-#: So many texts take the room of one item in the window of a stream: they are small, and while a write waits for the disk the
-#: encoder must not run dry.
-TEXTS = 8
+#: So many texts take the room of one in the window of a stream: while a write waits for the disk the encoder must not run dry.
+TEXTS = 2
 
 log = logging.getLogger(__name__)
 
@@ -157,9 +156,8 @@ def _named(name: str) -> str:
 
 def _load(message: sets_pb2.WriteRequest) -> float:
     """How many items the encoder is to hold at a time for it."""
-    items = message.rows.items
-    textual = bool(items) and items[0].WhichOneof("content") in ("text", "text_pair")
-    return len(items) / TEXTS if textual else len(items)
+    load = load_of(message.rows.items)
+    return load / TEXTS if load == len(message.rows.items) else load
 
 
 def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> Incoming:

@@ -7,9 +7,11 @@ read, and HTTP/2 flow control holds the sender back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from topwork.v1 import types_pb2
 
 from topwork_server.errors import InvalidInput
 from topwork_server.services.spool import Spool, Upload
@@ -27,7 +29,10 @@ class Request(Protocol):
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R")
 
-MESSAGES, ITEMS, BYTES, VIDEOS = 64, 512, 64 << 20, 4
+MESSAGES, ITEMS, BYTES, VIDEOS = 64, 2048, 64 << 20, 4
+#: Whatever is no text counts as so many: a picture takes a megabyte once it is decoded. Of texts a window holds enough to find
+#: for each one others of its length.
+OTHER = 4
 WHOLE = 1 << 20
 
 
@@ -59,7 +64,7 @@ class Stream(Generic[Q, R]):
     """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it.
 
     `answer` replies to one message with a body; the upload is the video that came in parts before it. The first steps of the
-    answers are taken in the order of the messages. `load` says how many items of a message go through the encoder.
+    answers are taken in the order of the messages. `load` says what a message takes of ITEMS: what goes through the encoder.
     """
 
     def __init__(
@@ -135,6 +140,11 @@ class Stream(Generic[Q, R]):
 def _share(items: float, size: int, video: bool) -> int:
     """Of the window, by whichever bound is nearest: ready vectors, which no encoder sees, go by their bytes."""
     return int(WHOLE * min(1.0, max(1 / MESSAGES, items / ITEMS, size / BYTES, video / VIDEOS)))
+
+
+def load_of(items: Iterable[types_pb2.Item]) -> float:
+    """How much of ITEMS a message of these items takes."""
+    return sum(1 if item.WhichOneof("content") in ("text", "text_pair") else OTHER for item in items)
 
 
 async def _cancel(work: set[asyncio.Future[Any]]) -> None:

@@ -241,7 +241,7 @@ async def test_texts_take_little_of_the_window(home):
         await call.done_writing()
         assert (await call.read()).encoded == 64
         pictures = pb.WriteRequest(rows=pb.WriteRows(ids=["a", "b"], items=[t.Item(image=b"a"), t.Item(image=b"b")]))
-        assert [service._load(one) for one in (messages[0], pictures, vectors(["a"], [[1.0]]))] == [8, 2, 0]
+        assert [service._load(one) for one in (messages[0], pictures, vectors(["a"], [[1.0]]))] == [32, 8, 0]
 
 
 async def test_many_small_writers_share_commits(home):

@@ -75,7 +75,18 @@ async def test_reads_ahead_as_far_as_the_window(tmp_path):
 
 async def test_items_count_in_the_window_too(tmp_path):
     async with served(tmp_path) as world:
-        call = await opened(world, *[texts(*["wait"] * 256)] * 5)
+        call = await opened(world, *[texts(*["wait"] * 1024)] * 5)
+        await call.done_writing()
+        await world.engine.until(lambda e: e.running == 2)
+        world.engine.gate.set()
+        assert len(await replies(call)) == 5
+        assert world.engine.most_running == 2
+
+
+async def test_a_picture_takes_as_much_of_the_window_as_several_texts(tmp_path):
+    async with served(tmp_path) as world:
+        pictures = [t.Item(image=b"jpeg")] * 255
+        call = await opened(world, *[pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait"), *pictures]))] * 5)
         await call.done_writing()
         await world.engine.until(lambda e: e.running == 2)
         world.engine.gate.set()
@@ -86,7 +97,8 @@ async def test_items_count_in_the_window_too(tmp_path):
 async def test_a_message_larger_than_the_window_goes_alone(tmp_path):
     async with served(tmp_path) as world:
         world.engine.gate.set()
-        call = await opened(world, *[texts(*["wait"] * 1000)] * 3)
+        pictures = [t.Item(image=b"jpeg")] * 999
+        call = await opened(world, *[pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait"), *pictures]))] * 3)
         await call.done_writing()
         assert [len(reply) for reply in await replies(call)] == [1000] * 3
         assert world.engine.most_running == 1
