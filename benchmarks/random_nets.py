@@ -49,8 +49,13 @@ NETS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
 
 
 def exported(home: Path, name: str) -> Entry:
-    """The net as an encoder of this home, NAME-random."""
+    """The net as an encoder of this home, NAME-random; made where it is not there yet."""
     import torch
+
+    home.mkdir(parents=True, exist_ok=True)
+    there = Catalogue(Plugins.load(), home)
+    if f"{name}-random" in there.names() and (entry := there.entry(f"{name}-random")).folder:
+        return entry
 
     torch.manual_seed(0)
     weights, family, settings = NETS[name]
