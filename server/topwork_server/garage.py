@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from topwork_server import artifacts
+from topwork_server import artifacts, memory
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher, Lane
 from topwork_server.catalogue import Catalogue, Entry, State
@@ -129,6 +129,8 @@ class Garage:
             return False
         del self._loaded[name]
         loaded.batcher.close()
+        del loaded
+        memory.give_back()
         log.info("unloaded %s", name)
         return True
 
