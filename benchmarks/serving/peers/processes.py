@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from benchmarks.serving.workers import die_with_parent
+
 REPOSITORY = Path(__file__).parents[3]
 PATIENCE = 180.0
 """Seconds for a server to answer its first request."""
@@ -25,6 +27,7 @@ class Program:
         self._process = subprocess.Popen(
             command, env=os.environ | environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
             stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=die_with_parent,
         )  # fmt: skip
 
     @property
