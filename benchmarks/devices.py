@@ -116,7 +116,8 @@ def measure(entry: Entry, seconds: float) -> dict[str, object]:
 
 
 def _rate(side: Side, rounds: list[list[tuple[float, float]]], clock: int) -> float:
-    return _samples(side) / sum(min(times[clock] for times in batch) for batch in zip(*rounds, strict=True))
+    best = [min(times[clock] for times in batch) for batch in zip(*rounds, strict=True)]
+    return float(_samples(side) / sum(best))
 
 
 def _samples(side: Side) -> int:
