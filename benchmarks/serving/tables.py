@@ -101,7 +101,8 @@ def latency_cell(records: list[Record]) -> str:
 
 def costs(stored: Stored) -> str:
     lines = []
-    for name in stored["contenders"]:
+    libraries = [name for name in stored["contenders"] if chosen(stored, name, "in process")]
+    for name in [*names(stored), *libraries]:
         about, most = stored["contenders"][name], busiest(stored, name)
         server, client = (middle(most, lambda r, side=side: cpu_ms(r, side)) for side in ("server", "client"))  # type: ignore[misc]
         cosine = min((r["cosine"] for r in chosen(stored, name, "check")), default=None)
@@ -135,8 +136,10 @@ def closed_loads(stored: Stored) -> list[Record]:
 
 
 def names(stored: Stored) -> list[str]:
-    """Of the servers."""
-    return [name for name in stored["contenders"] if chosen(stored, name, "closed")]
+    """Of the servers: ours, then those of others by their rate."""
+    servers = [name for name in stored["contenders"] if chosen(stored, name, "closed")]
+    rates = {name: middle(busiest(stored, name), "rows_per_s") or 0.0 for name in servers}
+    return sorted(servers, key=lambda name: (not name.startswith("topwork"), name != "topwork cpu", -rates[name]))
 
 
 def picture(name: str, title: str, drawn: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ class Topwork(Peer):
     """On plain onnxruntime in fp32."""
 
     name = "topwork cpu"
-    parts = ("text", "pictures", "video", "words")
+    parts: ClassVar[tuple[str, ...]] = ("text", "pictures", "video", "words")
     most_items = 256
     streams = True
     provider: ClassVar[str] = "cpu"
