@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.results import chosen, middle
@@ -45,23 +46,21 @@ def drawn(results: dict[str, Any]) -> dict[str, Figure]:
 
 def shares(results: dict[str, Any]) -> Figure:
     """Of the ceiling on the same device: bars by part and way to ask."""
-    axes = canvas(7.2, 2.6)
-    labels: list[str] = []
+    bars: list[tuple[str, dict[str, float | None]]] = []
     for name, stored in results["parts"].items():
-        ways = {"single items": busiest, "batched": batched, "streamed": streamed}
-        for way, records_of in ways.items():
-            found = {c: middle(records_of(stored, c), share_of_ceiling) for c in BLUES}
-            if all(value is None for value in found.values()):
-                continue
-            for offset, (contender, share) in zip((-0.2, 0.2), found.items(), strict=True):
-                if share is not None:
-                    axes.bar_label(
-                        axes.bar(len(labels) + offset, share, 0.4, color=BLUES[contender]), [f"{share:.2f}"], fontsize=7
-                    )
-            labels.append(f"{HEADINGS[name].lower()}\n{way}")
-    axes.axhline(1, color="#d94801", linewidth=1)
-    axes.set_xticks(range(len(labels)), labels, fontsize=7)
-    axes.set_ylabel("share of the ceiling")
+        for way, records_of in {"one item a request": busiest, "batched": batched, "streamed": streamed}.items():
+            found = {contender: middle(records_of(stored, contender), share_of_ceiling) for contender in BLUES}
+            bars += [(f"{HEADINGS[name].lower()}, {way}", found)] if any(found.values()) else []
+    axes = canvas(7.2, 0.8 + 0.36 * len(bars))
+    for row, (_label, found) in enumerate(bars):
+        for offset, (contender, share) in zip((-0.2, 0.2), found.items(), strict=True):
+            if share is not None:
+                bar = axes.barh(row + offset, share, 0.4, color=BLUES[contender])
+                axes.bar_label(bar, [f"{share:.2f}"], fontsize=7, padding=2)
+    axes.axvline(1, color="#d94801", linewidth=1)
+    axes.set_yticks(range(len(bars)), [label for label, _found in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the ceiling on the same device")
     legend(axes, BLUES)
     return figure_of(axes)
 
@@ -82,14 +81,14 @@ def rates(name: str, stored: Stored) -> Figure:
             bar = axes.barh(
                 row + (index - (len(callers) - 1) / 2) * height, rate, height, color=colour(stored, contender), alpha=tone
             )
-            axes.bar_label(bar, [f"{number(rate)}  {count if row else f'{count} callers'}"], fontsize=6, padding=2)
+            axes.bar_label(bar, [f"{number(rate)} ({count})"], fontsize=6, padding=2)
     for contender in (c for c in BLUES if c in servers):
         if ceiling := middle(chosen(stored, contender, "closed"), "ceiling"):
             axes.axvline(ceiling, color=BLUES[contender], linestyle="--", linewidth=1)
             axes.annotate("ceiling", (ceiling, 1), xycoords=("data", "axes fraction"), fontsize=7, ha="center", va="bottom")
     axes.set_yticks(range(len(servers)), servers)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{PARTS[name].unit} a second, one item a request")
+    axes.set_xlabel(f"{PARTS[name].unit} a second, one item a request (callers)")
     return figure_of(axes)
 
 
@@ -121,6 +120,8 @@ def open_loop(name: str, stored: Stored) -> Figure:
             axes.plot(*zip(*points, strict=True), marker=MARKS[index % len(MARKS)], markersize=4, linewidth=1.5,
                       color=colour(stored, contender), label=contender)  # fmt: skip
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{PARTS[name].unit} asked for a second (open loop); a line ends where its server falls behind")
     axes.set_ylabel("p99, ms")
     axes.grid(axis="y", color="#eeeeee")
@@ -147,4 +148,4 @@ def legend(axes: Axes, colours: dict[str, str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    axes.legend(handles=patches, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.15))
+    axes.legend(handles=patches, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
