@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -19,13 +20,21 @@ from topwork_server.config import Config, usable_home
 #: Seconds after which a thread must let others run. Python's 5 ms is what a small embed would wait at each step behind a thread
 #: that makes a large reply.
 SWITCH = 0.0005
+#: Objects that are made before Python looks for cycles among the youngest; its own 700 are those of a few requests.
+YOUNGEST = 10_000
 
 
 def run(arguments: argparse.Namespace) -> int:
     _log(getattr(logging, arguments.log_level.upper()))
     sys.setswitchinterval(SWITCH)
     announce = _announce_json if arguments.json else _announce
-    return _loop()(serve(config_of(arguments), announce))
+
+    def ready(what: Ready) -> None:
+        announce(what)
+        gc.freeze()  # modules live as long as the server: to look through them for cycles stops everything for 40 ms
+
+    gc.set_threshold(YOUNGEST)
+    return _loop()(serve(config_of(arguments), ready))
 
 
 def config_of(arguments: argparse.Namespace) -> Config:

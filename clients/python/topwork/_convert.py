@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -129,7 +130,7 @@ def tap_features(
         fingerprint=tap.fingerprint,
         granularity=name_of(types_pb2.Granularity, tap.granularity),
         rows=array(tap.rows),
-        counts=np.array(tap.counts, np.int64),
+        counts=np.fromiter(tap.counts, np.int64, len(tap.counts)),
         dim=tap.rows.shape[1],
         dtype=name_of(types_pb2.DType, tap.rows.dtype or types_pb2.DTYPE_FLOAT32),
         scales=array(tap.scales) if tap.HasField("scales") else None,
@@ -197,6 +198,7 @@ def words(message: encoders_pb2.Words) -> list[Word]:
     return [Word(word.word, word.score) for word in message.words]
 
 
+@lru_cache
 def name_of(kind: Any, number: int) -> str:
     """The lower-case name of an enum's value without its prefix; a number that only a newer server knows stays one."""
     if number not in kind.values():
