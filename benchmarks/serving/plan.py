@@ -13,7 +13,7 @@ from benchmarks.serving.parts import Part
 from benchmarks.serving.peers import Library, Peer, found
 
 #: Seconds, as seen, that a server takes to start, be checked and end; and the extra of each load: its warm-up, its last requests.
-TOPWORK_START, PEER_START, EXTRA = 8.0, 16.0, 1.2
+TOPWORK_START, PEER_START, EXTRA = 8.0, 9.0, 1.2
 #: Those rates of the open loop that a peer comes to.
 PEER_RATES = 3
 
