@@ -151,7 +151,7 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_quantize(commands: Commands[argparse.ArgumentParser]) -> None:
-    summary = "make an int8 encoder of a convolutional one, calibrated on your pictures, and show its parity"
+    summary = "make an int8 encoder, calibrated on pictures of yours"
     quantize = _command(commands, "quantize", _quantize, summary)
     quantize.add_argument("encoder", help="of pictures or videos")
     quantize.add_argument("--calibrate", type=Path, required=True, metavar="FOLDER", help="pictures as it will meet them")
@@ -167,7 +167,7 @@ def _add_quantize(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_forget(commands: Commands[argparse.ArgumentParser]) -> None:
-    forget = _command(commands, "forget", _forget, "forget an encoder that was pulled by URI or quantized, and delete its files")
+    forget = _command(commands, "forget", _forget, "forget a pulled or quantized encoder, with its files")
     forget.add_argument("name")
 
 

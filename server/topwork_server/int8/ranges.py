@@ -75,11 +75,13 @@ def _watch(model: Path, out: Path) -> list[str]:
     """Write the graph with every tensor that may become integers as an output; returns their names."""
     import onnx
 
-    whole = onnx.load(str(model))
+    whole = onnx.shape_inference.infer_shapes(onnx.load(str(model)))
     graph = whole.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     constants = {tensor.name for tensor in graph.initializer}
     touched = [name for node in graph.node if node.op_type in OPERATORS for name in (*node.input, *node.output)]
-    names = list(dict.fromkeys(name for name in touched if name and name not in constants))
+    names = list(dict.fromkeys(name for name in touched if name in floats - constants))  # not the arithmetic of shapes
     known = {value.name for value in (*graph.output, *graph.input)}
     for name in names:
         if name not in known:
