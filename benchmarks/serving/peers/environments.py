@@ -18,10 +18,12 @@ from benchmarks.serving.peers import ENVIRONMENTS
 TORCH = "torch==2.13.0"
 RUNTIME = "onnxruntime==1.31.1"
 HANDLER = (RUNTIME, "tokenizers==0.23.3", "pillow==13.0.0")
+INFINITY = (TORCH, "infinity-emb[server,torch]==0.0.78", "optimum-onnx==0.1.0", "transformers==4.57.6")
 REQUIREMENTS = {
-    "infinity": (TORCH, "infinity-emb[server,torch,optimum]==0.0.78", "optimum-onnx==0.1.0", "transformers==4.57.6", RUNTIME),
+    "infinity": (*INFINITY, RUNTIME),
+    "infinity-openvino": (*INFINITY, "onnxruntime-openvino==1.24.1"),
     "litserve": ("litserve==0.2.19", *HANDLER),
-    "mosec": ("mosec==0.9.8", *HANDLER),
+    "mosec": ("mosec==0.9.8", *HANDLER, "onnxruntime-ep-openvino==1.8.1"),
     "pytriton": ("nvidia-pytriton==0.7.0", *HANDLER),
     "sentence-transformers": (TORCH, "sentence-transformers==6.2.0"),
 }

@@ -52,4 +52,15 @@ class InfinityOptimum(Infinity):
     options = ("--pooling-method", "mean")  # else it takes the first token's row, whatever the folder says
 
 
-PEERS = (Infinity, InfinityOptimum)
+class InfinityOpenvino(InfinityOptimum):
+    """It takes that provider where a build of onnxruntime has it, in fp32: there is no option to say otherwise."""
+
+    name = "infinity-openvino"
+    environment = "infinity-openvino"
+    packages = ("infinity-emb", "optimum", "optimum-onnx", "onnxruntime-openvino", "transformers")
+
+    def device(self) -> str:
+        return "openvino fp32"
+
+
+PEERS = (Infinity, InfinityOptimum, InfinityOpenvino)

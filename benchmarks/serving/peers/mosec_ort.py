@@ -12,15 +12,18 @@ from benchmarks.serving.peers.over_http import HttpPeer, Request
 
 class Mosec(HttpPeer):
     name = "mosec"
-    parts = ("text", "pictures")
+    parts: ClassVar[tuple[str, ...]] = ("text", "pictures")
     environment = "mosec"
-    packages = ("mosec", "onnxruntime", "tokenizers")
-    batch: ClassVar[int] = 8
+    packages: ClassVar[tuple[str, ...]] = ("mosec", "onnxruntime", "tokenizers")
+    batch: ClassVar[int] = 1
+    """Requests at most that are computed together: in the order of arrival, more cost more padding than they gain."""
+    options: ClassVar[tuple[str, ...]] = ()
 
     def command(self, subject: Subject, port: int) -> list[str]:
         return [
             "-m", "benchmarks.serving.peers.servers.mosec_server", "--artifact", str(subject.artifact),
             "--threads", str(subject.threads), "--port", str(port), "--batch", str(self.batch),
+            *self.options,
         ]  # fmt: skip
 
     def request(self, items: Sequence[Item]) -> Request:
@@ -30,4 +33,24 @@ class Mosec(HttpPeer):
         return rows_of(body, count)
 
 
-PEERS = (Mosec,)
+class MosecByLength(Mosec):
+    """With more code of its user's than its documentation shows: the handler sorts what came together by length."""
+
+    name = "mosec-by-length"
+    parts = ("text",)
+    batch = 64
+    options: ClassVar[tuple[str, ...]] = ("--by-length",)
+
+
+class MosecOpenvino(MosecByLength):
+    """And on the provider that Topwork takes by itself."""
+
+    name = "mosec-by-length-openvino"
+    packages: ClassVar[tuple[str, ...]] = (*Mosec.packages, "onnxruntime-ep-openvino")
+    options = ("--by-length", "--provider", "openvino")
+
+    def device(self) -> str:
+        return "openvino bf16"
+
+
+PEERS = (Mosec, MosecByLength, MosecOpenvino)

@@ -20,7 +20,8 @@ class Triton(HttpPeer):
     parts = ("text", "pictures")
     environment = "pytriton"
     packages = ("nvidia-pytriton", "onnxruntime", "tokenizers")
-    batch: ClassVar[int] = 64
+    batch: ClassVar[int] = 1
+    """Requests at most that are computed together: in the order of arrival, more cost more padding than they gain."""
 
     def command(self, subject: Subject, port: int) -> list[str]:
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Handler = Callable[[Sequence[bytes]], Array]
 TAP = "pooled"
+PADDING = 0.15
+"""The most of a group of texts that may be padding; where batching gains more than padding costs on a CPU."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -22,26 +25,72 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True, help="the most requests that the server puts together")
+    parser.add_argument("--by-length", action="store_true", help="compute what came together in groups of like length")
+    parser.add_argument("--provider", choices=("cpu", "openvino"), default="cpu")
     return parser
 
 
-class Handler:
+def handler(parsed: argparse.Namespace) -> Handler:
+    """As the command line asks for."""
+    made = Embedding(parsed.artifact, parsed.threads, parsed.provider)
+    return ByLength(made) if parsed.by_length else made
+
+
+class Embedding:
     """Texts or pictures, as bytes, to rows (n, dim) float32."""
 
-    def __init__(self, artifact: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+    def __init__(self, artifact: Path, threads: int, provider: str = "cpu") -> None:
         graph = artifact / "default.onnx"  # the way to the default tap, where that is not all of the graph
-        graph = graph if graph.exists() else artifact / "model.onnx"
-        self._session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
+        self._session = _session(graph if graph.exists() else artifact / "model.onnx", threads, provider)
         self._read = Texts(artifact) if (artifact / "tokenizer.json").exists() else Pictures(artifact)
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def __call__(self, items: Sequence[bytes]) -> Array:
         rows: Array = self._session.run([TAP], dict(zip(self._inputs, self._read(items), strict=True)))[0]
         return np.ascontiguousarray(rows, np.float32)
+
+
+class ByLength:
+    """What came together is sorted by its length in bytes, and computed in groups with little padding."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, items: Sequence[bytes]) -> Array:
+        order = sorted(range(len(items)), key=lambda i: len(items[i]))
+        rows = np.concatenate([self._handler([items[i] for i in group]) for group in _groups(order, items)])
+        placed = np.empty_like(rows)
+        placed[order] = rows
+        return placed
+
+
+def _groups(order: Sequence[int], items: Sequence[bytes]) -> list[list[int]]:
+    """Cut where the next would make more than PADDING of the group padding."""
+    groups: list[list[int]] = []
+    used = 0
+    for i in order:
+        if groups and used + len(items[i]) >= (1 - PADDING) * (len(groups[-1]) + 1) * len(items[i]):
+            groups[-1].append(i)
+        else:
+            groups, used = [*groups, [i]], 0
+        used += len(items[i])
+    return groups
+
+
+def _session(graph: Path, threads: int, provider: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if provider == "cpu":
+        return onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
+    import onnxruntime_ep_openvino  # type: ignore[import-not-found, unused-ignore]
+
+    name = "OpenVINOExecutionProvider"
+    onnxruntime.register_execution_provider_library(name, onnxruntime_ep_openvino.get_library_path())
+    found = [d for d in onnxruntime.get_ep_devices() if d.ep_name == name and "CPU" in str(d.device.type)]
+    options.add_provider_for_devices(found[:1], {})
+    return onnxruntime.InferenceSession(str(graph), options)
 
 
 class Texts:

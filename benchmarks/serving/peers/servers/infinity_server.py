@@ -1,13 +1,24 @@
-"""infinity's own command, with one thing mended: it names a graph in a folder by its whole path, and optimum 2 compares names."""
+"""infinity's own command, with two things mended that are no longer so in optimum 2: it names a graph in a folder by its whole
+path, where names are compared; and it fuses the graph with an option that is gone, and goes on without."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from infinity_emb.cli import cli  # type: ignore[import-not-found]
+from infinity_emb.transformer import utils_optimum  # type: ignore[import-not-found]
 from infinity_emb.transformer.embedder import optimum  # type: ignore[import-not-found]
 
+Config = utils_optimum.OptimizationConfig
+
+
+def config(optimize_with_onnxruntime_only: bool, **options: Any) -> Any:
+    return Config(**options)
+
+
 optimum.get_onnx_files = lambda **asked: Path("model.onnx")
+utils_optimum.OptimizationConfig = config
 
 if __name__ == "__main__":
     cli()

@@ -6,13 +6,12 @@ from typing import Any
 
 import litserve  # type: ignore[import-not-found]
 
-from benchmarks.serving.peers.servers.handler import Handler, arguments
+from benchmarks.serving.peers.servers.handler import arguments, handler
 
 
 class Embed(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
-        parsed = arguments().parse_args()
-        self._handler = Handler(parsed.artifact, parsed.threads)
+        self._handler = handler(arguments().parse_args())
 
     def decode_request(self, request: dict[str, Any]) -> list[bytes]:
         return (

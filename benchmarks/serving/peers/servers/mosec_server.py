@@ -8,7 +8,7 @@ from typing import Any
 from mosec import Server, Worker  # type: ignore[import-not-found]
 
 from benchmarks.serving.peers.framing import unpack
-from benchmarks.serving.peers.servers.handler import Handler, arguments
+from benchmarks.serving.peers.servers.handler import arguments, handler
 
 parsed, _ = arguments().parse_known_args()
 
@@ -16,7 +16,7 @@ parsed, _ = arguments().parse_known_args()
 class Embed(Worker):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
-        self._handler = Handler(parsed.artifact, parsed.threads)
+        self._handler = handler(parsed)
 
     def deserialize(self, data: bytes) -> list[bytes]:
         return list(unpack(data))
