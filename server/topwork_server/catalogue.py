@@ -7,9 +7,8 @@ import difflib
 import json
 import logging
 import os
+import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import Any
 
 from topwork_server import artifacts, errors, sources
 from topwork_server.artifacts import Manifest
+from topwork_server.children import Children, Ended, python
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
@@ -26,6 +26,16 @@ from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 log = logging.getLogger(__name__)
 
 INT8_SUFFIX = ".int8.onnx"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: str) -> None:
+    """InvalidInput where a user's name can be none of an encoder."""
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name an encoder",
+            remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
+        )
 
 
 class State(StrEnum):
@@ -81,6 +91,8 @@ class Catalogue:
     ) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
         source = Source.parse(uri)
+        if name:
+            check_name(name)
         name = name or source.location.rstrip("/").rpartition("/")[2]
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
@@ -167,26 +179,12 @@ class Catalogue:
         """Fetch the weights of an encoder."""
         return sources.fetch(self.source(name), self.home, self.spec(name).sha256, progress)
 
-    def export(self, name: str, *, force: bool = False, children: list[subprocess.Popen[str]] | None = None) -> Path:
-        """Make the artifact in a process of its own, wait for it and return its folder.
-
-        The child is kept in `children` while it runs, so that a server that stops can end it.
-        """
+    def export(self, name: str, *, force: bool = False, children: Children | None = None) -> Path:
+        """Make the artifact in a process of its own, one of `children`; wait for it and return its folder."""
         if self.entry(name).state is State.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
-        command = [sys.executable, "-m", "topwork_server.export", "--home", str(self.home), name]
-        pipe = subprocess.PIPE
-        # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the export to it.
-        child = subprocess.Popen(
-            command + ["--force"] * force, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
-        with child, _listed(child, children):
-            try:
-                out, err = child.communicate()
-            except BaseException:
-                child.kill()
-                raise
-        return _outcome(name, child.returncode, out, err)
+        command = [*python("topwork_server.export"), "--home", str(self.home), name, *["--force"] * force]
+        return _outcome(name, (children or Children()).run(command))
 
     def _record(self, name: str) -> Path:
         return self.home / "encoders" / f"{artifacts.slug(name)}.json"
@@ -240,24 +238,13 @@ class Catalogue:
         return Registered(spec, found.plugin, found.owner)
 
 
-@contextlib.contextmanager
-def _listed(child: subprocess.Popen[str], children: list[subprocess.Popen[str]] | None) -> Any:
-    children = [] if children is None else children
-    children.append(child)
-    try:
-        yield
-    finally:
-        children.remove(child)
-
-
-def _outcome(name: str, status: int, out: str, err: str) -> Path:
-    lines = out.splitlines()
-    if status not in (0, 1) or not lines:
-        last = " | ".join(err.strip().splitlines()[-3:])
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        log.error("the export of %s %s:\n%s", name, how, err)
+def _outcome(name: str, child: Ended) -> Path:
+    lines = child.out.splitlines()
+    if child.status not in (0, 1) or not lines:
+        last = " | ".join(child.err.strip().splitlines()[-3:])
+        log.error("the export of %s %s:\n%s", name, child.how, child.err)
         raise ExportFailed(
-            f"the export of {name} {how}: {last or 'it said nothing'}",
+            f"the export of {name} {child.how}: {last or 'it said nothing'}",
             remedy=f"run `topwork export {name}` where the server runs: it prints the whole traceback",
         )
     answer = json.loads(lines[-1])

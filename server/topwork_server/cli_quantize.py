@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topwork_server import cli_weights
-from topwork_server.catalogue import Catalogue, Entry, State
+from topwork_server.catalogue import Catalogue, Entry, State, check_name
 from topwork_server.errors import AlreadyThere, InvalidInput
 from topwork_server.int8 import files
 from topwork_server.int8.files import Material
@@ -28,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     catalogue = cli_weights.opened(arguments)
     base = catalogue.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
-    _check(catalogue, base, name)
-    with _saying(arguments.json) as say:
+    with _saying(arguments.json) as say, _alone(catalogue.home / "encoders", say):
+        _check(catalogue, base, name)
         entry = _ready(catalogue, base.name, say)
         material = _material(entry, arguments, say)
         made = _made(catalogue, entry, name, material, arguments.parity, say)
@@ -38,7 +40,24 @@ def run(arguments: argparse.Namespace) -> int:
     return _show(catalogue.entry(name), made, material, arguments)
 
 
+@contextmanager
+def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One at a time in a home, so that two do not make the same name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another `topwork quantize` to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _check(catalogue: Catalogue, base: EncoderSpec, name: str) -> None:
+    check_name(name)
     if base.modality in REFUSED:
         raise InvalidInput(
             f"{base.name} reads {base.modality.value}, and int8 is for convolutional networks: {REFUSED[base.modality]}",
@@ -103,7 +122,14 @@ def _show(entry: Entry, made: Made, material: Material, arguments: argparse.Name
         print(json.dumps(cli_weights.record(entry) | facts))
         return 0
     cli_weights.show(entry, arguments)
-    print(f"{_said(made, material)}; median cosine of {entry.spec.default_tap} there {made.median:.5f}")
+    tap = entry.spec.default_tap
+    print(f"{_said(made, material)}; median cosine of {tap} there {made.median:.5f}")
+    assert entry.manifest is not None, "it is ready"
+    if (least := entry.manifest.parity[tap]["min_cosine"]) < arguments.parity:
+        print(
+            f"{tap} keeps {arguments.parity} on inputs that were learnt from, but only {least:.4f} on others"
+            " (calibrate on more files, or ask for more with --parity)"
+        )
     return 0
 
 

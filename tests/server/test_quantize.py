@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -168,6 +170,32 @@ def test_what_cannot_be_quantized_is_refused(
     status, error = topwork(capsys, "quantize", encoder, "--calibrate", folder, "--home", home)
     assert (status, error["remedy"] != "") == (1, True)
     assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--name", "a b/c"), "'a b/c' cannot name an encoder"), (("--most", "5"), "5 pictures are too few")],
+)
+def test_what_is_asked_is_checked_before_anything_is_made(
+    home: Path, pictures: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str], said: str
+) -> None:
+    status, error = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, *words)
+    assert (status, error["message"]) == (1, said)
+
+
+def test_two_at_once_take_turns(home: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    handle = os.open(home / "encoders", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def say(text: str) -> None:
+        said.append(text)
+        os.close(handle)  # the other ends
+
+    with cli_quantize._alone(home / "encoders", say):
+        assert said == ["waiting for another `topwork quantize` to end"]
+    with cli_quantize._alone(home / "encoders", said.append):
+        assert len(said) == 1
 
 
 def test_a_range_leaves_rare_large_values_out_and_keeps_zero_in() -> None:

@@ -38,13 +38,17 @@ def read(folder: Path, encoder: Encoder, most: int) -> Material:
     """Of a folder and the folders in it, spread evenly over the sorted paths. InvalidInput where it has too few that can be
     read."""
     modality = encoder.spec.modality
+    if most < FEWEST[modality]:
+        raise InvalidInput(f"{most} {WORDS[modality]} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
     paths = _paths(folder, modality)
     batches: list[list[Batch]] = []
     refused: dict[Path, str] = {}
     for path in _spread(paths, most):
         try:
             batches.append(_batches(path, encoder))
-        except (TopworkError, OSError) as error:
+        except TopworkError as error:
+            refused[path] = error.message  # its remedy is for who sends items
+        except OSError as error:
             refused[path] = str(error)
     if len(batches) < FEWEST[modality]:
         raise InvalidInput(
