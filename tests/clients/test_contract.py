@@ -147,6 +147,18 @@ def test_a_bad_item_is_named_by_the_callers_position(both: OpenDoor, position: i
     assert isinstance(caught.value, ValueError)
 
 
+def test_priority_is_passed_on_and_another_word_is_refused(both: OpenDoor, server: FakeServer) -> None:
+    both.embed("letters", ["a"])
+    both.embed("letters", ["a"], priority="low")
+    both.embed_taps("letters", ["a"], ["pooled"], priority="high")
+    assert [request.settings.priority for request in server.requests[-3:]] == [2, 1, 3]
+    with pytest.raises(topwork.InvalidInput, match="there is no priority 'urgent' \\(ask for one of low, normal, high\\)"):
+        both.embed("letters", ["a"], priority="urgent")
+    seen = len(server.requests)
+    assert len(list(both.embed_stream("letters", ["a"], priority="high"))) == 1
+    assert server.requests[seen].priority == 3
+
+
 @pytest.mark.parametrize("count", [6, 150])
 def test_bad_items_may_be_skipped(both: OpenDoor, tmp_path: Path, count: int) -> None:
     path = tmp_path / "there.jpg"

@@ -15,7 +15,7 @@ from topwork import _saving
 from topwork._cli_client import connected
 from topwork._cli_inputs import Inputs, add_source, gather
 from topwork._cli_words import option
-from topwork._convert import ROW_DTYPES
+from topwork._convert import PRIORITIES, ROW_DTYPES
 from topwork.features import Features
 
 #: Failures named one by one before the rest is only counted.
@@ -52,6 +52,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser.add_argument("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
     parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
     parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
     parser.set_defaults(run=lambda arguments: _run(arguments, parser))
 
@@ -74,6 +77,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             dimensions=arguments.dimensions,
             options=dict(arguments.option),
             skip_bad_items=arguments.skip_bad_items,
+            priority=arguments.priority,
             progress=not arguments.json,
         )
     seconds = time.perf_counter() - started

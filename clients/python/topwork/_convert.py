@@ -41,6 +41,11 @@ ROW_DTYPES: Final[Mapping[str, types_pb2.DType]] = {
     "int8": types_pb2.DTYPE_INT8,
     "binary": types_pb2.DTYPE_BINARY,
 }
+PRIORITIES: Final[Mapping[str, encoders_pb2.Priority]] = {
+    "low": encoders_pb2.PRIORITY_LOW,
+    "normal": encoders_pb2.PRIORITY_NORMAL,
+    "high": encoders_pb2.PRIORITY_HIGH,
+}
 SPAN_KINDS: Final[Mapping[int, str]] = {
     types_pb2.SPAN_KIND_CHARACTERS: "characters",
     types_pb2.SPAN_KIND_SECONDS: "seconds",
@@ -73,12 +78,15 @@ def settings(
     options: Mapping[str, Any] | None,
     fingerprint: str | None,
     skip_bad_items: bool,
+    priority: str,
 ) -> encoders_pb2.EmbedSettings:
     """The settings of a request. Raises InvalidInput for what cannot even be written down."""
     if dtype not in ROW_DTYPES:
         raise InvalidInput(f"features do not come as {dtype!r}", remedy=f"ask for one of {', '.join(ROW_DTYPES)}")
     if dimensions < 0:
         raise InvalidInput(f"{dimensions} dimensions", remedy="ask for at least 1, or for 0 to keep all")
+    if priority not in PRIORITIES:
+        raise InvalidInput(f"there is no priority {priority!r}", remedy=f"ask for one of {', '.join(PRIORITIES)}")
     return encoders_pb2.EmbedSettings(
         encoder=encoder,
         taps=taps,
@@ -88,6 +96,7 @@ def settings(
         options=struct(options),
         fingerprint=fingerprint or "",
         skip_bad_items=skip_bad_items,
+        priority=PRIORITIES[priority],
     )
 
 

@@ -54,6 +54,7 @@ def embed(
     options: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[Features]:
@@ -68,6 +69,8 @@ def embed(
     options         what this encoder declares, such as {"truncate": True}; see `encoder(name).options`
     fingerprint     refuse (NotReady) where the tap's features have another
     skip_bad_items  a bad item gets no rows and stands in `failures`; without it the first one raises InvalidInput
+    priority        "low" (bulk work that may wait for everybody else's), "normal" or "high" (somebody waits in front of a
+                    screen): who goes first where many wait for this encoder
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)
     timeout         seconds to wait for a reply; None is the client's. Long inputs are sent as a stream of chunks: there it
                     is the longest wait in which nothing moves
@@ -75,7 +78,7 @@ def embed(
     Raises a TopworkError; its `item` is the position of the item to blame.
     """
     settings = _convert.settings(
-        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
     )
     [features] = yield from _embedding.whole(session, settings, items, progress, timeout)
     return features
@@ -93,11 +96,14 @@ def embed_taps(
     options: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[dict[str, Features]]:
     """Features of several taps out of one pass, by the tap's name. See `embed` for the rest."""
-    settings = _convert.settings(encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items)
+    settings = _convert.settings(
+        encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+    )
     found = yield from _embedding.whole(session, settings, items, progress, timeout)
     return {features.tap: features for features in found}
 
@@ -115,6 +121,7 @@ def embed_stream(
     options: Mapping[str, Any] | None = None,
     fingerprint: str | None = None,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     timeout: float | None = None,
 ) -> Steps[Stream[Features]]:
     """Features chunk by chunk, in order, for any number of items, even endless: memory stays bounded.
@@ -125,7 +132,7 @@ def embed_stream(
     See `embed` for the rest.
     """
     settings = _convert.settings(
-        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
     )
     return (yield from _embedding.chunkwise(session, settings, items, chunk, timeout))
 
