@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from topwork_server import artifacts, memory
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher, Lane
 from topwork_server.catalogue import Catalogue, Entry, State
+from topwork_server.children import Children
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
@@ -64,7 +64,7 @@ class Garage:
 
     def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
-        self._children: list[subprocess.Popen[str]] = []
+        self._children = Children()
         self._survey = Survey(candidates(config.provider), config.threads, self._children)
         self._measuring: set[str] = set()
         self._loaded: dict[str, Loaded] = {}
@@ -135,8 +135,7 @@ class Garage:
         return True
 
     async def close(self) -> None:
-        for child in list(self._children):
-            child.kill()
+        self._children.close()
         tasks = [*self._loading.values(), *([self._sweeper] if self._sweeper else [])]
         for task in tasks:
             task.cancel()

@@ -54,12 +54,12 @@ def devices(manifest: Manifest, chosen: Choice) -> list[encoders_pb2.Device]:
 
 def _device(manifest: Manifest, record: Record, taps: list[str]) -> encoders_pb2.Device:
     return encoders_pb2.Device(
-        numerics=convert.numerics(choice.numerics_of(manifest, record, choice.passing(manifest, record))),
-        invariance=record.invariance,
+        numerics=convert.numerics(choice.numerics_of(manifest, record, choice.passing(record))),
+        invariance=choice.invariance_of(record),
         samples_per_second=record.samples_per_second,
         taps=taps,
         parity={} if record.error else choice.parity_of(manifest, record),
-        detail=choice.why_not(manifest, record),
+        detail=choice.why_not(record),
     )
 
 

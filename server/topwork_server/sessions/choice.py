@@ -57,7 +57,7 @@ class Choice:
 def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> Choice:
     """NotReady where no device gives the default tap."""
     ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
-    taps = {record.device: passing(manifest, record) for record in ordered}
+    taps = {record.device: passing(record) for record in ordered}
     fastest = next((record for record in ordered if default_tap in taps[record.device]), None)
     if fastest is None:
         raise _refused(ordered, [default_tap])
@@ -76,20 +76,25 @@ def only(manifest: Manifest, default_tap: str) -> Choice:
     return Choice((*alone, Way(PLAIN, MODEL, taps, manifest.numerics)))
 
 
-def passing(manifest: Manifest, record: Record) -> tuple[str, ...]:
-    """The taps that the device gives well enough."""
-    if record.error or record.invariance < INVARIANCE:
-        return ()
-    return tuple(tap for tap, worst in _nearness(manifest, record).items() if worst >= MIX_FLOOR)
+def passing(record: Record) -> tuple[str, ...]:
+    """The taps that the device gives well enough: near to what their fingerprints are of (the fp32 network or, of a quantized
+    encoder, the int8 graph itself), whatever rides along."""
+    faults = _faults(record)
+    return tuple(tap for tap in record.parity if tap not in faults)
 
 
-def _nearness(manifest: Manifest, record: Record) -> Mapping[str, float]:
-    """By tap, minimum cosine to what its fingerprint is of: the fp32 network or, of a quantized encoder, the int8 graph itself,
-    as the plain device computes it."""
-    if manifest.numerics.precision == "fp32":
-        return parity_of(manifest, record)
-    plain = record.device == PLAIN
-    return {tap: 1.0 if plain else record.parity[tap]["min_cosine"] for tap in manifest.parity}
+def _faults(record: Record) -> dict[str, str]:
+    """By tap, what is wrong with the rows of those that the device does not give well enough."""
+    near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
+    far = {tap: f"a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in near.items() if worst < MIX_FLOOR}
+    moved = {tap: worst for tap, worst in record.invariance.items() if worst < INVARIANCE and tap not in far}
+    return far | {tap: f"rows that move with their batch: {worst:.6f}, below {INVARIANCE}" for tap, worst in moved.items()}
+
+
+def invariance_of(record: Record) -> float:
+    """The worst of the taps that the device gives well enough, or of all where it gives none."""
+    taps = passing(record) or tuple(record.invariance)
+    return min((record.invariance.get(tap, 1.0) for tap in taps), default=0.0)
 
 
 def parity_of(manifest: Manifest, record: Record) -> Mapping[str, float]:
@@ -126,17 +131,15 @@ def numerics_of(manifest: Manifest, record: Record, taps: Sequence[str]) -> Nume
     )
 
 
-def why_not(manifest: Manifest, record: Record) -> str:
+def why_not(record: Record) -> str:
     """Why a device gives not all taps, or none; empty where it gives all."""
     if record.error:
         return record.error
-    if record.invariance < INVARIANCE:
-        return f"rows move with their batch: cosine {record.invariance:.6f}, and {INVARIANCE} is asked for"
-    low = {tap: worst for tap, worst in _nearness(manifest, record).items() if worst < MIX_FLOOR}
-    if len(low) < 3:
-        return ", ".join(f"{tap} has a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in low.items())
-    worst = min(low, key=lambda tap: low[tap])
-    return f"{len(low)} taps have a parity below {MIX_FLOOR}, the worst is {worst} with {low[worst]:.5f}"
+    faults = _faults(record)
+    if len(faults) < 3:
+        return ", ".join(f"{tap} has {fault}" for tap, fault in faults.items())
+    worst = min(faults, key=lambda tap: record.parity[tap]["min_cosine"])
+    return f"{len(faults)} taps are not near enough; the worst, {worst}, has {faults[worst]}"
 
 
 def _refused(records: Sequence[Record], taps: Sequence[str]) -> NotReady:
@@ -145,9 +148,5 @@ def _refused(records: Sequence[Record], taps: Sequence[str]) -> NotReady:
 
 
 def _reason(record: Record, taps: Sequence[str]) -> str:
-    if record.error:
-        return record.error
-    if record.invariance < INVARIANCE:
-        return f"rows move with their batch, cosine {record.invariance:.5f}"
-    worst = min(record.parity[tap]["min_cosine"] for tap in taps if tap in record.parity)
-    return f"a parity of {worst:.5f}, below {MIX_FLOOR}"
+    faults = _faults(record)
+    return record.error or ", ".join(dict.fromkeys(faults[tap] for tap in taps if tap in faults)) or "not used here"

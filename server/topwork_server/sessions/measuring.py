@@ -4,7 +4,7 @@
 
 so that the server neither keeps what they leave in memory nor dies with one of them. A device is written provider/precision.
 Prints a JSON line {"trying": DEVICE} before it does anything with one, and in the end for each {"device", "parity" by tap,
-"invariance", "samples_per_second"} or {"device", "error"}.
+"invariance" by tap, "samples_per_second"} or {"device", "error"}.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ SECONDS, ROUNDS = 0.7, 3
 
 @dataclass
 class Trial:
-    """A device under measurement. `parity`: by tap, min_cosine and max_abs_error to the plain session."""
+    """A device under measurement. By tap, `parity`: min_cosine and max_abs_error to the plain session; `invariance`: of its rows
+    with batch-mates to those alone."""
 
     device: str
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
-    invariance: float = 1.0
+    invariance: dict[str, float] = field(default_factory=dict)
     samples_per_second: float = 0.0
     error: str = ""
 
@@ -87,9 +88,9 @@ class Bench:
             worst["min_cosine"] = min(worst["min_cosine"], *(cosine for _, cosine in pairs))
         for batch in self._batches:
             if len(batch.members) > 1:
-                together = dict(zip(taps, session.run(taps, batch.feeds), strict=True))
-                moved = [_moved(alone[tap][m], together[tap][row]) for tap in taps for row, m in enumerate(batch.members)]
-                trial.invariance = min(trial.invariance, *moved)
+                for tap, together in zip(taps, session.run(taps, batch.feeds), strict=True):
+                    moved = [_moved(alone[tap][m], together[row]) for row, m in enumerate(batch.members)]
+                    trial.invariance[tap] = min(trial.invariance.get(tap, 1.0), *moved)
 
     def _alone(self, session: Runs, taps: Sequence[str]) -> dict[str, list[Array]]:
         """By tap, the outputs of each sample without its batch axis."""

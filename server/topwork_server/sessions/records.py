@@ -19,18 +19,18 @@ from topwork_server.sessions.providers import Device, cpu_facts, cpu_flags
 log = logging.getLogger(__name__)
 
 #: Raised when what is measured, or how, changes.
-FORMAT = 1
+FORMAT = 2
 _LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-ep-openvino", "tensorrt-cu13")
 
 
 @dataclass(frozen=True)
 class Record:
-    """`parity`: by tap, min_cosine and max_abs_error against the reference. `invariance`: least cosine between a row computed
+    """By tap, `parity`: min_cosine and max_abs_error against the reference; `invariance`: least cosine between a row computed
     alone and in a batch. `machine` is where this holds. With an `error`, the device does not compute this graph at all."""
 
     device: Device
     parity: Mapping[str, Mapping[str, float]]
-    invariance: float
+    invariance: Mapping[str, float]
     samples_per_second: float
     machine: str
     error: str = ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
+import signal
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.artifacts import PARITY_INPUTS, Manifest
+from topwork_server.children import Children, Ended, python
 from topwork_server.encoder import Encoder
 from topwork_server.parity import saved_inputs
 from topwork_server.sessions import choice, records
@@ -23,15 +23,17 @@ from topwork_server.sessions.records import Record
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "topwork_server.sessions.measuring")
+COMMAND = python("topwork_server.sessions.measuring")
+#: How the system ends what takes too much memory, which is not always so: tried again at the next load.
+KILLED = f"signal {signal.SIGKILL:d}"
 #: Seconds that all devices of an encoder may take.
 PATIENCE = 900
 
 
 class Survey:
-    """Blocking; from any thread. `children` lists the processes that measure, so that a server that stops can end them."""
+    """Blocking; from any thread. What measures is one of `children`; Unavailable where those were ended with the server."""
 
-    def __init__(self, devices: Sequence[Device], threads: int, children: list[subprocess.Popen[str]]) -> None:
+    def __init__(self, devices: Sequence[Device], threads: int, children: Children) -> None:
         self.devices, self._threads, self._children = tuple(devices), threads, children
         self._lock = threading.Lock()  # one at a time, or each slows the others
 
@@ -53,7 +55,8 @@ class Survey:
             measured = self._measured(encoder, folder)
         for record in measured:
             log.info("%s on %s", encoder.spec.name, _said(manifest, record, tap))
-            records.write(folder, record)
+            if KILLED not in record.error:
+                records.write(folder, record)
         return choice.choose(manifest, measured, tap)
 
     def _measured(self, encoder: Encoder, folder: Path) -> list[Record]:
@@ -77,20 +80,11 @@ class Survey:
         """What the process said of the devices; or the one that it was at when it ended too soon, and how it ended."""
         names = [f"{device.provider}/{device.precision}" for device in devices]
         command = [*COMMAND, str(folder), str(batches), tap, str(self._threads)]
-        pipe = subprocess.PIPE
-        child = subprocess.Popen(
-            command + names, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
-        self._children.append(child)
-        try:
-            with child:
-                out, err = _ended(child)
-        finally:
-            self._children.remove(child)
-        said = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        child = self._children.run(command + names, PATIENCE)
+        said = [json.loads(line) for line in child.out.splitlines() if line.startswith("{")]
         trials = [line for line in said if "device" in line]
         at = next((names.index(line["trying"]) for line in reversed(said) if "trying" in line), 0)
-        return trials, devices[at], "" if len(trials) == len(devices) else _ending(child.returncode, err)
+        return trials, devices[at], "" if len(trials) == len(devices) else _ending(child)
 
     def _record(self, device: Device, trial: Mapping[str, Any]) -> Record:
         return Record(**{**trial, "device": device, "machine": self._machine(device)})
@@ -99,22 +93,13 @@ class Survey:
         return records.this_machine(device, self._threads)
 
 
-def _ended(child: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return child.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        return child.communicate()
-
-
-def _ending(status: int, err: str) -> str:
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    last = err.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"the process that tried it {how}: {last[0]}"
+def _ending(child: Ended) -> str:
+    last = child.err.strip().splitlines()[-1:] or ["it said nothing"]
+    return f"the process that tried it {child.how}: {last[0]}"
 
 
 def _lost(reason: str) -> dict[str, Any]:
-    return {"parity": {}, "invariance": 0.0, "samples_per_second": 0.0, "error": reason}
+    return {"parity": {}, "invariance": {}, "samples_per_second": 0.0, "error": reason}
 
 
 def _said(manifest: Manifest, record: Record, tap: str) -> str:
@@ -124,5 +109,5 @@ def _said(manifest: Manifest, record: Record, tap: str) -> str:
     worst = min(parity, key=lambda name: parity[name])
     return (
         f"{record.device}: {record.samples_per_second:.4g} samples/s, parity of {tap} {parity[tap]:.6f},"
-        f" of its worst tap {worst} {parity[worst]:.6f}, with batch-mates {record.invariance:.6f}"
+        f" of its worst tap {worst} {parity[worst]:.6f}, with batch-mates {choice.invariance_of(record):.6f}"
     )

@@ -27,7 +27,11 @@ def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
     parity = {name: {"min_cosine": 0.9995, "max_abs_error": 0.01} for name in names}
     low = {**parity, names[1]: {"min_cosine": 0.99, "max_abs_error": 0.5}}
     exported = replace(manifest, parity={name: {"min_cosine": 0.9999999, "max_abs_error": 1e-6} for name in names})
-    choice = choose(exported, [Record(PLAIN, parity, 1.0, 100.0, "here"), Record(BF16, low, 0.99995, 400.0, "here")], names[0])
+    choice = choose(
+        exported,
+        [Record(PLAIN, parity, {}, 100.0, "here"), Record(BF16, low, dict.fromkeys(names, 0.99995), 400.0, "here")],
+        names[0],
+    )
     fast, plain = described(choice)
     assert (fast.numerics.provider, fast.numerics.precision, fast.samples_per_second) == ("openvino", "bf16", 400.0)
     assert fast.numerics.parity == 0.9995, "of the taps that it computes"
@@ -45,8 +49,8 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
     names = [info.tap.name for info in manifest.taps]
     parity = {name: {"min_cosine": 1.0, "max_abs_error": 0.0} for name in names}
     exported = replace(manifest, parity=parity)
-    broken = Record(BF16, {}, 0.0, 0.0, "here", "RuntimeError: no kernel")
-    plain, other = described(choose(exported, [broken, Record(PLAIN, parity, 1.0, 100.0, "here")], names[0]))
+    broken = Record(BF16, {}, {}, 0.0, "here", "RuntimeError: no kernel")
+    plain, other = described(choose(exported, [broken, Record(PLAIN, parity, {}, 100.0, "here")], names[0]))
     assert list(plain.taps) == names
     assert (list(other.taps), dict(other.parity), other.detail) == ([], {}, "RuntimeError: no kernel")
 

@@ -32,9 +32,9 @@ def manifest(*, alone: bool = True, precision: str = "fp32", parity: float = 0.9
     )
 
 
-def record(device: Device, speed: float, invariance: float = 1.0, error: str = "", **parity: float) -> Record:
+def record(device: Device, speed: float, moving: Mapping[str, float] | None = None, error: str = "", **parity: float) -> Record:
     by_tap = {name: {"min_cosine": parity.get(name, 1.0), "max_abs_error": 0.5} for name in TAPS}
-    return Record(device, {} if error else by_tap, invariance, speed, "here", error)
+    return Record(device, {} if error else by_tap, dict.fromkeys(TAPS, 1.0) | (moving or {}), speed, "here", error)
 
 
 def ways(found: choice.Choice) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -69,13 +69,23 @@ def test_a_faster_device_that_fails_the_default_tap_is_not_used() -> None:
     found = choose(manifest(alone=False), [record(PLAIN, 100), record(BF16, 400, pooled=0.9978)], "pooled")
     assert ways(found) == [("cpu fp32", MODEL, TAPS)]
     assert [str(one.device) for one in found.records] == ["cpu fp32", "openvino bf16"], "the one in use comes first"
-    assert choice.why_not(manifest(), found.records[1]) == "pooled has a parity of 0.99780, below 0.999"
+    assert choice.why_not(found.records[1]) == "pooled has a parity of 0.99780, below 0.999"
 
 
-def test_a_device_whose_rows_depend_on_their_batch_is_not_used() -> None:
-    moving = record(BF16, 400, invariance=0.99)
+def test_a_tap_whose_rows_depend_on_their_batch_goes_elsewhere_and_the_others_stay() -> None:
+    moving = record(BF16, 400, {"cells": 0.9993})
+    found = choose(manifest(alone=False), [record(PLAIN, 100), moving], "pooled")
+    assert ways(found) == [("openvino bf16", MODEL, ("pooled",)), ("cpu fp32", MODEL, TAPS)]
+    assert choice.why_not(moving) == "cells has rows that move with their batch: 0.999300, below 0.9999"
+    assert choice.invariance_of(moving) == 1.0, "of what it computes"
+    with pytest.raises(NotReady, match=r"gives cells .*openvino bf16: rows that move"):
+        choose(manifest(), [moving], "pooled").way_of(["cells"])
+
+
+def test_a_device_whose_default_tap_depends_on_its_batch_is_not_used() -> None:
+    moving = record(BF16, 400, dict.fromkeys(TAPS, 0.99))
     assert ways(choose(manifest(alone=False), [record(PLAIN, 100), moving], "pooled")) == [("cpu fp32", MODEL, TAPS)]
-    assert "rows move with their batch" in choice.why_not(manifest(), moving)
+    assert choice.invariance_of(moving) == 0.99
 
 
 def test_the_plain_one_stays_unless_another_is_clearly_faster() -> None:
@@ -100,7 +110,7 @@ def test_a_device_that_does_not_run_says_why() -> None:
     broken = record(BF16, 0, error="RuntimeError: no kernel")
     found = choose(manifest(), [broken, record(PLAIN, 100)], "pooled")
     assert found.ways[-1].device == PLAIN
-    assert choice.why_not(manifest(), broken) == "RuntimeError: no kernel"
+    assert choice.why_not(broken) == "RuntimeError: no kernel"
     with pytest.raises(NotReady, match="openvino bf16: RuntimeError: no kernel"):
         choose(manifest(), [broken], "pooled")
 
