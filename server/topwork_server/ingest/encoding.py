@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,13 @@ from topwork_server.types import Item
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """For which set, until when (time.monotonic(), None for ever), and whether a bad item is left out or ends it all."""
+    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and who takes turns
+    with others at the encoder."""
 
     wanted: Wanted
     deadline: float | None
     skip_bad_items: bool
+    flow: Hashable = None
 
     def ask(self) -> Ask:
         return Ask(
@@ -34,6 +36,7 @@ class How:
             deadline=self.deadline,
             wait=True,
             skip_bad_items=self.skip_bad_items,
+            flow=self.flow,
         )
 
 

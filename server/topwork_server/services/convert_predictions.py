@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from topwork.v1 import heads_pb2
 
@@ -13,13 +15,14 @@ from topwork_server.services.convert_heads import TASK_NUMBERS, version
 from topwork_server.types import Array
 
 
-def ask(settings: heads_pb2.PredictSettings, deadline: float | None, *, wait: bool) -> PredictAsk:
+def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> PredictAsk:
     return PredictAsk(
         options=convert.options(settings.options) if settings.HasField("options") else None,
         deadline=deadline,
         wait=wait,
         skip_bad_items=settings.skip_bad_items,
         features=settings.features,
+        flow=flow,
     )
 
 

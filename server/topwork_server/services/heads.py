@@ -83,7 +83,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
 
     async def Predict(self, request: heads_pb2.PredictRequest, context: Context) -> heads_pb2.PredictResponse:  # noqa: N802
         started = time.monotonic()
-        ask = convert_predictions.ask(request.settings, deadline(context), wait=False)
+        ask = convert_predictions.ask(request.settings, deadline(context), context.peer(), wait=False)
         names = _names(request.settings)
         try:
             found = await self._predicted(names, ask, request)
@@ -97,7 +97,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     ) -> None:
         first = await settings_of(requests, "items")
         settings, names = first.settings, _names(first.settings)
-        ask = convert_predictions.ask(settings, deadline(context), wait=True)
+        ask = convert_predictions.ask(settings, deadline(context), object(), wait=True)
         await self._heads.check_served(names)  # now, and not with the first items
 
         async def answer(message: heads_pb2.PredictStreamRequest, upload: Upload | None) -> Reply:

@@ -71,7 +71,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     ) -> indexes_pb2.SearchResponse:
         started = time.monotonic()
         opened = await self._indexes.opened(convert_indexes.named(request.set), request.index)
-        asking = await self._asker.asking(request, opened, deadline(context))
+        asking = await self._asker.asking(request, opened, deadline(context), context.peer())
         began = time.monotonic()
         hits = await self._hits(opened, asking.query, request.where)
         searched = time.monotonic() - began

@@ -6,6 +6,7 @@ What does not mean the same as the set's rows is refused with both fingerprints 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,7 @@ class Asker:
     def __init__(self, engine: Engine, catalogue: Catalogue, most_items: int) -> None:
         self._engine, self._catalogue, self._most_items = engine, catalogue, most_items
 
-    async def asking(self, request: Request, opened: Opened, deadline: float | None) -> Asking:
+    async def asking(self, request: Request, opened: Opened, deadline: float | None, flow: Hashable) -> Asking:
         """NotReady where the query means something else than the set's rows."""
         tap, kind = opened.definition.tap, request.WhichOneof("query")
         if request.fingerprint:
@@ -50,7 +51,7 @@ class Asker:
             raise InvalidInput(f"k = {k}", remedy=f"ask for at most {MOST_HITS} hits")
         _check_count(request, k, self._most_items)
         if kind == "items":
-            found = await self._of_items(request, opened, deadline)
+            found = await self._of_items(request, opened, deadline, flow)
         elif kind == "vectors":
             rows = convert_indexes.vectors(request.vectors, tap.tap.dim)
             found = Asking(_query(rows, np.ones(len(rows), np.int64)), Timings())
@@ -58,7 +59,7 @@ class Asker:
             found = Asking(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
         return replace(found, query=_with_settings(found.query, request, k))
 
-    async def _of_items(self, request: Request, opened: Opened, deadline: float | None) -> Asking:
+    async def _of_items(self, request: Request, opened: Opened, deadline: float | None, flow: Hashable) -> Asking:
         tap, wanted = opened.definition.tap, opened.feature_set.wanted
         name = request.encoder or wanted.encoder
         if not name:
@@ -70,9 +71,9 @@ class Asker:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
-            ask = Ask(name, (tap.tap.name,), wanted.options, deadline)
+            ask = Ask(name, (tap.tap.name,), wanted.options, deadline, flow=flow)
         else:
-            ask = Ask(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline)
+            ask = Ask(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, flow=flow)
         features = await self._engine.embed(ask, items)
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class PredictAsk:
     wait: bool = False
     skip_bad_items: bool = False
     features: bool = False
+    flow: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Predictor:
         for (encoder, _), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
-            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items)
+            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow)
             features.append(await self._engine.embed(asked, items))
             found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
         return Prediction(
