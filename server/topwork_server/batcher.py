@@ -74,6 +74,10 @@ class Batcher:
         return self._sessions.seat(0, 0).session
 
     @property
+    def lanes_open(self) -> int:
+        return self._sessions.open_count
+
+    @property
     def busy(self) -> bool:
         """Whether a batch is being computed now."""
         return bool(self._aboard)

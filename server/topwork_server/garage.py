@@ -41,7 +41,6 @@ class Loaded:
     manifest: Manifest
     batcher: Batcher
     room: Room
-    bytes: int
     choice: Choice
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
@@ -50,6 +49,11 @@ class Loaded:
     def numerics(self) -> Numerics:
         """Of the default tap."""
         return self.numerics_of(0)
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights, in each lane that is open."""
+        return self.manifest.bytes * self.batcher.lanes_open
 
     def lane_of(self, taps: Sequence[Tap]) -> int:
         """Which of the batcher's lanes computes these taps. NotReady where no device does it well enough."""
@@ -102,7 +106,7 @@ class Garage:
         if name in self._exporting:
             return "exporting", "its weights are being exported"
         if name in self._measuring:
-            return "ready", "what each device here makes of it is being measured, once"
+            return "ready", "what each device here makes of it is being measured, once: 5 to 20 seconds"
         return ("failed", self._failures[name]) if name in self._failures else None
 
     def get(self, name: str) -> Loaded | None:
@@ -191,7 +195,7 @@ class Garage:
         name = encoder.spec.name
         lanes = [Lane(way.numerics, partial(self._sessions, encoder.folder, way)) for way in choice.ways]
         batcher = Batcher(encoder, lanes, partial(self._on_health, name))
-        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), manifest.bytes, choice)
+        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), choice)
 
     def _sessions(self, folder: Path, way: Way) -> list[Runs]:
         return [open_session(folder / way.graph, device, self._config.threads) for device in everywhere(way.device)]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from topwork_server.errors import TopworkError, Unavailable
 from topwork_server.sessions.session import Runs
 from topwork_server.types import Array, Numerics
 
@@ -41,9 +42,15 @@ class Lanes:
         self.workers = len(self._open(0))
 
     def seat(self, lane: int, worker: int) -> Seat:
-        """Where a worker computes: each session has as many as it takes at once."""
-        seats = self._seats.get(lane) or self._open(lane)
+        """Where a worker computes: each session has as many as it takes at once. Unavailable where the lane cannot be opened: the
+        others go on."""
+        seats = self._seats.get(lane) or self._opened(lane)
         return seats[worker % len(seats)]
+
+    @property
+    def open_count(self) -> int:
+        """Of the lanes: each holds the weights once more."""
+        return len(self._seats)
 
     def reopen(self, lane: int) -> None:
         """Nobody runs on it any more. What cannot be opened is tried again by the next call."""
@@ -53,6 +60,18 @@ class Lanes:
     def close(self) -> None:
         for lane in list(self._seats):
             self._close(lane)
+
+    def _opened(self, lane: int) -> list[Seat]:
+        try:
+            return self._open(lane)
+        except TopworkError:
+            raise
+        except Exception as error:
+            asked = self._lanes[lane].numerics
+            raise Unavailable(
+                f"no session could be opened on {asked.provider} {asked.precision}: {type(error).__name__}: {error}",
+                remedy="try again later, or ask for other taps",
+            ) from error
 
     def _open(self, lane: int) -> list[Seat]:
         with self._opening:

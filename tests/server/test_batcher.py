@@ -320,11 +320,11 @@ def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.
         batcher = Batcher(encoder, [lane("fast", fast), lane("plain", plain)])
         samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(Text(text), LetterOptions())]
         await batcher.submit(samples, TAPS).done
-        assert opened == ["fast"]
+        assert (opened, batcher.lanes_open) == (["fast"], 1)
         ticket = batcher.submit(samples, TAPS, lane=1)
         await ticket.done
         check(ticket, "ab", "cd")
-        assert (opened, fast.sizes, plain.sizes) == (["fast", "plain"], [2], [2])
+        assert (opened, fast.sizes, plain.sizes, batcher.lanes_open) == (["fast", "plain"], [2], [2], 2)
         await asyncio.to_thread(batcher.close)
         assert (fast.closed, plain.closed) == (True, True)
 
@@ -335,6 +335,33 @@ class Device(FakeSession):
     """Two batches at once; each waits for the others."""
 
     workers = 2
+
+
+def test_a_lane_that_cannot_be_opened_ends_nobody_else_and_is_tried_again(runner: asyncio.Runner) -> None:
+    fast, plain, fails = FakeSession(), FakeSession(), [True]
+
+    def opening() -> list[FakeSession]:
+        if fails.pop():
+            raise RuntimeError("no memory now")
+        return [plain]
+
+    async def go() -> None:
+        encoder, health = Letters(letters_spec(), Path()), list[bool]()
+        batcher = Batcher(encoder, [Lane(NUMERICS, lambda: [fast]), Lane(NUMERICS, opening)], health.append)
+        samples = list(encoder.preprocess(Text("ab"), LetterOptions()))
+        refused = batcher.submit(samples, TAPS, lane=1)
+        await refused.done
+        assert errors_of(refused) == [Unavailable]
+        assert "RuntimeError: no memory now" in str(refused.results[0])
+        assert health == []
+        fails.append(False)
+        for lane in (0, 1):
+            ticket = batcher.submit(samples, TAPS, lane=lane)
+            await ticket.done
+            check(ticket, "ab")
+        await asyncio.to_thread(batcher.close)
+
+    runner.run(go())
 
 
 def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asyncio.Runner) -> None:

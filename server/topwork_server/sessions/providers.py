@@ -9,6 +9,8 @@ from pathlib import Path
 
 from topwork_server.errors import StartError
 
+#: Where Linux under Windows shows a GPU.
+WSL_GPU = Path("/dev/dxg")
 PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 
 
@@ -96,6 +98,11 @@ def check_provider(asked: str) -> str:
     from topwork_server.sessions.opening import probe
 
     found = candidates(asked)
+    if found[0].provider in ("cuda", "tensorrt") and not (has_nvidia_gpu() or WSL_GPU.exists()):
+        raise StartError(
+            f"the provider {asked} needs an NVIDIA GPU with its driver, and this machine shows none (no /dev/nvidia0)",
+            remedy="serve with --provider auto or --provider cpu",
+        )
     if PLAIN not in found:
         for device in found:
             probe(device)

@@ -23,12 +23,6 @@ class Runs(Protocol):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    @property
-    def provider(self) -> str: ...
-
-    @property
-    def precision(self) -> str: ...
-
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for one batch of inputs."""
 
@@ -61,14 +55,6 @@ class Session:
         import onnxruntime
 
         return onnxruntime.InferenceSession(str(model), options, providers=[self._provider])
-
-    @property
-    def provider(self) -> str:
-        return self.device.provider
-
-    @property
-    def precision(self) -> str:
-        return self.device.precision
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for one batch of inputs. MemoryError where it does not fit. On a CPU the others cost as much, fetched

@@ -85,3 +85,14 @@ def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None
     with gate.shared():
         order.append("read again")
     assert order == ["read", "capture", "read again"]
+
+
+def test_nobody_captures_while_a_session_is_being_opened() -> None:
+    gate = Gate()
+    with gate.shared(lasting=True):
+        with gate.alone() as alone:
+            assert not alone
+        with gate.shared():
+            pass  # nobody waits behind who gave up
+    with gate.alone() as alone:
+        assert alone

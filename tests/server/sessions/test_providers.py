@@ -49,9 +49,17 @@ def test_what_is_no_provider_is_refused_by_name() -> None:
 @pytest.mark.skipif(providers.has_nvidia_gpu(), reason="there is a GPU")
 @pytest.mark.parametrize("asked", ["cuda", "tensorrt"])
 def test_a_provider_that_does_not_work_here_is_refused(asked: str) -> None:
-    with pytest.raises(StartError, match=asked) as caught:
+    with pytest.raises(StartError, match=f"{asked} needs an NVIDIA GPU") as caught:
         check_provider(asked)
     assert "--provider cpu" in caught.value.remedy
+
+
+@pytest.mark.skipif(providers.has_nvidia_gpu(), reason="there is a GPU")
+@pytest.mark.parametrize("asked", ["cuda", "tensorrt"])
+def test_a_driver_without_libraries_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: True)
+    with pytest.raises(StartError, match=f"{asked} is not available here"):
+        check_provider(asked)
 
 
 def test_openvino_that_is_not_installed_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """While a CUDA graph is captured, nobody else of this process may call CUDA: allocations and copies of other threads would fail
-the capture (onnxruntime captures in CUDA's global mode). Many pass at once; who captures passes alone."""
+the capture, and fail themselves (onnxruntime captures in CUDA's global mode). Many pass at once; who captures passes alone, or
+does without where somebody stays inside for long."""
 
 from __future__ import annotations
 
@@ -13,34 +14,40 @@ class Gate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
+        self._inside = self._lasting = 0
         self._alone = False
         self._waiting = 0
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self, *, lasting: bool = False) -> Iterator[None]:
+        """`lasting`: for seconds, as opening a session takes."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone and not self._waiting)
             self._inside += 1
+            self._lasting += lasting
         try:
             yield
         finally:
             with self._changed:
                 self._inside -= 1
+                self._lasting -= lasting
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[bool]:
+        """False where somebody stays inside for long: others would wait behind who waits for him."""
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: not self._alone and not self._inside)
+            self._changed.wait_for(lambda: self._lasting or not (self._alone or self._inside))
             self._waiting -= 1
-            self._alone = True
+            mine = not self._lasting
+            self._alone = self._alone or mine
+            self._changed.notify_all()
         try:
-            yield
+            yield mine
         finally:
             with self._changed:
-                self._alone = False
+                self._alone = self._alone and not mine
                 self._changed.notify_all()
 
 

@@ -51,7 +51,9 @@ class GpuSession:
         if device.provider != "cpu":
             onnxruntime.preload_dlls()
         self.device = device
-        self._session, self.captures = _opened(prepared(model, device), model.parent, device, capture=capture)
+        path = prepared(model, device)
+        with GATE.shared(lasting=True):
+            self._session, self.captures = _opened(path, model.parent, device, capture=capture)
         self._memory = memory or (HostMemory() if device.provider == "cpu" else CudaMemory(device.index))
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs, self.outputs = (tuple(node.name for node in nodes) for nodes in (ins, outs))
@@ -64,14 +66,6 @@ class GpuSession:
         self._launcher = ThreadPoolExecutor(1, f"gpu {device.index}")
         self._graphs = 0
 
-    @property
-    def provider(self) -> str:
-        return self.device.provider
-
-    @property
-    def precision(self) -> str:
-        return self.device.precision
-
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for one batch, which is padded to its bucket and cut back. MemoryError where it does not fit."""
         try:
@@ -79,7 +73,8 @@ class GpuSession:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._slots.clear()
+            with GATE.shared():
+                self._slots.clear()
             raise MemoryError(str(error)) from error
 
     def _run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
@@ -109,9 +104,11 @@ class GpuSession:
                 found = slot.read()
             results = [self.buckets.cut(name, found[name], rows, tokens).copy() for name in outputs]
         except BaseException:
-            slot.close()
+            with GATE.shared():
+                slot.close()
             raise
-        self._slots.give(slot)
+        with GATE.shared():
+            self._slots.give(slot)
         return results
 
     def _compute(self, slot: Slot) -> None:
@@ -122,24 +119,31 @@ class GpuSession:
             slot.compute(self._session, _run_options(slot.graph or NO_GRAPH, graphs=self.captures))
 
     def _capture(self, slot: Slot) -> None:
+        """Not now where another session is being opened: the next run tries again."""
         if self._graphs >= MOST_GRAPHS:
             return
-        self._graphs += 1
+        with GATE.alone() as alone:
+            if alone:
+                self._graphs += 1
+                slot.graph = self._captured(slot, self._graphs)
+
+    def _captured(self, slot: Slot, graph: int) -> int:
+        """The number of the graph; 0 where it could not be captured."""
         try:
-            with GATE.alone():
-                for _ in range(WARM_RUNS):
-                    slot.compute(self._session, _run_options(self._graphs, graphs=True))
+            for _ in range(WARM_RUNS):
+                slot.compute(self._session, _run_options(graph, graphs=True))
         except Exception:
             log.exception(NOT_CAPTURED)
             self._graphs = MOST_GRAPHS
-        else:
-            slot.graph = self._graphs
+            return 0
+        return graph
 
     def close(self) -> None:
         """Give back what it holds. Nothing runs on it any more."""
         self._launcher.shutdown()
-        self._slots.clear()
-        self._session = None
+        with GATE.shared():
+            self._slots.clear()
+            self._session = None
 
 
 def _opened(path: Path, folder: Path, device: Device, *, capture: bool) -> tuple[Any, bool]:
