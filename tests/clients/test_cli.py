@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import FakeServer
-from topwork import _cli_catalogue, _cli_embed, cli
+from topwork import _cli_catalogue, _cli_embed, _cli_slow, cli
 from topwork.encoders import EncoderInfo, TapInfo
 
 
@@ -102,6 +104,37 @@ def test_what_is_there_comes_first_and_what_to_do_is_said_once(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[1:4]] == ["c", "a", "b"]
     assert lines[4:] == ["", "absent: run `topwork pull NAME`"]
+
+
+def test_what_holds_of_some_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _cli_catalogue._print_table([encoder(name="a", detail="is being measured"), encoder(name="b")])
+    assert capsys.readouterr().out.splitlines()[-1] == "a: is being measured"
+
+
+def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+    details = iter(["is being exported", "is being exported", "is being measured"])
+
+    class Busy:
+        def __enter__(self) -> Busy:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def encoder(self, name: str) -> EncoderInfo:
+            detail = next(details, "")
+            if not detail:
+                asked.set()
+            return encoder(name=name, detail=detail)
+
+    monkeypatch.setattr(_cli_slow, "SOON", 0.001)
+    monkeypatch.setattr(_cli_slow, "connected", lambda arguments: Busy())
+    with _cli_slow.explained(argparse.Namespace(json=False), "n"):
+        assert asked.wait(10)
+    assert capsys.readouterr().err == "n: is being exported\nn: is being measured\n"
+    with _cli_slow.explained(argparse.Namespace(json=True), "n"):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_embed_for_people(topwork: Command) -> None:

@@ -57,9 +57,21 @@ def _print_table(found: list[EncoderInfo]) -> None:
         table.add_row(*(_wide(info) if wide else _narrow(info)))
     console.print(table)
     console.print()
-    for state, detail in dict.fromkeys((info.state, info.detail.replace(info.name, "NAME")) for info in found):
+    for line in _details(found):
+        console.print(line, markup=False, style="dim")
+
+
+def _details(found: list[EncoderInfo]) -> Iterable[str]:
+    """What there is to say of a state, or of some of the encoders that are in it."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for info in found:
+        said.setdefault((info.state, info.detail.replace(info.name, "NAME")), []).append(info.name)
+    states = [state for state, _ in said]
+    for (state, detail), names in said.items():
+        if len(names) == 1:
+            detail = detail.replace("NAME", names[0])
         if detail:
-            console.print(f"{state}: {detail}", markup=False, style="dim")
+            yield f"{state if states.count(state) == 1 else ', '.join(names)}: {detail}"
 
 
 def _wide(info: EncoderInfo) -> tuple[str, ...]:

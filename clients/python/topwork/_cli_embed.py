@@ -14,6 +14,7 @@ from typing import Any
 from topwork import _saving
 from topwork._cli_client import connected
 from topwork._cli_inputs import Inputs, add_source, gather
+from topwork._cli_slow import explained
 from topwork._cli_words import option
 from topwork._convert import PRIORITIES, ROW_DTYPES
 from topwork.features import Features
@@ -65,7 +66,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if arguments.out:
         _saving.writer(arguments.out)
     started = time.perf_counter()
-    with connected(arguments) as client:
+    with connected(arguments) as client, explained(arguments, arguments.encoder):
         modality = client.encoder(arguments.encoder).modality
         inputs = gather(arguments.items, arguments.source, arguments.column, modality, arguments.separator)
         found = client.embed_taps(

@@ -13,6 +13,7 @@ from topwork import _cli_progress, _cli_show
 from topwork._cli_help import INTERRUPTED
 from topwork._cli_progress import Tally
 from topwork._cli_show import counted, seconds
+from topwork._cli_slow import explained
 from topwork._cli_sources import Source
 from topwork.client import Client
 from topwork.errors import TopworkError
@@ -67,8 +68,9 @@ def send(
         **options,
         **call,
     )
+    encoder = "" if tally.ready else call["encoder"]
     try:
-        with closing(replies), _cli_progress.of_items(source.total, arguments.json) as show:
+        with explained(arguments, encoder), closing(replies), _cli_progress.of_items(source.total, arguments.json) as show:
             for reply in replies:
                 for _ in range(reply.watermark - tally.items):
                     pending.popleft()
