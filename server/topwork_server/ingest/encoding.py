@@ -20,8 +20,8 @@ from topwork_server.types import Item
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and who takes turns
-    with others at the encoder."""
+    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and who it
+    is that takes turns with others at the encoder."""
 
     wanted: Wanted
     deadline: float | None
