@@ -107,7 +107,7 @@ class Encoder(ABC):
     def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
         """The graph's inputs for a batch. The default stacks samples of equal shapes."""
         if len(samples) == 1:  # not copied: a clip has 10 MB
-            return {name: np.ascontiguousarray(array)[np.newaxis] for name, array in samples[0].inputs.items()}
+            return {name: np.asarray(array, order="C")[np.newaxis] for name, array in samples[0].inputs.items()}
         return {name: np.stack([s.inputs[name] for s in samples]) for name in samples[0].inputs}
 
     def nearest(self, vector: Array, count: int) -> list[tuple[str, float]]:

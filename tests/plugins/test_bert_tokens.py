@@ -254,3 +254,4 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
     for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
         for start in range(0, len(items), 40):
             check_slab(encoder, items[start : start + 40], options)
+        check_slab(encoder, [Text(""), Text("")], options)

@@ -53,3 +53,9 @@ def test_one_sample_makes_the_batch_that_it_makes_with_others(encoder: Lengths) 
     assert alone.shape == (1, 3, 2)
     assert alone.flags.c_contiguous
     np.testing.assert_array_equal(alone[0], together[0])
+
+
+def test_a_sample_may_have_a_number_of_its_own(encoder: Lengths) -> None:
+    samples = [Sample({"scale": np.array(2.0)})]
+    assert encoder.collate(samples)["scale"].shape == (1,)
+    assert encoder.collate(samples * 2)["scale"].shape == (2,)

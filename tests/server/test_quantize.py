@@ -21,7 +21,6 @@ from topwork_server import cli_quantize, examples
 from topwork_server.artifacts import MODEL, Manifest
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.int8.islands import islands
-from topwork_server.int8.processor import multiplies_bytes
 from topwork_server.int8.ranges import BINS, Histogram
 from topwork_server.plugins import Plugins
 from topwork_server.sessions.session import Session
@@ -225,12 +224,3 @@ def test_islands_end_where_one_tensor_goes_on(tmp_path: Path) -> None:
     found = list(islands(chain(tmp_path / "chain.onnx", [*stem, *block, *rest]), "f4"))
     assert [len(names) for names in found] == [0, 2, 6], "not behind a pool, nor within a block, nor before its ReLU"
     assert found[1] == ["0.Conv", "1.Relu"]
-
-
-def test_what_a_processor_can_is_read(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    assert not multiplies_bytes(cpuinfo)
-    cpuinfo.write_text("model name : vnni\nflags\t\t: fpu avx2 avx512f\n")
-    assert not multiplies_bytes(cpuinfo)
-    cpuinfo.write_text("flags\t\t: fpu avx2 avx_vnni\n")
-    assert multiplies_bytes(cpuinfo)

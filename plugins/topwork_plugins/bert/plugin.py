@@ -75,7 +75,7 @@ class BertEncoder(Encoder):
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
         prompted = options.prompt or options.prompt_name or self._settings.default_prompt
-        plain = [isinstance(item, Text) and item.pair is None and not item.text.isspace() and not prompted for item in items]
+        plain = [isinstance(item, Text) and item.pair is None and item.text.strip() and not prompted for item in items]
         texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
         together = iter(self._tokenization.encode_many(texts) if len(texts) > 1 else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):

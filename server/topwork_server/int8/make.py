@@ -16,14 +16,16 @@ from topwork_server.catalogue import Entry
 from topwork_server.errors import InvalidInput
 from topwork_server.int8.files import Material
 from topwork_server.int8.islands import islands
-from topwork_server.int8.processor import multiplies_bytes
 from topwork_server.int8.ranges import calibrate
 from topwork_server.parity import Batch, Record
 from topwork_server.sessions import qdq
+from topwork_server.sessions.providers import cpu_flags
 from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
 from topwork_server.types import Tap
 
+#: Processors with one of these sum four byte products in 32 bits; others may overflow on the way.
+EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 #: So many of the inputs that were learnt from choose the island; the others judge what came of it.
 CHOOSERS = 48
 
@@ -50,7 +52,7 @@ def make(entry: Entry, material: Material, floor: float, out: Path, say: Say) ->
     taps = [info.tap for info in entry.manifest.taps]
     (default,) = (tap for tap in taps if tap.name == entry.spec.default_tap)
     reference = Session(entry.folder / MODEL)
-    maker = _Maker(entry.spec.name, default, material, reference, not multiplies_bytes(), say)
+    maker = _Maker(entry.spec.name, default, material, reference, not EXACT & cpu_flags(), say)
     with tempfile.TemporaryDirectory() as scratch:
         island, convolutions = maker.write(entry.folder / MODEL, Path(scratch), floor, out)
     served = Session(out)

@@ -11,6 +11,7 @@ from topwork_server.errors import StartError
 
 #: Where Linux under Windows shows a GPU.
 WSL_GPU = Path("/dev/dxg")
+CPUINFO = Path("/proc/cpuinfo")
 PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 
 
@@ -74,15 +75,16 @@ def has_openvino() -> bool:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The instruction sets of this processor by Linux's names (amx_bf16); none where the system does not say."""
-    return frozenset(cpu_facts().get("flags", "").split())
+    """The instruction sets of this processor by Linux's names (amx_bf16, on Arm asimddp); none where the system does not say."""
+    facts = cpu_facts()
+    return frozenset(facts.get("flags", facts.get("Features", "")).split())
 
 
 @cache
 def cpu_facts() -> dict[str, str]:
     """What Linux says of the first processor: "model name", "cpu family", "model", "stepping", "flags" ..."""
     try:
-        first = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0]
+        first = CPUINFO.read_text("utf-8").partition("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
