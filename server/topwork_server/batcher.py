@@ -115,12 +115,19 @@ class Batcher:
 
     def _live(self, worker: int) -> None:
         """A worker's life: work, and where a session dies, see that it is opened anew."""
-        while batch := self._next(worker):
-            try:
+        while self._work(worker):
+            pass
+
+    def _work(self, worker: int) -> bool:
+        """One batch, of which nothing is kept while the next is waited for; False when the batcher is closed."""
+        batch = self._next(worker)
+        try:
+            if batch:
                 self._run(worker, batch)
-            except BaseException as error:
-                log.exception("the session of %s died", self._encoder.spec.name)
-                self._die(worker, batch, error)
+        except BaseException as error:
+            log.exception("the session of %s died", self._encoder.spec.name)
+            self._die(worker, batch, error)
+        return bool(batch)
 
     def _next(self, worker: int) -> list[Rider]:
         """The next batch as soon as there is one; nobody when the batcher is closed."""

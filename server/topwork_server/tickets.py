@@ -78,5 +78,6 @@ def wake(tickets: Sequence[Ticket]) -> None:
 
 def _finish(tickets: Sequence[Ticket]) -> None:
     for ticket in tickets:
+        ticket.riders = []  # they hold the ticket, and it all samples: a cycle would keep those until Python looks for cycles
         if not ticket.done.done():
             ticket.done.set_result(None)

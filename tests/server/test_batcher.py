@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -303,6 +305,26 @@ def test_a_higher_priority_overtakes_and_flows_take_turns(runner: asyncio.Runner
         assert order == ["urgent", "bulk 0", "single", "bulk 1", "bulk 2"]
 
     runner.run(go())
+
+
+def test_what_was_computed_is_let_go_at_once(runner: asyncio.Runner, benches: list[Bench]) -> None:
+    """A picture has 600 KB: it must not wait for Python to look for cycles."""
+
+    async def go() -> None:
+        benches.append(bench := Bench())
+        ticket = bench.submit("ab")
+        letters = weakref.ref(ticket.samples[0].inputs["codes"])
+        await ticket.done
+        del ticket
+        bench.batcher.close()
+        assert letters() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        runner.run(go())
+    finally:
+        gc.enable()
 
 
 def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.Runner) -> None:
