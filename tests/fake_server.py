@@ -75,6 +75,11 @@ def overloaded() -> Refusal:
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full")
 
 
+def shed() -> Refusal:
+    """As gRPC's core does by itself, before any handler runs."""
+    return Refusal(grpc.StatusCode.CANCELLED, message="CANCELLED")
+
+
 def too_large() -> Refusal:
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TooLarge", "it can never fit", "send less")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import topwork
 from doors import Door, OpenDoor
-from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, too_large, unavailable
+from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, shed, too_large, unavailable
 from topwork import _chunks, _items
 from topwork._feed import WINDOW
 
@@ -332,7 +332,7 @@ def test_settings_of_the_connection(door: Door, server: FakeServer) -> None:
     assert (server.timeouts[-1] or 1e9) > 1e6  # a stream may take as long as it likes
 
 
-@pytest.mark.parametrize("refusal", [unavailable, overloaded])
+@pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
 def test_a_call_is_tried_again(both: OpenDoor, server: FakeServer, refusal: Any) -> None:
     server.plan = lambda method, attempt, answers: refusal() if attempt <= 2 else None
     assert both.embed("letters", ["12"])[0, 0] == 12
@@ -381,7 +381,7 @@ def test_what_can_never_fit_is_not_tried_again(both: OpenDoor, server: FakeServe
     assert server.tries == {"GetEncoder": 1, "Embed": 1, "EmbedStream": 1}
 
 
-@pytest.mark.parametrize("refusal", [unavailable, overloaded])
+@pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, after: int) -> None:
     """The first two tries each break after so many answers."""

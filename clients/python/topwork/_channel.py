@@ -70,7 +70,8 @@ def service_config(retries: int) -> dict[str, Any]:
         "initialBackoff": f"{FIRST_PAUSE}s",
         "maxBackoff": f"{LONGEST_PAUSE}s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        # CANCELLED by the server: it had more requests than it could refuse one by one.
+        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
     }
     # The more exact name wins: no policy for streams.
     return {

@@ -35,6 +35,8 @@ STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
     grpc.StatusCode.UNAUTHENTICATED: errors.Refused,
     grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
 }
+#: How gRPC's core ends, unread, what more than about a thousand others wait before; what is cancelled here has other words.
+SHED = "CANCELLED"
 CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -86,6 +88,10 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
         return late(target, timeout)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return errors.TooLarge(details, remedy="pass fewer or smaller items at a time")
+    if code is grpc.StatusCode.CANCELLED and details in ("", SHED):
+        return errors.Overloaded(
+            f"{target} gets more requests than it can even refuse", remedy="try again with back-off", code=code
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.Unsupported(
             f"{target} does not know this call: {details}", remedy="bring client and server to the same version"
