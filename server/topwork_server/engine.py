@@ -185,7 +185,7 @@ class _Request:
             taps=tuple(_tap_rows(info, i, good) for i, info in enumerate(self._taps)),
             notes={i: e.notes for i, e in enumerate(good) if e.notes},
             failures={i: e.error for i, e in enumerate(encoded) if e.error is not None},
-            numerics=self._loaded.numerics_of(self._lane),
+            numerics=self._loaded.numerics_of(self._lane, [tap.name for tap in self._plain_taps]),
             timings=Timings(self._prepare, self._queue, self._compute),
         )
 

@@ -48,7 +48,7 @@ class Loaded:
     @property
     def numerics(self) -> Numerics:
         """Of the default tap."""
-        return self.numerics_of(0)
+        return self.numerics_of(0, [self.encoder.spec.default_tap])
 
     @property
     def bytes(self) -> int:
@@ -59,8 +59,8 @@ class Loaded:
         """Which of the batcher's lanes computes these taps. NotReady where no device does it well enough."""
         return self.choice.way_of([tap.name for tap in taps])
 
-    def numerics_of(self, lane: int) -> Numerics:
-        return self.batcher.lanes[lane].numerics
+    def numerics_of(self, lane: int, taps: Sequence[str]) -> Numerics:
+        return self.choice.ways[lane].numerics_of(taps)
 
 
 class Garage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from topwork.v1 import encoders_pb2, types_pb2
 
@@ -23,7 +24,8 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
     `chosen` is what computes it here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
-    numerics = chosen.ways[0].numerics if chosen else manifest.numerics if manifest else None
+    tap = [spec.default_tap]
+    numerics = chosen.ways[0].numerics_of(tap) if chosen else choice.plain_numerics(manifest, tap) if manifest else None
     return encoders_pb2.Encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",
@@ -53,8 +55,11 @@ def devices(manifest: Manifest, chosen: Choice) -> list[encoders_pb2.Device]:
 
 
 def _device(manifest: Manifest, record: Record, taps: list[str]) -> encoders_pb2.Device:
+    numerics = choice.numerics_of(manifest, record, choice.passing(record))
+    if numerics.precision not in record.device.precision:  # int8, and what the device computes of the rest
+        numerics = replace(numerics, precision=f"{numerics.precision}+{record.device.precision}")
     return encoders_pb2.Device(
-        numerics=convert.numerics(choice.numerics_of(manifest, record, choice.passing(record))),
+        numerics=convert.numerics(numerics),
         invariance=choice.invariance_of(record),
         samples_per_second=record.samples_per_second,
         taps=taps,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from topwork_server.artifacts import DEFAULT, MODEL, Manifest
 from topwork_server.errors import NotReady
-from topwork_server.parity import MIX_FLOOR
 from topwork_server.sessions.providers import PLAIN, Device
 from topwork_server.sessions.records import Record
-from topwork_server.types import Numerics
+from topwork_server.types import LEAST_PARITY, Numerics
 
 #: How far a row may move with its batch-mates on a device, as a cosine: what bf16 and fp16 round differently in sums of another
 #: order, no more.
@@ -22,12 +21,23 @@ HEAD_START = 1.1
 
 @dataclass(frozen=True)
 class Way:
-    """A graph of the artifact on a device, and the taps that it gives well enough."""
+    """A graph of the artifact on a device, and the taps that it gives well enough. `numerics` is of the worst of them, `by_tap`
+    of each."""
 
     device: Device
     graph: str
     taps: tuple[str, ...]
     numerics: Numerics
+    by_tap: Mapping[str, Numerics] = field(default_factory=dict)
+
+    def numerics_of(self, taps: Sequence[str]) -> Numerics:
+        """Of a request for these taps."""
+        found = [self.by_tap.get(tap, self.numerics) for tap in taps]
+        return replace(
+            self.numerics,
+            parity=min(numerics.parity for numerics in found),
+            max_abs_error=max(numerics.max_abs_error for numerics in found),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> C
 def only(manifest: Manifest, default_tap: str) -> Choice:
     """The plain device, whose numerics the export measured: nothing to choose."""
     taps = tuple(info.tap.name for info in manifest.taps)
-    alone = [Way(PLAIN, DEFAULT, (default_tap,), manifest.numerics)] if DEFAULT in manifest.files else []
-    return Choice((*alone, Way(PLAIN, MODEL, taps, manifest.numerics)))
+    alone = [_plain_way(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
+    return Choice((*alone, _plain_way(manifest, MODEL, taps)))
 
 
 def passing(record: Record) -> tuple[str, ...]:
@@ -86,7 +96,7 @@ def passing(record: Record) -> tuple[str, ...]:
 def _faults(record: Record) -> dict[str, str]:
     """By tap, what is wrong with the rows of those that the device does not give well enough."""
     near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
-    far = {tap: f"a parity of {worst:.5f}, below {MIX_FLOOR}" for tap, worst in near.items() if worst < MIX_FLOOR}
+    far = {tap: f"a parity of {worst:.5f}, below {LEAST_PARITY}" for tap, worst in near.items() if worst < LEAST_PARITY}
     moved = {tap: worst for tap, worst in record.invariance.items() if worst < INVARIANCE and tap not in far}
     return far | {tap: f"rows that move with their batch: {worst:.6f}, below {INVARIANCE}" for tap, worst in moved.items()}
 
@@ -114,13 +124,30 @@ def _added(first: float, second: float) -> float:
 
 
 def _way(manifest: Manifest, record: Record, graph: str, taps: tuple[str, ...]) -> Way:
-    return Way(record.device, graph, taps, numerics_of(manifest, record, taps))
+    by_tap = {tap: numerics_of(manifest, record, (tap,)) for tap in taps}
+    return Way(record.device, graph, taps, numerics_of(manifest, record, taps), by_tap)
+
+
+def _plain_way(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> Way:
+    return Way(PLAIN, graph, taps, plain_numerics(manifest, taps), {tap: plain_numerics(manifest, (tap,)) for tap in taps})
+
+
+def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
+    """Of the plain device for these taps, as the export measured it: the worst of them."""
+    worst = [manifest.parity[tap] for tap in taps if tap in manifest.parity]
+    if not worst:
+        return manifest.numerics
+    return replace(
+        manifest.numerics,
+        parity=min(tap["min_cosine"] for tap in worst),
+        max_abs_error=max(tap["max_abs_error"] for tap in worst),
+    )
 
 
 def numerics_of(manifest: Manifest, record: Record, taps: Sequence[str]) -> Numerics:
     """Of a device for these taps: the worst of them."""
     if record.device == PLAIN:
-        return manifest.numerics
+        return plain_numerics(manifest, taps)
     quantized = manifest.numerics.precision != "fp32"
     parity = parity_of(manifest, record)
     return Numerics(

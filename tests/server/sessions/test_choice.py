@@ -45,6 +45,8 @@ def test_the_fastest_computes_all_that_it_gives_well_enough() -> None:
     found = choose(manifest(), [record(PLAIN, 100), record(FP32, 120), record(BF16, 400, pooled=0.9999, cells=0.9995)], "pooled")
     assert ways(found) == [("openvino bf16", DEFAULT, ("pooled",)), ("openvino bf16", MODEL, TAPS)]
     assert [way.numerics.parity for way in found.ways] == [0.9999, 0.9995], "each says what it is worth for its taps"
+    assert found.ways[1].numerics_of(["pooled"]).parity == 0.9999, "whatever else that graph gives"
+    assert found.ways[1].numerics_of(TAPS).parity == 0.9995
     assert [str(one.device) for one in found.records] == ["openvino bf16", "openvino fp32", "cpu fp32"]
     assert found.way_of(["pooled"]) == 0
     assert found.way_of(["cells"]) == found.way_of(["pooled", "cells"]) == 1
