@@ -26,7 +26,7 @@ from topwork_server.artifacts import MODEL, graph_for
 from topwork_server.catalogue import Catalogue, Entry
 from topwork_server.config import default_home, usable_cores
 from topwork_server.demo import ENCODERS
-from topwork_server.encoder import Encoder, batch_key
+from topwork_server.encoder import Encoder
 from topwork_server.parity import difference
 from topwork_server.plugins import Plugins
 from topwork_server.sessions.opening import open_session
@@ -35,6 +35,7 @@ from topwork_server.sessions.session import Runs
 from topwork_server.types import Array, Item, Modality, Picture, Sample, Text
 
 from benchmarks import inputs, random_nets
+from benchmarks.batching import by_length
 
 #: Items that are measured, and budgets that are tried, as shares of the encoder's own.
 ITEMS = {Modality.TEXT: 200, Modality.IMAGE: 16, Modality.VIDEO: 4, Modality.TENSOR: 16}
@@ -63,23 +64,13 @@ def samples(encoder: Encoder) -> list[Sample]:
     return (found * wanted)[:wanted]
 
 
-def batches(encoder: Encoder, prepared: Sequence[Sample], share: float) -> list[dict[str, Array]]:
-    """Of nearest length, each as large as the share of the budget allows."""
-    made: list[list[Sample]] = [[]]
-    for sample in sorted(prepared, key=lambda s: (str(batch_key(encoder, s)), encoder.cost(s))):
-        riding = made[-1]
-        full = (len(riding) + 1) * encoder.cost(sample) > encoder.budget * share
-        if riding and (full or batch_key(encoder, riding[0]) != batch_key(encoder, sample)):
-            made.append([])
-        made[-1].append(sample)
-    return [encoder.collate(batch) for batch in made]
-
-
 def sides(encoder: Encoder, folder: Path, prepared: Sequence[Sample]) -> Iterator[Side]:
     """Each device and budget; each sample alone; the whole graph plainly."""
     tap, threads = encoder.spec.default_tap, usable_cores()
     alone = [encoder.collate([sample]) for sample in prepared[:: max(len(prepared) // 16, 1)]]
-    by_budget = {share: batches(encoder, prepared, share) for share in BUDGETS}
+    by_budget = {
+        share: [encoder.collate(batch) for batch in by_length(encoder, prepared, encoder.budget * share)] for share in BUDGETS
+    }
     for device in candidates("auto"):
         session = open_session(graph_for(folder, [tap], tap), device, threads)
         yield Side(f"{device} alone", session, alone)

@@ -26,6 +26,7 @@ from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import PLAIN, Device
 from topwork_server.types import Array, Sample
 
+from benchmarks.batching import by_length
 from benchmarks.serving import workers
 from benchmarks.serving.parts import PARTS, wrapped
 from benchmarks.serving.peers import Item, Rows
@@ -140,13 +141,7 @@ class Ceiling:
         return list(self.encoder.preprocess(item, self.encoder.options()))
 
     def _batches(self, samples: list[Sample]) -> list[list[Sample]]:
-        """Sorted by cost, cut where the next would pass the budget."""
-        batches: list[list[Sample]] = [[]]
-        for sample in sorted(samples, key=self.encoder.cost):
-            if batches[-1] and (len(batches[-1]) + 1) * self.encoder.cost(sample) > self.budget:
-                batches.append([])
-            batches[-1].append(sample)
-        return batches
+        return by_length(self.encoder, samples, self.budget)
 
     def _run(self, samples: list[Sample]) -> Array:
         return self._session_run(self.encoder.collate(samples))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from topwork_server.config import usable_cores
+from topwork_server.sessions.providers import cpu_facts, cpu_flags
 
 PACKAGES = (
     "onnxruntime-gpu",
@@ -24,7 +25,7 @@ PACKAGES = (
     "av",
 )
 #: What the figures of a part depend on: a part that was measured from other sources is measured anew.
-SOURCES = ("server", "plugins", "clients/python", "benchmarks/serving", "benchmarks/inputs.py")
+SOURCES = ("server", "plugins", "clients/python", "benchmarks/serving", "benchmarks/batching.py", "benchmarks/inputs.py")
 #: Of those, what only shows figures.
 SHOWN = {"aims.py", "page.py", "plots.py", "tables.py"}
 ROOT = Path(__file__).parents[2]
@@ -74,17 +75,10 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _cpuinfo(key: str) -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
-
-
 def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or os.uname().machine
+    return cpu_facts().get("model name") or platform.processor() or os.uname().machine
 
 
 def _instructions() -> list[str]:
     """Those that decide how fast a network is."""
-    has = set(_cpuinfo("flags").split())
-    return [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if name in has]
+    return [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if name in cpu_flags()]
