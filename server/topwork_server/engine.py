@@ -148,9 +148,8 @@ class _Request:
         """A long item's further samples: while some are in the session, the next few are prepared."""
         more = await self._preparation.more(rest, position)
         while more.samples and encoded.error is None:
-            riding = asyncio.ensure_future(self._ride(more.samples))
-            following = await self._preparation.more(rest, position)
-            self._add(encoded, more.samples, iter(await riding), position)
+            results, following = await asyncio.gather(self._ride(more.samples), self._preparation.more(rest, position))
+            self._add(encoded, more.samples, iter(results), position)
             more = following
         encoded.error = encoded.error or more.error
 

@@ -18,7 +18,6 @@ from topwork_server.taprows import rows_of
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
 FP32_FLOOR = 0.9999
-MIX_FLOOR = 0.999
 #: Of one example item, at most so many samples (windows) are measured.
 SAMPLES_PER_ITEM = 2
 
