@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def cut(model: Path, tap: str, out: Path) -> bool:
-    """Write the way to one output into `out`; False, and nothing is written, where that is the whole graph."""
+    """Write the way to one output into `out`; False, and nothing is written, where that is the whole graph, or there is no such
+    output."""
     import onnx
 
     whole = onnx.load(str(model))
     graph = whole.graph
     kept = way(graph, tap)
-    if len(kept) == len(graph.node):
+    if not kept or len(kept) == len(graph.node):
         return False
     nodes = [graph.node[i] for i in sorted(kept)]
     read = {name for node in nodes for name in reads(node)} | {tap}

@@ -119,7 +119,8 @@ class EncoderContract:
         loaded = bench.engine.garage.get(bench.name)
         assert loaded is not None
         taps = [info.tap for info in bench.manifest.taps]
-        _, cosine = parity.invariance(loaded.encoder, taps, bench.items, loaded.batcher.session.run)
+        session = loaded.batcher.lanes[loaded.lane_of(taps)].open()[0]
+        _, cosine = parity.invariance(loaded.encoder, taps, bench.items, session.run)
         assert cosine >= INVARIANCE
 
     def test_items_of_one_request_get_the_rows_that_they_get_alone(self, bench: Bench) -> None:

@@ -246,10 +246,15 @@ def test_refuses_other_fingerprints_and_poor_numerics(birds: FeatureSet) -> None
     other = replace(POOLED, fingerprint="e" * 64)
     with pytest.raises(NotReady, match=r"e{64}.*a{64}"):
         birds.write(Block(["a"], (rows(other, [1]),)))
-    with pytest.raises(NotReady, match=r"int8.*0\.993"):
-        birds.write(block(["a"]), Numerics("CPUExecutionProvider", "int8", 0.993, 0.1))
+    with pytest.raises(NotReady, match=r"bf16.*0\.993"):
+        birds.write(block(["a"]), Numerics("openvino", "bf16", 0.993, 0.1))
     with pytest.raises(NotReady, match="nan"):
-        birds.write(block(["a"]), Numerics("CPUExecutionProvider", "int8", float("nan"), 0.1))
+        birds.write(block(["a"]), Numerics("openvino", "bf16", float("nan"), 0.1))
+
+
+def test_rows_of_an_int8_graph_are_taken_whatever_their_parity(birds: FeatureSet) -> None:
+    """Their fingerprint is the int8 graph's own."""
+    birds.write(block(["a"]), Numerics("cpu", "int8", 0.993, 0.1)).result()
 
 
 def test_notes_what_computed_the_rows(sets: FeatureSets, birds: FeatureSet) -> None:
