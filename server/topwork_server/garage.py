@@ -106,7 +106,7 @@ class Garage:
         if name in self._exporting:
             return "exporting", "its weights are being exported"
         if name in self._measuring:
-            return "ready", "what each device here makes of it is being measured, once: 5 to 20 seconds"
+            return "ready", "what each device here makes of it is being measured, once: 3 to 20 seconds"
         return ("failed", self._failures[name]) if name in self._failures else None
 
     def get(self, name: str) -> Loaded | None:

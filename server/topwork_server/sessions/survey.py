@@ -51,7 +51,7 @@ class Survey:
         if found := self.kept(folder, manifest, tap):
             return found
         with self._lock:
-            log.info("measuring %s on %s", encoder.spec.name, ", ".join(map(str, self.devices)))
+            log.info("measuring %s, once, on %s", encoder.spec.name, ", ".join(map(str, self.devices)))
             measured = self._measured(encoder, folder)
         for record in measured:
             log.info("%s on %s", encoder.spec.name, _said(manifest, record, tap))
@@ -108,6 +108,7 @@ def _said(manifest: Manifest, record: Record, tap: str) -> str:
     parity = choice.parity_of(manifest, record)
     worst = min(parity, key=lambda name: parity[name])
     return (
-        f"{record.device}: {record.samples_per_second:.4g} samples/s, parity of {tap} {parity[tap]:.6f},"
-        f" of its worst tap {worst} {parity[worst]:.6f}, with batch-mates {choice.invariance_of(record):.6f}"
+        f"{record.device}: {record.samples_per_second:,.1f} samples/s, parity of {tap} {parity[tap]:.6f},"
+        + f" of its worst tap {worst} {parity[worst]:.6f}," * (worst != tap)
+        + f" with batch-mates {choice.invariance_of(record):.6f}"
     )
