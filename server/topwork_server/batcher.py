@@ -20,7 +20,7 @@ from topwork_server.encoder import Encoder, batch_key
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
 from topwork_server.flows import Waiting
 from topwork_server.lanes import Lane, Lanes
-from topwork_server.sessions.session import Runs
+from topwork_server.sessions.providers import GPUS
 from topwork_server.taprows import rows_of
 from topwork_server.tickets import Rider, Rows, Ticket, wake
 from topwork_server.types import Array, Priority, Sample, Tap
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 #: A GPU wants batches so many times larger than those that encoders name, which are best on a CPU.
 GPU_BATCH = 8
-GPUS = ("cuda", "tensorrt")
 #: Seconds between tries to reopen a session that cannot be opened.
 REOPEN = (0.0, 0.2, 1.0, 5.0)
 
@@ -68,10 +67,6 @@ class Batcher:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def session(self) -> Runs:
-        return self._sessions.seat(0, 0).session
 
     @property
     def lanes_open(self) -> int:

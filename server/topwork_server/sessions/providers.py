@@ -12,7 +12,8 @@ from topwork_server.errors import StartError
 #: Where Linux under Windows shows a GPU.
 WSL_GPU = Path("/dev/dxg")
 CPUINFO = Path("/proc/cpuinfo")
-PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
+GPUS = ("cuda", "tensorrt")
+PROVIDERS = ("auto", "cpu", "openvino", *GPUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def candidates(asked: str) -> tuple[Device, ...]:
 
 def everywhere(device: Device) -> tuple[Device, ...]:
     """The same on every GPU of this machine; on a CPU it is one."""
-    if device.provider not in ("cuda", "tensorrt"):
+    if device.provider not in GPUS:
         return (device,)
     return tuple(Device(device.provider, device.precision, index) for index in range(max(len(_nvidia_gpus()), 1)))
 
@@ -100,7 +101,7 @@ def check_provider(asked: str) -> str:
     from topwork_server.sessions.opening import probe
 
     found = candidates(asked)
-    if found[0].provider in ("cuda", "tensorrt") and not (has_nvidia_gpu() or WSL_GPU.exists()):
+    if found[0].provider in GPUS and not (has_nvidia_gpu() or WSL_GPU.exists()):
         raise StartError(
             f"the provider {asked} needs an NVIDIA GPU with its driver, and this machine shows none (no /dev/nvidia0)",
             remedy="serve with --provider auto or --provider cpu",

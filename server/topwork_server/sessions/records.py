@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from topwork_server import __version__
-from topwork_server.sessions.providers import Device, cpu_facts, cpu_flags
+from topwork_server.sessions.providers import GPUS, Device, cpu_facts, cpu_flags
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def read(folder: Path, device: Device, machine: str) -> Record | None:
 
 
 def write(folder: Path, record: Record) -> None:
-    """An artifact that cannot be written to is measured again at the next start."""
+    """An artifact that cannot be written to is measured again at each load."""
     path = _path(folder, record.device)
     scratch = path.with_suffix(f".{os.getpid()}.part")
     said = {**asdict(record), "device": str(record.device)}
@@ -66,7 +66,7 @@ def _path(folder: Path, device: Device) -> Path:
 
 def this_machine(device: Device, threads: int) -> str:
     """What a measurement of the device depends on: processor or GPU, libraries, threads."""
-    hardware = _gpu() if device.provider in ("cuda", "tensorrt") else f"{_cpu()}, {threads} threads"
+    hardware = _gpu() if device.provider in GPUS else f"{_cpu()}, {threads} threads"
     return f"{hardware}; {_libraries()}; measured as {FORMAT}"
 
 
