@@ -1,12 +1,12 @@
 """What a server does with more than it can compute, and who waits for whom:
 
-    python -m benchmarks.overload [--encoder all-minilm-l6-v2] [--provider auto] [--queue 256] [--seconds 6] [--json]
+    python -m benchmarks.overload [--encoder all-minilm-l6-v2] [--provider auto] [--queue 256] [--seconds 6] [--items 1] [--json]
 
-Overload: single texts come at fixed rates (open loop, Poisson) of 0.5 to 10 times what 64 callers get at most. `goodput` is what
-was answered with rows, beside that peak; `bound` is what the queue's places take at the rate that was answered. Shares: one
-caller with short texts, alone and beside others: a bulk stream, 64 callers, a flood of twice the capacity, long texts. The
-generator is this process; it shares the machine's cores with the server, sends requests that are serialised beforehand, and
-parses no rows.
+Overload: requests of so many texts (`--items`) come at fixed rates (open loop, Poisson) of 0.5 to 10 times what 64 callers get
+at most. `goodput` is what was answered with rows, beside that peak; `bound` is what the queue's places take at the rate that was
+answered. The generator is this process; it shares the machine's cores with the server, so it writes bare HTTP/2 frames that were
+made beforehand, and parses no rows. Shares: one caller with short texts, alone and beside others: a bulk stream, 64 callers, a
+flood of twice the capacity, long texts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -32,10 +33,12 @@ from topwork_server.config import default_home
 from topwork_server.demo import server
 
 from benchmarks import inputs
+from benchmarks.bare_http2 import Connection, connect
 
 TIMES = (0.5, 1.0, 2.0, 5.0, 10.0)
 CALLERS = 64
 WARM = 1.0
+CODES = {-1: "reset", **{code.value[0]: code.name for code in grpc.StatusCode}}
 #: Characters: of short texts and of long ones.
 SHORT, LONG = 60, 600
 
@@ -53,13 +56,15 @@ class Tally:
     async def call(self, send: Callable[[], Awaitable[Any]], due: float) -> None:
         try:
             await send()
-            seconds = self.answered
+            self.end("OK", due)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                self.failed[f"{error.code().name}: {error.details()}"] += 1
-                return
-            seconds = self.refused
-        if self.began <= (now := time.perf_counter()) <= self.ended:
+            self.end(error.code().name, due)
+
+    def end(self, code: str, due: float) -> None:
+        seconds = {"OK": self.answered, "RESOURCE_EXHAUSTED": self.refused}.get(code)
+        if seconds is None:
+            self.failed[code] += 1
+        elif self.began <= (now := time.perf_counter()) <= self.ended:
             seconds.append(now - due)
 
     def summary(self) -> dict[str, Any]:
@@ -131,6 +136,46 @@ class Caller:
                 tally.answered += [now - tally.began] * chunk
 
 
+class Flood:
+    """Requests of some texts each, over a connection that costs little."""
+
+    def __init__(self, connection: Connection, requests: Sequence[bytes]) -> None:
+        self.connection, self._requests = connection, itertools.cycle(requests)
+
+    @classmethod
+    async def of(cls, address: str, encoder: str, texts: Sequence[str], items: int) -> Flood:
+        settings, source = pb.EmbedSettings(encoder=encoder), itertools.cycle(texts)
+        batches = [[types_pb2.Item(text=text) for text in itertools.islice(source, items)] for _ in texts]
+        requests = [pb.EmbedRequest(settings=settings, items=batch).SerializeToString() for batch in batches]
+        return cls(await connect(address, "/topwork.v1.Encoders/Embed"), requests)
+
+    async def closed(self, callers: int, tally: Tally) -> None:
+        async def loop() -> None:
+            while (now := time.perf_counter()) < tally.ended:
+                tally.end(CODES[await self._one()], now)
+
+        await asyncio.gather(*(loop() for _ in range(callers)))
+
+    async def opened(self, rate: float, tally: Tally) -> None:
+        chance, due = random.Random(0), time.perf_counter()
+        while due < tally.ended:
+            await asyncio.sleep(max(0.0, min(due, tally.ended) - time.perf_counter()))
+            while due <= time.perf_counter() and due < tally.ended:
+                self.connection.send(next(self._requests), partial(_ended, tally, due))
+                due += chance.expovariate(rate)
+        while self.connection.open:
+            await asyncio.sleep(0.01)
+
+    def _one(self) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.connection.send(next(self._requests), future.set_result)
+        return future
+
+
+def _ended(tally: Tally, due: float, code: int) -> None:
+    tally.end(CODES[code], due)
+
+
 class Bench:
     def __init__(self, address: str, encoder: str, seconds: float, process: psutil.Process) -> None:
         self._address, self._encoder, self._seconds, self._process = address, encoder, seconds, process
@@ -149,20 +194,21 @@ class Bench:
         now = time.perf_counter()
         return Tally(now + WARM, now + WARM + self._seconds)
 
-    async def overload(self, queue: int) -> dict[str, Any]:
-        async with self.caller(self.texts) as caller:
-            await caller.closed(CALLERS, peak := self.tally())
-            capacity = peak.summary()["answered_per_s"]
-            rows = [{"times": 0.0, **peak.summary()}]
-            for times in TIMES:
-                before, own = self._cpu(), time.process_time()
-                await caller.opened(times * capacity, tally := self.tally())
-                found = {"times": times, **tally.summary()}
-                found["goodput"] = found["answered_per_s"] / capacity
-                found["bound_ms"] = 1e3 * queue / found["answered_per_s"]
-                found["server_cpu_s"], found["client_cpu_s"] = self._cpu() - before, time.process_time() - own
-                rows.append(found)
-        return {"capacity_per_s": capacity, "rates": rows}
+    async def overload(self, queue: int, items: int) -> dict[str, Any]:
+        flood = await Flood.of(self._address, self._encoder, self.texts, items)
+        await flood.closed(CALLERS, peak := self.tally())
+        capacity = peak.summary()["answered_per_s"]
+        rows = [{"times": 0.0, **peak.summary()}]
+        for times in TIMES:
+            before, own = self._cpu(), time.process_time()
+            await flood.opened(times * capacity, tally := self.tally())
+            found = {"times": times, **tally.summary()}
+            found["goodput"] = found["answered_per_s"] / capacity
+            found["bound_ms"] = 1e3 * queue / items / found["answered_per_s"]
+            found["server_cpu_s"], found["client_cpu_s"] = self._cpu() - before, time.process_time() - own
+            rows.append(found)
+        flood.connection.close()
+        return {"capacity_per_s": capacity, "items": items, "rates": rows}
 
     def _cpu(self) -> float:
         times = self._process.cpu_times()
@@ -197,13 +243,15 @@ async def measure(asked: argparse.Namespace, address: str) -> dict[str, Any]:
     (process,) = [p for p in psutil.Process().children() if "serve" in p.cmdline()]
     bench = Bench(address, asked.encoder, asked.seconds, process)
     found: dict[str, Any] = {"encoder": asked.encoder, "provider": asked.provider, "queue": asked.queue}
-    found |= await bench.overload(asked.queue)
-    found["shares"] = await bench.shares(found["capacity_per_s"])
+    found |= await bench.overload(asked.queue, asked.items)
+    if not asked.no_shares:
+        found["shares"] = await bench.shares(found["capacity_per_s"])
     return found
 
 
 def report(found: dict[str, Any]) -> None:
-    print(f"{found['encoder']} on {found['provider']}: {CALLERS} callers get {found['capacity_per_s']:.0f} a second")
+    peak = f"{CALLERS} callers get {found['capacity_per_s']:.0f} requests a second, of {found['items']} texts each"
+    print(f"{found['encoder']} on {found['provider']}: {peak}")
     print("   rate answered/s goodput refused/s     p50     p99   bound refusal p50     p99  ms    server, client CPU s")
     for row in found["rates"][1:]:
         print(
@@ -211,6 +259,8 @@ def report(found: dict[str, Any]) -> None:
             f" {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['bound_ms']:7.0f} {row['refusal_p50_ms']:11.1f}"
             f" {row['refusal_p99_ms']:7.1f} {row['server_cpu_s']:18.1f} {row['client_cpu_s']:5.1f} {row['failed'] or ''}"
         )
+    if "shares" not in found:
+        return
     print("\none caller with short texts        answered/s  p50 ms  p99 ms  others/s")
     for name, row in found["shares"].items():
         line = f"{name:34} {row['answered_per_s']:10.1f} {row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {row['others_per_s']:9.0f}"
@@ -223,6 +273,8 @@ def main() -> None:
     parser.add_argument("--provider", default="auto")
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--items", type=int, default=1, help="texts a request")
+    parser.add_argument("--no-shares", action="store_true", help="overload alone")
     parser.add_argument("--home", default=str(default_home()))
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
