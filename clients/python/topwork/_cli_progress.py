@@ -112,7 +112,7 @@ def _line(done: int, total: int | None, elapsed: float, said: str) -> str:
 
 def _pace(done: int, total: int | None, elapsed: float) -> str:
     rate = done / elapsed if elapsed > 0 else 0.0
-    left = f", {seconds((total - done) / rate)} left" if total and rate else ""
+    left = f", {seconds((total - done) / rate)} left" if total and rate and done < total else ""
     return f"{rate:,.0f}/s{left}"
 
 

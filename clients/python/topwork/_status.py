@@ -104,5 +104,5 @@ def late(target: str, timeout: float | None) -> errors.DeadlineExceeded:
     within = "in time" if timeout is None else f"within {timeout:g} s"
     return errors.DeadlineExceeded(
         f"no answer from {target} {within}",
-        remedy="pass a longer timeout: long videos take theirs, and the first use of an encoder also exports and loads it",
+        remedy="pass a longer timeout: long videos take theirs, and the first use of an encoder exports, measures and loads it",
     )

@@ -9,7 +9,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server import options
 from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import Entry
+from topwork_server.catalogue import Entry, State
 from topwork_server.encoder import Encoder
 from topwork_server.garage import Loaded
 from topwork_server.services import convert
@@ -24,6 +24,8 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
     `chosen` is what computes it here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
+    if state == State.READY and not detail and chosen is None:
+        detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
     tap = [spec.default_tap]
     numerics = chosen.ways[0].numerics_of(tap) if chosen else choice.plain_numerics(manifest, tap) if manifest else None
     return encoders_pb2.Encoder(

@@ -55,6 +55,13 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
     assert (list(other.taps), dict(other.parity), other.detail) == ([], {}, "RuntimeError: no kernel")
 
 
+def test_what_is_not_measured_yet_says_so() -> None:
+    entry = FakeCatalogue().entries["ready"]
+    assert "the first use measures" in describe.encoder(entry, None, None, None).detail
+    assert entry.manifest is not None
+    assert describe.encoder(entry, None, None, only(entry.manifest, entry.spec.default_tap)).detail == ""
+
+
 def test_where_there_is_nothing_to_choose_nothing_is_shown() -> None:
     manifest = FakeCatalogue().entries["ready"].manifest
     assert manifest is not None
