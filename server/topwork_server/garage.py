@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -113,14 +112,16 @@ class Garage:
         return self._loaded.get(name)
 
     def choice(self, entry: Entry) -> Choice | None:
-        """Which device computes what of an encoder here, in memory or not; None where that is not measured yet."""
+        """Which device computes what of an encoder here, in memory or not: None where that is not measured yet, no ways where no
+        device does it."""
         if loaded := self._loaded.get(entry.spec.name):
             return loaded.choice
         if entry.folder is None or entry.manifest is None:
             return None
-        with contextlib.suppress(NotReady):  # no device does it: the first use says so
+        try:
             return self._survey.kept(entry.folder, entry.manifest, entry.spec.default_tap)
-        return None
+        except NotReady:
+            return Choice(())
 
     def busy(self) -> bool:
         """Whether any encoder computes now; from any thread."""

@@ -26,6 +26,8 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
     state, detail = live or (entry.state.value, entry.detail)
     if state == State.READY and not detail and chosen is None:
         detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
+    if chosen is not None and not chosen.ways:
+        detail, chosen = "no device here computes it well enough: its use is refused with the figures", None
     tap = [spec.default_tap]
     numerics = chosen.ways[0].numerics_of(tap) if chosen else choice.plain_numerics(manifest, tap) if manifest else None
     return encoders_pb2.Encoder(

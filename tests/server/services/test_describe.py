@@ -7,7 +7,7 @@ import pytest
 from fake_engine import FakeCatalogue, SimpleNamespace
 from topwork_server.garage import Loaded
 from topwork_server.services import describe
-from topwork_server.sessions.choice import choose, only
+from topwork_server.sessions.choice import Choice, choose, only
 from topwork_server.sessions.providers import PLAIN, Device
 from topwork_server.sessions.records import Record
 
@@ -58,6 +58,7 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
 def test_what_is_not_measured_yet_says_so() -> None:
     entry = FakeCatalogue().entries["ready"]
     assert "the first use measures" in describe.encoder(entry, None, None, None).detail
+    assert describe.encoder(entry, None, None, Choice(())).detail.startswith("no device here")
     assert entry.manifest is not None
     assert describe.encoder(entry, None, None, only(entry.manifest, entry.spec.default_tap)).detail == ""
 
