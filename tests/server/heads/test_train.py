@@ -212,9 +212,7 @@ def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path:
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShot, least_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
     assert (head.labelled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
-    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1).run(
-        ["scores"], {"rows": centres.astype(np.float32)}
-    )
+    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
 
 
