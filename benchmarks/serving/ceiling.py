@@ -42,7 +42,8 @@ class Ceiling:
 
     def __init__(self, encoder: str, part: str, items: list[Item], device: Device = PLAIN) -> None:
         entry = Catalogue(Plugins.load(), default_home()).entry(encoder)
-        assert entry.folder is not None
+        if entry.folder is None:
+            raise SystemExit(f"{encoder} is not exported in {default_home()}: run `make weights`, or set TOPWORK_HOME")
         self.encoder = entry.spec.encoder(entry.spec, entry.folder)
         self._tap = [entry.spec.default_tap]
         self.session = open_session(graph_for(entry.folder, self._tap, self._tap[0]), device, usable_cores())
