@@ -45,8 +45,8 @@ class Session:
         options.intra_op_num_threads = threads or os.cpu_count() or 1
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # The pool spins between the nodes of a run, which takes a quarter off one caller's latency on cores that are free; between
-        # runs it would burn the cores that preprocessing needs.
+        # The pool spins between the nodes of a run, which takes a quarter off one caller's latency on free cores; between runs it
+        # would burn those that preprocessing needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = self._opened(model, options)
