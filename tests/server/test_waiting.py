@@ -49,9 +49,9 @@ def test_one_sample_may_exceed_the_budget_alone() -> None:
 
 
 def test_padding_that_costs_more_than_another_batch_keeps_short_from_long() -> None:
-    line, _ = line_of(100, 200, budget=1000)
-    assert costs(line.take(nobody_left).batch) == [100]
+    line, _ = line_of(200, 500, budget=1000)
     assert costs(line.take(nobody_left).batch) == [200]
+    assert costs(line.take(nobody_left).batch) == [500]
 
 
 def test_short_ones_ride_together_where_padding_costs_less_than_another_batch() -> None:
