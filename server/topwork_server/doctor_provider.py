@@ -38,7 +38,7 @@ def provider(asked: str) -> Finding:
     if fails:
         bad = Grade.WARN if works and asked == "auto" else Grade.FAIL
         return Finding(bad, "; ".join([*_running(works), *fails]), f"serve with --provider cpu, or {_cure(list(said))}")
-    return _idle_amx(_running(works)[0]) if asked == "auto" else Finding(Grade.OK, _running(works)[0])
+    return _without_openvino(_running(works)[0]) if asked == "auto" else Finding(Grade.OK, _running(works)[0])
 
 
 def _running(devices: list[str]) -> list[str]:
@@ -50,10 +50,15 @@ def _cure(devices: list[str]) -> str:
     return OPENVINO if any(device.startswith("openvino") for device in devices) else GPU
 
 
-def _idle_amx(detail: str) -> Finding:
-    """A processor that could compute in bf16, without the plugin that makes it do so, is worth a word."""
-    from topwork_server.sessions.providers import cpu_flags, has_nvidia_gpu, has_openvino
+def _without_openvino(detail: str) -> Finding:
+    """Say why OpenVINO is left out: a fault of the installed plugin, or a processor that it would make three times as fast."""
+    from topwork_server.sessions.providers import cpu_flags, has_nvidia_gpu, openvino_fault, openvino_installed
 
-    if "amx_bf16" in cpu_flags() and not has_openvino() and not has_nvidia_gpu():
+    if has_nvidia_gpu():
+        return Finding(Grade.OK, detail)
+    if openvino_installed():
+        fault = openvino_fault()
+        return Finding(Grade.OK, f"{detail}; openvino is left out: {fault}" if fault else detail)
+    if "amx_bf16" in cpu_flags():
         return Finding(Grade.WARN, detail, f"{OPENVINO}: in bf16 this processor is some three times as fast")
     return Finding(Grade.OK, detail)

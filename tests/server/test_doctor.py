@@ -74,7 +74,7 @@ def test_of_the_candidates_of_auto_one_must_work(monkeypatch):
 
 def test_a_processor_that_could_do_more_is_told_of(monkeypatch):
     monkeypatch.setattr(doctor_provider, "imports", lambda code, asked: Finding(Grade.OK, json.dumps({"cpu fp32": ""})))
-    monkeypatch.setattr(providers, "has_openvino", lambda: False)
+    monkeypatch.setattr(providers, "openvino_installed", lambda: False)
     monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: False)
     for flags, grade in (({"amx_bf16"}, Grade.WARN), (set(), Grade.OK)):
         monkeypatch.setattr(providers, "cpu_flags", lambda flags=flags: flags)

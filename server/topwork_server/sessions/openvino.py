@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import StartError
-from topwork_server.sessions.providers import Device, has_openvino
+from topwork_server.sessions.providers import Device, openvino_installed
 from topwork_server.sessions.session import Session
 
 EP = "OpenVINOExecutionProvider"
@@ -43,21 +43,28 @@ class OpenVinoSession(Session):
         return {"INFERENCE_PRECISION_HINT": _HINTS[self.device.precision], "INFERENCE_NUM_THREADS": str(self._threads)}
 
 
-@cache
 def _cpu() -> Any:
-    """The CPU as the plugin's device. Its library is registered once a process: a second time is an error."""
-    if not has_openvino():
+    """The CPU as the plugin's device."""
+    if not openvino_installed():
         raise StartError(
             "the provider openvino is not installed",
             remedy="run `pip install onnxruntime-ep-openvino` (Linux on x86-64), or serve with --provider auto",
         )
     import onnxruntime
-    import onnxruntime_ep_openvino as plugin
 
-    onnxruntime.register_execution_provider_library("openvino", plugin.get_library_path())
+    _register()
     found = [
         d for d in onnxruntime.get_ep_devices() if d.ep_name == EP and d.device.type == onnxruntime.OrtHardwareDeviceType.CPU
     ]
     if not found:
         raise StartError("the plugin of OpenVINO finds no CPU that it can use", remedy="serve with --provider cpu")
     return found[0]
+
+
+@cache
+def _register() -> None:
+    """Register the plugin's library with onnxruntime, once a process: a second time is an error."""
+    import onnxruntime
+    import onnxruntime_ep_openvino as plugin
+
+    onnxruntime.register_execution_provider_library("openvino", plugin.get_library_path())

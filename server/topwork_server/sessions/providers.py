@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -9,11 +12,19 @@ from pathlib import Path
 
 from topwork_server.errors import StartError
 
+log = logging.getLogger(__name__)
+
 #: Where Linux under Windows shows a GPU.
 WSL_GPU = Path("/dev/dxg")
 CPUINFO = Path("/proc/cpuinfo")
 GPUS = ("cuda", "tensorrt")
 PROVIDERS = ("auto", "cpu", "openvino", *GPUS)
+_LIST_CPUS = """
+import onnxruntime, onnxruntime_ep_openvino as plugin
+onnxruntime.register_execution_provider_library("openvino", plugin.get_library_path())
+cpu = onnxruntime.OrtHardwareDeviceType.CPU
+print(int(any(d.ep_name == "OpenVINOExecutionProvider" and d.device.type == cpu for d in onnxruntime.get_ep_devices())))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,30 @@ def _nvidia_gpus() -> list[Path]:
 
 
 def has_openvino() -> bool:
-    """Whether the plugin is installed; it is made for Linux on x86-64."""
+    """True where OpenVINO's plugin is installed and finds a CPU that it computes on (Intel's; it lists none on an AMD)."""
+    return openvino_installed() and not openvino_fault()
+
+
+def openvino_installed() -> bool:
+    """True where the plugin can be imported; it is made for Linux on x86-64."""
     return find_spec("onnxruntime_ep_openvino") is not None
+
+
+@cache
+def openvino_fault() -> str:
+    """Reason why the installed plugin computes nothing here; empty where it does.
+
+    The library is asked once, in a process of its own: its 70 MiB stay out of an idle server, and a library that crashes on this
+    processor takes nothing with it.
+    """
+    try:
+        asked = subprocess.run([sys.executable, "-c", _LIST_CPUS], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"its plugin could not be asked ({error})"
+    if asked.returncode:
+        last = asked.stderr.strip().splitlines()[-1:] or [f"exit status {asked.returncode}"]
+        return f"its plugin cannot be loaded ({last[0]})"
+    return "" if asked.stdout.split()[-1:] == ["1"] else "its plugin finds no CPU here that it can use"
 
 
 @cache
@@ -109,4 +142,6 @@ def check_provider(asked: str) -> str:
     if PLAIN not in found:
         for device in found:
             probe(device)
+    elif asked == "auto" and openvino_installed() and (fault := openvino_fault()):
+        log.info("openvino is left out: %s", fault)
     return " or ".join(dict.fromkeys(device.provider for device in found))

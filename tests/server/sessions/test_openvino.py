@@ -11,7 +11,7 @@ from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import Device, cpu_flags, has_openvino
 from topwork_server.sessions.session import Session
 
-pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO's plugin is not made for this machine")
+pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO's plugin computes nothing on this machine")
 
 DIM = 64
 

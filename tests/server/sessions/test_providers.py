@@ -65,8 +65,7 @@ def test_a_driver_without_libraries_is_refused(asked: str, monkeypatch: pytest.M
 def test_openvino_that_is_not_installed_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from topwork_server.sessions import openvino
 
-    openvino._cpu.cache_clear()
-    monkeypatch.setattr(openvino, "has_openvino", lambda: False)
+    monkeypatch.setattr(openvino, "openvino_installed", lambda: False)
     with pytest.raises(StartError, match="openvino is not installed") as caught:
         check_provider("openvino")
     assert "pip install onnxruntime-ep-openvino" in caught.value.remedy
