@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,10 +125,12 @@ async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: A
         requests = Requests()
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
 
-        async def on_drop(name: str) -> None:
-            world.dropped.append(name)
+        async def drop_set(name: str, drop: Callable[[str], None]) -> None:
+            if name in world.sets.names():
+                world.dropped.append(name)
+            await asyncio.to_thread(drop, name)
 
-        servicer = Sets(world.ingest, world.spool, world.config.max_items, lambda name: [f"index-of-{name}"], on_drop)
+        servicer = Sets(world.ingest, world.spool, world.config.max_items, lambda name: [f"index-of-{name}"], drop_set)
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

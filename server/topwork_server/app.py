@@ -86,7 +86,7 @@ class App:
     def _add_services(self, plugins: Plugins) -> None:
         server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self._config, self.stores
         encoders = Encoders(engine, catalogue, config)
-        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, stores.drop_indexes)
+        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, stores.indexes.drop_set)
         indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config)
         heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]

@@ -32,10 +32,6 @@ class Stores:
         self.desk = Desk(config.threads, busy)
         self.heads = Heads(home, self.sets, self.jobs, plugins, engine, catalogue, config.threads)
 
-    async def drop_indexes(self, name: str) -> None:
-        """Of a set that is being dropped."""
-        await self.indexes.drop_set(name)
-
     async def close(self) -> None:
         """Requests must have ended before."""
         await self.desk.close()

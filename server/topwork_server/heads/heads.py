@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from topwork_server.heads.tuned import TunedEncoders
 from topwork_server.heads.wishes import Trainers, Wishes, named
 from topwork_server.jobs import Job, Jobs, JobState
 from topwork_server.sets.sets import FeatureSets
+from topwork_server.whole import whole
 
 TRAIN, PROBE = "topwork_server.heads.learning.train:train", "topwork_server.heads.learning.probe:probe"
 
@@ -59,7 +60,7 @@ class Heads:
             await self._let_go(name)
             self._check_free(name, replace=wish.replace)
             definition = await self._wishes.definition(wish)
-            await _whole(self._begin(definition))
+            await whole(self._begin(definition))
         return await self.get(name)
 
     async def get(self, name: str) -> Described:
@@ -103,7 +104,7 @@ class Heads:
             raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
         async with self._turn(name):
             tuned = await asyncio.to_thread(self._droppable, name)
-            await _whole(self._drop(name, tuned))
+            await whole(self._drop(name, tuned))
 
     async def settled(self, name: str) -> Described:
         """When no training of it is under way."""
@@ -213,15 +214,3 @@ class Heads:
         self._settle(name)
         if tuned:
             self._tuned.drop(tuned)
-
-
-async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """A caller who leaves meanwhile leaves nothing half done: their turn ends with the work."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if error := task.exception():
-            log.warning("what a caller began who has left failed: %s", error)
-        raise

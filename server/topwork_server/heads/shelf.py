@@ -147,8 +147,11 @@ class Shelf:
 
     def bytes(self, name: str) -> int:
         """That the head takes on disk."""
-        folder = self.folder / name / self._newest(name)
-        return sum(path.stat().st_size for path in folder.glob("*"))
+        folder, size = self.folder / name / self._newest(name), 0
+        for path in folder.glob("*"):
+            with suppress(FileNotFoundError):  # it is replaced or dropped meanwhile
+                size += path.stat().st_size
+        return size
 
     def remove(self, name: str) -> None:
         """Gone in one step, damaged ones too. NotFound."""

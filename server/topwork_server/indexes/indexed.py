@@ -87,7 +87,9 @@ class Indexed:
     async def _start(self, anew: bool) -> None:
         opened = await self.opened()
         order, held = await asyncio.to_thread(self._order, opened.feature_set, anew)
-        if self._building or self._gone:
+        if self._gone:
+            raise self._dropped()
+        if self._building:
             return
         job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments())
         self._job = job.id
@@ -147,18 +149,23 @@ class Indexed:
         self._gone = True
         if self._timer:
             self._timer.cancel()
-        tasks = [*self._spawned, *(task for task in (self._starting, self._building) if task)]
+        if self._starting:  # callers wait for it: it is not cancelled, and ends by itself since the index is gone
+            await asyncio.wait([self._starting])
+        tasks = [*self._spawned, *([self._building] if self._building else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.unload()
+
+    def _dropped(self) -> NotFound:
+        return NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
 
     async def _opened(self) -> Opened:
         async with self._turn:
             if self._open is not None and not self._lost:
                 return self._open
             if self._gone:
-                raise NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
+                raise self._dropped()
             self._lost = False
             opened = self._open = await asyncio.to_thread(self._load, asyncio.get_running_loop())
         if self._standing.facts is None and not self._standing.error:
@@ -253,10 +260,10 @@ class Indexed:
 
     def _items(self) -> int:
         """Rows of the set where no build is here to tell them; 0 where that takes more than a glance."""
-        unknown = (
-            self._open is None or self._standing.facts is not None or self.definition.tap.tap.granularity is not Granularity.ITEM
-        )
-        return 0 if unknown or self._open is None else len(self._open.feature_set.keys()[1])
+        opened = self._open
+        if opened is None or self._standing.facts is not None or self.definition.tap.tap.granularity is not Granularity.ITEM:
+            return 0
+        return len(opened.feature_set.keys()[1])
 
     def _described(self, items: int) -> Described:
         facts, live = self._standing.facts, self._open and self._open.live

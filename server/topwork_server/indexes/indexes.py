@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import difflib
 import math
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from topwork_server.artifacts import slug
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
@@ -28,6 +30,7 @@ from topwork_server.sets.model import Wanted
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import TapInfo
 from topwork_server.vector_index import Metric
+from topwork_server.whole import whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IDLE_SECONDS = 900.0
@@ -64,10 +67,15 @@ class Indexes:
         self._idle_seconds = idle_seconds
         self._shelf.sweep()
         self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def create(self, wish: Wish) -> Described:
         """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
+        async with self._turn(wish.set):
+            return await whole(self._create(wish))
+
+    async def _create(self, wish: Wish) -> Described:
         described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
         definition = _definition(wish, described)
         await asyncio.to_thread(check_kind, definition, self._house.kinds)
@@ -82,7 +90,7 @@ class Indexes:
             await asyncio.to_thread(self._shelf.add, kept)
             await index.build(anew=True)
         except BaseException:
-            await self.drop(*key)
+            await self._drop(index)
             raise
         return await index.described()
 
@@ -96,7 +104,12 @@ class Indexes:
         """By set and name. Those that are not in memory are described as they were built."""
         if set_name:
             await asyncio.to_thread(self._house.sets.get, set_name)
-        return [await index.described() for key, index in sorted(self._indexes.items()) if set_name in ("", key[0])]
+        found = []
+        for key, index in sorted(self._indexes.items()):
+            if set_name in ("", key[0]):
+                with contextlib.suppress(NotFound):  # dropped meanwhile
+                    found.append(await index.described())
+        return found
 
     def names(self, set_name: str) -> builtins.list[str]:
         """Of the indexes of one set."""
@@ -124,17 +137,30 @@ class Indexes:
 
     async def drop(self, set_name: str, name: str = "") -> None:
         """Searches under way end on what they have."""
-        index = await self._find(set_name, name)
-        key = _key(index.definition)
+        async with self._turn(set_name):
+            await whole(self._drop(await self._find(set_name, name)))
+
+    async def _drop(self, index: Indexed) -> None:
         await index.drop()
+        key = _key(index.definition)
         self._indexes.pop(key, None)
         await asyncio.to_thread(self._shelf.remove, *key)
 
-    async def drop_set(self, set_name: str) -> None:
-        """All indexes of a set that is about to be dropped."""
-        doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
-        await asyncio.gather(*(index.drop() for index in doomed))
-        await asyncio.to_thread(self._shelf.remove, set_name)
+    async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+        """All indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
+        async with self._turn(set_name):
+            await whole(self._drop_set(set_name, drop))
+
+    async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+        if set_name in await asyncio.to_thread(self._house.sets.names):
+            doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
+            await asyncio.gather(*(index.drop() for index in doomed))
+            await asyncio.to_thread(self._shelf.remove, set_name)
+        await asyncio.to_thread(drop, set_name)
+
+    def _turn(self, set_name: str) -> asyncio.Lock:
+        """Indexes of one set are made and dropped one after another."""
+        return self._turns.setdefault(set_name, asyncio.Lock())
 
     async def close(self) -> None:
         """Forget what is in memory, and follow no set any more. What jobs publish after this is taken at the next start."""
@@ -148,6 +174,7 @@ class Indexes:
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
             return self._indexes[set_name, names[0]]
         wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
+        names = self.names(set_name)  # as they are now
         found = self._indexes.get((set_name, name or self._usual(wanted, names)))
         if found is None:
             near = difflib.get_close_matches(name, names, 3) or names

@@ -124,9 +124,12 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
-            if not self._cut:
+            if self._cut:
+                error: TopworkError = Unavailable("the server stopped before the request was done", remedy="send it again")
+            elif _left(asyncio.current_task()):
                 raise
-            error: TopworkError = Unavailable("the server stopped before the request was done", remedy="send it again")
+            else:  # something that this request waited for was stopped: nobody else would answer the caller
+                error = Unavailable("what the request waited for was stopped", remedy="send it again")
         except TopworkError as raised:
             error = raised
         except Exception:
@@ -152,6 +155,11 @@ def _internal() -> TopworkError:
     mark = secrets.token_hex(4)
     log.exception("error=%s", mark)
     return TopworkError(f"internal error {mark}", remedy=f"the server's log has the reason under {mark}")
+
+
+def _left(task: asyncio.Task[Any] | None) -> bool:
+    """Whether the request itself was cancelled: its caller left, or its time is over."""
+    return task is not None and task.cancelling() > 0
 
 
 def _code_name(context: Context) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
@@ -31,12 +31,16 @@ TEXTS = 2
 log = logging.getLogger(__name__)
 
 
-async def _nothing(name: str) -> None:
-    """Where there are no indexes, none need to go."""
+DropSet: TypeAlias = Callable[[str, Callable[[str], None]], Awaitable[None]]
+
+
+async def _alone(name: str, drop: Callable[[str], None]) -> None:
+    """Where there are no indexes, the set goes alone."""
+    await asyncio.to_thread(drop, name)
 
 
 class Sets(sets_pb2_grpc.FeatureSetsServicer):
-    """`indexes_of` lists the names of a set's indexes; `on_drop` deletes them, before the set itself is deleted."""
+    """`indexes_of` lists the names of a set's indexes; `drop_set` deletes them, then the set by what it is given."""
 
     def __init__(
         self,
@@ -44,13 +48,13 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         spool: Spool,
         max_items: int,
         indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
-        on_drop: Callable[[str], Awaitable[None]] = _nothing,
+        drop_set: DropSet = _alone,
     ) -> None:
         self._ingest, self._sets = ingest, ingest.sets
         self._spool = spool
         self._max_items = max_items
         self._indexes_of = indexes_of
-        self._on_drop = on_drop
+        self._drop_set = drop_set
 
     async def ListSets(self, request: sets_pb2.ListSetsRequest, context: Context) -> sets_pb2.ListSetsResponse:  # noqa: N802
         return sets_pb2.ListSetsResponse(sets=await asyncio.to_thread(self._all))
@@ -59,10 +63,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         return await asyncio.to_thread(self._describe, _named(request.set))
 
     async def DropSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.DropSetResponse:  # noqa: N802
-        name = _named(request.set)
-        if name in await asyncio.to_thread(self._sets.names):
-            await self._on_drop(name)
-        await asyncio.to_thread(self._sets.drop, name)
+        await self._drop_set(_named(request.set), self._sets.drop)
         return sets_pb2.DropSetResponse()
 
     async def Write(self, requests: AsyncIterator[sets_pb2.WriteRequest], context: Context) -> None:  # noqa: N802

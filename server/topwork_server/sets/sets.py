@@ -79,7 +79,7 @@ class FeatureSets:
                 raise self._unknown(name)
             opened = self._open.pop(name, None)
             if opened is not None:
-                opened.close()
+                opened.drop()
             dropped = self.folder / f"{DROPPED}{name}-{secrets.token_hex(8)}"
             with lance_io.mapped(f"dropping the set {name!r}"):
                 self._path(name).rename(dropped)

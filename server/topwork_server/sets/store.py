@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from topwork_server.sets.housekeeping import Housekeeping
 from topwork_server.sets.lance_io import mapped, open_dataset
 from topwork_server.sets.model import Block, Change, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
+from topwork_server.sets.presence import Presence, PresentBlocks, while_present
 from topwork_server.sets.size import Size
 from topwork_server.sets.tables import fitted, to_table
 from topwork_server.sets.versions import Readers, VersionInfo
@@ -39,6 +41,7 @@ class FeatureSet:
     def __init__(self, path: Path, name: str) -> None:
         """Open what `FeatureSets.create` made. NotReady where the folder is not a readable set."""
         self.path = path
+        self.presence = Presence(name)
         self._current = Current(path, name)
         self._size = Size(path)
         self._readers = Readers()
@@ -56,6 +59,7 @@ class FeatureSet:
         """Of the last commit."""
         return self._current.view.version
 
+    @while_present
     def described(self) -> Described:
         view = self._current.view
         with mapped("counting items"):
@@ -73,6 +77,7 @@ class FeatureSet:
             path=str(self.path),
         )
 
+    @while_present
     def write(self, block: Block, numerics: Numerics | None = None) -> Future[Written]:
         """Upsert a block by id. Its arrays must not be changed before the future resolves.
 
@@ -90,6 +95,7 @@ class FeatureSet:
         self._committer.put(operation)
         return operation.future
 
+    @while_present
     def delete(self, ids: Sequence[str] | None, where: str = "") -> Future[tuple[int, int]]:
         """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
 
@@ -116,10 +122,12 @@ class FeatureSet:
         self._committer.commit_now(operation)
         return operation.future.result()
 
+    @while_present
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
         return reads.known(self._current, self._readers, ids)
 
+    @while_present
     def read(self, selection: Selection) -> Reading:
         """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
 
@@ -127,12 +135,15 @@ class FeatureSet:
         reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
         NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
         """
-        return reads.read(self._current, self._readers, selection)
+        reading = reads.read(self._current, self._readers, selection)
+        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
 
+    @while_present
     def keys(self, where: str = "", ids: Sequence[str] | None = None) -> tuple[int, Array]:
         """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
         return reads.keys(self._current, self._readers, where, ids)
 
+    @while_present
     def fetch(
         self, keys: Array, *, taps: Sequence[str] | None = (), columns: Sequence[str] | None = (), inputs: bool = False
     ) -> Block:
@@ -140,10 +151,12 @@ class FeatureSet:
         `taps` or `columns` is all of them."""
         return reads.fetch(self._current, self._readers, keys, taps, columns, inputs)
 
+    @while_present
     def ids_of(self, keys: Array) -> list[str | None]:
         """The id of each key, None where it is gone. From memory."""
         return self._current.loaded().here.ids(keys)
 
+    @while_present
     def follow(self, follower: Callable[[Change], None], on_lost: Lost | None = None) -> int:
         """Call `follower` with every later change, in order, in the commit thread, before the writers are answered.
 
@@ -159,22 +172,27 @@ class FeatureSet:
         """No error where it does not follow (any more)."""
         self._followers.remove(follower)
 
+    @while_present
     def versions(self) -> list[VersionInfo]:
         """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
         return versions.listed(self._current.view.dataset)
 
+    @while_present
     def pin(self, pin: str, version: int = 0) -> VersionInfo:
         """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
         return self._in_turn(lambda: versions.pin(self._own(), pin, version or self.version))
 
+    @while_present
     def unpin(self, pin: str) -> None:
         self._in_turn(lambda: versions.unpin(self._own(), pin))
 
+    @while_present
     def prune(self, older_than: float) -> tuple[int, int]:
         """Delete versions older than so many seconds, but for pinned ones, the current one, and those that are read: (versions,
         bytes) that went."""
         return self._in_turn(lambda: self._housekeeping.prune(older_than))
 
+    @while_present
     def compact(self) -> int:
         """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
         return self._in_turn(self._housekeeping.compact)
@@ -189,6 +207,11 @@ class FeatureSet:
         self._committer.put(task)
         result: T = task.future.result()
         return result
+
+    def drop(self) -> None:
+        """Finish what waits; from now on whatever is asked of the set is NotFound."""
+        self.presence.dropped = True
+        self.close()
 
     def close(self) -> None:
         """Finish what waits, and take no more writes. Reads under way go on."""

@@ -377,8 +377,7 @@ async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
         await w.indexes.create(Wish("birds", "one"))
         await w.indexes.create(Wish("birds", "two"))
         await w.indexes.settled("birds", "one")
-        await w.indexes.drop_set("birds")
-        w.sets.drop("birds")
+        await w.indexes.drop_set("birds", w.sets.drop)
         assert await w.indexes.list() == []
         assert list((tmp_path / "indexes").iterdir()) == []
         feature_set = filled(w.sets, 50)

@@ -451,3 +451,47 @@ async def test_a_server_that_neither_trains_nor_predicts_loads_nothing_heavy(hom
         subprocess.run, [sys.executable, "-c", IDLE, str(home)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+async def test_every_verb_on_a_head_that_others_drop_is_answered_with_a_status(home):
+    """Of a head that is dropped and trained again and again: it is there, or it is not, or it does not serve yet."""
+    told: set[tuple[str, Code]] = set()
+    words: list[str] = []
+
+    async def call(name: str, verb: Any) -> None:
+        try:
+            await asyncio.wait_for(verb(), 60)
+            told.add((name, Code.OK))
+        except grpc.aio.AioRpcError as error:
+            told.add((name, error.code()))
+            words.append(error.details())
+
+    async def again_and_again(name: str, verb: Any) -> None:
+        while not done.is_set():
+            await call(name, verb)
+
+    done = asyncio.Event()
+    async with served(home) as w:
+        await w.parts.fill("birds")
+
+        async def export() -> None:
+            async for _ in w.stub.ExportHead(pb.GetHeadRequest(name="birds-label")):
+                pass
+
+        verbs = {
+            "predict": lambda: w.predict(items=items("aaa")),
+            "get": lambda: w.stub.GetHead(pb.GetHeadRequest(name="birds-label")),
+            "list": lambda: w.stub.ListHeads(pb.ListHeadsRequest()),
+            "report": lambda: w.stub.GetReport(pb.GetReportRequest(name="birds-label")),
+            "export": export,
+            "train": lambda: w.stub.Train(pb.TrainRequest(set="birds", target="label")),
+        }
+        callers = [asyncio.create_task(again_and_again(name, verb)) for name, verb in verbs.items()]
+        for _ in range(15):
+            await call("train", lambda: w.train(replace=True))
+            await call("drop", lambda: w.stub.DropHead(pb.GetHeadRequest(name="birds-label")))
+        done.set()
+        await asyncio.gather(*callers)
+    allowed = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.ALREADY_EXISTS}
+    assert {code for _, code in told} <= allowed, sorted(told, key=str)
+    assert not [said for said in words if str(home) in said]

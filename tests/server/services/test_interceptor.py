@@ -13,7 +13,8 @@ from topwork_server.services.interceptor import Requests
 
 
 class Made:
-    """`one` replies once; `many` writes what it was asked, a letter a message. "!" is refused, "?" is a bug, "." waits."""
+    """`one` replies once; `many` writes what it was asked, a letter a message. "!" is refused, "?" is a bug, "." waits,
+    "x" waits for what somebody else cancels."""
 
     def __init__(self):
         self.gate = asyncio.Event()
@@ -35,6 +36,10 @@ class Made:
             raise InvalidInput("no shouting", remedy="say it softly", item=1)
         if letter == b"?":
             raise ZeroDivisionError("a secret of the implementation")
+        if letter == b"x":
+            task = asyncio.create_task(asyncio.sleep(3600))
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await task
         if letter == b".":
             self.reached.set()
             await self.gate.wait()
@@ -89,6 +94,15 @@ async def test_a_bug_is_told_by_its_number_alone(caplog):
         assert code == grpc.StatusCode.INTERNAL
         assert "secret" not in message
         assert message.removeprefix("internal error ") in caplog.text
+
+
+async def test_a_caller_is_answered_where_what_the_handler_waits_for_is_cancelled():
+    async with serving() as (_, requests, one, many):
+        for call in (one(b"x", timeout=60), received(many(b"ax", timeout=60))):
+            code, message, info = await refusal(call)
+            assert (code, info.reason, "stopped" in message) == (grpc.StatusCode.UNAVAILABLE, "Unavailable", True)
+        await requests.idle()
+        assert requests.counts == {("One", "UNAVAILABLE"): 1, ("Many", "UNAVAILABLE"): 1}
 
 
 async def test_a_drain_waits_for_streams_and_refuses_new_ones():

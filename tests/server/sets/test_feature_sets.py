@@ -10,7 +10,7 @@ from pathlib import Path
 import lance
 import pytest
 from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
-from topwork_server.errors import AlreadyThere, DiskFull, InvalidInput, NotFound, NotReady, Unavailable
+from topwork_server.errors import AlreadyThere, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.sets import lance_io
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Granularity, Modality, Tap, TapInfo
@@ -85,7 +85,7 @@ def test_a_dropped_set_is_gone_and_its_name_is_free(sets: FeatureSets) -> None:
     assert list(sets.folder.iterdir()) == []
     with pytest.raises(NotFound):
         sets.get("birds")
-    with pytest.raises(Unavailable):
+    with pytest.raises(NotFound):
         birds.write(block(["b"]))
     again = sets.create(wanted("birds", TOKENS))
     assert again.described().items == 0

@@ -76,4 +76,6 @@ class Live:
         try:
             return Session(kept.graph, self._threads)
         except Exception as error:  # of onnxruntime's own classes
+            if not kept.graph.exists():  # it was replaced or dropped since the check
+                raise FileNotFoundError(kept.graph) from error
             raise kept.damaged(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
