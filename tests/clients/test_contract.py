@@ -122,7 +122,7 @@ def test_row_types(both: OpenDoor, dtype: str, kind: str, count: int) -> None:
 def test_what_cannot_be_asked_is_refused_here(both: OpenDoor, server: FakeServer) -> None:
     with pytest.raises(topwork.InvalidInput, match="float32, float16, int8, binary"):
         both.embed("letters", ["a"], dtype="float64")
-    with pytest.raises(topwork.InvalidInput, match="-1 dimensions"):
+    with pytest.raises(topwork.InvalidInput, match="dimensions is -1"):
         both.embed("letters", ["a"], dimensions=-1)
     with pytest.raises(topwork.InvalidInput, match="option 'truncate'"):
         both.embed("letters", ["a"], options={"truncate": object()})
@@ -267,7 +267,7 @@ def test_the_callers_own_error_comes_through(both: OpenDoor) -> None:
 
 
 def test_chunks_must_hold_something(both: OpenDoor) -> None:
-    with pytest.raises(topwork.InvalidInput, match="chunks of 0 items"):
+    with pytest.raises(topwork.InvalidInput, match="chunk is 0"):
         list(both.embed_stream("letters", ["a"], chunk=0))
 
 

@@ -128,7 +128,7 @@ def test_trainings_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
         both.train("birds", target="colour")
     with pytest.raises(topwork.InvalidInput, match=r"no task 'guess' \(ask for one of classification, multi-label"):
         both.train("birds", target="label", task="guess")
-    with pytest.raises(topwork.InvalidInput, match="folds -1"):
+    with pytest.raises(topwork.InvalidInput, match="folds is -1"):
         both.train("birds", target="label", folds=-1)
     both.train("birds", target="label")
     with pytest.raises(topwork.AlreadyExists):

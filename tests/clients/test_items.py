@@ -82,7 +82,7 @@ def test_large_pil_pictures_go_as_png(monkeypatch: pytest.MonkeyPatch) -> None:
         (Path("a.txt"), "text", "'a.txt' is not a text"),
         (("a", 1), "text", "a tuple is not a text"),
         (("a", "b", "c"), "text", "a tuple is not a text"),
-        (None, "text", "a NoneType is not a text"),
+        (None, "text", "None is not a text"),
         ("\ud800", "text", "not valid Unicode"),
         ("nowhere.jpg", "image", "there is no file nowhere.jpg"),
         ("x" * 5000, "image", "cannot be read"),

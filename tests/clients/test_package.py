@@ -123,7 +123,7 @@ def test_signatures_say_what_comes_back() -> None:
     assert inspect.signature(topwork.AsyncClient.embed_stream).return_annotation == "AsyncGenerator[Features, None]"
     assert inspect.signature(topwork.Client.read_stream).return_annotation == "Generator[Rows, None, None]"
     assert inspect.signature(topwork.AsyncClient.watch_job).return_annotation == "AsyncGenerator[Job, None]"
-    assert inspect.signature(topwork.Client.search).return_annotation == "Found"
+    assert inspect.signature(topwork.Client.search).return_annotation == "Hits | list[Hits]"
     assert inspect.iscoroutinefunction(topwork.AsyncClient.embed)
 
 

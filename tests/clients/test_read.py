@@ -111,9 +111,9 @@ def test_what_is_wrong_is_said(both: OpenDoor, server: FakeServer) -> None:
         both.read("birds", where="wings > 2")
     with pytest.raises(topwork.NotFound, match="no set 'nobody'"):
         both.read("nobody")
-    with pytest.raises(topwork.InvalidInput, match="offset -1"):
+    with pytest.raises(topwork.InvalidInput, match="offset is -1"):
         both.read("birds", offset=-1)
-    with pytest.raises(topwork.InvalidInput, match="a column comes as a float"):
+    with pytest.raises(topwork.InvalidInput, match="ids come as a float"):
         both.read("birds", ids=1.5)
     assert server.tries["Read"] == 1
 
@@ -295,3 +295,13 @@ def test_inputs_in_tables(client: topwork.Client, tmp_path: Path) -> None:
     client.write("arrays", [np.zeros(2, np.float32)], ["a"], encoder="arrays", keep_inputs=True)
     with pytest.raises(topwork.InvalidInput, match="arrays do not go into a table"):
         client.read("arrays", inputs=True).to_arrow()
+
+
+def test_a_version_is_named_by_its_pin(both: OpenDoor, server: FakeServer) -> None:
+    both.write("p", ["a"], ["1"], encoder="letters")
+    pinned = both.pin("p", "before").version
+    both.write("p", ["b"], ["2"], encoder="letters")
+    assert both.read("p", version="before").version == pinned
+    assert [rows.version for rows in both.read_stream("p", version=str(pinned))] == [pinned]
+    with pytest.raises(topwork.NotFound, match="its pins: before"):
+        both.read("p", version="after")

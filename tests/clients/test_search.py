@@ -137,7 +137,7 @@ def test_what_cannot_be_asked(both: OpenDoor, server: FakeServer, monkeypatch: p
     for wrong in ({}, {"query": "a", "stored": "b"}):
         with pytest.raises(topwork.InvalidInput, match="one kind of query"):
             both.search("mine", **wrong)
-    with pytest.raises(topwork.InvalidInput, match="0 hits"):
+    with pytest.raises(topwork.InvalidInput, match="k is 0"):
         both.search("mine", "a", k=0)
     with pytest.raises(topwork.InvalidInput, match="is of no encoder"):
         both.search("mine", "a")

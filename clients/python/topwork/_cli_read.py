@@ -10,9 +10,7 @@ from typing import Any
 from topwork import _cli_show, _saving, _saving_rows
 from topwork._cli_client import connected
 from topwork._cli_show import counted
-from topwork._cli_words import positive
-from topwork.client import Client
-from topwork.errors import NotFound
+from topwork._cli_words import positive, version
 from topwork.rows import Rows
 
 #: Items on a screen unless --limit says more; letters of one value; numbers of one row.
@@ -42,7 +40,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     )
     parser.add_argument("--column", action="append", metavar="C", help="this metadata alone; may be repeated (default: all)")
     parser.add_argument("--tap", action="append", metavar="T", help="these features alone; may be repeated")
-    parser.add_argument("--version", metavar="N|PIN", help="as the set was at that version, or at that pin")
+    parser.add_argument(
+        "--version", type=version, default=0, metavar="N|PIN", help="as the set was at that version, or at that pin"
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help=f"at most so many (on the screen: {SHOWN})")
     parser.set_defaults(run=_run)
 
@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
             taps=arguments.tap if arguments.tap or arguments.out else [],
             columns=arguments.column,
             where=arguments.where,
-            version=_version(client, arguments.set, arguments.version),
+            version=arguments.version,
             limit=arguments.limit or (SHOWN if shown else 0),
             progress=bool(arguments.out) and not arguments.json,
         )
@@ -69,16 +69,6 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         _print(rows)
     return 0
-
-
-def _version(client: Client, name: str, said: str | None) -> int:
-    """A number, or the version that is pinned under that name."""
-    if said is None or said.isdecimal():
-        return int(said or 0)
-    pins = {pin: version.version for version in client.versions(name) for pin in version.pins}
-    if said not in pins:
-        raise NotFound(f"{name} has no pin {said!r}", remedy=f"its pins: {', '.join(pins) or 'none'}")
-    return pins[said]
 
 
 def _report_file(rows: Rows, arguments: argparse.Namespace) -> None:

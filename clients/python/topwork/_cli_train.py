@@ -10,7 +10,7 @@ from topwork import _cli_show
 from topwork._cli_client import connected
 from topwork._cli_jobs import awaited
 from topwork._cli_show import counted
-from topwork._cli_words import option, pair
+from topwork._cli_words import option, pair, version
 from topwork._convert_heads import TASKS
 from topwork.heads import Figure, HeadInfo, TrainerInfo, beside
 from topwork.probes import said
@@ -41,7 +41,9 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     train.add_argument("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
     add_task(train)
     train.add_argument("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")
-    train.add_argument("--version", type=int, default=0, metavar="N", help="of the set (default: the current one)")
+    train.add_argument(
+        "--version", type=version, default=0, metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
+    )
     train.add_argument("--unlabelled", choices=METHODS, default="", help="let items without a label help (default: left out)")
     train.add_argument("--describe", action="append", default=[], type=pair, metavar="CLASS=TEXT", help="for kinds that read it")
     train.add_argument("--replace", action="store_true", help="a head of that name, which serves until the new one is ready")

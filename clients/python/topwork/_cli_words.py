@@ -23,6 +23,11 @@ def option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def version(text: str) -> int | str:
+    """A version's number, or the name that it is pinned under."""
+    return int(text) if text.isdecimal() and len(text) < 19 else text
+
+
 def pair(text: str) -> tuple[str, str]:
     """NAME=TEXT."""
     name, equals, said = text.partition("=")

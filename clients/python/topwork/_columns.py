@@ -173,9 +173,9 @@ def _micros(value: Any) -> int:
 
 def _list(value: Any) -> sets_pb2.Strings:
     texts = value.tolist() if isinstance(value, np.ndarray) else value
-    wrong = next((text for text in texts if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise ValueError(f"a list with {describe(wrong)}; lists hold strings")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"a list with {describe(text)}; lists hold strings")
     return sets_pb2.Strings(values=[_text(text) for text in texts])
 
 

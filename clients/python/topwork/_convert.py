@@ -83,8 +83,6 @@ def settings(
     """The settings of a request. Raises InvalidInput for what cannot even be written down."""
     if dtype not in ROW_DTYPES:
         raise InvalidInput(f"features do not come as {dtype!r}", remedy=f"ask for one of {', '.join(ROW_DTYPES)}")
-    if dimensions < 0:
-        raise InvalidInput(f"{dimensions} dimensions", remedy="ask for at least 1, or for 0 to keep all")
     if priority not in PRIORITIES:
         raise InvalidInput(f"there is no priority {priority!r}", remedy=f"ask for one of {', '.join(PRIORITIES)}")
     return encoders_pb2.EmbedSettings(

@@ -14,7 +14,6 @@ from topwork._methods import EMBED, EMBED_STREAM, GET_ENCODER
 from topwork._progress import Progress
 from topwork._sending import Ask, answered, release
 from topwork.encoders import EncoderInfo
-from topwork.errors import InvalidInput
 from topwork.features import Features, concatenate
 from topwork.v1 import encoders_pb2
 from topwork.v1.encoders_pb2 import EmbedSettings
@@ -46,8 +45,6 @@ def chunkwise(
     session: Session, settings: EmbedSettings, items: Items, limit: int, timeout: float | None
 ) -> Steps[Stream[Features]]:
     """A stream of the Features of one tap, a chunk of at most `limit` items at a time."""
-    if limit < 1:
-        raise InvalidInput(f"chunks of {limit} items", remedy="ask for at least 1")
     info = yield from known(session, settings.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     chunks = _split(source, info, settings, limit)

@@ -12,7 +12,8 @@ from topwork._calls import Session, Steps, unary
 from topwork._job_verbs import ended, left
 from topwork._methods import DROP_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
 from topwork._progress import Progress, watching
-from topwork.errors import InvalidInput, JobFailed
+from topwork._set_verbs import numbered
+from topwork.errors import JobFailed
 from topwork.heads import HeadInfo, TrainerInfo
 from topwork.jobs import Job, JobProgress
 from topwork.probes import ProbeTable
@@ -42,7 +43,7 @@ def train(
     group: str = "",
     folds: int = 0,
     seed: int = 0,
-    version: int = 0,
+    version: int | str = 0,
     unlabelled: str = "",
     descriptions: Mapping[str, str] | None = None,
     replace: bool = False,
@@ -66,7 +67,7 @@ def train(
     group         a column: items with the same value (a patient, a video) are never on both sides of a split
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
-    version       of the set; 0: the current one
+    version       of the set, by its number or by the name that it is pinned under; 0: the current one
     unlabelled    "self-training" or "label-propagation": unlabelled items may help, and the report says what they did
     descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
     replace       a head of that name, which serves until the new one is ready
@@ -77,21 +78,22 @@ def train(
 
     Raises InvalidInput for labels that cannot be learnt, before the training begins; AlreadyExists where the name is taken.
     """
+    number = yield from numbered(session, set, version, timeout)
     request = heads_pb2.TrainRequest(
         set=set,
         target=target,
         name=name,
         kind=kind,
         task=_convert_heads.task(task),
-        taps=several(taps),
-        poolings=several(poolings),
+        taps=taps,
+        poolings=poolings,
         options=_convert.struct(options),
         where=where,
         test_where=test_where,
         group=group,
-        folds=natural("folds", folds),
-        seed=natural("seed", seed),
-        version=natural("version", version),
+        folds=folds,
+        seed=seed,
+        version=number,
         unlabelled=unlabelled,
         descriptions=descriptions,
         replace=replace,
@@ -167,15 +169,15 @@ def probe(
     request = heads_pb2.ProbeRequest(
         sets=several(sets),
         target=target,
-        taps=several(taps),
-        poolings=several(poolings),
+        taps=taps,
+        poolings=poolings,
         task=_convert_heads.task(task),
         kind=kind,
         options=_convert.struct(options),
         where=where,
         group=group,
-        folds=natural("folds", folds),
-        seed=natural("seed", seed),
+        folds=folds,
+        seed=seed,
     )
     started = time.monotonic()
     job = _convert_sets.job((yield from unary(PROBE, request, timeout)))
@@ -212,9 +214,3 @@ def _done(session: Session, job: Job, label: str, progress: JobProgress, timeout
 def several(names: str | Sequence[str]) -> list[str]:
     """A lone name is one, not its letters."""
     return [names] if isinstance(names, str) else list(names)
-
-
-def natural(what: str, number: int) -> int:
-    if number < 0:
-        raise InvalidInput(f"{what} {number}", remedy="pass 0 or more")
-    return number

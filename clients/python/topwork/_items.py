@@ -220,4 +220,4 @@ def describe(value: Any) -> str:
     if isinstance(value, str | os.PathLike):
         text = str(value)
         return repr(text if len(text) <= 60 else text[:57] + "...")
-    return f"a {type(value).__name__}"
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -89,16 +89,27 @@ def ids_of(ids: Any) -> Ids:
 def text_of(id: Any, position: int) -> str:
     """A str as it is, a whole number in decimal."""
     if isinstance(id, str):
-        return id
+        return encodable(id, position)
     if isinstance(id, int | np.integer) and not isinstance(id, bool):
         return str(int(id))
     raise InvalidInput(f"{describe(id)} is no id", remedy=IDS, item=position)
+
+
+def encodable(id: str, position: int) -> str:
+    try:
+        id.encode()
+    except UnicodeEncodeError as error:
+        reason = f"{error.reason} at character {error.start}"
+        raise InvalidInput(f"the id {id!r:.80} is not valid Unicode: {reason}", item=position) from None
+    return str(id)
 
 
 def texts(ids: Any) -> list[str]:
     """Ids of one item or of several."""
     if isinstance(ids, str | int | np.integer):
         return [text_of(ids, 0)]
+    if not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
+        raise InvalidInput(f"ids come as {describe(ids)}", remedy=IDS)
     return [text_of(id, position) for position, id in enumerate(plain(ids))]
 
 

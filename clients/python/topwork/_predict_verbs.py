@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from topwork import _convert
 from topwork._calls import Session, Steps
-from topwork._head_verbs import natural, several
+from topwork._head_verbs import several
 from topwork._items import Items
 from topwork._progress import Progress
 from topwork.errors import InvalidInput
 from topwork.features import Features
 from topwork.predictions import Predictions
 from topwork.v1 import heads_pb2
-
-#: Of one head; of several by their names.
-Said: TypeAlias = Predictions | dict[str, Predictions]
 
 
 def predict(
@@ -34,7 +31,7 @@ def predict(
     skip_bad_items: bool = False,
     progress: Progress = None,
     timeout: float | None = None,
-) -> Steps[Said]:
+) -> Steps[Predictions | dict[str, Predictions]]:
     """What a head says of items, in their order; of a list of heads a dict by their names, from one pass of each trunk.
 
     items           as in `embed`; any number of them. A lone item is one
@@ -58,7 +55,7 @@ def predict(
         raise InvalidInput("predictions are of one kind of input", remedy="pass items, vectors=, or set= with ids=")
     settings = heads_pb2.PredictSettings(
         heads=several(heads),
-        top=natural("top", top),
+        top=top,
         features=features,
         options=_convert.struct(options),
         skip_bad_items=skip_bad_items,

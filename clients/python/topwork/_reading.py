@@ -15,7 +15,6 @@ from topwork._methods import GET_SET, READ
 from topwork._progress import Progress, reporting
 from topwork._tail import Tail
 from topwork.encoders import TapInfo
-from topwork.errors import InvalidInput
 from topwork.features import Features, Numerics
 from topwork.rows import Rows, joined
 from topwork.sets import SetInfo
@@ -90,9 +89,6 @@ def asked(
     limit: int,
     inputs: bool,
 ) -> sets_pb2.ReadRequest:
-    for name, number in (("version", version), ("offset", offset), ("limit", limit)):
-        if number < 0:
-            raise InvalidInput(f"{name} {number}", remedy="pass 0 or more")
     return sets_pb2.ReadRequest(
         set=set,
         version=version,

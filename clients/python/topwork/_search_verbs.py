@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from topwork._calls import Session, Steps
 from topwork._items import Items
+from topwork.hits import Hits
 from topwork.v1.indexes_pb2 import SearchRequest
-
-#: Hits for a lone query, list[Hits] for several.
-Found: TypeAlias = Any
 
 
 def search(
@@ -32,7 +30,7 @@ def search(
     exact: bool = False,
     effort: int = 0,
     timeout: float | None = None,
-) -> Steps[Found]:
+) -> Steps[Hits | list[Hits]]:
     """The items of a set that are nearest to a query: Hits for a lone query, a list of Hits for several.
 
     query        what the set's encoder reads: a text, a path, a picture ...; or several of them
@@ -57,7 +55,7 @@ def search(
         index=index,
         encoder=encoder,
         fingerprint=fingerprint,
-        k=_searching.counted(k, "hits", 1),
+        k=k,
         within=within,
         where=where,
         every_row=every_row,
@@ -65,6 +63,6 @@ def search(
         all_columns=columns is None,
         vectors_too=with_vectors,
         exact=exact,
-        effort=_searching.counted(effort, "effort", 0),
+        effort=effort,
     )
     return (yield from _searching.found(session, settings, query, vectors, stored, timeout))

@@ -52,12 +52,6 @@ def found(
     return hits[0] if lone else hits
 
 
-def counted(number: int, what: str, least: int) -> int:
-    if number < least:
-        raise InvalidInput(f"{number} {what}", remedy=f"ask for at least {least}")
-    return number
-
-
 def _each(
     session: Session, settings: SearchRequest, parts: Iterator[Part], files: bool, timeout: float | None
 ) -> Steps[list[Hits]]:

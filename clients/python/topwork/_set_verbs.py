@@ -18,10 +18,13 @@ from topwork._methods import (
     UNPIN_VERSION,
 )
 from topwork._progress import Progress
-from topwork.errors import InvalidInput
+from topwork.errors import InvalidInput, NotFound
 from topwork.rows import Rows
 from topwork.sets import Pruned, SetInfo, VersionInfo
 from topwork.v1 import sets_pb2
+
+#: Digits that no version has.
+LONGEST_NUMBER = 19
 
 
 def sets(session: Session, *, timeout: float | None = None) -> Steps[list[SetInfo]]:
@@ -51,7 +54,7 @@ def read(
     columns: Sequence[str] | None = None,
     where: str = "",
     ids: str | int | Iterable[str | int] | None = None,
-    version: int = 0,
+    version: int | str = 0,
     offset: int = 0,
     limit: int = 0,
     inputs: bool = False,
@@ -63,7 +66,7 @@ def read(
     taps, columns  of features and of metadata; None is all, and an empty list none
     where          SQL over `id` and the metadata: "year > 2020 AND label IN ('owl', 'wren')"
     ids            only these; those that are not there are no error
-    version        0 is the current one
+    version        its number, or the name that it is pinned under; 0 is the current one
     offset, limit  of the items that are selected; a limit of 0 is none
     inputs         the raw inputs, too, of a set that keeps them
     progress       True for a bar on a terminal, or a function of (items done, items in all)
@@ -73,7 +76,8 @@ def read(
     """
     from topwork import _reading
 
-    request = _reading.asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    number = yield from numbered(session, set, version, timeout)
+    request = _reading.asked(set, taps, columns, where, ids, number, offset, limit, inputs)
     return (yield from _reading.whole(session, request, ids is not None, progress, timeout))
 
 
@@ -85,7 +89,7 @@ def read_stream(
     columns: Sequence[str] | None = None,
     where: str = "",
     ids: str | int | Iterable[str | int] | None = None,
-    version: int = 0,
+    version: int | str = 0,
     offset: int = 0,
     limit: int = 0,
     inputs: bool = False,
@@ -97,7 +101,8 @@ def read_stream(
     """
     from topwork import _reading
 
-    request = _reading.asked(set, taps, columns, where, ids, version, offset, limit, inputs)
+    number = yield from numbered(session, set, version, timeout)
+    request = _reading.asked(set, taps, columns, where, ids, number, offset, limit, inputs)
     reading = yield from _reading.begun(session, request, ids is not None, timeout)
     return Stream(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
 
@@ -126,6 +131,18 @@ def versions(session: Session, set: str, *, timeout: float | None = None) -> Ste
     """The versions that can still be read, oldest first."""
     reply = yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)
     return [_convert_sets.version(message) for message in reply.versions]
+
+
+def numbered(session: Session, set: str, version: int | str, timeout: float | None) -> Steps[int]:
+    """The number of a version that is named by its number or by its pin. Raises NotFound."""
+    if not isinstance(version, str):
+        return version
+    pins = {pin: found.version for found in (yield from versions(session, set, timeout=timeout)) for pin in found.pins}
+    if version in pins:
+        return pins[version]
+    if version.isdecimal() and len(version) < LONGEST_NUMBER:
+        return int(version)
+    raise NotFound(f"{set} has no pin {version!r}", remedy=f"its pins: {', '.join(pins) or 'none'}")
 
 
 def pin(session: Session, set: str, pin: str, version: int = 0, *, timeout: float | None = None) -> Steps[VersionInfo]:

@@ -109,7 +109,9 @@ def total(vectors: Any) -> int | None:
         return len(vectors.counts)
     if _is_sequence_of_pieces(vectors):
         return None
-    return len(vectors) if hasattr(vectors, "__array__") or isinstance(vectors, list | tuple) else None
+    if isinstance(vectors, list | tuple):
+        return len(vectors)
+    return len(vectors) if hasattr(vectors, "__array__") and np.ndim(vectors) else None
 
 
 def matrix(values: Any) -> Array:
@@ -126,8 +128,9 @@ def matrix(values: Any) -> Array:
 
 
 def sendable(rows: Array) -> Array:
-    """float16 as it is, all else as float32."""
-    return rows if rows.dtype == np.float16 else np.asarray(rows, np.float32)
+    """float16 as it is, all else as float32; what does not fit becomes infinite, which the server refuses by its item."""
+    with np.errstate(over="ignore"):
+        return rows if rows.dtype == np.float16 else np.asarray(rows, np.float32)
 
 
 def _is_sequence_of_pieces(vectors: Any) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from topwork import (
+    _arguments,
     _channel,
     _head_verbs,
     _index_verbs,
@@ -26,11 +27,18 @@ from topwork import (
 )
 from topwork._bridge import Bridge
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._overloads import Predict, Probe, Search
 from topwork.client import TIMEOUT, Client
 from topwork.errors import TopworkError
+from topwork.hits import Hits
+from topwork.jobs import Job
+from topwork.predictions import Predictions
+from topwork.probes import ProbeTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: What `await` turns into a T.
+Awaited: TypeAlias = Coroutine[Any, Any, T]
 
 
 def _asynchronous(
@@ -38,7 +46,8 @@ def _asynchronous(
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     @wraps(verb)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._run(verb(self._session, *args, **kwargs))
+        given, named = _arguments.bound(verb, (self._session, *args), kwargs)
+        return await self._run(verb(*given, **named))
 
     dress(method, verb, "{}")
     return method
@@ -48,10 +57,9 @@ def _iterating(
     verb: Callable[Concatenate[Session, P], Steps[Stream[T]]],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]]:
     @wraps(verb)
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        async with aclosing(self._replies(await self._run(verb(self._session, *args, **kwargs)))) as replies:
-            async for value in replies:
-                yield value
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+        given, named = _arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
+        return self._iterate(verb(*given, **named))
 
     dress(method, verb, "AsyncGenerator[{}, None]")
     return method
@@ -109,7 +117,7 @@ class AsyncClient:
     indexes = _asynchronous(_index_verbs.indexes)
     drop_index = _asynchronous(_index_verbs.drop_index)
     index_kinds = _asynchronous(_index_verbs.index_kinds)
-    search = _asynchronous(_search_verbs.search)
+    search = cast("Search[Awaited[Hits], Awaited[list[Hits]]]", _asynchronous(_search_verbs.search))
 
     trainers = _asynchronous(_head_verbs.trainers)
     train = _asynchronous(_head_verbs.train)
@@ -118,9 +126,9 @@ class AsyncClient:
     drop_head = _asynchronous(_head_verbs.drop_head)
     report = _asynchronous(_head_verbs.report)
     report_page = _asynchronous(_head_verbs.report_page)
-    probe = _asynchronous(_head_verbs.probe)
+    probe = cast("Probe[Awaited[ProbeTable], Awaited[Job]]", _asynchronous(_head_verbs.probe))
     export_head = _asynchronous(_head_verbs.export_head)
-    predict = _asynchronous(_predict_verbs.predict)
+    predict = cast("Predict[Awaited[Predictions], Awaited[dict[str, Predictions]]]", _asynchronous(_predict_verbs.predict))
 
     jobs = _asynchronous(_job_verbs.jobs)
     job = _asynchronous(_job_verbs.job)
@@ -153,6 +161,11 @@ class AsyncClient:
             return done.value  # type: ignore[no-any-return]
         finally:
             steps.close()
+
+    async def _iterate(self, steps: Steps[Stream[T]]) -> AsyncGenerator[T, None]:
+        async with aclosing(self._replies(await self._run(steps))) as replies:
+            async for value in replies:
+                yield value
 
     async def _perform(self, step: Step) -> Any:
         match step:

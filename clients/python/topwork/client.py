@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Generator, Iterator, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
 from topwork import (
+    _arguments,
     _channel,
     _head_verbs,
     _index_verbs,
@@ -22,7 +23,12 @@ from topwork import (
 )
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
 from topwork._interruptible import interruptible
+from topwork._overloads import Predict, Probe, Search
 from topwork.errors import InvalidInput, TopworkError
+from topwork.hits import Hits
+from topwork.jobs import Job
+from topwork.predictions import Predictions
+from topwork.probes import ProbeTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +40,8 @@ TIMEOUT = 300.0
 def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._run(verb(self._session, *args, **kwargs))
+        given, named = _arguments.bound(verb, (self._session, *args), kwargs)
+        return self._run(verb(*given, **named))
 
     dress(method, verb, "{}")
     return method
@@ -45,7 +52,8 @@ def _iterating(
 ) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
-        yield from self._replies(self._run(verb(self._session, *args, **kwargs)))
+        given, named = _arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
+        return self._iterate(verb(*given, **named))
 
     dress(method, verb, "Generator[{}, None, None]")
     return method
@@ -109,7 +117,7 @@ class Client:
     indexes = _blocking(_index_verbs.indexes)
     drop_index = _blocking(_index_verbs.drop_index)
     index_kinds = _blocking(_index_verbs.index_kinds)
-    search = _blocking(_search_verbs.search)
+    search = cast("Search[Hits, list[Hits]]", _blocking(_search_verbs.search))
 
     trainers = _blocking(_head_verbs.trainers)
     train = _blocking(_head_verbs.train)
@@ -118,9 +126,9 @@ class Client:
     drop_head = _blocking(_head_verbs.drop_head)
     report = _blocking(_head_verbs.report)
     report_page = _blocking(_head_verbs.report_page)
-    probe = _blocking(_head_verbs.probe)
+    probe = cast("Probe[ProbeTable, Job]", _blocking(_head_verbs.probe))
     export_head = _blocking(_head_verbs.export_head)
-    predict = _blocking(_predict_verbs.predict)
+    predict = cast("Predict[Predictions, dict[str, Predictions]]", _blocking(_predict_verbs.predict))
 
     jobs = _blocking(_job_verbs.jobs)
     job = _blocking(_job_verbs.job)
@@ -151,6 +159,9 @@ class Client:
             return done.value  # type: ignore[no-any-return]
         finally:
             steps.close()
+
+    def _iterate(self, steps: Steps[Stream[T]]) -> Generator[T, None, None]:
+        yield from self._replies(self._run(steps))
 
     def _perform(self, step: Step) -> Any:
         match step:

@@ -1,0 +1,172 @@
+"""Every argument of every verb of both clients, with values of wrong types and sizes: what is raised is our own errors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import topwork
+from doors import Door, OpenDoor
+from fake_server import FakeServer
+
+SET = {"set": "s"}
+#: A call of each verb that is right.
+CALLS: dict[str, dict[str, Any]] = {
+    "health": {},
+    "encoders": {},
+    "encoder": {"name": "letters"},
+    "embed": {"encoder": "letters", "items": ["a"]},
+    "embed_taps": {"encoder": "letters", "items": ["a"], "taps": ["pooled"]},
+    "embed_stream": {"encoder": "letters", "items": ["a"]},
+    "nearest_words": {"encoder": "words", "items": ["a"]},
+    "write": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
+    "write_stream": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
+    "read": SET,
+    "read_stream": SET,
+    "delete": {**SET, "ids": ["9"]},
+    "sets": {},
+    "set": {"name": "s"},
+    "drop_set": {"name": "nothing"},
+    "versions": SET,
+    "pin": {**SET, "pin": "p"},
+    "unpin": {**SET, "pin": "nothing"},
+    "prune": {**SET, "older_than": 60.0},
+    "create_index": SET,
+    "rebuild_index": SET,
+    "index": SET,
+    "indexes": {},
+    "drop_index": {**SET, "name": "nothing"},
+    "index_kinds": {},
+    "search": {**SET, "query": "a"},
+    "trainers": {},
+    "train": {**SET, "target": "year"},
+    "head": {"name": "h"},
+    "heads": {},
+    "drop_head": {"name": "nothing"},
+    "report": {"name": "h"},
+    "report_page": {"name": "h"},
+    "probe": {"sets": ["s"], "target": "year"},
+    "export_head": {"name": "h", "path": "/nowhere/h.onnx"},
+    "predict": {"heads": "h", "items": ["a"]},
+    "jobs": {},
+    "job": {"id": "7"},
+    "watch_job": {"id": "7"},
+    "cancel_job": {"id": "7"},
+}
+#: Arguments that stand instead of others.
+INSTEAD = {
+    ("search", "vectors"): ("query",),
+    ("search", "stored"): ("query",),
+    ("predict", "vectors"): ("items",),
+    ("predict", "ids"): ("items",),
+    ("write", "vectors"): ("items",),
+    ("write_stream", "vectors"): ("items",),
+    ("delete", "where"): ("ids",),
+}
+WRONG: list[Any] = [
+    None,
+    "",
+    "x",
+    "\ud800",
+    b"\xff",
+    True,
+    -1,
+    2**70,
+    1.5,
+    -0.5,
+    math.nan,
+    1e300,
+    -math.inf,
+    [],
+    [None],
+    [math.nan],
+    [[["a"]]],
+    ["\ud800"],
+    {},
+    {1: 2},
+    {"a": object()},
+    {"tags": [["a", None]]},
+    [{"tags": ["a", None]}],
+    [{"time": np.datetime64("NaT"), "x": 10**30}],
+    object(),
+    object,
+    iter([object()]),
+    (None, None),
+    np.float32(math.nan),
+    np.zeros((0, 0)),
+    np.array([[None]]),
+    np.array([[1e300]]),
+]
+
+
+@pytest.fixture
+def served(server: FakeServer) -> FakeServer:
+    with topwork.Client(server.target) as client:
+        client.write("s", ["a", "b"], ["1", "2"], [{"year": 1}, {"year": 2}], encoder="letters")
+    return server
+
+
+def wrong_calls(verb: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in list(inspect.signature(getattr(topwork.Client, verb)).parameters)[1:]:
+        others = {key: value for key, value in CALLS[verb].items() if key not in INSTEAD.get((verb, name), ())}
+        for value in WRONG:
+            yield f"{name}={value!r}", {**others, name: value}
+
+
+def test_the_table_has_every_verb() -> None:
+    assert set(CALLS) == {name for name in vars(topwork.Client) if not name.startswith("_") and name != "close"}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_wrong_argument_is_one_of_our_errors(verb: str, served: FakeServer, door: Door) -> None:
+    method = getattr(door.open(timeout=30, retries=0), verb)
+    raised = {said: error for said, call in wrong_calls(verb) if (error := error_of(method, call))}
+    assert {said: error for said, error in raised.items() if not isinstance(error, topwork.TopworkError)} == {}
+    assert all(map(str, raised.values()))
+
+
+def error_of(method: Any, call: dict[str, Any]) -> Exception | None:
+    try:
+        result = method(**call)
+        if isinstance(result, Iterator):
+            list(result)
+    except Exception as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "message"),
+    [
+        ("search", {"k": "3"}, "k is '3' (pass a whole number)"),
+        ("search", {"where": None}, "where is None (pass a str)"),
+        ("search", {"within": math.nan}, "within is not a number (pass a number)"),
+        ("search", {"exact": 1}, "exact is 1 (pass True or False)"),
+        ("read", {"limit": 2**70}, f"limit is a number of more than 20 digits (pass at most {2**63 - 1})"),
+        ("read", {"columns": ["year", 3]}, "columns[1] is 3 (pass a str)"),
+        ("read", {"where": "\ud800"}, "where is not valid Unicode: surrogates not allowed at character 0"),
+        ("train", {"descriptions": {"a": 1}}, "descriptions['a'] is 1 (pass a str)"),
+        ("embed", {"options": 7}, "options is 7 (pass a dict by name or None)"),
+        ("embed", {"timeout": -1}, "timeout is -1.0 (pass 0 or more)"),
+        ("embed", {"progress": 5}, "progress is 5 (pass True or False or a function or None)"),
+        ("write", {"metadata": {"tags": [["a", None]]}}, "item 0: column 'tags': a list with None; lists hold strings"),
+    ],
+)
+def test_a_wrong_argument_is_named(verb: str, wrong: dict[str, Any], message: str, client: topwork.Client) -> None:
+    with pytest.raises(topwork.InvalidInput) as caught:
+        getattr(client, verb)(**{**CALLS[verb], **wrong})
+    assert str(caught.value) == message
+
+
+def test_a_stream_is_refused_where_it_is_called(client: topwork.Client) -> None:
+    with pytest.raises(topwork.InvalidInput, match="chunk is 0"):
+        client.embed_stream("letters", ["a"], chunk=0)
+
+
+def test_a_lone_name_is_a_list_of_one(both: OpenDoor, served: FakeServer) -> None:
+    assert list(both.embed_taps("letters", ["a"], "pooled")) == ["pooled"]
+    assert list(both.read("s", columns="year").metadata) == ["year"]
