@@ -186,7 +186,8 @@ class Tuner(ABC):
 class TrainerSpec:
     """What a plugin says of a way to train. `least_per_class` is how many examples each class must have. `reads_descriptions`:
     classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
-    missing altogether."""
+    missing altogether. `reads_directions`: the head reads a row's direction alone, so that multiples of a row are its copies, and
+    are never on both sides of a split."""
 
     kind: str
     trainer: type[Trainer] | type[Tuner]
@@ -194,6 +195,7 @@ class TrainerSpec:
     least_per_class: int = 2
     reads_descriptions: bool = False
     needs_descriptions: bool = False
+    reads_directions: bool = False
 
     @property
     def tunes(self) -> bool:

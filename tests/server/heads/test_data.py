@@ -186,6 +186,41 @@ def test_what_a_test_item_shows_is_not_learnt(sets):
     np.testing.assert_array_equal(data.examples.views[0].rows[:, 0], range(1, 6))
 
 
+def test_what_equals_a_test_item_as_features_is_not_learnt(sets):
+    ids = names(0, 10)
+    rows = np.random.default_rng(0).normal(size=(10, DIM)).astype(np.float32)
+    rows[:2] = rows[8:].astype(np.float16)
+    birds = written(sets, ids, [TapRows(POOLED, rows, np.ones(10, np.int64))], column("label", T.STRING, ["a", "b"] * 5))
+    data = loaded(birds, test_where="id >= 'item-00008'", least=1)
+    assert data.ids == tuple(names(2, 8))
+    assert data.warnings == ("2 items are not learnt from: their features are those of a test item",)
+    np.testing.assert_array_equal(data.examples.views[0].rows, rows[2:8])
+
+
+def test_groups_join_items_of_equal_features_in_any_view(sets):
+    ids = names(0, 12)
+    random = np.random.default_rng(0)
+    pooled, other = (random.normal(size=(12, dim)).astype(np.float32) for dim in (DIM, 3))
+    pooled[6:9], other[9:] = pooled[:3], other[3:6]
+    taps = [TapRows(tap, rows, np.ones(12, np.int64)) for tap, rows in ((POOLED, pooled), (OTHER, other))]
+    birds = written(sets, ids, taps, column("label", T.STRING, ["a", "b"] * 6))
+    assert loaded(birds).examples.groups.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 6, 7, 8]
+    both = loaded(birds, views=((POOLED, Pooling.ROW), (OTHER, Pooling.ROW)))
+    assert both.examples.groups.tolist() == [0, 1, 2, 3, 4, 5] * 2
+
+
+def test_pictures_whose_cells_are_all_equal_are_one_group(sets):
+    ids = names(0, 6)
+    cells = np.random.default_rng(0).normal(size=(6, 4, DIM)).astype(np.float32)
+    cells[5] = cells[1][[1, 0, 3, 2]]  # in a mirror
+    boxes = np.tile(cell_boxes((2, 2), (0, 0, 20, 20)), (6, 1))
+    labels = [["0,0,10,20:owl"]] * 6
+    taps = TapRows(CELLS, cells.reshape(-1, DIM), np.full(6, 4), Spans("box", boxes.astype(np.float32)))
+    birds = written(sets, ids, [taps], column("label", T.STRINGS, labels))
+    data = loaded(birds, Task.SEGMENTATION, views=((CELLS, Pooling.ROWS),))
+    assert data.examples.groups.reshape(6, 4)[:, 0].tolist() == [0, 1, 2, 3, 4, 1]
+
+
 def test_a_group_that_both_learns_and_judges_is_told(sets):
     ids = names(0, 8)
     who = column("who", T.STRING, ["x", "x", "y", "y", None, "z", None, "x"])

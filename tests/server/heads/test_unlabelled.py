@@ -9,7 +9,7 @@ import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples import neighbours, unlabelled
 from topwork_server.heads.examples.neighbours import Neighbours, nearest
-from topwork_server.heads.examples.unlabelled import joined, learn, sure
+from topwork_server.heads.examples.unlabelled import groups_of, joined, learn, sure
 from topwork_server.heads.model import Unlabelled
 from topwork_server.rows import normalize
 from topwork_server.trainer import Examples, Target, View
@@ -129,12 +129,22 @@ def test_nobody_is_sure_and_nothing_changes(monkeypatch):
 
 def test_pseudo_labelled_rows_are_items_of_their_own():
     examples = replace(problem(5, 4), groups=np.array([0, 0, 7, 7, 9]))
-    both = joined(examples, np.array([1, 3]), (np.array([0, 2]), np.array([2, 0])))
+    both = joined(examples, np.array([1, 3]), (np.array([0, 2]), np.array([2, 0])), *groups_of(examples))
     np.testing.assert_array_equal(both.views[0].rows, [*examples.views[0].rows[[1, 3]], *examples.unlabelled[0].rows[[0, 2]]])
     assert both.values.tolist() == [*examples.values[[1, 3]], 2, 0]
     assert both.items.tolist() == [1, 3, 4, 5]
-    assert both.groups.tolist() == [0, 7, 8, 9]
+    assert len(set(both.groups.tolist())) == 4
     assert both.unlabelled == ()
+
+
+def test_a_pseudo_labelled_copy_stays_with_the_row_that_it_copies():
+    examples = problem(5, 4)
+    free = examples.unlabelled[0].rows.copy()
+    free[2] = examples.views[0].rows[3]
+    examples = replace(examples, unlabelled=(replace(examples.unlabelled[0], rows=free),))
+    both = joined(examples, np.array([1, 3]), (np.array([0, 2]), np.array([2, 0])), *groups_of(examples))
+    assert both.groups[1] == both.groups[3]
+    assert len(set(both.groups.tolist())) == 3
 
 
 @pytest.mark.parametrize("block", [50, 1 << 24])

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.examples.gather import Gathered, gather
+from topwork_server.heads.examples.equal_rows import equal_rows, item_means
+from topwork_server.heads.examples.gather import Gathered, gather, without
 from topwork_server.heads.examples.items import Items, Read, both, grouped, items, labels_of_learnt, labels_of_test
 from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
 from topwork_server.heads.examples.lessons import lesson as lesson
@@ -59,19 +60,19 @@ def labels_of(read: Read, definition: Definition, least_per_class: int) -> Label
     return labels
 
 
-def load(definition: Definition, least_per_class: int, report: Report) -> Data:
-    """Everything, in the job. InvalidInput for what cannot be learnt."""
+def load(definition: Definition, least_per_class: int, report: Report, by_direction: bool = False) -> Data:
+    """Everything, in the job; `by_direction`: multiples of a row are its copies. InvalidInput for what cannot be learnt."""
     taken = snapshot(Path(definition.path), definition.set, definition.version)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
-    return _Load(taken, definition, least_per_class).data(report)
+    return _Load(taken, definition, least_per_class, by_direction).data(report)
 
 
 class _Load:
     """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
 
-    def __init__(self, taken: Snapshot, definition: Definition, least_per_class: int) -> None:
-        self._taken, self._definition, self._least = taken, definition, least_per_class
+    def __init__(self, taken: Snapshot, definition: Definition, least_per_class: int, by_direction: bool) -> None:
+        self._taken, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
         self._warnings: list[str] = []
         self._partial: set[str] = set()
         self._chars: dict[str, Array] = {}
@@ -90,6 +91,7 @@ class _Load:
         used = unlabelled.ids if definition.unlabelled is not Unlabelled.LEFT_OUT else ()
         rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
         learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
+        learnt, rows[0] = self._unequal(learnt, test, rows)
         labels = self._left(labels, learnt)
         return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
@@ -127,6 +129,26 @@ class _Load:
                 f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
             )
         return _chosen(some, there)
+
+    def _unequal(self, learnt: Items, test: Items, rows: Sequence[Gathered]) -> tuple[Items, Gathered]:
+        """Without the items whose features are those of a test item."""
+        if not (len(learnt.ids) and len(test.ids)):
+            return learnt, rows[0]
+        again = np.zeros(len(learnt.ids), bool)
+        for firsts in self._equal(rows[:2]):
+            ours, theirs = np.split(firsts, [len(learnt.ids)])
+            again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
+        if again.any():
+            self._warnings.append(f"{again.sum():,} items are not learnt from: their features are those of a test item")
+        return _chosen(learnt, ~again), without(rows[0], again)
+
+    def _equal(self, rows: Sequence[Gathered]) -> list[Array]:
+        """For each view (items,) int64: of each item that has rows the position of the first one with equal features."""
+        counts = np.concatenate([one.counts[one.counts > 0] for one in rows])
+        items, count = np.repeat(np.arange(len(counts)), counts), len(counts)
+        views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
+        whole = views if len(items) == count else [item_means(view, items, count) for view in views]
+        return [equal_rows(view, self._by_direction) for view in whole]
 
     def _left(self, labels: Labels, learnt: Items) -> Labels:
         """Of the items that are left; read again where some are not, since a class may have lost too many."""
@@ -192,7 +214,7 @@ class _Load:
         self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
         owners = owners[values.keep]
         there, places = np.unique(owners, return_inverse=True)
-        groups = grouped(some.ids, some.groups, contents)[owners]
+        groups = grouped(some.ids, some.groups, contents, self._equal([rows]))[owners]
         views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
         items = np.asarray(places, np.int64)
         examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)

@@ -108,6 +108,17 @@ def _some(view: Gathered, there: Array) -> Gathered:
     return Gathered([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
 
 
+def without(rows: Gathered, items: Array) -> Gathered:
+    """Without the rows of some items: a mask of those that have rows."""
+    slots = np.flatnonzero(rows.counts)
+    keep = np.repeat(~items, rows.counts[slots])
+    if keep.all():
+        return rows
+    counts = rows.counts.copy()
+    counts[slots[items]] = 0
+    return Gathered([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
+
+
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
     """Those of some of the items, (items,) bool."""
     return rows if chosen.all() else picked(rows, np.flatnonzero(chosen))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput
+from topwork_server.heads.examples.equal_rows import components
 from topwork_server.heads.examples.labels import Labels, read_as, read_labels
 from topwork_server.heads.model import Definition
 from topwork_server.sets.model import Column, ColumnType, Reading, Selection
@@ -119,22 +120,15 @@ def _named(error: InvalidInput, ids: Sequence[str]) -> InvalidInput:
     return InvalidInput(f"item {ids[error.item]!r}: {error.message}", remedy=error.remedy)
 
 
-def grouped(ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str]) -> Array:
-    """(n,) int64: equal for items of one group, for items of equal content, and for what these join."""
-    parents = list(range(len(ids)))
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = parents[parents[i]]
-            i = parents[i]
-        return i
-
+def grouped(
+    ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str], equal: Sequence[Array] = ()
+) -> Array:
+    """(n,) int64: equal for items of one group, for items of equal content or of equal features, and for what these join.
+    `equal`: for each view the position of the first item with the same features."""
     first: dict[Hashable, int] = {}
-    for i, key in _keys(ids, groups, contents):
-        a, b = root(first.setdefault(key, i)), root(i)
-        parents[max(a, b)] = min(a, b)
-    roots = np.array([root(i) for i in range(len(ids))], np.int64)
-    return np.asarray(np.unique(roots, return_inverse=True)[1], np.int64)
+    edges = [(first.setdefault(key, i), i) for i, key in _keys(ids, groups, contents)]
+    joined = [np.array(edges, np.int64).reshape(-1, 2), *(np.stack([firsts, np.arange(len(ids))], axis=1) for firsts in equal)]
+    return components(np.concatenate(joined), len(ids))
 
 
 def _keys(ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str]) -> Iterator[tuple[int, Hashable]]:

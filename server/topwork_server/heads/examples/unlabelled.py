@@ -13,6 +13,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import softmax
+from topwork_server.heads.examples.equal_rows import components, equal_rows
 from topwork_server.heads.examples.neighbours import Neighbours
 from topwork_server.heads.model import Unlabelled
 from topwork_server.progress import Report, part
@@ -68,6 +69,7 @@ class _Work:
         self._trainer, self._examples, self._options = trainer, examples, options
         self._seed, self._threads = seed, threads
         self._graphs: dict[int, Neighbours] = {}
+        self._groups = groups_of(examples)
 
     def train(self, subset: Array, head: Fitted, report: Report) -> tuple[Fitted, int]:
         """Self-training (Yarowsky 1995; Lee 2013): who the head is sure of teaches the next one. Each round begins anew, so that
@@ -106,7 +108,7 @@ class _Work:
         return self._graphs[view], among
 
     def _fit(self, subset: Array, pseudo: Pseudo, report: Report) -> Fitted:
-        both = joined(self._examples, subset, pseudo)
+        both = joined(self._examples, subset, pseudo, *self._groups)
         (head,) = self._trainer.fit(both, [np.arange(both.count)], self._options, self._seed, self._threads, report)
         return head
 
@@ -123,8 +125,24 @@ def sure(probabilities: Array, least: float) -> Pseudo:
     return positions, classes[positions]
 
 
-def joined(examples: Examples, subset: Array, pseudo: Pseudo) -> Examples:
-    """The rows of a subset, then the pseudo-labelled ones, each an item and a group of its own."""
+def groups_of(examples: Examples) -> tuple[Array, Array]:
+    """Groups of the labelled rows and of the unlabelled ones, each of which is with its copies."""
+    count, free = examples.count, len(examples.unlabelled[0].rows)
+    places = np.arange(count + free)
+    edges = [np.stack([np.unique(examples.groups, return_index=True)[1][_dense(examples.groups)], places[:count]], axis=1)]
+    if len(np.unique(examples.items)) == count:  # else rows are parts of items, which often are alike
+        both = zip(examples.views, examples.unlabelled, strict=True)
+        edges += [np.stack([equal_rows(np.concatenate([a.rows, b.rows])), places], axis=1) for a, b in both]
+    found = components(np.concatenate(edges), count + free)
+    return found[:count], found[count:]
+
+
+def _dense(groups: Array) -> Array:
+    return np.asarray(np.unique(groups, return_inverse=True)[1])
+
+
+def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, free_groups: Array) -> Examples:
+    """The rows of a subset, then the pseudo-labelled ones, each an item of its own; groups as `groups_of` has them."""
     positions, classes = pseudo
     mine = examples.take(subset)
     extra = np.arange(1, len(positions) + 1)
@@ -137,7 +155,7 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo) -> Examples:
         views=tuple(views),
         values=np.concatenate([mine.values, classes.astype(mine.values.dtype)]),
         items=np.concatenate([mine.items, mine.items.max(initial=-1) + extra]),
-        groups=np.concatenate([mine.groups, mine.groups.max(initial=-1) + extra]),
+        groups=np.concatenate([groups[subset], free_groups[positions]]),
         unlabelled=(),
     )
 

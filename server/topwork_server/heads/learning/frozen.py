@@ -37,7 +37,7 @@ NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 
 def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> Learnt:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
-    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15))
+    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions)
     threads = threads_for(found.examples, threads)
     return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
 

@@ -95,7 +95,7 @@ class _Set:
             raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2))
+        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions)
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self._threads = threads_for(self.data.examples, threads)
