@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
+from topwork_server.callers import Check
 from topwork_server.errors import TopworkError
 from topwork_server.indexes.asked import Asked
 from topwork_server.indexes.found import Found
-from topwork_server.indexes.main import Check
 from topwork_server.indexes.nearest import Nearest, Rows
 from topwork_server.indexes.ranges import contained, spread
 from topwork_server.rows import normalize

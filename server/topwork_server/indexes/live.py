@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from topwork_server.callers import Check
 from topwork_server.indexes import exact
 from topwork_server.indexes.asked import ask
 from topwork_server.indexes.filters import Left, left
 from topwork_server.indexes.found import empty, hits
 from topwork_server.indexes.fresh import Fresh, FreshView
-from topwork_server.indexes.main import Check, Main
+from topwork_server.indexes.main import Main
 from topwork_server.indexes.model import Built, Definition, Hits, Query
 from topwork_server.indexes.search import Search
 from topwork_server.sets.model import KEY_BITS, Change, Selection

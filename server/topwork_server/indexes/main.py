@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from topwork_server.callers import Check
 from topwork_server.indexes.asked import Asked
 from topwork_server.indexes.found import Found
 from topwork_server.indexes.model import Built
@@ -34,10 +34,6 @@ class Left(Protocol):
     def mask(self) -> Array | None: ...
 
     def positions(self) -> Array: ...
-
-
-#: Called between parts of a long search; raises where nobody waits for it any more.
-Check = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

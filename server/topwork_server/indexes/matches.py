@@ -7,6 +7,8 @@ from collections import OrderedDict
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from topwork_server.callers import Check, always_waits
+from topwork_server.sets.filters import changes_with_time
 from topwork_server.types import Array
 
 #: Filters of one set that are remembered, and bytes of their keys.
@@ -19,7 +21,7 @@ class Filtered(Protocol):
     @property
     def version(self) -> int: ...
 
-    def keys(self, where: str = ...) -> tuple[int, Array]: ...
+    def keys(self, where: str = ..., *, check: Check = ...) -> tuple[int, Array]: ...
 
 
 class Matches:
@@ -38,9 +40,11 @@ class Matches:
             self._of[feature_set].move_to_end(where)
             return found
 
-    def keys(self, feature_set: Filtered, where: str) -> tuple[int, Array]:
+    def keys(self, feature_set: Filtered, where: str, check: Check = always_waits) -> tuple[int, Array]:
         """The version and the keys. Blocking. InvalidInput where the filter is wrong."""
-        version, keys = feature_set.keys(where)
+        version, keys = feature_set.keys(where, check=check)
+        if changes_with_time(where):
+            return version, keys
         with self._lock:
             filters = self._of.setdefault(feature_set, OrderedDict())
             filters[where] = version, keys

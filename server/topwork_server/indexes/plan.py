@@ -7,8 +7,9 @@ are left are compared, whichever is likely to be faster. Only what VectorIndex p
 
 from __future__ import annotations
 
+from topwork_server.callers import Check
 from topwork_server.indexes.filters import Left
-from topwork_server.indexes.main import HARDER, Check, Trial
+from topwork_server.indexes.main import HARDER, Trial
 
 #: The effort of a build was measured at so many hits, and is good for that of so many.
 MEASURED, TRUSTED = 10, 32

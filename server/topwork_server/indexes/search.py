@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.callers import Check
 from topwork_server.indexes import plan
 from topwork_server.indexes.asked import NOWHERE, Asked
 from topwork_server.indexes.filters import Left
 from topwork_server.indexes.found import Found, empty
 from topwork_server.indexes.fresh import FreshView
-from topwork_server.indexes.main import Check, Main, Trial
+from topwork_server.indexes.main import Main, Trial
 from topwork_server.indexes.nearest import Nearest
 from topwork_server.types import Array
 

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from topwork_server.callers import Check
 from topwork_server.errors import TopworkError
 from topwork_server.indexes import asked
-from topwork_server.indexes.main import Check
 from topwork_server.indexes.model import Hits, Query
 
 #: Vectors of a slice: the first of a caller, the fewest and the most.

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
+from topwork_server.callers import in_thread
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import Engine
@@ -73,7 +74,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         opened = await self._indexes.opened(convert_indexes.named(request.set), request.index)
         asking = await self._asker.asking(request, opened, deadline(context), context.peer())
         began = time.monotonic()
-        hits = await self._hits(opened, asking.query, request.where)
+        hits = await self._hits(opened, asking.query, request.where, deadline(context))
         searched = time.monotonic() - began
         response = await self._response(request, hits, opened)
         response.search_seconds = searched
@@ -87,14 +88,14 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
 
-    async def _hits(self, opened: Opened, query: Query, where: str) -> Hits:
+    async def _hits(self, opened: Opened, query: Query, where: str, until: float | None) -> Hits:
         """Filter and search of one version, where writers let us: an item replaced between the two would not be found."""
         if not where:
             return await self._desk.search(opened.live, query)
         for _ in range(TRIES):
             known = self._matches.known(opened.feature_set, where)
             if known is None:
-                known = await asyncio.to_thread(self._matches.keys, opened.feature_set, where)
+                known = await in_thread(lambda check: self._matches.keys(opened.feature_set, where, check), until)
             version, allowed = known
             hits = await self._desk.search(opened.live, replace(query, allowed=allowed))
             if hits.version == version:

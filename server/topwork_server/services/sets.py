@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
+from topwork_server.callers import Caller, Check
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError
 from topwork_server.heads.pins import OURS
 from topwork_server.ingest import incoming
@@ -86,13 +87,15 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
 
     async def Read(self, request: sets_pb2.ReadRequest, context: Context) -> None:  # noqa: N802
         feature_set = await self._get(request.set)
-        messages = _messages(feature_set, convert_sets.selection(request))
+        caller = Caller(deadline(context))
+        messages = _messages(feature_set, convert_sets.selection(request), caller.check)
         ahead = _next(messages)
         try:
             while message := await asyncio.shield(ahead):
                 ahead = _next(messages)
                 await context.write(message)
         finally:
+            caller.leave()
             await asyncio.wait({ahead})  # a generator that runs cannot be closed
             _ = ahead.cancelled() or ahead.exception()  # else one that nobody waits for is reported as never retrieved
             await asyncio.to_thread(messages.close)
@@ -101,8 +104,9 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         if bool(request.ids) == bool(request.where):
             raise InvalidInput("give ids or a filter to delete by, one of them", remedy="to delete all, drop the set")
         feature_set = await self._get(request.set)
-        future = await asyncio.to_thread(feature_set.delete, list(request.ids) or None, request.where)
-        deleted, version = await asyncio.wrap_future(future)
+        with Caller(deadline(context)) as caller:
+            future = await asyncio.to_thread(feature_set.delete, list(request.ids) or None, request.where, caller.check)
+            deleted, version = await asyncio.wrap_future(future)
         return sets_pb2.DeleteRowsResponse(deleted=deleted, version=version)
 
     async def ListVersions(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
@@ -184,9 +188,9 @@ def _next(messages: Iterator[sets_pb2.ReadResponse]) -> asyncio.Future[sets_pb2.
     return asyncio.ensure_future(asyncio.to_thread(next, messages, None))
 
 
-def _messages(feature_set: FeatureSet, selection: Selection) -> Generator[sets_pb2.ReadResponse]:
+def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Generator[sets_pb2.ReadResponse]:
     """At least one: where no item is selected, it says so, and which taps and columns there would be."""
-    reading = feature_set.read(selection)
+    reading = feature_set.read(selection, check)
     said = False
     try:
         for block in reading.blocks:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.callers import Check, always_waits
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import filters
 from topwork_server.sets.blocks import Projection, cut, project, to_block, values
@@ -69,7 +70,7 @@ def newest(current: Current, readers: Readers) -> Iterator[View]:
         readers.leave(view.version)
 
 
-def read(current: Current, readers: Readers, selection: Selection) -> Reading:
+def read(current: Current, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:
     """As FeatureSet.read says."""
     if selection.offset < 0 or selection.limit < 0 or selection.block_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
@@ -79,21 +80,21 @@ def read(current: Current, readers: Readers, selection: Selection) -> Reading:
         else:
             held.enter_context(readers.holding(selection.version))
             view = current.at(selection.version)
-        return read_view(view, readers, selection)
+        return read_view(view, readers, selection, check)
 
 
-def read_view(view: View, readers: Readers, selection: Selection) -> Reading:
+def read_view(view: View, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:
     """Of a view that the caller keeps from pruning until this returns."""
     projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
     condition = _condition(view, selection)
     if selection.ids is None:
-        total = _counted(view, condition, selection.where)
+        total = counted(view, condition, selection.where, check)
         tables = _scanned(view, projection, condition, selection)
     else:
-        addresses = _addresses(view, condition, selection)
+        addresses = _addresses(view, condition, selection, check)
         total = len(addresses)
         tables = _taken(view, projection, addresses, selection)
-    blocks = (to_block(table, projection) for table in cut(tables, selection.block_bytes))
+    blocks = (to_block(table, projection) for table in cut(_while_waited(tables, check), selection.block_bytes))
     return Reading(view.version, total, Blocks(blocks, readers, view.version))
 
 
@@ -105,22 +106,32 @@ def _condition(view: View, selection: Selection) -> str:
 
 
 def checked(view: View, where: str) -> str:
-    """The filter in parentheses, once it is known to be one expression: without them Lance reads the first and drops the rest."""
-    if not where:
-        return ""
-    filters.check(where, view.columns)
-    try:
-        view.dataset.scanner(columns=["id"], filter=f"({where})", limit=1).explain_plan()
-    except Exception as error:
-        raise filters.refused(error, where, view.columns) from error
-    return f"({where})"
+    """The filter as Lance is given it, in parentheses so that it may be joined with another."""
+    return f"({filters.compiled(where, view.columns)})" if where else ""
 
 
-def _counted(view: View, condition: str, where: str) -> int:
+def counted(view: View, condition: str, where: str, check: Check = always_waits) -> int:
+    """How many items match; `condition` as `checked` gives it, of the filter `where`."""
+    if not condition:
+        return int(view.dataset.count_rows())
+    return sum(batch.num_rows for batch in _matched(view, "key", condition, where, check))
+
+
+def _matched(view: View, column: str, condition: str, where: str, check: Check, *, addresses: bool = False) -> Iterator[Any]:
+    """Batches of one column of what matches. `check` is called at each, and as often as a filter that lets nothing through."""
     try:
-        return int(view.dataset.count_rows(filter=condition or None))
+        scanner = view.dataset.scanner(
+            columns=[column], filter=condition or None, with_row_address=addresses, batch_size=MOST_ROWS
+        )
+        yield from _while_waited(scanner.to_batches(), check)
     except Exception as error:
-        raise filters.refused(error, where, view.columns) from error
+        raise filters.refused(error, where) from error
+
+
+def _while_waited(parts: Iterator[Any], check: Check) -> Iterator[Any]:
+    for part in parts:
+        check()
+        yield part
 
 
 def _scanned(view: View, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
@@ -142,20 +153,20 @@ def _scanned(view: View, projection: Projection, condition: str, selection: Sele
         yield pa.Table.from_batches([batch])
 
 
-def _addresses(view: View, condition: str, selection: Selection) -> Array:
+def _addresses(view: View, condition: str, selection: Selection, check: Check) -> Array:
     """Where the items of those ids are that match, in the order of the set."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     wanted = _texts(selection.ids or ())
     if not condition and view.roster is not None:
         keys, addresses = view.here.find(wanted)
         return np.asarray(np.sort(addresses[keys >= 0]))
-    try:
-        table = view.dataset.scanner(columns=["id"], filter=condition or None, with_row_address=True).to_table()
-    except Exception as error:
-        raise filters.refused(error, selection.where, view.columns) from error
-    found = table.filter(pc.is_in(table["id"], value_set=wanted))
-    return np.asarray(np.sort(found["_rowaddr"].to_numpy()))
+    found = [np.zeros(0, np.uint64)]
+    for batch in _matched(view, "id", condition, selection.where, check, addresses=True):
+        table = pa.Table.from_batches([batch])
+        found.append(table.filter(pc.is_in(table["id"], value_set=wanted))["_rowaddr"].to_numpy())
+    return np.sort(np.concatenate(found))
 
 
 def _texts(ids: Sequence[str]) -> Any:
@@ -188,10 +199,12 @@ def take(view: View, addresses: Array, columns: Sequence[str]) -> Any:
         return view.dataset._take_rows(pa.array(addresses, pa.uint64()), columns=list(columns))
 
 
-def keys(current: Current, readers: Readers, where: str, ids: Sequence[str] | None) -> tuple[int, Array]:
+def keys(
+    current: Current, readers: Readers, where: str, ids: Sequence[str] | None, check: Check = always_waits
+) -> tuple[int, Array]:
     """As FeatureSet.keys says."""
     with newest(current, readers) as view:
-        matching = _matching(view, where) if where else None
+        matching = _matching(view, where, check) if where else None
         if ids is None:
             return view.version, view.here.keys() if matching is None else matching
         found, _ = view.here.find(_texts(ids))
@@ -199,13 +212,10 @@ def keys(current: Current, readers: Readers, where: str, ids: Sequence[str] | No
         return view.version, there if matching is None else np.intersect1d(there, matching, assume_unique=True)
 
 
-def _matching(view: View, where: str) -> Array:
-    condition = checked(view, where)
-    try:
-        table = view.dataset.scanner(columns=["key"], filter=condition).to_table()
-    except Exception as error:
-        raise filters.refused(error, where, view.columns) from error
-    return np.asarray(np.sort(table["key"].to_numpy()))
+def _matching(view: View, where: str, check: Check) -> Array:
+    batches = _matched(view, "key", checked(view, where), where, check)
+    found = [np.zeros(0, np.int64), *(batch.column("key").to_numpy() for batch in batches)]
+    return np.sort(np.concatenate(found))
 
 
 def fetch(

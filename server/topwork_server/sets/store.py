@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from topwork_server.callers import Check, always_waits
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import reads, versions
 from topwork_server.sets.checks import check_numerics
@@ -96,11 +97,11 @@ class FeatureSet:
         return operation.future
 
     @while_present
-    def delete(self, ids: Sequence[str] | None, where: str = "") -> Future[tuple[int, int]]:
+    def delete(self, ids: Sequence[str] | None, where: str = "", check: Check = always_waits) -> Future[tuple[int, int]]:
         """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
 
         The future resolves to how many were deleted, and the version; a bad filter is its InvalidInput, since a column may still
-        be on its way.
+        be on its way. `check` is called while items are matched, and raises where nobody waits any more: nothing is deleted then.
         """
         if ids is not None and where:
             raise InvalidInput("ids and a filter", remedy="delete by one of them")
@@ -110,13 +111,14 @@ class FeatureSet:
             operation = Delete(check_ids(list(dict.fromkeys(ids))))
             self._committer.put(operation)
             return operation.future
-        task = Task(lambda: self._delete_matching(where))
+        task = Task(lambda: self._delete_matching(where, check))
         self._committer.put(task)
         return task.future
 
-    def _delete_matching(self, where: str) -> tuple[int, int]:
+    def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
         """In the commit thread: what matches now, with all that was queued before."""
-        _, keys = reads.keys(self._current, self._readers, where, None)
+        check()
+        _, keys = reads.keys(self._current, self._readers, where, None, check)
         ids = [id for id in self._current.loaded().here.ids(keys) if id is not None]
         operation = Delete(check_ids(ids))
         self._committer.commit_now(operation)
@@ -128,20 +130,21 @@ class FeatureSet:
         return reads.known(self._current, self._readers, ids)
 
     @while_present
-    def read(self, selection: Selection) -> Reading:
+    def read(self, selection: Selection, check: Check = always_waits) -> Reading:
         """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
 
         `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
         reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
         NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
+        `check` is called between parts of the work, and raises where nobody waits any more.
         """
-        reading = reads.read(self._current, self._readers, selection)
+        reading = reads.read(self._current, self._readers, selection, check)
         return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
 
     @while_present
-    def keys(self, where: str = "", ids: Sequence[str] | None = None) -> tuple[int, Array]:
+    def keys(self, where: str = "", ids: Sequence[str] | None = None, check: Check = always_waits) -> tuple[int, Array]:
         """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
-        return reads.keys(self._current, self._readers, where, ids)
+        return reads.keys(self._current, self._readers, where, ids, check)
 
     @while_present
     def fetch(

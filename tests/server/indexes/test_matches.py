@@ -13,7 +13,7 @@ class Counted:
     def __init__(self):
         self.version, self.asked = 1, []
 
-    def keys(self, where=""):
+    def keys(self, where="", check=None):
         self.asked.append(where)
         return self.version, np.arange(100)
 
@@ -51,3 +51,10 @@ def test_a_set_that_is_gone_takes_no_memory():
     looked_up(found, birds, "a")
     del birds
     assert not found._of
+
+
+def test_a_filter_that_asks_the_clock_is_asked_anew():
+    found, birds = Matches(), Counted()
+    for _ in range(2):
+        looked_up(found, birds, "t > NOW() - interval '1 day'")
+    assert len(birds.asked) == 2
