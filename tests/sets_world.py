@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,7 @@ from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Features
 from toys import FakePlugins, letters_spec
 
-
-def toy(name: str = "letters", seed: int = 0) -> EncoderSpec:
-    """Of this one file and not of its folder, so that a file that comes into it meanwhile makes no other weights of it."""
-    return replace(letters_spec(name, seed=seed), source=f"file:{Path(__file__)}")
-
-
-SPECS = [toy(), toy("second", seed=2)]
+SPECS = [letters_spec(), letters_spec("second", seed=2)]
 
 
 def export(home: Path, specs: Iterable[EncoderSpec] = SPECS) -> Path:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork_server import artifacts, cut, fingerprint, parity, sources
+from topwork_server import artifacts, cut, fingerprint, parity, sample_inputs, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
@@ -42,7 +42,8 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
     encoder = spec.encoder(spec, folder)
-    batches = parity.example_batches(encoder, trunk.examples or spec.encoder.examples(spec))
+    examples = trunk.examples or spec.encoder.examples(spec)
+    batches = parity.example_batches(encoder, examples)
     reference = parity.reference_of(trunk)
     parameters = _parameters(trunk)
     _place_graph(encoder, trunk, batches, folder)
@@ -50,6 +51,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
+    sample_inputs.save(examples, batches, folder)
     taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
         native_export.write(folder, spec.name, head, taps)

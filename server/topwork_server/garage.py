@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from topwork_server import artifacts, memory
+from topwork_server import artifacts, memory, sample_inputs
 from topwork_server.artifacts import Manifest
 from topwork_server.batcher import Batcher, Lane
 from topwork_server.catalogue import Catalogue, Entry, State
@@ -181,10 +181,12 @@ class Garage:
             self._exporting.discard(name)
 
     def _examine(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, Choice]:
-        """In a thread: checksums, the encoder's own files, and what was measured of it here, or is measured now."""
+        """In a thread: checksums, the encoder's own files, its preprocessing of the kept examples, and what was measured of it
+        here, or is measured now."""
         artifacts.verify(folder, manifest)
         spec = self._catalogue.spec(name)
         encoder = spec.encoder(spec, folder)
+        sample_inputs.check(encoder, folder)
         self._measuring.add(name)
         try:
             return encoder, self._survey.of(encoder, folder, manifest)

@@ -26,8 +26,12 @@ Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 
 @dataclass(frozen=True)
 class Batch:
+    """Samples that share a run of the graph. `origins` are of each sample the position of its item, and its place among the
+    item's samples."""
+
     samples: Sequence[Sample]
     feeds: Mapping[str, Array]
+    origins: Sequence[tuple[int, int]] = ()
 
     @property
     def shapes(self) -> str:
@@ -52,7 +56,9 @@ class Reference:
 
 def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
     """Batches of one, two, and as many as the encoder's budget allows, of equal shapes unless the encoder pads."""
-    samples = _samples(encoder, items)
+    each = _by_item(encoder, items)
+    samples = [sample for some in each for sample in some]
+    origins = {id(sample): (i, nth) for i, some in enumerate(each) for nth, sample in enumerate(some)}
     if not samples:
         raise ExportFailed(
             f"{encoder.spec.name} has no example inputs",
@@ -62,7 +68,7 @@ def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
     batches = [[samples[0]], [samples[len(samples) // 2]], [samples[-1]]]
     for group in _groups(encoder, samples):
         batches += [group[-2:], group[: _fitting(encoder, group)]]
-    return [Batch(batch, encoder.collate(batch)) for batch in batches]
+    return [Batch(batch, encoder.collate(batch), [origins[id(sample)] for sample in batch]) for batch in batches]
 
 
 def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
@@ -71,9 +77,9 @@ def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
     return max([n for n in counts if n * encoder.cost(group[n - 1]) <= encoder.budget], default=1)
 
 
-def _samples(encoder: Encoder, items: Sequence[Item]) -> list[Sample]:
+def _by_item(encoder: Encoder, items: Sequence[Item]) -> list[list[Sample]]:
     options = encoder.options()
-    return [s for item in items for s in islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)]
+    return [list(islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)) for item in items]
 
 
 def _groups(encoder: Encoder, samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -146,7 +152,7 @@ def invariance(encoder: Encoder, taps: Sequence[Tap], items: Sequence[Item], run
     """How far a row moves with its batch-mates: largest absolute difference and least cosine between samples run alone and in
     one batch, whatever the padding. `most` samples share a batch."""
     names, worst, least = [tap.name for tap in taps], 0.0, 1.0
-    for group in _groups(encoder, _samples(encoder, items)):
+    for group in _groups(encoder, [sample for some in _by_item(encoder, items) for sample in some]):
         group = group[:most]
         together = run(names, encoder.collate(group))
         for i, sample in enumerate(group):

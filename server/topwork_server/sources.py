@@ -5,6 +5,7 @@
     timm:NAME@REVISION           hf:timm/NAME, as timm publishes it
     file:/PATH                   a file or folder on this machine
     onnx:/PATH                   an ONNX file on this machine, with a description beside it
+    none:                        no weights: the encoder's own `export` makes all of the trunk
 
 `locate` looks and downloads nothing; `fetch` downloads where the network allows and says plainly what to do where not.
 """
@@ -26,7 +27,8 @@ from topwork_server.errors import InvalidInput, NotReady
 #: Called with bytes done and bytes in all (0 where not known).
 Progress = Callable[[int, int], None]
 
-SCHEMES = ("package", "hf", "timm", "file", "onnx")
+NONE = "none"
+SCHEMES = ("package", "hf", "timm", "file", "onnx", NONE)
 HUB_FILES = ["*.json", "*.txt", "*.model", "*/config.json", "*.safetensors"]
 
 
@@ -47,7 +49,9 @@ class Source:
     @classmethod
     def parse(cls, uri: str, family: str = "") -> Source:
         scheme, colon, rest = uri.partition(":")
-        if not colon or scheme not in SCHEMES or not rest:
+        if uri == f"{NONE}:":
+            return cls(NONE, "", family=family)
+        if not colon or scheme not in SCHEMES or not rest or scheme == NONE:
             raise InvalidInput(
                 f"{uri!r} is not a source",
                 remedy="write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md",
@@ -76,6 +80,8 @@ class Source:
 
 def locate(source: Source, home: Path) -> Path | None:
     """The file or folder that the source names, or None where it is not on this disk."""
+    if source.scheme == NONE:
+        return Path(os.devnull)  # an `export` that reads it finds an empty file
     if source.scheme == "package":
         place = _package_folder(source, home) / source.path
     elif source.scheme in ("hf", "timm"):

@@ -1,5 +1,4 @@
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -28,4 +27,4 @@ class Colours(Encoder):
 
 @hookimpl
 def register_encoders():
-    return [EncoderSpec("colours", Colours, f"file:{Path(__file__).parent}", Modality.IMAGE)]
+    return [EncoderSpec("colours", Colours, "none:", Modality.IMAGE)]

@@ -2,9 +2,7 @@
 
 from brute import Brute
 from means import NearestMean
-from topwork_server.testing import EncoderContract
-from topwork_server.testing_index import IndexContract
-from topwork_server.testing_trainer import TrainerContract
+from topwork_server.testing import EncoderContract, IndexContract, TrainerContract
 
 
 class TestColours(EncoderContract):

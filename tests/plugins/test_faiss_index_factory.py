@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from topwork_plugins.faiss_index import kinds, plugin
 from topwork_server import InvalidInput, Metric, NoOptions
-from topwork_server.testing_index import ArrayVectors, IndexContract, clustered
+from topwork_server.testing.index import ArrayVectors, IndexContract, clustered
 
 L2_AND_COSINE = (Metric.COSINE, Metric.L2)
 ROWS = 600

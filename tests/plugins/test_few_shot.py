@@ -12,8 +12,8 @@ from topwork_plugins.few_shot.prototype import Prototype
 from topwork_plugins.few_shot.zero_shot import ZeroShot
 from topwork_server import Examples, InvalidInput, Target, View
 from topwork_server.options import parse
-from topwork_server.testing_problems import problem, quality
-from topwork_server.testing_trainer import TrainerContract
+from topwork_server.testing import TrainerContract
+from topwork_server.testing.problems import problem, quality
 
 
 class TestPrototype(TrainerContract):

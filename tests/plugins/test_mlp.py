@@ -13,8 +13,8 @@ from topwork_plugins.mlp.trainer import MlpTrainer
 from topwork_server import Examples, InvalidInput, Target, View
 from topwork_server.options import parse
 from topwork_server.sessions.session import Session
-from topwork_server.testing_problems import problem, quality
-from topwork_server.testing_trainer import TrainerContract
+from topwork_server.testing import TrainerContract
+from topwork_server.testing.problems import problem, quality
 
 
 class TestMlp(TrainerContract):

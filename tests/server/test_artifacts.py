@@ -42,7 +42,7 @@ def test_an_artifact_tells_all_about_itself(tmp_path: Path) -> None:
     assert made.parameters == 128 * 8
     assert made.reference.startswith("torch ")
     assert len(set(made.batches)) >= 4
-    assert set(made.files) == {"model.onnx", "parity.npz"}
+    assert set(made.files) == {"model.onnx", "parity.npz", "samples.npz"}
     artifacts.verify(tmp_path, made)
 
 

@@ -31,7 +31,9 @@ class Gated(Letters):
 
 class Broken(Letters):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        raise KeyError("a bug of the author's")
+        if item == Text("a"):
+            raise KeyError("a bug of the author's")
+        return super().preprocess(item, options)
 
 
 class Film(Letters):
@@ -71,13 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifacts of all toys, exported in this process."""
     home = tmp_path_factory.mktemp("home")
     for spec in SPECS[:-1]:
-        if spec.encoder is Broken:
-            maker = EncoderSpec(**{**vars(spec), "encoder": Letters})
-            folder = artifacts.folder_of(home, spec)
-            folder.mkdir(parents=True)
-            export_encoder(maker, Path(), folder)
-        else:
-            artifacts.publish(home, spec, lambda scratch, spec=spec: export_encoder(spec, Path(), scratch))  # type: ignore[misc]
+        artifacts.publish(home, spec, lambda scratch, spec=spec: export_encoder(spec, Path(), scratch))  # type: ignore[misc]
     return home
 
 

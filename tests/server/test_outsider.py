@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +28,8 @@ from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import TapInfo, TapRows
 
 OUTSIDER = Path(__file__).parents[1] / "outsider"
+#: Of the machine, and nothing of this repository.
+STRANGERS = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
     subprocess.run([*command, str(OUTSIDER)], check=True, timeout=120)
-    return {**os.environ, "PYTHONPATH": str(site), "TOPWORK_HOME": str(tmp_path_factory.mktemp("home"))}
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "TOPWORK_HOME": str(tmp_path_factory.mktemp("home"))}
 
 
 def topwork(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,11 +74,28 @@ def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
     assert means.split() == ["means", "topwork-colours", "1.2.3", "register_trainers", "-", "-", "nearest-mean"]
 
 
-def test_they_pass_the_contracts(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(OUTSIDER / "contract.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+@pytest.mark.parametrize("mode", ["prepend", "importlib"])
+def test_they_pass_the_contracts(environment: dict[str, str], tmp_path: Path, mode: str) -> None:
+    """As a stranger runs them: in a copy of the folder elsewhere, with pytest's own defaults and another of its import modes."""
+    folder = Path(shutil.copytree(OUTSIDER, tmp_path / "outsider"))
+    stranger = {name: value for name, value in environment.items() if name in STRANGERS}
+    stranger |= {"TOPWORK_HOME": str(tmp_path / "home"), "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", "pytest", "-q", f"--import-mode={mode}", "contract.py"]
+    done = subprocess.run(command, cwd=folder, env=stranger, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "82 passed" in done.stdout
+    assert re.search(r"\d+ passed in", done.stdout), done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_what_comes_to_stand_beside_it_in_site_packages_leaves_it_ready(environment: dict[str, str]) -> None:
+    ask = """
+import os; from pathlib import Path; from topwork_server.catalogue import Catalogue; from topwork_server.plugins import Plugins
+print(Catalogue(Plugins.load(), Path(os.environ["TOPWORK_HOME"])).entry("colours").state)
+"""
+    command = [sys.executable, "-c", ask]
+    assert topwork(environment, "pull", "colours").returncode == 0
+    (Path(environment["PYTHONPATH"].split(os.pathsep)[0]) / "unrelated.py").touch()
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout == "ready\n"
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from topwork_server.sources import Source
         ("timm:resnet18.a1_in1k", Source("timm", "resnet18.a1_in1k")),
         ("file:/a/b.pt", Source("file", "/a/b.pt")),
         ("onnx:/a@2#b/c.onnx", Source("onnx", "/a@2#b/c.onnx")),
+        ("none:", Source("none", "")),
     ],
 )
 def test_uris_are_read_and_written(uri: str, expected: Source) -> None:
@@ -36,11 +37,17 @@ def test_timm_names_are_repositories_of_the_hub() -> None:
     assert Source.parse("timm:resnet18.a1_in1k").repository == "timm/resnet18.a1_in1k"
 
 
-@pytest.mark.parametrize("uri", ["resnet18", "s3:bucket/x", "file:", "package:name#path", ""])
+@pytest.mark.parametrize("uri", ["resnet18", "s3:bucket/x", "file:", "none:weights", "none", "package:name#path", ""])
 def test_what_is_no_source_is_refused(uri: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Source.parse(uri)
     assert caught.value.remedy
+
+
+def test_no_weights_are_always_here_and_never_change(tmp_path: Path) -> None:
+    source = Source.parse("none:")
+    assert sources.fetch(source, tmp_path).read_bytes() == b""
+    assert sources.stamp(source) == ""
 
 
 def test_a_file_is_where_it_is_and_its_checksum_is_checked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_server import Fitted, Target, linear_graph
-from topwork_server.testing_trainer import Subject, TrainerContract
+from topwork_server.testing.trainer import Subject, TrainerContract
 from topwork_server.types import Array
 from toys_trainers import NearestMean
 

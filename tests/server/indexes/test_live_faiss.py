@@ -14,7 +14,7 @@ from topwork_server.indexes.live import Live
 from topwork_server.indexes.model import Built, Operating
 from topwork_server.options import parse
 from topwork_server.rows import normalize
-from topwork_server.testing_index import ArrayVectors
+from topwork_server.testing.index import ArrayVectors
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric, VectorIndex
 

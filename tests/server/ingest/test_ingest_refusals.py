@@ -6,7 +6,7 @@ import errno
 from dataclasses import replace
 
 import pytest
-from sets_world import composed, export, toy
+from sets_world import composed, export
 from topwork_server import Text
 from topwork_server.engine import Ask
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
@@ -14,6 +14,7 @@ from topwork_server.ingest.agreement import Settings
 from topwork_server.ingest.incoming import check_count, check_ids
 from topwork_server.sets import lance_io
 from topwork_server.sets.model import Column, ColumnType
+from toys import letters_spec
 from writing import LETTERS, counts, stored, texts, write, years
 
 
@@ -74,7 +75,7 @@ async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home) as world:
         await write(world, texts("owl"))
         mine = world.sets.get("birds").wanted.taps[0].fingerprint
-    changed = toy(seed=7)
+    changed = letters_spec(seed=7)
     (home / "artifacts").unlink()
     export(home, [changed])
     async with composed(home, [changed]) as world:

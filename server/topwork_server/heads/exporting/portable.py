@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topwork_server import sample_inputs
 from topwork_server.artifacts import MANIFEST, Manifest
 from topwork_server.heads.decode import LONGEST_ANSWER
 from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, ROW_MASK, TEXT_MASK
@@ -95,7 +96,7 @@ def _output(name: str, head: Head) -> str:
 def _preprocessing(head: Head, artifact: Path) -> dict[str, Any]:
     """What the encoder's own export wrote for it, whichever family it is of: small JSON files as they are."""
     manifest = Manifest.read(artifact)
-    ours = {MANIFEST, "model.onnx", "parity.npz"}
+    ours = {MANIFEST, "model.onnx", "parity.npz", sample_inputs.FILE}
     files = {name: digest for name, digest in manifest.files.items() if name not in ours and not name.startswith(PREFIX)}
     return {
         "text": f"An item must become these inputs as the encoder {head.encoder} prepares it: the fingerprint stands on its"

@@ -1,11 +1,11 @@
 """The contract that every trainer keeps, as a pytest class. A plugin author subclasses it:
 
-    from topwork_server.testing_trainer import TrainerContract
+    from topwork_server.testing import TrainerContract
 
     class TestMine(TrainerContract):
         trainer = MyTrainer
 
-It runs once a target that the trainer claims, on problems of `testing_problems`: rows around four centres, which tell the values.
+It runs once a target that the trainer claims, on problems of `problems`: rows around four centres, which tell the values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from topwork_server import options
 from topwork_server.errors import InvalidInput
 from topwork_server.sessions.session import Session
-from topwork_server.testing_problems import CENTRES, few, problem, quality, with_rows
+from topwork_server.testing.problems import CENTRES, few, problem, quality, with_rows
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array
 

@@ -11,6 +11,7 @@ It fetches and exports the encoder if need be ($TOPWORK_HOME, or override the `h
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,12 @@ class EncoderContract:
             catalogue.pull(cls.encoder)
             catalogue.export(cls.encoder)
         entry = catalogue.entry(cls.encoder)
-        assert entry.manifest is not None
+        if entry.manifest is None:
+            module = sys.modules[entry.spec.encoder.__module__].__file__
+            pytest.fail(
+                f"{cls.encoder} was exported into {home} and is {entry.state} there: its source or its files changed meanwhile,"
+                f" or the export imports another copy of its module than this test, which has {module}"
+            )
         items = cls.items(catalogue)
         with asyncio.Runner() as runner:
             engine = Engine(catalogue, Config(home=home, provider="cpu"))

@@ -1,6 +1,6 @@
 """The contract that every kind of index keeps, as a pytest class. A plugin author subclasses it:
 
-    from topwork_server.testing_index import IndexContract
+    from topwork_server.testing import IndexContract
 
     class TestMine(IndexContract):
         index = MyIndex

@@ -1,4 +1,4 @@
-"""Small problems that any trainer should learn, for `testing_trainer`."""
+"""Small problems that any trainer should learn, for `TrainerContract`."""
 
 from __future__ import annotations
 
