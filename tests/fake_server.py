@@ -45,8 +45,17 @@ VOCABULARY = ["bird", "whale", "stone"]
 class Refusal(Exception):
     """A status to end a call with; `reason` as the server names its classes, none for a bare status."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "", message: str = "refused", remedy: str = "", item: int = -1):
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str = "",
+        message: str = "refused",
+        remedy: str = "",
+        item: int = -1,
+        after: float = 0.0,
+    ):
         super().__init__(message)
+        self.after = after
         self.code, self.reason, self.message, self.remedy, self.item = code, reason, message, remedy, item
 
     def abort(self, context: grpc.ServicerContext) -> None:
@@ -57,6 +66,10 @@ class Refusal(Exception):
         packed = AnyMessage()
         packed.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="topwork", metadata=metadata))
         status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[packed])
+        if self.after:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(int(self.after * 1e9))
+            status.details.add().Pack(retry)
         answer = rpc_status.to_status(status)
         if self.reason == "TooLarge":  # as gRPC's retries know it: not again
             answer = answer._replace(trailing_metadata=(*answer.trailing_metadata, ("grpc-retry-pushback-ms", "-1")))
@@ -98,7 +111,14 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
     gate: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
+    #: What `busy_with` says that an encoder does, by its name.
+    doing: dict[str, str] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
     def __enter__(self) -> FakeServer:
+        return self.open(0)
+
+    def open(self, port: int) -> FakeServer:
         self.gate.set()
         options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", -1)]
         self._server = grpc.server(ThreadPoolExecutor(8), options=options)
@@ -107,7 +127,7 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         self._health.set("topwork.v1.Encoders", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._add_sets()
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.target = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
         self._server.start()
         return self
 
@@ -128,7 +148,13 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
 
     def __exit__(self, *exception: object) -> None:
         self.gate.set()
+        self.ended.set()
         self._server.stop(None).wait()
+
+    def busy_with(self, encoder: str, detail: str) -> None:
+        """As an encoder in its first use: it says what it does, and answers nothing."""
+        self.doing[encoder] = detail
+        self.ended.wait(30)
 
     @property
     def chunks(self) -> list[int]:
@@ -146,7 +172,10 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
             Refusal(grpc.StatusCode.NOT_FOUND, "NotFound", f"no encoder {request.name!r}", "see `topwork encoders`").abort(
                 context
             )
-        return describe(request.name)
+        found = describe(request.name)
+        if request.name in self.doing:
+            found.state, found.detail = encoders_pb2.STATE_EXPORTING, self.doing[request.name]
+        return found
 
     def Embed(self, request: Any, context: Any) -> encoders_pb2.EmbedResponse:  # noqa: N802
         attempt = self._enter("Embed", request, context)

@@ -123,7 +123,7 @@ def test_the_table_has_every_verb() -> None:
 
 @pytest.mark.parametrize("verb", CALLS)
 def test_a_wrong_argument_is_one_of_our_errors(verb: str, served: FakeServer, door: Door) -> None:
-    method = getattr(door.open(timeout=30, retries=0), verb)
+    method = getattr(door.open(timeout=30, retry_for=0), verb)
     raised = {said: error for said, call in wrong_calls(verb) if (error := error_of(method, call))}
     assert {said: error for said, error in raised.items() if not isinstance(error, topwork.TopworkError)} == {}
     assert all(map(str, raised.values()))

@@ -347,7 +347,7 @@ def test_a_large_call_is_tried_again(both: OpenDoor, server: FakeServer) -> None
 
 def test_tries_come_to_an_end(door: Door, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: overloaded()
-    client = door.open(retries=1)
+    client = door.open(retry_for=0.2)
     with pytest.raises(topwork.Overloaded, match="the queue is full"):
         client.encoders()
     assert server.tries["ListEncoders"] == 2
@@ -359,7 +359,7 @@ def test_tries_come_to_an_end(door: Door, server: FakeServer) -> None:
 
 def test_no_tries_where_none_are_wanted(door: Door, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if method != "GetEncoder" else None
-    client = door.open(retries=0)
+    client = door.open(retry_for=0)
     with pytest.raises(topwork.Unavailable):
         client.embed("letters", ["a"])
     with pytest.raises(topwork.Unavailable):
@@ -468,7 +468,7 @@ def test_a_message_that_no_server_would_take(both: OpenDoor, server: FakeServer)
 
 def test_nobody_there(door: Door) -> None:
     door.target = "127.0.0.1:1"
-    client = door.open(retries=0)
+    client = door.open(retry_for=0)
     with pytest.raises(
         topwork.Unavailable, match=r"^no answer from 127\.0\.0\.1:1: Connection refused \(.*topwork serve.*\)$"
     ) as caught:

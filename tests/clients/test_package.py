@@ -9,7 +9,7 @@ import sys
 import pytest
 import topwork
 from google.protobuf import descriptor_pool, message_factory
-from topwork import _channel, _methods, _status, errors
+from topwork import _methods, _status, errors
 from topwork._calls import Method
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
@@ -67,11 +67,6 @@ def test_methods_are_those_of_the_protocol(method: Method) -> None:  # type: ign
     assert method.reply.DESCRIPTOR is wanted.output_type
     kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
     assert method.kind == kinds[wanted.client_streaming, wanted.server_streaming]
-
-
-def test_only_calls_of_one_reply_are_left_to_grpcs_retries() -> None:
-    streams = {tuple(method.path.removeprefix("/topwork.v1.").split("/")) for method in METHODS if method.kind != "unary_unary"}
-    assert set(_channel.STREAMS) == streams
 
 
 def test_health_messages_lie_on_the_wire_as_the_wrappers_do() -> None:

@@ -49,7 +49,7 @@ class Writer:
     def work(self, address: str, stop: threading.Event) -> None:
         """Until the server is gone, or `stop` is set."""
         try:
-            with Client(address, retries=0, timeout=60) as client:
+            with Client(address, retry_for=0, timeout=60) as client:
                 while not stop.is_set():
                     self._step(client)
         except Unavailable:

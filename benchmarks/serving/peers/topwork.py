@@ -74,7 +74,7 @@ class Topwork(Peer):
 
         target, _, self._encoder = address.rpartition(" ")
         # A refusal is counted as one, and not tried again.
-        self._client = AsyncClient(target, timeout=300, retries=0)
+        self._client = AsyncClient(target, timeout=300, retry_for=0)
 
     async def embed(self, items: Sequence[Item]) -> Rows:
         assert self._client is not None

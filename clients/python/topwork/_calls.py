@@ -27,12 +27,17 @@ R = TypeVar("R", bound=Message)
 
 @dataclass(frozen=True)
 class Method(Generic[Q, R]):
-    """A gRPC method: its path, the classes of its messages, and what of it is a stream."""
+    """A gRPC method: its path, the classes of its messages, and what of it is a stream. `once`: sent twice it is done twice."""
 
     path: str
     request: type[Q]
     reply: type[R]
     kind: Literal["unary_unary", "unary_stream", "stream_stream"] = "unary_unary"
+    once: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,15 @@ def work(function: Callable[[], T]) -> Steps[T]:
 
 @dataclass
 class Session:
-    """What the verbs of one client share. `timeout` in seconds, None for no limit; `retries` after a first try.
+    """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
+    is away or overloaded.
 
     `blocking` turns a caller's asynchronous source into one that a thread can iterate over.
     """
 
     target: str
     timeout: float | None
-    retries: int
+    retry_for: float
     blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)
     sets: dict[str, SetInfo] = field(default_factory=dict)

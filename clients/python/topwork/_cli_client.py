@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 
-from topwork.client import TIMEOUT, Client
+from topwork._connection import TIMEOUT
+from topwork.client import Client
 
-#: Fewer than a program makes: a person who forgot to start the server should not wait.
-RETRIES = 2
+#: Seconds, less than a program takes: a person who forgot to start the server should not wait.
+RETRY_FOR = 1.0
 
 
 def common() -> argparse.ArgumentParser:
@@ -23,7 +24,7 @@ def common() -> argparse.ArgumentParser:
 
 
 def connected(arguments: argparse.Namespace) -> Client:
-    return Client(arguments.server, timeout=arguments.timeout, retries=RETRIES)
+    return Client(arguments.server, timeout=arguments.timeout, retry_for=RETRY_FOR)
 
 
 def patient(arguments: argparse.Namespace) -> Client:

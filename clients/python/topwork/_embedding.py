@@ -27,7 +27,9 @@ def whole(
     source = _items.listed(items, info.modality, session.blocking)
     chunks = _split(source, info, settings, _chunks.ITEMS)
     brief = _items.is_brief(source, info.modality)
-    pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout, brief=brief)
+    pieces = yield from answered(
+        session, _ask(settings), settings.encoder, source, chunks, settings.encoder, progress, timeout, brief=brief
+    )
     return [concatenate(tap) for tap in zip(*pieces, strict=True)]
 
 

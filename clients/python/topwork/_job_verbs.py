@@ -9,6 +9,8 @@ from topwork import _convert_sets
 from topwork._calls import Session, Steps, Stream, unary
 from topwork._methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
 from topwork._tail import Tail
+from topwork._waiting import unfinished
+from topwork.errors import DeadlineExceeded
 from topwork.jobs import Job
 from topwork.v1 import jobs_pb2
 
@@ -48,7 +50,10 @@ def ended(session: Session, job: Job, show: Callable[[Job], object], timeout: fl
         show(seen[-1])
 
     request = jobs_pb2.GetJobRequest(id=job.id)
-    yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
+    try:
+        yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
+    except DeadlineExceeded:
+        raise unfinished(seen[-1]) from None
     return seen[-1]
 
 

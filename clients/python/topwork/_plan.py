@@ -15,8 +15,9 @@ from topwork._labels import IDS, PathIds
 from topwork._methods import GET_SET, WRITE
 from topwork._progress import Progress, reporting
 from topwork._vectors import Target
+from topwork._waiting import explained
 from topwork._writing import Labels, WriteChunk
-from topwork.errors import InvalidInput, NotFound, TopworkError
+from topwork.errors import DeadlineExceeded, InvalidInput, NotFound, TopworkError
 from topwork.sets import Acknowledged, SetInfo, WriteReport
 from topwork.v1 import sets_pb2
 
@@ -58,10 +59,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """`total` is the number of items, where it is known."""
+    """`total` is the number of items, where it is known; `encoder` reads them, none of ready vectors."""
 
     feed: Feed[WriteChunk]
     total: int | None
+    encoder: str
 
 
 def written(session: Session, asked: Asked, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
@@ -74,7 +76,11 @@ def written(session: Session, asked: Asked, progress: Progress, timeout: float |
             done.append(acknowledged(reply, chunk))
             advance(len(chunk))
 
-        yield Stream(WRITE, plan.feed, receive)
+        try:
+            yield Stream(WRITE, plan.feed, receive)
+        except DeadlineExceeded as error:
+            error.message += f"; {done[-1].watermark if done else 0:,} items are done"
+            raise (yield from explained(session, plan.encoder, error)) from None
     return summed(done)
 
 
@@ -92,7 +98,8 @@ def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan
         chunks, total = _vector_chunks(asked, info, labels)
     else:
         chunks, total = _item_chunks(asked, modality, labels)
-    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release), total)
+    encoder = "" if asked.items is None else asked.encoder or (info.encoder if info else "")
+    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release), total, encoder)
 
 
 def found(session: Session, name: str, timeout: float | None) -> Steps[SetInfo | None]:

@@ -85,7 +85,7 @@ def _of_items(
     cut = _chunks.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
     chunks: Iterator[Chunk] = (Sent(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
     ask, brief = _ask(settings, known), _items.is_brief(source, info.modality)
-    return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
+    return (yield from answered(session, ask, info.name, source, chunks, first.name, progress, timeout, brief=brief))
 
 
 def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo]) -> Ask[list[Predictions]]:

@@ -14,6 +14,8 @@ from topwork._calls import Method, Session, Steps, Stream, unary, work
 from topwork._chunks import Chunk
 from topwork._feed import Feed
 from topwork._progress import Advance, Progress, reporting
+from topwork._waiting import explained
+from topwork.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Ask(Generic[T]):
 def answered(
     session: Session,
     ask: Ask[T],
+    encoder: str,
     source: Iterable[object],
     chunks: Iterator[Chunk],
     label: str,
@@ -45,7 +48,8 @@ def answered(
     *,
     brief: bool = False,
 ) -> Steps[list[T]]:
-    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that.
+    """What was answered to each chunk of the source, whose items the encoder reads. No items at all are sent too: the server says
+    what it thinks of that.
 
     `brief` as in `_items.is_brief`: the first chunks are made at once.
     """
@@ -57,6 +61,8 @@ def answered(
                 return [(yield from _in_one_message(ask, first or Chunk(0, ()), timeout, advance))]
             sent = chain((chunk for chunk in (first, second) if chunk), chunks)
             return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))
+    except DeadlineExceeded as error:
+        raise (yield from explained(session, encoder, error)) from None
     finally:
         release(source)
 

@@ -37,23 +37,37 @@ STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
 }
 #: How gRPC's core ends, unread, what more than about a thousand others wait before; what is cancelled here has other words.
 SHED = "CANCELLED"
+#: How gRPC begins the details of a call that found no connection.
+UNCONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "Name resolution")
+#: What a caller can do who waited in vain, by the name of the method.
+LONGER = "pass a longer timeout"
+_ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads it, and `topwork encoders NAME` says how far it is"
+_BEGINS = f"it may have begun: `topwork jobs` lists what runs, under its name; else {LONGER}"
+_PATIENT = {
+    **dict.fromkeys(("Embed", "EmbedStream", "NearestWords", "Predict", "PredictStream", "Search", "Write"), _ENCODES),
+    **dict.fromkeys(("Train", "Probe", "CreateIndex", "RebuildIndex"), _BEGINS),
+}
 CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def translate(error: Any, target: str, timeout: float | None) -> TopworkError:
+def translate(error: Any, target: str, timeout: float | None, method: str = "") -> TopworkError:
     """The error to raise for a grpc.RpcError of either API. `item` counts from the start of the message."""
     code: grpc.StatusCode = error.code() or grpc.StatusCode.UNKNOWN
-    info = _error_info(error.trailing_metadata())
-    if info is None:
-        return _bare(code, error.details() or "", target, timeout)
+    said = _details(error.trailing_metadata())
+    if said is None:
+        return _bare(code, error.details() or "", target, timeout, method)
+    info, retry_after = said
     kind = REASONS.get(info.reason) or STATUSES.get(code, TopworkError)
     item = info.metadata.get("item", "")
-    return kind(
+    found = kind(
         error.details() or code.name,
         remedy=info.metadata.get("remedy", ""),
         item=int(item) if item.isdecimal() else None,
         code=code,
     )
+    found.retry_after = retry_after
+    found.untouched = retry_after is not None or isinstance(found, errors.Overloaded)
+    return found
 
 
 def failure(code: int, message: str, remedy: str, item: int) -> TopworkError:
@@ -62,30 +76,30 @@ def failure(code: int, message: str, remedy: str, item: int) -> TopworkError:
     return STATUSES.get(status, TopworkError)(message, remedy=remedy, item=item, code=status)
 
 
-def _error_info(metadata: Any) -> Any:
-    """The google.rpc.ErrorInfo of domain "topwork" in the trailing metadata, if any."""
+def _details(metadata: Any) -> tuple[Any, float | None] | None:
+    """The google.rpc.ErrorInfo of domain "topwork" in the trailing metadata, if any, and the seconds of a RetryInfo beside it."""
     packed = [value for key, value in metadata or () if key == DETAILS_KEY]
     if not packed:
         return None
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2
 
-    info = error_details_pb2.ErrorInfo()
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     try:
         details = status_pb2.Status.FromString(packed[0]).details
-        return info if any(detail.Unpack(info) and info.domain == "topwork" for detail in details) else None
+        if not any(detail.Unpack(info) and info.domain == "topwork" for detail in details):
+            return None
+        again = any(detail.Unpack(retry) for detail in details)
     except DecodeError:
         return None
+    return info, (max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9) if again else None)
 
 
-def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | None) -> TopworkError:
+def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | None, method: str) -> TopworkError:
     if code is grpc.StatusCode.UNAVAILABLE:
-        reason = re.sub(r"^failed to connect to all addresses; last error: .*: ", "", details)
-        return errors.Unavailable(
-            f"no answer from {target}: {reason}", remedy="start a server with `topwork serve`, or give its address"
-        )
+        return _unreachable(details, target)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return late(target, timeout)
+        return late(target, timeout, method)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return errors.TooLarge(details, remedy="pass fewer or smaller items at a time")
     if code is grpc.StatusCode.CANCELLED and details in ("", SHED):
@@ -99,10 +113,21 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
     return STATUSES.get(code, TopworkError)(details or code.name, code=code)
 
 
-def late(target: str, timeout: float | None) -> errors.DeadlineExceeded:
+def _unreachable(details: str, target: str) -> errors.Unavailable:
+    """Where no connection was made, nothing was sent."""
+    reason = re.sub(r"^failed to connect to all addresses; last error: .*: ", "", details)
+    found = errors.Unavailable(
+        f"no answer from {target}: {reason}", remedy="start a server with `topwork serve`, or give its address"
+    )
+    found.untouched = details.startswith(UNCONNECTED)
+    return found
+
+
+def late(target: str, timeout: float | None, method: str = "") -> errors.DeadlineExceeded:
     """Nothing came in time."""
     within = "in time" if timeout is None else f"within {timeout:g} s"
-    return errors.DeadlineExceeded(
-        f"no answer from {target} {within}",
-        remedy="pass a longer timeout: long videos take theirs, and the first use of an encoder exports, measures and loads it",
-    )
+    if method == "WatchJob":
+        return errors.DeadlineExceeded(
+            f"the job has not ended {within}", remedy="it goes on: `topwork jobs` lists it; watch it again, with a longer timeout"
+        )
+    return errors.DeadlineExceeded(f"no answer from {target} {within}", remedy=_PATIENT.get(method, LONGER))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,8 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from topwork import _status
 from topwork._calls import Session
-from topwork._channel import FIRST_PAUSE, LONGEST_PAUSE
-from topwork.errors import Overloaded, TopworkError, Unavailable
+from topwork._patience import Patience
+from topwork.errors import TopworkError
 
 A = TypeVar("A")
 
@@ -22,8 +21,10 @@ class Tries(ABC, Generic[A]):
     a stream that broke is opened again for what has not been answered yet.
 
     `timeout` (seconds, None for no limit) is the longest wait in which nothing moves while a reply is due, or, with `in_all`, the
-    longest that the whole may take. `release` is called once nobody reads any more.
+    longest that the whole may take. `release` is called once nobody reads any more. `method` names what is waited for.
     """
+
+    method = ""
 
     def __init__(
         self, session: Session, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
@@ -35,7 +36,7 @@ class Tries(ABC, Generic[A]):
         self._in_all = in_all
         self._changed = threading.Condition()
         self._abort: Callable[[], object] = bool
-        self._failed = 0
+        self._patience = Patience(session.retry_for)
         self._moved = time.monotonic()
         self._reading = True
         self._watched = self._closed = False
@@ -85,13 +86,14 @@ class Tries(ABC, Generic[A]):
         if self.failure:
             raise self.failure
         with self._changed:
-            if self._failed >= self._session.retries or not isinstance(error, Overloaded | Unavailable):
+            pause = self._patience.pause(error)
+            if pause is None:
                 raise error.shifted(self._first())
             self._over()
             self._reading = self._in_all
-            pause = min(FIRST_PAUSE * 2.0**self._failed, LONGEST_PAUSE) * random.uniform(0.8, 1.2)
-            self._failed += 1
-            self._changed.wait_for(lambda: self._closed, pause)
+            self._changed.wait_for(lambda: self._closed or self.failure is not None, pause)
+        if self.failure:
+            raise self.failure
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -104,7 +106,7 @@ class Tries(ABC, Generic[A]):
 
     def _progressed(self) -> None:
         """A reply has come: tries are counted anew, and the clock stands until `reading`."""
-        self._failed = 0
+        self._patience.reset()
         self._reading = self._in_all
         self._move()
 
@@ -119,7 +121,8 @@ class Tries(ABC, Generic[A]):
                 due = self._reading and self._awaits()
                 left = self._moved + timeout - time.monotonic()
                 if due and left <= 0:
-                    self.failure = _status.late(self._session.target, timeout)
+                    self.failure = _status.late(self._session.target, timeout, self.method)
+                    self._changed.notify_all()
                     break
                 self._changed.wait(left if due else None)
         if self.failure:

@@ -21,14 +21,16 @@ from topwork import (
     _predict_verbs,
     _search_verbs,
     _set_verbs,
-    _status,
     _verbs,
     _write_verbs,
 )
 from topwork._bridge import Bridge
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._connection import TIMEOUT, connection
 from topwork._overloads import Predict, Probe, Search
-from topwork.client import TIMEOUT, Client
+from topwork._patience import RETRY_FOR
+from topwork._unary import UnaryTries
+from topwork.client import Client
 from topwork.errors import TopworkError
 from topwork.hits import Hits
 from topwork.jobs import Job
@@ -77,17 +79,19 @@ class AsyncClient:
         target: str = "127.0.0.1:50051",
         *,
         timeout: float | None = TIMEOUT,
-        retries: int = _channel.MOST_RETRIES,
+        retry_for: float = RETRY_FOR,
         gzip: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         # Opened by the first call: a channel belongs to the event loop in which it is made.
-        self._connect = partial(_channel.connect, grpc.aio, target, retries, gzip, credentials)
+        made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
+        self._connect = partial(_channel.connect, grpc.aio, made.target, made.gzip, made.credentials)
         self._channel: Any = None
-        self._streaming = Client(target, timeout=timeout, retries=retries, gzip=gzip, credentials=credentials, metadata=metadata)
-        self._metadata = tuple(metadata)
-        self._session = Session(target, timeout, min(retries, _channel.MOST_RETRIES), Bridge)
+        self._streaming = Client(
+            target, timeout=timeout, retry_for=retry_for, gzip=gzip, credentials=credentials, metadata=metadata
+        )
+        self._session = Session(made.target, made.timeout, made.retry_for, Bridge)
         self._stubs: dict[Method[Any, Any], Any] = {}
 
     health = _asynchronous(_verbs.health)
@@ -141,6 +145,12 @@ class AsyncClient:
         if self._channel is not None:
             await self._channel.close()
 
+    def __reduce__(self) -> Any:
+        return partial(type(self), self._connection.target, **self._connection.state()), ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._connection.target}>"
+
     async def __aenter__(self) -> AsyncClient:
         return self
 
@@ -179,11 +189,13 @@ class AsyncClient:
                 return None
 
     async def _call(self, call: Unary) -> Any:
-        timeout = self._session.timeout if call.timeout is None else call.timeout
-        try:
-            return await self._stub(call.method)(call.request, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise _status.translate(error, self._session.target, timeout).shifted(call.start) from None
+        tries = UnaryTries(self._session, call)
+        while True:
+            try:
+                return await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+            except grpc.RpcError as error:
+                pause = tries.failed(error)
+            await asyncio.sleep(pause)
 
     async def _replies(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         """Streams run on blocking calls in a thread of their own: files and the caller's iterator are read there anyway, and

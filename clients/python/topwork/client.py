@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
@@ -22,8 +23,11 @@ from topwork import (
     _write_verbs,
 )
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._connection import TIMEOUT, connection
 from topwork._interruptible import interruptible
 from topwork._overloads import Predict, Probe, Search
+from topwork._patience import RETRY_FOR
+from topwork._unary import UnaryTries
 from topwork.errors import InvalidInput, TopworkError
 from topwork.hits import Hits
 from topwork.jobs import Job
@@ -32,9 +36,6 @@ from topwork.probes import ProbeTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: Seconds: the first use of an encoder exports and loads it.
-TIMEOUT = 300.0
 
 
 def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -64,15 +65,16 @@ class Client:
 
     target       "HOST:PORT"
     timeout      seconds to wait for a reply where a call names none; None waits for ever
-    retries      tries after the first, at most 4, with growing pauses (0.3 s, doubling, with jitter), where the server is
-                 unavailable or overloaded. A call of one request is retried until the server has begun to answer it; a
-                 stream goes on from its first unanswered chunk, and counts its tries anew after each answer. Nothing else is
-                 retried: not a deadline that passed, nor a request that was refused
+    retry_for    seconds in which a call is made again where the server is away (it restarts) or overloaded, with growing pauses
+                 (0.3 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
+                 on from its first unanswered chunk, and its time is counted anew after each answer. Nothing else is tried again:
+                 not a deadline that passed, not a request that was refused, nor what might then be done twice (a training, a
+                 build of an index, a deletion of a set) unless the server certainly did not begin it
     gzip         compress what is sent (worth it for texts over a slow network, not for pictures and videos)
     credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
     metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
 
-    Connects at the first call. Use it in a `with` block, or call `close`.
+    Connects at the first call. Use it in a `with` block, or call `close`. Pickled, for another process, it is opened again there.
     """
 
     def __init__(
@@ -80,14 +82,14 @@ class Client:
         target: str = "127.0.0.1:50051",
         *,
         timeout: float | None = TIMEOUT,
-        retries: int = _channel.MOST_RETRIES,
+        retry_for: float = RETRY_FOR,
         gzip: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._channel = _channel.connect(grpc, target, retries, gzip, credentials)
-        self._metadata = tuple(metadata)
-        self._session = Session(target, timeout, min(retries, _channel.MOST_RETRIES), _refuse_asynchronous)
+        made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
+        self._channel = _channel.connect(grpc, made.target, made.gzip, made.credentials)
+        self._session = Session(made.target, made.timeout, made.retry_for, _refuse_asynchronous)
         self._stubs: dict[Method[Any, Any], Any] = {}
 
     health = _blocking(_verbs.health)
@@ -139,6 +141,12 @@ class Client:
         """End the connection, and every call on it."""
         self._channel.close()
 
+    def __reduce__(self) -> Any:
+        return partial(type(self), self._connection.target, **self._connection.state()), ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._connection.target}>"
+
     def __enter__(self) -> Client:
         return self
 
@@ -175,21 +183,24 @@ class Client:
                 return None
 
     def _call(self, call: Unary) -> Any:
-        timeout = self._session.timeout if call.timeout is None else call.timeout
-        try:
-            return self._stub(call.method)(call.request, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise _status.translate(error, self._session.target, timeout).shifted(call.start) from None
+        tries = UnaryTries(self._session, call)
+        while True:
+            try:
+                return self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+            except grpc.RpcError as error:
+                pause = tries.failed(error)
+            time.sleep(pause)
 
     def _replies(self, stream: Stream[T]) -> Generator[T, None, None]:
         """Each reply's value; a break is met by another try."""
+        stream.tries.method = stream.method.name
         try:
             while True:
                 try:
                     yield from self._one_try(stream)
                     return
                 except grpc.RpcError as error:
-                    failed = _status.translate(error, self._session.target, None)
+                    failed = _status.translate(error, self._session.target, None, stream.method.name)
                 stream.tries.rest(failed)
         finally:
             stream.tries.close()
@@ -199,7 +210,7 @@ class Client:
         requests = tries.requests()
         if requests is None:
             return
-        call = self._stub(stream.method)(requests, metadata=self._metadata)
+        call = self._stub(stream.method)(requests, metadata=self._connection.metadata)
         tries.opened(call.cancel)
         try:
             for reply in interruptible(call):

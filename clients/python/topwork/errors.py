@@ -30,9 +30,13 @@ E = TypeVar("E", bound="TopworkError")
 
 
 class TopworkError(Exception):
-    """Base of all. `remedy` says what you can do; `item` is a position in the items that you passed."""
+    """Base of all. `remedy` says what you can do; `item` is a position in the items that you passed; `retry_after`
+    is the number of seconds after which the server asks to be called again, where it does."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+    retry_after: float | None = None
+    #: The server certainly did not begin what was asked, so that asking again cannot do it twice.
+    untouched: bool = False
 
     def __init__(self, message: str, *, remedy: str = "", item: int | None = None, code: grpc.StatusCode | None = None) -> None:
         super().__init__(message)

@@ -74,7 +74,7 @@ class Callers:
             self.wrong.append(f"{name}: {type(error).__name__}: {error}")
 
     def repeat(self, verbs: Verbs) -> None:
-        with topwork.Client(self.target, retries=0, timeout=SECONDS) as client:
+        with topwork.Client(self.target, retry_for=0, timeout=SECONDS) as client:
             while not self.done.is_set():
                 for name, verb in verbs.items():
                     self.call(name, lambda verb=verb: verb(client))
@@ -84,7 +84,7 @@ class Callers:
         for thread in threads:
             thread.start()
         try:
-            with topwork.Client(self.target, retries=0, timeout=SECONDS) as client:
+            with topwork.Client(self.target, retry_for=0, timeout=SECONDS) as client:
                 for _ in range(ROUNDS):
                     for name, verb in cycle.items():
                         self.call(f"cycle {name}", lambda verb=verb: verb(client))

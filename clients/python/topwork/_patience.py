@@ -1,0 +1,52 @@
+"""When a call that failed is made again, for both clients and for streams. gRPC's own retries end after five tries, some seconds;
+a server with a large home takes longer to come back."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from topwork.errors import Overloaded, TopworkError, Unavailable
+
+#: Seconds of the client's `retry_for` where it names none.
+RETRY_FOR = 60.0
+#: Seconds before the second try; each further pause is twice as long, up to LONGEST_PAUSE, give or take JITTER of it.
+FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.3, 5.0, 0.2
+
+
+class Patience:
+    """Tries within `retry_for` seconds of the first failure, and before `deadline` (time.monotonic(); None for none).
+
+    `once`: the call must not be done twice, so it is made again only where the server certainly did not begin it.
+    """
+
+    def __init__(
+        self,
+        retry_for: float,
+        deadline: float | None = None,
+        once: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._retry_for, self._deadline, self._once, self._clock = retry_for, deadline, once, clock
+        self.reset()
+
+    def reset(self) -> None:
+        """The call has moved: time is counted anew."""
+        self._until: float | None = None
+        self._pause = FIRST_PAUSE
+
+    def pause(self, error: TopworkError) -> float | None:
+        """Seconds to wait before the next try; None where there is none, and the error is the caller's."""
+        if not isinstance(error, Overloaded | Unavailable) or (self._once and not error.untouched):
+            return None
+        now = self._clock()
+        if self._until is None:
+            ends = now + self._retry_for
+            self._until = ends if self._deadline is None else min(ends, self._deadline)
+        left = self._until - now
+        pause = (error.retry_after or self._pause) * random.uniform(1 - JITTER * (error.retry_after is None), 1 + JITTER)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if left <= 0 or (error.retry_after or 0) >= left:
+            return None
+        return min(pause, left)

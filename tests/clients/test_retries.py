@@ -1,0 +1,206 @@
+"""How long a call is tried again, when, and what is never sent twice; and what a caller is told who waited in vain."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any
+
+import grpc
+import pytest
+import topwork
+from doors import Door, OpenDoor
+from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
+from topwork import _patience, _waiting
+from topwork._patience import Patience
+
+
+@pytest.fixture
+def _briskly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_patience, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_patience, "LONGEST_PAUSE", 0.02)
+
+
+def cut_off() -> Refusal:
+    """A connection that broke while the server was at work."""
+    return Refusal(grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pauses(patience: Patience, clock: Clock, error: topwork.TopworkError) -> list[float]:
+    found = []
+    while (pause := patience.pause(error)) is not None:
+        found.append(pause)
+        clock.now += pause
+    return found
+
+
+def test_tries_last_as_long_as_they_should_with_growing_pauses() -> None:
+    clock = Clock()
+    found = pauses(Patience(60.0, clock=clock), clock, topwork.Unavailable("away"))
+    assert clock.now == pytest.approx(60.0)
+    assert all(
+        0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.3, 0.6, 1.2, 2.4, 4.8, 5, 5], strict=False)
+    )
+    assert len(set(found)) == len(found)
+
+
+def test_tries_end_with_the_deadline() -> None:
+    clock = Clock()
+    pauses(Patience(60.0, deadline=7.0, clock=clock), clock, topwork.Unavailable("away"))
+    assert clock.now == pytest.approx(7.0)
+
+
+def test_the_server_says_when_to_come_back() -> None:
+    clock, error = Clock(), topwork.Overloaded("busy")
+    error.retry_after = 20.0
+    found = pauses(Patience(60.0, clock=clock), clock, error)
+    assert 1 <= len(found) <= 2
+    assert all(20.0 <= pause <= 24.0 for pause in found)
+
+
+@pytest.mark.usefixtures("_briskly")
+def test_a_server_that_takes_long_to_come_back(both: OpenDoor, server: FakeServer) -> None:
+    server.plan = lambda method, attempt, answers: unavailable() if attempt <= 20 else None
+    assert both.embed("letters", ["12"])[0, 0] == 12
+    assert both.embed("letters", [str(i) for i in range(100)]).rows[:, 0].tolist() == list(range(100))
+    assert server.tries == {"GetEncoder": 21, "Embed": 21, "EmbedStream": 21}
+
+
+def test_a_busy_server_is_asked_again_when_it_says(both: OpenDoor, server: FakeServer) -> None:
+    busy = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full", after=0.7)
+    server.plan = lambda method, attempt, answers: busy if attempt == 1 else None
+    started = time.monotonic()
+    both.encoders()
+    assert time.monotonic() - started >= 0.7
+    both.embed("letters", [str(i) for i in range(100)])
+    assert time.monotonic() - started >= 3 * 0.7 - 0.7  # of GetEncoder and of the stream
+
+
+def test_a_server_that_asks_for_more_time_than_there_is(door: Door, server: FakeServer) -> None:
+    busy = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full", after=100.0)
+    server.plan = lambda method, attempt, answers: busy
+    with pytest.raises(topwork.Overloaded) as caught:
+        door.open().encoders()
+    assert caught.value.retry_after == 100.0
+    assert server.tries == {"ListEncoders": 1}
+
+
+ONCE: dict[str, tuple[str, dict[str, Any]]] = {
+    "train": ("Train", {"set": "birds", "target": "label"}),
+    "probe": ("Probe", {"sets": "birds", "target": "label"}),
+    "create_index": ("CreateIndex", {"set": "birds"}),
+    "rebuild_index": ("RebuildIndex", {"set": "birds"}),
+    "drop_index": ("DropIndex", {"set": "birds", "name": "pooled"}),
+    "drop_set": ("DropSet", {"name": "birds"}),
+    "drop_head": ("DropHead", {"name": "birds-label"}),
+}
+
+
+@pytest.mark.parametrize("refusal", [shed, cut_off])
+@pytest.mark.parametrize("verb", ONCE)
+def test_what_might_be_done_twice_is_not_sent_again(both: OpenDoor, server: FakeServer, verb: str, refusal: Any) -> None:
+    method, arguments = ONCE[verb]
+    server.plan = lambda name, attempt, answers: refusal() if name == method else None
+    with pytest.raises((topwork.Overloaded, topwork.Unavailable)):
+        getattr(both, verb)(**arguments)
+    assert server.tries[method] == 1
+
+
+@pytest.mark.usefixtures("_briskly")
+def test_what_the_server_refused_unread_is_sent_again(both: OpenDoor, server: FakeServer) -> None:
+    both.write("birds", ["a"], ["1"], encoder="letters")
+    server.plan = lambda name, attempt, answers: overloaded() if name == "CreateIndex" and attempt <= 3 else None
+    assert both.create_index("birds").name == "pooled"
+    assert server.tries["CreateIndex"] == 4
+
+
+def test_what_never_left_is_sent_again(door: Door, server: FakeServer) -> None:
+    """Nobody listens at first; the server comes up while the call waits."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    late = FakeServer()
+    door.target = f"127.0.0.1:{port}"
+    opening = threading.Timer(0.5, lambda: late.open(port))
+    opening.start()
+    try:
+        with pytest.raises(topwork.NotFound, match="no set 'birds'"):
+            door.open(retry_for=60).create_index("birds")
+    finally:
+        opening.join()
+        late.__exit__()
+
+
+def test_who_waited_for_a_job_is_told_its_name(both: OpenDoor, server: FakeServer) -> None:
+    both.write("birds", ["a"], ["1"], [{"label": "owl"}], encoder="letters")
+    server.gate.clear()
+    with pytest.raises(topwork.DeadlineExceeded) as caught:
+        both.create_index("birds", timeout=0.3)
+    said = str(caught.value)
+    assert "index job job-1 on 'birds/pooled' is not done in time: 0%" in said
+    assert "topwork jobs job-1 --watch" in said
+    assert "video" not in said
+    with pytest.raises(topwork.DeadlineExceeded, match=r"the job has not ended within 0\.2 s .*topwork jobs"):
+        list(both.watch_job("job-1", timeout=0.2))
+
+
+@pytest.mark.parametrize("verb", ["train", "probe", "create_index"])
+def test_who_waited_for_a_beginning_is_told_where_to_look(both: OpenDoor, server: FakeServer, verb: str) -> None:
+    method, arguments = ONCE[verb]
+    held = threading.Event()
+    server.plan = lambda name, attempt, answers: held.wait(20) and None if name == method else None
+    try:
+        with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.2 s \(it may have begun: `topwork jobs`"):
+            getattr(both, verb)(**arguments, timeout=0.2)
+    finally:
+        held.set()
+
+
+def test_who_waited_for_an_encoder_is_told_what_it_does(
+    both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_waiting, "SOON", 30.0)
+    server.plan = lambda name, attempt, answers: server.busy_with("letters", "measuring cpu fp32") if name == "Embed" else None
+    with pytest.raises(topwork.DeadlineExceeded, match="letters is exporting: measuring cpu fp32"):
+        both.embed("letters", ["a"], timeout=0.3)
+
+
+def test_who_waited_for_a_write_is_told_how_far_it_came(both: OpenDoor, server: FakeServer) -> None:
+    def plan(name: str, attempt: int, answers: int) -> Refusal | None:
+        if name == "Write" and answers == 1:
+            server.cancelled.wait(30)
+        return None
+
+    server.plan = plan
+    with pytest.raises(topwork.DeadlineExceeded, match=r"\d+ items are done"):
+        both.write("birds", [str(i) for i in range(300)], range(300), encoder="letters", timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"target": None}, "target is None"),
+        ({"target": ""}, "target is empty"),
+        ({"timeout": "5"}, "timeout is '5'"),
+        ({"timeout": float("nan")}, "timeout is not a number"),
+        ({"retry_for": -1}, "retry_for is -1"),
+        ({"gzip": 1}, "gzip is 1"),
+        ({"credentials": "secret"}, "credentials are 'secret'"),
+        ({"metadata": {"a": "b"}}, "metadata"),
+        ({"metadata": [("Upper", "b")]}, "metadata"),
+        ({"metadata": [("key", 1)]}, "metadata"),
+    ],
+)
+@pytest.mark.parametrize("kind", [topwork.Client, topwork.AsyncClient])
+def test_a_client_that_cannot_be_opened(kind: Any, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match=said):
+        kind(**wrong)
