@@ -123,6 +123,8 @@ class App:
         loaded = self.engine.garage.get(name)
         if loaded is not None:
             return loaded.batcher.serving
+        if name in self._catalogue.damaged():
+            return False
         return self._catalogue.entry(name).state is State.READY
 
 

@@ -22,11 +22,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from topwork_server.errors import NotReady
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss, NotReady
 from topwork_server.sources import Source, file_sha256, stamp
-from topwork_server.types import EncoderSpec, Granularity, Numerics, Tap, TapInfo
+from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
 MODEL = "model.onnx"
 DEFAULT = "default.onnx"
@@ -62,23 +62,15 @@ class Manifest:
         return next((info for info in self.taps if info.tap.name == name), None)
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        (folder / MANIFEST).write_text(stored_json.dumps(asdict(self), indent=1), "utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        record = json.loads((folder / MANIFEST).read_text("utf-8"))
-        taps = tuple(TapInfo(_tap(info["tap"]), info["fingerprint"]) for info in record.pop("taps"))
-        return cls(
-            taps=taps,
-            numerics=Numerics(**record.pop("numerics")),
-            batches=tuple(record.pop("batches")),
-            **record,
-        )
-
-
-def _tap(record: dict[str, Any]) -> Tap:
-    grid = record["grid"]
-    return Tap(**{**record, "granularity": Granularity(record["granularity"]), "grid": tuple(grid) if grid else None})
+        """FileNotFoundError where there is none, DataLoss where it is damaged."""
+        manifest = stored_json.read(folder / MANIFEST, cls, remedy="export the encoder again")
+        if any(info.tap.name not in manifest.parity for info in manifest.taps):
+            raise DataLoss(f"{folder / MANIFEST} is damaged: it lacks a parity", remedy="export the encoder again")
+        return manifest
 
 
 def key(spec: EncoderSpec) -> str:
@@ -101,12 +93,29 @@ def slug(name: str) -> str:
 
 
 def find(home: Path, spec: EncoderSpec) -> Path | None:
-    """The folder of a complete artifact, or None; an artifact of local weights that were changed since is none."""
+    """The folder of a complete artifact, or None; an artifact of local weights that were changed since is none, and so is one
+    whose manifest is damaged: it is made anew."""
     folder = folder_of(home, spec)
-    if not (folder / MANIFEST).exists():
+    try:
+        manifest = Manifest.read(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DataLoss as error:
+        stored_json.warn_once(f"encoder={spec.name}: it is exported again: {error.message}")
         return None
     now = stamp(Source.parse(spec.source))
-    return folder if now in ("", Manifest.read(folder).stamp) else None
+    return folder if now in ("", manifest.stamp) else None
+
+
+def damage(folder: Path) -> str:
+    """Why the manifest of an artifact cannot be used; "" where it can, or is not there."""
+    try:
+        Manifest.read(folder)
+    except DataLoss as error:
+        return error.message
+    except OSError:
+        pass
+    return ""
 
 
 def graph_for(folder: Path, taps: Collection[str], default_tap: str) -> Path:
@@ -119,7 +128,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
     """NotReady where a file of the artifact was changed or lost since the export."""
     for name, digest in manifest.files.items():
         path = folder / name
-        if not path.exists() or file_sha256(path) != digest:
+        if not path.is_file() or file_sha256(path) != digest:
             raise NotReady(f"{path} is not the file that was exported", remedy=f"run `topwork export {manifest.encoder} --force`")
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,7 +16,8 @@ from typing import Any
 from topwork_server import artifacts, errors, sources
 from topwork_server.artifacts import Manifest
 from topwork_server.children import Children, Ended, python
-from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.encoder_records import EncoderRecords
+from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
 from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
@@ -61,6 +60,7 @@ class Catalogue:
         self._plugins = plugins
         self._registered = plugins.encoders()
         self.home = home
+        self._records = EncoderRecords(home / "encoders")
 
     def names(self) -> list[str]:
         """All that can be asked for: registered by plugins, then pulled by URI."""
@@ -82,8 +82,10 @@ class Catalogue:
         folder = artifacts.find(self.home, found.spec)
         if folder:
             return Entry(found.spec, found.owner, State.READY, "", Manifest.read(folder), folder)
+        damage = artifacts.damage(artifacts.folder_of(self.home, found.spec))
         if sources.locate(self.source(name), self.home):
-            return Entry(found.spec, found.owner, State.FETCHED, "the first use exports it")
+            detail = f"{damage}: the next use exports it again" if damage else "the first use exports it"
+            return Entry(found.spec, found.owner, State.FETCHED, detail)
         return Entry(found.spec, found.owner, State.ABSENT, f"run `topwork pull {name}` where the server runs")
 
     def adopt(
@@ -99,7 +101,7 @@ class Catalogue:
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._revive(name, record)
         record["family"] = found.plugin  # it is known again where the file that told it is gone
-        self._remember(name, record)
+        self._records.write(name, record)
         return found.spec
 
     def tune(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
@@ -110,7 +112,7 @@ class Catalogue:
         artifacts.sync(weights)
         shutil.move(weights, kept)
         record = {"base": base, "sha256": sources.file_sha256(kept), "default_tap": tap, "trained_on": trained_on}
-        self._remember(name, record)
+        self._records.write(name, record)
         return self.spec(name)
 
     def quantize(self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str) -> EncoderSpec:
@@ -121,7 +123,7 @@ class Catalogue:
         artifacts.sync(graph)
         shutil.move(graph, kept)
         record = {"int8_of": base, "sha256": sources.file_sha256(kept), "parity": parity, "made": made}
-        self._remember(name, record)
+        self._records.write(name, record)
         return self.spec(name)
 
     def made_of(self, base: str) -> list[str]:
@@ -135,45 +137,47 @@ class Catalogue:
 
     def drop_tuned(self, name: str) -> None:
         """Delete an encoder that was fine-tuned here, with its weights and its artifact; no error where there is none."""
-        record = self._adopted().get(name, {})
-        if "base" not in record:
-            return
-        self.drop(name)
+        found = self._records.read()
+        if "base" in found.whole.get(name, {}) or name in found.damaged:
+            self.drop(name)
 
     def drop(self, name: str) -> None:
         """Delete an adopted encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
-        with contextlib.suppress(TopworkError):  # one whose base or plugin is gone has no artifact that could be named
+        try:
             artifacts.remove(self.home, self.spec(name))
+        except DataLoss:  # what it was made from is not known any more: by its name
+            for folder in artifacts.folders(self.home):
+                if artifacts.is_of(folder, [name]):
+                    artifacts.discard(folder)
+        except TopworkError:  # one whose base or plugin is gone has no artifact that could be named
+            pass
         self.forget(name)
         for suffix in (".safetensors", INT8_SUFFIX):
             self._record(name).with_suffix(suffix).unlink(missing_ok=True)
 
     def adopted(self) -> list[str]:
-        """What was pulled by URI, fine-tuned or quantized here; not what plugins register."""
-        return sorted(self._adopted())
+        """What was pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what plugins register."""
+        found = self._records.read()
+        return sorted({*found.whole, *found.damaged})
+
+    def damaged(self) -> Mapping[str, DataLoss]:
+        """Encoders whose record is damaged, by name, and how."""
+        return self._records.read().damaged
 
     def unused(self) -> list[Path]:
         """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
         gone. What has no complete spec any more (its plugin is not here) keeps its own."""
-        kept, unknown = set(), []
+        kept, unknown = set(), [*self.damaged()]
         for name in self.names():
             try:
                 kept.add(artifacts.folder_of(self.home, self.spec(name)).name)
-            except TopworkError:
+            except Exception:  # a plugin may raise anything on weights that are damaged
                 unknown.append(name)
         return [path for path in artifacts.folders(self.home) if path.name not in kept and not artifacts.is_of(path, unknown)]
 
-    def _remember(self, name: str, record: Mapping[str, Any]) -> None:
-        path = self._record(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}.part")
-        scratch.write_text(json.dumps({"name": name, **record}, indent=1) + "\n", "utf-8")
-        artifacts.sync(scratch)
-        scratch.rename(path)
-
     def forget(self, name: str) -> None:
         """Take an adopted name back; its files stay."""
-        self._record(name).unlink(missing_ok=True)
+        self._records.remove(name)
 
     def pull(self, name: str, progress: Progress = quiet) -> Path:
         """Fetch the weights of an encoder."""
@@ -187,22 +191,24 @@ class Catalogue:
         return _outcome(name, (children or Children()).run(command))
 
     def _record(self, name: str) -> Path:
-        return self.home / "encoders" / f"{artifacts.slug(name)}.json"
+        return self._records.path(name)
 
     def _lookup(self, name: str) -> Registered:
         if name in self._registered:
             return self._registered[name]
-        record = self._adopted().get(name)
+        found = self._records.read()
+        record = found.whole.get(name)
+        if record is None and name in found.damaged:
+            raise found.damaged[name]
         if record is None:
             near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
             remedy = f"did you mean {' or '.join(near)}?" if near else f"served are {', '.join(self.names())}"
             raise NotFound(f"there is no encoder {name!r}", remedy=remedy)
         return self._revive(name, record)
 
-    def _adopted(self) -> dict[str, dict[str, Any]]:
-        """Read anew each time: `topwork pull` beside a running server is seen at once."""
-        records = [json.loads(path.read_text("utf-8")) for path in sorted((self.home / "encoders").glob("*.json"))]
-        return {record["name"]: record for record in records}
+    def _adopted(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those whose records are whole."""
+        return self._records.read().whole
 
     def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
         if "int8_of" in record:

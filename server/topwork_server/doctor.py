@@ -12,6 +12,7 @@ from functools import partial
 from topwork_server import doctor_checks as checks
 from topwork_server.config import Config, default_home
 from topwork_server.doctor_checks import Finding, Grade
+from topwork_server.doctor_files import files
 from topwork_server.doctor_provider import provider
 
 _MARKS = {Grade.OK: "[green]ok  [/]", Grade.WARN: "[yellow]warn[/]", Grade.FAIL: "[red]fail[/]"}
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             "plugins": checks.plugins,
             "home": partial(checks.home, home),
             "lock": partial(checks.lock, home),
+            "files": partial(files, home),
             "lance": partial(checks.lance, home),
             "faiss": checks.faiss,
             "weights": partial(checks.weights, home),

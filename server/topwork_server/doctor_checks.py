@@ -195,9 +195,10 @@ def weights(folder: Path) -> Finding:
     """What is ready, and whether pip can fetch what is not."""
     from topwork_server.catalogue import Catalogue, State
     from topwork_server.plugins import Plugins
+    from topwork_server.services.encoders import readable_entries
 
     catalogue = Catalogue(Plugins.load(), folder)
-    entries = [catalogue.entry(name) for name in catalogue.names()]
+    entries = readable_entries(catalogue)
     states = Counter(entry.state for entry in entries)
     detail = ", ".join(f"{states[state]} {state}" for state in State if states[state]) or "no encoder"
     packaged = [e for e in entries if e.state is State.ABSENT and e.spec.source.startswith("package:")]

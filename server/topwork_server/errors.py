@@ -8,6 +8,7 @@ TopworkError                INTERNAL
 ├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
 ├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
 ├── DiskFull                RESOURCE_EXHAUSTED   nothing was written; what was there is as it was
+├── DataLoss                DATA_LOSS            a file on the server's disk is damaged: what it described cannot be used
 ├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
 ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
 ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
@@ -66,6 +67,10 @@ class TooLarge(TopworkError):
 
 class DiskFull(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DataLoss(TopworkError):
+    code = grpc.StatusCode.DATA_LOSS
 
 
 class DeadlinePassed(TopworkError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ class Records:
     def load(self) -> list[Job]:
         """Oldest first. What is not a record is deleted."""
         for leftover in self._folder.glob("*.part"):
-            leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [job for job in found if job is not None]
 
@@ -57,7 +61,7 @@ class Records:
         scratch = self._folder / f"{job.id}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(asdict(replace(job, seconds_left=0.0))), "utf-8")
+            scratch.write_text(stored_json.dumps(asdict(replace(job, seconds_left=0.0))), "utf-8")
             os.replace(scratch, self._path(job.id))
         except OSError as error:
             log.warning("the record of job %s could not be written: %s", job.id, error)
@@ -71,9 +75,9 @@ class Records:
     def _read(self, path: Path) -> Job | None:
         try:
             int(path.stem, 36)  # an id
-            record = json.loads(path.read_text("utf-8"))
-            return Job(**{**record, "id": path.stem, "state": JobState(record["state"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return replace(stored_json.read(path, Job), id=path.stem)
+        except (OSError, ValueError, DataLoss) as error:
             log.warning("%s is no record of a job (%s): deleted", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder, say: it is left, and said again at the next start
+                path.unlink(missing_ok=True)
             return None

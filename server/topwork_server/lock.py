@@ -99,6 +99,8 @@ def holder(home: Path) -> Holder | None:
 def _open(home: Path) -> int:
     try:
         home.mkdir(parents=True, exist_ok=True)
+        if (home / NAME).is_dir():  # damage: a lock is a file
+            (home / NAME).rmdir()
         return os.open(home / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StartError(

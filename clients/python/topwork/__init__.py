@@ -10,6 +10,7 @@ from topwork.client import Client
 from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
 from topwork.errors import (
     AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
     DiskFull,
     InvalidInput,
@@ -40,6 +41,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Client",
+    "DataLoss",
     "DeadlineExceeded",
     "DeviceInfo",
     "DiskFull",

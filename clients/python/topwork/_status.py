@@ -21,6 +21,7 @@ REASONS: dict[str, type[TopworkError]] = {
     "Overloaded": errors.Overloaded,
     "TooLarge": errors.TooLarge,
     "DiskFull": errors.DiskFull,
+    "DataLoss": errors.DataLoss,
     "DeadlinePassed": errors.DeadlineExceeded,
     "Unavailable": errors.Unavailable,
     "ExportFailed": errors.ExportFailed,

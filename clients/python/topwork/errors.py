@@ -8,6 +8,7 @@ TopworkError                 any status that has no class below (INTERNAL, UNKNO
 ├── Overloaded               RESOURCE_EXHAUSTED   the server's queue is full; retried before you see it
 ├── TooLarge                 RESOURCE_EXHAUSTED   this item or message can never fit
 ├── DiskFull                 RESOURCE_EXHAUSTED   the server's disk: nothing was written, what was there is as it was
+├── DataLoss                 DATA_LOSS            a file on the server's disk is damaged: what it described cannot be used
 ├── DeadlineExceeded         DEADLINE_EXCEEDED    also a TimeoutError
 ├── Unavailable              UNAVAILABLE          also a ConnectionError; retried before you see it
 ├── Cancelled                CANCELLED
@@ -83,6 +84,10 @@ class TooLarge(TopworkError):
 
 class DiskFull(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DataLoss(TopworkError):
+    code = grpc.StatusCode.DATA_LOSS
 
 
 class DeadlineExceeded(TopworkError, TimeoutError):

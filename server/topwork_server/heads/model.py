@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from topwork_server import stored_json
 from topwork_server.trainer import Target
-from topwork_server.types import Granularity, Modality, Tap, TapInfo
+from topwork_server.types import Modality, TapInfo
 
 USUAL_KIND = "linear"
 
@@ -165,39 +166,11 @@ class Head:
         return self.definition is None
 
 
-def tap_info(record: Mapping[str, Any]) -> TapInfo:
-    """Of its JSON."""
-    tap = record["tap"]
-    grid = tuple(tap["grid"]) if tap["grid"] else None
-    return TapInfo(Tap(**{**tap, "granularity": Granularity(tap["granularity"]), "grid": grid}), record["fingerprint"])
-
-
 def definition_of(record: Mapping[str, Any]) -> Definition:
-    """Of its JSON."""
-    return Definition(
-        **{
-            **record,
-            "task": Task(record["task"]),
-            "modality": Modality(record["modality"]) if record["modality"] else None,
-            "views": tuple((tap_info(tap), Pooling(pooling)) for tap, pooling in record["views"]),
-            "unlabelled": Unlabelled(record["unlabelled"]),
-            "described": tuple(tuple(tuple(row) for row in view) for view in record["described"]),
-        }
-    )
+    """Of its JSON. ValueError names the field that is not of its type."""
+    return stored_json.convert(record, Definition)
 
 
 def head_of(record: Mapping[str, Any]) -> Head:
-    """Of its JSON."""
-    return Head(
-        **{
-            **record,
-            "definition": definition_of(record["definition"]) if record["definition"] else None,
-            "task": Task(record["task"]),
-            "tap": tap_info(record["tap"]),
-            "pooling": Pooling(record["pooling"]),
-            "names": tuple(record["names"]),
-            "metrics": tuple(Figure(**figure) for figure in record["metrics"]),
-            "baseline": tuple(Figure(**figure) for figure in record["baseline"]),
-            "warnings": tuple(record["warnings"]),
-        }
-    )
+    """Of its JSON. ValueError names the field that is not of its type."""
+    return stored_json.convert(record, Head)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -24,8 +25,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.heads.model import Head, head_of
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss, DiskFull, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.heads.model import Head
 from topwork_server.heads.reporting.report import Report
 from topwork_server.sources import file_sha256
 
@@ -51,17 +53,33 @@ def check_head_name(name: str) -> None:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What HEAD holds."""
+
+    format: int
+    head: Head
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A head, its graph, what tells it from others that had the name, and the graph's SHA-256."""
+    """A head, its graph, what tells it from others that had the name, and the SHA-256 of the graph and of its report, if any."""
 
     head: Head
     graph: Path
     stamp: tuple[Any, ...]
     sha256: str
+    report: str = ""
 
     def check(self) -> None:
         """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
-        if file_sha256(self.graph) != self.sha256:
+        try:
+            found = file_sha256(self.graph)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self.damaged(f"cannot be read: {error.strerror}") from error
+        if found != self.sha256:
             raise self.damaged("is not the file that was written")
 
     def damaged(self, how: str) -> NotReady:
@@ -126,7 +144,7 @@ class Shelf:
             folder = self.folder / name / version
             try:
                 return self._read(name, folder)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if self._newest(name) == version:  # else it was replaced while it was read
                     raise damaged(name, folder, f"{HEAD} is gone") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
@@ -134,15 +152,16 @@ class Shelf:
     def report(self, name: str) -> dict[str, Any]:
         """As it was written. NotFound where the head was never judged."""
         for _ in range(TRIES):
-            folder = self.kept(name).graph.parent
+            kept = self.kept(name)
+            folder = kept.graph.parent
             try:
-                record: dict[str, Any] = json.loads((folder / REPORT).read_text("utf-8"))
-                return record
+                return _report(name, folder, kept.report)
             except FileNotFoundError as error:
-                if self.kept(name).graph.parent == folder:
-                    raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are judged") from error
-            except ValueError as error:
-                raise damaged(name, folder, f"{REPORT}: {error}") from error
+                if self.kept(name).graph.parent != folder:
+                    continue
+                if kept.report:
+                    raise damaged(name, folder, f"{REPORT} is gone") from error
+                raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are judged") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def bytes(self, name: str) -> int:
@@ -199,15 +218,30 @@ def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:
 
 
 def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> Kept:
+    """FileNotFoundError where the folder is gone."""
     try:
-        record = json.loads((folder / HEAD).read_text("utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, and this server reads {FORMAT}")
-        return Kept(head_of(record["head"]), folder / GRAPH, stamp, record["files"][GRAPH])
+        record = stored_json.read(folder / HEAD, Record)
+    except DataLoss as error:
+        raise damaged(name, folder, f"{HEAD}: {stored_json.reason(error)}") from error
+    if record.format != FORMAT:
+        raise damaged(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
+    if GRAPH not in record.files:
+        raise damaged(name, folder, f"{HEAD} names no {GRAPH}")
+    return Kept(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
+
+
+def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
+    """FileNotFoundError where there is none; NotReady where it is not what was written."""
+    try:
+        data = (folder / REPORT).read_bytes()
+        record: dict[str, Any] = json.loads(data)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise damaged(name, folder, f"{HEAD}: {type(error).__name__}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(name, folder, f"{REPORT}: {error}") from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged(name, folder, f"{REPORT} is not the file that was written")
+    return record
 
 
 def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> None:
@@ -215,7 +249,8 @@ def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> No
     if report is not None:
         (scratch / REPORT).write_text(_json(asdict(report)), "utf-8")
     files = {path.name: file_sha256(path) for path in scratch.iterdir()}
-    (scratch / HEAD).write_text(_json({"format": FORMAT, "head": asdict(head), "files": files}), "utf-8")
+    record = {"format": FORMAT, "head": asdict(head), "files": files}
+    (scratch / HEAD).write_text(stored_json.dumps(record, 1, _plain), "utf-8")
     for path in (*scratch.iterdir(), scratch):
         _sync(path)
 
@@ -251,7 +286,11 @@ def _make(place: Path) -> None:
 
 def _json(record: Mapping[str, Any]) -> str:
     """Numbers of numpy's, which trainers put into `chosen`, become plain ones."""
-    return json.dumps(record, indent=1, default=lambda value: value.tolist()) + "\n"
+    return json.dumps(record, indent=1, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist()
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from topwork_server.heads.model import Definition, definition_of
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss
+from topwork_server.heads.model import Definition
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Trainings:
         training, scratch = self._known[name], self._folder / f"{name}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(asdict(training)), "utf-8")
+            scratch.write_text(stored_json.dumps(asdict(training)), "utf-8")
             os.replace(scratch, self._path(name))
         except OSError as error:
             scratch.unlink(missing_ok=True)
@@ -60,15 +62,15 @@ class Trainings:
 
     def _load(self) -> list[Training]:
         for leftover in self._folder.glob("*.part"):  # of a server that was killed
-            leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [training for training in found if training]
 
     def _read(self, path: Path) -> Training | None:
         try:
-            record = json.loads(path.read_text("utf-8"))
-            training = Training(definition_of(record["definition"]), str(record["job"]))
-            return training if f"{training.definition.name}.json" == path.name else None
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            log.warning("%s is no record of a training: %s: %s", path, type(error).__name__, error)
+            training = stored_json.read(path, Training)
+        except (OSError, DataLoss) as error:
+            log.warning("%s is no record of a training, and is left out: %s", path, error)
             return None
+        return training if f"{training.definition.name}.json" == path.name else None

@@ -11,24 +11,23 @@ The newest complete build is the current one. No file here is trusted: what cann
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.indexes.model import Built, Definition, Facts, Operating
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss, DiskFull, TopworkError
+from topwork_server.indexes.model import Built, Definition, Facts
 from topwork_server.sources import file_sha256
-from topwork_server.types import Array, Granularity, Tap, TapInfo
-from topwork_server.vector_index import Metric, VectorIndex
+from topwork_server.types import Array
+from topwork_server.vector_index import VectorIndex
 
 #: Of the folder and its files; raised when they change, so that those of an older server are built anew.
 FORMAT = 1
@@ -45,6 +44,15 @@ class Kept:
 
     definition: Definition
     set_created: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """What FACTS holds: `files` maps each file of the build to its SHA-256."""
+
+    format: int
+    facts: Facts
+    files: Mapping[str, str]
 
 
 class Slot:
@@ -68,6 +76,16 @@ class Slot:
                 log.warning("index=%s is damaged and will be built anew: %s: %s", folder, type(error).__name__, error)
         return None
 
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the newest build, which is then made again."""
+        for folder in sorted(self._numbered(), key=lambda path: -int(path.name))[:1]:
+            try:
+                _verify(folder, dict(stored_json.read(folder / FACTS, BuildRecord).files))
+            except DataLoss as error:
+                yield error.message
+            except (OSError, ValueError) as error:
+                yield f"the index in {folder} is damaged: {error}"
+
     def publish(self, built: Built) -> Path:
         """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it cannot."""
         with _disk(), self.scratch() as scratch:
@@ -78,7 +96,7 @@ class Slot:
             files = {path.name: file_sha256(path) for path in scratch.iterdir()}
             size = sum(path.stat().st_size for path in scratch.iterdir())
             record = {"format": FORMAT, "facts": {**asdict(built.facts), "bytes": size}, "files": files}
-            (scratch / FACTS).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            (scratch / FACTS).write_text(stored_json.dumps(record, indent=1), "utf-8")
             _sync(scratch)
             target = self.builds / str(max((int(path.name) for path in self._numbered()), default=0) + 1)
             scratch.rename(target)
@@ -114,11 +132,12 @@ class Slot:
         """Newest first."""
         for folder in sorted(self._numbered(), key=lambda path: -int(path.name)):
             try:
-                record = json.loads((folder / FACTS).read_text("utf-8"))
-                if record["format"] == FORMAT:
-                    yield folder, _facts(record["facts"]), dict(record["files"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                record = stored_json.read(folder / FACTS, BuildRecord)
+            except (OSError, DataLoss) as error:
                 log.warning("index=%s cannot be read: %s", folder, error)
+                continue
+            if record.format == FORMAT:
+                yield folder, record.facts, dict(record.files)
 
 
 class Shelf:
@@ -150,7 +169,7 @@ class Shelf:
             folder.mkdir(parents=True, exist_ok=True)
             scratch = folder / f"{SCRATCH}{DEFINITION}"
             record = {"format": FORMAT, "definition": asdict(definition), "set_created": kept.set_created}
-            scratch.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            scratch.write_text(stored_json.dumps(record, indent=1), "utf-8")
             _sync_file(scratch)
             scratch.rename(folder / DEFINITION)
             _sync_folder(folder)
@@ -182,21 +201,14 @@ def by_key(keys: Array, rows: Array | None) -> Array | None:
 
 def _kept(path: Path) -> Kept | None:
     try:
-        record = json.loads(path.read_text("utf-8"))
-        return Kept(_definition(record["definition"]), float(record["set_created"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read: %s", path, error)
+        kept = stored_json.read(path, Kept)
+    except (OSError, DataLoss) as error:
+        log.warning("an index is left out, until it is dropped or created anew: %s", error)
         return None
-
-
-def _definition(record: dict[str, Any]) -> Definition:
-    tap = record["tap"]["tap"]
-    info = Tap(**{**tap, "granularity": Granularity(tap["granularity"]), "grid": tuple(tap["grid"]) if tap["grid"] else None})
-    return Definition(**{**record, "tap": TapInfo(info, record["tap"]["fingerprint"]), "metric": Metric(record["metric"])})
-
-
-def _facts(record: dict[str, Any]) -> Facts:
-    return Facts(**{**record, "operating": tuple(Operating(**one) for one in record["operating"])})
+    if (kept.definition.set, kept.definition.name) != (path.parent.parent.name, path.parent.name):
+        log.warning("%s is of the index %s of %s: left out", path, kept.definition.name, kept.definition.set)
+        return None
+    return kept
 
 
 def _verify(folder: Path, files: dict[str, str]) -> None:

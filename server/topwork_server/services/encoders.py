@@ -168,6 +168,8 @@ def readable_entries(catalogue: Catalogue) -> list[Entry]:
             found.append(catalogue.entry(name))
         except TopworkError as error:
             log.warning("encoder=%s left out of the list: %s", name, error)
+        except Exception:  # a plugin may raise anything on weights that are damaged
+            log.exception("encoder=%s left out of the list", name)
     return found
 
 

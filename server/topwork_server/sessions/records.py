@@ -4,7 +4,6 @@ holds on."""
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from topwork_server import __version__
+from topwork_server import __version__, stored_json
+from topwork_server.errors import DataLoss
 from topwork_server.sessions.providers import GPUS, Device, cpu_facts, cpu_flags
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,32 @@ class Record:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A record as its file holds it; the device is told by the file's name."""
+
+    parity: Mapping[str, Mapping[str, float]]
+    invariance: Mapping[str, float]
+    samples_per_second: float
+    machine: str
+    error: str = ""
+
+
 def read(folder: Path, device: Device, machine: str) -> Record | None:
     """None where there is none of this machine."""
     try:
-        said = json.loads(_path(folder, device).read_text("utf-8"))
-        record = Record(**{**said, "device": device})
-    except (OSError, ValueError, TypeError):
+        kept = stored_json.read(_path(folder, device), _Kept)
+    except OSError:
         return None
-    return record if record.machine == machine else None
+    except DataLoss as error:
+        log.warning("it is measured again: %s", error)
+        return None
+    record = Record(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
+    return record if record.machine == machine and (record.error or _whole(record)) else None
+
+
+def _whole(record: Record) -> bool:
+    return all({"min_cosine", "max_abs_error"} <= set(worst) for worst in record.parity.values())
 
 
 def write(folder: Path, record: Record) -> None:
@@ -52,7 +70,7 @@ def write(folder: Path, record: Record) -> None:
     scratch = path.with_suffix(f".{os.getpid()}.part")
     said = {**asdict(record), "device": str(record.device)}
     try:
-        scratch.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
+        scratch.write_text(stored_json.dumps(said, indent=1), "utf-8")
         scratch.rename(path)
     except OSError as error:
         log.warning("%s cannot be kept: %s", path, error.strerror)

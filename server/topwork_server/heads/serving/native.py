@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from topwork_server import stored_json
 from topwork_server.artifacts import MANIFEST
 from topwork_server.catalogue import Catalogue, State
-from topwork_server.errors import NotFound, TopworkError
-from topwork_server.heads.model import Head, head_of
+from topwork_server.errors import DataLoss, NotFound
+from topwork_server.heads.model import Head
 from topwork_server.heads.shelf import Kept, damaged
+from topwork_server.sources import file_sha256
 
 log = logging.getLogger(__name__)
 
 PREFIX = "head-"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Of a manifest: the SHA-256 of each file of the artifact."""
+
+    files: Mapping[str, str]
 
 
 def native_heads(catalogue: Catalogue) -> dict[str, tuple[Head, Path]]:
@@ -38,8 +47,8 @@ def native_kept(catalogue: Catalogue, name: str) -> Kept:
 def _listed(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
     try:
         return _of(catalogue, encoder)
-    except (TopworkError, OSError) as error:
-        log.warning("encoder=%s: its heads are left out: %s", encoder, error)
+    except Exception as error:  # a plugin may raise anything on weights that are damaged
+        log.warning("encoder=%s: its heads are left out: %s: %s", encoder, type(error).__name__, error)
         return ()
 
 
@@ -53,15 +62,18 @@ def _of(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, encoder: str, stamp: int) -> tuple[Kept, ...]:
     """`stamp` is the manifest's: written last at each export."""
-    files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    files = stored_json.read(folder / MANIFEST, _Files).files
     return tuple(_kept(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
 
 
 def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> Kept:
     graph = path.with_suffix(".onnx")
     try:
-        return Kept(head_of(json.loads(path.read_text("utf-8"))), graph, (str(path), stamp), files[graph.name])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        head, written = stored_json.read(path, Head), files.get(path.name)
+        if written and file_sha256(path) != written:
+            raise DataLoss("it is not the file that was exported")
+        return Kept(head, graph, (str(path), stamp), files[graph.name])
+    except (OSError, LookupError, DataLoss) as error:
         name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
         remedy = f"run `topwork export {encoder} --force`"
         raise damaged(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error

@@ -1,0 +1,75 @@
+"""`topwork doctor` on the files of a home: which are damaged, and what that costs. Deletes and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from topwork_server import artifacts, stored_json
+from topwork_server.doctor_checks import Finding, Grade
+from topwork_server.errors import DataLoss, TopworkError
+from topwork_server.jobs_records import Job
+
+#: Shown of those that are damaged.
+SHOWN = 20
+
+
+def files(home: Path) -> Finding:
+    """Every record under the home, and the checksums of what heads and indexes keep."""
+    lost, again = list(_lost(home)), list(_made_again(home))
+    if not lost and not again:
+        return Finding(Grade.OK, f"the records in {home} are whole")
+    shown = [*lost, *(f"{one} (it is made again)" for one in again)]
+    left = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    mend = "put those files back from a copy; or `topwork forget` such encoders, `topwork drop-head` and `topwork drop` the rest"
+    return Finding(Grade.FAIL if lost else Grade.WARN, "; ".join(shown[:SHOWN]) + left, mend if lost else "")
+
+
+def _lost(home: Path) -> Iterator[str]:
+    """What only a copy brings back."""
+    from topwork_server.encoder_records import EncoderRecords
+    from topwork_server.heads.trainings import Training
+    from topwork_server.indexes.shelf import DEFINITION, Kept
+
+    yield from (error.message for error in EncoderRecords(home / "encoders").read().damaged.values())
+    yield from _heads(home / "heads")
+    for path in sorted((home / "indexes").glob(f"[!.]*/[!.]*/{DEFINITION}")):
+        yield from _damage(path, Kept)
+    for path in sorted((home / "trainings").glob("*.json")):
+        yield from _damage(path, Training)
+    for path in sorted((home / "jobs").glob("*.json")):
+        yield from _damage(path, Job)
+
+
+def _heads(folder: Path) -> Iterator[str]:
+    from topwork_server.heads.shelf import REPORT, Shelf
+
+    shelf = Shelf(folder)
+    for name in shelf.names():
+        try:
+            kept = shelf.kept(name)
+            kept.check()
+            if (kept.graph.parent / REPORT).exists() or kept.report:
+                shelf.report(name)
+        except TopworkError as error:
+            yield error.message
+        except OSError as error:
+            yield f"the head {name!r} is damaged: {error}"
+
+
+def _made_again(home: Path) -> Iterator[str]:
+    from topwork_server.indexes.shelf import Shelf
+
+    yield from filter(None, (artifacts.damage(folder) for folder in artifacts.folders(home)))
+    shelf = Shelf(home / "indexes")
+    for kept in shelf.all():
+        yield from shelf.slot(kept.definition.set, kept.definition.name).damage()
+
+
+def _damage(path: Path, kind: type[object]) -> Iterator[str]:
+    try:
+        stored_json.read(path, kind)
+    except DataLoss as error:
+        yield error.message
+    except OSError:
+        pass  # it was deleted meanwhile

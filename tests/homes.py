@@ -1,0 +1,75 @@
+"""A home that holds one of everything a server keeps, made once with toys, and served from copies that a test may damage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import real_server
+import sets_world
+import topwork
+from heads_world import words
+from topwork_server.catalogue import Catalogue
+from topwork_server.plugins import Plugins, Registered, RegisteredIndex, RegisteredTrainer
+from topwork_server.sources import Source
+from topwork_server.trainer import TrainerSpec
+from topwork_server.vector_index import IndexSpec
+from toys import FakePlugins, letters_spec
+
+TEXTS, LABELS = words(24)
+FISH = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+class HomePlugins(FakePlugins):
+    """Toy encoders, the real indexes and trainers, and a family that reads every file as letters."""
+
+    def adopt(self, name: str, source: Source) -> Registered | None:
+        return Registered(replace(letters_spec(name, seed=3), source=str(source)), "tests", "tests")
+
+    def indexes(self) -> dict[str, RegisteredIndex]:
+        return Plugins.load().indexes()
+
+    def index(self, kind: str) -> IndexSpec:
+        return Plugins.load().index(kind)
+
+    def trainers(self) -> dict[str, RegisteredTrainer]:
+        return Plugins.load().trainers()
+
+    def trainer(self, kind: str) -> TrainerSpec:
+        return Plugins.load().trainer(kind)
+
+
+def plugins() -> HomePlugins:
+    return HomePlugins(sets_world.SPECS)
+
+
+def fill(home: Path) -> None:
+    """Encoders `letters`, `second` and `pulled`; sets `birds` (with a pin, a deletion, an index and a head) and `fish`."""
+    sets_world.export(home)
+    weights = home.parent / "weights.bin"
+    weights.write_bytes(b"weights")
+    Catalogue(plugins(), home).adopt(f"file:{weights}", "pulled")  # type: ignore[arg-type]
+    with served(home) as client:
+        client.write("birds", TEXTS, [f"b{i}" for i in range(24)], [{"label": label} for label in LABELS], encoder="letters")
+        client.pin("birds", "first")
+        client.delete("birds", ids=["b0"])
+        client.write("fish", vectors=FISH, ids=["a", "b", "c", "d"])
+        client.create_index("birds", kind="flat")
+        client.train("birds", target="label", kind="prototype", name="kinds")
+        client.search("birds", TEXTS[:1], k=3)
+
+
+@contextmanager
+def served(home: Path) -> Iterator[topwork.Client]:
+    with real_server.served(home, plugins()) as address, topwork.Client(address) as client:
+        yield client
+
+
+def copied(home: Path, place: Path) -> Path:
+    """A home of the test's own. Lance's names of sets and heads' paths are relative to it, or not looked at."""
+    shutil.rmtree(place, ignore_errors=True)
+    return Path(shutil.copytree(home, place, symlinks=True))

@@ -1,0 +1,142 @@
+"""A damaged file costs what it describes and nothing else: the server starts, serves the rest, and names the file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import homes
+import numpy as np
+import pytest
+import topwork
+from topwork import cli
+from topwork_server.doctor_checks import Grade
+from topwork_server.doctor_files import files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("whole") / "home"
+    homes.fill(home)
+    return home
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def other_types(path: Path) -> None:
+    """Valid JSON, each value of another type; bytes that are no JSON are turned around."""
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        path.write_bytes(path.read_bytes()[::-1])
+    else:
+        path.write_text(json.dumps({key: [key] if isinstance(value, str) else str(value) for key, value in record.items()}))
+
+
+def another_digit(path: Path) -> None:
+    """One bit, in the middle of the file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "list": lambda path: path.write_text("[]"),
+    "number in a list": lambda path: path.write_text("[1]"),
+    "open": lambda path: path.write_text('{"a": ['),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "another record": lambda path: path.write_text('{"name": "x"}'),
+    "other types": other_types,
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(300)),
+    "a bit": another_digit,
+    "gone": Path.unlink,
+    "a folder": folder_instead,
+}
+#: A file takes a third of them here, in turn, and all of them where $TOPWORK_DAMAGES is "all".
+TURNS = 1 if os.environ.get("TOPWORK_DAMAGES") == "all" else 3
+
+
+#: Each kind of file; what may be missing from the lists where it is damaged; whether the log or the doctor names it.
+FILES = [
+    ("artifacts/letters-*/manifest.json", set(), True),
+    ("artifacts/letters-*/model.onnx", set(), False),  # read at the first use
+    ("artifacts/letters-*/parity.npz", set(), False),
+    ("encoders/pulled.json", {"pulled"}, True),
+    ("heads/kinds/*/head.json", set(), True),
+    ("heads/kinds/*/head.onnx", set(), True),
+    ("heads/kinds/*/report.json", set(), True),
+    ("indexes/birds/mean/definition.json", {"birds/mean"}, True),
+    ("indexes/birds/mean/builds/1/facts.json", set(), True),
+    ("indexes/birds/mean/builds/1/index.bin", set(), True),
+    ("indexes/birds/mean/builds/1/keys.npy", set(), True),
+    ("jobs/*.json", {"a job"}, True),
+    ("trainings/kinds.json", set(), True),
+    ("cache/features.sqlite", set(), False),
+    ("server.lock", set(), False),
+]
+
+
+def seen(client: topwork.Client) -> set[str]:
+    """What a client finds in every list; and a set that is whole is read."""
+    assert client.read("fish").ids == ["a", "b", "c", "d"]
+    return {
+        *(encoder.name for encoder in client.encoders()),
+        *(one.name for one in client.sets()),
+        *(head.name for head in client.heads()),
+        *(f"{index.set}/{index.name}" for index in client.indexes()),
+        *("a job" for _ in client.jobs()[1:]),  # there are two
+    }
+
+
+ALL = {"letters", "second", "pulled", "birds", "fish", "kinds", "birds/mean", "a job"}
+
+
+@pytest.mark.parametrize(("pattern", "costs", "named"), FILES, ids=[one[0] for one in FILES])
+def test_a_damaged_file_costs_what_it_describes(
+    pattern: str, costs: set[str], named: bool, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = [one[0] for one in FILES].index(pattern)
+    for how, damage in [*DAMAGES.items()][turn % TURNS :: TURNS]:
+        home = homes.copied(whole, tmp_path / "home")
+        path = sorted(home.glob(pattern))[0]
+        damage(path)
+        caplog.clear()
+        found = files(home)
+        with caplog.at_level(logging.WARNING), homes.served(home) as client:
+            assert seen(client) >= ALL - costs, how
+            if "birds/mean" not in costs:
+                [hits] = client.search("birds", vectors=np.ones((1, 8), np.float32), k=3)
+                assert len(hits.ids) == 3, how
+        if named and how not in ("gone", "a folder"):
+            assert str(path.parent) in caplog.text + found.detail, how
+            assert found.grade is not Grade.OK, how
+
+
+def test_an_encoder_whose_record_is_damaged_can_be_forgotten(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for how in ("empty", "number in a list", "another record", "a folder"):
+        damage = DAMAGES[how]
+        home = homes.copied(whole, tmp_path / "home")
+        with homes.served(home) as client:
+            damage(home / "encoders" / "pulled.json")
+            assert [encoder.name for encoder in client.encoders()] == ["letters", "second"], how
+            assert [head.name for head in client.heads()] == ["kinds"], how
+            with pytest.raises(topwork.DataLoss, match=r"pulled\.json") as told:
+                client.encoder("pulled")
+            assert "topwork forget pulled" in told.value.remedy
+        for verb in (["prune", "--dry-run"], ["forget", "pulled"]):
+            assert cli.main([*verb, "--json", "--home", str(home)]) == 0, (how, verb)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"forgotten": "pulled"}
+        assert not (home / "encoders" / "pulled.json").exists()
+        shutil.rmtree(home)
