@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import homes
 import numpy as np
 import pytest
+import sets_world
 import topwork
 from topwork import cli
 from topwork_server.doctor_checks import Grade
@@ -140,3 +142,31 @@ def test_an_encoder_whose_record_is_damaged_can_be_forgotten(
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"forgotten": "pulled"}
         assert not (home / "encoders" / "pulled.json").exists()
         shutil.rmtree(home)
+
+
+def test_a_damaged_cache_gives_no_other_features(exported: Path, tmp_path: Path) -> None:
+    """Rows under each other's keys, then single bits everywhere: each is a miss, and what is written is right."""
+    home = sets_world.lent(tmp_path / "home", exported)
+    texts = [f"text {'abcdefgh'[i]}" for i in range(8)]
+    with homes.served(home) as client:
+        client.write("first", texts, texts, encoder="letters")
+        right = np.asarray(client.embed("letters", texts))
+    cache = home / "cache" / "features.sqlite"
+    with sqlite3.connect(cache) as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM features").fetchall()]
+        values = [value for (value,) in connection.execute("SELECT value FROM features").fetchall()]
+        assert len(keys) == 8
+        for key, value in zip(keys, values[1:] + values[:1], strict=True):
+            connection.execute("UPDATE features SET value = ? WHERE key = ?", (value, key))
+    connection.close()
+    kept = cache.read_bytes()
+    for turn in range(12):
+        data = bytearray(kept)
+        if turn:  # the first is but swapped
+            for at in np.random.default_rng(turn).integers(0, len(data), 20):
+                data[at] ^= 1 << (turn % 8)
+        cache.write_bytes(data)
+        with homes.served(home) as client:
+            client.write(f"again-{turn}", texts, texts, encoder="letters")
+            rows = client.read(f"again-{turn}")
+            np.testing.assert_array_equal(np.asarray(rows.features["mean"])[np.argsort(rows.ids)], right)

@@ -63,7 +63,7 @@ class FeatureCache:
     def put(self, entries: Mapping[bytes, Kept]) -> None:
         """Keep what may be mixed with rows of other numerics; make room for it."""
         most = self.limit * LARGEST_SHARE
-        rows = [(key, kept.packed(one)) for key, one in entries.items() if one.numerics.mixes]
+        rows = [(key, kept.packed(key, one)) for key, one in entries.items() if one.numerics.mixes]
         rows = [row for row in rows if len(row[1]) <= most]
         if rows:
             self._tried(lambda connection: self._put(connection, rows))
@@ -81,7 +81,7 @@ class FeatureCache:
                 done = self._once(work)
                 self._failing = False
                 return done
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # values of other types than were written, say, in a file that is damaged
                 self._failed(error)
         return None
 
@@ -93,7 +93,7 @@ class FeatureCache:
 
     def _failed(self, error: Exception) -> None:
         """The next call opens it again; what is said is said once."""
-        corrupt = getattr(error, "sqlite_errorcode", None) in _CORRUPT
+        corrupt = getattr(error, "sqlite_errorcode", None) in _CORRUPT or not isinstance(error, sqlite3.Error | OSError)
         if not self._failing:
             log.warning("the feature cache %s: %s", "is corrupt and starts anew" if corrupt else "is left out", error)
         self._failing = True
@@ -134,7 +134,8 @@ class FeatureCache:
         for some in _batches(keys):
             marks = ",".join("?" * len(some))
             found.update(connection.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", some).fetchall())
-        whole = {key: kept.unpacked(value) for key, value in found.items()}
+        found = {key: found[key] for key in keys if key in found}  # a damaged file may answer with what was not asked
+        whole = {key: kept.unpacked(key, value) for key, value in found.items()}
         with contextlib.suppress(sqlite3.OperationalError):  # on a full disk there are answers still
             self._touch(connection, whole)
         return {key: one for key, one in whole.items() if one is not None}

@@ -1,24 +1,24 @@
-"""How the cache writes an entry: one item's rows of one tap as bytes, with a checksum.
+"""How the cache writes an entry: one item's rows of one tap as bytes, with a checksum that binds them to their key.
 
-crc32 of the rest (4 bytes) | length of the head (4) | head, JSON | rows float32 | values of spans float32 | parts int32
+xxh3 of the key and the rest (8 bytes) | length of the head (4) | head, JSON | rows float32 | spans float32 | parts int32
 """
 
 from __future__ import annotations
 
 import json
 import struct
-import zlib
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import xxhash
 
 from topwork_server.ingest.pieces import Piece
 from topwork_server.types import Array, Numerics, Spans
 
 #: Part of each key: entries of another format are never found.
-FORMAT = 1
-_PREFIX = struct.Struct("<II")
+FORMAT = 2
+_CHECKSUM, _LENGTH = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def _read(said: bytes) -> _Head:
     return _Head(**{**record, "shape": tuple(record["shape"]), "numerics": Numerics(**record["numerics"])})
 
 
-def packed(kept: Kept) -> bytes:
+def packed(key: bytes, kept: Kept) -> bytes:
     rows, spans = kept.piece.rows, kept.piece.spans
     head = _Head((rows.shape[0], rows.shape[1]), kept.numerics)
     arrays = [rows.astype("<f4", copy=False)]
@@ -61,22 +61,28 @@ def packed(kept: Kept) -> bytes:
         if spans.parts is not None:
             arrays.append(spans.parts.astype("<i4", copy=False))
     said = _said(head)
-    body = b"".join([said, *(array.tobytes() for array in arrays)])
-    return _PREFIX.pack(zlib.crc32(body), len(said)) + body
+    body = b"".join([_LENGTH.pack(len(said)), said, *(array.tobytes() for array in arrays)])
+    return _CHECKSUM.pack(_checksum(key, body)) + body
 
 
-def unpacked(data: bytes) -> Kept | None:
-    """None where the bytes are not what was written."""
-    if len(data) < _PREFIX.size:
+def unpacked(key: bytes, data: bytes) -> Kept | None:
+    """None where the bytes are not what was written under this key."""
+    if len(data) < _CHECKSUM.size + _LENGTH.size:
         return None
-    checksum, length = _PREFIX.unpack_from(data)
-    if zlib.crc32(memoryview(data)[_PREFIX.size :]) != checksum:
+    if _checksum(key, memoryview(data)[_CHECKSUM.size :]) != _CHECKSUM.unpack_from(data)[0]:
         return None
-    start = _PREFIX.size + length
-    head = _read(data[_PREFIX.size : start])
+    begin = _CHECKSUM.size + _LENGTH.size
+    start = begin + _LENGTH.unpack_from(data, _CHECKSUM.size)[0]
+    head = _read(data[begin:start])
     n, dim = head.shape
     rows = np.frombuffer(data, "<f4", n * dim, start).reshape(n, dim)
     return Kept(Piece(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)
+
+
+def _checksum(key: bytes, body: bytes | memoryview) -> int:
+    hasher = xxhash.xxh3_64(key)
+    hasher.update(body)
+    return int(hasher.intdigest())
 
 
 def _spans(head: _Head, data: bytes, start: int) -> Spans:

@@ -57,7 +57,7 @@ def cache(tmp_path):
     ],
 )
 def test_an_entry_comes_back_as_it_went(cache, kept):
-    equal(unpacked(packed(kept)), kept)
+    equal(unpacked(key(1), packed(key(1), kept)), kept)
     cache.put({key(1): kept})
     equal(cache.get([key(1)])[key(1)], kept)
 
@@ -175,8 +175,8 @@ def test_a_changed_bit_of_an_entry_is_a_miss_and_it_is_forgotten(tmp_path, cache
     assert set(cache.get([key(1), key(2)])) == {key(2)}
     assert file.execute("SELECT count(*) FROM features").fetchone() == (1,)
     file.close()
-    assert unpacked(wrong) is None
-    assert unpacked(b"") is None
+    assert unpacked(key(1), wrong) is None
+    assert unpacked(key(1), b"") is None
 
 
 def test_a_cache_that_cannot_be_written_is_left_out_and_said_once(tmp_path, caplog):
