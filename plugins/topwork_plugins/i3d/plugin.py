@@ -66,6 +66,8 @@ class WindowOptions:
 class VideoEncoder(Encoder):
     """Videos to one row a window, with its seconds. `export` writes what `reader.json` says is read."""
 
+    #: 2: the whole display matrix; `fps` takes the frame on screen; AVI with B-frames in the order of presentation.
+    revision = 2
     options = WindowOptions
     budget = 32
     #: What the graph takes: windows of at least so many frames, and a multiple of so many.

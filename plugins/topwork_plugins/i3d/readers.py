@@ -11,7 +11,7 @@ from topwork_server.types import Array
 
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.videos import check_clip, frames_of, from_array, pixels
-from topwork_plugins.i3d.windows import Frame, mapped, resample
+from topwork_plugins.i3d.windows import Frame, bounded, mapped, resample
 from topwork_plugins.picture_recipe import Recipe
 
 
@@ -57,5 +57,5 @@ class FlowReader:
 
 
 def _at_rate(item: Item, fps: float) -> Iterator[Frame]:
-    frames = frames_of(item, fps)
-    return resample(frames, fps) if fps and isinstance(item, Clip) else frames
+    frames = bounded(frames_of(item, fps))
+    return bounded(resample(frames, fps)) if fps and isinstance(item, Clip) else frames

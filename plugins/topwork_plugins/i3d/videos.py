@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from io import BytesIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,7 +13,9 @@ import numpy as np
 from topwork_server import Clip, InvalidInput, Item
 from topwork_server.types import Array
 
-from topwork_plugins.i3d.windows import Frame
+from topwork_plugins.i3d.display_matrix import upright
+from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed
+from topwork_plugins.i3d.windows import LONGEST, Frame
 from topwork_plugins.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 KINDS = "send an encoded video (mp4, webm, avi ...) or an array (T, H, W, 3) uint8 of RGB"
 #: What the demuxer may try: never playlists or scripts, which name other files and addresses, and no single pictures.
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,ivf,flv,ogg,asf,gif"
-#: Frames a second of an array, and of a file that does not say (Carreira & Zisserman 2017, section 3: 25).
-USUAL_RATE = 25.0
+#: The most frames of an array: of one message full of them, a frame has 30 x 30 pixels. Longer clips are sent as files.
+MOST_ARRAY_FRAMES = 2**16
 #: A video may end so much earlier than its header says (a muxer's rounding) before it counts as cut short.
 SHORTFALL = 0.1
 
@@ -49,6 +51,10 @@ def check_clip(clip: Array, channels: int, dtype: Any) -> None:
         )
     if not clip.size:
         raise InvalidInput(f"the clip {clip.shape} has no frames or no pixels", remedy="send at least one frame")
+    if len(clip) > MOST_ARRAY_FRAMES:
+        raise InvalidInput(
+            f"the clip has {len(clip):,} frames, more than {MOST_ARRAY_FRAMES:,}", remedy="send it in parts, or as a video file"
+        )
     _check_size(clip.shape[2], clip.shape[1])
 
 
@@ -60,12 +66,12 @@ def from_array(clip: Array, rate: float = 0.0) -> Iterator[Frame]:
 
 
 def pixels(picture: Any) -> Array:
-    """(H, W, 3) uint8 RGB, upright: a phone's display matrix is applied. Arrays are what they are."""
+    """(H, W, 3) uint8 RGB, upright: the file's display matrix is applied. Arrays are what they are."""
     if isinstance(picture, np.ndarray):
         return picture
     with _damage_named():
         rgb: Array = picture.to_ndarray(format="rgb24")
-    return np.rot90(rgb, round(picture.rotation / 90) % 4)
+    return upright(rgb, picture)
 
 
 def decode(data: bytes | Path) -> Iterator[Frame]:
@@ -76,11 +82,13 @@ def decode(data: bytes | Path) -> Iterator[Frame]:
     """
     with _opened(data) as file, _container(file) as container, _damage_named():
         track = _picture_track(container)
+        decoded = _undamaged(container, track)
+        first = list(islice(decoded, 1))
         shown = 0.0
-        for frame in _timed(_undamaged(container, track), track):
+        for frame in timed(chain(first, decoded), track):
             shown = frame.end
             yield frame
-        _check_whole(track, shown)
+        _check_whole(track, first[0][0] or 0.0 if first else 0.0, shown)
 
 
 def _opened(data: bytes | Path) -> BinaryIO:
@@ -115,12 +123,15 @@ def _picture_track(container: InputContainer) -> VideoStream:
     if context is None:
         raise InvalidInput("the video's codec is not known here", remedy="re-encode it, as H.264 in mp4 for instance")
     _check_size(context.width, context.height)
+    _check_length(tracks[0])
     context.thread_count = 1
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return tracks[0]
 
 
-def _undamaged(container: InputContainer, track: VideoStream) -> Iterator[VideoFrame]:
+def _undamaged(container: InputContainer, track: VideoStream) -> Iterator[tuple[float | None, VideoFrame]]:
+    """Frames as they are shown, each with its time in the file."""
+    times = FileTimes(container, track)
     for packet in container.demux(track):
         if packet.is_corrupt:
             raise _damaged("a packet is not whole")
@@ -128,48 +139,27 @@ def _undamaged(container: InputContainer, track: VideoStream) -> Iterator[VideoF
             if frame.is_corrupt:
                 raise _damaged("a frame is not whole")
             _check_size(frame.width, frame.height)
-            yield frame
+            yield times.of(frame), frame
 
 
-def _timed(decoded: Iterator[VideoFrame], track: VideoStream) -> Iterator[Frame]:
-    """Holds one frame back: when it ends is known from the next, and of the last from its own or the usual duration."""
-    usual = float(1 / track.average_rate) if track.average_rate else 1 / USUAL_RATE
-    waiting: Frame | None = None
-    for start, frame in _stamped(decoded, usual):
-        if waiting is not None:
-            yield replace(waiting, end=start)
-        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-        waiting = Frame(start, start + lasts, frame)
-    if waiting is not None:
-        yield waiting
+def _check_whole(track: VideoStream, first: float, shown: float) -> None:
+    """A container may simply end; then only its header tells that there was more. `first` is the time of its first frame."""
+    begin, declared = _declared(track)
+    if first - begin + shown < declared * (1 - SHORTFALL):
+        raise _damaged(f"it ends at {shown:.2f} s of {declared - first + begin:.2f} s")
 
 
-def _stamped(decoded: Iterator[VideoFrame], usual: float) -> Iterator[tuple[float, VideoFrame]]:
-    """Seconds since the first frame; never backwards, and guessed where the file gives no timestamp."""
-    zero, last = 0.0, -usual
-    for index, frame in enumerate(decoded):
-        if index == 0:
-            zero = frame.time or 0.0
-        last = last + usual if frame.time is None else max(last, frame.time - zero, 0.0)
-        yield last, frame
-
-
-def _check_whole(track: VideoStream, shown: float) -> None:
-    """A container may simply end; then only its header tells that there was more."""
-    declared = _declared_seconds(track)
-    if shown < declared * (1 - SHORTFALL):
-        raise _damaged(f"it ends at {shown:.2f} s of {declared:.2f} s")
-
-
-def _declared_seconds(track: VideoStream) -> float:
+def _declared(track: VideoStream) -> tuple[float, float]:
+    """Where the track begins in its file, and how long it is, in seconds; (0, 0) where the file does not say."""
     if track.duration and track.time_base:
-        return float(track.duration * track.time_base)
-    hours, _, rest = track.metadata.get("DURATION", "").partition(":")  # Matroska and WebM: 00:00:01.920000000
+        return float((track.start_time or 0) * track.time_base), float(track.duration * track.time_base)
+    # Matroska and WebM write where the track ends, counted from the beginning of the file: 00:00:01.920000000
+    hours, _, rest = track.metadata.get("DURATION", "").partition(":")
     minutes, _, seconds = rest.partition(":")
     try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return 0.0, int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
-        return 0.0
+        return 0.0, 0.0
 
 
 @contextmanager
@@ -184,6 +174,12 @@ def _damage_named() -> Iterator[None]:
 
 def _damaged(how: str) -> InvalidInput:
     return InvalidInput(f"the video is damaged or cut short: {how}", remedy="send the whole file, or re-encode it")
+
+
+def _check_length(track: VideoStream) -> None:
+    """Refuse at once what its header says is too long; `bounded` refuses it where the header says nothing or less."""
+    if track.frames > LONGEST:
+        raise InvalidInput(f"the video has {track.frames:,} frames, more than {LONGEST:,}", remedy="send it in parts")
 
 
 def _check_size(width: int, height: int) -> None:

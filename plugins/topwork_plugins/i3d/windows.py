@@ -14,14 +14,23 @@ from typing import Any
 from topwork_server import InvalidInput
 from topwork_server.types import Array
 
+#: The most frames that one item may show its encoder: 46 hours of 25 a second.
+LONGEST = 2**22
+#: Seconds that make no difference between two times: the rounding of floats, many hours into a video.
+FUZZ = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture (an array, or a decoder's frame), and the seconds from `start` to `end` for which it is shown."""
+    """One picture (an array, or a decoder's frame), and the seconds from `start` to `end` for which it is shown.
+
+    `rounded` are the seconds by which its file may have rounded `start`.
+    """
 
     start: float
     end: float
     picture: Any
+    rounded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +44,29 @@ class Window:
 
 
 def resample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
-    """One frame every 1 / fps seconds: the one whose start is nearest, so rounded timestamps lose none and double none."""
-    tick, frame = 0, None
+    """One frame every 1 / fps seconds: the one on screen at that time, as FFmpeg's filter fps=N:round=up gives it.
+
+    A frame that begins so little later that its file's rounding may be why is on screen already, so at a file's own rate none is
+    lost and none is doubled.
+    """
+    tick, shown = 0, None
     for frame in frames:
-        while tick / fps <= (frame.start + frame.end) / 2:
-            yield Frame(tick / fps, (tick + 1) / fps, frame.picture)
+        while shown is not None and tick / fps < frame.start - max(frame.rounded, FUZZ):
+            yield Frame(tick / fps, (tick + 1) / fps, shown.picture)
             tick += 1
-    while frame is not None and (tick + 0.5) / fps < frame.end:
-        yield Frame(tick / fps, (tick + 1) / fps, frame.picture)
+        shown = frame
+    while shown is not None and (tick == 0 or tick / fps < shown.end - max(shown.rounded, FUZZ)):
+        yield Frame(tick / fps, (tick + 1) / fps, shown.picture)
         tick += 1
+
+
+def bounded(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames as they are; InvalidInput after LONGEST of them, so that no small file keeps a server busy for days."""
+    most = LONGEST
+    for count, frame in enumerate(frames):
+        if count == most:
+            raise InvalidInput(f"the video has more than {most:,} frames", remedy="send it in parts, or ask for a lower fps")
+        yield frame
 
 
 def spaced(frames: Iterable[Frame], count: int, stride: int) -> Iterator[Frame]:
