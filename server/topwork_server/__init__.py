@@ -4,6 +4,7 @@ from topwork_server.encoder import Encoder, NoOptions, Trunk
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.head_graph import head_graph, linear_graph
 from topwork_server.hookspecs import hookimpl
+from topwork_server.options import option
 from topwork_server.sources import Source
 from topwork_server.splits import folds, rest
 from topwork_server.trainer import (
@@ -71,5 +72,6 @@ __all__ = [
     "head_graph",
     "hookimpl",
     "linear_graph",
+    "option",
     "rest",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -170,7 +171,7 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         state=name_of(encoders_pb2.State, message.state),
         detail=message.detail,
         numerics=numerics(message.numerics) if message.HasField("numerics") else None,
-        options=tuple(OptionInfo(o.name, o.type, o.default, o.description) for o in message.options),
+        options=options_info(message.options),
         plugin=message.plugin,
         has_vocabulary=message.has_vocabulary,
         artifact_bytes=message.artifact_bytes,
@@ -188,6 +189,11 @@ def device_info(message: encoders_pb2.Device) -> DeviceInfo:
         parity=dict(message.parity),
         detail=message.detail,
     )
+
+
+def options_info(messages: Iterable[encoders_pb2.Option]) -> tuple[OptionInfo, ...]:
+    """A server of before there were schemas sends none."""
+    return tuple(OptionInfo(o.name, o.type, o.default, o.description, json.loads(o.schema or "{}")) for o in messages)
 
 
 def tap_info(message: types_pb2.Tap) -> TapInfo:

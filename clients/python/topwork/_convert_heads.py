@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from topwork import _convert, _convert_sets, _status
-from topwork.encoders import OptionInfo
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.heads import Figure, HeadInfo, TrainerInfo
@@ -42,7 +41,7 @@ def trainer(message: heads_pb2.Trainer) -> TrainerInfo:
     return TrainerInfo(
         kind=message.kind,
         description=message.description,
-        options=tuple(OptionInfo(o.name, o.type, o.default, o.description) for o in message.options),
+        options=_convert.options_info(message.options),
         plugin=message.plugin,
         tasks=tuple(map(task_name, message.tasks)),
         needs_inputs=message.needs_inputs,

@@ -8,7 +8,6 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from topwork import _convert, _convert_sets
-from topwork.encoders import OptionInfo
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.hits import Hits
@@ -33,7 +32,7 @@ def metric_name(number: int) -> str:
 
 
 def kind(message: indexes_pb2.IndexKind) -> IndexKind:
-    options = tuple(OptionInfo(o.name, o.type, o.default, o.description) for o in message.options)
+    options = _convert.options_info(message.options)
     return IndexKind(message.kind, message.description, options, message.plugin)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from topwork.features import Numerics
 
@@ -23,12 +23,18 @@ class TapInfo:
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """One thing that `options` may set."""
+    """One thing that `options` may set.
+
+    type        for a person to read: "integer, 1 to 500", "number or null"
+    default     as JSON: "true", "0.5", "null"
+    schema      the JSON Schema (2020-12) of the value: type, default, and enum, minimum, maximum where there are such
+    """
 
     name: str
     type: str
     default: str
     description: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

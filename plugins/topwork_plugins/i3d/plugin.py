@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from topwork_server import (
     Source,
     Trunk,
     hookimpl,
+    option,
 )
 
 from topwork_plugins.i3d import flow as i3d_flow
@@ -41,26 +42,18 @@ CHECKPOINTS = (".pt", ".pth", ".safetensors")
 MOST_FRAMES, MOST_STRIDE, MOST_FPS = 512, 2**20, 240
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class WindowOptions:
     """How a video is cut into windows. The last window repeats its last frame to be full (notes: repeated_frames)."""
 
-    frames: int = _option(16, "frames in a window: an even number; for Inception I3D a multiple of 8, at least 16")
-    stride: int = _option(0, "frames between the starts of two windows; 0: as many as `frames`")
-    fps: float = _option(0.0, "frames a second to take from the video; 0: its own. Of an array: its rate; 0: 25")
-    drop_last: bool = _option(False, "leave out a last window that is not full, unless it is the only one")
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.frames <= MOST_FRAMES:
-            raise ValueError(f"frames is {self.frames}, not 2 to {MOST_FRAMES}")
-        if not 0 <= self.stride <= MOST_STRIDE:
-            raise ValueError(f"stride is {self.stride}, not 0 to {MOST_STRIDE}")
-        if not 0 <= self.fps <= MOST_FPS:
-            raise ValueError(f"fps is {self.fps}, not 0 to {MOST_FPS}")
+    frames: int = option(
+        16, "frames in a window: an even number; for Inception I3D a multiple of 8, at least 16", minimum=2, maximum=MOST_FRAMES
+    )
+    stride: int = option(0, "frames between the starts of two windows; 0: as many as `frames`", minimum=0, maximum=MOST_STRIDE)
+    fps: float = option(
+        0.0, "frames a second to take from the video; 0: its own. Of an array: its rate; 0: 25", minimum=0, maximum=MOST_FPS
+    )
+    drop_last: bool = option(False, "leave out a last window that is not full, unless it is the only one")
 
 
 class VideoEncoder(Encoder):

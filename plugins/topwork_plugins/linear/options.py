@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from topwork_server import option
+
 
 @dataclass(frozen=True)
 class LinearOptions:
@@ -17,7 +19,7 @@ class LinearOptions:
             "(classes only); ridge: least squares (numbers always); auto: what is likelier on held-out folds"
         },
     )
-    strengths: int = field(default=45, metadata={"help": "regularisation strengths that are tried, 1 to 500"})
+    strengths: int = option(45, "regularisation strengths that are tried", minimum=1, maximum=500)
     class_weight: Literal["none", "balanced"] = field(
         default="none", metadata={"help": "balanced: rare classes (or labels) count as much as frequent ones"}
     )
@@ -25,7 +27,3 @@ class LinearOptions:
         default="auto",
         metadata={"help": "give columns equal variance before they are penalised; auto: where their scales differ widely"},
     )
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.strengths <= 500:
-            raise ValueError(f"strengths is {self.strengths}; give 1 to 500")

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
-from topwork.v1 import encoders_pb2, heads_pb2, types_pb2
+from topwork.v1 import heads_pb2, types_pb2
 
-from topwork_server import options
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Figure, Head, Task, Unlabelled, Wish
 from topwork_server.heads.probing import ProbeWish
@@ -18,6 +17,7 @@ from topwork_server.plugins import RegisteredTrainer
 from topwork_server.services import convert
 from topwork_server.services.convert_indexes import named
 from topwork_server.services.jobs import job_message
+from topwork_server.services.option_messages import option_messages
 from topwork_server.trainer import TrainerSpec
 from topwork_server.types import Array
 
@@ -87,10 +87,7 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
     return heads_pb2.Trainer(
         kind=spec.kind,
         description=spec.description,
-        options=[
-            encoders_pb2.Option(name=c.name, type=c.type, default=c.default, description=c.description)
-            for c in options.choices(spec.trainer.options)
-        ],
+        options=option_messages(spec.trainer.options),
         plugin=registered.owner,
         tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets and not _undescribed(task, spec)],
         needs_inputs=spec.tunes,

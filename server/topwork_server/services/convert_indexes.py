@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.struct_pb2 import Struct
-from topwork.v1 import encoders_pb2, indexes_pb2, types_pb2
+from topwork.v1 import indexes_pb2, types_pb2
 
-from topwork_server import options
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.indexes import Wish
 from topwork_server.indexes.model import Definition, Described, IndexState, Operating
@@ -19,6 +18,7 @@ from topwork_server.rows import Shaping
 from topwork_server.services import convert, convert_sets
 from topwork_server.services.answering import Answer
 from topwork_server.services.jobs import job_message
+from topwork_server.services.option_messages import option_messages
 from topwork_server.types import Array, Granularity
 from topwork_server.vector_index import Metric
 
@@ -76,10 +76,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     return indexes_pb2.IndexKind(
         kind=spec.kind,
         description=spec.description,
-        options=[
-            encoders_pb2.Option(name=c.name, type=c.type, default=c.default, description=c.description)
-            for c in options.choices(spec.index.options)
-        ],
+        options=option_messages(spec.index.options),
         plugin=registered.owner,
     )
 

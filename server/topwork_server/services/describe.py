@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from topwork.v1 import encoders_pb2, types_pb2
 
-from topwork_server import options
 from topwork_server.artifacts import Manifest
 from topwork_server.catalogue import Entry, State
 from topwork_server.encoder import Encoder
 from topwork_server.garage import Loaded
 from topwork_server.services import convert
+from topwork_server.services.option_messages import option_messages
 from topwork_server.sessions import choice
 from topwork_server.sessions.choice import Choice
 from topwork_server.sessions.records import Record
@@ -43,7 +42,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
         state=f"STATE_{state.upper()}",
         detail=detail,
         numerics=convert.numerics(numerics) if numerics else None,
-        options=_options(spec.encoder),
+        options=option_messages(spec.encoder.options),
         plugin=entry.owner,
         has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
         artifact_bytes=manifest.bytes if manifest else 0,
@@ -88,10 +87,3 @@ def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:
         description=declared.description,
         fingerprint=fingerprint,
     )
-
-
-def _options(kind: type[Encoder]) -> Iterable[encoders_pb2.Option]:
-    return [
-        encoders_pb2.Option(name=c.name, type=c.type, default=c.default, description=c.description)
-        for c in options.choices(kind.options)
-    ]

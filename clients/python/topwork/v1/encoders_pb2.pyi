@@ -38,16 +38,18 @@ PRIORITY_NORMAL: Priority
 PRIORITY_HIGH: Priority
 
 class Option(_message.Message):
-    __slots__ = ("name", "type", "default", "description")
+    __slots__ = ("name", "type", "default", "description", "schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     default: str
     description: str
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+    schema: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., default: _Optional[str] = ..., description: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
 class Encoder(_message.Message):
     __slots__ = ("name", "modality", "taps", "default_tap", "parameters", "trained_on", "licence", "source", "description", "state", "detail", "numerics", "options", "plugin", "has_vocabulary", "artifact_bytes", "counters", "devices")
