@@ -1,5 +1,6 @@
 """Topwork's server. This page lists all that a plugin author imports."""
 
+from topwork_server.caller import check_caller
 from topwork_server.encoder import Encoder, NoOptions, Trunk
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.head_graph import head_graph, linear_graph
@@ -68,6 +69,7 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "View",
+    "check_caller",
     "folds",
     "head_graph",
     "hookimpl",

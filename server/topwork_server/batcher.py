@@ -98,6 +98,11 @@ class Batcher:
             self._wake.notify()
         return ticket
 
+    def count_expired(self, items: int) -> None:
+        """Count items whose deadline passed before they were samples."""
+        with self._wake:
+            self.counters["expired"] += items
+
     def close(self) -> None:
         """End the threads after the batches that they are at; whoever still waits is told."""
         with self._wake:

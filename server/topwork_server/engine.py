@@ -15,7 +15,7 @@ from topwork_server.batcher import Rows, Ticket
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
-from topwork_server.errors import InvalidInput, NotFound, TopworkError
+from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, TopworkError
 from topwork_server.garage import Garage, Loaded
 from topwork_server.preparing import Preparation, Prepared, Threads
 from topwork_server.taprows import spans_of
@@ -69,7 +69,7 @@ class Engine:
             taps = choose_taps(loaded, ask.taps)
             chosen = request_options.parse(loaded.encoder.options, ask.options)
             async with loaded.room.places(len(items), wait=ask.wait, flow=ask.flow, priority=ask.priority):
-                preparation = Preparation(loaded.encoder, chosen, self._threads, skip=ask.skip_bad_items)
+                preparation = Preparation(loaded.encoder, chosen, self._threads, skip=ask.skip_bad_items, deadline=ask.deadline)
                 return await _Request(loaded, taps, ask, preparation).run(items)
 
     async def nearest(self, ask: Ask, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
@@ -79,7 +79,12 @@ class Engine:
             if type(encoder).nearest is Encoder.nearest:
                 raise InvalidInput(f"{ask.encoder} has no vocabulary", remedy="ask an encoder of word vectors")
             rows = (await self.embed(ask, items)).taps[0].rows
-            return [await self._threads.run(encoder.nearest, row, count) for row in rows]
+            search = Preparation(encoder, None, self._threads, skip=False, deadline=ask.deadline)
+            try:
+                async with loaded.room.places(len(rows), wait=ask.wait, flow=ask.flow, priority=ask.priority):
+                    return [await search.run(encoder.nearest, row, count) for row in rows]
+            finally:
+                search.left = True
 
     async def close(self) -> None:
         """End sessions and exports. Requests must have ended before."""
@@ -135,7 +140,11 @@ class _Request:
 
     async def _slab(self, start: int, items: Sequence[Item]) -> list[Encoded]:
         began = time.monotonic()
-        prepared = await self._preparation.slab_of(start, items)
+        try:
+            prepared = await self._preparation.slab_of(start, items)
+        except DeadlinePassed:
+            self._loaded.batcher.count_expired(len(items))
+            raise
         self._prepare += time.monotonic() - began
         results = iter(await self._ride([sample for one in prepared for sample in one.samples]))
         encoded = [self._settled(one, results, start + i) for i, one in enumerate(prepared)]

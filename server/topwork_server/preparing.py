@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from topwork_server.caller import check_caller, working_for
 from topwork_server.encoder import Encoder
-from topwork_server.errors import TopworkError
+from topwork_server.errors import DeadlinePassed, TopworkError
 from topwork_server.types import Item, Modality, Sample, Text
 
 log = logging.getLogger(__name__)
@@ -51,9 +54,15 @@ class Threads:
 class Preparation:
     """How one request's items are prepared. The first bad item raises its error, which names it, unless `skip` is set."""
 
-    def __init__(self, encoder: Encoder, options: Any, threads: Threads, *, skip: bool) -> None:
+    def __init__(self, encoder: Encoder, options: Any, threads: Threads, *, skip: bool, deadline: float | None = None) -> None:
+        """`deadline` is in time.monotonic()."""
         self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
+        self._deadline = math.inf if deadline is None else deadline
         self.left = False  # the caller has gone: what is not begun is not done
+
+    def has_left(self) -> bool:
+        """Whether nobody waits for the request any more, for whatever reason."""
+        return self.left or time.monotonic() >= self._deadline
 
     @property
     def slab(self) -> int:
@@ -68,11 +77,21 @@ class Preparation:
         """`start` is the position of the first."""
         if _characters(items, self._encoder.brief) <= self._encoder.brief:
             return self._all(start, items)
-        return await self._threads.run(self._all, start, items)
+        return await self.run(self._all, start, items)
 
     async def more(self, rest: Iterator[Sample], position: int) -> Prepared:
         """The next few samples of a long item; none at its end."""
-        return await self._threads.run(self._more, rest, position)
+        return await self.run(self._more, rest, position)
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """In a thread of the pool, where it is not even begun if the caller has left; `check_caller` then asks of him."""
+
+        def work() -> T:
+            with working_for(self.has_left):
+                check_caller()
+                return function(*arguments)
+
+        return await self._threads.run(work)
 
     def blame(self, error: Exception, position: int) -> TopworkError:
         """The error, said of its item; raised now unless bad items are skipped."""
@@ -81,6 +100,8 @@ class Preparation:
             error = TopworkError(
                 f"the encoder failed on this item: {type(error).__name__}: {error}", remedy="report it to the encoder's author"
             )
+        if isinstance(error, DeadlinePassed):
+            raise error  # of the request, not of its item
         if not self._skip:
             raise error.at(position)
         return error.at(position)
@@ -90,8 +111,7 @@ class Preparation:
         try:
             for _, made in zip(items, self._encoder.preprocess_many(items, self._options), strict=True):
                 prepared.append(self._one(made, start + len(prepared)))
-                if self.left:
-                    return prepared
+                check_caller()
         except TopworkError:
             raise
         except Exception as error:  # the encoder failed on all of them together, and not on one by itself

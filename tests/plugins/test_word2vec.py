@@ -393,6 +393,8 @@ def test_unknown_words_are_zeros(encoder: WordVectors) -> None:
         (Text("  \n"), WordOptions(), "the text is empty"),
         (Text("?! -- ;"), WordOptions(), "the text has no words"),
         (Text("the owl", "the bird"), WordOptions(), "not pairs"),
+        (Text("the " * (1 << 23)), WordOptions(), "33,554,432 characters; the limit is 1,048,576"),
+        (Text("a " * (1 << 17)), WordOptions(), "131,072 words; the limit is 65,536"),
         (Picture(b"..."), WordOptions(), "word vectors read text"),
         (np.zeros((2, 2)), WordOptions(), "word vectors read text"),
     ],

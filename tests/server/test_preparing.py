@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk
-from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk, check_caller
+from topwork_server.errors import DeadlinePassed, InvalidInput, TopworkError
 from topwork_server.preparing import Preparation, Prepared, Threads
 
 
@@ -43,6 +45,24 @@ class Failing(Words):
 class Short(Words):
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
         return [self.preprocess(items[0], options)]
+
+
+class Endless(Words):
+    """Works on one item until its caller has left."""
+
+    brief = 0
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        super().__init__(spec, folder)
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        self.begun.set()
+        try:
+            while True:
+                check_caller()
+        finally:
+            self.ended.set()
 
 
 def words(kind: type[Words] = Words) -> Words:
@@ -96,3 +116,39 @@ def test_items_that_an_encoder_leaves_unanswered_are_its_failure(kind: type[Word
 def test_texts_in_flight_are_enough_to_find_others_of_their_length() -> None:
     preparation = Preparation(words(), None, Threads(1), skip=False)
     assert (preparation.slab, preparation.slabs_in_flight) == (3, 682)
+
+
+def test_a_caller_that_leaves_ends_the_work_on_an_item_that_is_begun_and_what_waits_is_not_begun() -> None:
+    async def go() -> None:
+        encoder, threads = Endless(words().spec, Path()), Threads(1)
+        leaver = Preparation(encoder, None, threads, skip=False)
+        work = asyncio.ensure_future(leaver.slab_of(0, [Text("a")]))
+        await asyncio.to_thread(encoder.begun.wait, 30)
+        waiting = Endless(words().spec, Path())
+        behind = asyncio.ensure_future(
+            Preparation(waiting, None, threads, skip=False, deadline=-math.inf).slab_of(0, [Text("b")])
+        )
+        leaver.left = True
+        for ended in (work, behind):
+            with pytest.raises(DeadlinePassed):
+                await asyncio.wait_for(ended, 30)
+        assert encoder.ended.is_set()
+        assert not waiting.begun.is_set()
+        threads.close()
+
+    asyncio.run(go())
+
+
+def test_a_deadline_ends_the_work_on_an_item_though_bad_items_are_skipped() -> None:
+    async def go() -> None:
+        encoder, threads = Endless(words().spec, Path()), Threads(1)
+        preparation = Preparation(encoder, None, threads, skip=True, deadline=time.monotonic() + 0.01)
+        with pytest.raises(DeadlinePassed):
+            await asyncio.wait_for(preparation.slab_of(0, [Text("a")]), 30)
+        threads.close()
+
+    asyncio.run(go())
+
+
+def test_outside_of_a_request_nobody_has_left() -> None:
+    check_caller()

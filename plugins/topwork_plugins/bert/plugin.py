@@ -75,7 +75,7 @@ class BertEncoder(Encoder):
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
         prompted = options.prompt or options.prompt_name or self._settings.default_prompt
-        plain = [isinstance(item, Text) and item.pair is None and item.text.strip() and not prompted for item in items]
+        plain = [isinstance(item, Text) and item.pair is None and not prompted and _has_ink(item.text) for item in items]
         texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
         together = iter(self._tokenization.encode_many(texts) if len(texts) > 1 else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):
@@ -119,6 +119,10 @@ class BertEncoder(Encoder):
             return ""
         known = ", ".join(sorted(self._settings.prompts)) or "none at all"
         raise InvalidInput(f"{self.spec.name} has no prompt named {name!r}", remedy=f"it names {known}; or set prompt itself")
+
+
+def _has_ink(text: str) -> bool:
+    return bool(text) and not text.isspace()
 
 
 @hookimpl

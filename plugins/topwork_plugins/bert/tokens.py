@@ -15,12 +15,14 @@ from topwork_server import InvalidInput, TokenSpans
 from topwork_server.ragged import starts_of, sums_of
 from topwork_server.types import Array
 
+from topwork_plugins.bert.beginnings import MARGIN, Beginnings, Condensed
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 FILE = "tokenizer.json"
 WORD_MARK = "\u2581"
-#: A text of more characters than so many times the limit in tokens is not tokenized to its end.
+#: Texts of more characters together than so many times the limit in tokens go one by one.
 FAR = 64
 
 
@@ -48,6 +50,7 @@ class Tokenization:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.limit = limit
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+        self._beginnings = Beginnings(self._tokenizer, limit)
 
     def length(self, text: str, pair: str | None = None) -> int:
         """How many tokens, special ones included."""
@@ -59,10 +62,12 @@ class Tokenization:
         InvalidInput where there is nothing to encode, or more than `limit` tokens and not `truncate`.
         """
         for said, given in (("text", text), ("text of the pair", pair)):
-            if given is not None and not given.strip():
+            if given is not None and (not given or given.isspace()):
                 raise InvalidInput(f"the {said} is empty", remedy="send at least one word")
-        kept, length = self._fitted(prompt + text, pair, truncate=truncate)
-        spans = _spans(kept, len(prompt), text, pair)
+        read = self._beginnings.condensed(text)
+        pair_read = None if pair is None else self._beginnings.condensed(pair)
+        kept, length = self._fitted(prompt, read, pair_read, truncate=truncate)
+        spans = _spans(kept, len(prompt), read, pair_read)
         if not len(spans.positions):
             raise InvalidInput("no token of the text is left", remedy="send words that the tokenizer knows, after a short prompt")
         return Tokens(
@@ -103,28 +108,41 @@ class Tokenization:
         """Whether the beginnings of words are marked as SentencePiece does."""
         return self._tokenizer.token_to_id(WORD_MARK) is not None
 
-    def _fitted(self, text: str, pair: str | None, *, truncate: bool) -> tuple[Encoding, int]:
+    def _fitted(self, prompt: str, text: Condensed, pair: Condensed | None, *, truncate: bool) -> tuple[Encoding, int]:
         """An encoding within the limit, and how many tokens the text has: an estimate where it is far over the limit."""
-        head, pair_head = self._head(text, pair)
-        found = _encode(self._tokenizer, head, pair_head)
-        share = (len(head) + len(pair_head or "")) / (len(text) + len(pair or ""))
-        length = round(len(found) / share)
-        if length <= self.limit:
-            return found, length
-        if truncate:
-            return _encode(self._truncating, head, pair_head), length
-        raise InvalidInput(
-            f"the text has {'about ' if share < 1 else ''}{length} tokens (prompt and pair included); the limit is {self.limit}",
-            remedy="shorten it or split it, or set the option truncate to true",
-        )
+        if text.whole and (pair is None or pair.whole) and self._is_short(prompt, text, pair):
+            found = _encode(self._tokenizer, prompt + text.text, pair.text if pair else None)
+            if len(found) <= self.limit:
+                return found, len(found)
+        return self._cut(prompt, text, pair, truncate=truncate)
 
-    def _head(self, text: str, pair: str | None) -> tuple[str, str | None]:
-        """All of it; or, where that is enough to cut from, its beginning: a megabyte takes a second and 200 MB."""
-        far = FAR * self.limit
-        head, pair_head = text[:far], pair and pair[:far]
-        if (head, pair_head) == (text, pair) or self.length(head, pair_head) <= 2 * self.limit:
-            return text, pair
-        return head, pair_head
+    def _is_short(self, prompt: str, text: Condensed, pair: Condensed | None) -> bool:
+        return len(prompt) + len(text.text) + (len(pair.text) if pair else 0) <= self._beginnings.first
+
+    def _cut(self, prompt: str, text: Condensed, pair: Condensed | None, *, truncate: bool) -> tuple[Encoding, int]:
+        begun, other = self._beginnings.of(prompt, text), self._beginnings.of("", pair) if pair else None
+        length = begun.tokens + (other.tokens if other else 0) + self._tokenizer.num_special_tokens_to_add(other is not None)
+        read = text.whole and (pair is None or pair.whole)
+        if read and length <= self.limit:
+            return _encode(self._tokenizer, prompt + text.text, pair.text if pair else None), length
+        exact = begun.whole and (other is None or other.whole)
+        if not truncate:
+            raise self._too_long(length, exact, read=read or length > self.limit)
+        if other:
+            begun, other = self._beginnings.both(begun, other)
+        else:
+            begun = begun.cut(MARGIN + 2 * self.limit)
+        kept = _encode(self._truncating, begun.text, other.text if other else None)
+        return kept, length if exact else max(length, len(kept) + 1)
+
+    def _too_long(self, length: int, exact: bool, *, read: bool) -> InvalidInput:
+        remedy = "shorten it or split it, or set the option truncate to true"
+        if not read:
+            return InvalidInput(
+                f"the text is too long: no more than {self._beginnings.most:,} characters of a text are tokenized", remedy=remedy
+            )
+        said = f"{'' if exact else 'about '}{length}"
+        return InvalidInput(f"the text has {said} tokens (prompt and pair included); the limit is {self.limit}", remedy=remedy)
 
     @cached_property
     def _truncating(self) -> Tokenizer:
@@ -154,10 +172,10 @@ def _encode(tokenizer: Tokenizer, text: str, pair: str | None) -> Encoding:
     return tokenizer.encode_batch([text if pair is None else (text, pair)])[0]
 
 
-def _spans(encoding: Encoding, prompt: int, text: str, pair: str | None) -> TokenSpans:
+def _spans(encoding: Encoding, prompt: int, text: Condensed, pair: Condensed | None) -> TokenSpans:
     """Rows are the tokens of the text and of the pair: not special ones, and none that lies in the prompt."""
     positions, chars, parts = [], [], []
-    texts = (text, pair or "")
+    texts = (text, pair or text)
     found = zip(encoding.sequence_ids, encoding.offsets, encoding.tokens, strict=True)
     for position, (part, (start, end), token) in enumerate(found):
         if part is None or (part == 0 and prompt and end <= prompt):
@@ -165,8 +183,11 @@ def _spans(encoding: Encoding, prompt: int, text: str, pair: str | None) -> Toke
         shift = prompt if part == 0 else 0
         positions.append(position)
         parts.append(part)
-        chars.append(_covered(texts[part], max(start - shift, 0), end - shift, token))
-    return TokenSpans(np.array(positions, np.int64), np.array(chars, np.int32).reshape(-1, 2), np.array(parts, np.int32))
+        chars.append(_covered(texts[part].text, max(start - shift, 0), end - shift, token))
+    rows, of_part = np.array(chars, np.int32).reshape(-1, 2), np.array(parts, np.int32)
+    for part in (0, 1):
+        rows[of_part == part] = texts[part].places(rows[of_part == part])
+    return TokenSpans(np.array(positions, np.int64), rows, of_part)
 
 
 def _covered(text: str, start: int, end: int, token: str) -> tuple[int, int]:

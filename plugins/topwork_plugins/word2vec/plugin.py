@@ -41,6 +41,8 @@ from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
 if TYPE_CHECKING:
     import torch
 
+#: A text has at most so many characters (1.5 s to split) and words (26 MB of 100 numbers each, three times on their way).
+MOST_CHARACTERS, MOST_WORDS = 1 << 20, 1 << 16
 #: Of fewer texts than this each goes by itself: numpy's calls cost more than they save.
 FEW = 4
 
@@ -104,6 +106,10 @@ class WordVectors(Encoder):
         found = self._tokenizer.tokens(text)
         if not found:
             raise InvalidInput("the text has no words", remedy="send at least one letter or digit")
+        if len(found) > MOST_WORDS:
+            raise InvalidInput(
+                f"the text has {len(found):,} words; the limit is {MOST_WORDS:,}", remedy="split it into several texts"
+            )
         unknown = [text[token.start : token.end] for token in found if token.row == UNKNOWN]
         if unknown and (options.unknown == "error" or (options.unknown == "skip" and len(unknown) == len(found))):
             raise self._refused(unknown, every=len(unknown) == len(found), policy=options.unknown)
@@ -113,7 +119,9 @@ class WordVectors(Encoder):
 
     def preprocess_many(self, items: Sequence[Item], options: WordOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
-        plain = [isinstance(i, Text) and i.pair is None and 0 < len(i.text.strip()) <= LONGEST_TEXT for i in items]
+        plain = [
+            isinstance(i, Text) and i.pair is None and 0 < len(i.text) <= LONGEST_TEXT and not i.text.isspace() for i in items
+        ]
         texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
         together = iter(self._together(texts, options) if len(texts) >= FEW else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):
@@ -181,7 +189,11 @@ def _text_of(item: Item) -> str:
         raise InvalidInput("word vectors read text", remedy="send text")
     if item.pair is not None:
         raise InvalidInput("word vectors read single texts, not pairs", remedy="send the two texts as two items")
-    if not item.text.strip():
+    if len(item.text) > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"the text has {len(item.text):,} characters; the limit is {MOST_CHARACTERS:,}", remedy="split it into several texts"
+        )
+    if not item.text or item.text.isspace():
         raise InvalidInput("the text is empty", remedy="send at least one word")
     return item.text
 

@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
+from topwork_server import check_caller
+
 UNKNOWN = -1
 #: Characters that a word with joints may have.
 LONGEST = 200
+#: Words that are split before it is asked again whether the caller still waits.
+STEP = 1024
 _SPACE = re.compile(r"\s")
 
 
@@ -51,7 +55,12 @@ class Tokenizer:
 
     def parts(self, text: str) -> list[Token]:
         """As `tokens`, but never the whole text as one word."""
-        return [token for span in _spans(text) for token in self._split(text, *span)]
+        found: list[Token] = []
+        for number, span in enumerate(_spans(text)):
+            if number % STEP == 0:
+                check_caller()
+            found += self._split(text, *span)
+        return found
 
     def row(self, word: str) -> int:
         """The row of the first way of writing the word that is known, or UNKNOWN."""

@@ -26,6 +26,8 @@ from topwork_server.types import Array, Features
 #: Of one message, both ways; gRPC refuses a larger request by itself with RESOURCE_EXHAUSTED.
 MAX_MESSAGE = 64 << 20
 MOST_WORDS = 1000
+#: More words than this are put into a reply in a thread: a million take a second.
+MANY_WORDS = 10_000
 #: Rows of more bytes than this are shaped in a thread, so that the loop goes on serving others.
 LARGE = 1 << 20
 
@@ -115,7 +117,9 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         ask = Ask(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
         items, _, _ = convert.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
-        return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])
+        if sum(map(len, found)) > MANY_WORDS:
+            return await asyncio.to_thread(_nearest_words, found)
+        return _nearest_words(found)
 
     async def _answer(
         self, job: Job, messages: Sequence[types_pb2.Item], upload: Upload | None = None
@@ -195,6 +199,10 @@ async def _response(features: Features, wanted: Shaping, started: float) -> enco
     if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
         return await asyncio.to_thread(convert.response, features, wanted, total)
     return convert.response(features, wanted, total)
+
+
+def _nearest_words(found: Sequence[Sequence[tuple[str, float]]]) -> encoders_pb2.NearestWordsResponse:
+    return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])
 
 
 def _words(words: Sequence[tuple[str, float]]) -> encoders_pb2.Words:
