@@ -18,6 +18,8 @@ TopworkError                INTERNAL
 
 from __future__ import annotations
 
+import errno
+
 import grpc
 
 
@@ -59,6 +61,33 @@ class AlreadyThere(TopworkError):
 
 class Overloaded(TopworkError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+#: What the system and native libraries say where memory, threads or file handles are at an end.
+_AT_AN_END = (
+    *("can't start new thread", "bad_alloc", "bad allocation", "cannot allocate memory", "failed to map segment"),
+    "too many open files",
+)
+_ERRNO_AT_AN_END = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+def exhausted(error: BaseException) -> Overloaded | None:
+    """What an error means that arose, or has a cause that arose, since the process has no memory, thread or file handle left;
+    None for all others."""
+    cause: BaseException | None = error
+    while cause is not None and not _is_exhaustion(cause):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    why = str(cause) or "out of memory"
+    return Overloaded(f"the server has no room left for this request: {why}", remedy="send less at once, or try again later")
+
+
+def _is_exhaustion(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _ERRNO_AT_AN_END):
+        return True
+    words = str(error).lower() if isinstance(error, RuntimeError | OSError | ImportError) else ""
+    return any(said in words for said in _AT_AN_END)
 
 
 class TooLarge(TopworkError):

@@ -9,6 +9,9 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
+from topwork_server.errors import exhausted
+from topwork_server.services.headroom import has_headroom
+
 PREFIX = "encoder/"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -19,7 +22,7 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
     """`serves(name)` looks whether an encoder would answer now; it may read the disk, and raises for an unknown name.
 
     Looked at on every Check, and every `interval` seconds for those that are watched: an export, or a `topwork pull` beside
-    this process, changes it and tells nobody.
+    this process, changes it and tells nobody. Where no memory or thread is left, nothing serves.
     """
 
     def __init__(self, services: Iterable[str], serves: Callable[[str], bool], interval: float = 2.0) -> None:
@@ -61,17 +64,19 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
         task.add_done_callback(self._tasks.discard)
 
     async def _follow(self, service: str) -> None:
-        while service.startswith(PREFIX):
+        while True:
             await asyncio.sleep(self.interval)
             await self._refresh(service)
 
     async def _refresh(self, service: str) -> None:
         if not service.startswith(PREFIX):
+            if service in self._server_status:
+                await self.set(service, SERVING if has_headroom() else NOT_SERVING)
             return
         try:
-            serving = await asyncio.to_thread(self._serves, service.removeprefix(PREFIX))
-        except Exception:
-            await self._forget(service)
+            serving = has_headroom() and await asyncio.to_thread(self._serves, service.removeprefix(PREFIX))
+        except Exception as error:
+            await (self.set(service, NOT_SERVING) if exhausted(error) else self._forget(service))
         else:
             await self.set(service, SERVING if serving else NOT_SERVING)
 

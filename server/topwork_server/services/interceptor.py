@@ -21,7 +21,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from topwork_server.errors import DiskFull, TooLarge, TopworkError, Unavailable
+from topwork_server.errors import DiskFull, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
@@ -52,7 +52,8 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._unsent: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = False
+        #: From then on new requests are refused, and streams that are open take no more messages.
+        self.stopping = asyncio.Event()
         self._cut = False
 
     async def intercept_service(
@@ -71,16 +72,21 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Until nothing is in flight."""
         await self._idle.wait()
 
+    def refuse(self) -> None:
+        """Take no new requests, and of open streams no new messages."""
+        self.stopping.set()
+
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and wait for those accepted; after `seconds` the rest is cut off with UNAVAILABLE."""
-        self._draining = True
+        self.refuse()
         try:
             await asyncio.wait_for(self.idle(), seconds)
         except TimeoutError:
             await self.cut()
 
     async def cut(self) -> None:
-        self._draining = self._cut = True
+        self.refuse()
+        self._cut = True
         for task in self._active | self._unsent:
             task.cancel()
         await self.idle()
@@ -118,7 +124,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def _run(self, inner: Handler, request: Any, context: Context) -> Any:
         try:
-            if self._draining:
+            if self.stopping.is_set():
                 raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
             return await inner(request, context)
         except grpc.aio.AbortError:
@@ -130,14 +136,19 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 raise
             else:  # something that this request waited for was stopped: nobody else would answer the caller
                 error = Unavailable("what the request waited for was stopped", remedy="send it again")
-        except TopworkError as raised:
-            error = raised
-        except Exception:
-            error = _internal()
+        except Exception as raised:
+            error = _exhausted(raised) or (raised if isinstance(raised, TopworkError) else _internal())
         status = rpc_status.to_status(status_of(error))
         no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
         await context.abort(status.code, status.details, (*status.trailing_metadata, *no_retry))
         return None
+
+
+def _exhausted(error: Exception) -> Overloaded | None:
+    found = exhausted(error)
+    if found is not None:
+        log.warning("%s", found.message)
+    return found
 
 
 def status_of(error: TopworkError) -> status_pb2.Status:

@@ -1,4 +1,4 @@
-"""The one thread of a set that commits: what waits together shares a commit, and failures stay with those who caused them."""
+"""The commits of a set, one at a time: what waits together shares a commit, and failures stay with those who caused them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from topwork_server.errors import DiskFull, TopworkError, Unavailable
+from topwork_server.errors import DiskFull, TopworkError, Unavailable, exhausted
+from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.groups import Delete, Write
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ Operation: TypeAlias = Write | Delete | Task
 
 
 class Committer:
-    """A queue and its thread, which starts with the first operation.
+    """A queue of one set, and its turns in the threads that commit: one turn at a time, so that nothing runs beside a commit.
 
     `apply` commits a group of writes and deletions and answers their futures; `tidy(busy)` is called when nothing waits, and
     after `TIDY_EVERY` groups even if something does. It must not take long without asking busy().
@@ -43,61 +44,89 @@ class Committer:
     TIDY_EVERY = 64
 
     def __init__(
-        self, name: str, apply: Callable[[list[Write | Delete]], None], tidy: Callable[[Callable[[], bool]], None]
+        self,
+        name: str,
+        apply: Callable[[list[Write | Delete]], None],
+        tidy: Callable[[Callable[[], bool]], None],
+        threads: CommitThreads,
     ) -> None:
-        self._name, self._apply, self._tidy = name, apply, tidy
+        self._name, self._apply, self._tidy, self._threads = name, apply, tidy, threads
         self._changed = threading.Condition()
         self._queue: deque[Operation] = deque()
-        self._waiting_bytes = 0
-        self._thread: threading.Thread | None = None
+        self._waiting_bytes = self._untidy = 0
+        self._in_turn = False  # a turn is under way, or has its place among those of other sets
+        self._thread: int | None = None  # of the turn under way
         self._closed = False
 
     def put(self, operation: Operation) -> None:
-        """Queue it. Waits while the queue is too long. Unavailable once closed."""
+        """Queue it. Waits while the queue is too long. Unavailable once closed, Overloaded where there is no thread left."""
         with self._changed:
-            while self._waiting_bytes > QUEUE_BYTES and not self._closed and threading.current_thread() is not self._thread:
+            while self._waiting_bytes > QUEUE_BYTES and not self._closed and threading.get_ident() != self._thread:
                 self._changed.wait()
             if self._closed:
-                raise Unavailable(f"the feature set {self._name!r} is closed", remedy="it was dropped, or the server is stopping")
+                raise Unavailable(f"the feature set {self._name!r} is closed", remedy="the server is stopping: try again later")
             self._queue.append(operation)
             self._waiting_bytes += operation.size
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"commits-{self._name}", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            if not self._in_turn:
+                self._take_turn()
 
     def commit_now(self, operation: Write | Delete) -> None:
         """Commit it before all that waits: for tasks, in the commit thread. Its future is answered when this returns."""
         self._commit([operation])
 
     def busy(self) -> bool:
-        return bool(self._queue) or self._closed
+        return bool(self._queue) or self._closed or self._threads.waiting
 
     def close(self) -> None:
         """Take no more, finish what waits."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            if threading.get_ident() != self._thread:
+                self._changed.wait_for(lambda: not self._in_turn)
 
-    def _run(self) -> None:
-        untidy = 0
-        while group := self._next(untidy):
-            if isinstance(group[0], Task):
-                self._do(group[0])
-            else:
-                self._commit([operation for operation in group if not isinstance(operation, Task)])
-                untidy += 1
-            if untidy and (not self._queue or untidy >= self.TIDY_EVERY):
-                self._tidy_up()
-                untidy = 0
+    def _take_turn(self) -> None:
+        """With the lock held. Where no thread can be had, all that waits is told so."""
+        try:
+            self._threads.run(self._turn)
+            self._in_turn = True
+        except BaseException as error:
+            self._in_turn = False
+            self._fail(error)
+        self._changed.notify_all()
 
-    def _next(self, untidy: int) -> list[Operation]:
-        """The next group, after waiting for it; empty when closed and done."""
+    def _turn(self) -> None:
+        """Commit group after group; where other sets wait, the next one is another turn, behind theirs."""
+        self._thread = threading.get_ident()
+        try:
+            self._work(self._next())
+            while self._queue and not self._threads.waiting:
+                self._work(self._next())
+        except BaseException as error:  # such as MemoryError: whoever waits must hear of it
+            with self._changed:
+                self._fail(error)
+            log.exception("the commits of the feature set %s broke off", self._name)
+        finally:
+            with self._changed:
+                self._thread = None
+                self._in_turn = False
+                if self._queue:
+                    self._take_turn()
+                self._changed.notify_all()
+
+    def _work(self, group: list[Operation]) -> None:
+        if group and isinstance(group[0], Task):
+            self._do(group[0])
+        elif group:
+            self._commit([operation for operation in group if not isinstance(operation, Task)])
+            self._untidy += 1
+        if self._untidy and (not self._queue or self._untidy >= self.TIDY_EVERY):
+            self._untidy = 0
+            self._tidy_up()
+
+    def _next(self) -> list[Operation]:
+        """The group that is first in the queue."""
         with self._changed:
-            while not self._queue and not self._closed:
-                self._changed.wait()
             group: list[Operation] = []
             size = rows = 0
             while self._queue and self._joins(group, self._queue[0], size, rows):
@@ -108,6 +137,14 @@ class Committer:
                 group.append(operation)
             self._changed.notify_all()
             return group
+
+    def _fail(self, error: BaseException) -> None:
+        """With the lock held: tell all that wait."""
+        while self._queue:
+            operation = self._queue.popleft()
+            self._waiting_bytes -= operation.size
+            if operation.future.set_running_or_notify_cancel():
+                operation.future.set_exception(_told(error))
 
     def _joins(self, group: list[Operation], operation: Operation, size: int, rows: int) -> bool:
         if not group:
@@ -128,9 +165,7 @@ class Committer:
             )
             for operation in waited:
                 if not operation.future.done():
-                    operation.future.set_exception(
-                        error if isinstance(error, TopworkError) else TopworkError(f"not written: {error}")
-                    )
+                    operation.future.set_exception(_told(error))
 
     def _do(self, task: Task) -> None:
         if not task.future.set_running_or_notify_cancel():
@@ -147,3 +182,8 @@ class Committer:
             log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
         except BaseException:  # nothing is lost by a compaction or a pruning that failed
             log.exception("housekeeping of the feature set %s failed", self._name)
+
+
+def _told(error: BaseException) -> TopworkError:
+    """What the writers hear."""
+    return exhausted(error) or (error if isinstance(error, TopworkError) else TopworkError(f"not written: {error}"))

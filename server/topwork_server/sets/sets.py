@@ -11,6 +11,7 @@ from pathlib import Path
 
 from topwork_server.errors import AlreadyThere, NotFound
 from topwork_server.sets import lance_io, schema
+from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
@@ -29,6 +30,7 @@ class FeatureSets:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._threads = CommitThreads()
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._open: dict[str, FeatureSet] = {}
@@ -46,7 +48,7 @@ class FeatureSets:
                 return self._open[name]
             if not self._there(name):
                 raise self._unknown(name)
-            self._open[name] = FeatureSet(self._path(name), name)
+            self._open[name] = FeatureSet(self._path(name), name, self._threads)
             return self._open[name]
 
     def pins(self) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""One feature set: a Lance dataset that one thread writes and any thread reads.
+"""One feature set: a Lance dataset that one thread at a time writes and any thread reads.
 
 Every write goes through the set's commit thread (commits.py), where what waits together becomes one version. When a write's
 future resolves its rows are on disk: data and manifest have been through fsync, in that order, so they survive the end of the
@@ -18,6 +18,7 @@ from topwork_server.callers import Check, always_waits
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import reads, versions
 from topwork_server.sets.checks import check_numerics
+from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.commits import Committer, Task
 from topwork_server.sets.followers import Followers, Lost
 from topwork_server.sets.groups import Delete, Write
@@ -39,8 +40,8 @@ T = TypeVar("T")
 class FeatureSet:
     """Thread-safe; every call blocks but `write` and `delete`, which give futures (they wait only while 256 MB are queued)."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Open what `FeatureSets.create` made. NotReady where the folder is not a readable set."""
+    def __init__(self, path: Path, name: str, threads: CommitThreads) -> None:
+        """Open what `FeatureSets.create` made; `threads` commit. NotReady where the folder is not a readable set."""
         self.path = path
         self.presence = Presence(name)
         self._current = Current(path, name)
@@ -49,7 +50,7 @@ class FeatureSet:
         self._followers = Followers(name)
         writer = Writer(self._current, self._followers)
         self._housekeeping = Housekeeping(self._current, writer, self._readers)
-        self._committer = Committer(name, writer.apply, self._housekeeping.tidy)
+        self._committer = Committer(name, writer.apply, self._housekeeping.tidy, threads)
 
     @property
     def wanted(self) -> Wanted:

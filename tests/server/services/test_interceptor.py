@@ -13,7 +13,8 @@ from topwork_server.services.interceptor import Requests
 
 
 class Made:
-    """`one` replies once; `many` writes what it was asked, a letter a message. "!" is refused, "?" is a bug, "." waits,
+    """`one` replies once; `many` writes what it was asked, a letter a message. "!" is refused, "?" is a bug,
+    "." waits, "m" finds no memory and "t" no thread,
     "x" waits for what somebody else cancels."""
 
     def __init__(self):
@@ -36,6 +37,8 @@ class Made:
             raise InvalidInput("no shouting", remedy="say it softly", item=1)
         if letter == b"?":
             raise ZeroDivisionError("a secret of the implementation")
+        if letter in b"mt":
+            raise MemoryError if letter == b"m" else RuntimeError("can't start new thread")
         if letter == b"x":
             task = asyncio.create_task(asyncio.sleep(3600))
             asyncio.get_running_loop().call_soon(task.cancel)
@@ -103,6 +106,14 @@ async def test_a_caller_is_answered_where_what_the_handler_waits_for_is_cancelle
             assert (code, info.reason, "stopped" in message) == (grpc.StatusCode.UNAVAILABLE, "Unavailable", True)
         await requests.idle()
         assert requests.counts == {("One", "UNAVAILABLE"): 1, ("Many", "UNAVAILABLE"): 1}
+
+
+async def test_no_memory_and_no_thread_are_told_as_what_they_are():
+    async with serving() as (_, _, one, many):
+        for call in (one(b"m"), one(b"t"), received(many(b"am"))):
+            code, message, info = await refusal(call)
+            assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded")
+            assert "no room left" in message
 
 
 async def test_a_drain_waits_for_streams_and_refuses_new_ones():

@@ -8,6 +8,7 @@ from google.protobuf import descriptor_pb2
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from topwork_server.services import headroom
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -17,6 +18,20 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 async def check(world, service):
     reply = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(service=service))
     return reply.status
+
+
+async def test_where_no_memory_is_left_nothing_serves(tmp_path, monkeypatch):
+    async with served(tmp_path) as world:
+        world.app.health.interval = 0.02
+        watch = health_pb2_grpc.HealthStub(world.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == SERVING
+        monkeypatch.setattr(headroom, "LEAST", 1 << 62)
+        assert (await watch.read()).status == NOT_SERVING
+        for service in ("", "topwork.v1.Encoders", "encoder/ready"):
+            assert await check(world, service) == NOT_SERVING
+        monkeypatch.undo()
+        assert (await watch.read()).status == SERVING
+        assert await check(world, "encoder/ready") == SERVING
 
 
 @pytest.mark.parametrize("service", ["", "topwork.v1.Encoders", "grpc.health.v1.Health", "encoder/ready"])

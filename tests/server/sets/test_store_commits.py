@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,10 @@ import lance
 import numpy as np
 import pytest
 from made_blocks import block, everything, hold, names, wanted
-from topwork_server.errors import DiskFull, InvalidInput, TopworkError, Unavailable
+from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.sets import lance_io
+from topwork_server.sets.commit_threads import MOST_THREADS, CommitThreads
+from topwork_server.sets.commits import Committer, Task
 from topwork_server.sets.model import Change, Written
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
@@ -235,3 +238,81 @@ def test_a_writer_who_left_is_not_written_for(birds: FeatureSet, together: Calla
 
 def files(feature_set: FeatureSet, folder: str) -> set[Path]:
     return set((feature_set.path / folder).glob("*"))
+
+
+def test_many_sets_share_a_few_threads(sets: FeatureSets) -> None:
+    before = committing()
+    made = [sets.create(wanted(f"set{number}")) for number in range(MOST_THREADS + 12)]
+    for _ in range(3):
+        for future in [one.write(block(["a"])) for one in made]:
+            future.result()
+    assert 1 <= len(committing() - before) <= MOST_THREADS
+    assert all(one.described().items == 1 for one in made)
+
+
+def committing() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("commits-")}
+
+
+def test_a_set_that_writes_much_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    """With one thread for all: the second set's write comes before the rest of the first's."""
+    threads, reached, go = CommitThreads(1), threading.Event(), threading.Event()
+
+    def held() -> None:
+        reached.set()
+        assert go.wait(60)
+
+    order: list[str] = []
+    one, other = (Committer(name, lambda group: None, lambda busy: None, threads) for name in ("one", "other"))
+    one.put(Task(held))
+    assert reached.wait(60)
+    tasks = [Task(lambda: order.append("one")) for _ in range(5)] + [Task(lambda: order.append("other"))]
+    for task in tasks:
+        (other if task is tasks[-1] else one).put(task)
+    go.set()
+    for task in tasks:
+        task.future.result(60)
+    assert order.index("other") < 2
+    one.close()
+    other.close()
+
+
+def test_without_memory_the_writers_are_told_and_the_set_goes_on(
+    birds: FeatureSet, together: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = [birds.write(block([id])) for id in "abc"]
+
+    def no_memory(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Committer, "_joins", no_memory)  # between two commits, where nobody has taken an operation
+    together()
+    for future in waiting:
+        with pytest.raises(Overloaded, match="no room left"):
+            future.result(60)
+    monkeypatch.undo()
+    assert birds.write(block(["d"])).result(60).inserted == 1
+
+
+def test_without_a_thread_the_writers_are_told(sets: FeatureSets, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature_set = sets.create(wanted("lonely"))
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(Overloaded, match="new thread"):
+            feature_set.write(block(["a"])).result(60)
+    assert feature_set.write(block(["a"])).result(60).inserted == 1
+
+
+def test_threads_that_have_nothing_to_do_end() -> None:
+    before, threads, ran = committing(), CommitThreads(2, idle_seconds=0.01), threading.Event()
+    for _ in range(2):
+        ran.clear()
+        threads.run(ran.set)
+        assert ran.wait(60)
+        for thread in committing() - before:
+            thread.join(60)
+            assert not thread.is_alive()
