@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from topwork_server.artifacts import Manifest
 from topwork_server.catalogue import Entry, State
 from topwork_server.config import Config
 from topwork_server.encoder import Trunk
+from topwork_server.end_watch import EndWatch
 from topwork_server.engine import Ask
 from topwork_server.errors import NotFound
 from topwork_server.sessions.choice import Choice
@@ -233,9 +235,9 @@ LARGE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 
 
 @asynccontextmanager
-async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
+async def served(home: Path, address: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[World]:
     """The real app on a free port, with a fake engine; at the end it is cut off, so that no test waits for a drain."""
-    config = Config(home=home, listen="127.0.0.1:0", **settings)
+    config = Config(home=home, listen=address, **settings)
     catalogue = FakeCatalogue()
     app = App(catalogue, config, FakeEngine)  # type: ignore[arg-type]
     ready = await app.start()
@@ -260,11 +262,21 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, error_det
     return caught.value.code(), caught.value.details() or "", info
 
 
-async def _main(home: Path, drain_seconds: float) -> int:
-    config = Config(home=home, listen="127.0.0.1:0", drain_seconds=drain_seconds)
-    app = App(FakeCatalogue(), config, FakeEngine)  # type: ignore[arg-type]
-    asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]
-    return await run(app, lambda ready: print(ready.address, flush=True))
+class HangingEngine(FakeEngine):
+    """Its end never comes."""
+
+    async def close(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def _main(home: Path, drain_seconds: float, hangs: str) -> int:
+    config = Config(home=home, listen="127.0.0.1:0", drain_seconds=drain_seconds, end_seconds=0.5 if hangs else 60)
+    app = App(FakeCatalogue(), config, HangingEngine if hangs == "engine" else FakeEngine)  # type: ignore[arg-type]
+    if hangs == "thread":
+        asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    else:
+        asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]
+    return await run(app, lambda ready: print(ready.address, flush=True), EndWatch())
 
 
 async def _open_on_stdin(gate: asyncio.Event) -> None:
@@ -274,4 +286,4 @@ async def _open_on_stdin(gate: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(_main(Path(sys.argv[1]), float(sys.argv[2]))))
+    sys.exit(asyncio.run(_main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3])))

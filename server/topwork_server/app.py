@@ -18,6 +18,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
+from topwork_server.end_watch import EndWatch
 from topwork_server.engine import Engine
 from topwork_server.errors import StartError
 from topwork_server.plugins import Plugins
@@ -74,7 +75,7 @@ class App:
     ) -> None:
         """StartError where another server has the home."""
         self._catalogue = catalogue
-        self._config = config
+        self.config = config
         self.health = Health(SERVICES, self._serves)
         self.engine = engine(catalogue, config, self.health.changed)
         plugins = plugins or Plugins.load()
@@ -84,11 +85,13 @@ class App:
         self._add_services(plugins)
 
     def _add_services(self, plugins: Plugins) -> None:
-        server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self._config, self.stores
-        encoders = Encoders(engine, catalogue, config)
-        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, stores.indexes.drop_set)
+        server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self.config, self.stores
+        stopping = self.requests.stopping
+        encoders = Encoders(engine, catalogue, config, stopping)
+        drop_set = stores.indexes.drop_set
+        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, drop_set, stopping)
         indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config)
-        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool)
+        heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]
         indexes_pb2_grpc.add_IndexesServicer_to_server(indexes, server)  # type: ignore[no-untyped-call]
@@ -99,18 +102,21 @@ class App:
 
     async def start(self) -> Ready:
         """StartError where the address cannot be had."""
-        address = bind(self._server, self._config.listen)
+        address = bind(self._server, self.config.listen)
         await self._server.start()
         self.stores.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalogue)
         return Ready(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
 
-    async def stop(self) -> None:
-        """Health says NOT_SERVING, accepted requests finish, new ones are refused; then the rest ends."""
-        log.info("draining for up to %g s", self._config.drain_seconds)
+    async def stop(self, drained: Callable[[], object] = bool) -> None:
+        """Health says NOT_SERVING, accepted requests finish, streams take no more, new requests are refused; then the rest
+        ends."""
+        log.info("draining for up to %g s", self.config.drain_seconds)
+        self.requests.refuse()
         await self.health.enter_graceful_shutdown()
         await self.stores.jobs.close()  # whoever watches one would keep the server for as long as it lasts
-        await self.requests.drain(self._config.drain_seconds)
+        await self.requests.drain(self.config.drain_seconds)
+        drained()
         await self.close()
 
     async def close(self) -> None:
@@ -131,12 +137,13 @@ class App:
 async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready: None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
-    plugins = Plugins.load()
-    return await run(App(Catalogue(plugins, config.home), config, plugins=plugins), announce)
+    plugins, watch = Plugins.load(), EndWatch()
+    return await run(App(Catalogue(plugins, config.home), config, plugins=plugins), announce, watch)
 
 
-async def run(app: App, announce: Callable[[Ready], None]) -> int:
-    """As `serve`, of an app that is composed; a second signal ends the process at once."""
+async def run(app: App, announce: Callable[[Ready], None], watch: EndWatch | None = None) -> int:
+    """As `serve`, of an app that is composed; a second signal ends the process at once. `watch` bounds what the end takes, that
+    of the interpreter too."""
     stopping = _on_signals()
     try:
         announce(await app.start())
@@ -144,10 +151,17 @@ async def run(app: App, announce: Callable[[Ready], None]) -> int:
         await app.close()
         raise
     await stopping.wait()
-    await app.stop()
+    bound, config = watch.within if watch else _no_bound, app.config
+    bound(config.drain_seconds + config.end_seconds, "the drain")
+    await app.stop(lambda: bound(config.end_seconds, "the end of the server"))
     served = " ".join(f"{method}.{code}={n}" for (method, code), n in sorted(app.requests.counts.items()))
     log.info("stopped; requests: %s", served or "none")
+    bound(config.end_seconds, "the end of the interpreter", 0)
     return 0
+
+
+def _no_bound(seconds: float, doing: str, status: int = 1) -> None:
+    """Where the process is not ours to end."""
 
 
 def _on_signals() -> asyncio.Event:

@@ -131,6 +131,7 @@ def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
         help="on disk, for features that writes may use again (default 1GiB)",
     )
     serve.add_argument("--drain-seconds", type=_seconds, help="that accepted requests have after SIGTERM (default 30)")
+    serve.add_argument("--end-seconds", type=_seconds, help="after the drain, until the process ends by force (default 15)")
     serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="debug logs requests")
 
 

@@ -43,6 +43,7 @@ class Config:
     """`provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of each
     session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
     bytes, over all encoders; `max_items` bounds one unary request and `max_video_bytes` one video that comes in parts;
+    `drain_seconds` are what accepted requests have after SIGTERM, and `end_seconds` what the end itself may take after that;
     `feature_cache` is the bytes on disk for features that writes to any set may use again, 0 for none."""
 
     home: Path = field(default_factory=default_home)
@@ -55,4 +56,5 @@ class Config:
     idle_seconds: float = 900.0
     memory_budget: int = field(default_factory=_half_of_memory)
     drain_seconds: float = 30.0
+    end_seconds: float = 15.0
     feature_cache: int = GIB

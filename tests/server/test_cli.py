@@ -71,6 +71,7 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
         "idle_seconds": 1.5,
         "memory_budget": 2 << 30,
         "drain_seconds": 0.0,
+        "end_seconds": 2.0,
         "feature_cache": 0,
     }
     assert set(given) == {field.name for field in fields(Config)}

@@ -70,8 +70,8 @@ class Job:
 
 
 class Encoders(encoders_pb2_grpc.EncodersServicer):
-    def __init__(self, engine: Engine, catalogue: Catalogue, config: Config) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, catalogue: Catalogue, config: Config, stopping: asyncio.Event | None = None) -> None:
+        self._engine, self._stopping = engine, stopping
         self._catalogue = catalogue
         self._config = config
         self.spool = Spool(config.home / "spool", config.max_video_bytes)
@@ -104,7 +104,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
             self._check_count(message.items.items)
             return await self._answer(job, message.items.items, upload)
 
-        stream = Stream("items", answer, lambda message: load_of(message.items.items), self.spool)
+        stream = Stream("items", answer, lambda message: load_of(message.items.items), self.spool, self._stopping)
         await stream.run(requests, context.write)
 
     async def NearestWords(  # noqa: N802

@@ -46,7 +46,9 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         catalogue: Catalogue,
         config: Config,
         spool: Spool,
+        stopping: asyncio.Event | None = None,
     ) -> None:
+        self._stopping = stopping
         self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool
         self._max_items = config.max_items
         self._predictor = Predictor(engine, catalogue, heads.shelf, config.threads)
@@ -104,7 +106,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             started = time.monotonic()
             return await _reply(await self._of_items(names, ask, message.items.items, upload), settings, started)
 
-        stream = Stream("items", answer, lambda message: load_of(message.items.items), self._spool)
+        stream = Stream("items", answer, lambda message: load_of(message.items.items), self._spool, self._stopping)
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802

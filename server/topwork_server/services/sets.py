@@ -50,12 +50,13 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         max_items: int,
         indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
         drop_set: DropSet = _alone,
+        stopping: asyncio.Event | None = None,
     ) -> None:
         self._ingest, self._sets = ingest, ingest.sets
         self._spool = spool
         self._max_items = max_items
         self._indexes_of = indexes_of
-        self._drop_set = drop_set
+        self._drop_set, self._stopping = drop_set, stopping
 
     async def ListSets(self, request: sets_pb2.ListSetsRequest, context: Context) -> sets_pb2.ListSetsResponse:  # noqa: N802
         return sets_pb2.ListSetsResponse(sets=await asyncio.to_thread(self._all))
@@ -83,7 +84,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
             found = await self._ingest.in_thread(_incoming, rows, upload, skip)
             return convert_sets.write_response(await writing.write(place, found), place.watermark)
 
-        await Stream("rows", answer, _load, self._spool).run(requests, context.write)
+        await Stream("rows", answer, _load, self._spool, self._stopping).run(requests, context.write)
 
     async def Read(self, request: sets_pb2.ReadRequest, context: Context) -> None:  # noqa: N802
         feature_set = await self._get(request.set)

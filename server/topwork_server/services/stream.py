@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from topwork.v1 import types_pb2
 
-from topwork_server.errors import InvalidInput
+from topwork_server.errors import InvalidInput, Unavailable
 from topwork_server.services.spool import Spool, Upload
 
 
@@ -61,7 +61,8 @@ class Pending(Generic[R]):
 
 
 class Stream(Generic[Q, R]):
-    """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it.
+    """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it. Once `stopping`
+    is set no message is taken any more: those that were are answered, and the stream ends with UNAVAILABLE.
 
     `answer` replies to one message with a body; the upload is the video that came in parts before it. The first steps of the
     answers are taken in the order of the messages. `load` says what a message takes of ITEMS: what goes through the encoder.
@@ -73,11 +74,13 @@ class Stream(Generic[Q, R]):
         answer: Callable[[Q, Upload | None], Coroutine[Any, Any, R]],
         load: Callable[[Q], float],
         spool: Spool,
+        stopping: asyncio.Event | None = None,
     ) -> None:
         self._body = body
         self._answer = answer
         self._load = load
         self._spool = spool
+        self._stopping = stopping or asyncio.Event()
         self._upload: Upload | None = None
         self._window = Window()
         self._order: asyncio.Queue[Pending[R] | None] = asyncio.Queue()
@@ -85,13 +88,14 @@ class Stream(Generic[Q, R]):
 
     async def run(self, requests: AsyncIterator[Q], write: Callable[[R], Awaitable[None]]) -> None:
         reader = asyncio.create_task(self._read(requests))
+        stopper = asyncio.create_task(self._stop(reader))
         try:
             while pending := await self._order.get():
                 await write(await pending.reply)
                 self._work.discard(pending.reply)
                 self._window.release(pending.share)
         finally:
-            await _cancel({reader, *self._work})
+            await _cancel({reader, stopper, *self._work})
             if self._upload:
                 await self._upload.abandon()
 
@@ -106,9 +110,21 @@ class Stream(Generic[Q, R]):
                 )
             self._order.put_nowait(None)
         except Exception as error:
-            failed: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            self._enqueue(Pending(0, failed))
+            self._fail(error)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            self._fail(Unavailable("the server is stopping", remedy="send what has no reply again, in a moment"))
+
+    async def _stop(self, reader: asyncio.Task[None]) -> None:
+        """When the server stops: what was taken is answered, and nothing more is taken."""
+        await self._stopping.wait()
+        reader.cancel()
+
+    def _fail(self, error: Exception) -> None:
+        failed: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        self._enqueue(Pending(0, failed))
 
     async def _take(self, message: Q) -> None:
         kind = message.WhichOneof("message")

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import fake_engine
 import grpc
+import numpy as np
 import pytest
+import topwork
 from fake_engine import FakeCatalogue, FakeEngine, refusal, served
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork.v1 import encoders_pb2 as pb
@@ -22,6 +25,7 @@ from topwork_server.app import App, parse_address, serve
 from topwork_server.catalogue import State
 from topwork_server.config import Config
 from topwork_server.errors import StartError
+from topwork_server.lock import HomeLock
 from topwork_server.services.encoders import MAX_MESSAGE
 
 
@@ -128,13 +132,48 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_pa
         world.engine.gate.set()
         assert len((await call).features) == 1
         assert len((await stream.read()).features) == 1
-        assert not stopping.done()  # the stream is accepted, and not at its end
-        await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="more")])))
-        assert len((await stream.read()).features) == 1
-        await stream.done_writing()
-        assert await stream.read() is grpc.aio.EOF
+        code, message, info = await refusal(stream.read())  # it is accepted, and takes no more messages
+        assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
         await stopping
+        assert world.app.requests.counts == {("Embed", "OK"): 1, ("Embed", "UNAVAILABLE"): 1, ("EmbedStream", "UNAVAILABLE"): 1}
         assert world.engine.closed
+
+
+async def test_a_stream_that_waits_for_its_caller_does_not_keep_the_server(tmp_path):
+    async with served(tmp_path, drain_seconds=600) as world:
+        stream = world.encoders.EmbedStream()
+        await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+        await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="a")])))
+        assert len((await stream.read()).features) == 1
+        await world.app.stop()
+        assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_client_goes_on_at_the_next_server_where_the_last_one_stopped(tmp_path):
+    stopped, told = threading.Event(), threading.Event()
+
+    def texts():
+        yield from ["a", "bb"]
+        assert stopped.wait(60)
+        yield from ["ccc", "dddd"]
+
+    def embedded(address):
+        with topwork.Client(address) as client:
+            sizes = []
+            for features in client.embed_stream("ready", texts(), chunk=1):
+                sizes += np.asarray(features)[:, 0].tolist()
+                if len(sizes) == 2:
+                    told.set()
+            return sizes
+
+    async with served(tmp_path / "one", drain_seconds=600) as first:
+        client = asyncio.create_task(asyncio.to_thread(embedded, first.ready.address))
+        assert await asyncio.to_thread(told.wait, 60)
+        await first.app.stop()
+        async with served(tmp_path / "two", address=first.ready.address) as second:
+            stopped.set()
+            assert await asyncio.wait_for(client, 60) == [1, 2, 3, 4]
+            assert len(second.engine.asked) == 2
 
 
 async def test_what_is_not_done_when_the_drain_ends_is_cut_off_and_may_be_sent_again(tmp_path):
@@ -153,9 +192,10 @@ async def test_what_is_not_done_when_the_drain_ends_is_cut_off_and_may_be_sent_a
 class Process:
     """A server in a process of its own, with the fake engine; a line on its stdin opens the gate."""
 
-    def __init__(self, home: Path, drain_seconds: float) -> None:
-        command = [sys.executable, fake_engine.__file__, str(home), str(drain_seconds)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, home: Path, drain_seconds: float, hangs: str = "") -> None:
+        command = [sys.executable, fake_engine.__file__, str(home), str(drain_seconds), hangs]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe if hangs else None, text=True)
         self.address = self.process.stdout.readline().strip()
 
     def __enter__(self) -> Process:
@@ -185,8 +225,7 @@ async def test_a_signal_drains_and_the_process_ends_well(tmp_path, number):
             server.process.stdin.write("open\n")
             server.process.stdin.flush()
             assert (await stream.read()).features
-            await stream.done_writing()
-            assert await stream.read() is grpc.aio.EOF
+            assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
         assert await asyncio.to_thread(server.process.wait, 30) == 0
 
 
@@ -197,12 +236,25 @@ async def test_a_second_signal_ends_it_at_once(tmp_path):
             await watch.read()
             stream = encoders_pb2_grpc.EncodersStub(channel).EmbedStream()
             await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
-            await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="a")])))
+            for word in ("a", "wait"):
+                await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text=word)])))
             assert (await stream.read()).features  # accepted, and never done
             server.process.send_signal(signal.SIGTERM)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, 30) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("hangs", "status"), [("engine", 1), ("thread", 0)])
+def test_what_hangs_at_the_end_does_not_keep_the_process_nor_the_home(tmp_path, hangs, status):
+    with Process(tmp_path, drain_seconds=0.1, hangs=hangs) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == status
+        last = server.process.stderr.read().splitlines()[-1]
+        assert "ended by force: the end of the " in last
+        assert "MainThread (at " in last
+        with HomeLock(tmp_path, patience=0):
+            pass
 
 
 async def test_an_idle_caller_may_keep_his_connection_alive(tmp_path, monkeypatch):
