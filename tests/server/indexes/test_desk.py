@@ -52,6 +52,20 @@ class Held:
         return [len(query.vectors) for query in self.asked]
 
 
+class Gated:
+    """A real searcher that waits until the gate is open."""
+
+    def __init__(self, live: Live) -> None:
+        self.live, self.gate = live, threading.Event()
+
+    def search(self, query: Query, threads: int = 0, check: Callable[[], None] = lambda: None) -> Hits:
+        assert self.gate.wait(30)
+        return self.live.search(query, threads, check)
+
+    def passes_all(self, query: Query) -> bool:
+        return self.live.passes_all(query)
+
+
 def numbered(*values: int, **options: Any) -> Query:
     vectors = np.zeros((len(values), DIM), np.float32)
     vectors[:, 0] = values
@@ -348,8 +362,11 @@ def test_many_callers_of_a_real_index_each_get_what_they_would_alone(runner: asy
     queries = [_any(rng, keys) for _ in range(60)]
 
     async def act() -> list[Hits]:
-        desk = Desk(2, lambda: False)
-        found = await asyncio.gather(*(desk.search(live, one) for one in queries))
+        desk, gated = Desk(2, lambda: False), Gated(live)
+        tasks = [asyncio.create_task(desk.search(gated, one)) for one in queries]
+        await asyncio.sleep(0)  # each task runs up to its wait: all are in line before the first is searched
+        gated.gate.set()
+        found = await asyncio.gather(*tasks)
         await desk.close()
         assert desk.counters["searches"] < len(queries)
         return list(found)
