@@ -53,13 +53,15 @@ class Held:
 
 
 class Gated:
-    """A real searcher that waits until the gate is open."""
+    """A real searcher that waits until the gate is open. `vectors` are those of each search."""
 
     def __init__(self, live: Live) -> None:
         self.live, self.gate = live, threading.Event()
+        self.vectors: list[Array] = []
 
     def search(self, query: Query, threads: int = 0, check: Callable[[], None] = lambda: None) -> Hits:
         assert self.gate.wait(30)
+        self.vectors.append(query.vectors)
         return self.live.search(query, threads, check)
 
     def passes_all(self, query: Query) -> bool:
@@ -368,7 +370,8 @@ def test_many_callers_of_a_real_index_each_get_what_they_would_alone(runner: asy
         gated.gate.set()
         found = await asyncio.gather(*tasks)
         await desk.close()
-        assert desk.counters["searches"] < len(queries)
+        whose = {row.tobytes(): i for i, one in enumerate(queries) for row in one.vectors}
+        assert any(len({whose[row.tobytes()] for row in rows}) > 1 for rows in gated.vectors), "nobody shared a search"
         return list(found)
 
     for one, hits in zip(queries, runner.run(act()), strict=True):
