@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+from topwork import errors, pictures
 from topwork_server import InvalidInput, Item, Picture
 from topwork_server.types import Array
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 MAX_PIXELS = 2**26
 #: What PIL may try: never formats that run another program (EPS) or that only look like pictures.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+#: The most pixels times scans of a JPEG, some 10 s of work: a progressive one decodes all pixels for each scan (10 are usual).
+MAX_WORK = 2**30
 #: libjpeg goes on after damage and fills with grey; these of its warnings mean that pixels are missing or wrong.
 DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "bogus")
-ORIENTATION = 0x0112
 
 KINDS = "send an encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or an array (H, W, 3) uint8 of RGB"
 
@@ -62,7 +64,9 @@ def _from_bytes(data: bytes) -> Image:
     image = _open(data)
     _check_size(*image.size)
     try:
-        return _upright(_pixels(image, data))
+        return pictures.turned(_rgb(image, data), pictures.orientation(image))
+    except errors.InvalidInput as error:
+        raise InvalidInput(error.message, remedy=error.remedy) from None
     except (InvalidInput, MemoryError):
         raise
     except Exception as error:  # PIL's readers raise whatever their format makes them trip over
@@ -88,16 +92,26 @@ def _open(data: bytes) -> Image:
         raise _broken(error) from error
 
 
-def _pixels(image: Image, data: bytes) -> tuple[Image, int]:
-    """RGB as the file has it, and its EXIF orientation (1 to 8)."""
+def _rgb(image: Image, data: bytes) -> Image:
+    """RGB as the pixels lie in the file."""
     from PIL import Image
 
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        decoded = _jpeg(data)
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(image, data)
+        decoded = _jpeg(data) if image.mode in ("RGB", "L") else None
         if decoded is not None:
-            return Image.fromarray(decoded), _orientation(image)
+            return Image.fromarray(decoded)
     image.load()
-    return _to_rgb(image), _orientation(image)
+    return pictures.rgb(image)
+
+
+def _check_scans(image: Image, data: bytes) -> None:
+    scans = data.count(b"\xff\xda")
+    if scans * image.width * image.height > MAX_WORK:
+        raise InvalidInput(
+            f"the picture has {scans} scans of {image.width} x {image.height} pixels",
+            remedy="save it again, with the usual scans",
+        )
 
 
 def _jpeg(data: bytes) -> Array | None:
@@ -111,48 +125,3 @@ def _jpeg(data: bytes) -> Array | None:
             raise
         return None  # such as bytes between segments, which cost no pixel
     return decoded
-
-
-def _to_rgb(image: Image) -> Image:
-    if image.mode.startswith("I;16"):
-        return _from_array(np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
-    if image.mode in ("I", "F"):
-        raise InvalidInput(
-            f"the picture's pixels are 32-bit ({image.mode}) of no known range", remedy="save it with 8 or 16 bits a channel"
-        )
-    if image.has_transparency_data:
-        return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _over_white(image: Image) -> Image:
-    from PIL import Image
-
-    ground = Image.new("RGB", image.size, "white")
-    ground.paste(image, mask=image.getchannel("A"))
-    return ground
-
-
-def _orientation(image: Image) -> int:
-    """1 where the file does not say or its EXIF cannot be read: a picture is no worse for a broken tag."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:
-        return 1
-
-
-def _upright(pixels: tuple[Image, int]) -> Image:
-    """Turned or mirrored as EXIF says (CIPA DC-008, tag 0x0112)."""
-    from PIL import Image
-
-    image, orientation = pixels
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -13,6 +13,7 @@ import numpy as np
 from topwork import _convert
 from topwork.errors import InvalidInput, TooLarge
 from topwork.features import Array
+from topwork.pictures import upright_rgb
 from topwork.v1 import types_pb2
 
 MIB = 1 << 20
@@ -183,8 +184,13 @@ def _is_picture(value: Any) -> bool:
 
 
 def _from_pil(picture: Any) -> types_pb2.Item:
-    """Its pixels as they are: exact, and cheaper for both sides than a file format; a large one as PNG."""
-    rgb = picture.convert("RGB")
+    """Its pixels as a file of it would give them: exact, and cheaper for both sides than a file format; a large one as PNG."""
+    try:
+        rgb = upright_rgb(picture)
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:  # PIL reads its file now, and its readers raise whatever they trip over
+        raise InvalidInput(f"the picture cannot be read: {error}", remedy="open the file again, and keep it open") from error
     if rgb.width * rgb.height * 3 <= LARGEST_RAW:
         return types_pb2.Item(tensor=_convert.tensor(np.asarray(rgb)))
     import io
