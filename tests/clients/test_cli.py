@@ -231,7 +231,7 @@ def test_texts_from_a_file(topwork: Command, tmp_path: Path, name: str) -> None:
         ("a.csv", b"", "x", "no column 'x' (--column is one of none)"),
         ("a.jsonl", b'{"text": "a"}\n{"body": 1}\n', None, "line 2 has no text under 'text'"),
         ("a.jsonl", b"{", None, "line 1 is not JSON"),
-        ("a.txt", b"\xff\xfe", None, "is not UTF-8"),
+        ("a.txt", b"\xff\xff", None, "is not UTF-8"),
         ("a.txt", b"a", "x", "has no columns"),
         ("a.txt", b"", None, "there are no items"),
         ("a.xls", b"", None, "is not a list of items (give one of .txt, .csv, .tsv, .jsonl, .ndjson, .parquet, or a folder)"),

@@ -9,27 +9,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_command import Command
 from fake_server import FakeServer, Refusal, unavailable
-from topwork import cli
 from topwork._feed import WINDOW
-
-
-class Command:
-    def __init__(self, target: str, capture: pytest.CaptureFixture[str]) -> None:
-        self._target, self._capture = target, capture
-        self.said = self.complained = ""
-
-    def __call__(self, *words: object) -> int:
-        status = cli.main([*map(str, words), "--server", self._target])
-        self.said, self.complained = self._capture.readouterr()
-        return status
-
-    def json(self, *words: object) -> Any:
-        assert self(*words, "--json") == 0, self.complained
-        return json.loads(self.said)
 
 
 @pytest.fixture
@@ -150,9 +134,9 @@ def test_a_build_that_fails_says_why(topwork: Command, server: FakeServer, revie
 def test_bad_items_are_named_by_their_ids(topwork: Command, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(["good"] * 200 + ["bad"]))
     assert topwork("write", "notes", tmp_path / "a.txt", "--encoder", "letters") == 1
-    assert topwork.complained.splitlines()[-1] == "topwork: item 200: 'a:201': a bad text (send a good one)"
+    assert topwork.complained.splitlines()[-1] == "topwork: item 200: 'a:201': a.txt line 201: a bad text (send a good one)"
     assert topwork("write", "notes", tmp_path / "a.txt", "--encoder", "letters", "--skip-bad-items") == 0
-    assert topwork.complained == "topwork: skipped 'a:201': a bad text (send a good one)\n"
+    assert topwork.complained == "topwork: skipped 'a:201': a.txt line 201: a bad text (send a good one)\n"
 
 
 def test_a_restart_is_outlasted(topwork: Command, server: FakeServer, reviews: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_file_for_programs(topwork: StubCommand, reviews: Path) -> None:
         "unchanged": 0,
         "encoded": 2,
         "failed": 1,
-        "failures": [{"id": "z", "message": "a bad text (send a good one)"}],
+        "failures": [{"id": "z", "message": "reviews.csv line 4: a bad text (send a good one)"}],
         "version": 12,
         "interrupted": False,
     }
@@ -145,7 +145,7 @@ def test_a_bad_item_ends_it_and_is_named_by_its_id(topwork: StubCommand, reviews
     assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters") == 1
     assert topwork.complained.splitlines() == [
         "topwork: 2 items are stored; run it again when that is mended: nothing is encoded twice",
-        "topwork: item 2: 'z': a bad text (send a good one)",
+        "topwork: item 2: 'z': reviews.csv line 4: a bad text (send a good one)",
     ]
     assert topwork.said == ""
     assert topwork("write", "birds", reviews, "--id", "nr", "--encoder", "letters", "--json") == 1
@@ -156,7 +156,7 @@ def test_many_bad_items_are_named_in_part(topwork: StubCommand, tmp_path: Path) 
     (tmp_path / "a.txt").write_text("good\n" + "bad\n" * 8)
     assert topwork("write", "birds", tmp_path / "a.txt", "--encoder", "letters", "--skip-bad-items") == 0
     complained = topwork.complained.splitlines()
-    assert complained[0] == "topwork: skipped 'a:2': a bad text (send a good one)"
+    assert complained[0] == "topwork: skipped 'a:2': a.txt line 2: a bad text (send a good one)"
     assert (len(complained), complained[-1]) == (6, "topwork: skipped 3 more")
     assert topwork.said.startswith("9 items in birds (1 new, 8 skipped), version 12")
 

@@ -24,8 +24,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\
 
 
 def identifiers(columns: Iterable[str]) -> dict[str, str]:
-    """Each column's name in the set, as SQL takes it: a letter, then letters, digits and _; none of the set's own; and no two
-    alike but for upper and lower case."""
+    """Each column's name in the set, as SQL takes it: a letter of any script, then letters, digits and _; none of the set's own;
+    and no two alike but for upper and lower case."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for position, column in enumerate(columns, 1):
@@ -38,11 +38,11 @@ def identifiers(columns: Iterable[str]) -> dict[str, str]:
 
 
 def _identifier(column: str) -> str:
-    """Letters lose their accents; what SQL does not take becomes _."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", column.strip()) if not unicodedata.combining(c))
-    name = re.sub(r"\W", "_", plain, flags=re.ASCII).lstrip("_")[:LONGEST_NAME]
+    """What SQL does not take becomes _."""
+    plain = unicodedata.normalize("NFC", column.strip())
+    name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in plain).lstrip("_")[:LONGEST_NAME]
     reserved = name.lower() in RESERVED or name.lower().startswith(RESERVED_STARTS)
-    return f"meta_{name}" if reserved or name[:1].isdigit() else name
+    return f"meta_{name}" if reserved or (name and not name[0].isalpha()) else name
 
 
 class Guess:

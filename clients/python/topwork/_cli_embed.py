@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     started = time.perf_counter()
     with connected(arguments) as client, explained(arguments, arguments.encoder):
         modality = client.encoder(arguments.encoder).modality
-        inputs = gather(arguments.items, arguments.source, arguments.column, modality, arguments.separator)
+        inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
         found = client.embed_taps(
             arguments.encoder,
             inputs.items,
@@ -82,6 +83,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             progress=not arguments.json,
         )
     seconds = time.perf_counter() - started
+    found = {tap: replace(f, failures={**f.failures, **inputs.refused}) for tap, f in found.items()}
     written = _save(found, arguments.out, inputs) if arguments.out else {}
     if arguments.json:
         print(json.dumps({tap: _record(f, inputs, written.get(tap)) for tap, f in found.items()}))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from topwork._cli_tables import not_utf8
+from topwork._cli_encoding import decoded
 from topwork.errors import InvalidInput
 
 SUFFIXES: Mapping[str, frozenset[str]] = {
@@ -36,11 +36,6 @@ def count(folder: Path, modality: str) -> int:
     return found
 
 
-def contents(path: Path) -> str:
+def contents(path: Path, encoding: str | None = None) -> str:
     """The text of a file. Raises InvalidInput."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from None
+    return decoded(path, encoding)

@@ -25,7 +25,7 @@ class Parquet(Table):
         self.columns = tuple(schema.names)
         self.kinds = {field.name: kind for field in schema if (kind := self._kind(field.type))}
 
-    def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
         with self._open() as file:
             row = 0
             for batch in file.iter_batches(BATCH, columns=None if columns is None else list(columns)):

@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from topwork._cli_show import counted, cut
 from topwork._cli_words import names, option, positive
 from topwork._saving_predictions import Found, Kept
 from topwork.client import Client
-from topwork.errors import InvalidInput
+from topwork.errors import InvalidInput, TopworkError
 from topwork.predictions import Prediction, Predictions
 
 #: Items on a terminal; failures that are named; letters of an item and of what is said of it.
@@ -67,7 +68,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     kept = _kept(arguments)
     started = time.perf_counter()
     with connected(arguments) as client:
-        items, asked = _asked(client, arguments)
+        items, asked, refused = _asked(client, arguments)
         found = client.predict(
             arguments.heads,
             **asked,
@@ -77,6 +78,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             progress=not arguments.json,
         )
     assert isinstance(found, dict), "a list of heads was asked for"
+    found = {head: replace(said, failures={**said.failures, **refused}) for head, said in found.items()}
     _say(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)
     return 0
 
@@ -85,29 +87,29 @@ def _kept(arguments: argparse.Namespace) -> dict[str, list[Any]]:
     """The file's own columns that go along."""
     if not arguments.keep:
         return {}
-    table = _cli_tables.opened(arguments.source, arguments.separator)
+    table = _cli_tables.opened(arguments.source, arguments.separator, arguments.encoding)
     for column in arguments.keep:
         table.check(column, "--keep")
-    records = list(table.records(arguments.keep))
+    records = list(table.every(arguments.keep))
     return {column: [record.values.get(column) for record in records] for column in arguments.keep}
 
 
-def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any]]:
-    """How each item is named, and what is asked."""
+def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
+    """How each item is named, what is asked, and which records of a file hold no item."""
     if arguments.set:
         ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
         if not ids:
             raise InvalidInput(f"no item of {arguments.set} is selected", remedy="look with `topwork read`")
-        return ids, {"set": arguments.set, "ids": ids}
+        return ids, {"set": arguments.set, "ids": ids}, {}
     if arguments.vector:
         vectors = _cli_vectors.single(arguments.vector)
-        return vectors.labels(arguments.vector), {"vectors": vectors.features or vectors.rows}
+        return vectors.labels(arguments.vector), {"vectors": vectors.features or vectors.rows}, {}
     encoder = client.head(arguments.heads[0]).encoder
     if not encoder:
         raise InvalidInput(f"head {arguments.heads[0]} reads ready vectors", remedy="give them with --vector, or name a --set")
     modality = client.encoder(encoder).modality
-    inputs = gather(arguments.items, arguments.source, arguments.column, modality, arguments.separator)
-    return inputs.names, {"items": inputs.items}
+    inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
+    return inputs.names, {"items": inputs.items}, inputs.refused
 
 
 def _name(item: Any, number: int) -> str:

@@ -90,7 +90,7 @@ def _query(info: SetInfo, arguments: argparse.Namespace) -> tuple[Sequence[str],
         vectors = _cli_vectors.single(arguments.vector)
         fingerprint = vectors.features.fingerprint if vectors.features else None
         return vectors.labels(arguments.vector), {"vectors": vectors.rows, "fingerprint": fingerprint}
-    inputs = gather(arguments.items, arguments.source, arguments.column, info.modality, arguments.separator)
+    inputs = gather(arguments, info.modality)
     return inputs.names, {"query": list(inputs.items)}
 
 

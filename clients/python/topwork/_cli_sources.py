@@ -25,11 +25,13 @@ FOLDER_COLUMNS = ("folder", "name")
 
 
 class Entry(NamedTuple):
-    """One item: a text, a path, or (of .parquet) the bytes of a file; None where vectors are written."""
+    """One item: a text, a path, or (of .parquet) the bytes of a file; None where vectors are written. `place` is where in a
+    file of items it stands."""
 
     id: str
     item: Any
     metadata: Mapping[str, Any]
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Taken:
     metadata: Sequence[str] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     separator: str | None = None
+    encoding: str | None = None
     refuse: Callable[[str, TopworkError], object] | None = None
 
 
@@ -60,8 +63,10 @@ class Source:
 def from_words(words: Sequence[str], taken: Taken) -> Source:
     """Texts, or paths of files and folders; - is stdin, a line an item."""
     folders = [Path(word) for word in words if taken.modality != "text" and os.path.isdir(word)]
-    if taken.column or taken.id or taken.separator:
-        raise InvalidInput("--column, --id and --separator are for files of items", remedy="name the file with --from")
+    if taken.column or taken.id or taken.separator or taken.encoding:
+        raise InvalidInput(
+            "--column, --id, --separator and --encoding are for files of items", remedy="name the file with --from"
+        )
     if taken.modality == "text" and (lost := next((word for word in words if os.path.isdir(word)), None)):
         raise InvalidInput(f"{lost} is a folder, among texts", remedy="write folders one by one")
     sizes = [_cli_folders.count(folder, taken.modality) for folder in folders]
@@ -76,7 +81,7 @@ def from_path(path: Path, taken: Taken) -> Source:
         if taken.column or taken.id or taken.separator:
             raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
         return Source(_of_folder(path, taken), _cli_folders.count(path, taken.modality))
-    table = _cli_tables.opened(path, taken.separator)
+    table = _cli_tables.opened(path, taken.separator, taken.encoding)
     item = item_column(table, taken.column, taken.modality)
     return _of_table(table, item, taken, lambda record: _item(table, item, record, taken.modality))
 
@@ -93,12 +98,12 @@ def from_names(names: Sequence[str]) -> Source:
 
 def from_records(path: Path, taken: Taken) -> Source:
     """Ids and metadata alone, for vectors that are in another file."""
-    table = _cli_tables.opened(path, taken.separator)
+    table = _cli_tables.opened(path, taken.separator, taken.encoding)
     return _of_table(table, None, taken, lambda record: None)
 
 
 def _of_table(table: Table, item: str | None, taken: Taken, read: Callable[[Record], Any]) -> Source:
-    found = survey(table, Request(item, taken.id, taken.metadata, taken.kinds))
+    found = survey(table, Request(item, taken.id, taken.metadata, taken.kinds, skip=taken.refuse is not None))
     if not found.total:
         raise InvalidInput(f"{table.path} holds no items", remedy="give another file")
     columns = None if table.columns is None else _wanted(item, taken.id, found)
@@ -113,14 +118,18 @@ def _wanted(item: str | None, id_column: str | None, found: Survey) -> list[str]
 def _records(
     table: Table, columns: Sequence[str] | None, found: Survey, taken: Taken, read: Callable[[Record], Any]
 ) -> Iterator[Entry]:
-    for number, record in enumerate(table.records(columns), 1):
-        name = id_of(table, taken.id, record) if taken.id else f"{table.path.stem}:{number}"
+    for number, record in enumerate(table.every(columns), 1):
+        name = f"{table.path.stem}:{number}"
         try:
-            item = read(record)
+            if record.error:
+                raise record.error
+            name = id_of(table, taken.id, record) if taken.id else name
+            place = f"{table.path.name} {table.place} {record.line}"
+            entry = Entry(name, read(record), metadata_of(table, found.columns, record), place)
         except TopworkError as error:
             _refuse(name, error, taken)
         else:
-            yield Entry(name, item, metadata_of(table, found.columns, record))
+            yield entry
 
 
 def _item(table: Table, column: str, record: Record, modality: str) -> Any:
@@ -162,7 +171,7 @@ def _of_folder(root: Path, taken: Taken) -> Iterator[Entry]:
         name, folder = _sendable(inside.as_posix()), inside.parent.as_posix()
         metadata = {"name": inside.name} | ({} if folder == "." else {"folder": folder})
         try:
-            item = path if taken.modality != "text" else _cli_folders.contents(path)
+            item = path if taken.modality != "text" else _cli_folders.contents(path, taken.encoding)
         except TopworkError as error:
             _refuse(name, error, taken)
         else:

@@ -24,12 +24,14 @@ MOULD = "metadata are truth values, numbers, texts, times and lists of texts"
 
 @dataclass(frozen=True)
 class Request:
-    """What is taken of a file. `metadata` None takes all other columns; `kinds` are types that are known, by either name."""
+    """What is taken of a file. `metadata` None takes all other columns; `kinds` are types that are known, by either name; `skip`
+    leaves bad records out."""
 
     item: str | None
     id: str | None
     metadata: Sequence[str] | None
     kinds: Mapping[str, str]
+    skip: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ def survey(table: Table, request: Request) -> Survey:
             table.check(column, flag)
     reading = _Reading(table, request)
     if table.rows is None or reading.needed:
-        for record in table.records(reading.needed):
+        for record in table.every(reading.needed):
             reading.take(record)
-    reading.ids.check(table, request.id)
+    reading.ids.check(table, request)
     columns, left_out = reading.columns()
     return Survey(reading.total if table.rows is None else table.rows, columns, left_out)
 
@@ -92,23 +94,38 @@ class _Reading:
                 self._guesses.setdefault(column, Guess())
 
     def take(self, record: Record) -> None:
+        try:
+            name = self._checked(record)
+        except InvalidInput:
+            if not self._request.skip:
+                raise
+            return
         self.total += 1
-        values = record.values
         if self._request.id:
-            self.ids.take(id_of(self._table, self._request.id, record))
-        if self._request.item is not None and self._table.columns is None:
-            text_of(self._table, self._request.item, record)
+            self.ids.take(name)
+        self._guess(record)
+
+    def _checked(self, record: Record) -> str:
+        """The id of a record that can be written, if ids are taken. Raises InvalidInput for any other record."""
+        if record.error:
+            raise record.error
         if self._table.columns is None and self._request.metadata is None:
-            new = [column for column in values if column not in self._names and self._is_metadata(column)]
+            new = [column for column in record.values if column not in self._names and self._is_metadata(column)]
             if new:
                 self._expect(new)
+        name = id_of(self._table, self._request.id, record) if self._request.id else ""
+        if self._request.item is not None and self._table.columns is None:
+            text_of(self._table, self._request.item, record)
         for column, kind in self._kinds.items():
             value_of(self._table, column, kind, record)
+        return name
+
+    def _guess(self, record: Record) -> None:
         for column, guess in self._guesses.items():
             if self._table.texts:
-                guess.take_text(values[column])
+                guess.take_text(record.values[column])
             else:
-                guess.take(values.get(column), record.line)
+                guess.take(record.values.get(column), record.line)
 
     def columns(self) -> tuple[tuple[Column, ...], dict[str, str]]:
         found, left_out = [], {}
@@ -150,20 +167,28 @@ class Ids:
     def take(self, value: str) -> None:
         self._hashes.append(hash(value))
 
-    def check(self, table: Table, column: str | None) -> None:
+    def check(self, table: Table, request: Request) -> None:
         """Raises InvalidInput that names ids that come twice, and where. Reads the file again only if some seem to."""
         ordered = np.sort(np.array(self._hashes, np.int64))
         suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-        if not column or not suspects:
+        if not request.id or not suspects:
             return
         lines: dict[str, list[int]] = {}
-        for record in table.records([column]):
-            found = id_of(table, column, record)
-            if hash(found) in suspects:
+        for record in table.every([request.id]):
+            found = _id(table, request.id, record)
+            if found is not None and hash(found) in suspects:
                 lines.setdefault(found, []).append(record.line)
         twice = {value: places for value, places in lines.items() if len(places) > 1}
         if twice:
-            raise _repeated(table, column, twice)
+            raise _repeated(table, request.id, twice)
+
+
+def _id(table: Table, column: str, record: Record) -> str | None:
+    """None of a record that is skipped: without skipping it was refused before."""
+    try:
+        return None if record.error else id_of(table, column, record)
+    except InvalidInput:
+        return None
 
 
 def _repeated(table: Table, column: str, twice: Mapping[str, list[int]]) -> InvalidInput:

@@ -1,14 +1,15 @@
-"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl. Parquet is in `_cli_parquet.py`."""
+"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl. Parquet is in `_cli_parquet.py`, the letters
+of files in `_cli_encoding.py`."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from topwork._cli_encoding import reading
 from topwork.errors import InvalidInput
 
 #: The name under which a line stands that has no columns: none that a column can have.
@@ -18,10 +19,12 @@ LONGEST = 1 << 30
 
 
 class Record(NamedTuple):
-    """Values by the file's names of columns, and the line of the file on which they begin (in .parquet the row), from 1."""
+    """Values by the file's names of columns, and the line of the file on which they begin (in .parquet the row), from 1;
+    where the line is no record, `error` says why."""
 
     line: int
     values: Mapping[str, Any]
+    error: InvalidInput | None = None
 
 
 class Table:
@@ -40,12 +43,23 @@ class Table:
     texts = False
     place = "line"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
+        self.path, self.encoding = path, encoding
+
+    def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+        """All records, also those that cannot be read; with `columns` at least those."""
+        raise NotImplementedError
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """All records; with `columns` at least those. Raises InvalidInput, naming the line."""
-        raise NotImplementedError
+        """As `every`. Raises InvalidInput, naming the line, for one that cannot be read."""
+        for record in self.every(columns):
+            if record.error:
+                raise record.error
+            yield record
+
+    def name(self, record: Record) -> str:
+        """How a message names the record's place."""
+        return f"{self.path} {self.place} {record.line}"
 
     def check(self, column: str, flag: str) -> None:
         """Raises InvalidInput where the file is known not to have that column."""
@@ -59,8 +73,8 @@ class Table:
 class Lines(Table):
     """.txt: a line an item. Other separators of lines (U+2028 ...) are part of a text."""
 
-    def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        with reading(self.path, newline="\n") as file:
+    def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+        with reading(self.path, "\n", self.encoding) as file:
             for number, line in enumerate(file, 1):
                 yield Record(number, {LINE: line.removesuffix("\n").removesuffix("\r")})
 
@@ -70,18 +84,18 @@ class JsonLines(Table):
 
     columns = None
 
-    def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        with reading(self.path, newline="\n") as file:
+    def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+        with reading(self.path, "\n", self.encoding) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield Record(number, self._parsed(number, line))
+                    yield self._parsed(number, line)
 
-    def _parsed(self, number: int, line: str) -> Mapping[str, Any]:
+    def _parsed(self, number: int, line: str) -> Record:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"{self.path} line {number} is not JSON: {error}") from None
-        return record if isinstance(record, dict) else {LINE: record}
+            return Record(number, {}, InvalidInput(f"{self.path} line {number} is not JSON: {error}"))
+        return Record(number, record if isinstance(record, dict) else {LINE: record})
 
 
 class Delimited(Table):
@@ -89,36 +103,47 @@ class Delimited(Table):
 
     texts = True
 
-    def __init__(self, path: Path, separator: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, separator: str, encoding: str | None = None) -> None:
+        super().__init__(path, encoding)
         self._separator = separator
-        header = [name.strip() for name in next(self._rows(), (1, []))[1]]
+        first = next(self._rows(), (1, []))[1]
+        if isinstance(first, InvalidInput):
+            raise first
+        header = [name.strip() for name in first]
         self.columns = tuple(header) or ("",)
         self._check_header(header)
 
-    def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
         names, rows = self.columns or (), self._rows()
         next(rows, None)
         for line, row in rows:
-            if len(row) != len(names):
-                raise InvalidInput(
+            if isinstance(row, InvalidInput):
+                yield Record(line, {}, row)
+            elif len(row) != len(names):
+                error = InvalidInput(
                     f"{self.path} line {line} has {_values(len(row))} for {len(names)} columns",
                     remedy=f'a value that holds {self._separator!r} or a line break stands in "quotes"',
                 )
-            yield Record(line, dict(zip(names, row, strict=True)))
+                yield Record(line, {}, error)
+            else:
+                yield Record(line, dict(zip(names, row, strict=True)))
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row with the line on which it begins; empty lines are none."""
+    def _rows(self) -> Iterator[tuple[int, list[str] | InvalidInput]]:
+        """Each row, or what is wrong with it, with the line on which it begins; empty lines are none."""
         csv.field_size_limit(LONGEST)
-        with reading(self.path, newline="") as file:
+        with reading(self.path, "", self.encoding) as file:
             rows, line = csv.reader(file, delimiter=self._separator, strict=True), 1
-            try:
-                for row in rows:
+            while True:
+                try:
+                    row = next(rows, None)
+                except csv.Error as error:
+                    yield line, InvalidInput(f"{self.path} line {line}: {error}", remedy="mend it there")
+                else:
+                    if row is None:
+                        return
                     if row:
                         yield line, row
-                    line = rows.line_num + 1
-            except csv.Error as error:
-                raise InvalidInput(f"{self.path} line {line}: {error}", remedy="mend it there") from None
+                line = rows.line_num + 1
 
     def _check_header(self, header: list[str]) -> None:
         twice = [name for i, name in enumerate(header) if name in header[:i]]
@@ -138,46 +163,30 @@ def _values(count: int) -> str:
     return f"{count} value{'s' * (count != 1)}"
 
 
-@contextmanager
-def reading(path: Path, newline: str) -> Iterator[IO[str]]:
-    """The file as UTF-8 text, without its byte order mark. Raises InvalidInput for what cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from None
-
-
-def not_utf8(path: object, error: UnicodeDecodeError) -> InvalidInput:
-    """Says which bytes are to blame: the position within a long file is not known."""
-    bad = error.object[error.start : error.start + 8]
-    return InvalidInput(f"{path} is not UTF-8: {error.reason} at {bad!r}", remedy="convert it first")
-
-
-def opened(path: Path, separator: str | None = None) -> Table:
+def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> Table:
     """The file's records by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
     if suffix in SEPARATORS:
-        return Delimited(path, separator or SEPARATORS[suffix])
+        return Delimited(path, separator or SEPARATORS[suffix], encoding)
     if separator:
         raise InvalidInput(f"{path} has no separator of columns", remedy="leave --separator out")
-    return TABLES[suffix](path)
+    if encoding and suffix == ".parquet":
+        raise InvalidInput(f"{path} knows its encoding", remedy="leave --encoding out")
+    return TABLES[suffix](path, encoding)
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, encoding: str | None) -> Table:
     from topwork._cli_parquet import Parquet
 
     return Parquet(path)
 
 
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
-TABLES: Mapping[str, Callable[[Path], Table]] = {
+TABLES: Mapping[str, Callable[[Path, str | None], Table]] = {
     ".txt": Lines,
-    **{suffix: lambda path: opened(path) for suffix in SEPARATORS},
+    **{suffix: lambda path, encoding: opened(path, None, encoding) for suffix in SEPARATORS},
     ".jsonl": JsonLines,
     ".ndjson": JsonLines,
     ".parquet": _parquet,

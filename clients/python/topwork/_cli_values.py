@@ -21,10 +21,10 @@ class Column(NamedTuple):
 def id_of(table: Table, column: str, record: Record) -> str:
     value = record.values.get(column)
     if value is None or value == "":
-        raise InvalidInput(f"{table.path} {table.place} {record.line} has no id under {column!r}", remedy="give each item one")
+        raise InvalidInput(f"{table.name(record)} has no id under {column!r}", remedy="give each item one")
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidInput(
-            f"{table.path} {table.place} {record.line}: the id under {column!r} is {value!r}",
+            f"{table.name(record)}: the id under {column!r} is {value!r}",
             remedy="ids are texts or whole numbers",
         )
     return str(value)
@@ -35,8 +35,10 @@ def text_of(table: Table, column: str, record: Record) -> str | bytes:
     value = record.values.get(column, record.values.get(LINE))
     if isinstance(value, str) or (isinstance(value, bytes) and value):
         return value
+    if value in (None, b""):
+        raise InvalidInput(f"{table.name(record)} has no text under {column!r}", remedy="name where it is with --column")
     raise InvalidInput(
-        f"{table.path} {table.place} {record.line} has no text under {column!r}", remedy="name where it is with --column"
+        f"{table.name(record)}: {column!r} is {value!r:.60}, no text", remedy="name the column of texts with --column"
     )
 
 
@@ -48,7 +50,7 @@ def value_of(table: Table, column: str, kind: str, record: Record) -> Any:
         return convert(kind, value)
     except ValueError:
         raise InvalidInput(
-            f"{table.path} {table.place} {record.line}: {column!r} is {value!r}, no {kind}",
+            f"{table.name(record)}: {column!r} is {value!r}, no {kind}",
             remedy=f"mend it, say --type {column}=TYPE, or which columns to keep with --metadata",
         ) from None
 

@@ -31,7 +31,9 @@ items and their ids:
   .txt            a line an item
   words           texts (ids: the texts), or paths of pictures or clips; - for lines of stdin
 
-The exit status is 0 even if bad items were skipped, as --skip-bad-items asks; they are named on stderr.
+Files are UTF-8, or what their byte order mark says; --encoding names another. Names of columns keep their letters.
+
+The exit status is 0 even if bad items were skipped, as --skip-bad-items asks; they are named on stderr, with their lines.
 
 examples:
   topwork write birds photos/ --encoder efficientnet-lite0
@@ -113,8 +115,8 @@ def _known(client: Client, name: str) -> SetInfo | None:
 def _taken(arguments: argparse.Namespace, known: SetInfo | None, **others: Any) -> Taken:
     """The types of columns that the set has are the set's; a new set's are found."""
     kinds = {**(known.columns if known else {}), **dict(arguments.type)}
-    metadata, separator = arguments.metadata, arguments.separator
-    return Taken(id=arguments.id, metadata=metadata, kinds=kinds, separator=separator, **others)
+    of_file = {name: getattr(arguments, name) for name in ("id", "metadata", "separator", "encoding")}
+    return Taken(kinds=kinds, **of_file, **others)
 
 
 def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None, skipped: Skipped) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import tee
 from typing import Any
@@ -14,7 +14,7 @@ from topwork._cli_help import INTERRUPTED
 from topwork._cli_progress import Tally
 from topwork._cli_show import counted, seconds
 from topwork._cli_slow import explained
-from topwork._cli_sources import Source
+from topwork._cli_sources import Entry, Source
 from topwork.client import Client
 from topwork.errors import TopworkError
 from topwork.sets import Acknowledged
@@ -30,14 +30,16 @@ class Skipped:
         self.count = 0
         self.named: list[tuple[str, str]] = []
 
-    def refuse(self, id: str, error: TopworkError) -> None:
+    def refuse(self, id: str, error: TopworkError, place: str = "") -> None:
+        """`place` is the line of the file that holds it."""
         self.count += 1
         if len(self.named) < NAMED:
-            self.named.append((id, _said(error)))
+            self.named.append((id, f"{place}: {_said(error)}" if place else _said(error)))
 
-    def take(self, reply: Acknowledged) -> None:
+    def take(self, reply: Acknowledged, done: Sequence[Entry]) -> None:
+        """`done` are the entries that the reply answers."""
         for position, error in reply.failures.items():
-            self.refuse(reply.failed_ids[position], error)
+            self.refuse(reply.failed_ids[position], error, done[position - reply.start].place)
 
     def report(self) -> None:
         for id, message in self.named:
@@ -54,7 +56,7 @@ def send(
     client: Client, arguments: argparse.Namespace, call: dict[str, Any], source: Source, skipped: Skipped
 ) -> tuple[Tally, BaseException | None]:
     """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
-    pending: deque[str] = deque()
+    pending: deque[Entry] = deque()
     tally = Tally(ready="vectors" in call)
     ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
     if items:
@@ -62,7 +64,7 @@ def send(
     options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
     replies = client.write_stream(
         arguments.set,
-        ids=_noting((entry.id for entry in ids), pending),
+        ids=_noting(ids, pending),
         metadata=(entry.metadata for entry in metadata),
         dtype=arguments.dtype,
         **options,
@@ -72,10 +74,9 @@ def send(
     try:
         with explained(arguments, encoder), closing(replies), _cli_progress.of_items(source.total, arguments.json) as show:
             for reply in replies:
-                for _ in range(reply.watermark - tally.items):
-                    pending.popleft()
+                done = [pending.popleft() for _ in range(reply.watermark - tally.items)]
                 tally.add(reply)
-                skipped.take(reply)
+                skipped.take(reply, done)
                 show(tally.items, str(tally))
     except KeyboardInterrupt as error:
         return tally, error
@@ -84,17 +85,22 @@ def send(
     return tally, None
 
 
-def _noting(ids: Iterator[str], pending: deque[str]) -> Iterator[str]:
-    """What was sent and not yet acknowledged."""
-    for id in ids:
-        pending.append(id)
-        yield id
+def _noting(entries: Iterator[Entry], pending: deque[Entry]) -> Iterator[str]:
+    """The ids; `pending` is what was sent and not yet acknowledged."""
+    for entry in entries:
+        pending.append(entry._replace(item=None, metadata={}))
+        yield entry.id
 
 
-def _named(error: TopworkError, tally: Tally, pending: deque[str]) -> TopworkError:
+def _named(error: TopworkError, tally: Tally, pending: deque[Entry]) -> TopworkError:
     place = -1 if error.item is None else error.item - tally.items
-    if 0 <= place < len(pending) and pending[place] not in error.message:
-        error.message = f"{pending[place]!r}: {error.message}"
+    if not 0 <= place < len(pending):
+        return error
+    entry = pending[place]
+    if entry.place and entry.place not in error.message:
+        error.message = f"{entry.place}: {error.message}"
+    if entry.id not in error.message:
+        error.message = f"{entry.id!r}: {error.message}"
     return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from topwork_server.errors import InvalidInput
 
 SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+LONGEST_COLUMN = 100
 RESERVED_NAMES = frozenset({"id", "key", "content"})
 RESERVED_STARTS = ("features_", "spans_", "parts_", "input", "_")
 MOST_ID_BYTES = 512
@@ -36,10 +37,10 @@ def check_column_name(column: str) -> None:
             f"metadata column {column!r}: the name is the store's own",
             remedy=f"rename it; id, key, content and {starts} are taken",
         )
-    if not COLUMN_NAME.fullmatch(column):
+    if len(column) > LONGEST_COLUMN or not column.isidentifier() or unicodedata.normalize("NFC", column) != column:
         raise InvalidInput(
-            f"metadata column {column!r}: not a name that a filter can use",
-            remedy="use a letter, then letters, digits and '_', at most 100 in all",
+            f"metadata column {column!r:.200}: not a name that a filter can use",
+            remedy=f"use a letter of any script, then letters, digits and '_', at most {LONGEST_COLUMN}, normalized as NFC",
         )
 
 

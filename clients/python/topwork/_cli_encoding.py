@@ -1,0 +1,78 @@
+"""Files as text: UTF-8 unless they begin with the mark of another encoding, or the caller names one."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from topwork.errors import InvalidInput
+
+UTF8 = "utf-8-sig"
+#: Byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+#: Bytes that are looked at.
+HEAD = 1024
+
+
+@contextmanager
+def reading(path: Path, newline: str, encoding: str | None = None) -> Iterator[IO[str]]:
+    """The file as text, without its byte order mark. Raises InvalidInput for what cannot be read."""
+    try:
+        chosen = encoding or _found(path)
+        with path.open(encoding=chosen, newline=newline) as file:
+            if file.read(1) != "\ufeff":
+                file.seek(0)
+            yield file
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeError as error:
+        raise unreadable(path, error, chosen) from None
+
+
+def decoded(path: Path, encoding: str | None = None) -> str:
+    """All of a file. Raises InvalidInput."""
+    with reading(path, "", encoding) as file:
+        return file.read()
+
+
+def unreadable(path: object, error: UnicodeError, encoding: str) -> InvalidInput:
+    """Says which bytes are to blame: the position within a long file is not known."""
+    bad = error.object[error.start : error.start + 8] if isinstance(error, UnicodeDecodeError) else b""
+    where = f" at {bad!r}" if bad else ""
+    said = "UTF-8" if encoding == UTF8 else encoding
+    reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+    return InvalidInput(
+        f"{path} is not {said}: {reason}{where}", remedy="say which it is: --encoding cp1252 (of Windows), latin-1, utf-16 ..."
+    )
+
+
+def _found(path: Path) -> str:
+    """By the mark. UTF-16 without one would pass as UTF-8 with a NUL after each letter."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    marked = next((name for mark, name in MARKS if head.startswith(mark)), None)
+    if marked is None and b"\0" in head:
+        even, odd = head[::2].count(0), head[1::2].count(0)
+        guess = "utf-16-le" if odd > even else "utf-16-be"
+        raise InvalidInput(f"{path} holds NUL characters: it is no text, or not in UTF-8", remedy=f"try --encoding {guess}")
+    return marked or UTF8
+
+
+def name(text: str) -> str:
+    """For argparse: an encoding that Python has."""
+    try:
+        found = codecs.lookup(text)
+        io.TextIOWrapper(io.BytesIO(), encoding=text)  # refuses those that are not of texts, such as hex
+    except (LookupError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no encoding: say utf-8, cp1252, latin-1, utf-16 ...") from None
+    return found.name
