@@ -11,6 +11,7 @@ TopworkError                INTERNAL
 ├── DataLoss                DATA_LOSS            a file on the server's disk is damaged: what it described cannot be used
 ├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
 ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
+├── PluginFault             INTERNAL             a plugin returned what its contract forbids
 ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message
 └── StartError              (exit 2)             the server cannot start: plugins, configuration, port
     └── PluginError                              a misspelt hook or a clash of names
@@ -108,6 +109,10 @@ class DeadlinePassed(TopworkError):
 
 class Unavailable(TopworkError):
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class PluginFault(TopworkError):
+    code = grpc.StatusCode.INTERNAL
 
 
 class ExportFailed(TopworkError):

@@ -24,11 +24,12 @@ REASONS: dict[str, type[TopworkError]] = {
     "DataLoss": errors.DataLoss,
     "DeadlinePassed": errors.DeadlineExceeded,
     "Unavailable": errors.Unavailable,
+    "PluginFault": errors.PluginFault,
     "ExportFailed": errors.ExportFailed,
 }
 #: What a status means that comes without an ErrorInfo: from gRPC itself, from a proxy, or in the failures of a reply.
 STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
-    **{kind.code: kind for kind in reversed(REASONS.values()) if kind is not errors.ExportFailed},
+    **{kind.code: kind for kind in reversed(REASONS.values()) if kind not in (errors.PluginFault, errors.ExportFailed)},
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidInput,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
     grpc.StatusCode.CANCELLED: errors.Cancelled,

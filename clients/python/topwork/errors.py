@@ -14,6 +14,7 @@ TopworkError                 any status that has no class below (INTERNAL, UNKNO
 ├── Cancelled                CANCELLED
 ├── Unsupported              UNIMPLEMENTED        the server is older than this client, or is another server
 ├── Refused                  UNAUTHENTICATED, PERMISSION_DENIED
+├── PluginFault              INTERNAL             a plugin of the server returned what its contract forbids
 ├── ExportFailed             INTERNAL             the server could not export the encoder
 └── JobFailed                INTERNAL             a job that you waited for failed or was cancelled; `job` is how it stands
 """
@@ -108,6 +109,10 @@ class Unsupported(TopworkError):
 
 class Refused(TopworkError):
     code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class PluginFault(TopworkError):
+    code = grpc.StatusCode.INTERNAL
 
 
 class ExportFailed(TopworkError):

@@ -14,6 +14,7 @@ import numpy as np
 from topwork_server.indexes.asked import Asked
 from topwork_server.indexes.model import Operating
 from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.plugin_checks import search_index
 from topwork_server.progress import Report
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric, VectorIndex
@@ -83,7 +84,7 @@ def _measure(index: VectorIndex, probe: Probe, gather: Gather, metric: Metric, e
     seconds: list[float] = []
     while not seconds or (sum(seconds) < SHORT and len(seconds) < 5):
         began = time.perf_counter()
-        _, found = index.search(probe.queries, probe.k, effort=effort, threads=threads, mask=probe.mask)
+        _, found = search_index(index, probe.queries, probe.k, effort=effort, threads=threads, mask=probe.mask)
         seconds.append(time.perf_counter() - began)
     return Operating(effort, _recall(probe, found, gather, metric), len(probe.queries) / min(seconds))
 

@@ -13,6 +13,7 @@ from topwork_server.indexes.found import Found
 from topwork_server.indexes.model import Built
 from topwork_server.indexes.nearest import Nearest, Rows, pieces
 from topwork_server.indexes.ranges import contained, places
+from topwork_server.plugin_checks import search_index
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric
 
@@ -127,7 +128,7 @@ class Main:
     def _search(self, asked: Asked, k: int, trial: Trial, effort: int, mask: Array | None) -> tuple[Array, Array]:
         if not k:
             return np.empty((len(asked.vectors), 0), np.float32), np.empty((len(asked.vectors), 0), np.int64)
-        scores, at = self.built.index.search(asked.vectors, k, effort=effort, threads=trial.threads, mask=mask)
+        scores, at = search_index(self.built.index, asked.vectors, k, effort=effort, threads=trial.threads, mask=mask)
         return (np.negative(scores) if asked.metric is Metric.L2 else scores), at
 
     def _found(self, near: Array, at: Array) -> Found:

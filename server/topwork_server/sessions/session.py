@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from topwork_server.errors import PluginFault
 from topwork_server.sessions.providers import PLAIN, Device
 from topwork_server.types import Array
+
+AUTHORS = "report it to the encoder's author: what `collate` gives must have the names, dtypes and shapes of the graph's inputs"
 
 
 class Runs(Protocol):
@@ -66,6 +69,8 @@ class Session:
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
+            if type(error).__name__ == "InvalidArgument":
+                raise PluginFault(f"the graph does not take what it was given: {error}", remedy=AUTHORS) from error
             raise
         return results
 

@@ -16,6 +16,7 @@ from topwork_server.heads.decode import softmax
 from topwork_server.heads.examples.equal_rows import components, equal_rows
 from topwork_server.heads.examples.neighbours import Neighbours
 from topwork_server.heads.model import Unlabelled
+from topwork_server.plugin_checks import fit_heads
 from topwork_server.progress import Report, part
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array
@@ -44,7 +45,7 @@ def learn(
     """As Trainer.fit, and how many unlabelled rows each head has learnt from. InvalidInput where there are none, and for what is
     not classes."""
     _check(examples, method)
-    plain = trainer.fit(replace(examples, unlabelled=()), subsets, options, seed, threads, part(report, 0, 0.25))
+    plain = fit_heads(trainer, replace(examples, unlabelled=()), subsets, options, seed, threads, part(report, 0, 0.25))
     work = _Work(trainer, examples, options, seed, threads)
     heads, used = [], []
     for i, (subset, head) in enumerate(zip(subsets, plain, strict=True)):
@@ -109,7 +110,7 @@ class _Work:
 
     def _fit(self, subset: Array, pseudo: Pseudo, report: Report) -> Fitted:
         both = joined(self._examples, subset, pseudo, *self._groups)
-        (head,) = self._trainer.fit(both, [np.arange(both.count)], self._options, self._seed, self._threads, report)
+        (head,) = fit_heads(self._trainer, both, [np.arange(both.count)], self._options, self._seed, self._threads, report)
         return head
 
 

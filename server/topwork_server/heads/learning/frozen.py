@@ -20,6 +20,7 @@ from topwork_server.heads.model import Definition, Figure, Unlabelled
 from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
+from topwork_server.plugin_checks import fit_heads
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec
@@ -91,7 +92,7 @@ class _Frozen:
     def _fit(self, subsets: Sequence[Array]) -> list[Fitted]:
         seed, method = self.definition.seed, self.definition.unlabelled
         if method is Unlabelled.LEFT_OUT:
-            return self._trainer.fit(self.examples, subsets, self._options, seed, self._threads, self._report)
+            return fit_heads(self._trainer, self.examples, subsets, self._options, seed, self._threads, self._report)
         heads, used = unlabelled.learn(
             self._trainer, self.examples, subsets, self._options, seed, self._threads, self._report, method
         )
@@ -118,7 +119,9 @@ class _Frozen:
         if self.definition.unlabelled is Unlabelled.LEFT_OUT:
             return None
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
-        plain = self._trainer.fit(self.examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
+        plain = fit_heads(
+            self._trainer, self.examples, subsets, self._options, seed, self._threads, lambda fraction, message: None
+        )
         without = answers(judged, held, plain)
         gain = judge.difference(judged, self.definition.task, said, without, seed)
         return Help(self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain)

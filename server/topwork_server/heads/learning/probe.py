@@ -22,6 +22,7 @@ from topwork_server.heads.learning.frozen import threads_for
 from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.model import Definition, Figure, definition_of
 from topwork_server.options import parse
+from topwork_server.plugin_checks import fit_heads
 from topwork_server.plugins import Plugins
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
@@ -112,7 +113,7 @@ class _Set:
         view, encoder = self.data.examples.views[position], definition.encoder
         examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
         report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
-        heads = self._trainer.fit(examples, self.plan.train, self._options, definition.seed, self._threads, report)
+        heads = fit_heads(self._trainer, examples, self.plan.train, self._options, definition.seed, self._threads, report)
         said = answers(examples, self.plan.held, heads)
         figure = judge.main(examples, definition.task, said, definition.seed)
         seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
