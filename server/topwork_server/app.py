@@ -21,13 +21,15 @@ from topwork_server.config import Config
 from topwork_server.end_watch import EndWatch
 from topwork_server.engine import Engine
 from topwork_server.errors import StartError
+from topwork_server.memory import GiveBack
 from topwork_server.plugins import Plugins
-from topwork_server.services.encoders import MAX_MESSAGE, Encoders, readable_entries
+from topwork_server.services.encoders import Encoders, readable_entries
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.health import Health
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import Requests
 from topwork_server.services.jobs import JobsService
+from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.reflection import add_reflection
 from topwork_server.services.sets import Sets
 from topwork_server.sessions.providers import check_provider
@@ -80,7 +82,7 @@ class App:
         self.engine = engine(catalogue, config, self.health.changed)
         plugins = plugins or Plugins.load()
         self.stores = Stores(catalogue, config, plugins, self.engine)
-        self.requests = Requests()
+        self.requests = Requests(MessageBudget(config.message_budget, GiveBack().freed))
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
         self._add_services(plugins)
 
@@ -122,6 +124,7 @@ class App:
     async def close(self) -> None:
         """End at once, without a drain."""
         await self._server.stop(FAREWELL)
+        self.requests.close()
         await self.stores.close()
         await self.engine.close()
 

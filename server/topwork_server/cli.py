@@ -125,6 +125,12 @@ def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
     serve.add_argument("--idle-seconds", type=_seconds, help="after which an unused encoder leaves memory (default 900)")
     serve.add_argument("--memory-budget", type=_size, metavar="SIZE", help="over all encoders (default: half of the memory)")
     serve.add_argument(
+        "--message-budget",
+        type=_size,
+        metavar="SIZE",
+        help="over all messages in work, 64MiB at least (default: a sixteenth of the memory)",
+    )
+    serve.add_argument(
         "--feature-cache",
         type=_size_or_none,
         metavar="SIZE",

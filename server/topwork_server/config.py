@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topwork_server.errors import StartError
+from topwork_server.memory import usable_memory
 
 GIB = 1 << 30
 
@@ -35,16 +36,22 @@ def usable_cores() -> int:
 
 
 def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return usable_memory() // 2
+
+
+def _sixteenth_of_memory() -> int:
+    """A message takes up to four times its bytes while it is worked on."""
+    return usable_memory() // 16
 
 
 @dataclass(frozen=True)
 class Config:
     """`provider` is `auto`, what was measured to be fastest here for each encoder, or one by name; `threads` are those of each
     session, and for preprocessing; `queue` counts the items that an encoder may have in the system; `memory_budget` is in
-    bytes, over all encoders; `max_items` bounds one unary request and `max_video_bytes` one video that comes in parts;
-    `drain_seconds` are what accepted requests have after SIGTERM, and `end_seconds` what the end itself may take after that;
-    `feature_cache` is the bytes on disk for features that writes to any set may use again, 0 for none."""
+    bytes, over all encoders, `message_budget` over all messages in work; `max_items` bounds one unary request and
+    `max_video_bytes` one video that comes in parts; `drain_seconds` are what accepted requests have after SIGTERM, and
+    `end_seconds` what the end itself may take after that; `feature_cache` is the bytes on disk for features that
+    writes to any set may use again, 0 for none."""
 
     home: Path = field(default_factory=default_home)
     listen: str = "127.0.0.1:50051"
@@ -55,6 +62,7 @@ class Config:
     max_video_bytes: int = 4 * GIB
     idle_seconds: float = 900.0
     memory_budget: int = field(default_factory=_half_of_memory)
+    message_budget: int = field(default_factory=_sixteenth_of_memory)
     drain_seconds: float = 30.0
     end_seconds: float = 15.0
     feature_cache: int = GIB

@@ -35,6 +35,11 @@ class TopworkError(Exception):
         self.remedy = remedy
         self.item = item
 
+    @property
+    def reason(self) -> str:
+        """The name of its class in the tree above; of a class below one of these, that one's."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
     def at(self, item: int) -> TopworkError:
         """The same error, said of the item at that position of the request."""
         return type(self)(self.message, remedy=self.remedy, item=item)

@@ -1,9 +1,18 @@
-"""Memory that was freed goes back to the machine: glibc keeps the heaps of threads that are gone until it is asked."""
+"""What memory this process may have, and how what was freed goes back: glibc keeps the heaps of threads until it is asked."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import gc
+import os
+import resource
+from pathlib import Path
+
+#: Bytes of large messages after which memory is given back, and seconds until then: what comes meanwhile goes with it.
+LARGE, PAUSE = 16 << 20, 0.5
+CGROUPS, OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def give_back() -> None:
@@ -12,3 +21,54 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+class GiveBack:
+    """Gives memory back soon after large messages are done, once for many. Used on one event loop."""
+
+    def __init__(self) -> None:
+        self._freed = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def freed(self, size: int) -> None:
+        self._freed += size
+        if self._freed >= LARGE and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._start)
+
+    def _start(self) -> None:
+        self._freed, self._timer = 0, None
+        asyncio.get_running_loop().run_in_executor(None, give_back)
+
+
+def usable_memory() -> int:
+    """Bytes that this process may have: of the machine, or less where its control groups or its resource limits say so."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *cgroup_limits()]
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min(found if soft == resource.RLIM_INFINITY else [*found, soft])
+
+
+def cgroup_limits(root: Path = CGROUPS, of_process: Path = OF_PROCESS) -> list[int]:
+    """Of the process's own group and all above it, in version 2 (memory.max) and version 1 (memory.limit_in_bytes)."""
+    try:
+        lines = [line.split(":", 2) for line in of_process.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for number, controllers, path in lines:
+        if number == "0" and not controllers:
+            found += _limits(root, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _limits(root / "memory", path, "memory.limit_in_bytes")
+    return found
+
+
+def _limits(root: Path, group: str, file: str) -> list[int]:
+    """Inside a container the group's own path may not be there; its root is then the group itself."""
+    folder = root / group.lstrip("/")
+    found = []
+    for one in (folder, *folder.parents):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            found.append(int((one / file).read_text()))
+        if one == root:
+            break
+    return found

@@ -19,12 +19,11 @@ from topwork_server.engine import Ask, Engine
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
 from topwork_server.rows import Shaping
 from topwork_server.services import convert, describe
+from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.spool import Spool, Upload
 from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.types import Array, Features
 
-#: Of one message, both ways; gRPC refuses a larger request by itself with RESOURCE_EXHAUSTED.
-MAX_MESSAGE = 64 << 20
 MOST_WORDS = 1000
 #: More words than this are put into a reply in a thread: a million take a second.
 MANY_WORDS = 10_000

@@ -21,8 +21,9 @@ from topwork_server.heads.serving.said import spread as spread_said
 from topwork_server.plugins import Plugins
 from topwork_server.services import convert, convert_heads, convert_predictions
 from topwork_server.services.convert_indexes import named
-from topwork_server.services.encoders import LARGE, MAX_MESSAGE, Context, deadline, spread
+from topwork_server.services.encoders import LARGE, Context, deadline, spread
 from topwork_server.services.jobs import job_message
+from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.spool import Spool, Upload
 from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.sets.sets import FeatureSets

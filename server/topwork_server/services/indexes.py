@@ -22,7 +22,8 @@ from topwork_server.jobs import Job, Jobs
 from topwork_server.plugins import Plugins
 from topwork_server.services import convert, convert_indexes
 from topwork_server.services.answering import answer, needs_fetch
-from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
+from topwork_server.services.encoders import Context, deadline
+from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.querying import Asker
 
 #: Replies with more hits than this are made in a thread.

@@ -2,8 +2,13 @@
 
 A handler is a coroutine function: one that streams its replies writes them to the context, and is no generator.
 
+Requests come as bytes, and are decoded here (receiving.py): what cannot be decoded is refused as any other wrong request.
+
 A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
 item}}. Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
+
+An error that has become a status lets go of its traceback. Its frames hold the request, and often the error itself: such a
+cycle of 60 MiB would stay until Python's collector looks, which counts objects and not bytes.
 """
 
 from __future__ import annotations
@@ -21,13 +26,19 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from topwork_server.errors import DiskFull, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
+from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
+from topwork_server.services import message_limits
+from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
+from topwork_server.services.receiving import Incoming, Receiver
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
-#: Together they stay below the 8 KiB of trailing metadata that a client takes by default (a message goes out twice).
-LONGEST_MESSAGE, LONGEST_REMEDY = 1500, 500
+#: Bytes. Together they stay below the 8 KiB of trailing metadata that a client takes by default: a message goes out twice, once
+#: with three bytes for each that is not ASCII.
+LONGEST_MESSAGE, LONGEST_REMEDY = 1200, 500
+#: Bytes of a request of health or reflection, which are names.
+LONGEST_STANDARD = 16 << 10
 
 #: The kinds of methods by (request_streaming, response_streaming), as grpc names their handlers.
 _KINDS: dict[tuple[bool, bool], str] = {
@@ -37,6 +48,9 @@ _KINDS: dict[tuple[bool, bool], str] = {
     (True, True): "stream_stream",
 }
 
+#: What every method of ours begins with.
+OURS = "/topwork."
+
 Context: TypeAlias = "grpc.aio.ServicerContext"
 Handler = Callable[[Any, Context], Awaitable[Any]]
 log = logging.getLogger(__name__)
@@ -45,7 +59,9 @@ log = logging.getLogger(__name__)
 class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Translates errors, counts requests by method and status, and drains."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: MessageBudget | None = None) -> None:
+        self.budget = budget or MessageBudget(16 * MAX_MESSAGE)
+        self._receiver = Receiver(self.budget)
         self.counts: Counter[tuple[str, str]] = Counter()
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
         self._active: set[asyncio.Task[Any]] = set()
@@ -59,14 +75,16 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[grpc.RpcMethodHandler]], details: Any
     ) -> grpc.RpcMethodHandler:
-        if (known := self._handlers.get(details.method)) is not None:
-            return known
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith("/topwork."):
-            return handler  # health and reflection answer for themselves, also while draining
-        name = details.method.rpartition("/")[2]
-        guarded = self._handlers[details.method] = _rewrapped(handler, lambda inner: self._guarded(name, inner))
-        return guarded
+        task = asyncio.current_task()
+        assert task is not None
+        if (known := self._handlers.get(details.method)) is None:
+            handler = await continuation(details)
+            if handler is None:
+                return handler
+            known = self._handlers[details.method] = self._guarded(details.method, handler)
+        if not known.request_streaming and details.method.startswith(OURS):
+            await self._receiver.turn(task)
+        return known
 
     async def idle(self) -> None:
         """Until nothing is in flight."""
@@ -84,6 +102,10 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except TimeoutError:
             await self.cut()
 
+    def close(self) -> None:
+        """Requests must have ended before."""
+        self._receiver.close()
+
     async def cut(self) -> None:
         self.refuse()
         self._cut = True
@@ -91,7 +113,15 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             task.cancel()
         await self.idle()
 
-    def _guarded(self, name: str, inner: Handler) -> Handler:
+    def _guarded(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        kind = getattr(handler.request_deserializer, "__self__", None)
+        inner = getattr(handler, _KINDS[handler.request_streaming, handler.response_streaming])
+        if not method.startswith(OURS):  # health and reflection answer for themselves, also while draining
+            return handler if handler.request_streaming else _rewrapped(handler, self._limited(kind, inner))
+        read = self._stream if handler.request_streaming else self._single
+        return _rewrapped(handler, self._counted(method.rpartition("/")[2], read(method, kind, inner)))
+
+    def _counted(self, name: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:
             started = time.monotonic()
             task = self._enter(context)
@@ -104,6 +134,45 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 if log.isEnabledFor(logging.DEBUG):
                     milliseconds = (time.monotonic() - started) * 1e3
                     log.debug("method=%s code=%s ms=%.1f peer=%s", name, code, milliseconds, context.peer())
+
+        return call
+
+    def _single(self, method: str, kind: Any, inner: Handler) -> Handler:
+        receiver = self._receiver
+
+        async def call(data: bytes, context: Context) -> Any:
+            receiver.budget.came(asyncio.current_task())
+            await receiver.budget.take(len(data))
+            try:
+                return await inner(await receiver.decoded(data, kind, method), context)
+            finally:
+                receiver.budget.release(len(data))
+
+        return call
+
+    def _limited(self, kind: Any, inner: Handler) -> Handler:
+        """Health: what is asked for is the name of a service."""
+
+        async def call(data: bytes, context: Context) -> Any:
+            try:
+                if len(data) > LONGEST_STANDARD:
+                    self._receiver.budget.refused(len(data))
+                    raise InvalidInput(f"a request of {len(data):,} bytes", remedy=f"send at most {LONGEST_STANDARD:,}")
+                request = message_limits.decode(data, kind)
+            except InvalidInput as error:
+                _refuse(context, error)
+                return release(error)
+            return await inner(request, context)
+
+        return call
+
+    def _stream(self, method: str, kind: Any, inner: Handler) -> Handler:
+        async def call(requests: Any, context: Context) -> Any:
+            incoming = Incoming(requests, self._receiver, kind, method)
+            try:
+                return await inner(incoming, context)
+            finally:
+                incoming.close()
 
         return call
 
@@ -127,21 +196,39 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if self.stopping.is_set():
                 raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
             return await inner(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._cut:
-                error: TopworkError = Unavailable("the server stopped before the request was done", remedy="send it again")
+                _refuse(context, Unavailable("the server stopped before the request was done", remedy="send it again"))
             elif _left(asyncio.current_task()):
                 raise
             else:  # something that this request waited for was stopped: nobody else would answer the caller
-                error = Unavailable("what the request waited for was stopped", remedy="send it again")
-        except Exception as raised:
-            error = _exhausted(raised) or (raised if isinstance(raised, TopworkError) else _internal())
-        status = rpc_status.to_status(status_of(error))
-        no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
-        await context.abort(status.code, status.details, (*status.trailing_metadata, *no_retry))
+                _refuse(context, Unavailable("what the request waited for was stopped", remedy="send it again"))
+            release(error)
+        except Exception as error:
+            _refuse(context, _exhausted(error) or (error if isinstance(error, TopworkError) else _internal()))
+            release(error)
         return None
+
+
+def _refuse(context: Context, error: TopworkError) -> None:
+    """Not by `context.abort`, whose exception lives as long as the call, with the frames of its traceback."""
+    status = rpc_status.to_status(status_of(error))
+    no_retry = (NO_RETRY,) if isinstance(error, TooLarge | DiskFull) else ()
+    context.set_code(status.code)
+    context.set_details(status.details)
+    context.set_trailing_metadata((*status.trailing_metadata, *no_retry))
+
+
+def release(error: BaseException) -> None:
+    """Let go of the frames that the error and those behind it came through."""
+    errors: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while errors:
+        one = errors.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            errors += [one.__cause__, one.__context__]
 
 
 def _exhausted(error: Exception) -> Overloaded | None:
@@ -153,13 +240,20 @@ def _exhausted(error: Exception) -> Overloaded | None:
 
 def status_of(error: TopworkError) -> status_pb2.Status:
     """The error as google.rpc.Status; its remedy and its item are in the details."""
-    metadata = {"remedy": error.remedy[:LONGEST_REMEDY]} if error.remedy else {}
+    metadata = {"remedy": _cut(error.remedy, LONGEST_REMEDY)} if error.remedy else {}
     if error.item is not None:
         metadata["item"] = str(error.item)
-    info = error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=metadata)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     packed = AnyMessage()
     packed.Pack(info)
-    return status_pb2.Status(code=error.code.value[0], message=error.message[:LONGEST_MESSAGE], details=[packed])
+    message = _cut(error.message, LONGEST_MESSAGE)
+    return status_pb2.Status(code=error.code.value[0], message=message, details=[packed])
+
+
+def _cut(text: str, longest: int) -> str:
+    """So many bytes of UTF-8 at most."""
+    encoded = text[:longest].encode("utf-8", "replace")
+    return text if len(text) == len(encoded) else encoded[:longest].decode("utf-8", "ignore")
 
 
 def _internal() -> TopworkError:
@@ -178,7 +272,7 @@ def _code_name(context: Context) -> str:
     return str(getattr(code, "name", code or "OK"))
 
 
-def _rewrapped(handler: grpc.RpcMethodHandler, guard: Callable[[Handler], Handler]) -> grpc.RpcMethodHandler:
-    kind = _KINDS[handler.request_streaming, handler.response_streaming]
-    make = getattr(grpc, f"{kind}_rpc_method_handler")
-    return make(guard(getattr(handler, kind)), handler.request_deserializer, handler.response_serializer)
+def _rewrapped(handler: grpc.RpcMethodHandler, behavior: Handler) -> grpc.RpcMethodHandler:
+    """Of bytes: `behavior` decodes them."""
+    make = getattr(grpc, f"{_KINDS[handler.request_streaming, handler.response_streaming]}_rpc_method_handler")
+    return make(behavior, None, handler.response_serializer)

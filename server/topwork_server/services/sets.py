@@ -18,7 +18,8 @@ from topwork_server.ingest.incoming import Incoming
 from topwork_server.ingest.ingest import Ingest
 from topwork_server.ingest.pieces import taken
 from topwork_server.services import convert, convert_sets
-from topwork_server.services.encoders import MAX_MESSAGE, Context, deadline
+from topwork_server.services.encoders import Context, deadline
+from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.spool import Spool, Upload
 from topwork_server.services.stream import Stream, load_of, settings_of
 from topwork_server.sets.model import Block, Reading, Selection

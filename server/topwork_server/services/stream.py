@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from topwork.v1 import types_pb2
 
 from topwork_server.errors import InvalidInput, Unavailable
+from topwork_server.services.receiving import Incoming
 from topwork_server.services.spool import Spool, Upload
 
 
@@ -58,6 +59,7 @@ class Window:
 class Pending(Generic[R]):
     share: int
     reply: asyncio.Future[R]
+    message: Any = None
 
 
 class Stream(Generic[Q, R]):
@@ -85,8 +87,11 @@ class Stream(Generic[Q, R]):
         self._window = Window()
         self._order: asyncio.Queue[Pending[R] | None] = asyncio.Queue()
         self._work: set[asyncio.Future[R]] = set()
+        self._done: Callable[[Any], None] = lambda message: None
 
     async def run(self, requests: AsyncIterator[Q], write: Callable[[R], Awaitable[None]]) -> None:
+        if isinstance(requests, Incoming):
+            self._done = requests.done
         reader = asyncio.create_task(self._read(requests))
         stopper = asyncio.create_task(self._stop(reader))
         try:
@@ -94,6 +99,8 @@ class Stream(Generic[Q, R]):
                 await write(await pending.reply)
                 self._work.discard(pending.reply)
                 self._window.release(pending.share)
+                self._done(pending.message)
+                pending = None  # while the next is awaited, nothing holds this one's message
         finally:
             await _cancel({reader, stopper, *self._work})
             if self._upload:
@@ -104,6 +111,7 @@ class Stream(Generic[Q, R]):
         try:
             async for message in requests:
                 await self._take(message)
+                del message
             if self._upload:
                 raise InvalidInput(
                     "the stream ended before the item that its parts belong to", remedy="send an item with `parts`"
@@ -131,6 +139,7 @@ class Stream(Generic[Q, R]):
         if kind == "part":
             self._upload = self._upload or self._spool.open()
             await self._upload.write(message.part)
+            self._done(message)
         elif kind == self._body:
             await self._start(message)
         elif kind == "settings":
@@ -146,7 +155,7 @@ class Stream(Generic[Q, R]):
         if upload:
             # Not a `finally` of the task: one that is cancelled before its first step never runs it.
             reply.add_done_callback(lambda _: upload.discard())
-        self._enqueue(Pending(share, reply))
+        self._enqueue(Pending(share, reply, message))
 
     def _enqueue(self, pending: Pending[R]) -> None:
         self._work.add(pending.reply)
