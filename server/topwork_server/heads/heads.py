@@ -85,8 +85,10 @@ class Heads:
 
     async def exported(self, name: str) -> tuple[bytes, str]:
         """Trunk and head as one ONNX file, and how to use it, in JSON. NotReady where the trunk is not here."""
-        head = serving(await self.get(name))
-        return await asyncio.to_thread(exported, head, self.shelf, self._catalogue)
+        try:
+            return await asyncio.to_thread(exported, serving(await self.get(name)), self.shelf, self._catalogue)
+        except FileNotFoundError:  # dropped or replaced while its files were read
+            return await asyncio.to_thread(exported, serving(await self.get(name)), self.shelf, self._catalogue)
 
     async def check_served(self, names: Sequence[str]) -> None:
         """NotFound, or NotReady where one of them does not serve yet."""
