@@ -109,6 +109,9 @@ class FakeCatalogue:
     def tuned(self) -> list[str]:
         return []
 
+    def damaged(self) -> dict[str, TopworkError]:
+        return {}
+
     def spec(self, name: str) -> EncoderSpec:
         return self.entry(name).spec
 

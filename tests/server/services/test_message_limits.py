@@ -122,7 +122,7 @@ def forgetful(self, *arguments):
     made(self, *arguments)
     self.asked = collections.deque(maxlen=0)
 fake_engine.FakeEngine.__init__ = forgetful
-asyncio.run(fake_engine._main(pathlib.Path(sys.argv[1]), 0.0))
+asyncio.run(fake_engine._main(pathlib.Path(sys.argv[1]), 0.0, ""))
 """
 
 
