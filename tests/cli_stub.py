@@ -22,7 +22,7 @@ from topwork.hits import Hits
 from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
 from topwork.jobs import Job
 from topwork.rows import Rows
-from topwork.sets import Acknowledged, Pruned, SetInfo, VersionInfo
+from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, VersionInfo
 
 FINGERPRINT = "ab" * 32
 WHEN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -181,6 +181,12 @@ class StubClient(HeadStub):
     ) -> Rows:
         self._called("read", locals())
         return self.rows
+
+    def export_set(self, set: str, path: Any, **asked: Any) -> SavedSet:
+        self.calls.append(("export_set", {"set": set, **asked}))
+        self.rows.save(path)
+        taps = {tap: (len(features.rows), features.dim) for tap, features in self.rows.features.items()}
+        return SavedSet(set, path, len(self.rows), self.rows.total, self.rows.version, taps, path.stat().st_size)
 
     def delete(self, set: str, ids: Sequence[str] | None = None, *, where: str = "") -> int:
         self._called("delete", locals())

@@ -27,6 +27,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "write_stream": {**SET, "items": ["a"], "ids": ["1"], "metadata": [{"year": 1}], "encoder": "letters"},
     "read": SET,
     "read_stream": SET,
+    "export_set": {**SET, "path": "/nowhere/s.npz"},
     "delete": {**SET, "ids": ["9"]},
     "sets": {},
     "set": {"name": "s"},

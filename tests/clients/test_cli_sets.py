@@ -89,7 +89,7 @@ def test_read_into_a_file(topwork: StubCommand, tmp_path: Path) -> None:
     topwork.client.rows = ROWS
     out = tmp_path / "out.npz"
     assert topwork("read", "birds", "-o", out) == 0
-    assert topwork.asked("read")["taps"] is None
+    assert topwork.asked("export_set")["taps"] is None
     assert f"2 items of birds, version 12 (pooled 2 x 8, tokens 2 x 4) -> {out}" in topwork.said
     assert np.load(out)["ids" if "ids" in np.load(out).files else "id"].tolist() == ["a", "owls/[b].jpg"]
     assert topwork("read", "birds", "-o", out, "--json") == 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import fake_sets
 import numpy as np
 import pytest
 import topwork
@@ -274,6 +277,78 @@ def test_saved_as_parquet(rows: topwork.Rows, tmp_path: Path) -> None:
     assert json.loads(table.schema.metadata[b"topwork"])["version"] == rows.version
     with pytest.raises(topwork.InvalidInput, match=r"end it in \.npz, \.parquet"):
         rows.save(tmp_path / "rows.txt")
+
+
+def test_saved_as_jsonl_csv_and_npy(rows: topwork.Rows, tmp_path: Path) -> None:
+    rows.save(tmp_path / "rows.jsonl")
+    first, second = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert (first["id"], first["metadata"]["seen"], second["metadata"]["year"]) == ("x", "2024-05-01T00:00:00+00:00", None)
+    np.testing.assert_array_equal(first["features"]["tokens"], rows.features["tokens"].of(0))
+    rows.save(tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert (table[0]["label"], table[1]["label"], table[0]["tags"], table[1]["good"]) == ("owl", "", '["a", "b"]', "false")
+    np.testing.assert_allclose(json.loads(table[0]["features_hidden_6"]), rows.features["hidden.6"].of(0)[0])
+    with pytest.raises(topwork.InvalidInput, match="one tap, not 2"):
+        rows.save(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".npy", ".jsonl", ".csv"])
+def test_a_set_goes_into_a_file_part_by_part(both: OpenDoor, server: FakeServer, tmp_path: Path, suffix: str) -> None:
+    """As if all of it were read and then saved; a break in between is met."""
+    fill(both)
+    server.plan = lambda method, attempt, answers: unavailable() if method == "Read" and attempt == 2 and answers == 2 else None
+    both.read("birds").save(tmp_path / f"whole{suffix}")
+    seen: list[Any] = []
+    saved = both.export_set("birds", tmp_path / f"parts{suffix}", progress=lambda *done: seen.append(done))
+    assert (saved.items, saved.total, saved.version, saved.rows) == (10, 10, 2, {"pooled": (10, DIM)})
+    assert saved.bytes == (tmp_path / f"parts{suffix}").stat().st_size
+    assert seen[-1] == (10, 10)
+    assert contents(tmp_path / f"parts{suffix}") == contents(tmp_path / f"whole{suffix}")
+    both.export_set("birds", tmp_path / f"none{suffix}", where="year > 3000")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def contents(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        table = parquet.read_table(path)
+        return table.to_pydict(), table.schema.metadata
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as saved:
+            return {name: (saved[name].dtype, saved[name].tolist()) for name in saved.files}
+    return np.load(path).tolist() if path.suffix == ".npy" else path.read_text()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".npy", ".jsonl", ".csv"])
+def test_what_is_interrupted_leaves_no_file(client: topwork.Client, tmp_path: Path, suffix: str) -> None:
+    fill(client)
+    target = tmp_path / f"a{suffix}"
+    target.write_text("what was there")
+
+    def interrupt(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.export_set("birds", target, progress=interrupt)
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(target, "what was there")]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_set_that_goes_into_a_file_is_not_held_in_memory(
+    client: topwork.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+) -> None:
+    """20 parts of half a MB each: what lives at a time is a few of them."""
+    monkeypatch.setattr(fake_sets, "BLOCK", 5)
+    client.write("wide", vectors=np.zeros((100, 25_000), np.float32), ids=list(range(100)))
+    tracemalloc.start()
+    try:
+        client.export_set("wide", tmp_path / f"a{suffix}", progress=lambda *done: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8e6, f"{peak / 1e6:.0f} MB"
 
 
 def test_inputs_in_tables(client: topwork.Client, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def blocking(client: topwork.Client) -> None:
     assert_type(rows.ids, list[str])
     for rows in client.read_stream("s", version=3):
         assert_type(rows.metadata["year"], list[Any])
+    assert_type(client.export_set("s", Path("s.npz"), taps=["pooled"]), topwork.SavedSet)
     assert_type(client.delete("s", where="year < 2020"), int)
     assert_type(client.sets(), list[topwork.SetInfo])
     assert_type(client.set("s").items, int)
@@ -106,6 +107,7 @@ async def asynchronous(client: topwork.AsyncClient) -> None:
     assert_type(await client.read("s", ids=["1"], inputs=True), topwork.Rows)
     async for rows in client.read_stream("s"):
         assert_type(rows, topwork.Rows)
+    assert_type(await client.export_set("s", "s.csv"), topwork.SavedSet)
     assert_type(await client.delete("s", ["1"]), int)
     assert_type(await client.sets(), list[topwork.SetInfo])
     assert_type(await client.set("s"), topwork.SetInfo)

@@ -32,7 +32,7 @@ from topwork.predictions import FoundSpan, Prediction, Predictions
 from topwork.probes import ProbeRow, ProbeTable
 from topwork.report import Report
 from topwork.rows import Rows
-from topwork.sets import Acknowledged, Pruned, SetInfo, VersionInfo, WriteReport
+from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, VersionInfo, WriteReport
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ __all__ = [
     "Pruned",
     "Report",
     "Rows",
+    "SavedSet",
     "SetInfo",
     "TapInfo",
     "Timings",

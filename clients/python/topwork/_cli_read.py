@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("set", metavar="SET")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npz or .parquet")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npz, .parquet, .npy (of one tap), .jsonl or .csv")
     parser.add_argument(
         "--where", default="", metavar="SQL", help="those of which this is true, over id and metadata: year > 2020"
     )
@@ -49,37 +49,35 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.out:
-        _saving.chosen(_saving_rows.WRITERS, arguments.out)
-    shown = not arguments.out and not arguments.json
+        return _save(arguments)
+    limit = arguments.limit or (0 if arguments.json else SHOWN)
     with connected(arguments) as client:
-        rows = client.read(
-            arguments.set,
-            taps=arguments.tap if arguments.tap or arguments.out else [],
-            columns=arguments.column,
-            where=arguments.where,
-            version=arguments.version,
-            limit=arguments.limit or (SHOWN if shown else 0),
-            progress=bool(arguments.out) and not arguments.json,
-        )
-    if arguments.out:
-        rows.save(arguments.out)
-        _report_file(rows, arguments)
-    elif arguments.json:
+        rows = client.read(arguments.set, **_asked(arguments), taps=arguments.tap or [], limit=limit)
+    if arguments.json:
         _cli_show.as_json({"set": arguments.set, "version": rows.version, "total": rows.total, "items": list(_records(rows))})
     else:
         _print(rows)
     return 0
 
 
-def _report_file(rows: Rows, arguments: argparse.Namespace) -> None:
-    size = arguments.out.stat().st_size
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"columns": arguments.column, "where": arguments.where, "version": arguments.version}
+
+
+def _save(arguments: argparse.Namespace) -> int:
+    """A part at a time, all taps unless some are named."""
+    _saving.chosen(_saving_rows.SINKS, arguments.out)
+    others = {"taps": arguments.tap, "limit": arguments.limit or 0, "progress": not arguments.json}
+    with connected(arguments) as client:
+        saved = client.export_set(arguments.set, arguments.out, **_asked(arguments), **others)
     if arguments.json:
-        record = {"set": arguments.set, "version": rows.version, "total": rows.total, "items": len(rows)}
-        _cli_show.as_json({**record, "file": str(arguments.out), "bytes": size})
-        return
-    taps = ", ".join(f"{tap} {features.rows.shape[0]:,} x {features.dim}" for tap, features in rows.features.items())
-    said = f"{counted(len(rows), 'item')} of {arguments.set}, version {rows.version} ({taps or 'no features'})"
-    print(f"{said} -> {arguments.out}, {_cli_show.size(size)}")
+        record = {"set": saved.set, "version": saved.version, "total": saved.total, "items": saved.items}
+        _cli_show.as_json({**record, "file": str(saved.path), "bytes": saved.bytes})
+        return 0
+    taps = ", ".join(f"{tap} {count:,} x {dim}" for tap, (count, dim) in saved.rows.items())
+    said = f"{counted(saved.items, 'item')} of {saved.set}, version {saved.version} ({taps or 'no features'})"
+    print(f"{said} -> {saved.path}, {_cli_show.size(saved.bytes)}")
+    return 0
 
 
 def _records(rows: Rows) -> Iterable[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from topwork import _convert_sets
-from topwork._calls import Session, Steps, Stream, unary
+from topwork import _convert_sets, _saving_rows
+from topwork._calls import Session, Steps, Stream, unary, work
 from topwork._labels import texts
 from topwork._methods import GET_SET, READ
 from topwork._progress import Progress, reporting
@@ -17,7 +18,7 @@ from topwork._tail import Tail
 from topwork.encoders import TapInfo
 from topwork.features import Features, Numerics
 from topwork.rows import Rows, joined
-from topwork.sets import SetInfo
+from topwork.sets import SavedSet, SetInfo
 from topwork.v1 import sets_pb2
 
 
@@ -68,6 +69,48 @@ def whole(
 
         yield Stream(READ, reading.tail(session, timeout), receive)
     return joined(pieces) if pieces else emptied(reading, request)
+
+
+def saved(
+    session: Session, request: sets_pb2.ReadRequest, by_ids: bool, path: Path, progress: Progress, timeout: float | None
+) -> Steps[SavedSet]:
+    """All that is asked for, into a file; no more than a part of it is in memory."""
+    reading = yield from begun(session, request, by_ids, timeout)
+    tally = _Tally()
+    with _saving_rows.sink(path) as sink, reporting(progress, None, request.set) as advance:
+
+        def keep(rows: Rows) -> None:
+            tally.add(rows)
+            sink.add(rows)
+
+        def receive(reply: sets_pb2.ReadResponse, _: None) -> None:
+            keep(reading.receive(reply))
+            advance(len(reply.ids), reading.wanted)
+
+        yield Stream(READ, reading.tail(session, timeout), receive)
+        if tally.first is None:
+            keep(emptied(reading, request))
+        yield from work(sink.finish)
+    return tally.saved(request.set, path)
+
+
+@dataclass
+class _Tally:
+    """What has come, counted."""
+
+    first: Rows | None = None
+    items: int = 0
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, rows: Rows) -> None:
+        self.first = self.first or rows
+        self.items += len(rows)
+        for tap, features in rows.features.items():
+            self.rows[tap] = self.rows.get(tap, (0, 0))[0] + len(features.rows), features.dim
+
+    def saved(self, name: str, path: Path) -> SavedSet:
+        assert self.first is not None
+        return SavedSet(name, path, self.items, self.first.total, self.first.version, self.rows, path.stat().st_size)
 
 
 def begun(session: Session, request: sets_pb2.ReadRequest, by_ids: bool, timeout: float | None) -> Steps[Reading]:

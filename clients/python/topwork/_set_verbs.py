@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from topwork import _convert_sets
 from topwork._calls import Session, Steps, Stream, unary
@@ -20,7 +22,7 @@ from topwork._methods import (
 from topwork._progress import Progress
 from topwork.errors import InvalidInput, NotFound
 from topwork.rows import Rows
-from topwork.sets import Pruned, SetInfo, VersionInfo
+from topwork.sets import Pruned, SavedSet, SetInfo, VersionInfo
 from topwork.v1 import sets_pb2
 
 #: Digits that no version has.
@@ -105,6 +107,33 @@ def read_stream(
     request = _reading.asked(set, taps, columns, where, ids, number, offset, limit, inputs)
     reading = yield from _reading.begun(session, request, ids is not None, timeout)
     return Stream(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
+
+
+def export_set(
+    session: Session,
+    set: str,
+    path: str | os.PathLike[str],
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int | str = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[SavedSet]:
+    """As `read`, into a file, a part at a time: memory stays bounded however large the set is.
+
+    path  .npz (arrays), .parquet, .npy (the features of one tap), .jsonl or .csv. The file appears whole or not at all
+    """
+    from topwork import _reading
+
+    number = yield from numbered(session, set, version, timeout)
+    request = _reading.asked(set, taps, columns, where, ids, number, offset, limit, inputs)
+    return (yield from _reading.saved(session, request, ids is not None, Path(path), progress, timeout))
 
 
 def delete(

@@ -106,6 +106,7 @@ class AsyncClient:
     write_stream = _iterating(_write_verbs.write_stream)
     read = _asynchronous(_set_verbs.read)
     read_stream = _iterating(_set_verbs.read_stream)
+    export_set = _asynchronous(_set_verbs.export_set)
     delete = _asynchronous(_set_verbs.delete)
     sets = _asynchronous(_set_verbs.sets)
     set = _asynchronous(_set_verbs.set)

@@ -104,6 +104,7 @@ class Client:
     write_stream = _iterating(_write_verbs.write_stream)
     read = _blocking(_set_verbs.read)
     read_stream = _iterating(_set_verbs.read_stream)
+    export_set = _blocking(_set_verbs.export_set)
     delete = _blocking(_set_verbs.delete)
     sets = _blocking(_set_verbs.sets)
     set = _blocking(_set_verbs.set)

@@ -59,9 +59,8 @@ class Rows:
         return _tables.torch(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .npz (arrays, and as JSON in `about` what they are) or .parquet (`to_arrow`; needs pyarrow).
-
-        InvalidInput for another suffix.
+        """Write .npz (arrays, and as JSON in `about` what they are), .parquet (`to_arrow`; needs pyarrow), .npy (the features of
+        the one tap), .jsonl or .csv. InvalidInput for another suffix. See `Client.export_set` for sets that are large.
         """
         from topwork import _saving_rows
 

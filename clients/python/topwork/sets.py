@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from topwork.encoders import TapInfo
@@ -60,6 +61,19 @@ class Pruned:
     """How many versions were removed, and the bytes of disk that this gave back."""
 
     removed: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SavedSet:
+    """What `export_set` wrote: so many items of `total` that were selected; `rows` are (rows, dim) by tap."""
+
+    set: str
+    path: Path
+    items: int
+    total: int
+    version: int
+    rows: Mapping[str, tuple[int, int]]
     bytes: int
 
 
