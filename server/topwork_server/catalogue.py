@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -18,8 +17,10 @@ from topwork_server.artifacts import Manifest
 from topwork_server.children import Children, Ended, python
 from topwork_server.encoder_records import EncoderRecords
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.excerpts import excerpt
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
+from topwork_server.suggestions import instead
 from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 
 log = logging.getLogger(__name__)
@@ -201,9 +202,8 @@ class Catalogue:
         if record is None and name in found.damaged:
             raise found.damaged[name]
         if record is None:
-            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
-            remedy = f"did you mean {' or '.join(near)}?" if near else f"served are {', '.join(self.names())}"
-            raise NotFound(f"there is no encoder {name!r}", remedy=remedy)
+            remedy = instead(name, self.names(), "install a plugin, or `topwork pull` one")
+            raise NotFound(f"there is no encoder {excerpt(name)}", remedy=remedy)
         return self._revive(name, record)
 
     def _adopted(self) -> Mapping[str, Mapping[str, Any]]:

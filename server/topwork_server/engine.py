@@ -16,6 +16,7 @@ from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, TopworkError
+from topwork_server.excerpts import excerpt, listed
 from topwork_server.garage import Garage, Loaded
 from topwork_server.preparing import Preparation, Prepared, Threads
 from topwork_server.taprows import spans_of
@@ -97,7 +98,7 @@ def choose_taps(loaded: Loaded, names: Sequence[str]) -> tuple[TapInfo, ...]:
     infos = {info.tap.name: info for info in loaded.manifest.taps}
     for name in names:
         if name not in infos:
-            raise NotFound(f"{loaded.encoder.spec.name} has no tap {name!r}", remedy=f"its taps are {', '.join(infos)}")
+            raise NotFound(f"{loaded.encoder.spec.name} has no tap {excerpt(name)}", remedy=f"its taps are {listed(infos, 50)}")
     if len(set(names)) != len(names):
         raise InvalidInput("a tap is named twice", remedy="name each tap once")
     return tuple(infos[name] for name in names or (loaded.encoder.spec.default_tap,))

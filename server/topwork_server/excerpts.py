@@ -7,6 +7,9 @@ from typing import Any
 
 #: Characters of a name, and names of a list, that a message repeats.
 LONGEST, MOST = 80, 10
+#: Bytes of a message and a remedy. Together they stay below the 8 KiB of trailing metadata that a client takes by default: a
+#: message goes out twice, once with three bytes for each that is not ASCII.
+LONGEST_MESSAGE, LONGEST_REMEDY = 1200, 500
 
 
 def excerpt(value: Any, longest: int = LONGEST) -> str:
@@ -17,6 +20,12 @@ def excerpt(value: Any, longest: int = LONGEST) -> str:
         return f"a {type(value).__name__} of {len(value):,}"
     said = repr(value)
     return said if len(said) <= 2 * longest else f"{said[: 2 * longest]}..."
+
+
+def cut_bytes(text: str, longest: int) -> str:
+    """So many bytes of UTF-8 at most, and nothing that UTF-8 does not have."""
+    encoded = text[:longest].encode("utf-8", "replace")
+    return encoded[:longest].decode("utf-8", "ignore")
 
 
 def listed(names: Iterable[str], most: int = MOST) -> str:

@@ -11,6 +11,7 @@ import pluggy
 
 from topwork_server import hookspecs
 from topwork_server.errors import InvalidInput, PluginError
+from topwork_server.excerpts import excerpt
 from topwork_server.sources import Source
 from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec
@@ -97,7 +98,7 @@ class Plugins:
     def trainer(self, kind: str) -> TrainerSpec:
         """InvalidInput names the kinds that there are."""
         if kind not in self._trainers:
-            raise InvalidInput(f"there is no trainer {kind!r}", remedy=f"there are {', '.join(self._trainers)}")
+            raise InvalidInput(f"there is no trainer {excerpt(kind)}", remedy=f"there are {', '.join(self._trainers)}")
         return self._trainers[kind].spec
 
     def found(self) -> list[Found]:

@@ -44,7 +44,7 @@ def test_states_follow_the_disk(catalogue: Catalogue) -> None:
 def test_an_unknown_name_gets_what_is_near(catalogue: Catalogue) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
         catalogue.spec("leters")
-    with pytest.raises(NotFound, match="served are letters, absent"):
+    with pytest.raises(NotFound, match="there are: letters, absent"):
         catalogue.spec("zzz")
 
 

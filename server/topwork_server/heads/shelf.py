@@ -9,7 +9,6 @@ of a folder whose files are on disk, so a job that is killed leaves the old head
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import json
@@ -27,9 +26,11 @@ from typing import Any
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss, DiskFull, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.excerpts import excerpt
 from topwork_server.heads.model import Head
 from topwork_server.heads.reporting.report import Report
 from topwork_server.sources import file_sha256
+from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
 
@@ -208,9 +209,7 @@ class Shelf:
         return known
 
     def _unknown(self, name: str) -> NotFound:
-        names = self.names()
-        near = difflib.get_close_matches(name, names, 3) or names[:10]
-        return NotFound(f"there is no head {name!r}", remedy=f"there are: {', '.join(near)}" if near else "train it first")
+        return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, self.names(), "train it first"))
 
 
 def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:

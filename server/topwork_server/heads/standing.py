@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,11 +9,13 @@ from pathlib import Path
 
 from topwork_server.catalogue import Catalogue
 from topwork_server.errors import NotFound, NotReady
+from topwork_server.excerpts import excerpt
 from topwork_server.heads.model import Definition, Head
 from topwork_server.heads.serving.native import native_heads, native_kept
 from topwork_server.heads.shelf import Shelf
 from topwork_server.heads.trainings import Training, Trainings
 from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.suggestions import instead
 
 
 class HeadState(StrEnum):
@@ -112,8 +113,7 @@ class Standing:
 
     def _unknown(self, name: str) -> NotFound:
         names = [*self._own(), *sorted(native_heads(self._catalogue))]
-        near = difflib.get_close_matches(name, names, 3) or names[:10]
-        return NotFound(f"there is no head {name!r}", remedy=f"there are: {', '.join(near)}" if near else "train it first")
+        return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, names, "train it first"))
 
 
 def _native(head: Head, graph: Path) -> Found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import difflib
 import math
 import re
 import time
@@ -17,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from topwork_server.artifacts import slug
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.excerpts import excerpt
 from topwork_server.indexes.build import Kinds
 from topwork_server.indexes.indexed import House, Indexed, Opened
 from topwork_server.indexes.live import Live
@@ -28,6 +28,7 @@ from topwork_server.plugins import AUTO
 from topwork_server.sets.model import Described as DescribedSet
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.sets import FeatureSets
+from topwork_server.suggestions import instead
 from topwork_server.types import TapInfo
 from topwork_server.vector_index import Metric
 from topwork_server.whole import whole
@@ -177,10 +178,9 @@ class Indexes:
         names = self.names(set_name)  # as they are now
         found = self._indexes.get((set_name, name or self._usual(wanted, names)))
         if found is None:
-            near = difflib.get_close_matches(name, names, 3) or names
             raise NotFound(
-                f"the set {set_name} has no index named {name!r}" if name else f"the set {set_name} has no index",
-                remedy=f"its indexes are {', '.join(near)}" if near else f"create one: `topwork index {set_name}`",
+                f"the set {set_name} has no index named {excerpt(name)}" if name else f"the set {set_name} has no index",
+                remedy=instead(name, names, f"create one: `topwork index {set_name}`"),
             )
         return found
 

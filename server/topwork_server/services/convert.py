@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.rows import RowType, Shaping, shape
 from topwork_server.types import (
     Array,
@@ -236,7 +237,8 @@ def spans(spans: Spans) -> types_pb2.Spans:
 def failure(position: int, error: TopworkError) -> encoders_pb2.Failure:
     """What was wrong with the item at that position of the message."""
     code: int = error.code.value[0]
-    return encoders_pb2.Failure(item=position, code=code, message=error.message, remedy=error.remedy)
+    message, remedy = cut_bytes(error.message, LONGEST_MESSAGE), cut_bytes(error.remedy, LONGEST_REMEDY)
+    return encoders_pb2.Failure(item=position, code=code, message=message, remedy=remedy)
 
 
 def numerics(record: Numerics) -> types_pb2.Numerics:

@@ -27,6 +27,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
+from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.receiving import Incoming, Receiver
@@ -34,9 +35,6 @@ from topwork_server.services.receiving import Incoming, Receiver
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
-#: Bytes. Together they stay below the 8 KiB of trailing metadata that a client takes by default: a message goes out twice, once
-#: with three bytes for each that is not ASCII.
-LONGEST_MESSAGE, LONGEST_REMEDY = 1200, 500
 #: Bytes of a request of health or reflection, which are names.
 LONGEST_STANDARD = 16 << 10
 
@@ -240,20 +238,14 @@ def _exhausted(error: Exception) -> Overloaded | None:
 
 def status_of(error: TopworkError) -> status_pb2.Status:
     """The error as google.rpc.Status; its remedy and its item are in the details."""
-    metadata = {"remedy": _cut(error.remedy, LONGEST_REMEDY)} if error.remedy else {}
+    metadata = {"remedy": cut_bytes(error.remedy, LONGEST_REMEDY)} if error.remedy else {}
     if error.item is not None:
         metadata["item"] = str(error.item)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     packed = AnyMessage()
     packed.Pack(info)
-    message = _cut(error.message, LONGEST_MESSAGE)
+    message = cut_bytes(error.message, LONGEST_MESSAGE)
     return status_pb2.Status(code=error.code.value[0], message=message, details=[packed])
-
-
-def _cut(text: str, longest: int) -> str:
-    """So many bytes of UTF-8 at most."""
-    encoded = text[:longest].encode("utf-8", "replace")
-    return text if len(text) == len(encoded) else encoded[:longest].decode("utf-8", "ignore")
 
 
 def _internal() -> TopworkError:

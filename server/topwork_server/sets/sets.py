@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import secrets
 import shutil
@@ -10,12 +9,14 @@ import threading
 from pathlib import Path
 
 from topwork_server.errors import AlreadyThere, NotFound
+from topwork_server.excerpts import excerpt
 from topwork_server.sets import lance_io, schema
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
 from topwork_server.sets.versions import pins_of
+from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +115,8 @@ class FeatureSets:
             _remove(path)
 
     def _unknown(self, name: str) -> NotFound:
-        names = self.names()
-        near = difflib.get_close_matches(name, names, 3) or names[:10]
-        return NotFound(
-            f"there is no feature set {name!r}", remedy=f"there are: {', '.join(near)}" if near else "write to it to make it"
-        )
+        remedy = instead(name, self.names(), "write to it to make it")
+        return NotFound(f"there is no feature set {excerpt(name)}", remedy=remedy)
 
 
 def _remove(folder: Path) -> None:

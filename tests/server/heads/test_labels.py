@@ -235,7 +235,7 @@ def test_a_test_set_is_read_under_the_classes_that_were_learnt():
 def test_a_column_that_is_not_there_is_told_with_its_neighbours():
     columns = {"label": T.STRING, "Year": T.INT, "author": T.STRING}
     check_target("label", columns, "birds")
-    with pytest.raises(InvalidInput, match=r"the set birds has no metadata column 'lable' to learn .near it are label"):
+    with pytest.raises(InvalidInput, match=r"the set birds has no metadata column 'lable' to learn .did you mean label"):
         check_target("lable", columns, "birds")
     with pytest.raises(InvalidInput, match="near it are Year"):
         check_target("year", columns, "birds")

@@ -65,7 +65,7 @@ def test_an_empty_shelf(shelf):
 def test_unknown_heads_name_what_is_near(shelf):
     publish(shelf)
     publish(shelf, "fish")
-    with pytest.raises(NotFound, match=r"no head 'brids' .there are: birds"):
+    with pytest.raises(NotFound, match=r"no head 'brids' .did you mean birds"):
         shelf.get("brids")
     for name in ("../heads/birds", "", ".part-x", "birds/../birds"):
         with pytest.raises(NotFound):

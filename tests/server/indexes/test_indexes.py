@@ -345,7 +345,7 @@ async def test_which_index_is_meant(tmp_path):
         assert [d.definition.name for d in await w.indexes.list("birds")] == ["flat", "hidden.6", "pooled"]
         with pytest.raises(NotFound, match="no index named 'poled'") as caught:
             await w.indexes.get("birds", "poled")
-        assert caught.value.remedy == "its indexes are pooled"
+        assert caught.value.remedy == "did you mean pooled?"
         with pytest.raises(NotFound, match="no feature set"):
             await w.indexes.list("nobody")
 

@@ -73,7 +73,7 @@ def test_a_name_is_taken_once_and_near_names_are_told(sets: FeatureSets) -> None
     assert sets.get("birds") is birds
     with pytest.raises(AlreadyThere, match="'birds'"):
         sets.create(wanted("birds"))
-    with pytest.raises(NotFound, match=r"'brids' .there are: birds"):
+    with pytest.raises(NotFound, match=r"'brids' .did you mean birds"):
         sets.get("brids")
 
 

@@ -5,7 +5,6 @@ Whoever writes bad labels reads here what is wrong, of which class or item, and 
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput
+from topwork_server.excerpts import excerpt
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.examples import masks
 from topwork_server.heads.examples.label_forms import FORMS, Form
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
+from topwork_server.suggestions import instead
 from topwork_server.types import Array
 
 #: A column of whole numbers with more different ones than this is taken for regression where the task is not said.
@@ -48,10 +49,9 @@ def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) 
     """InvalidInput where the set has no such column of metadata; names near ones."""
     if target in columns:
         return
-    near = difflib.get_close_matches(target, columns, 3, 0.5) or [name for name in columns if name.lower() == target.lower()]
-    there = f"near it are {', '.join(near)}" if near else f"there are: {', '.join(columns) or 'none'}"
+    there = instead(target, columns, "there are none")
     raise InvalidInput(
-        f"the set {set_name} has no metadata column {target!r} to learn", remedy=f"{there}; write labels as metadata"
+        f"the set {set_name} has no metadata column {excerpt(target)} to learn", remedy=f"{there}; write labels as metadata"
     )
 
 
