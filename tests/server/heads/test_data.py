@@ -157,7 +157,7 @@ def test_what_is_wrong_names_the_column_or_the_id(sets):
     for asked in (lambda d: load(d, 2, quiet), lambda d: labels_of(birds.read, d, 2)):
         with pytest.raises(InvalidInput, match="item 'item-00001': column 'label': the number is nan"):
             asked(definition(birds, Task.REGRESSION))
-    with pytest.raises(InvalidInput, match=r"no metadata column 'lable' to learn .near it are label"):
+    with pytest.raises(InvalidInput, match=r"no metadata column 'lable' to learn .did you mean label"):
         load(replace(definition(birds), target="lable"), 2, quiet)
 
 

@@ -237,9 +237,9 @@ def test_a_column_that_is_not_there_is_told_with_its_neighbours():
     check_target("label", columns, "birds")
     with pytest.raises(InvalidInput, match=r"the set birds has no metadata column 'lable' to learn .did you mean label"):
         check_target("lable", columns, "birds")
-    with pytest.raises(InvalidInput, match="near it are Year"):
+    with pytest.raises(InvalidInput, match="did you mean Year"):
         check_target("year", columns, "birds")
     with pytest.raises(InvalidInput, match="there are: label, Year, author"):
         check_target("zzz", columns, "birds")
-    with pytest.raises(InvalidInput, match="there are: none"):
+    with pytest.raises(InvalidInput, match="there are none"):
         check_target("zzz", {}, "birds")
