@@ -43,7 +43,7 @@ class Manifest:
     `stamp` tells whether local weights were changed since.
 
     `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
-    file of the folder to its SHA-256.
+    file of the folder to its SHA-256. `unused` names the weights of the source that the encoder leaves out.
     """
 
     encoder: str
@@ -57,6 +57,7 @@ class Manifest:
     made_with: Mapping[str, str]
     stamp: str
     bytes: int
+    unused: tuple[str, ...] = ()
 
     def tap(self, name: str) -> TapInfo | None:
         return next((info for info in self.taps if info.tap.name == name), None)

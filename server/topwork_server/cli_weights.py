@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from topwork._cli_catalogue import unused_weights
+
 from topwork_server.catalogue import Catalogue, Entry, State
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
@@ -112,6 +114,7 @@ def record(entry: Entry) -> dict[str, Any]:
         "parameters": entry.manifest.parameters or entry.spec.parameters or 0,
         "bytes": entry.manifest.bytes,
         "reference": entry.manifest.reference,
+        "unused_weights": list(entry.manifest.unused),
         "taps": [
             {"name": info.tap.name, "dim": info.tap.dim, "fingerprint": info.fingerprint, **entry.manifest.parity[info.tap.name]}
             for info in entry.manifest.taps
@@ -133,3 +136,5 @@ def _table(entry: Entry) -> None:
     size = f"{parameters}{facts['bytes'] / 1e6:.1f} MB"
     console.print(f"{facts['name']} is {facts['state']}: {size}, parity against {facts['reference']}", soft_wrap=True)
     console.print(table)
+    if entry.manifest is not None and entry.manifest.unused:
+        console.print(f"not used: {unused_weights(entry.manifest.unused)}", soft_wrap=True, markup=False)

@@ -36,7 +36,8 @@ class Trunk:
     everything that changes what a feature means, and nothing else (no paths, no versions of libraries).
     `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
     at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
-    that the pretrained network brings.
+    that the pretrained network brings. `unused` names the weights of the source that neither the graph nor a head has, such as
+    the classifier of a model that was trained for one task: whoever pulls it is told.
     """
 
     inputs: Mapping[str, tuple[str | int, ...]]
@@ -49,6 +50,7 @@ class Trunk:
     examples: Sequence[Item] = field(default_factory=tuple)
     blocks: tuple[tuple[str, ...], ...] = ()
     heads: tuple[NativeHead, ...] = ()
+    unused: Sequence[str] = ()
 
 
 class Encoder(ABC):

@@ -68,6 +68,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
             name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
         },
         stamp=stamp,
+        unused=tuple(sorted(trunk.unused)),
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
     )
     manifest.write(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -144,8 +144,16 @@ def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
         numerics = info.numerics
         yield "numerics", f"{numerics.provider} {numerics.precision}"
         yield "parity", f"minimum cosine {numerics.parity:.7f}, largest error {numerics.max_abs_error:.1e}"
+    if info.unused_weights:
+        yield "not used", unused_weights(info.unused_weights)
     if info.artifact_bytes:
         yield "on disk", f"{info.artifact_bytes / 1e6:.1f} MB"
+
+
+def unused_weights(names: Sequence[str], most: int = 4) -> str:
+    """5 weights of the source: a.bias, a.weight, b.bias, b.weight, ..."""
+    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"{len(names)} weight{'s' * (len(names) != 1)} of the source: {shown}"
 
 
 def _row(tap: TapInfo) -> str:

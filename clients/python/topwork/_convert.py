@@ -177,6 +177,7 @@ def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
         artifact_bytes=message.artifact_bytes,
         counters=dict(message.counters),
         devices=tuple(device_info(device) for device in message.devices),
+        unused_weights=tuple(message.unused_weights),
     )
 
 

@@ -68,6 +68,7 @@ class EncoderInfo:
     counters      since it was loaded: samples, batches, expired, cancelled, memory_splits, restarts
     devices       what was measured on the server's machine, the one in use first; empty before it was loaded there, and where
                   there is nothing to choose from
+    unused_weights    weights of the source that the encoder leaves out, by name, such as a classifier; known after the export
     """
 
     name: str
@@ -88,6 +89,7 @@ class EncoderInfo:
     artifact_bytes: int
     counters: Mapping[str, int] = field(default_factory=dict)
     devices: tuple[DeviceInfo, ...] = ()
+    unused_weights: tuple[str, ...] = ()
 
     def tap(self, name: str | None = None) -> TapInfo | None:
         """The tap of that name (the default tap for None), where the server knows it yet."""

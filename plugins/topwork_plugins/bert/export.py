@@ -23,7 +23,7 @@ LONGEST_EXAMPLE = 512
 def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
     """See `BertEncoder.export`."""
     layout = read_layout(folder, spec.settings.get("pooling"))
-    model = load_encoder(layout.transformer)
+    model, unused = load_encoder(layout.transformer)
     stages, width = build_stages(layout, model.config.hidden_size)
     rows = model.get_input_embeddings().num_embeddings
     tokenizer = write_tokenizer(layout.transformer, out, lower_case=layout.lower_case, rows=rows)
@@ -38,6 +38,7 @@ def export(spec: EncoderSpec, folder: Path, out: Path) -> Trunk:
         exporter="legacy",  # its graph is the one that attention fusion recognises
         examples=_examples(Tokenization(out / FILE, settings.max_tokens), settings.prompts.get(settings.default_prompt, "")),
         blocks=blocks(model),
+        unused=unused,
     )
 
 

@@ -21,6 +21,9 @@ from topwork_plugins.parameter_blocks import by_prefix
 #: Parameters outside of the layers that the first of them needs already; final norms are not among them.
 _BOTTOM = re.compile("embed|relative_attention")
 
+#: Tables that checkpoints hold and transformers computes.
+_NO_WEIGHT = re.compile(r"position_ids$|token_type_ids$|inv_freq$")
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Identity": nn.Identity,
     "Tanh": nn.Tanh,
@@ -101,8 +104,11 @@ def _weights(mode: str, mask: Tensor) -> Tensor:
     return mask / count
 
 
-def load_encoder(folder: Path) -> Any:
-    """The transformers model of a local folder in fp32. InvalidInput where a weight is missing; nothing is unpickled."""
+def load_encoder(folder: Path) -> tuple[Any, list[str]]:
+    """The transformers model of a local folder in fp32, and the names of the weights that it has no place for: heads, the pooler.
+
+    InvalidInput where a weight is missing; nothing is unpickled.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModel
 
@@ -122,9 +128,12 @@ def load_encoder(folder: Path) -> Any:
             remedy="it should hold config.json and model.safetensors (or pytorch_model.bin), as the hub has them",
         ) from error
     _refuse_gaps(folder, report)
+    unused = [key for key in map(str, report["unexpected_keys"]) if not _NO_WEIGHT.search(key)]
     if getattr(model, "pooler", None) is not None:
+        names = [f"pooler.{name}" for name, _ in model.pooler.named_parameters()]
+        unused += [name for name in names if name not in report["missing_keys"]]
         model.pooler = None  # trained for another task, or not at all; nothing of it is a feature here
-    return model
+    return model, sorted(unused)
 
 
 def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:

@@ -36,6 +36,9 @@ POOLINGS = frozenset(POOLING_KEYS.values())
 #: Poolings that are taps of their own, whatever the model's own pooling is.
 POOLING_TAPS = {"cls": "the first token", "mean": "mean over all tokens", "max": "maximum over all tokens"}
 
+#: What sentence-transformers before release 4 writes into config.json of a cross-encoder.
+CROSS_ENCODER_KEY = "sbert_ce_default_activation_function"
+
 #: What config.json says that no feature depends on.
 IDLE_KEYS = re.compile(
     r"_name_or_path|architectures|transformers_version|torch_?script|(torch_)?dtype|.*dropout.*|initializer_.*|gradient_.*"
@@ -111,6 +114,34 @@ def read_layout(folder: Path, pooling: str | Sequence[str] | None = None) -> Lay
         default_prompt=prompts.get("default_prompt_name") or "",
         pools_prompt=pools_prompt,
     )
+
+
+def refuse_cross_encoder(folder: Path) -> None:
+    """InvalidInput where the model is made to score pairs of texts: its trunk was not trained to stand without its head."""
+    if _is_cross_encoder(folder, read_layout(folder).config):
+        raise InvalidInput(
+            f"{folder.name} is a cross-encoder: its one score comes from a head on both texts together, and heads of other models"
+            " are not served here",
+            remedy="pull it with --set trunk_only=true to have the features of its trunk without that head; for similarity take"
+            " a model that was trained to embed texts",
+        )
+
+
+def _is_cross_encoder(folder: Path, config: Mapping[str, Any]) -> bool:
+    sentence = read_json(folder / "config_sentence_transformers.json", missing_ok=True)
+    written = config.get("sentence_transformers")
+    if sentence.get("model_type") == "CrossEncoder" or CROSS_ENCODER_KEY in config:
+        return True
+    return (isinstance(written, dict) and "activation_fn" in written) or (_classifies_texts(config) and _labels(config) == 1)
+
+
+def _classifies_texts(config: Mapping[str, Any]) -> bool:
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
+def _labels(config: Mapping[str, Any]) -> int:
+    """2 is what transformers takes where the file does not say."""
+    return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
 
 
 def taps(dim: int, layers: int, pooled: int | None = None) -> tuple[Tap, ...]:

@@ -52,7 +52,12 @@ class BertEncoder(Encoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        """`assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its own pooling."""
+        """`assets` is a model's folder; `spec.settings["pooling"]`, a mode or a list of modes, overrides its own pooling.
+
+        A cross-encoder is refused unless `spec.settings["trunk_only"]` is true.
+        """
+        if not spec.settings.get("trunk_only"):
+            bert_layout.refuse_cross_encoder(assets)
         from topwork_server.torch_shim import import_ready
 
         import_ready()

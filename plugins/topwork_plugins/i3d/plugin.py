@@ -139,6 +139,7 @@ class InflatedEncoder(VideoEncoder):
             preprocessing=_write_reader(out, flat.recipe),
             module=net,
             blocks=net.blocks(),
+            unused=flat.classifier,  # it is of one picture
         )
 
 

@@ -34,7 +34,7 @@ def export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
             remedy="make them agree",
         )
     model = onnx_graph.load(assets)
-    onnx_graph.cut(model, [tap.output for tap in description.taps])
+    unused = onnx_graph.cut(model, [tap.output for tap in description.taps])
     onnx_graph.free_batch(model)
     wired = onnx_inputs.wire(model, description, assets, out)
     encoder = spec.encoder(spec, out)
@@ -43,7 +43,7 @@ def export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
     taps = onnx_taps.add_taps(model, description.taps, found, description.file)
     onnx.save(model, str(out / MODEL))
     _check_batches(Session(out / MODEL), encoder, samples, taps, assets.name)
-    return Trunk(wired.axes, taps, {}, wired.preprocessing, graph=out / MODEL, examples=items)
+    return Trunk(wired.axes, taps, {}, wired.preprocessing, graph=out / MODEL, examples=items, unused=unused)
 
 
 def _usable(encoder: Encoder, items: Sequence[Item], file: str) -> tuple[list[Item], list[Sample]]:

@@ -16,6 +16,8 @@ from topwork_server.onnx_nodes import bodies, reads
 
 #: Protobuf's own limit of one message, and so of an ONNX file without external data.
 LARGEST = 2**31 - 1
+#: What weights are stored as; the rest are shapes and indices.
+WEIGHTS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE})
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ def _input(value: onnx.ValueInfoProto) -> Input:
     return Input(value.name, dtype, tuple(axis or f"axis{i}" for i, axis in enumerate(axes)))
 
 
-def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
-    """Keep what these tensors are computed from, and make them the outputs. InvalidInput names those that are not there."""
+def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> list[str]:
+    """Keep what these tensors are computed from, and make them the outputs. InvalidInput names those that are not there.
+
+    Returns the names of the weights that are left out.
+    """
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output if name}
     for name in outputs:
@@ -75,6 +80,7 @@ def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
             kept.add(id(makers[name]))
             wanted += reads(makers[name])
     nodes = [node for node in graph.node if id(node) in kept]
+    unused = [tensor.name for tensor in graph.initializer if tensor.name not in seen and tensor.data_type in WEIGHTS]
     _replace(graph.node, nodes)
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in seen])
     _replace(graph.sparse_initializer, [tensor for tensor in graph.sparse_initializer if tensor.values.name in seen])
@@ -82,6 +88,7 @@ def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
     _replace(graph.quantization_annotation, [])
     _replace(graph.value_info, [])
     _replace(graph.output, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(outputs)])
+    return unused
 
 
 def _replace(field: object, values: Sequence[object]) -> None:

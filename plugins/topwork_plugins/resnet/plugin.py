@@ -52,6 +52,7 @@ class ResNetEncoder(Encoder):
             module=net.module,
             blocks=net.module.blocks(),
             heads=net.heads,
+            unused=net.unused,
         )
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:

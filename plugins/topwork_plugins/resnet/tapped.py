@@ -107,19 +107,29 @@ class TappedTimm(Tapped):
 
 @dataclass(frozen=True)
 class Net:
-    """A net with its taps, its classifier apart, what stands before it, and what names it in a fingerprint."""
+    """A net with its taps, its classifier apart, what stands before it, and what names it in a fingerprint.
+
+    `classifier` names the classifier's weights in the source; `heads` is empty where it cannot be served as a head.
+    """
 
     module: Tapped
     recipe: Recipe
     definition: Mapping[str, Any]
     heads: tuple[NativeHead, ...] = ()
+    classifier: tuple[str, ...] = ()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.heads else self.classifier
 
 
 def open_net(assets: Path, architecture: str | None) -> Net:
     """Of a timm folder, of ResNet-50-thin's ONNX file, or of a state dict whose timm `architecture` is named."""
     if assets.suffix == ".onnx":
         net = TappedThin(load_resnet_thin(assets))
-        return Net(net, THIN, {"architecture": "resnet50-thin"}, read_classifier(assets))
+        heads = read_classifier(assets)  # its graph numbers the tensors, and does not name them
+        classifier = tuple(f"{head.name}.{part}" for head in heads for part in ("weight", "bias"))
+        return Net(net, THIN, {"architecture": "resnet50-thin"}, heads, classifier)
     if assets.is_dir():
         config = read_config(assets)
         definition = {"architecture": config["architecture"], "arguments": config.get("model_args") or {}}
@@ -138,5 +148,7 @@ def _timm_net(net: Any, config: Mapping[str, Any], definition: Mapping[str, Any]
 
     recipe = Recipe.from_timm(resolve_data_config(pretrained_cfg=config))
     heads = classifier_of(net, config, recipe.size)
+    before = list(net.state_dict())
     net.reset_classifier(0)
-    return Net(TappedTimm(net), recipe, definition, heads)
+    kept = set(net.state_dict())
+    return Net(TappedTimm(net), recipe, definition, heads, tuple(name for name in before if name not in kept))

@@ -48,6 +48,7 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
         artifact_bytes=manifest.bytes if manifest else 0,
         counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
         devices=devices(manifest, chosen) if chosen and manifest else (),
+        unused_weights=manifest.unused if manifest else (),
     )
 
 

@@ -1,0 +1,111 @@
+"""Models that bring a head: which weights are left out is told, and a cross-encoder is no trunk unless that is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_berts
+import transformers
+from small_nets import as_on_the_hub, random_net
+from topwork import cli
+from topwork_plugins.bert.plugin import BertEncoder
+from topwork_plugins.resnet.tapped import open_net
+from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk, cli_weights
+from topwork_server.catalogue import Catalogue, Entry, State
+from topwork_server.plugins import Plugins
+from topwork_server.services import describe
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_berts.write(tmp_path_factory.mktemp("trunk") / "tiny")
+
+
+def with_head(trunk: Path, folder: Path, kind: str, labels: int = 2, **changes: Any) -> Path:
+    """The trunk's folder with weights of one of transformers' classes for a task."""
+    shutil.copytree(trunk, folder)
+    config = transformers.AutoConfig.from_pretrained(trunk, num_labels=labels)
+    getattr(transformers, f"AutoModelFor{kind}").from_config(config).save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def opened(folder: Path, **settings: Any) -> Trunk:
+    """What the plugin gives to the exporter."""
+    spec = EncoderSpec("mine", BertEncoder, f"file:{folder}", Modality.TEXT, settings=settings)
+    out = folder.with_name("out")
+    out.mkdir(exist_ok=True)
+    return BertEncoder.export(spec, folder, out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "left_out"),
+    [
+        ("MaskedLM", 2, "cls.predictions.transform.dense.weight"),
+        ("TokenClassification", 5, "classifier.weight"),
+        ("QuestionAnswering", 2, "qa_outputs.weight"),
+        ("SequenceClassification", 3, "classifier.weight"),
+    ],
+)
+def test_the_weights_of_a_head_that_is_left_out_are_named(
+    kind: str, labels: int, left_out: str, trunk: Path, tmp_path: Path
+) -> None:
+    unused = opened(with_head(trunk, tmp_path / kind, kind, labels)).unused
+    assert left_out in unused
+    assert not any(name.startswith(("encoder.", "embeddings.")) for name in unused)
+
+
+CROSS: list[dict[str, Any]] = [
+    {"labels": 1},
+    {"labels": 3, "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+    {"labels": 2, "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+]
+
+
+@pytest.mark.parametrize("how", CROSS, ids=["one label", "sentence-transformers", "sentence-transformers before 4"])
+def test_a_cross_encoder_is_no_trunk_unless_asked(how: dict[str, Any], trunk: Path, tmp_path: Path) -> None:
+    folder = with_head(trunk, tmp_path / "cross", "SequenceClassification", **how)
+    with pytest.raises(InvalidInput, match="cross is a cross-encoder") as caught:
+        opened(folder)
+    assert "trunk_only=true" in caught.value.remedy
+    assert {"classifier.bias", "classifier.weight"} <= set(opened(folder, trunk_only=True).unused)
+
+
+def test_a_pull_refuses_it_and_leaves_no_name_behind(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, home = with_head(trunk, tmp_path / "cross", "SequenceClassification", labels=1), tmp_path / "home"
+    assert cli.main(["pull", f"file:{folder}", "--home", str(home), "--json"]) == 1
+    assert "trunk_only" in json.loads(capsys.readouterr().out)["remedy"]
+    assert "cross" not in Catalogue(Plugins.load(), home).names()
+
+
+def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = with_head(trunk, tmp_path / "masked", "MaskedLM")
+    found = tiny_berts.export(folder, tmp_path / "out")
+    entry = Entry(found.encoder.spec, "bert", State.READY, manifest=found.manifest, folder=tmp_path / "out")
+    cli_weights.show(entry, argparse.Namespace(json=True))
+    printed = json.loads(capsys.readouterr().out)["unused_weights"]
+    assert "cls.predictions.bias" in printed
+    assert list(describe.encoder(entry, None, None, None).unused_weights) == printed  # GetEncoder
+    cli_weights.show(entry, argparse.Namespace(json=False))
+    assert "not used: 5 weights of the source: cls.predictions.bias" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_trunk_without_a_head_leaves_out_the_pooler_of_its_pretraining(trunk: Path) -> None:
+    assert opened(trunk).unused == ["pooler.dense.bias", "pooler.dense.weight"]
+
+
+def test_a_classifier_that_is_no_head_here_is_named(tmp_path: Path) -> None:
+    net = as_on_the_hub(random_net("test_resnet"), tmp_path / "net")
+    served, config = open_net(net, None), json.loads((net / "config.json").read_text())
+    assert served.heads
+    assert served.unused == ()  # its classes are ImageNet's: they are a head
+    config["pretrained_cfg"]["label_names"] = ["only", "two"]
+    (net / "config.json").write_text(json.dumps(config))
+    nameless = open_net(net, None)
+    assert nameless.unused == ("fc.weight", "fc.bias")
