@@ -74,6 +74,7 @@ def index_info(**others: Any) -> IndexInfo:
         dead_rows=1,
         target_recall=0.95,
         recall=0.9625,
+        missed_target=False,
         effort=8,
         operating=(OperatingPoint(4, 0.9, 9000.0), OperatingPoint(8, 0.9625, 5210.0)),
         held_out=200,

@@ -44,15 +44,25 @@ class Half(toys_index.Rows):
         return super().search(queries, k, effort=0, threads=threads, mask=np.packbits(odd, bitorder="little"))
 
 
+class Never(toys_index.Rows):
+    """Can be built of no rows of 8 numbers."""
+
+    @classmethod
+    def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
+        if dim == 8:
+            raise InvalidInput("8 numbers are never enough", remedy="take another kind")
+
+
 @dataclass
 class Kinds:
-    """Plugins of three kinds."""
+    """Plugins of four kinds."""
 
     specs: list[IndexSpec] = field(
         default_factory=lambda: [
             IndexSpec("rows", toys_index.Rows, suits=(0, 1000)),
             IndexSpec("more", toys_index.Rows, suits=(1000, None)),
             IndexSpec("half", Half),
+            IndexSpec("never", Never),
         ]
     )
 
@@ -77,7 +87,7 @@ class LocalJobs:
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> Job:
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
         assert call == "topwork_server.indexes.build:build"
         self.started.append(dict(arguments))
         job = Job(f"{len(self.started):08}", kind, subject, 0.0)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import NotFound, Unavailable
@@ -24,14 +24,16 @@ KEPT = 200
 #: Below this fraction the time that is left is not guessed at.
 TELLING = 0.01
 WAITING, STARTING = "waiting for another job", "starting"
+#: Jobs of one line wait for one another: their kind, and whether they are small.
+Lane: TypeAlias = tuple[str, bool]
 log = logging.getLogger(__name__)
 
 
 class _Run:
     """A job that has not ended, and whoever watches it."""
 
-    def __init__(self, job: Job, call: str, arguments: Mapping[str, Any], threads: int) -> None:
-        self.job = job
+    def __init__(self, job: Job, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int) -> None:
+        self.job, self.lane = job, lane
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
         self.work = Work(call, arguments, threads, self._report)
@@ -40,7 +42,7 @@ class _Run:
 
     def begin(self) -> None:
         self.began = time.monotonic()
-        self.tell(replace(self.job, message=STARTING))
+        self.tell(replace(self.job, state=JobState.RUNNING, message=STARTING))
 
     def now(self) -> Job:
         """The job with the time that is left, from now."""
@@ -67,7 +69,8 @@ class Jobs:
     """All jobs of one server; made and used on its event loop.
 
     A job is function(arguments, report) -> mapping, in a process of its own at niceness 10 with OMP_NUM_THREADS=`threads`;
-    arguments and result are JSON. Of a kind, `at_once` run at a time and the rest wait in line.
+    arguments and result are JSON. Of a kind, `at_once` run at a time and the rest wait in line; small ones have a line of their
+    own, so that none of them waits for a large one.
     """
 
     def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1) -> None:
@@ -76,22 +79,25 @@ class Jobs:
         self._at_once = at_once
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._turns: defaultdict[Lane, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
         self._ended = {job.id: job for job in self._records.load()}
         self._last = max((int(id, 36) for id in self._ended), default=0)
         self._closed = False
         for job in self._ended.values():
-            if job.state is JobState.RUNNING:
-                self._keep(replace(job, state=JobState.FAILED, ended=time.time(), error="the server ended while it ran"))
+            if job.active:
+                when = "while it ran" if job.state is JobState.RUNNING else "before its turn came"
+                self._keep(_interrupted(replace(job, ended=time.time()), f"the server ended {when}"))
         self._prune()
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> Job:
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
         """`call` is "module:function". Returns at once. Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
-        ahead = sum(run.job.kind == kind for run in self._runs.values())
-        job = Job(self._new_id(), kind, subject, time.time(), message=WAITING if ahead >= self._at_once else STARTING)
-        run = self._runs[job.id] = _Run(job, call, arguments, self._threads)
+        lane = (kind, small)
+        waits = sum(run.lane == lane for run in self._runs.values()) >= self._at_once
+        state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
+        job = Job(self._new_id(), kind, subject, time.time(), state, message=message)
+        run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads)
         self._records.save(job)
         task = asyncio.create_task(self._see_through(run))
         self._tasks.add(task)
@@ -116,7 +122,7 @@ class Jobs:
     async def watch(self, id: str) -> AsyncGenerator[Job, None]:
         """The job as it stands, then again at each change, until it has ended. Who is slow sees the latest state only."""
         job, run = self.get(id), self._runs.get(id)
-        while run is not None and run.job.state is JobState.RUNNING:
+        while run is not None and run.job.active:
             changed = run.changed
             yield run.now()
             await changed.wait()
@@ -125,7 +131,7 @@ class Jobs:
     async def wait(self, id: str) -> Job:
         """The job when it has ended."""
         run = self._runs.get(id)
-        while run is not None and run.job.state is JobState.RUNNING:
+        while run is not None and run.job.active:
             await run.changed.wait()
         return self.get(id) if run is None else run.job
 
@@ -141,7 +147,8 @@ class Jobs:
         """Ends all processes; their jobs are FAILED, and say that the server stopped."""
         self._closed = True
         for run in list(self._runs.values()):
-            self._stop(run, JobState.FAILED, "the server stopped while it ran")
+            when = "while it ran" if run.began else "before its turn came"
+            self._stop(run, JobState.FAILED, f"the server stopped {when}")
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -150,10 +157,10 @@ class Jobs:
             run.stopped = state, error
         run.work.stop()
         if not run.began:
-            self._end(run, replace(run.job, state=state, error=error))
+            self._end(run, self._as_told(run))
 
     async def _see_through(self, run: _Run) -> None:
-        async with self._turns[run.job.kind]:
+        async with self._turns[run.lane]:
             if run.stopped is not None:
                 return  # while it waited, and has ended
             run.begin()
@@ -166,9 +173,15 @@ class Jobs:
             log.exception("job=%s", run.job.id)
             return Outcome(None, f"{type(error).__name__}: {error}")
 
+    def _as_told(self, run: _Run) -> Job:
+        """As it ends that was told to."""
+        assert run.stopped is not None
+        state, error = run.stopped
+        return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
+
     def _judged(self, run: _Run, outcome: Outcome) -> Job:
         if run.stopped is not None:
-            return replace(run.job, state=run.stopped[0], error=run.stopped[1])
+            return self._as_told(run)
         if outcome.result is not None:
             return replace(run.job, state=JobState.DONE, fraction=1.0, message="", result=outcome.result)
         words = f"{run.job.kind} of {run.job.subject} failed: {outcome.error}"
@@ -195,6 +208,10 @@ class Jobs:
         """Milliseconds since 1970 in eight digits of base 36: later jobs sort behind earlier ones, over restarts too."""
         self._last = max(self._last + 1, int(time.time() * 1000))
         return _base36(self._last)
+
+
+def _interrupted(job: Job, error: str) -> Job:
+    return replace(job, state=JobState.FAILED, error=error, interrupted=True)
 
 
 def _base36(number: int) -> str:

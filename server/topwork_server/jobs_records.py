@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
+    WAITING = "waiting"  # for another job; it has no process yet
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
@@ -27,7 +28,8 @@ class JobState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Job:
     """Long work as it stands. `fraction` is 0 to 1; times are seconds since 1970, `ended` 0 while it runs; `seconds_left` is an
-    estimate, 0 where there is none; `result` is what a job that is DONE returned, `error` why one FAILED."""
+    estimate, 0 where there is none; `result` is what a job that is DONE returned, `error` why one FAILED; `interrupted` says that
+    it FAILED with its server, and not by itself."""
 
     id: str
     kind: str
@@ -40,6 +42,12 @@ class Job:
     seconds_left: float = 0.0
     error: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.state in (JobState.WAITING, JobState.RUNNING)
 
 
 class Records:

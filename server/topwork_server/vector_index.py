@@ -49,6 +49,11 @@ class VectorIndex(ABC):
 
     options: ClassVar[type[Any]] = NoOptions
 
+    @classmethod  # noqa: B027
+    def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
+        """InvalidInput where this can never be built of rows of `dim` numbers, whatever the rows: CreateIndex asks, before there
+        is a build that fails. Other reasons to fail are the build's to say."""
+
     @classmethod
     @abstractmethod
     def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:

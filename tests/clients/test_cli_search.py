@@ -140,6 +140,15 @@ def test_an_index_is_built_and_waited_for(topwork: StubCommand) -> None:
     )
 
 
+def test_an_index_that_misses_its_target_recall_says_so(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = index_info(recall=0.64, missed_target=True, detail="recall is 0.64 at most; the target was 0.95")
+    monkeypatch.setattr(topwork.client, "create_index", lambda *_, **__: missed)
+    assert topwork("index", "birds") == 0
+    assert "recall is 0.64 at most; the target was 0.95" in topwork.complained
+    assert topwork("index", "birds", "--json") == 0
+    assert (topwork.json["missed_target"], topwork.json["detail"]) == (True, missed.detail)
+
+
 def test_what_is_not_said_of_an_index_the_client_decides(topwork: StubCommand) -> None:
     assert topwork("index", "birds", "--json") == 0
     asked = topwork.asked("create_index")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_plugins.faiss_index import kinds, plugin
+from topwork_plugins.faiss_index.options import PqOptions
 from topwork_server import InvalidInput, Metric, NoOptions
 from topwork_server.testing.index import ArrayVectors, IndexContract, clustered
 
@@ -78,6 +79,31 @@ def test_factory_strings_are_adopted(kind: str) -> None:
     assert spec.kind == kind
     assert spec.suits is None
     assert spec.index.options is NoOptions
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim", "metric"),
+    [
+        ("OPQ5,IVF1000000,PQ7", 8, Metric.COSINE),
+        ("IVF64,PQ7", 384, Metric.L2),
+        ("OPQ5,Flat", 384, Metric.L2),
+        ("OPQ16_60,PQ4", 384, Metric.COSINE),
+        ("PCA64,Flat", 384, Metric.INNER_PRODUCT),
+    ],
+)
+def test_what_can_never_be_built_of_such_rows_is_refused_before_a_build(kind: str, dim: int, metric: Metric) -> None:
+    spec = plugin.adopt_index(kind)
+    assert spec is not None
+    with pytest.raises(InvalidInput):
+        spec.index.check(dim, metric, NoOptions(), 0.95)
+
+
+def test_segments_that_do_not_divide_the_rows_are_refused_before_a_build() -> None:
+    with pytest.raises(InvalidInput, match="segments"):
+        kinds.IvfPqIndex.check(50, Metric.COSINE, PqOptions(segments=8), 0.95)
+    for index in (kinds.FlatIndex, kinds.HnswIndex, kinds.IvfIndex, kinds.IvfSq8Index, kinds.IvfPqIndex):
+        for dim in (1, 7, 50, 384):
+            index.check(dim, Metric.INNER_PRODUCT, index.options(), 0.95)
 
 
 @pytest.mark.parametrize("kind", ["milvus", "auto", "", "foo,Flat", "BFlat", "hnswlib", "flatter"])

@@ -262,16 +262,34 @@ def test_jobs_of_a_kind_wait_in_line(jobs, run):
         second = start(jobs, "add", numbers=[1])
         third = start(jobs, "add", numbers=[2])
         other = start(jobs, "add", kind="other", numbers=[3])
-        assert (second.state, second.message) == (JobState.RUNNING, "waiting for another job")
+        assert (second.state, second.message) == (JobState.WAITING, "waiting for another job")
         assert (await jobs.wait(other.id)).state is JobState.DONE
         assert jobs.get(second.id).message == "waiting for another job"
         cancelled = await jobs.cancel(second.id)
         assert cancelled.state is JobState.CANCELLED
-        assert jobs.get(third.id).state is JobState.RUNNING
+        assert jobs.get(third.id).state is JobState.WAITING
         await jobs.cancel(first.id)
         return await jobs.wait(third.id)
 
     assert run(through()).result == {"sum": 2}
+
+
+def test_a_small_job_does_not_wait_for_a_large_one(jobs, run):
+    async def through():
+        large, _ = await holding(jobs)
+        waits = start(jobs, "add", numbers=[1])
+        small = jobs.start("toy", "birds/pooled", "toy_jobs:add", {"numbers": [2]}, small=True)
+        assert (waits.state, small.state) == (JobState.WAITING, JobState.RUNNING)
+        assert (await jobs.wait(small.id)).result == {"sum": 2}
+        assert jobs.get(waits.id).state is JobState.WAITING
+        async with aclosing(jobs.watch(waits.id)) as states:
+            assert (await anext(states)).state is JobState.WAITING
+            await jobs.cancel(large.id)
+            return [job.state async for job in states]
+
+    seen = run(through())
+    assert (seen[0], seen[-1]) == (JobState.RUNNING, JobState.DONE)
+    assert JobState.WAITING not in seen
 
 
 def test_two_at_once_where_two_are_allowed(tmp_path, run):
@@ -296,8 +314,8 @@ def test_close_ends_what_runs_and_says_so(tmp_path, run):
         assert all(gone(pid) for pid in pids)
         return await watcher, jobs.get(waiting.id)
 
-    for job in run(through()):
-        assert (job.state, job.error) == (JobState.FAILED, "the server stopped while it ran")
+    for job, when in zip(run(through()), ("while it ran", "before its turn came"), strict=True):
+        assert (job.state, job.error, job.interrupted) == (JobState.FAILED, f"the server stopped {when}", True)
         assert record(tmp_path, job)["state"] == "failed"
     with pytest.raises(Unavailable, match="stopping"):
         start(jobs, "add")

@@ -60,6 +60,8 @@ def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> in
         print(f"index {info.name} of {info.set} is being built{_watch_it(info)}")
     else:
         print(_summary(info))
+        if info.missed_target:
+            _cli_show.say(f"{info.detail} (--kind flat finds all; ivf and hnsw find more than quantised kinds)")
     return 0
 
 

@@ -55,6 +55,7 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
         dead_rows=message.dead_rows,
         target_recall=message.target_recall,
         recall=message.recall,
+        missed_target=message.held_out > 0 and message.recall < message.target_recall,
         effort=message.effort,
         operating=tuple(OperatingPoint(point.effort, point.recall, point.qps) for point in message.operating),
         held_out=message.held_out,

@@ -50,7 +50,8 @@ def create_index(
     timeout        seconds, for all of it; None is the client's for the call, and as long as it takes for the build. A build goes
                    on where its caller stopped waiting
 
-    Raises AlreadyExists where the name is taken.
+    Where no search effort reaches `target_recall`, the result says so: `missed_target`, and `detail` in words. Raises
+    AlreadyExists where the name is taken, and InvalidInput for a kind that can never be built of the set's rows.
     """
     request = indexes_pb2.CreateIndexRequest(
         set=set,

@@ -41,6 +41,7 @@ class IndexInfo:
     version        of the set, that searches see
     rows           alive, in all; `fresh_rows` were written since the build and are searched exactly, `dead_rows` are skipped
     recall         at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first build
+    missed_target  whether no effort reached `target_recall` on them; `detail` says so in words
     operating      other efforts, and what they gave
     disk_bytes     of the index; `memory_bytes` is 0 where it is not in memory
     job            the latest build, if there was one
@@ -63,6 +64,7 @@ class IndexInfo:
     dead_rows: int
     target_recall: float
     recall: float
+    missed_target: bool
     effort: int
     operating: tuple[OperatingPoint, ...]
     held_out: int

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 class Job:
     """One piece of long work, as it stands.
 
-    state         "running", "done", "failed" (`error` says why) or "cancelled"
+    state         "waiting" (for another job of its kind), "running", "done", "failed" (`error` says why) or "cancelled"
     subject       what it works on, such as "birds/pooled"
     fraction      0 to 1; `message` says what it does now
     ended         None while it runs; times are UTC
@@ -34,8 +34,8 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self.state == "running"
+        """Whether it has not ended yet; it may also be waiting for its turn."""
+        return self.state in ("waiting", "running")
 
 
 #: True for a bar on a terminal's stderr; a function of the Job at each change; or nothing.

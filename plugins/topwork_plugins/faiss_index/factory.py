@@ -37,6 +37,16 @@ def check(kind: str) -> None:
     make(kind, _likely_dim(kind), Metric.L2)
 
 
+def check_dim(kind: str, dim: int) -> None:
+    """InvalidInput for what faiss finds out when it trains: OPQ rotates a whole number of segments."""
+    for segments, reduced in re.findall(r"OPQ(\d+)(?:_(\d+))?", kind):
+        numbers = int(reduced or dim)
+        if int(segments) == 0 or numbers % int(segments):
+            raise InvalidInput(
+                f"{kind!r}: {segments} segments do not divide {numbers} numbers", remedy="give OPQ a divisor of them"
+            )
+
+
 def make(kind: str, dim: int, metric: Metric) -> Any:
     """An empty index of faiss. L2 orders unit vectors as cosine does: COSINE is built on it, and the index's metric_type says so,
     where the kind knows only L2 or shifts the rows to their mean, which moves inner products and no distance."""

@@ -13,11 +13,14 @@ from topwork_server import InvalidInput, Metric, VectorIndex, Vectors
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
-from topwork_plugins.faiss_index import anatomy, building, efforts, files, library, scores
+from topwork_plugins.faiss_index import anatomy, building, efforts, factory, files, library, scores
 from topwork_plugins.faiss_index.files import Label
 from topwork_plugins.faiss_index.masks import Mask
 from topwork_plugins.faiss_index.recipes import Recipe
 from topwork_plugins.faiss_index.searching import Searcher
+
+#: Rows of which every kind is what it says: with fewer some are flat.
+MANY = 100_000
 
 
 class FaissIndex(VectorIndex):
@@ -36,6 +39,12 @@ class FaissIndex(VectorIndex):
     @abstractmethod
     def recipe(cls, rows: int, dim: int, options: Any, target_recall: float) -> Recipe:
         """What to build for so many rows; "Flat" where they are too few for the kind."""
+
+    @classmethod
+    def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
+        kind = cls.recipe(MANY, dim, options, target_recall).factory
+        factory.check_dim(kind, dim)
+        factory.make(kind, dim, metric)
 
     @classmethod
     def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:

@@ -23,7 +23,7 @@ from topwork_server.heads.standing import Described, Standing, serving
 from topwork_server.heads.trainings import Training, Trainings
 from topwork_server.heads.tuned import TunedEncoders
 from topwork_server.heads.wishes import Trainers, Wishes, named
-from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.jobs import Job, Jobs
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.whole import whole
 
@@ -127,7 +127,7 @@ class Heads:
     async def _let_go(self, name: str) -> None:
         """Of a training whose job has ended, what it held: callers hear of the end before that is let go."""
         learning, training = self._learning.get(name), self._trainings.get(name)
-        if learning and training and self._jobs.get(training.job).state is not JobState.RUNNING:
+        if learning and training and not self._jobs.get(training.job).active:
             await asyncio.wait({learning})
 
     def _check_free(self, name: str, *, replace: bool) -> None:

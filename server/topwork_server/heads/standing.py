@@ -121,7 +121,7 @@ def _native(head: Head, graph: Path) -> Found:
 
 
 def _state(found: Found, job: Job | None) -> tuple[HeadState, str]:
-    if job and job.state is JobState.RUNNING and not found.head:
+    if job and job.active and not found.head:
         return HeadState.TRAINING, ""
     if found.damage:
         return HeadState.FAILED, found.damage

@@ -26,6 +26,8 @@ from topwork_server.types import Granularity
 from topwork_server.vector_index import VectorIndex
 
 KIND, CALL = "index", "topwork_server.indexes.build:build"
+#: Numbers up to which a build takes seconds, and does not wait for those that take minutes.
+SMALL = 1 << 24
 log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,8 @@ class Indexed:
         self.last_used = time.monotonic()
         self._created, self._slot, self._house = kept.set_created, slot, house
         self._standing = Standing(slot.facts(), kept.definition.target_recall)
+        if failure := slot.failure():
+            self._standing.failed(failure)
         self._timer: asyncio.TimerHandle | None = None
         self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
         self._open: Opened | None = None
@@ -86,25 +90,27 @@ class Indexed:
 
     async def _start(self, anew: bool) -> None:
         opened = await self.opened()
-        order, held = await asyncio.to_thread(self._order, opened.feature_set, anew)
+        order, held, small = await asyncio.to_thread(self._order, opened.feature_set, anew)
         if self._gone:
             raise self._dropped()
         if self._building:
             return
-        job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments())
+        job = self._house.jobs.start(KIND, self.subject, CALL, order.arguments(), small=small)
         self._job = job.id
         self._building = asyncio.create_task(self._see_through(job, held))
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None
 
-    def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[Order, Reading]:
-        """What the job is given, and what keeps the version that it reads from being pruned."""
+    def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[Order, Reading, bool]:
+        """What the job is given, what keeps the version that it reads from being pruned, and whether it is a small one."""
         held = feature_set.read(Selection(taps=(), columns=()))
         described = feature_set.described()
         dataset = Dataset(described.path, held.version, described.tap_columns[self.definition.tap.tap.name])
         threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
-        return Order(str(self._slot.folder), dataset, threads, anew), held
+        tap = self.definition.tap.tap
+        small = tap.granularity is Granularity.ITEM and described.items * tap.dim <= SMALL
+        return Order(str(self._slot.folder), dataset, threads, anew), held, small
 
     async def settled(self) -> None:
         """When the job that is under way, if any, has ended and its build is installed."""
@@ -113,7 +119,7 @@ class Indexed:
 
     async def described(self) -> Described:
         """Never "building" when the job has ended: who watched it to its end sees what came of it."""
-        if self._building and self._house.jobs.get(self._job).state is not JobState.RUNNING:
+        if self._building and not self._house.jobs.get(self._job).active:
             await self.settled()
         return self._described(await asyncio.to_thread(self._items))
 
@@ -226,14 +232,20 @@ class Indexed:
             if ended.state is JobState.DONE and not self._gone:
                 await self._take()
             else:
-                cancelled = ended.state is JobState.CANCELLED
-                self._standing.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)
+                await self._fail(ended)
         except Exception as error:
             log.exception("index=%s", self.subject)
             self._standing.failed(f"{type(error).__name__}: {error}")
         finally:
             self._building = None
         self.consider()
+
+    async def _fail(self, ended: Job) -> None:
+        """Its reason is kept for the next start, but for that of a job that ended with its server: that one begins again."""
+        cancelled = ended.state is JobState.CANCELLED
+        self._standing.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)
+        if not ended.interrupted:
+            await asyncio.to_thread(self._slot.note_failure, self._standing.error)
 
     async def _take(self) -> None:
         """What the job published."""
@@ -245,6 +257,7 @@ class Indexed:
         if self._standing.facts is None:
             raise TopworkError("what was built cannot be read", remedy="look into the server's log")
         self._standing.built(self._standing.facts)
+        await asyncio.to_thread(self._slot.note_failure, "")
 
     def _spawn(self, build: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(build)
@@ -265,12 +278,16 @@ class Indexed:
             return 0
         return len(opened.feature_set.keys()[1])
 
+    def _waits(self) -> bool:
+        """Whether its build waits for other jobs."""
+        return self._building is not None and self._house.jobs.get(self._job).state is JobState.WAITING
+
     def _described(self, items: int) -> Described:
         facts, live = self._standing.facts, self._open and self._open.live
         return Described(
             definition=self.definition,
             state=self._standing.state(self._building is not None),
-            detail=self._standing.detail(self._building is not None),
+            detail=self._standing.detail(self._building is not None, self._waits()),
             facts=facts,
             version=live.version if live else facts.version if facts else 0,
             alive_rows=items or (live.alive_rows if live else facts.rows if facts else 0),

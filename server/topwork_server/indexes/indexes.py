@@ -233,9 +233,11 @@ def _tap(wish: Wish, described: DescribedSet) -> TapInfo:
 
 
 def check_kind(definition: Definition, kinds: Kinds) -> None:
-    """InvalidInput for a kind that nobody brings, or options that it does not take."""
+    """InvalidInput for a kind that nobody brings, options that it does not take, or what can never be built of the set's rows."""
     if definition.kind != AUTO:
-        parse(kinds.index(definition.kind).index.options, definition.options, f"the kind {definition.kind}")
+        index = kinds.index(definition.kind).index
+        options = parse(index.options, definition.options, f"the kind {definition.kind}")
+        index.check(definition.tap.tap.dim, definition.metric, options, definition.target_recall)
     elif definition.options:
         raise InvalidInput(
             f"options {', '.join(definition.options)} of the kind auto", remedy="name a kind, or leave its options out"

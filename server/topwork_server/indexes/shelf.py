@@ -5,11 +5,13 @@ indexes/SET/NAME/definition.json        what was asked for, and of which set
                           keys.npy      (n,) int64: the key at each position
                           rows.npy      (n,) int32, where items have several rows
                           facts.json    what the build was and measured, checksums; written last
+                 failure.json           why the last build failed, where it did
 The newest complete build is the current one. No file here is trusted: what cannot be read is built anew from the set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -32,6 +34,7 @@ from topwork_server.vector_index import VectorIndex
 #: Of the folder and its files; raised when they change, so that those of an older server are built anew.
 FORMAT = 1
 DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
+FAILURE = "failure.json"
 #: What is not finished, or is going away, has a name that no set and no index can have.
 SCRATCH = ".part-"
 
@@ -53,6 +56,13 @@ class BuildRecord:
     format: int
     facts: Facts
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last build failed, on disk."""
+
+    error: str
 
 
 class Slot:
@@ -112,6 +122,21 @@ class Slot:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def failure(self) -> str:
+        """Why the last build failed; "" where it did not."""
+        try:
+            return stored_json.read(self.folder / FAILURE, Failure).error
+        except (OSError, DataLoss):
+            return ""
+
+    def note_failure(self, error: str) -> None:
+        """Keep it for the next start; "" where there is none any more. Never raises: without it a build is tried once more."""
+        with contextlib.suppress(OSError):
+            if not error:
+                (self.folder / FAILURE).unlink(missing_ok=True)
+            elif self.folder.exists():
+                (self.folder / FAILURE).write_text(stored_json.dumps(asdict(Failure(error))), "utf-8")
 
     def prune(self, facts: Facts | None) -> None:
         """Delete all builds but the one of these facts."""

@@ -31,7 +31,8 @@ class Standing:
         self._not_before = time.monotonic() + facts.seconds  # while much is written, builds take half of the time
 
     def failed(self, why: str, *, again: bool = True) -> None:
-        """`again`: it is tried once more by itself, when some time has passed."""
+        """`again`: where an older build serves and has become too old, a new one is tried when some time has passed. A first
+        build that failed would fail again: it is tried when somebody asks for it."""
         self.error = why
         self._not_before = time.monotonic() + PATIENCE * 2**self._failures if again else math.inf
         self._failures += 1
@@ -42,7 +43,7 @@ class Standing:
 
     def _outdated(self, live: Live) -> bool:
         if self.facts is None:
-            return bool(self.error)
+            return False
         rows = self.facts.rows
         if live.fresh_rows > max(FRESH, FRESH_SHARE * rows):
             return True
@@ -55,10 +56,10 @@ class Standing:
             return IndexState.READY
         return IndexState.FAILED if self.error else IndexState.BUILDING
 
-    def detail(self, building: bool) -> str:
+    def detail(self, building: bool, waiting: bool = False) -> str:
         facts = self.facts
         if building:
-            return ""
+            return "its build waits for another job" if waiting else ""
         if self.error:
             kept = "; searches go on on the build before it" if facts else "; searches compare with every row"
             return f"the last build failed: {self.error}{kept}"

@@ -13,6 +13,7 @@ from topwork_server.jobs import Job, Jobs, JobState
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 STATES = {
+    JobState.WAITING: jobs_pb2.JOB_STATE_WAITING,
     JobState.RUNNING: jobs_pb2.JOB_STATE_RUNNING,
     JobState.DONE: jobs_pb2.JOB_STATE_DONE,
     JobState.FAILED: jobs_pb2.JOB_STATE_FAILED,

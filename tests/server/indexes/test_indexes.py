@@ -156,18 +156,43 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
         assert (mended.state, mended.detail) == (IndexState.READY, "")
 
 
-async def test_a_failed_build_is_tried_again_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "PATIENCE", 0.01)
+async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(standing, "PATIENCE", 0.0)
     async with world(tmp_path) as w:
         filled(w.sets)
         w.jobs.fail = "it was too much"
         await w.indexes.create(Wish("birds"))
+        await w.indexes.settled("birds")
+        w.sets.get("birds").write(block(["new"], clustered(1, seed=5))).result()
+        await right(w, w.sets.get("birds"))
+        assert len(w.jobs.started) == 1
+    async with world(tmp_path) as w:  # nor when the server is started again
+        await right(w, w.sets.get("birds"))
+        failed = await w.indexes.settled("birds")
+        assert (failed.state, "it was too much" in failed.detail) == (IndexState.FAILED, True)
+        assert w.jobs.started == []
+        await w.indexes.rebuild("birds")
+        assert (await w.indexes.settled("birds")).state is IndexState.READY
+    async with world(tmp_path) as w:
+        assert (await w.indexes.get("birds")).detail == ""
+
+
+async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(standing, "PATIENCE", 0.01)
+    monkeypatch.setattr(standing, "DEAD", 1)
+    monkeypatch.setattr(standing, "DEAD_SHARE", 0.0)
+    async with world(tmp_path) as w:
+        feature_set = filled(w.sets)
+        await w.indexes.create(Wish("birds"))
+        built = await w.indexes.settled("birds")
+        w.jobs.fail = "it was too much"
+        feature_set.delete(names(0, 10)).result()
         while len(w.jobs.started) < 3:
             await asyncio.sleep(0.001)
         w.jobs.fail = ""
-        while (await w.indexes.settled("birds")).state is not IndexState.READY:
+        while (await w.indexes.settled("birds")).facts.version == built.facts.version:
             await asyncio.sleep(0.001)
-        await right(w, w.sets.get("birds"))
+        await right(w, feature_set)
 
 
 async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):

@@ -393,18 +393,20 @@ async def test_bad_indexes_are_refused(home):
             ({"name": "a b"}, Code.INVALID_ARGUMENT, "cannot name an index"),
             ({"name": "n", "kind": "tree"}, Code.INVALID_ARGUMENT, "tree"),
             ({"name": "n", "kind": "rows", "options": options}, Code.INVALID_ARGUMENT, "lists"),
+            ({"name": "n", "kind": "never"}, Code.INVALID_ARGUMENT, "never enough"),
             ({"name": "n", "target_recall": 2.0}, Code.INVALID_ARGUMENT, "target recall"),
             ({"name": "n", "metric": 9}, Code.INVALID_ARGUMENT, "metric 9"),
             ({"name": "mean"}, Code.ALREADY_EXISTS, "mean"),
         ]:
             found, message, _ = await refusal(w.stub.CreateIndex(pb.CreateIndexRequest(**{"set": "birds", **fields})))
             assert (found, words in message) == (code, True), message
+        assert [one.name for one in (await w.stub.ListIndexes(pb.ListIndexesRequest())).indexes] == ["mean"]
 
 
 async def test_kinds_are_listed_with_their_options(home):
     async with served(home) as w:
         kinds = {kind.kind: kind for kind in (await w.stub.ListKinds(pb.ListKindsRequest())).kinds}
-        assert sorted(kinds) == ["half", "more", "rows"]
+        assert sorted(kinds) == ["half", "more", "never", "rows"]
         assert kinds["rows"].plugin == "tests 1.0"
 
 
