@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,8 +13,9 @@ from topwork_server.errors import Unavailable
 
 
 def python(module: str) -> list[str]:
-    """-P: what lies in the working directory must not stand for a module of the same name."""
-    return [sys.executable, "-P", "-m", module]
+    """For `Children.run`: the module in a process that ends with this one. -P: what lies in the working directory must not stand
+    for a module of the same name."""
+    return [sys.executable, "-P", "-m", "topwork_server.parented", module]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Children:
 
     def run(self, command: Sequence[str], seconds: float | None = None) -> Ended:
         """Start it and wait, so many seconds at most. Unavailable once `close` was called, whatever it said until then."""
-        child = self._start(command)
+        child, held = self._start(command)
         late = False
         try:
             with child:
@@ -56,6 +58,7 @@ class Children:
                     child.kill()
                     raise
         finally:
+            os.close(held)
             with self._lock:
                 self._running.discard(child)
         self._check()
@@ -68,16 +71,22 @@ class Children:
             for child in self._running:
                 child.kill()
 
-    def _start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+    def _start(self, command: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
+        """The child, and the end of its stdin that is held open while this process lives: see `parented`."""
         pipe = subprocess.PIPE
         with self._lock:
             self._check()
-            # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the child to it.
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-            )
+            read, held = os.pipe()
+            try:
+                # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the child to it.
+                child = subprocess.Popen(command, stdin=read, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+            except BaseException:
+                os.close(held)
+                raise
+            finally:
+                os.close(read)
             self._running.add(child)
-        return child
+        return child, held
 
     def _check(self) -> None:
         if self._closed:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
+import signal
 import sys
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from topwork_server import cli_weights
 from topwork_server.catalogue import Catalogue, Entry, State, check_name
 from topwork_server.errors import AlreadyThere, InvalidInput
-from topwork_server.int8 import files
+from topwork_server.int8 import files, unfinished
 from topwork_server.int8.files import Material
 from topwork_server.int8.make import Made, make
 from topwork_server.types import EncoderSpec, Modality
@@ -30,30 +29,30 @@ def run(arguments: argparse.Namespace) -> int:
     catalogue = cli_weights.opened(arguments)
     base = catalogue.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
-    with _saying(arguments.json) as say, _alone(catalogue.home / "encoders", say):
+    folder = catalogue.home / "encoders"
+    with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.alone(folder, say):
+        unfinished.delete_left(folder, catalogue)
         _check(catalogue, base, name)
         entry = _ready(catalogue, base.name, say)
         material = _material(entry, arguments, say)
-        made = _made(catalogue, entry, name, material, arguments.parity, say)
-        say(f"exporting {name}")
-        _export(catalogue, name)
+        with unfinished.making(folder, name) as scratch:
+            made = _made(catalogue, entry, name, material, arguments.parity, scratch, say)
+            say(f"exporting {name}")
+            _export(catalogue, name)
     return _show(catalogue.entry(name), made, material, arguments)
 
 
 @contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One at a time in a home, so that two do not make the same name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: what was begun is taken back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another `topwork quantize` to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(catalogue: Catalogue, base: EncoderSpec, name: str) -> None:
@@ -87,11 +86,18 @@ def _material(entry: Entry, arguments: argparse.Namespace, say: Callable[[str], 
     return material
 
 
-def _made(catalogue: Catalogue, entry: Entry, name: str, material: Material, floor: float, say: Callable[[str], None]) -> Made:
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = Path(scratch) / "int8.onnx"
-        made = make(entry, material, floor, graph, say)
-        catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
+def _made(
+    catalogue: Catalogue,
+    entry: Entry,
+    name: str,
+    material: Material,
+    floor: float,
+    scratch: Path,
+    say: Callable[[str], None],
+) -> Made:
+    graph = scratch / "int8.onnx"
+    made = make(entry, material, floor, graph, say)
+    catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
     return made
 
 

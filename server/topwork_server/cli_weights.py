@@ -14,6 +14,7 @@ from topwork._cli_catalogue import unused_weights
 from topwork_server.catalogue import Catalogue, Entry, State
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
+from topwork_server.int8 import unfinished
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Progress, quiet
 
@@ -56,7 +57,9 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 def opened(arguments: argparse.Namespace) -> Catalogue:
-    return Catalogue(Plugins.load(), usable_home(arguments.home))
+    catalogue = Catalogue(Plugins.load(), usable_home(arguments.home))
+    unfinished.sweep(catalogue.home / "encoders", catalogue)
+    return catalogue
 
 
 def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:

@@ -6,7 +6,6 @@ import importlib
 import json
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import traceback
 from typing import Any
 
 from topwork_server.errors import TopworkError
+from topwork_server.parented import end_with_parent
 
 NICENESS = 10
 #: Seconds between two words of progress: the last one is never lost, those between are.
@@ -65,7 +65,7 @@ def main() -> int:
     os.nice(NICENESS)
     server, answers = _take_pipes()
     order = _order(server)
-    threading.Thread(target=_die_with, args=(server,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(server,), daemon=True).start()
     sys.path[:] = order["path"]
     voice = Voice(answers)
     try:
@@ -98,15 +98,6 @@ def _order(server: int) -> dict[str, Any]:
             os._exit(1)
         line += part
     return dict(json.loads(line))
-
-
-def _die_with(server: int) -> None:
-    """The pipe ends when the server does, however it does."""
-    while os.read(server, 1):
-        pass
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def _function(call: str) -> Any:

@@ -12,6 +12,7 @@ from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexes import Indexes
 from topwork_server.ingest.cache import FeatureCache
 from topwork_server.ingest.ingest import Ingest
+from topwork_server.int8 import unfinished
 from topwork_server.jobs import Jobs
 from topwork_server.lock import HomeLock
 from topwork_server.plugins import Plugins
@@ -25,6 +26,7 @@ class Stores:
         home, busy = config.home, engine.garage.busy
         self.lock = HomeLock(home)
         self.lock.acquire()
+        unfinished.sweep(home / "encoders", catalogue)
         self.jobs = Jobs(home / "jobs", config.threads)
         self.sets = FeatureSets(home / "sets")
         self.ingest = Ingest(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))

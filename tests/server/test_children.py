@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -47,3 +50,21 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     ended = Children().run([*python("json.tool"), "--help"])
     assert (ended.status, ended.err) == (0, "")
+
+
+HOLDS = "import fcntl, sys, threading; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
+RUNS = "import sys; from topwork_server.children import Children, python; Children().run([*python('holds'), *sys.argv[1:]])"
+
+
+def test_a_child_ends_with_its_parent_and_lets_go_of_its_lock(tmp_path: Path) -> None:
+    """However the parent ends: a killed `topwork pull` leaves no export behind that keeps the next one waiting."""
+    os.mkfifo(tmp_path / "told")
+    (tmp_path / "holds.py").write_text(f"{HOLDS}; open(sys.argv[2], 'w').close(); threading.Event().wait()")
+    command = [sys.executable, "-c", RUNS, str(tmp_path / "lock"), str(tmp_path / "told")]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}) as parent:
+        (tmp_path / "told").read_text()  # the child holds the lock
+        with (tmp_path / "lock").open() as lock:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            parent.kill()
+            fcntl.flock(lock, fcntl.LOCK_EX)  # else this waits for ever

@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +23,7 @@ from topwork import cli
 from topwork_server import cli_quantize, examples
 from topwork_server.artifacts import MODEL, Manifest
 from topwork_server.catalogue import Catalogue, State
+from topwork_server.int8 import unfinished
 from topwork_server.int8.islands import islands
 from topwork_server.int8.ranges import BINS, Histogram
 from topwork_server.plugins import Plugins
@@ -128,6 +132,52 @@ def test_a_failed_export_leaves_no_name(
     assert list(home.rglob("doomed*")) == []
 
 
+#: `topwork quantize`, up to where the encoder is remembered and being exported.
+HELD = """
+import sys, tempfile, threading
+from types import SimpleNamespace
+from topwork import cli
+from topwork_server import cli_quantize
+from topwork_server.catalogue import Catalogue
+from topwork_server.parity import Record
+from topwork_server.types import Numerics
+
+def make(entry, material, floor, out, say):
+    out.write_bytes(b"graph")
+    tempfile.mkdtemp()
+    parity = Record(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}})
+    return SimpleNamespace(parity=parity, island=0, convolutions=9, narrow=False)
+
+def export(self, name):
+    print("exporting", flush=True)
+    threading.Event().wait()
+
+cli_quantize._ready = lambda catalogue, name, say: SimpleNamespace(spec=catalogue.spec(name))
+cli_quantize._material = lambda entry, arguments, say: SimpleNamespace(learnt=(), judged=(), refused={})
+cli_quantize.make, Catalogue.export = make, export
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_that_is_killed_leaves_neither_an_encoder_nor_files(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", HELD, "quantize", "small", "--calibrate", tmp_path, "--home", home, "--name", "killed"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "exporting\n"
+        assert "killed" in Catalogue(Plugins.load(), home).names()
+        process.send_signal(number)
+        assert process.wait(60) != 0
+    assert cli.main(["prune", "--dry-run", "--home", str(home)]) == 0  # any verb that looks at encoders
+    capsys.readouterr()
+    assert "killed" not in Catalogue(Plugins.load(), home).names()
+    assert [path for path in home.rglob("*") if "killed" in path.name or path.name.startswith(unfinished.MAKING)] == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def _fake_make(entry: Any, material: Any, floor: float, out: Path, say: Callable[[str], None]) -> Any:
     from topwork_server.int8.make import Made
     from topwork_server.parity import Record
@@ -191,9 +241,9 @@ def test_two_at_once_take_turns(home: Path, tmp_path: Path) -> None:
         said.append(text)
         os.close(handle)  # the other ends
 
-    with cli_quantize._alone(home / "encoders", say):
+    with unfinished.alone(home / "encoders", say):
         assert said == ["waiting for another `topwork quantize` to end"]
-    with cli_quantize._alone(home / "encoders", said.append):
+    with unfinished.alone(home / "encoders", said.append):
         assert len(said) == 1
 
 
