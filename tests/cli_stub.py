@@ -139,6 +139,7 @@ class StubClient(HeadStub):
         dtype: str | None = None,
         keep_inputs: bool = False,
         skip_bad_items: bool = False,
+        priority: str = "normal",
     ) -> Iterator[Acknowledged]:
         self._called("write_stream", locals())
         source = iter(range(len(vectors)) if items is None else items)
@@ -175,7 +176,7 @@ class StubClient(HeadStub):
         columns: Sequence[str] | None = None,
         where: str = "",
         ids: Sequence[str] | None = None,
-        version: int = 0,
+        version: int | str = 0,
         limit: int = 0,
         inputs: bool = False,
         progress: bool = False,
@@ -183,8 +184,19 @@ class StubClient(HeadStub):
         self._called("read", locals())
         return self.rows
 
-    def export_set(self, set: str, path: Any, **asked: Any) -> SavedSet:
-        self.calls.append(("export_set", {"set": set, **asked}))
+    def export_set(
+        self,
+        set: str,
+        path: Any,
+        *,
+        taps: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        where: str = "",
+        version: int | str = 0,
+        limit: int = 0,
+        progress: bool = False,
+    ) -> SavedSet:
+        self._called("export_set", locals())
         self.rows.save(path)
         taps = {tap: (len(features.rows), features.dim) for tap, features in self.rows.features.items()}
         return SavedSet(set, path, len(self.rows), self.rows.total, self.rows.version, taps, path.stat().st_size)

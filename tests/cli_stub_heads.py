@@ -205,6 +205,7 @@ class HeadStub:
         top: int = 0,
         options: Mapping[str, Any] | None = None,
         skip_bad_items: bool = False,
+        priority: str = "normal",
         progress: bool = False,
     ) -> dict[str, Predictions]:
         items = None if items is None else list(items)

@@ -111,6 +111,8 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
     gate: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
+    #: How many samples an encoder says that it has computed.
+    samples: Callable[[], int] = lambda: 0
     #: What `busy_with` says that an encoder does, by its name.
     doing: dict[str, str] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -173,6 +175,7 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
                 context
             )
         found = describe(request.name)
+        found.counters["samples"] = self.samples()
         if request.name in self.doing:
             found.state, found.detail = encoders_pb2.STATE_EXPORTING, self.doing[request.name]
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import real_server
 import sets_world
 import topwork
 from doors import Door, OpenDoor
+from topwork_server.engine import Engine
 from topwork_server.plugins import Plugins
+from topwork_server.types import Priority
 from toys import FakePlugins
 
 TEXTS = ["an owl", "a wren", "a kite in the wind", "zzzz"]
@@ -144,3 +148,21 @@ def test_an_index_follows(both: OpenDoor) -> None:
     assert both.set("birds").indexes == (info.name,)
     both.drop_index("birds", info.name)
     assert both.indexes("birds") == []
+
+
+def test_writes_and_predictions_have_a_priority(both: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    embed = Engine.embed
+
+    async def noted(self: Engine, ask: Any, items: Any) -> Any:
+        asked.append(ask.priority)
+        return await embed(self, ask, items)
+
+    monkeypatch.setattr(Engine, "embed", noted)
+    one, two, three = (uuid.uuid4().hex for _ in range(3))  # none that the cache knows
+    both.write("birds", [one], ["1"], encoder="letters", priority="low")
+    both.write("birds", [two], ["2"], priority="high")
+    both.write("birds", [three], ["3"])
+    assert asked == [Priority.LOW, Priority.HIGH, Priority.NORMAL]
+    with pytest.raises(topwork.InvalidInput, match="no priority 'soon'"):
+        both.write("birds", ["four"], ["4"], priority="soon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
 from topwork import _patience, _waiting
+from topwork._pace import CHUNK, FIRST, Pace
 from topwork._patience import Patience
 
 
@@ -183,6 +185,75 @@ def test_who_waited_for_a_write_is_told_how_far_it_came(both: OpenDoor, server: 
     server.plan = plan
     with pytest.raises(topwork.DeadlineExceeded, match=r"\d+ items are done"):
         both.write("birds", [str(i) for i in range(300)], range(300), encoder="letters", timeout=0.5)
+
+
+@pytest.mark.parametrize("verb", ["write", "embed", "predict"])
+def test_silence_is_borne_while_the_encoder_moves(both: OpenDoor, server: FakeServer, verb: str) -> None:
+    """A reply that comes long after the timeout: the encoder had been looked at ten times, and had gone on each time."""
+    both.write("s", ["a", "b"], ["1", "2"], [{"label": "x"}, {"label": "y"}], encoder="letters")
+    both.train("s", target="label", name="h")
+    looks, seen = threading.Semaphore(0), iter(range(1_000_000))
+
+    def samples() -> int:
+        looks.release()
+        return next(seen)
+
+    def plan(name: str, attempt: int, answers: int) -> Refusal | None:
+        if name in ("Write", "EmbedStream", "PredictStream") and answers == 1:
+            for _ in range(10):
+                assert looks.acquire(timeout=60)
+        return None
+
+    server.samples, server.plan = samples, plan
+    texts = [str(i) for i in range(300)]
+    if verb == "write":
+        assert both.write("birds", texts, range(300), encoder="letters", timeout=0.2).inserted == 300
+    elif verb == "embed":
+        assert len(both.embed("letters", texts, timeout=0.2)) == 300
+    else:
+        assert len(both.predict("h", texts, timeout=0.2)) == 300
+
+
+class Server:
+    """One that takes so many seconds an item; chunks wait in line. It sees what a writer sends by its pace."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.clock = seconds, Clock()
+        self.line: list[int] = []
+        self.answers: list[float] = []
+        self.chunks: list[int] = []
+
+    def run(self, items: int) -> None:
+        pace, left = Pace(128, self.clock), items
+        while left or self.line:
+            while left and len(self.line) < pace.window(32):
+                self.line.append(min(pace.limit(), left))
+                left -= self.line[-1]
+                pace.sent()
+            done = self.line.pop(0)
+            self.clock.now += done * self.seconds
+            pace.answered(done, idle=not self.line)
+            self.answers.append(self.clock.now)
+            self.chunks.append(done)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0])
+def test_a_slow_server_acknowledges_every_few_seconds(seconds: float) -> None:
+    server = Server(seconds)
+    server.run(5000)
+    gaps = [after - before for before, after in itertools.pairwise(server.answers)]
+    assert max(gaps[FIRST:]) <= max(CHUNK, 4 * seconds) + 1e-6
+
+
+def test_a_fast_server_gets_all_that_it_can_take() -> None:
+    server = Server(1e-4)
+    server.run(50_000)
+    assert set(server.chunks[:-1]) == {128}
+    pace = Pace(128, server.clock)
+    pace.sent()
+    server.clock.now += 0.01
+    pace.answered(128, idle=False)
+    assert pace.window(32) == 32
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -84,8 +84,10 @@ class _Batch:
         return Chunk(self.start, tuple(self.items), failures=self.failures)
 
 
-def chunks(items: Iterable[object], modality: str, sizes: Sizes, *, limit: int = ITEMS, skip: bool = False) -> Iterator[Chunk]:
-    """Chunks of at most `limit` items. With `skip` an unreadable item becomes a failure.
+def chunks(
+    items: Iterable[object], modality: str, sizes: Sizes, *, limit: int | Callable[[], int] = ITEMS, skip: bool = False
+) -> Iterator[Chunk]:
+    """Chunks of at most `limit` items, a function where that changes. With `skip` an unreadable item becomes a failure.
 
     Without, it ends the chunks, but only after the chunk of those before it: they are not to blame.
     """
@@ -102,7 +104,7 @@ def chunks(items: Iterable[object], modality: str, sizes: Sizes, *, limit: int =
             yield Chunk(position, (types_pb2.Item(parts=True),), packed)
         else:
             batch.add(packed, reply, error)
-            if len(batch.items) < limit:
+            if len(batch.items) < (limit() if callable(limit) else limit):
                 continue
             yield batch.chunk()
         batch = _Batch(position + 1)

@@ -18,6 +18,7 @@ from topwork._cli_client import connected
 from topwork._cli_inputs import add_source, gather
 from topwork._cli_show import counted, cut
 from topwork._cli_words import names, option, positive
+from topwork._convert import PRIORITIES
 from topwork._saving_predictions import Found, Kept
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
@@ -52,6 +53,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser.add_argument("--top", type=positive, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
     parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
     parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
     parser.set_defaults(run=lambda arguments: _run(arguments, parser))
 
@@ -75,6 +79,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             top=arguments.top or 0,
             options=dict(arguments.option) or None,
             skip_bad_items=arguments.skip_bad_items,
+            priority=arguments.priority,
             progress=not arguments.json,
         )
     assert isinstance(found, dict), "a list of heads was asked for"

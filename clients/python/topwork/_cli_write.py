@@ -14,6 +14,7 @@ from topwork._cli_show import counted
 from topwork._cli_sources import Source, Taken
 from topwork._cli_words import column_type, names, option
 from topwork._cli_writing import Skipped, finish, send
+from topwork._convert import PRIORITIES
 from topwork.client import Client
 from topwork.errors import InvalidInput, NotFound
 from topwork.sets import SetInfo
@@ -72,6 +73,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser.add_argument("--dtype", choices=("float32", "float16"), help="as stored (default: float32)")
     parser.add_argument("--keep-inputs", action="store_true", help="keep the texts, pictures or clips themselves, too")
     parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
     parser.add_argument("--vectors", type=Path, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
     parser.add_argument("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")
     parser.set_defaults(run=lambda arguments: _run(arguments, parser))

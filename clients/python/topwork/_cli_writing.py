@@ -62,6 +62,7 @@ def send(
     if items:
         call["items"] = (entry.item for entry in items.pop())
     options = {"taps": arguments.tap, "options": dict(arguments.option), "keep_inputs": arguments.keep_inputs}
+    options["priority"] = arguments.priority
     replies = client.write_stream(
         arguments.set,
         ids=_noting(ids, pending),

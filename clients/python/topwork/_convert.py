@@ -84,8 +84,6 @@ def settings(
     """The settings of a request. Raises InvalidInput for what cannot even be written down."""
     if dtype not in ROW_DTYPES:
         raise InvalidInput(f"features do not come as {dtype!r}", remedy=f"ask for one of {', '.join(ROW_DTYPES)}")
-    if priority not in PRIORITIES:
-        raise InvalidInput(f"there is no priority {priority!r}", remedy=f"ask for one of {', '.join(PRIORITIES)}")
     return encoders_pb2.EmbedSettings(
         encoder=encoder,
         taps=taps,
@@ -95,8 +93,14 @@ def settings(
         options=struct(options),
         fingerprint=fingerprint or "",
         skip_bad_items=skip_bad_items,
-        priority=PRIORITIES[priority],
+        priority=priority_of(priority),
     )
+
+
+def priority_of(name: str) -> encoders_pb2.Priority:
+    if name not in PRIORITIES:
+        raise InvalidInput(f"there is no priority {name!r}", remedy=f"ask for one of {', '.join(PRIORITIES)}")
+    return PRIORITIES[name]
 
 
 def struct(options: Mapping[str, Any] | None) -> Struct | None:

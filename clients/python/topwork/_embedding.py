@@ -27,14 +27,13 @@ def whole(
     source = _items.listed(items, info.modality, session.blocking)
     chunks = _split(source, info, settings, _chunks.ITEMS)
     brief = _items.is_brief(source, info.modality)
-    pieces = yield from answered(
-        session, _ask(settings), settings.encoder, source, chunks, settings.encoder, progress, timeout, brief=brief
-    )
+    pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout, brief=brief)
     return [concatenate(tap) for tap in zip(*pieces, strict=True)]
 
 
 def _ask(settings: EmbedSettings) -> Ask[list[Features]]:
     return Ask(
+        encoder=settings.encoder,
         alone=EMBED,
         request=lambda chunk: encoders_pb2.EmbedRequest(settings=settings, items=chunk.items),
         stream=EMBED_STREAM,

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from topwork._calls import Session
+from topwork._pace import Pace
 from topwork._tries import Tries
 from topwork.errors import TopworkError
 
@@ -23,6 +24,8 @@ class Sendable(Protocol):
 
     @property
     def start(self) -> int: ...
+
+    def __len__(self) -> int: ...
 
     def messages(self) -> Iterator[Any]: ...
 
@@ -44,10 +47,12 @@ class Feed(Tries[C]):
         chunks: Iterator[C],
         timeout: float | None,
         release: Callable[[], object] = bool,
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(session, session.timeout if timeout is None else timeout, release)
         self._opening = opening
         self._chunks = chunks
+        self._pace = pace
         self._pulling = threading.Lock()
         self._pending: dict[int, C] = {}
         self._bytes: dict[int, int] = {}
@@ -89,9 +94,12 @@ class Feed(Tries[C]):
         with self._changed:
             if self._run is run:
                 self._bytes[position] = self._bytes.get(position, 0) + size
+                if self._pace:
+                    self._pace.sent()
 
     def _window(self) -> int:
-        return WINDOW if sum(self._bytes.values()) <= LIGHT else HEAVY_WINDOW
+        most = WINDOW if sum(self._bytes.values()) <= LIGHT else HEAVY_WINDOW
+        return self._pace.window(most) if self._pace else most
 
     def _pull(self) -> None:
         with self._changed:
@@ -111,6 +119,8 @@ class Feed(Tries[C]):
                 raise TopworkError(f"{self._session.target} sent more replies than it was asked for")
             self._bytes.pop(self._answered, None)
             self._answered += 1
+            if self._pace:
+                self._pace.answered(len(chunk), idle=not self._bytes)
             self._progressed()
         return chunk
 

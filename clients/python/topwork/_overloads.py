@@ -73,6 +73,7 @@ class PredictSettings(TypedDict, total=False):
     features: bool
     options: Mapping[str, Any] | None
     skip_bad_items: bool
+    priority: str
     progress: Progress
     timeout: float | None
 

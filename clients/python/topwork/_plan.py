@@ -13,6 +13,7 @@ from topwork._convert_sets import feature_set
 from topwork._feed import Feed
 from topwork._labels import IDS, PathIds
 from topwork._methods import GET_SET, WRITE
+from topwork._pace import Pace
 from topwork._progress import Progress, reporting
 from topwork._vectors import Target
 from topwork._waiting import explained
@@ -38,10 +39,11 @@ class Asked:
     dtype: str | None
     keep_inputs: bool
     skip_bad_items: bool
+    priority: str
 
     def settings(self) -> sets_pb2.WriteSettings:
         taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
-        return _writing.settings(self.set, self.encoder or "", taps, self.options, self.dtype, keep, skip)
+        return _writing.settings(self.set, self.encoder or "", taps, self.options, self.dtype, keep, skip, self.priority)
 
     def bridged(self, session: Session) -> Asked:
         """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
@@ -95,11 +97,15 @@ def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan
     ids = ids or _paths(modality)
     labels = yield from work(lambda: Labels(ids, metadata, Types(info.columns if info else {})))
     if asked.items is None:
+        pace = None
         chunks, total = _vector_chunks(asked, info, labels)
     else:
-        chunks, total = _item_chunks(asked, modality, labels)
+        pace = Pace(_writing.ITEMS)
+        chunks, total = _item_chunks(asked, modality, labels, pace)
     encoder = "" if asked.items is None else asked.encoder or (info.encoder if info else "")
-    return Plan(Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release), total, encoder)
+    feed = Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release, pace)
+    feed.encoder = encoder
+    return Plan(feed, total, encoder)
 
 
 def found(session: Session, name: str, timeout: float | None) -> Steps[SetInfo | None]:
@@ -187,11 +193,11 @@ def _target(asked: Asked, info: SetInfo | None) -> Target:
     )
 
 
-def _item_chunks(asked: Asked, modality: str, labels: Labels) -> tuple[Iterator[WriteChunk], int | None]:
+def _item_chunks(asked: Asked, modality: str, labels: Labels, pace: Pace) -> tuple[Iterator[WriteChunk], int | None]:
     source = _items.listed(asked.items, modality)
     total = len(source) if isinstance(source, Sized) else None
     labels.check(total)
-    return _writing.item_chunks(source, modality, labels, asked.skip_bad_items), total
+    return _writing.item_chunks(source, modality, labels, asked.skip_bad_items, pace), total
 
 
 def _vector_chunks(asked: Asked, info: SetInfo | None, labels: Labels) -> tuple[Iterator[WriteChunk], int | None]:

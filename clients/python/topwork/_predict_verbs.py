@@ -29,6 +29,7 @@ def predict(
     features: bool = False,
     options: Mapping[str, Any] | None = None,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[Predictions | dict[str, Predictions]]:
@@ -42,6 +43,7 @@ def predict(
     features        what the heads have read, too: `Predictions.features`
     options         of the encoder; None: those of the set that the head learnt from
     skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
+    priority        "low", "normal" or "high", as in `embed`
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)
     timeout         seconds to wait for a reply; None is the client's. Many items are sent as a stream of chunks: there it is the
                     longest wait in which nothing moves
@@ -59,6 +61,7 @@ def predict(
         features=features,
         options=_convert.struct(options),
         skip_bad_items=skip_bad_items,
+        priority=_convert.priority_of(priority),
     )
     if not settings.heads:
         raise InvalidInput("no head is named", remedy="name one of `heads()`")

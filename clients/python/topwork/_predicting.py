@@ -84,12 +84,13 @@ def _of_items(
     sizes = Sizes.of(info, sorted(taps), 0) if taps else Sizes([], 4.0)
     cut = _chunks.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
     chunks: Iterator[Chunk] = (Sent(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
-    ask, brief = _ask(settings, known), _items.is_brief(source, info.modality)
-    return (yield from answered(session, ask, info.name, source, chunks, first.name, progress, timeout, brief=brief))
+    ask, brief = _ask(settings, known, info.name), _items.is_brief(source, info.modality)
+    return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
 
 
-def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo]) -> Ask[list[Predictions]]:
+def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo], encoder: str) -> Ask[list[Predictions]]:
     return Ask(
+        encoder=encoder,
         alone=PREDICT,
         request=lambda chunk: PredictRequest(settings=settings, items=encoders_pb2.Items(items=chunk.items)),
         stream=PREDICT_STREAM,

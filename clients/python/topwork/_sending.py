@@ -22,8 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask(Generic[T]):
-    """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply."""
+    """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply; the
+    `encoder` reads the items."""
 
+    encoder: str
     alone: Method[Any, Any]
     request: Callable[[Chunk], Message]
     stream: Method[Any, Any]
@@ -33,13 +35,14 @@ class Ask(Generic[T]):
     def feed(
         self, session: Session, chunks: Iterator[Chunk], timeout: float | None, release: Callable[[], object] = bool
     ) -> Feed[Chunk]:
-        return Feed(session, self.opening, chunks, timeout, release)
+        feed = Feed(session, self.opening, chunks, timeout, release)
+        feed.encoder = self.encoder
+        return feed
 
 
 def answered(
     session: Session,
     ask: Ask[T],
-    encoder: str,
     source: Iterable[object],
     chunks: Iterator[Chunk],
     label: str,
@@ -48,8 +51,7 @@ def answered(
     *,
     brief: bool = False,
 ) -> Steps[list[T]]:
-    """What was answered to each chunk of the source, whose items the encoder reads. No items at all are sent too: the server says
-    what it thinks of that.
+    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that.
 
     `brief` as in `_items.is_brief`: the first chunks are made at once.
     """
@@ -62,7 +64,7 @@ def answered(
             sent = chain((chunk for chunk in (first, second) if chunk), chunks)
             return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))
     except DeadlineExceeded as error:
-        raise (yield from explained(session, encoder, error)) from None
+        raise (yield from explained(session, ask.encoder, error)) from None
     finally:
         release(source)
 

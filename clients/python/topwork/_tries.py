@@ -25,6 +25,9 @@ class Tries(ABC, Generic[A]):
     """
 
     method = ""
+    #: The encoder whose work counts as movement, too; `activity` says what it has done. Without either only replies count.
+    encoder = ""
+    activity: Callable[[str], object] | None = None
 
     def __init__(
         self, session: Session, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
@@ -116,14 +119,35 @@ class Tries(ABC, Generic[A]):
         self._changed.notify_all()
 
     def _watch(self, timeout: float) -> None:
+        """Half way into a silence the encoder's work is noted; at its end that has gone on, or the stream is given up."""
+        noted: tuple[object] | None = None
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                due, left = self._reading and self._awaits(), self._moved + timeout - time.monotonic()
+                if not due or left > timeout / 2:
+                    noted = None
+                    self._changed.wait(left - timeout / 2 if due else None)
+                    continue
+                if left > 0 and noted:
+                    self._changed.wait(left)
+                    continue
+            work = self._work()
+            if left > 0:
+                noted = (work,)
+            elif work is None or noted in (None, (work,)):
+                break
+            else:
+                with self._changed:
+                    self._move()
+        self._give_up(timeout)
+
+    def _work(self) -> object:
+        return self.activity(self.encoder) if self.activity and self.encoder and not self._in_all else None
+
+    def _give_up(self, timeout: float) -> None:
         with self._changed:
-            while not self._closed:
-                due = self._reading and self._awaits()
-                left = self._moved + timeout - time.monotonic()
-                if due and left <= 0:
-                    self.failure = _status.late(self._session.target, timeout, self.method)
-                    self._changed.notify_all()
-                    break
-                self._changed.wait(left if due else None)
-        if self.failure:
-            self._abort()
+            self.failure = _status.late(self._session.target, timeout, self.method)
+            self._changed.notify_all()
+        self._abort()

@@ -35,6 +35,7 @@ def write(
     dtype: str | None = None,
     keep_inputs: bool = False,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     progress: Progress = None,
     timeout: float | None = None,
 ) -> Steps[WriteReport]:
@@ -55,14 +56,15 @@ def write(
     keep_inputs     keep the items themselves, too
     skip_bad_items  a bad item is reported in `failures` and the rest goes on; without it the first one ends the write, after
                     what came before it
+    priority        "low", "normal" or "high", as in `embed`
     progress        True for a bar on a terminal, or a function of (items done, items in all or None)
-    timeout         seconds: the longest wait in which nothing moves; None is the client's
+    timeout         seconds: the longest wait in which nothing moves, here or in the encoder; None is the client's
 
     Raises a TopworkError; its `item` is the position of the item to blame.
     """
     from topwork import _plan
 
-    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
     asked = _plan.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
     return (yield from _plan.written(session, asked, progress, timeout))
 
@@ -82,6 +84,7 @@ def write_stream(
     dtype: str | None = None,
     keep_inputs: bool = False,
     skip_bad_items: bool = False,
+    priority: str = "normal",
     timeout: float | None = None,
 ) -> Steps[Stream[Acknowledged]]:
     """As `write`, for any number of items, even endless: an `Acknowledged` for each chunk, as soon as it is on disk.
@@ -90,7 +93,7 @@ def write_stream(
     """
     from topwork import _plan
 
-    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
     asked = _plan.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
     plan = yield from _plan.planned(session, asked, timeout)
     return Stream(WRITE, plan.feed, _plan.acknowledged)

@@ -11,6 +11,7 @@ from topwork._chunks import Sizes
 from topwork._columns import Types
 from topwork._items import LongVideo
 from topwork._labels import IDS, Ids, KnownIds, KnownMetadata, Metadata, PathIds
+from topwork._pace import Pace
 from topwork._vectors import Ready
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Numerics
@@ -128,11 +129,11 @@ class _Part:
         return _Part(self.start + start, self.ids[start:end], metadata, self.body.cut(start, end))
 
 
-def item_chunks(source: Iterable[Any], modality: str, labels: Labels, skip: bool) -> Iterator[WriteChunk]:
-    """Chunks of items that the server embeds."""
+def item_chunks(source: Iterable[Any], modality: str, labels: Labels, skip: bool, pace: Pace) -> Iterator[WriteChunk]:
+    """Chunks of items that the server embeds, as large as their pace allows."""
     items = labels.ids.noting(source) if isinstance(labels.ids, PathIds) else source
     count = 0
-    for chunk in _chunks.chunks(items, modality, Sizes([], 4.0), limit=ITEMS, skip=skip):
+    for chunk in _chunks.chunks(items, modality, Sizes([], 4.0), limit=pace.limit, skip=skip):
         count += len(chunk)
         part = _Part(chunk.start, *labels.take(chunk.start, len(chunk)), ItemBody(chunk.items))
         failures = {chunk.start + i: error for i, error in chunk.failures.items()}
@@ -174,6 +175,7 @@ def settings(
     dtype: str | None,
     keep_inputs: bool,
     skip_bad_items: bool,
+    priority: str,
 ) -> sets_pb2.WriteSettings:
     """The settings of a write. Raises InvalidInput for what cannot be written down."""
     kinds = {None: types_pb2.DTYPE_UNSPECIFIED, "float32": types_pb2.DTYPE_FLOAT32, "float16": types_pb2.DTYPE_FLOAT16}
@@ -187,6 +189,7 @@ def settings(
         dtype=kinds[dtype],
         keep_inputs=keep_inputs,
         skip_bad_items=skip_bad_items,
+        priority=None if priority == "normal" else _convert.priority_of(priority),
     )
 
 

@@ -25,14 +25,17 @@ from topwork import (
 from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
 from topwork._connection import TIMEOUT, connection
 from topwork._interruptible import interruptible
+from topwork._methods import GET_ENCODER
 from topwork._overloads import Predict, Probe, Search
 from topwork._patience import RETRY_FOR
 from topwork._unary import UnaryTries
+from topwork._waiting import SOON
 from topwork.errors import InvalidInput, TopworkError
 from topwork.hits import Hits
 from topwork.jobs import Job
 from topwork.predictions import Predictions
 from topwork.probes import ProbeTable
+from topwork.v1 import encoders_pb2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -194,7 +197,7 @@ class Client:
 
     def _replies(self, stream: Stream[T]) -> Generator[T, None, None]:
         """Each reply's value; a break is met by another try."""
-        stream.tries.method = stream.method.name
+        stream.tries.method, stream.tries.activity = stream.method.name, self._activity
         try:
             while True:
                 try:
@@ -205,6 +208,15 @@ class Client:
                 stream.tries.rest(failed)
         finally:
             stream.tries.close()
+
+    def _activity(self, encoder: str) -> object:
+        """What the encoder has done so far: what changes from one look to the next has moved. None where nobody says."""
+        request = encoders_pb2.GetEncoderRequest(name=encoder)
+        try:
+            found = self._stub(GET_ENCODER)(request, timeout=SOON, metadata=self._connection.metadata)
+        except grpc.RpcError:
+            return None
+        return found.state, found.detail, sorted(found.counters.items())
 
     def _one_try(self, stream: Stream[T]) -> Iterator[T]:
         tries = stream.tries

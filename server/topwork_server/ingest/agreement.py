@@ -10,7 +10,7 @@ from topwork_server import options as request_options
 from topwork_server.catalogue import Catalogue
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.sets.model import Wanted
-from topwork_server.types import EncoderSpec, TapInfo, TapRows
+from topwork_server.types import EncoderSpec, Priority, TapInfo, TapRows
 
 #: The tap of ready vectors that name none, in a set that they make.
 NAMELESS = "vectors"
@@ -27,6 +27,7 @@ class Settings:
     dtype: str = ""
     keep_inputs: bool = False
     skip_bad_items: bool = False
+    priority: Priority = Priority.NORMAL
 
 
 def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:

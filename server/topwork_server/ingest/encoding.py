@@ -15,18 +15,19 @@ from topwork_server.ingest.cache import FeatureCache
 from topwork_server.ingest.inflight import Claim, InFlight
 from topwork_server.ingest.recall import Recalled
 from topwork_server.sets.model import Wanted
-from topwork_server.types import Item
+from topwork_server.types import Item, Priority
 
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and who it
-    is that takes turns with others at the encoder."""
+    """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and which flow
+    takes turns with others at the encoder, and how urgently."""
 
     wanted: Wanted
     deadline: float | None
     skip_bad_items: bool
     flow: Hashable = None
+    priority: Priority = Priority.NORMAL
 
     def ask(self) -> Ask:
         return Ask(
@@ -37,6 +38,7 @@ class How:
             wait=True,
             skip_bad_items=self.skip_bad_items,
             flow=self.flow,
+            priority=self.priority,
         )
 
 

@@ -137,7 +137,7 @@ class Writing:
         block, items, ingest = incoming.good(), incoming.items, self._ingest
         with said_of(incoming.positions):
             recalled = await ingest.in_thread(recall.recall, items, block, wanted, self._set, ingest.cache)
-            how = How(wanted, self._deadline, self.settings.skip_bad_items, flow=self)
+            how = How(wanted, self._deadline, self.settings.skip_bad_items, flow=self, priority=self.settings.priority)
             encoded, failures = await ingest.encoding.encode(items, recalled, how)
             positions = [i for i in range(len(items)) if i in recalled.pieces]
             with said_of(positions):

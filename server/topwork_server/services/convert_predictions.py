@@ -23,6 +23,7 @@ def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hasha
         skip_bad_items=settings.skip_bad_items,
         features=settings.features,
         flow=flow,
+        priority=convert.priority(settings.priority),
     )
 
 

@@ -53,6 +53,7 @@ def settings(message: sets_pb2.WriteSettings) -> Settings:
         dtype=STORED_DTYPES[message.dtype],
         keep_inputs=message.keep_inputs,
         skip_bad_items=message.skip_bad_items,
+        priority=convert.priority(message.priority),
     )
 
 

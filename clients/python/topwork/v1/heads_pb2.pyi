@@ -255,18 +255,20 @@ class ProbeRequest(_message.Message):
     def __init__(self, sets: _Optional[_Iterable[str]] = ..., target: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class PredictSettings(_message.Message):
-    __slots__ = ("heads", "top", "features", "options", "skip_bad_items")
+    __slots__ = ("heads", "top", "features", "options", "skip_bad_items", "priority")
     HEADS_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     heads: _containers.RepeatedScalarFieldContainer[str]
     top: int
     features: bool
     options: _struct_pb2.Struct
     skip_bad_items: bool
-    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ...) -> None: ...
+    priority: _encoders_pb2.Priority
+    def __init__(self, heads: _Optional[_Iterable[str]] = ..., top: _Optional[int] = ..., features: _Optional[bool] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("settings", "items", "vectors", "stored", "fingerprint")

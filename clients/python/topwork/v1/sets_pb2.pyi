@@ -124,7 +124,7 @@ class DropSetResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class WriteSettings(_message.Message):
-    __slots__ = ("set", "encoder", "taps", "options", "dtype", "keep_inputs", "skip_bad_items")
+    __slots__ = ("set", "encoder", "taps", "options", "dtype", "keep_inputs", "skip_bad_items", "priority")
     SET_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     TAPS_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class WriteSettings(_message.Message):
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
     SKIP_BAD_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     set: str
     encoder: str
     taps: _containers.RepeatedScalarFieldContainer[str]
@@ -139,7 +140,8 @@ class WriteSettings(_message.Message):
     dtype: _types_pb2.DType
     keep_inputs: bool
     skip_bad_items: bool
-    def __init__(self, set: _Optional[str] = ..., encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keep_inputs: _Optional[bool] = ..., skip_bad_items: _Optional[bool] = ...) -> None: ...
+    priority: _encoders_pb2.Priority
+    def __init__(self, set: _Optional[str] = ..., encoder: _Optional[str] = ..., taps: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keep_inputs: _Optional[bool] = ..., skip_bad_items: _Optional[bool] = ..., priority: _Optional[_Union[_encoders_pb2.Priority, str]] = ...) -> None: ...
 
 class WriteRows(_message.Message):
     __slots__ = ("ids", "items", "features", "metadata", "numerics")

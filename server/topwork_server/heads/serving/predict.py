@@ -21,7 +21,7 @@ from topwork_server.heads.shelf import Kept, Shelf
 from topwork_server.modalities import check_modality
 from topwork_server.sets.picked import stored_rows
 from topwork_server.sets.store import FeatureSet
-from topwork_server.types import Array, Features, Item, TapRows, Timings
+from topwork_server.types import Array, Features, Item, Priority, TapRows, Timings
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB an item.
 STORED = 1000
@@ -38,6 +38,7 @@ class PredictAsk:
     skip_bad_items: bool = False
     features: bool = False
     flow: Hashable = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Predictor:
         for (encoder, _), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
-            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow)
+            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
             features.append(await self._engine.embed(asked, items))
             found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
         return Prediction(
