@@ -22,6 +22,7 @@ from topwork_server import (
     Text,
     TokenSpans,
     Trunk,
+    option,
 )
 from topwork_server.plugins import Registered, RegisteredIndex
 from topwork_server.sources import Source
@@ -33,8 +34,8 @@ TAPS = (Tap("mean", DIM, Granularity.ITEM), Tap("letters", DIM, Granularity.TOKE
 
 @dataclass(frozen=True)
 class LetterOptions:
-    case: Literal["keep", "lower"] = "keep"
-    repeat: int = 1
+    case: Literal["keep", "lower"] = option("keep", "lower: capitals are small letters")
+    repeat: int = option(1, "how often the text stands")
 
 
 class Letters(Encoder):

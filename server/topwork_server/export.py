@@ -2,7 +2,8 @@
 
     python -m topwork_server.export --home HOME NAME
 
-so that the server never has torch in memory. Prints one JSON line, {"folder": ...} or {"error": ..., "remedy": ...}.
+so that the server never has torch in memory. Prints one JSON line, {"folder": ...} or {"error": ..., "remedy": ...}. With
+--fingerprints nothing is kept, and it prints {"fingerprints": {tap: ...}}.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +76,13 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     )
     manifest.write(folder)
     return manifest
+
+
+def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
+    """By tap, of the trunk as `export` makes it; no graph is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        taps = _fingerprints(spec, open_trunk(spec, assets, Path(folder)), Path(folder))
+    return {info.tap.name: info.fingerprint for info in taps}
 
 
 def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[Batch], folder: Path) -> None:
@@ -215,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m topwork_server.export")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--force", action="store_true")
+    parser.add_argument("--fingerprints", action="store_true")
     parser.add_argument("name")
     asked = parser.parse_args(argv)
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
@@ -223,7 +234,11 @@ def main(argv: list[str] | None = None) -> int:
         catalogue = Catalogue(Plugins.load(), asked.home)
         spec = catalogue.spec(asked.name)
         assets = sources.fetch(catalogue.source(asked.name), asked.home, spec.sha256)
-        folder = artifacts.publish(asked.home, spec, lambda scratch: export_encoder(spec, assets, scratch), force=asked.force)
+        if asked.fingerprints:
+            made: dict[str, Any] = {"fingerprints": fingerprints(spec, assets)}
+        else:
+            build = partial(export_encoder, spec, assets)
+            made = {"folder": str(artifacts.publish(asked.home, spec, build, force=asked.force))}
     except TopworkError as error:
         print(
             json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),
@@ -231,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
         return 1
-    print(json.dumps({"folder": str(folder)}), file=answer, flush=True)
+    print(json.dumps(made), file=answer, flush=True)
     return 0
 
 

@@ -56,6 +56,11 @@ class Session:
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
 
+    @property
+    def input_types(self) -> dict[str, str]:
+        """ONNX's types of the inputs, by name: "tensor(float)", "tensor(int64)"."""
+        return {node.name: node.type for node in self._session.get_inputs()}
+
     def _opened(self, model: Path, options: Any) -> Any:
         import onnxruntime
 

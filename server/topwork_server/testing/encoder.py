@@ -11,28 +11,38 @@ It fetches and exports the encoder if need be ($TOPWORK_HOME, or override the `h
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from topwork_server import parity
-from topwork_server.artifacts import Manifest
+from topwork_server import options, parity, sample_inputs
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config, default_home
 from topwork_server.engine import Ask, Engine
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.plugins import Plugins
+from topwork_server.testing.bench import (
+    INVARIANCE,
+    MOST_SAMPLES,
+    Bench,
+    check_invariance,
+    check_refusal,
+    check_same,
+    check_sample,
+    check_spans,
+    export_fingerprints,
+    plain_session,
+    refusal,
+)
 from topwork_server.types import Features, Item, Modality, Picture, TapRows, Text
 
-T = TypeVar("T")
-
-#: How far a row may move with its batch-mates: sums of another order, no more.
-INVARIANCE = 0.99999
 WRONG: dict[Modality, Item] = {
     Modality.TEXT: Picture(b"not a text"),
     Modality.IMAGE: Text("not a picture"),
@@ -41,22 +51,7 @@ WRONG: dict[Modality, Item] = {
 }
 
 
-@dataclass
-class Bench:
-    """An engine with one encoder in it, and an event loop to run it on."""
-
-    name: str
-    engine: Engine
-    manifest: Manifest
-    modality: Modality
-    items: Sequence[Item]
-    runner: asyncio.Runner
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(coroutine)
-
-    def embed(self, items: Sequence[Item], *taps: str, **options: Any) -> Features:
-        return self.run(self.engine.embed(Ask(self.name, taps, options), items))
+THREADS = "in several threads: preprocess keeps its work on the object (self)"
 
 
 class EncoderContract:
@@ -82,7 +77,7 @@ class EncoderContract:
             catalogue.pull(cls.encoder)
             catalogue.export(cls.encoder)
         entry = catalogue.entry(cls.encoder)
-        if entry.manifest is None:
+        if entry.manifest is None or entry.folder is None:
             module = sys.modules[entry.spec.encoder.__module__].__file__
             pytest.fail(
                 f"{cls.encoder} was exported into {home} and is {entry.state} there: its source or its files changed meanwhile,"
@@ -91,7 +86,9 @@ class EncoderContract:
         items = cls.items(catalogue)
         with asyncio.Runner() as runner:
             engine = Engine(catalogue, Config(home=home, provider="cpu"))
-            yield Bench(cls.encoder, engine, entry.manifest, entry.spec.modality, items, runner)
+            folder, encoder = entry.folder, entry.spec.encoder(entry.spec, entry.folder)
+            session = plain_session(folder)
+            yield Bench(cls.encoder, engine, encoder, entry.manifest, folder, entry.spec.modality, items, runner, session)
             runner.run(engine.close())
 
     @classmethod
@@ -100,34 +97,105 @@ class EncoderContract:
         spec = catalogue.spec(cls.encoder)
         return list(spec.encoder.examples(spec))[:6]
 
+    def test_options_are_declared(self, bench: Bench) -> None:
+        declared: Any = bench.encoder.options
+        frozen = getattr(getattr(declared, "__dataclass_params__", None), "frozen", False)
+        assert frozen, f"options is {declared.__name__}, and must be a frozen dataclass: requests share it"
+        for choice in options.choices(declared):
+            assert choice.description, f"option {choice.name!r} says nothing of itself; declare it with option(default, words)"
+            options.parse(declared, {choice.name: choice.schema["default"]})
+
+    def test_samples_are_what_the_graph_reads(self, bench: Bench) -> None:
+        for position, samples in enumerate(bench.prepared()):
+            assert samples, f"item {position} gave no sample; a bad item raises InvalidInput"
+            for sample in samples:
+                check_sample(bench, position, sample)
+
     def test_shapes_and_spans(self, bench: Bench) -> None:
         for info in bench.manifest.taps:
-            found = bench.embed(bench.items, info.tap.name).taps[0]
-            assert found.rows.dtype == np.float32
-            assert found.rows.shape == (int(found.counts.sum()), info.tap.dim), info.tap.name
-            assert len(found.counts) == len(bench.items)
-            assert np.isfinite(found.rows).all(), info.tap.name
-            assert (found.counts > 0).all(), info.tap.name
-            _check_spans(found)
+            found, name = bench.embed(bench.items, info.tap.name).taps[0], info.tap.name
+            expected = (int(found.counts.sum()), info.tap.dim)
+            assert found.rows.dtype == np.float32, f"rows of {name} are {found.rows.dtype}, and must be float32"
+            assert found.rows.shape == expected, f"rows of {name} are {found.rows.shape}, and must be {expected}"
+            bad = np.flatnonzero(~np.isfinite(found.rows).all(axis=1))
+            assert not len(bad), f"row {bad[:1]} of {name} has numbers that are not finite"
+            none = np.flatnonzero(found.counts == 0)
+            assert not len(none), f"items {none.tolist()} have no rows of {name}"
+            check_spans(found)
+
+    def test_preprocessing_gives_what_it_gave_the_export(self, bench: Bench) -> None:
+        """The export ran in a process of its own: what differs changes with the process."""
+        sample_inputs.check(bench.encoder, bench.folder)
+
+    def test_preprocessing_does_not_depend_on_what_came_before(self, bench: Bench) -> None:
+        forwards, backwards = bench.prepared(), bench.prepared(reverse=True)
+        for position, (one, other) in enumerate(zip(forwards, backwards, strict=True)):
+            check_same(position, one, other, "when the items come in another order: preprocess keeps something of earlier ones")
+
+    def test_samples_stay_as_they_were_prepared(self, bench: Bench) -> None:
+        made = [bench.prepare(item) for item in bench.items]
+        again = [copy.deepcopy(bench.prepare(item)) for item in bench.items]
+        for position, (samples, kept) in enumerate(zip(made, again, strict=True)):
+            check_same(position, kept, samples, "after others were prepared: preprocess uses one array for several items")
+
+    def test_several_items_are_prepared_as_one_is(self, bench: Bench) -> None:
+        made = list(bench.encoder.preprocess_many(bench.items, bench.encoder.options()))
+        assert len(made) == len(bench.items), f"preprocess_many gave {len(made)} results for {len(bench.items)} items"
+        for position, (alone, found) in enumerate(zip(bench.prepared(), made, strict=True)):
+            if isinstance(found, Exception):
+                pytest.fail(f"preprocess_many refuses item {position}, and preprocess takes it: {found}")
+            check_same(position, alone, list(islice(found, MOST_SAMPLES)), "in preprocess_many, beside others")
+
+    def test_preprocessing_in_threads_gives_the_same(self, bench: Bench) -> None:
+        expected, interval = bench.prepared(), sys.getswitchinterval()
+        places = [place for _ in range(4) for place in range(len(bench.items))]
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                for place, found in zip(places, pool.map(lambda place: bench.prepare(bench.items[place]), places), strict=True):
+                    check_same(
+                        place, expected[place], found, "in several threads: preprocess keeps its work on the object (self)"
+                    )
+        finally:
+            sys.setswitchinterval(interval)
+
+    def test_what_is_given_is_left_as_it_was(self, bench: Bench) -> None:
+        before = [item.copy() if isinstance(item, np.ndarray) else item for item in bench.items]
+        samples = [sample for some in bench.prepared() for sample in some]
+        for position, (item, kept) in enumerate(zip(bench.items, before, strict=True)):
+            if isinstance(item, np.ndarray):
+                np.testing.assert_array_equal(item, np.asarray(kept), f"preprocess changed the array of item {position}")
+        inputs = [{name: array.copy() for name, array in sample.inputs.items()} for sample in samples]
+        for sample in samples:
+            bench.encoder.collate([sample])
+        for position, (sample, kept_inputs) in enumerate(zip(samples, inputs, strict=True)):
+            for name, array in sample.inputs.items():
+                assert np.array_equal(array, kept_inputs[name]), f"collate changed input {name!r} of sample {position}"
 
     def test_fingerprints_differ_by_tap(self, bench: Bench) -> None:
         fingerprints = [info.fingerprint for info in bench.manifest.taps]
-        assert all(len(f) == 64 and int(f, 16) >= 0 for f in fingerprints)
-        assert len(set(fingerprints)) == len(fingerprints)
+        assert len(set(fingerprints)) == len(fingerprints), f"two taps have one fingerprint: {fingerprints}"
+
+    def test_another_export_has_the_same_fingerprints(self, bench: Bench, home: Path) -> None:
+        expected = {info.tap.name: info.fingerprint for info in bench.manifest.taps}
+        found = export_fingerprints(bench.name, home)
+        assert found == expected, (
+            "the same weights gave other fingerprints in another process: definition, preprocessing or the weights that export"
+            " makes hold what changes (hash() of strings, a set's order, the time, a path, random numbers without a seed)"
+        )
 
     def test_parity_was_measured(self, bench: Bench) -> None:
-        assert bench.manifest.numerics.parity >= parity.FP32_FLOOR
-        assert set(bench.manifest.parity) == {info.tap.name for info in bench.manifest.taps}
-        assert len(set(bench.manifest.batches)) >= 2, "parity is measured at several shapes"
+        found, named = bench.manifest.numerics.parity, {info.tap.name for info in bench.manifest.taps}
+        assert found >= parity.FP32_FLOOR, f"parity is {found}, and must be {parity.FP32_FLOOR} or more"
+        assert set(bench.manifest.parity) == named, f"parity was measured of {set(bench.manifest.parity)}, and taps are {named}"
+        assert len(set(bench.manifest.batches)) >= 2, (
+            f"parity was measured at one shape, {bench.manifest.batches[:1]}: give examples that differ in size, or more of them"
+        )
 
     def test_a_row_does_not_depend_on_its_batch_mates(self, bench: Bench) -> None:
-        bench.embed(bench.items[:1])
-        loaded = bench.engine.garage.get(bench.name)
-        assert loaded is not None
         taps = [info.tap for info in bench.manifest.taps]
-        session = loaded.batcher.lanes[loaded.lane_of(taps)].open()[0]
-        _, cosine = parity.invariance(loaded.encoder, taps, bench.items, session.run)
-        assert cosine >= INVARIANCE
+        for group in bench.groups():
+            check_invariance(bench, taps, group)
 
     def test_items_of_one_request_get_the_rows_that_they_get_alone(self, bench: Bench) -> None:
         names = [info.tap.name for info in bench.manifest.taps]
@@ -136,17 +204,23 @@ class EncoderContract:
             alone = bench.embed([item], *names)
             for one, many in zip(alone.taps, together.taps, strict=True):
                 _, cosine = parity.difference(one.rows, _rows_of_item(many, position))
-                assert cosine >= INVARIANCE, (one.tap.tap.name, position)
+                assert cosine >= INVARIANCE, (
+                    f"item {position} alone and among {len(bench.items)} has a cosine of {cosine:.6f} in {one.tap.tap.name},"
+                    f" and must have {INVARIANCE} or more: its rows depend on what is asked beside it"
+                )
 
     def test_a_tap_does_not_depend_on_the_taps_beside_it(self, bench: Bench) -> None:
         names = [info.tap.name for info in bench.manifest.taps]
         together = bench.embed(bench.items[:1], *names)
         for name, many in zip(names, together.taps, strict=True):
-            np.testing.assert_allclose(bench.embed(bench.items[:1], name).taps[0].rows, many.rows, rtol=1e-4, atol=1e-5)
+            alone = bench.embed(bench.items[:1], name).taps[0].rows
+            np.testing.assert_allclose(alone, many.rows, rtol=1e-4, atol=1e-5, err_msg=f"{name} alone, and beside the other taps")
 
     def test_the_same_input_gives_the_same_rows(self, bench: Bench) -> None:
         first, second = bench.embed(bench.items[:1]), bench.embed(bench.items[:1])
-        np.testing.assert_array_equal(first.taps[0].rows, second.taps[0].rows)
+        np.testing.assert_array_equal(
+            first.taps[0].rows, second.taps[0].rows, "the same item twice: preprocess or the graph draws random numbers"
+        )
 
     def test_concurrent_callers_get_their_own_rows(self, bench: Bench) -> None:
         async def crowd() -> list[Features]:
@@ -155,7 +229,8 @@ class EncoderContract:
 
         alone = [bench.embed([item]).taps[0].rows for item in bench.items for _ in range(3)]
         for expected, found in zip(alone, bench.run(crowd()), strict=True):
-            assert parity.difference(expected, found.taps[0].rows)[1] >= INVARIANCE
+            cosine = parity.difference(expected, found.taps[0].rows)[1]
+            assert cosine >= INVARIANCE, f"among callers at once a row has a cosine of {cosine:.6f} to what it is alone"
 
     def test_a_caller_that_leaves_harms_nobody(self, bench: Bench) -> None:
         async def leave_one() -> Features:
@@ -172,16 +247,13 @@ class EncoderContract:
 
     def test_a_wrong_item_is_named_by_its_position(self, bench: Bench) -> None:
         wrong = WRONG[bench.modality]
-        with pytest.raises(InvalidInput) as caught:
-            bench.embed([bench.items[0], wrong])
-        assert caught.value.item == 1
-        assert caught.value.remedy
+        check_refusal(refusal(bench, [bench.items[0], wrong]), wrong, 1)
 
     def test_a_bad_item_may_be_skipped(self, bench: Bench) -> None:
         wrong = WRONG[bench.modality]
         ask = Ask(bench.name, skip_bad_items=True)
         found = bench.run(bench.engine.embed(ask, [wrong, bench.items[0]]))
-        assert set(found.failures) == {0}
+        assert set(found.failures) == {0}, f"failures are of items {sorted(found.failures)}, and the wrong one is item 0"
         assert found.taps[0].counts[0] == 0
         np.testing.assert_array_equal(found.taps[0].rows, bench.embed(bench.items[:1]).taps[0].rows)
 
@@ -195,15 +267,3 @@ class EncoderContract:
 def _rows_of_item(found: TapRows, position: int) -> Any:
     start = int(found.counts[:position].sum())
     return found.rows[start : start + int(found.counts[position])]
-
-
-def _check_spans(found: TapRows) -> None:
-    granularity = found.tap.tap.granularity
-    if granularity == "item":
-        assert found.spans is None
-        return
-    assert found.spans is not None, f"{granularity} rows have spans"
-    values = found.spans.values
-    assert values.shape == (len(found.rows), 4 if granularity == "cell" else 2)
-    half = values.shape[1] // 2
-    assert (values[:, half:] >= values[:, :half]).all(), "a span ends after it starts"

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,10 +23,13 @@ import pytest
 
 from topwork_server import options
 from topwork_server.errors import InvalidInput
+from topwork_server.plugin_checks import fit_heads
 from topwork_server.sessions.session import Session
 from topwork_server.testing.problems import CENTRES, few, problem, quality, with_rows
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array
+
+BATCH = "the scores of a row must not depend on the rows beside it (no statistics over what is scored)"
 
 
 @dataclass
@@ -61,7 +65,7 @@ class TrainerContract:
     def fit(cls, examples: Examples, subsets: Sequence[Array], progress: list[tuple[float, str]] | None = None) -> list[Fitted]:
         said = [] if progress is None else progress
         chosen = options.parse(cls.trainer.options, cls.options)
-        return cls.trainer.fit(examples, subsets, chosen, 7, 1, lambda done, words: said.append((done, words)))
+        return fit_heads(cls.trainer, examples, subsets, chosen, 7, 1, lambda done, words: said.append((done, words)))
 
     @classmethod
     def problem(cls, target: Target, count: int = 120, dim: int = 16, seed: int = 0) -> Examples:
@@ -72,7 +76,8 @@ class TrainerContract:
         """A head of those rows (all by default), with its scores of all rows, which are finite."""
         [head] = cls.fit(examples, [np.arange(examples.count) if subset is None else subset])
         scores = head.scores(examples.views[head.view].rows)
-        assert np.isfinite(scores).all()
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        assert not len(bad), f"scores of row {bad[:1].tolist()} are not finite: {scores[bad[:1]].tolist()}"
         return head, scores
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -92,77 +97,96 @@ class TrainerContract:
         return Subject(examples, cls.problem(request.param, seed=1), subsets, cls.fit(examples, subsets, progress), progress)
 
     def test_options_have_help_and_defaults(self) -> None:
-        assert dataclasses.is_dataclass(self.trainer.options)
-        assert options.parse(self.trainer.options, {}) == self.trainer.options()
-        for choice in options.choices(self.trainer.options):
-            assert choice.description, choice.name
+        declared: Any = self.trainer.options
+        frozen = getattr(getattr(declared, "__dataclass_params__", None), "frozen", False)
+        assert frozen, f"options is {declared.__name__}, and must be a frozen dataclass"
+        for choice in options.choices(declared):
+            assert choice.description, f"option {choice.name!r} says nothing of itself; declare it with option(default, words)"
+            options.parse(declared, {choice.name: choice.schema["default"]})
 
     def test_there_is_a_head_for_each_subset(self, subject: Subject) -> None:
-        assert len(subject.heads) == len(subject.subsets)
-        outputs = {Target.NUMBERS: 1, Target.SPAN: 2}.get(subject.examples.target, len(subject.examples.names))
-        for head in subject.heads:
-            assert 0 <= head.view < len(subject.examples.views)
+        for number, head in enumerate(subject.heads):
             scores = subject.said(head)
-            assert scores.shape == (subject.held.count, outputs)
-            assert scores.dtype == np.float32
-            assert np.isfinite(scores).all()
+            bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+            assert not len(bad), f"head {number} scores row {bad[:1].tolist()} as {scores[bad[:1]].tolist()}, which is not finite"
 
     def test_what_was_chosen_and_tried_is_json(self, subject: Subject) -> None:
         seen = {(view.tap, view.pooling) for view in subject.examples.views}
         for head in subject.heads:
-            assert json.loads(json.dumps(dict(head.chosen), allow_nan=False)) == dict(head.chosen)
-            json.dumps([dataclasses.asdict(trial) for trial in head.trials], allow_nan=False)
-            assert {(trial.tap, trial.pooling) for trial in head.trials} <= seen
-            assert head.measure or not head.trials
+            _check_json("chosen", dict(head.chosen))
+            _check_json("trials", [dataclasses.asdict(trial) for trial in head.trials])
+            strange = {(trial.tap, trial.pooling) for trial in head.trials} - seen
+            assert not strange, f"trials speak of the views {strange}, and there are {seen}"
+            assert head.measure or not head.trials, "measure is empty: say what the scores of the trials are"
 
     def test_progress_goes_from_0_to_1(self, subject: Subject) -> None:
         done = [fraction for fraction, _ in subject.progress]
-        assert done, "nothing was reported"
-        assert done == sorted(done)
-        assert 0 <= done[0] <= done[-1] <= 1
-        assert all(words for _, words in subject.progress)
+        assert done, "fit called report never: the caller sees nothing of a long training"
+        assert done == sorted(done), f"the progress went back: {done}"
+        assert 0 <= done[0] <= done[-1] <= 1, f"progress is a fraction from 0 to 1, and was {done[0]} to {done[-1]}"
+        assert all(words for _, words in subject.progress), "a report says nothing of what is done"
 
     def test_it_learns_what_is_easy(self, subject: Subject) -> None:
         for head in subject.heads:
-            assert quality(subject.held, subject.said(head)) >= self.floor
+            found = quality(subject.held, subject.said(head))
+            assert found >= self.floor, f"quality on rows that were not learnt from is {found:.3f}, and must be {self.floor}"
 
     def test_probabilities_are_better_than_chance(self, subject: Subject) -> None:
         scores, values = subject.said(subject.heads[-1]).astype(np.float64), subject.held.values
         if subject.held.target is Target.CLASSES:
             likelihood = scores[np.arange(len(values)), values] - np.logaddexp.reduce(scores, axis=1)
-            assert likelihood.mean() > 0.9 * -np.log(scores.shape[1])
+            found, chance = likelihood.mean(), -np.log(scores.shape[1])
+            assert found > 0.9 * chance, (
+                f"the mean log likelihood of the softmax of the scores is {found:.3f}, and chance has {chance:.3f}: scores are"
+                " logits, larger where likelier, and not cosines, distances or probabilities"
+            )
         elif subject.held.target is Target.LABELS:
-            assert -np.logaddexp(0, np.where(values > 0.5, -scores, scores)).mean() > 0.9 * -np.log(2)
+            found = -np.logaddexp(0, np.where(values > 0.5, -scores, scores)).mean()
+            assert found > 0.9 * -np.log(2), (
+                f"the mean log likelihood of each label's sigmoid is {found:.3f}, and chance has -0.693: scores are logits, above"
+                " 0 where a label is likelier than not"
+            )
 
     def test_a_row_does_not_depend_on_its_batch_mates(self, subject: Subject) -> None:
         head = subject.heads[-1]
         rows, whole = subject.held.views[head.view].rows, subject.said(head)
         error = 1e-5 * max(1, np.abs(whole).max())
         backwards = head.scores(np.ascontiguousarray(rows[::-1]))[::-1]
-        np.testing.assert_allclose(backwards, whole, atol=error)
+        np.testing.assert_allclose(backwards, whole, atol=error, err_msg=BATCH)
         for one in (0, 5):
-            np.testing.assert_allclose(head.scores(rows[one : one + 1])[0], whole[one], atol=error)
+            alone = head.scores(rows[one : one + 1])[0]
+            np.testing.assert_allclose(alone, whole[one], atol=error, err_msg=f"row {one} alone: {BATCH}")
             beside_far = np.concatenate([1000 * rows[:3], rows[one : one + 1]])
-            np.testing.assert_allclose(head.scores(beside_far)[-1], whole[one], atol=error)
+            found = head.scores(beside_far)[-1]
+            np.testing.assert_allclose(
+                found, whole[one], atol=error, err_msg=f"row {one} beside rows 1000 times as long: {BATCH}"
+            )
 
     def test_the_graph_gives_the_same_scores(self, subject: Subject, tmp_path: Path) -> None:
         for head in subject.heads:
             model = head.graph()
-            assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20}
+            opsets = {opset.domain: opset.version for opset in model.opset_import}
+            assert opsets == {"": 20}, f"the graph imports {opsets}, and must import ONNX's own operators of opset 20 alone"
             path = tmp_path / "head.onnx"
             path.write_bytes(model.SerializeToString())
             session = Session(path, threads=1)
-            assert (session.inputs, session.outputs) == (("rows",), ("scores",))
+            ends = session.inputs, session.outputs
+            assert ends == (("rows",), ("scores",)), f"the graph goes from {ends[0]} to {ends[1]}; name them rows and scores"
             for rows in (subject.held.views[head.view].rows, subject.held.views[head.view].rows[:1]):
                 expected = head.scores(rows)
                 [found] = session.run(["scores"], {"rows": rows})
-                assert found.dtype == np.float32
-                np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()), rtol=0)
+                assert found.dtype == np.float32, f"the graph gives {found.dtype}, and must give float32"
+                error = 1e-4 * max(1, np.abs(expected).max())
+                np.testing.assert_allclose(found, expected, atol=error, rtol=0, err_msg="graph() gives other scores")
 
     def test_the_same_arguments_give_the_same_heads(self, subject: Subject) -> None:
         for one, other in zip(subject.heads, self.fit(subject.examples, subject.subsets), strict=True):
-            assert one.chosen == other.chosen
-            np.testing.assert_array_equal(subject.said(one), subject.said(other))
+            assert one.chosen == other.chosen, f"the same arguments chose {other.chosen}, and before {one.chosen}: use the seed"
+            np.testing.assert_array_equal(
+                subject.said(one),
+                subject.said(other),
+                "the same arguments gave another head: draw from the seed that fit is given",
+            )
 
     def test_rows_outside_of_the_subset_do_not_matter(self, subject: Subject) -> None:
         inside = len(subject.subsets[0])
@@ -170,16 +194,18 @@ class TrainerContract:
         values[inside:] = np.roll(values[inside:], 1, axis=0)
         other = with_rows(replace(subject.examples, values=values), lambda rows: np.where(_after(rows, inside), 3 - rows, rows))
         other = replace(other, unlabelled=subject.examples.unlabelled)
-        self._same(subject, self.fit(other, subject.subsets)[0])
+        self._same(subject, self.fit(other, subject.subsets)[0], "rows outside of its subset were changed: it learns from them")
 
     def test_other_subsets_do_not_matter(self, subject: Subject) -> None:
-        self._same(subject, self.fit(subject.examples, subject.subsets[:1])[0])
+        self._same(subject, self.fit(subject.examples, subject.subsets[:1])[0], "other subsets were asked for")
 
-    def _same(self, subject: Subject, head: Fitted) -> None:
+    def _same(self, subject: Subject, head: Fitted, how: str) -> None:
         """As the first head of the subject."""
-        assert head.chosen == subject.heads[0].chosen
+        first = subject.heads[0].chosen
+        assert head.chosen == first, f"a head chose {head.chosen}, and chose {first} when {how}"
         expected = subject.said(subject.heads[0])
-        np.testing.assert_allclose(subject.said(head), expected, atol=self.tolerance * max(1, np.abs(expected).max()), rtol=0)
+        error = self.tolerance * max(1, np.abs(expected).max())
+        np.testing.assert_allclose(subject.said(head), expected, atol=error, rtol=0, err_msg=f"other scores when {how}")
 
     def test_the_view_that_tells_more_is_chosen(self, target: Target) -> None:
         examples = self.problem(target)
@@ -189,7 +215,8 @@ class TrainerContract:
         blank = tuple(View(v.tap, v.pooling, v.rows[:5]) for v in views)
         described = tuple(examples.described[0] if v is view else v.rows[:CENTRES] for v in views) if examples.described else ()
         both = replace(examples, views=views, unlabelled=blank, described=described)
-        assert self.learnt(both)[0].view == (1 if self.chooses_view else 0)
+        found, wanted = self.learnt(both)[0].view, 1 if self.chooses_view else 0
+        assert found == wanted, f"view {found} was chosen, and view {wanted} tells the values (see chooses_view)"
 
     def test_dull_columns_are_survived(self, target: Target) -> None:
         examples = self.problem(target)
@@ -209,14 +236,18 @@ class TrainerContract:
         if target is Target.NUMBERS:
             examples = replace(examples, values=examples.values * 1000 + 5000)
         examples = replace(examples, described=tuple(rows * np.float32(scale) for rows in examples.described))
-        assert quality(examples, self.learnt(examples)[1]) >= self.floor
+        found = quality(examples, self.learnt(examples)[1])
+        assert found >= self.floor, f"rows {scale:g} times as long give a quality of {found:.3f}, and must give {self.floor}"
 
     def test_a_class_that_is_missing_is_not_expected(self) -> None:
         for target in {Target.CLASSES} & self.trainer.targets:
             examples = self.problem(target)
             others = examples.values != 2
             _, scores = self.learnt(examples, np.flatnonzero(others))
-            assert self.needs_descriptions or (scores[others].argmax(axis=1) != 2).all()
+            taken = np.flatnonzero(scores[others].argmax(axis=1) == 2)
+            assert self.needs_descriptions or not len(taken), (
+                f"row {taken[:1].tolist()} is taken for a class of which no example was seen: its score must be low"
+            )
 
     def test_few_rows_will_do(self, target: Target) -> None:
         examples = self.problem(target)
@@ -231,18 +262,37 @@ class TrainerContract:
     def test_nothing_to_learn_from_is_refused(self, target: Target) -> None:
         examples = self.problem(target)
         if self.needs_descriptions:
-            with pytest.raises(InvalidInput):
+            with _refused("classes without descriptions"):
                 self.learnt(replace(examples, described=()))
         if self.least_per_class == 0:
             self.learnt(examples, np.arange(0))
             return
-        with pytest.raises(InvalidInput):
+        with _refused("a subset without rows"):
             self.learnt(examples, np.arange(0))
 
     def test_a_target_that_it_does_not_claim_is_refused(self) -> None:
         for target in set(Target) - self.trainer.targets:
-            with pytest.raises(InvalidInput):
+            with _refused(f"the target {target}, which `targets` does not name,"):
                 self.learnt(self.problem(target))
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInput:
+        return
+    except Exception as error:
+        pytest.fail(f"{what} ended in {type(error).__name__}: {error}; raise InvalidInput, and say what is needed")
+    pytest.fail(f"{what} was learnt from; raise InvalidInput, and say what is needed")
+
+
+def _check_json(name: str, value: Any) -> None:
+    try:
+        same = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"{name} is no JSON ({error}): {value}")
+    assert same == value, f"{name} comes back from JSON as {same}, and was {value}: use plain numbers, texts, lists and dicts"
 
 
 def _after(rows: Array, inside: int) -> Array:
