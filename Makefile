@@ -19,11 +19,14 @@ $(VENV)/installed: pyproject.toml clients/python/pyproject.toml
 demo: install  ## real texts, words, pictures and clips become features over gRPC
 	$(BIN)/topwork demo
 
-test: install weights  ## the whole suite, with real weights
-	$(BIN)/python -m pytest
+# Each worker takes whole files, so that what a file shares is made once; a worker needs up to 2 GiB.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+test: install weights  ## the whole suite, with real weights, on up to four cores
+	$(PYTEST)
 
 test-fast: install  ## without the packaged weights
-	$(BIN)/python -m pytest -m 'not weights'
+	$(PYTEST) -m 'not weights'
 
 .PHONY: weights
 weights: install
