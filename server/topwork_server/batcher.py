@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from topwork_server.deadlines import TimedRequest
+from topwork_server.due import Due
 from topwork_server.encoder import Encoder, batch_key
 from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
 from topwork_server.flows import Waiting
@@ -46,15 +48,17 @@ class _Failed(Exception):
 class Batcher:
     """Owns the sessions of one encoder and the threads that run them.
 
-    `counters`: samples, batches, expired, cancelled, memory_splits, restarts. `serving` is False while a session that died is
-    being reopened; `on_health` is told of each change, from a worker's thread.
+    `counters`: samples, batches, expired, cancelled, refused, memory_splits, restarts. `serving` is False while a session that
+    died is being reopened; `on_health` is told of each change, from a worker's thread.
     """
 
     def __init__(self, encoder: Encoder, lanes: Sequence[Lane], on_health: Callable[[bool], None] = lambda serving: None) -> None:
         self.lanes = tuple(lanes)
         self._encoder, self._on_health = encoder, on_health
         self._sessions = Lanes(self.lanes)
-        self._line = Line([encoder.budget * (GPU_BATCH if lane.numerics.provider in GPUS else 1) for lane in lanes])
+        budgets = [encoder.budget * (GPU_BATCH if lane.numerics.provider in GPUS else 1) for lane in lanes]
+        self._line = Line(budgets)
+        self._due = Due(self._line, budgets)
         self._wake = threading.Condition()  # guards the line, the tickets' counts and what follows
         self._closed = False
         self._aboard: dict[int, list[Rider]] = {}
@@ -86,17 +90,30 @@ class Batcher:
         lane: int = 0,
         flow: Hashable = None,
         priority: Priority = Priority.NORMAL,
+        request: TimedRequest | None = None,
+        items: int = 0,
     ) -> Ticket:
-        """Join the line. Unavailable while a session is being reopened. `deadline` is in time.monotonic(). Flows take turns."""
-        ticket, encoder = Ticket(samples, taps, deadline), self._encoder
+        """Join the line. Unavailable while a session is being reopened. `deadline` is in time.monotonic(). Flows take turns.
+
+        With a `request`, of which these are the samples of so many more `items`: Overloaded where it cannot be done by its
+        deadline. `end` it in the end."""
+        ticket, encoder = Ticket(samples, taps, deadline, request), self._encoder
         ticket.on_cancel = self._leave
-        ticket.riders = [Rider(encoder.cost(s), (lane, batch_key(encoder, s)), ticket, i) for i, s in enumerate(samples)]
+        group = [(lane, batch_key(encoder, s)) for s in samples]
+        ticket.riders = [Rider(encoder.cost(s), group[i], ticket, i, timed=request is not None) for i, s in enumerate(samples)]
         with self._wake:
             if self._closed or not self.serving:
                 raise self._unavailable()
+            if request is not None:
+                self._give_up(self._due.join(request, ticket, items, lane, flow, priority, ticket.made))
             self._line.push(ticket.riders, flow, priority)
             self._wake.notify()
         return ticket
+
+    def end(self, request: TimedRequest) -> None:
+        """Nothing of the request will come any more."""
+        with self._wake:
+            self._due.forget(request, time.monotonic())
 
     def count_expired(self, items: int) -> None:
         """Count items whose deadline passed before they were samples."""
@@ -149,10 +166,22 @@ class Batcher:
 
     def _take(self) -> list[Rider]:
         now = time.monotonic()
-        taken = self._line.take(lambda waiting: _rider(waiting).ticket.expires <= now)
+        self._give_up(self._due.late(now))
+        taken = self._line.take(lambda waiting: _rider(waiting).ticket.expires <= now, self._due.first(now))
+        self._due.began(taken.batch)
         if taken.dropped:
             self._drop([_rider(waiting) for waiting in taken.dropped], "expired")
         return [_rider(waiting) for waiting in taken.batch]
+
+    def _give_up(self, requests: Sequence[TimedRequest]) -> None:
+        """Those that cannot be done in time, or give way: their samples leave the line."""
+        for request in requests:
+            waiting = self._due.waiting(request)
+            self._due.forget(request, time.monotonic())
+            self._line.remove(waiting)
+            self.counters["refused"] += len(waiting)
+            assert request.error is not None
+            self._fail([_rider(one) for one in waiting], request.error)
 
     def _leave(self, ticket: Ticket) -> None:
         """A caller left: who of his is still in line goes at once, with what it holds in memory."""
@@ -193,6 +222,7 @@ class Batcher:
         with self._wake:
             self.counters["batches"] += 1
             self.counters["samples"] += len(batch)
+            self._due.measure(batch, started, time.monotonic())
             for ticket in {rider.ticket for rider in batch}:
                 ticket.queued = max(ticket.queued, started - ticket.made)
                 ticket.computed += seconds

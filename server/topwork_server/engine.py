@@ -14,8 +14,9 @@ from topwork_server import options as request_options
 from topwork_server.batcher import Rows, Ticket
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
+from topwork_server.deadlines import TimedRequest
 from topwork_server.encoder import Encoder
-from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, TopworkError
+from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
 from topwork_server.excerpts import excerpt, listed
 from topwork_server.garage import Garage, Loaded
 from topwork_server.preparing import Preparation, Prepared, Threads
@@ -113,16 +114,21 @@ class _Request:
         self._lane = loaded.lane_of(self._plain_taps)
         self._spans = any(tap.granularity is not Granularity.ITEM for tap in self._plain_taps)
         self._tickets: list[Ticket] = []
+        self._timed: TimedRequest | None = None
         self._prepare = self._queue = self._compute = 0.0
 
     async def run(self, items: Sequence[Item]) -> Features:
         slab = self._preparation.slab
+        if self._ask.deadline is not None and not self._ask.wait:
+            self._timed = TimedRequest(self._ask.deadline, len(items))
         try:
             encoded = await (self._slab(0, items) if len(items) <= slab else self._slabs(items, slab))
         finally:
             self._preparation.left = True
             for ticket in self._tickets:
                 ticket.cancel()  # of no effect on those that are done
+            if self._timed:
+                self._loaded.batcher.end(self._timed)
         return self._features(encoded)
 
     async def _slabs(self, items: Sequence[Item], size: int) -> list[Encoded]:
@@ -147,7 +153,7 @@ class _Request:
             self._loaded.batcher.count_expired(len(items))
             raise
         self._prepare += time.monotonic() - began
-        results = iter(await self._ride([sample for one in prepared for sample in one.samples]))
+        results = iter(await self._ride([sample for one in prepared for sample in one.samples], len(items)))
         encoded = [self._settled(one, results, start + i) for i, one in enumerate(prepared)]
         longer = [self._rest(e, p.rest, start + i) for i, (e, p) in enumerate(zip(encoded, prepared, strict=True)) if p.rest]
         if longer:
@@ -163,10 +169,18 @@ class _Request:
             more = following
         encoded.error = encoded.error or more.error
 
-    async def _ride(self, samples: list[Sample]) -> list[Rows | TopworkError]:
+    async def _ride(self, samples: list[Sample], items: int = 0) -> list[Rows | TopworkError]:
+        """`items` are how many more these samples are of."""
         ask = self._ask
         ticket = self._loaded.batcher.submit(
-            samples, self._plain_taps, ask.deadline, lane=self._lane, flow=ask.flow, priority=ask.priority
+            samples,
+            self._plain_taps,
+            ask.deadline,
+            lane=self._lane,
+            flow=ask.flow,
+            priority=ask.priority,
+            request=self._timed,
+            items=items,
         )
         self._tickets.append(ticket)
         await ticket.done
@@ -183,6 +197,8 @@ class _Request:
         """The results of `samples` are the next ones."""
         for sample in samples:
             result = next(results)
+            if isinstance(result, Overloaded | DeadlinePassed | Unavailable):
+                raise result.at(None)  # of the request, and no item is to blame
             if isinstance(result, TopworkError):
                 encoded.error = self._preparation.blame(result, position)
             else:

@@ -40,8 +40,8 @@ class TopworkError(Exception):
         """The name of its class in the tree above; of a class below one of these, that one's."""
         return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
 
-    def at(self, item: int) -> TopworkError:
-        """The same error, said of the item at that position of the request."""
+    def at(self, item: int | None) -> TopworkError:
+        """The same error, said of the item at that position of the request, or of the whole request."""
         return type(self)(self.message, remedy=self.remedy, item=item)
 
     def __str__(self) -> str:
@@ -66,7 +66,16 @@ class AlreadyThere(TopworkError):
 
 
 class Overloaded(TopworkError):
+    """`retry_after` is in how many seconds it is worth to come back, where that is known."""
+
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, *, remedy: str = "", item: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, remedy=remedy, item=item)
+        self.retry_after = retry_after
+
+    def at(self, item: int | None) -> Overloaded:
+        return type(self)(self.message, remedy=self.remedy, item=item, retry_after=self.retry_after)
 
 
 #: What the system and native libraries say where memory, threads or file handles are at an end.

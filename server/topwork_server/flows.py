@@ -21,10 +21,11 @@ REMEMBERED = 1000
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """One sample in line. `group`: only members of one group can share a batch."""
+    """One sample in line. `group`: only members of one group can share a batch. `timed`: of a request that has a deadline."""
 
     cost: int
     group: Group
+    timed: bool = field(default=False, kw_only=True)
     order: int = field(default=0, init=False)
     flow: Flow | None = field(default=None, init=False)
     size: int = field(default=0, init=False)
@@ -41,7 +42,7 @@ class Flow:
 
     def __init__(self, name: Hashable, priority: Priority, start: float, since: int) -> None:
         self.name, self.priority, self.start, self.since = name, priority, start, since
-        self.count = 0
+        self.count = self.cost = self.timed = 0
         self.groups: dict[Group, list[Entry]] = {}
         self._turns: list[Entry] = []  # a heap of (turn, order, who); the gone lie in it until they come up
         self._now = 0
@@ -55,6 +56,8 @@ class Flow:
         heappush(self._turns, (turn, waiting.order, waiting))
         insort(self.groups.setdefault(waiting.group, []), (waiting.cost, waiting.order, waiting))
         self.count += 1
+        self.cost += waiting.cost
+        self.timed += waiting.timed
 
     def first(self, since: int) -> Waiting:
         """Whose turn it is now. The flow is not empty."""
@@ -68,6 +71,8 @@ class Flow:
         entries = self.groups[group]
         for _, _, waiting in entries[low:high]:
             waiting.flow = None
+            self.cost -= waiting.cost
+            self.timed -= waiting.timed
         del entries[low:high]
         if not entries:
             del self.groups[group]
@@ -90,6 +95,7 @@ class Level:
         self._priority = priority
         self.flows: dict[Hashable, Flow] = {}
         self._emptied: dict[Hashable, float] = {}
+        self._timed: float | None = None
         self.now = 0.0
 
     def flow(self, name: Hashable, since: int) -> Flow:
@@ -98,10 +104,35 @@ class Level:
             found = self.flows[name] = Flow(name, self._priority, max(self.now, self._emptied.pop(name, 0.0)), since)
         return found
 
-    def next(self, slack: float) -> Flow:
-        """Of those who have had least, give or take `slack`, the one that has waited longest for a turn. There is one."""
-        self.now = min([flow.start for flow in self.flows.values()])
-        return min([flow for flow in self.flows.values() if flow.start <= self.now + slack], key=lambda flow: flow.since)
+    @property
+    def cost(self) -> int:
+        """Of all that waits."""
+        return sum([flow.cost for flow in self.flows.values()])
+
+    def next(self, slack: float, *, timed: bool = True) -> Flow:
+        """Of those who have had least, give or take `slack`, the one that has waited longest for a turn. There is one. Without
+        `timed`, of those that have no deadlines."""
+        flows = [flow for flow in self.flows.values() if timed or not flow.timed]
+        self.now = min([flow.start for flow in flows])
+        return min([flow for flow in flows if flow.start <= self.now + slack], key=lambda flow: flow.since)
+
+    def is_turn_of_timed(self) -> bool:
+        """Whether flows with deadlines, which share their turns while these are urgent, come before those without."""
+        others = [flow.start for flow in self.flows.values() if not flow.timed]
+        if not others:
+            self._timed = None
+            return True
+        if self._timed is None:
+            self._timed = min(others)
+        return self._timed <= min(others)
+
+    def charge_timed(self, cost: int) -> None:
+        """A turn that flows with deadlines shared."""
+        if self._timed is not None:
+            self._timed += cost / max(1, sum([flow.timed > 0 for flow in self.flows.values()]))
+
+    def end_urgency(self) -> None:
+        self._timed = None
 
     def charge(self, flow: Flow, cost: int) -> None:
         flow.start += cost

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from topwork_server.deadlines import TimedRequest
 from topwork_server.errors import TopworkError, Unavailable
 from topwork_server.flows import Waiting
 from topwork_server.types import Array, Sample, Tap
@@ -27,8 +28,10 @@ class Ticket:
     Failure travels on the ticket that carries the results, so that no caller waits for ever.
     """
 
-    def __init__(self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None) -> None:
-        self.samples, self.taps = samples, tuple(taps)
+    def __init__(
+        self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None, request: TimedRequest | None = None
+    ) -> None:
+        self.samples, self.taps, self.request = samples, tuple(taps), request
         self.expires = math.inf if deadline is None else deadline
         self.results: list[Rows | TopworkError] = [UNSETTLED] * len(samples)
         self.riders: list[Rider] = []
@@ -66,6 +69,8 @@ class Rider(Waiting):
         """Whether its ticket is done. One thread at a time."""
         self.ticket.results[self.index] = result
         self.ticket.remaining -= 1
+        if self.ticket.request:
+            self.ticket.request.left -= self.cost
         return not self.ticket.remaining
 
 

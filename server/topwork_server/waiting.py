@@ -6,6 +6,10 @@ and a caller with one each get their share. Which sample: within a flow, samples
 does not wait for all the long ones before it. That sample's batch is grown by nearest length within a budget: each place goes to
 the flow that has had least, and lower priorities get what places are left. Of the batches on that way the one is taken that
 spends the largest share of its time on what is not padding.
+
+While deadlines are urgent (deadlines.py says which samples go `first`), flows with deadlines share their turns: each goes to the
+first of those samples, and its batch is grown by nearest length among them alone: whoever else rode along would make it slower.
+Flows without deadlines have the turns that they would have had.
 """
 
 from __future__ import annotations
@@ -132,6 +136,7 @@ class Line:
         self._levels = {priority: Level(priority) for priority in sorted(Priority, reverse=True)}
         self._next = 0
         self._size = 0
+        self.cost = 0  # of all that waits
 
     def __len__(self) -> int:
         return self._size
@@ -146,18 +151,48 @@ class Line:
             waiting.order = self._next
             sharers.push(waiting, (waiting.cost * SIZES // self._budgets[waiting.group[0]]).bit_length())
         self._size += len(people)
+        self.cost += sum([waiting.cost for waiting in people])
 
-    def take(self, dead: Callable[[Waiting], bool]) -> Taken:
-        """The next batch, and those met on the way whose callers have left. Both are out of the line."""
+    def cost_above(self, priority: Priority) -> int:
+        """Of all that waits at higher priorities."""
+        return sum([level.cost for other, level in self._levels.items() if other > priority])
+
+    def flows(self, priority: Priority) -> tuple[int, int]:
+        """How many flows have samples with deadlines, and how many have none."""
+        timed = [flow.timed > 0 for flow in self._levels[priority].flows.values()]
+        return sum(timed), len(timed) - sum(timed)
+
+    def take(self, dead: Callable[[Waiting], bool], first: Sequence[Waiting] = ()) -> Taken:
+        """The next batch, and those met on the way whose callers have left. Both are out of the line.
+        `first` are samples in line, of one priority, whose deadlines are urgent, by deadline."""
         dropped: list[Waiting] = []
         for level in self._levels.values():
-            while level.flows:
-                head = level.next(self._slack).first(self._next)
+            urgent = bool(first) and first[0].flow in level.flows.values()
+            if not urgent:
+                level.end_urgency()
+            elif level.is_turn_of_timed():
+                return self._urgent(level, first)
+            while any(not flow.timed for flow in level.flows.values()) if urgent else level.flows:
+                head = level.next(self._slack, timed=not urgent).first(self._next)
                 if not dead(head):
                     return self._filled(head, dead, dropped)
                 self.remove([head])
                 dropped.append(head)
         return Taken([], dropped)
+
+    def _urgent(self, level: Level, first: Sequence[Waiting]) -> Taken:
+        """A batch around the first of those samples."""
+        riders = _nearest_of(first, self._budgets[first[0].group[0]])
+        spent = sum([rider.cost for rider in riders])
+        level.charge_timed(spent)
+        for rider in riders:
+            flow = rider.flow
+            assert flow is not None
+            flow.remove(rider)
+            level.charge(flow, rider.cost)
+        self._size -= len(riders)
+        self.cost -= spent
+        return Taken(riders, [])
 
     def remove(self, people: Iterable[Waiting]) -> None:
         """Their callers left: those that are still in line leave it."""
@@ -166,6 +201,7 @@ class Line:
                 flow.remove(waiting)
                 self._levels[flow.priority].forget_if_empty(flow)
                 self._size -= 1
+                self.cost -= waiting.cost
 
     def drain(self) -> list[Waiting]:
         """Everybody, in the order of arrival."""
@@ -184,12 +220,28 @@ class Line:
                 _grow(batch, offers, dead)
                 sending += [(level, due, offer) for offer in offers if offer.high > offer.low]
         for level, due, offer in sending:
+            self.cost -= offer.flow.cost
             offer.flow.take(head.group, offer.low, offer.high)
+            self.cost += offer.flow.cost
             level.charge(offer.flow, offer.spent if due else 0)
             riders += offer.riders
             dropped += offer.dropped
             self._size -= offer.high - offer.low
         return Taken(riders, dropped)
+
+
+def _nearest_of(first: Sequence[Waiting], budget: int) -> list[Waiting]:
+    """The first, and those nearest to it in length, in the order given where they are equal, as far as the batch's own share
+    grows."""
+    head = first[0]
+    batch, riders = _Batch(head, budget), [head]
+    best, kept = batch.share, 1
+    for one in sorted([one for one in first[1:] if one.group == head.group], key=lambda one: abs(one.cost - head.cost)):
+        if batch.board(one.cost):
+            riders.append(one)
+            if batch.share >= best:
+                best, kept = batch.share, batch.count
+    return riders[:kept]
 
 
 def _grow(batch: _Batch, offers: Sequence[_Offer], dead: Callable[[Waiting], bool]) -> None:

@@ -5,7 +5,8 @@ A handler is a coroutine function: one that streams its replies writes them to t
 Requests come as bytes, and are decoded here (receiving.py): what cannot be decoded is refused as any other wrong request.
 
 A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
-item}}. Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
+item}}; an Overloaded that knows when to come back adds RetryInfo.
+Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
 
 An error that has become a status lets go of its traceback. Its frames hold the request, and often the error itself: such a
 cycle of 60 MiB would stay until Python's collector looks, which counts objects and not bytes.
@@ -22,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -242,10 +243,14 @@ def status_of(error: TopworkError) -> status_pb2.Status:
     if error.item is not None:
         metadata["item"] = str(error.item)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
-    packed = AnyMessage()
-    packed.Pack(info)
     message = cut_bytes(error.message, LONGEST_MESSAGE)
-    return status_pb2.Status(code=error.code.value[0], message=message, details=[packed])
+    status = status_pb2.Status(code=error.code.value[0], message=message)
+    status.details.add().Pack(info)
+    if isinstance(error, Overloaded) and error.retry_after is not None:
+        wait = Duration()
+        wait.FromMilliseconds(round(error.retry_after * 1000))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))
+    return status
 
 
 def _internal() -> TopworkError:

@@ -1,0 +1,263 @@
+"""Requests with deadlines in a line, by a clock of the test's own: an encoder whose batches cost what they weigh."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from topwork_server.deadlines import TimedRequest
+from topwork_server.due import Due
+from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError
+from topwork_server.flows import Waiting
+from topwork_server.tickets import Rider, Ticket
+from topwork_server.types import Array, Priority, Sample
+from topwork_server.waiting import OVERHEAD, Line
+
+BUDGET = 1024
+#: What the session gets done in a second.
+RATE = 5000.0
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request: samples of these costs, when it comes, and how long it may take."""
+
+    flow: Hashable
+    costs: Sequence[int]
+    at: float = 0.0
+    within: float = math.inf
+    priority: Priority = Priority.NORMAL
+    ended: float = math.nan
+    error: TopworkError | None = None
+    request: TimedRequest | None = None
+    ticket: Ticket | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is None and self.ended <= self.at + self.within
+
+
+@dataclass
+class World:
+    """A line, the deadlines in it, and a session that takes its time."""
+
+    rate: float = RATE
+    now: float = 100.0
+    served: Counter[Hashable] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.line = Line([BUDGET])
+        self.due = Due(self.line, [BUDGET])
+        self.owner: dict[Ticket, Asked] = {}
+
+    def run(self, asked: Sequence[Asked], until: float = math.inf) -> None:
+        """All that is asked, to its end; times count from now on."""
+        coming, began = sorted(asked, key=lambda one: one.at), self.now
+        while True:
+            while coming and began + coming[0].at <= self.now:
+                self._come(coming.pop(0), began)
+            self._give_up(self.due.late(self.now))
+            batch = self.line.take(self._is_dead, self.due.first(self.now)).batch
+            if batch:
+                self._compute(batch, began)
+            elif coming:
+                self.now = max(self.now, began + coming[0].at)
+            else:
+                return
+            if self.now - began > until:
+                return
+
+    def _come(self, one: Asked, began: float) -> None:
+        if one.within < math.inf:
+            one.request = TimedRequest(began + one.at + one.within, len(one.costs))
+        ticket = one.ticket = Ticket([Sample({}) for _ in one.costs], (), began + one.at + one.within, one.request)
+        self.owner[ticket] = one
+        timed = one.request is not None
+        ticket.riders = [Rider(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
+        try:
+            if one.request:
+                self._give_up(self.due.join(one.request, ticket, len(one.costs), 0, one.flow, one.priority, self.now))
+        except TopworkError as error:
+            one.error, one.ended = error, self.now - began
+            return
+        self.line.push(ticket.riders, one.flow, one.priority)
+
+    def _give_up(self, requests: Sequence[TimedRequest]) -> None:
+        for request in requests:
+            waiting = self.due.waiting(request)
+            self.due.forget(request, self.now)
+            self.line.remove(waiting)
+            for one in self.owner.values():
+                if one.request is request:
+                    one.error = request.error
+
+    def _is_dead(self, waiting: Waiting) -> bool:
+        assert isinstance(waiting, Rider)
+        return waiting.ticket.expires <= self.now
+
+    def _compute(self, batch: Sequence[Waiting], began: float) -> None:
+        riders = [rider for rider in batch if isinstance(rider, Rider)]
+        self.due.began(riders)
+        started = self.now
+        costs = [rider.cost for rider in riders]
+        self.now += (OVERHEAD * BUDGET + max(costs) * len(costs)) / self.rate
+        self.due.measure(riders, started, self.now)
+        for rider in riders:
+            one = self.owner[rider.ticket]
+            self.served[one.flow] += rider.cost
+            if rider.settle(ROWS):
+                one.ended = self.now - began
+                if one.request:
+                    self.due.forget(one.request, self.now)
+
+
+ROWS: tuple[Array, ...] = ()
+
+
+def warm(world: World) -> World:
+    """The pace is known."""
+    world.run([Asked("before", [200] * 20)])
+    return world
+
+
+def in_loop(test: object) -> None:
+    """Tickets belong to an event loop."""
+
+    async def go() -> None:
+        test()  # type: ignore[operator]
+
+    asyncio.run(go())
+
+
+def what_fits(costs: Sequence[int], seconds: float) -> int:
+    """How many requests of such samples the session gets done, in full batches, one after another."""
+    world = World()
+    asked = [Asked(i, costs) for i in range(100)]
+    world.run(asked)
+    return int(seconds * len(asked) / (world.now - 100))
+
+
+@pytest.mark.parametrize(("callers", "within"), [(50, 15.0), (200, 30.0), (50, 5.0)])
+@pytest.mark.parametrize("known", [True, False], ids=["pace known", "pace not known"])
+def test_of_too_many_requests_at_once_as_many_are_done_in_time_as_fit(callers: int, within: float, known: bool) -> None:
+    def test() -> None:
+        world = warm(World()) if known else World()
+        asked = [Asked(i, [200] * 8, within=within) for i in range(callers)]
+        world.run(asked)
+        fits = min(callers, what_fits([200] * 8, within))
+        assert fits < callers
+        assert sum(one.done for one in asked) >= 0.9 * fits
+        refused = [one for one in asked if not one.done]
+        assert all(isinstance(one.error, Overloaded) and one.error.retry_after for one in refused)
+        if known:
+            assert all(one.ended < 0.1 for one in refused)  # at once
+
+    in_loop(test)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_deadlines_sizes_and_arrivals_of_all_sorts(seed: int) -> None:
+    """Twice as much as fits for a minute: little of what is computed is for nothing."""
+
+    def test() -> None:
+        dice = random.Random(seed)
+        asked = []
+        at = 0.0
+        while at < 60:
+            costs = [min(256, int(dice.lognormvariate(4, 0.7)) + 1) for _ in range(dice.choice([1, 2, 8, 30]))]
+            asked.append(Asked(dice.randrange(40), costs, at, dice.choice([2.0, 5.0, 15.0])))
+            at += sum(costs) / RATE / 2
+        world = warm(World())
+        before = sum(world.served.values())
+        started = world.now
+        world.run(asked)
+        took, served = world.now - started, sum(world.served.values()) - before
+        done = sum(sum(one.costs) for one in asked if one.done)
+        assert done >= 0.9 * served
+        without = World()
+        without.run([Asked(one.flow, one.costs) for one in asked])
+        fits = sum(without.served.values()) / (without.now - 100)
+        assert done / took >= 0.78 * fits
+
+    in_loop(test)
+
+
+def test_a_session_that_slows_down_answers_fewer_but_still_answers() -> None:
+    def test() -> None:
+        world = warm(World())
+        world.rate = RATE / 2
+        asked = [Asked(i, [200] * 8, at=i * 0.2, within=10.0) for i in range(200)]
+        world.run(asked)
+        assert sum(one.done for one in asked) * 1600 / (world.now - 100) >= 0.8 * RATE / 2
+
+    in_loop(test)
+
+
+def test_flows_without_deadlines_keep_their_turns() -> None:
+    """Five streams beside 20 callers whose deadlines are always urgent."""
+
+    def test() -> None:
+        world = warm(World())
+        streams = [Asked(f"stream {i}", [200] * 400) for i in range(5)]
+        callers = [Asked(i, [200] * 8, at=turn * 1.0, within=6.0) for turn in range(30) for i in range(20)]
+        world.run([*streams, *callers], until=25)
+        shares = {flow: cost / sum(world.served.values()) for flow, cost in world.served.items() if flow != "before"}
+        for one in streams:
+            assert shares[one.flow] == pytest.approx(shares["stream 0"], rel=0.2)
+            assert shares[one.flow] > 0.8 / 25
+        of_callers = sum(world.served[i] for i in range(20))
+        assert sum(one.done for one in callers) * 1600 >= 0.8 * of_callers > 0.25 * sum(world.served.values())
+
+    in_loop(test)
+
+
+def test_a_caller_who_asks_for_much_gives_way_to_one_who_asks_for_little() -> None:
+    def test() -> None:
+        world = warm(World())
+        greedy = [Asked("greedy", [200] * 8, within=10.0) for _ in range(60)]
+        modest = [Asked(i, [200] * 2, at=0.5, within=10.0) for i in range(5)]
+        world.run([*greedy, *modest])
+        assert all(one.done for one in modest)
+        assert sum(one.done for one in greedy) >= 0.8 * what_fits([200] * 8, 10.0) - 2
+
+    in_loop(test)
+
+
+def test_a_higher_priority_is_served_before_deadlines_of_a_lower() -> None:
+    def test() -> None:
+        world = warm(World())
+        low = [Asked(i, [200] * 8, within=10.0, priority=Priority.LOW) for i in range(40)]
+        high = [Asked("high", [200] * 8, at=i * 1.0, within=2.0, priority=Priority.HIGH) for i in range(10)]
+        world.run([*low, *high])
+        assert all(one.done for one in high)
+        assert sum(one.done for one in low) >= 0.8 * (what_fits([200] * 8, 10.0) - len(high))
+
+    in_loop(test)
+
+
+def test_with_time_to_spare_flows_take_turns_whatever_their_deadlines_are() -> None:
+    def test() -> None:
+        world = warm(World())
+        large, small = Asked("large", [200] * 64, within=60.0), Asked("small", [200], at=0.1, within=120.0)
+        world.run([large, small])
+        assert small.ended < 1
+        assert large.done
+
+    in_loop(test)
+
+
+def test_what_takes_longer_by_itself_than_it_may_is_refused_at_once() -> None:
+    def test() -> None:
+        world = warm(World())
+        asked = Asked("a", [200] * 100, within=1.0)
+        world.run([asked])
+        assert isinstance(asked.error, DeadlinePassed)
+        assert "by itself" in asked.error.message
+        assert not world.served["a"]
+
+    in_loop(test)
