@@ -192,7 +192,10 @@ class FakeSets(sets_pb2_grpc.FeatureSetsServicer):
         if bad and not settings.skip_bad_items:
             raise bad_text(bad[0])
         for column in rows.metadata:
-            if found.columns.setdefault(column.name, column.type) != column.type:
+            known = found.columns.setdefault(column.name, column.type)
+            if (known, column.type) == (sets_pb2.COLUMN_TYPE_INT, sets_pb2.COLUMN_TYPE_FLOAT):
+                found.columns[column.name] = column.type
+            elif known != column.type:
                 raise invalid(f"column {column.name!r} has another type")
         if rows.HasField("numerics"):
             found.numerics.append(rows.numerics)
@@ -276,6 +279,22 @@ class FakeSets(sets_pb2_grpc.FeatureSetsServicer):
             refusal.abort(context)
         version = found.commit({id: stored for id, stored in found.items.items() if id not in doomed})
         return sets_pb2.DeleteRowsResponse(deleted=len(doomed), version=version)
+
+    def CountRows(self, request: Any, context: Any) -> sets_pb2.CountRowsResponse:  # noqa: N802
+        self.server._enter("CountRows", request, context)
+        found = self.find(request.set, context)
+        return sets_pb2.CountRowsResponse(count=len(found.items), version=found.version)
+
+    def UpdateRows(self, request: Any, context: Any) -> sets_pb2.UpdateRowsResponse:  # noqa: N802
+        self.server._enter("UpdateRows", request, context)
+        found = self.find(request.set, context)
+        missing = [id for id in request.ids if id not in found.items]
+        return sets_pb2.UpdateRowsResponse(updated=len(request.ids) - len(missing), missing=missing, version=found.version)
+
+    def ChangeColumn(self, request: Any, context: Any) -> sets_pb2.FeatureSet:  # noqa: N802
+        self.server._enter("ChangeColumn", request, context)
+        self.find(request.set, context)
+        return self.GetSet(sets_pb2.GetSetRequest(set=request.set), context)
 
     def ListVersions(self, request: Any, context: Any) -> sets_pb2.ListVersionsResponse:  # noqa: N802
         self.server._enter("ListVersions", request, context)

@@ -29,6 +29,12 @@ CALLS: dict[str, dict[str, Any]] = {
     "read_stream": SET,
     "export_set": {**SET, "path": "/nowhere/s.npz"},
     "delete": {**SET, "ids": ["9"]},
+    "count": SET,
+    "update": {**SET, "ids": ["1"], "metadata": [{"year": 1}]},
+    "add_column": {**SET, "column": "month", "type": "int"},
+    "rename_column": {**SET, "column": "nothing", "to": "week"},
+    "cast_column": {**SET, "column": "nothing", "type": "float"},
+    "drop_column": {**SET, "column": "nothing"},
     "sets": {},
     "set": {"name": "s"},
     "drop_set": {"name": "nothing"},
@@ -67,6 +73,7 @@ INSTEAD = {
     ("write", "vectors"): ("items",),
     ("write_stream", "vectors"): ("items",),
     ("delete", "where"): ("ids",),
+    ("update", "where"): ("ids",),
 }
 WRONG: list[Any] = [
     None,

@@ -32,7 +32,7 @@ from topwork.predictions import FoundSpan, Prediction, Predictions
 from topwork.probes import ProbeRow, ProbeTable
 from topwork.report import Report
 from topwork.rows import Rows
-from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, VersionInfo, WriteReport
+from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, UpdateReport, VersionInfo, WriteReport
 
 __version__ = "0.1.0"
 
@@ -78,6 +78,7 @@ __all__ = [
     "TopworkError",
     "TrainerInfo",
     "Unavailable",
+    "UpdateReport",
     "VersionInfo",
     "Word",
     "WriteReport",

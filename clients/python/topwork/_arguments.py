@@ -22,7 +22,7 @@ from topwork.errors import InvalidInput
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "k": (1, 2**32 - 1),
     "chunk": (1, 2**31),
-    **dict.fromkeys(("dimensions", "effort", "top", "folds"), (0, 2**32 - 1)),
+    **dict.fromkeys(("dimensions", "effort", "offset", "top", "folds"), (0, 2**32 - 1)),
     "seed": (0, 2**64 - 1),
     "target_recall": (0, 1),
     **dict.fromkeys(("timeout", "retry_for", "older_than"), (0, math.inf)),

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 #: Types of metadata, as `--type COLUMN=TYPE` and `topwork sets` name them.
@@ -140,13 +141,26 @@ def _int(value: Any) -> int:
 def _float(value: Any) -> float | None:
     if isinstance(value, str):
         if _INT.fullmatch(value):
-            _int(value)  # 20 digits are no number: some would be lost
+            value = _int(value)  # 20 digits are no number: some would be lost
         elif not _FLOAT.fullmatch(value):
             raise ValueError(value)
-        value = float(value)
+        else:
+            value = float(value)
+    if isinstance(value, Decimal):
+        return _of_decimal(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
         raise ValueError(value)
-    return None if math.isnan(value) else float(value)
+    found = None if math.isnan(value) else float(value)
+    if found is not None and isinstance(value, int) and found != value:
+        raise ValueError(value)  # more than 53 bits
+    return found
+
+
+def _of_decimal(value: Decimal) -> float:
+    """Where the float says the same digits."""
+    if Decimal(repr(float(value))) != value:
+        raise ValueError(value)
+    return float(value)
 
 
 def _time(value: Any) -> datetime:
@@ -162,7 +176,7 @@ def _time(value: Any) -> datetime:
 def _string(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float | Decimal):
         return str(value)
     if isinstance(value, date):
         return value.isoformat()

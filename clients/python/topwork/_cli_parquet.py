@@ -13,7 +13,8 @@ BATCH = 1024
 
 
 class Parquet(Table):
-    """.parquet: the types of its columns are the schema's. Times come in UTC; without a zone they are UTC."""
+    """.parquet: the types of its columns are the schema's. Times come in UTC; without a zone they are UTC. A decimal is a
+    float where the float has the same digits."""
 
     place = "row"
 
@@ -43,12 +44,25 @@ class Parquet(Table):
             raise InvalidInput(f"{self.path} is not Parquet: {error}") from None
 
     def _plain(self, column: Any) -> list[Any]:
-        """Python's own values. Times lose what is finer than a microsecond."""
+        """Python's own values; a time that Python has none for (finer than a microsecond, beyond the year 9999) is its text."""
         types = self._pa.types
-        if types.is_timestamp(column.type):
-            column = column.cast(self._pa.timestamp("us", column.type.tz), safe=False)
-        values: list[Any] = column.to_pylist()
-        return [None if v is None else float(v) for v in values] if types.is_decimal(column.type) else values
+        if not types.is_temporal(column.type):
+            return list(column.to_pylist())
+        try:
+            return list(
+                (column.cast(self._pa.timestamp("us", column.type.tz)) if types.is_timestamp(column.type) else column).to_pylist()
+            )
+        except (ValueError, OverflowError):  # Arrow's refusals among them
+            return [self._time(scalar) for scalar in column]
+
+    def _time(self, scalar: Any) -> Any:
+        types = self._pa.types
+        try:
+            if types.is_timestamp(scalar.type):
+                return scalar.cast(self._pa.timestamp("us", scalar.type.tz)).as_py()
+            return scalar.as_py()
+        except (ValueError, OverflowError):
+            return str(scalar.cast(self._pa.string()))
 
     def _kind(self, kind: Any) -> str | None:
         """A metadata type; None where there is none for it."""

@@ -1,4 +1,4 @@
-"""`topwork sets`, `delete` and `drop`."""
+"""`topwork sets`, `delete` and `drop`. Verbs of one set are in `_cli_set_changes.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from topwork import _cli_show
+from topwork import _cli_set_changes, _cli_show
 from topwork._cli_client import connected
 from topwork._cli_show import counted
 from topwork.client import Client
@@ -22,8 +22,11 @@ examples:
 
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    sets = commands.add_parser("sets", parents=[common], help="what sets there are, or one in full")
+    raw = argparse.RawDescriptionHelpFormatter
+    said = "what sets there are; one in full; its columns, counts and updates"
+    sets = commands.add_parser("sets", parents=[common], help=said, epilog=_cli_set_changes.EXAMPLES, formatter_class=raw)
     sets.add_argument("set", nargs="?", metavar="SET")
+    _cli_set_changes.add(sets)
     sets.set_defaults(run=_sets)
     delete = _parser(commands, common, "delete", "items out of a set", DELETE_EXAMPLES)
     delete.add_argument("items", nargs="*", metavar="ID")
@@ -46,6 +49,8 @@ def _parser(
 
 def _sets(arguments: argparse.Namespace) -> int:
     with connected(arguments) as client:
+        if arguments.verb:
+            return _cli_set_changes.run(client, arguments)
         found = [client.set(arguments.set)] if arguments.set else client.sets()
     if arguments.json:
         _cli_show.as_json(found[0] if arguments.set else found)

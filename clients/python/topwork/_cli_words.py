@@ -36,6 +36,14 @@ def pair(text: str) -> tuple[str, str]:
     return name, said
 
 
+def pair_or_empty(text: str) -> tuple[str, str]:
+    """NAME=TEXT, with any text, also none."""
+    name, equals, said = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TEXT")
+    return name, said
+
+
 def column_type(text: str) -> tuple[str, str]:
     """COLUMN=TYPE."""
     column, _, kind = text.rpartition("=")
@@ -64,6 +72,13 @@ def positive(text: str) -> int:
     count = int(text)
     if count < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return count
+
+
+def natural(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return count
 
 

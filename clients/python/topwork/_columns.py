@@ -34,6 +34,8 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (  # bool is an int, and a da
 )
 MISSING_TYPES = {"NAType", "NaTType"}  # pandas'
 MOST_INT = 1 << 63
+#: Microseconds since 1970 of the first and the last time that Python's datetime has, and hence a set.
+FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _seen: dict[type, str] = {}
 
 
@@ -54,9 +56,16 @@ class Types:
         return [_packed(name, kind, values, start) for name, kind, values in found if kind]
 
     def _type(self, name: str, values: Sequence[Any]) -> str | None:
-        if name not in self._known and (kind := inferred(values)):
+        known = self._known.get(name)
+        if (known is None or (known == "int" and _has_fractions(values))) and (kind := inferred(values)):
             self._known[name] = kind
         return self._known.get(name)
+
+
+def _has_fractions(values: Sequence[Any]) -> bool:
+    """Whether a column of whole numbers must widen to take these: the server widens what it has stored."""
+    floats = {kind for kind in set(map(type, values)) if kind_of(kind) == "float"}
+    return bool(floats) and any(type(v) in floats and not is_missing(v) and not float(v).is_integer() for v in values)
 
 
 def inferred(values: Sequence[Any]) -> str | None:
@@ -72,7 +81,8 @@ def kind_of(kind: type) -> str:
     found = _seen.get(kind)
     if found is None:
         missing = kind.__name__ in MISSING_TYPES
-        found = "missing" if missing else next((name for name, types in _TYPES if issubclass(kind, types)), "unknown")
+        known = () if issubclass(kind, np.timedelta64) else _TYPES  # NumPy's spans of time are its integers, without their unit
+        found = "missing" if missing else next((name for name, types in known if issubclass(kind, types)), "unknown")
         _seen[kind] = found
     return found
 
@@ -90,7 +100,7 @@ def unpack(column: sets_pb2.Column) -> tuple[str, list[Any]]:
         return "unknown", []
     values: list[Any] = list(getattr(column, _FIELDS[kind][1]))
     if kind == "time":
-        values = [EPOCH + timedelta(microseconds=value) for value in values]
+        values = [_moment(value) for value in values]
     if kind == "strings":
         values = [list(value.values) for value in values]
     for position in column.missing:
@@ -98,8 +108,19 @@ def unpack(column: sets_pb2.Column) -> tuple[str, list[Any]]:
     return kind, values
 
 
+def _moment(micros: int) -> Any:
+    """A datetime; NumPy's where another client wrote a time that Python has none for."""
+    return EPOCH + timedelta(microseconds=micros) if FIRST <= micros <= LAST else np.datetime64(micros, "us")
+
+
 def type_name(number: int) -> str:
     return {int(known): name for known, name in _NAMES.items()}.get(number, "unknown")
+
+
+def type_number(name: str) -> sets_pb2.ColumnType:
+    if name not in _FIELDS:
+        raise InvalidInput(f"{name!r:.60} is no type of metadata", remedy=f"pass one of {', '.join(_FIELDS)}")
+    return _FIELDS[name][0]
 
 
 def _packed(name: str, kind: str, values: Sequence[Any], start: int) -> sets_pb2.Column:
@@ -161,21 +182,42 @@ def _text(value: str) -> str:
     return str(value)
 
 
+def _real(value: Any) -> float:
+    """A whole number, or NumPy's longest float, as the 64 bits that a column keeps."""
+    found = float(value)
+    if found != value:
+        raise ValueError(f"{value} would come back as {found!r}: a float has 53 bits; send it as a str")
+    return found
+
+
 def _micros(value: Any) -> int:
-    """A time without a zone, and a date, are taken as UTC."""
+    """A time without a zone, and a date, are taken as UTC. Nothing is cut off."""
     if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[us]").astype(np.int64))
+        micros = value.astype("datetime64[us]")
+        if micros.astype(value.dtype) != value:
+            raise ValueError(f"{value} is finer than a microsecond, or beyond the year 9999: round it")
+        return _bounded(int(micros.astype(np.int64)), value)
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
+    if getattr(value, "nanosecond", 0):
+        raise ValueError(f"{value} is finer than a microsecond: round it, as value.floor('us')")
     moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return int((moment - EPOCH) // MICROSECOND)
+    return _bounded(int((moment - EPOCH) // MICROSECOND), value)
+
+
+def _bounded(micros: int, value: Any) -> int:
+    if not FIRST <= micros <= LAST:
+        raise ValueError(f"{value} is not of the years 1 to 9999")
+    return micros
 
 
 def _list(value: Any) -> sets_pb2.Strings:
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        raise ValueError(f"an array of shape {value.shape}; lists are flat")
     texts = value.tolist() if isinstance(value, np.ndarray) else value
-    for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(f"a list with {describe(text)}; lists hold strings")
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise ValueError(f"a list with {describe(wrong[0])}; lists hold strings")
     return sets_pb2.Strings(values=[_text(text) for text in texts])
 
 
@@ -193,8 +235,8 @@ _CONVERT: Mapping[tuple[str, str], Callable[[Any], Any]] = {
     ("bool", "bool"): bool,
     ("int", "int"): _int,
     ("int", "float"): _whole,
-    ("float", "float"): float,
-    ("float", "int"): float,
+    ("float", "float"): _real,
+    ("float", "int"): _real,
     ("string", "string"): _text,
     ("time", "time"): _micros,
     ("strings", "strings"): _list,

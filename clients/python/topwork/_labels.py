@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike, fspath
@@ -74,6 +74,10 @@ class PathIds:
         taken = [self._noted.popleft() for _ in range(count)]
         unique(taken, start)
         return taken
+
+
+#: The first time that Python's datetime has not.
+LAST_YEAR = np.datetime64("10000-01-01", "us")
 
 
 def ids_of(ids: Any) -> Ids:
@@ -156,7 +160,7 @@ def metadata_of(metadata: Any) -> Metadata:
     if metadata is None:
         return KnownMetadata({}, None)
     if hasattr(metadata, "to_pydict"):
-        metadata = metadata.to_pydict()
+        metadata = _python(metadata.to_pydict)
     elif hasattr(metadata, "columns") and hasattr(metadata, "iloc"):
         metadata = {name: metadata[name] for name in metadata.columns}
     if isinstance(metadata, Mapping):
@@ -187,12 +191,32 @@ def plain(values: Any) -> list[Any]:
     """Plain Python values of a list, an array, a column of a data frame ..."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise InvalidInput(f"a column comes as {describe(values)}", remedy="pass a value an item")
-    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
-        values = values.astype("datetime64[us]")  # finer ones become bare numbers in tolist()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "mM":
+        return _times(values)
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     convert = getattr(values, "tolist", None) or getattr(values, "to_pylist", None)
-    return list(convert() if convert else values)
+    return list(_python(convert) if convert else values)
+
+
+def _python(convert: Callable[[], Any]) -> Any:
+    """Arrow raises where Python has no such value: a time in nanoseconds, a date of the year 12024."""
+    try:
+        return convert()
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(
+            f"a column has no plain values: {error}", remedy="round times to microseconds of the years 1 to 9999"
+        ) from None
+
+
+def _times(values: Any) -> list[Any]:
+    """NumPy gives bare numbers for times that Python has none for: those stay NumPy's, and `_columns` names the first."""
+    if values.dtype.kind == "M":
+        micros = values.astype("datetime64[us]")
+        exact = ((micros.astype(values.dtype) == values) & (micros < LAST_YEAR)) | np.isnat(values)
+        if exact.all():
+            return list(micros.tolist())
+    return list(values)
 
 
 def _known(columns: dict[str, list[Any]]) -> KnownMetadata:

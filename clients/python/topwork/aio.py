@@ -18,6 +18,7 @@ from topwork import (
     _head_verbs,
     _index_verbs,
     _job_verbs,
+    _metadata_verbs,
     _predict_verbs,
     _search_verbs,
     _set_verbs,
@@ -108,6 +109,12 @@ class AsyncClient:
     read_stream = _iterating(_set_verbs.read_stream)
     export_set = _asynchronous(_set_verbs.export_set)
     delete = _asynchronous(_set_verbs.delete)
+    count = _asynchronous(_metadata_verbs.count)
+    update = _asynchronous(_metadata_verbs.update)
+    add_column = _asynchronous(_metadata_verbs.add_column)
+    rename_column = _asynchronous(_metadata_verbs.rename_column)
+    cast_column = _asynchronous(_metadata_verbs.cast_column)
+    drop_column = _asynchronous(_metadata_verbs.drop_column)
     sets = _asynchronous(_set_verbs.sets)
     set = _asynchronous(_set_verbs.set)
     drop_set = _asynchronous(_set_verbs.drop_set)

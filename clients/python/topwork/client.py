@@ -15,6 +15,7 @@ from topwork import (
     _head_verbs,
     _index_verbs,
     _job_verbs,
+    _metadata_verbs,
     _predict_verbs,
     _search_verbs,
     _set_verbs,
@@ -109,6 +110,12 @@ class Client:
     read_stream = _iterating(_set_verbs.read_stream)
     export_set = _blocking(_set_verbs.export_set)
     delete = _blocking(_set_verbs.delete)
+    count = _blocking(_metadata_verbs.count)
+    update = _blocking(_metadata_verbs.update)
+    add_column = _blocking(_metadata_verbs.add_column)
+    rename_column = _blocking(_metadata_verbs.rename_column)
+    cast_column = _blocking(_metadata_verbs.cast_column)
+    drop_column = _blocking(_metadata_verbs.drop_column)
     sets = _blocking(_set_verbs.sets)
     set = _blocking(_set_verbs.set)
     drop_set = _blocking(_set_verbs.drop_set)

@@ -78,6 +78,15 @@ class SavedSet:
 
 
 @dataclass(frozen=True)
+class UpdateReport:
+    """What an update of metadata did: how many items it changed, which of the ids the set has not, and the set's version."""
+
+    updated: int
+    missing: tuple[str, ...]
+    version: int
+
+
+@dataclass(frozen=True)
 class Acknowledged:
     """What the server said to one chunk of a write: its items are on disk, or in `failures`.
 

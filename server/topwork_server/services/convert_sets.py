@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf.struct_pb2 import Struct
@@ -17,6 +17,9 @@ from topwork_server.services import convert, describe
 from topwork_server.sets.model import Block, Column, ColumnType, Described, Reading, Selection
 from topwork_server.sets.versions import VersionInfo
 from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapInfo, TapRows
+
+if TYPE_CHECKING:
+    from topwork_server.sets.store import FeatureSet
 
 STORED_DTYPES: Mapping[int, str] = {
     types_pb2.DTYPE_UNSPECIFIED: "",
@@ -62,10 +65,31 @@ def columns(messages: Sequence[sets_pb2.Column], count: int) -> tuple[Column, ..
     return tuple(_column(message, count) for message in messages)
 
 
+def column_change(request: sets_pb2.ChangeColumnRequest) -> Callable[[FeatureSet], None]:
+    """The change that is asked for, of a set. InvalidInput where none is."""
+    column = request.column
+    match request.WhichOneof("change"):
+        case "add":
+            type = _column_type(column, request.add)
+            return lambda feature_set: feature_set.add_column(column, type)
+        case "rename":
+            return lambda feature_set: feature_set.rename_column(column, request.rename)
+        case "cast":
+            type = _column_type(column, request.cast)
+            return lambda feature_set: feature_set.cast_column(column, type)
+        case "drop":
+            return lambda feature_set: feature_set.drop_column(column)
+    raise InvalidInput(f"no change of the column {column[:100]!r} is named", remedy="add, rename, cast or drop it")
+
+
+def _column_type(name: str, type: int) -> ColumnType:
+    if type not in _TYPES:
+        raise InvalidInput(f"the column {name[:100]!r} has no type", remedy="say which of COLUMN_TYPE_... it is")
+    return _TYPES[type]
+
+
 def _column(message: sets_pb2.Column, count: int) -> Column:
-    if message.type not in _TYPES:
-        raise InvalidInput(f"the column {message.name!r} has no type", remedy="say which of COLUMN_TYPE_... it is")
-    type = _TYPES[message.type]
+    type = _column_type(message.name, message.type)
     values: list[Any] = list(getattr(message, _LISTS[type]))
     if len(values) != count:
         raise InvalidInput(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
-from topwork_server.callers import Caller, Check
+from topwork_server.callers import Caller, Check, in_thread
 from topwork_server.errors import InvalidInput, TooLarge, TopworkError
 from topwork_server.heads.pins import OURS
 from topwork_server.ingest import incoming
@@ -110,6 +111,24 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
             future = await asyncio.to_thread(feature_set.delete, list(request.ids) or None, request.where, caller.check)
             deleted, version = await asyncio.wrap_future(future)
         return sets_pb2.DeleteRowsResponse(deleted=deleted, version=version)
+
+    async def CountRows(self, request: sets_pb2.CountRowsRequest, context: Context) -> sets_pb2.CountRowsResponse:  # noqa: N802
+        feature_set = await self._get(request.set)
+        count = partial(feature_set.count, request.where, request.version)
+        found, version = await in_thread(lambda check: count(check=check), deadline(context))
+        return sets_pb2.CountRowsResponse(count=found, version=version)
+
+    async def UpdateRows(self, request: sets_pb2.UpdateRowsRequest, context: Context) -> sets_pb2.UpdateRowsResponse:  # noqa: N802
+        feature_set = await self._get(request.set)
+        columns = convert_sets.columns(request.metadata, 1 if request.where else len(request.ids))
+        update = partial(feature_set.update, columns, list(request.ids), request.where)
+        updated = await in_thread(lambda check: update(check=check), deadline(context))
+        return sets_pb2.UpdateRowsResponse(updated=updated.items, missing=updated.missing, version=updated.version)
+
+    async def ChangeColumn(self, request: sets_pb2.ChangeColumnRequest, context: Context) -> sets_pb2.FeatureSet:  # noqa: N802
+        feature_set = await self._get(request.set)
+        await asyncio.to_thread(convert_sets.column_change(request), feature_set)
+        return await asyncio.to_thread(self._describe, request.set)
 
     async def ListVersions(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
         feature_set = await self._get(request.set)

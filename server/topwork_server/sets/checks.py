@@ -115,11 +115,12 @@ def check_block(block: Block, keep_inputs: bool) -> None:
 
 
 def check_type(name: str, stored: ColumnType, given: ColumnType, empty: bool) -> None:
-    """May values of the type `given` go into a column of the type `stored`? Whole numbers are numbers; nothing is nothing."""
-    if given is not stored and not empty and (given, stored) != (ColumnType.INT, ColumnType.FLOAT):
+    """May values of the type `given` go into a column of the type `stored`? Numbers go with numbers; nothing is nothing."""
+    numbers = (ColumnType.INT, ColumnType.FLOAT)
+    if given is not stored and not empty and not (given in numbers and stored in numbers):
         raise InvalidInput(
             f"metadata column {name!r} holds {stored.value}, and values of {given.value} were sent",
-            remedy=f"send {stored.value}, or use another name",
+            remedy=f"send {stored.value}, use another name, or cast the column",
         )
 
 

@@ -90,6 +90,12 @@ def write_rows(dataset: Any, path: Path, table: Any) -> list[Any]:
     return fragments
 
 
+def sync_new(path: Path, before: Any, after: Any) -> None:
+    """Wait until the data files that a fragment has gained are on disk."""
+    known = {file.path for file in before.files}
+    sync([*(path / "data" / file.path for file in after.files if file.path not in known), path / "data"])
+
+
 def kill_rows(dataset: Any, path: Path, addresses: Any) -> tuple[list[int], list[Any]]:
     """Deletion files for the rows at those addresses (fragment << 32 | offset): ids of fragments with no row left, and the
     fragments that some are left of. No version holds them yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -74,13 +74,25 @@ def read(current: Current, readers: Readers, selection: Selection, check: Check 
     """As FeatureSet.read says."""
     if selection.offset < 0 or selection.limit < 0 or selection.block_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
-    with ExitStack() as held:
-        if selection.version in (0, current.view.version):
-            view = held.enter_context(newest(current, readers))
-        else:
-            held.enter_context(readers.holding(selection.version))
-            view = current.at(selection.version)
+    with _held(current, readers, selection.version) as view:
         return read_view(view, readers, selection, check)
+
+
+def count(current: Current, readers: Readers, where: str, version: int, check: Check) -> tuple[int, int]:
+    """As FeatureSet.count says."""
+    with _held(current, readers, version) as view:
+        return counted(view, checked(view, where), where, check), view.version
+
+
+@contextmanager
+def _held(current: Current, readers: Readers, version: int) -> Iterator[View]:
+    """The view of a version (0: the newest), safe from pruning while the block runs."""
+    if version in (0, current.view.version):
+        with newest(current, readers) as view:
+            yield view
+    else:
+        with readers.holding(version):
+            yield current.at(version)
 
 
 def read_view(view: View, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:

@@ -18,13 +18,14 @@ from topwork_server.callers import Check, always_waits
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import reads, versions
 from topwork_server.sets.checks import check_numerics
+from topwork_server.sets.columns import Columns, Updated
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.commits import Committer, Task
 from topwork_server.sets.followers import Followers, Lost
 from topwork_server.sets.groups import Delete, Write
 from topwork_server.sets.housekeeping import Housekeeping
 from topwork_server.sets.lance_io import mapped, open_dataset
-from topwork_server.sets.model import Block, Change, Described, Known, Reading, Selection, Wanted, Written
+from topwork_server.sets.model import Block, Change, Column, ColumnType, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
 from topwork_server.sets.presence import Presence, PresentBlocks, while_present
 from topwork_server.sets.size import Size
@@ -49,6 +50,7 @@ class FeatureSet:
         self._readers = Readers()
         self._followers = Followers(name)
         writer = Writer(self._current, self._followers)
+        self._columns = Columns(self._current, writer, self._readers)
         self._housekeeping = Housekeeping(self._current, writer, self._readers)
         self._committer = Committer(name, writer.apply, self._housekeeping.tidy, threads)
 
@@ -115,6 +117,38 @@ class FeatureSet:
         task = Task(lambda: self._delete_matching(where, check))
         self._committer.put(task)
         return task.future
+
+    @while_present
+    def count(self, where: str = "", version: int = 0, check: Check = always_waits) -> tuple[int, int]:
+        """How many items match (all without a filter), and the version."""
+        return reads.count(self._current, self._readers, where, version, check)
+
+    @while_present
+    def update(self, columns: Sequence[Column], ids: Sequence[str] = (), where: str = "", check: Check = always_waits) -> Updated:
+        """Change metadata alone: a value for each id, or one for all that match. InvalidInput as for writes."""
+        if bool(ids) == bool(where):
+            raise InvalidInput("an update is of ids or of a filter, one of them", remedy="say whose metadata changes")
+        wanted = check_ids(ids) if ids else None
+        return self._in_turn(lambda: self._columns.update(where, wanted, columns, check))
+
+    @while_present
+    def add_column(self, name: str, type: ColumnType) -> None:
+        """A metadata column without values. AlreadyThere, or InvalidInput for a name that filters do not take."""
+        self._in_turn(lambda: self._columns.add(name, type))
+
+    @while_present
+    def rename_column(self, name: str, to: str) -> None:
+        self._in_turn(lambda: self._columns.rename(name, to))
+
+    @while_present
+    def cast_column(self, name: str, type: ColumnType) -> None:
+        """InvalidInput, and nothing is changed, where a value would be lost."""
+        self._in_turn(lambda: self._columns.cast(name, type))
+
+    @while_present
+    def drop_column(self, name: str) -> None:
+        """Older versions keep it."""
+        self._in_turn(lambda: self._columns.drop(name))
 
     def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
         """In the commit thread: what matches now, with all that was queued before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from topwork_server.sets.model import Block, Column, ColumnType
 from topwork_server.sets.names import check_ids
 from topwork_server.sets.schema import Facts, arrow_type, companion, input_fields, metadata_columns, tap_fields
 from topwork_server.types import Array, Granularity, TapRows
+
+#: Microseconds since 1970 of 0001-01-01 and of the end of 9999.
+FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def to_table(facts: Facts, block: Block) -> Any:
@@ -92,6 +96,8 @@ PYTHON_TYPES: dict[ColumnType, set[type]] = {
 
 def _check_values(column: Column, values: list[Any]) -> None:
     wrong = set(map(type, values)) - PYTHON_TYPES[column.type] - {type(None)}
+    if not wrong and column.type is ColumnType.TIME:
+        _check_times(column, values)
     if wrong:
         position = next(i for i, value in enumerate(values) if type(value) in wrong)
         raise InvalidInput(
@@ -101,30 +107,74 @@ def _check_values(column: Column, values: list[Any]) -> None:
         )
 
 
-def fitted(table: Any, stored: dict[str, ColumnType]) -> tuple[Any, dict[str, ColumnType]]:
-    """The table with its metadata as a set with the columns `stored` takes it, and the columns that must be grown for it.
+def _check_times(column: Column, values: list[Any]) -> None:
+    """Every reader's calendar ends with the year 9999, and most begin with the year 1."""
+    for position, value in enumerate(values):
+        if value is not None and not FIRST_TIME <= value <= LAST_TIME:
+            raise InvalidInput(
+                f"metadata column {column.name!r}: {value} microseconds since 1970 are not of the years 1 to 9999",
+                remedy="send a time of these years, in microseconds",
+                item=position,
+            )
 
-    A whole number goes into a column of floats; anything else of another type is InvalidInput.
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A table as a set takes it, the columns that must be grown for it, and those of whole numbers that must become floats."""
+
+    table: Any
+    grown: dict[str, ColumnType]
+    widened: tuple[str, ...]
+
+
+def fitted(table: Any, stored: dict[str, ColumnType]) -> Fitted:
+    """The table with its metadata as a set with the columns `stored` takes it.
+
+    Whole numbers go into a column of floats, and floats into one of whole numbers, which widens unless they are all whole.
+    Anything else of another type is InvalidInput, and so is a number that would change.
     """
     grown: dict[str, ColumnType] = {}
+    widened: list[str] = []
     for name, given in metadata_columns(table.schema).items():
         column = table[name]
         empty = column.null_count == len(column)
-        if name in stored:
-            checks.check_type(name, stored[name], given, empty)
-            if given is not stored[name]:
-                table = table.set_column(table.schema.get_field_index(name), name, _converted(column, stored[name], empty))
-        else:
+        if name not in stored:
             checks.check_spelling(name, stored)
             grown[name] = given
-    return table, grown
+            continue
+        checks.check_type(name, stored[name], given, empty)
+        if given is stored[name]:
+            continue
+        made = _converted(name, column, stored[name], empty)
+        if made is None:
+            widened.append(name)
+        else:
+            table = table.set_column(table.schema.get_field_index(name), name, made)
+    return Fitted(table, grown, tuple(widened))
 
 
-def _converted(column: Any, type: ColumnType, empty: bool) -> Any:
+def _converted(name: str, column: Any, type: ColumnType, empty: bool) -> Any:
+    """The column in another type; None where it is of floats that are not all whole, and whole ones are stored."""
     import pyarrow as pa
 
     target = arrow_type(type)
-    return pa.nulls(len(column), target) if empty else column.cast(target, safe=False)
+    if empty:
+        return pa.nulls(len(column), target)
+    if type is ColumnType.INT:
+        try:
+            return column.cast(target)
+        except pa.ArrowInvalid:
+            return None
+    try:
+        return column.cast(target)
+    except pa.ArrowInvalid:  # a whole number beyond 2**53: some of those are floats, others are not
+        lost = [value for value in column.to_pylist() if value is not None and int(float(value)) != value]
+    if lost:
+        raise InvalidInput(
+            f"metadata column {name!r} holds floats, and {lost[0]} is none: it has more than 53 bits",
+            remedy="send it as a string, in a column of its own",
+        )
+    return column.cast(target, safe=False)
 
 
 def completed(table: Any, schema: Any) -> Any:

@@ -26,15 +26,17 @@ NONE = np.zeros(0, np.int64)
 
 
 class Writer:
+    """`widen` makes a column of whole numbers one of floats, in a version of its own. InvalidInput where one would change."""
+
     def __init__(self, current: Current, followers: Followers) -> None:
         self._current, self._followers = current, followers
+        self.widen: Callable[[str], None] = _never
         self._doubt = False
         self.commits = 0
 
     def apply(self, group: list[Write | Delete]) -> None:
         """Commit the group and answer its futures. What raises here fails all of those not yet answered."""
-        if self._doubt:
-            self.catch_up()
+        self.settle()
         accepted, grown = self._fitting(group)
         if not accepted:
             return
@@ -56,37 +58,58 @@ class Writer:
         grown: dict[str, ColumnType] = {}
         for operation in group:
             try:
-                if isinstance(operation, Write):
-                    table, new = fitted(operation.table, columns)
-                    columns |= new
-                    grown |= new
-                    operation = Write(table, operation.numerics, operation.future)
-                accepted.append(operation)
+                accepted.append(self._fitted(operation, columns, grown) if isinstance(operation, Write) else operation)
             except InvalidInput as error:
                 operation.future.set_exception(error)
-        return accepted, grown
+        return [self._again(one, columns) if isinstance(one, Write) else one for one in accepted], grown
+
+    def _fitted(self, write: Write, columns: dict[str, ColumnType], grown: dict[str, ColumnType]) -> Write:
+        """Columns that must widen do so at once: what is stored, or what an earlier write of the group has just grown."""
+        fit = fitted(write.table, columns)
+        for name in fit.widened:
+            if name not in grown:
+                self.widen(name)
+        wider = dict.fromkeys(fit.widened, ColumnType.FLOAT)
+        columns |= fit.grown | wider
+        grown |= fit.grown | {name: type for name, type in wider.items() if name in grown}
+        return Write(fit.table, write.numerics, write.future)
+
+    @staticmethod
+    def _again(write: Write, columns: dict[str, ColumnType]) -> Write:
+        """With the columns as the whole group leaves them: one that widened later holds floats now."""
+        return Write(fitted(write.table, columns).table, write.numerics, write.future)
 
     def _prepare(self, accepted: list[Write | Delete], grown: dict[str, ColumnType]) -> None:
         """New columns and new numerics, each in a version of its own before the rows: alone they change nothing that is read."""
         view = self._current.loaded()
         if grown:
-            self._without_rows(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
+            self.without_rows(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
         told = tuple(op.numerics for op in accepted if isinstance(op, Write) and op.numerics is not None)
         facts = schema.with_numerics(view.facts, told)
         if facts != view.facts:
             said = {schema.FACTS.decode(): schema.to_json(facts)}
-            self._without_rows(lambda dataset: dataset.update_schema_metadata(said), "noting what computed the rows")
+            self.without_rows(lambda dataset: dataset.update_schema_metadata(said), "noting what computed the rows")
 
-    def _without_rows(self, change: Callable[[Any], Any], doing: str) -> None:
-        view = self._current.loaded()
+    def without_rows(self, change: Callable[[Any], Any], doing: str) -> None:
+        """A version that `change` makes of a copy of the dataset, in place."""
 
-        def make() -> Any:
+        def make(view: View) -> Any:
             dataset = lance_io.copy_of(view.dataset)
             change(dataset)
             lance_io.sync_version(self._current.path, dataset.version)
             return dataset
 
-        self.publish(self._attempt(view, make, doing), view.here)
+        self.renew(make, doing)
+
+    def renew(self, make: Callable[[View], Any], doing: str) -> None:
+        """Commit a version with the same items at the same places: `make` gives its dataset. Followers hear an empty change."""
+        view = self._current.loaded()
+        self.publish(self._attempt(view, lambda: make(view), doing), view.here)
+
+    def settle(self) -> None:
+        """Where a failure left in doubt what is on disk: read it."""
+        if self._doubt:
+            self.catch_up()
 
     def publish(self, dataset: Any, roster: Roster, change: Callable[[View], Change] | None = None) -> None:
         """Make it the newest version, and tell of it; a version that changes no item is told as an empty change."""
@@ -165,6 +188,10 @@ class Writer:
                 operation.future.set_result(Written(version, first, updated))
             else:
                 operation.future.set_result((first, version))
+
+
+def _never(name: str) -> None:
+    raise InvalidInput(f"metadata column {name!r} holds int", remedy="cast it to float")
 
 
 def _fields(grown: dict[str, ColumnType]) -> list[Any]:

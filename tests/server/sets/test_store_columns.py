@@ -52,6 +52,10 @@ def test_another_type_changes_nothing(birds: FeatureSet, stored: ColumnType, giv
     if (given, stored) == (ColumnType.INT, ColumnType.FLOAT):
         birds.write(sent).result()
         assert everything(birds)["b"]["column"] == float(VALUES[given][0])
+    elif (given, stored) == (ColumnType.FLOAT, ColumnType.INT):
+        birds.write(sent).result()
+        assert [item["column"] for item in everything(birds).values()] == [float(VALUES[stored][0]), VALUES[given][0]]
+        stored = ColumnType.FLOAT
     elif given is not stored:
         with pytest.raises(InvalidInput, match=f"'column' holds {stored.value}, and values of {given.value}"):
             birds.write(sent)

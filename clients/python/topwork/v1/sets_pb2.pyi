@@ -245,6 +245,66 @@ class DeleteRowsResponse(_message.Message):
     version: int
     def __init__(self, deleted: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
+class CountRowsRequest(_message.Message):
+    __slots__ = ("set", "where", "version")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    where: str
+    version: int
+    def __init__(self, set: _Optional[str] = ..., where: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class CountRowsResponse(_message.Message):
+    __slots__ = ("count", "version")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    version: int
+    def __init__(self, count: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class UpdateRowsRequest(_message.Message):
+    __slots__ = ("set", "ids", "where", "metadata")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    where: str
+    metadata: _containers.RepeatedCompositeFieldContainer[Column]
+    def __init__(self, set: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., where: _Optional[str] = ..., metadata: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
+
+class UpdateRowsResponse(_message.Message):
+    __slots__ = ("updated", "missing", "version")
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    updated: int
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    version: int
+    def __init__(self, updated: _Optional[int] = ..., missing: _Optional[_Iterable[str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class DropColumn(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ChangeColumnRequest(_message.Message):
+    __slots__ = ("set", "column", "add", "rename", "cast", "drop")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    RENAME_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
+    DROP_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    column: str
+    add: ColumnType
+    rename: str
+    cast: ColumnType
+    drop: DropColumn
+    def __init__(self, set: _Optional[str] = ..., column: _Optional[str] = ..., add: _Optional[_Union[ColumnType, str]] = ..., rename: _Optional[str] = ..., cast: _Optional[_Union[ColumnType, str]] = ..., drop: _Optional[_Union[DropColumn, _Mapping]] = ...) -> None: ...
+
 class Version(_message.Message):
     __slots__ = ("version", "time", "pins")
     VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -65,6 +65,21 @@ class FeatureSetsStub:
                 request_serializer=topwork_dot_v1_dot_sets__pb2.DeleteRowsRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_sets__pb2.DeleteRowsResponse.FromString,
                 _registered_method=True)
+        self.CountRows = channel.unary_unary(
+                '/topwork.v1.FeatureSets/CountRows',
+                request_serializer=topwork_dot_v1_dot_sets__pb2.CountRowsRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_sets__pb2.CountRowsResponse.FromString,
+                _registered_method=True)
+        self.UpdateRows = channel.unary_unary(
+                '/topwork.v1.FeatureSets/UpdateRows',
+                request_serializer=topwork_dot_v1_dot_sets__pb2.UpdateRowsRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_sets__pb2.UpdateRowsResponse.FromString,
+                _registered_method=True)
+        self.ChangeColumn = channel.unary_unary(
+                '/topwork.v1.FeatureSets/ChangeColumn',
+                request_serializer=topwork_dot_v1_dot_sets__pb2.ChangeColumnRequest.SerializeToString,
+                response_deserializer=topwork_dot_v1_dot_sets__pb2.FeatureSet.FromString,
+                _registered_method=True)
         self.ListVersions = channel.unary_unary(
                 '/topwork.v1.FeatureSets/ListVersions',
                 request_serializer=topwork_dot_v1_dot_sets__pb2.GetSetRequest.SerializeToString,
@@ -130,6 +145,27 @@ class FeatureSetsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountRows(self, request, context):
+        """How many items match a filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRows(self, request, context):
+        """Change metadata of items and leave their features as they are. One commit: all of it or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeColumn(self, request, context):
+        """Add, rename, cast or drop a column of metadata. Older versions stay as they were.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVersions(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -188,6 +224,21 @@ def add_FeatureSetsServicer_to_server(servicer, server):
                     servicer.DeleteRows,
                     request_deserializer=topwork_dot_v1_dot_sets__pb2.DeleteRowsRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_sets__pb2.DeleteRowsResponse.SerializeToString,
+            ),
+            'CountRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountRows,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.CountRowsRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_sets__pb2.CountRowsResponse.SerializeToString,
+            ),
+            'UpdateRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRows,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.UpdateRowsRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_sets__pb2.UpdateRowsResponse.SerializeToString,
+            ),
+            'ChangeColumn': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeColumn,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.ChangeColumnRequest.FromString,
+                    response_serializer=topwork_dot_v1_dot_sets__pb2.FeatureSet.SerializeToString,
             ),
             'ListVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVersions,
@@ -373,6 +424,87 @@ class FeatureSets:
             '/topwork.v1.FeatureSets/DeleteRows',
             topwork_dot_v1_dot_sets__pb2.DeleteRowsRequest.SerializeToString,
             topwork_dot_v1_dot_sets__pb2.DeleteRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topwork.v1.FeatureSets/CountRows',
+            topwork_dot_v1_dot_sets__pb2.CountRowsRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.CountRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topwork.v1.FeatureSets/UpdateRows',
+            topwork_dot_v1_dot_sets__pb2.UpdateRowsRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.UpdateRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeColumn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topwork.v1.FeatureSets/ChangeColumn',
+            topwork_dot_v1_dot_sets__pb2.ChangeColumnRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.FeatureSet.FromString,
             options,
             channel_credentials,
             insecure,
