@@ -280,6 +280,8 @@ class StubClient(HeadStub):
         columns: Sequence[str] | None = None,
         exact: bool = False,
         effort: int = 0,
+        offset: int = 0,
+        metric: str = "",
     ) -> list[Hits]:
         self._called("search", locals())
         count = len(next(asked for asked in (query, vectors, stored) if asked is not None))

@@ -9,15 +9,18 @@ from typing import Any
 
 from topwork import _cli_show, _cli_vectors
 from topwork._cli_client import connected
+from topwork._cli_index import METRICS
 from topwork._cli_inputs import add_source, gather
 from topwork._cli_show import counted
-from topwork._cli_words import names, positive
+from topwork._cli_words import names, natural, positive
 from topwork.client import Client
 from topwork.hits import Hit, Hits
 from topwork.sets import SetInfo
 
 #: Letters of an id, of a value of metadata, of a text, of a heading.
 ID, WIDTH, TEXT, HEADING = 60, 50, 80, 100
+#: From so many rows on an index pays: reading and comparing them takes longer than a search by an index.
+PAYS = 5000
 #: Items whose texts are fetched to be shown.
 MOST_TEXTS = 1000
 EXAMPLES = """\
@@ -52,6 +55,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser.add_argument("--show", type=names, metavar="COLUMN,...", help="this metadata (default: all)")
     parser.add_argument("--exact", action="store_true", help="compare with every row")
     parser.add_argument("--effort", type=positive, metavar="N", help="instead of the index's own; more finds more, slower")
+    parser.add_argument("--offset", type=natural, default=0, metavar="N", help="leave out so many of the best of each query")
+    parser.add_argument("--metric", choices=METRICS, default="", help="of a set without an index (default: cosine)")
     parser.add_argument("--index", default="", metavar="NAME", help="default: the only one, or that of the set's first tap")
     parser.set_defaults(run=lambda arguments: _run(arguments, parser))
 
@@ -73,12 +78,14 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             columns=arguments.show,
             exact=arguments.exact,
             effort=arguments.effort or 0,
+            offset=arguments.offset,
+            metric=arguments.metric,
         )
         texts = _texts(client, info, found)
     if arguments.json:
         _cli_show.as_json([_record(*pair, texts) for pair in zip(labels, found, strict=True)])
     else:
-        _print(labels, found, texts)
+        _print(arguments.set, labels, found, texts)
     return 0
 
 
@@ -105,7 +112,13 @@ def _texts(client: Client, info: SetInfo, found: Sequence[Hits]) -> Mapping[str,
 
 
 def _record(label: str, found: Hits, texts: Mapping[str, str]) -> dict[str, Any]:
-    about = {"metric": found.metric, "how": found.how, "version": found.version, "seconds": found.seconds}
+    about = {
+        "metric": found.metric,
+        "how": found.how,
+        "unindexed": found.unindexed,
+        "version": found.version,
+        "seconds": found.seconds,
+    }
     return {"query": label, **about, "hits": [_hit(hit, texts.get(hit.id)) for hit in found]}
 
 
@@ -116,7 +129,7 @@ def _hit(hit: Hit, text: str | None) -> dict[str, Any]:
     return record | ({} if hit.span is None else {"span": hit.span})
 
 
-def _print(labels: Sequence[str], found: Sequence[Hits], texts: Mapping[str, str]) -> None:
+def _print(name: str, labels: Sequence[str], found: Sequence[Hits], texts: Mapping[str, str]) -> None:
     console = _cli_show.console()
     for position, (label, hits) in enumerate(zip(labels, found, strict=True)):
         if len(found) > 1:
@@ -128,7 +141,11 @@ def _print(labels: Sequence[str], found: Sequence[Hits], texts: Mapping[str, str
     if found:
         first = found[0]
         seconds = _cli_show.seconds(first.seconds)
-        console.print(f"{counted(sum(map(len, found)), 'hit')}, {first.how or 'searched'}, {seconds}", style="dim", markup=False)
+        how = f"{first.how}, no index" if first.unindexed else first.how or "searched"
+        console.print(f"{counted(sum(map(len, found)), 'hit')}, {how}, {seconds}", style="dim", markup=False)
+        if first.unindexed and first.rows_compared >= PAYS:
+            what = f"{first.rows_compared:,} rows were read and compared"
+            _cli_show.say(f"{what}: `topwork index {name}` makes searches of so many faster")
 
 
 def _print_hits(hits: Hits, texts: Mapping[str, str]) -> None:

@@ -94,6 +94,8 @@ def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
             how=how,
             seconds=seconds,
             timings=timings,
+            unindexed=reply.unindexed,
+            rows_compared=reply.rows_compared,
         )
 
 

@@ -36,6 +36,8 @@ class SearchSettings(TypedDict, total=False):
     with_vectors: bool
     exact: bool
     effort: int
+    offset: int
+    metric: str
     timeout: float | None
 
 

@@ -29,6 +29,8 @@ def search(
     with_vectors: bool = False,
     exact: bool = False,
     effort: int = 0,
+    offset: int = 0,
+    metric: str = "",
     timeout: float | None = None,
 ) -> Steps[Hits | list[Hits]]:
     """The items of a set that are nearest to a query: Hits for a lone query, a list of Hits for several.
@@ -47,8 +49,13 @@ def search(
     with_vectors the hits' own rows, too
     exact        compare with every row
     effort       instead of the index's own (nprobe, efSearch); larger is slower and finds more
+    offset       leave out so many of the best hits of each query: the next page
+    metric       "cosine", "inner_product" or "l2", of a set without an index; with one it is the index's
+
+    A set without an index is searched all the same: every row is read and compared (`Hits.unindexed`), which takes about a
+    second for each gigabyte of vectors.
     """
-    from topwork import _searching
+    from topwork import _convert_indexes, _searching
 
     settings = SearchRequest(
         set=set,
@@ -64,5 +71,7 @@ def search(
         vectors_too=with_vectors,
         exact=exact,
         effort=effort,
+        offset=offset,
+        metric=_convert_indexes.metric(metric) if metric else None,
     )
     return (yield from _searching.found(session, settings, query, vectors, stored, timeout))

@@ -73,7 +73,7 @@ def _most(settings: SearchRequest) -> int:
     """Queries in one message."""
     metadata = settings.all_columns or bool(settings.columns)
     hits = HITS_WITH_VECTORS if settings.vectors_too else HITS_WITH_METADATA if metadata else HITS
-    return max(1, min(QUERIES, hits // settings.k))
+    return max(1, min(QUERIES, hits // (settings.k + settings.offset)))
 
 
 def _modality(session: Session, set: str, encoder: str, timeout: float | None) -> Steps[str]:

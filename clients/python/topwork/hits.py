@@ -35,6 +35,8 @@ class Hits:
     vectors    (n, dim): the hits' own rows, where `with_vectors` asked for them
     version    of the set, that was searched
     how        "index", "exact", "exact over 812 matches": what was done
+    unindexed  there was no index: `rows_compared` rows were read from the disk and compared. `topwork index SET` pays from some
+               thousands of rows
     seconds    that the search took on the server; `timings` are the encoder's (all queries of one message together)
     """
 
@@ -51,6 +53,8 @@ class Hits:
     how: str = ""
     seconds: float = 0.0
     timings: Timings = field(default_factory=Timings)
+    unindexed: bool = False
+    rows_compared: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

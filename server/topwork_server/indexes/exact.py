@@ -37,8 +37,9 @@ class Source(Protocol):
     def fetch(self, keys: Array, *, taps: tuple[str, ...] = ...) -> Block: ...
 
 
-def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, check: Check) -> tuple[Found, int, str]:
-    """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done.
+def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, check: Check) -> tuple[Found, int, str, int]:
+    """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done; how
+    many rows were compared.
 
     Memory: one block of rows. `check` is called between blocks.
     """
@@ -48,11 +49,13 @@ def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, ch
     if blocks is None:
         reading = source.read(Selection(taps=[tap.tap.name], columns=[]))
         version, blocks = reading.version, reading.blocks
+    compared = 0
     for block in blocks:
         check()
         rows = searchable(block, tap, asked.metric)
+        compared += len(rows.keys)
         nearest.offer(rows, None if allowed is None else contained(rows.keys, allowed))
-    return nearest.found(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches"
+    return nearest.found(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches", compared
 
 
 def fetched(source: Source, tap: TapInfo, keys: Array) -> Iterator[Block]:

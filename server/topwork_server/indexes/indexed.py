@@ -44,12 +44,13 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """In memory, following its set."""
+    """In memory, following its set; or, not `indexed`, the set itself, whose every row a search compares."""
 
     definition: Definition
     live: Live
     feature_set: FeatureSet
     follower: Callable[[Change], None]
+    indexed: bool = True
 
 
 class Indexed:

@@ -22,6 +22,7 @@ from topwork_server.indexes.indexed import House, Indexed, Opened
 from topwork_server.indexes.live import Live
 from topwork_server.indexes.model import TARGET_RECALL, Definition, Described
 from topwork_server.indexes.shelf import Kept, Shelf
+from topwork_server.indexes.unindexed import Unindexed, tap_named
 from topwork_server.jobs import Jobs
 from topwork_server.options import parse
 from topwork_server.plugins import AUTO
@@ -66,6 +67,7 @@ class Indexes:
         self._shelf = Shelf(folder)
         self._house = House(sets, jobs, plugins, threads, busy)
         self._idle_seconds = idle_seconds
+        self._unindexed = Unindexed(threads)
         self._shelf.sweep()
         self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -116,10 +118,23 @@ class Indexes:
         """Of the indexes of one set."""
         return sorted(name for of, name in self._indexes if of == set_name)
 
-    async def opened(self, set_name: str, name: str = "") -> Opened:
-        """What searches it, caught up with the set."""
+    async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> Opened:
+        """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
+        name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
-        return await (await self._find(set_name, name)).opened()
+        found = await self._known(set_name, name)
+        if found is None:
+            feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
+            tap = tap_named(feature_set.wanted, name)
+            if tap is None:
+                raise self._missing(set_name, name)
+            return self._unindexed.of(feature_set, tap, metric or Metric.COSINE)
+        if metric not in (None, found.definition.metric):
+            raise InvalidInput(
+                f"the index {found.definition.name} is of the metric {found.definition.metric.value}, not {metric}",
+                remedy="leave the metric out, or create another index",
+            )
+        return await found.opened()
 
     async def live(self, set_name: str, name: str = "") -> Live:
         return (await self.opened(set_name, name)).live
@@ -153,6 +168,7 @@ class Indexes:
             await whole(self._drop_set(set_name, drop))
 
     async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+        self._unindexed.forget(set_name)
         if set_name in await asyncio.to_thread(self._house.sets.names):
             doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
             await asyncio.gather(*(index.drop() for index in doomed))
@@ -171,18 +187,25 @@ class Indexes:
 
     async def _find(self, set_name: str, name: str) -> Indexed:
         """NotFound names what there is."""
+        found = await self._known(set_name, name)
+        if found is None:
+            raise self._missing(set_name, name)
+        return found
+
+    async def _known(self, set_name: str, name: str) -> Indexed | None:
+        """The index of that name, or the usual one. NotFound where there is no such set."""
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
             return self._indexes[set_name, names[0]]
         wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
         names = self.names(set_name)  # as they are now
-        found = self._indexes.get((set_name, name or self._usual(wanted, names)))
-        if found is None:
-            raise NotFound(
-                f"the set {set_name} has no index named {excerpt(name)}" if name else f"the set {set_name} has no index",
-                remedy=instead(name, names, f"create one: `topwork index {set_name}`"),
-            )
-        return found
+        return self._indexes.get((set_name, name or self._usual(wanted, names)))
+
+    def _missing(self, set_name: str, name: str) -> NotFound:
+        return NotFound(
+            f"the set {set_name} has no index named {excerpt(name)}" if name else f"the set {set_name} has no index",
+            remedy=instead(name, self.names(set_name), f"create one: `topwork index {set_name}`"),
+        )
 
     def _usual(self, wanted: Wanted, names: builtins.list[str]) -> str:
         """The only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""

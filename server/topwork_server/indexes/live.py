@@ -7,7 +7,7 @@ commit thread makes the next state before the writers are answered: what was ack
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -113,8 +113,8 @@ class Live:
         if not asked.searched:
             return hits(empty((0, 0)), asked, self.version, "index")
         if state is None or (query.exact and not state.main.exactly):
-            found, version, how = exact.search(self._set, self.definition.tap, asked, query.allowed, check)
-            return hits(found, asked, version, how)
+            found, version, how, compared = exact.search(self._set, self.definition.tap, asked, query.allowed, check)
+            return replace(hits(found, asked, version, how), compared=compared)
         search = Search(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
         found, how = search.exactly(asked) if query.exact else search.usual(asked)
         return hits(found, asked, state.version, how)

@@ -101,7 +101,8 @@ class Query:
 @dataclass(frozen=True, slots=True)
 class Hits:
     """Of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where items
-    have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches"."""
+    have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches".
+    `compared` counts the rows of the set itself that were read and compared for it."""
 
     counts: Array
     keys: Array
@@ -109,6 +110,7 @@ class Hits:
     scores: Array
     version: int
     how: str
+    compared: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Ticket:
         if len(parts) == 1:
             return parts[0]
         columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "keys", "rows", "scores")}
-        return Hits(**columns, version=min(part.version for part in parts), how=parts[0].how)
+        return Hits(**columns, version=min(part.version for part in parts), how=parts[0].how, compared=parts[0].compared)
 
     def blamed(self, error: BaseException) -> BaseException:
         """The same error, said of the query's place in the whole request."""
@@ -109,6 +109,6 @@ def split(hits: Hits, counts: Sequence[int]) -> list[Hits]:
     for end in np.cumsum(counts).tolist():
         rows = slice(before[start], before[end])
         own = hits.counts[start:end]
-        parts.append(Hits(own, hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how))
+        parts.append(Hits(own, hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how, hits.compared))
         start = end
     return parts

@@ -40,6 +40,15 @@ def answer(request: Request, hits: Hits, opened: Opened) -> Answer:
     return Answer(hits, [id for id in ids if id is not None])
 
 
+def behind(hits: Hits, offset: int) -> Hits:
+    """The hits of each query but for so many of its best."""
+    if not offset:
+        return hits
+    starts = np.cumsum(hits.counts) - hits.counts
+    place = np.arange(len(hits.keys)) - np.repeat(starts, hits.counts)
+    return _kept(hits, place >= offset)
+
+
 def _needs_rows(request: Request, opened: Opened) -> bool:
     return request.vectors_too or opened.definition.tap.tap.granularity is not Granularity.ITEM
 

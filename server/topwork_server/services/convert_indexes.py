@@ -36,15 +36,19 @@ STATES = {
 }
 
 
+def metric(number: int) -> Metric:
+    if number not in METRICS:
+        raise InvalidInput(f"metric {number} is not known", remedy="ask for COSINE, INNER_PRODUCT or L2")
+    return METRICS[number]
+
+
 def wish(request: indexes_pb2.CreateIndexRequest) -> Wish:
-    if request.metric not in METRICS:
-        raise InvalidInput(f"metric {request.metric} is not known", remedy="ask for COSINE, INNER_PRODUCT or L2")
     return Wish(
         set=named(request.set),
         name=request.name,
         tap=request.tap,
         kind=request.kind,
-        metric=METRICS[request.metric],
+        metric=metric(request.metric),
         options=convert.options(request.options),
         target_recall=request.target_recall,
     )

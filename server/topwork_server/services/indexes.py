@@ -21,7 +21,7 @@ from topwork_server.indexes.model import Described, Hits, Query
 from topwork_server.jobs import Job, Jobs
 from topwork_server.plugins import Plugins
 from topwork_server.services import convert, convert_indexes
-from topwork_server.services.answering import answer, needs_fetch
+from topwork_server.services.answering import answer, behind, needs_fetch
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.querying import Asker
@@ -72,13 +72,15 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         self, request: indexes_pb2.SearchRequest, context: Context
     ) -> indexes_pb2.SearchResponse:
         started = time.monotonic()
-        opened = await self._indexes.opened(convert_indexes.named(request.set), request.index)
+        metric = convert_indexes.metric(request.metric) if request.metric else None
+        opened = await self._indexes.opened(convert_indexes.named(request.set), request.index, metric)
         asking = await self._asker.asking(request, opened, deadline(context), context.peer())
         began = time.monotonic()
         hits = await self._hits(opened, asking.query, request.where, deadline(context))
         searched = time.monotonic() - began
-        response = await self._response(request, hits, opened)
+        response = await self._response(request, behind(hits, request.offset), opened)
         response.search_seconds = searched
+        response.unindexed, response.rows_compared = not opened.indexed, hits.compared
         response.timings.CopyFrom(convert.timings(asking.timings, time.monotonic() - started))
         return _fitting(response)
 

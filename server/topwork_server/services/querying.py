@@ -47,8 +47,10 @@ class Asker:
         if request.fingerprint:
             check_fingerprint(request.fingerprint, tap, "the query has")
         k = request.k or USUAL_K
-        if k > MOST_HITS:
-            raise InvalidInput(f"k = {k}", remedy=f"ask for at most {MOST_HITS} hits")
+        if k + request.offset > MOST_HITS:
+            behind = f" behind {request.offset} others" if request.offset else ""
+            raise InvalidInput(f"k = {k}{behind}", remedy=f"ask for at most {MOST_HITS} hits, those that are left out among them")
+        k += request.offset
         _check_count(request, k, self._most_items)
         if kind == "items":
             found = await self._of_items(request, opened, deadline, flow)

@@ -386,7 +386,8 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
         await w.indexes.drop("birds")
         assert w.jobs.list()[0].state == "cancelled"
         with pytest.raises(NotFound):
-            await w.indexes.live("birds")
+            await w.indexes.get("birds")
+        assert not (await w.indexes.opened("birds")).indexed
         assert list((tmp_path / "indexes" / "birds").iterdir()) == []
         feature_set.write(block(names(0, 1), clustered(1))).result()
         assert live.version < feature_set.version  # it follows no more

@@ -163,7 +163,7 @@ class DropIndexResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("set", "index", "items", "vectors", "stored", "encoder", "fingerprint", "k", "within", "where", "every_row", "columns", "all_columns", "vectors_too", "exact", "effort")
+    __slots__ = ("set", "index", "items", "vectors", "stored", "encoder", "fingerprint", "k", "within", "where", "every_row", "columns", "all_columns", "vectors_too", "exact", "effort", "offset", "metric")
     SET_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,8 @@ class SearchRequest(_message.Message):
     VECTORS_TOO_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     EFFORT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
     set: str
     index: str
     items: _encoders_pb2.Items
@@ -196,10 +198,12 @@ class SearchRequest(_message.Message):
     vectors_too: bool
     exact: bool
     effort: int
-    def __init__(self, set: _Optional[str] = ..., index: _Optional[str] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., k: _Optional[int] = ..., within: _Optional[float] = ..., where: _Optional[str] = ..., every_row: _Optional[bool] = ..., columns: _Optional[_Iterable[str]] = ..., all_columns: _Optional[bool] = ..., vectors_too: _Optional[bool] = ..., exact: _Optional[bool] = ..., effort: _Optional[int] = ...) -> None: ...
+    offset: int
+    metric: Metric
+    def __init__(self, set: _Optional[str] = ..., index: _Optional[str] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., k: _Optional[int] = ..., within: _Optional[float] = ..., where: _Optional[str] = ..., every_row: _Optional[bool] = ..., columns: _Optional[_Iterable[str]] = ..., all_columns: _Optional[bool] = ..., vectors_too: _Optional[bool] = ..., exact: _Optional[bool] = ..., effort: _Optional[int] = ..., offset: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("counts", "ids", "scores", "rows", "spans", "metadata", "vectors", "metric", "version", "timings", "search_seconds", "how")
+    __slots__ = ("counts", "ids", "scores", "rows", "spans", "metadata", "vectors", "metric", "version", "timings", "search_seconds", "how", "unindexed", "rows_compared")
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +216,8 @@ class SearchResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
     HOW_FIELD_NUMBER: _ClassVar[int]
+    UNINDEXED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_COMPARED_FIELD_NUMBER: _ClassVar[int]
     counts: _containers.RepeatedScalarFieldContainer[int]
     ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _types_pb2.Tensor
@@ -224,4 +230,6 @@ class SearchResponse(_message.Message):
     timings: _encoders_pb2.Timings
     search_seconds: float
     how: str
-    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ...) -> None: ...
+    unindexed: bool
+    rows_compared: int
+    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ..., unindexed: _Optional[bool] = ..., rows_compared: _Optional[int] = ...) -> None: ...
