@@ -13,7 +13,7 @@ import pytest
 from av.filter import Graph
 from made_videos import OUT_OF_ORDER, displayed, numbers, shades, write
 from topwork_plugins.i3d.videos import decode, pixels
-from topwork_plugins.i3d.windows import resample
+from topwork_plugins.i3d.windows import Frame, resample
 from topwork_server import InvalidInput
 
 COUNT = 40
@@ -159,3 +159,16 @@ def test_an_array_of_millions_of_tiny_frames_is_refused_at_once() -> None:
 
     with pytest.raises(InvalidInput, match="20,000,000 frames"):
         frames_of(np.broadcast_to(np.zeros((1, 1, 1, 3), np.uint8), (20_000_000, 1, 1, 3)))
+
+
+def test_decoding_ends_where_the_caller_has_left(tmp_path: Path) -> None:
+    from topwork_plugins.i3d.plugin import INCEPTION_RECIPE
+    from topwork_plugins.i3d.readers import RgbReader
+    from topwork_server import Clip, TopworkError
+    from topwork_server.caller import working_for
+
+    taken: list[Frame] = []
+    frames = RgbReader(INCEPTION_RECIPE).frames(Clip(write(tmp_path / "long.mkv", shades(COUNT))), 0)
+    with working_for(lambda: len(taken) == 5), pytest.raises(TopworkError, match="left"):
+        taken.extend(frames)
+    assert len(taken) == 5

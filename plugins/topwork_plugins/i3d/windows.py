@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topwork_server import InvalidInput
+from topwork_server import InvalidInput, check_caller
 from topwork_server.types import Array
 
 #: The most frames that one item may show its encoder: 46 hours of 25 a second.
@@ -61,9 +61,13 @@ def resample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
 
 
 def bounded(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames as they are; InvalidInput after LONGEST of them, so that no small file keeps a server busy for days."""
+    """The frames as they are; InvalidInput after LONGEST of them, so that no small file keeps a server busy for days.
+
+    Ends at the next frame where the caller has left: between two windows there may be a million frames.
+    """
     most = LONGEST
     for count, frame in enumerate(frames):
+        check_caller()
         if count == most:
             raise InvalidInput(f"the video has more than {most:,} frames", remedy="send it in parts, or ask for a lower fps")
         yield frame
