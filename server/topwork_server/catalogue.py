@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from topwork_server import artifacts, errors, sources
+from topwork_server import artifacts, errors, sources, unread_sources
 from topwork_server.artifacts import Manifest
 from topwork_server.children import Children, Ended, python
 from topwork_server.encoder_records import EncoderRecords
@@ -99,6 +99,7 @@ class Catalogue:
         name = name or source.location.rstrip("/").rpartition("/")[2]
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
+        unread_sources.check_there(source)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
         found = self._revive(name, record)
         record["family"] = found.plugin  # it is known again where the file that told it is gone
@@ -234,11 +235,9 @@ class Catalogue:
         source = Source.parse(record["source"], record["family"])
         found = self._plugins.adopt(name, source)
         if found is None:
-            families = ", ".join(plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks)
-            raise InvalidInput(
-                f"no plugin reads {source}" + (f" as {source.family}" if source.family else ""),
-                remedy=f"check the path, or name the family with --family ({families})",
-            )
+            families = [plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks]
+            unread_sources.check_there(source)
+            raise unread_sources.unread(source, self._plugins.refusals(source), families)
         settings = {**found.spec.settings, **record["settings"]}
         spec = replace(found.spec, name=name, settings=settings)
         return Registered(spec, found.plugin, found.owner)

@@ -17,6 +17,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.int8 import unfinished
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Progress, quiet
+from topwork_server.unread_sources import check_target
 
 
 def pull(arguments: argparse.Namespace) -> int:
@@ -71,6 +72,7 @@ def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:
         raise InvalidInput(
             f"{target} has its name, family and settings from the catalogue", remedy="give --name, --family and --set with a URI"
         )
+    check_target(target)
     return catalogue.spec(target).name
 
 

@@ -9,7 +9,7 @@ import pluggy
 
 from topwork_server.sources import Source
 from topwork_server.trainer import TrainerSpec
-from topwork_server.types import EncoderSpec
+from topwork_server.types import EncoderSpec, Refusal
 from topwork_server.vector_index import IndexSpec
 
 PROJECT = "topwork"
@@ -30,6 +30,14 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
 
     `source.family` is set where the user named one (`topwork pull --family i3d ...`). Plugins that can tell from the scheme
     or the file's suffix answer without it. Nothing may be downloaded here; a local file may be looked at.
+    """
+
+
+@hookspec
+def refuse_source(source: Source) -> Refusal | None:
+    """Why `adopt_source` answers None for a source that nobody reads, or None where there is nothing to say: the user is told.
+
+    Nothing may be downloaded here; a local file may be looked at: it is there and can be read.
     """
 
 

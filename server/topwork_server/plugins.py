@@ -14,7 +14,7 @@ from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.excerpts import excerpt
 from topwork_server.sources import Source
 from topwork_server.trainer import TrainerSpec
-from topwork_server.types import EncoderSpec
+from topwork_server.types import EncoderSpec, Refusal
 from topwork_server.vector_index import IndexSpec
 
 S = TypeVar("S")
@@ -113,6 +113,15 @@ class Plugins:
             if isinstance(spec, EncoderSpec):
                 return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
+
+    def refusals(self, source: Source) -> list[tuple[str, Refusal]]:
+        """Why the plugins that could read such a source do not: the plugin's name, and its reason."""
+        found = []
+        for impl in self._manager.hook.refuse_source.get_hookimpls():
+            if source.family in ("", impl.plugin_name):
+                refusal: Any = impl.function(**({"source": source} if "source" in impl.argnames else {}))
+                found += [(impl.plugin_name, refusal)] if isinstance(refusal, Refusal) else []
+        return found
 
     def index(self, kind: str) -> IndexSpec:
         """The registered kind, or one that a plugin adopts. InvalidInput names the kinds that there are."""

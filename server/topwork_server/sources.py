@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.suggestions import near
 
 #: Called with bytes done and bytes in all (0 where not known).
 Progress = Callable[[int, int], None]
@@ -52,12 +54,10 @@ class Source:
         if uri == f"{NONE}:":
             return cls(NONE, "", family=family)
         if not colon or scheme not in SCHEMES or not rest or scheme == NONE:
-            raise InvalidInput(
-                f"{uri!r} is not a source",
-                remedy="write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md",
-            )
+            raise _no_source(uri, scheme, rest)
         if scheme in ("file", "onnx"):
-            return cls(scheme, os.path.abspath(os.path.expanduser(rest)), family=family)
+            path = re.sub("^//+", "/", os.path.expanduser(rest))  # file:///models/x too
+            return cls(scheme, os.path.abspath(path), family=family)
         rest, _, path = rest.partition("#")
         location, _, revision = rest.partition("==" if scheme == "package" else "@")
         if scheme == "package" and not revision:
@@ -76,6 +76,17 @@ class Source:
             + (f"{mark}{self.revision}" if self.revision else "")
             + (f"#{self.path}" if self.path else "")
         )
+
+
+def _no_source(uri: str, scheme: str, rest: str) -> InvalidInput:
+    alike = near(scheme, SCHEMES, most=1)
+    if rest and scheme in ("http", "https", "ftp", "s3", "gs"):
+        remedy = "download it, and name the file or folder: file:/PATH"
+    elif rest and alike and alike != [scheme]:
+        remedy = f"did you mean {alike[0]}:{rest}?"
+    else:
+        remedy = "write " + ", ".join(f"{s}:..." for s in SCHEMES) + "; see docs/sources.md"
+    return InvalidInput(f"{uri!r} is not a source" + (f": {scheme}: names nothing" if scheme in SCHEMES else ""), remedy=remedy)
 
 
 def locate(source: Source, home: Path) -> Path | None:

@@ -88,6 +88,16 @@ class Int8Graph:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a plugin does not read a source. `nearness`: 2 where it knows the format and not this content, 1 where the kind of file
+    is its own, 0 where nothing fits."""
+
+    reason: str
+    remedy: str = ""
+    nearness: int = 0
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """What a plugin says of an encoder before any file of it is opened.
 

@@ -89,7 +89,7 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     with pytest.raises(PluginError, match="register_encoder") as caught:
         Plugins.load()
     assert "one-dist 1.0" in str(caught.value)
-    hooks = "adopt_index, adopt_source, register_commands, register_encoders, register_indexes, register_trainers"
+    hooks = "adopt_index, adopt_source, refuse_source, register_commands, register_encoders, register_indexes, register_trainers"
     assert f"the hooks are {hooks}: " in caught.value.remedy
 
 

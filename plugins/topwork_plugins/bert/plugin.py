@@ -17,6 +17,7 @@ from topwork_server import (
     InvalidInput,
     Item,
     Modality,
+    Refusal,
     Sample,
     Source,
     Text,
@@ -145,3 +146,18 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
     if not (hub or local or source.family):
         return None
     return EncoderSpec(name=name, encoder=BertEncoder, source=str(source), modality=Modality.TEXT)
+
+
+@hookimpl
+def refuse_source(source: Source) -> Refusal | None:
+    path = Path(source.location)
+    if source.scheme != "file":
+        return None
+    if not path.is_dir():
+        return Refusal("it is no folder of transformers or sentence-transformers")
+    try:
+        bert_layout.read_layout(path)
+    except InvalidInput as error:
+        known = (path / "config.json").exists() or (path / "modules.json").exists()
+        return Refusal(error.message, error.remedy if known else "", nearness=2 if known else 0)
+    return None

@@ -15,6 +15,7 @@ from topwork_server import (
     InvalidInput,
     Item,
     Modality,
+    Refusal,
     Sample,
     Source,
     Trunk,
@@ -196,6 +197,15 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
         trained_on="never on video; its pictures as the 2D net's",
         description=f"{source} inflated to 3D",
     )
+
+
+@hookimpl
+def refuse_source(source: Source) -> Refusal | None:
+    if source.scheme != "file":
+        return None
+    if Path(source.location).suffix in CHECKPOINTS:
+        return Refusal(f"it is no checkpoint of Inception-v1 I3D (no key {MARK.decode()})", nearness=1)
+    return Refusal(f"it is no checkpoint ({', '.join(CHECKPOINTS)}) of Inception-v1 I3D")
 
 
 def _is_inception(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Sample, Source, Trunk, hookimpl
+from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Refusal, Sample, Source, Trunk, hookimpl
 
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.onnx_file import description as onnx_description
@@ -95,3 +95,13 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
         description=described.about,
         settings={"description": record},
     )
+
+
+@hookimpl
+def refuse_source(source: Source) -> Refusal | None:
+    path = Path(source.location)
+    if source.scheme == "file" and path.suffix == ".onnx":
+        return Refusal("an ONNX file is named by its own scheme", f"write onnx:{path}", nearness=2)
+    if source.scheme == "file" and path.is_dir() and (graph := next(path.glob("*.onnx"), None)):
+        return Refusal(f"the folder holds {graph.name}, which is named by its own scheme", f"write onnx:{graph}", nearness=1)
+    return Refusal("it is no .onnx file") if source.scheme == "file" else None

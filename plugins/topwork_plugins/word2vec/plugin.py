@@ -22,6 +22,7 @@ from topwork_server import (
     InvalidInput,
     Item,
     Modality,
+    Refusal,
     Sample,
     Source,
     Tap,
@@ -239,3 +240,18 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
     if not asked and (source.scheme != "file" or source.family or not word_files.recognise(Path(source.location))):
         return None
     return EncoderSpec(name, WordVectors, str(source), Modality.TEXT, default_tap="mean", description="word vectors")
+
+
+FILE_SUFFIXES = (*word_files.TEXT_SUFFIXES, ".bin")
+
+
+@hookimpl
+def refuse_source(source: Source) -> Refusal | None:
+    path = Path(source.location)
+    if source.scheme != "file":
+        return None
+    if path.suffix == ".npy":
+        return Refusal("an .npy file of word vectors has its words beside it (.txt, .vocab or .parquet of its name)", nearness=2)
+    if path.suffix in FILE_SUFFIXES:
+        return Refusal("its first line is neither a count and a dim, nor a word and its numbers", nearness=1)
+    return Refusal(f"it is no file of word vectors ({', '.join(FILE_SUFFIXES)}, .npy)")

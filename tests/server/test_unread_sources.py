@@ -1,0 +1,109 @@
+"""What `topwork pull` says of a source that nobody reads, is not there, or is misspelt."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from topwork import cli
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    """The message and the remedy."""
+    assert cli.main(["pull", *words, "--home", "home", "--json"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["code"] in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
+    assert not list(Path("home").glob("encoders/*"))
+    return record["message"], record["remedy"]
+
+
+def folder(name: str, **files: object) -> Path:
+    path = Path(name)
+    path.mkdir()
+    for stem, content in files.items():
+        (path / f"{stem}.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "clip", "vit", "llama"])
+def test_a_folder_of_another_kind_of_model_is_named_as_what_it_is(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder("mine", config={"model_type": kind, "architectures": ["Any"]})
+    message, remedy = refused(capsys, "file:mine")
+    assert "a folder of config.json" in message
+    bert, resnet, onnx = (message.index(f"; {plugin}:") for plugin in ("bert", "resnet", "onnx"))
+    assert bert < resnet < onnx  # the most specific first
+    assert f"'{kind}' model" in message[bert:resnet]
+    assert "modernbert" in remedy
+    assert "--family" in remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "remedy"),
+    [
+        ("empty", "an empty folder", "--family"),
+        ("net.pth", "does not say of which net", "architecture="),
+        ("net.onnx", "its own scheme", "onnx:"),
+        ("words.txt", "its first line", "--family"),
+        ("rows.npy", "has its words beside it", "--family"),
+        ("archive.zip", "a file of 5 bytes", "--family"),
+        ("pipe", "neither a file nor a folder", "--family"),
+        ("timm", "names no `architecture`", "--family"),
+        ("modules", "does not begin with a Transformer", "--family"),
+    ],
+)
+def test_each_kind_of_content_has_its_reason(name: str, says: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder("empty")
+    folder("timm", config={"num_classes": 3})
+    folder("modules", modules=[{"idx": 0, "path": "", "type": "x.CLIPModel"}])
+    if "." in name:
+        Path(name).write_bytes(b"bytes")
+    os.mkfifo("pipe")
+    message, told = refused(capsys, f"file:{name}")
+    assert says in message
+    assert remedy in told
+
+
+def test_a_path_that_is_not_there_is_said_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    folder("my-bert")
+    for uri in ("file:my-brt", "file:./my-brt", "file:~/my-brt", f"file://{os.getcwd()}/my-brt", "onnx:my-brt"):
+        message, remedy = refused(capsys, uri)
+        assert f"{os.getcwd()}/my-brt: there is no such file or folder" in message, uri
+        assert "my-bert" in remedy
+    message, remedy = refused(capsys, "file:no/such/folder", "--family", "bert")
+    assert "no such file" in message
+    assert "no is not in it" in remedy
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("flie:/models/x", "file:/models/x"),
+        ("FILE:/models/x", "file:/models/x"),
+        ("onx:/m.onnx", "onnx:/m.onnx"),
+        ("tim:resnet50", "timm:resnet50"),
+        ("https://example.org/net.pth", "download"),
+        ("file:", "file:..."),
+        ("s3://models/x", "download"),
+        ("./mine", "file:./mine"),
+        ("mine", "file:mine"),
+        ("~/mine", "file:~/mine"),
+        ("net.onnx", "onnx:net.onnx"),
+        ("org/model", "hf:org/model"),
+        ("package:some-weights", "package:NAME==VERSION"),
+        ("package:some-weights==1.0", "--family"),
+    ],
+)
+def test_a_misspelt_scheme_or_a_bare_path_is_told_what_to_write(
+    target: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder("mine")
+    Path("net.onnx").touch()
+    assert remedy in refused(capsys, target)[1]
