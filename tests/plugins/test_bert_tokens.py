@@ -235,7 +235,7 @@ def test_many_characters_in_few_tokens_are_not_over_the_limit(bert: Exported) ->
 
 def test_a_long_text_does_not_stop_other_threads(bert: Exported) -> None:
     """The library's `encode` keeps the interpreter lock: one long text would stop the whole server."""
-    work = threading.Thread(target=lambda: sample(bert, "a" * HUGE, truncate=True))
+    work = threading.Thread(target=lambda: sample(bert, "a" * HUGE, truncate=True, unknown="allow"))
     work.start()
     ticks = 0
     while work.is_alive():
@@ -311,3 +311,39 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
         for start in range(0, len(items), 40):
             check_slab(encoder, items[start : start + 40], options)
         check_slab(encoder, [Text(""), Text("")], options)
+
+
+@pytest.mark.parametrize("text", ["\U0001f996", "q" * 101, "ACGTTGCA" * 20, "\U0001f996 \U0001f996"])
+def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Exported, text: str) -> None:
+    for item in (Text(text), Text("A small bird", text)):
+        with pytest.raises(InvalidInput, match="knows no token of the text") as refused:
+            list(bert.encoder.preprocess(item, BertOptions()))
+        assert text[:40] in refused.value.message
+        assert "'allow'" in refused.value.remedy
+    assert sample(bert, text, unknown="allow").notes["unknown_tokens"] == text.count(" ") + 1
+    check_slab(bert.encoder, [Text(text), Text("A small bird"), Text(text)], BertOptions())
+    check_slab(bert.encoder, [Text(text), Text("A small bird"), Text(text)], BertOptions(unknown="allow"))
+
+
+def test_unknown_tokens_are_counted_and_may_be_refused(bert: Exported) -> None:
+    text = "A small \U0001f996 sings \U0001f996."
+    assert sample(bert, text).notes == {"unknown_tokens": 2}
+    assert "unknown_tokens" not in sample(bert, "A small bird").notes
+    with pytest.raises(InvalidInput, match="does not know 2 of the tokens"):
+        sample(bert, text, unknown="error")
+    for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
+        check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A " + text)], options)
+
+
+def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Exported) -> None:
+    """Byte-level tokenizers know everything; a mark of a word's beginning alone is nothing known."""
+    text = "\U0001f996\U0001f996"
+    knows_bytes = (
+        tokenized.encoder._tokenization._tokenizer.decode(tokenized.encoder._tokenization.encode(text).ids.tolist()) == text
+    )
+    if knows_bytes:
+        assert "unknown_tokens" not in sample(tokenized, text).notes
+    else:
+        with pytest.raises(InvalidInput, match="knows no token"):
+            sample(tokenized, text)
+        assert sample(tokenized, "A small bird " + text).notes["unknown_tokens"] >= 1

@@ -7,7 +7,6 @@ Runs of blanks count as one blank where the tokenizer takes them so: they are pa
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -135,7 +134,7 @@ class Beginnings:
     @cached_property
     def _bounds_words(self) -> bool:
         """Whether a word of more than so many characters is one unknown token, whatever its beginning is."""
-        return "max_input_chars_per_word" in json.loads(self._tokenizer.to_str())["model"]
+        return hasattr(self._tokenizer.model, "max_input_chars_per_word")
 
     @cached_property
     def _skips_blanks(self) -> bool:

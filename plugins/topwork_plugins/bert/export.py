@@ -86,7 +86,8 @@ def _max_tokens(model: Any, layout: Layout) -> int:
 
 
 def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
-    """The server's sentences, cut where this model's limit is lower; a pair; and one as long as the limit allows."""
+    """The server's sentences, cut where this model's limit is lower; a pair; and one as long as the limit allows.
+    Those of which the vocabulary knows nothing, which may be of another script, are left out."""
 
     def cut(text: str, limit: int) -> str:
         while text and (length := tokenization.length(prompt + text)) > limit:
@@ -96,4 +97,6 @@ def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
     limit = tokenization.limit
     short = [cut(text.text, limit) for text in texts()]
     pair = Text(*(cut(text, limit // 2) for text in short[1:3]))
-    return [*map(Text, short), pair, Text(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
+    made = [*map(Text, short), pair, Text(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
+    known = [text for text in made if not tokenization.encode(text.text, text.pair, prompt=prompt).strange]
+    return known or [Text(word) for word in tokenization.words(3)]

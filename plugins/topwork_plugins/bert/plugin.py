@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from topwork_server import (
@@ -40,6 +41,12 @@ class BertOptions:
     prompt: str = field(default="", metadata={"help": "put before the text; takes part in attention, gives no rows"})
     prompt_name: str = field(
         default="", metadata={"help": "a prompt that the model names; empty: the model's default; 'none': no prompt"}
+    )
+    unknown: Literal["keep", "allow", "error"] = field(
+        default="keep",
+        metadata={
+            "help": "unknown tokens: keep them and refuse a text without a known one, allow such a text too, or refuse any"
+        },
     )
 
 
@@ -75,8 +82,8 @@ class BertEncoder(Encoder):
         if not isinstance(item, Text):
             raise InvalidInput(f"{self.spec.name} reads text, not {type(item).__name__}", remedy="send a text or a pair of texts")
         tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
-        notes = {"truncated_tokens": tokens.cut} if tokens.cut else {}
-        return [Sample(self._arrays(tokens), tokens=tokens.spans, notes=notes)]
+        self._check_known(tokens, item, options)
+        return [self._sample(tokens)]
 
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
@@ -86,10 +93,10 @@ class BertEncoder(Encoder):
         together = iter(self._tokenization.encode_many(texts) if len(texts) > 1 else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):
             tokens = next(together) if so else None
-            if tokens is None:
+            if tokens is None or (tokens.unknown and options.unknown == "error"):
                 yield from super().preprocess_many([item], options)
             else:
-                yield [Sample(self._arrays(tokens), tokens=tokens.spans)]
+                yield [self._sample(tokens)]
 
     def cost(self, sample: Sample) -> int:
         return len(sample.inputs["input_ids"])
@@ -102,6 +109,25 @@ class BertEncoder(Encoder):
             for name, values in sample.inputs.items():
                 batch[name][row, : len(values)] = values
         return batch
+
+    def _sample(self, tokens: Tokens) -> Sample:
+        notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}
+        return Sample(self._arrays(tokens), tokens=tokens.spans, notes={name: count for name, count in notes.items() if count})
+
+    def _check_known(self, tokens: Tokens, item: Text, options: BertOptions) -> None:
+        """Texts of unknown tokens alone all have one and the same vector: InvalidInput, unless the caller allows it."""
+        if options.unknown == "allow" or not (tokens.strange or (tokens.unknown and options.unknown == "error")):
+            return
+        strange = tokens.strange[0] if tokens.strange else 0
+        given = (item.text, item.pair)[strange] or ""
+        shown = repr(given[:40]) + ("..." if len(given) > 40 else "")
+        if tokens.strange:
+            what = f"{self.spec.name} knows no token of the {'text of the pair' if strange else 'text'}: {shown}"
+            remedy = "check the language and the writing, or set unknown to 'allow': all such texts have the same vector"
+        else:
+            what = f"{self.spec.name} does not know {tokens.unknown} of the tokens: {shown}"
+            remedy = "check the language and the writing, or set unknown to 'keep'"
+        raise InvalidInput(what, remedy=remedy)
 
     def _arrays(self, tokens: Tokens) -> dict[str, Array]:
         ones = np.ones(len(tokens.ids), np.int64)

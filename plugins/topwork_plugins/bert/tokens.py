@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,8 @@ FAR = 64
 class Tokens:
     """One text or pair, tokenized: ids and token types (tokens,) int64, which of them are rows, and how many were cut.
 
-    `prompt` counts the leading tokens that belong to the prompt, special ones included; 0 without a prompt.
+    `prompt` counts the leading tokens that belong to the prompt, special ones included; 0 without a prompt. `unknown` counts the
+    rows that are the tokenizer's unknown token; `strange` says which texts (0, and 1 for the pair) have no others.
     """
 
     ids: Array
@@ -38,6 +40,8 @@ class Tokens:
     spans: TokenSpans
     prompt: int
     cut: int
+    unknown: int = 0
+    strange: tuple[int, ...] = ()
 
 
 class Tokenization:
@@ -51,10 +55,16 @@ class Tokenization:
         self.limit = limit
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
         self._beginnings = Beginnings(self._tokenizer, limit)
+        self._unknown = _unknown_id(self._tokenizer, file)
 
     def length(self, text: str, pair: str | None = None) -> int:
         """How many tokens, special ones included."""
         return len(_encode(self._tokenizer, text, pair))
+
+    def words(self, count: int) -> list[str]:
+        """Some of the vocabulary's whole words."""
+        found = (word for word in sorted(self._tokenizer.get_vocab()) if word.isalpha() and len(word) > 1)
+        return [word for word in islice(found, 1000) if not self.encode(word).strange][:count]
 
     def encode(self, text: str, pair: str | None = None, *, prompt: str = "", truncate: bool = False) -> Tokens:
         """Tokens of `prompt` + `text` (and `pair`); spans are characters of `text` and of `pair`.
@@ -70,18 +80,23 @@ class Tokenization:
         spans = _spans(kept, len(prompt), read, pair_read)
         if not len(spans.positions):
             raise InvalidInput("no token of the text is left", remedy="send words that the tokenizer knows, after a short prompt")
+        ids = np.array(kept.ids, np.int64)
+        unknown = ids[spans.positions] == self._unknown
+        known = ~unknown & (ids[spans.positions] != self._word_mark)
         return Tokens(
-            np.array(kept.ids, np.int64),
+            ids,
             np.array(kept.type_ids, np.int64),
             spans,
             int(spans.positions[0]) if prompt else 0,
             length - len(kept),
+            int(unknown.sum()),
+            tuple(part for part in np.unique(spans.parts).tolist() if not known[spans.parts == part].any()),
         )
 
     def encode_many(self, texts: Sequence[str]) -> list[Tokens | None]:
         """What `encode` gives of each text, which is not blank; None of one that is out of the ordinary: too long, or with tokens
-        that take a closer look. The library works on all of them at once, without the interpreter lock."""
-        if self._marks_words or sum(map(len, texts)) > FAR * self.limit:
+        that take a closer look, or none that is known. The library works on all of them at once, without the interpreter lock."""
+        if self._word_mark is not None or sum(map(len, texts)) > FAR * self.limit:
             return [None] * len(texts)
         try:
             codes = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
@@ -94,19 +109,21 @@ class Tokenization:
         ours = _flat(([part is not None for part in e.sequence_ids] for e in encodings), counts).astype(bool)
         chars = _flat((chain.from_iterable(e.offsets) for e in encodings), 2 * counts).astype(np.int32).reshape(-1, 2)
         usual = _usual(codes, texts, chars, ours, counts) & (counts <= self.limit)
+        unknown = sums_of(ours & (ids == self._unknown), counts)
+        usual &= unknown < sums_of(ours, counts)
         parts = np.zeros(int(counts.max(initial=0)), np.int32)
         made: list[Tokens | None] = []
-        for good, end, count in zip(usual.tolist(), np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+        for good, end, count, lost in np.stack([usual, np.cumsum(counts), counts, unknown], axis=1).tolist():
             part = slice(end - count, end)
             positions = np.flatnonzero(ours[part])
             spans = TokenSpans(positions, chars[part][positions], parts[: len(positions)])
-            made.append(Tokens(ids[part], types[part], spans, prompt=0, cut=0) if good and len(positions) else None)
+            made.append(Tokens(ids[part], types[part], spans, prompt=0, cut=0, unknown=lost) if good else None)
         return made
 
     @cached_property
-    def _marks_words(self) -> bool:
-        """Whether the beginnings of words are marked as SentencePiece does."""
-        return self._tokenizer.token_to_id(WORD_MARK) is not None
+    def _word_mark(self) -> int | None:
+        """The token of a word's beginning by itself, where these are marked as SentencePiece does."""
+        return self._tokenizer.token_to_id(WORD_MARK)
 
     def _fitted(self, prompt: str, text: Condensed, pair: Condensed | None, *, truncate: bool) -> tuple[Encoding, int]:
         """An encoding within the limit, and how many tokens the text has: an estimate where it is far over the limit."""
@@ -152,6 +169,15 @@ class Tokenization:
         tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.enable_truncation(self.limit)
         return tokenizer
+
+
+def _unknown_id(tokenizer: Tokenizer, file: Path) -> int | None:
+    """The token of what is not in the vocabulary; None where there is none, since bytes are tokens."""
+    token = getattr(tokenizer.model, "unk_token", None)
+    if token is not None:
+        return tokenizer.token_to_id(token)
+    found = json.loads(file.read_text("utf-8"))["model"].get("unk_id")  # of Unigram, which does not tell it otherwise
+    return None if found is None else int(found)
 
 
 def _flat(values: Iterable[Iterable[int]], counts: Array) -> Array:
