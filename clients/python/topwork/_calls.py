@@ -7,7 +7,7 @@ Each verb is written once (`_verbs.py`); `Client` runs it with blocking calls, `
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Generator, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -86,13 +86,15 @@ class Session:
     """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
     is away or overloaded.
 
-    `blocking` turns a caller's asynchronous source into one that a thread can iterate over.
+    `blocking` turns a caller's asynchronous source into one that a thread can iterate over; `inputs` gives the raw inputs of some
+    items of a set, by id, where it keeps any.
     """
 
     target: str
     timeout: float | None
     retry_for: float
     blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
+    inputs: Callable[[str, Sequence[str]], Mapping[str, Any]] | None = None
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)
     sets: dict[str, SetInfo] = field(default_factory=dict)
     heads: dict[str, HeadInfo] = field(default_factory=dict)

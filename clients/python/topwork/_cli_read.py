@@ -11,6 +11,7 @@ from topwork import _cli_show, _saving, _saving_rows
 from topwork._cli_client import connected
 from topwork._cli_show import counted
 from topwork._cli_words import positive, version
+from topwork._html import cut_left
 from topwork.rows import Rows
 
 #: Items on a screen unless --limit says more; letters of one value; numbers of one row.
@@ -96,7 +97,7 @@ def _print(rows: Rows) -> None:
 
 
 def _line(rows: Rows, i: int) -> Iterable[str]:
-    yield _cli_show.cut(rows.ids[i], WIDTH)
+    yield cut_left(rows.ids[i], WIDTH)
     for values in rows.metadata.values():
         yield _cli_show.cut(_cli_show.cell(values[i]), WIDTH)
     for features in rows.features.values():

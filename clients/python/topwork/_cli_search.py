@@ -13,6 +13,7 @@ from topwork._cli_index import METRICS
 from topwork._cli_inputs import add_source, gather
 from topwork._cli_show import counted
 from topwork._cli_words import names, natural, positive
+from topwork._html import cut_left
 from topwork.client import Client
 from topwork.hits import Hit, Hits
 from topwork.sets import SetInfo
@@ -159,7 +160,7 @@ def _print_hits(hits: Hits, texts: Mapping[str, str]) -> None:
 
 def _line(hit: Hit, hits: Hits, shown: Sequence[str], texts: Mapping[str, str]) -> Iterable[str]:
     yield f"{hit.score:.4f}"
-    yield _cli_show.cut(hit.id, ID)
+    yield cut_left(hit.id, ID)
     if hit.row is not None:
         yield str(hit.row)
     if hit.span is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
     )
 
 
-def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
+def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Mapping[str, Any]] | None = None) -> Iterator[Hits]:
     """One Hits a query."""
     from topwork import _columns
 
@@ -96,6 +97,7 @@ def hits(reply: indexes_pb2.SearchResponse) -> Iterator[Hits]:
             timings=timings,
             unindexed=reply.unindexed,
             rows_compared=reply.rows_compared,
+            _inputs=inputs,
         )
 
 

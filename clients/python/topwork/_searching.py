@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from topwork import _chunks, _convert, _convert_indexes, _embedding, _items, _sending, _vectors
@@ -62,7 +63,7 @@ def _each(
             request = SearchRequest(**part.query)
             request.MergeFrom(settings)
             reply = yield from unary(SEARCH, request, timeout, part.start)
-            found += _convert_indexes.hits(reply)
+            found += _convert_indexes.hits(reply, partial(session.inputs, settings.set) if session.inputs else None)
     except TopworkError:
         session.sets.pop(settings.set, None)  # what is known of it may be why
         raise

@@ -32,7 +32,7 @@ from topwork._overloads import Predict, Probe, Search
 from topwork._patience import RETRY_FOR
 from topwork._unary import UnaryTries
 from topwork.client import Client
-from topwork.errors import TopworkError
+from topwork.errors import InvalidInput, TopworkError
 from topwork.hits import Hits
 from topwork.jobs import Job
 from topwork.predictions import Predictions
@@ -92,7 +92,8 @@ class AsyncClient:
         self._streaming = Client(
             target, timeout=timeout, retry_for=retry_for, gzip=gzip, credentials=credentials, metadata=metadata
         )
-        self._session = Session(made.target, made.timeout, made.retry_for, Bridge)
+        self._session = Session(made.target, made.timeout, made.retry_for, Bridge, self._streaming._inputs)
+        self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
     health = _asynchronous(_verbs.health)
@@ -149,6 +150,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End the connection, and every call on it."""
+        self._closed = True
         self._streaming.close()
         if self._channel is not None:
             await self._channel.close()
@@ -166,6 +168,9 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
+        if self._closed:
+            steps.close()
+            raise InvalidInput("this client is closed", remedy="open another")
         try:
             step = next(steps)
             while True:

@@ -38,6 +38,9 @@ from topwork.predictions import Predictions
 from topwork.probes import ProbeTable
 from topwork.v1 import encoders_pb2
 
+#: What a notebook can show of raw inputs, by what the encoder reads.
+SHOWABLE = ("text", "image")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -93,7 +96,8 @@ class Client:
     ) -> None:
         made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
         self._channel = _channel.connect(grpc, made.target, made.gzip, made.credentials)
-        self._session = Session(made.target, made.timeout, made.retry_for, _refuse_asynchronous)
+        self._session = Session(made.target, made.timeout, made.retry_for, _refuse_asynchronous, self._inputs)
+        self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
     health = _blocking(_verbs.health)
@@ -150,6 +154,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection, and every call on it."""
+        self._closed = True
         self._channel.close()
 
     def __reduce__(self) -> Any:
@@ -164,7 +169,18 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _inputs(self, name: str, ids: Sequence[str]) -> dict[str, Any]:
+        """Raw inputs by id, for a notebook: of sets that keep texts or pictures."""
+        info = self.set(name, timeout=SOON)
+        if not info.keeps_inputs or info.modality not in SHOWABLE:
+            return {}
+        rows = self.read(name, taps=[], columns=[], ids=list(ids), inputs=True, timeout=SOON)
+        return dict(zip(rows.ids, rows.inputs or (), strict=True))
+
     def _run(self, steps: Steps[T]) -> T:
+        if self._closed:
+            steps.close()
+            raise InvalidInput("this client is closed", remedy="open another")
         try:
             step = next(steps)
             while True:

@@ -57,7 +57,7 @@ class DeviceInfo:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncoderInfo:
     """One line of the catalogue.
 
@@ -94,6 +94,12 @@ class EncoderInfo:
     def tap(self, name: str | None = None) -> TapInfo | None:
         """The tap of that name (the default tap for None), where the server knows it yet."""
         return next((tap for tap in self.taps if tap.name == (name or self.default_tap)), None)
+
+    def __repr__(self) -> str:
+        tap = self.tap()
+        said = f"{self.default_tap} {tap.dim}" if tap else self.default_tap
+        more = f" and {len(self.taps) - 1} more taps" if len(self.taps) > 1 else ""
+        return f"<EncoderInfo {self.name}: {self.modality}, {said}{more}, {self.state}>"
 
 
 class Word(NamedTuple):

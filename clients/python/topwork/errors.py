@@ -126,3 +126,6 @@ class JobFailed(TopworkError):
         said = f": {job.error}" if job.error else ""
         super().__init__(f"{job.kind} job {job.id} on {job.subject!r} {job.state}{said}")
         self.job = job
+
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[Job]]:
+        return type(self), (self.job,)

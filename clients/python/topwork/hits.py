@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, overload
 
+from topwork import _html
+from topwork._html import cut_left
 from topwork.features import Array, Timings
 
 #: Hits that a repr shows, and letters of an id and of metadata.
@@ -55,6 +58,11 @@ class Hits:
     timings: Timings = field(default_factory=Timings)
     unindexed: bool = False
     rows_compared: int = 0
+    _inputs: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the way back to the server: hits go to other processes."""
+        return {**self.__dict__, "_inputs": None}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,17 +89,44 @@ class Hits:
             row=None if self.rows is None else int(self.rows[i]),
         )
 
-    def __repr__(self) -> str:
+    def _caption(self) -> str:
         count = f"{len(self)} hit{'s' * (len(self) != 1)}"
-        lines = [f"<Hits: {count} by {self.metric}, version {self.version}{f', {self.how}' if self.how else ''}>"]
-        width = max((len(_cut(id, ID_WIDTH)) for id in self.ids[:SHOWN]), default=0)
+        return f"{count} by {self.metric}, version {self.version}{f', {self.how}' if self.how else ''}"
+
+    def _repr_html_(self) -> str:
+        """The first hits, with their pictures or texts where the set keeps its inputs."""
+        first = list(islice(self, SHOWN))
+        inputs = self._shown_inputs([hit.id for hit in first])
+        columns = [name for name, values in self.metadata.items() if any(value is not None for value in values[:SHOWN])]
+        titles = ["score", "id", *(["part"] if self.spans is not None else []), *(["input"] if inputs else []), *columns]
+        more = f"... and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        return _html.table(self._caption(), titles, (self._cells(hit, inputs, columns) for hit in first), more)
+
+    def _cells(self, hit: Hit, inputs: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Any]:
+        yield f"{hit.score:.4f}"
+        yield cut_left(hit.id, ID_WIDTH)
+        if self.spans is not None:
+            yield self._covered(hit.span).strip()
+        if inputs:
+            yield _html.shown(inputs.get(hit.id))
+        yield from (hit.metadata[name] for name in columns)
+
+    def _shown_inputs(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        """None where the server cannot be asked any more: what is known is shown all the same."""
+        with suppress(Exception):
+            return self._inputs(ids) if self._inputs and ids else {}
+        return {}
+
+    def __repr__(self) -> str:
+        lines = [f"<Hits: {self._caption()}>"]
+        width = max((len(cut_left(id, ID_WIDTH)) for id in self.ids[:SHOWN]), default=0)
         lines += [self._line(hit, width) for hit in islice(self, SHOWN)]
         lines += [f"  ... and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         return "\n".join(lines)
 
     def _line(self, hit: Hit, width: int) -> str:
         said = _cut("  ".join(f"{name}={value!r}" for name, value in hit.metadata.items() if value is not None), METADATA_WIDTH)
-        return f"  {hit.score:8.4f}  {_cut(hit.id, ID_WIDTH):{width}}  {self._covered(hit.span)}{said}".rstrip()
+        return f"  {hit.score:8.4f}  {cut_left(hit.id, ID_WIDTH):{width}}  {self._covered(hit.span)}{said}".rstrip()
 
     def _covered(self, span: tuple[float, ...] | None) -> str:
         if span is None:

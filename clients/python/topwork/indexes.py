@@ -30,7 +30,7 @@ class OperatingPoint:
     qps: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IndexInfo:
     """An index over one tap of a set, as it stands.
 
@@ -72,3 +72,8 @@ class IndexInfo:
     disk_bytes: int
     memory_bytes: int
     job: Job | None
+
+    def __repr__(self) -> str:
+        recall = f", recall {self.recall:.3f}" if self.recall else ""
+        kind = self.built or self.kind
+        return f"<IndexInfo {self.set}/{self.name}: {kind} by {self.metric}, {self.state}, {self.rows:,} rows{recall}>"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from topwork import _html
 from topwork.features import Array, Features, concatenate
 
+#: Items that a notebook shows, letters of an id, numbers of a row.
+SHOWN, ID_WIDTH, NUMBERS = 10, 48, 4
 #: A raw input as the set kept it: a text, a pair of texts, the bytes of a picture or video, or an array.
 RawInput = str | tuple[str, str] | bytes | Array
 
@@ -66,9 +69,26 @@ class Rows:
 
         _saving_rows.save(self, path)
 
+    def _repr_html_(self) -> str:
+        """The first items: their metadata, their raw inputs where these were read, and the first numbers of their features."""
+        columns = list(self.metadata)
+        titles = ["id", *(["input"] if self.inputs is not None else []), *columns, *self.features]
+        more = f"... and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
+        return _html.table(repr(self)[1:-1], titles, (self._cells(i) for i in range(min(len(self), SHOWN))), more)
+
+    def _cells(self, i: int) -> Iterator[Any]:
+        yield _html.cut_left(self.ids[i], ID_WIDTH)
+        if self.inputs is not None:
+            yield _html.shown(self.inputs[i])
+        yield from (values[i] for values in self.metadata.values())
+        for features in self.features.values():
+            found = features.of(i)
+            said = " ".join(f"{number:.3f}" for number in found[0, :NUMBERS]) if len(found) == 1 else f"{len(found)} rows"
+            yield f"{said} ..." if len(found) == 1 and features.dim > NUMBERS else said
+
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap} {f.rows.shape[0]} x {f.dim}" for tap, f in self.features.items())
-        columns = f"; {', '.join(self.metadata)}" if self.metadata else ""
+        columns = f"; {_html.listed(self.metadata)}" if self.metadata else ""
         return f"<Rows: {len(self)} of {self.total} items, version {self.version}: {taps or 'no features'}{columns}>"
 
 

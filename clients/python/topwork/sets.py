@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from topwork import _html
 from topwork.encoders import TapInfo
 from topwork.errors import TopworkError
 from topwork.features import Numerics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SetInfo:
     """A feature set, as it stands.
 
@@ -45,6 +46,30 @@ class SetInfo:
     numerics: tuple[Numerics, ...]
     path: str
     indexes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        taps = ", ".join(f"{tap.name} {tap.dim}" for tap in self.taps)
+        columns = f"; {_html.listed(self.columns)}" if self.columns else ""
+        return f"<SetInfo {self.name}: {self.items:,} items of {self._of()}, version {self.version}; {taps}{columns}>"
+
+    def _of(self) -> str:
+        return self.encoder or "ready vectors"
+
+    def _repr_html_(self) -> str:
+        taps = ", ".join(f"{tap.name} ({tap.dim}, a row a {tap.granularity})" for tap in self.taps)
+        columns = _html.listed((f"{name} ({kind})" for name, kind in self.columns.items()), 5)
+        pairs = [
+            ("items", f"{self.items:,}"),
+            ("encoder", self._of()),
+            ("features", f"{taps}, {self.dtype}"),
+            ("metadata", columns),
+            ("indexes", ", ".join(self.indexes)),
+            ("keeps inputs", "yes" if self.keeps_inputs else "no"),
+            ("version", self.version),
+            ("on disk", f"{self.bytes / 1e6:,.1f} MB"),
+            ("created", self.created),
+        ]
+        return _html.facts(self.name, pairs)
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ class Acknowledged:
     failed_ids: Mapping[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WriteReport:
     """What a whole write did. `items` counts all of the input; the rest is as in `Acknowledged`, summed over its chunks.
 
@@ -124,3 +149,8 @@ class WriteReport:
     version: int
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
     failed_ids: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = {"new": self.inserted, "updated": self.updated, "unchanged": self.unchanged, "failed": len(self.failures)}
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"<WriteReport: {self.items:,} items ({said or 'none'}), {self.encoded:,} encoded, version {self.version}>"
