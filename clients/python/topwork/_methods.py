@@ -24,7 +24,7 @@ READ = Method(_SETS + "Read", sets_pb2.ReadRequest, sets_pb2.ReadResponse, "unar
 DELETE_ROWS = Method(_SETS + "DeleteRows", sets_pb2.DeleteRowsRequest, sets_pb2.DeleteRowsResponse)
 COUNT_ROWS = Method(_SETS + "CountRows", sets_pb2.CountRowsRequest, sets_pb2.CountRowsResponse)
 UPDATE_ROWS = Method(_SETS + "UpdateRows", sets_pb2.UpdateRowsRequest, sets_pb2.UpdateRowsResponse)
-CHANGE_COLUMN = Method(_SETS + "ChangeColumn", sets_pb2.ChangeColumnRequest, sets_pb2.FeatureSet)
+CHANGE_COLUMN = Method(_SETS + "ChangeColumn", sets_pb2.ChangeColumnRequest, sets_pb2.FeatureSet, once=True)
 LIST_VERSIONS = Method(_SETS + "ListVersions", sets_pb2.GetSetRequest, sets_pb2.ListVersionsResponse)
 PIN_VERSION = Method(_SETS + "PinVersion", sets_pb2.PinVersionRequest, sets_pb2.Version)
 UNPIN_VERSION = Method(_SETS + "UnpinVersion", sets_pb2.PinVersionRequest, sets_pb2.UnpinVersionResponse)
