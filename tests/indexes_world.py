@@ -84,12 +84,14 @@ class LocalJobs:
         self.gate.set()
         self.fail = ""
         self.started: list[dict[str, Any]] = []
+        self.small: list[bool] = []
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
         assert call == "topwork_server.indexes.build:build"
         self.started.append(dict(arguments))
+        self.small.append(small)
         job = Job(f"{len(self.started):08}", kind, subject, 0.0)
         self._jobs[job.id] = job
         self._tasks[job.id] = asyncio.create_task(self._run(job.id, arguments))

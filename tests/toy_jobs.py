@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,8 @@ def surroundings(arguments: Arguments, report: Report) -> dict[str, Any]:
 
 
 def hold(arguments: Arguments, report: Report) -> dict[str, Any]:
-    """For ever. `deaf`: SIGTERM does not end it; `child`: with a process of its own; `pids`: a file to write both pids to."""
+    """For ever. `deaf`: SIGTERM does not end it; `child`: with a process of its own; `pids`: a file to write both pids to;
+    `scratch`: with a temporary file."""
     pids = [os.getpid()]
     if arguments.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -42,6 +44,8 @@ def hold(arguments: Arguments, report: Report) -> dict[str, Any]:
         pids.append(subprocess.Popen(["sleep", "1000"]).pid)
     if arguments.get("pids"):
         Path(arguments["pids"]).write_text(" ".join(map(str, pids)))
+    if arguments.get("scratch"):
+        tempfile.mkdtemp()
     report(0.25, "holding " + " ".join(map(str, pids)))
     threading.Event().wait()
     return {}

@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 class _Run:
     """A job that has not ended, and whoever watches it."""
 
-    def __init__(self, job: Job, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, job: Job, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
         self.job, self.lane = job, lane
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
-        self.work = Work(call, arguments, threads, self._report)
+        self.work = Work(call, arguments, threads, self._report, scratch)
         self.began = 0.0
         self._done_at = 0.0
 
@@ -97,7 +97,7 @@ class Jobs:
         waits = sum(run.lane == lane for run in self._runs.values()) >= self._at_once
         state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
         job = Job(self._new_id(), kind, subject, time.time(), state, message=message)
-        run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads)
+        run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads, self._records.scratch(job.id))
         self._records.save(job)
         task = asyncio.create_task(self._see_through(run))
         self._tasks.add(task)

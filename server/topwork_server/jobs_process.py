@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import IO, Any, TypeAlias
 
@@ -40,12 +42,16 @@ class Outcome:
 
 
 class Work:
-    """function(arguments, report) in a process of its own, at lower priority. `run` never raises for what the child does."""
+    """function(arguments, report) in a process of its own, at lower priority. `run` never raises for what the child does.
 
-    def __init__(self, call: str, arguments: Mapping[str, Any], threads: int, report: Report) -> None:
+    The child's temporary files lie in `scratch`, which goes when it has ended, however it did.
+    """
+
+    def __init__(self, call: str, arguments: Mapping[str, Any], threads: int, report: Report, scratch: Path) -> None:
         order = {"call": call, "arguments": dict(arguments), "path": sys.path}
         self._order = json.dumps(order).encode() + b"\n"
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._scratch = scratch
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(scratch)}
         self._report = report
         self._answer: dict[str, Any] = {}
         self._tail = b""
@@ -59,13 +65,17 @@ class Work:
         # -P: what lies in the server's working directory must not stand for a module of the same name.
         command = [sys.executable, "-P", "-m", "topwork_server.jobs_child"]
         try:
+            await asyncio.to_thread(self._scratch.mkdir, parents=True, exist_ok=True)
             # Not asyncio's: on uvloop it forks, of which gRPC and Lance complain. This starts the child without.
             process = await asyncio.to_thread(
                 Popen, command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self._environment, start_new_session=True
             )
         except OSError as error:
             return Outcome(None, f"its process could not be started: {error.strerror}")
-        return await self._attend(process)
+        try:
+            return await self._attend(process)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
     async def _attend(self, process: Process) -> Outcome:
         stopper = asyncio.create_task(self._stop_when_told(process))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,8 @@ from typing import Any
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss
+
+SCRATCH = ".scratch"
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class Records:
         for leftover in self._folder.glob("*.part"):
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
+        for leftover in self._folder.glob(f"*{SCRATCH}"):  # of jobs that were killed with their server
+            shutil.rmtree(leftover, ignore_errors=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [job for job in found if job is not None]
 
@@ -73,6 +78,10 @@ class Records:
             os.replace(scratch, self._path(job.id))
         except OSError as error:
             log.warning("the record of job %s could not be written: %s", job.id, error)
+
+    def scratch(self, id: str) -> Path:
+        """The folder of a job's temporary files."""
+        return (self._folder / f"{id}{SCRATCH}").absolute()
 
     def forget(self, id: str) -> None:
         self._path(id).unlink(missing_ok=True)

@@ -251,6 +251,20 @@ def test_cancel_at_once_leaves_no_process(jobs, run, tmp_path):
     assert not (tmp_path / "pids").exists() or all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
 
 
+def test_temporary_files_go_with_the_job_however_it_ends(jobs, run, tmp_path):
+    async def through():
+        job, _ = await holding(jobs, scratch=True)
+        [scratch] = (tmp_path / "jobs").glob("*.scratch")
+        assert len(list(scratch.iterdir())) == 1
+        await jobs.cancel(job.id)
+
+    run(through())
+    assert list((tmp_path / "jobs").glob("*.scratch")) == []
+    (tmp_path / "jobs" / "killed.scratch").mkdir()  # as a server that was killed leaves it
+    Jobs(tmp_path / "jobs")
+    assert list((tmp_path / "jobs").glob("*.scratch")) == []
+
+
 def test_what_a_process_left_behind_is_ended_with_it(jobs, run, tmp_path):
     run(asked(jobs, "leaves", pids=str(tmp_path / "pids")))
     run(until_gone(int((tmp_path / "pids").read_text())))

@@ -10,7 +10,7 @@ import pytest
 from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
-from topwork_server.indexes import standing
+from topwork_server.indexes import indexed, standing
 from topwork_server.indexes.indexes import Wish
 from topwork_server.indexes.model import IndexState
 from topwork_server.indexes.shelf import SCRATCH
@@ -154,6 +154,15 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
         await w.indexes.rebuild("birds")
         mended = await w.indexes.settled("birds")
         assert (mended.state, mended.detail) == (IndexState.READY, "")
+
+
+async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monkeypatch):
+    async with world(tmp_path) as w:
+        filled(w.sets)
+        await w.indexes.create(Wish("birds", "one"))
+        monkeypatch.setattr(indexed, "SMALL", 300 * 8 - 1)
+        await w.indexes.create(Wish("birds", "two"))
+        assert w.jobs.small == [True, False]
 
 
 async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import real_server
-import sets_world
 import topwork
 from topwork_server.plugins import Plugins
 from toys import FakePlugins
@@ -28,8 +27,8 @@ SECONDS = 60.0
 TRUE = (topwork.NotFound, topwork.AlreadyExists)
 
 
-class ToysAndRealKinds(FakePlugins):
-    """Jobs find the kinds by themselves, in their own processes."""
+class OnlyRealKinds(FakePlugins):
+    """No encoder: the sets are of ready vectors. Jobs find the kinds by themselves, in their own processes."""
 
     real = Plugins.load()
 
@@ -48,8 +47,7 @@ class ToysAndRealKinds(FakePlugins):
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    with real_server.served(home, ToysAndRealKinds(sets_world.SPECS)) as address:
+    with real_server.served(tmp_path_factory.mktemp("home"), OnlyRealKinds()) as address:
         yield address
 
 
