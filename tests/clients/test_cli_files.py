@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from topwork import _cli_folders, _cli_parquet, _cli_sources, _cli_survey, _cli_tables, _cli_vectors
+from topwork import _cli_folders, _cli_parquet, _cli_sources, _cli_survey, _cli_tables, _cli_vectors, _items
 from topwork._cli_columns import Guess, convert, identifiers
+from topwork._cli_inputs import gather
 from topwork._cli_sources import Entry, Source, Taken
 from topwork._cli_survey import Request
 from topwork.errors import InvalidInput, NotReady, TopworkError
@@ -282,6 +286,83 @@ def test_a_folder(tmp_path: Path) -> None:
         _cli_sources.from_path(tmp_path, Taken("image", id="x"))
     with pytest.raises(InvalidInput, match="holds no files of"):
         _cli_sources.from_path(tmp_path, Taken("video"))
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with links out of it, into it and back, and with what is no file."""
+    root = tmp_path / "root"
+    for name in ("root/a.jpg", "root/owls/b.jpg", "elsewhere/c.jpg", "elsewhere/deep/d.jpg", "one.jpg"):
+        written(tmp_path / name, b"four")
+    for name, target in (
+        ("away", "../elsewhere"),
+        ("again", "../elsewhere"),
+        ("back", "."),
+        ("also owls", "owls"),
+        ("one.jpg", "../one.jpg"),
+    ):
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "home").symlink_to(root)
+    (root / "lost.jpg").symlink_to("nowhere")
+    os.mkfifo(root / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.path.relpath(root / "socket.jpg"))
+    return root
+
+
+def test_a_folder_s_links_are_followed_once_and_what_is_left_out_is_said(
+    linked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _cli_sources.from_path(linked, Taken("image"))
+    taken = ["a.jpg", "one.jpg", "again/c.jpg", "again/deep/d.jpg", "owls/b.jpg"]
+    assert [entry.id for entry in entries(source)] == taken
+    assert source.total == len(taken)
+    words = argparse.Namespace(items=[str(linked)], source=None)
+    assert [os.path.relpath(name, linked) for name in gather(words, "image").names] == taken
+    lost: dict[str, str] = {}
+    list(_cli_folders.files(linked, "image", lambda path, reason: lost.update({os.path.relpath(path, linked): reason})))
+    assert {
+        name: next(word for word in ("already", "nowhere", "pipe", "socket") if word in why) for name, why in lost.items()
+    } == {
+        "lost.jpg": "nowhere",
+        "pipe.jpg": "pipe",
+        "socket.jpg": "socket",
+        "also owls": "already",
+        "away": "already",
+        "back": "already",
+        "again/home": "already",
+    }
+    said = capsys.readouterr().err
+    assert f"left out {linked / 'pipe.jpg'}: a pipe" in said
+    assert "left out 2 more" in said
+
+
+def test_a_folder_that_cannot_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "closed/b.jpg"):
+        written(tmp_path / name, b"four")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:  # tests may run as root, for whom every folder is open
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [entry.id for entry in entries(_cli_sources.from_path(tmp_path, Taken("image")))] == ["a.jpg"]
+    assert f"{tmp_path / 'closed'}: the folder cannot be read: Permission denied" in capsys.readouterr().err
+    with pytest.raises(InvalidInput, match=r"holds no files of .*Permission denied"):
+        _cli_sources.from_path(tmp_path / "closed", Taken("image"))
+
+
+@pytest.mark.parametrize("modality", ["image", "video", "tensor"])
+def test_a_pipe_or_a_device_is_no_item(tmp_path: Path, modality: str) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    for name in ("pipe.npy", "zero.npy"):
+        with pytest.raises(InvalidInput, match="and no file"):
+            _items.pack(tmp_path / name, modality, 0)
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,25 @@ def _array(value: Any) -> Packed:
 PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image, "video": _video, "tensor": _array}
 
 
+def not_regular(path: Path) -> str:
+    """Why a path is no file that can be read to its end; "" where it is one, or a folder. Links are followed."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a link that leads nowhere" if path.is_symlink() else error.strerror or "it cannot be read"
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return f"{kinds[kind]}, and no file" if (kind := stat.S_IFMT(mode)) in kinds else ""
+
+
+def _check_regular(path: Path) -> None:
+    """InvalidInput for a pipe or a device, which might never end."""
+    if path.exists() and (reason := not_regular(path)):
+        raise InvalidInput(f"{describe(path)} is {reason}", remedy="copy its content into a file, or pass its bytes")
+
+
 def _file(path: Path, build: Callable[[bytes], types_pb2.Item]) -> types_pb2.Item:
     """A file's content; an .npy file is an array whatever the encoder reads."""
+    _check_regular(path)
     if path.suffix != ".npy":
         return build(path.read_bytes())
     try:
