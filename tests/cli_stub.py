@@ -232,6 +232,7 @@ class StubClient(HeadStub):
         metric: str = "cosine",
         options: Mapping[str, Any] | None = None,
         target_recall: float = 0.95,
+        queries: Any = None,
         wait: bool = True,
         progress: Callable[[Job], object],
     ) -> IndexInfo:

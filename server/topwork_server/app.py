@@ -92,7 +92,7 @@ class App:
         encoders = Encoders(engine, catalogue, config, stopping)
         drop_set = stores.indexes.drop_set
         sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, drop_set, stopping)
-        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config)
+        indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config, stores.live_recall)
         heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(sets, server)  # type: ignore[no-untyped-call]

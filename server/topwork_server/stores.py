@@ -10,6 +10,7 @@ from topwork_server.engine import Engine
 from topwork_server.heads.heads import Heads
 from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexes import Indexes
+from topwork_server.indexes.live_recall import LiveRecall
 from topwork_server.ingest.cache import FeatureCache
 from topwork_server.ingest.ingest import Ingest
 from topwork_server.int8 import unfinished
@@ -32,10 +33,12 @@ class Stores:
         self.ingest = Ingest(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
         self.indexes = Indexes(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
         self.desk = Desk(config.threads, busy)
+        self.live_recall = LiveRecall(self.desk)
         self.heads = Heads(home, self.sets, self.jobs, plugins, engine, catalogue, config.threads)
 
     async def close(self) -> None:
         """Requests must have ended before."""
+        await self.live_recall.close()
         await self.desk.close()
         await self.indexes.close()
         await self.jobs.close()

@@ -25,7 +25,7 @@ from topwork.errors import (
 from topwork.features import Features, Numerics, Timings, concatenate
 from topwork.heads import Figure, HeadInfo, TrainerInfo
 from topwork.hits import Hit, Hits
-from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
+from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
 from topwork.jobs import Job
 from topwork.labelling import box, mask, span
 from topwork.predictions import FoundSpan, Prediction, Predictions
@@ -57,6 +57,7 @@ __all__ = [
     "InvalidInput",
     "Job",
     "JobFailed",
+    "LiveRecall",
     "NotFound",
     "NotReady",
     "Numerics",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from topwork import _cli_show
+from topwork import _cli_show, _cli_vectors
 from topwork._cli_client import connected
+from topwork._cli_inputs import gather
 from topwork._cli_jobs import awaited
 from topwork._cli_show import counted
 from topwork._cli_words import option, share
@@ -38,6 +40,10 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     index.add_argument("--metric", choices=METRICS, help="default: cosine")
     index.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the kind declares")
     index.add_argument("--target-recall", type=share, metavar="R", help="at 10, against exact search (default: 0.95)")
+    index.add_argument(
+        "--queries", type=Path, metavar="FILE", help="measure recall on these: .npy or .npz of vectors, or a file of items"
+    )
+    index.add_argument("--column", metavar="C", help="of --queries: its column of texts or paths")
     index.add_argument("--rebuild", action="store_true", help="build one that is there anew; searches go on on the old one")
     index.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
     index.set_defaults(run=lambda arguments: _index(arguments, index))
@@ -49,7 +55,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
 
 
 def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    defining = (arguments.tap, arguments.kind, arguments.metric, arguments.option, arguments.target_recall)
+    defining = (arguments.tap, arguments.kind, arguments.metric, arguments.option, arguments.target_recall, arguments.queries)
     if arguments.rebuild and any(defining):
         parser.error("--rebuild keeps what the index was made with: drop it, and make another")
     with connected(arguments) as client:
@@ -67,10 +73,22 @@ def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 
 def _build(client: Client, arguments: argparse.Namespace) -> IndexInfo:
     wait = not arguments.no_wait
+    own = _queries(client, arguments)
     with awaited(arguments.json or arguments.no_wait) as progress:
         if arguments.rebuild:
             return client.rebuild_index(arguments.set, arguments.name, wait=wait, progress=progress)
-        return client.create_index(arguments.set, **_defined(arguments), wait=wait, progress=progress)
+        return client.create_index(arguments.set, **_defined(arguments), **own, wait=wait, progress=progress)
+
+
+def _queries(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.queries:
+        return {}
+    if arguments.queries.suffix in (".npy", ".npz"):
+        found = _cli_vectors.single(arguments.queries)
+        return {"queries": found.rows if found.features is None else found.features}
+    modality = client.set(arguments.set).modality
+    source = argparse.Namespace(source=arguments.queries, items=[], column=arguments.column, separator=None, encoding=None)
+    return {"queries": list(gather(source, modality).items)}
 
 
 def _defined(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,10 +177,11 @@ def _facts(info: IndexInfo) -> Iterable[tuple[str, str]]:
     yield "state", info.state + (f": {info.detail}" if info.detail else "")
     yield "rows", f"{info.rows:,} ({info.fresh_rows:,} written and {info.dead_rows:,} gone since the build)"
     if info.held_out:
-        yield (
-            "recall",
-            f"{info.recall:.4f} at effort {info.effort}, wanted {info.target_recall:g} ({info.held_out:,} rows held out)",
-        )
+        measured = f"{info.held_out:,} {'queries of your own' if info.own_queries else 'rows held out'}"
+        yield "recall", f"{info.recall:.4f} at effort {info.effort}, wanted {info.target_recall:g} ({measured})"
+    for live in info.live:
+        which = f"filters that leave {live.above:.0%} to {live.up_to:.0%}" if live.filtered else "no filter"
+        yield "live recall", f"{live.recall:.4f} of {live.searches:,} of your searches, repeated exactly ({which})"
     yield "built in", _cli_show.seconds(info.build_seconds)
     yield "memory", _cli_show.size(info.memory_bytes) if info.memory_bytes else "not loaded"
     yield "on disk", _cli_show.size(info.disk_bytes)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from topwork import _cli_show, _cli_sources
 from topwork._cli_columns import KINDS, Guess, convert
+from topwork._cli_encoding import name as encoding_name
 from topwork._cli_show import counted
 from topwork._cli_sources import Taken
 from topwork._cli_words import pair_or_empty, version
@@ -53,6 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("--id", metavar="COLUMN", help="update --from: the file's column of ids")
     parser.add_argument("--separator", metavar="S", help="update --from: what is between the columns of a .csv")
+    parser.add_argument(
+        "--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)"
+    )
 
 
 def run(client: Client, arguments: argparse.Namespace) -> int:
@@ -129,7 +133,9 @@ def _from_file(client: Client, arguments: argparse.Namespace, known: Mapping[str
     """An empty cell takes the value away."""
     if not arguments.id:
         raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
-    source = _cli_sources.from_records(arguments.source, Taken(id=arguments.id, kinds=known, separator=arguments.separator))
+    source = _cli_sources.from_records(
+        arguments.source, Taken(id=arguments.id, kinds=known, separator=arguments.separator, encoding=arguments.encoding)
+    )
     entries = list(source.entries)
     names = dict.fromkeys(name for entry in entries for name in entry.metadata)
     columns = {name: [entry.metadata.get(name) for entry in entries] for name in names}

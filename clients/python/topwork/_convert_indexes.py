@@ -12,7 +12,7 @@ from topwork import _convert, _convert_sets
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.hits import Hits
-from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
+from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
 from topwork.v1 import indexes_pb2
 
 METRICS = {
@@ -64,6 +64,8 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
         disk_bytes=message.disk_bytes,
         memory_bytes=message.memory_bytes,
         job=_convert_sets.job(message.job) if message.HasField("job") else None,
+        own_queries=message.own_queries,
+        live=tuple(LiveRecall(one.filtered, one.above, one.up_to, one.searches, one.recall) for one in message.live),
     )
 
 

@@ -33,6 +33,8 @@ def create_index(
     metric: str = "cosine",
     options: Mapping[str, Any] | None = None,
     target_recall: float = 0.95,
+    queries: Any = None,
+    encoder: str = "",
     wait: bool = True,
     progress: JobProgress = None,
     timeout: float | None = None,
@@ -45,6 +47,9 @@ def create_index(
     metric         "cosine", "inner_product" or "l2"
     options        of the kind
     target_recall  at 10; the search effort is chosen for it by measuring on held-out rows
+    queries        such as you will ask: recall is measured, and the effort chosen, on these rather than on rows of the set. Items
+                   that its encoder (or `encoder`) reads, or vectors: an array (n, dim), Features. As many as go into one message,
+                   at most 1,000; a few hundred tell enough
     wait           until the build has ended; JobFailed where it failed
     progress       True for a bar on a terminal, or a function of the Job at each change
     timeout        seconds, for all of it; None is the client's for the call, and as long as it takes for the build. A build goes
@@ -62,6 +67,11 @@ def create_index(
         options=_convert.struct(options),
         target_recall=target_recall,
     )
+    if queries is not None:
+        from topwork import _searching
+
+        fields = yield from _searching.of_an_index(session, set, encoder, queries, timeout)
+        request.MergeFrom(indexes_pb2.CreateIndexRequest(**fields))
     started = time.monotonic()
     begun = _convert_indexes.index((yield from unary(CREATE_INDEX, request, timeout)))
     return (yield from _built(session, begun, progress, timeout, started)) if wait else begun

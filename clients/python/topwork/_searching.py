@@ -20,6 +20,7 @@ from topwork.v1 import encoders_pb2, sets_pb2
 from topwork.v1.indexes_pb2 import SearchRequest
 
 #: What one message may ask for: queries, and hits of all its queries by what comes with them.
+OWN = 1000
 QUERIES, HITS, HITS_WITH_METADATA, HITS_WITH_VECTORS = 1024, 200_000, 50_000, 8_000
 
 
@@ -51,6 +52,33 @@ def found(
         lone, parts, files = isinstance(stored, str | int), _of_stored(stored, _most(settings)), False
     hits = yield from _each(session, settings, parts, files, timeout)
     return hits[0] if lone else hits
+
+
+def of_an_index(session: Session, set: str, encoder: str, queries: Any, timeout: float | None) -> Steps[dict[str, Any]]:
+    """Fields of a CreateIndexRequest: the caller's own queries, as many as go into one message and 1,000 at most."""
+    fields: dict[str, Any] = {"encoder": encoder}
+    if isinstance(queries, Features):
+        fields["fingerprint"] = queries.fingerprint
+    elif isinstance(queries, AsyncIterable):
+        queries = session.blocking(queries)
+    if (
+        isinstance(queries, Features)
+        or getattr(queries, "ndim", 0) == 2
+        or not (encoder or (yield from _encoder(session, set, timeout)))
+    ):
+        parts = _of_vectors(queries, OWN)[1]
+    else:
+        parts = _of_items(queries, (yield from _modality(session, set, encoder, timeout)), OWN)
+    part = yield from work(lambda: next(parts, None))
+    if part is None:
+        raise InvalidInput("an index is given no queries", remedy="pass some, or leave queries out")
+    return fields | part.query
+
+
+def _encoder(session: Session, set: str, timeout: float | None) -> Steps[str]:
+    info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)))
+    session.sets[set] = info
+    return info.encoder
 
 
 def _each(

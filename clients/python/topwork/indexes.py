@@ -30,6 +30,18 @@ class OperatingPoint:
     qps: float
 
 
+@dataclass(frozen=True)
+class LiveRecall:
+    """Recall at 10 of live searches that the server repeated exactly: those without a filter, or (`filtered`) those whose filter
+    left more than `above` and at most `up_to` of the rows. `searches` were repeated since the build or the server's start."""
+
+    filtered: bool
+    above: float
+    up_to: float
+    searches: int
+    recall: float
+
+
 @dataclass(frozen=True, repr=False)
 class IndexInfo:
     """An index over one tap of a set, as it stands.
@@ -40,10 +52,12 @@ class IndexInfo:
                    (searches go on on the old one) or "failed" (`detail` says why; searches are exact and slow)
     version        of the set, that searches see
     rows           alive, in all; `fresh_rows` were written since the build and are searched exactly, `dead_rows` are skipped
-    recall         at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first build
+    recall         at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first build.
+                   `own_queries`: measured on so many queries that `create_index` was given
     missed_target  whether no effort reached `target_recall` on them; `detail` says so in words
     operating      other efforts, and what they gave
     disk_bytes     of the index; `memory_bytes` is 0 where it is not in memory
+    live           recall of your searches: one in a hundred is repeated exactly when the server is idle
     job            the latest build, if there was one
     """
 
@@ -72,6 +86,8 @@ class IndexInfo:
     disk_bytes: int
     memory_bytes: int
     job: Job | None
+    own_queries: bool = False
+    live: tuple[LiveRecall, ...] = ()
 
     def __repr__(self) -> str:
         recall = f", recall {self.recall:.3f}" if self.recall else ""

@@ -74,7 +74,7 @@ def make(order: Order, kinds: Kinds, report: Report) -> Facts:
     with slot.scratch() as scratch:
         rows = collect(order.dataset, definition.tap, definition.metric, scratch, part(report, 0, 0.15))
         spec = resolve(definition, len(rows.keys), kinds)
-        work = _Work(definition, spec, rows, order, report)
+        work = _Work(definition, spec, rows, order, report, slot.queries(definition))
         made = (None if order.anew else work.addition(slot)) or work.anew()
         report(0.95, "writing the index")
         built = made.built(work, time.monotonic() - began)
@@ -123,6 +123,7 @@ class _Made:
             held_out=self.held_out,
             seconds=seconds,
             bytes=0,
+            own_queries=work.queries is not None,
         )
         return Built(facts, self.index, self.keys, self.rows, by_key(self.keys, self.rows))
 
@@ -131,8 +132,17 @@ class _Work:
     """One build under way. `places` are, for each position of the index, where its row is among those collected; -1 for a dead
     one."""
 
-    def __init__(self, definition: Definition, spec: IndexSpec, rows: Collected, order: Order, report: Report) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        spec: IndexSpec,
+        rows: Collected,
+        order: Order,
+        report: Report,
+        queries: Array | None = None,
+    ) -> None:
         self.definition, self.spec, self.rows, self.order, self.report = definition, spec, rows, order, report
+        self.queries = queries
 
     def anew(self) -> _Made:
         """From all rows but those held out, which are added once they have served as queries."""
@@ -177,20 +187,23 @@ class _Work:
         return _Made(index, keys, rows, operating, len(probe.queries), scratch_rows)
 
     def _probe(self, held: Array, places: Array) -> Probe:
-        """The held-out rows (a sample, where an item has many) as queries, and what exact search finds for them."""
+        """The caller's queries, or the held-out rows (a sample, where an item has many), and what exact search finds for them."""
         alive = places >= 0
         kept = Chosen(self.rows, np.sort(places[alive]))
-        queries = Chosen(self.rows, held).sample(HELD_OUT)
+        queries = Chosen(self.rows, held).sample(HELD_OUT) if self.queries is None else self.queries
         mask = None if alive.all() else np.packbits(alive, bitorder="little")
-        if not len(queries):
-            return Probe(queries, np.empty(0), 0, mask)
-        self.report(0.75, "finding the nearest of the held-out rows exactly")
+        if not len(queries) or not kept.count:
+            return Probe(queries[:0], np.empty(0), 0, mask)
+        self.report(0.75, "finding the nearest of the queries exactly")
         found = kept.positions[nearest(queries, kept.batches(), self.definition.metric, min(AT, kept.count))]
         neighbours = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
         return probe(queries, neighbours, self.definition.metric, mask)
 
     def _split(self, positions: Array) -> tuple[Array, Array]:
-        """Held out: up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; the rest."""
+        """Held out: up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; the rest.
+        Nothing is held out where the caller's own queries are there."""
+        if self.queries is not None:
+            return positions[:0], positions
         keys = self.rows.keys[positions]
         items = np.unique(keys)
         chosen = np.random.default_rng(SEED).choice(items, min(HELD_OUT, len(items) // FEWEST_A_QUERY), replace=False)

@@ -48,6 +48,11 @@ class Desk:
         self._closed = False
         self.counters: Counter[str] = Counter()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no search runs or waits, and no encoder computes."""
+        return not self._line and not self._running and not self._busy()
+
     async def search(self, live: Searcher, query: Query) -> Hits:
         """As Live.search. Overloaded where too many wait; Unavailable when the server is going."""
         asked.check_size(asked.count(query), query.k)

@@ -30,7 +30,7 @@ from topwork_server.sets.model import Described as DescribedSet
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.suggestions import instead
-from topwork_server.types import TapInfo
+from topwork_server.types import Array, TapInfo
 from topwork_server.vector_index import Metric
 from topwork_server.whole import whole
 
@@ -40,7 +40,8 @@ IDLE_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Wish:
-    """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95."""
+    """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
+    `queries` (q, dim) are ready to be searched: of unit length for cosine."""
 
     set: str
     name: str = ""
@@ -49,6 +50,7 @@ class Wish:
     metric: Metric = Metric.COSINE
     options: Mapping[str, Any] = field(default_factory=dict)
     target_recall: float = 0.0
+    queries: Array | None = None
 
 
 class Indexes:
@@ -90,12 +92,17 @@ class Indexes:
         kept = Kept(definition, described.created)
         index = self._indexes[key] = self._indexed(kept)
         try:
-            await asyncio.to_thread(self._shelf.add, kept)
+            await asyncio.to_thread(self._shelf.add, kept, wish.queries)
             await index.build(anew=True)
         except BaseException:
             await self._drop(index)
             raise
         return await index.described()
+
+    async def unindexed(self, set_name: str, tap: str, metric: Metric) -> Opened:
+        """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
+        feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
+        return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.wanted), metric)
 
     async def get(self, set_name: str, name: str = "") -> Described:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
@@ -236,7 +243,7 @@ class Indexes:
 
 
 def _definition(wish: Wish, described: DescribedSet) -> Definition:
-    tap = _tap(wish, described)
+    tap = _tap(wish.set, wish.tap, described.wanted)
     name = wish.name or slug(tap.tap.name)
     if not NAME.fullmatch(name):
         raise InvalidInput(
@@ -248,11 +255,11 @@ def _definition(wish: Wish, described: DescribedSet) -> Definition:
     return Definition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
 
 
-def _tap(wish: Wish, described: DescribedSet) -> TapInfo:
-    taps = {info.tap.name: info for info in described.wanted.taps}
-    if wish.tap and wish.tap not in taps:
-        raise NotFound(f"the set {wish.set} has no tap {wish.tap!r}", remedy=f"its taps are {', '.join(taps)}")
-    return taps[wish.tap or next(iter(taps))]
+def _tap(set_name: str, name: str, wanted: Wanted) -> TapInfo:
+    taps = {info.tap.name: info for info in wanted.taps}
+    if name and name not in taps:
+        raise NotFound(f"the set {set_name} has no tap {name[:100]!r}", remedy=f"its taps are {', '.join(taps)}")
+    return taps[name or next(iter(taps))]
 
 
 def check_kind(definition: Definition, kinds: Kinds) -> None:

@@ -18,7 +18,7 @@ from topwork_server.indexes.filters import Left, left
 from topwork_server.indexes.found import empty, hits
 from topwork_server.indexes.fresh import Fresh, FreshView
 from topwork_server.indexes.main import Main
-from topwork_server.indexes.model import Built, Definition, Hits, Query
+from topwork_server.indexes.model import Built, Definition, Facts, Hits, Query
 from topwork_server.indexes.search import Search
 from topwork_server.sets.model import KEY_BITS, Change, Selection
 from topwork_server.types import Array
@@ -122,6 +122,12 @@ class Live:
     def passes_all(self, query: Query) -> bool:
         """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
         return self._state is None or (query.exact and not self._state.main.built.index.exact)
+
+    @property
+    def facts(self) -> Facts | None:
+        """Of the build that searches use; None where there is none."""
+        state = self._state
+        return None if state is None else state.main.built.facts
 
     @property
     def version(self) -> int:

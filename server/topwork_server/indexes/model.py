@@ -27,7 +27,8 @@ class IndexState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What CreateIndex asked for. `kind` may be "auto" or a FAISS factory string."""
+    """What CreateIndex asked for. `kind` may be "auto" or a FAISS factory string; `queries` is the SHA-256 of the file of the
+    caller's own queries, "" for none."""
 
     set: str
     name: str
@@ -36,6 +37,7 @@ class Definition:
     metric: Metric = Metric.COSINE
     options: Mapping[str, Any] = field(default_factory=dict)
     target_recall: float = TARGET_RECALL
+    queries: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Operating:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a build was and measured. `version` is the set's that it was built from, `rows` counts vectors, dead ones too,
-    `scratch_rows` those of the last build that was not an addition to an older one; seconds and bytes."""
+    `scratch_rows` those of the last build that was not an addition to an older one; seconds and bytes. `held_out` counts the
+    queries of the measurements: rows of the set, or the caller's own (`own_queries`)."""
 
     kind: str
     built: str
@@ -64,6 +67,7 @@ class Facts:
     held_out: int
     seconds: float
     bytes: int
+    own_queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,18 @@ class Hits:
     version: int
     how: str
     compared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFigure:
+    """Recall at 10 of live searches that were repeated exactly: those without a filter, or those whose filter left more than
+    `above` and at most `up_to` of the rows."""
+
+    filtered: bool
+    above: float
+    up_to: float
+    searches: int
+    recall: float
 
 
 @dataclass(frozen=True, slots=True)

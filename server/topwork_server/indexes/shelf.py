@@ -1,6 +1,7 @@
 """Owns $TOPWORK_HOME/indexes: what indexes there are, and their builds, each complete or not there at all.
 
 indexes/SET/NAME/definition.json        what was asked for, and of which set
+                 queries.npy            (q, dim) float32: the caller's own queries, where recall is measured on such
                  builds/N/index.bin     the plugin's own file
                           keys.npy      (n,) int64: the key at each position
                           rows.npy      (n,) int32, where items have several rows
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from topwork_server.vector_index import VectorIndex
 #: Of the folder and its files; raised when they change, so that those of an older server are built anew.
 FORMAT = 1
 DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
-FAILURE = "failure.json"
+FAILURE, QUERIES = "failure.json", "queries.npy"
 #: What is not finished, or is going away, has a name that no set and no index can have.
 SCRATCH = ".part-"
 
@@ -75,6 +76,17 @@ class Slot:
     def facts(self) -> Facts | None:
         """What the newest complete build was and measured, or None; its other files are not looked at."""
         return next((facts for _, facts, _ in self._complete()), None)
+
+    def queries(self, definition: Definition) -> Array | None:
+        """The caller's own, ready to be searched; None where there are none, or where their file is damaged."""
+        if not definition.queries:
+            return None
+        try:
+            _verify(self.folder, {QUERIES: definition.queries})
+            return np.asarray(np.load(self.folder / QUERIES, allow_pickle=False), np.float32)
+        except (OSError, ValueError) as error:
+            log.warning("index=%s is measured on rows of its set, since its queries cannot be read: %s", self.folder, error)
+            return None
 
     def load(self, opener: Callable[[Facts], Callable[[Path], VectorIndex]]) -> Built | None:
         """The newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
@@ -186,12 +198,16 @@ class Shelf:
     def slot(self, set_name: str, name: str) -> Slot:
         return Slot(self.folder / set_name / name)
 
-    def add(self, kept: Kept) -> None:
-        """Atomically. DiskFull where there is no room."""
-        definition = kept.definition
-        folder = self.folder / definition.set / definition.name
+    def add(self, kept: Kept, queries: Array | None = None) -> Kept:
+        """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
+        folder = self.folder / kept.definition.set / kept.definition.name
         with _disk():
             folder.mkdir(parents=True, exist_ok=True)
+            if queries is not None:
+                np.save(folder / QUERIES, queries, allow_pickle=False)
+                _sync_file(folder / QUERIES)
+                kept = replace(kept, definition=replace(kept.definition, queries=file_sha256(folder / QUERIES)))
+            definition = kept.definition
             scratch = folder / f"{SCRATCH}{DEFINITION}"
             record = {"format": FORMAT, "definition": asdict(definition), "set_created": kept.set_created}
             scratch.write_text(stored_json.dumps(record, indent=1), "utf-8")
@@ -199,6 +215,7 @@ class Shelf:
             scratch.rename(folder / DEFINITION)
             _sync_folder(folder)
             _sync_folder(folder.parent)
+        return kept
 
     def remove(self, set_name: str, name: str = "") -> None:
         """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""

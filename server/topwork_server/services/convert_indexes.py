@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.indexes import Wish
-from topwork_server.indexes.model import Definition, Described, IndexState, Operating
+from topwork_server.indexes.model import Definition, Described, IndexState, LiveFigure, Operating
 from topwork_server.jobs import Job
 from topwork_server.plugins import RegisteredIndex
 from topwork_server.rows import Shaping
@@ -54,6 +55,19 @@ def wish(request: indexes_pb2.CreateIndexRequest) -> Wish:
     )
 
 
+def own_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRequest:
+    """As a search would ask them."""
+    search = indexes_pb2.SearchRequest(set=request.set, encoder=request.encoder, fingerprint=request.fingerprint, k=1)
+    kind = request.WhichOneof("queries")
+    if kind == "items":
+        search.items.CopyFrom(request.items)
+    elif kind == "vectors":
+        search.vectors.CopyFrom(request.vectors)
+    else:
+        search.stored.CopyFrom(request.stored)
+    return search
+
+
 def named(set_name: str) -> str:
     if not set_name:
         raise InvalidInput("no feature set is named", remedy="name one of those that ListSets returns")
@@ -85,7 +99,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     )
 
 
-def index(described: Described, job: Job | None) -> indexes_pb2.Index:
+def index(described: Described, job: Job | None, live: Sequence[LiveFigure] = ()) -> indexes_pb2.Index:
     definition, facts = described.definition, described.facts
     message = indexes_pb2.Index(
         set=definition.set,
@@ -105,10 +119,12 @@ def index(described: Described, job: Job | None) -> indexes_pb2.Index:
         memory_bytes=described.memory,
         job=job_message(job) if job else None,
         options=_struct(definition.options),
+        live=[indexes_pb2.LiveRecall(**asdict(figure)) for figure in live],
     )
     if facts:
         message.built, message.recall, message.effort = facts.built, facts.recall, facts.effort
         message.operating.extend(map(_operating, facts.operating))
+        message.own_queries = facts.own_queries
         message.held_out, message.build_seconds, message.disk_bytes = facts.held_out, facts.seconds, facts.bytes
     return message
 

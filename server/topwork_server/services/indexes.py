@@ -6,16 +6,19 @@ import asyncio
 import time
 from dataclasses import replace
 
+import numpy as np
 from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
 from topwork_server.callers import in_thread
 from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
 from topwork_server.engine import Engine
-from topwork_server.errors import NotFound, TooLarge
+from topwork_server.errors import InvalidInput, NotFound, TooLarge
+from topwork_server.indexes.asked import ask
 from topwork_server.indexes.desk import Desk
 from topwork_server.indexes.indexed import Opened
-from topwork_server.indexes.indexes import Indexes
+from topwork_server.indexes.indexes import Indexes, Wish
+from topwork_server.indexes.live_recall import LiveRecall
 from topwork_server.indexes.matches import Matches
 from topwork_server.indexes.model import Described, Hits, Query
 from topwork_server.jobs import Job, Jobs
@@ -25,17 +28,31 @@ from topwork_server.services.answering import answer, behind, needs_fetch
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.querying import Asker
+from topwork_server.types import Array
 
 #: Replies with more hits than this are made in a thread.
 MANY = 2000
+#: Queries of an index's own that recall is measured on.
+MOST_QUERIES = 1000
 #: How often a filtered search is done again because the set was written to meanwhile.
 TRIES = 3
 
 
 class IndexesService(indexes_pb2_grpc.IndexesServicer):
+    """`live_recall` is offered every search that an index answers; None for none."""
+
     def __init__(
-        self, indexes: Indexes, desk: Desk, jobs: Jobs, plugins: Plugins, engine: Engine, catalogue: Catalogue, config: Config
+        self,
+        indexes: Indexes,
+        desk: Desk,
+        jobs: Jobs,
+        plugins: Plugins,
+        engine: Engine,
+        catalogue: Catalogue,
+        config: Config,
+        live_recall: LiveRecall | None = None,
     ) -> None:
+        self._live_recall = live_recall
         self._indexes, self._desk, self._jobs, self._plugins = indexes, desk, jobs, plugins
         self._asker = Asker(engine, catalogue, config.max_items)
         self._matches = Matches()
@@ -48,7 +65,20 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def CreateIndex(  # noqa: N802
         self, request: indexes_pb2.CreateIndexRequest, context: Context
     ) -> indexes_pb2.Index:
-        return self._message(await self._indexes.create(convert_indexes.wish(request)))
+        wish = convert_indexes.wish(request)
+        if request.WhichOneof("queries"):
+            wish = replace(wish, queries=await self._queries(request, wish, context))
+        return self._message(await self._indexes.create(wish))
+
+    async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: Wish, context: Context) -> Array:
+        """The caller's own queries as they are searched: (q, dim), at most so many of them."""
+        opened = await self._indexes.unindexed(wish.set, wish.tap, wish.metric)
+        asking = await self._asker.asking(convert_indexes.own_queries(request), opened, deadline(context), context.peer())
+        rows = ask(asking.query, wish.metric, opened.definition.tap.tap.dim).vectors
+        if not len(rows):
+            raise InvalidInput("the queries of the index have no rows", remedy="send queries that the encoder gives rows for")
+        chosen: Array = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_QUERIES)).astype(int)]
+        return chosen
 
     async def ListIndexes(  # noqa: N802
         self, request: indexes_pb2.ListIndexesRequest, context: Context
@@ -94,19 +124,27 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def _hits(self, opened: Opened, query: Query, where: str, until: float | None) -> Hits:
         """Filter and search of one version, where writers let us: an item replaced between the two would not be found."""
         if not where:
-            return await self._desk.search(opened.live, query)
+            return await self._searched(opened, query)
         for _ in range(TRIES):
             known = self._matches.known(opened.feature_set, where)
             if known is None:
                 known = await in_thread(lambda check: self._matches.keys(opened.feature_set, where, check), until)
             version, allowed = known
-            hits = await self._desk.search(opened.live, replace(query, allowed=allowed))
+            hits = await self._searched(opened, replace(query, allowed=allowed))
             if hits.version == version:
                 break
         return hits
 
+    async def _searched(self, opened: Opened, query: Query) -> Hits:
+        hits = await self._desk.search(opened.live, query)
+        if self._live_recall:
+            self._live_recall.offer(opened.live, query, hits)
+        return hits
+
     def _message(self, described: Described) -> indexes_pb2.Index:
-        return convert_indexes.index(described, self._job(described.job))
+        definition = described.definition
+        live = self._live_recall.figures(definition.set, definition.name, described.facts) if self._live_recall else ()
+        return convert_indexes.index(described, self._job(described.job), live)
 
     def _job(self, id: str) -> Job | None:
         try:

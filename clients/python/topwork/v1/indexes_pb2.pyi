@@ -59,7 +59,7 @@ class ListKindsResponse(_message.Message):
     def __init__(self, kinds: _Optional[_Iterable[_Union[IndexKind, _Mapping]]] = ...) -> None: ...
 
 class CreateIndexRequest(_message.Message):
-    __slots__ = ("set", "name", "tap", "kind", "metric", "options", "target_recall")
+    __slots__ = ("set", "name", "tap", "kind", "metric", "options", "target_recall", "items", "vectors", "stored", "encoder", "fingerprint")
     SET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TAP_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,11 @@ class CreateIndexRequest(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     set: str
     name: str
     tap: str
@@ -74,7 +79,12 @@ class CreateIndexRequest(_message.Message):
     metric: Metric
     options: _struct_pb2.Struct
     target_recall: float
-    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., kind: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_recall: _Optional[float] = ...) -> None: ...
+    items: _encoders_pb2.Items
+    vectors: _types_pb2.Tensor
+    stored: _sets_pb2.Strings
+    encoder: str
+    fingerprint: str
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., kind: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_recall: _Optional[float] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class Operating(_message.Message):
     __slots__ = ("effort", "recall", "qps")
@@ -86,8 +96,22 @@ class Operating(_message.Message):
     qps: float
     def __init__(self, effort: _Optional[int] = ..., recall: _Optional[float] = ..., qps: _Optional[float] = ...) -> None: ...
 
+class LiveRecall(_message.Message):
+    __slots__ = ("filtered", "above", "up_to", "searches", "recall")
+    FILTERED_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_FIELD_NUMBER: _ClassVar[int]
+    UP_TO_FIELD_NUMBER: _ClassVar[int]
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    filtered: bool
+    above: float
+    up_to: float
+    searches: int
+    recall: float
+    def __init__(self, filtered: _Optional[bool] = ..., above: _Optional[float] = ..., up_to: _Optional[float] = ..., searches: _Optional[int] = ..., recall: _Optional[float] = ...) -> None: ...
+
 class Index(_message.Message):
-    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "fresh_rows", "dead_rows", "target_recall", "recall", "effort", "operating", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options")
+    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "fresh_rows", "dead_rows", "target_recall", "recall", "effort", "operating", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options", "live", "own_queries")
     SET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TAP_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +136,8 @@ class Index(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    OWN_QUERIES_FIELD_NUMBER: _ClassVar[int]
     set: str
     name: str
     tap: str
@@ -136,7 +162,9 @@ class Index(_message.Message):
     memory_bytes: int
     job: _jobs_pb2.Job
     options: _struct_pb2.Struct
-    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[Operating, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    live: _containers.RepeatedCompositeFieldContainer[LiveRecall]
+    own_queries: bool
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[Operating, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., own_queries: _Optional[bool] = ...) -> None: ...
 
 class ListIndexesRequest(_message.Message):
     __slots__ = ("set",)
