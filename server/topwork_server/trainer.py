@@ -25,7 +25,7 @@ class Target(StrEnum):
 
     CLASSES = "classes"  # one of several: scores (n, classes) are logits, whose softmax is the probability
     LABELS = "labels"  # any of several: scores (n, labels) are logits, each with its own sigmoid
-    NUMBERS = "numbers"  # regression: scores (n, 1) are the numbers themselves
+    NUMBERS = "numbers"  # regression: scores (n, 1) are the numbers themselves, in the scale of Examples.values
     SPAN = "span"  # where an answer starts and ends: scores (n, 2) are logits, whose softmax is over the rows of an item
 
 
@@ -42,7 +42,8 @@ class View:
 class Examples:
     """What there is to learn from. All arrays have one entry a row, n in all; all views have the same rows in the same order.
 
-    values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32; SPAN (n, 2) float32, 1 where an
+    values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32, of
+    mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
     answer starts, and where it ends (an item without an answer has none).
     items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
     split (the items, or what is coarser). unlabelled: rows of each view without a value. described: for each view

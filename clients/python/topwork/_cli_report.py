@@ -11,6 +11,7 @@ from pathlib import Path
 from topwork import _cli_show, _saving
 from topwork._cli_client import connected
 from topwork._cli_show import counted, cut
+from topwork._figures import figure_text, interval_text
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, Figure, beside
 from topwork.probes import said
@@ -75,7 +76,7 @@ def show(report: Report) -> None:
     _cli_show.facts(_facts(report))
     _figures(report)
     _help(report)
-    _curve(report.curve)
+    _curve(report.curve, report.curve_estimate)
     _confusion(report)
     _classes(report.classes)
     _wrong(report)
@@ -106,9 +107,9 @@ def _figures(report: Report) -> None:
 def _figure(figure: Figure, baseline: Figure | None) -> Iterable[str]:
     return (
         figure.name,
-        f"{figure.value:z.3f}",
-        f"{figure.low:z.3f} to {figure.high:z.3f}",
-        f"{baseline.value:z.3f}" if baseline else "",
+        figure_text(figure.value),
+        interval_text(figure.low, figure.high, figure.value),
+        figure_text(baseline.value, figure.value) if baseline else "",
     )
 
 
@@ -123,12 +124,13 @@ def _help(report: Report) -> None:
     print(f"{used.without.name} {used.without.value:.3f} without, {used.with_them.value:.3f} with them: {gain}")
 
 
-def _curve(points: Iterable[Point]) -> None:
+def _curve(points: Iterable[Point], estimate: str) -> None:
     """A bar a size, from the worst interval's end to the best one's, so that growth can be seen."""
     found = list(points)
     if not found:
         return
-    _title(f"learning curve: {found[0].figure.name} by items learnt from")
+    judged = f" (judged on {estimate})" if estimate else ""
+    _title(f"learning curve: {found[0].figure.name} by items learnt from{judged}")
     low, high = min(p.figure.low for p in found), max(p.figure.high for p in found)
     width = max(len(f"{p.items:,}") for p in found)
     for p in found:

@@ -12,6 +12,7 @@ from topwork._cli_jobs import awaited
 from topwork._cli_show import counted
 from topwork._cli_words import option, pair, version
 from topwork._convert_heads import TASKS
+from topwork._figures import figure_text, interval_text
 from topwork.heads import Figure, HeadInfo, TrainerInfo, beside
 from topwork.probes import said
 
@@ -121,7 +122,7 @@ def summary(head: HeadInfo) -> Iterator[str]:
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
     for figure, baseline in beside(head.metrics[:1], head.baseline):
-        yield figure.name, with_interval(figure) + (f", baseline {baseline.value:z.3f}" if baseline else "")
+        yield figure.name, with_interval(figure) + (f", baseline {figure_text(baseline.value, figure.value)}" if baseline else "")
     calibration = {figure.name.removeprefix("calibration error").strip(): figure for figure in head.metrics[1:]}
     if "" in calibration:
         before = calibration.get("before scaling")
@@ -145,7 +146,7 @@ def source(head: HeadInfo) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    return f"{figure.value:z.3f} ({figure.low:z.3f} to {figure.high:z.3f})"
+    return f"{figure_text(figure.value)} ({interval_text(figure.low, figure.high, figure.value)})"
 
 
 def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

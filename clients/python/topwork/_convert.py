@@ -25,6 +25,7 @@ _LAYOUTS: Final[Mapping[int, str]] = {
     types_pb2.DTYPE_UINT8: "|u1",
     types_pb2.DTYPE_INT32: "<i4",
     types_pb2.DTYPE_INT64: "<i8",
+    types_pb2.DTYPE_FLOAT64: "<f8",
 }
 #: What an array may be sent as, by numpy's name.
 SENDABLE: Final[Mapping[str, types_pb2.DType]] = {

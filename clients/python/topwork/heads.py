@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from topwork._figures import figure_text, interval_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
@@ -24,7 +25,7 @@ class Figure:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:z.3f} ({self.low:z.3f} to {self.high:z.3f})"
+        return f"{self.name} {figure_text(self.value)} ({interval_text(self.low, self.high, self.value)})"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from topwork._figures import value_text
 from topwork.errors import NotReady, TopworkError
 from topwork.features import Array, Features, Timings, concatenate
 
@@ -74,7 +75,9 @@ class Prediction:
         if self.labels is not None:
             return ", ".join(f"{name} {self.probabilities[name]:.3f}" for name in self.labels) or "no label"
         if self.value is not None:
-            return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+            low, high = self.low or 0.0, self.high or 0.0
+            value, *ends = (value_text(number, high - low) for number in (self.value, low, high))
+            return f"{value} ({ends[0]} to {ends[1]})"
         if self.spans is not None:
             return ", ".join(_said(span) for span in self.spans) or "nothing found"
         return f"mask {'x'.join(map(str, self.mask.shape))}" if self.mask is not None else "nothing"
@@ -89,7 +92,7 @@ class Predictions:
     items          how many
     probabilities  (items, names) float32; (items, top), largest first, where `top` was asked for: `best` (items, top) int32 says
                    which names. NaN for an item in `failures`, as all numbers are
-    values         (items,) float32: regression. `low` and `high` are the band that held 90% of held-out items
+    values         (items,) float64: regression. `low` and `high` are the band that held 90% of held-out items
     spans          a tuple of FoundSpan an item: tagging, question answering
     masks          (items, rows, columns) uint8, `confidences` the same in float32, `boxes` (items, 4): segmentation
     fingerprint    of the features that the head reads; `version` says when it was trained
@@ -131,11 +134,11 @@ class Predictions:
 
     @property
     def low(self) -> Array | None:
-        return None if self.values is None else self.values - np.float32(self.interval)
+        return None if self.values is None else self.values - self.interval
 
     @property
     def high(self) -> Array | None:
-        return None if self.values is None else self.values + np.float32(self.interval)
+        return None if self.values is None else self.values + self.interval
 
     def __len__(self) -> int:
         return self.items

@@ -89,7 +89,8 @@ class Report:
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
     interval      of regression: half the width of the band that held 90% of held-out items
     classes       precision, recall and F1 of each
-    curve         the main figure over how many items were learnt from, the same items judged
+    curve         the main figure over how many items were learnt from, the same items judged; `curve_estimate` says which, where
+                  they are not those of the figures
     scatter       (truth, prediction) of items; regression
     wrong         items that the head got wrong, most confident first
     help          what unlabelled items did, where they were used
@@ -122,6 +123,7 @@ class Report:
     classes: tuple[OfClass, ...] = ()
     confusion: Confusion | None = None
     curve: tuple[Point, ...] = ()
+    curve_estimate: str = ""
     scatter: tuple[tuple[float, float], ...] = ()
     wrong: tuple[Wrong, ...] = ()
     help: Help | None = None

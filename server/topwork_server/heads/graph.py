@@ -40,18 +40,18 @@ def served_graph(head: onnx.ModelProto, target: Target, temperature: float) -> b
     return served
 
 
-def agreement(fitted: Fitted, graph: bytes, rows: Array) -> float:
-    """The largest difference of a score between the trainer's own and the graph, which onnxruntime runs; 0 of no rows."""
+def agreement(fitted: Fitted, graph: bytes, rows: Array, unit: float = 1.0) -> float:
+    """The largest difference of a score, in units, between the trainer's own and the graph, which onnxruntime runs; 0 of no
+    rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.onnx"
         path.write_bytes(graph)
         scores, _ = run(Session(path, 1), rows)
-    own = np.asarray(fitted.scores(rows), np.float32)
-    return float(np.abs(scores - own).max(initial=0))
+    return float(np.abs((scores - fitted.scores(rows)) / unit).max(initial=0))
 
 
 def run(session: Session, rows: Array) -> tuple[Array, Array]:
-    """Scores and probabilities (n, outputs) float32 of (n, dim) rows."""
+    """Scores and probabilities (n, outputs) of (n, dim) rows: float32, and float64 of the numbers of a regression."""
     rows = np.ascontiguousarray(rows, np.float32)
     starts = range(0, max(len(rows), 1), AT_ONCE)
     parts = [session.run([SCORES, PROBABILITIES], {ROWS: rows[start : start + AT_ONCE]}) for start in starts]

@@ -133,7 +133,7 @@ class Head:
 
     Its graph takes `rows` (n, dim) float32 of `tap` pooled by `pooling`, and gives `scores` as its Target has them, and
     `probabilities`: of CLASSES and LABELS after the temperature, of SPAN the scores (their softmax is over an item's rows), of
-    NUMBERS the numbers.
+    NUMBERS the numbers. Both are float32, of NUMBERS float64.
     """
 
     name: str
@@ -160,6 +160,8 @@ class Head:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     tuned: str = ""  # the encoder that was fine-tuned with it, whose files are its own
+    target_center: float = 0.0  # REGRESSION: numbers were learnt as (number - center) / unit; the graph gives them as they came
+    target_unit: float = 1.0
 
     @property
     def native(self) -> bool:

@@ -54,7 +54,8 @@ PRIORITIES: Mapping[int, Priority] = {
     encoders_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     encoders_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
-_NUMBERS = {np.dtype(name): number for number, name in DTYPES.items() if number}
+#: Sent, and not taken.
+_NUMBERS = {np.dtype(name): number for number, name in (*DTYPES.items(), (types_pb2.DTYPE_FLOAT64, "<f8")) if number}
 _ROW_NUMBERS = {name: number for number, name in ROW_TYPES.items() if number}
 SPAN_KINDS = {
     "chars": types_pb2.SPAN_KIND_CHARACTERS,

@@ -281,7 +281,7 @@ def test_numbers_are_a_column(birds):
     examples = load(replace(definition(birds, Task.REGRESSION), target="year"), 2, quiet).examples
     assert examples.target is Target.NUMBERS
     assert examples.values.tolist() == [[2000 + i] for i in range(40)]
-    assert examples.values.dtype == np.float32
+    assert examples.values.dtype == np.float64
 
 
 def test_described_classes_need_no_label(sets):

@@ -179,3 +179,33 @@ def test_ticks_are_round_and_within(ends: tuple[float, float], wanted: list[floa
     found = ticks(*ends)
     assert wanted is None or found == wanted
     assert all(ends[0] - 1e-9 <= tick <= ends[1] + 1e-9 for tick in found)
+
+
+def test_scales_and_counts_are_told() -> None:
+    made = page(asdict(replace(report(), metrics=(figure("accuracy", 0.9), figure("log loss", 0.31)))))
+    assert ">0.36</text>" in made  # where the scale of the log loss ends
+    assert "<title>100 predictions, 72% sure, 70% right</title>" in made
+    assert ">100</text>" in made
+
+
+def test_a_curve_of_one_fold_says_why_it_does_not_end_at_the_headline() -> None:
+    curve = (Point(40, figure("accuracy", 0.7)), Point(385, figure("accuracy", 0.85)))
+    made = page(asdict(replace(report(), curve=curve, curve_estimate="the first of 5 folds alone, 97 items")))
+    assert "the first of 5 folds alone, 97 items" in made
+    assert "ends at 0.850" in made
+    assert "together give 0.900" in made
+
+
+def test_ready_vectors_have_no_empty_names() -> None:
+    made = page(asdict(replace(report(), encoder="", tap="vectors", fingerprint="")))
+    assert "linear head on ready vectors of the set birds" in made
+    assert "of  " not in made
+    assert "of <" not in made
+
+
+def test_numbers_of_any_scale_can_be_read() -> None:
+    points = tuple((1e9 + i, 1e9 + i + 0.5) for i in range(4))
+    large = replace(report(), task="regression", scatter=points, metrics=(figure("R2", 0.9), Figure("RMSE", 4e-11, 3e-11, 5e-11)))
+    made = page(asdict(large))
+    assert "3e-11 to 5e-11" in made
+    assert "1000000001" in made

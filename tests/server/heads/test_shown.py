@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ import pytest
 from topwork_server.heads.examples.data import Data
 from topwork_server.heads.examples.labels import Labels
 from topwork_server.heads.model import Task
-from topwork_server.heads.reporting.shown import Speller
+from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.trainer import Examples
 from topwork_server.types import Item, Text
 
@@ -46,3 +48,24 @@ def test_a_long_span_is_cut() -> None:
 def test_what_nobody_covers_is_named_by_its_characters() -> None:
     elsewhere = replace(data(Kept, Task.TAGGING), chars={"a": np.array([[40, 50]], np.float32)})
     assert Speller(elsewhere)("a", 0, 1) == "40:50"
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 3), (900, 700, 3), (5, 20, 30, 3)])
+def test_a_picture_that_was_sent_as_an_array_is_shown_and_of_a_clip_its_middle(shape: tuple[int, ...]) -> None:
+    from PIL import Image
+
+    pixels = np.zeros(shape, np.uint8)
+    if len(shape) == 4:
+        pixels[2, ..., 0] = 200
+    else:
+        pixels[..., 0] = 200
+    found = shown(pixels)
+    assert found.startswith("data:image/jpeg;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(found.partition(",")[2]))) as picture:
+        red, green, _ = np.asarray(picture).reshape(-1, 3).mean(axis=0)
+    assert (red > 190, green < 10) == (True, True)
+
+
+@pytest.mark.parametrize("array", [np.zeros((3, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)])
+def test_of_other_arrays_nothing_is_shown(array: np.ndarray) -> None:
+    assert shown(array) == ""

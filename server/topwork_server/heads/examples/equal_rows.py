@@ -56,16 +56,16 @@ def _equal(rows: Array) -> Array:
     alone = np.arange(len(rows))
     if len(rows) < 2:
         return alone
-    centre, scale = _columns(rows)
-    if not (scale > 0).any():
+    centre, spread = centers_and_spreads(rows)
+    if not (spread > 0).any():
         return alone
-    found = _Groups(rows, centre, scale).found()
+    found = _Groups(rows, centre, spread).found()
     return found if found.any() else alone
 
 
-def _columns(rows: Array) -> tuple[Array, Array]:
-    """The median of each column, and one over its spread: the median of the deviations that are not nil, which no outlier moves.
-    0 for constant columns."""
+def centers_and_spreads(rows: Array) -> tuple[Array, Array]:
+    """The median of each column, and its spread: the median of the deviations that are not nil, which no outlier moves; 0 for
+    constant columns. (dim,) float64 both."""
     some = rows[:: max(1, len(rows) // SAMPLE)].astype(np.float64)
     centre = np.median(some, axis=0)
     off = np.abs(some - centre)
@@ -76,17 +76,17 @@ def _columns(rows: Array) -> tuple[Array, Array]:
     rare = spread == 0
     if rare.any():
         spread[rare] = np.maximum(rows[:, rare].max(axis=0) - centre[rare], centre[rare] - rows[:, rare].min(axis=0))
-    constant = spread <= ROUNDING * np.abs(centre)
-    return centre, np.where(constant, 0.0, 1 / np.where(constant, 1.0, spread))
+    return centre, np.where(spread <= ROUNDING * np.abs(centre), 0.0, spread)
 
 
 class _Groups:
     """`firsts` is the answer so far: of each row the first of its group."""
 
-    def __init__(self, rows: Array, centre: Array, scale: Array) -> None:
+    def __init__(self, rows: Array, centre: Array, spread: Array) -> None:
         self._rows, self._centre = rows, centre
-        varying = int((scale > 0).sum())
-        self._scale = scale / np.sqrt(varying)
+        varies = spread > 0
+        varying = int(varies.sum())
+        self._scale = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0) / np.sqrt(varying)
         self.radius = CLOSE * min(1.0, varying / FULL_DIM)
         self._points = self._projected(min(PROJECTED, rows.shape[1]))
         self.firsts = self._same_cells()

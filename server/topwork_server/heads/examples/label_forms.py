@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.examples import masks, spans
@@ -18,7 +16,8 @@ from topwork_server.heads.model import Task
 from topwork_server.sets.model import ColumnType
 from topwork_server.types import Array
 
-LARGEST = float(np.finfo(np.float32).max)
+#: Squares of larger numbers are not finite in float64.
+LARGEST = 1e150
 
 
 class Form(ABC):
@@ -93,7 +92,7 @@ class Regression(Form):
     def read(self, value: Any) -> float:
         if not math.isfinite(value) or abs(value) > LARGEST:
             raise InvalidInput(
-                f"the number is {value:.6g}", remedy="write a finite number that float32 holds, or none where it is unknown"
+                f"the number is {value:.6g}", remedy=f"write a finite number, of at most {LARGEST:g}, or none where it is unknown"
             )
         return float(value)
 

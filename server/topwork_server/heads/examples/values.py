@@ -30,7 +30,7 @@ def of_items(labels: Labels) -> Array:
     """Of tasks with a value an item; all of them are labelled."""
     match labels.task.target:
         case Target.NUMBERS:
-            return np.array(labels.values, np.float32).reshape(-1, 1)
+            return np.array(labels.values, np.float64).reshape(-1, 1)
         case Target.LABELS:
             values = np.zeros((len(labels.values), len(labels.names)), np.float32)
             for row, mine in enumerate(labels.values):

@@ -87,9 +87,10 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
         graph.input.append(helper.make_tensor_value_info(mask, TensorProto.INT64, ["batch", TOKENS]))
     nodes = Nodes(f"{HEAD}ends/")
     outputs = small.output[0].type.tensor_type.shape.dim[1].dim_value
+    kind = small.output[0].type.tensor_type.elem_type  # of numbers DOUBLE
     for name in (SCORES, PROBABILITIES):
         unpool(nodes, head, tap, HEAD + name, name)
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [*_places(head), outputs]))
+        graph.output.append(helper.make_tensor_value_info(name, kind, [*_places(head), outputs]))
     graph.node.extend(nodes.made)
 
 

@@ -17,7 +17,7 @@ from topwork_server.types import Array
 def baseline(examples: Examples, answers: Answers, learnt: Examples | None) -> Answers:
     """Of CLASSES how frequent each is, of LABELS too, of NUMBERS the mean; of SPAN the first rows, as many as answers have.
     Learnt from `learnt`, or for each fold from the rows that it does not judge."""
-    scores = np.zeros(answers.scores.shape, np.float32)
+    scores = np.zeros(answers.scores.shape, answers.scores.dtype)
     for fold in np.unique(answers.folds):
         here = answers.folds == fold
         known = learnt or examples.take(splits.rest(examples.count, answers.rows[here]))

@@ -9,6 +9,7 @@ import numpy as np
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import calibration, spans
 from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.numbers import deviation
 from topwork_server.heads.judging.tally import Tally
 from topwork_server.heads.model import Task
 from topwork_server.trainer import Target
@@ -44,7 +45,7 @@ def _add_labels(judged: Judged, found: Tally) -> None:
 
 def _add_numbers(judged: Judged, found: Tally) -> None:
     """Centred and of unit spread, or sums of squares would lose their digits."""
-    middle, spread = judged.truth.mean(), judged.truth.std() or 1.0
+    middle, spread = judged.truth.mean(), deviation(judged.truth) or 1.0
     truth, said = (judged.truth - middle) / spread, (judged.said - middle) / spread
     found.add("rows", 1, judged.unit)
     moments = {"y": truth, "yy": truth**2, "absolute": np.abs(said - truth), "squared": (said - truth) ** 2}

@@ -17,7 +17,7 @@ from topwork_server.types import Array
 @dataclass(frozen=True)
 class Answers:
     """What heads said of rows that they have not learnt from. rows (m,) int64: positions in the examples, ascending; scores
-    (m, outputs) float32, as Target has them; folds (m,) int64: which head said it."""
+    (m, outputs) float32, as Target has them (numbers in float64); folds (m,) int64: which head said it."""
 
     rows: Array
     scores: Array

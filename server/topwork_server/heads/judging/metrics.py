@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.numbers import deviation
 from topwork_server.heads.model import Task
 from topwork_server.trainer import Target
 from topwork_server.types import Array
@@ -81,7 +82,7 @@ def _of_labels(judged: Judged, sums: Sums) -> Values:
 
 
 def _of_numbers(judged: Judged, sums: Sums) -> Values:
-    rows, scale = sums["rows"][:, 0], judged.truth.std() or 1.0
+    rows, scale = sums["rows"][:, 0], deviation(judged.truth) or 1.0
     of = {name: total[:, 0] / rows for name, total in sums.items()}
     spread = of["yy"] - of["y"] ** 2
     found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -56,9 +57,14 @@ def _labels(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
 def _numbers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
     error = np.abs(judged.said - judged.truth)
     rows = _surest(np.flatnonzero(error > 0), error)
-    return tuple(
-        Wrong(ids[judged.items[row]], f"{judged.truth[row]:.6g}", f"{judged.said[row]:.6g}", float(error[row])) for row in rows
-    )
+    return tuple(Wrong(ids[judged.items[row]], *_apart(judged.truth[row], judged.said[row]), float(error[row])) for row in rows)
+
+
+def _apart(truth: float, said: float) -> tuple[str, str]:
+    """As texts, with so many digits that they differ."""
+    error, largest = abs(said - truth), max(abs(truth), abs(said))
+    digits = min(max(6, math.ceil(math.log10(largest / error)) + 2), 17)
+    return f"{truth:.{digits}g}", f"{said:.{digits}g}"
 
 
 def _entities(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:

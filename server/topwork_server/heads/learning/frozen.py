@@ -16,6 +16,7 @@ from topwork_server.heads.examples.data import Data
 from topwork_server.heads.judging import judge
 from topwork_server.heads.judging.judge import Answers, Judgement, Plan
 from topwork_server.heads.learning.learnt import Learnt, answers, items_of
+from topwork_server.heads.learning.scaling import Scaling, TargetScale
 from topwork_server.heads.model import Definition, Figure, Unlabelled
 from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.heads.reporting.shown import Speller, shown
@@ -56,6 +57,7 @@ class _Frozen:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"{spec.kind} learns the trunk, too: it reads raw inputs, not features")
         self.definition, self.data, self.examples = definition, found, found.examples
+        self._scaling = Scaling.of(found.examples)
         self._trainer, self._threads, self._report = spec.trainer, threads, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
 
@@ -85,6 +87,7 @@ class _Frozen:
             items=items_of(judged, said.rows),
             judgement=judgement,
             curve=points,
+            curve_estimate=self._curve_estimate(judged, held, len(folds), grown),
             help=self._help(judged, held, said, of_folds),
             shown=self._shown(judgement),
         )
@@ -92,12 +95,14 @@ class _Frozen:
     def _fit(self, subsets: Sequence[Array]) -> list[Fitted]:
         seed, method = self.definition.seed, self.definition.unlabelled
         if method is Unlabelled.LEFT_OUT:
-            return fit_heads(self._trainer, self.examples, subsets, self._options, seed, self._threads, self._report)
+            examples = self._scaling.examples
+            heads = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, self._report)
+            return [self._scaling.head(head) for head in heads]
         heads, used = unlabelled.learn(
-            self._trainer, self.examples, subsets, self._options, seed, self._threads, self._report, method
+            self._trainer, self._scaling.examples, subsets, self._options, seed, self._threads, self._report, method
         )
         self._used = used[-1]
-        return heads
+        return [self._scaling.head(head) for head in heads]
 
     def _judgement(self, judged: Examples, said: Answers) -> Judgement:
         learnt = None if judged is self.examples else self.examples
@@ -111,6 +116,12 @@ class _Frozen:
         figures = [self._main(judged, answers(judged, held[: len(size)], size)) for size in heads]
         return tuple(Point(size, figure) for size, figure in zip(sizes, figures, strict=True))
 
+    def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[Fitted]]) -> str:
+        """Of a curve on the first fold alone."""
+        if not grown or len(grown[0]) >= folds:
+            return ""
+        return f"the first of {folds} folds alone, {items_of(judged, held[0]):,} items"
+
     def _main(self, judged: Examples, said: Answers) -> Figure:
         return judge.main(judged, self.definition.task, said, self.definition.seed)
 
@@ -119,10 +130,9 @@ class _Frozen:
         if self.definition.unlabelled is Unlabelled.LEFT_OUT:
             return None
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
-        plain = fit_heads(
-            self._trainer, self.examples, subsets, self._options, seed, self._threads, lambda fraction, message: None
-        )
-        without = answers(judged, held, plain)
+        examples = self._scaling.examples
+        plain = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
+        without = answers(judged, held, [self._scaling.head(head) for head in plain])
         gain = judge.difference(judged, self.definition.task, said, without, seed)
         return Help(self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain)
 
@@ -146,18 +156,20 @@ class _Frozen:
             items=0,
             labelled=len(self.data.ids),
             unlabelled=self.data.unlabelled,
-            agreement=_agreement(fitted, served, view.rows),
+            agreement=agreement(fitted, served, view.rows, self._scaling.target),
+            target=self._scaling.target,
             warnings=self.data.warnings,
         )
 
 
-def _agreement(fitted: Fitted, served: bytes, rows: Array) -> float:
-    """TopworkError where what would be served is not what was trained."""
+def agreement(fitted: Fitted, served: bytes, rows: Array, target: TargetScale | None) -> float:
+    """In units of the target. TopworkError where what would be served is not what was trained."""
     if not len(rows):
         return 0.0
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
-    found = graph.agreement(fitted, served, chosen)
-    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(fitted.scores(chosen)).max())):
+    found = graph.agreement(fitted, served, chosen, target.unit if target else 1.0)
+    scores = fitted.scores(chosen)
+    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.scores(scores) if target else scores).max())):
         raise TopworkError(
             f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.heads.judging.judge import Answers, Judgement
+from topwork_server.heads.learning.scaling import TargetScale
 from topwork_server.heads.model import Pooling
 from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.trainer import Examples, Fitted
@@ -34,11 +35,13 @@ class Learnt:
     agreement: float
     judgement: Judgement | None = None
     curve: tuple[Point, ...] = ()
+    curve_estimate: str = ""
     help: Help | None = None
     shown: Mapping[str, str] | None = None  # of the items that were got wrong, by id
     history: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
     tuned: str = ""
+    target: TargetScale | None = None
 
 
 def answers(examples: Examples, held: Sequence[Array], heads: Sequence[Fitted]) -> Answers:

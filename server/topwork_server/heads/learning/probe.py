@@ -20,6 +20,7 @@ from topwork_server.heads.judging import judge
 from topwork_server.heads.judging.judge import Answers
 from topwork_server.heads.learning.frozen import threads_for
 from topwork_server.heads.learning.learnt import answers, items_of
+from topwork_server.heads.learning.scaling import Scaling
 from topwork_server.heads.model import Definition, Figure, definition_of
 from topwork_server.options import parse
 from topwork_server.plugin_checks import fit_heads
@@ -113,8 +114,9 @@ class _Set:
         view, encoder = self.data.examples.views[position], definition.encoder
         examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
         report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
-        heads = fit_heads(self._trainer, examples, self.plan.train, self._options, definition.seed, self._threads, report)
-        said = answers(examples, self.plan.held, heads)
+        scaling, plan, seed = Scaling.of(examples), self.plan, definition.seed
+        heads = fit_heads(self._trainer, scaling.examples, plan.train, self._options, seed, self._threads, report)
+        said = answers(examples, plan.held, [scaling.head(head) for head in heads])
         figure = judge.main(examples, definition.task, said, definition.seed)
         seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
         row = Row(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)

@@ -76,6 +76,8 @@ def _head(definition: Definition, learnt: Learnt, seconds: float) -> Head:
         seconds=seconds,
         warnings=learnt.warnings,
         tuned=learnt.tuned,
+        target_center=learnt.target.center if learnt.target else 0.0,
+        target_unit=learnt.target.unit if learnt.target else 1.0,
     )
     judged = learnt.judgement
     if judged is None:
@@ -114,6 +116,7 @@ def _report(head: Head, learnt: Learnt) -> Report:
         temperature=head.temperature,
         interval=head.interval,
         curve=learnt.curve,
+        curve_estimate=learnt.curve_estimate,
         help=learnt.help,
         chosen=head.chosen,
         measure=learnt.fitted.measure,

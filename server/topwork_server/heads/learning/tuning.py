@@ -23,6 +23,7 @@ from topwork_server.heads.judging import judge
 from topwork_server.heads.judging.judge import Answers
 from topwork_server.heads.learning.frozen import MOST_DISAGREEMENT
 from topwork_server.heads.learning.learnt import Learnt
+from topwork_server.heads.learning.scaling import ScaledHead, TargetScale
 from topwork_server.heads.model import Definition
 from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
@@ -32,7 +33,7 @@ from topwork_server.progress import part
 from topwork_server.ragged import aranges, starts_of
 from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of, spans_of
-from topwork_server.trainer import Examples, Lesson, TrainerSpec, Tuned, Tuner, View
+from topwork_server.trainer import Examples, Lesson, Target, TrainerSpec, Tuned, Tuner, View
 from topwork_server.types import Array, Item, TapInfo, TapRows
 
 #: Held-out items whose scores through the exported trunk are compared with torch's.
@@ -54,29 +55,58 @@ def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugin
         asked = parse(base.encoder.options, definition.encoder_options)
         lesson, ids = data.lesson(definition, found, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+        target = TargetScale.of(lesson.values) if lesson.target is Target.NUMBERS else None
         tuned = spec.trainer.tune(
-            trunk, encoder, lesson, options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
+            trunk, encoder, _scaled(lesson, target), options, definition.seed, threads, Path(scratch), part(report, 0.02, 0.85)
         )
         name = f"{definition.name}-{secrets.token_hex(4)}"  # never that of an encoder which serves
         report(0.85, "exporting the trunk")
-        return _published(definition, replace(found, warnings=tuple(warnings)), lesson, ids, tuned, name, catalogue)
+        found = replace(found, warnings=tuple(warnings))
+        return _published(definition, found, lesson, ids, _in_numbers(tuned, target), name, catalogue, target)
+
+
+def _scaled(lesson: Lesson, target: TargetScale | None) -> Lesson:
+    return lesson if target is None else replace(lesson, values=target.scores(lesson.values))
+
+
+def _in_numbers(tuned: Tuned, target: TargetScale | None) -> Tuned:
+    """With scores as the values came."""
+    if target is None:
+        return tuned
+    validation, test = target.numbers(tuned.validation_scores), target.numbers(tuned.test_scores)
+    return replace(tuned, head=ScaledHead(tuned.head, None, target), validation_scores=validation, test_scores=test)
 
 
 def _published(
-    definition: Definition, found: Data, lesson: Lesson, ids: Sequence[str], tuned: Tuned, name: str, catalogue: Catalogue
+    definition: Definition,
+    found: Data,
+    lesson: Lesson,
+    ids: Sequence[str],
+    tuned: Tuned,
+    name: str,
+    catalogue: Catalogue,
+    target: TargetScale | None,
 ) -> Learnt:
     """The trunk is in the catalogue once this returns; where it raises, it is not."""
     said = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
     catalogue.tune(name, definition.encoder, tuned.weights, lesson.tap.name, said)
     try:
         catalogue.export(name)
-        return _learnt(definition, found, lesson, ids, tuned, catalogue.entry(name))
+        return _learnt(definition, found, lesson, ids, tuned, catalogue.entry(name), target)
     except BaseException:
         catalogue.drop_tuned(name)
         raise
 
 
-def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[str], tuned: Tuned, entry: Entry) -> Learnt:
+def _learnt(
+    definition: Definition,
+    found: Data,
+    lesson: Lesson,
+    ids: Sequence[str],
+    tuned: Tuned,
+    entry: Entry,
+    target: TargetScale | None,
+) -> Learnt:
     assert entry.manifest is not None, "it was exported"
     tap = entry.manifest.tap(lesson.tap.name)
     assert tap is not None, "its taps are those of its base"
@@ -99,7 +129,8 @@ def _learnt(definition: Definition, found: Data, lesson: Lesson, ids: Sequence[s
         items=len(lesson.test),
         labelled=len(lesson.train) + len(lesson.validation),
         unlabelled=found.unlabelled,
-        agreement=_agreement(definition, lesson, tuned, served, entry, tap),
+        agreement=_agreement(definition, lesson, tuned, served, entry, tap, target or TargetScale()),
+        target=target,
         judgement=judgement,
         shown={wrong.id: shown(inputs[wrong.id]) for wrong in judgement.wrong},
         history=tuned.history,
@@ -132,16 +163,20 @@ def _examples(lesson: Lesson, positions: Array, groups: Array) -> Examples:
     return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, np.repeat(groups[positions], counts))
 
 
-def _agreement(definition: Definition, lesson: Lesson, tuned: Tuned, served: bytes, entry: Entry, tap: TapInfo) -> float:
-    """The whole way of a request, from the item to the score, against torch's. TopworkError where they differ."""
+def _agreement(
+    definition: Definition, lesson: Lesson, tuned: Tuned, served: bytes, entry: Entry, tap: TapInfo, target: TargetScale
+) -> float:
+    """The whole way of a request, from the item to the score, against torch's, in units of the target. TopworkError where they
+    differ."""
     assert entry.folder is not None, "it was exported"
     encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
     compared = lesson.test[:COMPARED]
     features = [_features(encoder, session, tap, lesson.items[i], lesson.options) for i in compared]
     rows = np.concatenate([pooling.pooled(definition.task, definition.views[0][1], one)[0] for one in features])
     wanted = tuned.test_scores[: len(rows)]
-    found = max(graph.agreement(tuned.head, served, rows), float(np.abs(tuned.head.scores(rows) - wanted).max()))
-    if not found <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs(wanted).max())):
+    apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
+    found = max(graph.agreement(tuned.head, served, rows, target.unit), apart)
+    if not found <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs((wanted - target.center) / target.unit).max())):
         raise TopworkError(
             f"the exported trunk and head are not what was trained: their scores differ by {found:.2g}",
             remedy="report it to the trainer's author",

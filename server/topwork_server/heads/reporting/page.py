@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -27,7 +28,7 @@ th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:firs
 .pair{display:flex;flex-wrap:wrap;gap:1.5rem}.warn{border-left:3px solid var(--warm);padding-left:.7rem;margin:.5rem 0}
 .grid{stroke:var(--line)}.tick,.axis{font-size:11px;fill:var(--soft)}.line{fill:none;stroke:var(--main);stroke-width:2}
 .before{fill:none;stroke:var(--warm);stroke-width:1.5}.dashed{fill:none;stroke:var(--soft);stroke-dasharray:4 3}
-.dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
+.count{font-size:10px;fill:var(--ink)}.dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
 .range{stroke:var(--main);stroke-width:3}.mark{stroke:var(--warm);stroke-width:2}
 .confusion{display:block;overflow-x:auto}
 .confusion td{padding:0 .3rem;min-width:2.1rem;height:1.7rem;text-align:center;border:1px solid var(--paper)}
@@ -53,18 +54,26 @@ def page(report: Mapping[str, Any]) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
     target = report["target"] or "classes by their descriptions"
-    said = f"{report['task']} of {target}, {report['kind']} head on {report['tap']} of {report['encoder']}"
+    said = f"{report['task']} of {target}, {report['kind']} head on {_read(report)}"
     top = f'<h1>{escape(report["head"])}</h1><p class="soft">{escape(said)}</p>'
     if not report["metrics"]:
         return f"{top}<p>{escape(report['estimate'])}</p>"
     main, base = report["metrics"][0], _by_name(report["baseline"]).get(report["metrics"][0]["name"])
-    beside = f", where {BASELINES.get(report['task'], 'the majority class')} has {base['value']:z.3f}" if base else ""
+    beside = f", where {BASELINES.get(report['task'], 'the majority class')} has {_number(base['value'])}" if base else ""
     return (
-        f'{top}<p class="big">{main["value"]:z.3f}</p><p>{escape(main["name"])}, 95% interval {main["low"]:z.3f} to'
-        f' {main["high"]:z.3f}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
+        f'{top}<p class="big">{_number(main["value"])}</p><p>{escape(main["name"])}, 95% interval {_number(main["low"])} to'
+        f' {_number(main["high"])}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
         f" learnt from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt"
         " from.</p>"
     )
+
+
+def _read(report: Mapping[str, Any]) -> str:
+    """What the head reads: "pooled of resnet50-thin"."""
+    if not report["encoder"]:
+        return f"ready vectors of the set {report['set']}"
+    pooling = f" ({report['pooling']})" if report["pooling"] not in ("row", "rows") else ""
+    return f"{report['tap']}{pooling} of {report['encoder']}"
 
 
 def _warnings(report: Mapping[str, Any]) -> str:
@@ -74,35 +83,59 @@ def _warnings(report: Mapping[str, Any]) -> str:
 def _figures(report: Mapping[str, Any]) -> str:
     base = _by_name(report["baseline"])
     rows = [_figure(metric, base.get(metric["name"])) for metric in report["metrics"]]
-    head = "<tr><th></th><th>value</th><th>95% interval</th><th>baseline</th><th></th></tr>"
-    return f"<h2>Figures</h2><table>{head}{''.join(rows)}</table>" if rows else ""
+    head = "<tr><th></th><th>value</th><th>95% interval</th><th>baseline</th><th>on its own scale</th></tr>"
+    said = "Dot: the value; thick line: its interval; upright mark: the baseline. Of losses and errors less is better."
+    return f'<h2>Figures</h2><table>{head}{"".join(rows)}</table><p class="soft">{said}</p>' if rows else ""
 
 
 def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     own = any(metric["name"].lower().startswith(name) for name in ERRORS)
     reach = max(metric["high"], base["value"] if base else 0.0)
-    ends = (0.0, reach or 1.0) if own else (min(0.0, metric["low"]), 1.0)
+    ends = (0.0, reach or 1.0) if own else (_floor(min(metric["low"], base["value"] if base else 0.0)), 1.0)
     bar = plots.interval(metric["value"], metric["low"], metric["high"], ends, base["value"] if base else None)
-    cells = [escape(metric["name"]), f"{metric['value']:z.3f}", f"{metric['low']:z.3f} to {metric['high']:z.3f}"]
-    cells += [f"{base['value']:z.3f}" if base else "", bar]
+    value = metric["value"]
+    cells = [escape(metric["name"]), _number(value), f"{_number(metric['low'], value)} to {_number(metric['high'], value)}"]
+    cells += [_number(base["value"], value) if base else "", bar]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _floor(lowest: float) -> float:
+    """Where the scale of a share begins: at 0, or at a round number below."""
+    return min(0.0, max(-1.0, math.floor(lowest * 10) / 10))
+
+
+def _number(value: float, scale: float | None = None) -> str:
+    """Three decimals, or four digits of what is very large or very small. `scale`: of the figure that this stands beside."""
+    of = abs(value if scale is None else scale)
+    return f"{value:z.3f}" if not of or 1e-3 <= of < 1e5 else f"{value:.4g}"
 
 
 def _plots(report: Mapping[str, Any]) -> str:
     drawn = []
     if len(report["curve"]) > 1:
-        drawn.append(("With more labels", _curve(report), "the band is the 95% interval"))
+        drawn.append(("With more labels", _curve(report), _of_curve(report)))
     if report["calibration_before"]:
         bins = [
             [(b["confidence"], b["accuracy"], b["count"]) for b in report[f"calibration_{when}"]] for when in ("before", "after")
         ]
-        said = f"orange: as trained; green: at temperature {report['temperature']:.2f}, as served"
+        said = f"orange: as trained; green: at temperature {report['temperature']:.2f}, as served; numbers: how many predictions"
         drawn.append(("Is it as sure as it should be?", plots.reliability(*bins), said))
     if report["scatter"]:
         said = f"the band, {report['interval']:.3g} to each side, held 90% of held-out items"
         drawn.append(("Truth and prediction", plots.scatter(report["scatter"], report["interval"]), said))
     figures = (f'<div><h2>{title}</h2>{plot}<p class="soft">{escape(said)}</p></div>' for title, plot, said in drawn)
     return f'<div class="pair">{"".join(figures)}</div>' if drawn else ""
+
+
+def _of_curve(report: Mapping[str, Any]) -> str:
+    """How to read the curve, and why its end is not the headline where it is not."""
+    said = "band: the 95% interval; dashed: the baseline"
+    last, main = report["curve"][-1]["figure"]["value"], report["metrics"][0]["value"]
+    if not report.get("curve_estimate"):
+        return said
+    return (
+        f"{said}. Judged on {report['curve_estimate']}: it ends at {_number(last)}, where all items together give {_number(main)}"
+    )
 
 
 def _curve(report: Mapping[str, Any]) -> str:
@@ -197,7 +230,7 @@ def _facts(report: Mapping[str, Any]) -> str:
     rows = [
         ("learnt from", f"version {report['version']} of {report['set']}, column {report['target']}"),
         ("items", f"{report['labelled']:,} labelled, {report['unlabelled']:,} without a label, {report['items']:,} judged"),
-        ("trunk", f"{report['encoder']}, tap {report['tap']} ({report['pooling']}), fingerprint {report['fingerprint']}"),
+        ("reads", _read(report) + (f", fingerprint {report['fingerprint']}" if report["fingerprint"] else "")),
         ("chosen", _settings(report["chosen"] or {})),
         ("options", _settings(report["options"] or {}) or "as they come"),
         ("seed", str(report["seed"])),

@@ -31,22 +31,23 @@ class Frame:
 
     def drawn(self, inside: Sequence[str], xlabel: str, ylabel: str, xticks: Sequence[float] | None = None) -> str:
         """The picture: grid and ticks below, `inside` above."""
-        parts = [self._tick_y(y) for y in ticks(*self.y)]
-        parts += [self._tick_x(x) for x in (ticks(*self.x) if xticks is None else xticks)]
+        ys, xs = ticks(*self.y), ticks(*self.x) if xticks is None else xticks
+        parts = [self._tick_y(y, text) for y, text in zip(ys, tick_texts(ys), strict=True)]
+        parts += [self._tick_x(x, text) for x, text in zip(xs, tick_texts(xs), strict=True)]
         middle = self.left + (self.width - self.left - self.right) / 2
         parts.append(f'<text x="{middle}" y="{self.height - 4}" class="axis" text-anchor="middle">{escape(xlabel)}</text>')
         upright = f'transform="rotate(-90)" x="{-(self.height - self.bottom) / 2}" y="11"'
         parts.append(f'<text {upright} class="axis" text-anchor="middle">{escape(ylabel)}</text>')
         return svg(self.width, self.height, [*parts, *inside])
 
-    def _tick_y(self, y: float) -> str:
+    def _tick_y(self, y: float, text: str) -> str:
         (x0, py), (x1, _) = self.at(self.x[0], y), self.at(self.x[1], y)
         line = f'<line x1="{x0}" x2="{x1}" y1="{py}" y2="{py}" class="grid"/>'
-        return f'{line}<text x="{x0 - 4}" y="{py + 4}" class="tick" text-anchor="end">{y:g}</text>'
+        return f'{line}<text x="{x0 - 4}" y="{py + 4}" class="tick" text-anchor="end">{text}</text>'
 
-    def _tick_x(self, x: float) -> str:
+    def _tick_x(self, x: float, text: str) -> str:
         px, bottom = self.at(x, self.y[0])
-        return f'<text x="{px}" y="{bottom + 14}" class="tick" text-anchor="middle">{x:g}</text>'
+        return f'<text x="{px}" y="{bottom + 14}" class="tick" text-anchor="middle">{text}</text>'
 
 
 def svg(width: float, height: float, parts: Sequence[str]) -> str:
@@ -62,6 +63,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.99)
     first = math.ceil(low / step - 1e-9)
     return [round((first + i) * step, 10) for i in range(int((high - first * step) / step + 1e-9) + 1)]
+
+
+def tick_texts(values: Sequence[float]) -> list[str]:
+    """Each with the digits that tell it from its neighbours: of 1e9 + 1 and 1e9 + 2 ten."""
+    for digits in range(4, 18):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(values) and all(abs(float(t) - v) <= 1e-9 * abs(v) for t, v in zip(texts, values, strict=True)):
+            return texts
+    return [f"{value:g}" for value in values]
 
 
 def path(frame: Frame, points: Points, kind: str) -> str:
@@ -95,10 +105,24 @@ def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tupl
     """How often the head was right by how sure it was: dots grow with the predictions behind them."""
     frame = Frame((0, 1), (0, 1))
     inside = [path(frame, [(0, 0), (1, 1)], "dashed")]
+    most = max((count for _, _, count in (*before, *after)), default=1)
     for bins, kind in ((before, "before"), (after, "line")):
-        kept = [(confidence, accuracy) for confidence, accuracy, count in bins if count]
-        inside += [path(frame, kept, kind), dots(frame, kept, f"dot {kind}")]
+        kept = [one for one in bins if one[2]]
+        inside.append(path(frame, [(confidence, accuracy) for confidence, accuracy, _ in kept], kind))
+        inside += [_counted_dot(frame, *one, most, kind) for one in kept]
     return frame.drawn(inside, "how sure it was", "how often it was right")
+
+
+def _counted_dot(frame: Frame, sure: float, right: float, count: int, most: int, kind: str) -> str:
+    """As large as its share of the predictions; of what is served, with their number."""
+    x, y = frame.at(sure, right)
+    radius = round(2 + 5 * math.sqrt(count / most), 1)
+    title = f"<title>{count:,} predictions, {sure:.0%} sure, {right:.0%} right</title>"
+    dot = f'<circle cx="{x}" cy="{y}" r="{radius}" class="dot {kind}">{title}</circle>'
+    if kind == "before":
+        return dot
+    above = y - radius - 3 if y > 30 else y + radius + 10
+    return f'{dot}<text x="{x}" y="{above:.1f}" class="count" text-anchor="middle">{count:,}</text>'
 
 
 def scatter(points: Points, interval: float) -> str:
@@ -117,14 +141,16 @@ def padded(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 def interval(value: float, low: float, high: float, ends: tuple[float, float], baseline: float | None) -> str:
-    """A figure's interval as a bar, with the baseline as a mark."""
+    """A figure's interval as a bar, with the baseline as a mark, and the ends of its scale in numbers."""
 
     def at(x: float) -> float:
-        return round(4 + 152 * (min(max(x, ends[0]), ends[1]) - ends[0]) / ((ends[1] - ends[0]) or 1.0), 1)
+        return round(48 + 152 * (min(max(x, ends[0]), ends[1]) - ends[0]) / ((ends[1] - ends[0]) or 1.0), 1)
 
-    parts = ['<line x1="4" x2="156" y1="8" y2="8" class="grid"/>']
+    parts = ['<line x1="48" x2="200" y1="8" y2="8" class="grid"/>']
+    parts.append(f'<text x="43" y="12" class="tick" text-anchor="end">{ends[0]:.3g}</text>')
+    parts.append(f'<text x="205" y="12" class="tick">{ends[1]:.3g}</text>')
     parts.append(f'<line x1="{at(low)}" x2="{at(high)}" y1="8" y2="8" class="range"/>')
     parts.append(f'<circle cx="{at(value)}" cy="8" r="4" class="dot"/>')
     if baseline is not None:
         parts.append(f'<line x1="{at(baseline)}" x2="{at(baseline)}" y1="2" y2="14" class="mark"/>')
-    return svg(160, 16, parts)
+    return svg(250, 16, parts)

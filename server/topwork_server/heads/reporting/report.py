@@ -97,6 +97,7 @@ class Report:
     classes: tuple[OfClass, ...] = ()
     confusion: Confusion | None = None
     curve: tuple[Point, ...] = ()
+    curve_estimate: str = ""  # how the curve was judged, where it was otherwise than the figures
     scatter: tuple[tuple[float, float], ...] = ()  # truth and prediction; regression
     wrong: tuple[Wrong, ...] = ()
     help: Help | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 
+import numpy as np
+
 from topwork_server.heads.examples.data import Data
 from topwork_server.heads.model import Task
-from topwork_server.types import Item, Picture, Text
+from topwork_server.types import Array, Item, Picture, Text
 
 LONGEST, LONGEST_SPAN = 300, 60
 SIDE = 112
@@ -19,7 +21,9 @@ def shown(item: Item | None) -> str:
         case Text():
             return " | ".join(_cut(text) for text in (item.text, item.pair) if text)
         case Picture():
-            return _thumbnail(item.data)
+            return _thumbnail(io.BytesIO(item.data))
+        case np.ndarray():
+            return _of_array(item)
     return ""
 
 
@@ -49,13 +53,26 @@ def _cut(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _thumbnail(data: bytes) -> str:
+def _of_array(array: Array) -> str:
+    """Of a picture (height, width, 3) uint8, or of the frame in the middle of a clip (frames, height, width, 3)."""
     from PIL import Image
 
+    pixels = array[len(array) // 2] if array.ndim == 4 and len(array) else array
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        return ""
+    step = max(1, min(pixels.shape[:2]) // (4 * SIDE))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[::step, ::step])).save(buffer, "PNG")
+    return _thumbnail(buffer)
+
+
+def _thumbnail(data: io.BytesIO) -> str:
+    from PIL import Image, ImageOps
+
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(data) as picture:
             picture.draft("RGB", (2 * SIDE, 2 * SIDE))
-            small = picture.convert("RGBA")
+            small = ImageOps.exif_transpose(picture).convert("RGBA")
             small.thumbnail((SIDE, SIDE))
             ground = Image.new("RGB", small.size, "white")
             ground.paste(small, mask=small.getchannel("A"))

@@ -43,7 +43,7 @@ class Said:
     """Of all items in order; what is not of the head's task is None. Items that failed have NaN, no spans, and masks of 255.
 
     probabilities  (items, names) float32: classification, multi-label
-    values         (items,) float32: regression
+    values         (items,) float64: regression
     spans          an entry an item: tagging, question answering
     masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
     boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
