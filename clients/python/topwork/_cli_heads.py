@@ -12,7 +12,7 @@ from topwork import _cli_show
 from topwork._cli_client import connected
 from topwork._cli_show import cut
 from topwork._cli_train import source, with_interval
-from topwork._figures import figure_text, interval_text
+from topwork._figures import interval_text, main_text
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, HeadInfo, beside
 from topwork.probes import said
@@ -125,7 +125,10 @@ def _line(head: HeadInfo) -> Iterable[str]:
     reads = f"{head.encoder or '-'}/{head.tap}"
     learnt = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
     shown = (
-        (f"{figure.name} {figure_text(figure.value)}", interval_text(figure.low, figure.high, figure.value))
+        (
+            f"{figure.name} {main_text(figure)}",
+            interval_text(figure),
+        )
         if figure
         else ("-", "")
     )
@@ -141,7 +144,10 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
         yield "names", f"{len(head.names)}: {apart.join(cut(name, LONGEST) for name in head.names[:NAMED])}{more}"
     yield "reads", f"{head.encoder or 'ready vectors'}/{head.tap}, {head.pooling}"
     for figure, baseline in beside(head.metrics, head.baseline):
-        yield figure.name, with_interval(figure) + (f", baseline {figure_text(baseline.value, figure.value)}" if baseline else "")
+        yield (
+            figure.name,
+            with_interval(figure) + (f", baseline {main_text(figure, baseline.value)}" if baseline else ""),
+        )
     if head.estimate:
         yield "judged by", head.estimate
     yield from _training(head)

@@ -11,7 +11,7 @@ from pathlib import Path
 from topwork import _cli_show, _saving
 from topwork._cli_client import connected
 from topwork._cli_show import counted, cut
-from topwork._figures import figure_text, interval_text
+from topwork._figures import interval_text, main_text
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, Figure, beside
 from topwork.probes import said
@@ -107,9 +107,9 @@ def _figures(report: Report) -> None:
 def _figure(figure: Figure, baseline: Figure | None) -> Iterable[str]:
     return (
         figure.name,
-        figure_text(figure.value),
-        interval_text(figure.low, figure.high, figure.value),
-        figure_text(baseline.value, figure.value) if baseline else "",
+        main_text(figure),
+        interval_text(figure),
+        main_text(figure, baseline.value) if baseline else "",
     )
 
 

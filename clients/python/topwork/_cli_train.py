@@ -12,7 +12,7 @@ from topwork._cli_jobs import awaited
 from topwork._cli_show import counted
 from topwork._cli_words import option, pair, version
 from topwork._convert_heads import TASKS
-from topwork._figures import figure_text, interval_text
+from topwork._figures import interval_text, main_text
 from topwork.heads import Figure, HeadInfo, TrainerInfo, beside
 from topwork.probes import said
 
@@ -122,7 +122,10 @@ def summary(head: HeadInfo) -> Iterator[str]:
 
 def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
     for figure, baseline in beside(head.metrics[:1], head.baseline):
-        yield figure.name, with_interval(figure) + (f", baseline {figure_text(baseline.value, figure.value)}" if baseline else "")
+        yield (
+            figure.name,
+            with_interval(figure) + (f", baseline {main_text(figure, baseline.value)}" if baseline else ""),
+        )
     calibration = {figure.name.removeprefix("calibration error").strip(): figure for figure in head.metrics[1:]}
     if "" in calibration:
         before = calibration.get("before scaling")
@@ -146,7 +149,7 @@ def source(head: HeadInfo) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    return f"{figure_text(figure.value)} ({interval_text(figure.low, figure.high, figure.value)})"
+    return f"{main_text(figure)} ({interval_text(figure)})"
 
 
 def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 
-def figure_text(value: float, scale: float | None = None) -> str:
-    """Three decimals, or four digits of what is very large or very small. `scale`: of the figure that this stands beside."""
-    of = abs(value if scale is None else scale)
-    return f"{value:z.3f}" if not of or 1e-3 <= of < 1e5 else f"{value:.4g}"
+def figure_text(value: float, *beside: float) -> str:
+    """Three decimals, or four digits where this and the numbers `beside` it are all very large or very small."""
+    largest = max(map(abs, (value, *beside)))
+    return f"{value:z.3f}" if not largest or 1e-3 <= largest < 1e5 else f"{value:.4g}"
 
 
-def interval_text(low: float, high: float, value: float) -> str:
-    """Of a figure of that value: "0.815 to 0.898"."""
-    return f"{figure_text(low, value)} to {figure_text(high, value)}"
+class Interval(Protocol):
+    """A figure: its value, and its interval from `low` to `high`."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def main_text(figure: Interval, value: float | None = None) -> str:
+    """Its value, or that of a baseline, with its digits."""
+    return figure_text(figure.value if value is None else value, figure.value, figure.low, figure.high)
+
+
+def interval_text(figure: Interval) -> str:
+    """As "0.815 to 0.898"."""
+    return f"{main_text(figure, figure.low)} to {main_text(figure, figure.high)}"
 
 
 def value_text(value: float, band: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from topwork._figures import figure_text, interval_text
+from topwork._figures import interval_text, main_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
@@ -25,7 +25,7 @@ class Figure:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.name} {figure_text(self.value)} ({interval_text(self.low, self.high, self.value)})"
+        return f"{self.name} {main_text(self)} ({interval_text(self)})"
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_ticks_are_round_and_within(ends: tuple[float, float], wanted: list[floa
 
 def test_scales_and_counts_are_told() -> None:
     made = page(asdict(replace(report(), metrics=(figure("accuracy", 0.9), figure("log loss", 0.31)))))
-    assert ">0.36</text>" in made  # where the scale of the log loss ends
+    assert ">0.7</text>" in made  # where the scale of the log loss ends
     assert "<title>100 predictions, 72% sure, 70% right</title>" in made
     assert ">100</text>" in made
 
@@ -208,4 +208,4 @@ def test_numbers_of_any_scale_can_be_read() -> None:
     large = replace(report(), task="regression", scatter=points, metrics=(figure("R2", 0.9), Figure("RMSE", 4e-11, 3e-11, 5e-11)))
     made = page(asdict(large))
     assert "3e-11 to 5e-11" in made
-    assert "1000000001" in made
+    assert "truth, less 1000000000<" in made

@@ -10,7 +10,9 @@ from typing import Any
 from topwork_server.heads.reporting import plots
 
 #: Figures that are errors: less is better, and their scale is their own.
-ERRORS = ("calibration error", "log loss", "mae", "rmse")
+ERRORS = (("calibration error",), ("log loss",), ("mae", "rmse"))
+#: How far their scales go at least: a small error is to look small.
+LEAST = {"calibration error": 0.2, "log loss": 0.7}
 #: Letters of a class beside a table, and above it, where they stand upright.
 BESIDE, ABOVE = 40, 24
 #: What the baseline says, where it is not the majority class.
@@ -25,10 +27,11 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2.2rem 0 .6rem}p{margin
 .soft{color:var(--soft)}.big{font-size:2.6rem;font-weight:600;color:var(--main);line-height:1.1;margin-top:1rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.18rem .7rem .18rem 0;text-align:right}
 th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
-.pair{display:flex;flex-wrap:wrap;gap:1.5rem}.warn{border-left:3px solid var(--warm);padding-left:.7rem;margin:.5rem 0}
+.pair{display:flex;flex-wrap:wrap;gap:1.5rem}.pair div{max-width:340px}
+.warn{border-left:3px solid var(--warm);padding-left:.7rem;margin:.5rem 0}
 .grid{stroke:var(--line)}.tick,.axis{font-size:11px;fill:var(--soft)}.line{fill:none;stroke:var(--main);stroke-width:2}
 .before{fill:none;stroke:var(--warm);stroke-width:1.5}.dashed{fill:none;stroke:var(--soft);stroke-dasharray:4 3}
-.count{font-size:10px;fill:var(--ink)}.dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
+.count{font-size:9px;fill:var(--ink)}.dot{fill:var(--main)}.dot.before{fill:var(--warm)}.faint{fill-opacity:.45}.band{fill:var(--main);fill-opacity:.14}
 .range{stroke:var(--main);stroke-width:3}.mark{stroke:var(--warm);stroke-width:2}
 .confusion{display:block;overflow-x:auto}
 .confusion td{padding:0 .3rem;min-width:2.1rem;height:1.7rem;text-align:center;border:1px solid var(--paper)}
@@ -58,13 +61,15 @@ def _head(report: Mapping[str, Any]) -> str:
     top = f'<h1>{escape(report["head"])}</h1><p class="soft">{escape(said)}</p>'
     if not report["metrics"]:
         return f"{top}<p>{escape(report['estimate'])}</p>"
-    main, base = report["metrics"][0], _by_name(report["baseline"]).get(report["metrics"][0]["name"])
-    beside = f", where {BASELINES.get(report['task'], 'the majority class')} has {_number(base['value'])}" if base else ""
+    main = report["metrics"][0]
+    base, of = _by_name(report["baseline"]).get(main["name"]), (main["value"], main["low"], main["high"])
+    unknowing = BASELINES.get(report["task"], "the majority class")
+    beside = f", where {unknowing} has {_number(base['value'], *of)}" if base else ""
+    value, low, high = (_number(number, *of) for number in of)
     return (
-        f'{top}<p class="big">{_number(main["value"])}</p><p>{escape(main["name"])}, 95% interval {_number(main["low"])} to'
-        f' {_number(main["high"])}{escape(beside)}</p><p class="soft">{escape(report["estimate"])}. The head that is served has'
-        f" learnt from {report['labelled']:,} labelled items; no figure on this page is of an item that its head has learnt"
-        " from.</p>"
+        f'{top}<p class="big">{value}</p><p>{escape(main["name"])}, 95% interval {low} to {high}{escape(beside)}</p>'
+        f'<p class="soft">{escape(report["estimate"])}. The head that is served has learnt from {report["labelled"]:,} labelled'
+        " items; no figure on this page is of an item that its head has learnt from.</p>"
     )
 
 
@@ -82,32 +87,38 @@ def _warnings(report: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any]) -> str:
     base = _by_name(report["baseline"])
-    rows = [_figure(metric, base.get(metric["name"])) for metric in report["metrics"]]
-    head = "<tr><th></th><th>value</th><th>95% interval</th><th>baseline</th><th>on its own scale</th></tr>"
+    rows = [_figure(metric, base.get(metric["name"]), _reach(metric["name"], report)) for metric in report["metrics"]]
+    head = "<tr><th></th><th>value</th><th>95% interval</th><th>baseline</th><th>scale</th></tr>"
     said = "Dot: the value; thick line: its interval; upright mark: the baseline. Of losses and errors less is better."
     return f'<h2>Figures</h2><table>{head}{"".join(rows)}</table><p class="soft">{said}</p>' if rows else ""
 
 
-def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
-    own = any(metric["name"].lower().startswith(name) for name in ERRORS)
-    reach = max(metric["high"], base["value"] if base else 0.0)
-    ends = (0.0, reach or 1.0) if own else (_floor(min(metric["low"], base["value"] if base else 0.0)), 1.0)
+def _reach(name: str, report: Mapping[str, Any]) -> float:
+    """Where the scale of an error ends, the same for those of one unit; 0 for shares, which end at 1."""
+    kin = next((names for names in ERRORS if name.lower().startswith(names)), ())
+    found = [one for one in report["metrics"] if kin and one["name"].lower().startswith(kin)]
+    ends = [one["high"] for one in found] + [one["value"] for one in report["baseline"] if one["name"].lower().startswith(kin)]
+    return max(ends, default=0.0) and max(LEAST.get(kin[0], 0.0), *ends) if kin else 0.0
+
+
+def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None, reach: float) -> str:
+    ends = (0.0, reach) if reach else (_floor(min(metric["low"], base["value"] if base else 0.0)), 1.0)
     bar = plots.interval(metric["value"], metric["low"], metric["high"], ends, base["value"] if base else None)
-    value = metric["value"]
-    cells = [escape(metric["name"]), _number(value), f"{_number(metric['low'], value)} to {_number(metric['high'], value)}"]
-    cells += [_number(base["value"], value) if base else "", bar]
+    of = metric["value"], metric["low"], metric["high"]
+    value, low, high = (_number(number, *of) for number in of)
+    cells = [escape(metric["name"]), value, f"{low} to {high}", _number(base["value"], *of) if base else "", bar]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _floor(lowest: float) -> float:
     """Where the scale of a share begins: at 0, or at a round number below."""
-    return min(0.0, max(-1.0, math.floor(lowest * 10) / 10))
+    return max(-1.0, math.floor(lowest * 10) / 10) if lowest < -0.02 else 0.0
 
 
-def _number(value: float, scale: float | None = None) -> str:
-    """Three decimals, or four digits of what is very large or very small. `scale`: of the figure that this stands beside."""
-    of = abs(value if scale is None else scale)
-    return f"{value:z.3f}" if not of or 1e-3 <= of < 1e5 else f"{value:.4g}"
+def _number(value: float, *beside: float) -> str:
+    """Three decimals, or four digits where this and the numbers `beside` it are all very large or very small."""
+    largest = max(map(abs, (value, *beside)))
+    return f"{value:z.3f}" if not largest or 1e-3 <= largest < 1e5 else f"{value:.4g}"
 
 
 def _plots(report: Mapping[str, Any]) -> str:

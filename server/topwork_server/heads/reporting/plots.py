@@ -114,25 +114,40 @@ def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tupl
 
 
 def _counted_dot(frame: Frame, sure: float, right: float, count: int, most: int, kind: str) -> str:
-    """As large as its share of the predictions; of what is served, with their number."""
+    """As large as its share of the predictions; of what is served their number stands at the foot."""
     x, y = frame.at(sure, right)
     radius = round(2 + 5 * math.sqrt(count / most), 1)
     title = f"<title>{count:,} predictions, {sure:.0%} sure, {right:.0%} right</title>"
     dot = f'<circle cx="{x}" cy="{y}" r="{radius}" class="dot {kind}">{title}</circle>'
     if kind == "before":
         return dot
-    above = y - radius - 3 if y > 30 else y + radius + 10
-    return f'{dot}<text x="{x}" y="{above:.1f}" class="count" text-anchor="middle">{count:,}</text>'
+    bottom = frame.at(0, 0)[1] - 4
+    return f'{dot}<text x="{x}" y="{bottom}" class="count" text-anchor="middle">{_short(count)}</text>'
+
+
+def _short(count: int) -> str:
+    return f"{count}" if count < 1000 else f"{count / 1000:.2g}k" if count < 100_000 else f"{count / 1e6:.2g}M"
 
 
 def scatter(points: Points, interval: float) -> str:
     """Truth and prediction, with the band that held 90% of held-out items."""
     low, high = min(min(p) for p in points), max(max(p) for p in points)
+    less = _offset(low, high)
+    points = [(truth - less, said - less) for truth, said in points]
+    low, high = low - less, high - less
     frame = Frame(padded((low, high)), padded((low, high)), height=320)
     ends = [frame.x[0], frame.x[1]]
     inside = [band(frame, [(x, max(frame.y[0], x - interval)) for x in ends], [(x, min(frame.y[1], x + interval)) for x in ends])]
     inside += [path(frame, [(x, x) for x in ends], "dashed"), dots(frame, points, "dot faint", 2.2)]
-    return frame.drawn(inside, "truth", "prediction")
+    said = f", less {less:.17g}" if less else ""
+    return frame.drawn(inside, f"truth{said}", f"prediction{said}")
+
+
+def _offset(low: float, high: float) -> float:
+    """Of numbers that differ in their last digits alone, a round one among them."""
+    if not high > low or max(abs(low), abs(high)) < 1e4 * (high - low):
+        return 0.0
+    return ticks(low, high)[0]
 
 
 def padded(ends: tuple[float, float]) -> tuple[float, float]:
