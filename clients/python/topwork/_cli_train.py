@@ -61,7 +61,7 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=list(TASKS), default="", help="default: by the column's type")
     taps = "of several, the best is chosen (default: the set's first; of probe: all)"
     parser.add_argument("--tap", "--taps", dest="taps", action="extend", nargs="+", default=[], metavar="T", help=taps)
-    poolings = "of an item's rows: mean, max, mean+std, pair (default: mean)"
+    poolings = "of an item's rows: mean, max, mean+std, pair (default: mean); of pairs of texts: two-tower, cosine"
     parser.add_argument(
         "--pooling", "--poolings", dest="poolings", action="extend", nargs="+", default=[], metavar="P", help=poolings
     )

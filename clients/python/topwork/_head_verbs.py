@@ -60,7 +60,9 @@ def train(
     task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
                   type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
     taps          of the set; none: its first. Of several, cross-validation chooses
-    poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of several, cross-validation chooses
+    poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of pairs of texts that the set keeps,
+                  "two-tower" or "cosine" (each text encoded by itself), too; of several, cross-validation chooses. None: the
+                  usual one, and of pairs all
     options       of the kind, such as {"class_weight": "balanced"}: see `trainers()`
     where         SQL over id and metadata: only these items
     test_where    these items judge the head, and are never learnt from; none: cross-validation

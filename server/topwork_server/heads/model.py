@@ -56,6 +56,8 @@ class Pooling(StrEnum):
     MEAN = "mean"
     MAX = "max"
     MEAN_STD = "mean+std"  # (2 dim): the mean, and the population's standard deviation
+    TWO_TOWER = "two-tower"  # (4 dim + 1) of both sides of a pair, encoded each by itself: u, v, |u - v|, u * v, their cosine
+    COSINE = "cosine"  # (1) of the same: the cosine alone
     PAIR = "pair"  # (4 dim) of TOKEN rows of a pair: u, v, |u - v|, u * v, where u and v are the means of its two parts
 
 

@@ -10,6 +10,8 @@ from topwork_server.ragged import starts_of
 from topwork_server.types import Array, Granularity, Tap, TapRows
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
+#: Of items with two rows, one for each side of a pair.
+TOWERS = (Pooling.TWO_TOWER, Pooling.COSINE)
 #: What a task whose rows have values of their own reads, and which part of a text (0: text, 1: pair) its rows are of.
 GRANULARITIES = {
     Task.TAGGING: Granularity.TOKEN,
@@ -29,10 +31,12 @@ def usual(task: Task, granularity: Granularity) -> Pooling:
 def possible(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
     """The usual one first."""
     first = usual(task, granularity)
+    if first is Pooling.ROW:
+        return (first, *TOWERS)
     if first is not Pooling.MEAN:
         return (first,)
     several = (Pooling.MEAN, Pooling.MAX, Pooling.MEAN_STD)
-    return (*several, Pooling.PAIR) if granularity is Granularity.TOKEN else several
+    return (*several, Pooling.PAIR, *TOWERS) if granularity is Granularity.TOKEN else several
 
 
 def check(task: Task, tap: Tap, pooling: Pooling) -> None:
@@ -52,6 +56,8 @@ def check(task: Task, tap: Tap, pooling: Pooling) -> None:
 
 
 def dim_after(pooling: Pooling, dim: int) -> int:
+    if pooling in TOWERS:
+        return 1 if pooling is Pooling.COSINE else 4 * dim + 1
     return FACTORS.get(pooling, 1) * dim
 
 
@@ -74,6 +80,8 @@ def usable(task: Task, pooling: Pooling, rows: TapRows) -> Array:
         if parts is None:
             return np.zeros(len(rows.counts), bool)
         return (_counted(rows.counts, parts == 0) > 0) & (_counted(rows.counts, parts == 1) > 0)
+    if pooling in TOWERS:
+        return np.asarray(rows.counts == 2)
     counts = _counted(rows.counts, kept(task, rows))
     return np.asarray(counts == 1 if pooling is Pooling.ROW else counts > 0)
 
@@ -90,12 +98,12 @@ def pooled(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
         chosen = kept(task, rows)
         whole = chosen.all()
         return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
-    return _float32(_reduced(pooling, rows)), np.ones(len(rows.counts), np.int64)
+    return _float32(reduced(pooling, rows)), np.ones(len(rows.counts), np.int64)
 
 
 def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:
     name = rows.tap.tap.name
-    if pooling is Pooling.PAIR or task is Task.QUESTION_ANSWERING:
+    if pooling in (Pooling.PAIR, *TOWERS) or task is Task.QUESTION_ANSWERING:
         return InvalidInput(
             f"tap {name!r} has not both parts of a pair of texts for it",
             remedy="send a text and its pair, neither empty",
@@ -106,10 +114,12 @@ def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidI
     return InvalidInput(f"tap {name!r} has no row for it", remedy="an empty item has no features: leave it out", item=item)
 
 
-def _reduced(pooling: Pooling, rows: TapRows) -> Array:
+def reduced(pooling: Pooling, rows: TapRows) -> Array:
     """One row an item; each has at least one."""
     if pooling is Pooling.ROW or not len(rows.counts):
         return rows.rows if pooling is Pooling.ROW else np.empty((0, dim_after(pooling, rows.tap.tap.dim)))
+    if pooling in TOWERS:
+        return _float32(_towers(pooling, rows.rows[::2].astype(np.float64), rows.rows[1::2].astype(np.float64)))
     if pooling is Pooling.MAX:
         return np.asarray(np.maximum.reduceat(rows.rows, starts_of(rows.counts), axis=0))
     if pooling is Pooling.PAIR:
@@ -127,6 +137,12 @@ def _pair(rows: TapRows) -> Array:
     assert parts is not None, "usable items have parts"
     u, v = (_mean(rows.rows[parts == part], _counted(rows.counts, parts == part)) for part in (0, 1))
     return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
+
+
+def _towers(pooling: Pooling, u: Array, v: Array) -> Array:
+    lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+    cosine = ((u * v).sum(axis=1) / np.where(lengths > 0, lengths, 1))[:, None]
+    return cosine if pooling is Pooling.COSINE else np.concatenate([u, v, np.abs(u - v), u * v, cosine], axis=1)
 
 
 def _mean(rows: Array, counts: Array) -> Array:

@@ -9,23 +9,26 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from topwork_server.engine import Engine
-from topwork_server.errors import InvalidInput, NotFound, NotReady
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.describing import embedded
 from topwork_server.heads.examples.data import labels_of
 from topwork_server.heads.examples.labels import check_target, task_of
 from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
-from topwork_server.heads.pooling import GRANULARITIES, check, usual
+from topwork_server.heads.pairs import is_pair
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, usual
 from topwork_server.options import parse
 from topwork_server.sets.model import Column, Described, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.trainer import Target, TrainerSpec
-from topwork_server.types import Granularity, TapInfo
+from topwork_server.types import Granularity, Modality, TapInfo
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 LONGEST_DESCRIPTION = 10_000
+#: Items that tell whether a set is of pairs.
+PAIRS_SEEN = 100
 
 Views = tuple[tuple[TapInfo, Pooling], ...]
 
@@ -85,12 +88,45 @@ class Wishes:
         if any_tap:
             taps = _suited(task, taps)
         views = views_of(task, taps, wish.poolings)
+        towers = any(how in TOWERS for _, how in views)
+        if towers or not (wish.poolings or any_tap or spec.tunes or wish.descriptions or task.every_row):
+            pairs = _keeps_pairs(wish, feature_set)
+            if towers and not pairs:
+                raise _no_sides(wish, described)
+            views = (*views, *_towers_of(taps)) if pairs and not towers else views
         _check_kind(wish, spec, task, views)
         definition = _definition(wish, spec, described, task, views)
         labels = labels_of(feature_set.read, definition, spec.least_per_class)
         if wish.unlabelled is not Unlabelled.LEFT_OUT and labels.labelled.all():
             raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
         return definition
+
+
+def _towers_of(taps: Sequence[TapInfo]) -> Views:
+    """Beside what reads both texts of a pair together: validation chooses."""
+    return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
+
+
+def _keeps_pairs(wish: Wish, feature_set: FeatureSet) -> bool:
+    """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
+    that one that is none says no."""
+    wanted = feature_set.wanted
+    if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
+        return False
+    selection = Selection(version=wish.version, taps=(), columns=(), inputs=True, where=wish.where, limit=PAIRS_SEEN)
+    inputs = [item for block in feature_set.read(selection).blocks for item in block.inputs]
+    return bool(inputs) and all(is_pair(item) for item in inputs)
+
+
+def _no_sides(wish: Wish, described: Described) -> TopworkError:
+    if described.wanted.keep_inputs:
+        return InvalidInput(
+            f"the items of {wish.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
+        )
+    return NotReady(
+        f"two towers encode each text of a pair by itself, and the set {wish.set} keeps no raw inputs",
+        remedy="write the pairs to a set with an encoder of texts and keep_inputs, or choose other poolings",
+    )
 
 
 def taps_of(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
@@ -210,6 +246,10 @@ def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None
         )
     if spec.tunes and len(views) > 1:
         raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
+    if spec.tunes and views[0][1] in TOWERS:
+        raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
+    if wish.descriptions and any(how in TOWERS for _, how in views):
+        raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
     if spec.tunes and (wish.descriptions or wish.unlabelled is not Unlabelled.LEFT_OUT):
         raise InvalidInput(
             f"the kind {spec.kind} learns from labelled items alone", remedy="leave descriptions and `unlabelled` out"

@@ -14,6 +14,7 @@ from topwork_server.artifacts import MODEL
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.engine import Engine
+from topwork_server.errors import InvalidInput
 from topwork_server.heads import pooling
 from topwork_server.heads.decode import answer, bio_names
 from topwork_server.heads.exporting.merge import merged
@@ -41,12 +42,26 @@ def prepared(catalogue, made, items):
     entry = catalogue.entry(made.encoder)
     encoder = entry.spec.encoder(entry.spec, entry.folder)
     chosen = options.parse(encoder.options, made.encoder_options)
+    if made.pooling in pooling.TOWERS:
+        return sides(encoder, made, items, chosen), []
     samples = [sample for item in items for sample in encoder.preprocess(item, chosen)]
     feeds = encoder.collate(samples)
     if made.tap.tap.granularity is Granularity.TOKEN and made.pooling is not Pooling.ROWS:
         length = next(iter(feeds.values())).shape[1]
         feeds |= masks(samples, length, made.pooling is Pooling.PAIR)
     return feeds, samples
+
+
+def sides(encoder, made, items, chosen):
+    """Feeds of a trunk that reads both texts of each pair by itself: those of the second text begin with "second_"."""
+    feeds = {}
+    for prefix, mask, texts in (("", "text_mask", [i.text for i in items]), ("second_", "pair_mask", [i.pair for i in items])):
+        samples = [sample for text in texts for sample in encoder.preprocess(Text(text), chosen)]
+        own = encoder.collate(samples)
+        if made.tap.tap.granularity is Granularity.TOKEN:
+            feeds[mask] = masks(samples, next(iter(own.values())).shape[1], False)["row_mask"]
+        feeds |= {prefix + name: array for name, array in own.items()}
+    return feeds
 
 
 def masks(samples, length, pair):
@@ -87,7 +102,37 @@ async def test_toys(tmp_path, home, tap, how):
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
 
+TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Pooling.TWO_TOWER), ("letters", Pooling.COSINE)]
+
+
+@pytest.mark.parametrize(("tap", "how"), TOWERS)
+async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap, how):
+    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), PAIRS)
+    np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
+
+
+async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
+    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    made = head(catalogue, "letters", "mean", Pooling.TWO_TOWER)
+    shelf = Shelf(tmp_path / "heads")
+    shelf.publish(made, made_heads.graph(made), None)
+    engine = Engine(catalogue, Config(home=home, provider="cpu"))
+    predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], Text("alone"), PAIRS[1]]
+    try:
+        with pytest.raises(InvalidInput, match="no pair") as caught:
+            await predictor.predict([made.name], PredictAsk(), items)
+        found = await predictor.predict([made.name], PredictAsk(skip_bad_items=True), items)
+        whole = await predictor.predict([made.name], PredictAsk(), PAIRS)
+    finally:
+        await engine.close()
+    assert caught.value.item == 1
+    assert list(found.failures) == [1]
+    np.testing.assert_allclose(found.said[0].probabilities[[0, 2]], whole.said[0].probabilities, atol=1e-6)
+
+
 REAL = [
+    ("all-minilm-l6-v2", "pooled", Pooling.TWO_TOWER, PAIRS),
     ("all-minilm-l6-v2", "pooled", Pooling.ROW, TEXTS),
     ("all-minilm-l6-v2", "hidden.3", Pooling.MEAN_STD, TEXTS),
     ("all-minilm-l6-v2", "tokens", Pooling.PAIR, PAIRS),

@@ -15,7 +15,8 @@ from topwork_server.heads.examples.items import Items, Read, both, grouped, item
 from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
 from topwork_server.heads.examples.lessons import lesson as lesson
 from topwork_server.heads.examples.values import Values, of_items, of_rows
-from topwork_server.heads.model import Definition, Task, Unlabelled
+from topwork_server.heads.model import Definition, Pooling, Task, Unlabelled
+from topwork_server.heads.pairs import Encode
 from topwork_server.progress import Report, part
 from topwork_server.sets.model import Selection
 from topwork_server.sets.snapshot import Snapshot, snapshot
@@ -60,18 +61,24 @@ def labels_of(read: Read, definition: Definition, least_per_class: int) -> Label
     return labels
 
 
-def load(definition: Definition, least_per_class: int, report: Report, by_direction: bool = False) -> Data:
-    """Everything, in the job; `by_direction`: multiples of a row are its copies. InvalidInput for what cannot be learnt."""
+def load(
+    definition: Definition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
+) -> Data:
+    """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
+    cannot be learnt."""
     taken = snapshot(Path(definition.path), definition.set, definition.version)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
-    return _Load(taken, definition, least_per_class, by_direction).data(report)
+    return _Load(taken, definition, least_per_class, by_direction, encode).data(report)
 
 
 class _Load:
     """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
 
-    def __init__(self, taken: Snapshot, definition: Definition, least_per_class: int, by_direction: bool) -> None:
+    def __init__(
+        self, taken: Snapshot, definition: Definition, least_per_class: int, by_direction: bool, encode: Encode | None
+    ) -> None:
+        self._encode = encode
         self._taken, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
         self._warnings: list[str] = []
         self._partial: set[str] = set()
@@ -117,7 +124,7 @@ class _Load:
         where, target = self._definition.where, self._definition.target
         if not len(ids[-1]):
             where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
-        return _cut(gather(self._taken, self._definition, where, slots, report), ends)
+        return _cut(gather(self._taken, self._definition, where, slots, report, self._encode), ends)
 
     def _with_rows(self, some: Items, rows: Sequence[Gathered], which: int) -> Items:
         there = rows[which].counts > 0
@@ -148,7 +155,9 @@ class _Load:
         items, count = np.repeat(np.arange(len(counts)), counts), len(counts)
         views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
         whole = views if len(items) == count else [item_means(view, items, count) for view in views]
-        return [equal_rows(view, self._by_direction) for view in whole]
+        # A cosine alone is no copy of another: many pairs have it.
+        told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
+        return [equal_rows(view, self._by_direction) for view in told]
 
     def _left(self, labels: Labels, learnt: Items) -> Labels:
         """Of the items that are left; read again where some are not, since a class may have lost too many."""

@@ -9,13 +9,14 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.model import Definition, Pooling
-from topwork_server.heads.pooling import dim_after, kept, pooled, usable
-from topwork_server.progress import Report
+from topwork_server.heads.pairs import Encode, is_pair, pooled_sides
+from topwork_server.heads.pooling import TOWERS, dim_after, kept, pooled, usable
+from topwork_server.progress import Report, part
 from topwork_server.ragged import aranges, starts_of
 from topwork_server.sets.model import Block, Selection
 from topwork_server.sets.picked import picked
 from topwork_server.sets.snapshot import Snapshot
-from topwork_server.types import Array, TapInfo, TapRows
+from topwork_server.types import Array, TapInfo, TapRows, Text
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,28 @@ class _Part:
     spans: Array | None
 
 
-def gather(taken: Snapshot, definition: Definition, where: str, slots: Mapping[str, int], report: Report) -> Gathered:
-    """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused."""
-    views = [_View(info, pooling, definition) for info, pooling in definition.views]
-    taps = list(dict.fromkeys(info.tap.name for info, _ in definition.views))
-    reading = taken.read(Selection(taps=taps, columns=(), where=where))
-    done = 0
+def gather(
+    taken: Snapshot, definition: Definition, where: str, slots: Mapping[str, int], report: Report, encode: Encode | None = None
+) -> Gathered:
+    """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused.
+    `encode` gives rows of texts, for views of pairs whose sides are encoded each by itself."""
+    towers = _Towers(definition, encode) if any(how in TOWERS for _, how in definition.views) else None
+    views: list[_View | _Tower] = [
+        towers.view(info, how) if towers and how in TOWERS else _View(info, how, definition) for info, how in definition.views
+    ]
+    taps = list(dict.fromkeys(info.tap.name for info, how in definition.views if how not in TOWERS))
+    reading = taken.read(Selection(taps=taps, columns=(), where=where, inputs=towers is not None))
+    done, whole = 0, report
+    report = part(whole, 0, 0.3) if towers else whole
     for block in reading.blocks:
         for view in views:
             view.add(block, slots)
+        if towers:
+            towers.add(block, slots)
         done += len(block.ids)
         report(done / max(1, reading.total), f"read {done:,} of {reading.total:,} items")
+    if towers:
+        towers.encode(part(whole, 0.3, 1))
     joined = [view.joined(len(slots)) for view in views]
     return _agreed(joined, [info.tap.name for info, _ in definition.views])
 
@@ -73,19 +85,73 @@ class _View:
     def joined(self, count: int) -> Gathered:
         """The parts go as they are copied, so that all is there once, not twice."""
         counts = np.zeros(count, np.int64)
-        for part in self._parts:
-            counts[part.slots] = part.counts
+        for piece in self._parts:
+            counts[piece.slots] = piece.counts
         starts, total = starts_of(counts), int(counts.sum())
         rows = np.empty((total, self._dim), np.float32)
-        covered = [part.spans.shape[1] for part in self._parts if part.spans is not None]
+        covered = [piece.spans.shape[1] for piece in self._parts if piece.spans is not None]
         spans = np.zeros((total, covered[0]), np.float32) if covered else None
         while self._parts:
-            part = self._parts.pop()
-            to = aranges(starts[part.slots], part.counts)
-            rows[to] = part.rows
-            if spans is not None and part.spans is not None:
-                spans[to] = part.spans
+            piece = self._parts.pop()
+            to = aranges(starts[piece.slots], piece.counts)
+            rows[to] = piece.rows
+            if spans is not None and piece.spans is not None:
+                spans[to] = piece.spans
         return Gathered([rows], counts, spans)
+
+
+class _Towers:
+    """Pairs of texts, each text encoded once."""
+
+    def __init__(self, definition: Definition, encode: Encode | None) -> None:
+        if encode is None:
+            raise InvalidInput("nothing encodes the sides of pairs here", remedy="choose other poolings")
+        self._encode, self._set = encode, definition.set
+        self._slots: list[int] = []
+        self._pairs: list[tuple[int, int]] = []
+        self._places: dict[str, int] = {}
+        self.rows: Mapping[str, Array] = {}
+
+    def view(self, info: TapInfo, pooling: Pooling) -> _Tower:
+        return _Tower(self, info, pooling)
+
+    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+        for id, item in zip(block.ids, block.inputs, strict=True):
+            if id in slots and is_pair(item):
+                assert isinstance(item, Text), "a pair is of texts"
+                assert item.pair is not None
+                first, second = (self._places.setdefault(text, len(self._places)) for text in (item.text, item.pair))
+                self._slots.append(slots[id])
+                self._pairs.append((first, second))
+
+    def encode(self, report: Report) -> None:
+        self.rows = self._encode(list(self._places), report)
+
+    @property
+    def slots(self) -> Array:
+        return np.array(self._slots, np.int64)
+
+    @property
+    def pairs(self) -> Array:
+        return np.array(self._pairs, np.int64).reshape(-1, 2)
+
+
+class _Tower:
+    """One view of pairs: a tap, and how its two rows become one."""
+
+    def __init__(self, towers: _Towers, info: TapInfo, pooling: Pooling) -> None:
+        self._towers, self._info, self._pooling = towers, info, pooling
+
+    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+        """Its rows are made of all pairs at once."""
+
+    def joined(self, count: int) -> Gathered:
+        slots, rows = self._towers.slots, self._towers.rows[self._info.tap.name]
+        first, second = self._towers.pairs.T
+        order = np.argsort(slots, kind="stable")
+        counts = np.zeros(count, np.int64)
+        counts[slots] = 1
+        return Gathered([pooled_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
 
 
 def _agreed(views: list[Gathered], names: list[str]) -> Gathered:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import NotReady
-from topwork_server.heads.exporting.pooling_graph import masks_of, pool, unpool
+from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
 from topwork_server.heads.exporting.portable import description
 from topwork_server.heads.exporting.splice import Nodes, at_opset, names, opset, prune, rename
 from topwork_server.heads.graph import PROBABILITIES, ROWS, SCORES
 from topwork_server.heads.model import Head, Pooling
+from topwork_server.heads.pooling import TOWERS
 from topwork_server.types import Granularity
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 HEAD = "topwork.head/"
 TRUNK = "topwork.trunk/"
+#: Of the second pass, where the trunk reads both texts of a pair each by itself.
+SECOND = "topwork.second/"
 #: No trunk names an axis so: one that did, of another length, would mislead onnxruntime.
 TOKENS = "topwork.tokens"
 #: Of the file's own metadata: the description, in JSON.
@@ -40,7 +43,7 @@ def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]
     model, small = at_opset(model, later), at_opset(small, later)
     tap = _make_room(model.graph, head)
     nodes = Nodes(f"{HEAD}pooling/")
-    rows = pool(nodes, head, tap)
+    rows = pool(nodes, head, tap, double(model.graph, tap) if head.pooling in TOWERS else "")
     rename(small.graph, lambda name: rows if name == ROWS else HEAD + name)
     model.graph.node.extend([*nodes.made, *small.graph.node])
     model.graph.initializer.extend(small.graph.initializer)
@@ -73,6 +76,28 @@ def _make_room(graph: onnx.GraphProto, head: Head) -> str:
     return named(head.tap.tap.name)
 
 
+def double(graph: onnx.GraphProto, tap: str) -> str:
+    """A second pass of the trunk over inputs of its own, with the same weights. The name of its tap."""
+    shared = {tensor.name for tensor in graph.initializer}
+    own = {value.name for value in graph.input} - shared
+    copy = type(graph)()
+    copy.node.extend(graph.node)
+    copy.input.extend(value for value in graph.input if value.name in own)
+
+    def named(name: str) -> str:
+        if name in own:
+            return SECOND_INPUT + name
+        return name if name in shared else SECOND + name
+
+    rename(copy, named)
+    for value in copy.input:
+        for axis in value.type.tensor_type.shape.dim[1:]:
+            axis.dim_param = axis.dim_param and SECOND_INPUT + axis.dim_param
+    graph.node.extend(copy.node)
+    graph.input.extend(copy.input)
+    return SECOND + tap
+
+
 def _join(model: onnx.ModelProto, small: onnx.ModelProto) -> None:
     """What both models say of themselves."""
     model.ir_version = max(model.ir_version, small.ir_version)
@@ -84,7 +109,8 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
     from onnx import TensorProto, helper
 
     for mask in masks_of(head):
-        graph.input.append(helper.make_tensor_value_info(mask, TensorProto.INT64, ["batch", TOKENS]))
+        tokens = SECOND_INPUT + TOKENS if mask == PAIR_MASK and head.pooling in TOWERS else TOKENS
+        graph.input.append(helper.make_tensor_value_info(mask, TensorProto.INT64, ["batch", tokens]))
     nodes = Nodes(f"{HEAD}ends/")
     outputs = small.output[0].type.tensor_type.shape.dim[1].dim_value
     kind = small.output[0].type.tensor_type.elem_type  # of numbers DOUBLE

@@ -6,23 +6,31 @@ import numpy as np
 
 from topwork_server.heads.exporting.splice import Nodes
 from topwork_server.heads.model import Head, Pooling
+from topwork_server.heads.pooling import TOWERS
 from topwork_server.types import Array, Granularity
 
 ROW_MASK, TEXT_MASK, PAIR_MASK = "row_mask", "text_mask", "pair_mask"
+#: Before the names of the inputs that the second text of a pair becomes, where each is read by itself.
+SECOND_INPUT = "second_"
 _LEAST = float(np.finfo(np.float32).min)
+_SMALL = 1e-30
 
 
 def masks_of(head: Head) -> tuple[str, ...]:
     """Inputs (batch, tokens) int64 that its pooling needs beside the trunk's: 1 for tokens that are rows."""
     if head.tap.tap.granularity is not Granularity.TOKEN or head.pooling in (Pooling.ROW, Pooling.ROWS):
         return ()
-    return (TEXT_MASK, PAIR_MASK) if head.pooling is Pooling.PAIR else (ROW_MASK,)
+    return (TEXT_MASK, PAIR_MASK) if head.pooling in (Pooling.PAIR, *TOWERS) else (ROW_MASK,)
 
 
-def pool(nodes: Nodes, head: Head, tap: str) -> str:
+def pool(nodes: Nodes, head: Head, tap: str, other: str = "") -> str:
     """The name of the pooled rows. `tap`: (batch, dim) of ITEM, (batch, rows, dim) of TOKEN and CELL; of WINDOW (windows, dim),
-    the windows of one clip."""
+    the windows of one clip. `other`: of two towers the tap of the second text."""
     granularity = head.tap.tap.granularity
+    if head.pooling in TOWERS:
+        masks = [_there(nodes, mask) for mask in masks_of(head)]
+        u, v = (_mean(nodes, one, mask) for one, mask in zip((tap, other), masks, strict=True)) if masks else (tap, other)
+        return _towers(nodes, head.pooling, u, v)
     if head.pooling is Pooling.ROW:
         return tap
     if head.pooling is Pooling.ROWS:
@@ -74,6 +82,14 @@ def _spread(nodes: Nodes, rows: str, mean: str, there: str) -> str:
 def _pair(nodes: Nodes, u: str, v: str) -> str:
     apart = nodes.add("Abs", nodes.add("Sub", u, v))
     return nodes.add("Concat", u, v, apart, nodes.add("Mul", u, v), axis=-1)
+
+
+def _towers(nodes: Nodes, pooling: Pooling, u: str, v: str) -> str:
+    lengths = [nodes.add("ReduceL2", one, _ints(nodes, 1), keepdims=1) for one in (u, v)]
+    least = nodes.constant(np.array(_SMALL, np.float32))
+    directions = [nodes.add("Div", one, nodes.add("Max", length, least)) for one, length in zip((u, v), lengths, strict=True)]
+    cosine = nodes.add("ReduceSum", nodes.add("Mul", *directions), _ints(nodes, 1), keepdims=1)
+    return cosine if pooling is Pooling.COSINE else nodes.add("Concat", _pair(nodes, u, v), cosine, axis=-1)
 
 
 def _ints(nodes: Nodes, *values: int) -> str:

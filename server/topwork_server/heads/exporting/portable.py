@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from topwork_server import sample_inputs
 from topwork_server.artifacts import MANIFEST, Manifest
 from topwork_server.heads.decode import LONGEST_ANSWER
-from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, ROW_MASK, TEXT_MASK
+from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, ROW_MASK, SECOND_INPUT, TEXT_MASK
 from topwork_server.heads.graph import PROBABILITIES, SCORES
 from topwork_server.heads.model import Head, Pooling, Task
+from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.serving.native import PREFIX
 from topwork_server.types import Granularity
 
@@ -82,6 +83,9 @@ def _value(value: onnx.ValueInfoProto, text: str) -> dict[str, Any]:
 def _input(name: str, head: Head) -> str:
     if name in MASKS:
         return MASKS[name]
+    if head.pooling in TOWERS:
+        which = "second" if name.startswith(SECOND_INPUT) else "first"
+        return f"the {which} text of each pair, by itself, as the encoder {head.encoder} prepares it: see preprocessing"
     one_clip = "; its batch is the windows of one clip, which are pooled to one row" if _one_clip(head) else ""
     return f"as the encoder {head.encoder} prepares it: see preprocessing{one_clip}"
 

@@ -18,6 +18,7 @@ from topwork_server.heads.judging.judge import Answers, Judgement, Plan
 from topwork_server.heads.learning.learnt import Learnt, answers, items_of
 from topwork_server.heads.learning.scaling import Scaling, TargetScale
 from topwork_server.heads.model import Definition, Figure, Unlabelled
+from topwork_server.heads.pairs import Encode
 from topwork_server.heads.reporting.report import Help, Point
 from topwork_server.heads.reporting.shown import Speller, shown
 from topwork_server.options import parse
@@ -37,9 +38,9 @@ WORTH_THREADS = 30_000_000
 NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
 
 
-def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> Learnt:
+def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None) -> Learnt:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
-    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions)
+    found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
     threads = threads_for(found.examples, threads)
     return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
 

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from topwork_server.heads.learning.frozen import threads_for
 from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.learning.scaling import Scaling
 from topwork_server.heads.model import Definition, Figure, definition_of
+from topwork_server.heads.pairs import Encode, PairEncoder
 from topwork_server.options import parse
 from topwork_server.plugin_checks import fit_heads
 from topwork_server.plugins import Plugins
@@ -60,17 +62,22 @@ class _Probed:
 def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     """The job. Returns the table: {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
     definitions = [definition_of(one) for one in arguments["definitions"]]
-    return table(definitions, Plugins.load().trainer(definitions[0].kind), int(arguments["threads"]), report)
+    plugins, threads = Plugins.load(), int(arguments["threads"])
+    home = Path(arguments["home"])
+    encoders = [PairEncoder(home, plugins, one, threads) for one in definitions]
+    return table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
 
 
-def table(definitions: Sequence[Definition], spec: TrainerSpec, threads: int, report: Progress) -> dict[str, Any]:
+def table(
+    definitions: Sequence[Definition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
+) -> dict[str, Any]:
     """InvalidInput where there is nothing to learn from, or nothing to judge by."""
     probed: list[_Probed] = []
     first: _Set | None = None
     warnings: list[str] = []
     for i, definition in enumerate(definitions):
         steps = part(report, i / len(definitions), (i + 1) / len(definitions))
-        one = _Set(definition, spec, threads, steps)
+        one = _Set(definition, spec, threads, steps, encoders[i] if encoders else None)
         first = first or one
         warnings += [f"{definition.set}: {warning}" for warning in one.data.warnings]
         probed += one.probed()
@@ -92,12 +99,12 @@ def table(definitions: Sequence[Definition], spec: TrainerSpec, threads: int, re
 class _Set:
     """One set: its examples once, and a head a fold for each view."""
 
-    def __init__(self, definition: Definition, spec: TrainerSpec, threads: int, report: Progress) -> None:
+    def __init__(self, definition: Definition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None) -> None:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions)
+        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode)
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self._threads = threads_for(self.data.examples, threads)

@@ -12,6 +12,7 @@ import topwork_server
 from topwork_server.heads.learning import frozen
 from topwork_server.heads.learning.learnt import Learnt
 from topwork_server.heads.model import Definition, Head, definition_of
+from topwork_server.heads.pairs import PairEncoder
 from topwork_server.heads.reporting.report import Report
 from topwork_server.heads.shelf import Shelf
 from topwork_server.plugins import Plugins
@@ -47,7 +48,8 @@ def make(order: Order, plugins: Plugins, report: Progress) -> Head:
 
         learnt = tuning.learn(order.definition, spec, order.home, plugins, order.threads, report)
     else:
-        learnt = frozen.learn(order.definition, spec, order.threads, report)
+        encode = PairEncoder(order.home, plugins, order.definition, order.threads)
+        learnt = frozen.learn(order.definition, spec, order.threads, report, encode)
     report(0.97, "publishing")
     head = _head(order.definition, learnt, time.monotonic() - began)
     Shelf(order.home / "heads").publish(head, learnt.graph, _report(head, learnt))

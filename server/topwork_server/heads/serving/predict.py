@@ -12,13 +12,16 @@ import numpy as np
 
 from topwork_server.catalogue import Catalogue
 from topwork_server.engine import Ask, Engine
-from topwork_server.errors import InvalidInput, NotReady, TopworkError
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.model import Head
+from topwork_server.heads.pairs import beside, sides
+from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.serving.live import Live, Opened
 from topwork_server.heads.serving.native import native_kept
 from topwork_server.heads.serving.said import Said, joined, of_pooled, said
 from topwork_server.heads.shelf import Kept, Shelf
 from topwork_server.modalities import check_modality
+from topwork_server.sets.model import Selection
 from topwork_server.sets.picked import stored_rows
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Array, Features, Item, Priority, TapRows, Timings
@@ -65,11 +68,11 @@ class Predictor:
         opened = await asyncio.to_thread(self._ready, names, items)
         found: dict[str, Said] = {}
         features: list[Features] = []
-        for (encoder, _), heads in _groups(opened, ask.options).items():
+        for (encoder, _, towers), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
-            features.append(await self._engine.embed(asked, items))
+            features.append(await (_of_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
             found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
         return Prediction(
             said=tuple(found[name] for name in names),
@@ -85,7 +88,25 @@ class Predictor:
 
     async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> Prediction:
         """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
-        return await asyncio.to_thread(self._of_stored, names, feature_set, ids)
+        opened = await asyncio.to_thread(self._opened, names)
+        towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
+        others = [name for name in names if name not in towers]
+        found = await asyncio.to_thread(self._of_stored, others, feature_set, ids) if others else Prediction(())
+        if not towers:
+            return found
+        by_name = {one.head.name: one for one in (*found.said, *await self._of_kept(towers, feature_set, ids))}
+        return Prediction(tuple(by_name[name] for name in names))
+
+    async def _of_kept(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[Said]:
+        """Of pairs whose texts are encoded now, each by itself."""
+        parts = []
+        for start in range(0, max(1, len(ids)), STORED):
+            try:
+                items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
+                parts.append((await self.predict(names, PredictAsk(wait=True), items)).said)
+            except TopworkError as error:
+                raise error if error.item is None else error.at(start + error.item) from None
+        return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
     def find(self, name: str) -> Kept:
         """A head of the shelf, or ENCODER/NAME."""
@@ -138,12 +159,44 @@ class Predictor:
         return Prediction(tuple(joined([part[name] for part in parts]) for name in names))
 
 
-def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict[tuple[str, str], list[Opened]]:
-    """Heads that one pass of a trunk serves: of one encoder, with the same options."""
-    groups: dict[tuple[str, str], list[Opened]] = {}
+async def _of_sides(engine: Engine, ask: Ask, items: Sequence[Item]) -> Features:
+    """Rows of pairs whose sides are encoded each by itself: two an item."""
+    count = len(items)
+    try:
+        return beside(await engine.embed(ask, sides(items, ask.skip_bad_items)), count)
+    except TopworkError as error:
+        raise error if error.item is None else error.at(error.item % count) from None
+
+
+def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list[Item]:
+    """NotReady where the set keeps none; NotFound names an id that it has not."""
+    if not feature_set.wanted.keep_inputs:
+        raise NotReady(
+            f"the head {head!r} reads each text of a pair by itself, and the set {feature_set.wanted.name!r} keeps no raw inputs",
+            remedy="send the pairs themselves",
+        )
+    blocks = feature_set.read(Selection(taps=(), columns=(), inputs=True, ids=list(dict.fromkeys(ids)))).blocks
+    found = {id: item for block in blocks for id, item in zip(block.ids, block.inputs, strict=True)}
+    items = []
+    for position, id in enumerate(ids):
+        if id not in found:
+            raise NotFound(f"the set {feature_set.wanted.name} has no item {id!r}", remedy="send ids that it has", item=position)
+        item = found[id]
+        if item is None:
+            raise NotReady(
+                f"the set {feature_set.wanted.name} does not keep the input of {id!r}", remedy="send the pair", item=position
+            )
+        items.append(item)
+    return items
+
+
+def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[Opened]]:
+    """Heads that one pass of a trunk serves: of one encoder, with the same options, reading pairs alike."""
+    groups: dict[tuple[str, str, bool], list[Opened]] = {}
     for one in opened:
         asked = one.head.encoder_options if options is None else options
-        groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True)), []).append(one)
+        towers = one.head.pooling in TOWERS
+        groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True), towers), []).append(one)
     return groups
 
 
