@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import grpc
 
+from topwork._address import is_local
 from topwork._calls import Method
 
 LARGEST_MESSAGE = 64 << 20
@@ -42,8 +42,3 @@ def options(target: str) -> list[tuple[str, Any]]:
     if is_local(target):
         chosen.append(("grpc.enable_http_proxy", 0))
     return chosen
-
-
-def is_local(target: str) -> bool:
-    """Whether the address is this machine, which no proxy stands before."""
-    return re.match(r"(ipv4:|ipv6:|dns:/*)?(127\.|localhost\b|\[?::1\b)|unix", target) is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from topwork import _arguments
+from topwork import _address, _arguments
 from topwork._items import describe
 from topwork.errors import InvalidInput
 
@@ -50,8 +50,7 @@ def connection(
 ) -> Connection:
     """Raises InvalidInput that names the parameter."""
     arguments, _ = _arguments.bound(_plain, (target, timeout, retry_for, gzip), {})
-    if not arguments[0]:
-        raise InvalidInput("target is empty", remedy="pass the server's HOST:PORT")
+    _address.check(arguments[0])
     if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
         raise InvalidInput(f"credentials are {describe(credentials)}", remedy="pass grpc.ssl_channel_credentials(...)")
     target, timeout, retry_for, gzip = arguments

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import grpc
 
-from topwork import errors
+from topwork import _address, errors
 from topwork.errors import TopworkError
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -40,7 +39,7 @@ STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
 #: How gRPC's core ends, unread, what more than about a thousand others wait before; what is cancelled here has other words.
 SHED = "CANCELLED"
 #: How gRPC begins the details of a call that found no connection.
-UNCONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "Name resolution")
+UNCONNECTED = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 #: What a caller can do who waited in vain, by the name of the method.
 LONGER = "pass a longer timeout"
 _ENCODES = f"{LONGER}: the first use of an encoder exports, measures and loads it, and `topwork encoders NAME` says how far it is"
@@ -110,17 +109,15 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.Unsupported(
-            f"{target} does not know this call: {details}", remedy="bring client and server to the same version"
+            f"{target} does not know this call: {details}",
+            remedy="is it a Topwork server? bring both to the same version",
         )
     return STATUSES.get(code, TopworkError)(details or code.name, code=code)
 
 
 def _unreachable(details: str, target: str) -> errors.Unavailable:
     """Where no connection was made, nothing was sent."""
-    reason = re.sub(r"^failed to connect to all addresses; last error: .*: ", "", details)
-    found = errors.Unavailable(
-        f"no answer from {target}: {reason}", remedy="start a server with `topwork serve`, or give its address"
-    )
+    found = errors.Unavailable(f"no answer from {target}: {_address.reason(details)}", remedy=_address.remedy(target))
     found.untouched = details.startswith(UNCONNECTED)
     return found
 
