@@ -81,10 +81,10 @@ class Desk:
             full = len(self._line) >= MOST_CALLERS or self._waiting + ticket.vectors > MOST_VECTORS
             if full and self._line:
                 raise Overloaded(f"{len(self._line)} searches wait", remedy="come back later, or send fewer at once")
-            self.counters["callers"] += 1
-            self._append(ticket)
             if len(self._workers) < self._wanted:
                 self._hire()
+            self.counters["callers"] += 1
+            self._append(ticket)
             self._wake.notify()
 
     def _append(self, ticket: Ticket) -> None:
@@ -103,10 +103,16 @@ class Desk:
                 self._remove(ticket)
 
     def _hire(self) -> None:
+        """One more worker. RuntimeError where no thread can be had, and none is there."""
         blas.set_threads(1)
         worker = threading.Thread(target=self._work, name=f"search {len(self._workers)}", daemon=True)
-        self._workers.append(worker)
-        worker.start()
+        try:
+            worker.start()
+        except RuntimeError:
+            if not self._workers:
+                raise
+        else:
+            self._workers.append(worker)
 
     def _work(self) -> None:
         _be_nice()

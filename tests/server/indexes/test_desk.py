@@ -403,3 +403,23 @@ def test_while_an_encoder_computes_one_search_runs_at_a_time(runner: asyncio.Run
         assert bench.held.threads[0] == (1 if busy else 8)
 
     runner.run(act())
+
+
+def test_without_a_thread_a_search_is_told_so_and_the_next_one_is_answered(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def through() -> Hits:
+        desk = Desk(1, lambda: False, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await desk.search(Held(), numbered(1))
+        try:
+            return await asyncio.wait_for(desk.search(Held(), numbered(2)), 60)
+        finally:
+            await desk.close()
+
+    assert runner.run(through()).keys.tolist() == [2]

@@ -110,6 +110,13 @@ VERSIONS: Verbs = {
     "unpin": lambda c: c.unpin("birds", "kept"),
     "prune": lambda c: c.prune("birds", older_than=0),
 }
+METADATA: Verbs = {
+    "count": lambda c: c.count("birds", "id > 'r2'"),
+    "update": lambda c: c.update("birds", IDS[:2], {"seen": 1}),
+    "add column": lambda c: c.add_column("birds", "more", "int"),
+    "rename column": lambda c: c.rename_column("birds", "more", "most"),
+    "drop column": lambda c: c.drop_column("birds", "most"),
+}
 INDEXES: Verbs = {
     "create": lambda c: c.create_index("birds", kind="flat", wait=False),
     "rebuild": lambda c: c.rebuild_index("birds", wait=False),
@@ -128,6 +135,6 @@ SEARCHES: Verbs = {
 def test_a_set_that_is_dropped(target):
     callers = Callers(target)
     cycle = {"write": write, "create": INDEXES["create"], "drop": lambda client: client.drop_set("birds")}
-    callers.run([SETS, VERSIONS, INDEXES, INDEXES, SEARCHES], cycle)
+    callers.run([SETS, VERSIONS, METADATA, INDEXES, INDEXES, SEARCHES], cycle)
     assert not callers.wrong
     assert {name for name in callers.told if name.startswith("cycle drop")} == {"cycle drop OK"}
