@@ -20,7 +20,7 @@ from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.end_watch import EndWatch
 from topwork_server.engine import Engine
-from topwork_server.errors import StartError
+from topwork_server.errors import DataLoss, StartError
 from topwork_server.memory import GiveBack
 from topwork_server.plugins import Plugins
 from topwork_server.services.encoders import Encoders, readable_entries
@@ -78,7 +78,7 @@ class App:
         """StartError where another server has the home."""
         self._catalogue = catalogue
         self.config = config
-        self.health = Health(SERVICES, self._serves)
+        self.health = Health(SERVICES, self._serves, lambda name: not self.stores.sets.damage(name))
         self.engine = engine(catalogue, config, self.health.changed)
         plugins = plugins or Plugins.load()
         self.stores = Stores(catalogue, config, plugins, self.engine)
@@ -132,9 +132,10 @@ class App:
         loaded = self.engine.garage.get(name)
         if loaded is not None:
             return loaded.batcher.serving
-        if name in self._catalogue.damaged():
+        try:
+            return self._catalogue.entry(name).state is State.READY
+        except DataLoss:
             return False
-        return self._catalogue.entry(name).state is State.READY
 
 
 async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready: None) -> int:

@@ -30,8 +30,11 @@ def _lost(home: Path) -> Iterator[str]:
     from topwork_server.encoder_records import EncoderRecords
     from topwork_server.heads.trainings import Training
     from topwork_server.indexes.shelf import DEFINITION, Kept
+    from topwork_server.sets.opening import damaged
 
     yield from (error.message for error in EncoderRecords(home / "encoders").read().damaged.values())
+    for path in sorted((home / "sets").glob("[!.]*.lance")):
+        yield from damaged(path)
     yield from _heads(home / "heads")
     for path in sorted((home / "indexes").glob(f"[!.]*/[!.]*/{DEFINITION}")):
         yield from _damage(path, Kept)

@@ -17,6 +17,7 @@ from topwork_server.int8 import unfinished
 from topwork_server.jobs import Jobs
 from topwork_server.lock import HomeLock
 from topwork_server.plugins import Plugins
+from topwork_server.sets.scrub import Scrub
 from topwork_server.sets.sets import FeatureSets
 
 
@@ -30,6 +31,8 @@ class Stores:
         unfinished.sweep(home / "encoders", catalogue)
         self.jobs = Jobs(home / "jobs", config.threads)
         self.sets = FeatureSets(home / "sets")
+        self.scrub = Scrub(self.sets, busy)
+        self.scrub.start()
         self.ingest = Ingest(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
         self.indexes = Indexes(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
         self.desk = Desk(config.threads, busy)
@@ -44,5 +47,6 @@ class Stores:
         await self.jobs.close()
         await self.heads.close()
         await self.ingest.close()
+        await asyncio.to_thread(self.scrub.close)
         await asyncio.to_thread(self.sets.close)
         self.lock.release()

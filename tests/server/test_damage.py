@@ -11,14 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import homes
 import numpy as np
 import pytest
 import sets_world
 import topwork
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from homes import TEXTS
 from topwork import cli
 from topwork_server.doctor_checks import Grade
 from topwork_server.doctor_files import files
+from topwork_server.sets.scrub import Scrub
+from topwork_server.sets.sets import FeatureSets
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,11 @@ FILES = [
     ("jobs/*.json", {"a job"}, True),
     ("trainings/kinds.json", set(), True),
     ("cache/features.sqlite", set(), False),
+    ("sets/birds.lance/_checksums", set(), True),
+    ("sets/birds.lance/_refs/tags/first.json", set(), True),
+    ("sets/birds.lance/_versions/latest_version_hint.json", set(), False),
+    ("sets/birds.lance/_transactions/*", set(), False),
+    ("sets/birds.lance/_versions/*614.manifest", set(), True),  # of version 1
     ("server.lock", set(), False),
 ]
 
@@ -170,3 +180,138 @@ def test_a_damaged_cache_gives_no_other_features(exported: Path, tmp_path: Path)
             client.write(f"again-{turn}", texts, texts, encoder="letters")
             rows = client.read(f"again-{turn}")
             np.testing.assert_array_equal(np.asarray(rows.features["mean"])[np.argsort(rows.ids)], right)
+
+
+def damage(client: topwork.Client, name: str) -> str:
+    return next(one.damage for one in client.sets() if one.name == name)
+
+
+def lost(call: Callable[[], object]) -> topwork.DataLoss:
+    with pytest.raises(topwork.DataLoss) as told:
+        call()
+    return told.value
+
+
+def serving(client: topwork.Client, service: str) -> bool:
+    with grpc.insecure_channel(client._connection.target) as channel:
+        question = health_pb2.HealthCheckRequest(service=service)
+        return bool(health_pb2_grpc.HealthStub(channel).Check(question).status == health_pb2.HealthCheckResponse.SERVING)
+
+
+#: Files of the newest version of `birds`, and whether the version before it reads none of them.
+NEWEST = [("_versions/*610.manifest", True), ("_deletions/*.arrow", True), ("data/*.lance", False)]
+
+
+@pytest.mark.parametrize(("pattern", "older"), NEWEST, ids=[one[0] for one in NEWEST])
+@pytest.mark.parametrize("how", ["a bit", "gone", "cut"])
+def test_a_damaged_set_fails_alone_and_what_is_whole_of_it_is_read(
+    how: str, pattern: str, older: bool, whole: Path, tmp_path: Path
+) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    [path] = (home / "sets" / "birds.lance").glob(pattern)
+    kept = path.read_bytes()
+    DAMAGES[how](path)
+    with homes.served(home) as client:
+        assert path.name in str(lost(lambda: client.read("birds")))
+        lost(lambda: client.delete("birds", ids=["b1"]))
+        lost(lambda: client.write("birds", TEXTS[:1], ["new"], encoder="letters"))
+        assert path.name in damage(client, "birds")
+        assert not serving(client, "set/birds")
+        assert damage(client, "fish") == ""
+        assert client.read("fish").ids == ["a", "b", "c", "d"]
+        assert serving(client, "set/fish")
+        assert [version.version for version in client.versions("birds")][:4] == [1, 2, 3, 4]
+        if older:
+            assert len(client.read("birds", version=4).ids) == 24
+        else:
+            lost(lambda: client.read("birds", version=4))
+        found = files(home)
+        assert found.grade is Grade.FAIL
+        assert path.name in found.detail or how == "gone"
+    path.write_bytes(kept)
+    with homes.served(home) as client:
+        assert len(client.read("birds").ids) == 23
+        assert serving(client, "set/birds")
+
+
+def test_a_file_that_is_damaged_under_a_server_is_found_by_the_next_read(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    [path] = (home / "sets" / "birds.lance" / "data").glob("*.lance")
+    kept = path.read_bytes()
+    with homes.served(home) as client:
+        assert len(client.read("birds").ids) == 23
+        another_digit(path)
+        assert path.name in str(lost(lambda: client.read("birds")))
+        path.write_bytes(kept)
+        assert len(client.read("birds").ids) == 23
+
+
+def test_no_bit_of_a_data_file_gives_other_rows(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    [path] = (home / "sets" / "birds.lance" / "data").glob("*.lance")
+    kept = path.read_bytes()
+    with homes.served(home) as client:
+        for at in np.random.default_rng(0).integers(0, len(kept), 40).tolist():
+            path.write_bytes(kept[:at] + bytes([kept[at] ^ 1]) + kept[at + 1 :])
+            lost(lambda: client.read("birds"))
+
+
+def test_a_set_without_checksums_is_read_by_another_process_first(whole: Path, tmp_path: Path) -> None:
+    """As an older server left it: Lance may abort on what is damaged, and not in the process that serves."""
+    home = homes.copied(whole, tmp_path / "home")
+    folder = home / "sets" / "birds.lance"
+    (folder / "_checksums").unlink()
+    with homes.served(home) as client:
+        assert len(client.read("birds").ids) == 23
+    assert path_lines(folder) >= {"data", "_deletions", "_versions", "_refs"}
+    (folder / "_checksums").unlink()
+    [path] = (folder / "_deletions").iterdir()
+    data = bytearray(path.read_bytes())
+    data[8:200] = b"\x7f" * 192
+    path.write_bytes(data)
+    with homes.served(home) as client:
+        lost(lambda: client.read("birds"))
+        assert len(client.read("birds", version=4).ids) == 24
+        assert client.read("fish").ids == ["a", "b", "c", "d"]
+
+
+def path_lines(folder: Path) -> set[str]:
+    """The folders whose files have checksums."""
+    return {line.split()[1].partition("/")[0] for line in (folder / "_checksums").read_text().splitlines()}
+
+
+def test_a_commit_whose_server_was_killed_before_its_checksum_is_kept(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    log = home / "sets" / "birds.lance" / "_checksums"
+    kept = log.read_bytes()
+    with homes.served(home) as client:
+        client.write("birds", TEXTS[:2], ["new", "newer"], encoder="letters")
+    log.write_bytes(kept)
+    with homes.served(home) as client:
+        assert {"new", "newer"} <= set(client.read("birds").ids)
+        assert damage(client, "birds") == ""
+
+
+def test_a_commit_that_was_torn_by_a_power_cut_is_set_aside(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    newest = sorted((home / "sets" / "birds.lance" / "_versions").glob("*.manifest"))[0]
+    newest.with_name(f"{int(newest.stem) - 1}.manifest").write_bytes(b"")
+    with homes.served(home) as client:
+        assert len(client.read("birds").ids) == 23
+        client.write("birds", TEXTS[:2], ["new", "newer"], encoder="letters")
+        assert len(client.read("birds").ids) == 25
+
+
+def test_the_scrub_finds_what_no_time_of_a_file_tells(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    sets = FeatureSets(home / "sets")
+    scrub = Scrub(sets, lambda: False)
+    scrub.round()
+    assert sets.damage("birds") == ""
+    [path] = (home / "sets" / "birds.lance" / "data").glob("*.lance")
+    status = path.stat()
+    another_digit(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    scrub.round()
+    assert path.name in sets.damage("birds")
+    sets.close()

@@ -10,7 +10,7 @@ from topwork import _cli_set_changes, _cli_show
 from topwork._cli_client import connected
 from topwork._cli_show import counted
 from topwork.client import Client
-from topwork.errors import InvalidInput
+from topwork.errors import DataLoss, InvalidInput
 from topwork.sets import SetInfo
 
 Commands = argparse._SubParsersAction
@@ -73,7 +73,8 @@ def _print_all(found: list[SetInfo]) -> None:
 def _line(info: SetInfo) -> Iterable[str]:
     taps = ", ".join(f"{tap.name} {tap.dim}" for tap in info.taps)
     indexes = ", ".join(info.indexes) or "-"
-    return info.name, f"{info.items:,}", info.encoder or "-", taps, str(info.version), _cli_show.size(info.bytes), indexes
+    items = "damaged" if info.damage else f"{info.items:,}"
+    return info.name, items, info.encoder or "-", taps, str(info.version), _cli_show.size(info.bytes), indexes
 
 
 def _print_one(info: SetInfo) -> None:
@@ -103,6 +104,8 @@ def _facts(info: SetInfo) -> Iterable[tuple[str, str]]:
     for numerics in info.numerics:
         yield "numerics", f"{numerics.provider} {numerics.precision}, parity {numerics.parity:.6f}"
     yield "indexes", ", ".join(info.indexes) or "none"
+    if info.damage:
+        yield "damage", info.damage
     yield "path", info.path
 
 
@@ -141,8 +144,15 @@ def _agreed(client: Client, arguments: argparse.Namespace, what: str) -> bool:
         raise InvalidInput(f"dropping {what} takes a yes, and there is no terminal to ask", remedy="say --yes")
     held = ""
     if not arguments.index:
-        info = client.set(arguments.set)
-        indexes = f" and {counted(len(info.indexes), 'index')}" if info.indexes else ""
-        held = f" with {counted(info.items, 'item')}, all versions{indexes}"
+        held = _held(client, arguments.set)
     print(f"drop {what}{held}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _held(client: Client, name: str) -> str:
+    try:
+        info = client.set(name)
+    except DataLoss:
+        return ", which is damaged"
+    indexes = f" and {counted(len(info.indexes), 'index')}" if info.indexes else ""
+    return f" with {counted(info.items, 'item')}, all versions{indexes}"

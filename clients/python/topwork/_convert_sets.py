@@ -36,6 +36,7 @@ def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
         numerics=tuple(_convert.numerics(record) for record in message.numerics),
         path=message.path,
         indexes=tuple(message.indexes),
+        damage=message.damage,
     )
 
 

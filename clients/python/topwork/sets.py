@@ -28,6 +28,8 @@ class SetInfo:
     created      UTC
     numerics     of whatever computed its rows
     path         on the server's disk: a folder that `lance.dataset(...)` opens
+    damage       which of its files is damaged, empty where none is known to be: reading the newest version is `DataLoss`, and
+                 what is said here is of the newest version that can be read
     """
 
     name: str
@@ -46,6 +48,7 @@ class SetInfo:
     numerics: tuple[Numerics, ...]
     path: str
     indexes: tuple[str, ...]
+    damage: str = ""
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {tap.dim}" for tap in self.taps)

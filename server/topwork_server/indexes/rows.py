@@ -18,6 +18,8 @@ from topwork_server.progress import Report
 from topwork_server.ragged import aranges, starts_of
 from topwork_server.rows import normalize
 from topwork_server.sets import lance_io
+from topwork_server.sets.checksums import Checksums
+from topwork_server.sets.opening import dataset_of
 from topwork_server.types import Array, Granularity, TapInfo
 from topwork_server.vector_index import Metric
 
@@ -78,7 +80,10 @@ def collect(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, repor
 
 
 def _collected(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
-    table = lance_io.load().dataset(dataset.path, version=dataset.version)
+    path = Path(dataset.path)
+    sums = Checksums(path, owner=False)
+    table = dataset_of(sums, path.stem, dataset.version, alone=True)
+    sums.check([name for names in lance_io.files_of(table).values() for name in names])
     total = max(1, table.count_rows())
     keys, counts, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     with (scratch / "rows.f32").open("wb") as file:

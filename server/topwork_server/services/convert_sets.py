@@ -217,6 +217,7 @@ def feature_set(found: Described, indexes: Sequence[str]) -> sets_pb2.FeatureSet
         numerics=[convert.numerics(record) for record in found.numerics],
         path=found.path,
         indexes=indexes,
+        damage=found.damage,
     )
 
 

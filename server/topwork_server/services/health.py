@@ -1,4 +1,4 @@
-"""grpc.health.v1, truthful for the server, for each service and for each encoder ("encoder/NAME")."""
+"""grpc.health.v1, truthful for the server, for each service, each encoder ("encoder/NAME") and each set ("set/NAME")."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from grpc_health.v1.health import aio
 from topwork_server.errors import exhausted
 from topwork_server.services.headroom import has_headroom
 
-PREFIX = "encoder/"
+PREFIX, SET = "encoder/", "set/"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(aio.HealthServicer):  # type: ignore[misc]
-    """`serves(name)` looks whether an encoder would answer now; it may read the disk, and raises for an unknown name.
+    """`serves(name)` looks whether an encoder would answer now, and `whole(name)` whether a set has no damage that is known; they
+    may read the disk, and raise for an unknown name.
 
     Looked at on every Check, and every `interval` seconds for those that are watched: an export, or a `topwork pull` beside
     this process, changes it and tells nobody. Where no memory or thread is left, nothing serves.
     """
 
-    def __init__(self, services: Iterable[str], serves: Callable[[str], bool], interval: float = 2.0) -> None:
+    def __init__(
+        self, services: Iterable[str], serves: Callable[[str], bool], whole: Callable[[str], bool], interval: float = 2.0
+    ) -> None:
         super().__init__()
-        self._serves = serves
+        self._looks = {PREFIX: serves, SET: whole}
         self.interval = interval
         self._server_status.update(dict.fromkeys(services, SERVING))
         self._loop = asyncio.get_running_loop()
@@ -69,12 +72,13 @@ class Health(aio.HealthServicer):  # type: ignore[misc]
             await self._refresh(service)
 
     async def _refresh(self, service: str) -> None:
-        if not service.startswith(PREFIX):
+        prefix = next((prefix for prefix in self._looks if service.startswith(prefix)), None)
+        if prefix is None:
             if service in self._server_status:
                 await self.set(service, SERVING if has_headroom() else NOT_SERVING)
             return
         try:
-            serving = has_headroom() and await asyncio.to_thread(self._serves, service.removeprefix(PREFIX))
+            serving = has_headroom() and await asyncio.to_thread(self._looks[prefix], service.removeprefix(prefix))
         except Exception as error:
             await (self.set(service, NOT_SERVING) if exhausted(error) else self._forget(service))
         else:

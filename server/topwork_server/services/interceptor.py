@@ -32,6 +32,7 @@ from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.receiving import Incoming, Receiver
+from topwork_server.sets import lance_io
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
@@ -205,6 +206,11 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             release(error)
         except Exception as error:
             _refuse(context, _exhausted(error) or (error if isinstance(error, TopworkError) else _internal()))
+            release(error)
+        except BaseException as error:
+            if not lance_io.panicked(error):
+                raise
+            _refuse(context, _internal())
             release(error)
         return None
 

@@ -12,7 +12,7 @@ import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
 from topwork_server.callers import Caller, Check, in_thread
-from topwork_server.errors import InvalidInput, TooLarge, TopworkError
+from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.heads.pins import OURS
 from topwork_server.ingest import incoming
 from topwork_server.ingest.incoming import Incoming
@@ -169,8 +169,13 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         for name in self._sets.names():
             try:
                 found.append(self._describe(name))
+            except NotFound:  # it was dropped meanwhile
+                continue
             except TopworkError as error:
-                log.warning("set=%s left out of the list: %s", name, error)
+                found.append(sets_pb2.FeatureSet(name=name, damage=error.message))
+            except Exception as error:
+                log.exception("set=%s cannot be described", name)
+                found.append(sets_pb2.FeatureSet(name=name, damage=f"it cannot be read: {type(error).__name__}"))
         return found
 
 

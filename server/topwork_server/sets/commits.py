@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from topwork_server.errors import DiskFull, TopworkError, Unavailable, exhausted
+from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.groups import Delete, Write
 
@@ -160,9 +160,8 @@ class Committer:
         try:
             self._apply(waited)
         except BaseException as error:  # a panic in Lance is a BaseException, and its writers must hear of it
-            log.error(
-                "a commit to the feature set %s failed", self._name, exc_info=None if isinstance(error, DiskFull) else error
-            )
+            known = isinstance(error, DiskFull | DataLoss)
+            log.error("a commit to the feature set %s failed: %s", self._name, error, exc_info=None if known else error)
             for operation in waited:
                 if not operation.future.done():
                     operation.future.set_exception(_told(error))
@@ -178,7 +177,7 @@ class Committer:
     def _tidy_up(self) -> None:
         try:
             self._tidy(self.busy)
-        except DiskFull as error:
+        except (DiskFull, DataLoss) as error:
             log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
         except BaseException:  # nothing is lost by a compaction or a pruning that failed
             log.exception("housekeeping of the feature set %s failed", self._name)

@@ -45,11 +45,13 @@ class Housekeeping:
             self.prune(KEEP_SECONDS, KEEP_VERSIONS)
 
     def prune(self, older_than: float, most: int | None = None) -> tuple[int, int]:
-        dataset = self._current.view.dataset
-        return versions.prune(dataset, versions.prunable(dataset, self._readers, older_than, most))
+        self._current.check()
+        dataset, sums = self._current.view.dataset, self._current.sums
+        return versions.prune(dataset, sums, versions.prunable(sums, dataset.version, self._readers, older_than, most))
 
     def compact(self, busy: Callable[[], bool] = lambda: False) -> int:
         """Join small fragments and rewrite those with many dead rows: how many steps were done. Readers notice nothing."""
+        self._current.check()
         target = self._target()
         if target is None:
             return 0
@@ -57,6 +59,7 @@ class Housekeeping:
         from lance.optimize import Compaction
 
         view = self._current.loaded()
+        view.check()  # rows that are damaged must not get new checksums
         options = {"target_rows_per_fragment": target, "materialize_deletions_threshold": DEAD_SHARE}
         steps = 0
         for task in Compaction.plan(view.dataset, options).tasks:

@@ -62,6 +62,7 @@ class Described:
     created: float
     numerics: tuple[Numerics, ...]
     path: str
+    damage: str = ""  # why the newest version cannot be read, as far as that is known
 
 
 @dataclass(frozen=True, slots=True)

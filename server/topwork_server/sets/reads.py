@@ -87,7 +87,7 @@ def count(current: Current, readers: Readers, where: str, version: int, check: C
 @contextmanager
 def _held(current: Current, readers: Readers, version: int) -> Iterator[View]:
     """The view of a version (0: the newest), safe from pruning while the block runs."""
-    if version in (0, current.view.version):
+    if version == 0 or (version == current.view.version and current.lost is None):
         with newest(current, readers) as view:
             yield view
     else:
@@ -98,6 +98,7 @@ def _held(current: Current, readers: Readers, version: int) -> Iterator[View]:
 def read_view(view: View, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:
     """Of a view that the caller keeps from pruning until this returns."""
     projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
+    view.check()
     condition = _condition(view, selection)
     if selection.ids is None:
         total = counted(view, condition, selection.where, check)
@@ -131,6 +132,7 @@ def counted(view: View, condition: str, where: str, check: Check = always_waits)
 
 def _matched(view: View, column: str, condition: str, where: str, check: Check, *, addresses: bool = False) -> Iterator[Any]:
     """Batches of one column of what matches. `check` is called at each, and as often as a filter that lets nothing through."""
+    view.check()
     try:
         scanner = view.dataset.scanner(
             columns=[column], filter=condition or None, with_row_address=addresses, batch_size=MOST_ROWS
@@ -207,6 +209,7 @@ def take(view: View, addresses: Array, columns: Sequence[str]) -> Any:
     """Rows by address, in that order."""
     import pyarrow as pa
 
+    view.check(addresses)
     with mapped("reading rows"):
         return view.dataset._take_rows(pa.array(addresses, pa.uint64()), columns=list(columns))
 
@@ -235,6 +238,10 @@ def fetch(
 ) -> Block:
     """As FeatureSet.fetch says."""
     keys = np.asarray(keys, np.int64)
+    if not len(keys):
+        view = current.view
+        projection = project(view.facts, view.columns, taps, columns, inputs)
+        return to_block(view.dataset.schema.empty_table(), projection, [], keys)
     with newest(current, readers) as view:
         projection = project(view.facts, view.columns, taps, columns, inputs)
         addresses, there = view.here.addresses(keys)

@@ -8,9 +8,10 @@ import shutil
 import threading
 from pathlib import Path
 
-from topwork_server.errors import AlreadyThere, NotFound
+from topwork_server.errors import AlreadyThere, DataLoss, NotFound
 from topwork_server.excerpts import excerpt
 from topwork_server.sets import lance_io, schema
+from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.names import SET_NAME
@@ -52,6 +53,19 @@ class FeatureSets:
             self._open[name] = FeatureSet(self._path(name), name, self._threads)
             return self._open[name]
 
+    def checksums(self, name: str) -> Checksums:
+        """Those that the open set goes by, or as they are on the disk."""
+        opened = self._open.get(name)
+        return opened.checksums if opened else Checksums(self._path(name), owner=False)
+
+    def damage(self, name: str) -> str:
+        """Which file of a set is damaged, as far as that is known; "" where none is. NotFound."""
+        try:
+            damage = self.get(name).damage()
+        except DataLoss as error:
+            return error.message
+        return damage.message if damage else ""
+
     def pins(self) -> dict[str, list[str]]:
         """Of each set the names of its pins; opens none."""
         return {name: pins_of(self._path(name)) for name in self.names()}
@@ -68,6 +82,7 @@ class FeatureSets:
                     empty = schema.arrow_schema(facts).empty_table()
                     made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
                     lance_io.sync_version(making, made.version)
+                    Checksums(making).record([lance_io.manifest_of(making, made.version)], facts.created)
                     lance_io.sync([making])
                     making.rename(self._path(wanted.name))
                     lance_io.sync([self.folder])

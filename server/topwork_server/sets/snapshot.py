@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from topwork_server.errors import NotFound, TopworkError
+from topwork_server.errors import NotFound, NotReady
 from topwork_server.sets import lance_io, reads
+from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.model import ColumnType, Reading, Selection, Wanted
+from topwork_server.sets.opening import version_of
 from topwork_server.sets.versions import Readers
-from topwork_server.sets.views import View, opened, view_of
+from topwork_server.sets.view import View
 
 
 class Snapshot:
@@ -40,6 +42,7 @@ class Snapshot:
     def contents(self, where: str = "") -> dict[str, str]:
         """By id, the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
         condition = reads.checked(self._view, where) or None
+        self._view.check()
         found: dict[str, str] = {}
         with lance_io.mapped("reading digests"):
             for batch in self._view.dataset.scanner(columns=["id", "content"], filter=condition).to_batches():
@@ -49,15 +52,12 @@ class Snapshot:
 
 
 def snapshot(path: Path, name: str, version: int) -> Snapshot:
-    """NotReady where the folder is no readable set, NotFound where the version is gone."""
-    newest = opened(path, name)
-    if version == newest.version:
-        return Snapshot(newest)
-    try:
-        return Snapshot(view_of(newest.dataset.checkout_version(version), name))
-    except TopworkError:
-        raise
-    except Exception as error:
+    """NotReady where the folder is no readable set, NotFound where the version is gone, DataLoss where it is damaged."""
+    there = lance_io.manifests(path)
+    if not there:
+        raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version")
+    if version not in there:
         raise NotFound(
-            f"the set {name!r} has no version {version}; the newest is {newest.version}", remedy="pin a version that must stay"
-        ) from error
+            f"the set {name!r} has no version {version}; the newest is {max(there)}", remedy="pin a version that must stay"
+        )
+    return Snapshot(version_of(Checksums(path, owner=False), name, version, alone=True))

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from topwork_server.callers import Check, always_waits
-from topwork_server.errors import InvalidInput
+from topwork_server.errors import DataLoss, InvalidInput
 from topwork_server.sets import reads, versions
 from topwork_server.sets.checks import check_numerics
+from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.columns import Columns, Updated
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.commits import Committer, Task
@@ -63,6 +64,14 @@ class FeatureSet:
         """Of the last commit."""
         return self._current.view.version
 
+    @property
+    def checksums(self) -> Checksums:
+        return self._current.sums
+
+    def damage(self) -> DataLoss | None:
+        """Why the newest version cannot be read, as far as that is known."""
+        return self._current.damage()
+
     @while_present
     def described(self) -> Described:
         view = self._current.view
@@ -79,6 +88,7 @@ class FeatureSet:
             created=facts.created,
             numerics=facts.numerics,
             path=str(self.path),
+            damage=damage.message if (damage := self._current.damage()) else "",
         )
 
     @while_present
@@ -213,16 +223,16 @@ class FeatureSet:
     @while_present
     def versions(self) -> list[VersionInfo]:
         """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
-        return versions.listed(self._current.view.dataset)
+        return versions.listed(self._current.sums)
 
     @while_present
     def pin(self, pin: str, version: int = 0) -> VersionInfo:
         """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
-        return self._in_turn(lambda: versions.pin(self._own(), pin, version or self.version))
+        return self._in_turn(lambda: self._pinned(pin, version))
 
     @while_present
     def unpin(self, pin: str) -> None:
-        self._in_turn(lambda: versions.unpin(self._own(), pin))
+        self._in_turn(lambda: versions.unpin(self._current.sums, pin))
 
     @while_present
     def prune(self, older_than: float) -> tuple[int, int]:
@@ -235,10 +245,15 @@ class FeatureSet:
         """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
         return self._in_turn(self._housekeeping.compact)
 
+    def _pinned(self, pin: str, version: int) -> VersionInfo:
+        if not version:
+            self._current.check()
+        return versions.pin(self._own(), self._current.sums, pin, version or self.version)
+
     def _own(self) -> Any:
         """The dataset, opened for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
         with mapped("opening the set"):
-            return open_dataset(self.path)
+            return open_dataset(self.path, self.version)
 
     def _in_turn(self, call: Callable[[], T]) -> T:
         task = Task(call)

@@ -1,50 +1,29 @@
-"""One version of a set as its users hold it: the dataset, its facts and columns, and (once needed) its roster."""
+"""The newest version of a set as its users hold it, and older ones."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topwork_server.errors import NotFound, NotReady, TopworkError
+from topwork_server.errors import DataLoss, NotFound, TopworkError
+from topwork_server.sets import lance_io, versions
 from topwork_server.sets import roster as rosters
-from topwork_server.sets import schema
-from topwork_server.sets.lance_io import mapped, open_dataset, plain
-from topwork_server.sets.model import ColumnType
+from topwork_server.sets.checksums import Checksums
+from topwork_server.sets.lance_io import mapped
+from topwork_server.sets.opening import opened, version_of
 from topwork_server.sets.roster import Roster
-from topwork_server.sets.schema import Facts
+from topwork_server.sets.view import View, record_version, view_of
 
+__all__ = ["Current", "View"]
 
-@dataclass(frozen=True)
-class View:
-    dataset: Any
-    version: int
-    facts: Facts
-    columns: dict[str, ColumnType]
-    roster: Roster | None = None
+#: Seconds between two looks whether a lost version was put back.
+AGAIN = 1.0
 
-    @property
-    def here(self) -> Roster:
-        assert self.roster is not None, "the view is loaded"
-        return self.roster
-
-
-def view_of(dataset: Any, name: str, roster: Roster | None = None) -> View:
-    arrow = dataset.schema
-    return View(dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), roster)
-
-
-def opened(path: Path, name: str) -> View:
-    """The latest version of the set in a folder. NotReady where the folder is not a readable set."""
-    try:
-        return view_of(open_dataset(path), name)
-    except Exception as error:
-        said = error.message if isinstance(error, TopworkError) else plain(error)
-        raise NotReady(
-            f"the feature set {name!r} cannot be opened: {said}",
-            remedy=f"put the folder {path} right from a copy, or drop the set",
-        ) from error
+log = logging.getLogger(__name__)
 
 
 class Current:
@@ -53,33 +32,82 @@ class Current:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._loading = threading.Lock()
-        self.view = opened(path, name)
+        self._tried = time.monotonic()
+        self.sums = Checksums(path)
+        if self.sums.faults:
+            log.warning("%s: what is missing is taken anew", self.sums.faults)
+            self.sums.rewrite([*self.sums.sums])
+        found = opened(self.sums, name)
+        self.view, self.lost = found.view, found.lost
+        try:
+            versions.mend_pins(self.view.dataset, self.sums)
+        except (TopworkError, OSError) as error:
+            log.warning("pins of %s: %s", name, error)
+
+    def damage(self) -> DataLoss | None:
+        """Why the newest version cannot be read, as far as that is known."""
+        try:
+            self.check()
+        except DataLoss as error:
+            return error
+        return None
+
+    def check(self) -> None:
+        """DataLoss where the newest version is lost, or one of its files is known to be damaged, until it is put back."""
+        if self.lost is not None and self.sums.bad and time.monotonic() - self._tried > AGAIN:
+            with self._loading:
+                self._tried = time.monotonic()
+                found = opened(self.sums, self.name)
+                self.view, self.lost = found.view, found.lost
+        if self.lost is not None:
+            raise DataLoss(self.lost.message, remedy=self.lost.remedy)
+        if self.sums.bad:
+            self.view.check()
 
     def loaded(self) -> View:
-        """The newest view, with its roster."""
+        """The newest view, with its roster. DataLoss where it is damaged."""
+        self.check()
         view = self.view
         if view.roster is not None:
             return view
         with self._loading:
             # Commits load it first, so no view without a roster is ever replaced by another while this lock is held.
             if self.view.roster is None:
+                self.view.check()
                 with mapped(f"reading the ids of the set {self.name!r}"):
                     self.view = replace(self.view, roster=rosters.load(self.view.dataset))
             return self.view
 
-    def publish(self, dataset: Any, roster: Roster) -> View:
-        self.view = view_of(dataset, self.name, roster)
+    def publish(self, dataset: Any, roster: Roster, *, rows: bool = False) -> View:
+        """Make it the newest, once the checksums of what its commit wrote are on disk. `rows`: it only added and deleted rows."""
+        view = view_of(dataset, self.name, self.sums, roster, self.view.files if rows else {})
+        try:
+            record_version(view)
+        except (DataLoss, OSError) as error:  # what is committed stays so: the next open finds what is wrong
+            log.error("no checksums of version %d of %s: %s", view.version, self.path, error)
+        self.view = view
         return self.view
 
     def at(self, version: int) -> View:
         """The view of an older version, 0 for the newest. NotFound where it was pruned or never was."""
         view = self.view
+        if version == 0:
+            self.check()
         if version in (0, view.version):
             return view
+        if not (self.path / lance_io.manifest_of(self.path, version)).exists():
+            raise self._missing(version)
         try:
-            return view_of(view.dataset.checkout_version(version), self.name)
-        except Exception as error:
-            raise NotFound(
-                f"the set {self.name!r} has no version {version}; the newest is {view.version}",
-                remedy="list its versions; pin those that must stay",
-            ) from error
+            return version_of(self.sums, self.name, version)
+        except DataLoss:
+            if not (self.path / lance_io.manifest_of(self.path, version)).exists():  # it was pruned meanwhile
+                raise self._missing(version) from None
+            raise
+
+    def _missing(self, version: int) -> TopworkError:
+        if self.lost is not None and version >= self.sums.newest:
+            return DataLoss(self.lost.message, remedy=self.lost.remedy)
+        return NotFound(
+            f"the set {self.name!r} has no version {version}; the newest is {self.view.version}",
+            remedy="list its versions; pin those that must stay",
+        )

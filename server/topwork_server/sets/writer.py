@@ -104,6 +104,7 @@ class Writer:
     def renew(self, make: Callable[[View], Any], doing: str) -> None:
         """Commit a version with the same items at the same places: `make` gives its dataset. Followers hear an empty change."""
         view = self._current.loaded()
+        view.check()  # what is damaged must not be written again under a new checksum
         self.publish(self._attempt(view, lambda: make(view), doing), view.here)
 
     def settle(self) -> None:
@@ -111,10 +112,12 @@ class Writer:
         if self._doubt:
             self.catch_up()
 
-    def publish(self, dataset: Any, roster: Roster, change: Callable[[View], Change] | None = None) -> None:
+    def publish(
+        self, dataset: Any, roster: Roster, change: Callable[[View], Change] | None = None, *, rows: bool = False
+    ) -> None:
         """Make it the newest version, and tell of it; a version that changes no item is told as an empty change."""
         with self._followers.lock:
-            view = self._current.publish(dataset, roster)
+            view = self._current.publish(dataset, roster, rows=rows)
             following = self._followers.all()
         if following:
             self._followers.tell(following, change(view) if change else Change(view.version, NONE, _nothing(view)))
@@ -136,7 +139,8 @@ class Writer:
         """The dataset as it is on disk; None where it cannot be opened now: then the next group begins with that."""
         self._doubt = True
         try:
-            latest = lance_io.open_dataset(self._current.path)
+            with lance_io.mapped("opening the set"):
+                latest = lance_io.open_dataset(self._current.path)
         except Exception:
             log.exception("%s cannot be opened after a failed commit", self._current.path)
             return None
@@ -150,7 +154,7 @@ class Writer:
         if dataset.version != view.version + 1:
             return self._catch_up_to(view, dataset)
         born = _born(view, dataset, table)
-        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead))
+        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead), rows=True)
         return None
 
     def _made(self, view: View, table: Any, dead: Array) -> Any:
@@ -219,8 +223,7 @@ def _born(view: View, dataset: Any, table: Any) -> rosters.Segment | None:
     """The new rows' keys, ids and places: those of the fragments that the version before had not."""
     if not len(table):
         return None
-    old = {fragment.fragment_id for fragment in view.dataset.get_fragments()}
-    new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in old]
+    new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in view.files]
     places = [(np.uint64(f.fragment_id) << np.uint64(32)) + np.arange(f.physical_rows, dtype=np.uint64) for f in new]
     return rosters.segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import lance
 import pytest
 from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
-from topwork_server.errors import AlreadyThere, DiskFull, InvalidInput, NotFound, NotReady
+from topwork_server.errors import AlreadyThere, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.sets import lance_io
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Granularity, Modality, Tap, TapInfo
@@ -101,9 +101,10 @@ def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
     lance.dataset(str(sets.folder / "foreign.lance")).update_schema_metadata({"topwork": '{"format": 99}'})
     opened = FeatureSets(sets.folder)
     assert opened.names() == ["birds", "broken", "empty", "foreign"]
-    for name in ("broken", "empty", "foreign"):
-        with pytest.raises(NotReady, match=f"'{name}' cannot be opened.*or drop the set") as told:
+    for name, kind in (("broken", DataLoss), ("empty", DataLoss), ("foreign", NotReady)):
+        with pytest.raises(kind, match=f"{name}.*") as told:
             opened.get(name)
+        assert "drop the set" in str(told.value) or kind is NotReady
         assert ".rs:" not in str(told.value)
     assert list(everything(opened.get("birds"))) == ["a"]
     opened.drop("broken")

@@ -27,15 +27,15 @@ from topwork.v1 import encoders_pb2 as topwork_dot_v1_dot_encoders__pb2
 from topwork.v1 import types_pb2 as topwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15topwork/v1/sets.proto\x12\ntopwork.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x19topwork/v1/encoders.proto\x1a\x16topwork/v1/types.proto\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xaf\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04type\x18\x02 \x01(\x0e\x32\x16.topwork.v1.ColumnType\x12\r\n\x05\x62ools\x18\x03 \x03(\x08\x12\x0c\n\x04ints\x18\x04 \x03(\x03\x12\x0e\n\x06\x66loats\x18\x05 \x03(\x01\x12\x0f\n\x07strings\x18\x06 \x03(\t\x12\"\n\x05lists\x18\x07 \x03(\x0b\x32\x13.topwork.v1.Strings\x12\x0f\n\x07missing\x18\x08 \x03(\r\"6\n\x06SetTap\x12\x1c\n\x03tap\x18\x01 \x01(\x0b\x32\x0f.topwork.v1.Tap\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\"@\n\nColumnInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04type\x18\x02 \x01(\x0e\x32\x16.topwork.v1.ColumnType\"\x87\x03\n\nFeatureSet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x08modality\x18\x04 \x01(\x0e\x32\x14.topwork.v1.Modality\x12 \n\x04taps\x18\x05 \x03(\x0b\x32\x12.topwork.v1.SetTap\x12 \n\x05\x64type\x18\x06 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x14\n\x0ckeeps_inputs\x18\x07 \x01(\x08\x12\'\n\x07\x63olumns\x18\x08 \x03(\x0b\x32\x16.topwork.v1.ColumnInfo\x12\r\n\x05items\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\x04\x12\r\n\x05\x62ytes\x18\x0b \x01(\x04\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x01\x12&\n\x08numerics\x18\r \x03(\x0b\x32\x14.topwork.v1.Numerics\x12\x0c\n\x04path\x18\x0e \x01(\t\x12\x0f\n\x07indexes\x18\x0f \x03(\t\"\x11\n\x0fListSetsRequest\"8\n\x10ListSetsResponse\x12$\n\x04sets\x18\x01 \x03(\x0b\x32\x16.topwork.v1.FeatureSet\"\x1c\n\rGetSetRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\"\x11\n\x0f\x44ropSetResponse\"\xdc\x01\n\rWriteSettings\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12\x0c\n\x04taps\x18\x03 \x03(\t\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x05\x64type\x18\x05 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x13\n\x0bkeep_inputs\x18\x06 \x01(\x08\x12\x16\n\x0eskip_bad_items\x18\x07 \x01(\x08\x12&\n\x08priority\x18\x08 \x01(\x0e\x32\x14.topwork.v1.Priority\"\xb2\x01\n\tWriteRows\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\x12)\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12$\n\x08metadata\x18\x04 \x03(\x0b\x32\x12.topwork.v1.Column\x12&\n\x08numerics\x18\x05 \x01(\x0b\x32\x14.topwork.v1.Numerics\"\x7f\n\x0cWriteRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.WriteSettingsH\x00\x12%\n\x04rows\x18\x02 \x01(\x0b\x32\x15.topwork.v1.WriteRowsH\x00\x12\x0e\n\x04part\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"\xa1\x01\n\rWriteResponse\x12\x11\n\twatermark\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08inserted\x18\x03 \x01(\r\x12\x0f\n\x07updated\x18\x04 \x01(\r\x12\x11\n\tunchanged\x18\x05 \x01(\r\x12\x0f\n\x07\x65ncoded\x18\x06 \x01(\r\x12%\n\x08\x66\x61ilures\x18\x07 \x03(\x0b\x32\x13.topwork.v1.Failure\"\xbc\x01\n\x0bReadRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04taps\x18\x03 \x03(\t\x12\x10\n\x08\x61ll_taps\x18\x04 \x01(\x08\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x13\n\x0b\x61ll_columns\x18\x06 \x01(\x08\x12\x0e\n\x06inputs\x18\x07 \x01(\x08\x12\r\n\x05where\x18\x08 \x01(\t\x12\x0b\n\x03ids\x18\t \x03(\t\x12\x0e\n\x06offset\x18\n \x01(\x04\x12\r\n\x05limit\x18\x0b \x01(\x04\"\xae\x01\n\x0cReadResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12)\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12$\n\x08metadata\x18\x03 \x03(\x0b\x32\x12.topwork.v1.Column\x12 \n\x06inputs\x18\x04 \x03(\x0b\x32\x10.topwork.v1.Item\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\r\n\x05total\x18\x06 \x01(\x04\"<\n\x11\x44\x65leteRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\r\n\x05where\x18\x03 \x01(\t\"6\n\x12\x44\x65leteRowsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x10\x43ountRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"3\n\x11\x43ountRowsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\"b\n\x11UpdateRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12$\n\x08metadata\x18\x04 \x03(\x0b\x32\x12.topwork.v1.Column\"G\n\x12UpdateRowsResponse\x12\x0f\n\x07updated\x18\x01 \x01(\x04\x12\x0f\n\x07missing\x18\x02 \x03(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x0c\n\nDropColumn\"\xc5\x01\n\x13\x43hangeColumnRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12%\n\x03\x61\x64\x64\x18\x03 \x01(\x0e\x32\x16.topwork.v1.ColumnTypeH\x00\x12\x10\n\x06rename\x18\x04 \x01(\tH\x00\x12&\n\x04\x63\x61st\x18\x05 \x01(\x0e\x32\x16.topwork.v1.ColumnTypeH\x00\x12&\n\x04\x64rop\x18\x06 \x01(\x0b\x32\x16.topwork.v1.DropColumnH\x00\x42\x08\n\x06\x63hange\"6\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\x0c\n\x04pins\x18\x03 \x03(\t\"=\n\x14ListVersionsResponse\x12%\n\x08versions\x18\x01 \x03(\x0b\x32\x13.topwork.v1.Version\">\n\x11PinVersionRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03pin\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x16\n\x14UnpinVersionResponse\"7\n\x14PruneVersionsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x12\n\nolder_than\x18\x02 \x01(\x01\"7\n\x15PruneVersionsResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*\xb2\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x43OLUMN_TYPE_INT\x10\x02\x12\x15\n\x11\x43OLUMN_TYPE_FLOAT\x10\x03\x12\x16\n\x12\x43OLUMN_TYPE_STRING\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_TIME\x10\x05\x12\x17\n\x13\x43OLUMN_TYPE_STRINGS\x10\x06\x32\xb6\x07\n\x0b\x46\x65\x61tureSets\x12\x45\n\x08ListSets\x12\x1b.topwork.v1.ListSetsRequest\x1a\x1c.topwork.v1.ListSetsResponse\x12;\n\x06GetSet\x12\x19.topwork.v1.GetSetRequest\x1a\x16.topwork.v1.FeatureSet\x12\x41\n\x07\x44ropSet\x12\x19.topwork.v1.GetSetRequest\x1a\x1b.topwork.v1.DropSetResponse\x12@\n\x05Write\x12\x18.topwork.v1.WriteRequest\x1a\x19.topwork.v1.WriteResponse(\x01\x30\x01\x12;\n\x04Read\x12\x17.topwork.v1.ReadRequest\x1a\x18.topwork.v1.ReadResponse0\x01\x12K\n\nDeleteRows\x12\x1d.topwork.v1.DeleteRowsRequest\x1a\x1e.topwork.v1.DeleteRowsResponse\x12H\n\tCountRows\x12\x1c.topwork.v1.CountRowsRequest\x1a\x1d.topwork.v1.CountRowsResponse\x12K\n\nUpdateRows\x12\x1d.topwork.v1.UpdateRowsRequest\x1a\x1e.topwork.v1.UpdateRowsResponse\x12G\n\x0c\x43hangeColumn\x12\x1f.topwork.v1.ChangeColumnRequest\x1a\x16.topwork.v1.FeatureSet\x12K\n\x0cListVersions\x12\x19.topwork.v1.GetSetRequest\x1a .topwork.v1.ListVersionsResponse\x12@\n\nPinVersion\x12\x1d.topwork.v1.PinVersionRequest\x1a\x13.topwork.v1.Version\x12O\n\x0cUnpinVersion\x12\x1d.topwork.v1.PinVersionRequest\x1a .topwork.v1.UnpinVersionResponse\x12T\n\rPruneVersions\x12 .topwork.v1.PruneVersionsRequest\x1a!.topwork.v1.PruneVersionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15topwork/v1/sets.proto\x12\ntopwork.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x19topwork/v1/encoders.proto\x1a\x16topwork/v1/types.proto\"\x19\n\x07Strings\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xaf\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04type\x18\x02 \x01(\x0e\x32\x16.topwork.v1.ColumnType\x12\r\n\x05\x62ools\x18\x03 \x03(\x08\x12\x0c\n\x04ints\x18\x04 \x03(\x03\x12\x0e\n\x06\x66loats\x18\x05 \x03(\x01\x12\x0f\n\x07strings\x18\x06 \x03(\t\x12\"\n\x05lists\x18\x07 \x03(\x0b\x32\x13.topwork.v1.Strings\x12\x0f\n\x07missing\x18\x08 \x03(\r\"6\n\x06SetTap\x12\x1c\n\x03tap\x18\x01 \x01(\x0b\x32\x0f.topwork.v1.Tap\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\"@\n\nColumnInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04type\x18\x02 \x01(\x0e\x32\x16.topwork.v1.ColumnType\"\x97\x03\n\nFeatureSet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x08modality\x18\x04 \x01(\x0e\x32\x14.topwork.v1.Modality\x12 \n\x04taps\x18\x05 \x03(\x0b\x32\x12.topwork.v1.SetTap\x12 \n\x05\x64type\x18\x06 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x14\n\x0ckeeps_inputs\x18\x07 \x01(\x08\x12\'\n\x07\x63olumns\x18\x08 \x03(\x0b\x32\x16.topwork.v1.ColumnInfo\x12\r\n\x05items\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\x04\x12\r\n\x05\x62ytes\x18\x0b \x01(\x04\x12\x0f\n\x07\x63reated\x18\x0c \x01(\x01\x12&\n\x08numerics\x18\r \x03(\x0b\x32\x14.topwork.v1.Numerics\x12\x0c\n\x04path\x18\x0e \x01(\t\x12\x0f\n\x07indexes\x18\x0f \x03(\t\x12\x0e\n\x06\x64\x61mage\x18\x10 \x01(\t\"\x11\n\x0fListSetsRequest\"8\n\x10ListSetsResponse\x12$\n\x04sets\x18\x01 \x03(\x0b\x32\x16.topwork.v1.FeatureSet\"\x1c\n\rGetSetRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\"\x11\n\x0f\x44ropSetResponse\"\xdc\x01\n\rWriteSettings\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12\x0c\n\x04taps\x18\x03 \x03(\t\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x05\x64type\x18\x05 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x13\n\x0bkeep_inputs\x18\x06 \x01(\x08\x12\x16\n\x0eskip_bad_items\x18\x07 \x01(\x08\x12&\n\x08priority\x18\x08 \x01(\x0e\x32\x14.topwork.v1.Priority\"\xb2\x01\n\tWriteRows\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\x12)\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12$\n\x08metadata\x18\x04 \x03(\x0b\x32\x12.topwork.v1.Column\x12&\n\x08numerics\x18\x05 \x01(\x0b\x32\x14.topwork.v1.Numerics\"\x7f\n\x0cWriteRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.WriteSettingsH\x00\x12%\n\x04rows\x18\x02 \x01(\x0b\x32\x15.topwork.v1.WriteRowsH\x00\x12\x0e\n\x04part\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"\xa1\x01\n\rWriteResponse\x12\x11\n\twatermark\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08inserted\x18\x03 \x01(\r\x12\x0f\n\x07updated\x18\x04 \x01(\r\x12\x11\n\tunchanged\x18\x05 \x01(\r\x12\x0f\n\x07\x65ncoded\x18\x06 \x01(\r\x12%\n\x08\x66\x61ilures\x18\x07 \x03(\x0b\x32\x13.topwork.v1.Failure\"\xbc\x01\n\x0bReadRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04taps\x18\x03 \x03(\t\x12\x10\n\x08\x61ll_taps\x18\x04 \x01(\x08\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x13\n\x0b\x61ll_columns\x18\x06 \x01(\x08\x12\x0e\n\x06inputs\x18\x07 \x01(\x08\x12\r\n\x05where\x18\x08 \x01(\t\x12\x0b\n\x03ids\x18\t \x03(\t\x12\x0e\n\x06offset\x18\n \x01(\x04\x12\r\n\x05limit\x18\x0b \x01(\x04\"\xae\x01\n\x0cReadResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12)\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12$\n\x08metadata\x18\x03 \x03(\x0b\x32\x12.topwork.v1.Column\x12 \n\x06inputs\x18\x04 \x03(\x0b\x32\x10.topwork.v1.Item\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\r\n\x05total\x18\x06 \x01(\x04\"<\n\x11\x44\x65leteRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\r\n\x05where\x18\x03 \x01(\t\"6\n\x12\x44\x65leteRowsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\"?\n\x10\x43ountRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"3\n\x11\x43ountRowsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\"b\n\x11UpdateRowsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\r\n\x05where\x18\x03 \x01(\t\x12$\n\x08metadata\x18\x04 \x03(\x0b\x32\x12.topwork.v1.Column\"G\n\x12UpdateRowsResponse\x12\x0f\n\x07updated\x18\x01 \x01(\x04\x12\x0f\n\x07missing\x18\x02 \x03(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x0c\n\nDropColumn\"\xc5\x01\n\x13\x43hangeColumnRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12%\n\x03\x61\x64\x64\x18\x03 \x01(\x0e\x32\x16.topwork.v1.ColumnTypeH\x00\x12\x10\n\x06rename\x18\x04 \x01(\tH\x00\x12&\n\x04\x63\x61st\x18\x05 \x01(\x0e\x32\x16.topwork.v1.ColumnTypeH\x00\x12&\n\x04\x64rop\x18\x06 \x01(\x0b\x32\x16.topwork.v1.DropColumnH\x00\x42\x08\n\x06\x63hange\"6\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\x0c\n\x04pins\x18\x03 \x03(\t\"=\n\x14ListVersionsResponse\x12%\n\x08versions\x18\x01 \x03(\x0b\x32\x13.topwork.v1.Version\">\n\x11PinVersionRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x0b\n\x03pin\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\x16\n\x14UnpinVersionResponse\"7\n\x14PruneVersionsRequest\x12\x0b\n\x03set\x18\x01 \x01(\t\x12\x12\n\nolder_than\x18\x02 \x01(\x01\"7\n\x15PruneVersionsResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*\xb2\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x01\x12\x13\n\x0f\x43OLUMN_TYPE_INT\x10\x02\x12\x15\n\x11\x43OLUMN_TYPE_FLOAT\x10\x03\x12\x16\n\x12\x43OLUMN_TYPE_STRING\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_TIME\x10\x05\x12\x17\n\x13\x43OLUMN_TYPE_STRINGS\x10\x06\x32\xb6\x07\n\x0b\x46\x65\x61tureSets\x12\x45\n\x08ListSets\x12\x1b.topwork.v1.ListSetsRequest\x1a\x1c.topwork.v1.ListSetsResponse\x12;\n\x06GetSet\x12\x19.topwork.v1.GetSetRequest\x1a\x16.topwork.v1.FeatureSet\x12\x41\n\x07\x44ropSet\x12\x19.topwork.v1.GetSetRequest\x1a\x1b.topwork.v1.DropSetResponse\x12@\n\x05Write\x12\x18.topwork.v1.WriteRequest\x1a\x19.topwork.v1.WriteResponse(\x01\x30\x01\x12;\n\x04Read\x12\x17.topwork.v1.ReadRequest\x1a\x18.topwork.v1.ReadResponse0\x01\x12K\n\nDeleteRows\x12\x1d.topwork.v1.DeleteRowsRequest\x1a\x1e.topwork.v1.DeleteRowsResponse\x12H\n\tCountRows\x12\x1c.topwork.v1.CountRowsRequest\x1a\x1d.topwork.v1.CountRowsResponse\x12K\n\nUpdateRows\x12\x1d.topwork.v1.UpdateRowsRequest\x1a\x1e.topwork.v1.UpdateRowsResponse\x12G\n\x0c\x43hangeColumn\x12\x1f.topwork.v1.ChangeColumnRequest\x1a\x16.topwork.v1.FeatureSet\x12K\n\x0cListVersions\x12\x19.topwork.v1.GetSetRequest\x1a .topwork.v1.ListVersionsResponse\x12@\n\nPinVersion\x12\x1d.topwork.v1.PinVersionRequest\x1a\x13.topwork.v1.Version\x12O\n\x0cUnpinVersion\x12\x1d.topwork.v1.PinVersionRequest\x1a .topwork.v1.UnpinVersionResponse\x12T\n\rPruneVersions\x12 .topwork.v1.PruneVersionsRequest\x1a!.topwork.v1.PruneVersionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'topwork.v1.sets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COLUMNTYPE']._serialized_start=2975
-  _globals['_COLUMNTYPE']._serialized_end=3153
+  _globals['_COLUMNTYPE']._serialized_start=2991
+  _globals['_COLUMNTYPE']._serialized_end=3169
   _globals['_STRINGS']._serialized_start=118
   _globals['_STRINGS']._serialized_end=143
   _globals['_COLUMN']._serialized_start=146
@@ -45,55 +45,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLUMNINFO']._serialized_start=379
   _globals['_COLUMNINFO']._serialized_end=443
   _globals['_FEATURESET']._serialized_start=446
-  _globals['_FEATURESET']._serialized_end=837
-  _globals['_LISTSETSREQUEST']._serialized_start=839
-  _globals['_LISTSETSREQUEST']._serialized_end=856
-  _globals['_LISTSETSRESPONSE']._serialized_start=858
-  _globals['_LISTSETSRESPONSE']._serialized_end=914
-  _globals['_GETSETREQUEST']._serialized_start=916
-  _globals['_GETSETREQUEST']._serialized_end=944
-  _globals['_DROPSETRESPONSE']._serialized_start=946
-  _globals['_DROPSETRESPONSE']._serialized_end=963
-  _globals['_WRITESETTINGS']._serialized_start=966
-  _globals['_WRITESETTINGS']._serialized_end=1186
-  _globals['_WRITEROWS']._serialized_start=1189
-  _globals['_WRITEROWS']._serialized_end=1367
-  _globals['_WRITEREQUEST']._serialized_start=1369
-  _globals['_WRITEREQUEST']._serialized_end=1496
-  _globals['_WRITERESPONSE']._serialized_start=1499
-  _globals['_WRITERESPONSE']._serialized_end=1660
-  _globals['_READREQUEST']._serialized_start=1663
-  _globals['_READREQUEST']._serialized_end=1851
-  _globals['_READRESPONSE']._serialized_start=1854
-  _globals['_READRESPONSE']._serialized_end=2028
-  _globals['_DELETEROWSREQUEST']._serialized_start=2030
-  _globals['_DELETEROWSREQUEST']._serialized_end=2090
-  _globals['_DELETEROWSRESPONSE']._serialized_start=2092
-  _globals['_DELETEROWSRESPONSE']._serialized_end=2146
-  _globals['_COUNTROWSREQUEST']._serialized_start=2148
-  _globals['_COUNTROWSREQUEST']._serialized_end=2211
-  _globals['_COUNTROWSRESPONSE']._serialized_start=2213
-  _globals['_COUNTROWSRESPONSE']._serialized_end=2264
-  _globals['_UPDATEROWSREQUEST']._serialized_start=2266
-  _globals['_UPDATEROWSREQUEST']._serialized_end=2364
-  _globals['_UPDATEROWSRESPONSE']._serialized_start=2366
-  _globals['_UPDATEROWSRESPONSE']._serialized_end=2437
-  _globals['_DROPCOLUMN']._serialized_start=2439
-  _globals['_DROPCOLUMN']._serialized_end=2451
-  _globals['_CHANGECOLUMNREQUEST']._serialized_start=2454
-  _globals['_CHANGECOLUMNREQUEST']._serialized_end=2651
-  _globals['_VERSION']._serialized_start=2653
-  _globals['_VERSION']._serialized_end=2707
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=2709
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=2770
-  _globals['_PINVERSIONREQUEST']._serialized_start=2772
-  _globals['_PINVERSIONREQUEST']._serialized_end=2834
-  _globals['_UNPINVERSIONRESPONSE']._serialized_start=2836
-  _globals['_UNPINVERSIONRESPONSE']._serialized_end=2858
-  _globals['_PRUNEVERSIONSREQUEST']._serialized_start=2860
-  _globals['_PRUNEVERSIONSREQUEST']._serialized_end=2915
-  _globals['_PRUNEVERSIONSRESPONSE']._serialized_start=2917
-  _globals['_PRUNEVERSIONSRESPONSE']._serialized_end=2972
-  _globals['_FEATURESETS']._serialized_start=3156
-  _globals['_FEATURESETS']._serialized_end=4106
+  _globals['_FEATURESET']._serialized_end=853
+  _globals['_LISTSETSREQUEST']._serialized_start=855
+  _globals['_LISTSETSREQUEST']._serialized_end=872
+  _globals['_LISTSETSRESPONSE']._serialized_start=874
+  _globals['_LISTSETSRESPONSE']._serialized_end=930
+  _globals['_GETSETREQUEST']._serialized_start=932
+  _globals['_GETSETREQUEST']._serialized_end=960
+  _globals['_DROPSETRESPONSE']._serialized_start=962
+  _globals['_DROPSETRESPONSE']._serialized_end=979
+  _globals['_WRITESETTINGS']._serialized_start=982
+  _globals['_WRITESETTINGS']._serialized_end=1202
+  _globals['_WRITEROWS']._serialized_start=1205
+  _globals['_WRITEROWS']._serialized_end=1383
+  _globals['_WRITEREQUEST']._serialized_start=1385
+  _globals['_WRITEREQUEST']._serialized_end=1512
+  _globals['_WRITERESPONSE']._serialized_start=1515
+  _globals['_WRITERESPONSE']._serialized_end=1676
+  _globals['_READREQUEST']._serialized_start=1679
+  _globals['_READREQUEST']._serialized_end=1867
+  _globals['_READRESPONSE']._serialized_start=1870
+  _globals['_READRESPONSE']._serialized_end=2044
+  _globals['_DELETEROWSREQUEST']._serialized_start=2046
+  _globals['_DELETEROWSREQUEST']._serialized_end=2106
+  _globals['_DELETEROWSRESPONSE']._serialized_start=2108
+  _globals['_DELETEROWSRESPONSE']._serialized_end=2162
+  _globals['_COUNTROWSREQUEST']._serialized_start=2164
+  _globals['_COUNTROWSREQUEST']._serialized_end=2227
+  _globals['_COUNTROWSRESPONSE']._serialized_start=2229
+  _globals['_COUNTROWSRESPONSE']._serialized_end=2280
+  _globals['_UPDATEROWSREQUEST']._serialized_start=2282
+  _globals['_UPDATEROWSREQUEST']._serialized_end=2380
+  _globals['_UPDATEROWSRESPONSE']._serialized_start=2382
+  _globals['_UPDATEROWSRESPONSE']._serialized_end=2453
+  _globals['_DROPCOLUMN']._serialized_start=2455
+  _globals['_DROPCOLUMN']._serialized_end=2467
+  _globals['_CHANGECOLUMNREQUEST']._serialized_start=2470
+  _globals['_CHANGECOLUMNREQUEST']._serialized_end=2667
+  _globals['_VERSION']._serialized_start=2669
+  _globals['_VERSION']._serialized_end=2723
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=2725
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=2786
+  _globals['_PINVERSIONREQUEST']._serialized_start=2788
+  _globals['_PINVERSIONREQUEST']._serialized_end=2850
+  _globals['_UNPINVERSIONRESPONSE']._serialized_start=2852
+  _globals['_UNPINVERSIONRESPONSE']._serialized_end=2874
+  _globals['_PRUNEVERSIONSREQUEST']._serialized_start=2876
+  _globals['_PRUNEVERSIONSREQUEST']._serialized_end=2931
+  _globals['_PRUNEVERSIONSRESPONSE']._serialized_start=2933
+  _globals['_PRUNEVERSIONSRESPONSE']._serialized_end=2988
+  _globals['_FEATURESETS']._serialized_start=3172
+  _globals['_FEATURESETS']._serialized_end=4122
 # @@protoc_insertion_point(module_scope)

@@ -70,7 +70,7 @@ class ColumnInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ...) -> None: ...
 
 class FeatureSet(_message.Message):
-    __slots__ = ("name", "encoder", "options", "modality", "taps", "dtype", "keeps_inputs", "columns", "items", "version", "bytes", "created", "numerics", "path", "indexes")
+    __slots__ = ("name", "encoder", "options", "modality", "taps", "dtype", "keeps_inputs", "columns", "items", "version", "bytes", "created", "numerics", "path", "indexes", "damage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class FeatureSet(_message.Message):
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     INDEXES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     encoder: str
     options: _struct_pb2.Struct
@@ -101,7 +102,8 @@ class FeatureSet(_message.Message):
     numerics: _containers.RepeatedCompositeFieldContainer[_types_pb2.Numerics]
     path: str
     indexes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., encoder: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[SetTap, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keeps_inputs: _Optional[bool] = ..., columns: _Optional[_Iterable[_Union[ColumnInfo, _Mapping]]] = ..., items: _Optional[int] = ..., version: _Optional[int] = ..., bytes: _Optional[int] = ..., created: _Optional[float] = ..., numerics: _Optional[_Iterable[_Union[_types_pb2.Numerics, _Mapping]]] = ..., path: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ...) -> None: ...
+    damage: str
+    def __init__(self, name: _Optional[str] = ..., encoder: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[SetTap, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., keeps_inputs: _Optional[bool] = ..., columns: _Optional[_Iterable[_Union[ColumnInfo, _Mapping]]] = ..., items: _Optional[int] = ..., version: _Optional[int] = ..., bytes: _Optional[int] = ..., created: _Optional[float] = ..., numerics: _Optional[_Iterable[_Union[_types_pb2.Numerics, _Mapping]]] = ..., path: _Optional[str] = ..., indexes: _Optional[_Iterable[str]] = ..., damage: _Optional[str] = ...) -> None: ...
 
 class ListSetsRequest(_message.Message):
     __slots__ = ()

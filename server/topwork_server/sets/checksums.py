@@ -1,0 +1,231 @@
+"""Checksums of the files that commits wrote: `_checksums` in the folder of a set, one line a file.
+
+    LINE PATH SIZE SUM TIME
+
+SUM is xxh3 (128 bits) of the file, TIME the seconds since 1970 of a manifest's commit, or the version that a pin holds, LINE
+xxh3 (64 bits) of the rest of the line. A negative SIZE takes the line before it back. The lines of a commit are appended and on
+disk before its writers are answered. A commit whose process was killed before that has a manifest newer than all lines:
+`opening.py` tells it from damage. Files that are pruned keep their lines until the log is written anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from topwork_server.errors import DataLoss
+from topwork_server.sets import lance_io
+
+NAME = "_checksums"
+#: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.
+MOST_BYTES = 2 << 30
+PIECE = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    size: int
+    digest: str
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What tells without reading that a file is still the one that was checked."""
+
+    modified: int
+    size: int
+    inode: int
+
+
+class Checksums:
+    """Of one set. Thread-safe; its `owner`, the one process that writes the set, writes the log."""
+
+    def __init__(self, path: Path, owner: bool = True) -> None:
+        self.path, self.owner = path, owner
+        self._file = path / NAME
+        self._lock = threading.Lock()
+        self._checked: dict[str, Signature] = {}
+        self._bad: dict[str, tuple[Signature | None, str]] = {}
+        self.sums: dict[str, Sum] = {}
+        self.faults = self._load()
+
+    @property
+    def newest(self) -> int:
+        """The newest version that is on record, 0 where there is none."""
+        return max((lance_io.version_of(name) for name in list(self.sums) if name.endswith(lance_io.MANIFEST)), default=0)
+
+    @property
+    def bad(self) -> Mapping[str, str]:
+        """Files that were found damaged, and how."""
+        return {name: how for name, (_, how) in list(self._bad.items())}
+
+    def record(self, names: Iterable[str], at: float = 0.0) -> None:
+        """Take the sums of files that have none yet. A disk that is full costs the record: it is taken with the next commit."""
+        new = [name for name in names if name not in self.sums]
+        lines = []
+        for name in new:
+            signature = self._signature(name)
+            self.sums[name] = Sum(signature.size, digest_of(self.path / name), at)
+            lines.append(_line(name, self.sums[name]))
+            self._checked[name] = signature
+            self._bad.pop(name, None)
+        if lines and self.owner:
+            self._append("".join(lines), new)
+
+    def check(self, names: Iterable[str], most: int = MOST_BYTES) -> None:
+        """DataLoss names the first of the files that is not what was written. Costs a look at each that was checked before."""
+        left = most
+        for name in names:
+            signature = self._signature(name)
+            if self._checked.get(name) == signature:
+                continue
+            if left > 0:
+                left -= signature.size
+                self.verify(name)
+
+    def verify(self, name: str) -> None:
+        """Read a file whole, whatever was known of it, and compare. One without a sum is taken as it is."""
+        signature, known = self._signature(name), self.sums.get(name)
+        if known is None:
+            return self.record([name])
+        if signature.size != known.size:
+            raise self._lost(name, signature, f"it has {signature.size} bytes, and {known.size} were written")
+        if (bad := self._bad.get(name)) and bad[0] == signature:
+            raise self._loss(name)
+        try:
+            found = digest_of(self.path / name)
+        except OSError as error:
+            raise self._lost(name, signature, error.strerror or str(error)) from error
+        if found != known.digest:
+            raise self._lost(name, signature, "it is not the file that was written (its checksum is another)")
+        self._bad.pop(name, None)
+        self._checked[name] = signature
+        return None
+
+    def take_back(self, name: str) -> None:
+        """Of a file that is about to be deleted by itself."""
+        if self.sums.pop(name, None) and self.owner:
+            self._append(_line(name, Sum(-1, "-")), [])
+
+    def rewrite(self, there: Iterable[str]) -> None:
+        """The log anew, with the lines of the files that are there."""
+        kept = set(there)
+        with self._lock:
+            self.sums = {name: one for name, one in self.sums.items() if name in kept}
+            for known in (self._checked, self._bad):
+                for name in [name for name in known if name not in kept]:
+                    del known[name]
+            scratch = self._file.with_name(f"{NAME}.part")
+            try:
+                scratch.write_text("".join(_line(name, one) for name, one in self.sums.items()), "utf-8")
+                lance_io.sync([scratch])
+                _cleared(self._file)
+                scratch.replace(self._file)
+                lance_io.sync([self.path])
+                self.faults = ""
+            except OSError as error:
+                log.warning("%s could not be written: %s", self._file, error)
+
+    def forget(self) -> None:
+        """Of what was checked: the files are looked at again."""
+        self._checked.clear()
+
+    def _signature(self, name: str) -> Signature:
+        try:
+            return _signature(self.path / name)
+        except OSError as error:
+            raise self._lost(name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
+
+    def _lost(self, name: str, signature: Signature | None, how: str) -> DataLoss:
+        if name not in self._bad:
+            log.error("%s is damaged: %s", self.path / name, how)
+        self._bad[name] = signature, how
+        self._checked.pop(name, None)
+        return self._loss(name)
+
+    def _loss(self, name: str) -> DataLoss:
+        return DataLoss(
+            f"the feature set {self.path.stem!r} is damaged: {self.path / name}: {self._bad[name][1]}",
+            remedy="put the file back from a copy, or read a version from before it (`topwork versions`), or drop the set",
+        )
+
+    def _append(self, lines: str, names: list[str]) -> None:
+        try:
+            with self._lock:
+                handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                try:
+                    os.write(handle, lines.encode())
+                    os.fdatasync(handle)
+                finally:
+                    os.close(handle)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self._file, error)
+            for name in names:
+                del self.sums[name]
+
+    def _load(self) -> str:
+        """What is wrong with the log itself, "" where nothing is."""
+        try:
+            lines = self._file.read_bytes().splitlines()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{self._file} is damaged: {error.strerror}"
+        wrong = 0
+        for line in lines:
+            try:
+                name, one = _parsed(line)
+                self.sums[name] = one
+                if one.size < 0:
+                    del self.sums[name]
+            except ValueError:
+                wrong += 1
+        return f"{self._file} is damaged: {wrong} of {len(lines)} lines" if wrong else ""
+
+
+def digest_of(path: Path) -> str:
+    """In one pass, without a copy of the file in memory."""
+    if path.stat().st_size <= PIECE:
+        return xxhash.xxh3_128_hexdigest(path.read_bytes())
+    hasher, piece = xxhash.xxh3_128(), bytearray(PIECE)
+    view = memoryview(piece)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            hasher.update(view[:count])
+    return hasher.hexdigest()
+
+
+def _signature(path: Path) -> Signature:
+    status = os.stat(path)
+    return Signature(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _line(name: str, one: Sum) -> str:
+    rest = f"{name} {one.size} {one.digest} {one.time or time.time():.3f}"
+    return f"{xxhash.xxh3_64_hexdigest(rest.encode())} {rest}\n"
+
+
+def _parsed(line: bytes) -> tuple[str, Sum]:
+    checksum, _, rest = line.partition(b" ")
+    if xxhash.xxh3_64_hexdigest(rest).encode() != checksum:
+        raise ValueError("not a line that was written")
+    name, size, digest, at = rest.decode().rsplit(" ", 3)
+    return name, Sum(int(size), digest, float(at))
+
+
+def _cleared(path: Path) -> None:
+    """No log is a folder."""
+    if path.is_dir():
+        import shutil
+
+        shutil.rmtree(path)
