@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fake_server import FakeServer
 from topwork import _cli_catalogue, _cli_embed, _cli_slow, cli
+from topwork.client import Client
 from topwork.encoders import EncoderInfo, TapInfo
 
 
@@ -356,6 +357,21 @@ def test_a_closed_pipe_is_quiet(server: FakeServer) -> None:
         os.close(read)
         _, complained = command.communicate(timeout=30)
     assert (command.returncode, complained) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [["sets"], ["read", "s", "--limit", "500"], ["search", "s", "1", "-k", "500"], ["encoders"]])
+def test_a_closed_pipe_of_a_table_is_quiet_too(
+    server: FakeServer, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in `topwork read s | head`. In this process: only the end of the pipe matters."""
+    with Client(server.target) as client:
+        client.write("s", [str(i) for i in range(500)], range(500), encoder="letters")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert cli.main([*words, "--server", server.target]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def found(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:

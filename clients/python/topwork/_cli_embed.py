@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from topwork import _saving
+from topwork import _cli_show, _saving
 from topwork._cli_client import connected
 from topwork._cli_inputs import Inputs, add_source, gather
 from topwork._cli_slow import explained
@@ -112,9 +112,7 @@ def _record(features: Features, inputs: Inputs, written: Path | None) -> dict[st
 
 
 def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path], seconds: float) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = _cli_show.piped(highlight=False, soft_wrap=True)
     for tap, features in found.items():
         if not written:
             for line in _lines(features, inputs, console.width):

@@ -21,9 +21,18 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def console() -> Console:
     """For people; what goes into a pipe is not cut into lines of a terminal's width."""
+    return piped(highlight=False, width=None if sys.stdout.isatty() else 250)
+
+
+def piped(**settings: Any) -> Console:
+    """A console that leaves a pipe whose reader has gone to `cli.main`: rich would end the process with 1."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped(**settings)
 
 
 def table(*titles: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
