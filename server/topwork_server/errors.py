@@ -90,9 +90,11 @@ def exhausted(error: BaseException) -> Overloaded | None:
     """What an error means that arose, or has a cause that arose, since the process has no memory, thread or file handle left;
     None for all others."""
     cause: BaseException | None = error
-    while cause is not None and not _is_exhaustion(cause):
+    seen: set[int] = set()  # an error may be its own cause
+    while cause is not None and id(cause) not in seen and not _is_exhaustion(cause):
+        seen.add(id(cause))
         cause = cause.__cause__
-    if cause is None:
+    if cause is None or id(cause) in seen:
         return None
     why = str(cause) or "out of memory"
     return Overloaded(f"the server has no room left for this request: {why}", remedy="send less at once, or try again later")

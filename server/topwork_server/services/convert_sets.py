@@ -21,6 +21,8 @@ from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapIn
 if TYPE_CHECKING:
     from topwork_server.sets.store import FeatureSet
 
+#: More than any set has; what lies beyond is nothing, in numbers that every library counts in.
+MOST_ROWS = 1 << 60
 STORED_DTYPES: Mapping[int, str] = {
     types_pb2.DTYPE_UNSPECIFIED: "",
     types_pb2.DTYPE_FLOAT32: "float32",
@@ -133,6 +135,8 @@ def _tap_rows(message: types_pb2.TapFeatures, count: int) -> TapRows:
             f"rows of the tap {name} are {rows.dtype.name} of shape {list(rows.shape)}",
             remedy="send float32 or float16 of shape (rows, dim)",
         )
+    if message.granularity not in _GRANULARITIES:
+        raise InvalidInput(f"the tap {name} has the granularity {message.granularity}", remedy="send ITEM, TOKEN, WINDOW or CELL")
     tap = Tap(message.tap, rows.shape[1], _GRANULARITIES[message.granularity])
     counts = _counts(message, tap, len(rows), count)
     return TapRows(TapInfo(tap, message.fingerprint), rows.astype(np.float32, copy=False), counts, _spans(message, len(rows)))
@@ -229,8 +233,8 @@ def selection(request: sets_pb2.ReadRequest) -> Selection:
         inputs=request.inputs,
         where=request.where,
         ids=tuple(request.ids) or None,
-        offset=request.offset,
-        limit=request.limit,
+        offset=min(request.offset, MOST_ROWS),
+        limit=min(request.limit, MOST_ROWS),
     )
 
 

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from topwork_server.errors import InvalidInput
 from topwork_server.excerpts import LONGEST
+from topwork_server.sets.names import MOST_ID_BYTES
 
 KIB = 1 << 10
 #: Bytes of a name, of whatever: the longest that any check lets through (an id) has 512.
@@ -28,11 +29,11 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.Strings.values": None,  # values of metadata; where they are ids, those are checked as ids
     "topwork.v1.WriteRows.ids": None,  # a wrong one is told by its position
     "topwork.v1.ReadRequest.where": None,  # a filter's own bound is in sets/filters.py
-    "topwork.v1.ReadRequest.ids": None,
+    "topwork.v1.ReadRequest.ids": MOST_ID_BYTES,
     "topwork.v1.DeleteRowsRequest.where": None,
-    "topwork.v1.DeleteRowsRequest.ids": None,
+    "topwork.v1.DeleteRowsRequest.ids": MOST_ID_BYTES,
     "topwork.v1.SearchRequest.where": None,
-    "topwork.v1.Stored.ids": None,
+    "topwork.v1.Stored.ids": MOST_ID_BYTES,
     "topwork.v1.TrainRequest.where": None,
     "topwork.v1.TrainRequest.test_where": None,
     "topwork.v1.ProbeRequest.where": None,
@@ -45,7 +46,7 @@ MOST_NAMES, MOST_OPTIONS, MOST_MESSAGES, MOST_VALUES, MOST_NUMBERS = 4096, 4096,
 #: Fields that this server does not know, and messages within messages (protobuf itself takes 100).
 MOST_UNKNOWN, DEEPEST = 10_000, 48
 #: A message of fewer bytes cannot hold too much of anything.
-SMALL = 1 * KIB
+SMALL = MOST_ID_BYTES
 
 _OPTIONS = ("google.protobuf.Value", "google.protobuf.Struct.FieldsEntry")
 _BYTES_EACH = {FieldDescriptor.TYPE_DOUBLE: 8, FieldDescriptor.TYPE_FIXED64: 8, FieldDescriptor.TYPE_SFIXED64: 8} | {

@@ -19,6 +19,7 @@ from topwork_server.indexes.indexed import Opened
 from topwork_server.indexes.model import MOST_HITS, Query
 from topwork_server.modalities import check_modality
 from topwork_server.services import convert, convert_indexes
+from topwork_server.sets.names import MOST_ID_BYTES
 from topwork_server.sets.picked import stored_rows
 from topwork_server.types import Array, Item, TapInfo, Timings
 
@@ -139,5 +140,8 @@ def _with_settings(query: Query, request: Request, k: int) -> Query:
 
 def _of_stored(ids: list[str], opened: Opened) -> Query:
     """In a thread. The rows of stored items, each of which is not to be among its own hits."""
+    for position, one in enumerate(ids):
+        if len(one) > MOST_ID_BYTES:
+            raise InvalidInput(f"an id of {len(one):,} characters", remedy=f"at most {MOST_ID_BYTES} bytes", item=position)
     (rows,), keys = stored_rows(opened.feature_set, ids, (opened.definition.tap.tap.name,))
     return replace(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), without=keys)

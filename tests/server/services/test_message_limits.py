@@ -189,7 +189,7 @@ REFUSED = {
         heads_pb2.PredictRequest(settings=heads_pb2.PredictSettings(heads=["nobody"]), items=encoders_pb2.Items(items=TEXTS)),
     ),
     "a set that is not there": ("Search", indexes_pb2.SearchRequest(set="nobody", items=encoders_pb2.Items(items=TEXTS))),
-    "rows to read that are not there": ("Read", sets_pb2.ReadRequest(set="nobody", ids=[LONG])),
+    "rows to read that are not there": ("Read", sets_pb2.ReadRequest(set="nobody", where=LONG)),
     "rows to delete that are not there": ("DeleteRows", sets_pb2.DeleteRowsRequest(set="nobody", where=LONG)),
     "labels that are not there": ("Train", heads_pb2.TrainRequest(set="nobody", target="a", where=LONG)),
     "a stream without settings": ("EmbedStream", encoders_pb2.EmbedStreamRequest(items=encoders_pb2.Items(items=TEXTS))),
