@@ -16,6 +16,7 @@ from slabs import check_slab
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import plugin as word2vec
 from topwork_plugins.word2vec import table as word_table
+from topwork_plugins.word2vec.files import Block
 from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
 from topwork_plugins.word2vec.table import WordTable
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
@@ -284,6 +285,43 @@ def test_texts_are_split_by_what_the_vocabulary_knows(text: str, expected: list[
     assert [None if token.row == UNKNOWN else WORDS[token.row] for token in tokens] == expected
     assert all(0 <= token.start < token.end <= len(text) for token in tokens)
     assert all(a.end <= b.start for a, b in pairwise(tokens))
+
+
+ODD = ["c", "c++", "c#", "java", "the", "#1", ".net", "yahoo!", "at&t", "$5", ":-)", "\U0001f600", "\u2764", "i", "york", "new"]
+ODD += ["new_york", "New York City", "in the u.s.", "owl", "--"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the c++, c# (c++) and java.", ["the", "c++", "c#", "c++", None, "java"]),
+        ("c++/java C++ c--", ["c++", "java", "c++", "c"]),
+        ("the #1 .net owl; yahoo! the $5", ["the", "#1", ".net", "owl", "yahoo!", "the", "$5"]),
+        ("the AT&T owl :-) -- the", ["the", "at&t", "owl", ":-)", "the"]),
+        ("the \U0001f600 owl\U0001f600\U0001f600 \U0001f996!", ["the", "\U0001f600", "owl", "\U0001f600", "\U0001f600", None]),
+        ("i \u2764\ufe0f the owl", ["i", "\u2764", "the", "owl"]),
+        ("the \U0001f468\u200d\U0001f469\u200d\U0001f467 owl \U0001f1eb\U0001f1f7", ["the", None, "owl", None]),
+        ("the New York owl", ["the", "new_york", "owl"]),
+        ("New York's owl, New York City", ["new_york", None, "owl", "New York City"]),
+        ("new, york new_york the york", ["new", "york", "new_york", "the", "york"]),
+        ("new  york", ["new_york"]),
+        ("\U0001f996", [None]),
+        ("the + = owl", ["the", "owl"]),
+    ],
+)
+def test_entries_with_signs_emoji_and_several_words_are_found_in_texts(
+    text: str, expected: list[str | None], tmp_path: Path
+) -> None:
+    rows = np.eye(len(ODD), dtype=np.float32)
+    word_table.write([Block([word.encode() for word in ODD], rows)], len(ODD), tmp_path)
+    encoder = WordVectors(EncoderSpec("words", WordVectors, "file:/words.bin", Modality.TEXT), tmp_path)
+    made = sample_of(encoder, text, WordOptions("zero"))
+    found = [ODD[int(row.argmax())] if row.any() else None for row in made.inputs["vectors"]]
+    assert found == expected
+    assert made.notes == ({"unknown_words": lost} if (lost := expected.count(None)) else {})
+    assert made.tokens is not None
+    assert all(a[1] <= b[0] for a, b in pairwise(made.tokens.chars.tolist()))
+    check_slab(encoder, [Text(text)] * 5 + [Text("the owl")], WordOptions("zero"))
 
 
 @pytest.mark.parametrize(("lowercase", "known"), [(None, ["Owl", "owl", "red"]), (True, ["owl", "red"]), (False, ["Owl", "owl"])])

@@ -17,10 +17,44 @@ from topwork_plugins.word2vec.slab import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.tokens import Tokenizer
 from topwork_server import EncoderSpec, Item, Modality, Picture, Text
 
-WORDS = ["the", "owl", "red", "Bird", "n't", "do", "'s", "well-made", "café", "u.s.", "...", "हिन्दी", "new york", "a" * 300]
-PIECES = ["the", "The", "owl.", "owl's", "don't", "well-made", "red-owl,", "...", "?!", "zebra", "U.S.", "café", "cafe\u0301"]
+WORDS = [
+    "the",
+    "owl",
+    "red",
+    "Bird",
+    "n't",
+    "do",
+    "'s",
+    "well-made",
+    "café",
+    "u.s.",
+    "...",
+    "हिन्दी",
+    "c++",
+    "\U0001f600",
+    "a" * 300,
+]
+PIECES = [
+    "the",
+    "The",
+    "owl.",
+    "owl's",
+    "don't",
+    "well-made",
+    "red-owl,",
+    "...",
+    "?!",
+    "zebra",
+    "U.S.",
+    "café",
+    "cafe\u0301",
+    "c++,",
+    "(C++)",
+    "owl\U0001f600",
+    "\U0001f996!",
+]
 SPACES = [" ", " ", " ", "  ", "\n", "\t ", "\u3000", "\x1c", "\u200b"]
-SIGNS = "aOwl.-'_/&,\u2019 \n\u3000é\u0301हि9\U0001d54f\ud800"
+SIGNS = "c+#\U0001f600\ufe0f\u200daOwl.-'_/&,\u2019 \n\u3000é\u0301हि9\U0001d54f\ud800"
 
 
 @pytest.fixture(scope="module")

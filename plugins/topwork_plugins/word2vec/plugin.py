@@ -72,6 +72,7 @@ class WordVectors(Encoder):
     Settings: `lowercase` true looks words up in lower case alone, false never; by default as written, then in lower case.
     """
 
+    revision = 2  # 2: words with signs, of several words, and emoji are found in texts
     options = WordOptions
     pads = True
     budget = 16384  # words
@@ -98,7 +99,7 @@ class WordVectors(Encoder):
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         super().__init__(spec, folder)
         self.table = word_table.WordTable(folder)
-        self._tokenizer = Tokenizer(self.table.find, spec.settings.get("lowercase"))
+        self._tokenizer = Tokenizer(self.table.find, spec.settings.get("lowercase"), self.table.phrases)
         self._slabs = Slabs(self._tokenizer)
 
     def preprocess(self, item: Item, options: WordOptions) -> Iterable[Sample]:
@@ -130,11 +131,11 @@ class WordVectors(Encoder):
             yield from super().preprocess_many([item], options) if sample is None else ([sample],)
 
     def _together(self, texts: Sequence[str], options: WordOptions) -> list[Sample | None]:
-        """What `preprocess` gives of each text; None where it may refuse."""
+        """What `preprocess` gives of each text; None where it may refuse, or find an entry of several words."""
         words = self._slabs.words(texts)
         known = words.without_unknown()
         unknown = words.counts - known.counts
-        refused = (known.counts == 0) | (options.unknown == "error" and unknown > 0)
+        refused = words.phrased | (known.counts == 0) | (options.unknown == "error" and unknown > 0)
         kept = known if options.unknown == "skip" else words
         vectors, longest = self._rows(kept.rows), int(kept.counts.max())
         mask, positions, parts = np.ones(longest, np.float32), np.arange(longest), np.zeros(longest, np.int32)

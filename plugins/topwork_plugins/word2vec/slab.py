@@ -1,8 +1,9 @@
 """Many texts to words at once: what `Tokenizer.tokens` gives of each, at a small part of the cost.
 
-Texts repeat their words, so a piece (what stands between white space) is split once and remembered: no word reaches over white
-space, and how a piece is split does not depend on its neighbours. A text of one piece is a piece of its own kind, because it is
-first looked up as a whole. A slab of texts then costs a dict look-up a piece, and numpy for the rest.
+Texts repeat their words, so a piece (what stands between white space) is split once and remembered: how it is split does not
+depend on its neighbours, but where an entry of several words may begin. Texts that may have one are told, and not for a slab. A
+text of one piece is a piece of its own kind, because it is first looked up as a whole. A slab of texts then costs a dict look-up
+a piece, and numpy for the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from topwork_server.ragged import starts_of, sums_of
@@ -34,36 +35,42 @@ _PIECE = re.compile(r"\S+")
 @dataclass(frozen=True)
 class Words:
     """The words of several texts, one text after another: `rows` (words,) int64, UNKNOWN among them; `chars` (words, 2) int32,
-    the half-open spans in their texts; `counts` (texts,) int64."""
+    the half-open spans in their texts; `counts` (texts,) int64; `phrased` (texts,) bool, those that may have entries of several
+    words, which are not found here."""
 
     rows: Array
     chars: Array
     counts: Array
+    phrased: Array
 
     def without_unknown(self) -> Words:
         known = self.rows != UNKNOWN
         if known.all():
             return self
-        return Words(self.rows[known], self.chars[known], sums_of(known, self.counts))
+        return Words(self.rows[known], self.chars[known], sums_of(known, self.counts), self.phrased)
 
 
 class Slabs:
     """Splits slabs of texts, in any number of threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._pieces = _Pieces(tokenizer)
 
     def words(self, texts: Sequence[str]) -> Words:
         """Of texts that are not blank and have at most LONGEST_TEXT characters."""
-        self._pieces.forget()
+        if self._pieces.is_full:
+            self._pieces = _Pieces(self._tokenizer)  # other threads end with the one that they have
+        pieces = self._pieces
         split = [text.split() for text in texts]
         per_text = np.fromiter(map(len, split), np.int64, len(split))
         starts = _starts(texts, split, per_text)
         for i in np.flatnonzero(per_text == 1).tolist():
             split[i] = [ALONE + split[i][0]]
-        tokens, per_piece = self._pieces.tokens(list(chain.from_iterable(split)))
+        tokens, per_piece = pieces.tokens(list(chain.from_iterable(split)))
+        phrased = np.fromiter(map(pieces.may_have_phrase, split), bool, len(split))
         chars = tokens[:, 1:] + np.repeat(starts, per_piece)[:, None]
-        return Words(tokens[:, 0], chars.astype(np.int32), sums_of(per_piece, per_text))
+        return Words(tokens[:, 0], chars.astype(np.int32), sums_of(per_piece, per_text), phrased)
 
 
 class _Pieces(dict[str, int]):
@@ -73,14 +80,19 @@ class _Pieces(dict[str, int]):
         super().__init__()
         self._tokenizer = tokenizer
         self._several: dict[str, tuple[int, ...]] = {}
+        self._openers: dict[str, str] = {}
         self._characters = 0
 
-    def forget(self) -> None:
-        """Begin anew where too much is remembered; threads that are at work then only split again."""
-        if len(self) > MOST_PIECES or self._characters > MOST_CHARACTERS:
-            self.clear()
-            self._several = {}
-            self._characters = 0
+    @property
+    def is_full(self) -> bool:
+        return len(self) > MOST_PIECES or self._characters > MOST_CHARACTERS
+
+    def may_have_phrase(self, pieces: list[str]) -> bool:
+        """Whether an entry of several words may begin with one of the pieces, which are known, and the next."""
+        if self._openers.keys().isdisjoint(pieces):
+            return False
+        openers, may_go_on = self._openers, self._tokenizer.may_go_on
+        return any(one in openers and may_go_on(openers[one], two) for one, two in pairwise(pieces))
 
     def tokens(self, pieces: list[str]) -> tuple[Array, Array]:
         """(words, 3) int64 of row, start and end within the piece, and how many words each piece has, (pieces,)."""
@@ -95,6 +107,8 @@ class _Pieces(dict[str, int]):
     def __missing__(self, piece: str) -> int:
         found = self._packed(piece)
         self._characters += len(piece)
+        if opener := self._tokenizer.opens(piece):
+            self._openers[piece] = opener
         if len(found) != 1:
             self._several[piece] = found
         self[piece] = one = found[0] if len(found) == 1 else SEVERAL

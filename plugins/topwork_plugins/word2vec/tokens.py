@@ -5,8 +5,10 @@ stop ("u.s."). A word is looked up whole, as it is written, then in Unicode's co
 not there is split at its last joint, until all parts are found or have no joint: "well-made" is one word where the vocabulary
 has it and two where not. An apostrophe goes with the part that the vocabulary has it with: "don't" is do + n't, "owl's" is
 owl + 's, "l'amour" is l' + amour in GloVe. An item without white space is first looked up as a whole, whatever is in it:
-"New_York", "...", "c++". Punctuation between words is left out. Scripts that write no spaces between words (Chinese, Japanese,
-Thai) need to be split before.
+"New_York", "...", "c++". In a text, too, what stands between white space is first looked up as a whole where it has signs that
+neither end sentences nor join words, then a word with the signs around it: "c++", "#1", "(c++),". Entries of several words,
+written with spaces or with _, are found before their words. Emoji are words of their own. Other punctuation between words is
+left out. Scripts that write no spaces between words (Chinese, Japanese, Thai) need to be split before.
 """
 
 from __future__ import annotations
@@ -19,12 +21,17 @@ from typing import NamedTuple
 
 from topwork_server import check_caller
 
-UNKNOWN = -1
+from topwork_plugins.word2vec.phrases import Phrases
+from topwork_plugins.word2vec.signs import REACH, SENTENCE, has_odd, is_entry, may_end, symbols, ways_of_symbol
+
+UNKNOWN, UNSPLIT = -1, -2
 #: Characters that a word with joints may have.
 LONGEST = 200
 #: Words that are split before it is asked again whether the caller still waits.
 STEP = 1024
 _SPACE = re.compile(r"\s")
+_PIECE = re.compile(r"\S+")
+_POSSESSIVE = re.compile("['\u2019]s$")
 
 
 class Token(NamedTuple):
@@ -41,9 +48,23 @@ class Tokenizer:
     `lowercase`: None looks words up as they are written and then in lower case; True in lower case alone; False never.
     """
 
-    def __init__(self, find: Callable[[str], int], lowercase: bool | None = None) -> None:
+    def __init__(self, find: Callable[[str], int], lowercase: bool | None = None, phrases: Phrases | None = None) -> None:
         self._find = find
         self._lowercase = lowercase
+        self._phrases = phrases if phrases and phrases.longest else None
+
+    def opens(self, piece: str) -> str:
+        """The last word of a piece, if an entry of several words may begin with it; else nothing."""
+        last = self._words(piece)[-1:] if self._phrases else []
+        return last[0] if last and self._phrases and self._phrases.may_begin(last[0]) else ""
+
+    def may_go_on(self, opener: str, piece: str) -> bool:
+        """Whether an entry of several words may begin with that word and the first of the piece."""
+        first = self._words(piece)[:1]
+        return bool(first and self._phrases and self._phrases.may_begin(opener, _POSSESSIVE.sub("", first[0])))
+
+    def _words(self, piece: str) -> list[str]:
+        return [piece[token.start : token.end] for token in self._units(piece)]
 
     def tokens(self, text: str) -> list[Token]:
         """The words of a text in their order; none where it has no letter or digit."""
@@ -56,11 +77,97 @@ class Tokenizer:
     def parts(self, text: str) -> list[Token]:
         """As `tokens`, but never the whole text as one word."""
         found: list[Token] = []
-        for number, span in enumerate(_spans(text)):
+        units = self._units(text)
+        for number, token in enumerate(self._joined(text, list(units)) if self._phrases else units):
             if number % STEP == 0:
                 check_caller()
-            found += self._split(text, *span)
+            found += self._split(text, token.start, token.end) if token.row == UNSPLIT else [token]
         return found
+
+    def _units(self, text: str) -> Iterable[Token]:
+        """What is looked up as one word, and split where it is not known."""
+        return self._marked(text) if has_odd(text) else (Token(UNSPLIT, *span) for span in _spans(text))
+
+    def _marked(self, text: str) -> Iterator[Token]:
+        """Words and symbols of a text that has other signs, too; UNSPLIT where the signs matter not."""
+        for number, piece in enumerate(_PIECE.finditer(text)):
+            if number % STEP == 0:
+                check_caller()
+            start, end = piece.span()
+            if not has_odd(piece.group()):
+                yield from (Token(UNSPLIT, *span) for span in _spans(text, start, end))
+            elif whole := self._whole(text, start, end):
+                yield whole
+            else:
+                yield from self._signed(text, start, end)
+
+    def _whole(self, text: str, start: int, end: int) -> Token | None:
+        """A piece as one word, if need be without what encloses it."""
+        if end - start > LONGEST:
+            return None
+        inner = text[start:end].rstrip(SENTENCE)
+        left = len(inner) - len(inner.lstrip(SENTENCE.replace(".", "")))
+        for one in ((start, end), (start + left, start + len(inner))):
+            if one[0] < one[1] and is_entry(text[slice(*one)]) and (row := self.row(text[slice(*one)])) != UNKNOWN:
+                return Token(row, *one)
+        return None
+
+    def _signed(self, text: str, start: int, end: int) -> Iterator[Token]:
+        """A piece's words with the signs that belong to them, and its symbols."""
+        found = [Token(UNSPLIT, *symbol.span()) for symbol in symbols().finditer(text, start, end)]
+        within = {at for symbol in found for at in range(symbol.start, symbol.end)}
+        words = [Token(UNSPLIT, *span) for span in _spans(text, start, end) if span[0] not in within]
+        bounds = sorted([*found, *words], key=lambda token: token.start)
+        done = start
+        for i, token in enumerate(bounds):
+            following = bounds[i + 1].start if i + 1 < len(bounds) else end
+            if token.start in within:
+                token = Token(self._row_of_symbol(text[token.start : token.end]), token.start, token.end)
+            else:
+                token = self._reaching(text, token, done, following)
+            done = token.end
+            yield token
+
+    def _row_of_symbol(self, symbol: str) -> int:
+        return next((row for way in ways_of_symbol(symbol) if (row := self.row(way)) != UNKNOWN), UNKNOWN)
+
+    def _reaching(self, text: str, token: Token, start: int, end: int) -> Token:
+        """A word with as many signs around it as the vocabulary has it with."""
+        if token.end - token.start > LONGEST:
+            return token
+        lefts = range(max(start, token.start - REACH), token.start + 1)
+        rights = range(token.end, min(end, token.end + REACH) + 1)
+        reaches = sorted(((left, right) for left in lefts for right in rights), key=lambda reach: reach[0] - reach[1])
+        for left, right in reaches[:-1]:
+            if may_end(text, left, right) and (row := self.row(text[left:right])) != UNKNOWN:
+                return Token(row, left, right)
+        return token
+
+    def _joined(self, text: str, tokens: list[Token]) -> Iterator[Token]:
+        """Entries of several words in the place of these."""
+        at = 0
+        while at < len(tokens):
+            found, count = self._phrase(text, tokens[at : at + self._phrases.longest]) if self._phrases else (None, 0)
+            yield found or tokens[at]
+            at += count or 1
+            if found and found.end < tokens[at - 1].end:  # 's
+                yield Token(UNSPLIT, found.end, tokens[at - 1].end)
+
+    def _phrase(self, text: str, tokens: list[Token]) -> tuple[Token | None, int]:
+        """The longest entry that the first tokens make, and how many these are."""
+        words = [text[token.start : token.end] for token in tokens]
+        if len(words) < 2 or not self._phrases or not self._phrases.may_begin(words[0], _POSSESSIVE.sub("", words[1])):
+            return None, 0
+        together = 1
+        while together < len(words) and text[tokens[together - 1].end : tokens[together].start].isspace():
+            together += 1
+        for count in range(together, 1, -1):
+            *before, last = words[:count]
+            for end in dict.fromkeys([last, _POSSESSIVE.sub("", last)]):
+                for joint in " _":
+                    if (row := self.row(joint.join([*before, end]))) != UNKNOWN:
+                        return Token(row, tokens[0].start, tokens[count - 1].start + len(end)), count
+        return None, 0
 
     def row(self, word: str) -> int:
         """The row of the first way of writing the word that is known, or UNKNOWN."""
@@ -122,11 +229,12 @@ def _with_marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
     return _patterns(rf"(?:[^\W_]|[{marks}])+")
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
+def _spans(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
     """Words with joints; parts at once where a word is too long to be one ("a-a-a-a..."), which bounds the work."""
     # Marks begin at U+0300; without them the search is eight times as fast.
-    words, parts = _PLAIN if max(text, default="") < "\u0300" else _with_marks()
-    for word in words.finditer(text):
+    end = len(text) if end is None else end
+    words, parts = _PLAIN if max(text[start:end], default="") < "\u0300" else _with_marks()
+    for word in words.finditer(text, start, end):
         if word.end() - word.start() <= LONGEST:
             yield word.span()
         else:
