@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,6 +109,29 @@ class HeadInfo:
         said += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
         said += [str(self.metric)] if self.metric else []
         return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"
+
+    def _repr_html_(self) -> str:
+        from topwork import _html
+
+        reads = f"{self.encoder or 'ready vectors'}, {self.tap}" + (f" ({self.pooling})" if self.pooling else "")
+        pairs = [
+            ("task", self.task),
+            ("state", self.state + (f": {self.detail}" if self.detail else "")),
+            ("kind", self.kind or "native"),
+            ("reads", reads),
+            ("learned from", f"{self.target or 'descriptions'} of {self.set}, version {self.version}" if self.set else ""),
+            ("classes", _html.listed(self.names)),
+            ("judged by", self.estimate),
+            *((figure.name, told) for figure, told in _told(self.metrics[:3], self.baseline)),
+        ]
+        return _html.facts(f"{self.name} (head)", [*pairs, *(("warning", warning) for warning in self.warnings[:3])])
+
+
+def _told(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> Iterator[tuple[Figure, str]]:
+    """Each figure with its interval, and what the baseline has."""
+    for figure, known in beside(metrics, baseline):
+        than = f", baseline {main_text(figure, known.value)}" if known else ""
+        yield figure, f"{main_text(figure)} ({interval_text(figure)}){than}"
 
 
 def beside(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> list[tuple[Figure, Figure | None]]:

@@ -18,6 +18,8 @@ from topwork.features import Array, Features, Timings, concatenate
 HALF = 0.5
 #: Predictions that a repr shows.
 SHOWN = 10
+#: Letters of a label in a repr.
+LONGEST = 80
 
 
 class FoundSpan(NamedTuple):
@@ -71,9 +73,9 @@ class Prediction:
         if self.error:
             return f"skipped: {self.error}"
         if self.label is not None:
-            return f"{self.label} {self.probability:.3f}"
+            return f"{_cut(self.label)} {self.probability:.3f}"
         if self.labels is not None:
-            return ", ".join(f"{name} {self.probabilities[name]:.3f}" for name in self.labels) or "no label"
+            return ", ".join(f"{_cut(name)} {self.probabilities[name]:.3f}" for name in self.labels) or "no label"
         if self.value is not None:
             low, high = self.low or 0.0, self.high or 0.0
             value, *ends = (value_text(number, high - low) for number in (self.value, low, high))
@@ -186,6 +188,13 @@ class Predictions:
         lines += [f"  {prediction}" for prediction in islice(self, SHOWN)]
         return "\n".join([*lines, *([f"  ... and {self.items - SHOWN} more"] if self.items > SHOWN else [])])
 
+    def _repr_html_(self) -> str:
+        from topwork import _html
+
+        rows = [(i, str(prediction)) for i, prediction in enumerate(islice(self, SHOWN))]
+        more = f"and {self.items - SHOWN:,} more" if self.items > SHOWN else ""
+        return _html.table(f"{self.head} ({self.task}), {self.items:,} items", ("", "prediction"), rows, more)
+
 
 def joined(pieces: Sequence[Predictions]) -> Predictions:
     """Those of chunks that follow each other. NotReady where the head was exchanged between them."""
@@ -217,6 +226,10 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
 def _stacked(arrays: Sequence[Array | None]) -> Any:
     present = [array for array in arrays if array is not None]
     return np.concatenate(present) if present else None
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 3]}..."
 
 
 def _said(span: FoundSpan) -> str:
