@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -50,3 +51,51 @@ def test_numbers_keep_their_digits_whatever_their_offset(client: topwork.Client)
     assert str(found[0]).startswith(f"{numbers[0]:.0f}"[:9])
     [worst] = client.report(head.name).wrong[:1]
     assert worst.truth != worst.predicted
+
+
+BAD = {
+    "nan": [float("nan")] * 2 + [1.0] * 10,
+    "inf": [float("inf"), *map(float, range(11))],
+    "one class": ["a"] * 12,
+    "one item a class": [f"c{i}" for i in range(12)],
+    "nothing": [None] * 12,
+    "dates": [datetime(2024, 1, 1 + i) for i in range(12)],
+    "empty lists": [[]] * 12,
+    "empty label": [["a", ""]] * 12,
+    "constant": [2.0] * 12,
+}
+
+
+@pytest.mark.parametrize("values", BAD.values(), ids=BAD)
+def test_targets_that_cannot_be_learned_are_refused_before_they_are_trained(client: topwork.Client, values: list[object]) -> None:
+    rows, ids = np.eye(12, dtype=np.float32), [str(i) for i in range(12)]
+    client.write("bad", vectors=rows, ids=ids, metadata=[{"y": value} for value in values])
+    with pytest.raises(topwork.InvalidInput, match="'y'") as caught:
+        client.train("bad", target="y", wait=False)
+    assert caught.value.remedy
+    client.drop_set("bad")
+
+
+@pytest.mark.parametrize("mixed", [[True, 1, 2.5], ["a", 1, 2], [["a", None]], [["a", 1]], [{"a": 1}], [[1.0, 2.0]], [b"a"]])
+def test_values_that_are_no_targets_are_refused_where_they_are_written(client: topwork.Client, mixed: list[object]) -> None:
+    with pytest.raises(topwork.InvalidInput, match=r"item \d: column 'y'"):
+        client.write("mixed", vectors=np.eye(3, dtype=np.float32)[: len(mixed)], ids=["0", "1", "2"][: len(mixed)],
+                     metadata=[{"y": value} for value in mixed])  # fmt: skip
+
+
+def test_what_a_head_of_vectors_cannot_do_is_told_with_what_it_can(client: topwork.Client) -> None:
+    """Heads of the tests above would do, but each test stands alone."""
+    rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    client.write("few", vectors=rows, ids=[str(i) for i in range(12)], metadata=[{"y": "ab"[i % 2]} for i in range(12)])
+    for more, words in (
+        ({"test_where": "1 = 1"}, "none is left to learn from"),
+        ({"poolings": ["two-tower"]}, "keeps no raw inputs"),
+        ({"target": ["y", "z"]}, "target is a list"),
+        ({"options": {"strengths": 0}}, "give 1 to 500"),
+        ({"folds": 1}, "ask for 2 to 20"),
+    ):
+        with pytest.raises(topwork.TopworkError, match=words):
+            client.train("few", **{"target": "y", "wait": False} | more)  # type: ignore[arg-type]
+    head = client.train("few", target="y", kind="prototype", name="few-heads")
+    with pytest.raises(topwork.InvalidInput, match="'few-heads' reads ready vectors"):
+        client.predict(head.name, ["a text"])

@@ -217,7 +217,7 @@ def _list(value: Any) -> sets_pb2.Strings:
     texts = value.tolist() if isinstance(value, np.ndarray) else value
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
-        raise ValueError(f"a list with {describe(wrong[0])}; lists hold strings")
+        raise ValueError(f"a list with {describe(wrong[0])}; lists hold strings: leave it out of the list, or write it as a str")
     return sets_pb2.Strings(values=[_text(text) for text in texts])
 
 

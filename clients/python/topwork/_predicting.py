@@ -78,6 +78,12 @@ def _of_items(
     timeout: float | None,
 ) -> Steps[list[list[Predictions]]]:
     first = known[settings.heads[0]]
+    for name in settings.heads:
+        if not known[name].encoder:
+            raise InvalidInput(
+                f"the head {name!r} reads ready vectors, and no encoder makes them of items",
+                remedy="pass vectors=, or set= with ids= of a set that holds such vectors",
+            )
     info = yield from _embedding.known(session, first.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     taps = {head.tap for head in known.values() if settings.features and head.encoder == first.encoder}

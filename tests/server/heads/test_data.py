@@ -128,7 +128,7 @@ def test_filters_choose_and_test_items_judge(birds):
         loaded(birds, where="year > 3000")
     with pytest.raises(InvalidInput, match="no item matches year > 2035 among the items to learn from"):
         loaded(birds, where="year < 2010", test_where="year > 2035")
-    with pytest.raises(InvalidInput, match="no label for any of 0 items"):
+    with pytest.raises(InvalidInput, match="every item matches year > 0: none is left"):
         loaded(birds, test_where="year > 0")
     with pytest.raises(InvalidInput, match="no item that matches year = 2005 has a label"):
         loaded(birds, test_where="year = 2005")

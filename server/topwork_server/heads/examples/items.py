@@ -95,6 +95,10 @@ def both(where: str, other: str) -> str:
 def labels_of_learnt(learnt: Items, definition: Definition, least_per_class: int) -> Labels:
     """InvalidInput names the id of the item that is to blame."""
     names = tuple(definition.descriptions)
+    if not learnt.ids:
+        raise InvalidInput(
+            f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="mend `test_where`"
+        )
     try:
         return read_labels(learnt.column, definition.task, least_per_class, definition.target, names)
     except InvalidInput as error:
