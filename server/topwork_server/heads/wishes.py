@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
+from topwork_server.callers import Check, in_thread
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.describing import embedded
@@ -17,7 +18,7 @@ from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Poolin
 from topwork_server.heads.pairs import is_pair
 from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, usual
 from topwork_server.options import parse
-from topwork_server.sets.model import Column, Described, Selection
+from topwork_server.sets.model import Column, Described, Reading, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.trainer import Target, TrainerSpec
@@ -70,21 +71,21 @@ class Wishes:
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
         spec = self._trainers.trainer(wish.kind or USUAL_KIND)
-        definition = await asyncio.to_thread(self._checked, wish, spec, any_tap)
+        definition = await in_thread(lambda caller: self._checked(wish, spec, any_tap, caller), None)
         if not definition.descriptions:
             return definition
         return replace(definition, described=await embedded(definition, self._engine))
 
-    def _checked(self, wish: Wish, spec: TrainerSpec, any_tap: bool) -> Definition:
-        """In a thread."""
+    def _checked(self, wish: Wish, spec: TrainerSpec, any_tap: bool, caller: Check) -> Definition:
+        """In a thread; `caller` raises once the caller has left."""
         feature_set = self._sets.get(wish.set)
-        described = feature_set.described()
+        described, read = feature_set.described(), partial(feature_set.read, check=caller)
         wish = replace(wish, version=wish.version or described.version)
         _check_settings(wish, spec)
         _check_columns(wish, spec, described)
         _check_trunk(wish, spec, described)
         taps = taps_of(wish.set, described.wanted.taps, wish.taps)
-        task = wish.task or (task_of(_column(wish, feature_set)) if wish.target else Task.CLASSIFICATION)
+        task = wish.task or (task_of(_column(wish, read)) if wish.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _suited(task, taps)
         views = views_of(task, taps, wish.poolings)
@@ -96,7 +97,7 @@ class Wishes:
             views = (*views, *_towers_of(taps)) if pairs and not towers else views
         _check_kind(wish, spec, task, views)
         definition = _definition(wish, spec, described, task, views)
-        labels = labels_of(feature_set.read, definition, spec.least_per_class)
+        labels = labels_of(read, definition, spec.least_per_class)
         if wish.unlabelled is not Unlabelled.LEFT_OUT and labels.labelled.all():
             raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
         return definition
@@ -260,9 +261,9 @@ def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 
 
-def _column(wish: Wish, feature_set: FeatureSet) -> Column:
+def _column(wish: Wish, read: Callable[[Selection], Reading]) -> Column:
     selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
-    columns = [block.metadata[0] for block in feature_set.read(selection).blocks]
+    columns = [block.metadata[0] for block in read(selection).blocks]
     values: list[Any] = [value for column in columns for value in column.values]
     if not columns:
         what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"

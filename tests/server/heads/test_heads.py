@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toys_trainers
 from heads_world import words, world
-from topwork_server import Target, Text
+from topwork_server import Target, Text, callers
 from topwork_server.engine import Ask
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound, NotReady, Unavailable
 from topwork_server.heads.heads import PROBE, TRAIN
@@ -42,6 +42,28 @@ class Anything(toys_trainers.NearestMean):
 async def trained(w, **more):
     made = await w.heads.train(replace(BIRDS, **more))
     return await w.heads.settled(made.name)
+
+
+async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch):
+    """The check waits until the caller has gone, so that work that never hears of it would begin a training after all."""
+    begun, left = threading.Event(), threading.Event()
+
+    class Slow(callers.Caller):
+        def check(self):
+            begun.set()
+            left.set() if self._gone.wait(20) else None
+            super().check()
+
+    async with world(home) as w:
+        await w.fill()
+        monkeypatch.setattr(callers, "Caller", Slow)
+        training = asyncio.create_task(w.heads.train(replace(BIRDS, where="label IS NOT NULL")))
+        assert await asyncio.to_thread(begun.wait, 20)
+        training.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await training
+        assert await asyncio.to_thread(left.wait, 20)
+        assert w.jobs.started == []
 
 
 async def test_a_wish_becomes_a_job_then_a_head(home):
