@@ -19,9 +19,10 @@ import numpy as np
 from topwork_server.deadlines import TimedRequest
 from topwork_server.due import Due
 from topwork_server.encoder import Encoder, batch_key
-from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
+from topwork_server.errors import DeadlinePassed, PluginFault, TooLarge, TopworkError, Unavailable
 from topwork_server.flows import Waiting
 from topwork_server.lanes import Lane, Lanes
+from topwork_server.plugin_checks import check_cost
 from topwork_server.sessions.providers import GPUS
 from topwork_server.taprows import rows_of
 from topwork_server.tickets import Rider, Rows, Ticket, wake
@@ -100,7 +101,10 @@ class Batcher:
         ticket, encoder = Ticket(samples, taps, deadline, request), self._encoder
         ticket.on_cancel = self._leave
         group = [(lane, batch_key(encoder, s)) for s in samples]
-        ticket.riders = [Rider(encoder.cost(s), group[i], ticket, i, timed=request is not None) for i, s in enumerate(samples)]
+        timed = request is not None
+        ticket.riders = [
+            Rider(check_cost(encoder, encoder.cost(s)), group[i], ticket, i, timed=timed) for i, s in enumerate(samples)
+        ]
         with self._wake:
             if self._closed or not self.serving:
                 raise self._unavailable()
@@ -201,9 +205,9 @@ class Batcher:
         left to blame."""
         try:
             self._compute(worker, batch)
-        except (MemoryError, _Failed) as error:
+        except (MemoryError, PluginFault, _Failed) as error:
             if len(batch) == 1:
-                self._fail(batch, error.error if isinstance(error, _Failed) else _too_large())
+                self._fail(batch, error.error if isinstance(error, _Failed) else _one_of(error))
                 return
             with self._wake:
                 self.counters["memory_splits"] += isinstance(error, MemoryError)
@@ -307,7 +311,10 @@ def _owned(rows: Array) -> Array:
     return rows if rows.base is None else np.array(rows)
 
 
-def _too_large() -> TooLarge:
+def _one_of(error: MemoryError | PluginFault) -> TopworkError:
+    """The error of a batch of one sample."""
+    if isinstance(error, PluginFault):
+        return PluginFault(error.message, remedy=error.remedy)
     return TooLarge(
         "the item does not fit in the device's memory", remedy="send a smaller item, or serve on a device with more memory"
     )

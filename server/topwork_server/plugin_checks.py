@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server.encoder import Encoder
 from topwork_server.errors import PluginFault
 from topwork_server.progress import Report
 from topwork_server.trainer import Examples, Fitted, Target, Trainer
-from topwork_server.types import Array
+from topwork_server.types import Array, Sample
 from topwork_server.vector_index import VectorIndex
 
 
@@ -58,6 +59,23 @@ def _check_head(trainer: type[Trainer], head: Fitted, examples: Examples) -> Non
     scores, shape = head.scores(rows), (len(rows), _outputs(examples))
     if not isinstance(scores, np.ndarray) or scores.dtype != np.float32 or scores.shape != shape:
         raise _fault(trainer, "a head's scores are", f"float32 {list(shape)}", _described(scores))
+
+
+def check_cost(encoder: Encoder, cost: int) -> int:
+    """A sample's cost, which is a whole number above 0. PluginFault."""
+    if not isinstance(cost, int | np.integer) or cost < 1:
+        raise _fault(encoder, "the cost of a sample is", "a whole number above 0", repr(cost)[:60])
+    return int(cost)
+
+
+def check_sample(encoder: Encoder, sample: Sample) -> Sample:
+    """What `preprocess` gives: a Sample whose inputs are arrays. PluginFault."""
+    if not isinstance(sample, Sample):
+        raise _fault(encoder, "preprocess gave", "Samples", f"a {type(sample).__name__}")
+    for name, array in sample.inputs.items():
+        if not isinstance(array, np.ndarray):
+            raise _fault(encoder, f"the input {name!r} of a sample is", "a numpy array", f"a {type(array).__name__}")
+    return sample
 
 
 def _outputs(examples: Examples) -> int:

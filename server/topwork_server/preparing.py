@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from topwork_server.caller import check_caller, working_for
 from topwork_server.encoder import Encoder
 from topwork_server.errors import DeadlinePassed, TopworkError
+from topwork_server.plugin_checks import check_sample
 from topwork_server.types import Item, Modality, Sample, Text
 
 log = logging.getLogger(__name__)
@@ -123,16 +124,19 @@ class Preparation:
             if isinstance(made, Exception):
                 raise made
             if isinstance(made, Sequence):
-                return Prepared(list(made))
+                return Prepared(self._checked(made))
             rest = iter(made)
-            first = list(islice(rest, AHEAD))
+            first = self._checked(islice(rest, AHEAD))
             return Prepared(first, rest if len(first) == AHEAD else None)
         except Exception as error:
             return Prepared([], error=self.blame(error, position))
 
+    def _checked(self, made: Iterable[Sample]) -> list[Sample]:
+        return [check_sample(self._encoder, sample) for sample in made]
+
     def _more(self, rest: Iterator[Sample], position: int) -> Prepared:
         try:
-            return Prepared(list(islice(rest, AHEAD)))
+            return Prepared(self._checked(islice(rest, AHEAD)))
         except Exception as error:
             return Prepared([], error=self.blame(error, position))
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +18,6 @@ import pytest
 
 from topwork_server import artifacts, parity
 from topwork_server.artifacts import Manifest
-from topwork_server.children import python
 from topwork_server.encoder import Encoder, batch_key
 from topwork_server.engine import Ask, Engine
 from topwork_server.errors import InvalidInput, TopworkError
@@ -210,7 +210,7 @@ def check_refusal(error: TopworkError | None, wrong: Item, position: int) -> Non
 
 def export_fingerprints(name: str, home: Path) -> dict[str, str]:
     """By tap, the fingerprints that an export has in another process. Skips where the encoder is not registered there."""
-    command = [*python("topwork_server.export"), "--home", str(home), "--fingerprints", name]
+    command = [sys.executable, "-P", "-m", "topwork_server.export", "--home", str(home), "--fingerprints", name]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "random"})
     answer: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
     if answer.get("kind") == "NotFound":
