@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ import numpy as np
 from topwork import errors, pictures
 from topwork_server import InvalidInput, Item, Picture
 from topwork_server.types import Array
+
+from topwork_plugins.pixel_budget import BUDGET
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,14 +29,23 @@ DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "b
 KINDS = "send an encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or an array (H, W, 3) uint8 of RGB"
 
 
-def decode(item: Item) -> Image:
+@contextmanager
+def opened(item: Item) -> Iterator[Image]:
+    """What `decode` gives, within the memory that all threads together may take: make it small before this ends."""
+    with ExitStack() as held:
+        yield decode(item, lambda pixels: held.enter_context(BUDGET.of(pixels)))
+
+
+def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Image:
     """An RGB picture, upright, of at most MAX_PIXELS; InvalidInput says what is wrong with the item.
+
+    `hold` is called with the number of pixels before they are decoded.
 
     EXIF orientation is applied. Alpha is laid over white. Grey and palette become RGB; of 16 bits the upper 8 are kept;
     colour profiles are not applied. An animation gives its first frame.
     """
     if isinstance(item, Picture):
-        return _from_bytes(item.data)
+        return _from_bytes(item.data, hold)
     if isinstance(item, np.ndarray):
         return _from_array(item)
     raise InvalidInput(f"an image encoder reads pictures, not a {type(item).__name__.lower()}", remedy=KINDS)
@@ -58,11 +71,12 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _from_bytes(data: bytes) -> Image:
+def _from_bytes(data: bytes, hold: Callable[[int], None]) -> Image:
     if not data:
         raise InvalidInput("the picture is empty (0 bytes)", remedy=KINDS)
     image = _open(data)
     _check_size(*image.size)
+    hold(image.width * image.height)
     try:
         return pictures.turned(_rgb(image, data), pictures.orientation(image))
     except errors.InvalidInput as error:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from topwork_plugins import pictures
-from topwork_server import Clip, InvalidInput, Picture, Text, examples
+from topwork_server import Clip, InvalidInput, Picture, Text, TopworkError, examples
+from topwork_server.caller import working_for
 from topwork_server.types import Array
 
 PHOTOGRAPH = (examples.FOLDER / "coffee.jpg").read_bytes()
@@ -177,6 +178,17 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, strict:
     with warnings.catch_warnings():
         warnings.simplefilter("error" if strict else "ignore")
         assert "pixels" in refusal(Picture(_png(side, side, 2, 8, b"")))
+
+
+def test_pictures_wait_for_room_while_others_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads together decode so many pixels at a time; who waits for room ends where the caller leaves."""
+    picture = Picture(encoded(photograph(), "PNG"))
+    monkeypatch.setattr("topwork_plugins.pixel_budget.MOST", 96 * 64)
+    for _ in range(2):  # the room is given back, after a refusal too
+        with pictures.opened(picture) as first:
+            assert first.size == (96, 64)
+            with working_for(lambda: True), pytest.raises(TopworkError, match="left"), pictures.opened(picture):
+                raise AssertionError("there was no room for it")
 
 
 def test_pixels_of_no_known_range_are_refused() -> None:

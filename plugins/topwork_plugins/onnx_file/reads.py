@@ -11,7 +11,7 @@ from topwork_server import InvalidInput, Item, Sample
 from topwork_server.types import Array
 
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.pictures import decode
+from topwork_plugins.pictures import opened
 
 FILE = "reads.json"
 RECIPE = "recipe.json"
@@ -37,7 +37,8 @@ class PictureReader:
         return cls(**json.loads((folder / FILE).read_text("utf-8")), recipe=Recipe.read(folder / RECIPE))
 
     def sample(self, item: Item) -> Sample:
-        pixels, box = self.recipe.prepare(decode(item))
+        with opened(item) as picture:
+            pixels, box = self.recipe.prepare(picture)
         if self.channels == "BGR":
             pixels = pixels[::-1]
         if self.layout == "NHWC":

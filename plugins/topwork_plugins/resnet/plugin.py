@@ -20,7 +20,7 @@ from topwork_server import (
 )
 
 from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.pictures import decode
+from topwork_plugins.pictures import opened
 from topwork_plugins.resnet.taps import taps_at_224
 
 FAMILY = "resnet"
@@ -62,7 +62,8 @@ class ResNetEncoder(Encoder):
         self.recipe = Recipe.read(folder / RECIPE)
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        pixels, box = self.recipe.prepare(decode(item))
+        with opened(item) as picture:
+            pixels, box = self.recipe.prepare(picture)
         yield Sample({"pictures": pixels}, box=box)
 
 
