@@ -93,6 +93,16 @@ def test_update_changes_metadata_and_nothing_else(pets: OpenDoor) -> None:
     assert pets.read("pets", version=before.version).metadata["n"] == [1, 2, 3, None]
 
 
+def test_many_ids_and_long_filters_go_into_one_call(pets: OpenDoor) -> None:
+    ids = [f"nobody {number}" for number in range(6000)]
+    told = pets.update("pets", [*ids, "a"], {"n": 9})
+    assert (told.updated, len(told.missing)) == (1, 6000)
+    long = " OR ".join(f"label = '{id}'" for id in ids)
+    assert pets.count("pets", f"{long} OR label = 'dog'") == 1
+    assert pets.update("pets", where=f"{long} OR label = 'dog'", metadata={"n": 8}).updated == 1
+    assert column(pets, "n") == [9, 8, 3, None]
+
+
 def test_update_by_a_filter_and_of_one_value(pets: OpenDoor) -> None:
     assert pets.update("pets", where="label = 'cat'", metadata={"label": "kitten", "n": 2.5}).updated == 2
     assert (column(pets, "label"), column(pets, "n")) == (["kitten", "dog", "kitten", "7"], [2.5, 2.0, 2.5, None])
