@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from topwork_server.heads.examples import equal_rows as module
 from topwork_server.heads.examples.equal_rows import equal_rows, item_means
 
 RANDOM = np.random.default_rng(0)
@@ -73,6 +74,15 @@ def test_many_copies_of_few_rows_are_found_in_a_moment():
     of[:10] = np.arange(10)
     noisy = x[of] * (1 + 1e-6 * RANDOM.normal(size=(5000, 20)))
     np.testing.assert_array_equal(equal_rows(noisy.astype(np.float32)), of)
+
+
+def test_few_and_many_rows_are_compared_alike(monkeypatch):
+    x = rows(300, 12)
+    both = np.concatenate([x, x.astype(np.float16), 2 * x]).astype(np.float32)
+    few = equal_rows(both)
+    monkeypatch.setattr(module, "FEW", 0)
+    np.testing.assert_array_equal(equal_rows(both), few)
+    np.testing.assert_array_equal(few, np.tile(np.arange(300), 3))
 
 
 def test_items_of_several_rows_are_told_by_their_means():
