@@ -142,7 +142,11 @@ async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
     plugins, watch = Plugins.load(), EndWatch()
-    return await run(App(Catalogue(plugins, config.home), config, plugins=plugins), announce, watch)
+    try:
+        app = App(Catalogue(plugins, config.home), config, plugins=plugins)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
+    return await run(app, announce, watch)
 
 
 async def run(app: App, announce: Callable[[Ready], None], watch: EndWatch | None = None) -> int:

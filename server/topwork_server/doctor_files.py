@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from topwork_server import artifacts, stored_json
 from topwork_server.doctor_checks import Finding, Grade
 from topwork_server.errors import DataLoss, TopworkError
 from topwork_server.jobs_records import Job
+from topwork_server.sources import file_sha256
 
 #: Shown of those that are damaged.
 SHOWN = 20
@@ -32,7 +34,11 @@ def _lost(home: Path) -> Iterator[str]:
     from topwork_server.indexes.shelf import DEFINITION, Kept
     from topwork_server.sets.opening import damaged
 
-    yield from (error.message for error in EncoderRecords(home / "encoders").read().damaged.values())
+    records = EncoderRecords(home / "encoders")
+    found = records.read()
+    yield from (error.message for error in found.damaged.values())
+    for name, record in found.whole.items():
+        yield from _weights(records.path(name), record)
     for path in sorted((home / "sets").glob("[!.]*.lance")):
         yield from damaged(path)
     yield from _heads(home / "heads")
@@ -42,6 +48,20 @@ def _lost(home: Path) -> Iterator[str]:
         yield from _damage(path, Training)
     for path in sorted((home / "jobs").glob("*.json")):
         yield from _damage(path, Job)
+
+
+def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Of the file that was fine-tuned or quantized here, if any."""
+    from topwork_server.catalogue import INT8_SUFFIX
+
+    if "sha256" not in record:
+        return
+    kept = path.with_suffix(INT8_SUFFIX if "int8_of" in record else ".safetensors")
+    try:
+        if file_sha256(kept) != record["sha256"]:
+            yield f"{kept} is damaged: it is not the file that was written"
+    except OSError as error:
+        yield f"{kept} is damaged: {error.strerror}"
 
 
 def _heads(folder: Path) -> Iterator[str]:

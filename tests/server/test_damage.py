@@ -20,6 +20,7 @@ import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from homes import TEXTS
 from topwork import cli
+from topwork_server.catalogue import Catalogue
 from topwork_server.doctor_checks import Grade
 from topwork_server.doctor_files import files
 from topwork_server.sets.scrub import Scrub
@@ -315,3 +316,31 @@ def test_the_scrub_finds_what_no_time_of_a_file_tells(whole: Path, tmp_path: Pat
     scrub.round()
     assert path.name in sets.damage("birds")
     sets.close()
+
+
+def test_a_newest_version_that_is_gone_is_not_forgotten_by_a_pruning(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    [newest] = (home / "sets" / "birds.lance" / "_versions").glob("*610.manifest")
+    with homes.served(home) as client:
+        assert len(client.read("birds").ids) == 23
+        newest.unlink()
+        lost(lambda: client.prune("birds", 0))
+    with homes.served(home) as client:
+        assert newest.name in str(lost(lambda: client.read("birds")))
+
+
+def test_the_doctor_compares_what_was_made_here(whole: Path, tmp_path: Path) -> None:
+    home = homes.copied(whole, tmp_path / "home")
+    tuned = tmp_path / "tuned.safetensors"
+    tuned.write_bytes(b"weights")
+    Catalogue(homes.plugins(), home).tune("mine", "letters", tuned, "mean", "words")  # type: ignore[arg-type]
+    assert files(home).grade is Grade.OK
+    another_digit(home / "encoders" / "mine.safetensors")
+    assert "mine.safetensors" in files(home).detail
+
+
+def test_a_file_where_a_folder_belongs_is_named_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sets").write_bytes(b"")
+    command = ["serve", "--json", "--listen", "127.0.0.1:0", "--provider", "cpu", "--home", str(tmp_path)]
+    assert cli.main(command) == 2
+    assert str(tmp_path / "sets") in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]

@@ -167,6 +167,7 @@ def prune(dataset: Any, sums: Checksums, versions: list[int]) -> tuple[int, int]
     To be called where no commit is under way. The current version in the list is left, so it alone deletes leftovers only.
     Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since nobody can tell its files.
     """
+    sums.verify(lance_io.manifest_of(sums.path, dataset.version))  # else the record of a newest one that is gone would go too
     gone = _without_damaged(sums, versions)
     left = [version for version in versions if version not in gone]
     with mapped("pruning versions"):
