@@ -19,6 +19,7 @@ from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.linear.problem import Problem
 from topwork_plugins.linear.temperature import tempered
 from topwork_server.errors import InvalidInput
+from topwork_server.options import parse
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.problems import problem, quality, with_rows
 from topwork_server.trainer import Examples, Target
@@ -229,5 +230,5 @@ def test_models_that_do_not_fit_are_refused() -> None:
             fitted(problem(target), class_weight="balanced")
     with pytest.raises(InvalidInput, match="class_weight"):
         fitted(problem(Target.CLASSES), model="ridge", class_weight="balanced")
-    with pytest.raises(ValueError, match="strengths"):
-        LinearOptions(strengths=0)
+    with pytest.raises(InvalidInput, match="strengths"):
+        parse(LinearOptions, {"strengths": 0})
