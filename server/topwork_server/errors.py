@@ -25,9 +25,11 @@ import grpc
 
 
 class TopworkError(Exception):
-    """Base of all. `remedy` says what the caller can do; `item` is the position of the item that is to blame."""
+    """Base of all. `remedy` says what the caller can do; `item` is the position of the item that is to blame; `retry_after` is
+    in how many seconds it is worth to send the request again, of which nothing was begun."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, remedy: str = "", item: int | None = None) -> None:
         super().__init__(message)
@@ -66,8 +68,6 @@ class AlreadyThere(TopworkError):
 
 
 class Overloaded(TopworkError):
-    """`retry_after` is in how many seconds it is worth to come back, where that is known."""
-
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
     def __init__(self, message: str, *, remedy: str = "", item: int | None = None, retry_after: float | None = None) -> None:

@@ -107,7 +107,7 @@ ONCE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("refusal", [shed, cut_off])
+@pytest.mark.parametrize("refusal", [shed, cut_off, unavailable, overloaded])
 @pytest.mark.parametrize("verb", ONCE)
 def test_what_might_be_done_twice_is_not_sent_again(both: OpenDoor, server: FakeServer, verb: str, refusal: Any) -> None:
     method, arguments = ONCE[verb]
@@ -120,9 +120,17 @@ def test_what_might_be_done_twice_is_not_sent_again(both: OpenDoor, server: Fake
 @pytest.mark.usefixtures("_briskly")
 def test_what_the_server_refused_unread_is_sent_again(both: OpenDoor, server: FakeServer) -> None:
     both.write("birds", ["a"], ["1"], encoder="letters")
-    server.plan = lambda name, attempt, answers: overloaded() if name == "CreateIndex" and attempt <= 3 else None
+    refusals = {1: ("Overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED), 2: ("Unavailable", grpc.StatusCode.UNAVAILABLE)}
+
+    def plan(name: str, attempt: int, answers: int) -> Refusal | None:
+        if name != "CreateIndex" or attempt not in refusals:
+            return None
+        reason, code = refusals[attempt]
+        return Refusal(code, reason, "come back", after=0.01)
+
+    server.plan = plan
     assert both.create_index("birds").name == "pooled"
-    assert server.tries["CreateIndex"] == 4
+    assert server.tries["CreateIndex"] == 3
 
 
 def test_what_never_left_is_sent_again(door: Door, server: FakeServer) -> None:

@@ -67,7 +67,7 @@ def translate(error: Any, target: str, timeout: float | None, method: str = "") 
         code=code,
     )
     found.retry_after = retry_after
-    found.untouched = retry_after is not None or isinstance(found, errors.Overloaded)
+    found.untouched = retry_after is not None
     return found
 
 

@@ -5,7 +5,7 @@ A handler is a coroutine function: one that streams its replies writes them to t
 Requests come as bytes, and are decoded here (receiving.py): what cannot be decoded is refused as any other wrong request.
 
 A TopworkError goes out with google.rpc.Status details: ErrorInfo{reason: class name, domain: "topwork", metadata: {remedy,
-item}}; an Overloaded that knows when to come back adds RetryInfo.
+item}}; where it is known when to come back, RetryInfo.
 Anything else is our fault: INTERNAL with a short id, which the log has beside the traceback.
 
 An error that has become a status lets go of its traceback. Its frames hold the request, and often the error itself: such a
@@ -37,6 +37,8 @@ from topwork_server.sets import lance_io
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+#: Seconds in which a server that stops may be back.
+BACK = 1.0
 #: Bytes of a request of health or reflection, which are names.
 LONGEST_STANDARD = 16 << 10
 
@@ -194,7 +196,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _run(self, inner: Handler, request: Any, context: Context) -> Any:
         try:
             if self.stopping.is_set():
-                raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+                raise _stopping()
             return await inner(request, context)
         except asyncio.CancelledError as error:
             if self._cut:
@@ -243,6 +245,13 @@ def _exhausted(error: Exception) -> Overloaded | None:
     return found
 
 
+def _stopping() -> Unavailable:
+    """Nothing of the request was begun: a RetryInfo says that it may be sent again, whatever it is."""
+    error = Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+    error.retry_after = BACK
+    return error
+
+
 def status_of(error: TopworkError) -> status_pb2.Status:
     """The error as google.rpc.Status; its remedy and its item are in the details."""
     metadata = {"remedy": cut_bytes(error.remedy, LONGEST_REMEDY)} if error.remedy else {}
@@ -252,7 +261,7 @@ def status_of(error: TopworkError) -> status_pb2.Status:
     message = cut_bytes(error.message, LONGEST_MESSAGE)
     status = status_pb2.Status(code=error.code.value[0], message=message)
     status.details.add().Pack(info)
-    if isinstance(error, Overloaded) and error.retry_after is not None:
+    if error.retry_after is not None:
         wait = Duration()
         wait.FromMilliseconds(round(error.retry_after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))

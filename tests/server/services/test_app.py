@@ -17,6 +17,7 @@ import pytest
 import topwork
 from fake_engine import FakeCatalogue, FakeEngine, refusal, served
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from topwork import _status
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t
@@ -127,6 +128,10 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_pa
             assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
         code, message, info = await refusal(world.encoders.Embed(ask("late")))
         assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await world.encoders.Embed(ask("late"))
+        said = _status.translate(caught.value, "", None)
+        assert (said.retry_after, said.untouched) == (1.0, True)  # so a client may send again what must not be done twice
         assert not stopping.done()
 
         world.engine.gate.set()
@@ -135,7 +140,7 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_pa
         code, message, info = await refusal(stream.read())  # it is accepted, and takes no more messages
         assert (code, message, info.reason) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping", "Unavailable")
         await stopping
-        assert world.app.requests.counts == {("Embed", "OK"): 1, ("Embed", "UNAVAILABLE"): 1, ("EmbedStream", "UNAVAILABLE"): 1}
+        assert world.app.requests.counts == {("Embed", "OK"): 1, ("Embed", "UNAVAILABLE"): 2, ("EmbedStream", "UNAVAILABLE"): 1}
         assert world.engine.closed
 
 
