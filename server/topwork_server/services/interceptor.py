@@ -39,6 +39,8 @@ DOMAIN = "topwork"
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 #: Seconds in which a server that stops may be back.
 BACK = 1.0
+#: Seconds to come back after, where an Overloaded does not know more.
+USUAL_WAIT = 1.0
 #: Bytes of a request of health or reflection, which are names.
 LONGEST_STANDARD = 16 << 10
 
@@ -261,9 +263,10 @@ def status_of(error: TopworkError) -> status_pb2.Status:
     message = cut_bytes(error.message, LONGEST_MESSAGE)
     status = status_pb2.Status(code=error.code.value[0], message=message)
     status.details.add().Pack(info)
-    if error.retry_after is not None:
+    after = USUAL_WAIT if error.retry_after is None and isinstance(error, Overloaded) else error.retry_after
+    if after is not None:
         wait = Duration()
-        wait.FromMilliseconds(round(error.retry_after * 1000))
+        wait.FromMilliseconds(round(after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=wait))
     return status
 
