@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 
@@ -45,9 +46,10 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
         assert [tap.fingerprint for tap in absent.taps] == [""] * 3
         assert list(ready.taps[2].grid) == [2, 1]
         assert [(o.name, o.type, o.default, o.description) for o in ready.options] == [
-            ("scale", "int", "1", "multiplies the rows"),
-            ("unknown", "one of 'skip', 'zero'", "'skip'", ""),
+            ("scale", "integer", "1", "multiplies the rows"),
+            ("unknown", 'one of "skip", "zero"', '"skip"', ""),
         ]
+        assert json.loads(ready.options[1].schema) == {"type": "string", "enum": ["skip", "zero"], "default": "skip"}
         assert [listed[n].has_vocabulary for n in ("ready", "words")] == [False, True]
 
 

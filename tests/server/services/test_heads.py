@@ -108,7 +108,7 @@ async def test_trainers_are_listed_with_their_options(home):
         assert (linear.plugin, linear.description, linear.least_per_class) == ("tests 1.0", "the nearest mean of a class", 1)
         assert list(linear.tasks) == [pb.TASK_CLASSIFICATION, pb.TASK_TAGGING, pb.TASK_SEGMENTATION]
         [option] = linear.options
-        assert (option.name, option.type, option.default, "drawn" in option.description) == ("shrinkage", "float", "0.0", True)
+        assert (option.name, option.type, option.default, "drawn" in option.description) == ("shrinkage", "number", "0.0", True)
         assert [(one.needs_inputs, one.needs_descriptions) for _, one in sorted(trainers.items())] == [
             (False, True),
             (False, False),
