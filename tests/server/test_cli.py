@@ -70,6 +70,7 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
         "max_video_bytes": 3 << 20,
         "idle_seconds": 1.5,
         "memory_budget": 2 << 30,
+        "message_budget": 256 << 20,
         "drain_seconds": 0.0,
         "end_seconds": 2.0,
         "feature_cache": 0,
