@@ -17,6 +17,7 @@ from topwork_server import (
     InvalidInput,
     Item,
     Modality,
+    Refusal,
     Sample,
     Tap,
     Text,
@@ -131,6 +132,9 @@ class FakePlugins:
 
     def adopt(self, name: str, source: Source) -> Registered | None:
         return None
+
+    def refusals(self, source: Source) -> list[tuple[str, Refusal]]:
+        return []
 
     def indexes(self) -> dict[str, RegisteredIndex]:
         return {spec.kind: RegisteredIndex(spec, "tests", "tests") for spec in self.kinds}
