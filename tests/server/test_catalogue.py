@@ -67,7 +67,7 @@ def test_what_no_plugin_reads_is_refused(catalogue: Catalogue, tmp_path: Path) -
     with pytest.raises(InvalidInput, match=r"file:/weights.other: there is no such file"):
         catalogue.adopt("file:/weights.other")
     (tmp_path / "weights.letters").touch()
-    with pytest.raises(InvalidInput, match="nobody reads it|bert"):
+    with pytest.raises(InvalidInput, match="bert"):
         catalogue.adopt(f"file:{tmp_path}/weights.letters", family="bert")
     with pytest.raises(InvalidInput, match="registered encoder"):
         catalogue.adopt("file:/weights.letters", name="letters")
