@@ -93,6 +93,11 @@ class Encoder(ABC):
         A long item (a video) should yield lazily: the engine takes a few samples at a time.
         """
 
+    @property
+    def example_options(self) -> Any:
+        """Options with which examples are preprocessed: the defaults, unless those refuse what an example may be."""
+        return self.options()
+
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
         """What `preprocess` gives of each item, in order; in the place of a bad item its error. For an encoder to which several
         items at once come cheaper than one after another; rows must not depend on which door was taken."""

@@ -78,7 +78,7 @@ def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
 
 
 def _by_item(encoder: Encoder, items: Sequence[Item]) -> list[list[Sample]]:
-    options = encoder.options()
+    options = encoder.example_options
     return [list(islice(encoder.preprocess(item, options), SAMPLES_PER_ITEM)) for item in items]
 
 

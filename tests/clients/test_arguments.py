@@ -161,7 +161,11 @@ def error_of(method: Any, call: dict[str, Any]) -> Exception | None:
         ("embed", {"options": 7}, "options is 7 (pass a dict by name or None)"),
         ("embed", {"timeout": -1}, "timeout is -1.0 (pass 0 or more)"),
         ("embed", {"progress": 5}, "progress is 5 (pass True or False or a function or None)"),
-        ("write", {"metadata": {"tags": [["a", None]]}}, "item 0: column 'tags': a list with None; lists hold strings"),
+        (
+            "write",
+            {"metadata": {"tags": [["a", None]]}},
+            "item 0: column 'tags': a list with None; lists hold strings: leave it out of the list, or write it as a str",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(verb: str, wrong: dict[str, Any], message: str, client: topwork.Client) -> None:

@@ -50,12 +50,12 @@ class TestEfficientNetLite0(Offline):
 
 class TestI3DResNet50Thin(Offline):
     encoder = "i3d-resnet50-thin"
-    fingerprint = "fca09dc542f7636c1e1cc736855f480ccbc70cef2b2713ff0ef402bbbea73cb6"
+    fingerprint = "d8a3d30a0885f2cb09cda63c416baca3f0f1be7c44b786042639e6d17939947b"
 
 
 class TestGlove(Offline):
     encoder = "glove-6b-50d"
-    fingerprint = "5535e3636b95473b9a3c464f8cb7b150f63f20e7c7496d37dd03312ec95c2491"
+    fingerprint = "6e25d7c247514612421feb20fdae175644c28cb89d82d78df6edb575bfa10658"
 
     @classmethod
     def items(cls, catalogue: Catalogue) -> Sequence[Item]:

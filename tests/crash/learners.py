@@ -40,6 +40,7 @@ class Learner:
     unsure: str = ""  # being dropped
     failure: BaseException | None = None
     trained: int = 0
+    has_trained: threading.Event = field(default_factory=threading.Event)
     dropped: int = 0
 
     def work(self, address: str, stop: threading.Event) -> None:
@@ -65,6 +66,7 @@ class Learner:
         except JobFailed as error:
             raise AssertionError(f"{name}: {error}") from error
         self.trained += 1
+        self.has_trained.set()
 
     def _drop(self, client: Client, name: str) -> None:
         self.unsure = name

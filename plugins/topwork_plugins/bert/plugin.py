@@ -78,6 +78,11 @@ class BertEncoder(Encoder):
         self._settings = Settings.read(folder)
         self._tokenization = Tokenization(folder / FILE, self._settings.max_tokens)
 
+    @property
+    def example_options(self) -> BertOptions:
+        """Examples are in English, of which a tokenizer of another language may know no token."""
+        return BertOptions(unknown="allow")
+
     def preprocess(self, item: Item, options: BertOptions) -> Iterable[Sample]:
         if not isinstance(item, Text):
             raise InvalidInput(f"{self.spec.name} reads text, not {type(item).__name__}", remedy="send a text or a pair of texts")

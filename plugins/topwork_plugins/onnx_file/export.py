@@ -48,7 +48,7 @@ def export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
 
 def _usable(encoder: Encoder, items: Sequence[Item], file: str) -> tuple[list[Item], list[Sample]]:
     """The examples that the encoder takes (a text may be over its limit) and the first sample of each."""
-    options, usable, samples, why = encoder.options(), [], [], ""
+    options, usable, samples, why = encoder.example_options, [], [], ""
     for item in items:
         try:
             samples.append(next(iter(encoder.preprocess(item, options))))

@@ -57,7 +57,7 @@ class Bench:
 
     def prepare(self, item: Item) -> list[Sample]:
         """Its first samples."""
-        return list(islice(iter(self.encoder.preprocess(item, self.encoder.options())), MOST_SAMPLES))
+        return list(islice(iter(self.encoder.preprocess(item, self.encoder.example_options)), MOST_SAMPLES))
 
     def prepared(self, *, reverse: bool = False) -> list[list[Sample]]:
         """The first samples of all items, in the order of the items."""

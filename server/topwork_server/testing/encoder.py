@@ -139,7 +139,7 @@ class EncoderContract:
             check_same(position, kept, samples, "after others were prepared: preprocess uses one array for several items")
 
     def test_several_items_are_prepared_as_one_is(self, bench: Bench) -> None:
-        made = list(bench.encoder.preprocess_many(bench.items, bench.encoder.options()))
+        made = list(bench.encoder.preprocess_many(bench.items, bench.encoder.example_options))
         assert len(made) == len(bench.items), f"preprocess_many gave {len(made)} results for {len(bench.items)} items"
         for position, (alone, found) in enumerate(zip(bench.prepared(), made, strict=True)):
             if isinstance(found, Exception):
