@@ -1,0 +1,52 @@
+"""Records that cannot be records are told as damaged, at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from topwork_server import stored_json
+from topwork_server.errors import DataLoss
+
+
+@dataclass
+class Record:
+    name: str
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def sparse(path: Path) -> None:
+    with path.open("w") as file:
+        file.truncate(stored_json.LARGEST + 1)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("make", "words"), [(pipe, "no regular file"), (device, "no regular file"), (folder, "Is a directory"), (sparse, "bytes")]
+)
+def test_what_is_no_file_of_a_records_size_is_damaged(make: object, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    assert callable(make)
+    make(path)
+    with pytest.raises(DataLoss, match=words) as caught:
+        stored_json.read(path, Record)
+    assert str(path) in caught.value.message
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(stored_json.dumps({"name": "owl"}))
+    assert stored_json.read(path, Record) == Record("owl")
