@@ -135,6 +135,7 @@ class FakeEngine:
             provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False, choice=lambda entry: self.chosen
         )
         self.gate = asyncio.Event()
+        self.on_wait: Callable[[], None] = lambda: None
         self.asked: list[tuple[Ask, Sequence[Item]]] = []
         self.seen: dict[Path, bytes] = {}
         self.running = 0
@@ -148,6 +149,7 @@ class FakeEngine:
         await self._count(+1)
         try:
             if any(isinstance(item, Text) and item.text == "wait" for item in items):
+                self.on_wait()
                 await self.gate.wait()
             return self._features(ask, items)
         except asyncio.CancelledError:
@@ -287,6 +289,7 @@ async def _main(home: Path, drain_seconds: float, hangs: str) -> int:
     if hangs == "thread":
         asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
     else:
+        app.engine.on_wait = lambda: print("an item waits", flush=True)  # type: ignore[attr-defined]
         asyncio.get_running_loop().create_task(_open_on_stdin(app.engine.gate))  # type: ignore[attr-defined]
     watch = ShortWatch()
     watch.hangs = {"engine": "the end of the server", "thread": "the end of the interpreter"}.get(hangs, "")

@@ -203,6 +203,9 @@ class Process:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe if hangs else None, text=True)
         self.address = self.process.stdout.readline().strip()
 
+    async def item_waits(self) -> None:
+        assert await asyncio.to_thread(self.process.stdout.readline) == "an item waits\n"
+
     def __enter__(self) -> Process:
         return self
 
@@ -221,7 +224,8 @@ async def test_a_signal_drains_and_the_process_ends_well(tmp_path, number):
             await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
             for word in ("a", "wait"):
                 await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text=word)])))
-            assert (await stream.read()).features  # so the stream is accepted
+            assert (await stream.read()).features
+            await server.item_waits()  # so the second message is accepted
             server.process.send_signal(number)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -243,7 +247,8 @@ async def test_a_second_signal_ends_it_at_once(tmp_path):
             await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
             for word in ("a", "wait"):
                 await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text=word)])))
-            assert (await stream.read()).features  # accepted, and never done
+            assert (await stream.read()).features
+            await server.item_waits()  # accepted, and never done
             server.process.send_signal(signal.SIGTERM)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             server.process.send_signal(signal.SIGTERM)
