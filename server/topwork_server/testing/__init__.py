@@ -9,7 +9,9 @@ class TestMine(EncoderContract):
 import pytest
 
 # Installed modules keep plain asserts, which do not show their values, unless they are named before their first import.
-pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in ("bench", "encoder", "index", "trainer", "problems")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in ("bench", "declared", "encoder", "index", "trainer", "problems"))
+)
 
 from topwork_server.testing.encoder import EncoderContract  # noqa: E402
 from topwork_server.testing.index import IndexContract  # noqa: E402

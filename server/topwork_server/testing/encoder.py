@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from topwork_server import options, parity, sample_inputs
+from topwork_server import parity, sample_inputs
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config, default_home
 from topwork_server.engine import Ask, Engine
@@ -41,6 +41,7 @@ from topwork_server.testing.bench import (
     plain_session,
     refusal,
 )
+from topwork_server.testing.declared import check_options
 from topwork_server.types import Features, Item, Modality, Picture, TapRows, Text
 
 WRONG: dict[Modality, Item] = {
@@ -98,12 +99,7 @@ class EncoderContract:
         return list(spec.encoder.examples(spec))[:6]
 
     def test_options_are_declared(self, bench: Bench) -> None:
-        declared: Any = bench.encoder.options
-        frozen = getattr(getattr(declared, "__dataclass_params__", None), "frozen", False)
-        assert frozen, f"options is {declared.__name__}, and must be a frozen dataclass: requests share it"
-        for choice in options.choices(declared):
-            assert choice.description, f"option {choice.name!r} says nothing of itself; declare it with option(default, words)"
-            options.parse(declared, {choice.name: choice.schema["default"]})
+        check_options(bench.encoder.options)
 
     def test_samples_are_what_the_graph_reads(self, bench: Bench) -> None:
         for position, samples in enumerate(bench.prepared()):

@@ -165,10 +165,8 @@ class IndexContract:
     def test_scores_are_the_metrics_own_and_best_first(self, subject: Subject) -> None:
         scores, positions = subject.search()
         assert (positions >= 0).all(), f"query {_first(positions < 0)} got fewer than {K} rows of {len(subject.rows)}"
-        twice = [len(set(row)) < K for row in positions]
-        assert not any(twice), (
-            f"query {twice.index(True)} got a row twice: {positions[twice.index(True)].tolist()}" if any(twice) else ""
-        )
+        for query, row in enumerate(positions):
+            assert len(set(row)) == K, f"query {query} got a row twice: {row.tolist()}"
         falls = np.diff(scores) * (1 if subject.metric is Metric.L2 else -1) < 0
         assert not falls.any(), (
             f"query {_first(falls)} got its rows in another order than best first: {scores[_first(falls)].tolist()}"

@@ -25,6 +25,7 @@ from topwork_server import options
 from topwork_server.errors import InvalidInput
 from topwork_server.plugin_checks import fit_heads
 from topwork_server.sessions.session import Session
+from topwork_server.testing.declared import check_options
 from topwork_server.testing.problems import CENTRES, few, problem, quality, with_rows
 from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
 from topwork_server.types import Array
@@ -97,12 +98,7 @@ class TrainerContract:
         return Subject(examples, cls.problem(request.param, seed=1), subsets, cls.fit(examples, subsets, progress), progress)
 
     def test_options_have_help_and_defaults(self) -> None:
-        declared: Any = self.trainer.options
-        frozen = getattr(getattr(declared, "__dataclass_params__", None), "frozen", False)
-        assert frozen, f"options is {declared.__name__}, and must be a frozen dataclass"
-        for choice in options.choices(declared):
-            assert choice.description, f"option {choice.name!r} says nothing of itself; declare it with option(default, words)"
-            options.parse(declared, {choice.name: choice.schema["default"]})
+        check_options(self.trainer.options)
 
     def test_there_is_a_head_for_each_subset(self, subject: Subject) -> None:
         for number, head in enumerate(subject.heads):
