@@ -56,8 +56,12 @@ def _list(client: Client, arguments: argparse.Namespace) -> int:
         _cli_show.as_json(found)
         return 0
     table = _cli_show.table("version", "written", "pins", right=("version",))
-    _cli_show.rows(table, ((str(v.version), _cli_show.when(v.time), ", ".join(v.pins)) for v in found))
+    _cli_show.rows(table, ((str(v.version), _cli_show.when(v.time), _pins(v)) for v in found))
     return 0
+
+
+def _pins(version: VersionInfo) -> str:
+    return ", ".join([*version.pins, *(f"{pin} (damaged)" for pin in version.damaged_pins)])
 
 
 def _pin(client: Client, arguments: argparse.Namespace) -> int:

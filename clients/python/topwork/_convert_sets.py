@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +43,14 @@ def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
 
 def version(message: sets_pb2.Version) -> VersionInfo:
     return VersionInfo(message.version, moment(message.time), tuple(message.pins))
+
+
+def versions(reply: sets_pb2.ListVersionsResponse) -> list[VersionInfo]:
+    damaged = [(pin.version, pin.pin) for pin in reply.damaged_pins]
+    return [
+        replace(version(message), damaged_pins=tuple(pin for number, pin in damaged if number == message.version))
+        for message in reply.versions
+    ]
 
 
 def rows(reply: sets_pb2.ReadResponse, encoder: str, computed: Numerics | None, with_inputs: bool) -> Rows:

@@ -20,7 +20,7 @@ from topwork._methods import (
     UNPIN_VERSION,
 )
 from topwork._progress import Progress
-from topwork.errors import InvalidInput, NotFound
+from topwork.errors import DataLoss, InvalidInput, NotFound
 from topwork.rows import Rows
 from topwork.sets import Pruned, SavedSet, SetInfo, VersionInfo
 from topwork.v1 import sets_pb2
@@ -158,17 +158,20 @@ def delete(
 
 def versions(session: Session, set: str, *, timeout: float | None = None) -> Steps[list[VersionInfo]]:
     """The versions that can still be read, oldest first."""
-    reply = yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)
-    return [_convert_sets.version(message) for message in reply.versions]
+    return _convert_sets.versions((yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)))
 
 
 def numbered(session: Session, set: str, version: int | str, timeout: float | None) -> Steps[int]:
-    """The number of a version that is named by its number or by its pin. Raises NotFound."""
+    """The number of a version that is named by its number or by its pin. Raises NotFound, or DataLoss for a damaged pin."""
     if not isinstance(version, str):
         return version
-    pins = {pin: found.version for found in (yield from versions(session, set, timeout=timeout)) for pin in found.pins}
+    reply = yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)
+    pins = {pin: found.version for found in reply.versions for pin in found.pins}
     if version in pins:
         return pins[version]
+    for damaged in reply.damaged_pins:
+        if damaged.pin == version:
+            raise DataLoss(damaged.damage, remedy=damaged.remedy)
     if version.isdecimal() and len(version) < LONGEST_NUMBER:
         return int(version)
     raise NotFound(f"{set} has no pin {version!r}", remedy=f"its pins: {', '.join(pins) or 'none'}")

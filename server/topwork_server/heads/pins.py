@@ -29,7 +29,7 @@ class Pins:
     def hold(self, definition: Definition) -> None:
         """While it is learnt from. NotFound where the version is gone."""
         self._drop(f"{TRAINING}{definition.name}")  # of one whose server ended
-        self._sets.get(definition.set).pin(f"{TRAINING}{definition.name}", definition.version)
+        self._pin(definition.set, f"{TRAINING}{definition.name}", definition.version)
 
     def settle(self, name: str, learnt: Definition | None) -> None:
         """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
@@ -37,7 +37,7 @@ class Pins:
         if wanted in self._found(f"{TRAINING}{name}"):
             assert learnt is not None
             self._drop(f"{HEAD}{name}")
-            self._sets.get(learnt.set).pin(f"{HEAD}{name}", learnt.version)
+            self._pin(learnt.set, f"{HEAD}{name}", learnt.version)
         elif learnt is None:
             self._drop(f"{HEAD}{name}")
         self._drop(f"{TRAINING}{name}")
@@ -79,7 +79,19 @@ class Pins:
     def _found(self, pin: str) -> list[tuple[str, int]]:
         """Where that pin is: sets and versions."""
         sets = [name for name, pins in self._sets.pins().items() if pin in pins]
-        return [(name, info.version) for name in sets for info in self._sets.get(name).versions() if pin in info.pins]
+        return [
+            (name, info.version)
+            for name in sets
+            for info in self._sets.get(name).versions()
+            if pin in (*info.pins, *info.damaged_pins)
+        ]
+
+    def _pin(self, set_name: str, pin: str, version: int) -> None:
+        """In place of one of that name of which only the record is left."""
+        feature_set = self._sets.get(set_name)
+        with suppress(NotFound):
+            feature_set.unpin(pin)
+        feature_set.pin(pin, version)
 
     def _drop(self, pin: str) -> None:
         for name, pins in self._sets.pins().items():

@@ -15,6 +15,7 @@ from topwork_server.ingest.ingest import Outcome
 from topwork_server.rows import RowType, Shaping
 from topwork_server.services import convert, describe
 from topwork_server.sets.model import Block, Column, ColumnType, Described, Reading, Selection
+from topwork_server.sets.pins import Pin
 from topwork_server.sets.versions import VersionInfo
 from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
@@ -251,3 +252,11 @@ def read_response(block: Block, reading: Reading) -> sets_pb2.ReadResponse:
 
 def version(info: VersionInfo) -> sets_pb2.Version:
     return sets_pb2.Version(version=info.version, time=info.time, pins=info.pins)
+
+
+def versions(found: Sequence[VersionInfo], damaged: Sequence[Pin]) -> sets_pb2.ListVersionsResponse:
+    response = sets_pb2.ListVersionsResponse(versions=[version(info) for info in found])
+    for pin in damaged:
+        if pin.damage:
+            response.damaged_pins.add(pin=pin.name, version=pin.version, damage=pin.damage.message, remedy=pin.damage.remedy)
+    return response

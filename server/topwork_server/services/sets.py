@@ -133,7 +133,8 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
     async def ListVersions(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
         feature_set = await self._get(request.set)
         found = await asyncio.to_thread(feature_set.versions)
-        return sets_pb2.ListVersionsResponse(versions=[convert_sets.version(info) for info in found])
+        damaged = await asyncio.to_thread(feature_set.damaged_pins)
+        return convert_sets.versions(found, damaged)
 
     async def PinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.Version:  # noqa: N802
         if request.pin.startswith(OURS):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import xxhash
 
+from topwork_server import regular_files
 from topwork_server.errors import DataLoss
 from topwork_server.sets import lance_io
 
@@ -27,6 +28,8 @@ NAME = "_checksums"
 #: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.
 MOST_BYTES = 2 << 30
 PIECE = 1 << 20
+#: Bytes of the log itself: it is written anew with each pruning.
+LARGEST = 1 << 30
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +117,15 @@ class Checksums:
 
     def take_back(self, name: str) -> None:
         """Of a file that is about to be deleted by itself."""
-        if self.sums.pop(name, None) and self.owner:
+        known = self.sums.pop(name, None)
+        self.forgive(name)
+        if known and self.owner:
             self._append(_line(name, Sum(-1, "-")), [])
+
+    def forgive(self, name: str) -> None:
+        """Forget what was found of a file that is no part of the set any more."""
+        self._checked.pop(name, None)
+        self._bad.pop(name, None)
 
     def rewrite(self, there: Iterable[str]) -> None:
         """The log anew, with the lines of the files that are there."""
@@ -162,7 +172,7 @@ class Checksums:
     def _append(self, lines: str, names: list[str]) -> None:
         try:
             with self._lock:
-                handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)
                 try:
                     os.write(handle, lines.encode())
                     os.fdatasync(handle)
@@ -176,7 +186,7 @@ class Checksums:
     def _load(self) -> str:
         """What is wrong with the log itself, "" where nothing is."""
         try:
-            lines = self._file.read_bytes().splitlines()
+            lines = regular_files.contents(self._file, LARGEST).splitlines()
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -206,7 +216,7 @@ def digest_of(path: Path) -> str:
 
 
 def _signature(path: Path) -> Signature:
-    status = os.stat(path)
+    status = regular_files.status_of(path)
     return Signature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import DataLoss, NotReady, TopworkError
-from topwork_server.sets import lance_io, probe
+from topwork_server.sets import lance_io, pins, probe
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.view import View, view_of
 
@@ -117,6 +117,7 @@ def damaged(path: Path) -> Iterator[str]:
         version_of(sums, path.stem, max([*there, sums.newest])).check()
     except (DataLoss, NotReady) as error:
         yield error.message
+    yield from (pin.damage.message for pin in pins.found(sums) if pin.damage)
     bad = {*sums.bad}
     for name in list(sums.sums):
         if name in bad or not (path / name).exists():

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from topwork_server.errors import AlreadyThere, DataLoss, NotFound
 from topwork_server.excerpts import excerpt
-from topwork_server.sets import lance_io, schema
+from topwork_server.sets import lance_io, pins, schema
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.commit_threads import CommitThreads
 from topwork_server.sets.model import Wanted
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
-from topwork_server.sets.versions import pins_of
 from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class FeatureSets:
 
     def pins(self) -> dict[str, list[str]]:
         """Of each set the names of its pins; opens none."""
-        return {name: pins_of(self._path(name)) for name in self.names()}
+        return {name: pins.names(self._path(name)) for name in self.names()}
 
     def create(self, wanted: Wanted) -> FeatureSet:
         """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from topwork_server.callers import Check, always_waits
 from topwork_server.errors import DataLoss, InvalidInput
-from topwork_server.sets import reads, versions
+from topwork_server.sets import pins, reads, versions
 from topwork_server.sets.checks import check_numerics
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.columns import Columns, Updated
@@ -28,6 +28,7 @@ from topwork_server.sets.housekeeping import Housekeeping
 from topwork_server.sets.lance_io import mapped, open_dataset
 from topwork_server.sets.model import Block, Change, Column, ColumnType, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
+from topwork_server.sets.pins import Pin
 from topwork_server.sets.presence import Presence, PresentBlocks, while_present
 from topwork_server.sets.size import Size
 from topwork_server.sets.tables import fitted, to_table
@@ -69,8 +70,13 @@ class FeatureSet:
         return self._current.sums
 
     def damage(self) -> DataLoss | None:
-        """Why the newest version cannot be read, as far as that is known."""
-        return self._current.damage()
+        """Why the newest version cannot be read or a pin cannot be trusted, as far as that is known."""
+        return self._current.damage() or pins.damage(self._current.sums)
+
+    @while_present
+    def damaged_pins(self) -> list[Pin]:
+        """Those whose files are not what was written."""
+        return [pin for pin in pins.found(self._current.sums) if pin.damage]
 
     @while_present
     def described(self) -> Described:
@@ -88,7 +94,7 @@ class FeatureSet:
             created=facts.created,
             numerics=facts.numerics,
             path=str(self.path),
-            damage=damage.message if (damage := self._current.damage()) else "",
+            damage=damage.message if (damage := self.damage()) else "",
         )
 
     @while_present
@@ -232,7 +238,7 @@ class FeatureSet:
 
     @while_present
     def unpin(self, pin: str) -> None:
-        self._in_turn(lambda: versions.unpin(self._current.sums, pin))
+        self._in_turn(lambda: pins.remove(self._current.sums, pin))
 
     @while_present
     def prune(self, older_than: float) -> tuple[int, int]:

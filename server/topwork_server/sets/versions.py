@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import shutil
 import threading
 import time
 from collections import Counter
@@ -15,34 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork_server import stored_json
-from topwork_server.errors import AlreadyThere, DataLoss, InvalidInput, NotFound
-from topwork_server.sets import lance_io
+from topwork_server.errors import DataLoss, NotFound
+from topwork_server.sets import lance_io, pins
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.lance_io import mapped
-
-log = logging.getLogger(__name__)
-
-TAGS = "_refs/tags"
-
-# As Lance has them: a pin is a file of that name.
-PIN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """`time` in seconds since 1970; `pins` are the names that keep it from pruning."""
+    """`time` in seconds since 1970; `pins` are the names that keep it from pruning, `damaged_pins` those that were made of it and
+    whose files are damaged."""
 
     version: int
     time: float
     pins: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Tag:
-    """What Lance's file of a pin says."""
-
-    version: int
+    damaged_pins: tuple[str, ...] = ()
 
 
 class Readers:
@@ -73,87 +57,31 @@ class Readers:
             return {version for version, count in self._counts.items() if count > 0}
 
 
-def pins_of(path: Path) -> list[str]:
-    """Of the dataset there, by the names of Lance's own files: nothing is opened."""
-    return sorted(file.stem for file in (path / TAGS).glob("*.json"))
-
-
 def listed(sums: Checksums) -> list[VersionInfo]:
     """All versions that are kept, oldest first, damaged ones too. Lance is not asked: it fails where one manifest is damaged."""
-    pins: dict[int, list[str]] = {}
-    for pin, version in pinned(sums).items():
-        pins.setdefault(version, []).append(pin)
+    there = pins.found(sums)
+    whole, damaged = pins.by_version(there, damaged=False), pins.by_version(there, damaged=True)
     found = []
     for version, name in sorted(lance_io.manifests(sums.path).items()):
         with suppress(FileNotFoundError):  # pruned meanwhile
             at = sums.sums[name].time if name in sums.sums else (sums.path / name).stat().st_mtime
-            found.append(VersionInfo(version, at, tuple(sorted(pins.get(version, ())))))
+            found.append(VersionInfo(version, at, whole.get(version, ()), damaged.get(version, ())))
     return found
-
-
-def pinned(sums: Checksums) -> dict[str, int]:
-    """The version of each pin. Where the file of one is damaged, what was recorded of it."""
-    found = {}
-    for pin in {*pins_of(sums.path), *(Path(name).stem for name in list(sums.sums) if name.startswith(TAGS))}:
-        try:
-            found[pin] = stored_json.read(sums.path / _tag(pin), _Tag).version
-        except (FileNotFoundError, DataLoss) as error:
-            known = sums.sums.get(_tag(pin))
-            if known is not None:
-                found[pin] = int(known.time)
-            elif isinstance(error, DataLoss):
-                stored_json.warn_once(error.message)
-    return found
-
-
-def mend_pins(dataset: Any, sums: Checksums) -> None:
-    """Write the files of pins anew that are damaged or gone, and record those that no record has."""
-    for pin, version in pinned(sums).items():
-        name = _tag(pin)
-        try:
-            sums.verify(name) if name in sums.sums else sums.record([name], version)
-        except DataLoss as error:
-            log.warning("the pin is written anew: %s", error.message)
-            _removed(sums.path / name)
-            with mapped(f"pinning version {version}"):
-                dataset.tags.create(pin, version)
-            sums.take_back(name)
-            sums.record([name], version)
 
 
 def pin(dataset: Any, sums: Checksums, name: str, version: int) -> VersionInfo:
     """Keep a version under a name. AlreadyThere where the name is taken, NotFound where the version is gone."""
-    if not PIN.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name a version",
-            remedy="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
-        )
-    versions = {info.version: info for info in listed(sums)}
-    if version not in versions:
-        raise NotFound(f"there is no version {version}", remedy=f"choose one of {_some(list(versions))}")
-    for info in versions.values():
-        if name in info.pins:
-            raise AlreadyThere(f"the pin {name!r} holds version {info.version}", remedy="unpin it first, or choose another name")
-    with mapped(f"pinning version {version}"):
-        dataset.tags.create(name, version)
-    sums.record([_tag(name)], version)
-    info = versions[version]
-    return VersionInfo(version, info.time, tuple(sorted((*info.pins, name))))
-
-
-def unpin(sums: Checksums, name: str) -> None:
-    """A pin is a file, which is gone in one step."""
-    pins = {*pinned(sums), *pins_of(sums.path)}
-    if name not in pins:
-        raise NotFound(f"there is no pin {name!r}", remedy=f"pins are: {', '.join(sorted(pins)) or 'none'}")
-    with mapped(f"unpinning {name!r}"):
-        sums.take_back(_tag(name))
-        _removed(sums.path / _tag(name))
+    there = list(lance_io.manifests(sums.path))
+    if version not in there:
+        raise NotFound(f"there is no version {version}", remedy=f"choose one of {_some(sorted(there))}")
+    pins.add(dataset, sums, name, version)
+    return next(info for info in listed(sums) if info.version == version)
 
 
 def prunable(sums: Checksums, current: int, readers: Readers, older_than: float, most: int | None = None) -> list[int]:
     """Versions that may go: not the current one, not pinned, not read, and older than so many seconds (or beyond the newest
-    `most`)."""
+    `most`). DataLoss while a pin is damaged: nobody can tell for sure what it keeps."""
+    pins.check(sums)
     held, now = readers.held() | {current}, time.time()
     infos = listed(sums)
     beyond = {info.version for info in infos[:-most]} if most else set()
@@ -187,24 +115,15 @@ def _without_damaged(sums: Checksums, versions: list[int]) -> list[int]:
         except DataLoss:
             if version not in versions:
                 raise
-            _removed(sums.path / name)
+            pins.removed(sums.path / name)
             gone.append(version)
     return gone
 
 
 def _files(path: Path) -> list[str]:
     """Those that have checksums."""
-    folders = ("data", "_deletions", lance_io.VERSIONS, TAGS)
+    folders = ("data", "_deletions", lance_io.VERSIONS, pins.TAGS)
     return [f"{folder}/{name}" for folder in folders if (path / folder).is_dir() for name in os.listdir(path / folder)]
-
-
-def _tag(pin: str) -> str:
-    return f"{TAGS}/{pin}.json"
-
-
-def _removed(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    lance_io.sync([path.parent])
 
 
 def _some(versions: list[int]) -> str:

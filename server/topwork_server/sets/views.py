@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import DataLoss, NotFound, TopworkError
-from topwork_server.sets import lance_io, versions
+from topwork_server.sets import lance_io, pins
 from topwork_server.sets import roster as rosters
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.lance_io import mapped
@@ -40,7 +40,7 @@ class Current:
         found = opened(self.sums, name)
         self.view, self.lost = found.view, found.lost
         try:
-            versions.mend_pins(self.view.dataset, self.sums)
+            pins.record(self.sums)
         except (TopworkError, OSError) as error:
             log.warning("pins of %s: %s", name, error)
 

@@ -318,10 +318,24 @@ class Version(_message.Message):
     def __init__(self, version: _Optional[int] = ..., time: _Optional[float] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListVersionsResponse(_message.Message):
-    __slots__ = ("versions",)
+    __slots__ = ("versions", "damaged_pins")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_PINS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[Version]
-    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ...) -> None: ...
+    damaged_pins: _containers.RepeatedCompositeFieldContainer[DamagedPin]
+    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., damaged_pins: _Optional[_Iterable[_Union[DamagedPin, _Mapping]]] = ...) -> None: ...
+
+class DamagedPin(_message.Message):
+    __slots__ = ("pin", "version", "damage", "remedy")
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    pin: str
+    version: int
+    damage: str
+    remedy: str
+    def __init__(self, pin: _Optional[str] = ..., version: _Optional[int] = ..., damage: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
 class PinVersionRequest(_message.Message):
     __slots__ = ("set", "pin", "version")

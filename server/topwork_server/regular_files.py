@@ -1,0 +1,33 @@
+"""Files of the home as they are opened: regular ones alone. To read a pipe waits for ever, and a device has no end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def status_of(path: Path) -> os.stat_result:
+    """The status of a regular file. OSError says what else it is."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return status
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file to read from."""
+    status_of(path)
+    return path.open("rb", buffering=0)
+
+
+def contents(path: Path, most: int) -> bytes:
+    """All bytes of a regular file. OSError where it has more than `most`."""
+    size = status_of(path).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {most:,} are the most that it should have", str(path))
+    return path.read_bytes()
