@@ -54,6 +54,58 @@ def test_double_quotes_name_columns_wherever_a_filter_goes(pets: topwork.Client)
     assert pets.read("pets").ids == ["a", "c", "e"]
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "'label' != 'cat'",
+        "1=1",
+        "true",
+        "NOT false",
+        "NULL",
+        "'a' in ('a','b')",
+        "label = 'dog' OR 1=1",
+        "label = 'dog' OR NOT ('n' IS NULL)",
+        "n > 100 OR (label = 'dog' AND ('label' <> 'cat' OR n = 1))",
+        "'label' LIKE 'l%'",
+        "2 BETWEEN 1 AND 3",
+        "now() > '2024-01-01'",
+        "'n' IS DISTINCT FROM 'm'",
+        "(1=1) = (label = 'dog')",
+        "starts_with('label', 'l')",
+        "array_has(['a'], 'a')",
+    ],
+)
+def test_what_changes_rows_refuses_a_condition_that_names_no_column(pets: topwork.Client, where: str) -> None:
+    for change in (lambda: pets.delete("pets", where=where), lambda: pets.update("pets", None, {"n": 7}, where=where)):
+        with pytest.raises(topwork.InvalidInput, match="names no column") as refused:
+            change()
+        assert '"label"' in refused.value.remedy
+        assert "id IS NOT NULL" in refused.value.remedy
+    assert pets.read("pets").metadata["n"] == [0, 1, 2, 3, 4]
+
+
+def test_a_constant_condition_reads_and_all_rows_are_named_by_their_ids(pets: topwork.Client) -> None:
+    assert pets.count("pets", "'label' != 'cat'") == 5
+    assert pets.update("pets", None, {"n": 7}, where="id IS NOT NULL").updated == 5
+    assert pets.delete("pets", where="lower('CAT') = label AND 'c' < id") == 0
+    assert pets.delete("pets", where="lower('CAT') = label AND 'b' < id") == 1
+    assert pets.delete("pets", where="id IS NOT NULL") == 4
+
+
+@pytest.mark.parametrize(
+    "where", ["n > \uff11", "n > 1\uff11", "n = \u0663", "n > \uff11.5", "n > '\uff11'", "seen > '\uff12024-01-01'"]
+)
+def test_numbers_and_times_have_the_digits_0_to_9(pets: topwork.Client, where: str) -> None:
+    with pytest.raises(topwork.InvalidInput):
+        pets.read("pets", where=where)
+
+
+@pytest.mark.parametrize("name", ["0", "1", "007", "latest", "LATEST", "current"])
+def test_a_pin_cannot_be_taken_for_a_version(pets: topwork.Client, name: str) -> None:
+    with pytest.raises(topwork.InvalidInput, match="taken for a version"):
+        pets.pin("pets", name)
+
+
 def test_a_chain_of_equalities_is_planned_and_other_long_chains_are_refused(pets: topwork.Client) -> None:
     """20,000 terms took 24 s on 2,000 rows."""
     long = " OR ".join(f"label = 'no {number}'" for number in range(20_000))
@@ -83,7 +135,7 @@ async def _deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pass
         monkeypatch.setattr("topwork_server.services.sets.Caller", Slow)
         for call in (
-            lambda: served.stub.DeleteRows(pb.DeleteRowsRequest(set="pets", where="true"), timeout=0.3),
+            lambda: served.stub.DeleteRows(pb.DeleteRowsRequest(set="pets", where="id IS NOT NULL"), timeout=0.3),
             lambda: served.stub.Read(pb.ReadRequest(set="pets", where="true"), timeout=0.3).read(),
         ):
             left.clear()

@@ -15,7 +15,8 @@ MOST_TOKENS = 200
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>'(?:[^']|'')*')|(?P<quoted>`[^`]+`|"(?:[^"]|"")+")
-      |(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|(?P<word>(?:[^\W\d]|[^\x00-\x7f\s])(?:\w|[^\x00-\x7f\s])*)
+      |(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)
+      |(?P<word>(?:[^\W\d]|[^\x00-\x7f\s\d])(?:\w|[^\x00-\x7f\s])*)
       |(?P<comment>--|/\*)|(?P<mark>\|\||::|<=|>=|<>|!=|==|[-+*/%=<>(),.\[\]]))""",
     re.VERBOSE,
 )
@@ -81,6 +82,8 @@ def _remedy(character: str) -> str:
         return "one expression, without ';'"
     if character in "'\"`":
         return "close the quotes; double a quote inside of them"
+    if character.isdecimal():
+        return "write numbers with the digits 0 to 9; other digits stand in quotes only"
     return f"the character {character!r} stands in quotes only"
 
 

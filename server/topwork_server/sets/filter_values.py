@@ -240,7 +240,7 @@ def _float(value: Decimal) -> str:
 
 
 def _parsed_number(text: str, other: Value) -> Value:
-    if re.fullmatch(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", text):
+    if re.fullmatch(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", text, re.ASCII):
         return number(int(text) if text.strip().lstrip("+-").isdigit() and len(text) < 400 else Decimal(text.strip()))
     raise unlike(other, string(text))
 
@@ -248,7 +248,7 @@ def _parsed_number(text: str, other: Value) -> Value:
 _TIME = re.compile(
     r"\s*(?P<date>\d{4}-\d{1,2}-\d{1,2})(?:[T ]\s*(?P<clock>\d{1,2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?)?"
     r"\s*(?P<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?\s*",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -293,10 +293,13 @@ _UNITS = {
 }
 
 
+_PARTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([A-Za-z]+)", re.ASCII)
+
+
 def parsed_interval(text: str) -> int:
     """Microseconds of '7 days' or '1 day 2 hours'. Months and years are refused: they have no one length."""
-    parts = re.findall(r"\s*([+-]?\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
-    if not parts or re.sub(r"\s*[+-]?\d+(?:\.\d+)?\s*[A-Za-z]+", "", text).strip():
+    parts = _PARTS.findall(text)
+    if not parts or _PARTS.sub("", text).strip():
         raise InvalidInput(f"{text[:60]!r} is not an interval", remedy="write '7 days' or '1 day 2 hours'")
     total = Decimal(0)
     for amount, unit in parts:

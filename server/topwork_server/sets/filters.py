@@ -9,10 +9,12 @@ and what Lance sees is made of columns that there are, functions that are known,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.sets.filter_compile import Compiler
+from topwork_server.sets.filter_constants import constant_condition, described
 from topwork_server.sets.filter_syntax import parse
 from topwork_server.sets.lance_io import plain, translated
 from topwork_server.sets.model import ColumnType
@@ -28,16 +30,36 @@ def compiled(where: str, columns: Mapping[str, ColumnType]) -> str:
         raise InvalidInput(f"a filter of {len(where)} characters", remedy=f"at most {MOST_CHARACTERS}; select by ids instead")
     if not where.strip():
         raise InvalidInput("an empty filter", remedy="leave it out to have all items")
-    try:
+    with _bounded_depth():
         found = Compiler(columns).condition(parse(where))
-    except RecursionError:
-        raise InvalidInput("the filter is too deep", remedy="use fewer parentheses and functions in one another") from None
     if found.terms > MOST_CONDITIONS:
         raise InvalidInput(
             f"a filter of {found.terms} different conditions",
             remedy=f"at most {MOST_CONDITIONS}; equalities of a column count once",
         )
     return found.sql
+
+
+def check_constants(where: str) -> None:
+    """Refuse a filter of which a condition is the same for every item, such as `'label' != 'cat'` or `1=1`: what it selects is to
+    be changed, and it would be all items or none."""
+    if not where.strip() or len(where) > MOST_CHARACTERS:
+        return  # as `compiled` says
+    with _bounded_depth():
+        constant = constant_condition(parse(where))
+    if constant is not None:
+        raise InvalidInput(
+            f"a condition that names no column: {described(constant)}; it is the same for every item",
+            remedy='write a column without single quotes, label or "label"; for all items say id IS NOT NULL',
+        )
+
+
+@contextmanager
+def _bounded_depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise InvalidInput("the filter is too deep", remedy="use fewer parentheses and functions in one another") from None
 
 
 def changes_with_time(where: str) -> bool:

@@ -21,6 +21,8 @@ from topwork_server.sets.lance_io import mapped
 
 TAGS, SUFFIX = "_refs/tags", ".json"
 
+#: Names that readers take for the version that is current.
+NOT_PINS = frozenset({"latest", "current"})
 # As Lance has them: a pin is a file of that name.
 PIN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
@@ -83,6 +85,11 @@ def add(dataset: Any, sums: Checksums, name: str, version: int) -> None:
         raise InvalidInput(
             f"{name!r} cannot name a version",
             remedy="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
+        )
+    if name.isdecimal() or name.lower() in NOT_PINS:
+        raise InvalidInput(
+            f"the pin {name!r} could be taken for a version's number, or for the current version",
+            remedy="choose another name with a letter, such as v1",
         )
     for pin in found(sums):
         if pin.name == name:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from topwork_server.callers import Check, always_waits
 from topwork_server.errors import DataLoss, InvalidInput
-from topwork_server.sets import pins, reads, versions
+from topwork_server.sets import filters, pins, reads, versions
 from topwork_server.sets.checks import check_numerics
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.columns import Columns, Updated
@@ -130,6 +130,7 @@ class FeatureSet:
             operation = Delete(check_ids(list(dict.fromkeys(ids))))
             self._committer.put(operation)
             return operation.future
+        filters.check_constants(where)
         task = Task(lambda: self._delete_matching(where, check))
         self._committer.put(task)
         return task.future
@@ -144,6 +145,7 @@ class FeatureSet:
         """Change metadata alone: a value for each id, or one for all that match. InvalidInput as for writes."""
         if bool(ids) == bool(where):
             raise InvalidInput("an update is of ids or of a filter, one of them", remedy="say whose metadata changes")
+        filters.check_constants(where)
         wanted = check_ids(ids) if ids else None
         return self._in_turn(lambda: self._columns.update(where, wanted, columns, check))
 
