@@ -325,6 +325,17 @@ def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Ex
     check_slab(bert.encoder, [Text(text), Text("A small bird"), Text(text)], BertOptions(unknown="allow"))
 
 
+@pytest.mark.parametrize("text", ["[PAD]", "[CLS] [SEP]", "[MASK]", "[UNK]", "[MASK] \U0001f996"])
+def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Exported, text: str) -> None:
+    for item in (Text(text), Text("A small bird", text)):
+        with pytest.raises(InvalidInput, match="knows no token of the text"):
+            list(bert.encoder.preprocess(item, BertOptions()))
+    assert sample(bert, f"A small bird {text}").notes == {"unknown_tokens": text.count(" ") + 1}
+    assert sample(bert, text, unknown="allow").notes == {"unknown_tokens": text.count(" ") + 1}
+    for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
+        check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A bird " + text)], options)
+
+
 def test_unknown_tokens_are_counted_and_may_be_refused(bert: Exported) -> None:
     text = "A small \U0001f996 sings \U0001f996."
     assert sample(bert, text).notes == {"unknown_tokens": 2}

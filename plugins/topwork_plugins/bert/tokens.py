@@ -32,7 +32,8 @@ class Tokens:
     """One text or pair, tokenized: ids and token types (tokens,) int64, which of them are rows, and how many were cut.
 
     `prompt` counts the leading tokens that belong to the prompt, special ones included; 0 without a prompt. `unknown` counts the
-    rows that are the tokenizer's unknown token; `strange` says which texts (0, and 1 for the pair) have no others.
+    rows that are the tokenizer's unknown token or a special one; `strange` says which texts (0, and 1 for the pair) have no
+    others.
     """
 
     ids: Array
@@ -55,7 +56,7 @@ class Tokenization:
         self.limit = limit
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
         self._beginnings = Beginnings(self._tokenizer, limit)
-        self._unknown = _unknown_id(self._tokenizer, file)
+        self._unknown = _unknown_ids(self._tokenizer, file)
 
     def length(self, text: str, pair: str | None = None) -> int:
         """How many tokens, special ones included."""
@@ -81,7 +82,7 @@ class Tokenization:
         if not len(spans.positions):
             raise InvalidInput("no token of the text is left", remedy="send words that the tokenizer knows, after a short prompt")
         ids = np.array(kept.ids, np.int64)
-        unknown = ids[spans.positions] == self._unknown
+        unknown = np.isin(ids[spans.positions], self._unknown)
         known = ~unknown & (ids[spans.positions] != self._word_mark)
         return Tokens(
             ids,
@@ -109,7 +110,7 @@ class Tokenization:
         ours = _flat(([part is not None for part in e.sequence_ids] for e in encodings), counts).astype(bool)
         chars = _flat((chain.from_iterable(e.offsets) for e in encodings), 2 * counts).astype(np.int32).reshape(-1, 2)
         usual = _usual(codes, texts, chars, ours, counts) & (counts <= self.limit)
-        unknown = sums_of(ours & (ids == self._unknown), counts)
+        unknown = sums_of(ours & np.isin(ids, self._unknown), counts)
         usual &= unknown < sums_of(ours, counts)
         parts = np.zeros(int(counts.max(initial=0)), np.int32)
         made: list[Tokens | None] = []
@@ -171,8 +172,15 @@ class Tokenization:
         return tokenizer
 
 
+def _unknown_ids(tokenizer: Tokenizer, file: Path) -> Array:
+    """Tokens that say nothing of a text: of what is not in the vocabulary (none where bytes are tokens), and the special ones
+    ([PAD], [MASK], </s>), which a text may spell."""
+    special = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    unknown = _unknown_id(tokenizer, file)
+    return np.array([*special, *([] if unknown is None else [unknown])], np.int64)
+
+
 def _unknown_id(tokenizer: Tokenizer, file: Path) -> int | None:
-    """The token of what is not in the vocabulary; None where there is none, since bytes are tokens."""
     token = getattr(tokenizer.model, "unk_token", None)
     if token is not None:
         return tokenizer.token_to_id(token)
