@@ -117,6 +117,7 @@ class Definition:
     unlabelled: Unlabelled = Unlabelled.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    set_created: float = 0.0  # which tells it from another set of that name; 0.0 in records of older servers
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from topwork_server.errors import NotFound, TopworkError
 from topwork_server.heads.model import Definition
+from topwork_server.sets.presence import was_dropped
 from topwork_server.sets.sets import FeatureSets
 
 HEAD, TRAINING, PROBE = "head-", "training-", "probe-"
@@ -29,7 +30,7 @@ class Pins:
     def hold(self, definition: Definition) -> None:
         """While it is learnt from. NotFound where the version is gone."""
         self._drop(f"{TRAINING}{definition.name}")  # of one whose server ended
-        self._pin(definition.set, f"{TRAINING}{definition.name}", definition.version)
+        self._pin(definition, f"{TRAINING}{definition.name}")
 
     def settle(self, name: str, learnt: Definition | None) -> None:
         """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
@@ -37,7 +38,7 @@ class Pins:
         if wanted in self._found(f"{TRAINING}{name}"):
             assert learnt is not None
             self._drop(f"{HEAD}{name}")
-            self._pin(learnt.set, f"{HEAD}{name}", learnt.version)
+            self._pin(learnt, f"{HEAD}{name}")
         elif learnt is None:
             self._drop(f"{HEAD}{name}")
         self._drop(f"{TRAINING}{name}")
@@ -47,7 +48,7 @@ class Pins:
         name = f"{PROBE}{secrets.token_hex(8)}"
         try:
             for definition in definitions:
-                self._sets.get(definition.set).pin(name, definition.version)
+                self._pin(definition, name)
         except BaseException:
             self._drop(name)
             raise
@@ -86,12 +87,14 @@ class Pins:
             if pin in (*info.pins, *info.damaged_pins)
         ]
 
-    def _pin(self, set_name: str, pin: str, version: int) -> None:
-        """In place of one of that name of which only the record is left."""
-        feature_set = self._sets.get(set_name)
+    def _pin(self, definition: Definition, pin: str) -> None:
+        """In place of one of that name of which only the record is left. NotFound where the set was dropped."""
+        feature_set = self._sets.get(definition.set)
+        if definition.set_created not in (0.0, feature_set.created):
+            raise was_dropped(definition.set)
         with suppress(NotFound):
             feature_set.unpin(pin)
-        feature_set.pin(pin, version)
+        feature_set.pin(pin, definition.version)
 
     def _drop(self, pin: str) -> None:
         for name, pins in self._sets.pins().items():

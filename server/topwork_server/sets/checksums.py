@@ -21,8 +21,9 @@ from pathlib import Path
 import xxhash
 
 from topwork_server import regular_files
-from topwork_server.errors import DataLoss
+from topwork_server.errors import DataLoss, TopworkError
 from topwork_server.sets import lance_io
+from topwork_server.sets.presence import was_dropped
 
 NAME = "_checksums"
 #: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.
@@ -156,7 +157,10 @@ class Checksums:
         except OSError as error:
             raise self._lost(name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
 
-    def _lost(self, name: str, signature: Signature | None, how: str) -> DataLoss:
+    def _lost(self, name: str, signature: Signature | None, how: str) -> TopworkError:
+        """DataLoss; NotFound where the whole set is gone: it was dropped, under whoever reads it."""
+        if not self.path.is_dir():
+            return was_dropped(self.path.stem)
         if name not in self._bad:
             log.error("%s is damaged: %s", self.path / name, how)
         self._bad[name] = signature, how

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork_server.errors import DataLoss, NotReady, TopworkError
+from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.sets import lance_io, pins, probe
 from topwork_server.sets.checksums import Checksums
+from topwork_server.sets.presence import was_dropped
 from topwork_server.sets.view import View, view_of
 
 #: Ends every manifest that was written whole.
@@ -34,6 +35,8 @@ class Opened:
 def opened(sums: Checksums, name: str) -> Opened:
     """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
     path, there = sums.path, lance_io.manifests(sums.path)
+    if not path.is_dir():
+        raise was_dropped(name)
     if not there and not sums.newest:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version", remedy=_remedy(path))
     lost: DataLoss | None = None
@@ -117,6 +120,8 @@ def damaged(path: Path) -> Iterator[str]:
         version_of(sums, path.stem, max([*there, sums.newest])).check()
     except (DataLoss, NotReady) as error:
         yield error.message
+    except NotFound:
+        return
     yield from (pin.damage.message for pin in pins.found(sums) if pin.damage)
     bad = {*sums.bad}
     for name in list(sums.sums):

@@ -13,6 +13,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def was_dropped(name: str) -> NotFound:
+    return NotFound(f"the feature set {name!r} was dropped", remedy="write to it to make it anew")
+
+
 class Presence:
     """Whether the set of that name is still there. `dropped` is set before its files go, so no failure comes before it."""
 
@@ -24,11 +28,16 @@ class Presence:
         """The error itself, or NotFound where the set was dropped."""
         if not self.dropped:
             return error
-        return NotFound(f"the feature set {self.name!r} was dropped", remedy="write to it to make it anew")
+        return was_dropped(self.name)
+
+
+class Present(Protocol):
+    def explain(self, error: Exception) -> Exception: ...
 
 
 class HasPresence(Protocol):
-    presence: Presence
+    @property
+    def presence(self) -> Present: ...
 
 
 S = TypeVar("S", bound=HasPresence)
@@ -53,7 +62,7 @@ def while_present(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenat
 class PresentBlocks:
     """The blocks of a read under way, with NotFound where the set is dropped before the last of them."""
 
-    def __init__(self, blocks: Iterator[Block], presence: Presence) -> None:
+    def __init__(self, blocks: Iterator[Block], presence: Present) -> None:
         self._blocks, self._presence = blocks, presence
 
     def __iter__(self) -> PresentBlocks:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from topwork_server.errors import DataLoss
+from topwork_server.errors import DataLoss, NotFound
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.sets import FeatureSets
 
@@ -63,7 +63,7 @@ class Scrub:
         began = time.monotonic()
         try:
             sums.verify(name)
-        except DataLoss:  # said in the log, and remembered
+        except (DataLoss, NotFound):  # said in the log, and remembered
             return
         self._stop.wait(_size(path) / RATE - (time.monotonic() - began))
 

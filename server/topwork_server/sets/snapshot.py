@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.sets import lance_io, reads
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.model import ColumnType, Reading, Selection, Wanted
-from topwork_server.sets.opening import version_of
+from topwork_server.sets.opening import opened, version_of
+from topwork_server.sets.presence import PresentBlocks, was_dropped, while_present
 from topwork_server.sets.versions import Readers
 from topwork_server.sets.view import View
+
+
+@dataclass(frozen=True)
+class FolderPresence:
+    """Presence of the set that was made at `created` (0.0: whichever is there), as its folder tells it."""
+
+    path: Path
+    name: str
+    created: float
+
+    def explain(self, error: Exception) -> Exception:
+        """The error itself, or NotFound where the set was dropped, and perhaps another one made."""
+        return was_dropped(self.name) if not self.path.is_dir() or self._another() else error
+
+    def _another(self) -> bool:
+        if not self.created:
+            return False
+        try:
+            return self.of_another(opened(Checksums(self.path, owner=False), self.name).view)
+        except Exception:  # nobody can tell
+            return False
+
+    def of_another(self, view: View) -> bool:
+        return self.created not in (0.0, view.facts.created)
 
 
 class Snapshot:
     """One version. Its rows and facts stay as they are; it must be pinned, or somebody may prune it."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, presence: FolderPresence) -> None:
+        self.presence = presence
         self._view = view
         self._readers = Readers()
 
@@ -35,10 +61,13 @@ class Snapshot:
         """Of metadata."""
         return self._view.columns
 
+    @while_present
     def read(self, selection: Selection) -> Reading:
         """As FeatureSet.read says, always of this version."""
-        return reads.read_view(self._view, self._readers, replace(selection, version=self.version))
+        reading = reads.read_view(self._view, self._readers, replace(selection, version=self.version))
+        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
 
+    @while_present
     def contents(self, where: str = "") -> dict[str, str]:
         """By id, the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
         condition = reads.checked(self._view, where) or None
@@ -51,8 +80,20 @@ class Snapshot:
         return found
 
 
-def snapshot(path: Path, name: str, version: int) -> Snapshot:
-    """NotReady where the folder is no readable set, NotFound where the version is gone, DataLoss where it is damaged."""
+def snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snapshot:
+    """NotFound where the set was dropped or the version is gone, NotReady where the folder is no readable set, DataLoss where it
+    is damaged. `created` tells the set from another one of that name."""
+    presence = FolderPresence(path, name, created)
+    try:
+        view = _view(path, name, version)
+    except Exception as error:
+        raise presence.explain(error) from error
+    if presence.of_another(view):
+        raise was_dropped(name)
+    return Snapshot(view, presence)
+
+
+def _view(path: Path, name: str, version: int) -> View:
     there = lance_io.manifests(path)
     if not there:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version")
@@ -60,4 +101,4 @@ def snapshot(path: Path, name: str, version: int) -> Snapshot:
         raise NotFound(
             f"the set {name!r} has no version {version}; the newest is {max(there)}", remedy="pin a version that must stay"
         )
-    return Snapshot(version_of(Checksums(path, owner=False), name, version, alone=True))
+    return version_of(Checksums(path, owner=False), name, version, alone=True)

@@ -29,7 +29,7 @@ from topwork_server.sets.lance_io import mapped, open_dataset
 from topwork_server.sets.model import Block, Change, Column, ColumnType, Described, Known, Reading, Selection, Wanted, Written
 from topwork_server.sets.names import check_ids
 from topwork_server.sets.pins import Pin
-from topwork_server.sets.presence import Presence, PresentBlocks, while_present
+from topwork_server.sets.presence import Presence, PresentBlocks, was_dropped, while_present
 from topwork_server.sets.size import Size
 from topwork_server.sets.tables import fitted, to_table
 from topwork_server.sets.versions import Readers, VersionInfo
@@ -66,12 +66,20 @@ class FeatureSet:
         return self._current.view.version
 
     @property
+    def created(self) -> float:
+        """Seconds since 1970: another set of that name has another time."""
+        return self._current.view.facts.created
+
+    @property
     def checksums(self) -> Checksums:
         return self._current.sums
 
     def damage(self) -> DataLoss | None:
         """Why the newest version cannot be read or a pin cannot be trusted, as far as that is known."""
-        return self._current.damage() or pins.damage(self._current.sums)
+        damage = self._current.damage() or pins.damage(self._current.sums)
+        if damage is not None and self.presence.dropped:
+            raise was_dropped(self.presence.name)
+        return damage
 
     @while_present
     def damaged_pins(self) -> list[Pin]:

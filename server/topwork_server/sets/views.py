@@ -83,7 +83,7 @@ class Current:
         view = view_of(dataset, self.name, self.sums, roster, self.view.files if rows else {})
         try:
             record_version(view)
-        except (DataLoss, OSError) as error:  # what is committed stays so: the next open finds what is wrong
+        except (TopworkError, OSError) as error:  # what is committed stays so: the next open finds what is wrong
             log.error("no checksums of version %d of %s: %s", view.version, self.path, error)
         self.view = view
         return self.view

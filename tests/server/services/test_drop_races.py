@@ -138,3 +138,22 @@ def test_a_set_that_is_dropped(target):
     callers.run([SETS, VERSIONS, METADATA, INDEXES, INDEXES, SEARCHES], cycle)
     assert not callers.wrong
     assert {name for name in callers.told if name.startswith("cycle drop")} == {"cycle drop OK"}
+
+
+def test_a_training_whose_set_was_dropped_and_made_anew_says_so(target):
+    """Two of a kind: the second waits for the first, so that its set is dropped before it reads."""
+    with topwork.Client(target, retry_for=0, timeout=SECONDS) as client:
+        write(client)
+        many = np.random.default_rng(0).normal(size=(4000, 64)).astype(np.float32)
+        client.write("fish", vectors=many, ids=range(4000), metadata=[{"label": str(i % 9)} for i in range(4000)])
+        first = client.train("fish", target="label", kind="mlp", name="first", replace=True, wait=False)
+        second = client.train("birds", target="label", kind="mlp", name="second", replace=True, wait=False)
+        assert second.job.state == "waiting"
+        client.drop_set("birds")
+        write(client)
+        client.cancel_job(first.job.id)
+        *_, ended = client.watch_job(second.job.id)
+        assert ended.state == "failed"
+        assert "the feature set 'birds' was dropped" in ended.error
+        assert "/" not in ended.error
+        client.drop_head("second")

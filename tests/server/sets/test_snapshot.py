@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_blocks import block, everything, names
+from made_blocks import block, everything, names, wanted
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.sets.model import ColumnType, Selection
+from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.snapshot import snapshot
 from topwork_server.sets.store import FeatureSet
 
@@ -19,6 +20,7 @@ OTHER = """
 import sys
 from pathlib import Path
 from topwork_server.sets.model import Selection
+from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.snapshot import snapshot
 taken = snapshot(Path(sys.argv[1]), "birds", int(sys.argv[2]))
 print(*(f"{i}:{y}" for b in taken.read(Selection(where="year > 1")).blocks for i, y in zip(b.ids, b.metadata[0].values)))
@@ -79,5 +81,33 @@ def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:
 def test_what_is_gone_is_told(birds: FeatureSet, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="'birds' has no version 77; the newest is 1"):
         snapshot(birds.path, "birds", 77)
-    with pytest.raises(NotReady, match="'nothing' cannot be opened"):
+    with pytest.raises(NotFound, match="'nothing' was dropped"):
         snapshot(tmp_path / "nothing", "nothing", 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotReady, match="'empty' cannot be opened"):
+        snapshot(tmp_path / "empty", "empty", 1)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["dropped", "dropped and made anew"])
+def test_a_set_that_is_dropped_under_another_process_is_told_so(
+    again: bool, sets: FeatureSets, birds: FeatureSet, tmp_path: Path
+) -> None:
+    """Not that its files are damaged, and no rows of another set of that name, whichever versions that one has."""
+    rows = block(names(0, 4), year=[1, 2, 3, 4])
+    birds.write(rows).result()
+    path, version, created = birds.path, birds.version, birds.created
+    taken = snapshot(path, "birds", version, created)
+    reading = snapshot(path, "birds", version, created).read(Selection())
+    sets.drop("birds")
+    if again:
+        sets.create(wanted()).write(rows).result()
+    for call in (
+        lambda: snapshot(path, "birds", version, created),
+        lambda: snapshot(path, "birds", version + 5, created),
+        lambda: taken.read(Selection(where="year > 1")),
+        lambda: [*reading.blocks],
+        taken.contents,
+    ):
+        with pytest.raises(NotFound, match="the feature set 'birds' was dropped") as told:
+            call()
+        assert str(tmp_path) not in str(told.value)

@@ -66,7 +66,7 @@ def load(
 ) -> Data:
     """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
     cannot be learnt."""
-    taken = snapshot(Path(definition.path), definition.set, definition.version)
+    taken = snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
     return _Load(taken, definition, least_per_class, by_direction, encode).data(report)
