@@ -23,8 +23,9 @@ def _begin(name: str) -> str:
 
 
 def instead(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A remedy: names near that one, or the first there are, or `otherwise` where there are none."""
-    names = list(known)
+    """A remedy: names near that one, or the first there are, or `otherwise` where there are none. Not that one itself, which may
+    have come to be meanwhile."""
+    names = [one for one in known if one != name]
     if alike := near(name, names):
         return f"did you mean {' or '.join(alike)}?"
     return f"there are: {listed(names)}" if names else otherwise

@@ -26,8 +26,6 @@ from topwork_server.ingest.pieces import join, taken
 from topwork_server.ingest.recall import Recalled
 from topwork_server.sets.model import Block, Wanted, Written
 from topwork_server.sets.names import check_set_name
-from topwork_server.sets.schema import new_facts
-from topwork_server.sets.tables import to_table
 from topwork_server.types import Item, Numerics
 
 if TYPE_CHECKING:
@@ -158,20 +156,24 @@ class Writing:
 
     def _write_now(self, block: Block, numerics: Numerics | None) -> Future[Written]:
         """In a thread, one message of the stream at a time."""
-        self._set = self._set or self._make(block)
+        if self._set is None and (written := self._make(block, numerics)):
+            return written
+        assert self._set is not None
         return self._set.write(block, numerics=numerics)
 
-    def _make(self, block: Block) -> FeatureSet:
-        """The set, from what its first message is, if that can be written: a refused one leaves no empty set behind."""
+    def _make(self, block: Block, numerics: Numerics | None) -> Future[Written] | None:
+        """The set with its first rows, in one step; None where another stream was faster: then it is written to as any other."""
         assert self._wanted is not None
-        to_table(new_facts(self._wanted), block)
         try:
-            return self._ingest.sets.create(self._wanted)
-        except AlreadyThere:  # another stream was faster
-            found = self._ingest.sets.get(self._wanted.name)
-            agreement.check_equal(self._wanted, found.wanted)
-            self._wanted = found.wanted
-            return found
+            self._set, written = self._ingest.sets.create_with(self._wanted, block, numerics)
+        except AlreadyThere:
+            self._set = self._ingest.sets.get(self._wanted.name)
+            agreement.check_equal(self._wanted, self._set.wanted)
+            self._wanted = self._set.wanted
+            return None
+        done: Future[Written] = Future()
+        done.set_result(written)
+        return done
 
 
 def _block(block: Block, items: Sequence[Item], recalled: Recalled, positions: Sequence[int], wanted: Wanted) -> Block:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from topwork_server.errors import AlreadyThere, DataLoss, NotFound
+from topwork_server.errors import AlreadyThere, DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.sets import lance_io, pins, schema
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.commit_threads import CommitThreads
-from topwork_server.sets.model import Wanted
+from topwork_server.sets.model import Block, Wanted, Written
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
 from topwork_server.suggestions import instead
+from topwork_server.types import Numerics
 
 log = logging.getLogger(__name__)
 
@@ -71,23 +75,50 @@ class FeatureSets:
 
     def create(self, wanted: Wanted) -> FeatureSet:
         """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""
+        with self._made(wanted) as making:
+            self._show(making, wanted.name)
+        return self.get(wanted.name)
+
+    def create_with(self, wanted: Wanted, block: Block, numerics: Numerics | None = None) -> tuple[FeatureSet, Written]:
+        """A set and its first rows, in one step: nobody sees it before they are on disk. Errors of `create` and of a write."""
+        with self._made(wanted) as making:
+            unseen = FeatureSet(making, wanted.name, self._threads)
+            try:
+                written = unseen.write(block, numerics).result()
+            finally:
+                unseen.close()
+            self._show(making, wanted.name)
+        return self.get(wanted.name), written
+
+    @contextmanager
+    def _made(self, wanted: Wanted) -> Iterator[Path]:
+        """A folder that holds the set without rows, under a name that no set has; gone afterwards unless it was renamed."""
+        self._check_free(wanted.name)
         facts = schema.new_facts(wanted)
         making = self.folder / f"{MAKING}{secrets.token_hex(8)}"
+        with lance_io.mapped(f"making the set {wanted.name!r}"):
+            try:
+                empty = schema.arrow_schema(facts).empty_table()
+                made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+                lance_io.sync_version(making, made.version)
+                Checksums(making).record([lance_io.manifest_of(making, made.version)], facts.created)
+                yield making
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+
+    def _show(self, making: Path, name: str) -> None:
+        """Give it its name. AlreadyThere where another one was faster."""
         with self._lock:
-            if self._path(wanted.name).exists():
-                raise AlreadyThere(f"there is a feature set {wanted.name!r}", remedy="choose another name, or drop it first")
-            with lance_io.mapped(f"making the set {wanted.name!r}"):
-                try:
-                    empty = schema.arrow_schema(facts).empty_table()
-                    made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
-                    lance_io.sync_version(making, made.version)
-                    Checksums(making).record([lance_io.manifest_of(making, made.version)], facts.created)
-                    lance_io.sync([making])
-                    making.rename(self._path(wanted.name))
-                    lance_io.sync([self.folder])
-                finally:
-                    shutil.rmtree(making, ignore_errors=True)
-        return self.get(wanted.name)
+            self._check_free(name)
+            lance_io.sync([making])
+            making.rename(self._path(name))
+            lance_io.sync([self.folder])
+
+    def _check_free(self, name: str) -> None:
+        if self._in_the_way(name):
+            raise self._unknown(name)
+        if self._path(name).exists():
+            raise AlreadyThere(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
 
     def drop(self, name: str) -> None:
         """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""
@@ -120,6 +151,10 @@ class FeatureSets:
     def _there(self, name: str) -> bool:
         return bool(SET_NAME.fullmatch(name)) and self._path(name).is_dir()
 
+    def _in_the_way(self, name: str) -> bool:
+        """Whether something else than a folder has the place of a set."""
+        return bool(SET_NAME.fullmatch(name)) and os.path.lexists(self._path(name)) and not self._path(name).is_dir()
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
@@ -128,7 +163,12 @@ class FeatureSets:
             log.info("removing what is left of %s", path.name)
             _remove(path)
 
-    def _unknown(self, name: str) -> NotFound:
+    def _unknown(self, name: str) -> TopworkError:
+        if self._in_the_way(name):
+            return NotReady(
+                f"{self._path(name)} is in the way of the feature set {name!r}: it is no folder",
+                remedy="move it away, or delete it",
+            )
         remedy = instead(name, self.names(), "write to it to make it")
         return NotFound(f"there is no feature set {excerpt(name)}", remedy=remedy)
 
