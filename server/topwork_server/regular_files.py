@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 
-def status_of(path: Path) -> os.stat_result:
+def status_of(path: str | Path) -> os.stat_result:
     """The status of a regular file. OSError says what else it is."""
-    status = path.stat()
+    status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(status.st_mode):
@@ -19,10 +19,10 @@ def status_of(path: Path) -> os.stat_result:
     return status
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: str | Path) -> FileIO:
     """A regular file to read from."""
     status_of(path)
-    return path.open("rb", buffering=0)
+    return open(path, "rb", buffering=0)
 
 
 def contents(path: Path, most: int) -> bytes:

@@ -15,14 +15,16 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import xxhash
 
 from topwork_server import regular_files
+from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, TopworkError
-from topwork_server.sets import lance_io
+from topwork_server.sets import lance_io, side_by_side
 from topwork_server.sets.presence import was_dropped
 
 NAME = "_checksums"
@@ -31,6 +33,8 @@ MOST_BYTES = 2 << 30
 PIECE = 1 << 20
 #: Bytes of the log itself: it is written anew with each pruning.
 LARGEST = 1 << 30
+#: That read files of one call.
+THREADS = 4
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,9 @@ class Checksums:
     def __init__(self, path: Path, owner: bool = True) -> None:
         self.path, self.owner = path, owner
         self._file = path / NAME
+        self._root = str(path)
         self._lock = threading.Lock()
+        self._taken: dict[str, tuple[Signature, Sum]] = {}
         self._checked: dict[str, Signature] = {}
         self._bad: dict[str, tuple[Signature | None, str]] = {}
         self.sums: dict[str, Sum] = {}
@@ -73,13 +79,18 @@ class Checksums:
         """Files that were found damaged, and how."""
         return {name: how for name, (_, how) in list(self._bad.items())}
 
+    def take(self, names: Iterable[str]) -> None:
+        """The sums of files that a commit has written, for the record that follows it: others wait for the disk meanwhile."""
+        self._taken = {name: self._measured(name) for name in names}
+
     def record(self, names: Iterable[str], at: float = 0.0) -> None:
         """Take the sums of files that have none yet. A disk that is full costs the record: it is taken with the next commit."""
         new = [name for name in names if name not in self.sums]
+        taken, self._taken = self._taken, {}
         lines = []
         for name in new:
-            signature = self._signature(name)
-            self.sums[name] = Sum(signature.size, digest_of(self.path / name), at)
+            signature, one = taken.get(name) or self._measured(name)
+            self.sums[name] = replace(one, time=at)
             lines.append(_line(name, self.sums[name]))
             self._checked[name] = signature
             self._bad.pop(name, None)
@@ -88,14 +99,26 @@ class Checksums:
 
     def check(self, names: Iterable[str], most: int = MOST_BYTES) -> None:
         """DataLoss names the first of the files that is not what was written. Costs a look at each that was checked before."""
-        left = most
+        left, due = most, list[str]()
         for name in names:
             signature = self._signature(name)
             if self._checked.get(name) == signature:
                 continue
-            if left > 0:
+            if name not in self.sums:
+                self.record([name])
+            elif left > 0:
                 left -= signature.size
-                self.verify(name)
+                due.append(name)
+        self._verify_all(due, most - left)
+
+    def _verify_all(self, names: list[str], size: int) -> None:
+        """Hashing leaves the interpreter to others, so that several threads halve the time that a first read waits."""
+        parts = min(THREADS, usable_cores(), len(names)) if size > PIECE else 1
+        side_by_side.run([partial(self._verify_each, names[part::parts]) for part in range(parts)])
+
+    def _verify_each(self, names: list[str]) -> None:
+        for name in names:
+            self.verify(name)
 
     def verify(self, name: str) -> None:
         """Read a file whole, whatever was known of it, and compare. One without a sum is taken as it is."""
@@ -107,7 +130,7 @@ class Checksums:
         if (bad := self._bad.get(name)) and bad[0] == signature:
             raise self._loss(name)
         try:
-            found = digest_of(self.path / name)
+            found = digest_of(self._at(name))
         except OSError as error:
             raise self._lost(name, signature, error.strerror or str(error)) from error
         if found != known.digest:
@@ -129,8 +152,10 @@ class Checksums:
         self._bad.pop(name, None)
 
     def rewrite(self, there: Iterable[str]) -> None:
-        """The log anew, with the lines of the files that are there."""
+        """The log anew, with the lines of the files that are there; as it is where that are all of them."""
         kept = set(there)
+        if not self.faults and {*self.sums, *self._bad} <= kept and self._file.is_file():
+            return
         with self._lock:
             self.sums = {name: one for name, one in self.sums.items() if name in kept}
             for known in (self._checked, self._bad):
@@ -151,9 +176,17 @@ class Checksums:
         """Of what was checked: the files are looked at again."""
         self._checked.clear()
 
+    def _measured(self, name: str) -> tuple[Signature, Sum]:
+        signature = self._signature(name)
+        return signature, Sum(signature.size, digest_of(self._at(name)))
+
+    def _at(self, name: str) -> str:
+        """Joined as text: a Path would take longer than the look itself."""
+        return f"{self._root}/{name}"
+
     def _signature(self, name: str) -> Signature:
         try:
-            return _signature(self.path / name)
+            return _signature(self._at(name))
         except OSError as error:
             raise self._lost(name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
 
@@ -207,19 +240,18 @@ class Checksums:
         return f"{self._file} is damaged: {wrong} of {len(lines)} lines" if wrong else ""
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: str) -> str:
     """In one pass, without a copy of the file in memory."""
-    if path.stat().st_size <= PIECE:
-        return xxhash.xxh3_128_hexdigest(path.read_bytes())
-    hasher, piece = xxhash.xxh3_128(), bytearray(PIECE)
-    view = memoryview(piece)
-    with path.open("rb", buffering=0) as file:
+    hasher = xxhash.xxh3_128()
+    with regular_files.opened(path) as file:
+        piece = bytearray(min(PIECE, os.fstat(file.fileno()).st_size + 1))
+        view = memoryview(piece)
         while count := file.readinto(piece):
             hasher.update(view[:count])
     return hasher.hexdigest()
 
 
-def _signature(path: Path) -> Signature:
+def _signature(path: str) -> Signature:
     status = regular_files.status_of(path)
     return Signature(status.st_mtime_ns, status.st_size, status.st_ino)
 

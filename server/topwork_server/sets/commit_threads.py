@@ -19,8 +19,8 @@ class CommitThreads:
     """Runs turns in the order in which they come. Threads start when they are needed and end when they are idle; they are
     daemons, so that a commit that hangs does not keep the process."""
 
-    def __init__(self, most: int = MOST_THREADS, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._most, self._idle_seconds = most, idle_seconds
+    def __init__(self, most: int = MOST_THREADS, idle_seconds: float = IDLE_SECONDS, name: str = "commits") -> None:
+        self._most, self._idle_seconds, self._name = most, idle_seconds, name
         self._changed = threading.Condition()
         self._turns: deque[Callable[[], None]] = deque()
         self._threads = self._idle = 0
@@ -46,7 +46,7 @@ class CommitThreads:
     def _start(self) -> None:
         self._threads += 1
         try:
-            threading.Thread(target=self._work, name=f"commits-{self._threads}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
         except BaseException:
             self._threads -= 1
             raise

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,16 +40,16 @@ class View:
         return self.roster
 
 
-def view_of(
-    dataset: Any,
-    name: str,
-    sums: Checksums,
-    roster: Roster | None = None,
-    before: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
-) -> View:
-    """`before` as `files_of` takes it."""
-    arrow, files = dataset.schema, lance_io.files_of(dataset, before)
+def view_of(dataset: Any, name: str, sums: Checksums, roster: Roster | None = None) -> View:
+    arrow, files = dataset.schema, lance_io.files_of(dataset)
     return View(dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), roster, sums, files)
+
+
+def view_after(view: View, dataset: Any, roster: Roster, touched: Container[int]) -> View:
+    """Of a version that a commit of rows alone made of the view's: `touched` fragments lost some."""
+    return replace(
+        view, dataset=dataset, version=dataset.version, roster=roster, files=lance_io.files_of(dataset, view.files, touched)
+    )
 
 
 def record_version(view: View) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.lance_io import mapped
 from topwork_server.sets.opening import opened, version_of
 from topwork_server.sets.roster import Roster
-from topwork_server.sets.view import View, record_version, view_of
+from topwork_server.sets.view import View, record_version, view_after, view_of
 
 __all__ = ["Current", "View"]
 
@@ -78,9 +79,13 @@ class Current:
                     self.view = replace(self.view, roster=rosters.load(self.view.dataset))
             return self.view
 
-    def publish(self, dataset: Any, roster: Roster, *, rows: bool = False) -> View:
-        """Make it the newest, once the checksums of what its commit wrote are on disk. `rows`: it only added and deleted rows."""
-        view = view_of(dataset, self.name, self.sums, roster, self.view.files if rows else {})
+    def publish(self, dataset: Any, roster: Roster, touched: Container[int] | None = None) -> View:
+        """Make it the newest, once the checksums of what its commit wrote are on disk. `touched` of a commit that only added and
+        deleted rows: the fragments that it deleted from."""
+        if touched is None:
+            view = view_of(dataset, self.name, self.sums, roster)
+        else:
+            view = view_after(self.view, dataset, roster, touched)
         try:
             record_version(view)
         except (TopworkError, OSError) as error:  # what is committed stays so: the next open finds what is wrong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import numpy as np
@@ -113,11 +113,16 @@ class Writer:
             self.catch_up()
 
     def publish(
-        self, dataset: Any, roster: Roster, change: Callable[[View], Change] | None = None, *, rows: bool = False
+        self,
+        dataset: Any,
+        roster: Roster,
+        change: Callable[[View], Change] | None = None,
+        touched: Container[int] | None = None,
     ) -> None:
-        """Make it the newest version, and tell of it; a version that changes no item is told as an empty change."""
+        """Make it the newest version, and tell of it; a version that changes no item is told as an empty change. `touched` as
+        `Current.publish` takes it."""
         with self._followers.lock:
-            view = self._current.publish(dataset, roster, rows=rows)
+            view = self._current.publish(dataset, roster, touched)
             following = self._followers.all()
         if following:
             self._followers.tell(following, change(view) if change else Change(view.version, NONE, _nothing(view)))
@@ -149,20 +154,21 @@ class Writer:
 
     def _commit_rows(self, view: View, tables: list[Any], result: Outcome) -> None:
         table = _joined(view, tables, result.keep)
-        dataset = self._attempt(view, lambda: self._made(view, table, result.dead), "writing rows")
+        addresses, _ = view.here.addresses(result.dead)
+        dataset = self._attempt(view, lambda: self._made(view, table, addresses), "writing rows")
         self.commits += 1
         if dataset.version != view.version + 1:
             return self._catch_up_to(view, dataset)
         born = _born(view, dataset, table)
-        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead), rows=True)
+        touched = frozenset((addresses >> np.uint64(32)).tolist())
+        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead), touched)
         return None
 
-    def _made(self, view: View, table: Any, dead: Array) -> Any:
+    def _made(self, view: View, table: Any, addresses: Array) -> Any:
         lance = lance_io.load()
         path = self._current.path
-        addresses, _ = view.here.addresses(dead)
-        gone, updated = lance_io.kill_rows(view.dataset, path, addresses) if len(dead) else ([], [])
-        fragments = lance_io.write_rows(view.dataset, path, table) if len(table) else []
+        gone, updated = lance_io.kill_rows(view.dataset, path, addresses) if len(addresses) else ([], [])
+        fragments = lance_io.write_rows(view.dataset, path, table, self._current.sums.take) if len(table) else []
         if not gone and not updated:
             return lance_io.commit(view.dataset, path, lance.LanceOperation.Append(fragments))
         operation = lance.LanceOperation.Update(removed_fragment_ids=gone, updated_fragments=updated, new_fragments=fragments)
