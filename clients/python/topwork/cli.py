@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import topwork
 from topwork._cli_help import INTERRUPTED, Parser
-from topwork.errors import TopworkError
+from topwork._standard_streams import open_closed_streams, stop_writing
+from topwork.errors import InvalidInput, TopworkError
 
 GROUP = "topwork.commands"
 #: What the server brings, so that its absence can be told from a typing mistake.
@@ -23,6 +24,7 @@ SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugi
 def command() -> None:
     """`main` as a process of its own. After Ctrl-C it ends without the interpreter's farewells: an interrupt may leave a thread
     of gRPC with a lock that they would wait for."""
+    open_closed_streams()
     status = main()
     if status == INTERRUPTED:
         sys.stdout.flush()
@@ -34,9 +36,10 @@ def command() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Wrong usage raises SystemExit(2), as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parse(words)
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    arguments = argparse.Namespace()
     try:
+        arguments = _parse(words)
+        run: Callable[[argparse.Namespace], int] = arguments.run
         status = run(arguments)
         sys.stdout.flush()
     except TopworkError as error:
@@ -45,9 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_writing()
         return 0
+    except OSError as error:  # standard output is on a full disk; the commands name what they read and write themselves
+        stop_writing()
+        _complain(_unwritten(error), as_json=False)
+        return 1
     return status
+
+
+def _unwritten(error: OSError) -> TopworkError:
+    what = error.filename or "the output"
+    return InvalidInput(f"{what}: {error.strerror or error}", remedy="free space, or write to another place")
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
