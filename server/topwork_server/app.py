@@ -25,7 +25,7 @@ from topwork_server.memory import GiveBack
 from topwork_server.plugins import Plugins
 from topwork_server.services.encoders import Encoders, readable_entries
 from topwork_server.services.heads import HeadsService
-from topwork_server.services.health import Health
+from topwork_server.services.health import INDEX, Health
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import Requests
 from topwork_server.services.jobs import JobsService
@@ -78,7 +78,7 @@ class App:
         """StartError where another server has the home."""
         self._catalogue = catalogue
         self.config = config
-        self.health = Health(SERVICES, self._serves, lambda name: not self.stores.sets.damage(name))
+        self.health = Health(SERVICES, self._serves, self._whole)
         self.engine = engine(catalogue, config, self.health.changed)
         plugins = plugins or Plugins.load()
         self.stores = Stores(catalogue, config, plugins, self.engine)
@@ -91,7 +91,7 @@ class App:
         stopping = self.requests.stopping
         encoders = Encoders(engine, catalogue, config, stopping)
         drop_set = stores.indexes.drop_set
-        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.names, drop_set, stopping)
+        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.all_names, drop_set, stopping)
         indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config, stores.live_recall)
         heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
@@ -101,6 +101,10 @@ class App:
         jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(stores.jobs), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         add_reflection(server, SERVICES)
+
+    def _whole(self, kind: str, name: str) -> bool:
+        """Whether no damage of a set or an index is known. NotFound."""
+        return self.stores.indexes.is_whole(name) if kind == INDEX else not self.stores.sets.damage(name)
 
     async def start(self) -> Ready:
         """StartError where the address cannot be had."""

@@ -9,7 +9,7 @@ from typing import Any
 from topwork_server import artifacts, stored_json
 from topwork_server.doctor_checks import Finding, Grade
 from topwork_server.errors import DataLoss, TopworkError
-from topwork_server.jobs_records import Job
+from topwork_server.jobs_records import Job, damaged_records
 from topwork_server.sources import file_sha256
 
 #: Shown of those that are damaged.
@@ -18,10 +18,10 @@ SHOWN = 20
 
 def files(home: Path) -> Finding:
     """Every record under the home, and the checksums of what heads and indexes keep."""
-    lost, again = list(_lost(home)), list(_made_again(home))
-    if not lost and not again:
+    lost, again, aside = list(_lost(home)), list(_made_again(home)), damaged_records(home / "jobs")
+    if not lost and not again and not aside:
         return Finding(Grade.OK, f"the records in {home} are whole")
-    shown = [*lost, *(f"{one} (it is made again)" for one in again)]
+    shown = [*lost, *(f"{one} (it is made again)" for one in again), *aside]
     left = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     mend = "put those files back from a copy; or `topwork forget` such encoders, `topwork drop-head` and `topwork drop` the rest"
     return Finding(Grade.FAIL if lost else Grade.WARN, "; ".join(shown[:SHOWN]) + left, mend if lost else "")
@@ -31,7 +31,7 @@ def _lost(home: Path) -> Iterator[str]:
     """What only a copy brings back."""
     from topwork_server.encoder_records import EncoderRecords
     from topwork_server.heads.trainings import Training
-    from topwork_server.indexes.shelf import DEFINITION, Kept
+    from topwork_server.indexes.shelf import Shelf
     from topwork_server.sets.opening import damaged
 
     records = EncoderRecords(home / "encoders")
@@ -42,8 +42,7 @@ def _lost(home: Path) -> Iterator[str]:
     for path in sorted((home / "sets").glob("[!.]*.lance")):
         yield from damaged(path)
     yield from _heads(home / "heads")
-    for path in sorted((home / "indexes").glob(f"[!.]*/[!.]*/{DEFINITION}")):
-        yield from _damage(path, Kept)
+    yield from (one.damage for one in Shelf(home / "indexes").damaged())
     for path in sorted((home / "trainings").glob("*.json")):
         yield from _damage(path, Training)
     for path in sorted((home / "jobs").glob("*.json")):

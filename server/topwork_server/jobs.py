@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from topwork_server.config import usable_cores
-from topwork_server.errors import NotFound, Unavailable
+from topwork_server.errors import DataLoss, NotFound, Unavailable
 from topwork_server.jobs_process import Outcome, Work
 from topwork_server.jobs_records import Job, JobState, Records
 
@@ -112,6 +112,11 @@ class Jobs:
         if id in self._ended:
             return self._ended[id]
         raise NotFound(f"there is no job {id!r}", remedy=f"list the jobs: the newest {KEPT} are kept")
+
+    def check(self, id: str) -> None:
+        """DataLoss where the record of that job is damaged."""
+        if error := self._records.damaged.get(id):
+            raise DataLoss(error.message, remedy=error.remedy)
 
     def list(self, kind: str = "", subject: str = "") -> builtins.list[Job]:
         """Newest first."""

@@ -16,6 +16,8 @@ from topwork_server import stored_json
 from topwork_server.errors import DataLoss
 
 SCRATCH = ".scratch"
+#: Of a record that is damaged, behind its name.
+ASIDE = ".damaged"
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +60,10 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.damaged: dict[str, DataLoss] = {}
 
     def load(self) -> list[Job]:
-        """Oldest first. What is not a record is deleted."""
+        """Oldest first. What is no record is set aside, and named in `damaged`."""
         for leftover in self._folder.glob("*.part"):
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
@@ -94,7 +97,25 @@ class Records:
             int(path.stem, 36)  # an id
             return replace(stored_json.read(path, Job), id=path.stem)
         except (OSError, ValueError, DataLoss) as error:
-            log.warning("%s is no record of a job (%s): deleted", path, error)
-            with suppress(OSError):  # a folder, say: it is left, and said again at the next start
-                path.unlink(missing_ok=True)
+            self._set_aside(path, error)
             return None
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        aside, why = path.with_name(path.name + ASIDE), stored_json.reason(error) if isinstance(error, DataLoss) else str(error)
+        with suppress(OSError):  # else it is left, and said again at the next start
+            _delete(aside)
+            path.rename(aside)
+        log.warning("%s is no record of a job, and is set aside as %s: %s", path, aside.name, why)
+        self.damaged[path.stem] = DataLoss(
+            f"the record of the job {path.stem!r} is damaged: {path}: {why}",
+            remedy=f"put it back from a copy and start the server again; what was found there is {aside}",
+        )
+
+
+def damaged_records(folder: Path) -> list[str]:
+    """Those that were set aside."""
+    return [f"{path} is a damaged record of a job (it was set aside: delete it)" for path in sorted(folder.glob(f"*{ASIDE}"))]
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

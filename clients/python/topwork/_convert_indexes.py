@@ -65,6 +65,7 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
         memory_bytes=message.memory_bytes,
         job=_convert_sets.job(message.job) if message.HasField("job") else None,
         own_queries=message.own_queries,
+        damage=message.damage,
         live=tuple(LiveRecall(one.filtered, one.above, one.up_to, one.searches, one.recall) for one in message.live),
     )
 

@@ -59,6 +59,7 @@ class IndexInfo:
     disk_bytes     of the index; `memory_bytes` is 0 where it is not in memory
     live           recall of your searches: one in a hundred is repeated exactly when the server is idle
     job            the latest build, if there was one
+    damage         which of its files is damaged: nothing else is known of it then, and its use raises DataLoss
     """
 
     set: str
@@ -88,6 +89,7 @@ class IndexInfo:
     job: Job | None
     own_queries: bool = False
     live: tuple[LiveRecall, ...] = ()
+    damage: str = ""
 
     def __repr__(self) -> str:
         recall = f", recall {self.recall:.3f}" if self.recall else ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from topwork_server.artifacts import slug
 from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
 from topwork_server.excerpts import excerpt
 from topwork_server.indexes.build import Kinds
+from topwork_server.indexes.damaged import DamagedIndex, DamagedIndexes
 from topwork_server.indexes.indexed import House, Indexed, Opened
 from topwork_server.indexes.live import Live
 from topwork_server.indexes.model import TARGET_RECALL, Definition, Described
@@ -36,6 +38,8 @@ from topwork_server.whole import whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IDLE_SECONDS = 900.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Indexes:
         self._idle_seconds = idle_seconds
         self._unindexed = Unindexed(threads)
         self._shelf.sweep()
+        self._damaged = DamagedIndexes(self._found_damaged(sets))
         self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
@@ -90,6 +95,9 @@ class Indexes:
                 f"{definition.set} has an index named {definition.name}", remedy="choose another name, rebuild it, or drop it"
             )
         kept = Kept(definition, described.created)
+        if self._damaged.get(*key):
+            await asyncio.to_thread(self._shelf.remove, *key)
+            self._damaged.forget(*key)
         index = self._indexes[key] = self._indexed(kept)
         try:
             await asyncio.to_thread(self._shelf.add, kept, wish.queries)
@@ -121,14 +129,30 @@ class Indexes:
                     found.append(await index.described())
         return found
 
+    def damaged(self, set_name: str = "", name: str = "") -> builtins.list[DamagedIndex]:
+        """Those whose definition is damaged, by set and name. `name` "" is all of the set."""
+        return [one for one in self._damaged.of(set_name) if name in ("", one.name)]
+
     def names(self, set_name: str) -> builtins.list[str]:
-        """Of the indexes of one set."""
+        """Of the indexes of one set, without those that are damaged."""
         return sorted(name for of, name in self._indexes if of == set_name)
+
+    def all_names(self, set_name: str) -> builtins.list[str]:
+        return sorted([*self.names(set_name), *(one.name for one in self._damaged.of(set_name))])
+
+    def is_whole(self, set_and_name: str) -> bool:
+        """Whether the definition of the index SET/NAME is whole. NotFound."""
+        key = tuple(set_and_name.split("/", 1))
+        if key not in self._indexes and not (len(key) == 2 and self._damaged.get(*key)):
+            raise NotFound(f"there is no index {excerpt(set_and_name)}")
+        return key in self._indexes
 
     async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> Opened:
         """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
         name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
+        if damaged := self._damaged.get(set_name, name):
+            raise damaged.error()
         found = await self._known(set_name, name)
         if found is None:
             feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
@@ -161,7 +185,12 @@ class Indexes:
     async def drop(self, set_name: str, name: str = "") -> None:
         """Searches under way end on what they have."""
         async with self._turn(set_name):
-            await whole(self._drop(await self._find(set_name, name)))
+            damaged = self._only_damaged(set_name, name)
+            await whole(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
+
+    async def _drop_damaged(self, index: DamagedIndex) -> None:
+        await asyncio.to_thread(self._shelf.remove, index.set, index.name)
+        self._damaged.forget(index.set, index.name)
 
     async def _drop(self, index: Indexed) -> None:
         await index.drop()
@@ -180,6 +209,7 @@ class Indexes:
             doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
             await asyncio.gather(*(index.drop() for index in doomed))
             await asyncio.to_thread(self._shelf.remove, set_name)
+            self._damaged.forget(set_name)
         await asyncio.to_thread(drop, set_name)
 
     def _turn(self, set_name: str) -> asyncio.Lock:
@@ -193,7 +223,9 @@ class Indexes:
         await asyncio.gather(*(index.stop() for index in self._indexes.values()))
 
     async def _find(self, set_name: str, name: str) -> Indexed:
-        """NotFound names what there is."""
+        """NotFound names what there is; DataLoss where its definition is damaged."""
+        if damaged := self._only_damaged(set_name, name):
+            raise damaged.error()
         found = await self._known(set_name, name)
         if found is None:
             raise self._missing(set_name, name)
@@ -207,6 +239,12 @@ class Indexes:
         wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
         names = self.names(set_name)  # as they are now
         return self._indexes.get((set_name, name or self._usual(wanted, names)))
+
+    def _only_damaged(self, set_name: str, name: str) -> DamagedIndex | None:
+        """The damaged index of that name; without a name, the only index there is of the set."""
+        if not name and len(names := self.all_names(set_name)) == 1:
+            name = names[0]
+        return self._damaged.get(set_name, name)
 
     def _missing(self, set_name: str, name: str) -> NotFound:
         return NotFound(
@@ -229,6 +267,16 @@ class Indexes:
             for index in list(self._indexes.values()):
                 if time.monotonic() - index.last_used > self._idle_seconds:
                     await index.unload()
+
+    def _found_damaged(self, sets: FeatureSets) -> Iterator[DamagedIndex]:
+        """Those of sets that are no more are deleted with them."""
+        there = set(sets.names())
+        for one in self._shelf.damaged():
+            if one.set in there:
+                log.warning("%s", one.error())
+                yield one
+            else:
+                self._shelf.remove(one.set)
 
     def _kept(self, sets: FeatureSets) -> builtins.list[Kept]:
         """Indexes of sets that are no more are deleted: the server ended between the two."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss, DiskFull, TopworkError
+from topwork_server.indexes.damaged import DamagedIndex
 from topwork_server.indexes.model import Built, Definition, Facts
 from topwork_server.sources import file_sha256
 from topwork_server.types import Array
@@ -191,9 +192,20 @@ class Shelf:
             self.slot(kept.definition.set, kept.definition.name).sweep()
 
     def all(self) -> list[Kept]:
-        """By set and name. A definition that cannot be read is said in the log and left alone."""
-        paths = sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
-        return [kept for kept in map(_kept, paths) if kept]
+        """By set and name, without those that are damaged."""
+        return [kept for kept in map(_kept, self._definitions()) if isinstance(kept, Kept)]
+
+    def damaged(self) -> list[DamagedIndex]:
+        """Those whose definition is none, or is gone though they were built. They are left alone."""
+        found = [kept for kept in map(_kept, self._definitions()) if isinstance(kept, DamagedIndex)]
+        built = {path.parent.parent for path in self.folder.glob("[!.]*/[!.]*/builds/[0-9]*")}
+        for folder in sorted(built):
+            if not os.path.lexists(folder / DEFINITION):
+                found.append(DamagedIndex(folder.parent.name, folder.name, f"{folder / DEFINITION} is gone"))
+        return found
+
+    def _definitions(self) -> list[Path]:
+        return sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
 
     def slot(self, set_name: str, name: str) -> Slot:
         return Slot(self.folder / set_name / name)
@@ -227,10 +239,10 @@ class Shelf:
 
 
 def read_definition(slot: Slot) -> Definition:
-    """For a process of a job. TopworkError where it is not there."""
+    """For a process of a job. DataLoss where it cannot be read."""
     kept = _kept(slot.folder / DEFINITION)
-    if kept is None:
-        raise TopworkError(f"the definition of the index at {slot.folder} cannot be read", remedy="drop it and create it anew")
+    if isinstance(kept, DamagedIndex):
+        raise kept.error()
     return kept.definition
 
 
@@ -241,15 +253,14 @@ def by_key(keys: Array, rows: Array | None) -> Array | None:
     return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
 
 
-def _kept(path: Path) -> Kept | None:
+def _kept(path: Path) -> Kept | DamagedIndex:
+    of = path.parent.parent.name, path.parent.name
     try:
         kept = stored_json.read(path, Kept)
     except (OSError, DataLoss) as error:
-        log.warning("an index is left out, until it is dropped or created anew: %s", error)
-        return None
-    if (kept.definition.set, kept.definition.name) != (path.parent.parent.name, path.parent.name):
-        log.warning("%s is of the index %s of %s: left out", path, kept.definition.name, kept.definition.set)
-        return None
+        return DamagedIndex(*of, error.message if isinstance(error, DataLoss) else f"{path}: {error.strerror}")
+    if (kept.definition.set, kept.definition.name) != of:
+        return DamagedIndex(*of, f"{path} is of the index {kept.definition.name!r} of {kept.definition.set!r}")
     return kept
 
 

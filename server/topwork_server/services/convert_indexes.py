@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
+from topwork_server.indexes.damaged import DamagedIndex
 from topwork_server.indexes.indexes import Wish
 from topwork_server.indexes.model import Definition, Described, IndexState, LiveFigure, Operating
 from topwork_server.jobs import Job
@@ -127,6 +128,12 @@ def index(described: Described, job: Job | None, live: Sequence[LiveFigure] = ()
         message.own_queries = facts.own_queries
         message.held_out, message.build_seconds, message.disk_bytes = facts.held_out, facts.seconds, facts.bytes
     return message
+
+
+def damaged(index: DamagedIndex) -> indexes_pb2.Index:
+    """All that is known of it."""
+    detail = f"{index.damage}; drop it, and create it anew"
+    return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
 
 def response(found: Answer, definition: Definition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:

@@ -1,9 +1,11 @@
-"""grpc.health.v1, truthful for the server, for each service, each encoder ("encoder/NAME") and each set ("set/NAME")."""
+"""grpc.health.v1, truthful for the server, for each service, each encoder ("encoder/NAME"), set ("set/NAME") and index
+("index/SET/NAME")."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from grpc_health.v1 import health_pb2
@@ -12,25 +14,29 @@ from grpc_health.v1.health import aio
 from topwork_server.errors import exhausted
 from topwork_server.services.headroom import has_headroom
 
-PREFIX, SET = "encoder/", "set/"
+PREFIX, SET, INDEX = "encoder/", "set/", "index/"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(aio.HealthServicer):  # type: ignore[misc]
-    """`serves(name)` looks whether an encoder would answer now, and `whole(name)` whether a set has no damage that is known; they
-    may read the disk, and raise for an unknown name.
+    """`serves(name)` looks whether an encoder would answer now, and `whole(prefix, name)` whether a set or an index has no
+    damage that is known; they may read the disk, and raise for an unknown name.
 
     Looked at on every Check, and every `interval` seconds for those that are watched: an export, or a `topwork pull` beside
     this process, changes it and tells nobody. Where no memory or thread is left, nothing serves.
     """
 
     def __init__(
-        self, services: Iterable[str], serves: Callable[[str], bool], whole: Callable[[str], bool], interval: float = 2.0
+        self, services: Iterable[str], serves: Callable[[str], bool], whole: Callable[[str, str], bool], interval: float = 2.0
     ) -> None:
         super().__init__()
-        self._looks = {PREFIX: serves, SET: whole}
+        self._looks: Mapping[str, Callable[[str], bool]] = {
+            PREFIX: serves,
+            SET: partial(whole, SET),
+            INDEX: partial(whole, INDEX),
+        }
         self.interval = interval
         self._server_status.update(dict.fromkeys(services, SERVING))
         self._loop = asyncio.get_running_loop()

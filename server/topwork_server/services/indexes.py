@@ -83,10 +83,14 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def ListIndexes(  # noqa: N802
         self, request: indexes_pb2.ListIndexesRequest, context: Context
     ) -> indexes_pb2.ListIndexesResponse:
-        found = await self._indexes.list(request.set)
-        return indexes_pb2.ListIndexesResponse(indexes=[self._message(one) for one in found])
+        found = [self._message(one) for one in await self._indexes.list(request.set)]
+        found += map(convert_indexes.damaged, self._indexes.damaged(request.set))
+        found.sort(key=lambda one: (one.set, one.name))
+        return indexes_pb2.ListIndexesResponse(indexes=found)
 
     async def GetIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
+        if request.name and (damaged := self._indexes.damaged(request.set, request.name)):
+            return convert_indexes.damaged(damaged[0])
         return self._message(await self._indexes.get(convert_indexes.named(request.set), request.name))
 
     async def RebuildIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
