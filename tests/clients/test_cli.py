@@ -349,6 +349,23 @@ def test_ctrl_c_ends_a_real_command(server: FakeServer) -> None:
     assert server.cancelled.wait(10)
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from topwork_command import command
+command()
+"""
+
+
+def test_ctrl_c_while_the_package_is_imported_is_quiet() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_a_closed_pipe_is_quiet(server: FakeServer) -> None:
     words = ["embed", "letters", *["a"] * 2000, "--json", "--server", server.target]
     read, write = os.pipe()
