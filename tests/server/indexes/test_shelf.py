@@ -52,7 +52,7 @@ def test_a_definition_that_cannot_be_read_hides_no_other(shelf, slot):
     shelf.add(Kept(replace(DEFINITION, name="other"), 1.0))
     (slot.folder / "definition.json").write_text("{")
     assert [kept.definition.name for kept in shelf.all()] == ["other"]
-    with pytest.raises(TopworkError, match="drop it"):
+    with pytest.raises(TopworkError, match="drop the index"):
         read_definition(slot)
 
 
