@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from topwork_server.children import Children, Ended, python
 from topwork_server.encoder_records import EncoderRecords
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
+from topwork_server.plugin_hooks import NAME
 from topwork_server.plugins import Plugins, Registered
 from topwork_server.sources import Progress, Source, quiet
 from topwork_server.suggestions import instead
@@ -26,7 +26,6 @@ from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 log = logging.getLogger(__name__)
 
 INT8_SUFFIX = ".int8.onnx"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_name(name: str) -> None:

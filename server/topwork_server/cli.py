@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from topwork_server.errors import StartError, TopworkError
+from topwork_server.errors import PluginError, StartError, TopworkError
 
 Command = Callable[[argparse.Namespace], int]
 Commands = argparse._SubParsersAction
@@ -205,9 +205,11 @@ def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
 
     ours = set(commands.choices)
     try:
-        Plugins.load().hook.register_commands(commands=commands)
-    except Exception as error:
-        print(f"topwork: commands of plugins are missing: {error}", file=sys.stderr)
+        errors = Plugins.load().add_commands(commands)
+    except PluginError as error:
+        errors = [error]
+    for one in errors:
+        print(f"topwork: commands of plugins are missing: {one}", file=sys.stderr)
     for name in set(commands.choices) - ours:
         parser = commands.choices[name]
         if parser.get_default("run"):

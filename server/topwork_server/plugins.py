@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import argparse
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import pluggy
 
 from topwork_server import hookspecs
 from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.excerpts import excerpt
+from topwork_server.plugin_hooks import asking, checked_spec, listed, loading
 from topwork_server.sources import Source
 from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec, Refusal
@@ -64,9 +66,9 @@ class Plugins:
         self._manager = manager
         self._sources = sources
         hook = manager.hook
-        self._encoders = self._unique(hook.register_encoders, Registered, EncoderSpec, "an encoder named", lambda s: s.name)
-        self._indexes = self._unique(hook.register_indexes, RegisteredIndex, IndexSpec, "an index of the kind", lambda s: s.kind)
-        self._trainers = self._unique(hook.register_trainers, RegisteredTrainer, TrainerSpec, "a trainer", lambda s: s.kind)
+        self._encoders = self._unique(hook.register_encoders, Registered, EncoderSpec, "an encoder named")
+        self._indexes = self._unique(hook.register_indexes, RegisteredIndex, IndexSpec, "an index of the kind")
+        self._trainers = self._unique(hook.register_trainers, RegisteredTrainer, TrainerSpec, "a trainer")
         if AUTO in self._indexes:
             raise PluginError(
                 f"{self._indexes[AUTO].owner} registers an index of the kind {AUTO!r}",
@@ -109,8 +111,11 @@ class Plugins:
         for impl in reversed(self._manager.hook.adopt_source.get_hookimpls()):
             if source.family and source.family != impl.plugin_name:
                 continue
-            spec: Any = impl.function(**{k: v for k, v in {"name": name, "source": source}.items() if k in impl.argnames})
-            if isinstance(spec, EncoderSpec):
+            given = {k: v for k, v in {"name": name, "source": source}.items() if k in impl.argnames}
+            with asking("adopt_source", self._owner(impl.plugin_name)):
+                spec: Any = impl.function(**given)
+            if spec is not None:
+                checked_spec("adopt_source", self._owner(impl.plugin_name), spec, EncoderSpec)
                 return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
 
@@ -119,7 +124,8 @@ class Plugins:
         found = []
         for impl in self._manager.hook.refuse_source.get_hookimpls():
             if source.family in ("", impl.plugin_name):
-                refusal: Any = impl.function(**({"source": source} if "source" in impl.argnames else {}))
+                with asking("refuse_source", self._owner(impl.plugin_name)):
+                    refusal: Any = impl.function(**({"source": source} if "source" in impl.argnames else {}))
                 found += [(impl.plugin_name, refusal)] if isinstance(refusal, Refusal) else []
         return found
 
@@ -127,18 +133,29 @@ class Plugins:
         """The registered kind, or one that a plugin adopts. InvalidInput names the kinds that there are."""
         if kind in self._indexes:
             return self._indexes[kind].spec
-        adopted: Any = self._manager.hook.adopt_index(kind=kind)
-        if isinstance(adopted, IndexSpec):
-            return adopted
+        for impl in reversed(self._manager.hook.adopt_index.get_hookimpls()):
+            with asking("adopt_index", self._owner(impl.plugin_name)):
+                adopted: Any = impl.function(kind=kind)
+            if adopted is not None:
+                checked_spec("adopt_index", self._owner(impl.plugin_name), adopted, IndexSpec)
+                return cast(IndexSpec, adopted)
         kinds = ", ".join([AUTO, *self._indexes])
         raise InvalidInput(
             f"there is no kind of index named {kind!r}",
             remedy=f"the kinds are {kinds}; FAISS factory strings such as 'IVF1024,Flat' work too",
         )
 
-    @property
-    def hook(self) -> pluggy.HookRelay:
-        return self._manager.hook
+    def add_commands(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> list[PluginError]:
+        """Let each plugin add its commands. The errors are of those that fail: one must not take the others with it."""
+        errors = []
+        for impl in self._manager.hook.register_commands.get_hookimpls():
+            owner = self._owner(impl.plugin_name)
+            try:
+                with loading(f"register_commands of {owner} failed", owner):
+                    impl.function(commands=commands)
+            except PluginError as error:
+                errors.append(error)
+        return errors
 
     def _owner(self, plugin: str) -> str:
         return f"{plugin} ({' '.join(self._sources[plugin]).strip()})"
@@ -154,16 +171,12 @@ class Plugins:
             trainers=_brought(self._trainers, plugin),
         )
 
-    def _unique(
-        self, hook: pluggy.HookCaller, kind: type[R], declared: type[S], noun: str, name_of: Callable[[S], str]
-    ) -> dict[str, R]:
+    def _unique(self, hook: pluggy.HookCaller, kind: type[R], declared: type[Any], noun: str) -> dict[str, R]:
         """By name, what all plugins yield from a hook. PluginError where two claim a name."""
         found: dict[str, R] = {}
-        for spec, plugin in _yielded(hook):
+        for spec, plugin in self._yielded(hook):
             owner = self._owner(plugin)
-            if not isinstance(spec, declared):
-                raise PluginError(f"{hook.name} of {owner} yields {spec!r}", remedy=f"yield {declared.__name__}s")
-            name = name_of(spec)
+            name = checked_spec(hook.name, owner, spec, declared)
             if name in found:
                 raise PluginError(
                     f"two plugins register {noun} {name!r}: {found[name].owner} and {owner}",
@@ -172,12 +185,13 @@ class Plugins:
             found[name] = kind(spec, plugin, owner)
         return dict(sorted(found.items()))
 
-
-def _yielded(hook: pluggy.HookCaller) -> Iterator[tuple[Any, str]]:
-    """What each plugin yields from a hook, with the plugin's name."""
-    for impl in hook.get_hookimpls():
-        specs: Any = impl.function()
-        yield from ((spec, impl.plugin_name) for spec in specs)
+    def _yielded(self, hook: pluggy.HookCaller) -> Iterator[tuple[Any, str]]:
+        """What each plugin yields from a hook, with the plugin's name."""
+        for impl in hook.get_hookimpls():
+            owner = self._owner(impl.plugin_name)
+            with loading(f"{hook.name} of {owner} failed", owner):
+                specs = listed(hook.name, owner, impl.function())
+            yield from ((spec, impl.plugin_name) for spec in specs)
 
 
 def _brought(registered: Mapping[str, _Owned[Any]], plugin: str) -> tuple[str, ...]:
@@ -186,13 +200,8 @@ def _brought(registered: Mapping[str, _Owned[Any]], plugin: str) -> tuple[str, .
 
 def _register(manager: pluggy.PluginManager, entry: EntryPoint, sources: dict[str, tuple[str, str]]) -> None:
     owner = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
-    try:
+    with loading(f"the plugin {entry.name!r} of {' '.join(owner)} cannot be imported", owner[0]):
         plugin = entry.load()
-    except Exception as error:
-        raise PluginError(
-            f"the plugin {entry.name!r} of {' '.join(owner)} cannot be imported: {type(error).__name__}: {error}",
-            remedy=f"mend or uninstall {owner[0]}",
-        ) from error
     if entry.name in sources:
         raise PluginError(
             f"two distributions bring a plugin named {entry.name!r}: {' '.join(sources[entry.name])} and {' '.join(owner)}",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from topwork_server import options, plugins
-from topwork_server.errors import InvalidInput, PluginError
+from topwork_server.errors import InvalidInput, PluginError, PluginFault
 from topwork_server.plugins import Plugins
 from topwork_server.sources import Source
 
@@ -238,3 +239,72 @@ def test_a_trainers_hook_that_yields_something_else_is_named(install: Install) -
     install(one="from toys_index import spec\n@hookimpl\ndef register_trainers():\n    return [spec()]\n")
     with pytest.raises(PluginError, match=r"register_trainers of one \(one-dist 1\.0\) yields .*IndexSpec"):
         Plugins.load()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys\nsys.exit(3)", "cannot be imported: it would end the process"),
+        ("@hookimpl\ndef register_encoders():\n    raise RuntimeError('boom')", r"register_encoders .* failed: RuntimeError"),
+        ("@hookimpl\ndef register_indexes():\n    yield exit(4)", "register_indexes .* would end the process"),
+        ("@hookimpl\ndef register_trainers():\n    return None", "register_trainers .* gives None"),
+        ("@hookimpl\ndef register_encoders():\n    return 'abc'", "register_encoders .* gives 'abc'"),
+        (REGISTERS.format(name="../x"), r"register_encoders .* yields '\.\./x', whose name is"),
+        (
+            "@hookimpl\ndef register_encoders():\n    return [EncoderSpec('x', 'Letters', 'none:', Modality.TEXT)]",
+            "'x', whose encoder is 'Letters'",
+        ),
+        (
+            "@hookimpl\ndef register_encoders():\n    return [EncoderSpec('x', Encoder, 'none:', 'image')]",
+            "'x', whose modality is 'image'",
+        ),
+    ],
+)
+def test_whatever_a_plugin_does_at_the_start_is_told_as_its_own(install: Install, code: str, words: str) -> None:
+    install(one=code)
+    with pytest.raises(PluginError, match=words) as caught:
+        Plugins.load()
+    assert "one-dist 1.0" in caught.value.message
+
+
+def test_what_a_plugin_prints_at_the_start_stays_out_of_standard_output(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(one="print('imported')\n" + REGISTERS.format(name="first").replace("return", "print('asked')\n    return"))
+    Plugins.load()
+    assert capsys.readouterr() == ("", "imported\nasked\n")
+
+
+FAILS_LATER = """
+@hookimpl
+def adopt_source(name, source):
+    raise RuntimeError("boom")
+
+@hookimpl
+def refuse_source(source):
+    exit(3)
+
+@hookimpl
+def adopt_index(kind):
+    return kind
+"""
+
+
+def test_a_hook_that_fails_later_is_told_as_the_plugins_own(install: Install) -> None:
+    install(one=FAILS_LATER)
+    loaded, source = Plugins.load(), Source.parse("file:/x")
+    with pytest.raises(PluginFault, match=r"adopt_source of one \(one-dist 1\.0\) failed: RuntimeError: boom"):
+        loaded.adopt("x", source)
+    with pytest.raises(PluginFault, match=r"refuse_source of one .* would end the process"):
+        loaded.refusals(source)
+    with pytest.raises(PluginError, match=r"adopt_index of one .* yields 'Mine'"):
+        loaded.index("Mine")
+
+
+def test_commands_of_a_plugin_that_fails_cost_only_these(install: Install) -> None:
+    adds = "@hookimpl\ndef register_commands(commands):\n    {}\n"
+    install(one=adds.format("exit(3)"), two=adds.format("commands.add_parser('mine')"))
+    commands = argparse.ArgumentParser().add_subparsers()
+    (error,) = Plugins.load().add_commands(commands)
+    assert "register_commands of one (one-dist 1.0)" in error.message
+    assert list(commands.choices) == ["mine"]
