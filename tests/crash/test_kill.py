@@ -17,7 +17,7 @@ from servers import kill, start
 from topwork import Client
 from writers import DIM, SET, Writer, vector, write
 
-KILLS = int(os.environ.get("TOPWORK_KILLS", "5"))
+KILLS = int(os.environ.get("TOPWORK_KILLS", "3"))
 WRITERS = 4
 
 
@@ -55,6 +55,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
             if turn % 3 == 2:
                 with Client(address) as client:
                     client.rebuild_index(SET, wait=False)
+            assert writers[0].has_done_all.wait(60), repr(writers[0].failure)
             time.sleep(float(rng.uniform(0.05, 1.0)))  # the moment of the kill is what is random here
             kill(server)
             stop.set()

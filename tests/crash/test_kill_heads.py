@@ -16,7 +16,7 @@ from learners import Learner, write
 from servers import kill, start
 from topwork import Client
 
-KILLS = int(os.environ.get("TOPWORK_KILLS", "3"))
+KILLS = int(os.environ.get("TOPWORK_KILLS", "2"))
 
 
 @pytest.mark.timeout(180 + 20 * KILLS)

@@ -45,6 +45,7 @@ class Writer:
     writes: int = 0
     deletes: int = 0
     searches: int = 0
+    has_done_all: threading.Event = field(default_factory=threading.Event)
 
     def work(self, address: str, stop: threading.Event) -> None:
         """Until the server is gone, or `stop` is set."""
@@ -67,6 +68,8 @@ class Writer:
             self._delete(client)
         else:
             self._search(client)
+        if self.writes and self.deletes and self.searches:
+            self.has_done_all.set()
 
     def _write(self, client: Client) -> None:
         chosen = self._some()

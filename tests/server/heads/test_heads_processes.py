@@ -72,14 +72,14 @@ async def test_a_probe_compares_taps_and_sets(home):
 async def test_a_server_that_ends_ends_its_trainings_and_says_so(home):
     async with real(home) as w:
         await w.fill(count=60)
-        begun = await w.heads.train(Wish("birds", "label"))
+        begun = await w.heads.train(Wish("birds", "label", kind="prototype"))
         assert begun.state is HeadState.TRAINING
     async with real(home) as w:
         [found] = await w.heads.list()
         assert (found.state, found.job.state) == (HeadState.FAILED, JobState.FAILED)
         assert found.detail == "the last training failed: the server stopped while it ran"
         assert w.pins() == {}
-        again = await w.heads.train(Wish("birds", "label"))
+        again = await w.heads.train(Wish("birds", "label", kind="prototype"))
         assert (await w.jobs.wait(again.job.id)).state is JobState.DONE
 
 
@@ -95,7 +95,7 @@ async def test_other_tasks(home, task):
         }
         await w.write(feature_set, texts, ("mean", "letters"), target=columns[task])
         taps = ("letters",) if task == "tagging" else ("mean",)
-        begun = await w.heads.train(Wish("birds", "target", taps=taps))
+        begun = await w.heads.train(Wish("birds", "target", taps=taps, folds=2))
         assert begun.definition.task == task
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
