@@ -10,6 +10,7 @@ import pytest
 import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer
+from topwork import _patience
 
 
 @pytest.fixture
@@ -35,6 +36,13 @@ def door(request: pytest.FixtureRequest, server: FakeServer, runner: asyncio.Run
 def both(door: Door) -> OpenDoor:
     """The client of either kind with its default settings."""
     return door.open()
+
+
+@pytest.fixture
+def _briskly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other without the pauses that a server needs."""
+    monkeypatch.setattr(_patience, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_patience, "LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture

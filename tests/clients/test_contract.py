@@ -332,6 +332,7 @@ def test_settings_of_the_connection(door: Door, server: FakeServer) -> None:
     assert (server.timeouts[-1] or 1e9) > 1e6  # a stream may take as long as it likes
 
 
+@pytest.mark.usefixtures("_briskly")
 @pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
 def test_a_call_is_tried_again(both: OpenDoor, server: FakeServer, refusal: Any) -> None:
     server.plan = lambda method, attempt, answers: refusal() if attempt <= 2 else None
@@ -339,6 +340,7 @@ def test_a_call_is_tried_again(both: OpenDoor, server: FakeServer, refusal: Any)
     assert server.tries == {"GetEncoder": 3, "Embed": 3}
 
 
+@pytest.mark.usefixtures("_briskly")
 def test_a_large_call_is_tried_again(both: OpenDoor, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt <= 2 else None
     assert both.embed("pictures", [bytes(3 << 20)])[0, 1] == 3 << 20
@@ -381,6 +383,7 @@ def test_what_can_never_fit_is_not_tried_again(both: OpenDoor, server: FakeServe
     assert server.tries == {"GetEncoder": 1, "Embed": 1, "EmbedStream": 1}
 
 
+@pytest.mark.usefixtures("_briskly")
 @pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, after: int) -> None:
@@ -393,6 +396,7 @@ def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer
     assert server.tries["EmbedStream"] == 3
 
 
+@pytest.mark.usefixtures("_briskly")
 def test_a_long_video_is_sent_again_after_a_break(
     both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,15 +13,9 @@ import pytest
 import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
-from topwork import _patience, _waiting
+from topwork import _waiting
 from topwork._pace import CHUNK, FIRST, Pace
 from topwork._patience import Patience
-
-
-@pytest.fixture
-def _briskly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_patience, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(_patience, "LONGEST_PAUSE", 0.02)
 
 
 def cut_off() -> Refusal:
