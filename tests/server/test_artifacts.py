@@ -63,8 +63,6 @@ def test_a_graph_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
 )
 def test_taps_that_are_not_what_the_module_returns_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     class Mistaken(Letters):
-        exporter = "dynamo"
-
         @classmethod
         def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
             return replace(super().export(spec, assets, out), **changes)

@@ -261,7 +261,7 @@ def serving(home: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_serve_says_that_it_is_ready_answers_and_drains(tmp_path):
+def test_serve_says_that_it_is_ready_answers_and_drains(parser, capsys, tmp_path):
     with serving(tmp_path, "--json") as process:
         ready = json.loads(process.stdout.readline())
         assert ready["event"] == "ready"
@@ -271,14 +271,14 @@ def test_serve_says_that_it_is_ready_answers_and_drains(tmp_path):
         with grpc.insecure_channel(ready["address"]) as channel:
             listed = encoders_pb2_grpc.EncodersStub(channel).ListEncoders(encoders_pb2.ListEncodersRequest(), timeout=30)
         assert {"all-minilm-l6-v2", "resnet50-thin"} <= {encoder.name for encoder in listed.encoders}
-        taken = [sys.executable, "-m", "topwork.cli", "serve", "--listen", ready["address"], "--home"]
-        second = subprocess.run([*taken, str(tmp_path / "elsewhere")], capture_output=True, text=True, timeout=60)
-        assert second.returncode == 2
-        assert f"cannot listen on {ready['address']}: Address already in use" in second.stderr
-        assert "--listen" in second.stderr
-        third = subprocess.run([*taken, str(tmp_path)], capture_output=True, text=True, timeout=60)
-        assert third.returncode == 2
-        assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in third.stderr
+        taken = ["serve", "--provider", "cpu", "--listen", ready["address"], "--home"]
+        assert run(parser, *taken, str(tmp_path / "elsewhere")) == 2
+        said = capsys.readouterr().err
+        assert f"cannot listen on {ready['address']}: Address already in use" in said
+        assert "--listen" in said
+        assert run(parser, *taken, str(tmp_path)) == 2
+        said = capsys.readouterr().err
+        assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in said
         process.terminate()
         assert process.wait(60) == 0
         assert "ListEncoders.OK=1" in process.stderr.read()
