@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import grpc
 import pluggy
@@ -180,8 +179,9 @@ class Brings:
 def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, capsys):
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(Brings())
-    monkeypatch.setattr(Plugins, "load", lambda: SimpleNamespace(hook=manager.hook))
+    manager.register(Brings(), "brings")
+    loaded = Plugins(manager, {"brings": ("brings-dist", "1.0")})
+    monkeypatch.setattr(Plugins, "load", lambda: loaded)
     parser = argparse.ArgumentParser()
     cli.add_commands(parser.add_subparsers())
     assert run(parser, "wander") == 1
