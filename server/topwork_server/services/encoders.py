@@ -95,7 +95,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
     async def EmbedStream(  # noqa: N802
         self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
     ) -> None:
-        first = await settings_of(requests, "items")
+        first = await settings_of(requests, "items", self._stopping)
         job = Job.of(first.settings, deadline(context), object(), wait=True)
         self._catalogue.spec(job.ask.encoder)
 

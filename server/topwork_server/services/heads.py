@@ -98,7 +98,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def PredictStream(  # noqa: N802
         self, requests: AsyncIterator[heads_pb2.PredictStreamRequest], context: Context
     ) -> None:
-        first = await settings_of(requests, "items")
+        first = await settings_of(requests, "items", self._stopping)
         settings, names = first.settings, _names(first.settings)
         ask = convert_predictions.ask(settings, deadline(context), object(), wait=True)
         await self._heads.check_served(names)  # now, and not with the first items

@@ -71,7 +71,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         return sets_pb2.DropSetResponse()
 
     async def Write(self, requests: AsyncIterator[sets_pb2.WriteRequest], context: Context) -> None:  # noqa: N802
-        first = await settings_of(requests, "rows")
+        first = await settings_of(requests, "rows", self._stopping)
         _named(first.settings.set)
         writing = await self._ingest.open(convert_sets.settings(first.settings), deadline(context))
         skip = writing.settings.skip_bad_items

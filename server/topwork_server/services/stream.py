@@ -29,6 +29,7 @@ class Request(Protocol):
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R")
+T = TypeVar("T")
 
 MESSAGES, ITEMS, BYTES, VIDEOS = 64, 2048, 64 << 20, 4
 #: Whatever is no text counts as so many: a picture takes a megabyte once it is decoded. Of texts a window holds enough to find
@@ -83,6 +84,7 @@ class Stream(Generic[Q, R]):
         self._load = load
         self._spool = spool
         self._stopping = stopping or asyncio.Event()
+        self._taken = 0
         self._upload: Upload | None = None
         self._window = Window()
         self._order: asyncio.Queue[Pending[R] | None] = asyncio.Queue()
@@ -122,7 +124,12 @@ class Stream(Generic[Q, R]):
         except asyncio.CancelledError:
             if not self._stopping.is_set():
                 raise
-            self._fail(Unavailable("the server is stopping", remedy="send what has no reply again, in a moment"))
+            self._fail(self._stopped())
+
+    def _stopped(self) -> Unavailable:
+        """Comes behind the replies to all items that were taken."""
+        taken = f"{self._taken:,} items of the stream are done; " if self._taken else ""
+        return Unavailable("the server is stopping", remedy=f"{taken}send what has no reply again, in a moment")
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         """When the server stops: what was taken is answered, and nothing more is taken."""
@@ -135,6 +142,8 @@ class Stream(Generic[Q, R]):
         self._enqueue(Pending(0, failed))
 
     async def _take(self, message: Q) -> None:
+        if self._stopping.is_set():  # it came with the signal, before the reader was cancelled
+            raise self._stopped()
         kind = message.WhichOneof("message")
         if kind == "part":
             self._upload = self._upload or self._spool.open()
@@ -150,6 +159,9 @@ class Stream(Generic[Q, R]):
     async def _start(self, message: Q) -> None:
         share = _share(self._load(message), message.ByteSize(), self._upload is not None)
         await self._window.admit(share)
+        if self._stopping.is_set():
+            raise self._stopped()
+        self._taken += _count(getattr(message, self._body))
         upload, self._upload = self._upload, None
         reply = asyncio.ensure_future(self._answer(message, upload))
         if upload:
@@ -167,6 +179,11 @@ def _share(items: float, size: int, video: bool) -> int:
     return int(WHOLE * min(1.0, max(1 / MESSAGES, items / ITEMS, size / BYTES, video / VIDEOS)))
 
 
+def _count(body: Any) -> int:
+    """Items of a message: of ready features there are ids alone."""
+    return len(body.items) or len(getattr(body, "ids", ()))
+
+
 def load_of(items: Iterable[types_pb2.Item]) -> float:
     """How much of ITEMS a message of these items takes."""
     return sum(1 if item.WhichOneof("content") in ("text", "text_pair") else OTHER for item in items)
@@ -179,9 +196,25 @@ async def _cancel(work: set[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*work, return_exceptions=True)
 
 
-async def settings_of(requests: AsyncIterator[Q], what: str) -> Q:
-    """The first message, which holds the settings; `what` names the messages that follow it."""
-    first = await anext(aiter(requests), None)
+async def settings_of(requests: AsyncIterator[Q], what: str, stopping: asyncio.Event | None = None) -> Q:
+    """The first message, which holds the settings; `what` names the messages that follow it. Unavailable once `stopping` is set."""
+    first = await _unless(stopping or asyncio.Event(), _first(requests))
     if first is None or first.WhichOneof("message") != "settings":
         raise InvalidInput("the stream begins without settings", remedy=f"send a message of settings first, then {what}")
     return first
+
+
+async def _first(requests: AsyncIterator[Q]) -> Q | None:
+    return await anext(aiter(requests), None)
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, or Unavailable where the server stops meanwhile."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+        return task.result()
+    finally:
+        await _cancel({task, stop})

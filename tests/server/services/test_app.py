@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import fake_engine
@@ -28,6 +29,7 @@ from topwork_server.config import Config
 from topwork_server.errors import StartError
 from topwork_server.lock import HomeLock
 from topwork_server.services.encoders import MAX_MESSAGE
+from topwork_server.services.stream import MESSAGES
 
 
 def ask(*words):
@@ -151,6 +153,39 @@ async def test_a_stream_that_waits_for_its_caller_does_not_keep_the_server(tmp_p
         await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="a")])))
         assert len((await stream.read()).features) == 1
         await world.app.stop()
+        assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_after_the_signal_nothing_more_is_taken_and_what_was_is_answered(tmp_path):
+    """Messages that lie ready, and those that wait for room in the window, are not taken either."""
+    async with served(tmp_path, drain_seconds=600) as world:
+        stream = world.encoders.EmbedStream()
+        await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+        for _ in range(MESSAGES):  # as many as the window holds
+            await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="wait")])))
+        await world.engine.until(lambda e: e.running == MESSAGES)
+        await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="late")])))
+        await world.encoders.Embed(ask("a"))  # so that the server has seen the late one
+        stopping = asyncio.create_task(world.app.stop())
+        await world.app.requests.stopping.wait()
+        world.engine.gate.set()
+        with suppress(asyncio.InvalidStateError):  # the stream may have ended
+            await stream.write(pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(text="later")])))
+        for _ in range(MESSAGES):
+            assert len((await stream.read()).features) == 1
+        code, message, info = await refusal(stream.read())
+        assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+        assert f"{MESSAGES} items of the stream are done" in info.metadata["remedy"]
+        await asyncio.wait_for(stopping, 60)
+        assert [item.text for _, items in world.engine.asked for item in items] == ["wait"] * MESSAGES + ["a"]
+
+
+async def test_a_stream_that_has_not_said_what_it_wants_does_not_keep_the_server(tmp_path):
+    async with served(tmp_path, drain_seconds=600) as world:
+        stream = world.encoders.EmbedStream()
+        await stream.wait_for_connection()
+        await world.encoders.Embed(ask("a"))
+        await asyncio.wait_for(world.app.stop(), 60)
         assert (await refusal(stream.read()))[0] is grpc.StatusCode.UNAVAILABLE
 
 
