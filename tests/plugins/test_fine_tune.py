@@ -278,6 +278,7 @@ def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
     assert "have the value 7" in refused(with_values(numbers, lambda values: values.fill(7)))
     assert "has a label" in refused(with_values(labels, lambda values: values.fill(0)))
     assert "balances classes and labels" in refused(numbers, class_weight="balanced")
+    assert "windows are of videos" in refused(classes, windows=3)
     assert "not one" in refused(lessons.of_texts(bert, "tokens", "row"))
     tokens = lessons.of_tokens(bert)
     counts = tokens.counts.copy()

@@ -66,6 +66,25 @@ def test_balanced_classes_find_the_rare_one() -> None:
     assert found["balanced"] > 0.7 > found["none"]
 
 
+def test_balanced_labels_find_the_rare_one() -> None:
+    random = np.random.default_rng(0)
+    rare = np.arange(600) % 20 == 0
+    values = np.stack([rare, random.random(600) < 0.5], axis=1).astype(np.float32)
+    rows = (values + random.standard_normal((600, 2))).astype(np.float32)
+    examples = Examples((View("p", "row", rows),), Target.LABELS, ("a", "b"), values, np.arange(600), np.arange(600))
+    found = {
+        weights: (fit(examples, class_weight=weights, members=1, epochs=15)[1][rare, 0] > 0).mean()
+        for weights in ("none", "balanced")
+    }
+    assert found["balanced"] > 0.7 > found["none"]
+
+
+@pytest.mark.parametrize("target", [Target.NUMBERS, Target.SPAN])
+def test_what_has_no_classes_is_not_balanced(target: Target) -> None:
+    with pytest.raises(InvalidInput, match=f"class_weight 'balanced' means nothing for {target.value}"):
+        fit(problem(target), class_weight="balanced")
+
+
 def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> None:
     examples = problem(Target.SPAN, 40)
     task = Task(examples, balanced=False)

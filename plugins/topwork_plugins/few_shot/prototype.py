@@ -36,6 +36,11 @@ class Prototype(Trainer):
         cls, examples: Examples, subsets: Sequence[Array], options: PrototypeOptions, seed: int, threads: int, report: Report
     ) -> list[Fitted]:
         check_target(examples, cls.targets, "prototype")
+        if options.prior != PrototypeOptions.prior and not (examples.described and examples.target is Target.CLASSES):
+            raise InvalidInput(
+                "prior is what the description of a class counts for, and there are none",
+                remedy="pass descriptions, or leave it out",
+            )
         heads: list[Fitted] = []
         for done, subset in enumerate(subsets):
             check_some(subset, "prototype")

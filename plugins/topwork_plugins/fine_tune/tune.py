@@ -37,6 +37,10 @@ def tune(
         )
     if options.flip and (encoder.spec.modality is not Modality.IMAGE or lesson.pooling == "rows"):
         raise InvalidInput("flip mirrors whole pictures, whose values do not depend on left and right", remedy="leave it off")
+    if options.windows != FineTuneOptions.windows and encoder.spec.modality is not Modality.VIDEO:
+        raise InvalidInput(
+            f"windows are of videos, and {encoder.spec.name} reads {encoder.spec.modality}s", remedy="leave it out"
+        )
     device = _device(options.device)
     with _seeded(seed, threads, device):
         precision = _precision(options.precision, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import Examples, Target
+from topwork_server import Examples, InvalidInput, Target
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ class Task:
             starts = np.flatnonzero(np.diff(examples.items, prepend=-1))
         self.starts, self._ends = starts, np.append(starts[1:], examples.count)
         self.count = len(starts)
+        if balanced and self.target not in (Target.CLASSES, Target.LABELS):
+            raise InvalidInput(f"class_weight 'balanced' means nothing for {self.target.value}", remedy="leave it out")
         self.weights = _weights(examples) if balanced and self.target is Target.CLASSES else np.ones(self.count, np.float32)
+        self._of_labels = _label_weights(values) if balanced and self.target is Target.LABELS else None
 
     def rows(self, units: Array) -> Array:
         """The rows of those units, one after the other."""
@@ -49,7 +52,11 @@ class Task:
             return -said.gather(2, truth.expand(len(scores), -1)[:, :, None])[:, :, 0]
         truth = truth.expand_as(scores)
         if self.target is Target.LABELS:
-            return functional.binary_cross_entropy_with_logits(scores, truth, reduction="none").mean(dim=2)
+            weight = None
+            if self._of_labels is not None:
+                with_it, without = map(torch.from_numpy, self._of_labels)
+                weight = torch.where(truth > 0, with_it, without)
+            return functional.binary_cross_entropy_with_logits(scores, truth, weight, reduction="none").mean(dim=2)
         if self.target is Target.NUMBERS:
             return ((scores - truth) ** 2).mean(dim=2)
         owner = torch.from_numpy(np.repeat(np.arange(len(units)), self._ends[units] - self.starts[units]))
@@ -64,6 +71,12 @@ def _of_spans(scores: Tensor, truth: Tensor, owner: Tensor, count: int) -> Tenso
     said = scores.new_zeros(most.shape).index_add(1, owner, truth * (scores - most.gather(1, index)))
     answers = scores.new_zeros(most.shape).index_add(1, owner, truth)
     return (answers * sums.log() - said).sum(dim=2)
+
+
+def _label_weights(values: Array) -> tuple[Array, Array]:
+    """(labels,) float32 each: of examples that have a label, and of those that do not; both count as much in all."""
+    share = np.clip(values.mean(axis=0, dtype=np.float64), 1 / (len(values) + 1), 1 - 1 / (len(values) + 1))
+    return (0.5 / share).astype(np.float32), (0.5 / (1 - share)).astype(np.float32)
 
 
 def _weights(examples: Examples) -> Array:
