@@ -44,7 +44,7 @@ def test_tries_last_as_long_as_they_should_with_growing_pauses() -> None:
     found = pauses(Patience(60.0, clock=clock), clock, topwork.Unavailable("away"))
     assert clock.now == pytest.approx(60.0)
     assert all(
-        0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.3, 0.6, 1.2, 2.4, 4.8, 5, 5], strict=False)
+        0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], strict=False)
     )
     assert len(set(found)) == len(found)
 
@@ -61,6 +61,17 @@ def test_the_server_says_when_to_come_back() -> None:
     found = pauses(Patience(60.0, clock=clock), clock, error)
     assert 1 <= len(found) <= 2
     assert all(20.0 <= pause <= 24.0 for pause in found)
+
+
+def test_a_short_wait_of_the_server_grows_all_the_same() -> None:
+    """An overloaded server that does not know when it is free asks for a tenth of a second, each time."""
+    clock, error = Clock(), topwork.Overloaded("busy")
+    error.retry_after = 0.1
+    found = pauses(Patience(60.0, clock=clock), clock, error)
+    assert all(
+        0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], strict=False)
+    )
+    assert all(pause >= 0.1 for pause in found[:-1])
 
 
 @pytest.mark.usefixtures("_briskly")

@@ -11,8 +11,9 @@ from topwork.errors import Overloaded, TopworkError, Unavailable
 
 #: Seconds of the client's `retry_for` where it names none.
 RETRY_FOR = 60.0
-#: Seconds before the second try; each further pause is twice as long, up to LONGEST_PAUSE, give or take JITTER of it.
-FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.3, 5.0, 0.2
+#: Seconds before the second try; each further pause is twice as long, up to LONGEST_PAUSE, give or take JITTER of it. No pause is
+#: shorter than the server asks for: that of an overloaded one which knows no better is short, and the pauses grow all the same.
+FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.1, 5.0, 0.2
 
 
 class Patience:
@@ -45,8 +46,9 @@ class Patience:
             ends = now + self._retry_for
             self._until = ends if self._deadline is None else min(ends, self._deadline)
         left = self._until - now
-        pause = (error.retry_after or self._pause) * random.uniform(1 - JITTER * (error.retry_after is None), 1 + JITTER)
+        least = error.retry_after or 0.0
+        pause = max(least * random.uniform(1, 1 + JITTER), self._pause * random.uniform(1 - JITTER, 1 + JITTER))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        if left <= 0 or (error.retry_after or 0) >= left:
+        if left <= 0 or least >= left:
             return None
         return min(pause, left)

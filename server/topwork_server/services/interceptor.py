@@ -39,8 +39,8 @@ DOMAIN = "topwork"
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 #: Seconds in which a server that stops may be back.
 BACK = 1.0
-#: Seconds to come back after, where an Overloaded does not know more.
-USUAL_WAIT = 1.0
+#: Seconds to come back after, where an Overloaded does not know more: soon, and callers wait longer each time.
+USUAL_WAIT = 0.1
 #: Bytes of a request of health or reflection, which are names.
 LONGEST_STANDARD = 16 << 10
 
