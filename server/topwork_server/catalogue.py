@@ -26,6 +26,16 @@ from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 log = logging.getLogger(__name__)
 
 INT8_SUFFIX = ".int8.onnx"
+#: Characters of a name that was taken of a source.
+LONGEST_NAME = 100
+
+
+def _own_name(source: Source) -> str:
+    """The last part of what the source names. InvalidInput where it is too long for a name."""
+    name = source.location.rstrip("/").rpartition("/")[2]
+    if len(name) > LONGEST_NAME:
+        raise InvalidInput(f"{name!r} is too long to name an encoder", remedy="choose a name with --name")
+    return name
 
 
 def check_name(name: str) -> None:
@@ -95,7 +105,7 @@ class Catalogue:
         source = Source.parse(uri)
         if name:
             check_name(name)
-        name = name or source.location.rstrip("/").rpartition("/")[2]
+        name = name or _own_name(source)
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
         unread_sources.check_there(source)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 
 import grpc
+from topwork._excerpts import shortened
 
 
 class TopworkError(Exception):
@@ -32,9 +33,10 @@ class TopworkError(Exception):
     retry_after: float | None = None
 
     def __init__(self, message: str, *, remedy: str = "", item: int | None = None) -> None:
+        message = shortened(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = shortened(remedy)
         self.item = item
 
     @property

@@ -25,8 +25,9 @@ def check_there(source: Source) -> None:
     path = Path(source.location)
     try:
         path.stat()
-    except OSError as error:
-        raise InvalidInput(f"{source}: there is no such file or folder: {error.strerror}", remedy=_instead(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{source}: there is no such file or folder: {reason}", remedy=_instead(path)) from None
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
 
@@ -56,7 +57,7 @@ def check_target(target: str) -> None:
 
 
 def _instead(path: Path) -> str:
-    parent = next((folder for folder in path.parents if folder.is_dir()), Path("/"))
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path("/"))  # Path.is_dir raises for a long name
     if parent != path.parent:
         return f"check the path: {parent} is there, and {path.relative_to(parent).parts[0]} is not in it"
     try:

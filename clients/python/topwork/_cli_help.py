@@ -6,7 +6,9 @@ import argparse
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
+
+from topwork._excerpts import shortened
 
 #: The verbs that are known here; those of other distributions come last.
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +24,14 @@ INTERRUPTED = 130
 GROUP, VERB = 10, 10
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command; a complaint quotes long words in part."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shortened(message))
+
+
+class Parser(CommandParser):
     """The parser of the whole command; its help lists the commands in groups, a line each."""
 
     commands: argparse._SubParsersAction[Any] | None = None

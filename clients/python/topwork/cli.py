@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import topwork
-from topwork._cli_help import INTERRUPTED, Parser
+from topwork._cli_help import INTERRUPTED, CommandParser, Parser
 from topwork._standard_streams import open_closed_streams, stop_writing
 from topwork.errors import InvalidInput, TopworkError
 
@@ -69,7 +69,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"topwork {topwork.__version__}")
     parser.set_defaults(run=lambda arguments: _help(parser))
-    parser.commands = commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    kind: type[argparse.ArgumentParser] = CommandParser
+    parser.commands = commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=kind)
     _add_client_commands(commands)
     if not words or words[0] not in commands.choices:
         _add_commands_of_others(commands)

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
+from topwork._excerpts import shortened
+
 if TYPE_CHECKING:
     from topwork.jobs import Job
 
@@ -41,9 +43,10 @@ class TopworkError(Exception):
     untouched: bool = False
 
     def __init__(self, message: str, *, remedy: str = "", item: int | None = None, code: grpc.StatusCode | None = None) -> None:
+        message = shortened(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = shortened(remedy)
         self.item = item
         if code is not None:
             self.code = code

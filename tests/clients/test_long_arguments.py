@@ -1,0 +1,63 @@
+"""Messages quote what a user passed, and stay short however long it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import topwork
+from fake_server import FakeServer
+from topwork import cli
+
+LONG = "x" * 5000
+MOST = 1500
+
+
+@pytest.mark.parametrize("uri", [f"file:/{LONG}", f"file:/{'a/' * 2500}", f"hf:org/{LONG}", LONG])
+def test_a_pull_quotes_an_excerpt(uri: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "topwork.cli", "pull", uri]
+    done = subprocess.run(
+        command, env={**os.environ, "TOPWORK_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert 0 < len(done.stdout + done.stderr) < MOST
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", LONG, "a text"),
+        ("read", LONG),
+        ("read", "birds", "--where", LONG),
+        ("search", "birds", "--encoder", LONG, "a text"),
+        ("sets", "birds", "cast-column", LONG, LONG),
+        ("versions", "birds", "--pin", LONG),
+        ("write", "birds", f"/{LONG}", "--encoder", "pictures"),
+        ("embed", "pictures", f"/{LONG}"),
+        ("embed", "letters", "a text", "-o", f"/{LONG}/a.npy"),
+        ("jobs", LONG),
+        ("encoders", LONG),
+        ("encoders", "--server", LONG),
+    ],
+)
+def test_the_command_line_quotes_excerpts(
+    arguments: tuple[str, ...], server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments if "--server" in arguments else (*arguments, "--server", server.target)
+    try:
+        code: object = cli.main(words)
+    except SystemExit as ended:
+        code = ended.code
+    assert code
+    assert 0 < len(capsys.readouterr().err) < MOST
+
+
+def test_an_error_keeps_the_beginning_and_the_length_of_a_long_word() -> None:
+    error = topwork.NotFound(f"there is no encoder {LONG!r}", remedy=f"look for {LONG}")
+    assert error.message == f"there is no encoder 'x{'x' * 78}... (5,002 characters)"
+    assert "(5,000 characters)" in error.remedy
+    assert topwork.NotFound("there is no encoder 'bird'").message == "there is no encoder 'bird'"
