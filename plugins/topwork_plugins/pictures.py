@@ -17,8 +17,8 @@ from topwork_plugins.pixel_budget import BUDGET
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The most pixels that a picture may have, known from its header before anything is decoded (8192 x 8192; 256 MiB in PIL).
-MAX_PIXELS = 2**26
+#: As the SDK has it, which refuses a larger PIL image before it is sent.
+MAX_PIXELS = pictures.MAX_PIXELS
 #: What PIL may try: never formats that run another program (EPS) or that only look like pictures.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 #: The most pixels times scans of a JPEG, some 10 s of work: a progressive one decodes all pixels for each scan (10 are usual).
@@ -63,12 +63,10 @@ def _from_array(array: Array) -> Image:
 
 
 def _check_size(width: int, height: int) -> None:
-    if not width or not height:
-        raise InvalidInput(f"the picture has no pixels ({width} x {height})", remedy="send at least one pixel")
-    if width * height > MAX_PIXELS:
-        raise InvalidInput(
-            f"the picture has {width} x {height} pixels, more than {MAX_PIXELS:,}", remedy="make it smaller before sending"
-        )
+    try:
+        pictures.check_size(width, height)
+    except errors.InvalidInput as error:
+        raise InvalidInput(error.message, remedy=error.remedy) from None
 
 
 def _from_bytes(data: bytes, hold: Callable[[int], None]) -> Image:

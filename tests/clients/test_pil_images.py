@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import topwork
 from PIL import Image
 from topwork import _items
+from topwork import pictures as topwork_pictures
 from topwork.v1 import types_pb2
 from topwork_plugins import pictures
 from topwork_server import InvalidInput, Picture
@@ -150,3 +152,29 @@ def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pictures, "MAX_WORK", 8 * SIZE[0] * SIZE[1])
     with pytest.raises(InvalidInput, match="scans"):
         as_file(data)
+
+
+def test_a_picture_that_no_server_takes_is_refused_before_its_pixels_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converting 400 megapixels took 10 s."""
+    image = Image.new("RGB", SIZE)
+    monkeypatch.setattr(image, "load", lambda: pytest.fail("the pixels are read"))
+    monkeypatch.setattr(image, "_size", (20_000, 20_000))
+    with pytest.raises(topwork.InvalidInput, match="20000 x 20000 pixels, more than 67,108,864"):
+        _items.pack(image, "image", 0)
+    assert pictures.MAX_PIXELS == topwork_pictures.MAX_PIXELS
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "bool", "complex64"])
+def test_an_array_that_is_no_picture_says_what_one_is(dtype: str, tmp_path: Path) -> None:
+    array = np.zeros((4, 4, 3), dtype)
+    np.save(tmp_path / "picture.npy", array)
+    for item in (array, tmp_path / "picture.npy"):
+        with pytest.raises(topwork.InvalidInput, match=f"an array of {dtype} is not a picture") as refused:
+            _items.pack(item, "image", 0)
+        assert "(H, W, 3) uint8" in refused.value.remedy
+        assert "int32" not in refused.value.remedy
+
+
+def test_an_array_larger_than_a_message_is_refused_before_it_is_copied() -> None:
+    with pytest.raises(topwork.TooLarge, match="one message holds 60 MiB"):
+        _items.pack(np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), "image", 0)

@@ -112,3 +112,18 @@ def test_the_command_line_says_so(
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["unindexed"], told["metric"]) == (True, "l2")
     assert [hit["id"] for hit in told["hits"]] == [id for id in nearest(ROWS[1], "l2") if id != "i1"][1:3]
+
+
+def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: OpenDoor) -> None:
+    for query in ({"vectors": ROWS[3]}, {"stored": "i3"}):
+        with pytest.raises(topwork.NotFound, match="nobody"):
+            client.search("plain", encoder="nobody", **query)
+
+
+def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: OpenDoor) -> None:
+    with pytest.raises(topwork.DeadlineExceeded) as late:
+        client.search("plain", vectors=ROWS[3], timeout=1e-9)
+    assert late.value.remedy == "pass a longer timeout"
+    with pytest.raises(topwork.DeadlineExceeded) as late:
+        client.search("plain", stored="i3", timeout=1e-9)
+    assert "encoder" not in str(late.value)

@@ -22,6 +22,10 @@ MIB = 1 << 20
 AXES = {"image": 3, "video": 4}
 #: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
 LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
+#: What each kind of encoder reads, for messages.
+PICTURES = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
+VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
+ARRAYS = f"a numpy array of {', '.join(_convert.SENDABLE)}, or the path of an .npy file"
 #: Items that an AsyncClient packs on its event loop, which is sooner done than a thread is woken.
 BRIEF = 64
 #: A longer video goes in parts of PART bytes.
@@ -108,11 +112,7 @@ def pack(value: Any, modality: str, position: int) -> Packed:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise _unreadable(value, error, position) from None
     if isinstance(packed, types_pb2.Item) and packed.ByteSize() > LARGEST:
-        raise TooLarge(
-            f"{describe(value)} takes {packed.ByteSize() / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
-            remedy="send a smaller one, or a long video as a file",
-            item=position,
-        )
+        raise _too_large(value, packed.ByteSize(), position)
     return packed
 
 
@@ -127,12 +127,12 @@ def _text(value: Any) -> Packed:
 
 def _image(value: Any) -> Packed:
     if isinstance(value, str | os.PathLike):
-        return _file(Path(value), lambda data: types_pb2.Item(image=data))
+        return _file(Path(value), lambda data: types_pb2.Item(image=data), "a picture", PICTURES)
     if isinstance(value, bytes | bytearray | memoryview):
         return types_pb2.Item(image=bytes(value))
     if _is_picture(value):
         return _from_pil(value)
-    return _tensor(value, "a picture", "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8")
+    return _tensor(value, "a picture", PICTURES)
 
 
 def _video(value: Any) -> Packed:
@@ -140,19 +140,19 @@ def _video(value: Any) -> Packed:
         path = Path(value)
         if path.suffix != ".npy" and path.stat().st_size > LONG_VIDEO:
             return LongVideo(path)
-        return _file(path, lambda data: types_pb2.Item(video=data))
+        return _file(path, lambda data: types_pb2.Item(video=data), "a video", VIDEOS)
     if isinstance(value, bytes | bytearray | memoryview):
         return LongVideo(memoryview(value)) if len(value) > LONG_VIDEO else types_pb2.Item(video=bytes(value))
-    return _tensor(value, "a video", "a path, the bytes of a file, or an array (T, H, W, 3) uint8")
+    return _tensor(value, "a video", VIDEOS)
 
 
 def _array(value: Any) -> Packed:
     if isinstance(value, str | os.PathLike):
         path = Path(value)
         if path.suffix != ".npy":
-            raise _wrong_kind(value, "an array", "a numpy array or the path of an .npy file")
-        return _file(path, lambda data: types_pb2.Item())
-    return _tensor(value, "an array", "a numpy array or the path of an .npy file")
+            raise _wrong_kind(value, "an array", ARRAYS)
+        return _file(path, lambda data: types_pb2.Item(), "an array", ARRAYS)
+    return _tensor(value, "an array", ARRAYS)
 
 
 PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image, "video": _video, "tensor": _array}
@@ -174,15 +174,16 @@ def _check_regular(path: Path) -> None:
         raise InvalidInput(f"{describe(path)} is {reason}", remedy="copy its content into a file, or pass its bytes")
 
 
-def _file(path: Path, build: Callable[[bytes], types_pb2.Item]) -> types_pb2.Item:
+def _file(path: Path, build: Callable[[bytes], types_pb2.Item], wanted: str, instead: str) -> types_pb2.Item:
     """A file's content; an .npy file is an array whatever the encoder reads."""
     _check_regular(path)
     if path.suffix != ".npy":
         return build(path.read_bytes())
     try:
-        return _tensor(np.load(path, allow_pickle=False), "an array", "an .npy file")
+        values = np.load(path, allow_pickle=False)
     except ValueError as error:
-        raise InvalidInput(f"{path} is not an array: {error}") from None
+        raise InvalidInput(f"{describe(path)} is not an array: {error}") from None
+    return _tensor(values, wanted, instead)
 
 
 def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
@@ -192,7 +193,9 @@ def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
         raise _wrong_kind(value, wanted, instead)
     values = np.asarray(value)
     if values.dtype.name not in _convert.SENDABLE:
-        raise InvalidInput(f"an array of {values.dtype.name}", remedy=f"send {', '.join(_convert.SENDABLE)}")
+        raise InvalidInput(f"an array of {values.dtype.name} is not {wanted}", remedy=f"this encoder reads {instead}")
+    if values.nbytes > LARGEST:
+        raise _too_large(value, values.nbytes)
     return types_pb2.Item(tensor=_convert.tensor(values))
 
 
@@ -228,6 +231,14 @@ def _encodable(text: str) -> str:
 
 def _wrong_kind(value: Any, wanted: str, instead: str) -> InvalidInput:
     return InvalidInput(f"{describe(value)} is not {wanted}", remedy=f"this encoder reads {instead}")
+
+
+def _too_large(value: Any, size: int, position: int | None = None) -> TooLarge:
+    return TooLarge(
+        f"{describe(value)} takes {size / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
+        remedy="send a smaller one, or a long video as a file",
+        item=position,
+    )
 
 
 def _unreadable(value: Any, error: OSError | ValueError, position: int) -> InvalidInput:

@@ -71,6 +71,15 @@ def translate(error: Any, target: str, timeout: float | None, method: str = "") 
     return found
 
 
+def named(method: str, request: Any) -> str:
+    """The method as messages about time have it: "" where it is one of those that encode and the request brings nothing to be
+    encoded."""
+    brings = (
+        request.WhichOneof("query") if method == "Search" else request.WhichOneof("input") if method == "Predict" else "items"
+    )
+    return method if brings == "items" else ""
+
+
 def failure(code: int, message: str, remedy: str, item: int) -> TopworkError:
     """The error of one item that was skipped."""
     status = CODES.get(code, grpc.StatusCode.UNKNOWN)

@@ -147,7 +147,8 @@ class Tries(ABC, Generic[A]):
         return self.activity(self.encoder) if self.activity and self.encoder and not self._in_all else None
 
     def _give_up(self, timeout: float) -> None:
+        method = "" if self.method == "Write" and not self.encoder else self.method  # ready vectors wait for no encoder
         with self._changed:
-            self.failure = _status.late(self._session.target, timeout, self.method)
+            self.failure = _status.late(self._session.target, timeout, method)
             self._changed.notify_all()
         self._abort()

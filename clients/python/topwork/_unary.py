@@ -25,7 +25,8 @@ class UnaryTries:
 
     def failed(self, error: Any) -> float:
         """Seconds until the next try; raises what a grpc.RpcError means where there is none."""
-        found = _status.translate(error, self._session.target, self._timeout, self._call.method.name)
+        method = _status.named(self._call.method.name, self._call.request)
+        found = _status.translate(error, self._session.target, self._timeout, method)
         pause = self._patience.pause(found)
         if pause is None:
             raise found.shifted(self._call.start) from None

@@ -12,18 +12,32 @@ from topwork.errors import InvalidInput
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: The most pixels that a picture may have, known from its header before anything is decoded (8192 x 8192; 256 MiB in PIL).
+MAX_PIXELS = 2**26
 #: EXIF's tag that says which way is up (CIPA DC-008, 4.6.4).
 ORIENTATION = 0x0112
 #: Modes that cannot become RGBA in one step, and what they become first.
 FIRST = {"La": "LA"}
 
 
+def check_size(width: int, height: int) -> None:
+    """InvalidInput for a picture without pixels, or with more than MAX_PIXELS."""
+    if not width or not height:
+        raise InvalidInput(f"the picture has no pixels ({width} x {height})", remedy="send at least one pixel")
+    if width * height > MAX_PIXELS:
+        raise InvalidInput(
+            f"the picture has {width} x {height} pixels, more than {MAX_PIXELS:,}", remedy="make it smaller before sending"
+        )
+
+
 def upright_rgb(image: Image) -> Image:
     """An RGB image of the same pixels, upright as its EXIF says.
 
     Alpha and transparent colors are laid over white. Gray, palette, CMYK, YCbCr, LAB and HSV become RGB; of 16 bits the upper 8
-    are kept; color profiles are not applied. InvalidInput for pixels of 32 bits (I, F): their range is not known.
+    are kept; color profiles are not applied. InvalidInput for pixels of 32 bits (I, F), whose range is not known, and for more
+    than MAX_PIXELS, before any is decoded.
     """
+    check_size(*image.size)
     image.load()  # some files have their EXIF after the pixels
     return turned(rgb(image), orientation(image))
 

@@ -53,6 +53,8 @@ class Asker:
             raise InvalidInput(f"k = {k}{behind}", remedy=f"ask for at most {MOST_HITS} hits, those that are left out among them")
         k += request.offset
         _check_count(request, k, self._most_items)
+        if kind != "items" and request.encoder:
+            await self._check_encoder(request.encoder, opened)
         if kind == "items":
             found = await self._of_items(request, opened, deadline, flow)
         elif kind == "vectors":
@@ -81,6 +83,16 @@ class Asker:
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")
         return Asking(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), features.timings)
+
+    async def _check_encoder(self, name: str, opened: Opened) -> None:
+        """An encoder that is named beside ready rows must be one that makes such rows. It reads nothing."""
+        tap = opened.definition.tap
+        if name == opened.feature_set.wanted.encoder or len(await asyncio.to_thread(self._tap_of_other, name, tap)):
+            return
+        raise InvalidInput(
+            f"the encoder {name} is named beside vectors or stored ids, and it is not known whether it makes such rows",
+            remedy="leave it out: it is for queries that are to be encoded",
+        )
 
     def _tap_of_other(self, name: str, tap: TapInfo) -> tuple[str, ...]:
         """The tap of another encoder that means the same; the default one where nothing is known before the export."""

@@ -197,7 +197,7 @@ async def _cancel(work: set[asyncio.Future[Any]]) -> None:
 
 
 async def settings_of(requests: AsyncIterator[Q], what: str, stopping: asyncio.Event | None = None) -> Q:
-    """The first message, which holds the settings; `what` names the messages that follow it. Unavailable once `stopping` is set."""
+    """The first message, which holds the settings; `what` names those that follow it. Unavailable when `stopping` is set."""
     first = await _unless(stopping or asyncio.Event(), _first(requests))
     if first is None or first.WhichOneof("message") != "settings":
         raise InvalidInput("the stream begins without settings", remedy=f"send a message of settings first, then {what}")
