@@ -20,9 +20,13 @@ from topwork_server.types import Priority
 
 #: Of the time that is foreseen, so much more is kept free, and between so many batches: more with each request that is begun and
 #: not done in time, less with each that is. Samples of unlike lengths take turns with those of later requests.
-GUARD, LEAST_GUARD, MOST_GUARD, MORE_GUARD, LESS_GUARD = 0.02, 1.0, 8.0, 1.0, 0.003
+GUARD, LEAST_GUARD, MOST_GUARD, MORE_GUARD, LESS_GUARD = 0.02, 1.0, 16.0, 1.0, 0.003
+#: More with each request that is refused, too, and less with each that comes while there is time to spare: where more comes than
+#: can be done, what is kept free is filled by others, and lets batches be chosen from more requests, which pads them less. But
+#: never more than this share of a request's own time.
+REFUSED_GUARD, CALM_GUARD, GUARD_SHARE = 0.2, 0.5, 0.5
 #: Deadlines are urgent where less time than so many times that of the work up to them is left to spare, or than so many batches.
-SPARE, SPARE_BATCHES = 1.0, 4.0
+SPARE, SPARE_BATCHES = 1.0, 12.0
 #: A request is hopeless where by itself it would take so many times the time that it has left.
 HOPELESS = 1.25
 #: Of what was measured, so much is kept with each full batch.
@@ -113,12 +117,18 @@ class Deadlines:
     def forget(self, request: TimedRequest, now: float) -> None:
         """It is done, or given up."""
         late = request.begun and (request.error is not None or now > request.deadline)
-        guard = self._guard + MORE_GUARD if late else self._guard - LESS_GUARD
-        self._guard = min(max(guard, LEAST_GUARD), MOST_GUARD)
+        self._keep_free(MORE_GUARD if late else -LESS_GUARD)
         for at in range(bisect_left(self._entries, request.deadline, key=lambda entry: entry[0]), len(self._entries)):
             if self._entries[at][2] is request:
                 del self._entries[at]
                 return
+
+    def came_while_calm(self) -> None:
+        """A request that needs no room made for it."""
+        self._keep_free(-CALM_GUARD)
+
+    def _keep_free(self, more: float) -> None:
+        self._guard = min(max(self._guard + more, LEAST_GUARD), MOST_GUARD)
 
     def check_alone(self, new: TimedRequest, now: float) -> None:
         """DeadlinePassed where the request takes longer by itself than it has."""
@@ -133,6 +143,7 @@ class Deadlines:
             return []
         put_out = self._victims(new, lateness * beside.share)
         if not put_out or self._lateness(new, now, beside, frozenset(put_out)) > 0:
+            self._keep_free(REFUSED_GUARD)
             raise _overloaded(lateness)
         for victim in put_out:
             victim.error = _overloaded(self._seconds(victim))
@@ -174,17 +185,22 @@ class Deadlines:
     def _lateness(self, new: TimedRequest, now: float, beside: Beside, without: frozenset[TimedRequest] = frozenset()) -> float:
         """How much too late the new request would be, or would make another that is in time without it."""
         own, at, worst, came = self._seconds(new) / beside.share, now + self._ahead(beside), -math.inf, False
-        guard = self._guard * self._paces[new.lane].batch
         for deadline, _, request in [*self._entries, (math.inf, 0, new)]:
             if not came and (request is new or new.deadline < deadline):
                 came, at = True, at + own
-                worst = max(worst, (at - now) * (1 + GUARD) + guard - (new.deadline - now))
+                worst = max(worst, self._over(new, at - now, new.deadline - now))
             if request is not new and request not in without:
                 at += self._seconds(request) / beside.share
-                over = (at - now) * (1 + GUARD) + guard - (deadline - now)
+                over = self._over(request, at - now, deadline - now)
                 if came and over < own:  # else it is too late without the new one, too
                     worst = max(worst, over)
         return worst
+
+    def _over(self, request: TimedRequest, taken: float, left: float) -> float:
+        """How much too late it is done after so much time, with what is to be kept free, where so much is left."""
+        batch = self._paces[request.lane].batch
+        guard = max(min(self._guard * batch, GUARD_SHARE * left), LEAST_GUARD * batch)
+        return taken * (1 + GUARD) + guard - left
 
     def _victims(self, new: TimedRequest, seconds: float) -> list[TimedRequest]:
         """The last requests, not begun, of the flow that has most, which take so long: none where it would then have less than

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from topwork_server.deadlines import Beside, Deadlines, Pace, TimedRequest
+from topwork_server.deadlines import GUARD, Beside, Deadlines, Pace, TimedRequest
 from topwork_server.errors import TopworkError
 from topwork_server.flows import Waiting
 from topwork_server.tickets import Rider, Ticket
 from topwork_server.types import Priority
 from topwork_server.waiting import Line
 
-#: Samples that go first are looked for in so many batches' worth, but in no more than so many samples: enough of like lengths, of
-#: no more requests than are soon done.
-AHEAD, MOST = 2, 512
+#: Samples that go first are looked for in so many batches' worth: enough of like lengths, of no more requests than are soon done.
+#: In more than that, up to so many samples, where all of them are done before the earliest deadline, with so many batches to
+#: spare: in whatever order then. Of what fits without deadlines, 2 batches got 0.84 done in time, and these get 0.89.
+AHEAD, MOST, SPARE_BATCHES = 3, 2048, 2
 
 
 class Due:
@@ -58,6 +59,7 @@ class Due:
         deadlines = self._deadlines[priority]
         deadlines.check_alone(request, now)
         if deadlines.is_calm(now, self._waiting_cost() + request.left, request.deadline):
+            deadlines.came_while_calm()
             return []
         return deadlines.make_room(request, now, self._beside(priority, one_more=True))
 
@@ -85,11 +87,13 @@ class Due:
         """Samples whose deadlines are urgent, in the order of these, of the highest priority that has any."""
         waiting = self._waiting_cost()
         for priority, deadlines in self._deadlines.items():
-            if not deadlines.is_calm(now, waiting) and (found := self._first_of(deadlines.urgent(now, self._beside(priority)))):
+            if deadlines.is_calm(now, waiting):
+                continue
+            if found := self._first_of(deadlines.urgent(now, self._beside(priority)), now):
                 return found
         return []
 
-    def _first_of(self, requests: Sequence[TimedRequest]) -> list[Waiting]:
+    def _first_of(self, requests: Sequence[TimedRequest], now: float) -> list[Waiting]:
         """The longest of the first request leads."""
         found, cost = list[Waiting](), 0
         for request in requests:
@@ -98,7 +102,9 @@ class Due:
                 waiting.sort(key=lambda one: -one.cost)
             found += waiting
             cost += sum([one.cost for one in waiting])
-            if found and (cost >= AHEAD * self._budgets[request.lane] or len(found) >= MOST):
+            pace = self._paces[request.lane]
+            spare = requests[0].deadline - now - (1 + GUARD) * pace.seconds(cost) - SPARE_BATCHES * pace.batch
+            if found and (len(found) >= MOST or (cost >= AHEAD * self._budgets[request.lane] and spare < 0)):
                 break
         return found[:MOST]
 
