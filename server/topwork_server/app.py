@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
+from topwork_server import scratch
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
 from topwork_server.end_watch import EndWatch
@@ -150,6 +151,7 @@ async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready
         app = App(Catalogue(plugins, config.home), config, plugins=plugins)
     except (FileExistsError, NotADirectoryError) as error:
         raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
+    scratch.use(config.home)
     return await run(app, announce, watch)
 
 
