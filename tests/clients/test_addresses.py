@@ -111,6 +111,17 @@ def test_another_grpc_server(other: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "is it a Topwork server?" in said
 
 
+@pytest.mark.parametrize("proxy", ["nonsense", "socks5://127.0.0.1:1", "http://", "127.0.0.1:3128"])
+def test_a_proxy_that_is_none_is_named_in_our_words_alone(
+    proxy: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("grpc_proxy", proxy)
+    with topwork.Client("nosuch.invalid:1", retry_for=0) as client, pytest.raises(topwork.Unavailable) as away:
+        client.encoders(timeout=30)
+    assert "$grpc_proxy is no http://HOST:PORT" in away.value.remedy
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("proxy", ["web", "127.0.0.1:1"])
 def test_a_proxy_that_is_in_the_way(proxy: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: gRPC complains of proxies to its standard error, too."""

@@ -44,6 +44,16 @@ def is_local(target: str) -> bool:
     return re.match(r"(ipv4:|ipv6:|dns:/*)?(127\.|localhost\b|\[?::1\b)|unix", target) is not None
 
 
+def proxy_variable() -> str | None:
+    """The environment variable that gRPC takes its proxy from, if one is set."""
+    return next((name for name in PROXIES if os.environ.get(name)), None)
+
+
+def is_proxy(uri: str) -> bool:
+    """Whether gRPC can go through it: of others it says so on stderr, and goes without."""
+    return re.match(r"http://([^@/]*@)?[^\s:/@]", uri) is not None
+
+
 def reason(details: str) -> str:
     """Why no connection was made, out of what gRPC says."""
     for pattern, plain in REASONS.items():
@@ -54,7 +64,9 @@ def reason(details: str) -> str:
 
 def remedy(target: str) -> str:
     """What to do about a server that does not answer."""
-    proxy = None if is_local(target) else next((name for name in PROXIES if os.environ.get(name)), None)
+    proxy = None if is_local(target) else proxy_variable()
+    if proxy and not is_proxy(os.environ[proxy]):
+        return f"${proxy} is no http://HOST:PORT, so calls go through no proxy: write it so, or unset it"
     if proxy is None:
         return "start a server with `topwork serve`, or give its address"
     return f"calls go through the proxy of ${proxy}: set no_grpc_proxy to the server's host where that is wrong"

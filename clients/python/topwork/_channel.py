@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import grpc
 
-from topwork._address import is_local
+from topwork._address import is_local, is_proxy, proxy_variable
 from topwork._calls import Method
 
 LARGEST_MESSAGE = 64 << 20
@@ -39,6 +40,7 @@ def options(target: str) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.enable_retries", 0),  # `_patience.py` knows more: how long, and what must not be done twice
     ]
-    if is_local(target):
+    proxy = proxy_variable()
+    if is_local(target) or (proxy and not is_proxy(os.environ[proxy])):
         chosen.append(("grpc.enable_http_proxy", 0))
     return chosen
