@@ -122,6 +122,8 @@ REFUSED: dict[str, list[Any]] = {
     "a time beyond 9999 in UTC": [datetime(2024, 1, 1), datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))],
     "a span of time": [1, timedelta(days=1)],
     "a span of time of NumPy": [1, np.timedelta64(1, "D")],
+    "a span of months of NumPy": [1, np.timedelta64(1, "M")],
+    "months, days and nanoseconds of Arrow": [["x"], pa.MonthDayNano([1, 2, 3])],
     "a time of day": ["x", time(1, 2)],
     "bytes": ["x", b"x"],
     "a lone surrogate": ["x", "\ud800"],
@@ -150,6 +152,12 @@ def test_what_would_not_come_back_is_refused_and_the_set_stays(client: topwork.C
         write(client, [good, bad])
     assert told.value.item == 1
     assert client.read("kept").metadata["x"] == [good.replace(tzinfo=UTC) if isinstance(good, datetime) else good]
+
+
+def test_an_interval_is_named_as_what_it_is(client: topwork.Client) -> None:
+    for bad, name in ((pa.MonthDayNano([1, 2, 3]), "MonthDayNano"), (np.timedelta64(2, "Y"), "timedelta64")):
+        with pytest.raises(topwork.InvalidInput, match=f"column 'x' holds a {name}"):
+            write(client, [bad])
 
 
 @pytest.mark.parametrize("bad", [Decimal("0.1"), b"x", {"a": 1}, timedelta(1), np.timedelta64(1, "D"), 1j, [b"x"], BIG])

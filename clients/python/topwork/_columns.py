@@ -81,7 +81,8 @@ def kind_of(kind: type) -> str:
     found = _seen.get(kind)
     if found is None:
         missing = kind.__name__ in MISSING_TYPES
-        known = () if issubclass(kind, np.timedelta64) else _TYPES  # NumPy's spans of time are its integers, without their unit
+        # NumPy's spans of time are its integers, without their unit, and Arrow's months, days and nanoseconds are a tuple.
+        known = () if issubclass(kind, np.timedelta64) or hasattr(kind, "n_fields") else _TYPES
         found = "missing" if missing else next((name for name, types in known if issubclass(kind, types)), "unknown")
         _seen[kind] = found
     return found

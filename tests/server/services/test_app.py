@@ -112,6 +112,20 @@ async def test_gzip_is_understood_and_does_not_smuggle_more_in(tmp_path):
         assert len(world.engine.asked) == 1
 
 
+async def test_a_message_that_finds_no_memory_to_be_decoded_is_for_later(tmp_path, monkeypatch):
+    def full(data, kind):
+        raise MemoryError
+
+    async with served(tmp_path) as world:
+        monkeypatch.setattr("topwork_server.services.receiving.decode", full)
+        stream = world.encoders.EmbedStream()
+        await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
+        for call in (world.encoders.Embed(ask("a")), stream.read()):
+            code, message, info = await refusal(call)
+            assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded")
+            assert "no room left" in message
+
+
 async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(tmp_path):
     async with served(tmp_path) as world:
         health = health_pb2_grpc.HealthStub(world.channel)
