@@ -159,16 +159,22 @@ def write_modules(folder: Path, modules: list[tuple[str, str, dict[str, Any] | N
 
 
 @dataclass
-class Exported:
-    """An exported tiny model, and what transformers makes of the same folder."""
+class Prepared:
+    """What reads texts as a tiny model does. No graph was written, which takes most of an export."""
 
     source: Path
     encoder: BertEncoder
-    manifest: Manifest
-    session: Session
 
     def samples(self, items: Sequence[Text], **options: Any) -> list[Sample]:
         return [next(iter(self.encoder.preprocess(item, BertOptions(**options)))) for item in items]
+
+
+@dataclass
+class Exported(Prepared):
+    """An exported tiny model, and what transformers makes of the same folder."""
+
+    manifest: Manifest
+    session: Session
 
     def run(self, samples: Sequence[Sample]) -> dict[str, Array]:
         names = [info.tap.name for info in self.manifest.taps]
@@ -178,11 +184,27 @@ class Exported:
         return self.run(self.samples(items, **options))
 
 
+def spec_of(source: Path, **settings: Any) -> EncoderSpec:
+    return EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT, settings=settings)
+
+
+def prepare(source: Path, out: Path) -> Prepared:
+    out.mkdir()
+    spec = spec_of(source)
+    BertEncoder.export(spec, source, out)
+    return Prepared(source, BertEncoder(spec, out))
+
+
 def export(source: Path, out: Path, **settings: Any) -> Exported:
     out.mkdir()
-    spec = EncoderSpec("tiny", BertEncoder, f"file:{source}", Modality.TEXT, settings=settings)
-    manifest = export_encoder(spec, source, out)
-    return Exported(source, BertEncoder(spec, out), manifest, Session(out / MODEL, threads=1))
+    spec = spec_of(source, **settings)
+    export_encoder(spec, source, out)
+    return opened(source, spec, out)
+
+
+def opened(source: Path, spec: EncoderSpec, out: Path) -> Exported:
+    """What the export of `source` left in the folder `out`."""
+    return Exported(source, BertEncoder(spec, out), Manifest.read(out), Session(out / MODEL, threads=1))
 
 
 def transformers_outputs(source: Path, items: Sequence[Text]) -> tuple[dict[str, Array], Array]:

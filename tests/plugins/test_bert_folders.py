@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_berts
-from tiny_berts import Exported, export
+from tiny_berts import Prepared, export, prepare
 from topwork_plugins.bert import plugin as bert
 from topwork_plugins.bert.layout import read_layout
 from topwork_server import InvalidInput, Source, Text
@@ -90,8 +90,8 @@ def test_a_sentence_transformers_folder_is_adopted_and_read_in_its_sub_folder(co
     assert (rows["pooled"] == rows["cls"]).all()
 
 
-def token_ids(exported: Exported, text: str) -> list[int]:
-    return list(exported.samples([Text(text)], unknown="allow")[0].inputs["input_ids"])
+def token_ids(prepared: Prepared, text: str) -> list[int]:
+    return list(prepared.samples([Text(text)], unknown="allow")[0].inputs["input_ids"])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def token_ids(exported: Exported, text: str) -> list[int]:
 )
 def test_a_tokenizer_is_made_from_vocabulary_files(tmp_path: Path, architecture: str, kept: list[str]) -> None:
     source = tiny_berts.write(tmp_path / "model", architecture)
-    whole = export(source, tmp_path / "whole")
+    whole = prepare(source, tmp_path / "whole")
     vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]
     if kept == ["vocab.txt"]:
         words = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
@@ -109,18 +109,19 @@ def test_a_tokenizer_is_made_from_vocabulary_files(tmp_path: Path, architecture:
         (source / "vocab.json").write_text(json.dumps(vocabulary["vocab"]))
         (source / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{' '.join(m)}\n" for m in vocabulary["merges"]))
     (source / "tokenizer.json").unlink()
-    made = export(source, tmp_path / "made")
+    made = prepare(source, tmp_path / "made")
     for text in ("A small bird sings.", "Naïve café 漢字 😀!"):
         assert token_ids(made, text) == token_ids(whole, text)
 
 
 def test_lower_casing_is_taken_from_where_it_is_said(copy: Path, tmp_path: Path) -> None:
-    assert token_ids(export(copy, tmp_path / "lower"), "BREAD") == token_ids(export(copy, tmp_path / "again"), "bread")
+    lower = prepare(copy, tmp_path / "lower")
+    assert token_ids(lower, "BREAD") == token_ids(lower, "bread")
     edit(copy / "tokenizer_config.json", do_lower_case=False)
-    cased = export(copy, tmp_path / "cased")
+    cased = prepare(copy, tmp_path / "cased")
     assert token_ids(cased, "BREAD") != token_ids(cased, "bread")
     (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
-    lowered = export(copy, tmp_path / "lowered")
+    lowered = prepare(copy, tmp_path / "lowered")
     [sample] = lowered.samples([Text("BREAD İ bird")])  # İ lower-cased is two characters: spans stay those of the text
     assert sample.tokens is not None
     assert sample.tokens.chars[-1].tolist()[1] == len("BREAD İ bird")

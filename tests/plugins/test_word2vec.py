@@ -22,7 +22,7 @@ from topwork_plugins.word2vec.table import WordTable
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 from topwork_server import EncoderSpec, InvalidInput, Modality, Picture, Sample, Source, Text
 from topwork_server.artifacts import Manifest
-from topwork_server.export import export_encoder
+from topwork_server.export import export_encoder, fingerprints
 from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
@@ -385,11 +385,9 @@ def test_the_manifest_of_an_export(exported: tuple[Path, Manifest]) -> None:
 def test_the_fingerprint_follows_vectors_words_and_lowercase(exported: tuple[Path, Manifest], tmp_path: Path) -> None:
     def mean_of(name: str, words: Sequence[str], rows: Array, **settings: Any) -> str:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "artifact").mkdir()
-        source = glove(tmp_path / name, words, rows)
-        return export_encoder(spec_of(**settings), source, tmp_path / name / "artifact").taps[0].fingerprint
+        return fingerprints(spec_of(**settings), glove(tmp_path / name, words, rows))["mean"]
 
-    expected = exported[1].taps[0].fingerprint
+    expected = {info.tap.name: info.fingerprint for info in exported[1].taps}["mean"]
     assert mean_of("same", WORDS, ROWS) == expected  # from another format
     others = {
         mean_of("rows", WORDS, ROWS + 1),
@@ -491,13 +489,10 @@ def test_other_files_are_not_adopted(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def glove_encoder(
-    assets: Callable[[EncoderSpec], Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[WordVectors, Manifest]:
+def glove_encoder(artifact: Callable[[EncoderSpec], Path]) -> tuple[WordVectors, Manifest]:
     (spec,) = word2vec.register_encoders()
-    folder = tmp_path_factory.mktemp("glove")
-    manifest = export_encoder(spec, assets(spec), folder)
-    return WordVectors(spec, folder), manifest
+    folder = artifact(spec)
+    return WordVectors(spec, folder), Manifest.read(folder)
 
 
 @pytest.mark.weights
