@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from fake_engine import SimpleNamespace, served
 from google.protobuf import descriptor_pb2
@@ -32,6 +34,18 @@ async def test_where_no_memory_is_left_nothing_serves(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert (await watch.read()).status == SERVING
         assert await check(world, "encoder/ready") == SERVING
+
+
+async def test_a_look_at_the_headroom_takes_none(tmp_path):
+    """Memory that is filled with zeros holds the interpreter, and everybody waits."""
+    async with served(tmp_path) as world:
+        await check(world, "")
+        tracemalloc.start()
+        try:
+            assert await check(world, "") == SERVING
+            assert tracemalloc.get_traced_memory()[1] < headroom.LEAST // 4
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("service", ["", "topwork.v1.Encoders", "grpc.health.v1.Health", "encoder/ready"])
