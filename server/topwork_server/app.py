@@ -19,6 +19,7 @@ from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs
 from topwork_server import scratch
 from topwork_server.catalogue import Catalogue, State
 from topwork_server.config import Config
+from topwork_server.contained import ContainedThreads
 from topwork_server.end_watch import EndWatch
 from topwork_server.engine import Engine
 from topwork_server.errors import DataLoss, StartError
@@ -159,6 +160,7 @@ async def run(app: App, announce: Callable[[Ready], None], watch: EndWatch | Non
     """As `serve`, of an app that is composed; a second signal ends the process at once. `watch` bounds what the end takes, that
     of the interpreter too."""
     stopping = _on_signals()
+    asyncio.get_running_loop().set_default_executor(ContainedThreads(min(32, (os.cpu_count() or 1) + 4), "request"))
     try:
         announce(await app.start())
     except BaseException:

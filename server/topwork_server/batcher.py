@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from topwork_server.contained import contained
 from topwork_server.deadlines import TimedRequest
 from topwork_server.due import Due
 from topwork_server.encoder import Encoder, batch_key
@@ -237,8 +238,8 @@ class Batcher:
             return self._encoder.collate([rider.sample for rider in batch])
         except (TopworkError, MemoryError):
             raise
-        except Exception as error:
-            raise _Failed(self._failed(error)) from error
+        except BaseException as error:
+            raise _Failed(self._failed(contained(error))) from error
 
     def _rows(self, rider: Rider, outputs: dict[str, Array], i: int) -> Rows | TopworkError:
         """A view would keep the whole batch's output alive for as long as one caller keeps a row."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from topwork_server import examples
+from topwork_server.contained import contained
 from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ class Encoder(ABC):
         """What `preprocess` gives of each item, in order; in the place of a bad item its error. For an encoder to which several
         items at once come cheaper than one after another; rows must not depend on which door was taken."""
         for item in items:
-            try:
-                yield self.preprocess(item, options)
-            except Exception as error:
-                yield error
+            yield _preprocessed(self, item, options)
 
     def cost(self, sample: Sample) -> int:
         """What the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
@@ -130,3 +128,10 @@ class Encoder(ABC):
 def batch_key(encoder: Encoder, sample: Sample) -> Hashable:
     """Samples of equal keys may share a batch: all of them where the encoder pads, else those of equal shapes."""
     return None if encoder.pads else tuple((name, array.shape) for name, array in sample.inputs.items())
+
+
+def _preprocessed(encoder: Encoder, item: Item, options: Any) -> Iterable[Sample] | Exception:
+    try:
+        return encoder.preprocess(item, options)
+    except BaseException as error:
+        return contained(error)

@@ -7,12 +7,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 from topwork_server.caller import check_caller, working_for
+from topwork_server.contained import ContainedThreads, contained
 from topwork_server.encoder import Encoder
 from topwork_server.errors import DeadlinePassed, TopworkError
 from topwork_server.plugin_checks import check_sample
@@ -43,7 +43,7 @@ class Threads:
     """What prepares the items of one server."""
 
     def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, "prepare")
+        self._pool = ContainedThreads(count, "prepare")
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
@@ -115,7 +115,8 @@ class Preparation:
                 check_caller()
         except TopworkError:
             raise
-        except Exception as error:  # the encoder failed on all of them together, and not on one by itself
+        except BaseException as caught:  # the encoder failed on all of them together, and not on one by itself
+            error = contained(caught)
             prepared += [Prepared([], error=self.blame(error, start + i)) for i in range(len(prepared), len(items))]
         return prepared
 
@@ -128,8 +129,8 @@ class Preparation:
             rest = iter(made)
             first = self._checked(islice(rest, AHEAD))
             return Prepared(first, rest if len(first) == AHEAD else None)
-        except Exception as error:
-            return Prepared([], error=self.blame(error, position))
+        except BaseException as error:
+            return Prepared([], error=self.blame(contained(error), position))
 
     def _checked(self, made: Iterable[Sample]) -> list[Sample]:
         return [check_sample(self._encoder, sample) for sample in made]
@@ -137,8 +138,8 @@ class Preparation:
     def _more(self, rest: Iterator[Sample], position: int) -> Prepared:
         try:
             return Prepared(self._checked(islice(rest, AHEAD)))
-        except Exception as error:
-            return Prepared([], error=self.blame(error, position))
+        except BaseException as error:
+            return Prepared([], error=self.blame(contained(error), position))
 
 
 def _characters(items: Sequence[Item], most: int) -> int:

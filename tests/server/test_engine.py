@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,7 +34,14 @@ class Broken(Letters):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
         if item == Text("a"):
             raise KeyError("a bug of the author's")
+        if item == Text("b"):
+            sys.exit(3)
         return super().preprocess(item, options)
+
+    def collate(self, samples: Any) -> Any:
+        if any(sample.inputs["codes"].tolist() == [ord("c")] for sample in samples):
+            raise KeyboardInterrupt
+        return super().collate(samples)
 
 
 class Film(Letters):
@@ -48,6 +56,8 @@ class Film(Letters):
         for i, letter in enumerate(item.text):
             if letter == "!":
                 raise InvalidInput("the film is torn", remedy="splice it")
+            if letter == "#":
+                raise SystemExit("the film burns")
             Film.alive += 1
             Film.most = max(Film.most, Film.alive)
             (sample,) = super().preprocess(Text(letter), options)
@@ -145,6 +155,16 @@ def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, ru
     with pytest.raises(TopworkError, match="a bug of the author's") as caught:
         runner.run(ready.embed(Ask("broken"), texts("a")))
     assert (type(caught.value), caught.value.item) == (TopworkError, 0)
+
+
+@pytest.mark.parametrize(("encoder", "text"), [("broken", "b"), ("broken", "c"), ("film", "#"), ("film", "abababababab#")])
+def test_an_encoder_that_would_end_the_process_costs_its_item(
+    ready: Engine, runner: asyncio.Runner, encoder: str, text: str
+) -> None:
+    with pytest.raises(TopworkError, match="would have ended the process") as caught:
+        runner.run(ready.embed(Ask(encoder), texts(text)))
+    assert caught.value.item == 0
+    assert runner.run(ready.embed(Ask(encoder), texts("ok"))).taps[0].counts.size
 
 
 def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Runner) -> None:

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
 from topwork_server import blas
+from topwork_server.contained import contained
 from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes import asked
 from topwork_server.indexes.model import Hits, Query
@@ -121,7 +122,7 @@ class Desk:
                 outcomes = self._serve(turn)
             except BaseException as error:
                 log.exception("a search failed")
-                outcomes = [(ticket, error) for ticket in turn]
+                outcomes = [(ticket, contained(error)) for ticket in turn]
             self._finish(turn, outcomes)
 
     def _next(self) -> list[Ticket]:

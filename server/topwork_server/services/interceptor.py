@@ -27,6 +27,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from topwork_server.contained import contained
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
 from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.services import message_limits
@@ -209,12 +210,12 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 _refuse(context, Unavailable("what the request waited for was stopped", remedy="send it again"))
             release(error)
         except Exception as error:
-            _refuse(context, _exhausted(error) or (error if isinstance(error, TopworkError) else _internal()))
+            _refuse(context, _exhausted(error) or _as_ours(error))
             release(error)
+        except GeneratorExit:  # the loop is closed
+            raise
         except BaseException as error:
-            if not lance_io.panicked(error):
-                raise
-            _refuse(context, _internal())
+            _refuse(context, _internal() if lance_io.panicked(error) else _as_ours(contained(error)))
             release(error)
         return None
 
@@ -238,6 +239,10 @@ def release(error: BaseException) -> None:
             seen.add(id(one))
             one.__traceback__ = None
             errors += [one.__cause__, one.__context__]
+
+
+def _as_ours(error: Exception) -> TopworkError:
+    return error if isinstance(error, TopworkError) else _internal()
 
 
 def _exhausted(error: Exception) -> Overloaded | None:
