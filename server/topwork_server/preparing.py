@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from topwork_server.caller import check_caller, working_for
 from topwork_server.contained import ContainedThreads, contained
 from topwork_server.encoder import Encoder
-from topwork_server.errors import DeadlinePassed, TopworkError
+from topwork_server.errors import DeadlinePassed, TopworkError, exhausted
 from topwork_server.plugin_checks import check_sample
 from topwork_server.types import Item, Modality, Sample, Text
 
@@ -96,6 +96,8 @@ class Preparation:
 
     def blame(self, error: Exception, position: int) -> TopworkError:
         """The error, said of its item; raised now unless bad items are skipped."""
+        if (found := exhausted(error)) is not None:
+            raise found from error  # the item is as good as any
         if not isinstance(error, TopworkError):
             log.exception("%s cannot preprocess an item", self._encoder.spec.name, exc_info=error)
             error = TopworkError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork_server.errors import NotReady
+from topwork_server.errors import NotReady, exhausted
 from topwork_server.types import Array, Clip, Item, Picture, Text
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def _fault(encoder: Encoder, item: Item, nth: int, expected: Mapping[str, Array]
         samples = list(islice(iter(encoder.preprocess(item, encoder.example_options)), nth, nth + 1))
         return _difference(expected, encoder.collate(samples) if samples else {})
     except Exception as error:
+        if (found := exhausted(error)) is not None:
+            raise found from error  # that says nothing of the encoder
         return f"it raises {type(error).__name__}: {error}"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,10 @@ class Broken(Letters):
             raise KeyError("a bug of the author's")
         if item == Text("b"):
             sys.exit(3)
+        if item == Text("d"):
+            raise MemoryError
+        if item == Text("e"):
+            raise InvalidInput("the text is damaged", remedy="send all of it") from OSError(errno.EMFILE, "Too many open files")
         return super().preprocess(item, options)
 
     def collate(self, samples: Any) -> Any:
@@ -155,6 +160,14 @@ def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, ru
     with pytest.raises(TopworkError, match="a bug of the author's") as caught:
         runner.run(ready.embed(Ask("broken"), texts("a")))
     assert (type(caught.value), caught.value.item) == (TopworkError, 0)
+
+
+@pytest.mark.parametrize("text", ["d", "e"])
+def test_an_item_is_not_blamed_for_what_the_server_ran_out_of(ready: Engine, runner: asyncio.Runner, text: str) -> None:
+    for skip in (False, True):
+        with pytest.raises(Overloaded, match="no room left") as caught:
+            runner.run(ready.embed(Ask("broken", skip_bad_items=skip), texts("ok", text)))
+        assert caught.value.item is None
 
 
 @pytest.mark.parametrize(("encoder", "text"), [("broken", "b"), ("broken", "c"), ("film", "#"), ("film", "abababababab#")])
