@@ -93,5 +93,6 @@ class IndexInfo:
 
     def __repr__(self) -> str:
         recall = f", recall {self.recall:.3f}" if self.recall else ""
+        recall += f", below the {self.target_recall:g} asked for" if self.missed_target else ""
         kind = self.built or self.kind
         return f"<IndexInfo {self.set}/{self.name}: {kind} by {self.metric}, {self.state}, {self.rows:,} rows{recall}>"
