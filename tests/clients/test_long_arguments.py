@@ -39,6 +39,8 @@ def test_a_pull_quotes_an_excerpt(uri: str, tmp_path: Path) -> None:
         ("write", "birds", f"/{LONG}", "--encoder", "pictures"),
         ("embed", "pictures", f"/{LONG}"),
         ("embed", "letters", "a text", "-o", f"/{LONG}/a.npy"),
+        ("write", "birds", "--encoder", "letters", "--from", f"/{LONG}.csv"),
+        ("embed", "letters", "a text", "--priority", "two words " * 500),
         ("jobs", LONG),
         ("encoders", LONG),
         ("encoders", "--server", LONG),
@@ -60,4 +62,8 @@ def test_an_error_keeps_the_beginning_and_the_length_of_a_long_word() -> None:
     error = topwork.NotFound(f"there is no encoder {LONG!r}", remedy=f"look for {LONG}")
     assert error.message == f"there is no encoder 'x{'x' * 78}... (5,002 characters)"
     assert "(5,000 characters)" in error.remedy
+    assert topwork.NotFound(f"{LONG}: it is a word").message == f"{'x' * 80}... (5,000 characters): it is a word"
+    for quote in "'\"":
+        many = f"{quote}{'two words ' * 500}{quote}"
+        assert topwork.NotFound(f"there is no {many}.").message == f"there is no {many[:80]}... (5,002 characters)."
     assert topwork.NotFound("there is no encoder 'bird'").message == "there is no encoder 'bird'"

@@ -1,12 +1,14 @@
-"""Messages that repeat what a caller sent: its long words (paths, names) are cut, and the message ends somewhere."""
+"""Messages that repeat what a caller sent: long words (paths, names) and long quotes are cut, and the message ends somewhere."""
 
 from __future__ import annotations
 
 import re
 
-#: Characters of a word without blanks that a message repeats whole, and of a longer one's beginning; and of a message.
+#: Characters of a word without blanks, or of a quote, that a message repeats whole, and of a longer one's beginning; and of a
+#: message.
 LONGEST_WORD, BEGINNING, LONGEST_MESSAGE = 300, 80, 10_000
-_LONG = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+_MORE = f"{{{LONGEST_WORD + 1},}}"
+_LONG = re.compile(rf"'[^']{_MORE}'|\"[^\"]{_MORE}\"|\S{_MORE}(?<![:;,])")
 
 
 def shortened(message: str) -> str:

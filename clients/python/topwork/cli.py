@@ -6,6 +6,7 @@ Exit status: 0, 1 where something failed (one line says what, and what to do), 2
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _unwritten(error: OSError) -> TopworkError:
     what = error.filename or "the output"
-    return InvalidInput(f"{what}: {error.strerror or error}", remedy="free space, or write to another place")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free space, or write to another place" if full else "check the path, and who may use it"
+    return InvalidInput(f"{what}: {error.strerror or error}", remedy=remedy)
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
