@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -83,26 +84,31 @@ def change(rng: np.random.Generator, fake: FakeSet, most: int) -> None:
     fake.commit(rows(rng, int(rng.integers(0, 15)), most), dead)
 
 
+#: Changes in each of the 18 tests of random ones; $TOPWORK_STEPS makes them more.
+STEPS = int(os.environ.get("TOPWORK_STEPS", "40"))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("granularity", [Granularity.ITEM, Granularity.WINDOW])
 @pytest.mark.parametrize("options", [{}, {"lossy": True}, {"flat": True}])
 def test_agrees_with_brute_force_whatever_happens(metric: Metric, granularity: Granularity, options: dict[str, Any]) -> None:
     rng = np.random.default_rng([*METRICS].index(metric) + 10 * (granularity is Granularity.ITEM) + len(str(options)))
     fake, most = FakeSet(tap_info(granularity)), 1 if granularity is Granularity.ITEM else 4
-    live, built = following(fake, metric), None
-    for _ in range(80):
+    live, built, beside = following(fake, metric), None, 0
+    for step in range(STEPS):
         change(rng, fake, most)
-        if rng.random() < 0.1:  # as a job does: it reads one version, and is done at a later one
+        if rng.random() < 0.1 or step == STEPS // 4:  # as a job does: it reads one version, and is done at a later one
             n = sum(len(item) for item in fake.items.values())
             built = build(fake, metric, effort=16, order=rng.permutation(n) if rng.random() < 0.5 else None, **options)
-        elif built and rng.random() < 0.3:
+        elif built and (rng.random() < 0.3 or step >= STEPS // 2):
             live.install(built, fake.keys()[1])
             built = None
         asked = some_query(rng, fake)
         hits = live.search(asked)
         check(hits, expected(fake, metric, asked))
         assert hits.version == live.version == fake.version
-    assert live.dead_rows + live.fresh_rows > 0
+        beside = max(beside, live.dead_rows + live.fresh_rows)
+    assert beside > 0, "no index was installed and then followed its set"
 
 
 def test_before_a_build_the_set_itself_is_searched() -> None:
