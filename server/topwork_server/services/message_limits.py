@@ -59,6 +59,10 @@ _BYTES_EACH = {FieldDescriptor.TYPE_DOUBLE: 8, FieldDescriptor.TYPE_FIXED64: 8, 
 }
 
 
+#: Protobuf's words for it: the class of its error is that of bytes that are no message.
+OUT_OF_MEMORY = "alloc failed"
+
+
 class Undecodable(InvalidInput):
     """The bytes are no message of the kind that the method takes."""
 
@@ -206,11 +210,13 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def decode(data: bytes, kind: Any) -> Any:
-    """The message, after a look at what it holds."""
+    """The message, after a look at what it holds. MemoryError where it is whole and there is no room for it."""
     from google.protobuf.message import DecodeError
 
     check(data, kind.DESCRIPTOR)
     try:
         return kind.FromString(data)
-    except DecodeError:
+    except DecodeError as error:
+        if OUT_OF_MEMORY in str(error):
+            raise MemoryError(f"a message of {len(data):,} bytes") from None
         raise undecodable(kind.DESCRIPTOR) from None

@@ -317,3 +317,21 @@ async def test_health_refuses_a_name_that_is_too_long(tmp_path):
         code, _, _ = await refusal(health.Check(health_pb2.HealthCheckRequest(service="encoder/" + LONG)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+CROWDED = """
+import resource, psutil
+from topwork.v1 import types_pb2
+from topwork_server.services.message_limits import decode
+data = types_pb2.Tensor(data=bytes(64 << 20)).SerializeToString()
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (8 << 20),) * 2)
+try:
+    decode(data, types_pb2.Tensor)
+except MemoryError as error:
+    print(error)
+"""
+
+
+def test_a_whole_message_that_finds_no_memory_is_not_called_broken() -> None:
+    done = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "a message of 67,108,869 bytes\n", done.stderr
