@@ -349,7 +349,7 @@ def test_a_large_call_is_tried_again(both: OpenDoor, server: FakeServer) -> None
 
 def test_tries_come_to_an_end(door: Door, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: overloaded()
-    client = door.open(retry_for=0.2)
+    client = door.open(retry_for=0.05)
     with pytest.raises(topwork.Overloaded, match="the queue is full"):
         client.encoders()
     assert server.tries["ListEncoders"] == 2
