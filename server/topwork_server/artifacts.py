@@ -25,6 +25,7 @@ from pathlib import Path
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss, NotReady
+from topwork_server.scratch import within
 from topwork_server.sources import Source, file_sha256, stamp
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
@@ -147,7 +148,8 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
         for leftover in folder.parent.glob(f"{prefix}*.part"):  # we hold the lock: their makers are dead
             shutil.rmtree(leftover)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
-        build(scratch)
+        with within(Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".tmp.part"))):
+            build(scratch)
         _sync(scratch)
         if folder.exists():
             folder.rename(scratch.with_name(f"{scratch.name}.old.part"))

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from topwork_server import scratch
+from topwork_server import artifacts, scratch
+from toys import letters_spec
 
 SERVER = """
 import asyncio, os, sys, tempfile
@@ -45,3 +46,22 @@ def test_temporary_files_of_children_lie_there_too(tmp_path: Path, monkeypatch: 
     ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
     done = subprocess.run(ask, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / scratch.FOLDER)
+
+
+def test_temporary_files_of_an_export_go_with_it(tmp_path: Path) -> None:
+    """Those of one that was killed are swept as its scratch folder is: they bear the same name."""
+    seen: list[Path] = []
+
+    def build(folder: Path) -> None:
+        ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
+        seen.extend(
+            (Path(tempfile.mkdtemp()), Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()))
+        )
+
+    before = tempfile.gettempdir()
+    made = artifacts.publish(tmp_path, letters_spec(), build)
+    assert seen[0].parent == seen[1]
+    assert seen[1].parent == tmp_path / "artifacts"
+    assert seen[1].match(f".{made.name}.*.part")
+    assert not seen[1].exists()
+    assert tempfile.gettempdir() == before

@@ -10,11 +10,12 @@ import fcntl
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from topwork_server.scratch import within
 
 MAKING = ".making-"
 
@@ -48,11 +49,10 @@ def making(folder: Path, name: str) -> Iterator[Path]:
     """A folder for what is made on the way to NAME, of temporary files too; NAME is unfinished while it is there."""
     scratch = folder / f"{MAKING}{name}"
     scratch.mkdir()
-    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
-        yield scratch
+        with within(scratch):
+            yield scratch
     finally:
-        tempfile.tempdir = before
         shutil.rmtree(scratch, ignore_errors=True)
 
 
