@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
 
 #: The exit status of Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -14,13 +13,9 @@ def command() -> None:
     """End at once where Ctrl-C comes before the command has begun."""
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as behind `nohup`
     if heard:
-        signal.signal(signal.SIGINT, lambda *_: _end())
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     from topwork import cli
 
     if heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.command()
-
-
-def _end() -> NoReturn:
-    os._exit(INTERRUPTED)

@@ -128,6 +128,8 @@ def test_a_byte_order_mark_a_tab_and_a_semicolon(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "n": 1}\n{"text": "b", "n": "x"}\n', {}, "'n' holds int in line 1, string in line 2"),
         ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', {}, "line 2: 'text' is 3, no text"),
         ("a.jsonl", '{"text": "a"}\n{\n', {}, "line 2 is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n[1, 2]\n', {"id": "text"}, "line 2 is a list, and no object"),
+        ("a.jsonl", '{"text": "a"}\n5\n', {}, "line 2 is 5, and no object"),
         ("a.jsonl", '{"text": "a"}\n', {"id": "i"}, "line 1 has no id under 'i'"),
         ("a.jsonl", '{"text": "a", "o": {"x": 1}}\n', {"metadata": ["o"]}, "'o' cannot be kept: it holds an object in line 1"),
         ("a.txt", "", {}, "holds no items"),

@@ -95,7 +95,11 @@ class JsonLines(Table):
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             return Record(number, {}, InvalidInput(f"{self.path} line {number} is not JSON: {error}"))
-        return Record(number, record if isinstance(record, dict) else {LINE: record})
+        if isinstance(record, dict | str):
+            return Record(number, record if isinstance(record, dict) else {LINE: record})
+        kind = "a list" if isinstance(record, list) else json.dumps(record)
+        remedy = 'write an object a line, such as {"id": "a", "text": "a red bird"}, or a string'
+        return Record(number, {}, InvalidInput(f"{self.path} line {number} is {kind}, and no object", remedy=remedy))
 
 
 class Delimited(Table):
