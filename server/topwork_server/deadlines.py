@@ -20,11 +20,11 @@ from topwork_server.types import Priority
 
 #: Of the time that is foreseen, so much more is kept free, and between so many batches: more with each request that is begun and
 #: not done in time, less with each that is. Samples of unlike lengths take turns with those of later requests.
-GUARD, LEAST_GUARD, MOST_GUARD, MORE_GUARD, LESS_GUARD = 0.02, 1.0, 16.0, 1.0, 0.003
-#: More with each request that is refused, too, and less with each that comes while there is time to spare: where more comes than
-#: can be done, what is kept free is filled by others, and lets batches be chosen from more requests, which pads them less. But
-#: never more than this share of a request's own time.
-REFUSED_GUARD, CALM_GUARD, GUARD_SHARE = 0.2, 0.5, 0.5
+GUARD, LEAST_GUARD, MOST_GUARD, MORE_GUARD, LESS_GUARD = 0.02, 1.0, 8.0, 1.0, 0.003
+#: So many batches more with each request that is refused, and less with each that comes while there is time to spare; none once
+#: nothing waits. While more comes than can be done others fill what is kept free, and batches, chosen from more requests, have
+#: less padding. In all never more than this share of a request's own time.
+CROWDED, CALM, MOST_CROWDED, GUARD_SHARE = 0.2, 0.5, 8.0, 0.5
 #: Deadlines are urgent where less time than so many times that of the work up to them is left to spare, or than so many batches.
 SPARE, SPARE_BATCHES = 1.0, 12.0
 #: A request is hopeless where by itself it would take so many times the time that it has left.
@@ -97,7 +97,7 @@ class Deadlines:
         self._paces = paces
         self._entries: list[_Entry] = []  # by deadline, then by arrival
         self._count = 0
-        self._guard = LEAST_GUARD
+        self._guard, self._crowded = LEAST_GUARD, 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -117,18 +117,16 @@ class Deadlines:
     def forget(self, request: TimedRequest, now: float) -> None:
         """It is done, or given up."""
         late = request.begun and (request.error is not None or now > request.deadline)
-        self._keep_free(MORE_GUARD if late else -LESS_GUARD)
+        guard = self._guard + MORE_GUARD if late else self._guard - LESS_GUARD
+        self._guard = min(max(guard, LEAST_GUARD), MOST_GUARD)
         for at in range(bisect_left(self._entries, request.deadline, key=lambda entry: entry[0]), len(self._entries)):
             if self._entries[at][2] is request:
                 del self._entries[at]
                 return
 
-    def came_while_calm(self) -> None:
-        """A request that needs no room made for it."""
-        self._keep_free(-CALM_GUARD)
-
-    def _keep_free(self, more: float) -> None:
-        self._guard = min(max(self._guard + more, LEAST_GUARD), MOST_GUARD)
+    def keep_less_free(self, *, idle: bool) -> None:
+        """A request has come for which no room is to be made. `idle`: nothing waits, so that time kept free would be lost."""
+        self._crowded = 0.0 if idle else max(self._crowded - CALM, 0.0)
 
     def check_alone(self, new: TimedRequest, now: float) -> None:
         """DeadlinePassed where the request takes longer by itself than it has."""
@@ -143,7 +141,7 @@ class Deadlines:
             return []
         put_out = self._victims(new, lateness * beside.share)
         if not put_out or self._lateness(new, now, beside, frozenset(put_out)) > 0:
-            self._keep_free(REFUSED_GUARD)
+            self._crowded = min(self._crowded + CROWDED, MOST_CROWDED)
             raise _overloaded(lateness)
         for victim in put_out:
             victim.error = _overloaded(self._seconds(victim))
@@ -199,7 +197,7 @@ class Deadlines:
     def _over(self, request: TimedRequest, taken: float, left: float) -> float:
         """How much too late it is done after so much time, with what is to be kept free, where so much is left."""
         batch = self._paces[request.lane].batch
-        guard = max(min(self._guard * batch, GUARD_SHARE * left), LEAST_GUARD * batch)
+        guard = max(min((self._guard + self._crowded) * batch, GUARD_SHARE * left), LEAST_GUARD * batch)
         return taken * (1 + GUARD) + guard - left
 
     def _victims(self, new: TimedRequest, seconds: float) -> list[TimedRequest]:

@@ -59,7 +59,7 @@ class Due:
         deadlines = self._deadlines[priority]
         deadlines.check_alone(request, now)
         if deadlines.is_calm(now, self._waiting_cost() + request.left, request.deadline):
-            deadlines.came_while_calm()
+            deadlines.keep_less_free(idle=not len(self._line))
             return []
         return deadlines.make_room(request, now, self._beside(priority, one_more=True))
 

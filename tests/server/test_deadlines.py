@@ -160,6 +160,20 @@ def test_of_too_many_requests_at_once_as_many_are_done_in_time_as_fit(callers: i
     in_loop(test)
 
 
+def test_what_was_kept_free_for_one_rush_is_not_for_the_next() -> None:
+    """Rushes of twice what fits, with pauses in which nothing waits."""
+
+    def test() -> None:
+        world = warm(World())
+        fits = what_fits([200] * 8, 5.0)
+        asked = [Asked(i, [200] * 8, at=10.0 * rush, within=5.0) for rush in range(6) for i in range(2 * fits)]
+        world.run(asked)
+        for rush in range(6):
+            assert sum(one.done for one in asked if one.at == 10.0 * rush) >= 0.85 * fits
+
+    in_loop(test)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_deadlines_sizes_and_arrivals_of_all_sorts(seed: int) -> None:
     """Twice as much as fits for a minute: little of what is computed is for nothing."""
