@@ -27,7 +27,7 @@ def test_copies_in_other_bytes_do_not_tell_their_labels(client: topwork.Client) 
     twice[40:] = 2.5 * once[40:]
     rows = [{"label": label} for label in labels * 2]
     client.write("copies", vectors=np.concatenate([once, twice]), ids=[f"c{i}" for i in range(120)], metadata=rows)
-    head = client.train("copies", target="label", kind="knn", options={"k": 5})
+    head = client.train("copies", target="label", kind="knn", options={"k": 5}, folds=3)
     assert head.metric is not None
     assert head.metric.value < 0.55
     assert "60 groups" in head.estimate
@@ -40,7 +40,7 @@ def test_numbers_keep_their_digits_whatever_their_offset(client: topwork.Client)
     numbers = 1e9 + rows @ np.arange(1.0, 7.0) + 0.1 * random.normal(size=120)
     metadata = [{"number": float(number)} for number in numbers]
     client.write("numbers", vectors=rows, ids=[f"n{i}" for i in range(120)], metadata=metadata)
-    head = client.train("numbers", target="number")
+    head = client.train("numbers", target="number", folds=3)
     assert head.metric is not None
     assert (head.metric.name, head.metric.value > 0.99) == ("R2", True)
     found = client.predict(head.name, vectors=rows)
