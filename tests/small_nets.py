@@ -52,9 +52,10 @@ def spec_of(folder: Path) -> EncoderSpec:
 
 
 class Exported:
-    def __init__(self, spec: EncoderSpec, assets: Path, folder: Path) -> None:
-        folder.mkdir()
-        self.manifest: Manifest = export_encoder(spec, assets, folder)
+    """What the export left in a folder."""
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        self.manifest = Manifest.read(folder)
         self.taps = {info.tap.name: info.tap for info in self.manifest.taps}
         self.encoder = ResNetEncoder(spec, folder)
         self.session = Session(folder / "model.onnx", threads=1)
@@ -65,6 +66,12 @@ class Exported:
 
     def __call__(self, pictures: Array) -> dict[str, Array]:
         return dict(zip(self.taps, self.session.run(list(self.taps), {"pictures": pictures}), strict=True))
+
+
+def export(spec: EncoderSpec, assets: Path, folder: Path) -> Exported:
+    folder.mkdir()
+    export_encoder(spec, assets, folder)
+    return Exported(spec, folder)
 
 
 def refusal(call: Callable[[], object]) -> str:

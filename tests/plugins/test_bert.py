@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
-from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, transformers_outputs
+from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, opened, transformers_outputs
 from topwork_plugins.bert.plugin import register_encoders
 from topwork_server import EncoderSpec, Text
+from topwork_server.export import fingerprints as fingerprints_of
 
 TOLERANCE = 1e-4
 TEXTS = [
@@ -97,18 +98,17 @@ def flags(**modes: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("config", "modes"),
+    ("config", "modes", "normalise"),
     [
-        (flags(cls_token=True), ["cls"]),
-        (flags(mean_tokens=True), ["mean"]),
-        (flags(max_tokens=True), ["max"]),
-        (flags(lasttoken=True, mean_tokens=True, cls_token=True), ["cls", "mean", "lasttoken"]),
-        ({"embedding_dimension": DIM, "pooling_mode": "weightedmean"}, ["weightedmean"]),
-        ({"embedding_dimension": DIM, "pooling_mode": ["mean_sqrt_len_tokens", "max"]}, ["mean_sqrt_len_tokens", "max"]),
+        (flags(cls_token=True), ["cls"], False),
+        (flags(mean_tokens=True), ["mean"], True),
+        (flags(max_tokens=True), ["max"], False),
+        (flags(lasttoken=True, mean_tokens=True, cls_token=True), ["cls", "mean", "lasttoken"], True),
+        ({"embedding_dimension": DIM, "pooling_mode": "weightedmean"}, ["weightedmean"], False),
+        ({"embedding_dimension": DIM, "pooling_mode": ["mean_sqrt_len_tokens", "max"]}, ["mean_sqrt_len_tokens", "max"], False),
     ],
-    ids=["cls", "mean", "max", "several", "new key", "new keys"],
+    ids=["cls", "mean, normalised", "max", "several, normalised", "new key", "new keys"],
 )
-@pytest.mark.parametrize("normalise", [False, True], ids=["as they are", "normalised"])
 def test_a_sentence_transformers_folder_pools_as_it_says(
     tmp_path: Path, config: dict[str, Any], modes: list[str], normalise: bool
 ) -> None:
@@ -172,7 +172,7 @@ def test_fingerprints_follow_meaning_alone(tmp_path: Path) -> None:
         source = shutil.copytree(models[seed], tmp_path / folder)
         config = json.loads((source / "config.json").read_text())
         (source / "config.json").write_text(json.dumps(config | {"transformers_version": folder, "_name_or_path": folder}))
-        return {info.fingerprint for info in export(source, tmp_path / f"{folder}.out", **settings).manifest.taps}
+        return set(fingerprints_of(tiny_berts.spec_of(source, **settings), source).values())
 
     first = fingerprints("here")
     assert len(first) == LAYERS + 6  # a tap, a fingerprint
@@ -182,9 +182,9 @@ def test_fingerprints_follow_meaning_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def minilm(assets: Callable[[EncoderSpec], Path], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def minilm(assets: Callable[[EncoderSpec], Path], artifact: Callable[[EncoderSpec], Path]) -> Exported:
     spec = next(spec for spec in register_encoders() if spec.name == "all-minilm-l6-v2")
-    return export(assets(spec), tmp_path_factory.mktemp("minilm") / "out")
+    return opened(assets(spec), spec, artifact(spec))
 
 
 @pytest.mark.weights

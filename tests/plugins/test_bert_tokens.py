@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_berts
 from slabs import check_slab
-from tiny_berts import POSITIONS, Exported, export
+from tiny_berts import POSITIONS, Prepared, prepare
 from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert.beginnings import MOST_CHARACTERS
 from topwork_plugins.bert.plugin import BertOptions
@@ -28,20 +28,20 @@ PROMPTS = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_pro
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("bert")
-    return export(tiny_berts.write(folder / "model"), folder / "out")
+    return prepare(tiny_berts.write(folder / "model"), folder / "out")
 
 
 @pytest.fixture(scope="module", params=["bert", "mpnet", "roberta", "albert", "xlm-roberta"])
-def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """One architecture of each kind of tokenizer."""
     folder = tmp_path_factory.mktemp(request.param)
-    return export(tiny_berts.write(folder / "model", request.param), folder / "out")
+    return prepare(tiny_berts.write(folder / "model", request.param), folder / "out")
 
 
-def sample(exported: Exported, text: str, pair: str | None = None, **options: Any) -> Sample:
-    return exported.samples([Text(text, pair)], **options)[0]
+def sample(prepared: Prepared, text: str, pair: str | None = None, **options: Any) -> Sample:
+    return prepared.samples([Text(text, pair)], **options)[0]
 
 
 def pieces(made: Sample, text: str, part: int = 0) -> list[str]:
@@ -50,7 +50,7 @@ def pieces(made: Sample, text: str, part: int = 0) -> list[str]:
     return [text[start:end] for (start, end), p in zip(made.tokens.chars, made.tokens.parts, strict=True) if p == part]
 
 
-def test_spans_cover_the_text_in_order(tokenized: Exported) -> None:
+def test_spans_cover_the_text_in_order(tokenized: Prepared) -> None:
     made = sample(tokenized, TEXT)
     assert made.tokens is not None
     chars = made.tokens.chars
@@ -61,7 +61,7 @@ def test_spans_cover_the_text_in_order(tokenized: Exported) -> None:
     assert (chars[:, 1] <= len(TEXT)).all()
 
 
-def test_special_tokens_are_no_rows(tokenized: Exported) -> None:
+def test_special_tokens_are_no_rows(tokenized: Prepared) -> None:
     made = sample(tokenized, "A small bird")
     assert made.tokens is not None
     assert np.array_equal(made.tokens.positions, np.arange(1, tokenized.encoder.cost(made) - 1))
@@ -69,7 +69,7 @@ def test_special_tokens_are_no_rows(tokenized: Exported) -> None:
     assert made.tokens.chars.dtype == made.tokens.parts.dtype == np.int32
 
 
-def test_spans_are_words_and_pieces_of_words(bert: Exported) -> None:
+def test_spans_are_words_and_pieces_of_words(bert: Prepared) -> None:
     made = sample(bert, TEXT)
     ids = made.inputs["input_ids"][1:-1]
     tokens = [str(bert.encoder._tokenization._tokenizer.id_to_token(i)) for i in ids]
@@ -80,7 +80,7 @@ def test_spans_are_words_and_pieces_of_words(bert: Exported) -> None:
     assert "😀" in pieces(made, TEXT)  # spans count code points, not UTF-16 units or bytes
 
 
-def test_a_pair_has_rows_of_both_parts(tokenized: Exported) -> None:
+def test_a_pair_has_rows_of_both_parts(tokenized: Prepared) -> None:
     first, second = "Who sings at night?", "A small bird."
     made = sample(tokenized, first, second)
     assert made.tokens is not None
@@ -91,13 +91,13 @@ def test_a_pair_has_rows_of_both_parts(tokenized: Exported) -> None:
         assert np.array_equal(types[made.tokens.positions], made.tokens.parts)
 
 
-def test_only_architectures_with_token_types_are_fed_them(tokenized: Exported) -> None:
+def test_only_architectures_with_token_types_are_fed_them(tokenized: Prepared) -> None:
     made = sample(tokenized, "A small bird", "sings")
     model_type = tokenized.source.parent.name.rstrip("0123456789")
     assert ("token_type_ids" in made.inputs) == (model_type in ("bert", "albert"))
 
 
-def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Exported) -> None:
+def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Prepared) -> None:
     samples = tokenized.samples([Text("Bread"), Text("A small bird sings.")])
     batch = tokenized.encoder.collate(samples)
     short, long = (tokenized.encoder.cost(s) for s in samples)
@@ -107,7 +107,7 @@ def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Export
     assert batch["input_ids"][0, short:].tolist() == [0 if padding is None else padding] * (long - short)
 
 
-def test_a_prompt_takes_part_and_gives_no_rows(tokenized: Exported) -> None:
+def test_a_prompt_takes_part_and_gives_no_rows(tokenized: Prepared) -> None:
     plain, prompted = sample(tokenized, TEXT), sample(tokenized, TEXT, prompt="query: ")
     assert plain.tokens is not None
     assert prompted.tokens is not None
@@ -115,10 +115,9 @@ def test_a_prompt_takes_part_and_gives_no_rows(tokenized: Exported) -> None:
     assert "".join(pieces(prompted, TEXT)).split() == "".join(pieces(plain, TEXT)).split()
     assert prompted.tokens.chars.min() == 0
     assert prompted.tokens.positions[0] > plain.tokens.positions[0]
-    assert not np.allclose(tokenized.run([plain])["pooled"], tokenized.run([prompted])["pooled"], atol=1e-3)
 
 
-def test_a_token_across_the_end_of_the_prompt_is_a_row(tokenized: Exported) -> None:
+def test_a_token_across_the_end_of_the_prompt_is_a_row(tokenized: Prepared) -> None:
     """Byte-level and SentencePiece tokens begin with the prompt's last space; the row covers the word alone."""
     assert pieces(sample(tokenized, "bird", prompt="A small "), "bird")[0].startswith("b")
 
@@ -126,10 +125,10 @@ def test_a_token_across_the_end_of_the_prompt_is_a_row(tokenized: Exported) -> N
 def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
     source = tiny_berts.write(tmp_path / "model")
     (source / "config_sentence_transformers.json").write_text(json.dumps(PROMPTS))
-    exported = export(source, tmp_path / "out")
+    prepared = prepare(source, tmp_path / "out")
 
     def ids(text: str, **options: Any) -> list[int]:
-        return list(sample(exported, text, **options).inputs["input_ids"])
+        return list(sample(prepared, text, **options).inputs["input_ids"])
 
     assert ids("bird", prompt_name="query") == ids("query: bird", prompt_name="none")
     assert ids("bird") == ids("passage: bird", prompt_name="none")
@@ -140,7 +139,7 @@ def test_a_model_may_name_prompts_and_one_by_default(tmp_path: Path) -> None:
         ids("bird", prompt="a", prompt_name="query")
 
 
-def test_a_text_over_the_limit_is_refused_with_its_length(tokenized: Exported) -> None:
+def test_a_text_over_the_limit_is_refused_with_its_length(tokenized: Prepared) -> None:
     text = "A small bird sings. " * 40
     length = tokenized.encoder._tokenization.length(text)
     with pytest.raises(InvalidInput, match=rf"has {length} tokens \(.*; the limit is {POSITIONS}.*truncate"):
@@ -168,7 +167,7 @@ HUGE = 1 << 22
 )
 @pytest.mark.parametrize("paired", [False, True])
 def test_a_huge_text_is_cut_as_the_whole_would_be_from_a_bounded_beginning(
-    bert: Exported, text: str, same: str, paired: bool, monkeypatch: pytest.MonkeyPatch
+    bert: Prepared, text: str, same: str, paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair, same_pair = ("A small bird. " * (HUGE // 8), "A small bird. " * 200) if paired else (None, None)
     known = Tokenizer.from_str(bert.encoder._tokenization._tokenizer.to_str())
@@ -205,7 +204,7 @@ def watch_reading(tokenization: Tokenization, monkeypatch: pytest.MonkeyPatch) -
     return read
 
 
-def test_the_length_of_a_huge_text_is_estimated(tokenized: Exported) -> None:
+def test_the_length_of_a_huge_text_is_estimated(tokenized: Prepared) -> None:
     text = "A small bird sings. " * 2000
     exact = tokenized.encoder._tokenization.length(text)
     with pytest.raises(InvalidInput, match="about") as refused:
@@ -216,24 +215,24 @@ def test_the_length_of_a_huge_text_is_estimated(tokenized: Exported) -> None:
     assert made.notes["truncated_tokens"] == pytest.approx(exact - POSITIONS, rel=0.02)
 
 
-def test_a_text_beyond_any_bound_is_refused_whatever_it_is(bert: Exported) -> None:
+def test_a_text_beyond_any_bound_is_refused_whatever_it_is(bert: Prepared) -> None:
     with pytest.raises(InvalidInput, match=f"no more than {MOST_CHARACTERS:,} characters"):
         sample(bert, "a" * HUGE)
 
 
-def test_a_caller_that_left_ends_the_reading_of_a_text(bert: Exported) -> None:
+def test_a_caller_that_left_ends_the_reading_of_a_text(bert: Prepared) -> None:
     with working_for(lambda: True), pytest.raises(DeadlinePassed):
         sample(bert, "a" * HUGE, truncate=True)
 
 
-def test_many_characters_in_few_tokens_are_not_over_the_limit(bert: Exported) -> None:
+def test_many_characters_in_few_tokens_are_not_over_the_limit(bert: Prepared) -> None:
     made = sample(bert, "bird" + " " * 20_000 + "sings")
     assert made.tokens is not None
     assert made.tokens.chars[-1].tolist()[1] == 20_009
     assert not made.notes
 
 
-def test_a_long_text_does_not_stop_other_threads(bert: Exported) -> None:
+def test_a_long_text_does_not_stop_other_threads(bert: Prepared) -> None:
     """The library's `encode` keeps the interpreter lock: one long text would stop the whole server."""
     work = threading.Thread(target=lambda: sample(bert, "a" * HUGE, truncate=True, unknown="allow"))
     work.start()
@@ -244,7 +243,7 @@ def test_a_long_text_does_not_stop_other_threads(bert: Exported) -> None:
     assert ticks > 20
 
 
-def test_it_is_cut_only_when_asked(tokenized: Exported) -> None:
+def test_it_is_cut_only_when_asked(tokenized: Prepared) -> None:
     text = "A small bird sings. " * 40
     length = tokenized.encoder._tokenization.length(text)
     made = sample(tokenized, text, truncate=True)
@@ -255,7 +254,7 @@ def test_it_is_cut_only_when_asked(tokenized: Exported) -> None:
     assert sample(tokenized, "Bread", truncate=True).notes == {}
 
 
-def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Exported) -> None:
+def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Prepared) -> None:
     long, short = "A small bird sings. " * 40, "Who sings?"
     made = sample(bert, long, short, truncate=True)
     assert bert.encoder.cost(made) == POSITIONS
@@ -274,12 +273,12 @@ def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Exported) -> None:
         (np.zeros((2, 2)), "reads text, not ndarray"),
     ],
 )
-def test_what_is_no_text_is_refused(bert: Exported, item: Item, message: str) -> None:
+def test_what_is_no_text_is_refused(bert: Prepared, item: Item, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         list(bert.encoder.preprocess(item, BertOptions()))
 
 
-def test_threads_do_not_share_a_truncation(bert: Exported) -> None:
+def test_threads_do_not_share_a_truncation(bert: Prepared) -> None:
     """A tokenizer's truncation is its state: cutting in one thread must not cut, or forgive, another's text."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -299,7 +298,7 @@ def test_threads_do_not_share_a_truncation(bert: Exported) -> None:
         assert all(pool.map(attempt, range(60)))
 
 
-def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
+def test_a_slab_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
     """Over all kinds of tokenizer: white space, marks, signs of control, added tokens, the empty and the too long."""
     dice = random.Random(3)
     signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
@@ -314,7 +313,7 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Exported) -> None:
 
 
 @pytest.mark.parametrize("text", ["\U0001f996", "q" * 101, "ACGTTGCA" * 20, "\U0001f996 \U0001f996"])
-def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Exported, text: str) -> None:
+def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Prepared, text: str) -> None:
     for item in (Text(text), Text("A small bird", text)):
         with pytest.raises(InvalidInput, match="knows no token of the text") as refused:
             list(bert.encoder.preprocess(item, BertOptions()))
@@ -326,7 +325,7 @@ def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Ex
 
 
 @pytest.mark.parametrize("text", ["[PAD]", "[CLS] [SEP]", "[MASK]", "[UNK]", "[MASK] \U0001f996"])
-def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Exported, text: str) -> None:
+def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Prepared, text: str) -> None:
     for item in (Text(text), Text("A small bird", text)):
         with pytest.raises(InvalidInput, match="knows no token of the text"):
             list(bert.encoder.preprocess(item, BertOptions()))
@@ -336,7 +335,7 @@ def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Exported, text
         check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A bird " + text)], options)
 
 
-def test_unknown_tokens_are_counted_and_may_be_refused(bert: Exported) -> None:
+def test_unknown_tokens_are_counted_and_may_be_refused(bert: Prepared) -> None:
     text = "A small \U0001f996 sings \U0001f996."
     assert sample(bert, text).notes == {"unknown_tokens": 2}
     assert "unknown_tokens" not in sample(bert, "A small bird").notes
@@ -346,7 +345,7 @@ def test_unknown_tokens_are_counted_and_may_be_refused(bert: Exported) -> None:
         check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A " + text)], options)
 
 
-def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Exported) -> None:
+def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Prepared) -> None:
     """Byte-level tokenizers know everything; a mark of a word's beginning alone is nothing known."""
     text = "\U0001f996\U0001f996"
     knows_bytes = (

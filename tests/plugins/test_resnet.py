@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_nets import SPECS, Exported, as_on_the_hub, random_net, spec_of
+from small_nets import SPECS, Exported, as_on_the_hub, export, random_net, spec_of
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.tapped import TappedTimm
 from topwork_plugins.resnet.taps import LAYERS
@@ -28,7 +28,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Exported]:
     place = tmp_path_factory.mktemp("small")
     net = random_net("test_resnet")
     folder = as_on_the_hub(net, place / "hub")
-    return net, Exported(spec_of(folder), folder, place / "artifact")
+    return net, export(spec_of(folder), folder, place / "artifact")
 
 
 def test_exported_taps_are_what_timm_computes(small: tuple[Any, Exported]) -> None:
@@ -149,12 +149,12 @@ def test_the_moderation_net_says_so() -> None:
 
 
 @pytest.mark.weights
-def test_efficientnet_knows_a_cat(assets: Callable[[EncoderSpec], Path], tmp_path: Path) -> None:
+def test_efficientnet_knows_a_cat(assets: Callable[[EncoderSpec], Path], artifact: Callable[[EncoderSpec], Path]) -> None:
     """`pooled` as served, read by the net's own classifier."""
     from skimage import data
 
     spec = SPECS["efficientnet-lite0"]
-    exported = Exported(spec, assets(spec), tmp_path / "artifact")
+    exported = Exported(spec, artifact(spec))
     assert tuple(exported.taps.values()) == spec.taps
     assert exported.manifest.parameters == spec.parameters
     samples = list(exported.encoder.preprocess(data.chelsea(), NoOptions()))
