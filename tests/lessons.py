@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from topwork_server import Encoder, EncoderSpec, Lesson, Modality, NoOptions, So
 from topwork_server.heads import pooling
 from topwork_server.heads.model import Pooling, Task
 from topwork_server.taprows import rows_of, spans_of
-from topwork_server.types import Array, TapInfo, TapRows
+from topwork_server.types import Array, Tap, TapInfo, TapRows
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.
 WORDS = (("alice", "book", "sister", "bank"), ("five", "pictures", "season", "states"))
@@ -34,6 +35,10 @@ class World:
     spec: EncoderSpec
     assets: Path
     folder: Path
+
+    @cached_property
+    def taps(self) -> dict[str, Tap]:
+        return {tap.name: tap for tap in self.trunk().taps}
 
     def trunk(self) -> Trunk:
         self.folder.mkdir(exist_ok=True)
@@ -97,12 +102,11 @@ def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
 
 def lesson(world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any) -> Lesson:
     """One value an item, unless `counts` is among the changes. Two thirds train; the rest validates and tests."""
-    taps = {one.name: one for one in world.trunk().taps}
     count = len(items)
     made = Lesson(
         items=items,
         options=world.spec.encoder.options(),
-        tap=taps[tap],
+        tap=world.taps[tap],
         pooling=how,
         target=target,
         names=("a", "b"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server.artifacts import MODEL
+from topwork_server.artifacts import MODEL, PARITY_INPUTS
 from topwork_server.errors import StartError
 from topwork_server.parity import difference, saved_inputs
 from topwork_server.sessions.gpu.fusion import attention_shape
@@ -112,10 +112,13 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
 
     folder = Catalogue(Plugins.load(), weights_home).entry(name).folder
     assert folder is not None, f"export {name} first"
-    for file in (MODEL, "parity.npz"):
-        shutil.copy(folder / file, tmp_path)
+    shutil.copy(folder / MODEL, tmp_path)
+    kept = {}
+    for i, feeds in enumerate(saved_inputs(folder / PARITY_INPUTS)):  # a clip of 4 frames costs a quarter of one of 16
+        kept |= {f"{i}/{key}": array[:, :, :4] if key == "clips" else array for key, array in feeds.items()}
+    np.savez(tmp_path / PARITY_INPUTS, **kept)  # type: ignore[arg-type]
     whole, session = Session(tmp_path / MODEL), GpuSession(tmp_path / MODEL, Device("cpu", "fp16"))
-    for feeds in saved_inputs(tmp_path / "parity.npz"):
+    for feeds in saved_inputs(tmp_path / PARITY_INPUTS):
         for a, b in zip(whole.run(whole.outputs, feeds), session.run(whole.outputs, feeds), strict=True):
             assert difference(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))[1] >= 0.9995
     session.close()
