@@ -19,7 +19,7 @@ from topwork_server.testing.problems import problem, quality
 
 class TestMlp(TrainerContract):
     trainer = MlpTrainer
-    options = {"width": 64, "patience": 6, "members": 3}  # noqa: RUF012
+    options = {"width": 32, "patience": 4, "members": 2}  # noqa: RUF012
 
 
 def fit(examples: Examples, **options: object) -> tuple:
