@@ -28,7 +28,8 @@ test: install weights node  ## the whole suite, with real weights, on up to four
 
 test-all: export TOPWORK_WHOLE := 1
 test-all: export TOPWORK_DAMAGES := all
-test-all: test  ## the suite with every damage to every file, and with whole networks where it takes shortened ones
+test-all: export TOPWORK_STEPS := 80
+test-all: test  ## with every damage to every file, more random changes, and whole networks instead of shortened ones
 
 test-fast: install node  ## without the packaged weights
 	$(PYTEST) -m 'not weights'
