@@ -25,6 +25,7 @@ from pathlib import Path
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss, NotReady
+from topwork_server.regular_files import opened_lock
 from topwork_server.scratch import within
 from topwork_server.sources import Source, file_sha256, stamp
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
@@ -194,7 +195,7 @@ def sweep(home: Path) -> None:
     for path in (home / "artifacts").glob(".*.lock"):
         if (path.parent / path.name[1:].removesuffix(".lock")).exists():
             continue
-        with path.open("w") as file, suppress(BlockingIOError):
+        with opened_lock(path) as file, suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for leftover in path.parent.glob(f"{path.name.removesuffix('.lock')}.*.part"):
                 shutil.rmtree(leftover)
@@ -204,7 +205,7 @@ def sweep(home: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Held until closed or until this process dies, whichever is first."""
-    with path.open("w") as file:
+    with opened_lock(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

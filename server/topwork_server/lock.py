@@ -87,7 +87,7 @@ class HomeLock:
 def holder(home: Path) -> Holder | None:
     """The server that has the home, or None. Asking never keeps a server from starting for longer than its patience."""
     try:
-        file = os.open(home / NAME, os.O_RDONLY)
+        file = os.open(home / NAME, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:

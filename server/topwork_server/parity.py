@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server import regular_files
 from topwork_server.encoder import Encoder, Trunk, batch_key
 from topwork_server.errors import ExportFailed
 from topwork_server.sessions.session import Session
@@ -184,7 +185,7 @@ def save_inputs(batches: Sequence[Batch], path: Path) -> None:
 def saved_inputs(path: Path) -> list[dict[str, Array]]:
     """What `save_inputs` kept."""
     feeds: dict[str, dict[str, Array]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:
             batch, _, name = key.partition("/")
             feeds.setdefault(batch, {})[name] = arrays[key]

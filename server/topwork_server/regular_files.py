@@ -13,16 +13,29 @@ def status_of(path: str | Path) -> os.stat_result:
     """The status of a regular file. OSError says what else it is."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return status
+
+
+def checked(path: Path) -> Path:
+    """The path, of a regular file: for libraries that open it by themselves."""
+    status_of(path)
+    return path
 
 
 def opened(path: str | Path) -> FileIO:
     """A regular file to read from."""
     status_of(path)
     return open(path, "rb", buffering=0)
+
+
+def opened_lock(path: Path) -> FileIO:
+    """A file to lock, made where it is not, or in place of what is no file: its content is nothing."""
+    if os.path.lexists(path) and not path.is_file():
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644), "rb")
 
 
 def contents(path: Path, most: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork_server import regular_files
 from topwork_server.errors import NotReady, exhausted
 from topwork_server.types import Array, Clip, Item, Picture, Text
 
@@ -86,7 +87,7 @@ def _pack(item: Item) -> dict[str, Any] | None:
 def _kept(path: Path) -> list[tuple[int, Item, dict[str, Array]]]:
     """By sample: its place among its item's samples, the item, and the graph's inputs."""
     groups: dict[tuple[int, int], tuple[dict[str, Array], dict[str, Array]]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:
             i, nth, what, name = key.split("/", 3)
             item, inputs = groups.setdefault((int(i), int(nth)), ({}, {}))

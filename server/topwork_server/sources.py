@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from topwork_server import regular_files
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.suggestions import near
 
@@ -131,7 +132,7 @@ def stamp(source: Source) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular_files.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

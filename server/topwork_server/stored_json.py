@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import stat
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 import xxhash
 
+from topwork_server import regular_files
 from topwork_server.errors import DataLoss
 
 CHECKSUM = "checksum"
@@ -37,7 +37,7 @@ def read(path: Path, kind: type[T], remedy: str = "") -> T:
     """The record at `path` as `kind`, every field of its type. FileNotFoundError where there is none; DataLoss names the file and
     what is wrong with it."""
     try:
-        record = json.loads(_contents(path))
+        record = json.loads(regular_files.contents(path, LARGEST))
         if not isinstance(record, dict):
             raise ValueError(f"Expected `object`, got `{type(record).__name__}`")
         checksum = record.pop(CHECKSUM, None)
@@ -48,16 +48,6 @@ def read(path: Path, kind: type[T], remedy: str = "") -> T:
         raise
     except (OSError, ValueError, RecursionError, OverflowError) as error:
         raise DataLoss(f"{path} is damaged: {_said(error)}", remedy=remedy) from error
-
-
-def _contents(path: Path) -> bytes:
-    """Bytes of a regular file of bounded size: to read a pipe waits for ever, and a device has no end."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-        raise ValueError("it is no regular file")
-    if found.st_size > LARGEST:
-        raise ValueError(f"it has {found.st_size:,} bytes, and a record has at most {LARGEST:,}")
-    return path.read_bytes()
 
 
 def convert(record: Any, kind: type[T]) -> T:

@@ -15,7 +15,7 @@ from topwork._labels import texts
 from topwork._methods import PREDICT, PREDICT_STREAM
 from topwork._progress import Progress, reporting
 from topwork._sending import Ask, answered
-from topwork.errors import InvalidInput, TopworkError
+from topwork.errors import InvalidInput, NotReady, TopworkError
 from topwork.features import Array, Features
 from topwork.heads import HeadInfo
 from topwork.predictions import Predictions, joined
@@ -79,6 +79,8 @@ def _of_items(
 ) -> Steps[list[list[Predictions]]]:
     first = known[settings.heads[0]]
     for name in settings.heads:
+        if not known[name].encoder and known[name].state == "failed":
+            raise NotReady(f"the head {name!r} does not serve: {known[name].detail}", remedy="train it again, or drop it")
         if not known[name].encoder:
             raise InvalidInput(
                 f"the head {name!r} reads ready vectors, and no encoder makes them of items",

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork_server import stored_json
+from topwork_server import regular_files, stored_json
 from topwork_server.errors import DataLoss, DiskFull, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.heads.model import Head
@@ -232,12 +232,13 @@ def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> Kept:
 def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
     """FileNotFoundError where there is none; NotReady where it is not what was written."""
     try:
-        data = (folder / REPORT).read_bytes()
+        data = regular_files.contents(folder / REPORT, stored_json.LARGEST)
         record: dict[str, Any] = json.loads(data)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(name, folder, f"{REPORT}: {error}") from error
+        how = error.strerror if isinstance(error, OSError) else error
+        raise damaged(name, folder, f"{REPORT}: {how}") from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise damaged(name, folder, f"{REPORT} is not the file that was written")
     return record

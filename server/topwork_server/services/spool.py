@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from topwork_server import regular_files
 from topwork_server.errors import InvalidInput, Overloaded, TooLarge
 
 
@@ -36,7 +37,7 @@ class Spool:
     def _alone(self) -> Iterator[None]:
         """Between a file's creation and its lock, another server's sweep would take it for a dead one's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        with regular_files.opened_lock(self.folder / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -103,7 +104,7 @@ def _write_all(file: tempfile._TemporaryFileWrapper[bytes], part: bytes) -> int:
 
 def _delete_if_dead(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with regular_files.opened(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except OSError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork_server import regular_files
 from topwork_server.encoder import Encoder
 from topwork_server.types import Array, Sample
 
@@ -34,7 +35,7 @@ def save_batches(path: Path, batches: Sequence[Batch]) -> None:
 
 def load_batches(path: Path) -> list[Batch]:
     feeds: dict[str, dict[str, Array]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:
             batch, _, name = key.partition("/")
             feeds.setdefault(batch, {})[name] = arrays[key]

@@ -7,7 +7,9 @@ log is of a commit whose process was killed, or of a set of an older server: a p
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from topwork_server.sets.view import View, view_of
 
 #: Ends every manifest that was written whole.
 MAGIC = b"LANC"
+TRANSACTIONS = "_transactions"
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ def opened(sums: Checksums, name: str) -> Opened:
     path, there = sums.path, lance_io.manifests(sums.path)
     if not path.is_dir():
         raise was_dropped(name)
+    if sums.owner:
+        _clear_pipes(sums)
     if not there and not sums.newest:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version", remedy=_remedy(path))
     lost: DataLoss | None = None
@@ -74,6 +79,16 @@ def dataset_of(sums: Checksums, name: str, version: int, *, alone: bool = False)
             return lance_io.open_dataset(sums.path, version)
     except TopworkError as error:
         raise DataLoss(f"the feature set {name!r} is damaged: {error.message}", remedy=_remedy(sums.path)) from error
+
+
+def _clear_pipes(sums: Checksums) -> None:
+    """Delete pipes and devices among the files that Lance reads without a checksum, hints and notes: it would wait for ever."""
+    for folder in (lance_io.VERSIONS, TRANSACTIONS):
+        with suppress(OSError), os.scandir(sums.path / folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir() and f"{folder}/{entry.name}" not in sums.sums:
+                    log.warning("%s is no regular file, and is deleted", entry.path)
+                    os.unlink(entry.path)
 
 
 class _Torn(Exception):

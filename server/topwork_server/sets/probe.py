@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 def readable(path: Path, version: int) -> str:
     """Why that version cannot be read; "" where it can. Unavailable where the process did not come to an answer."""
+    special = next((found for found in path.rglob("*") if not found.is_file() and not found.is_dir()), None)
+    if special:  # to read it would take for ever
+        return f"{special} is no regular file"
     ended = Children().run([*python("topwork_server.sets.probe"), str(path), str(version)], SECONDS)
     answers = [line for line in ended.out.splitlines() if line.startswith("{")]
     if answers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from topwork_server.artifacts import MODEL
+from topwork_server.artifacts import MODEL, verify
 from topwork_server.catalogue import Catalogue
 from topwork_server.errors import NotReady
 from topwork_server.heads.model import Head
@@ -33,5 +33,6 @@ def exported(head: Head, shelf: Shelf, catalogue: Catalogue) -> tuple[bytes, str
         )
     kept = native_kept(catalogue, head.name) if head.native else shelf.kept(head.name)
     kept.check()
+    verify(entry.folder, entry.manifest)
     data, description = merged(entry.folder / MODEL, kept.graph, kept.head)
     return data, json.dumps(description)
