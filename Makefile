@@ -28,6 +28,7 @@ test: install weights node  ## the whole suite, with real weights, on up to four
 
 test-all: export TOPWORK_WHOLE := 1
 test-all: export TOPWORK_DAMAGES := all
+test-all: export TOPWORK_ARGUMENTS := all
 test-all: export TOPWORK_STEPS := 80
 test-all: test  ## with every damage to every file, more random changes, and whole networks instead of shortened ones
 
