@@ -12,14 +12,14 @@ import sys
 
 from topwork_server import parity
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.session import Session
 
 
 def main(names: list[str]) -> None:
-    catalogue = Catalogue(Plugins.load(), default_home())
+    catalogue = Catalog(PluginRegistry.load(), default_home())
     print(f"{'encoder':>20}  {'taps':>4}  {'parity':>14}  {'max error':>9}  {'invariance':>14}  {'moves by':>9}")
     for name in names or catalogue.names():
         entry = catalogue.entry(name)

@@ -23,15 +23,15 @@ from pathlib import Path
 
 from topwork_server import examples
 from topwork_server.artifacts import MODEL, graph_for
-from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.config import default_home, usable_cores
 from topwork_server.demo import ENCODERS
 from topwork_server.encoder import Encoder
 from topwork_server.parity import difference
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import PLAIN, candidates
-from topwork_server.sessions.session import Runs
+from topwork_server.sessions.session import RunnableSession
 from topwork_server.types import Array, Item, Modality, Picture, Sample, Text
 
 from benchmarks import inputs, random_nets
@@ -45,7 +45,7 @@ BUDGETS = (0.5, 1.0, 2.0)
 @dataclass(frozen=True)
 class Side:
     name: str
-    session: Runs
+    session: RunnableSession
     batches: Sequence[dict[str, Array]]
 
 
@@ -84,13 +84,13 @@ def timed(side: Side, tap: str) -> list[tuple[float, float]]:
     return [_timed(side.session, feeds, tap) for feeds in side.batches]
 
 
-def _timed(session: Runs, feeds: dict[str, Array], tap: str) -> tuple[float, float]:
+def _timed(session: RunnableSession, feeds: dict[str, Array], tap: str) -> tuple[float, float]:
     began, spent = time.perf_counter(), time.process_time()
     session.run([tap], feeds)
     return time.perf_counter() - began, time.process_time() - spent
 
 
-def measure(entry: Entry, seconds: float) -> dict[str, object]:
+def measure(entry: CatalogEntry, seconds: float) -> dict[str, object]:
     """Each batch counts with its best time of all rounds: on a machine that others use, those are what compares. CPU seconds
     compare even where nothing is ever left alone."""
     assert entry.folder is not None, f"{entry.spec.name} is not exported"
@@ -149,7 +149,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         entries = [random_nets.exported(asked.keep or Path(scratch), name) for name in asked.random]
-        catalogue = Catalogue(Plugins.load(), default_home())
+        catalogue = Catalog(PluginRegistry.load(), default_home())
         entries += [catalogue.entry(name) for name in asked.encoders or ([] if asked.random else ENCODERS)]
         for entry in entries:
             show(measure(entry, asked.seconds), asked.json)

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from topwork import Client, Predictions
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
 from topwork_server.demo import server
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.types import Array
 
 ENCODER = "all-minilm-l6-v2"
@@ -120,7 +120,7 @@ def agreement(client: Client) -> dict[str, Any]:
 def _feeds(texts: list[str]) -> Iterator[dict[str, Array]]:
     from topwork_server.types import Text
 
-    catalogue = Catalogue(Plugins.load(), default_home())
+    catalogue = Catalog(PluginRegistry.load(), default_home())
     entry = catalogue.entry(ENCODER)
     assert entry.folder is not None, "it is exported"
     encoder = entry.spec.encoder(entry.spec, entry.folder)

@@ -21,10 +21,10 @@ import simplejpeg
 from PIL import Image
 from topwork_plugins.i3d.videos import decode, pixels
 from topwork_server import Clip, Encoder, Item, Picture, Text
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config, default_home
-from topwork_server.engine import Ask, Engine
-from topwork_server.plugins import Plugins
+from topwork_server.engine import EmbedParams, Engine
+from topwork_server.plugins import PluginRegistry
 
 from benchmarks import inputs
 from benchmarks.serving.parts import clips
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true")
     as_json = parser.parse_args().json
-    catalogue = Catalogue(Plugins.load(), default_home())
+    catalogue = Catalog(PluginRegistry.load(), default_home())
     figures = {
         "words": words(catalogue),
         "texts": texts(opened(catalogue, "all-minilm-l6-v2")),
@@ -50,14 +50,14 @@ def main() -> int:
     return 0
 
 
-def opened(catalogue: Catalogue, name: str) -> Encoder:
+def opened(catalogue: Catalog, name: str) -> Encoder:
     entry = catalogue.entry(name)
     if entry.folder is None:
         sys.exit(f"{name} is not exported in {default_home()}: topwork pull {name}")
     return entry.spec.encoder(entry.spec, entry.folder)
 
 
-def words(catalogue: Catalogue) -> Figures:
+def words(catalogue: Catalog) -> Figures:
     """Texts of 20 words; `engine` is all that a streamed text costs but for gRPC: both sides of the session, and it."""
     said = " ".join(inputs.sentences()).split()
     items: list[Item] = [Text(" ".join(said[i : i + WORDS_A_TEXT])) for i in range(0, len(said) - WORDS_A_TEXT, WORDS_A_TEXT)]
@@ -70,9 +70,9 @@ def words(catalogue: Catalogue) -> Figures:
     return figures
 
 
-async def through_engine(catalogue: Catalogue, name: str, items: Sequence[Item], options: dict[str, Any]) -> float:
+async def through_engine(catalogue: Catalog, name: str, items: Sequence[Item], options: dict[str, Any]) -> float:
     engine = Engine(catalogue, Config(provider="cpu"))
-    ask = Ask(name, options=options, wait=True)
+    ask = EmbedParams(name, options=options, wait=True)
     await engine.embed(ask, items[:8])
     best = float("inf")
     for _ in range(ROUNDS):

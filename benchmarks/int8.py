@@ -15,9 +15,9 @@ from statistics import median
 
 import numpy as np
 from topwork_server.artifacts import PARITY_INPUTS, graph_for
-from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.config import default_home
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
-    catalogue = Catalogue(Plugins.load(), default_home())
+    catalogue = Catalog(PluginRegistry.load(), default_home())
     entry = catalogue.entry(asked.encoder)
     if entry.spec.int8 is None or entry.manifest is None:
         parser.error(f"{asked.encoder} is not an int8 encoder: make one with `topwork quantize`")
@@ -40,7 +40,7 @@ def main() -> int:
     return 0
 
 
-def measure(entries: Sequence[Entry], count: int, seconds: float, rounds: int) -> dict[str, float]:
+def measure(entries: Sequence[CatalogEntry], count: int, seconds: float, rounds: int) -> dict[str, float]:
     taps = [entries[0].spec.default_tap]
     folders = [entry.folder for entry in entries if entry.folder]
     feeds = repeated(folders[0] / PARITY_INPUTS, count)

@@ -22,11 +22,11 @@ import psutil
 from topwork import Client
 from topwork_server import demo_inputs
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
 from topwork_server.demo import ENCODERS, prepare
 from topwork_server.examples import clips
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 
 WITH_TORCH = """
 import psutil
@@ -69,7 +69,7 @@ def main() -> int:
 
 def of_encoder(client: Client, process: psutil.Process, home: Path, name: str) -> dict[str, float]:
     """What the process grew by since this encoder was not there."""
-    entry = Catalogue(Plugins.load(), home).entry(name)
+    entry = Catalog(PluginRegistry.load(), home).entry(name)
     assert entry.folder is not None, "it is exported"
     before, item = mib(process), first_item(client.encoder(name).modality)
     client.embed(name, [item])
@@ -101,7 +101,7 @@ def linked(source: str, target: str) -> None:
 
 def register_many(home: Path) -> None:
     """Names for the same weights, as `topwork pull URI --name` gives."""
-    catalogue = Catalogue(Plugins.load(), home)
+    catalogue = Catalog(PluginRegistry.load(), home)
     source = str(catalogue.source("resnet50-thin"))
     for i in range(MANY):
         catalogue.adopt(source, f"another-{i}", "resnet")

@@ -76,11 +76,11 @@ def ours(data: dict[str, Any], classes: int) -> dict[str, Any]:
     """One head by the defaults."""
     from topwork_plugins.linear.options import LinearOptions
     from topwork_plugins.linear.plugin import LinearTrainer
-    from topwork_server import Examples, Target, View
+    from topwork_server import Examples, FeatureView, Target
 
     count = np.arange(len(data["labels"]))
     names = tuple(map(str, range(classes)))
-    examples = Examples((View("tap", "row", data["rows"]),), Target.CLASSES, names, data["labels"], count, count)
+    examples = Examples((FeatureView("tap", "row", data["rows"]),), Target.CLASSES, names, data["labels"], count, count)
     began = time.monotonic()
     [head] = LinearTrainer.fit(examples, [count], LinearOptions(), 0, os.cpu_count() or 1, lambda done, words: None)
     seconds = time.monotonic() - began

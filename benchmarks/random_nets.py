@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topwork_server.catalogue import Catalogue, Entry
-from topwork_server.plugins import Plugins
+from topwork_server.catalogue import Catalog, CatalogEntry
+from topwork_server.plugins import PluginRegistry
 
 
 def _resnet50() -> Any:
@@ -48,12 +48,12 @@ NETS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
 }
 
 
-def exported(home: Path, name: str) -> Entry:
+def exported(home: Path, name: str) -> CatalogEntry:
     """The net as an encoder of this home, NAME-random; made where it is not there yet."""
     import torch
 
     home.mkdir(parents=True, exist_ok=True)
-    there = Catalogue(Plugins.load(), home)
+    there = Catalog(PluginRegistry.load(), home)
     if f"{name}-random" in there.names() and (entry := there.entry(f"{name}-random")).folder:
         return entry
 
@@ -61,7 +61,7 @@ def exported(home: Path, name: str) -> Entry:
     weights, family, settings = NETS[name]
     path = home / f"{name}.pt"
     torch.save(weights(), path)
-    catalogue = Catalogue(Plugins.load(), home)
+    catalogue = Catalog(PluginRegistry.load(), home)
     catalogue.adopt(f"file:{path}", f"{name}-random", family, settings)
     catalogue.export(f"{name}-random")
     return catalogue.entry(f"{name}-random")

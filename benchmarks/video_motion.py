@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from topwork_server import Encoder
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.session import Session
 from topwork_server.types import Array, Item
 
@@ -64,7 +64,7 @@ def view(image: Image.Image, centre: tuple[float, float], side: float, degrees: 
 
 
 def opened(name: str) -> tuple[Encoder, Session]:
-    catalogue = Catalogue(Plugins.load(), default_home())
+    catalogue = Catalog(PluginRegistry.load(), default_home())
     catalogue.pull(name)
     folder, spec = catalogue.export(name), catalogue.spec(name)
     return spec.encoder(spec, folder), Session(folder / MODEL)

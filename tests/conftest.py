@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from topwork_server import EncoderSpec, artifacts, sources
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub
 # The suite starts hundreds of Python processes: each would compile the whole server again (0.7 of its 1.9 CPU seconds).
@@ -52,7 +52,7 @@ def weights_home() -> Path:
 @pytest.fixture(scope="session")
 def assets(weights_home: Path) -> Callable[[EncoderSpec], Path]:
     """assets(spec): the weights that a spec's source names, fetched once."""
-    return lambda spec: sources.fetch(Source.parse(spec.source), weights_home, spec.sha256)
+    return lambda spec: sources.fetch(SourceUri.parse(spec.source), weights_home, spec.sha256)
 
 
 @pytest.fixture(scope="session")

@@ -22,15 +22,15 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from topwork.v1 import encoders_pb2_grpc
 from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Modality, Picture, Tap, Text, TopworkError
-from topwork_server.app import App, Ready, run
+from topwork_server.app import App, ReadyMessage, run
 from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import Entry, State
+from topwork_server.catalogue import CatalogEntry, EncoderState
 from topwork_server.config import Config
 from topwork_server.encoder import Trunk
-from topwork_server.end_watch import EndWatch
-from topwork_server.engine import Ask
+from topwork_server.end_watch import ShutdownWatchdog
+from topwork_server.engine import EmbedParams
 from topwork_server.errors import NotFound
-from topwork_server.sessions.choice import Choice
+from topwork_server.sessions.choice import PlanSet
 from topwork_server.types import Features, Item, Numerics, Sample, Spans, TapInfo, TapRows, Timings
 
 DIM = 8
@@ -97,9 +97,9 @@ class FakeCatalogue:
         )
         folder = Path("nowhere")
         self.entries = {
-            "ready": Entry(spec("ready"), "fake 1.0", State.READY, "", manifest, folder),
-            "words": Entry(spec("words", Vocabulary), "fake 1.0", State.READY, "", manifest, folder),
-            "absent": Entry(spec("absent"), "fake 1.0", State.ABSENT, "run `topwork pull absent`"),
+            "ready": CatalogEntry(spec("ready"), "fake 1.0", EncoderState.READY, "", manifest, folder),
+            "words": CatalogEntry(spec("words", Vocabulary), "fake 1.0", EncoderState.READY, "", manifest, folder),
+            "absent": CatalogEntry(spec("absent"), "fake 1.0", EncoderState.ABSENT, "run `topwork pull absent`"),
         }
         self.broken: list[str] = []
 
@@ -115,7 +115,7 @@ class FakeCatalogue:
     def spec(self, name: str) -> EncoderSpec:
         return self.entry(name).spec
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> CatalogEntry:
         if name not in self.entries:
             raise NotFound(f"there is no encoder {name!r}", remedy="did you mean ready?")
         return self.entries[name]
@@ -130,13 +130,13 @@ class FakeEngine:
     def __init__(self, catalogue: Any, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
-        self.chosen: Choice | None = None
+        self.chosen: PlanSet | None = None
         self.garage = SimpleNamespace(
             provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False, choice=lambda entry: self.chosen
         )
         self.gate = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
-        self.asked: list[tuple[Ask, Sequence[Item]]] = []
+        self.asked: list[tuple[EmbedParams, Sequence[Item]]] = []
         self.seen: dict[Path, bytes] = {}
         self.running = 0
         self.most_running = 0
@@ -144,7 +144,7 @@ class FakeEngine:
         self.closed = False
         self._changed = asyncio.Condition()
 
-    async def embed(self, ask: Ask, items: Sequence[Item]) -> Features:
+    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         self.asked.append((ask, items))
         await self._count(+1)
         try:
@@ -158,7 +158,7 @@ class FakeEngine:
         finally:
             await asyncio.shield(self._count(-1))
 
-    async def nearest(self, ask: Ask, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
+    async def nearest(self, ask: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         self.asked.append((ask, items))
         return [[(f"{item.text}{i}", 1 - i / 100) for i in range(count)] for item in items if isinstance(item, Text)]
 
@@ -178,7 +178,7 @@ class FakeEngine:
     def _live(self, name: str) -> tuple[str, str] | None:
         return ("loaded", "") if name in self.loaded else None
 
-    def _features(self, ask: Ask, items: Sequence[Item]) -> Features:
+    def _features(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         failures: dict[int, TopworkError] = {}
         for i, item in enumerate(items):
             if isinstance(item, Text) and item.text == "crash":
@@ -231,7 +231,7 @@ class World:
     engine: FakeEngine
     catalogue: FakeCatalogue
     config: Config
-    ready: Ready
+    ready: ReadyMessage
     channel: grpc.aio.Channel
     encoders: encoders_pb2_grpc.EncodersStub
 
@@ -274,7 +274,7 @@ class HangingEngine(FakeEngine):
         await asyncio.Event().wait()
 
 
-class ShortWatch(EndWatch):
+class ShortWatch(ShutdownWatchdog):
     """Waits for what hangs no longer than a moment, and for all else as long as the slowest machine takes."""
 
     def within(self, seconds: float, doing: str, status: int = 1) -> None:

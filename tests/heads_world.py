@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import sets_world
 import toys_trainers
-from topwork_server import Examples, Target, TrainerSpec, Tuner
+from topwork_server import Examples, FineTuner, Target, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
 from topwork_server.heads.graph import served_graph
-from topwork_server.heads.heads import Heads
-from topwork_server.heads.model import Definition, Figure, Head, definition_of
+from topwork_server.heads.heads import HeadManager
+from topwork_server.heads.model import Head, HeadDefinition, MetricValue, definition_of
 from topwork_server.heads.pooling import dim_after
 from topwork_server.heads.reporting.report import Report
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.shelf import HeadStore
 from topwork_server.jobs import Job, JobState
 from topwork_server.plugins import RegisteredTrainer
-from topwork_server.sets.model import Block, Column, ColumnType, Wanted
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.sets.store import FeatureSet
-from topwork_server.trainer import Fitted, View
+from topwork_server.trainer import FeatureView, FittedHead
 from topwork_server.types import Item, TapInfo, TapRows, Text
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
@@ -38,7 +38,7 @@ def words(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     return ["".join(rng.choice([*CLASSES[name]], 12)) for name in names], names
 
 
-class Tunes(Tuner):
+class Tunes(FineTuner):
     """A kind that asks for raw inputs; it is never run."""
 
     targets = frozenset({Target.CLASSES})
@@ -74,17 +74,17 @@ def learn(arguments: Mapping[str, Any]) -> dict[str, Any]:
     definition = definition_of(arguments["definition"])
     info, pooling = definition.views[0]
     rows, names, values = labelled(definition)
-    view = View(info.tap.name, pooling, rows)
+    view = FeatureView(info.tap.name, pooling, rows)
     items = np.arange(len(rows))
     examples = Examples((view,), Target.CLASSES, names, values, items, items)
     [fitted] = toys_trainers.NearestMean.fit(examples, [items], toys_trainers.Shrinking(), 0, 1, lambda fraction, message: None)
     head = made(definition, fitted, names, len(rows))
     graph = served_graph(fitted.graph(), Target.CLASSES, head.temperature)
-    Shelf(Path(arguments["home"]) / "heads").publish(head, graph, report_of(head, len(rows)))
+    HeadStore(Path(arguments["home"]) / "heads").publish(head, graph, report_of(head, len(rows)))
     return {"head": head.name}
 
 
-def labelled(definition: Definition) -> tuple[Any, tuple[str, ...], Any]:
+def labelled(definition: HeadDefinition) -> tuple[Any, tuple[str, ...], Any]:
     """Of the set's pinned version, through Lance alone, as a job reads it."""
     import lance
 
@@ -95,7 +95,7 @@ def labelled(definition: Definition) -> tuple[Any, tuple[str, ...], Any]:
     return np.array(table[column].to_pylist(), np.float32), tuple(names.tolist()), values
 
 
-def made(definition: Definition, fitted: Fitted, names: Sequence[str], labelled: int) -> Head:
+def made(definition: HeadDefinition, fitted: FittedHead, names: Sequence[str], labelled: int) -> Head:
     info, pooling = definition.views[0]
     return Head(
         name=definition.name,
@@ -112,8 +112,8 @@ def made(definition: Definition, fitted: Fitted, names: Sequence[str], labelled:
         kind=definition.kind,
         chosen=dict(fitted.chosen),
         temperature=1.5,
-        metrics=(Figure("accuracy", 0.9, 0.8, 0.95),),
-        baseline=(Figure("accuracy", 0.3, 0.2, 0.4),),
+        metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95),),
+        baseline=(MetricValue("accuracy", 0.3, 0.2, 0.4),),
         estimate=f"5-fold cross-validation over {labelled} items",
         labelled=labelled,
         warnings=("few items",),
@@ -219,7 +219,7 @@ class World(sets_world.SetsWorld):
         return tuple(info for name in names for info in manifest.taps if info.tap.name == name)
 
     def make(self, name: str = "birds", taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
-        return self.sets.create(Wanted(name, self.taps(*taps), "letters", modality="text", **more))  # type: ignore[arg-type]
+        return self.sets.create(SetDefinition(name, self.taps(*taps), "letters", modality="text", **more))  # type: ignore[arg-type]
 
     async def fill(self, name: str = "birds", count: int = 30, taps: Sequence[str] = ("mean",), **more: Any) -> FeatureSet:
         """A set of `words`, with their class as `label`, their number as `number` and a `group`."""
@@ -232,7 +232,7 @@ class World(sets_world.SetsWorld):
         features = await self.engine.embed(sets_world.Ask("letters", tuple(taps)), [Text(text) for text in texts])
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
         inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.wanted.keep_inputs else []
-        block = Block([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
+        block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
         await asyncio.wrap_future(feature_set.write(block))
 
     async def write_vectors(self, name: str, count: int, **columns: Any) -> None:
@@ -241,7 +241,7 @@ class World(sets_world.SetsWorld):
         info = feature_set.wanted.taps[0]
         rows = np.random.default_rng(0).normal(size=(count, info.tap.dim)).astype(np.float32)
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
-        block = Block([f"v{i}" for i in range(count)], (TapRows(info, rows, np.ones(count, np.int64)),), metadata)
+        block = ItemBatch([f"v{i}" for i in range(count)], (TapRows(info, rows, np.ones(count, np.int64)),), metadata)
         await asyncio.wrap_future(feature_set.write(block))
 
     def pins(self) -> dict[str, int]:
@@ -261,7 +261,7 @@ async def world(home: Path, jobs: Any = None, trainers: Any = None, **settings: 
     async with sets_world.composed(home, **settings) as parts:
         jobs = jobs or LocalJobs()
         made = World(**vars(parts), jobs=jobs, trainers=trainers or Trainers())
-        made.heads = Heads(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
+        made.heads = HeadManager(home, parts.sets, jobs, made.trainers, parts.engine, parts.catalogue, 1)  # type: ignore[arg-type]
         try:
             yield made
         finally:

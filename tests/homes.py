@@ -13,9 +13,9 @@ import real_server
 import sets_world
 import topwork
 from heads_world import words
-from topwork_server.catalogue import Catalogue
-from topwork_server.plugins import Plugins, Registered, RegisteredIndex, RegisteredTrainer
-from topwork_server.sources import Source
+from topwork_server.catalogue import Catalog
+from topwork_server.plugins import PluginRegistry, Registered, RegisteredIndex, RegisteredTrainer
+from topwork_server.sources import SourceUri
 from topwork_server.trainer import TrainerSpec
 from topwork_server.vector_index import IndexSpec
 from toys import FakePlugins, letters_spec
@@ -27,20 +27,20 @@ FISH = np.arange(12, dtype=np.float32).reshape(4, 3)
 class HomePlugins(FakePlugins):
     """Toy encoders, the real indexes and trainers, and a family that reads every file as letters."""
 
-    def adopt(self, name: str, source: Source) -> Registered | None:
+    def adopt(self, name: str, source: SourceUri) -> Registered | None:
         return Registered(replace(letters_spec(name, seed=3), source=str(source)), "tests", "tests")
 
     def indexes(self) -> dict[str, RegisteredIndex]:
-        return Plugins.load().indexes()
+        return PluginRegistry.load().indexes()
 
     def index(self, kind: str) -> IndexSpec:
-        return Plugins.load().index(kind)
+        return PluginRegistry.load().index(kind)
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
-        return Plugins.load().trainers()
+        return PluginRegistry.load().trainers()
 
     def trainer(self, kind: str) -> TrainerSpec:
-        return Plugins.load().trainer(kind)
+        return PluginRegistry.load().trainer(kind)
 
 
 def plugins() -> HomePlugins:
@@ -52,7 +52,7 @@ def fill(home: Path) -> None:
     sets_world.export(home)
     weights = home.parent / "weights.bin"
     weights.write_bytes(b"weights")
-    Catalogue(plugins(), home).adopt(f"file:{weights}", "pulled")  # type: ignore[arg-type]
+    Catalog(plugins(), home).adopt(f"file:{weights}", "pulled")  # type: ignore[arg-type]
     with served(home) as client:
         client.write("birds", TEXTS, [f"b{i}" for i in range(24)], [{"label": label} for label in LABELS], encoder="letters")
         client.pin("birds", "first")

@@ -14,12 +14,12 @@ import toys_index
 from topwork_server import IndexSpec, Metric
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes import build
-from topwork_server.indexes.indexes import Indexes
-from topwork_server.indexes.model import Hits, Query
+from topwork_server.indexes.indexes import IndexManager
+from topwork_server.indexes.model import SearchHits, SearchQuery
 from topwork_server.jobs import Job, JobState
 from topwork_server.plugins import RegisteredIndex
 from topwork_server.rows import normalize
-from topwork_server.sets.model import Block, Column, ColumnType, Selection, Wanted
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Array, Granularity, Tap, TapInfo, TapRows
@@ -102,7 +102,7 @@ class LocalJobs:
             await self.gate.wait()
             if self.fail:
                 raise RuntimeError(self.fail)
-            await asyncio.to_thread(build.make, build.Order.of(arguments), self.kinds, lambda fraction, message: None)
+            await asyncio.to_thread(build.make, build.BuildJob.of(arguments), self.kinds, lambda fraction, message: None)
             self._end(id, JobState.DONE)
         except asyncio.CancelledError:
             self._end(id, JobState.CANCELLED)
@@ -134,12 +134,12 @@ class LocalJobs:
 class World:
     sets: FeatureSets
     jobs: Any
-    indexes: Indexes
+    indexes: IndexManager
     kinds: Kinds
 
-    async def search(self, vectors: Array, k: int = 10, name: str = "", **more: Any) -> Hits:
+    async def search(self, vectors: Array, k: int = 10, name: str = "", **more: Any) -> SearchHits:
         live = await self.indexes.live("birds", name)
-        query = Query(vectors, np.arange(len(vectors)), k, **more)
+        query = SearchQuery(vectors, np.arange(len(vectors)), k, **more)
         return await asyncio.to_thread(live.search, query)
 
 
@@ -148,7 +148,7 @@ async def world(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more
     kinds = kinds or Kinds()
     sets = FeatureSets(home / "sets")
     jobs = jobs or LocalJobs(kinds)
-    indexes = Indexes(home / "indexes", sets, jobs, kinds, 1, lambda: False, **more)
+    indexes = IndexManager(home / "indexes", sets, jobs, kinds, 1, lambda: False, **more)
     try:
         yield World(sets, jobs, indexes, kinds)
     finally:
@@ -157,17 +157,17 @@ async def world(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more
 
 
 def birds(sets: FeatureSets, *taps: TapInfo, **more: Any) -> FeatureSet:
-    return sets.create(Wanted("birds", taps or (POOLED,), **more))
+    return sets.create(SetDefinition("birds", taps or (POOLED,), **more))
 
 
-def block(ids: list[str], rows: Array, tap: TapInfo = POOLED, counts: Array | None = None, **columns: list[Any]) -> Block:
+def block(ids: list[str], rows: Array, tap: TapInfo = POOLED, counts: Array | None = None, **columns: list[Any]) -> ItemBatch:
     """Items of one tap, with columns of int, else of str."""
     each = np.ones(len(ids), np.int64) if counts is None else counts
     metadata = tuple(
         Column(name, ColumnType.INT if isinstance(values[0], int) else ColumnType.STRING, values)
         for name, values in columns.items()
     )
-    return Block(ids, (TapRows(tap, rows, each),), metadata)
+    return ItemBatch(ids, (TapRows(tap, rows, each),), metadata)
 
 
 def nearest_ids(feature_set: FeatureSet, queries: Array, k: int = 10, metric: Metric = Metric.COSINE) -> list[set[str]]:
@@ -181,7 +181,7 @@ def nearest_ids(feature_set: FeatureSet, queries: Array, k: int = 10, metric: Me
     return [{ids[i] for i in np.argsort(-line, kind="stable")[:k]} for line in near]
 
 
-def found_ids(feature_set: FeatureSet, hits: Hits) -> list[set[str]]:
+def found_ids(feature_set: FeatureSet, hits: SearchHits) -> list[set[str]]:
     ends = np.cumsum(hits.counts)
     ids = feature_set.ids_of(hits.keys)
     return [{id or "?" for id in ids[end - count : end]} for end, count in zip(ends, hits.counts, strict=True)]

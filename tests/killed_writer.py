@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from made_blocks import POOLED, rows
-from topwork_server.sets.model import Block, Column, ColumnType
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 
@@ -33,7 +33,9 @@ def apply(birds: FeatureSet, number: int) -> Future[Any]:
         return birds.delete([f"i{number % 7}"])
     taps = rows(POOLED, [1, 1])
     taps.rows[:] = number
-    return birds.write(Block([f"own{number}", f"i{number % 7}"], (taps,), (Column("number", ColumnType.INT, [number, number]),)))
+    return birds.write(
+        ItemBatch([f"own{number}", f"i{number % 7}"], (taps,), (Column("number", ColumnType.INT, [number, number]),))
+    )
 
 
 def state(numbers: Iterable[int]) -> dict[str, int]:

@@ -17,7 +17,18 @@ from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import WindowOptions
-from topwork_server import Encoder, EncoderSpec, Lesson, Modality, NoOptions, Source, Target, Text, Trunk, Tuned
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    FineTuneDataset,
+    FineTuneResult,
+    Modality,
+    NoOptions,
+    SourceUri,
+    Target,
+    Text,
+    Trunk,
+)
 from topwork_server.heads import pooling
 from topwork_server.heads.model import Pooling, Task
 from topwork_server.taprows import rows_of, spans_of
@@ -48,13 +59,13 @@ class World:
         return self.spec.encoder(self.spec, self.folder)
 
     def tune(
-        self, lesson: Lesson, out: Path, seed: int = 0, report: Any = lambda fraction, message: None, **options: Any
-    ) -> Tuned:
+        self, lesson: FineTuneDataset, out: Path, seed: int = 0, report: Any = lambda fraction, message: None, **options: Any
+    ) -> FineTuneResult:
         out.mkdir(exist_ok=True)
         chosen = FineTuneOptions(**{"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 0.02, "batch": 6} | options)
         return FineTune.tune(self.trunk(), self.encoder(), lesson, chosen, seed, 1, out, report)
 
-    def served(self, tuned: Tuned, lesson: Lesson, task: Task, positions: Sequence[int]) -> Array:
+    def served(self, tuned: FineTuneResult, lesson: FineTuneDataset, task: Task, positions: Sequence[int]) -> Array:
         """Scores of items by the server's own pooling, over a fresh trunk with the tuned state, an item at a time."""
         trunk, encoder = self.trunk(), self.encoder()
         assert trunk.module is not None
@@ -85,7 +96,7 @@ def pictures(folder: Path) -> World:
 
 def videos(folder: Path) -> World:
     source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
-    spec = i3d.adopt_source("inflated", Source.parse(f"file:{source}", "i3d"))
+    spec = i3d.adopt_source("inflated", SourceUri.parse(f"file:{source}", "i3d"))
     assert spec is not None
     return World(spec, source, folder / "out")
 
@@ -100,10 +111,12 @@ def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
     return [Text(text(c), text(c) if pairs else None) for c in classes], classes
 
 
-def lesson(world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any) -> Lesson:
+def lesson(
+    world: World, items: Sequence[Any], values: Array, tap: str, how: str, target: Target, **changes: Any
+) -> FineTuneDataset:
     """One value an item, unless `counts` is among the changes. Two thirds train; the rest validates and tests."""
     count = len(items)
-    made = Lesson(
+    made = FineTuneDataset(
         items=items,
         options=world.spec.encoder.options(),
         tap=world.taps[tap],
@@ -119,25 +132,25 @@ def lesson(world: World, items: Sequence[Any], values: Array, tap: str, how: str
     return replace(made, **changes)
 
 
-def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any) -> Lesson:
+def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any) -> FineTuneDataset:
     items, classes = texts(pairs=how == "pair")
     return lesson(world, items, classes, tap, how, Target.CLASSES, **changes)
 
 
-def of_many_labels(world: World) -> Lesson:
+def of_many_labels(world: World) -> FineTuneDataset:
     items, classes = texts()
     second = np.arange(COUNT) // 2 % 2 == 0
     items = [Text(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
     return lesson(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
 
 
-def of_numbers(world: World) -> Lesson:
+def of_numbers(world: World) -> FineTuneDataset:
     items, classes = texts()
     values = (1000 + 50 * classes + np.arange(COUNT) % 3).astype(np.float32)[:, None]
     return lesson(world, items, values, "tokens", "mean", Target.NUMBERS, names=())
 
 
-def of_tokens(world: World) -> Lesson:
+def of_tokens(world: World) -> FineTuneDataset:
     """Each token has the class of its word: texts mix both."""
     random, encoder = np.random.default_rng(0), world.encoder()
     items, values, counts = [], [], []
@@ -154,7 +167,7 @@ def of_tokens(world: World) -> Lesson:
     return lesson(world, items, np.array(values), "hidden.1", "rows", Target.CLASSES, counts=np.array(counts))
 
 
-def of_answers(world: World) -> Lesson:
+def of_answers(world: World) -> FineTuneDataset:
     """The answer to any question is the word "season" of the context."""
     random, encoder = np.random.default_rng(0), world.encoder()
     items, values, counts = [], [], []
@@ -184,12 +197,12 @@ def squares(count: int = COUNT) -> tuple[list[Array], Array]:
     return list(found), classes
 
 
-def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> Lesson:
+def of_pictures(world: World, tap: str = "pooled", how: str = "row") -> FineTuneDataset:
     items, classes = squares()
     return lesson(world, items, classes, tap, how, Target.CLASSES, options=NoOptions())
 
 
-def of_cells(world: World) -> Lesson:
+def of_cells(world: World) -> FineTuneDataset:
     """Each cell of a grid of 4 x 4 is bright or not; a row of cells is not to be learnt."""
     items, classes = squares()
     grid = np.zeros((COUNT, 4, 4), np.int64)
@@ -199,7 +212,7 @@ def of_cells(world: World) -> Lesson:
     return lesson(world, items, grid.reshape(-1), "layer2", "rows", Target.CLASSES, counts=counts, options=NoOptions())
 
 
-def of_videos(world: World, how: str = "mean") -> Lesson:
+def of_videos(world: World, how: str = "mean") -> FineTuneDataset:
     """Clips of one to three windows."""
     stills, classes = squares(12)
     items = [np.repeat(still[None], 4 + 4 * (i % 3), axis=0) for i, still in enumerate(stills)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from topwork_server.sets.model import Block, Change, Column, ColumnType, Selection, Wanted
+from topwork_server.sets.model import Change, Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.sets.schema import SPAN_KINDS
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
@@ -21,8 +21,8 @@ CELLS = TapInfo(Tap("cells", DIM, Granularity.CELL, (2, 2)), "d" * 64)
 TYPES = {bool: ColumnType.BOOL, int: ColumnType.INT, float: ColumnType.FLOAT, str: ColumnType.STRING, list: ColumnType.STRINGS}
 
 
-def wanted(name: str = "birds", *taps: TapInfo, **more: Any) -> Wanted:
-    return Wanted(name, taps or (POOLED,), **more)
+def wanted(name: str = "birds", *taps: TapInfo, **more: Any) -> SetDefinition:
+    return SetDefinition(name, taps or (POOLED,), **more)
 
 
 def rows(info: TapInfo, counts: Sequence[int], seed: int = 0, spans: bool = True) -> TapRows:
@@ -34,12 +34,12 @@ def rows(info: TapInfo, counts: Sequence[int], seed: int = 0, spans: bool = True
     return TapRows(info, rng.standard_normal((total, info.tap.dim), np.float32), np.array(counts, np.int64), covered)
 
 
-def block(ids: Sequence[str], seed: int = 0, contents: Sequence[str] = (), **metadata: Sequence[Any]) -> Block:
+def block(ids: Sequence[str], seed: int = 0, contents: Sequence[str] = (), **metadata: Sequence[Any]) -> ItemBatch:
     """One row of POOLED an item; types of metadata by their first value."""
     columns = tuple(
         Column(name, TYPES[type(next(v for v in values if v is not None))], values) for name, values in metadata.items()
     )
-    return Block(ids, (rows(POOLED, [1] * len(ids), seed),), columns, contents)
+    return ItemBatch(ids, (rows(POOLED, [1] * len(ids), seed),), columns, contents)
 
 
 def names(start: int, stop: int) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from topwork_server.head_graph import linear_graph
 from topwork_server.heads.graph import served_graph
-from topwork_server.heads.model import Definition, Figure, Head, Pooling, Task
+from topwork_server.heads.model import Head, HeadDefinition, MetricValue, Pooling, Task
 from topwork_server.heads.reporting.report import Report
 from topwork_server.types import Array, Granularity, Modality, Tap, TapInfo
 
 TAP = TapInfo(Tap("mean", 4, Granularity.ITEM), "a" * 64)
-DEFINITION = Definition(
+DEFINITION = HeadDefinition(
     name="birds",
     set="birds",
     version=3,
@@ -46,7 +46,7 @@ def head(name: str = "birds", **fields: Any) -> Head:
         code="0.1.0",
         kind="linear",
         chosen={"l2": 0.1},
-        metrics=(Figure("accuracy", 0.9, 0.8, 0.95),),
+        metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95),),
         warnings=("few examples",),
     )
     return replace(made, **fields)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.app import App
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
 
 
@@ -23,7 +23,7 @@ def served(home: Path, plugins: Any) -> Iterator[str]:
 
     async def start() -> tuple[App, str]:
         config = Config(home=home, listen="127.0.0.1:0", provider="cpu")
-        app = App(Catalogue(plugins, home), config, plugins=plugins)
+        app = App(Catalog(plugins, home), config, plugins=plugins)
         return app, (await app.start()).address
 
     app, address = asyncio.run_coroutine_threadsafe(start(), loop).result(60)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from topwork_server.indexes.model import Built, Definition, Facts, Query
+from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition, SearchQuery
 from topwork_server.progress import Report
 from topwork_server.rows import normalize
-from topwork_server.sets.model import KEY_BITS, Block, Change, Reading, Selection
+from topwork_server.sets.model import KEY_BITS, Change, ItemBatch, ReadResult, Selection
 from topwork_server.types import Array, Granularity, Tap, TapInfo, TapRows
-from topwork_server.vector_index import Metric, VectorIndex, Vectors
+from topwork_server.vector_index import Metric, VectorIndex, VectorSource
 
 DIM = 8
 PRINT = "f" * 64
@@ -24,8 +24,8 @@ def tap_info(granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> Tap
     return TapInfo(Tap("pooled", dim, granularity), PRINT)
 
 
-def definition(metric: Metric = Metric.COSINE, granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> Definition:
-    return Definition("set", "index", tap_info(granularity, dim), metric=metric)
+def definition(metric: Metric = Metric.COSINE, granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> IndexDefinition:
+    return IndexDefinition("set", "index", tap_info(granularity, dim), metric=metric)
 
 
 class FakeSet:
@@ -59,30 +59,30 @@ class FakeSet:
             self.followers.append(follower)
             return self.version
 
-    def block(self, keys: Sequence[int]) -> Block:
+    def block(self, keys: Sequence[int]) -> ItemBatch:
         rows = [self.items[key] for key in keys]
         flat = np.concatenate(rows) if rows else np.zeros((0, self.info.tap.dim), np.float32)
         taps = TapRows(self.info, flat, np.array([len(r) for r in rows], np.int64))
-        return Block([str(key) for key in keys], (taps,), keys=np.array(keys, np.int64))
+        return ItemBatch([str(key) for key in keys], (taps,), keys=np.array(keys, np.int64))
 
     def keys(self, where: str = "", ids: None = None) -> tuple[int, Array]:
         with self._lock:
             return self.version, np.array(sorted(self.items), np.int64)
 
-    def read(self, selection: Selection) -> Reading:
+    def read(self, selection: Selection) -> ReadResult:
         with self._lock:
             self.reads += 1
             version = self.version
             keys = [key for key in self.items if key >= selection.since << KEY_BITS]
             self._shuffle.shuffle(keys)
             blocks = [self.block(keys[at : at + 7]) for at in range(0, len(keys), 7)]
-        return Reading(version, len(keys), self._blocks(blocks))
+        return ReadResult(version, len(keys), self._blocks(blocks))
 
-    def _blocks(self, blocks: list[Block]) -> Iterator[Block]:
+    def _blocks(self, blocks: list[ItemBatch]) -> Iterator[ItemBatch]:
         self.on_read()
         yield from blocks
 
-    def fetch(self, keys: Array, *, taps: Sequence[str] = ()) -> Block:
+    def fetch(self, keys: Array, *, taps: Sequence[str] = ()) -> ItemBatch:
         with self._lock:
             self.fetches += 1
             return self.block([int(key) for key in keys if int(key) in self.items])
@@ -104,7 +104,9 @@ class Lists(VectorIndex):
         self.before: Callable[[Array], None] = lambda queries: None
 
     @classmethod
-    def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:
+    def build(
+        cls, vectors: VectorSource, metric: Metric, options: Any, target_recall: float, threads: int, report: Report
+    ) -> Self:
         return cls(np.concatenate(list(vectors.batches())), metric)
 
     def add(self, rows: Array, threads: int) -> None:
@@ -164,7 +166,9 @@ class Lists(VectorIndex):
         return int(self.rows.nbytes)
 
 
-def build(fake: FakeSet, metric: Metric = Metric.COSINE, effort: int = 4, order: Array | None = None, **options: Any) -> Built:
+def build(
+    fake: FakeSet, metric: Metric = Metric.COSINE, effort: int = 4, order: Array | None = None, **options: Any
+) -> BuiltIndex:
     """A build of the set as it stands; `order` (n,) places row order[p] of those by key at position p."""
     keys = np.array(sorted(fake.items), np.int64)
     counts = [len(fake.items[int(key)]) for key in keys]
@@ -174,18 +178,18 @@ def build(fake: FakeSet, metric: Metric = Metric.COSINE, effort: int = 4, order:
     if order is not None:
         keys, rows, numbers = keys[order], rows[order], numbers[order]
     index = Lists(normalize(rows) if metric is Metric.COSINE else rows, metric, **options)
-    facts = Facts("lists", "Lists", fake.version, len(rows), len(rows), 0, 0 if index.flat else effort, 1.0, (), 0, 0.0, 0)
+    facts = BuildFacts("lists", "Lists", fake.version, len(rows), len(rows), 0, 0 if index.flat else effort, 1.0, (), 0, 0.0, 0)
     several = fake.info.tap.granularity is not Granularity.ITEM
     by_key = None if order is None else np.lexsort((numbers, keys))
-    return Built(facts, index, keys, numbers if several else None, by_key)
+    return BuiltIndex(facts, index, keys, numbers if several else None, by_key)
 
 
-def query(vectors: Array, **options: Any) -> Query:
+def query(vectors: Array, **options: Any) -> SearchQuery:
     """Each vector a query of its own, unless `groups` says otherwise."""
-    return Query(vectors, options.pop("groups", np.arange(len(vectors))), **options)
+    return SearchQuery(vectors, options.pop("groups", np.arange(len(vectors))), **options)
 
 
-def expected(fake: FakeSet, metric: Metric, asked: Query) -> list[list[tuple[int, int, float]]]:
+def expected(fake: FakeSet, metric: Metric, asked: SearchQuery) -> list[list[tuple[int, int, float]]]:
     """What a search must find: of each query (key, row, score), best first. In float64, one by one."""
     keys = sorted(fake.items) if asked.allowed is None else [int(k) for k in asked.allowed if int(k) in fake.items]
     answers = []

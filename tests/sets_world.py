@@ -15,15 +15,15 @@ from topwork.v1 import sets_pb2_grpc
 from topwork.v1 import types_pb2 as t
 from topwork_server import EncoderSpec, Item, Text, artifacts
 from topwork_server.app import OPTIONS
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.export import export_encoder
 from topwork_server.ingest.cache import FeatureCache
-from topwork_server.ingest.ingest import Ingest
-from topwork_server.services.interceptor import Requests
-from topwork_server.services.sets import Sets
-from topwork_server.services.spool import Spool
+from topwork_server.ingest.ingest import IngestPipeline
+from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.sets import FeatureSetsService
+from topwork_server.services.spool import UploadStore
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Features
 from toys import FakePlugins, letters_spec
@@ -47,13 +47,13 @@ def lent(home: Path, exported: Path) -> Path:
 class Watched(Engine):
     """The real engine, which notes the texts that it is asked for. "wait" waits for `gate`, "crash" is a bug."""
 
-    def __init__(self, catalogue: Catalogue, config: Config) -> None:
+    def __init__(self, catalogue: Catalog, config: Config) -> None:
         super().__init__(catalogue, config)
         self.asked: list[list[str]] = []
         self.gate = asyncio.Event()
         self._changed = asyncio.Condition()
 
-    async def embed(self, ask: Ask, items: Sequence[Item]) -> Features:
+    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         texts = [item.text if isinstance(item, Text) else "?" for item in items]
         async with self._changed:
             self.asked.append(texts)
@@ -79,11 +79,11 @@ class SetsWorld:
     """What a test looks at."""
 
     config: Config
-    catalogue: Catalogue
+    catalogue: Catalog
     engine: Watched
     sets: FeatureSets
-    ingest: Ingest
-    spool: Spool
+    ingest: IngestPipeline
+    spool: UploadStore
     dropped: list[str] = field(default_factory=list)
 
 
@@ -91,11 +91,11 @@ class SetsWorld:
 async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[SetsWorld]:
     """Everything but the wire."""
     config = Config(home=home, provider="cpu", **settings)
-    catalogue = Catalogue(FakePlugins(list(specs)), home)  # type: ignore[arg-type]
+    catalogue = Catalog(FakePlugins(list(specs)), home)  # type: ignore[arg-type]
     engine = Watched(catalogue, config)
     sets = FeatureSets(home / "sets")
-    ingest = Ingest(sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
-    spool = Spool(home / "spool", config.max_video_bytes)
+    ingest = IngestPipeline(sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
+    spool = UploadStore(home / "spool", config.max_video_bytes)
     try:
         yield SetsWorld(config, catalogue, engine, sets, ingest, spool)
     finally:
@@ -107,7 +107,7 @@ async def composed(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings:
 @dataclass
 class Served:
     world: SetsWorld
-    requests: Requests
+    requests: RequestInterceptor
     stub: Any
     port: int
 
@@ -116,7 +116,7 @@ class Served:
 async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: Any) -> AsyncIterator[Served]:
     """With a server on a free port; at the end it is cut off, so that no test waits for a drain."""
     async with composed(home, specs, **settings) as world:
-        requests = Requests()
+        requests = RequestInterceptor()
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
 
         async def drop_set(name: str, drop: Callable[[str], None]) -> None:
@@ -124,7 +124,9 @@ async def served(home: Path, specs: Sequence[EncoderSpec] = SPECS, **settings: A
                 world.dropped.append(name)
             await asyncio.to_thread(drop, name)
 
-        servicer = Sets(world.ingest, world.spool, world.config.max_items, lambda name: [f"index-of-{name}"], drop_set)
+        servicer = FeatureSetsService(
+            world.ingest, world.spool, world.config.max_items, lambda name: [f"index-of-{name}"], drop_set
+        )
         sets_pb2_grpc.add_FeatureSetsServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

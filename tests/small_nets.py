@@ -12,7 +12,7 @@ import torch
 from topwork_plugins.resnet import plugin as resnet
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import EncoderSpec, InvalidInput, NoOptions, Source, examples
+from topwork_server import EncoderSpec, InvalidInput, NoOptions, SourceUri, examples
 from topwork_server.artifacts import Manifest
 from topwork_server.export import export_encoder
 from topwork_server.sessions.session import Session
@@ -46,7 +46,7 @@ def as_on_the_hub(net: Any, folder: Path, size: int = 64, **changes: Any) -> Pat
 
 
 def spec_of(folder: Path) -> EncoderSpec:
-    spec = resnet.adopt_source("small", Source.parse(f"file:{folder}"))
+    spec = resnet.adopt_source("small", SourceUri.parse(f"file:{folder}"))
     assert spec is not None
     return spec
 

@@ -19,7 +19,7 @@ from topwork.v1 import encoders_pb2
 from topwork_server import errors, examples, hookspecs, options
 from topwork_server.cli import add_commands
 from topwork_server.demo import ENCODERS, server
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sources import SCHEMES
 from topwork_server.types import Granularity, Modality
 
@@ -129,10 +129,16 @@ def test_what_an_author_overrides_is_told() -> None:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
     for name in topwork_server.VectorIndex.__abstractmethods__:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
-    for name in ["fit", "tune", *topwork_server.Fitted.__abstractmethods__, *topwork_server.Fitted.__annotations__]:
+    for name in ["fit", "tune", *topwork_server.FittedHead.__abstractmethods__, *topwork_server.FittedHead.__annotations__]:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
     specs = (topwork_server.EncoderSpec, topwork_server.Trunk, topwork_server.IndexSpec, topwork_server.TrainerSpec)
-    for kind in (*specs, topwork_server.Examples, topwork_server.Lesson, topwork_server.Tuned, topwork_server.NativeHead):
+    for kind in (
+        *specs,
+        topwork_server.Examples,
+        topwork_server.FineTuneDataset,
+        topwork_server.FineTuneResult,
+        topwork_server.NativeHead,
+    ):
         for name in kind.__dataclass_fields__:
             assert re.search(rf"^\| .*`{name}`.* \|", page, re.MULTILINE), f"{kind.__name__}.{name}"
     for word in [
@@ -152,7 +158,7 @@ def test_the_plugin_that_is_shown_is_the_one_that_is_tested(file: str) -> None:
 
 def test_every_encoder_option_and_tap_is_told() -> None:
     page = text("docs/encoders.md")
-    for name, registered in Plugins.load().encoders().items():
+    for name, registered in PluginRegistry.load().encoders().items():
         assert f"`{name}`" in page
         for choice in options.choices(registered.spec.encoder.options):
             assert re.search(rf"^\| `{choice.name}` \|", page, re.MULTILINE), (name, choice.name)
@@ -162,7 +168,7 @@ def test_every_encoder_option_and_tap_is_told() -> None:
 
 
 def test_the_readmes_table_is_the_catalogue() -> None:
-    encoders = Plugins.load().encoders()
+    encoders = PluginRegistry.load().encoders()
     rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", text("README.md"), re.MULTILINE))
     assert set(rows) == set(ENCODERS)
     for name, row in rows.items():

@@ -26,7 +26,7 @@ from topwork_server import (
     option,
 )
 from topwork_server.plugins import Registered, RegisteredIndex
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.types import Array
 
 DIM = 8
@@ -130,10 +130,10 @@ class FakePlugins:
     def found(self) -> list[object]:
         return []
 
-    def adopt(self, name: str, source: Source) -> Registered | None:
+    def adopt(self, name: str, source: SourceUri) -> Registered | None:
         return None
 
-    def refusals(self, source: Source) -> list[tuple[str, Refusal]]:
+    def refusals(self, source: SourceUri) -> list[tuple[str, Refusal]]:
         return []
 
     def indexes(self) -> dict[str, RegisteredIndex]:

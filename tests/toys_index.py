@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from topwork_server import IndexSpec, Metric, VectorIndex, Vectors
+from topwork_server import IndexSpec, Metric, VectorIndex, VectorSource
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -21,7 +21,9 @@ class Rows(VectorIndex):
         self._metric = metric
 
     @classmethod
-    def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:
+    def build(
+        cls, vectors: VectorSource, metric: Metric, options: Any, target_recall: float, threads: int, report: Report
+    ) -> Self:
         index = cls(np.empty((0, vectors.dim), np.float32), metric)
         for batch in vectors.batches():
             index.add(batch, threads)

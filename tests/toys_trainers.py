@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, TrainerSpec, Trial, linear_graph
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerSpec, TrainerTrial, linear_graph
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -21,12 +21,12 @@ class Shrinking:
             raise ValueError(f"shrinkage is {self.shrinkage}; give 0 to below 1")
 
 
-class Nearest(Fitted):
+class Nearest(FittedHead):
     """scores = -|row - mean|^2 / (2 variance), without what all classes share: linear in the row."""
 
     measure = "accuracy"
 
-    def __init__(self, means: Array, variance: float, seen: Array, trial: Trial) -> None:
+    def __init__(self, means: Array, variance: float, seen: Array, trial: TrainerTrial) -> None:
         self.weight = (means / variance).astype(np.float32)
         self.bias = np.where(seen, -0.5 * (means**2).sum(axis=1) / variance, -1e4).astype(np.float32)
         self.chosen = dict(trial.settings)
@@ -46,10 +46,10 @@ class NearestMean(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
+    ) -> list[FittedHead]:
         if examples.target is not Target.CLASSES:
             raise InvalidInput("the toy learns classes alone")
-        heads: list[Fitted] = []
+        heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             report(done / len(subsets), "computing means")
             heads.append(_head(examples, subset, options.shrinkage))
@@ -67,7 +67,7 @@ def _head(examples: Examples, subset: Array, shrinkage: float) -> Nearest:
     np.add.at(means, classes, rows)
     means = middle + (1 - shrinkage) * (means / np.maximum(counts, 1)[:, None] - middle)
     spread = ((rows - means[classes]) ** 2).mean() or rows.var() or 1.0
-    trial = Trial(view.tap, view.pooling, {"shrinkage": shrinkage}, 0.0)
+    trial = TrainerTrial(view.tap, view.pooling, {"shrinkage": shrinkage}, 0.0)
     return Nearest(means, float(spread), counts > 0, trial)
 
 

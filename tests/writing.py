@@ -6,18 +6,18 @@ import asyncio
 
 import numpy as np
 from topwork_server import Granularity, Tap, Text
-from topwork_server.engine import Ask
-from topwork_server.ingest.agreement import Settings
-from topwork_server.ingest.incoming import Incoming, ready
+from topwork_server.engine import EmbedParams
+from topwork_server.ingest.agreement import WriteSettings
+from topwork_server.ingest.incoming import IncomingItems, ready
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.types import TapInfo, TapRows
 
-LETTERS = Settings("birds", "letters")
+LETTERS = WriteSettings("birds", "letters")
 
 
 def texts(*words, ids=None, **columns):
     metadata = tuple(Column(name, ColumnType.INT, values) for name, values in columns.items())
-    return Incoming(ids or words, [Text(word) for word in words], range(len(words)), metadata=metadata)
+    return IncomingItems(ids or words, [Text(word) for word in words], range(len(words)), metadata=metadata)
 
 
 async def write(world, *messages, settings=LETTERS):
@@ -47,7 +47,7 @@ async def years(world, name="birds"):
 
 
 async def rows(world, *words, encoder="letters", **options):
-    features = await world.engine.embed(Ask(encoder, options=options), [Text(word) for word in words])
+    features = await world.engine.embed(EmbedParams(encoder, options=options), [Text(word) for word in words])
     del world.engine.asked[-1]
     return dict(zip(words, features.taps[0].rows.tolist(), strict=True))
 
@@ -67,4 +67,4 @@ def features(ids, *taps, numerics=None, skip=False):
     return ready(ids, taps, (), numerics, skip_bad_items=skip)
 
 
-VECTORS = Settings("vectors")
+VECTORS = WriteSettings("vectors")

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 from topwork_server.artifacts import graph_for
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home, usable_cores
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import PLAIN, Device
 from topwork_server.types import Array, Sample
@@ -41,7 +41,7 @@ class Ceiling:
     """One encoder in process."""
 
     def __init__(self, encoder: str, part: str, items: list[Item], device: Device = PLAIN) -> None:
-        entry = Catalogue(Plugins.load(), default_home()).entry(encoder)
+        entry = Catalog(PluginRegistry.load(), default_home()).entry(encoder)
         if entry.folder is None:
             raise SystemExit(f"{encoder} is not exported in {default_home()}: run `make weights`, or set TOPWORK_HOME")
         self.encoder = entry.spec.encoder(entry.spec, entry.folder)

@@ -115,10 +115,10 @@ PARTS = {
 
 def subject(part: Part) -> Subject:
     """With the folder of its export. LookupError where it has none."""
-    from topwork_server.catalogue import Catalogue
-    from topwork_server.plugins import Plugins
+    from topwork_server.catalogue import Catalog
+    from topwork_server.plugins import PluginRegistry
 
-    entry = Catalogue(Plugins.load(), default_home()).entry(part.encoder)
+    entry = Catalog(PluginRegistry.load(), default_home()).entry(part.encoder)
     if entry.folder is None:
         raise LookupError(f"{part.encoder} is not exported: run `make weights`")
     return Subject(part.name, part.encoder, Path(entry.folder), default_home(), usable_cores())

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from topwork import Client
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home, usable_cores
 from topwork_server.demo import server
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 
 from benchmarks.transfer import frozen, subjects, tuning
 
@@ -25,8 +25,8 @@ TUNING = "tuning"
 def main() -> int:
     arguments = _parsed()
     home = default_home()
-    plugins = Plugins.load()
-    catalogue = Catalogue(plugins, home)
+    plugins = PluginRegistry.load()
+    catalogue = Catalog(plugins, home)
     folder = home / "transfer"
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
@@ -57,7 +57,7 @@ def _say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 
-def _frozen(home: Path, catalogue: Catalogue, wanted: Sequence[subjects.Subject], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _frozen(home: Path, catalogue: Catalog, wanted: Sequence[subjects.Subject], seeds: Sequence[int]) -> list[dict[str, Any]]:
     found = []
     print("| data | target | labels | what the head reads | figure | value | 95% | baseline |\n|---|---|---|---|---|---|---|---|")
     with server(home, lambda *words: None) as address, Client(address, timeout=3600) as client:
@@ -72,7 +72,7 @@ def _frozen(home: Path, catalogue: Catalogue, wanted: Sequence[subjects.Subject]
     return found
 
 
-def _tuning(plugins: Plugins, catalogue: Catalogue, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+def _tuning(plugins: PluginRegistry, catalogue: Catalog, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     bench = tuning.Bench(plugins, catalogue, subjects.reviews(folder), usable_cores())
     found = []
     for run in tuning.runs(bench, catalogue, seeds, _say):

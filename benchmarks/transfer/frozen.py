@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from topwork import Client, HeadInfo
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 
 from benchmarks.transfer.subjects import Subject
 from benchmarks.transfer.twins import twin
@@ -34,7 +34,7 @@ class Line:
 
 
 def lines(
-    client: Client, catalogue: Catalogue, subject: Subject, seeds: Sequence[int], say: Callable[[str], None]
+    client: Client, catalogue: Catalog, subject: Subject, seeds: Sequence[int], say: Callable[[str], None]
 ) -> Iterator[Line]:
     """Every way to read the subject, for each target and size. Its sets are dropped in the end."""
     ways = _write(client, catalogue, subject, say)
@@ -49,7 +49,7 @@ def lines(
             client.drop_set(name)
 
 
-def _write(client: Client, catalogue: Catalogue, subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
+def _write(client: Client, catalogue: Catalog, subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
     """By what is read, the set that holds it."""
     ids = [f"{i:06d}" for i in range(len(subject.items))]
     for left in client.sets():  # of a run that was ended

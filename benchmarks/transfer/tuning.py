@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from topwork_server import sources
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.export import open_trunk
 from topwork_server.options import parse
-from topwork_server.plugins import Plugins
-from topwork_server.trainer import Lesson, Target, Tuned, Tuner
+from topwork_server.plugins import PluginRegistry
+from topwork_server.trainer import FineTuneDataset, FineTuner, FineTuneResult, Target
 from topwork_server.types import Text
 
 from benchmarks.transfer.subjects import Subject
@@ -50,7 +50,7 @@ class Run:
 
 
 class Bench:
-    def __init__(self, plugins: Plugins, catalogue: Catalogue, subject: Subject, threads: int) -> None:
+    def __init__(self, plugins: PluginRegistry, catalogue: Catalog, subject: Subject, threads: int) -> None:
         self._plugins, self._catalogue, self._threads = plugins, catalogue, threads
         rated = [(text, one["side"]) for text, one in zip(subject.items, subject.metadata, strict=True) if one["side"]]
         self._texts, sides = zip(*rated, strict=True)
@@ -58,7 +58,7 @@ class Bench:
 
     def run(self, way: str, seed: int, options: Mapping[str, Any], encoder: str = ENCODER) -> Run:
         trainer = self._plugins.trainer("fine-tune").trainer
-        assert issubclass(trainer, Tuner), "it learns the trunk"
+        assert issubclass(trainer, FineTuner), "it learns the trunk"
         spec = self._catalogue.spec(encoder)
         with tempfile.TemporaryDirectory() as scratch:
             assets = sources.fetch(self._catalogue.source(encoder), self._catalogue.home, spec.sha256)
@@ -70,25 +70,25 @@ class Bench:
             )
         return _run(way, seed, lesson, tuned)
 
-    def _lesson(self, seed: int, options: Any, tap: Any) -> Lesson:
+    def _lesson(self, seed: int, options: Any, tap: Any) -> FineTuneDataset:
         """Other items for each seed: the spread is that of the whole experiment."""
         chosen = np.random.default_rng(seed).permutation(len(self._texts))[: TRAIN + VALIDATION + TEST]
         train, validation, test = np.split(np.arange(len(chosen)), [TRAIN, TRAIN + VALIDATION])
         items = [Text(self._texts[i]) for i in chosen]
         counts = np.ones(len(items), np.int64)
-        return Lesson(
+        return FineTuneDataset(
             items, options, tap, "row", Target.CLASSES, ("bad", "good"), self._values[chosen], counts, train, validation, test
         )
 
 
-def _run(way: str, seed: int, lesson: Lesson, tuned: Tuned) -> Run:
+def _run(way: str, seed: int, lesson: FineTuneDataset, tuned: FineTuneResult) -> Run:
     right = tuned.test_scores.argmax(1) == lesson.values[lesson.test]
     history = [entry for entry in tuned.history if entry.get("step") is not None]
     steps, scores = [int(entry["step"]) for entry in history], [round(float(entry["score"]), 4) for entry in history]
     return Run(way, seed, float(right.mean()), tuple(steps), tuple(scores))
 
 
-def runs(bench: Bench, catalogue: Catalogue, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
+def runs(bench: Bench, catalogue: Catalog, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
     """All experiments, seed by seed, so that a run that is stopped has whole rounds."""
     ways: dict[str, tuple[Mapping[str, Any], str]] = {name: (options, ENCODER) for name, options in WAYS.items()}
     ways |= {f"{count} blocks frozen": ({"frozen_blocks": count}, ENCODER) for count in FROZEN}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import parity, sources
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.export import open_trunk
 
@@ -15,7 +15,7 @@ from topwork_server.export import open_trunk
 DEVIATION = 0.02
 
 
-def twin(catalogue: Catalogue, base: str, seed: int = 0) -> str:
+def twin(catalogue: Catalog, base: str, seed: int = 0) -> str:
     """The name of a twin of `base`, which is made where it is not there yet. Its batch norms know the means of real inputs."""
     name = f"{base}-random-{seed}"
     if name in catalogue.tuned():

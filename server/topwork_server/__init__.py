@@ -6,20 +6,20 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.head_graph import head_graph, linear_graph
 from topwork_server.hookspecs import hookimpl
 from topwork_server.options import option
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.splits import folds, rest
 from topwork_server.trainer import (
     Examples,
-    Fitted,
-    Lesson,
+    FeatureView,
+    FineTuneDataset,
+    FineTuner,
+    FineTuneResult,
+    FittedHead,
     NativeHead,
     Target,
     Trainer,
     TrainerSpec,
-    Trial,
-    Tuned,
-    Tuner,
-    View,
+    TrainerTrial,
 )
 from topwork_server.types import (
     Clip,
@@ -34,7 +34,7 @@ from topwork_server.types import (
     Text,
     TokenSpans,
 )
-from topwork_server.vector_index import IndexSpec, Metric, VectorIndex, Vectors
+from topwork_server.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
 
 __version__ = "0.1.0"
 
@@ -43,12 +43,15 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "Examples",
-    "Fitted",
+    "FeatureView",
+    "FineTuneDataset",
+    "FineTuneResult",
+    "FineTuner",
+    "FittedHead",
     "Granularity",
     "IndexSpec",
     "InvalidInput",
     "Item",
-    "Lesson",
     "Metric",
     "Modality",
     "NativeHead",
@@ -56,7 +59,7 @@ __all__ = [
     "Picture",
     "Refusal",
     "Sample",
-    "Source",
+    "SourceUri",
     "Tap",
     "Target",
     "Text",
@@ -64,13 +67,10 @@ __all__ = [
     "TopworkError",
     "Trainer",
     "TrainerSpec",
-    "Trial",
+    "TrainerTrial",
     "Trunk",
-    "Tuned",
-    "Tuner",
     "VectorIndex",
-    "Vectors",
-    "View",
+    "VectorSource",
     "check_caller",
     "folds",
     "head_graph",

@@ -17,25 +17,25 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import scratch
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import Config
 from topwork_server.contained import ContainedThreads
-from topwork_server.end_watch import EndWatch
+from topwork_server.end_watch import ShutdownWatchdog
 from topwork_server.engine import Engine
 from topwork_server.errors import DataLoss, StartError
-from topwork_server.memory import GiveBack
-from topwork_server.plugins import Plugins
-from topwork_server.services.encoders import Encoders, readable_entries
+from topwork_server.memory import MemoryTrimmer
+from topwork_server.plugins import PluginRegistry
+from topwork_server.services.encoders import EncodersService, readable_entries
 from topwork_server.services.heads import HeadsService
-from topwork_server.services.health import INDEX, Health
+from topwork_server.services.health import INDEX, HealthService
 from topwork_server.services.indexes import IndexesService
-from topwork_server.services.interceptor import Requests
+from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import JobsService
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.reflection import add_reflection
-from topwork_server.services.sets import Sets
+from topwork_server.services.sets import FeatureSetsService
 from topwork_server.sessions.providers import check_provider
-from topwork_server.stores import Stores
+from topwork_server.stores import ServerState
 
 SERVICES = (
     "topwork.v1.Encoders",
@@ -63,37 +63,37 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyMessage:
     """What a started server says of itself; `encoders` counts names by their state on this disk."""
 
     address: str
     provider: str
-    encoders: Counter[State]
+    encoders: Counter[EncoderState]
 
 
 class App:
     """One server. Made on the running loop; `start` binds, `stop` drains."""
 
     def __init__(
-        self, catalogue: Catalogue, config: Config, engine: type[Engine] = Engine, plugins: Plugins | None = None
+        self, catalogue: Catalog, config: Config, engine: type[Engine] = Engine, plugins: PluginRegistry | None = None
     ) -> None:
         """StartError where another server has the home."""
         self._catalogue = catalogue
         self.config = config
-        self.health = Health(SERVICES, self._serves, self._whole)
+        self.health = HealthService(SERVICES, self._serves, self._whole)
         self.engine = engine(catalogue, config, self.health.changed)
-        plugins = plugins or Plugins.load()
-        self.stores = Stores(catalogue, config, plugins, self.engine)
-        self.requests = Requests(MessageBudget(config.message_budget, GiveBack().freed))
+        plugins = plugins or PluginRegistry.load()
+        self.stores = ServerState(catalogue, config, plugins, self.engine)
+        self.requests = RequestInterceptor(MessageBudget(config.message_budget, MemoryTrimmer().freed))
         self._server = grpc.aio.server(interceptors=[self.requests], options=OPTIONS)
         self._add_services(plugins)
 
-    def _add_services(self, plugins: Plugins) -> None:
+    def _add_services(self, plugins: PluginRegistry) -> None:
         server, engine, catalogue, config, stores = self._server, self.engine, self._catalogue, self.config, self.stores
         stopping = self.requests.stopping
-        encoders = Encoders(engine, catalogue, config, stopping)
+        encoders = EncodersService(engine, catalogue, config, stopping)
         drop_set = stores.indexes.drop_set
-        sets = Sets(stores.ingest, encoders.spool, config.max_items, stores.indexes.all_names, drop_set, stopping)
+        sets = FeatureSetsService(stores.ingest, encoders.spool, config.max_items, stores.indexes.all_names, drop_set, stopping)
         indexes = IndexesService(stores.indexes, stores.desk, stores.jobs, plugins, engine, catalogue, config, stores.live_recall)
         heads = HeadsService(stores.heads, stores.sets, plugins, engine, catalogue, config, encoders.spool, stopping)
         encoders_pb2_grpc.add_EncodersServicer_to_server(encoders, server)  # type: ignore[no-untyped-call]
@@ -108,13 +108,13 @@ class App:
         """Whether no damage of a set or an index is known. NotFound."""
         return self.stores.indexes.is_whole(name) if kind == INDEX else not self.stores.sets.damage(name)
 
-    async def start(self) -> Ready:
+    async def start(self) -> ReadyMessage:
         """StartError where the address cannot be had."""
         address = bind(self._server, self.config.listen)
         await self._server.start()
         self.stores.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalogue)
-        return Ready(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
+        return ReadyMessage(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:
         """Health says NOT_SERVING, accepted requests finish, streams take no more, new requests are refused; then the rest
@@ -139,24 +139,24 @@ class App:
         if loaded is not None:
             return loaded.batcher.serving
         try:
-            return self._catalogue.entry(name).state is State.READY
+            return self._catalogue.entry(name).state is EncoderState.READY
         except DataLoss:
             return False
 
 
-async def serve(config: Config, announce: Callable[[Ready], None] = lambda ready: None) -> int:
+async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambda ready: None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status; StartError where it cannot start."""
     check_provider(config.provider)
-    plugins, watch = Plugins.load(), EndWatch()
+    plugins, watch = PluginRegistry.load(), ShutdownWatchdog()
     try:
-        app = App(Catalogue(plugins, config.home), config, plugins=plugins)
+        app = App(Catalog(plugins, config.home), config, plugins=plugins)
     except (FileExistsError, NotADirectoryError) as error:
         raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
     scratch.use(config.home)
     return await run(app, announce, watch)
 
 
-async def run(app: App, announce: Callable[[Ready], None], watch: EndWatch | None = None) -> int:
+async def run(app: App, announce: Callable[[ReadyMessage], None], watch: ShutdownWatchdog | None = None) -> int:
     """As `serve`, of an app that is composed; a second signal ends the process at once. `watch` bounds what the end takes, that
     of the interpreter too."""
     stopping = _on_signals()

@@ -27,7 +27,7 @@ from topwork_server import stored_json
 from topwork_server.errors import DataLoss, NotReady
 from topwork_server.regular_files import opened_lock
 from topwork_server.scratch import within
-from topwork_server.sources import Source, file_sha256, stamp
+from topwork_server.sources import SourceUri, file_sha256, stamp
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
 MODEL = "model.onnx"
@@ -106,7 +106,7 @@ def find(home: Path, spec: EncoderSpec) -> Path | None:
     except DataLoss as error:
         stored_json.warn_once(f"encoder={spec.name}: it is exported again: {error.message}")
         return None
-    now = stamp(Source.parse(spec.source))
+    now = stamp(SourceUri.parse(spec.source))
     return folder if now in ("", manifest.stamp) else None
 
 

@@ -18,19 +18,19 @@ import numpy as np
 
 from topwork_server.contained import contained
 from topwork_server.deadlines import TimedRequest
-from topwork_server.due import Due
+from topwork_server.due import DeadlineQueue
 from topwork_server.encoder import Encoder, batch_key
-from topwork_server.errors import DeadlinePassed, PluginFault, TooLarge, TopworkError, Unavailable
-from topwork_server.flows import Waiting
-from topwork_server.lanes import Lane, Lanes
+from topwork_server.errors import DeadlineExceeded, PluginFault, TooLarge, TopworkError, Unavailable
+from topwork_server.flows import QueuedSample
+from topwork_server.lanes import Backend, SessionPool
 from topwork_server.plugin_checks import check_cost
 from topwork_server.sessions.providers import GPUS
 from topwork_server.taprows import rows_of
-from topwork_server.tickets import Rider, Rows, Ticket, wake
+from topwork_server.tickets import BatchRequest, RequestSample, Rows, wake
 from topwork_server.types import Array, Priority, Sample, Tap
-from topwork_server.waiting import Line
+from topwork_server.waiting import FairBatchScheduler
 
-__all__ = ["Batcher", "Lane", "Rows", "Ticket"]
+__all__ = ["Backend", "BatchRequest", "Batcher", "Rows"]
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,18 @@ class Batcher:
     died is being reopened; `on_health` is told of each change, from a worker's thread.
     """
 
-    def __init__(self, encoder: Encoder, lanes: Sequence[Lane], on_health: Callable[[bool], None] = lambda serving: None) -> None:
+    def __init__(
+        self, encoder: Encoder, lanes: Sequence[Backend], on_health: Callable[[bool], None] = lambda serving: None
+    ) -> None:
         self.lanes = tuple(lanes)
         self._encoder, self._on_health = encoder, on_health
-        self._sessions = Lanes(self.lanes)
+        self._sessions = SessionPool(self.lanes)
         budgets = [encoder.budget * (GPU_BATCH if lane.numerics.provider in GPUS else 1) for lane in lanes]
-        self._line = Line(budgets)
-        self._due = Due(self._line, budgets)
+        self._line = FairBatchScheduler(budgets)
+        self._due = DeadlineQueue(self._line, budgets)
         self._wake = threading.Condition()  # guards the line, the tickets' counts and what follows
         self._closed = False
-        self._aboard: dict[int, list[Rider]] = {}
+        self._aboard: dict[int, list[RequestSample]] = {}
         self.serving = True
         self.counters: Counter[str] = Counter()
         name = f"session {encoder.spec.name}"
@@ -94,17 +96,17 @@ class Batcher:
         priority: Priority = Priority.NORMAL,
         request: TimedRequest | None = None,
         items: int = 0,
-    ) -> Ticket:
+    ) -> BatchRequest:
         """Join the line. Unavailable while a session is being reopened. `deadline` is in time.monotonic(). Flows take turns.
 
         With a `request`, of which these are the samples of so many more `items`: Overloaded where it cannot be done by its
         deadline. `end` it in the end."""
-        ticket, encoder = Ticket(samples, taps, deadline, request), self._encoder
+        ticket, encoder = BatchRequest(samples, taps, deadline, request), self._encoder
         ticket.on_cancel = self._leave
         group = [(lane, batch_key(encoder, s)) for s in samples]
         timed = request is not None
         ticket.riders = [
-            Rider(check_cost(encoder, encoder.cost(s)), group[i], ticket, i, timed=timed) for i, s in enumerate(samples)
+            RequestSample(check_cost(encoder, encoder.cost(s)), group[i], ticket, i, timed=timed) for i, s in enumerate(samples)
         ]
         with self._wake:
             if self._closed or not self.serving:
@@ -151,7 +153,7 @@ class Batcher:
             self._die(worker, batch, error)
         return bool(batch)
 
-    def _next(self, worker: int) -> list[Rider]:
+    def _next(self, worker: int) -> list[RequestSample]:
         """The next batch as soon as there is one; nobody when the batcher is closed."""
         with self._wake:
             self._land(worker)
@@ -169,7 +171,7 @@ class Batcher:
         if not self.serving:
             self._wake.notify_all()  # who reopens a session waits until nobody runs
 
-    def _take(self) -> list[Rider]:
+    def _take(self) -> list[RequestSample]:
         now = time.monotonic()
         self._give_up(self._due.late(now))
         taken = self._line.take(lambda waiting: _rider(waiting).ticket.expires <= now, self._due.first(now))
@@ -188,20 +190,20 @@ class Batcher:
             assert request.error is not None
             self._fail([_rider(one) for one in waiting], request.error)
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: BatchRequest) -> None:
         """A caller left: who of his is still in line goes at once, with what it holds in memory."""
         with self._wake:
             gone = [rider for rider in ticket.riders if not rider.gone]
             self._line.remove(gone)
             self._drop(gone, "cancelled")
 
-    def _drop(self, riders: Sequence[Rider], why: str) -> None:
+    def _drop(self, riders: Sequence[RequestSample], why: str) -> None:
         self.counters[why] += len(riders)
         self._fail(
-            riders, DeadlinePassed("the deadline passed while the item was queued", remedy="allow more time, or send less")
+            riders, DeadlineExceeded("the deadline passed while the item was queued", remedy="allow more time, or send less")
         )
 
-    def _run(self, worker: int, batch: list[Rider]) -> None:
+    def _run(self, worker: int, batch: list[RequestSample]) -> None:
         """A batch that does not fit in memory, or that the encoder fails on, is halved until it does not, or until one sample is
         left to blame."""
         try:
@@ -217,7 +219,7 @@ class Batcher:
         except TopworkError as error:
             self._fail(batch, error)
 
-    def _compute(self, worker: int, batch: list[Rider]) -> None:
+    def _compute(self, worker: int, batch: list[RequestSample]) -> None:
         started = time.monotonic()
         names = list({tap.name: None for rider in batch for tap in rider.ticket.taps})
         feeds = self._collated(batch)
@@ -233,7 +235,7 @@ class Batcher:
                 ticket.computed += seconds
         self._settle(batch, results)
 
-    def _collated(self, batch: Sequence[Rider]) -> dict[str, Array]:
+    def _collated(self, batch: Sequence[RequestSample]) -> dict[str, Array]:
         try:
             return self._encoder.collate([rider.sample for rider in batch])
         except (TopworkError, MemoryError):
@@ -241,7 +243,7 @@ class Batcher:
         except BaseException as error:
             raise _Failed(self._failed(contained(error))) from error
 
-    def _rows(self, rider: Rider, outputs: dict[str, Array], i: int) -> Rows | TopworkError:
+    def _rows(self, rider: RequestSample, outputs: dict[str, Array], i: int) -> Rows | TopworkError:
         """A view would keep the whole batch's output alive for as long as one caller keeps a row."""
         try:
             return tuple([_owned(rows_of(tap, outputs[tap.name][i], rider.sample)) for tap in rider.ticket.taps])
@@ -255,15 +257,15 @@ class Batcher:
             remedy="report it to the encoder's author",
         )
 
-    def _settle(self, riders: Sequence[Rider], results: Sequence[Rows | TopworkError]) -> None:
+    def _settle(self, riders: Sequence[RequestSample], results: Sequence[Rows | TopworkError]) -> None:
         with self._wake:
             done = [rider.ticket for rider, result in zip(riders, results, strict=True) if rider.settle(result)]
         wake(done)
 
-    def _fail(self, riders: Sequence[Rider], error: TopworkError) -> None:
+    def _fail(self, riders: Sequence[RequestSample], error: TopworkError) -> None:
         self._settle(riders, [error] * len(riders))
 
-    def _die(self, worker: int, batch: Sequence[Rider], error: BaseException) -> None:
+    def _die(self, worker: int, batch: Sequence[RequestSample], error: BaseException) -> None:
         """The first of those who meet a dead session sees to it, when the others have landed."""
         with self._wake:
             first, self.serving = self.serving, False
@@ -294,7 +296,7 @@ class Batcher:
             self._wake.notify_all()
         self._on_health(True)
 
-    def _drained(self) -> list[Rider]:
+    def _drained(self) -> list[RequestSample]:
         with self._wake:
             return [_rider(waiting) for waiting in self._line.drain()]
 
@@ -303,8 +305,8 @@ class Batcher:
         return Unavailable(f"the worker of {self._encoder.spec.name} is being restarted{why}", remedy="try again in a second")
 
 
-def _rider(waiting: Waiting) -> Rider:
-    assert isinstance(waiting, Rider)
+def _rider(waiting: QueuedSample) -> RequestSample:
+    assert isinstance(waiting, RequestSample)
     return waiting
 
 

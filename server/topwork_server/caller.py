@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from topwork_server.errors import DeadlinePassed
+from topwork_server.errors import DeadlineExceeded
 
 _work = threading.local()
 
@@ -19,7 +19,9 @@ def check_caller() -> None:
     """
     has_left: Callable[[], bool] | None = getattr(_work, "has_left", None)
     if has_left is not None and has_left():
-        raise DeadlinePassed("the deadline passed, or the caller left, while an item was preprocessed", remedy="allow more time")
+        raise DeadlineExceeded(
+            "the deadline passed, or the caller left, while an item was preprocessed", remedy="allow more time"
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-from topwork_server.errors import DeadlinePassed
+from topwork_server.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def always_waits() -> None:
     """The check of work that nobody gives up."""
 
 
-class Caller:
+class BlockingCaller:
     """Thread-safe. `deadline` in time.monotonic(), None for none."""
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -29,7 +29,7 @@ class Caller:
     def leave(self) -> None:
         self._gone.set()
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> BlockingCaller:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -38,12 +38,12 @@ class Caller:
 
     def check(self) -> None:
         if self._gone.is_set() or (self._deadline is not None and time.monotonic() >= self._deadline):
-            raise DeadlinePassed(
+            raise DeadlineExceeded(
                 "the caller's time ran out while its work was under way", remedy="give it more time, or ask for less"
             )
 
 
 async def in_thread(call: Callable[[Check], T], deadline: float | None) -> T:
     """The result of `call` in a thread. It is given a check that raises once the caller has left or its deadline has passed."""
-    with Caller(deadline) as caller:
+    with BlockingCaller(deadline) as caller:
         return await asyncio.to_thread(call, caller.check)

@@ -13,13 +13,13 @@ from typing import Any
 
 from topwork_server import artifacts, errors, sources, unread_sources
 from topwork_server.artifacts import Manifest
-from topwork_server.children import Children, Ended, python
+from topwork_server.children import ChildExit, ChildProcesses, python
 from topwork_server.encoder_records import EncoderRecords
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.plugin_hooks import NAME
-from topwork_server.plugins import Plugins, Registered
-from topwork_server.sources import Progress, Source, quiet
+from topwork_server.plugins import PluginRegistry, Registered
+from topwork_server.sources import Progress, SourceUri, quiet
 from topwork_server.suggestions import instead
 from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 
@@ -30,7 +30,7 @@ INT8_SUFFIX = ".int8.onnx"
 LONGEST_NAME = 100
 
 
-def _own_name(source: Source) -> str:
+def _own_name(source: SourceUri) -> str:
     """The last part of what the source names. InvalidInput where it is too long for a name."""
     name = source.location.rstrip("/").rpartition("/")[2]
     if len(name) > LONGEST_NAME:
@@ -47,26 +47,26 @@ def check_name(name: str) -> None:
         )
 
 
-class State(StrEnum):
+class EncoderState(StrEnum):
     ABSENT = "absent"
     FETCHED = "fetched"
     READY = "ready"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One line of the catalogue. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
 
     spec: EncoderSpec
     owner: str
-    state: State
+    state: EncoderState
     detail: str = ""
     manifest: Manifest | None = None
     folder: Path | None = None
 
 
-class Catalogue:
-    def __init__(self, plugins: Plugins, home: Path) -> None:
+class Catalog:
+    def __init__(self, plugins: PluginRegistry, home: Path) -> None:
         self._plugins = plugins
         self._registered = plugins.encoders()
         self.home = home
@@ -80,29 +80,29 @@ class Catalogue:
         """NotFound names what is near."""
         return self._lookup(name).spec
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> SourceUri:
         record = self._adopted().get(name, {})
         base = record.get("base") or record.get("int8_of")
         family = self.source(base).family if base else record.get("family", "")
-        return Source.parse(self.spec(name).source, family)
+        return SourceUri.parse(self.spec(name).source, family)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> CatalogEntry:
         """What is on this disk now; downloads and imports nothing."""
         found = self._lookup(name)
         folder = artifacts.find(self.home, found.spec)
         if folder:
-            return Entry(found.spec, found.owner, State.READY, "", Manifest.read(folder), folder)
+            return CatalogEntry(found.spec, found.owner, EncoderState.READY, "", Manifest.read(folder), folder)
         damage = artifacts.damage(artifacts.folder_of(self.home, found.spec))
         if sources.locate(self.source(name), self.home):
             detail = f"{damage}: the next use exports it again" if damage else "the first use exports it"
-            return Entry(found.spec, found.owner, State.FETCHED, detail)
-        return Entry(found.spec, found.owner, State.ABSENT, f"run `topwork pull {name}` where the server runs")
+            return CatalogEntry(found.spec, found.owner, EncoderState.FETCHED, detail)
+        return CatalogEntry(found.spec, found.owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
 
     def adopt(
         self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None
     ) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
-        source = Source.parse(uri)
+        source = SourceUri.parse(uri)
         if name:
             check_name(name)
         name = name or _own_name(source)
@@ -194,12 +194,12 @@ class Catalogue:
         """Fetch the weights of an encoder."""
         return sources.fetch(self.source(name), self.home, self.spec(name).sha256, progress)
 
-    def export(self, name: str, *, force: bool = False, children: Children | None = None) -> Path:
+    def export(self, name: str, *, force: bool = False, children: ChildProcesses | None = None) -> Path:
         """Make the artifact in a process of its own, one of `children`; wait for it and return its folder."""
-        if self.entry(name).state is State.ABSENT:
+        if self.entry(name).state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
         command = [*python("topwork_server.export"), "--home", str(self.home), name, *["--force"] * force]
-        return _outcome(name, (children or Children()).run(command))
+        return _outcome(name, (children or ChildProcesses()).run(command))
 
     def _record(self, name: str) -> Path:
         return self._records.path(name)
@@ -241,7 +241,7 @@ class Catalogue:
         return Registered(spec, base.plugin, base.owner)
 
     def _pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
-        source = Source.parse(record["source"], record["family"])
+        source = SourceUri.parse(record["source"], record["family"])
         found = self._plugins.adopt(name, source)
         if found is None:
             families = [plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks]
@@ -252,7 +252,7 @@ class Catalogue:
         return Registered(spec, found.plugin, found.owner)
 
 
-def _outcome(name: str, child: Ended) -> Path:
+def _outcome(name: str, child: ChildExit) -> Path:
     lines = child.out.splitlines()
     if child.status not in (0, 1) or not lines:
         last = " | ".join(child.err.strip().splitlines()[-3:])

@@ -19,7 +19,7 @@ def python(module: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ChildExit:
     """`status` is negative where a signal ended it; `late` where that was ours, since it took too long."""
 
     status: int
@@ -34,7 +34,7 @@ class Ended:
         return f"was killed by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
 
 
-class Children:
+class ChildProcesses:
     """From any thread."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Children:
         self._running: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def run(self, command: Sequence[str], seconds: float | None = None) -> Ended:
+    def run(self, command: Sequence[str], seconds: float | None = None) -> ChildExit:
         """Start it and wait, so many seconds at most. Unavailable once `close` was called, whatever it said until then."""
         child, held = self._start(command)
         late = False
@@ -62,7 +62,7 @@ class Children:
             with self._lock:
                 self._running.discard(child)
         self._check()
-        return Ended(child.returncode, out, err, late)
+        return ChildExit(child.returncode, out, err, late)
 
     def close(self) -> None:
         """Kill all, and start no more."""

@@ -201,11 +201,11 @@ def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
     """Plugin modules are light by contract, so all are loaded. One that is broken must not take `topwork --help` down with it:
     `topwork serve` and `topwork plugins` refuse it aloud."""
-    from topwork_server.plugins import Plugins
+    from topwork_server.plugins import PluginRegistry
 
     ours = set(commands.choices)
     try:
-        errors = Plugins.load().add_commands(commands)
+        errors = PluginRegistry.load().add_commands(commands)
     except PluginError as error:
         errors = [error]
     for one in errors:

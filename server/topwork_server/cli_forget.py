@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from topwork_server import artifacts, cli_weights
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.lock import HomeLock
 
@@ -48,7 +48,7 @@ def _report(folders: dict[Path, int], arguments: argparse.Namespace) -> None:
     print(f"{len(folders)} artifacts that no encoder refers to, {total / 1e6:.1f} MB: {verb}" if folders else "nothing to prune")
 
 
-def _check_own(catalogue: Catalogue, name: str) -> None:
+def _check_own(catalogue: Catalog, name: str) -> None:
     """Only what a user adopted can be forgotten."""
     if name in catalogue.adopted():
         if name in catalogue.tuned():
@@ -61,14 +61,14 @@ def _check_own(catalogue: Catalogue, name: str) -> None:
     )
 
 
-def _users(catalogue: Catalogue, name: str) -> list[str]:
+def _users(catalogue: Catalog, name: str) -> list[str]:
     """What stands on an encoder in this home."""
-    from topwork_server.heads.shelf import Shelf
-    from topwork_server.heads.tuned import TunedEncoders
+    from topwork_server.heads.shelf import HeadStore
+    from topwork_server.heads.tuned import FineTunedEncoders
     from topwork_server.sets.sets import FeatureSets
 
     sets = FeatureSets(catalogue.home / "sets")
     try:
-        return list(TunedEncoders(Shelf(catalogue.home / "heads"), sets, catalogue).users(name))
+        return list(FineTunedEncoders(HeadStore(catalogue.home / "heads"), sets, catalogue).users(name))
     finally:
         sets.close()

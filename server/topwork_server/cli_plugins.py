@@ -6,11 +6,11 @@ import argparse
 import json
 from dataclasses import asdict
 
-from topwork_server.plugins import Found, Plugins
+from topwork_server.plugins import PluginInfo, PluginRegistry
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = Plugins.load().found()
+    found = PluginRegistry.load().found()
     if arguments.json:
         print(json.dumps([asdict(plugin) for plugin in found]))
     else:
@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(found: list[Found]) -> None:
+def _show(found: list[PluginInfo]) -> None:
     from rich.console import Console
     from rich.table import Table
 

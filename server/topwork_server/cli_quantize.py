@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topwork_server import cli_weights
-from topwork_server.catalogue import Catalogue, Entry, State, check_name
-from topwork_server.errors import AlreadyThere, InvalidInput
+from topwork_server.catalogue import Catalog, CatalogEntry, EncoderState, check_name
+from topwork_server.errors import AlreadyExists, InvalidInput
 from topwork_server.int8 import files, unfinished
-from topwork_server.int8.files import Material
-from topwork_server.int8.make import Made, make
+from topwork_server.int8.files import CalibrationData
+from topwork_server.int8.make import QuantizationResult, make
 from topwork_server.types import EncoderSpec, Modality
 
 REFUSED = {
@@ -55,7 +55,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(catalogue: Catalogue, base: EncoderSpec, name: str) -> None:
+def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
     check_name(name)
     if base.modality in REFUSED:
         raise InvalidInput(
@@ -67,17 +67,17 @@ def _check(catalogue: Catalogue, base: EncoderSpec, name: str) -> None:
     if name in catalogue.names():
         adopted = name in catalogue.adopted()
         forget = f"run `topwork forget {name}` first, or " if adopted else ""
-        raise AlreadyThere(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
+        raise AlreadyExists(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
 
 
-def _ready(catalogue: Catalogue, name: str, say: Callable[[str], None]) -> Entry:
-    if catalogue.entry(name).state is not State.READY:
+def _ready(catalogue: Catalog, name: str, say: Callable[[str], None]) -> CatalogEntry:
+    if catalogue.entry(name).state is not EncoderState.READY:
         say(f"exporting {name}")
         catalogue.export(name)
     return catalogue.entry(name)
 
 
-def _material(entry: Entry, arguments: argparse.Namespace, say: Callable[[str], None]) -> Material:
+def _material(entry: CatalogEntry, arguments: argparse.Namespace, say: Callable[[str], None]) -> CalibrationData:
     assert entry.folder is not None, "it is ready"
     say(f"reading {arguments.calibrate}")
     material = files.read(arguments.calibrate, entry.spec.encoder(entry.spec, entry.folder), arguments.most)
@@ -87,27 +87,27 @@ def _material(entry: Entry, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 def _made(
-    catalogue: Catalogue,
-    entry: Entry,
+    catalogue: Catalog,
+    entry: CatalogEntry,
     name: str,
-    material: Material,
+    material: CalibrationData,
     floor: float,
     scratch: Path,
     say: Callable[[str], None],
-) -> Made:
+) -> QuantizationResult:
     graph = scratch / "int8.onnx"
     made = make(entry, material, floor, graph, say)
     catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
     return made
 
 
-def _said(made: Made, material: Material) -> str:
+def _said(made: QuantizationResult, material: CalibrationData) -> str:
     fp32 = f", the first {made.island} of {made.convolutions} convolutions in fp32" if made.island else ""
     narrow = ", weights of 7 bits" if made.narrow else ""
     return f"calibrated on {len(material.learnt)} inputs and judged on {len(material.judged)} others{fp32}{narrow}"
 
 
-def _export(catalogue: Catalogue, name: str) -> None:
+def _export(catalogue: Catalog, name: str) -> None:
     try:
         catalogue.export(name)
     except BaseException:
@@ -115,7 +115,7 @@ def _export(catalogue: Catalogue, name: str) -> None:
         raise
 
 
-def _show(entry: Entry, made: Made, material: Material, arguments: argparse.Namespace) -> int:
+def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: argparse.Namespace) -> int:
     facts = {
         "median_cosine": made.median,
         "learnt_from": len(material.learnt),

@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import Any
 
 from topwork_server import __version__
-from topwork_server.app import Ready, serve
-from topwork_server.catalogue import State
+from topwork_server.app import ReadyMessage, serve
+from topwork_server.catalogue import EncoderState
 from topwork_server.config import Config, usable_home
 
 #: Seconds after which a thread must let others run. Python's 5 ms is what a small embed would wait at each step behind a thread
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH)
     announce = _announce_json if arguments.json else _announce
 
-    def ready(what: Ready) -> None:
+    def ready(what: ReadyMessage) -> None:
         announce(what)
         gc.freeze()  # modules live as long as the server: to look through them for cycles stops everything for 40 ms
 
@@ -60,14 +60,14 @@ def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
     return run_with_uvloop
 
 
-def _announce(ready: Ready) -> None:
-    counts = ", ".join(f"{ready.encoders[state]} {state}" for state in State if ready.encoders[state]) or "none"
+def _announce(ready: ReadyMessage) -> None:
+    counts = ", ".join(f"{ready.encoders[state]} {state}" for state in EncoderState if ready.encoders[state]) or "none"
     print(f"Topwork {__version__} listens on {ready.address} · encoders: {counts} · provider: {ready.provider}", flush=True)
-    if not ready.encoders[State.READY] + ready.encoders[State.FETCHED]:
+    if not ready.encoders[EncoderState.READY] + ready.encoders[EncoderState.FETCHED]:
         print("`topwork encoders` lists what could be served; `topwork pull NAME` fetches it", flush=True)
 
 
-def _announce_json(ready: Ready) -> None:
-    encoders = {state.value: ready.encoders[state] for state in State}
+def _announce_json(ready: ReadyMessage) -> None:
+    encoders = {state.value: ready.encoders[state] for state in EncoderState}
     event = {"event": "ready", "address": ready.address, "provider": ready.provider, "encoders": encoders}
     print(json.dumps(event), flush=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 from topwork._cli_catalogue import unused_weights
 
-from topwork_server.catalogue import Catalogue, Entry, State
+from topwork_server.catalogue import Catalog, CatalogEntry, EncoderState
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput
 from topwork_server.int8 import unfinished
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sources import Progress, quiet
 from topwork_server.unread_sources import check_target
 
@@ -27,7 +27,7 @@ def pull(arguments: argparse.Namespace) -> int:
     try:
         with _progress(name, arguments.json) as progress:
             catalogue.pull(name, progress)
-        if catalogue.entry(name).state is not State.READY:
+        if catalogue.entry(name).state is not EncoderState.READY:
             _export(catalogue, name, arguments)
     except BaseException:
         if name not in known:
@@ -57,13 +57,13 @@ def _setting(pair: str) -> tuple[str, Any]:
         return key, value
 
 
-def opened(arguments: argparse.Namespace) -> Catalogue:
-    catalogue = Catalogue(Plugins.load(), usable_home(arguments.home))
+def opened(arguments: argparse.Namespace) -> Catalog:
+    catalogue = Catalog(PluginRegistry.load(), usable_home(arguments.home))
     unfinished.sweep(catalogue.home / "encoders", catalogue)
     return catalogue
 
 
-def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:
+def _name(catalogue: Catalog, arguments: argparse.Namespace) -> str:
     """The encoder's name; weights that a URI names get one first."""
     target: str = arguments.target
     if ":" in target:
@@ -76,7 +76,7 @@ def _name(catalogue: Catalogue, arguments: argparse.Namespace) -> str:
     return catalogue.spec(target).name
 
 
-def _export(catalogue: Catalogue, name: str, arguments: argparse.Namespace, *, force: bool = False) -> None:
+def _export(catalogue: Catalog, name: str, arguments: argparse.Namespace, *, force: bool = False) -> None:
     if arguments.json:
         catalogue.export(name, force=force)
         return
@@ -101,7 +101,7 @@ def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def show(entry: Entry, arguments: argparse.Namespace) -> int:
+def show(entry: CatalogEntry, arguments: argparse.Namespace) -> int:
     assert entry.manifest is not None, "export returns when the artifact is complete"
     if arguments.json:
         print(json.dumps(record(entry)))
@@ -110,7 +110,7 @@ def show(entry: Entry, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def record(entry: Entry) -> dict[str, Any]:
+def record(entry: CatalogEntry) -> dict[str, Any]:
     assert entry.manifest is not None
     return {
         "name": entry.spec.name,
@@ -127,7 +127,7 @@ def record(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _table(entry: Entry) -> None:
+def _table(entry: CatalogEntry) -> None:
     from rich.console import Console
     from rich.table import Table
 

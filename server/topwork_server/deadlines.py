@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError
+from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError
 from topwork_server.types import Priority
 
 #: Of the time that is foreseen, so much more is kept free, and between so many batches: more with each request that is begun and
@@ -55,7 +55,7 @@ class TimedRequest:
         return self.left + self.cost / max(self.submitted, 1) * max(self.items - self.submitted, 0)
 
 
-class Pace:
+class ServiceRate:
     """How much cost a session gets done in a second where it is kept busy; nothing is known before its first full batch."""
 
     def __init__(self, budget: int) -> None:
@@ -79,7 +79,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class CompetingWork:
     """What else waits: `ahead` is the cost of higher priorities, and `share` the part of the session that flows without deadlines
     leave to those with."""
 
@@ -90,10 +90,10 @@ class Beside:
 _Entry: TypeAlias = tuple[float, int, TimedRequest]
 
 
-class Deadlines:
+class DeadlineAdmission:
     """The requests with deadlines of one priority. `paces` are those of the lanes. One thread at a time."""
 
-    def __init__(self, paces: Sequence[Pace]) -> None:
+    def __init__(self, paces: Sequence[ServiceRate]) -> None:
         self._paces = paces
         self._entries: list[_Entry] = []  # by deadline, then by arrival
         self._count = 0
@@ -133,7 +133,7 @@ class Deadlines:
         if (alone := self._seconds(new)) > HOPELESS * (new.deadline - now):
             raise _hopeless(alone)
 
-    def make_room(self, new: TimedRequest, now: float, beside: Beside) -> list[TimedRequest]:
+    def make_room(self, new: TimedRequest, now: float, beside: CompetingWork) -> list[TimedRequest]:
         """The requests that have to give way so that the new one and the others are done in time, each with its error. Overloaded
         where none can."""
         lateness = self._lateness(new, now, beside)
@@ -147,7 +147,7 @@ class Deadlines:
             victim.error = _overloaded(self._seconds(victim))
         return put_out
 
-    def late(self, now: float, beside: Beside) -> list[TimedRequest]:
+    def late(self, now: float, beside: CompetingWork) -> list[TimedRequest]:
         """Those that cannot be done in time any more, with their errors: begun ones where they alone take too long, others also
         where too much goes before them."""
         late, at = list[TimedRequest](), now + self._ahead(beside)
@@ -164,7 +164,7 @@ class Deadlines:
             late.append(request)
         return late
 
-    def urgent(self, now: float, beside: Beside) -> list[TimedRequest]:
+    def urgent(self, now: float, beside: CompetingWork) -> list[TimedRequest]:
         """Those to be finished first, earliest deadline first: up to the last one that has little time to spare."""
         found, at, urgent = list[TimedRequest](), now + self._ahead(beside), 0
         for deadline, _, request in self._entries:
@@ -177,10 +177,12 @@ class Deadlines:
     def _seconds(self, request: TimedRequest) -> float:
         return self._paces[request.lane].seconds(request.work)
 
-    def _ahead(self, beside: Beside) -> float:
+    def _ahead(self, beside: CompetingWork) -> float:
         return self._paces[0].seconds(beside.ahead)
 
-    def _lateness(self, new: TimedRequest, now: float, beside: Beside, without: frozenset[TimedRequest] = frozenset()) -> float:
+    def _lateness(
+        self, new: TimedRequest, now: float, beside: CompetingWork, without: frozenset[TimedRequest] = frozenset()
+    ) -> float:
         """How much too late the new request would be, or would make another that is in time without it."""
         own, at, worst, came = self._seconds(new) / beside.share, now + self._ahead(beside), -math.inf, False
         for deadline, _, request in [*self._entries, (math.inf, 0, new)]:
@@ -228,8 +230,8 @@ def _overloaded(seconds: float) -> Overloaded:
     )
 
 
-def _hopeless(seconds: float) -> DeadlinePassed:
-    return DeadlinePassed(
+def _hopeless(seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
         f"the request takes about {seconds:.1f} s by itself, which is more than its deadline leaves",
         remedy="allow more time, or send less at once",
     )

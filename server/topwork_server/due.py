@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from topwork_server.deadlines import GUARD, Beside, Deadlines, Pace, TimedRequest
+from topwork_server.deadlines import GUARD, CompetingWork, DeadlineAdmission, ServiceRate, TimedRequest
 from topwork_server.errors import TopworkError
-from topwork_server.flows import Waiting
-from topwork_server.tickets import Rider, Ticket
+from topwork_server.flows import QueuedSample
+from topwork_server.tickets import BatchRequest, RequestSample
 from topwork_server.types import Priority
-from topwork_server.waiting import Line
+from topwork_server.waiting import FairBatchScheduler
 
 #: Samples that go first are looked for in so many batches' worth: enough of like lengths, of no more requests than are soon done.
 #: In more than that, up to so many samples, where all of them are done before the earliest deadline, with so many batches to
@@ -17,20 +17,20 @@ from topwork_server.waiting import Line
 AHEAD, MOST, SPARE_BATCHES = 3, 2048, 2
 
 
-class Due:
+class DeadlineQueue:
     """The batcher's lock guards it."""
 
-    def __init__(self, line: Line, budgets: Sequence[int]) -> None:
+    def __init__(self, line: FairBatchScheduler, budgets: Sequence[int]) -> None:
         self._line, self._budgets = line, budgets
-        self._paces = [Pace(budget) for budget in budgets]
-        self._deadlines = {priority: Deadlines(self._paces) for priority in sorted(Priority, reverse=True)}
-        self._tickets: dict[TimedRequest, list[Ticket]] = {}
+        self._paces = [ServiceRate(budget) for budget in budgets]
+        self._deadlines = {priority: DeadlineAdmission(self._paces) for priority in sorted(Priority, reverse=True)}
+        self._tickets: dict[TimedRequest, list[BatchRequest]] = {}
         self._partial: set[TimedRequest] = set()  # of whose items some have not come
         self._ended = 0.0
         self._chained = False
 
     def join(
-        self, request: TimedRequest, ticket: Ticket, items: int, lane: int, flow: Hashable, priority: Priority, now: float
+        self, request: TimedRequest, ticket: BatchRequest, items: int, lane: int, flow: Hashable, priority: Priority, now: float
     ) -> list[TimedRequest]:
         """A ticket of a request is about to join the line: the requests that give way to it, with their errors. Overloaded or
         DeadlinePassed where it is not to be done."""
@@ -69,7 +69,7 @@ class Due:
         if self._tickets.pop(request, None) is not None:
             self._deadlines[request.priority].forget(request, now)
 
-    def waiting(self, request: TimedRequest) -> list[Waiting]:
+    def waiting(self, request: TimedRequest) -> list[QueuedSample]:
         """Its samples that are in line."""
         return [rider for ticket in self._tickets.get(request, ()) for rider in ticket.riders if not rider.gone]
 
@@ -83,7 +83,7 @@ class Due:
             for request in deadlines.late(now, self._beside(priority))
         ]
 
-    def first(self, now: float) -> list[Waiting]:
+    def first(self, now: float) -> list[QueuedSample]:
         """Samples whose deadlines are urgent, in the order of these, of the highest priority that has any."""
         waiting = self._waiting_cost()
         for priority, deadlines in self._deadlines.items():
@@ -93,9 +93,9 @@ class Due:
                 return found
         return []
 
-    def _first_of(self, requests: Sequence[TimedRequest], now: float) -> list[Waiting]:
+    def _first_of(self, requests: Sequence[TimedRequest], now: float) -> list[QueuedSample]:
         """The longest of the first request leads."""
-        found, cost = list[Waiting](), 0
+        found, cost = list[QueuedSample](), 0
         for request in requests:
             waiting = self.waiting(request)
             if waiting and not found:
@@ -108,13 +108,13 @@ class Due:
                 break
         return found[:MOST]
 
-    def began(self, batch: Sequence[Waiting]) -> None:
+    def began(self, batch: Sequence[QueuedSample]) -> None:
         for rider in batch:
-            assert isinstance(rider, Rider)
+            assert isinstance(rider, RequestSample)
             if rider.ticket.request is not None:
                 rider.ticket.request.begun = True
 
-    def measure(self, batch: Sequence[Rider], started: float, now: float) -> None:
+    def measure(self, batch: Sequence[RequestSample], started: float, now: float) -> None:
         """How long a batch kept the session: since the one before it, where it waited for that."""
         since = self._ended if self._chained or started < self._ended else started
         self._ended, self._chained = now, bool(len(self._line))
@@ -125,7 +125,7 @@ class Due:
         """Of what waits in line, and of what requests with deadlines are still to bring."""
         return self._line.cost + sum([request.work - request.left for request in self._partial])
 
-    def _beside(self, priority: Priority, *, one_more: bool = False) -> Beside:
+    def _beside(self, priority: Priority, *, one_more: bool = False) -> CompetingWork:
         timed, others = self._line.flows(priority)
         timed = max(1, timed + one_more)
-        return Beside(self._line.cost_above(priority), timed / (timed + others))
+        return CompetingWork(self._line.cost_above(priority), timed / (timed + others))

@@ -41,7 +41,7 @@ class _Quantized:
 
 
 @dataclass(frozen=True)
-class Found:
+class EncoderRecordsFound:
     """Records by the name of their encoder, and why others cannot be used, by the name of their file."""
 
     whole: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class EncoderRecords:
     def path(self, name: str) -> Path:
         return self.folder / f"{artifacts.slug(name)}.json"
 
-    def read(self) -> Found:
+    def read(self) -> EncoderRecordsFound:
         """All of them; a damaged one hides no other."""
         whole: dict[str, Mapping[str, Any]] = {}
         damaged: dict[str, DataLoss] = {}
@@ -74,7 +74,7 @@ class EncoderRecords:
             path = self.path(name)
             damaged[path.stem] = DataLoss(f"{path} is damaged: {name} is made of itself", remedy=_remedy(path))
             del whole[name]
-        return Found(whole, damaged)
+        return EncoderRecordsFound(whole, damaged)
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Atomically, and on disk when this returns."""

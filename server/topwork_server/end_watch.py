@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-class EndWatch:
+class ShutdownWatchdog:
     """A thread that is there from the start, since later there may be no memory or thread left to make one of.
 
     The kernel then closes what the process held: the lock on the home is free, and children see the end of their pipes and end.

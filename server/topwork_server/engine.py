@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from topwork_server import options as request_options
-from topwork_server.batcher import Rows, Ticket
-from topwork_server.catalogue import Catalogue
+from topwork_server.batcher import BatchRequest, Rows
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
 from topwork_server.deadlines import TimedRequest
 from topwork_server.encoder import Encoder
-from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
+from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
 from topwork_server.excerpts import excerpt, listed
-from topwork_server.garage import Garage, Loaded
-from topwork_server.preparing import Preparation, Prepared, Threads
+from topwork_server.garage import LoadedEncoder, ModelCache
+from topwork_server.preparing import PreparedItem, PreprocessPool, RequestPreprocessor
 from topwork_server.taprows import spans_of
 from topwork_server.types import Features, Granularity, Item, Priority, Sample, TapInfo, TapRows, Timings
 
 
 @dataclass(frozen=True)
-class Ask:
+class EmbedParams:
     """What a caller wants. `deadline` is in time.monotonic(); `wait` is for room in the queue (streams), else Overloaded at once;
     `skip_bad_items` gives a bad item no rows and a failure, instead of refusing the request. Flows, which are those who share
     in turns, are told apart by `flow`."""
@@ -41,7 +41,7 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Encoded:
+class ItemResult:
     """One item's rows, a tuple a sample; its samples (their inputs dropped) where rows have spans; what its notes come to; or
     its error."""
 
@@ -61,27 +61,29 @@ class Encoded:
 class Engine:
     """All encoders of one server. Coroutines run on one event loop."""
 
-    def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
-        self._threads = Threads(config.threads)
-        self.garage = Garage(catalogue, config, on_health or (lambda name, serving: None))
+    def __init__(self, catalogue: Catalog, config: Config, on_health: Callable[[str, bool], None] | None = None) -> None:
+        self._threads = PreprocessPool(config.threads)
+        self.garage = ModelCache(catalogue, config, on_health or (lambda name, serving: None))
 
-    async def embed(self, ask: Ask, items: Sequence[Item]) -> Features:
+    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         """Rows of every item in order; none of none. Raises TopworkError; `item` is set where one item is to blame."""
         async with self.garage.using(ask.encoder) as loaded:
             taps = choose_taps(loaded, ask.taps)
             chosen = request_options.parse(loaded.encoder.options, ask.options)
             async with loaded.room.places(len(items), wait=ask.wait, flow=ask.flow, priority=ask.priority):
-                preparation = Preparation(loaded.encoder, chosen, self._threads, skip=ask.skip_bad_items, deadline=ask.deadline)
+                preparation = RequestPreprocessor(
+                    loaded.encoder, chosen, self._threads, skip=ask.skip_bad_items, deadline=ask.deadline
+                )
                 return await _Request(loaded, taps, ask, preparation).run(items)
 
-    async def nearest(self, ask: Ask, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
+    async def nearest(self, ask: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         """For each item, the `count` nearest entries of the encoder's own vocabulary."""
         async with self.garage.using(ask.encoder) as loaded:
             encoder = loaded.encoder
             if type(encoder).nearest is Encoder.nearest:
                 raise InvalidInput(f"{ask.encoder} has no vocabulary", remedy="ask an encoder of word vectors")
             rows = (await self.embed(ask, items)).taps[0].rows
-            search = Preparation(encoder, None, self._threads, skip=False, deadline=ask.deadline)
+            search = RequestPreprocessor(encoder, None, self._threads, skip=False, deadline=ask.deadline)
             try:
                 async with loaded.room.places(len(rows), wait=ask.wait, flow=ask.flow, priority=ask.priority):
                     return [await search.run(encoder.nearest, row, count) for row in rows]
@@ -94,7 +96,7 @@ class Engine:
         self._threads.close()
 
 
-def choose_taps(loaded: Loaded, names: Sequence[str]) -> tuple[TapInfo, ...]:
+def choose_taps(loaded: LoadedEncoder, names: Sequence[str]) -> tuple[TapInfo, ...]:
     """NotFound names the taps that there are."""
     infos = {info.tap.name: info for info in loaded.manifest.taps}
     for name in names:
@@ -108,12 +110,14 @@ def choose_taps(loaded: Loaded, names: Sequence[str]) -> tuple[TapInfo, ...]:
 class _Request:
     """One embed on its way: a few slabs of items in the works at a time, each prepared, submitted and awaited."""
 
-    def __init__(self, loaded: Loaded, taps: tuple[TapInfo, ...], ask: Ask, preparation: Preparation) -> None:
+    def __init__(
+        self, loaded: LoadedEncoder, taps: tuple[TapInfo, ...], ask: EmbedParams, preparation: RequestPreprocessor
+    ) -> None:
         self._loaded, self._taps, self._ask, self._preparation = loaded, taps, ask, preparation
         self._plain_taps = tuple(info.tap for info in taps)
         self._lane = loaded.lane_of(self._plain_taps)
         self._spans = any(tap.granularity is not Granularity.ITEM for tap in self._plain_taps)
-        self._tickets: list[Ticket] = []
+        self._tickets: list[BatchRequest] = []
         self._timed: TimedRequest | None = None
         self._prepare = self._queue = self._compute = 0.0
 
@@ -131,10 +135,10 @@ class _Request:
                 self._loaded.batcher.end(self._timed)
         return self._features(encoded)
 
-    async def _slabs(self, items: Sequence[Item], size: int) -> list[Encoded]:
+    async def _slabs(self, items: Sequence[Item], size: int) -> list[ItemResult]:
         gate = asyncio.Semaphore(self._preparation.slabs_in_flight)
 
-        async def one(start: int) -> list[Encoded]:
+        async def one(start: int) -> list[ItemResult]:
             async with gate:
                 return await self._slab(start, items[start : start + size])
 
@@ -145,11 +149,11 @@ class _Request:
             for task in tasks:
                 task.cancel()
 
-    async def _slab(self, start: int, items: Sequence[Item]) -> list[Encoded]:
+    async def _slab(self, start: int, items: Sequence[Item]) -> list[ItemResult]:
         began = time.monotonic()
         try:
             prepared = await self._preparation.slab_of(start, items)
-        except DeadlinePassed:
+        except DeadlineExceeded:
             self._loaded.batcher.count_expired(len(items))
             raise
         self._prepare += time.monotonic() - began
@@ -160,7 +164,7 @@ class _Request:
             await asyncio.gather(*longer)
         return encoded
 
-    async def _rest(self, encoded: Encoded, rest: Iterator[Sample], position: int) -> None:
+    async def _rest(self, encoded: ItemResult, rest: Iterator[Sample], position: int) -> None:
         """A long item's further samples: while some are in the session, the next few are prepared."""
         more = await self._preparation.more(rest, position)
         while more.samples and encoded.error is None:
@@ -188,24 +192,24 @@ class _Request:
         self._queue, self._compute = max(self._queue, ticket.queued), self._compute + ticket.computed
         return ticket.results
 
-    def _settled(self, prepared: Prepared, results: Iterator[Rows | TopworkError], position: int) -> Encoded:
-        encoded = Encoded(error=prepared.error)
+    def _settled(self, prepared: PreparedItem, results: Iterator[Rows | TopworkError], position: int) -> ItemResult:
+        encoded = ItemResult(error=prepared.error)
         self._add(encoded, prepared.samples, results, position)
         return encoded
 
-    def _add(self, encoded: Encoded, samples: list[Sample], results: Iterator[Rows | TopworkError], position: int) -> None:
+    def _add(self, encoded: ItemResult, samples: list[Sample], results: Iterator[Rows | TopworkError], position: int) -> None:
         """The results of `samples` are the next ones."""
         for sample in samples:
             result = next(results)
-            if isinstance(result, Overloaded | DeadlinePassed | Unavailable):
+            if isinstance(result, Overloaded | DeadlineExceeded | Unavailable):
                 raise result.at(None)  # of the request, and no item is to blame
             if isinstance(result, TopworkError):
                 encoded.error = self._preparation.blame(result, position)
             else:
                 encoded.add(sample, result, spans=self._spans)
 
-    def _features(self, encoded: list[Encoded]) -> Features:
-        good = [e if e.error is None else Encoded() for e in encoded]
+    def _features(self, encoded: list[ItemResult]) -> Features:
+        good = [e if e.error is None else ItemResult() for e in encoded]
         return Features(
             taps=tuple(_tap_rows(info, i, good) for i, info in enumerate(self._taps)),
             notes={i: e.notes for i, e in enumerate(good) if e.notes},
@@ -215,7 +219,7 @@ class _Request:
         )
 
 
-def _tap_rows(info: TapInfo, column: int, encoded: list[Encoded]) -> TapRows:
+def _tap_rows(info: TapInfo, column: int, encoded: list[ItemResult]) -> TapRows:
     parts = [rows[column] for e in encoded for rows in e.rows]
     rows = np.concatenate(parts) if parts else np.zeros((0, info.tap.dim), np.float32)
     counts = np.array([sum([len(rows[column]) for rows in e.rows]) for e in encoded], np.int64)

@@ -65,7 +65,7 @@ class NotReady(TopworkError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
-class AlreadyThere(TopworkError):
+class AlreadyExists(TopworkError):
     code = grpc.StatusCode.ALREADY_EXISTS
 
 
@@ -121,7 +121,7 @@ class DataLoss(TopworkError):
     code = grpc.StatusCode.DATA_LOSS
 
 
-class DeadlinePassed(TopworkError):
+class DeadlineExceeded(TopworkError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 

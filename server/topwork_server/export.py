@@ -27,9 +27,9 @@ from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, Trunk
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.heads.serving import native_export
-from topwork_server.parity import Batch, Record, Run
+from topwork_server.parity import ParityBatch, ParityRecord, Run
 from topwork_server.sessions.session import Session
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.types import INT8, Array, EncoderSpec, Int8Graph, Numerics, TapInfo
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ OPSET = {"dynamo": 20, "legacy": 18}
 
 def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
-    stamp = sources.stamp(Source.parse(spec.source))  # before it is read: a change meanwhile is seen later
+    stamp = sources.stamp(SourceUri.parse(spec.source))  # before it is read: a change meanwhile is seen later
     trunk = open_trunk(spec, assets, folder)
     if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
         raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
@@ -85,7 +85,7 @@ def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
     return {info.tap.name: info.fingerprint for info in taps}
 
 
-def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[Batch], folder: Path) -> None:
+def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch], folder: Path) -> None:
     spec = encoder.spec
     if spec.int8 is not None:
         path = Path(spec.int8.path)
@@ -100,7 +100,7 @@ def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[Batch], folde
         _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
 
 
-def _check_fp32(spec: EncoderSpec, record: Record, reference: str) -> Record:
+def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> ParityRecord:
     if record.numerics.parity < parity.FP32_FLOOR:
         raise ExportFailed(
             f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
@@ -110,14 +110,14 @@ def _check_fp32(spec: EncoderSpec, record: Record, reference: str) -> Record:
     return record
 
 
-def _as_int8(record: Record, graph: Int8Graph) -> Record:
+def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
     """With what was measured on the inputs that were held out when the graph was made."""
     parity = min(worst["min_cosine"] for worst in graph.parity.values())
     error = max(worst["max_abs_error"] for worst in graph.parity.values())
-    return _worse(record, Record(Numerics("cpu", INT8, parity, error), graph.parity))
+    return _worse(record, ParityRecord(Numerics("cpu", INT8, parity, error), graph.parity))
 
 
-def _measured(trunk: Trunk, default_tap: str, batches: Sequence[Batch], reference: Run, folder: Path) -> Record:
+def _measured(trunk: Trunk, default_tap: str, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
     """Of the whole graph, and of the one that gives the default tap alone."""
     record = parity.measure(trunk.taps, batches, reference, Session(folder / artifacts.MODEL).run)
     alone = artifacts.graph_for(folder, [default_tap], default_tap)
@@ -127,7 +127,7 @@ def _measured(trunk: Trunk, default_tap: str, batches: Sequence[Batch], referenc
     return _worse(record, parity.measure(taps, batches, reference, Session(alone).run))
 
 
-def _worse(one: Record, other: Record) -> Record:
+def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
     """By tap, and in all, what is further from the reference; `other` has some of the taps of `one`."""
     by_tap = {tap: dict(found) for tap, found in one.by_tap.items()}
     for tap, found in other.by_tap.items():
@@ -135,7 +135,7 @@ def _worse(one: Record, other: Record) -> Record:
         by_tap[tap]["min_cosine"] = min(by_tap[tap]["min_cosine"], found["min_cosine"])
     numerics = (one.numerics, other.numerics)
     parity, error = min(n.parity for n in numerics), max(n.max_abs_error for n in numerics)
-    return Record(replace(other.numerics, parity=parity, max_abs_error=error), by_tap)
+    return ParityRecord(replace(other.numerics, parity=parity, max_abs_error=error), by_tap)
 
 
 def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
@@ -219,8 +219,8 @@ def _shapes(trunk: Trunk) -> tuple[dict[int, Any], ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from topwork_server.catalogue import Catalogue
-    from topwork_server.plugins import Plugins
+    from topwork_server.catalogue import Catalog
+    from topwork_server.plugins import PluginRegistry
 
     parser = argparse.ArgumentParser(prog="python -m topwork_server.export")
     parser.add_argument("--home", type=Path, required=True)
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
     os.dup2(2, 1)
     try:
-        catalogue = Catalogue(Plugins.load(), asked.home)
+        catalogue = Catalog(PluginRegistry.load(), asked.home)
         spec = catalogue.spec(asked.name)
         assets = sources.fetch(catalogue.source(asked.name), asked.home, spec.sha256)
         if asked.fingerprints:

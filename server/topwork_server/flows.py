@@ -20,14 +20,14 @@ REMEMBERED = 1000
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class QueuedSample:
     """One sample in line. `group`: only members of one group can share a batch. `timed`: of a request that has a deadline."""
 
     cost: int
     group: Group
     timed: bool = field(default=False, kw_only=True)
     order: int = field(default=0, init=False)
-    flow: Flow | None = field(default=None, init=False)
+    flow: ClientQueue | None = field(default=None, init=False)
     size: int = field(default=0, init=False)
 
     @property
@@ -36,7 +36,7 @@ class Waiting:
         return self.flow is None
 
 
-class Flow:
+class ClientQueue:
     """Those of one sharer and one priority. `start` is what the flow has cost, in the line's virtual time; `since` is when it
     came, or last had a turn, in arrivals."""
 
@@ -48,7 +48,7 @@ class Flow:
         self._now = 0
         self._ends: dict[int, int] = {}
 
-    def push(self, waiting: Waiting, size: int) -> None:
+    def push(self, waiting: QueuedSample, size: int) -> None:
         """Samples of one `size` stand in one row, and the rows take turns by cost."""
         turn = max(self._now, self._ends.get(size, 0))
         self._ends[size] = turn + waiting.cost
@@ -59,7 +59,7 @@ class Flow:
         self.cost += waiting.cost
         self.timed += waiting.timed
 
-    def first(self, since: int) -> Waiting:
+    def first(self, since: int) -> QueuedSample:
         """Whose turn it is now. The flow is not empty."""
         self.since = since
         while self._turns[0][2].flow is not self:
@@ -81,27 +81,27 @@ class Flow:
             self._turns = [entry for entry in self._turns if entry[2].flow is self]
             heapify(self._turns)
 
-    def remove(self, waiting: Waiting) -> None:
+    def remove(self, waiting: QueuedSample) -> None:
         """Its caller left: its row is not charged for it."""
         at = bisect_left(self.groups[waiting.group], (waiting.cost, waiting.order))
         self._ends[waiting.size] -= waiting.cost
         self.take(waiting.group, at, at + 1)
 
 
-class Level:
+class PriorityClass:
     """All flows of one priority."""
 
     def __init__(self, priority: Priority) -> None:
         self._priority = priority
-        self.flows: dict[Hashable, Flow] = {}
+        self.flows: dict[Hashable, ClientQueue] = {}
         self._emptied: dict[Hashable, float] = {}
         self._timed: float | None = None
         self.now = 0.0
 
-    def flow(self, name: Hashable, since: int) -> Flow:
+    def flow(self, name: Hashable, since: int) -> ClientQueue:
         found = self.flows.get(name)
         if found is None:
-            found = self.flows[name] = Flow(name, self._priority, max(self.now, self._emptied.pop(name, 0.0)), since)
+            found = self.flows[name] = ClientQueue(name, self._priority, max(self.now, self._emptied.pop(name, 0.0)), since)
         return found
 
     @property
@@ -109,7 +109,7 @@ class Level:
         """Of all that waits."""
         return sum([flow.cost for flow in self.flows.values()])
 
-    def next(self, slack: float, *, timed: bool = True) -> Flow:
+    def next(self, slack: float, *, timed: bool = True) -> ClientQueue:
         """Of those who have had least, give or take `slack`, the one that has waited longest for a turn. There is one. Without
         `timed`, of those that have no deadlines."""
         flows = [flow for flow in self.flows.values() if timed or not flow.timed]
@@ -134,11 +134,11 @@ class Level:
     def end_urgency(self) -> None:
         self._timed = None
 
-    def charge(self, flow: Flow, cost: int) -> None:
+    def charge(self, flow: ClientQueue, cost: int) -> None:
         flow.start += cost
         self.forget_if_empty(flow)
 
-    def forget_if_empty(self, flow: Flow) -> None:
+    def forget_if_empty(self, flow: ClientQueue) -> None:
         """What it has cost is kept for a while, so that nobody gains by coming anew."""
         if flow.count:
             return

@@ -15,32 +15,32 @@ import psutil
 
 from topwork_server import artifacts, memory, sample_inputs
 from topwork_server.artifacts import Manifest
-from topwork_server.batcher import Batcher, Lane
-from topwork_server.catalogue import Catalogue, Entry, State
-from topwork_server.children import Children
+from topwork_server.batcher import Backend, Batcher
+from topwork_server.catalogue import Catalog, CatalogEntry, EncoderState
+from topwork_server.children import ChildProcesses
 from topwork_server.config import Config
 from topwork_server.encoder import Encoder
 from topwork_server.errors import NotReady, Overloaded, TooLarge
-from topwork_server.room import Room
-from topwork_server.sessions.choice import Choice, Way
+from topwork_server.room import AdmissionController
+from topwork_server.sessions.choice import ExecutionPlan, PlanSet
 from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import candidates, everywhere
-from topwork_server.sessions.session import Runs
-from topwork_server.sessions.survey import Survey
+from topwork_server.sessions.session import RunnableSession
+from topwork_server.sessions.survey import DeviceSurvey
 from topwork_server.types import Numerics, Tap
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Loaded:
+class LoadedEncoder:
     """An encoder in memory."""
 
     encoder: Encoder
     manifest: Manifest
     batcher: Batcher
-    room: Room
-    choice: Choice
+    room: AdmissionController
+    choice: PlanSet
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
@@ -62,15 +62,15 @@ class Loaded:
         return self.choice.ways[lane].numerics_of(taps)
 
 
-class Garage:
+class ModelCache:
     """Owns what is loaded. `on_health(name, serving)` is called from a worker's thread when it dies or is back."""
 
-    def __init__(self, catalogue: Catalogue, config: Config, on_health: Callable[[str, bool], None]) -> None:
+    def __init__(self, catalogue: Catalog, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
-        self._children = Children()
-        self._survey = Survey(candidates(config.provider), config.threads, self._children)
+        self._children = ChildProcesses()
+        self._survey = DeviceSurvey(candidates(config.provider), config.threads, self._children)
         self._measuring: set[str] = set()
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, LoadedEncoder] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()  # one at a time, so that two do not take the same room
         self._exporting: set[str] = set()
@@ -84,7 +84,7 @@ class Garage:
         return " or ".join(dict.fromkeys(device.provider for device in self._survey.devices))
 
     @asynccontextmanager
-    async def using(self, name: str) -> AsyncIterator[Loaded]:
+    async def using(self, name: str) -> AsyncIterator[LoadedEncoder]:
         """The encoder, kept in memory for as long as the context lasts."""
         while (loaded := self._loaded.get(name)) is None:
             if name not in self._loading:
@@ -108,10 +108,10 @@ class Garage:
             return "ready", "what each device here makes of it is being measured, once: 3 to 20 seconds"
         return ("failed", self._failures[name]) if name in self._failures else None
 
-    def get(self, name: str) -> Loaded | None:
+    def get(self, name: str) -> LoadedEncoder | None:
         return self._loaded.get(name)
 
-    def choice(self, entry: Entry) -> Choice | None:
+    def choice(self, entry: CatalogEntry) -> PlanSet | None:
         """Which device computes what of an encoder here, in memory or not: None where that is not measured yet, no ways where no
         device does it."""
         if loaded := self._loaded.get(entry.spec.name):
@@ -121,7 +121,7 @@ class Garage:
         try:
             return self._survey.kept(entry.folder, entry.manifest, entry.spec.default_tap)
         except NotReady:
-            return Choice(())
+            return PlanSet(())
 
     def busy(self) -> bool:
         """Whether any encoder computes now; from any thread."""
@@ -169,7 +169,7 @@ class Garage:
 
     async def _artifact(self, name: str) -> Path:
         entry = await asyncio.to_thread(self._catalogue.entry, name)
-        if entry.state is State.ABSENT:
+        if entry.state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=entry.detail)
         if entry.folder is not None:
             return entry.folder
@@ -180,7 +180,7 @@ class Garage:
         finally:
             self._exporting.discard(name)
 
-    def _examine(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, Choice]:
+    def _examine(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, PlanSet]:
         """In a thread: checksums, the encoder's own files, its preprocessing of the kept examples, and what was measured of it
         here, or is measured now."""
         artifacts.verify(folder, manifest)
@@ -193,14 +193,14 @@ class Garage:
         finally:
             self._measuring.discard(name)
 
-    def _open(self, encoder: Encoder, manifest: Manifest, choice: Choice) -> Loaded:
+    def _open(self, encoder: Encoder, manifest: Manifest, choice: PlanSet) -> LoadedEncoder:
         """In a thread: the sessions of the first lane."""
         name = encoder.spec.name
-        lanes = [Lane(way.numerics, partial(self._sessions, encoder.folder, way)) for way in choice.ways]
+        lanes = [Backend(way.numerics, partial(self._sessions, encoder.folder, way)) for way in choice.ways]
         batcher = Batcher(encoder, lanes, partial(self._on_health, name))
-        return Loaded(encoder, manifest, batcher, Room(self._config.queue, name), choice)
+        return LoadedEncoder(encoder, manifest, batcher, AdmissionController(self._config.queue, name), choice)
 
-    def _sessions(self, folder: Path, way: Way) -> list[Runs]:
+    def _sessions(self, folder: Path, way: ExecutionPlan) -> list[RunnableSession]:
         return [open_session(folder / way.graph, device, self._config.threads) for device in everywhere(way.device)]
 
     def _make_room(self, name: str, need: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec, Refusal
 from topwork_server.vector_index import IndexSpec
@@ -25,7 +25,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookspec(firstresult=True)
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """A spec for weights that no plugin registered (`topwork pull hf:bert-base-uncased`), or None where they are not ours.
 
     `source.family` is set where the user named one (`topwork pull --family i3d ...`). Plugins that can tell from the scheme
@@ -34,7 +34,7 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
 
 
 @hookspec
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     """Why `adopt_source` answers None for a source that nobody reads, or None where there is nothing to say: the user is told.
 
     Nothing may be downloaded here; a local file may be looked at: it is there and can be read.

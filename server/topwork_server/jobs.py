@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, NotFound, Unavailable
-from topwork_server.jobs_process import Outcome, Work
-from topwork_server.jobs_records import Job, JobState, Records
+from topwork_server.jobs_process import JobOutcome, JobProcess
+from topwork_server.jobs_records import Job, JobRecords, JobState
 
-__all__ = ["KEPT", "Job", "JobState", "Jobs"]
+__all__ = ["KEPT", "Job", "JobManager", "JobState"]
 
 #: Records of so many jobs are kept, the newest.
 KEPT = 200
@@ -36,7 +36,7 @@ class _Run:
         self.job, self.lane = job, lane
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
-        self.work = Work(call, arguments, threads, self._report, scratch)
+        self.work = JobProcess(call, arguments, threads, self._report, scratch)
         self.began = 0.0
         self._done_at = 0.0
 
@@ -65,7 +65,7 @@ class _Run:
             self.tell(replace(self.job, fraction=fraction, message=message))
 
 
-class Jobs:
+class JobManager:
     """All jobs of one server; made and used on its event loop.
 
     A job is function(arguments, report) -> mapping, in a process of its own at niceness 10 with OMP_NUM_THREADS=`threads`;
@@ -74,7 +74,7 @@ class Jobs:
     """
 
     def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1) -> None:
-        self._records = Records(folder)
+        self._records = JobRecords(folder)
         self._threads = threads or usable_cores()
         self._at_once = at_once
         self._runs: dict[str, _Run] = {}
@@ -171,12 +171,12 @@ class Jobs:
             run.begin()
             self._end(run, self._judged(run, await self._outcome(run)))
 
-    async def _outcome(self, run: _Run) -> Outcome:
+    async def _outcome(self, run: _Run) -> JobOutcome:
         try:
             return await run.work.run()
         except Exception as error:
             log.exception("job=%s", run.job.id)
-            return Outcome(None, f"{type(error).__name__}: {error}")
+            return JobOutcome(None, f"{type(error).__name__}: {error}")
 
     def _as_told(self, run: _Run) -> Job:
         """As it ends that was told to."""
@@ -184,7 +184,7 @@ class Jobs:
         state, error = run.stopped
         return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
 
-    def _judged(self, run: _Run, outcome: Outcome) -> Job:
+    def _judged(self, run: _Run, outcome: JobOutcome) -> Job:
         if run.stopped is not None:
             return self._as_told(run)
         if outcome.result is not None:

@@ -22,7 +22,7 @@ LARGEST_RESULT = 8 << 20
 LONGEST_WORDS = 2000
 
 
-class Voice:
+class ProgressChannel:
     """Says JSON lines to the server. `report` costs the work next to nothing: a thread of its own sends the latest."""
 
     def __init__(self, descriptor: int) -> None:
@@ -67,7 +67,7 @@ def main() -> int:
     order = _order(server)
     threading.Thread(target=end_with_parent, args=(server,), daemon=True).start()
     sys.path[:] = order["path"]
-    voice = Voice(answers)
+    voice = ProgressChannel(answers)
     try:
         voice.conclude(result=dict(_function(order["call"])(order["arguments"], voice.report)))
     except TopworkError as error:

@@ -33,7 +33,7 @@ TAIL = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """`result` where it was done, else `error`. `said` is the end of its stderr."""
 
     result: Mapping[str, Any] | None
@@ -41,7 +41,7 @@ class Outcome:
     said: str = ""
 
 
-class Work:
+class JobProcess:
     """function(arguments, report) in a process of its own, at lower priority. `run` never raises for what the child does.
 
     The child's temporary files lie in `scratch`, which goes when it has ended, however it did.
@@ -61,7 +61,7 @@ class Work:
         """SIGTERM, then SIGKILL to the process and those that it started; `run` then returns."""
         self._stopping.set()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> JobOutcome:
         # -P: what lies in the server's working directory must not stand for a module of the same name.
         command = [sys.executable, "-P", "-m", "topwork_server.jobs_child"]
         try:
@@ -71,13 +71,13 @@ class Work:
                 Popen, command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self._environment, start_new_session=True
             )
         except OSError as error:
-            return Outcome(None, f"its process could not be started: {error.strerror}")
+            return JobOutcome(None, f"its process could not be started: {error.strerror}")
         try:
             return await self._attend(process)
         finally:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
-    async def _attend(self, process: Process) -> Outcome:
+    async def _attend(self, process: Process) -> JobOutcome:
         stopper = asyncio.create_task(self._stop_when_told(process))
         talks = [asyncio.create_task(talk(process)) for talk in (self._hand_over, self._listen, self._overhear)]
         await _gone(process)
@@ -91,11 +91,11 @@ class Work:
             process.stdin.close()
         return self._outcome(process.wait())
 
-    def _outcome(self, status: int | None) -> Outcome:
+    def _outcome(self, status: int | None) -> JobOutcome:
         said = self._tail.decode("utf-8", "replace").strip()
         if "result" in self._answer:
-            return Outcome(self._answer["result"], said=said)
-        return Outcome(None, self._answer.get("error") or _death(status, said), said)
+            return JobOutcome(self._answer["result"], said=said)
+        return JobOutcome(None, self._answer.get("error") or _death(status, said), said)
 
     async def _stop_when_told(self, process: Process) -> None:
         await self._stopping.wait()

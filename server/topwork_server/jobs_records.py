@@ -55,7 +55,7 @@ class Job:
         return self.state in (JobState.WAITING, JobState.RUNNING)
 
 
-class Records:
+class JobRecords:
     """The files. A disk that is full, or a file that is damaged, costs the record and nothing else."""
 
     def __init__(self, folder: Path) -> None:

@@ -8,22 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from topwork_server.errors import TopworkError, Unavailable
-from topwork_server.sessions.session import Runs
+from topwork_server.sessions.session import RunnableSession
 from topwork_server.types import Array, Numerics
 
 
 @dataclass(frozen=True)
-class Lane:
+class Backend:
     """One device's way of computing the graph, and how near it is to the reference. `open` gives one session, or one a GPU."""
 
     numerics: Numerics
-    open: Callable[[], Sequence[Runs]]
+    open: Callable[[], Sequence[RunnableSession]]
 
 
-class Seat:
+class SessionSlot:
     """A session, and a gate for as many threads as it takes at once."""
 
-    def __init__(self, session: Runs) -> None:
+    def __init__(self, session: RunnableSession) -> None:
         self.session = session
         self._gate = threading.Semaphore(session.workers)
 
@@ -32,16 +32,16 @@ class Seat:
             return self.session.run(outputs, feeds)
 
 
-class Lanes:
+class SessionPool:
     """Lane 0 is opened at once, the others when they are first needed. From any thread."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Backend]) -> None:
         self._lanes = lanes
         self._opening = threading.Lock()
-        self._seats: dict[int, list[Seat]] = {}
+        self._seats: dict[int, list[SessionSlot]] = {}
         self.workers = len(self._open(0))
 
-    def seat(self, lane: int, worker: int) -> Seat:
+    def seat(self, lane: int, worker: int) -> SessionSlot:
         """Where a worker computes: each session has as many as it takes at once. Unavailable where the lane cannot be opened: the
         others go on."""
         seats = self._seats.get(lane) or self._opened(lane)
@@ -61,7 +61,7 @@ class Lanes:
         for lane in list(self._seats):
             self._close(lane)
 
-    def _opened(self, lane: int) -> list[Seat]:
+    def _opened(self, lane: int) -> list[SessionSlot]:
         try:
             return self._open(lane)
         except TopworkError:
@@ -73,10 +73,10 @@ class Lanes:
                 remedy="try again later, or ask for other taps",
             ) from error
 
-    def _open(self, lane: int) -> list[Seat]:
+    def _open(self, lane: int) -> list[SessionSlot]:
         with self._opening:
             if lane not in self._seats:
-                once = [Seat(session) for session in self._lanes[lane].open()]
+                once = [SessionSlot(session) for session in self._lanes[lane].open()]
                 self._seats[lane] = [seat for seat in once for _ in range(seat.session.workers)]
             return self._seats[lane]
 

@@ -23,7 +23,7 @@ def give_back() -> None:
         trim(0)
 
 
-class GiveBack:
+class MemoryTrimmer:
     """Gives memory back soon after large messages are done, once for many. Used on one event loop."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", 
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class DeclaredOption:
     """One option as the catalogue shows it. `schema` is the JSON Schema (2020-12) of its value, with its default."""
 
     name: str
@@ -57,10 +57,10 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
         raise InvalidInput(f"option out of range: {error}") from error
 
 
-def choices(declared: type[Any]) -> list[Choice]:
+def choices(declared: type[Any]) -> list[DeclaredOption]:
     """For the catalogue."""
     fields = _fields(declared).values()  # type: ignore[arg-type]  # a class has a hash
-    return [Choice(field.name, _schema(field, kind), str(field.metadata.get("help", ""))) for field, kind in fields]
+    return [DeclaredOption(field.name, _schema(field, kind), str(field.metadata.get("help", ""))) for field, kind in fields]
 
 
 @cache

@@ -26,7 +26,7 @@ Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
 
 
 @dataclass(frozen=True)
-class Batch:
+class ParityBatch:
     """Samples that share a run of the graph. `origins` are of each sample the position of its item, and its place among the
     item's samples."""
 
@@ -40,7 +40,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Record:
+class ParityRecord:
     numerics: Numerics
     by_tap: Mapping[str, Mapping[str, float]]
 
@@ -50,12 +50,12 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ParityReference:
     name: str
     run: Run
 
 
-def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
+def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[ParityBatch]:
     """Batches of one, two, and as many as the encoder's budget allows, of equal shapes unless the encoder pads."""
     each = _by_item(encoder, items)
     samples = [sample for some in each for sample in some]
@@ -69,7 +69,7 @@ def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[Batch]:
     batches = [[samples[0]], [samples[len(samples) // 2]], [samples[-1]]]
     for group in _groups(encoder, samples):
         batches += [group[-2:], group[: _fitting(encoder, group)]]
-    return [Batch(batch, encoder.collate(batch), [origins[id(sample)] for sample in batch]) for batch in batches]
+    return [ParityBatch(batch, encoder.collate(batch), [origins[id(sample)] for sample in batch]) for batch in batches]
 
 
 def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
@@ -90,17 +90,17 @@ def _groups(encoder: Encoder, samples: Sequence[Sample]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def export_arguments(encoder: Encoder, batches: Sequence[Batch]) -> dict[str, Array]:
+def export_arguments(encoder: Encoder, batches: Sequence[ParityBatch]) -> dict[str, Array]:
     """A batch of two to trace with: an axis of size 1 would be taken for a constant."""
     feeds = max(batches, key=lambda batch: min(len(batch.samples), 2)).feeds
     return {name: np.repeat(array, 2, axis=0) if len(array) == 1 else array[:2] for name, array in feeds.items()}
 
 
-def reference_of(trunk: Trunk) -> Reference:
+def reference_of(trunk: Trunk) -> ParityReference:
     """fp32 torch; for a trunk that came as a graph, the same graph run plainly."""
     if trunk.module is None:
         assert trunk.graph is not None, "a Trunk has a module or a graph"
-        return Reference("the ONNX file as it came, fp32", Session(trunk.graph, optimise=False).run)
+        return ParityReference("the ONNX file as it came, fp32", Session(trunk.graph, optimise=False).run)
     import torch
 
     module, order = trunk.module, [tap.name for tap in trunk.taps]
@@ -116,10 +116,10 @@ def reference_of(trunk: Trunk) -> Reference:
         found = dict(zip(order, tensors, strict=True))
         return [found[name].numpy() for name in outputs]
 
-    return Reference(f"torch {torch.__version__} fp32", run)
+    return ParityReference(f"torch {torch.__version__} fp32", run)
 
 
-def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candidate: Run) -> Record:
+def measure(taps: Sequence[Tap], batches: Sequence[ParityBatch], reference: Run, candidate: Run) -> ParityRecord:
     """Largest absolute difference and least cosine a tap, over the rows that a caller would get.
 
     ExportFailed where a tensor of the reference has another shape than its tap says.
@@ -135,7 +135,7 @@ def measure(taps: Sequence[Tap], batches: Sequence[Batch], reference: Run, candi
                 worst[tap.name]["max_abs_error"] = max(worst[tap.name]["max_abs_error"], error)
                 worst[tap.name]["min_cosine"] = min(worst[tap.name]["min_cosine"], cosine)
     parity = min(w["min_cosine"] for w in worst.values())
-    return Record(Numerics("cpu", "fp32", parity, max(w["max_abs_error"] for w in worst.values())), worst)
+    return ParityRecord(Numerics("cpu", "fp32", parity, max(w["max_abs_error"] for w in worst.values())), worst)
 
 
 def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
@@ -175,7 +175,7 @@ def difference(a: Array, b: Array) -> tuple[float, float]:
     return float(np.abs(a - b).max()), float(min(cosines.min(), 1.0))
 
 
-def save_inputs(batches: Sequence[Batch], path: Path) -> None:
+def save_inputs(batches: Sequence[ParityBatch], path: Path) -> None:
     """The feeds of the batches of one (nothing in them is padding), so that other providers can be measured without torch."""
     batches = [batch for batch in batches if len(batch.samples) == 1]
     arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}

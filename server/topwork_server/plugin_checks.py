@@ -13,7 +13,7 @@ import numpy as np
 from topwork_server.encoder import Encoder
 from topwork_server.errors import PluginFault
 from topwork_server.progress import Report
-from topwork_server.trainer import Examples, Fitted, Target, Trainer
+from topwork_server.trainer import Examples, FittedHead, Target, Trainer
 from topwork_server.types import Array, Sample
 from topwork_server.vector_index import VectorIndex
 
@@ -38,7 +38,7 @@ def search_index(
 
 def fit_heads(
     trainer: type[Trainer], examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
-) -> list[Fitted]:
+) -> list[FittedHead]:
     """`trainer.fit`, whose heads are checked: one for each subset, on a view that there is, with scores as the target has
     them. PluginFault."""
     heads = trainer.fit(examples, subsets, options, seed, threads, report)
@@ -50,8 +50,8 @@ def fit_heads(
     return list(heads)
 
 
-def _check_head(trainer: type[Trainer], head: Fitted, examples: Examples) -> None:
-    if not isinstance(head, Fitted):
+def _check_head(trainer: type[Trainer], head: FittedHead, examples: Examples) -> None:
+    if not isinstance(head, FittedHead):
         raise _fault(trainer, "fit returned", "a list of Fitted", f"a {type(head).__name__} in it")
     if not 0 <= head.view < len(examples.views):
         raise _fault(trainer, "fit returned a head of view", f"0 to {len(examples.views) - 1}", str(head.view))

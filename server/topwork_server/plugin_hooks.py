@@ -10,7 +10,7 @@ from typing import Any
 
 from topwork_server.encoder import Encoder
 from topwork_server.errors import PluginError, PluginFault, TopworkError
-from topwork_server.trainer import Trainer, TrainerSpec, Tuner
+from topwork_server.trainer import FineTuner, Trainer, TrainerSpec
 from topwork_server.types import EncoderSpec, Modality
 from topwork_server.vector_index import IndexSpec, VectorIndex
 
@@ -85,7 +85,7 @@ def _faults(spec: Any) -> tuple[str, tuple[str, Any, str] | None]:
         case TrainerSpec(kind=name):
             checks = [
                 ("kind", name, isinstance(name, str) and bool(name), "a name"),
-                ("trainer", spec.trainer, _is(spec.trainer, Trainer, Tuner), "a class that is a Trainer or a Tuner"),
+                ("trainer", spec.trainer, _is(spec.trainer, Trainer, FineTuner), "a class that is a Trainer or a Tuner"),
             ]
         case _:
             raise TypeError(f"no spec: {spec!r}")

@@ -14,7 +14,7 @@ from topwork_server import hookspecs
 from topwork_server.errors import InvalidInput, PluginError
 from topwork_server.excerpts import excerpt
 from topwork_server.plugin_hooks import asking, checked_spec, listed, loading
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.trainer import TrainerSpec
 from topwork_server.types import EncoderSpec, Refusal
 from topwork_server.vector_index import IndexSpec
@@ -47,7 +47,7 @@ class RegisteredTrainer(_Owned[TrainerSpec]):
 
 
 @dataclass(frozen=True)
-class Found:
+class PluginInfo:
     """One plugin: its entry point's name, the distribution that brought it, and what it hooks into."""
 
     name: str
@@ -59,7 +59,7 @@ class Found:
     trainers: tuple[str, ...]
 
 
-class Plugins:
+class PluginRegistry:
     """All plugins of one process. Nothing is loaded twice, no file of an encoder is opened, neither torch nor faiss imported."""
 
     def __init__(self, manager: pluggy.PluginManager, sources: dict[str, tuple[str, str]]) -> None:
@@ -76,7 +76,7 @@ class Plugins:
             )
 
     @classmethod
-    def load(cls) -> Plugins:
+    def load(cls) -> PluginRegistry:
         """PluginError where a plugin cannot be imported, misspells a hook, or claims another's name."""
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
@@ -103,10 +103,10 @@ class Plugins:
             raise InvalidInput(f"there is no trainer {excerpt(kind)}", remedy=f"there are {', '.join(self._trainers)}")
         return self._trainers[kind].spec
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[PluginInfo]:
         return [self._describe(name) for name in self._sources]
 
-    def adopt(self, name: str, source: Source) -> Registered | None:
+    def adopt(self, name: str, source: SourceUri) -> Registered | None:
         """The first plugin that can read such a source, with its spec."""
         for impl in reversed(self._manager.hook.adopt_source.get_hookimpls()):
             if source.family and source.family != impl.plugin_name:
@@ -119,7 +119,7 @@ class Plugins:
                 return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
 
-    def refusals(self, source: Source) -> list[tuple[str, Refusal]]:
+    def refusals(self, source: SourceUri) -> list[tuple[str, Refusal]]:
         """Why the plugins that could read such a source do not: the plugin's name, and its reason."""
         found = []
         for impl in self._manager.hook.refuse_source.get_hookimpls():
@@ -160,9 +160,9 @@ class Plugins:
     def _owner(self, plugin: str) -> str:
         return f"{plugin} ({' '.join(self._sources[plugin]).strip()})"
 
-    def _describe(self, plugin: str) -> Found:
+    def _describe(self, plugin: str) -> PluginInfo:
         callers = self._manager.get_hookcallers(self._manager.get_plugin(plugin)) or []
-        return Found(
+        return PluginInfo(
             plugin,
             *self._sources[plugin],
             hooks=tuple(caller.name for caller in callers),

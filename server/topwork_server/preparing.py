@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from topwork_server.caller import check_caller, working_for
 from topwork_server.contained import ContainedThreads, contained
 from topwork_server.encoder import Encoder
-from topwork_server.errors import DeadlinePassed, TopworkError, exhausted
+from topwork_server.errors import DeadlineExceeded, TopworkError, exhausted
 from topwork_server.plugin_checks import check_sample
 from topwork_server.types import Item, Modality, Sample, Text
 
@@ -31,7 +31,7 @@ IN_FLIGHT = {Modality.TEXT: 2048, Modality.IMAGE: 32, Modality.VIDEO: 4, Modalit
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedItem:
     """One item after preprocessing: its samples, or the first few and where more come from, or what was wrong with it."""
 
     samples: list[Sample]
@@ -39,7 +39,7 @@ class Prepared:
     error: TopworkError | None = None
 
 
-class Threads:
+class PreprocessPool:
     """What prepares the items of one server."""
 
     def __init__(self, count: int) -> None:
@@ -52,10 +52,12 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Preparation:
+class RequestPreprocessor:
     """How one request's items are prepared. The first bad item raises its error, which names it, unless `skip` is set."""
 
-    def __init__(self, encoder: Encoder, options: Any, threads: Threads, *, skip: bool, deadline: float | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, options: Any, threads: PreprocessPool, *, skip: bool, deadline: float | None = None
+    ) -> None:
         """`deadline` is in time.monotonic()."""
         self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
         self._deadline = math.inf if deadline is None else deadline
@@ -74,13 +76,13 @@ class Preparation:
     def slabs_in_flight(self) -> int:
         return max(1, IN_FLIGHT[self._encoder.spec.modality] // self.slab)
 
-    async def slab_of(self, start: int, items: Sequence[Item]) -> list[Prepared]:
+    async def slab_of(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
         """`start` is the position of the first."""
         if _characters(items, self._encoder.brief) <= self._encoder.brief:
             return self._all(start, items)
         return await self.run(self._all, start, items)
 
-    async def more(self, rest: Iterator[Sample], position: int) -> Prepared:
+    async def more(self, rest: Iterator[Sample], position: int) -> PreparedItem:
         """The next few samples of a long item; none at its end."""
         return await self.run(self._more, rest, position)
 
@@ -103,14 +105,14 @@ class Preparation:
             error = TopworkError(
                 f"the encoder failed on this item: {type(error).__name__}: {error}", remedy="report it to the encoder's author"
             )
-        if isinstance(error, DeadlinePassed):
+        if isinstance(error, DeadlineExceeded):
             raise error  # of the request, not of its item
         if not self._skip:
             raise error.at(position)
         return error.at(position)
 
-    def _all(self, start: int, items: Sequence[Item]) -> list[Prepared]:
-        prepared: list[Prepared] = []
+    def _all(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
+        prepared: list[PreparedItem] = []
         try:
             for _, made in zip(items, self._encoder.preprocess_many(items, self._options), strict=True):
                 prepared.append(self._one(made, start + len(prepared)))
@@ -119,29 +121,29 @@ class Preparation:
             raise
         except BaseException as caught:  # the encoder failed on all of them together, and not on one by itself
             error = contained(caught)
-            prepared += [Prepared([], error=self.blame(error, start + i)) for i in range(len(prepared), len(items))]
+            prepared += [PreparedItem([], error=self.blame(error, start + i)) for i in range(len(prepared), len(items))]
         return prepared
 
-    def _one(self, made: Iterable[Sample] | Exception, position: int) -> Prepared:
+    def _one(self, made: Iterable[Sample] | Exception, position: int) -> PreparedItem:
         try:
             if isinstance(made, Exception):
                 raise made
             if isinstance(made, Sequence):
-                return Prepared(self._checked(made))
+                return PreparedItem(self._checked(made))
             rest = iter(made)
             first = self._checked(islice(rest, AHEAD))
-            return Prepared(first, rest if len(first) == AHEAD else None)
+            return PreparedItem(first, rest if len(first) == AHEAD else None)
         except BaseException as error:
-            return Prepared([], error=self.blame(contained(error), position))
+            return PreparedItem([], error=self.blame(contained(error), position))
 
     def _checked(self, made: Iterable[Sample]) -> list[Sample]:
         return [check_sample(self._encoder, sample) for sample in made]
 
-    def _more(self, rest: Iterator[Sample], position: int) -> Prepared:
+    def _more(self, rest: Iterator[Sample], position: int) -> PreparedItem:
         try:
-            return Prepared(self._checked(islice(rest, AHEAD)))
+            return PreparedItem(self._checked(islice(rest, AHEAD)))
         except BaseException as error:
-            return Prepared([], error=self.blame(contained(error), position))
+            return PreparedItem([], error=self.blame(contained(error), position))
 
 
 def _characters(items: Sequence[Item], most: int) -> int:

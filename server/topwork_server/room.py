@@ -23,7 +23,7 @@ _Key: TypeAlias = tuple[Hashable, Priority]
 _Wish: TypeAlias = tuple[int, asyncio.Future[None]]
 
 
-class Room:
+class AdmissionController:
     """Places in an encoder's queue, in items. Flows that wait are let in by turns, each in its own order."""
 
     def __init__(self, places: int, name: str) -> None:

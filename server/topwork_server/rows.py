@@ -21,7 +21,7 @@ class RowType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shaping:
+class OutputFormat:
     """What a request asks of its rows. `dimensions` 0 keeps all."""
 
     dtype: RowType = RowType.FLOAT32
@@ -30,7 +30,7 @@ class Shaping:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class EncodedRows:
     """Rows ready to be sent: `values` (n, dim), or (n, ceil(dim / 8)) uint8 for BINARY; `scales` (n,) float32 for INT8."""
 
     dtype: RowType
@@ -39,7 +39,7 @@ class Packed:
     scales: Array | None = None
 
 
-def shape(rows: Array, shaping: Shaping) -> Packed:
+def shape(rows: Array, shaping: OutputFormat) -> EncodedRows:
     """(n, dim) float32 rows, first truncated, then normalised, then quantised."""
     rows = truncate(rows, shaping.dimensions)
     if shaping.normalize:
@@ -63,17 +63,17 @@ def normalize(rows: Array) -> Array:
     return unit
 
 
-def pack(rows: Array, dtype: RowType) -> Packed:
+def pack(rows: Array, dtype: RowType) -> EncodedRows:
     """The rows in `dtype`. Raises InvalidInput where float16 cannot hold them."""
     dim = rows.shape[1]
     match dtype:
         case RowType.FLOAT16:
-            return Packed(dtype, dim, _half(rows))
+            return EncodedRows(dtype, dim, _half(rows))
         case RowType.INT8:
-            return Packed(dtype, dim, *_int8(rows))
+            return EncodedRows(dtype, dim, *_int8(rows))
         case RowType.BINARY:
-            return Packed(dtype, dim, np.packbits(rows > 0, axis=1, bitorder="big"))
-    return Packed(dtype, dim, np.ascontiguousarray(rows, np.float32))
+            return EncodedRows(dtype, dim, np.packbits(rows > 0, axis=1, bitorder="big"))
+    return EncodedRows(dtype, dim, np.ascontiguousarray(rows, np.float32))
 
 
 def _half(rows: Array) -> Array:

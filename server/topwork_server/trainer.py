@@ -30,7 +30,7 @@ class Target(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FeatureView:
     """One way to see the items: a tap and a pooling. rows (n, dim) float32, C-contiguous, finite."""
 
     tap: str
@@ -50,13 +50,13 @@ class Examples:
     (classes, dim) float32, the descriptions of the classes as the trunk embeds them.
     """
 
-    views: tuple[View, ...]
+    views: tuple[FeatureView, ...]
     target: Target
     names: tuple[str, ...]
     values: Array
     items: Array
     groups: Array
-    unlabelled: tuple[View, ...] = ()
+    unlabelled: tuple[FeatureView, ...] = ()
     described: tuple[Array, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ class Examples:
 
     def take(self, rows: Array) -> Examples:
         """Some of the rows (positions, ascending)."""
-        views = tuple(View(view.tap, view.pooling, view.rows[rows]) for view in self.views)
+        views = tuple(FeatureView(view.tap, view.pooling, view.rows[rows]) for view in self.views)
         return Examples(
             views,
             self.target,
@@ -79,7 +79,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TrainerTrial:
     """One thing that was tried while a trainer chose: `score` is on rows that it was not trained on; more is better."""
 
     tap: str
@@ -88,7 +88,7 @@ class Trial:
     score: float
 
 
-class Fitted(ABC):
+class FittedHead(ABC):
     """A trained head.
 
     view     which of Examples.views it reads
@@ -98,7 +98,7 @@ class Fitted(ABC):
 
     view: int = 0
     chosen: Mapping[str, Any] = {}
-    trials: Sequence[Trial] = ()
+    trials: Sequence[TrainerTrial] = ()
     measure: str = ""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Trainer(ABC):
     @abstractmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
+    ) -> list[FittedHead]:
         """One head for each subset, learnt from its rows alone.
 
         A subset is (m,) int64 positions, ascending; the subsets of one call are the folds, the sizes of a learning curve, and
@@ -134,7 +134,7 @@ class Trainer(ABC):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FineTuneDataset:
     """What a Tuner learns from: raw items, as the set keeps them, and their values.
 
     counts (items,) int64: how many rows each item has, after pooling (1 unless each row has a value of its own); values and
@@ -156,18 +156,18 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FineTuneResult:
     """What came of it: the trunk's state as safetensors, a head on its tap, and the scores of all rows of `validation` and `test`
     in the order of those positions, computed by torch."""
 
     weights: Path
-    head: Fitted
+    head: FittedHead
     validation_scores: Array
     test_scores: Array
     history: Sequence[Mapping[str, Any]] = ()  # an entry an epoch: {"epoch": 1, "loss": ..., "score": ...}
 
 
-class Tuner(ABC):
+class FineTuner(ABC):
     """Learns the trunk, too. `options` and `targets` as Trainer has them."""
 
     options: ClassVar[type[Any]] = NoOptions
@@ -176,8 +176,16 @@ class Tuner(ABC):
     @classmethod
     @abstractmethod
     def tune(
-        cls, trunk: Trunk, encoder: Encoder, lesson: Lesson, options: Any, seed: int, threads: int, out: Path, report: Report
-    ) -> Tuned:
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        lesson: FineTuneDataset,
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> FineTuneResult:
         """`trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items as it does when it serves;
         files go to the folder `out`. Raise InvalidInput for what cannot be learnt. The same arguments give the same head (on one
         kind of device)."""
@@ -191,7 +199,7 @@ class TrainerSpec:
     are never on both sides of a split."""
 
     kind: str
-    trainer: type[Trainer] | type[Tuner]
+    trainer: type[Trainer] | type[FineTuner]
     description: str = ""
     least_per_class: int = 2
     reads_descriptions: bool = False
@@ -200,7 +208,7 @@ class TrainerSpec:
 
     @property
     def tunes(self) -> bool:
-        return issubclass(self.trainer, Tuner)
+        return issubclass(self.trainer, FineTuner)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from topwork_server.errors import InvalidInput
 from topwork_server.excerpts import listed
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.suggestions import near
 from topwork_server.types import Refusal
 
@@ -18,7 +18,7 @@ from topwork_server.types import Refusal
 MOST_NAMES = 1000
 
 
-def check_there(source: Source) -> None:
+def check_there(source: SourceUri) -> None:
     """InvalidInput where a file: or onnx: source names nothing that this user can read."""
     if source.scheme not in ("file", "onnx"):
         return
@@ -32,7 +32,7 @@ def check_there(source: Source) -> None:
         raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
 
 
-def unread(source: Source, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:
+def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:
     """The error for a source that nobody reads. `refusals` are pairs of a plugin's name and its reason."""
     ordered = sorted(refusals, key=lambda refusal: -refusal[1].nearness)
     reasons = "".join(f"; {plugin}: {refusal.reason}" for plugin, refusal in ordered)
@@ -67,7 +67,7 @@ def _instead(path: Path) -> str:
     return f"did you mean {' or '.join(alike)}?" if alike else f"check the path: {parent} is there, and {path.name} is not in it"
 
 
-def _what(source: Source) -> str:
+def _what(source: SourceUri) -> str:
     """(a folder of config.json, vocab.txt), of a source on this machine."""
     if source.scheme not in ("file", "onnx"):
         return ""

@@ -28,7 +28,7 @@ class Metric(StrEnum):
     L2 = "l2"
 
 
-class Vectors(Protocol):
+class VectorSource(Protocol):
     """The rows to be indexed, as often as they are needed, in the order of their positions."""
 
     count: int
@@ -56,7 +56,9 @@ class VectorIndex(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:
+    def build(
+        cls, vectors: VectorSource, metric: Metric, options: Any, target_recall: float, threads: int, report: Report
+    ) -> Self:
         """Train and fill. `target_recall` (at 10) guides the choice of build parameters. Runs in a process of its own."""
 
     @abstractmethod

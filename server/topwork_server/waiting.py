@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from typing import TypeAlias
 
-from topwork_server.flows import Flow, Level, Waiting
+from topwork_server.flows import ClientQueue, PriorityClass, QueuedSample
 from topwork_server.types import Priority
 
 #: What a batch costs beyond its samples, as a share of its budget: it decides how much padding a fuller batch is worth. The time
@@ -43,15 +43,15 @@ _Edge: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    batch: list[Waiting]
-    dropped: list[Waiting]
+class TakenSamples:
+    batch: list[QueuedSample]
+    dropped: list[QueuedSample]
 
 
-class _Batch:
+class _GrowingBatch:
     """A batch that grows, and how much of the time that it takes is its samples' own. One sample may exceed the budget alone."""
 
-    def __init__(self, head: Waiting, budget: int) -> None:
+    def __init__(self, head: QueuedSample, budget: int) -> None:
         self.head, self.budget = head, budget
         self._overhead = budget * OVERHEAD
         self.longest = self.total = head.cost
@@ -74,14 +74,14 @@ class _Batch:
 class _Offer:
     """What one flow sends into a batch: the range of its samples around the head's length, which widens to the nearest."""
 
-    def __init__(self, flow: Flow, batch: _Batch) -> None:
+    def __init__(self, flow: ClientQueue, batch: _GrowingBatch) -> None:
         head = batch.head
         self.flow, self._origin = flow, head.cost
         self._entries = flow.groups[head.group]
         self.low = self.high = bisect_left(self._entries, (head.cost, head.order if head.flow is flow else 0))
         self._lowest, self._highest = 0, len(self._entries)
-        self.riders: list[Waiting] = []
-        self.dropped: list[Waiting] = []
+        self.riders: list[QueuedSample] = []
+        self.dropped: list[QueuedSample] = []
         self.spent, self._right = 0, False
         if head.flow is flow:
             self._board(head, right=True)
@@ -100,7 +100,7 @@ class _Offer:
         self._right = right < left
         return right if self._right else left
 
-    def widen(self, batch: _Batch, dead: Callable[[Waiting], bool]) -> bool:
+    def widen(self, batch: _GrowingBatch, dead: Callable[[QueuedSample], bool]) -> bool:
         """To the nearest, whose distance was just asked for: whether he boards. Beyond one who does not fit nobody does."""
         cost, _, waiting = self._entries[self.high if self._right else self.low - 1]
         if dead(waiting):
@@ -115,7 +115,7 @@ class _Offer:
             self._lowest = self.low
         return False
 
-    def _board(self, waiting: Waiting, right: bool) -> None:
+    def _board(self, waiting: QueuedSample, right: bool) -> None:
         self.riders.append(waiting)
         self.spent += waiting.cost
         self._pass(right)
@@ -127,13 +127,13 @@ class _Offer:
             self.low -= 1
 
 
-class Line:
+class FairBatchScheduler:
     """`budgets` (one a lane) bound count x longest of a batch."""
 
     def __init__(self, budgets: Sequence[int]) -> None:
         self._budgets = budgets
         self._slack = budgets[0] * SLACK
-        self._levels = {priority: Level(priority) for priority in sorted(Priority, reverse=True)}
+        self._levels = {priority: PriorityClass(priority) for priority in sorted(Priority, reverse=True)}
         self._next = 0
         self._size = 0
         self.cost = 0  # of all that waits
@@ -141,7 +141,7 @@ class Line:
     def __len__(self) -> int:
         return self._size
 
-    def push(self, people: Sequence[Waiting], flow: Hashable = None, priority: Priority = Priority.NORMAL) -> None:
+    def push(self, people: Sequence[QueuedSample], flow: Hashable = None, priority: Priority = Priority.NORMAL) -> None:
         """One request's samples."""
         if not people:
             return
@@ -162,10 +162,10 @@ class Line:
         timed = [flow.timed > 0 for flow in self._levels[priority].flows.values()]
         return sum(timed), len(timed) - sum(timed)
 
-    def take(self, dead: Callable[[Waiting], bool], first: Sequence[Waiting] = ()) -> Taken:
+    def take(self, dead: Callable[[QueuedSample], bool], first: Sequence[QueuedSample] = ()) -> TakenSamples:
         """The next batch, and those met on the way whose callers have left. Both are out of the line.
         `first` are samples in line, of one priority, whose deadlines are urgent, by deadline."""
-        dropped: list[Waiting] = []
+        dropped: list[QueuedSample] = []
         for level in self._levels.values():
             urgent = bool(first) and first[0].flow in level.flows.values()
             if not urgent:
@@ -178,9 +178,9 @@ class Line:
                     return self._filled(head, dead, dropped)
                 self.remove([head])
                 dropped.append(head)
-        return Taken([], dropped)
+        return TakenSamples([], dropped)
 
-    def _urgent(self, level: Level, first: Sequence[Waiting]) -> Taken:
+    def _urgent(self, level: PriorityClass, first: Sequence[QueuedSample]) -> TakenSamples:
         """A batch around the first of those samples."""
         riders = _nearest_of(first, self._budgets[first[0].group[0]])
         spent = sum([rider.cost for rider in riders])
@@ -192,9 +192,9 @@ class Line:
             level.charge(flow, rider.cost)
         self._size -= len(riders)
         self.cost -= spent
-        return Taken(riders, [])
+        return TakenSamples(riders, [])
 
-    def remove(self, people: Iterable[Waiting]) -> None:
+    def remove(self, people: Iterable[QueuedSample]) -> None:
         """Their callers left: those that are still in line leave it."""
         for waiting in people:
             if flow := waiting.flow:
@@ -203,16 +203,16 @@ class Line:
                 self._size -= 1
                 self.cost -= waiting.cost
 
-    def drain(self) -> list[Waiting]:
+    def drain(self) -> list[QueuedSample]:
         """Everybody, in the order of arrival."""
         flows = [flow for level in self._levels.values() for flow in level.flows.values()]
         everybody = [waiting for flow in flows for entries in flow.groups.values() for _, _, waiting in entries]
         self.remove(everybody)
         return sorted(everybody, key=lambda waiting: waiting.order)
 
-    def _filled(self, head: Waiting, dead: Callable[[Waiting], bool], dropped: list[Waiting]) -> Taken:
-        batch, riders = _Batch(head, self._budgets[head.group[0]]), list[Waiting]()
-        sending: list[tuple[Level, bool, _Offer]] = []
+    def _filled(self, head: QueuedSample, dead: Callable[[QueuedSample], bool], dropped: list[QueuedSample]) -> TakenSamples:
+        batch, riders = _GrowingBatch(head, self._budgets[head.group[0]]), list[QueuedSample]()
+        sending: list[tuple[PriorityClass, bool, _Offer]] = []
         for level in self._levels.values():
             flows = [flow for flow in level.flows.values() if head.group in flow.groups]
             for due in (True, False):
@@ -227,14 +227,14 @@ class Line:
             riders += offer.riders
             dropped += offer.dropped
             self._size -= offer.high - offer.low
-        return Taken(riders, dropped)
+        return TakenSamples(riders, dropped)
 
 
-def _nearest_of(first: Sequence[Waiting], budget: int) -> list[Waiting]:
+def _nearest_of(first: Sequence[QueuedSample], budget: int) -> list[QueuedSample]:
     """The first, and those nearest to it in length, in the order given where they are equal, as far as the batch's own share
     grows."""
     head = first[0]
-    batch, riders = _Batch(head, budget), [head]
+    batch, riders = _GrowingBatch(head, budget), [head]
     best, kept = batch.share, 1
     for one in sorted([one for one in first[1:] if one.group == head.group], key=lambda one: abs(one.cost - head.cost)):
         if batch.board(one.cost):
@@ -244,7 +244,7 @@ def _nearest_of(first: Sequence[Waiting], budget: int) -> list[Waiting]:
     return riders[:kept]
 
 
-def _grow(batch: _Batch, offers: Sequence[_Offer], dead: Callable[[Waiting], bool]) -> None:
+def _grow(batch: _GrowingBatch, offers: Sequence[_Offer], dead: Callable[[QueuedSample], bool]) -> None:
     """By nearest length to the budget, and cut back to where the batch's own share was largest."""
     heap = [(distance, i, offer) for i, offer in enumerate(offers) if (distance := offer.distance()) < FAR]
     heapify(heap)

@@ -14,7 +14,7 @@ import real_server
 import sets_world
 from cli_command import Command
 from fake_server import FakeServer
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 pa = pytest.importorskip("pyarrow")
@@ -146,7 +146,7 @@ def test_an_encoding_that_there_is_not(topwork: Command, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(home, plugins) as address:
         yield address
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import real_server
 import topwork
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[topwork.Client]:
-    with real_server.served(tmp_path_factory.mktemp("home"), Plugins.load()) as address, topwork.Client(address) as client:
+    with real_server.served(tmp_path_factory.mktemp("home"), PluginRegistry.load()) as address, topwork.Client(address) as client:
         yield client
 
 

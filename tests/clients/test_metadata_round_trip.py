@@ -20,7 +20,7 @@ import sets_world
 import topwork
 from topwork.cli import main
 from topwork.v1 import sets_pb2 as pb
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 BIG = 2**63
@@ -48,7 +48,7 @@ class Fine(Timestamp):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(home, plugins) as address:
         yield address
 

@@ -14,7 +14,7 @@ import real_server
 import sets_world
 import topwork
 from doors import Door, OpenDoor
-from topwork_server.plugins import Plugins, RegisteredTrainer
+from topwork_server.plugins import PluginRegistry, RegisteredTrainer
 from topwork_server.trainer import TrainerSpec
 from toys import FakePlugins
 
@@ -25,10 +25,10 @@ class WithTrainers(FakePlugins):
     """The trainers are the real ones: a training finds them by itself, in its own process."""
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
-        return Plugins.load().trainers()
+        return PluginRegistry.load().trainers()
 
     def trainer(self, kind: str) -> TrainerSpec:
-        return Plugins.load().trainer(kind)
+        return PluginRegistry.load().trainer(kind)
 
 
 @pytest.fixture(scope="module")

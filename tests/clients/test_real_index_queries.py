@@ -12,7 +12,7 @@ import real_server
 import sets_world
 import topwork
 from topwork.cli import main
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 DIM = 16
@@ -22,7 +22,7 @@ KINDS = {"kind": "ivf", "target_recall": 0.95}
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(home, plugins) as address:
         yield address
 

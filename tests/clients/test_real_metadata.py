@@ -14,7 +14,7 @@ import real_server
 import topwork
 from doors import Door, OpenDoor
 from topwork.cli import main
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 IDS = ["a", "b", "c", "d"]
@@ -23,7 +23,7 @@ ROWS = [{"n": 1, "label": "cat"}, {"n": 2, "label": "dog"}, {"n": 3, "label": "c
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    plugins = FakePlugins([], [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins([], [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(tmp_path_factory.mktemp("home"), plugins) as address:
         yield address
 

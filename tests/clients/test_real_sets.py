@@ -16,7 +16,7 @@ import sets_world
 import topwork
 from doors import Door, OpenDoor
 from topwork_server.engine import Engine
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.types import Priority
 from toys import FakePlugins
 
@@ -32,7 +32,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(home, plugins) as address:
         yield address
 

@@ -13,7 +13,7 @@ import topwork
 from doors import Door, OpenDoor
 from topwork import _cli_search
 from topwork.cli import main
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
@@ -22,7 +22,7 @@ IDS = [f"i{number}" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    plugins = FakePlugins([], [found.spec for found in Plugins.load().indexes().values()])
+    plugins = FakePlugins([], [found.spec for found in PluginRegistry.load().indexes().values()])
     with real_server.served(tmp_path_factory.mktemp("home"), plugins) as address:
         yield address
 

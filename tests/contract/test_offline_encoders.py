@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import pytest
 from topwork_server import Item, Text, examples
-from topwork_server.catalogue import Catalogue
-from topwork_server.plugins import Plugins
+from topwork_server.catalogue import Catalog
+from topwork_server.plugins import PluginRegistry
 from topwork_server.testing import EncoderContract
 from topwork_server.testing import encoder as contract_module
 
@@ -66,7 +66,7 @@ class Offline(EncoderContract):
         monkeypatch.setattr(contract_module, "export_fingerprints", lambda name, home: fingerprints_elsewhere(home)[name])
 
     def test_its_fingerprint_is_the_one_known(self, home: Path) -> None:
-        catalogue = Catalogue(Plugins.load(), home)
+        catalogue = Catalog(PluginRegistry.load(), home)
         manifest = catalogue.entry(self.encoder).manifest
         assert manifest is not None
         default = manifest.tap(catalogue.spec(self.encoder).default_tap)
@@ -94,7 +94,7 @@ class TestI3DResNet50Thin(Offline):
     fingerprint = "d8a3d30a0885f2cb09cda63c416baca3f0f1be7c44b786042639e6d17939947b"
 
     @classmethod
-    def items(cls, catalogue: Catalogue) -> Sequence[Item]:
+    def items(cls, catalogue: Catalog) -> Sequence[Item]:
         """A clip of one window, and a larger and longer one of two windows, which ends within the second."""
         return [examples.clips(frames=16, size=128)[0], examples.clips(frames=20, size=256)[1]]
 
@@ -104,5 +104,5 @@ class TestGlove(Offline):
     fingerprint = "6e25d7c247514612421feb20fdae175644c28cb89d82d78df6edb575bfa10658"
 
     @classmethod
-    def items(cls, catalogue: Catalogue) -> Sequence[Item]:
+    def items(cls, catalogue: Catalog) -> Sequence[Item]:
         return [Text(text) for text in ("owls", "the red bird sat on a fence", "blue whales eat krill and little else")]

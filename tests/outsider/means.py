@@ -1,8 +1,19 @@
 import numpy as np
-from topwork_server import Fitted, InvalidInput, Target, Trainer, TrainerSpec, Trial, folds, hookimpl, linear_graph, rest
+from topwork_server import (
+    FittedHead,
+    InvalidInput,
+    Target,
+    Trainer,
+    TrainerSpec,
+    TrainerTrial,
+    folds,
+    hookimpl,
+    linear_graph,
+    rest,
+)
 
 
-class Means(Fitted):
+class Means(FittedHead):
     """The nearest mean of a class: scores = -|row - mean|^2 / (2 variance), less what all classes share."""
 
     measure = "accuracy on rows that were left out"
@@ -39,7 +50,7 @@ class NearestMean(Trainer):
 
 def best(examples, seed):
     """A head on the view whose means are right most often about rows that they were not computed from."""
-    trials = [Trial(view.tap, view.pooling, {}, accuracy(examples, at, seed)) for at, view in enumerate(examples.views)]
+    trials = [TrainerTrial(view.tap, view.pooling, {}, accuracy(examples, at, seed)) for at, view in enumerate(examples.views)]
     head = Means(examples, max(range(len(trials)), key=lambda at: trials[at].score))
     head.trials = trials
     return head

@@ -16,8 +16,8 @@ from topwork import cli
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.resnet.tapped import open_net
 from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk, cli_weights
-from topwork_server.catalogue import Catalogue, Entry, State
-from topwork_server.plugins import Plugins
+from topwork_server.catalogue import Catalog, CatalogEntry, EncoderState
+from topwork_server.plugins import PluginRegistry
 from topwork_server.services import describe
 
 
@@ -81,13 +81,13 @@ def test_a_pull_refuses_it_and_leaves_no_name_behind(trunk: Path, tmp_path: Path
     folder, home = with_head(trunk, tmp_path / "cross", "SequenceClassification", labels=1), tmp_path / "home"
     assert cli.main(["pull", f"file:{folder}", "--home", str(home), "--json"]) == 1
     assert "trunk_only" in json.loads(capsys.readouterr().out)["remedy"]
-    assert "cross" not in Catalogue(Plugins.load(), home).names()
+    assert "cross" not in Catalog(PluginRegistry.load(), home).names()
 
 
 def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = with_head(trunk, tmp_path / "masked", "MaskedLM")
     found = tiny_berts.export(folder, tmp_path / "out")
-    entry = Entry(found.encoder.spec, "bert", State.READY, manifest=found.manifest, folder=tmp_path / "out")
+    entry = CatalogEntry(found.encoder.spec, "bert", EncoderState.READY, manifest=found.manifest, folder=tmp_path / "out")
     cli_weights.show(entry, argparse.Namespace(json=True))
     printed = json.loads(capsys.readouterr().out)["unused_weights"]
     assert "cls.predictions.bias" in printed

@@ -15,7 +15,7 @@ import tiny_berts
 from tiny_berts import Prepared, export, prepare
 from topwork_plugins.bert import plugin as bert
 from topwork_plugins.bert.layout import read_layout
-from topwork_server import InvalidInput, Source, Text
+from topwork_server import InvalidInput, SourceUri, Text
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_specs_are_told_apart_and_complete() -> None:
     specs = list(bert.register_encoders())
     assert len({spec.name for spec in specs}) == len(specs)
     for spec in specs:
-        Source.parse(spec.source)
+        SourceUri.parse(spec.source)
         assert spec.parameters
         assert spec.default_tap in {tap.name for tap in spec.taps}
         assert "not said" not in (spec.trained_on, spec.licence)
@@ -56,8 +56,8 @@ def test_specs_are_told_apart_and_complete() -> None:
 
 def test_sources_of_this_family_are_adopted(model: Path, tmp_path: Path) -> None:
     def adopted(uri: str, family: str = "") -> bool:
-        spec = bert.adopt_source("mine", Source.parse(uri, family))
-        assert spec is None or (spec.name == "mine" and Source.parse(spec.source) == Source.parse(uri))
+        spec = bert.adopt_source("mine", SourceUri.parse(uri, family))
+        assert spec is None or (spec.name == "mine" and SourceUri.parse(spec.source) == SourceUri.parse(uri))
         return spec is not None
 
     assert adopted("hf:org/some-bert@main")
@@ -82,7 +82,7 @@ def test_a_sentence_transformers_folder_is_adopted_and_read_in_its_sub_folder(co
     tiny_berts.write_modules(
         folder, [(f"{kind}Transformer", "0_BERT", None), (f"{kind}Pooling", "1_Pooling", {"pooling_mode": "cls"})]
     )
-    assert bert.adopt_source("old", Source.parse(f"file:{folder}"))
+    assert bert.adopt_source("old", SourceUri.parse(f"file:{folder}"))
     exported = export(folder, tmp_path / "out")
     with pytest.raises(InvalidInput, match="the limit is 40"):
         exported.embed([Text("A small bird sings. " * 20)])

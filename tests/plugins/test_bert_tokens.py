@@ -21,7 +21,7 @@ from topwork_plugins.bert.plugin import BertOptions
 from topwork_plugins.bert.tokens import Tokenization
 from topwork_server import InvalidInput, Item, Picture, Sample, Text
 from topwork_server.caller import working_for
-from topwork_server.errors import DeadlinePassed
+from topwork_server.errors import DeadlineExceeded
 
 TEXT = "Naïve café 漢字 😀! A  small bird\n sings."
 PROMPTS = {"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}
@@ -221,7 +221,7 @@ def test_a_text_beyond_any_bound_is_refused_whatever_it_is(bert: Prepared) -> No
 
 
 def test_a_caller_that_left_ends_the_reading_of_a_text(bert: Prepared) -> None:
-    with working_for(lambda: True), pytest.raises(DeadlinePassed):
+    with working_for(lambda: True), pytest.raises(DeadlineExceeded):
         sample(bert, "a" * HUGE, truncate=True)
 
 

@@ -10,7 +10,7 @@ from topwork_plugins.few_shot import knn
 from topwork_plugins.few_shot.knn import Knn
 from topwork_plugins.few_shot.prototype import Prototype
 from topwork_plugins.few_shot.zero_shot import ZeroShot
-from topwork_server import Examples, InvalidInput, Target, View
+from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.options import parse
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.problems import problem, quality
@@ -57,7 +57,7 @@ def test_rows_of_one_group_do_not_judge_each_other(trainer: type) -> None:
     random = np.random.default_rng(0)
     rows, values = (np.repeat(array, 3, axis=0) for array in (random.normal(size=(60, 8)), random.integers(2, size=60)))
     groups = np.repeat(np.arange(60), 3)
-    views = (View("pooled", "row", rows.astype(np.float32)),)
+    views = (FeatureView("pooled", "row", rows.astype(np.float32)),)
     grouped = Examples(views, Target.CLASSES, ("a", "b"), values, np.arange(180), groups)
     best = max(trial.score for trial in fit(trainer, grouped)[0].trials)
     assert best < -0.6
@@ -88,7 +88,7 @@ def test_many_equal_rows_vote_alike() -> None:
     """More copies than there are votes: their mean, not that of all."""
     rows = np.concatenate([np.tile([[1.0, 0.0]], (30, 1)), np.tile([[-1.0, 0.2]], (30, 1))]).astype(np.float32)
     values = np.repeat([[5.0], [-5.0]], 30, axis=0).astype(np.float32)
-    examples = Examples((View("pooled", "row", rows),), Target.NUMBERS, (), values, np.arange(60), np.arange(60))
+    examples = Examples((FeatureView("pooled", "row", rows),), Target.NUMBERS, (), values, np.arange(60), np.arange(60))
     _, scores = fit(Knn, examples, k=10, centre=False)
     np.testing.assert_allclose(scores, values, atol=0.01)
 

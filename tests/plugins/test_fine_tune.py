@@ -17,7 +17,7 @@ from topwork_plugins.bert.plugin import BertEncoder, register_encoders
 from topwork_plugins.fine_tune.loop import Loop
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
-from topwork_server import EncoderSpec, InvalidInput, Lesson, Target, Text, Trunk, Tuned
+from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, Text, Trunk
 from topwork_server.heads.model import Task
 from topwork_server.types import Array
 
@@ -46,7 +46,7 @@ def refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def check(world: World, lesson: Lesson, task: Task, tuned: Tuned, floor: float) -> None:
+def check(world: World, lesson: FineTuneDataset, task: Task, tuned: FineTuneResult, floor: float) -> None:
     """It learnt, and what is served of it says what torch said."""
     losses = [entry["loss"] for entry in tuned.history]
     assert losses[-1] < 0.9 * losses[0]
@@ -75,7 +75,9 @@ def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, 
         (lessons.of_answers, Task.QUESTION_ANSWERING, 0.95),
     ],
 )
-def test_every_target_is_learnt(bert: World, tmp_path: Path, make: Callable[[World], Lesson], task: Task, floor: float) -> None:
+def test_every_target_is_learnt(
+    bert: World, tmp_path: Path, make: Callable[[World], FineTuneDataset], task: Task, floor: float
+) -> None:
     lesson = make(bert)
     check(bert, lesson, task, bert.tune(lesson, tmp_path, epochs=20, patience=0), floor)
 
@@ -102,7 +104,7 @@ def state(trunk: Trunk) -> dict[str, torch.Tensor]:
     return trunk.module.state_dict()
 
 
-def changed(world: World, tuned: Tuned) -> set[str]:
+def changed(world: World, tuned: FineTuneResult) -> set[str]:
     before, after = state(world.trunk()), load_file(tuned.weights)
     assert before.keys() == after.keys()
     return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -260,7 +262,7 @@ def test_a_device_that_is_not_there_is_refused(bert: World, tmp_path: Path) -> N
     assert "torch sees no CUDA device" in refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path, device="cuda"))
 
 
-def with_values(lesson: Lesson, change: Callable[[Array], Any]) -> Lesson:
+def with_values(lesson: FineTuneDataset, change: Callable[[Array], Any]) -> FineTuneDataset:
     values = lesson.values.copy()
     change(values)
     return replace(lesson, values=values)
@@ -269,7 +271,7 @@ def with_values(lesson: Lesson, change: Callable[[Array], Any]) -> Lesson:
 def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
     classes, numbers, labels = lessons.of_texts(bert), lessons.of_numbers(bert), lessons.of_many_labels(bert)
 
-    def refused(lesson: Lesson, **options: Any) -> str:
+    def refused(lesson: FineTuneDataset, **options: Any) -> str:
         return refusal(lambda: bert.tune(lesson, tmp_path, **options))
 
     assert "of one class" in refused(with_values(classes, lambda values: values.fill(1)))

@@ -19,9 +19,9 @@ from topwork_plugins.fine_tune.samples import Prepared, mirrored, shuffled, with
 from topwork_server import (
     Encoder,
     EncoderSpec,
+    FineTuneDataset,
     Granularity,
     InvalidInput,
-    Lesson,
     Modality,
     NoOptions,
     Sample,
@@ -138,10 +138,12 @@ def test_restarted_blocks_begin_as_bert_s_did() -> None:
 
 def a_lesson(
     values: Any, target: Target, counts: Sequence[int], how: str = "row", names: Sequence[str] = ("a", "b", "c")
-) -> Lesson:
+) -> FineTuneDataset:
     items = np.arange(len(counts))
     tap = Tap("tap", 3, Granularity.ITEM)
-    return Lesson([], None, tap, how, target, tuple(names), np.array(values), np.array(counts), items, items[:0], items[:0])
+    return FineTuneDataset(
+        [], None, tap, how, target, tuple(names), np.array(values), np.array(counts), items, items[:0], items[:0]
+    )
 
 
 def test_classes_are_weighed() -> None:

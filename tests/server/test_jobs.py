@@ -15,7 +15,7 @@ import pytest
 from topwork_server import jobs as jobs_module
 from topwork_server import jobs_process
 from topwork_server.errors import NotFound, Unavailable
-from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.jobs import Job, JobManager, JobState
 
 TOYS = Path(__file__).parents[1]
 
@@ -28,16 +28,16 @@ def run(runner):
 
 @pytest.fixture
 def jobs(tmp_path, run):
-    jobs = Jobs(tmp_path / "jobs", threads=3)
+    jobs = JobManager(tmp_path / "jobs", threads=3)
     yield jobs
     run(jobs.close())
 
 
-def start(jobs: Jobs, name: str, kind: str = "toy", subject: str = "birds/pooled", **arguments: object) -> Job:
+def start(jobs: JobManager, name: str, kind: str = "toy", subject: str = "birds/pooled", **arguments: object) -> Job:
     return jobs.start(kind, subject, f"toy_jobs:{name}", arguments)
 
 
-def asked(jobs: Jobs, name: str, **arguments: object):
+def asked(jobs: JobManager, name: str, **arguments: object):
     """The job that runs, and then has ended."""
 
     async def through():
@@ -46,7 +46,7 @@ def asked(jobs: Jobs, name: str, **arguments: object):
     return through()
 
 
-async def holding(jobs: Jobs, name: str = "hold", **arguments: object) -> tuple[Job, list[int]]:
+async def holding(jobs: JobManager, name: str = "hold", **arguments: object) -> tuple[Job, list[int]]:
     """A job that holds for ever, and the pids that it tells."""
     job = start(jobs, name, **arguments)
     async with aclosing(jobs.watch(job.id)) as states:
@@ -88,7 +88,7 @@ def test_a_result_comes_back_and_is_kept(jobs, run, tmp_path):
     assert before <= done.created <= done.ended <= jobs_module.time.time()
     assert record(tmp_path, done)["result"] == {"sum": 7}
     assert jobs.get(done.id) == done
-    assert Jobs(tmp_path / "jobs").list() == [done]
+    assert JobManager(tmp_path / "jobs").list() == [done]
 
 
 def test_its_process_is_its_own(jobs, run):
@@ -261,7 +261,7 @@ def test_temporary_files_go_with_the_job_however_it_ends(jobs, run, tmp_path):
     run(through())
     assert list((tmp_path / "jobs").glob("*.scratch")) == []
     (tmp_path / "jobs" / "killed.scratch").mkdir()  # as a server that was killed leaves it
-    Jobs(tmp_path / "jobs")
+    JobManager(tmp_path / "jobs")
     assert list((tmp_path / "jobs").glob("*.scratch")) == []
 
 
@@ -307,7 +307,7 @@ def test_a_small_job_does_not_wait_for_a_large_one(jobs, run):
 
 
 def test_two_at_once_where_two_are_allowed(tmp_path, run):
-    jobs = Jobs(tmp_path / "jobs", at_once=2)
+    jobs = JobManager(tmp_path / "jobs", at_once=2)
 
     async def through():
         await asyncio.gather(holding(jobs), holding(jobs))
@@ -318,7 +318,7 @@ def test_two_at_once_where_two_are_allowed(tmp_path, run):
 
 
 def test_close_ends_what_runs_and_says_so(tmp_path, run):
-    jobs = Jobs(tmp_path / "jobs")
+    jobs = JobManager(tmp_path / "jobs")
 
     async def through():
         job, pids = await holding(jobs)
@@ -361,15 +361,15 @@ def test_a_killed_server_leaves_no_process_and_a_true_record(tmp_path, run):
         server.kill()
     run(until_gone(*map(int, pids)))
     assert len(pids) == 2
-    again = Jobs(tmp_path / "jobs")
+    again = JobManager(tmp_path / "jobs")
     assert (again.get(id).state, again.get(id).error) == (JobState.FAILED, "the server ended while it ran")
     assert again.get(id).ended > 0
-    assert Jobs(tmp_path / "jobs").get(id) == again.get(id)
+    assert JobManager(tmp_path / "jobs").get(id) == again.get(id)
 
 
 def test_the_newest_are_kept(tmp_path, run, monkeypatch):
     monkeypatch.setattr(jobs_module, "KEPT", 3)
-    jobs = Jobs(tmp_path / "jobs")
+    jobs = JobManager(tmp_path / "jobs")
 
     async def through():
         running, _ = await holding(jobs)
@@ -425,14 +425,14 @@ def test_damaged_records_are_no_obstacle(tmp_path, run):
     folder.mkdir()
     for name, text in {"0000000a.json": "{", "0000000b.json": "[]", "notes.v2.json": "{}", "0000000c.part": "{"}.items():
         (folder / name).write_text(text)
-    jobs = Jobs(folder)
+    jobs = JobManager(folder)
     assert jobs.list() == []
     aside = ["0000000a.json.damaged", "0000000b.json.damaged", "notes.v2.json.damaged"]
     assert sorted(path.name for path in folder.iterdir()) == aside
 
 
 def test_ids_go_on_from_those_of_a_later_clock(tmp_path, run):
-    jobs = Jobs(tmp_path / "jobs")
+    jobs = JobManager(tmp_path / "jobs")
 
     async def through(jobs):
         return await asked(jobs, "add", numbers=[1])
@@ -440,7 +440,7 @@ def test_ids_go_on_from_those_of_a_later_clock(tmp_path, run):
     first = run(through(jobs))
     later = tmp_path / "jobs" / "zzzzzzz0.json"
     (tmp_path / "jobs" / f"{first.id}.json").rename(later)
-    assert run(through(Jobs(tmp_path / "jobs"))).id == "zzzzzzz1"
+    assert run(through(JobManager(tmp_path / "jobs"))).id == "zzzzzzz1"
 
 
 def test_a_full_disk_costs_the_record_alone(tmp_path, run, monkeypatch, caplog):
@@ -448,13 +448,13 @@ def test_a_full_disk_costs_the_record_alone(tmp_path, run, monkeypatch, caplog):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("topwork_server.jobs_records.os.replace", full)
-    jobs = Jobs(tmp_path / "jobs")
+    jobs = JobManager(tmp_path / "jobs")
     done = run(asked(jobs, "add", numbers=[5]))
     assert done.result == {"sum": 5}
     assert jobs.get(done.id) == done
     assert "No space left on device" in caplog.text
     monkeypatch.undo()
-    assert Jobs(tmp_path / "jobs").list() == []
+    assert JobManager(tmp_path / "jobs").list() == []
 
 
 def test_a_process_that_cannot_be_started_is_a_failure(jobs, run, monkeypatch):

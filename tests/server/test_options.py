@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from topwork_server import InvalidInput, option
 from topwork_server.options import choices, parse
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.services.option_messages import option_messages
 
 
@@ -83,7 +83,7 @@ def test_what_is_inside_is_taken_and_a_check_of_its_own_is_heard() -> None:
 
 
 def test_every_default_of_ours_is_taken_by_its_own_rules() -> None:
-    plugins = Plugins.load()
+    plugins = PluginRegistry.load()
     declared = [
         *(found.spec.encoder.options for found in plugins.encoders().values()),
         *(found.spec.index.options for found in plugins.indexes().values()),

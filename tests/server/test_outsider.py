@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 from topwork import Client
 from topwork_server import Granularity, Metric, Tap
-from topwork_server.indexes.indexes import Indexes, Wish
-from topwork_server.indexes.model import Described, Hits, IndexState, Query
-from topwork_server.jobs import Jobs, JobState
-from topwork_server.plugins import Plugins
-from topwork_server.sets.model import Block, Wanted
+from topwork_server.indexes.indexes import CreateIndexParams, IndexManager
+from topwork_server.indexes.model import IndexDescription, IndexState, SearchHits, SearchQuery
+from topwork_server.jobs import JobManager, JobState
+from topwork_server.plugins import PluginRegistry
+from topwork_server.sets.model import ItemBatch, SetDefinition
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import TapInfo, TapRows
 
@@ -121,15 +121,15 @@ def test_its_kind_of_index_is_built_measured_and_searched(
     tap = TapInfo(Tap("pooled", 8, Granularity.ITEM), "a" * 64)
     rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
 
-    async def through() -> tuple[Described, Hits]:
-        sets, jobs = FeatureSets(tmp_path / "sets"), Jobs(tmp_path / "jobs", threads=1)
-        kept = sets.create(Wanted("birds", (tap,)))
-        kept.write(Block([f"bird {i}" for i in range(300)], (TapRows(tap, rows, np.ones(300, np.int64)),))).result()
-        indexes = Indexes(tmp_path / "indexes", sets, jobs, Plugins.load(), 1, lambda: False)
-        job = (await indexes.create(Wish("birds", kind="brute", metric=Metric.L2))).job
+    async def through() -> tuple[IndexDescription, SearchHits]:
+        sets, jobs = FeatureSets(tmp_path / "sets"), JobManager(tmp_path / "jobs", threads=1)
+        kept = sets.create(SetDefinition("birds", (tap,)))
+        kept.write(ItemBatch([f"bird {i}" for i in range(300)], (TapRows(tap, rows, np.ones(300, np.int64)),))).result()
+        indexes = IndexManager(tmp_path / "indexes", sets, jobs, PluginRegistry.load(), 1, lambda: False)
+        job = (await indexes.create(CreateIndexParams("birds", kind="brute", metric=Metric.L2))).job
         assert (await jobs.wait(job)).state is JobState.DONE
         described, live = await indexes.settled("birds"), await indexes.live("birds")
-        hits = live.search(Query(rows[7:8], np.zeros(1, np.int64), k=3))
+        hits = live.search(SearchQuery(rows[7:8], np.zeros(1, np.int64), k=3))
         assert kept.ids_of(hits.keys)[0] == "bird 7"
         for closing in (indexes.close(), jobs.close(), asyncio.to_thread(sets.close)):
             await closing

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_server import Item, Metric, Sample, Target, Text, artifacts
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import PluginFault
 from topwork_server.export import export_encoder
 from topwork_server.plugin_checks import fit_heads, search_index
@@ -64,9 +64,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_fault_of_an_encoder_is_told_and_others_are_served(home: Path, text: str, words: str) -> None:
     async def both() -> tuple[Any, Any]:
-        engine = Engine(Catalogue(FakePlugins([letters_spec("faulty", Faulty)]), home), Config(home=home, provider="cpu"))
+        engine = Engine(Catalog(FakePlugins([letters_spec("faulty", Faulty)]), home), Config(home=home, provider="cpu"))
         try:
-            asks = [engine.embed(Ask("faulty"), [Text(one)]) for one in (text, "owl")]
+            asks = [engine.embed(EmbedParams("faulty"), [Text(one)]) for one in (text, "owl")]
             return tuple(await asyncio.gather(*asks, return_exceptions=True))  # type: ignore[return-value]
         finally:
             await engine.close()

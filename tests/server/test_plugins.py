@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from topwork_server import options, plugins
 from topwork_server.errors import InvalidInput, PluginError, PluginFault
-from topwork_server.plugins import Plugins
-from topwork_server.sources import Source
+from topwork_server.plugins import PluginRegistry
+from topwork_server.sources import SourceUri
 
 Install = Callable[..., None]
 
@@ -44,16 +44,16 @@ def register_encoders():
 
 
 def test_our_own_encoders_come_by_the_same_door() -> None:
-    found = {plugin.name: plugin for plugin in Plugins.load().found()}
+    found = {plugin.name: plugin for plugin in PluginRegistry.load().found()}
     assert {"resnet", "i3d", "word2vec", "bert", "onnx"} <= set(found)
     assert found["bert"].distribution == "topwork-server"
     assert "register_encoders" in found["bert"].hooks
-    encoders = Plugins.load().encoders()
+    encoders = PluginRegistry.load().encoders()
     assert {"all-minilm-l6-v2", "resnet50-thin", "efficientnet-lite0", "i3d-resnet50-thin", "glove-6b-50d"} <= set(encoders)
 
 
 def test_our_own_trainers_come_by_the_same_door() -> None:
-    trainers = Plugins.load().trainers()
+    trainers = PluginRegistry.load().trainers()
     assert {"mlp", "prototype", "knn", "zero-shot"} <= set(trainers)
     assert trainers["knn"].plugin == "few_shot"
     assert trainers["zero-shot"].spec.needs_descriptions
@@ -77,7 +77,7 @@ def test_listing_imports_nothing_heavy() -> None:
 
 def test_a_plugin_is_found_with_what_it_brings(install: Install) -> None:
     install(one=REGISTERS.format(name="first"), two=REGISTERS.format(name="second"))
-    loaded = Plugins.load()
+    loaded = PluginRegistry.load()
     assert [(p.name, p.distribution, p.version, p.encoders) for p in loaded.found()] == [
         ("one", "one-dist", "1.0", ("first",)),
         ("two", "two-dist", "1.0", ("second",)),
@@ -88,7 +88,7 @@ def test_a_plugin_is_found_with_what_it_brings(install: Install) -> None:
 def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     install(one="@hookimpl\ndef register_encoder():\n    return []\n")
     with pytest.raises(PluginError, match="register_encoder") as caught:
-        Plugins.load()
+        PluginRegistry.load()
     assert "one-dist 1.0" in str(caught.value)
     hooks = "adopt_index, adopt_source, refuse_source, register_commands, register_encoders, register_indexes, register_trainers"
     assert f"the hooks are {hooks}: " in caught.value.remedy
@@ -97,7 +97,7 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
 def test_a_clash_names_both_owners(install: Install) -> None:
     install(one=REGISTERS.format(name="same"), two=REGISTERS.format(name="same"))
     with pytest.raises(PluginError, match="same") as caught:
-        Plugins.load()
+        PluginRegistry.load()
     assert "one-dist 1.0" in str(caught.value)
     assert "two-dist 1.0" in str(caught.value)
 
@@ -105,13 +105,13 @@ def test_a_clash_names_both_owners(install: Install) -> None:
 def test_two_plugins_of_one_name_are_both_named(install: Install) -> None:
     install(one=REGISTERS.format(name="a"), one__again=REGISTERS.format(name="b"))
     with pytest.raises(PluginError, match=r"one-dist 1\.0 and one__again-dist 1\.0"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(install: Install) -> None:
     install(one="import no_such_library\n")
     with pytest.raises(PluginError, match=r"'one' of one-dist 1\.0 .*no_such_library"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 ADOPTS = """
@@ -125,14 +125,14 @@ def adopt_source(name, source):
 
 def test_the_plugin_that_knows_a_source_adopts_it(install: Install) -> None:
     install(one=ADOPTS.format(suffix=".one"), two=ADOPTS.format(suffix=""))
-    loaded = Plugins.load()
-    adopted = loaded.adopt("mine", Source.parse("file:/weights.one"))
+    loaded = PluginRegistry.load()
+    adopted = loaded.adopt("mine", SourceUri.parse("file:/weights.one"))
     assert adopted is not None
     assert adopted.spec.name == "mine"
-    named = loaded.adopt("mine", Source.parse("file:/weights.one", family="two"))
+    named = loaded.adopt("mine", SourceUri.parse("file:/weights.one", family="two"))
     assert named is not None
     assert named.owner == "two (two-dist 1.0)"
-    assert loaded.adopt("mine", Source.parse("file:/weights.other", family="one")) is None
+    assert loaded.adopt("mine", SourceUri.parse("file:/weights.other", family="one")) is None
 
 
 INDEXES = """
@@ -146,7 +146,7 @@ def register_indexes():
 
 def test_indexes_are_found_beside_encoders(install: Install) -> None:
     install(one=INDEXES.format(kind="first"), two=REGISTERS.format(name="letters") + INDEXES.format(kind="second"))
-    loaded = Plugins.load()
+    loaded = PluginRegistry.load()
     assert [(p.name, p.encoders, p.indexes) for p in loaded.found()] == [
         ("one", (), ("first",)),
         ("two", ("letters",), ("second",)),
@@ -158,19 +158,19 @@ def test_indexes_are_found_beside_encoders(install: Install) -> None:
 def test_a_clash_of_kinds_names_both_owners(install: Install) -> None:
     install(one=INDEXES.format(kind="same"), two=INDEXES.format(kind="same"))
     with pytest.raises(PluginError, match=r"'same': one \(one-dist 1\.0\) and two \(two-dist 1\.0\)"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 def test_the_servers_own_kind_is_refused(install: Install) -> None:
     install(one=INDEXES.format(kind="auto"))
     with pytest.raises(PluginError, match=r"one-dist 1\.0.*'auto'"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 def test_a_hook_that_yields_something_else_is_named(install: Install) -> None:
     install(one="from toys import letters_spec\n@hookimpl\ndef register_indexes():\n    return [letters_spec()]\n")
     with pytest.raises(PluginError, match=r"register_indexes of one \(one-dist 1\.0\) yields"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 ADOPTS_KINDS = """
@@ -186,7 +186,7 @@ def adopt_index(kind):
 
 def test_the_plugin_that_knows_a_kind_adopts_it(install: Install) -> None:
     install(one=INDEXES.format(kind="first"), two=ADOPTS_KINDS)
-    loaded = Plugins.load()
+    loaded = PluginRegistry.load()
     assert loaded.index("Mine16").kind == "Mine16"
     assert set(loaded.indexes()) == {"first"}
     with pytest.raises(InvalidInput, match="Mine0 is not an index of mine"):
@@ -196,7 +196,7 @@ def test_the_plugin_that_knows_a_kind_adopts_it(install: Install) -> None:
 def test_a_kind_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
     install(one=INDEXES.format(kind="first"), two=INDEXES.format(kind="second"))
     with pytest.raises(InvalidInput, match="'frist'") as caught:
-        Plugins.load().index("frist")
+        PluginRegistry.load().index("frist")
     assert "auto, first, second" in caught.value.remedy
     assert "factory strings" in caught.value.remedy
 
@@ -212,7 +212,7 @@ def register_trainers():
 
 def test_trainers_are_found_beside_encoders(install: Install) -> None:
     install(one=TRAINERS.format(kind="first"), two=REGISTERS.format(name="letters") + TRAINERS.format(kind="second"))
-    loaded = Plugins.load()
+    loaded = PluginRegistry.load()
     assert [(p.name, p.hooks, p.trainers) for p in loaded.found()] == [
         ("one", ("register_trainers",), ("first",)),
         ("two", ("register_encoders", "register_trainers"), ("second",)),
@@ -225,20 +225,20 @@ def test_trainers_are_found_beside_encoders(install: Install) -> None:
 def test_a_clash_of_trainers_names_both_owners(install: Install) -> None:
     install(one=TRAINERS.format(kind="same"), two=TRAINERS.format(kind="same"))
     with pytest.raises(PluginError, match=r"a trainer 'same': one \(one-dist 1\.0\) and two \(two-dist 1\.0\)"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 def test_a_trainer_that_nobody_knows_is_told_what_there_is(install: Install) -> None:
     install(one=TRAINERS.format(kind="second"), two=TRAINERS.format(kind="first"))
     with pytest.raises(InvalidInput, match="'frist'") as caught:
-        Plugins.load().trainer("frist")
+        PluginRegistry.load().trainer("frist")
     assert "there are first, second" in caught.value.remedy
 
 
 def test_a_trainers_hook_that_yields_something_else_is_named(install: Install) -> None:
     install(one="from toys_index import spec\n@hookimpl\ndef register_trainers():\n    return [spec()]\n")
     with pytest.raises(PluginError, match=r"register_trainers of one \(one-dist 1\.0\) yields .*IndexSpec"):
-        Plugins.load()
+        PluginRegistry.load()
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_trainers_hook_that_yields_something_else_is_named(install: Install) -
 def test_whatever_a_plugin_does_at_the_start_is_told_as_its_own(install: Install, code: str, words: str) -> None:
     install(one=code)
     with pytest.raises(PluginError, match=words) as caught:
-        Plugins.load()
+        PluginRegistry.load()
     assert "one-dist 1.0" in caught.value.message
 
 
@@ -271,7 +271,7 @@ def test_what_a_plugin_prints_at_the_start_stays_out_of_standard_output(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(one="print('imported')\n" + REGISTERS.format(name="first").replace("return", "print('asked')\n    return"))
-    Plugins.load()
+    PluginRegistry.load()
     assert capsys.readouterr() == ("", "imported\nasked\n")
 
 
@@ -292,7 +292,7 @@ def adopt_index(kind):
 
 def test_a_hook_that_fails_later_is_told_as_the_plugins_own(install: Install) -> None:
     install(one=FAILS_LATER)
-    loaded, source = Plugins.load(), Source.parse("file:/x")
+    loaded, source = PluginRegistry.load(), SourceUri.parse("file:/x")
     with pytest.raises(PluginFault, match=r"adopt_source of one \(one-dist 1\.0\) failed: RuntimeError: boom"):
         loaded.adopt("x", source)
     with pytest.raises(PluginFault, match=r"refuse_source of one .* would end the process"):
@@ -305,6 +305,6 @@ def test_commands_of_a_plugin_that_fails_cost_only_these(install: Install) -> No
     adds = "@hookimpl\ndef register_commands(commands):\n    {}\n"
     install(one=adds.format("exit(3)"), two=adds.format("commands.add_parser('mine')"))
     commands = argparse.ArgumentParser().add_subparsers()
-    (error,) = Plugins.load().add_commands(commands)
+    (error,) = PluginRegistry.load().add_commands(commands)
     assert "register_commands of one (one-dist 1.0)" in error.message
     assert list(commands.choices) == ["mine"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk, check_caller
-from topwork_server.errors import DeadlinePassed, InvalidInput, TopworkError
-from topwork_server.preparing import Preparation, Prepared, Threads
+from topwork_server.errors import DeadlineExceeded, InvalidInput, TopworkError
+from topwork_server.preparing import PreparedItem, PreprocessPool, RequestPreprocessor
 
 
 class Words(Encoder):
@@ -69,10 +69,10 @@ def words(kind: type[Words] = Words) -> Words:
     return kind(EncoderSpec("words", kind, "package:none", Modality.TEXT), Path())
 
 
-def prepared(encoder: Words, items: Sequence[Item], *, skip: bool = False) -> list[Prepared]:
-    threads = Threads(1)
+def prepared(encoder: Words, items: Sequence[Item], *, skip: bool = False) -> list[PreparedItem]:
+    threads = PreprocessPool(1)
     try:
-        return asyncio.run(Preparation(encoder, None, threads, skip=skip).slab_of(7, items))
+        return asyncio.run(RequestPreprocessor(encoder, None, threads, skip=skip).slab_of(7, items))
     finally:
         threads.close()
 
@@ -114,23 +114,23 @@ def test_items_that_an_encoder_leaves_unanswered_are_its_failure(kind: type[Word
 
 
 def test_texts_in_flight_are_enough_to_find_others_of_their_length() -> None:
-    preparation = Preparation(words(), None, Threads(1), skip=False)
+    preparation = RequestPreprocessor(words(), None, PreprocessPool(1), skip=False)
     assert (preparation.slab, preparation.slabs_in_flight) == (3, 682)
 
 
 def test_a_caller_that_leaves_ends_the_work_on_an_item_that_is_begun_and_what_waits_is_not_begun() -> None:
     async def go() -> None:
-        encoder, threads = Endless(words().spec, Path()), Threads(1)
-        leaver = Preparation(encoder, None, threads, skip=False)
+        encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
+        leaver = RequestPreprocessor(encoder, None, threads, skip=False)
         work = asyncio.ensure_future(leaver.slab_of(0, [Text("a")]))
         await asyncio.to_thread(encoder.begun.wait, 30)
         waiting = Endless(words().spec, Path())
         behind = asyncio.ensure_future(
-            Preparation(waiting, None, threads, skip=False, deadline=-math.inf).slab_of(0, [Text("b")])
+            RequestPreprocessor(waiting, None, threads, skip=False, deadline=-math.inf).slab_of(0, [Text("b")])
         )
         leaver.left = True
         for ended in (work, behind):
-            with pytest.raises(DeadlinePassed):
+            with pytest.raises(DeadlineExceeded):
                 await asyncio.wait_for(ended, 30)
         assert encoder.ended.is_set()
         assert not waiting.begun.is_set()
@@ -141,9 +141,9 @@ def test_a_caller_that_leaves_ends_the_work_on_an_item_that_is_begun_and_what_wa
 
 def test_a_deadline_ends_the_work_on_an_item_though_bad_items_are_skipped() -> None:
     async def go() -> None:
-        encoder, threads = Endless(words().spec, Path()), Threads(1)
-        preparation = Preparation(encoder, None, threads, skip=True, deadline=time.monotonic() + 0.01)
-        with pytest.raises(DeadlinePassed):
+        encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
+        preparation = RequestPreprocessor(encoder, None, threads, skip=True, deadline=time.monotonic() + 0.01)
+        with pytest.raises(DeadlineExceeded):
             await asyncio.wait_for(preparation.slab_of(0, [Text("a")]), 30)
         threads.close()
 

@@ -23,12 +23,12 @@ from small_nets import as_on_the_hub, random_net
 from topwork import cli
 from topwork_server import artifacts, cli_quantize, examples
 from topwork_server.artifacts import MODEL, Manifest
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.export import export_encoder
 from topwork_server.int8 import unfinished
 from topwork_server.int8.islands import islands
 from topwork_server.int8.ranges import BINS, Histogram
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.sessions.session import Session
 from topwork_server.types import Numerics
 
@@ -58,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the encoder `small`, exported here: a process of its own would first have to import torch."""
     folder = tmp_path_factory.mktemp("home")
     weights = as_on_the_hub(random_net("test_resnet"), tmp_path_factory.mktemp("weights") / "small")
-    catalogue = Catalogue(Plugins.load(), folder)
+    catalogue = Catalog(PluginRegistry.load(), folder)
     catalogue.adopt(f"file:{weights}", "small")
     spec = catalogue.spec("small")
     artifacts.publish(folder, spec, partial(export_encoder, spec, weights))
@@ -75,9 +75,9 @@ def test_an_int8_encoder_is_made_served_and_forgotten(home: Path, pictures: Path
     assert status == 0, said
     assert (said["name"], said["learnt_from"], said["judged_on"]) == ("small-int8", 30, 10)
     assert list(said["refused"]) == [str(pictures / "00-broken.jpg")]
-    catalogue = Catalogue(Plugins.load(), home)
+    catalogue = Catalog(PluginRegistry.load(), home)
     made, base = catalogue.entry("small-int8"), catalogue.entry("small")
-    assert made.state is State.READY
+    assert made.state is EncoderState.READY
     assert made.folder
     assert base.folder
     _check_apart(Manifest.read(made.folder), Manifest.read(base.folder))
@@ -126,19 +126,19 @@ def _agreement(base: Path, made: Path) -> float:
 def test_a_failed_export_leaves_no_name(
     home: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Catalogue.export
+    real = Catalog.export
 
-    def export(self: Catalogue, name: str, **kwargs: Any) -> Path:
+    def export(self: Catalog, name: str, **kwargs: Any) -> Path:
         if name == "doomed":
             raise KeyboardInterrupt
         return real(self, name, **kwargs)
 
-    monkeypatch.setattr(Catalogue, "export", export)
+    monkeypatch.setattr(Catalog, "export", export)
     monkeypatch.setattr(cli_quantize, "make", _fake_make)
     words = ("quantize", "small", "--name", "doomed", "--calibrate", pictures, "--home", home, "--json")
     assert cli.main([str(word) for word in words]) == 130
     capsys.readouterr()
-    assert "doomed" not in Catalogue(Plugins.load(), home).names()
+    assert "doomed" not in Catalog(PluginRegistry.load(), home).names()
     assert list(home.rglob("doomed*")) == []
 
 
@@ -178,23 +178,23 @@ def test_one_that_is_killed_leaves_neither_an_encoder_nor_files(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "exporting\n"
-        assert "killed" in Catalogue(Plugins.load(), home).names()
+        assert "killed" in Catalog(PluginRegistry.load(), home).names()
         process.send_signal(number)
         assert process.wait(60) != 0
     assert cli.main(["prune", "--dry-run", "--home", str(home)]) == 0  # any verb that looks at encoders
     capsys.readouterr()
-    assert "killed" not in Catalogue(Plugins.load(), home).names()
+    assert "killed" not in Catalog(PluginRegistry.load(), home).names()
     assert [path for path in home.rglob("*") if "killed" in path.name or path.name.startswith(unfinished.MAKING)] == []
     assert list(tmp_path.iterdir()) == []
 
 
 def _fake_make(entry: Any, material: Any, floor: float, out: Path, say: Callable[[str], None]) -> Any:
-    from topwork_server.int8.make import Made
-    from topwork_server.parity import Record
+    from topwork_server.int8.make import QuantizationResult
+    from topwork_server.parity import ParityRecord
 
     out.write_bytes(b"graph")
-    return Made(
-        Record(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}}), 1.0, 0, 9, False
+    return QuantizationResult(
+        ParityRecord(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}}), 1.0, 0, 9, False
     )
 
 
@@ -204,7 +204,7 @@ def test_a_parity_that_cannot_be_reached_is_refused_with_the_best(
     status, said = topwork(capsys, "quantize", "small", "--calibrate", pictures, "--home", home, "--parity", "0.99999")
     assert status == 1
     assert "at best, and 0.99999 was asked for" in said["message"]
-    assert "small-int8" not in Catalogue(Plugins.load(), home).names()
+    assert "small-int8" not in Catalog(PluginRegistry.load(), home).names()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from topwork_server.errors import Overloaded
-from topwork_server.room import Room
+from topwork_server.room import AdmissionController
 from topwork_server.types import Priority
 
 
@@ -15,13 +15,19 @@ class Guest:
     """Takes places until told to leave."""
 
     def __init__(
-        self, room: Room, count: int, flow: Hashable = None, priority: Priority = Priority.NORMAL, *, wait: bool = False
+        self,
+        room: AdmissionController,
+        count: int,
+        flow: Hashable = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        wait: bool = False,
     ) -> None:
         self.inside = asyncio.Event()
         self._left = asyncio.Event()
         self.task = asyncio.create_task(self._stay(room, count, flow, priority, wait))
 
-    async def _stay(self, room: Room, count: int, flow: Hashable, priority: Priority, wait: bool) -> None:
+    async def _stay(self, room: AdmissionController, count: int, flow: Hashable, priority: Priority, wait: bool) -> None:
         async with room.places(count, wait=wait, flow=flow, priority=priority):
             self.inside.set()
             await self._left.wait()
@@ -37,7 +43,7 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def fill(stack: AsyncExitStack, room: Room, flow: Hashable, priority: Priority = Priority.NORMAL) -> int:
+async def fill(stack: AsyncExitStack, room: AdmissionController, flow: Hashable, priority: Priority = Priority.NORMAL) -> int:
     """How many single items a flow gets in."""
     for count in itertools.count():
         try:
@@ -49,7 +55,7 @@ async def fill(stack: AsyncExitStack, room: Room, flow: Hashable, priority: Prio
 
 def test_who_finds_no_room_is_refused_at_once_and_told_how_many_wait(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(2, "letters")
+        room = AdmissionController(2, "letters")
         first, second = Guest(room, 1), Guest(room, 1)
         await turns()
         assert second.inside.is_set()
@@ -66,7 +72,7 @@ def test_who_finds_no_room_is_refused_at_once_and_told_how_many_wait(runner: asy
 
 def test_what_is_larger_than_the_room_has_it_alone(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(2, "letters")
+        room = AdmissionController(2, "letters")
         async with room.places(9, wait=False):
             with pytest.raises(Overloaded):
                 async with room.places(1, wait=False, flow="other"):
@@ -77,7 +83,7 @@ def test_what_is_larger_than_the_room_has_it_alone(runner: asyncio.Runner) -> No
 
 def test_however_much_one_flow_brings_there_is_room_for_others(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(100, "letters")
+        room = AdmissionController(100, "letters")
         async with AsyncExitStack() as stack:
             assert await fill(stack, room, "bulk") == 80
             assert await fill(stack, room, "caller") == 16
@@ -88,7 +94,7 @@ def test_however_much_one_flow_brings_there_is_room_for_others(runner: asyncio.R
 
 def test_a_stream_of_large_messages_leaves_room_too(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(256, "letters")
+        room = AdmissionController(256, "letters")
         stream = [Guest(room, 64, "stream", wait=True) for _ in range(9)]
         await turns()
         assert sum(guest.inside.is_set() for guest in stream) == 3
@@ -103,7 +109,7 @@ def test_a_stream_of_large_messages_leaves_room_too(runner: asyncio.Runner) -> N
 
 def test_each_priority_of_a_flow_has_a_share_of_its_own(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(100, "letters")
+        room = AdmissionController(100, "letters")
         async with AsyncExitStack() as stack:
             assert await fill(stack, room, "one", Priority.LOW) == 50
             assert await fill(stack, room, "one", Priority.NORMAL) == 40
@@ -114,7 +120,7 @@ def test_each_priority_of_a_flow_has_a_share_of_its_own(runner: asyncio.Runner) 
 
 def test_those_who_wait_come_in_by_turns(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(10, "letters")
+        room = AdmissionController(10, "letters")
         full = Guest(room, 10, "full")
         await turns()
         a = [Guest(room, 4, "a", wait=True) for _ in range(3)]
@@ -134,7 +140,7 @@ def test_those_who_wait_come_in_by_turns(runner: asyncio.Runner) -> None:
 
 def test_a_large_message_of_a_stream_is_not_starved_by_single_items(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(16, "letters")
+        room = AdmissionController(16, "letters")
         singles = [Guest(room, 1, i) for i in range(16)]
         await turns()
         assert all(guest.inside.is_set() for guest in singles)
@@ -155,7 +161,7 @@ def test_a_large_message_of_a_stream_is_not_starved_by_single_items(runner: asyn
 
 def test_who_waits_and_leaves_is_forgotten(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(2, "letters")
+        room = AdmissionController(2, "letters")
         full = Guest(room, 2, "full")
         await turns()
         leaver, stayer = Guest(room, 2, "a", wait=True), Guest(room, 2, "a", wait=True)
@@ -173,7 +179,7 @@ def test_who_waits_and_leaves_is_forgotten(runner: asyncio.Runner) -> None:
 
 def test_who_is_admitted_and_cancelled_at_once_gives_its_places_back(runner: asyncio.Runner) -> None:
     async def go() -> None:
-        room = Room(2, "letters")
+        room = AdmissionController(2, "letters")
         full = Guest(room, 2, "full")
         await turns()
         waiting = Guest(room, 2, "a", wait=True)

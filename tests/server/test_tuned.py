@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from topwork_server import artifacts, export
 from topwork_server.artifacts import MODEL, Manifest
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.errors import ExportFailed, NotFound
 from topwork_server.sessions.session import Session
 from topwork_server.types import EncoderSpec
@@ -18,29 +18,29 @@ from toys import FakePlugins, letters_spec
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(FakePlugins([letters_spec()]), tmp_path / "home")  # type: ignore[arg-type]
+def catalogue(tmp_path: Path) -> Catalog:
+    return Catalog(FakePlugins([letters_spec()]), tmp_path / "home")  # type: ignore[arg-type]
 
 
-def tuned(catalogue: Catalogue, tmp_path: Path, name: str = "letters-1") -> EncoderSpec:
+def tuned(catalogue: Catalog, tmp_path: Path, name: str = "letters-1") -> EncoderSpec:
     """Letters whose table counts: letter n is (n, n, ...)."""
     table = torch.arange(128, dtype=torch.float32)[:, None].repeat(1, 8)
     save_file({"table.weight": table}, tmp_path / "state.safetensors")
     return catalogue.tune(name, "letters", tmp_path / "state.safetensors", "letters", "letters, then counting")
 
 
-def exported(catalogue: Catalogue, spec: EncoderSpec) -> Path:
+def exported(catalogue: Catalog, spec: EncoderSpec) -> Path:
     return artifacts.publish(
         catalogue.home, spec, lambda scratch: export.export_encoder(spec, Path(spec.source.removeprefix("file:")), scratch)
     )
 
 
-def test_it_is_an_encoder_with_weights_of_its_own(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_it_is_an_encoder_with_weights_of_its_own(catalogue: Catalog, tmp_path: Path) -> None:
     spec = tuned(catalogue, tmp_path)
     assert (spec.name, spec.default_tap, spec.trained_on) == ("letters-1", "letters", "letters, then counting")
     assert catalogue.names() == ["letters", "letters-1"]
     assert catalogue.tuned() == ["letters-1"]
-    assert catalogue.entry("letters-1").state is State.FETCHED
+    assert catalogue.entry("letters-1").state is EncoderState.FETCHED
     folder = exported(catalogue, spec)
     codes = {"codes": np.array([[3, 5]]), "mask": np.ones((1, 2), np.float32)}
     np.testing.assert_array_equal(Session(folder / MODEL).run(["mean"], codes)[0], np.full((1, 8), 4.0, np.float32))
@@ -50,12 +50,12 @@ def test_it_is_an_encoder_with_weights_of_its_own(catalogue: Catalogue, tmp_path
     assert not set(prints[0].values()) & set(prints[1].values())
 
 
-def test_a_server_that_starts_later_knows_it(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_server_that_starts_later_knows_it(catalogue: Catalog, tmp_path: Path) -> None:
     spec = tuned(catalogue, tmp_path)
-    assert Catalogue(FakePlugins([letters_spec()]), catalogue.home).spec("letters-1") == spec  # type: ignore[arg-type]
+    assert Catalog(FakePlugins([letters_spec()]), catalogue.home).spec("letters-1") == spec  # type: ignore[arg-type]
 
 
-def test_one_made_of_another_has_both_its_weights(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_one_made_of_another_has_both_its_weights(catalogue: Catalog, tmp_path: Path) -> None:
     tuned(catalogue, tmp_path)
     save_file({"table.weight": torch.zeros(128, 8)}, tmp_path / "again.safetensors")
     spec = catalogue.tune("letters-2", "letters-1", tmp_path / "again.safetensors", "mean", "zeros")
@@ -64,16 +64,16 @@ def test_one_made_of_another_has_both_its_weights(catalogue: Catalogue, tmp_path
     assert catalogue.source("letters-2") == catalogue.source("letters")
 
 
-def test_weights_that_were_changed_are_not_exported(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_weights_that_were_changed_are_not_exported(catalogue: Catalog, tmp_path: Path) -> None:
     spec = tuned(catalogue, tmp_path)
     assert spec.tuned is not None
     save_file({"table.weight": torch.zeros(128, 8)}, spec.tuned.path)
     with pytest.raises(ExportFailed, match="is not what letters-1 was fine-tuned to"):
         exported(catalogue, spec)
-    assert catalogue.entry("letters-1").state is State.FETCHED
+    assert catalogue.entry("letters-1").state is EncoderState.FETCHED
 
 
-def test_it_is_deleted_whole(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_it_is_deleted_whole(catalogue: Catalog, tmp_path: Path) -> None:
     exported(catalogue, tuned(catalogue, tmp_path))
     catalogue.drop_tuned("letters-1")
     left = sorted(path.name for path in catalogue.home.rglob("*") if path.suffix != ".lock")

@@ -4,28 +4,28 @@ import gc
 import random
 
 import pytest
-from topwork_server.flows import Waiting
+from topwork_server.flows import QueuedSample
 from topwork_server.types import Priority
-from topwork_server.waiting import Line
+from topwork_server.waiting import FairBatchScheduler
 
 
-def nobody_left(waiting: Waiting) -> bool:
+def nobody_left(waiting: QueuedSample) -> bool:
     return False
 
 
 GROUP = (0, None)
 
 
-def line_of(*costs: int, budget: int = 100) -> tuple[Line, list[Waiting]]:
+def line_of(*costs: int, budget: int = 100) -> tuple[FairBatchScheduler, list[QueuedSample]]:
     """Each a request of its own, all of one flow."""
-    line = Line([budget])
-    people = [Waiting(cost, GROUP) for cost in costs]
+    line = FairBatchScheduler([budget])
+    people = [QueuedSample(cost, GROUP) for cost in costs]
     for one in people:
         line.push([one])
     return line, people
 
 
-def costs(batch: list[Waiting]) -> list[int]:
+def costs(batch: list[QueuedSample]) -> list[int]:
     return sorted(one.cost for one in batch)
 
 
@@ -61,7 +61,7 @@ def test_short_ones_ride_together_where_padding_costs_less_than_another_batch() 
 
 def test_a_long_sample_is_not_starved_by_short_ones() -> None:
     line, people = line_of(90, *[5] * 50)
-    line.push([Waiting(5, GROUP) for _ in range(50)])
+    line.push([QueuedSample(5, GROUP) for _ in range(50)])
     assert any(people[0] in line.take(nobody_left).batch for _ in range(2))
 
 
@@ -72,17 +72,17 @@ def test_a_short_sample_does_not_wait_for_all_the_long_ones_of_its_flow() -> Non
 
 
 def test_groups_never_share_a_batch() -> None:
-    line = Line([100])
+    line = FairBatchScheduler([100])
     for group in "abab":
-        line.push([Waiting(1, (0, group))])
+        line.push([QueuedSample(1, (0, group))])
     assert {one.group[1] for one in line.take(nobody_left).batch} == {"a"}
     assert {one.group[1] for one in line.take(nobody_left).batch} == {"b"}
 
 
 def test_each_lane_has_its_own_budget() -> None:
-    line = Line([10, 100])
-    line.push([Waiting(10, (1, None)) for _ in range(20)])
-    line.push([Waiting(10, (0, None)) for _ in range(20)])
+    line = FairBatchScheduler([10, 100])
+    line.push([QueuedSample(10, (1, None)) for _ in range(20)])
+    line.push([QueuedSample(10, (0, None)) for _ in range(20)])
     assert {len(line.take(nobody_left).batch) for _ in range(4)} == {1, 10}
 
 
@@ -114,12 +114,12 @@ def test_drain_gives_everybody_in_order() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_everybody_rides_once_within_the_budget(seed: int) -> None:
     chance = random.Random(seed)
-    line, everybody = Line([512]), []
+    line, everybody = FairBatchScheduler([512]), []
     for _ in range(60):
-        people = [Waiting(int(chance.lognormvariate(3, 1)) + 1, GROUP) for _ in range(chance.randint(1, 9))]
+        people = [QueuedSample(int(chance.lognormvariate(3, 1)) + 1, GROUP) for _ in range(chance.randint(1, 9))]
         line.push(people, chance.randint(1, 5), chance.choice(list(Priority)))
         everybody += people
-    ridden: list[Waiting] = []
+    ridden: list[QueuedSample] = []
     while batch := line.take(nobody_left).batch:
         assert len(batch) == 1 or max(costs(batch)) * len(batch) <= 512
         ridden += batch
@@ -136,18 +136,18 @@ def test_little_is_padding_where_many_wait() -> None:
 
 
 def test_a_caller_with_one_sample_does_not_wait_for_a_streams_thousands() -> None:
-    line = Line([100])
-    line.push([Waiting(10, GROUP) for _ in range(1000)], "stream")
+    line = FairBatchScheduler([100])
+    line.push([QueuedSample(10, GROUP) for _ in range(1000)], "stream")
     line.take(nobody_left)
-    line.push([single := Waiting(10, GROUP)], "caller")
+    line.push([single := QueuedSample(10, GROUP)], "caller")
     assert single in line.take(nobody_left).batch + line.take(nobody_left).batch
 
 
 def test_flows_share_by_cost_whatever_they_bring() -> None:
-    line, sent = Line([64]), {"long": 0, "short": 0, "bulk": 0}
+    line, sent = FairBatchScheduler([64]), {"long": 0, "short": 0, "bulk": 0}
     costs_of = {"long": 64, "short": 4, "bulk": 16}
     for name, cost in costs_of.items():
-        line.push([Waiting(cost, (0, name)) for _ in range(6400 // cost)], name)
+        line.push([QueuedSample(cost, (0, name)) for _ in range(6400 // cost)], name)
     for _ in range(60):
         for one in line.take(nobody_left).batch:
             sent[str(one.group[1])] += one.cost
@@ -156,50 +156,50 @@ def test_flows_share_by_cost_whatever_they_bring() -> None:
 
 def test_a_flow_that_filled_what_others_left_is_not_put_off_for_it() -> None:
     """Its long sample's turn comes, although its short ones rode along in each of the others' batches."""
-    line = Line([100])
-    line.push([Waiting(10, GROUP) for _ in range(500)] + [odd := Waiting(100, GROUP)], "stream")
+    line = FairBatchScheduler([100])
+    line.push([QueuedSample(10, GROUP) for _ in range(500)] + [odd := QueuedSample(100, GROUP)], "stream")
     waited = 0
     while not odd.gone:
-        line.push([Waiting(10, GROUP)], "caller")
+        line.push([QueuedSample(10, GROUP)], "caller")
         line.take(nobody_left)
         waited += 1
     assert waited < 40
 
 
 def test_a_flow_does_not_gain_by_leaving_and_coming_back() -> None:
-    line, sent = Line([10]), {"steady": 0, "fickle": 0}
-    line.push([Waiting(10, (0, "steady")) for _ in range(100)], "steady")
+    line, sent = FairBatchScheduler([10]), {"steady": 0, "fickle": 0}
+    line.push([QueuedSample(10, (0, "steady")) for _ in range(100)], "steady")
     for _ in range(40):
-        line.push([Waiting(10, (0, "fickle"))], "fickle")
+        line.push([QueuedSample(10, (0, "fickle"))], "fickle")
         for one in line.take(nobody_left).batch:
             sent[str(one.group[1])] += 1
     assert abs(sent["steady"] - sent["fickle"]) <= 2
 
 
 def test_the_highest_priority_goes_first_and_the_lower_fill_its_batch() -> None:
-    line = Line([100])
-    line.push([Waiting(20, GROUP) for _ in range(9)], "a", Priority.LOW)
-    line.push([normal := Waiting(20, GROUP)], "b", Priority.NORMAL)
-    line.push([high := Waiting(20, GROUP)], "c", Priority.HIGH)
+    line = FairBatchScheduler([100])
+    line.push([QueuedSample(20, GROUP) for _ in range(9)], "a", Priority.LOW)
+    line.push([normal := QueuedSample(20, GROUP)], "b", Priority.NORMAL)
+    line.push([high := QueuedSample(20, GROUP)], "c", Priority.HIGH)
     first = line.take(nobody_left).batch
     assert (first[0], first[1], len(first)) == (high, normal, 5)
     assert len(line.take(nobody_left).batch) == 5
 
 
 def test_a_higher_priority_is_served_before_all_of_a_lower() -> None:
-    line = Line([10])
-    line.push([Waiting(10, GROUP) for _ in range(5)], "a", Priority.NORMAL)
-    urgent = [Waiting(10, GROUP) for _ in range(5)]
+    line = FairBatchScheduler([10])
+    line.push([QueuedSample(10, GROUP) for _ in range(5)], "a", Priority.NORMAL)
+    urgent = [QueuedSample(10, GROUP) for _ in range(5)]
     line.push(urgent, "a", Priority.HIGH)
     assert [line.take(nobody_left).batch[0] for _ in range(5)] == urgent
 
 
 def test_those_who_are_gone_are_not_kept() -> None:
     """Not in memory either: a picture's sample is 600 KB."""
-    line = Line([10])
+    line = FairBatchScheduler([10])
     for _ in range(300):
-        line.push([Waiting(1, GROUP) for _ in range(10)], "stream")
-        line.push([Waiting(10, GROUP)], "caller")
+        line.push([QueuedSample(1, GROUP) for _ in range(10)], "stream")
+        line.push([QueuedSample(10, GROUP)], "caller")
         line.take(nobody_left)
-    kept = sum(1 for one in gc.get_objects() if type(one) is Waiting and one.gone)
+    kept = sum(1 for one in gc.get_objects() if type(one) is QueuedSample and one.gone)
     assert kept < 3 * len(line) + 200

@@ -20,7 +20,7 @@ from topwork_server import (
     Modality,
     Refusal,
     Sample,
-    Source,
+    SourceUri,
     Text,
     Trunk,
     hookimpl,
@@ -168,7 +168,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Hub repositories, and folders whose config.json or modules.json is of this family; anything where the user says bert."""
     if source.family not in ("", "bert") or source.scheme in ("onnx", "timm"):
         return None
@@ -180,7 +180,7 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
 
 
 @hookimpl
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     path = Path(source.location)
     if source.scheme != "file":
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from topwork_server import Metric, Vectors
+from topwork_server import Metric, VectorSource
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -17,7 +17,7 @@ BATCH = 8192
 TRAINING = 0.3
 
 
-def built(recipe: Recipe, vectors: Vectors, metric: Metric, report: Report) -> tuple[Any, str, int]:
+def built(recipe: Recipe, vectors: VectorSource, metric: Metric, report: Report) -> tuple[Any, str, int]:
     """A filled index, the factory string that it is of, and how many rows it was trained on."""
     index, recipe, trained_on = _trained(recipe, vectors, metric, report)
     done = 0
@@ -29,7 +29,7 @@ def built(recipe: Recipe, vectors: Vectors, metric: Metric, report: Report) -> t
     return index, recipe.factory, trained_on
 
 
-def _trained(recipe: Recipe, vectors: Vectors, metric: Metric, report: Report) -> tuple[Any, Recipe, int]:
+def _trained(recipe: Recipe, vectors: VectorSource, metric: Metric, report: Report) -> tuple[Any, Recipe, int]:
     index = _made(recipe, vectors.dim, metric)
     if index.is_trained:
         return index, recipe, 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from topwork_server import InvalidInput, Metric, VectorIndex, Vectors
+from topwork_server import InvalidInput, Metric, VectorIndex, VectorSource
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -47,7 +47,9 @@ class FaissIndex(VectorIndex):
         factory.make(kind, dim, metric)
 
     @classmethod
-    def build(cls, vectors: Vectors, metric: Metric, options: Any, target_recall: float, threads: int, report: Report) -> Self:
+    def build(
+        cls, vectors: VectorSource, metric: Metric, options: Any, target_recall: float, threads: int, report: Report
+    ) -> Self:
         library.load().omp_set_num_threads(threads)
         recipe = cls.recipe(vectors.count, vectors.dim, options, target_recall)
         index, name, trained_on = building.built(recipe, vectors, metric, report)

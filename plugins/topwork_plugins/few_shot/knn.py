@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -33,9 +33,9 @@ class Knn(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: KnnOptions, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
+    ) -> list[FittedHead]:
         check_target(examples, cls.targets, "knn")
-        heads: list[Fitted] = []
+        heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             check_some(subset, "knn")
             report(done / len(subsets), f"neighbours among {len(subset)} rows")
@@ -47,7 +47,7 @@ class Knn(Trainer):
 def _fit(examples: Examples, options: KnnOptions, seed: int) -> KnnHead:
     _check_size(examples)
     votes, judges = Votes.of(examples), _judges(examples, seed)
-    tried: list[tuple[int, Trial]] = []
+    tried: list[tuple[int, TrainerTrial]] = []
     for view, centred in product(range(len(examples.views)), (True, False) if options.centre is None else (options.centre,)):
         tried += [(view, trial) for trial in _tried(examples, votes, view, centred, options, judges)]
     trials = [trial for _, trial in tried]
@@ -79,7 +79,9 @@ def _judges(examples: Examples, seed: int) -> Array:
     return np.sort(rows[:JUDGES])
 
 
-def _tried(examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
+def _tried(
+    examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array
+) -> Iterator[TrainerTrial]:
     if not len(judges):
         return
     seen = examples.views[view]
@@ -88,7 +90,7 @@ def _tried(examples: Examples, votes: Votes, view: int, centred: bool, options: 
     for k, temperature in product(ks, TEMPERATURES if options.temperature is None else (options.temperature,)):
         scores = votes.scores(similar, positions, k, temperature)
         settings = {"k": k, "temperature": temperature, "centre": centred}
-        yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
+        yield TrainerTrial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
 
 
 def _others(rows: Array, groups: Array, judges: Array, count: int) -> tuple[Array, Array]:

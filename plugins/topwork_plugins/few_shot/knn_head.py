@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Examples, Fitted, Target, Trial, head_graph
+from topwork_server import Examples, FittedHead, Target, TrainerTrial, head_graph
 from topwork_server.types import Array
 
 from topwork_plugins.few_shot.cosine import unit, unit_constants, unit_nodes
@@ -72,14 +72,14 @@ def nearest(cosines: Array, count: int) -> tuple[Array, Array]:
     return np.take_along_axis(cosines, found, axis=1), found
 
 
-class KnnHead(Fitted):
+class KnnHead(FittedHead):
     """rows (n, dim) are the examples as they came; they are kept as unit rows from the centre."""
 
     measure = "of examples that were left out"
 
     def __init__(self, view: int, centre: Array, rows: Array, votes: Votes, settings: Mapping[str, Any]) -> None:
         self.view, self.chosen = view, settings
-        self.trials: Sequence[Trial] = ()
+        self.trials: Sequence[TrainerTrial] = ()
         self._centre, self._rows, self._votes = centre.astype(np.float32), unit(rows, centre), votes
         self._k, self._temperature = int(settings["k"]), float(settings["temperature"])
 

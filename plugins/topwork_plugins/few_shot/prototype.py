@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial, folds
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -34,14 +34,14 @@ class Prototype(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: PrototypeOptions, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
+    ) -> list[FittedHead]:
         check_target(examples, cls.targets, "prototype")
         if options.prior != PrototypeOptions.prior and not (examples.described and examples.target is Target.CLASSES):
             raise InvalidInput(
                 "prior is what the description of a class counts for, and there are none",
                 remedy="pass descriptions, or leave it out",
             )
-        heads: list[Fitted] = []
+        heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             check_some(subset, "prototype")
             report(done / len(subsets), f"prototypes of {len(subset)} rows")
@@ -123,9 +123,9 @@ def _settings(means: _Means, temperature: float, weighted: bool) -> dict[str, An
     return {"centre": means.centred, "temperature": temperature, "class_frequencies": weighted}
 
 
-def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> Trial:
+def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> TrainerTrial:
     view = examples.views[means.view]
-    return Trial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
+    return TrainerTrial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
 
 
 def _judged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -26,12 +26,12 @@ class ZeroShot(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: ZeroShotOptions, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
+    ) -> list[FittedHead]:
         check_target(examples, cls.targets, "zero-shot")
         if not examples.described:
             raise InvalidInput("zero-shot needs a description of each class", remedy="give `descriptions`: a text for each class")
         report(0.0, "comparing with descriptions")
-        heads: list[Fitted] = [_fit(examples.take(subset), options) for subset in subsets]
+        heads: list[FittedHead] = [_fit(examples.take(subset), options) for subset in subsets]
         report(1.0, "compared with descriptions")
         return heads
 
@@ -45,7 +45,7 @@ def _fit(examples: Examples, options: ZeroShotOptions) -> CosineHead:
         cosines = _head(examples, at, 1.0).scores(view.rows).astype(np.float64)
         for temperature in TEMPERATURES if options.temperature is None else (options.temperature,):
             score = log_likelihood(examples.target, cosines / temperature, examples.values)
-            trials.append(Trial(view.tap, view.pooling, {"temperature": temperature}, score))
+            trials.append(TrainerTrial(view.tap, view.pooling, {"temperature": temperature}, score))
             views.append(at)
     chosen = best(trials)
     temperature = trials[chosen].settings["temperature"]

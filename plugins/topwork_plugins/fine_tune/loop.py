@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import InvalidInput, Lesson
+from topwork_server import FineTuneDataset, InvalidInput
 from topwork_server.progress import Report
 from topwork_server.types import Array
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Loop:
         self,
         network: Network,
         objective: Objective,
-        lesson: Lesson,
+        lesson: FineTuneDataset,
         options: FineTuneOptions,
         groups: list[dict[str, Any]],
         rate: float,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, Granularity, InvalidInput, Lesson, Sample, Target, Trunk
+from topwork_server import Encoder, FineTuneDataset, Granularity, InvalidInput, Sample, Target, Trunk
 from topwork_server.encoder import batch_key
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class Network:
     """The trunk up to one tap, its pooling, and a linear output layer on rows divided by `scale`."""
 
     def __init__(
-        self, trunk: Trunk, encoder: Encoder, lesson: Lesson, prepared: Prepared, device: torch.device, kind: Any
+        self, trunk: Trunk, encoder: Encoder, lesson: FineTuneDataset, prepared: Prepared, device: torch.device, kind: Any
     ) -> None:
         assert trunk.module is not None
         self.module: nn.Module = trunk.module.to(device)

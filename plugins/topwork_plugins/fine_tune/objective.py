@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import InvalidInput, Lesson, Target
+from topwork_server import FineTuneDataset, InvalidInput, Target
 from topwork_server.types import Array
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +24,7 @@ class Objective:
 
     _values: Array
 
-    def __init__(self, lesson: Lesson, class_weight: str) -> None:
+    def __init__(self, lesson: FineTuneDataset, class_weight: str) -> None:
         self.target = lesson.target
         self._ends = np.cumsum(lesson.counts)
         self._counts = lesson.counts
@@ -111,7 +111,7 @@ class Objective:
         )
 
 
-def _check(learnt: Array, lesson: Lesson) -> None:
+def _check(learnt: Array, lesson: FineTuneDataset) -> None:
     """InvalidInput where there is nothing to learn."""
     if not len(lesson.train) or not len(learnt):
         raise InvalidInput("there is no item to learn from", remedy="label more items")

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, Lesson, TrainerSpec, Trunk, Tuned, Tuner, hookimpl
+from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, TrainerSpec, Trunk, hookimpl
 from topwork_server.progress import Report
 
 from topwork_plugins.fine_tune.options import FineTuneOptions
 
 
-class FineTune(Tuner):
+class FineTune(FineTuner):
     """A new linear output layer on one tap, and AdamW with small rates below it (Howard and Ruder 2018; Mosbach et al. 2021).
 
     The trunk's batch norms keep their statistics. The best epoch on the validation items is what stays.
@@ -22,8 +22,16 @@ class FineTune(Tuner):
 
     @classmethod
     def tune(
-        cls, trunk: Trunk, encoder: Encoder, lesson: Lesson, options: Any, seed: int, threads: int, out: Path, report: Report
-    ) -> Tuned:
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        lesson: FineTuneDataset,
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> FineTuneResult:
         from topwork_plugins.fine_tune.tune import tune
 
         return tune(trunk, encoder, lesson, options, seed, threads, out, report)

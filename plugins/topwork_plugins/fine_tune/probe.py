@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from topwork_server import Lesson
+from topwork_server import FineTuneDataset
 from topwork_server.types import Array
 from torch import Tensor
 
@@ -25,7 +25,7 @@ def measure_scale(network: Network, train: Array) -> float:
     return float(np.sqrt(mean)) or 1.0
 
 
-def start_linear(network: Network, objective: Objective, lesson: Lesson) -> float:
+def start_linear(network: Network, objective: Objective, lesson: FineTuneDataset) -> float:
     """Linear probing first (Kumar et al. 2022), its strength chosen on the validation items; returns the strength."""
     train = _some(lesson, lesson.train)
     learnt, judged = _features(network, train), _features(network, lesson.validation)
@@ -58,7 +58,7 @@ def _fit(network: Network, objective: Objective, rows: Tensor, positions: Array,
     return weight.detach(), bias.detach()
 
 
-def _some(lesson: Lesson, positions: Array) -> Array:
+def _some(lesson: FineTuneDataset, positions: Array) -> Array:
     """The first items, of at most PROBED rows."""
     return positions[np.cumsum(lesson.counts[positions]) <= max(PROBED, int(lesson.counts[positions[0]]))]
 

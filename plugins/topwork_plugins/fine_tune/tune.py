@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, InvalidInput, Lesson, Modality, Trunk, Tuned
+from topwork_server import Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Trunk
 from topwork_server.progress import Report
 from torch import nn
 
@@ -28,8 +28,15 @@ PREPARED, TRAINED = 0.05, 0.95
 
 
 def tune(
-    trunk: Trunk, encoder: Encoder, lesson: Lesson, options: FineTuneOptions, seed: int, threads: int, out: Path, report: Report
-) -> Tuned:
+    trunk: Trunk,
+    encoder: Encoder,
+    lesson: FineTuneDataset,
+    options: FineTuneOptions,
+    seed: int,
+    threads: int,
+    out: Path,
+    report: Report,
+) -> FineTuneResult:
     """See `FineTune.tune`."""
     if trunk.module is None:
         raise InvalidInput(
@@ -65,7 +72,7 @@ def tune(
 
 
 def _start(
-    trunk: Trunk, network: Network, objective: Objective, lesson: Lesson, options: FineTuneOptions
+    trunk: Trunk, network: Network, objective: Objective, lesson: FineTuneDataset, options: FineTuneOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Freezes, restarts and scales; the groups that the optimiser takes, and what was chosen."""
     module = network.module
@@ -86,7 +93,7 @@ def _start(
     return [*blocks.groups(module, home, rate, options), *last], chosen
 
 
-def _reached(network: Network, lesson: Lesson) -> set[str]:
+def _reached(network: Network, lesson: FineTuneDataset) -> set[str]:
     """The parameters that the tap is computed from."""
     module = network.module.eval()
     for parameter in module.parameters():
@@ -100,8 +107,14 @@ def _reached(network: Network, lesson: Lesson) -> set[str]:
 
 
 def _tuned(
-    module: nn.Module, network: Network, objective: Objective, loop: Loop, lesson: Lesson, chosen: dict[str, Any], out: Path
-) -> Tuned:
+    module: nn.Module,
+    network: Network,
+    objective: Objective,
+    loop: Loop,
+    lesson: FineTuneDataset,
+    chosen: dict[str, Any],
+    out: Path,
+) -> FineTuneResult:
     from safetensors.torch import save_file
 
     validation, test = (objective.said(loop.raw(which, exact=True)) for which in (lesson.validation, lesson.test))
@@ -109,7 +122,7 @@ def _tuned(
     weight, bias = objective.folded(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, out / WEIGHTS)  # copies: tensors that are shared are written for each of their names
-    return Tuned(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)
+    return FineTuneResult(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)
 
 
 def _device(asked: str) -> torch.device:

@@ -17,7 +17,7 @@ from topwork_server import (
     Modality,
     Refusal,
     Sample,
-    Source,
+    SourceUri,
     Trunk,
     hookimpl,
     option,
@@ -172,7 +172,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Checkpoints of Inception-v1 I3D, known by a key; and where the family is named, ResNets for pictures, to inflate."""
     if source.family not in ("", FAMILY):
         return None
@@ -200,7 +200,7 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
 
 
 @hookimpl
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     if source.scheme != "file":
         return None
     if Path(source.location).suffix in CHECKPOINTS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Fitted, Trial, linear_graph
+from topwork_server import FittedHead, TrainerTrial, linear_graph
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LinearHead(Fitted):
+class LinearHead(FittedHead):
     """weight (outputs, dim) and bias (outputs,) float32."""
 
     weight: Array
     bias: Array
     view: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    trials: Sequence[Trial] = ()
+    trials: Sequence[TrainerTrial] = ()
     measure: str = ""
 
     def scores(self, rows: Array) -> Array:

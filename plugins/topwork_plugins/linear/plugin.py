@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from topwork_server import Examples, Fitted, InvalidInput, Trainer, TrainerSpec, hookimpl
+from topwork_server import Examples, FittedHead, InvalidInput, Trainer, TrainerSpec, hookimpl
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -22,8 +22,8 @@ class LinearTrainer(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: LinearOptions, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
-        heads: list[Fitted] = []
+    ) -> list[FittedHead]:
+        heads: list[FittedHead] = []
         steps = len(subsets) * len(examples.views)
         done = 0
 

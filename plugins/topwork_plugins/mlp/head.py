@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import Fitted, head_graph
+from topwork_server import FittedHead, head_graph
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Scale:
         return np.asarray(np.clip((rows - self.mean) * self.factor, -FAR, FAR), np.float32)
 
 
-class Mlp(Fitted):
+class Mlp(FittedHead):
     """Layers of (weight (nets, inputs, outputs), bias (nets, 1, outputs)) float32, with ReLU between them."""
 
     def __init__(self, view: int, scale: Scale, layers: Sequence[tuple[Array, Array]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from topwork_server import Examples, Fitted, InvalidInput, Target, Trainer, Trial, folds
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial, folds
 from topwork_server.progress import Report
 from topwork_server.types import Array
 
@@ -25,8 +25,8 @@ class MlpTrainer(Trainer):
     @classmethod
     def fit(
         cls, examples: Examples, subsets: Sequence[Array], options: MlpOptions, seed: int, threads: int, report: Report
-    ) -> list[Fitted]:
-        heads: list[Fitted] = []
+    ) -> list[FittedHead]:
+        heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             if not len(subset):
                 raise InvalidInput("mlp has no examples to learn from", remedy="label some items")
@@ -71,7 +71,7 @@ def _unscaled(layers: Sequence[tuple[Array, Array]], task: Task) -> list[tuple[A
     return [*layers[:-1], last]
 
 
-def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> Trial:
+def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> TrainerTrial:
     view = examples.views[at]
     score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
-    return Trial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)
+    return TrainerTrial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)

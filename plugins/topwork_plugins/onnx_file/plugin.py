@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Refusal, Sample, Source, Trunk, hookimpl
+from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Refusal, Sample, SourceUri, Trunk, hookimpl
 
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.onnx_file import description as onnx_description
@@ -75,7 +75,7 @@ def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
 
 
 @hookimpl
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """onnx:/PATH/model.onnx, with model.toml beside it. The description becomes part of the artifact's key."""
     if source.family not in ("", "onnx") or source.scheme not in (("onnx", "file") if source.family else ("onnx",)):
         return None
@@ -98,7 +98,7 @@ def adopt_source(name: str, source: Source) -> EncoderSpec | None:
 
 
 @hookimpl
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     path = Path(source.location)
     if source.scheme == "file" and path.suffix == ".onnx":
         return Refusal("an ONNX file is named by its own scheme", f"write onnx:{path}", nearness=2)

@@ -14,7 +14,7 @@ from topwork_server import (
     Modality,
     Refusal,
     Sample,
-    Source,
+    SourceUri,
     Trunk,
     hookimpl,
 )
@@ -117,7 +117,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """timm: and hf:timm/ sources, folders as timm's hub repositories are, and whatever is said to be of this family."""
     config = _timm_config(Path(source.location)) if source.scheme == "file" else None
     hub = source.scheme == "timm" or (source.scheme == "hf" and source.location.startswith("timm/"))
@@ -145,7 +145,7 @@ def _timm_config(folder: Path) -> dict[str, Any] | None:
 
 
 @hookimpl
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     path = Path(source.location)
     if source.scheme == "package":
         return Refusal("a package does not say what it holds", "name what reads it, such as --family resnet", nearness=1)

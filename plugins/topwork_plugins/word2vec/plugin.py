@@ -24,7 +24,7 @@ from topwork_server import (
     Modality,
     Refusal,
     Sample,
-    Source,
+    SourceUri,
     Tap,
     Text,
     TokenSpans,
@@ -236,7 +236,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: Source) -> EncoderSpec | None:
+def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Files of word vectors, by a look at their first line; with `--family word2vec` whatever is named."""
     asked = source.family == "word2vec"
     if not asked and (source.scheme != "file" or source.family or not word_files.recognise(Path(source.location))):
@@ -248,7 +248,7 @@ FILE_SUFFIXES = (*word_files.TEXT_SUFFIXES, ".bin")
 
 
 @hookimpl
-def refuse_source(source: Source) -> Refusal | None:
+def refuse_source(source: SourceUri) -> Refusal | None:
     path = Path(source.location)
     if source.scheme != "file":
         return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.heads.model import Definition
+from topwork_server.heads.model import HeadDefinition
 from topwork_server.heads.pooling import pooled
 from topwork_server.types import TapRows, Text
 
@@ -15,10 +15,10 @@ from topwork_server.types import TapRows, Text
 Described = tuple[tuple[tuple[float, ...], ...], ...]
 
 
-async def embedded(definition: Definition, engine: Engine) -> Described:
+async def embedded(definition: HeadDefinition, engine: Engine) -> Described:
     """With the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it is not the set's."""
     taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
-    ask = Ask(definition.encoder, taps, definition.encoder_options)
+    ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
     try:
         features = await engine.embed(ask, [Text(text) for text in definition.descriptions.values()])
     except InvalidInput as error:
@@ -27,7 +27,7 @@ async def embedded(definition: Definition, engine: Engine) -> Described:
     return await asyncio.to_thread(_pooled, definition, rows)
 
 
-def _pooled(definition: Definition, rows: Mapping[str, TapRows]) -> Described:
+def _pooled(definition: HeadDefinition, rows: Mapping[str, TapRows]) -> Described:
     found = []
     for info, pooling in definition.views:
         here = rows[info.tap.name]
@@ -42,7 +42,7 @@ def _pooled(definition: Definition, rows: Mapping[str, TapRows]) -> Described:
     return tuple(found)
 
 
-def _not_embedded(definition: Definition, error: InvalidInput) -> InvalidInput:
+def _not_embedded(definition: HeadDefinition, error: InvalidInput) -> InvalidInput:
     names = list(definition.descriptions)
     whose = f"of the class {names[error.item]!r} " if error.item is not None else ""
     return InvalidInput(

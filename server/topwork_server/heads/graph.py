@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import TopworkError
 from topwork_server.sessions.session import Session
-from topwork_server.trainer import Fitted, Target
+from topwork_server.trainer import FittedHead, Target
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def served_graph(head: onnx.ModelProto, target: Target, temperature: float) -> b
     return served
 
 
-def agreement(fitted: Fitted, graph: bytes, rows: Array, unit: float = 1.0) -> float:
+def agreement(fitted: FittedHead, graph: bytes, rows: Array, unit: float = 1.0) -> float:
     """The largest difference of a score, in units, between the trainer's own and the graph, which onnxruntime runs; 0 of no
     rows."""
     with tempfile.TemporaryDirectory() as folder:

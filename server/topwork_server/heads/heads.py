@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.engine import Engine
-from topwork_server.errors import AlreadyThere, InvalidInput, TopworkError
+from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.heads.exporting.exported import exported
-from topwork_server.heads.model import Definition, Wish
-from topwork_server.heads.pins import Pins
-from topwork_server.heads.probing import ProbeWish, definitions
-from topwork_server.heads.shelf import Shelf
-from topwork_server.heads.standing import Described, Standing, serving
-from topwork_server.heads.trainings import Training, Trainings
-from topwork_server.heads.tuned import TunedEncoders
-from topwork_server.heads.wishes import Trainers, Wishes, named
-from topwork_server.jobs import Job, Jobs
+from topwork_server.heads.model import HeadDefinition, TrainRequest
+from topwork_server.heads.pins import VersionPins
+from topwork_server.heads.probing import ProbeRequest, definitions
+from topwork_server.heads.shelf import HeadStore
+from topwork_server.heads.standing import HeadDescription, HeadStatus, serving
+from topwork_server.heads.trainings import TrainingLog, TrainingRecord
+from topwork_server.heads.tuned import FineTunedEncoders
+from topwork_server.heads.wishes import TrainerKinds, TrainRequests, named
+from topwork_server.jobs import Job, JobManager
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.whole import whole
 
@@ -32,20 +32,27 @@ TRAIN, PROBE = "topwork_server.heads.learning.train:train", "topwork_server.head
 log = logging.getLogger(__name__)
 
 
-class Heads:
+class HeadManager:
     """Made and used on the event loop; its blocking work is done in threads."""
 
     def __init__(
-        self, home: Path, sets: FeatureSets, jobs: Jobs, trainers: Trainers, engine: Engine, catalogue: Catalogue, threads: int
+        self,
+        home: Path,
+        sets: FeatureSets,
+        jobs: JobManager,
+        trainers: TrainerKinds,
+        engine: Engine,
+        catalogue: Catalog,
+        threads: int,
     ) -> None:
-        self.shelf = Shelf(home / "heads")
+        self.shelf = HeadStore(home / "heads")
         self._home, self._sets, self._jobs, self._catalogue, self._threads = home, sets, jobs, catalogue, threads
         self._engine, self._trainers = engine, trainers
-        self._wishes = Wishes(sets, engine, trainers)
-        self._trainings = Trainings(home / "trainings")
-        self._standing = Standing(self.shelf, self._trainings, catalogue, jobs)
-        self._pins = Pins(sets)
-        self._tuned = TunedEncoders(self.shelf, sets, catalogue)
+        self._wishes = TrainRequests(sets, engine, trainers)
+        self._trainings = TrainingLog(home / "trainings")
+        self._standing = HeadStatus(self.shelf, self._trainings, catalogue, jobs)
+        self._pins = VersionPins(sets)
+        self._tuned = FineTunedEncoders(self.shelf, sets, catalogue)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._learning: dict[str, asyncio.Task[None]] = {}  # by the name of the head
         self._probing: set[asyncio.Task[None]] = set()
@@ -53,7 +60,7 @@ class Heads:
         self._pins.put_right(self._learnt)
         self._tuned.sweep()
 
-    async def train(self, wish: Wish) -> Described:
+    async def train(self, wish: TrainRequest) -> HeadDescription:
         """Begins a training. NotFound, InvalidInput, NotReady or AlreadyThere where it cannot be."""
         name = named(wish)
         async with self._turn(name):
@@ -63,11 +70,11 @@ class Heads:
             await whole(self._begin(definition))
         return await self.get(name)
 
-    async def get(self, name: str) -> Described:
+    async def get(self, name: str) -> HeadDescription:
         """NotFound names what is near."""
         return self._standing.described(await asyncio.to_thread(self._standing.find, name))
 
-    async def list(self, encoder: str = "") -> builtins.list[Described]:
+    async def list(self, encoder: str = "") -> builtins.list[HeadDescription]:
         """By name: trained, in training and failed; then those that came with encoders. `encoder` "" is all."""
         found = await asyncio.to_thread(lambda: [*self._standing.find_all()])
         described = [self._standing.described(one) for one in found]
@@ -95,7 +102,7 @@ class Heads:
         for name in names:
             serving(await self.get(name))
 
-    async def probe(self, wish: ProbeWish) -> Job:
+    async def probe(self, wish: ProbeRequest) -> Job:
         """Begins one. Errors as `train` has them."""
         return await asyncio.shield(self._begin_probe(await definitions(wish, self._wishes, self._sets)))
 
@@ -108,7 +115,7 @@ class Heads:
             tuned = await asyncio.to_thread(self._droppable, name)
             await whole(self._drop(name, tuned))
 
-    async def settled(self, name: str) -> Described:
+    async def settled(self, name: str) -> HeadDescription:
         """When no training of it is under way."""
         if name in self._learning:
             await asyncio.wait({self._learning[name]})
@@ -132,13 +139,13 @@ class Heads:
 
     def _check_free(self, name: str, *, replace: bool) -> None:
         if name in self._learning:
-            raise AlreadyThere(
+            raise AlreadyExists(
                 f"a head named {name!r} is in training", remedy="wait for it, cancel its job, or choose another name"
             )
         if not replace and name in self.shelf.names():
-            raise AlreadyThere(f"there is a head named {name!r}", remedy="choose another name, ask for `replace`, or drop it")
+            raise AlreadyExists(f"there is a head named {name!r}", remedy="choose another name, ask for `replace`, or drop it")
 
-    async def _begin(self, definition: Definition) -> None:
+    async def _begin(self, definition: HeadDefinition) -> None:
         name = definition.name
         await asyncio.to_thread(self._pins.hold, definition)
         try:
@@ -148,7 +155,7 @@ class Heads:
         except BaseException:
             await asyncio.to_thread(self._settle, name)
             raise
-        self._trainings.add(Training(definition, job.id))
+        self._trainings.add(TrainingRecord(definition, job.id))
         self._learning[name] = asyncio.create_task(self._see_through(name, job.id))
 
     def _start(self, kind: str, subject: str, call: str, **arguments: Any) -> Job:
@@ -171,11 +178,11 @@ class Heads:
         except TopworkError as error:
             log.warning("head=%s: what its training held is left: %s", name, error)
 
-    def _learnt(self, name: str) -> Definition | None:
+    def _learnt(self, name: str) -> HeadDefinition | None:
         """How the head that serves was learnt; None where none does. NotReady where its files are damaged."""
         return self.shelf.get(name).definition if name in self.shelf.names() else None
 
-    async def _begin_probe(self, learnt: Sequence[Definition]) -> Job:
+    async def _begin_probe(self, learnt: Sequence[HeadDefinition]) -> Job:
         pin = await asyncio.to_thread(self._pins.hold_all, learnt)
         try:
             subject = ",".join(one.set for one in learnt)

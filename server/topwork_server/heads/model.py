@@ -61,7 +61,7 @@ class Pooling(StrEnum):
     PAIR = "pair"  # (4 dim) of TOKEN rows of a pair: u, v, |u - v|, u * v, where u and v are the means of its two parts
 
 
-class Unlabelled(StrEnum):
+class UnlabeledUse(StrEnum):
     """What items without a label are used for."""
 
     LEFT_OUT = ""
@@ -70,7 +70,7 @@ class Unlabelled(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wish:
+class TrainRequest:
     """What Train may say; what is left out is chosen."""
 
     set: str
@@ -87,13 +87,13 @@ class Wish:
     folds: int = 0
     seed: int = 0
     version: int = 0
-    unlabelled: Unlabelled = Unlabelled.LEFT_OUT
+    unlabelled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     replace: bool = False
 
 
 @dataclass(frozen=True)
-class Definition:
+class HeadDefinition:
     """A wish come to terms with its set: `views` are the taps and poolings to choose from. `described` holds, for each
     view, the descriptions of the classes as the trunk embeds them, in the order of `descriptions`."""
 
@@ -114,14 +114,14 @@ class Definition:
     group: str = ""
     folds: int = 0
     seed: int = 0
-    unlabelled: Unlabelled = Unlabelled.LEFT_OUT
+    unlabelled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
     set_created: float = 0.0  # which tells it from another set of that name; 0.0 in records of older servers
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MetricValue:
     """A figure on items that the head has not learnt from, with its 95% bootstrap interval over items."""
 
     name: str
@@ -140,7 +140,7 @@ class Head:
     """
 
     name: str
-    definition: Definition | None  # None for heads that came with their encoder
+    definition: HeadDefinition | None  # None for heads that came with their encoder
     task: Task
     encoder: str
     encoder_options: Mapping[str, Any]
@@ -154,8 +154,8 @@ class Head:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     interval: float = 0.0  # half the width of the band that held 90% of held-out items; REGRESSION
-    metrics: tuple[Figure, ...] = ()
-    baseline: tuple[Figure, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
+    baseline: tuple[MetricValue, ...] = ()
     estimate: str = ""
     labelled: int = 0
     unlabelled: int = 0
@@ -171,9 +171,9 @@ class Head:
         return self.definition is None
 
 
-def definition_of(record: Mapping[str, Any]) -> Definition:
+def definition_of(record: Mapping[str, Any]) -> HeadDefinition:
     """Of its JSON. ValueError names the field that is not of its type."""
-    return stored_json.convert(record, Definition)
+    return stored_json.convert(record, HeadDefinition)
 
 
 def head_of(record: Mapping[str, Any]) -> Head:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.encoder import Encoder
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
 from topwork_server.heads import pooling
-from topwork_server.heads.model import Definition, Pooling
+from topwork_server.heads.model import HeadDefinition, Pooling
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.options import parse
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.progress import Report
 from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
@@ -73,7 +73,7 @@ def rows_beside(rows: TapRows, count: int) -> TapRows:
 class PairEncoder:
     """A set's trunk, in the process of a training."""
 
-    def __init__(self, home: Path, plugins: Plugins, definition: Definition, threads: int) -> None:
+    def __init__(self, home: Path, plugins: PluginRegistry, definition: HeadDefinition, threads: int) -> None:
         self._home, self._plugins, self._definition, self._threads = home, plugins, definition, threads
 
     def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
@@ -94,7 +94,7 @@ class PairEncoder:
         return found
 
     def _opened(self) -> tuple[Encoder, Session, list[TapInfo]]:
-        definition, catalogue = self._definition, Catalogue(self._plugins, self._home)
+        definition, catalogue = self._definition, Catalog(self._plugins, self._home)
         entry = catalogue.entry(definition.encoder)
         if entry.folder is None or entry.manifest is None:
             raise NotReady(f"the encoder {definition.encoder} of {definition.set} is not ready", remedy=entry.detail)

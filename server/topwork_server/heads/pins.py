@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from topwork_server.errors import NotFound, TopworkError
-from topwork_server.heads.model import Definition
+from topwork_server.heads.model import HeadDefinition
 from topwork_server.sets.presence import was_dropped
 from topwork_server.sets.sets import FeatureSets
 
@@ -21,18 +21,18 @@ OURS = (HEAD, TRAINING, PROBE)
 log = logging.getLogger(__name__)
 
 
-class Pins:
+class VersionPins:
     """Blocking. Of one name, one call at a time."""
 
     def __init__(self, sets: FeatureSets) -> None:
         self._sets = sets
 
-    def hold(self, definition: Definition) -> None:
+    def hold(self, definition: HeadDefinition) -> None:
         """While it is learnt from. NotFound where the version is gone."""
         self._drop(f"{TRAINING}{definition.name}")  # of one whose server ended
         self._pin(definition, f"{TRAINING}{definition.name}")
 
-    def settle(self, name: str, learnt: Definition | None) -> None:
+    def settle(self, name: str, learnt: HeadDefinition | None) -> None:
         """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
         wanted = (learnt.set, learnt.version) if learnt else None
         if wanted in self._found(f"{TRAINING}{name}"):
@@ -43,7 +43,7 @@ class Pins:
             self._drop(f"{HEAD}{name}")
         self._drop(f"{TRAINING}{name}")
 
-    def hold_all(self, definitions: Iterable[Definition]) -> str:
+    def hold_all(self, definitions: Iterable[HeadDefinition]) -> str:
         """The versions of a probe, under the name that it returns."""
         name = f"{PROBE}{secrets.token_hex(8)}"
         try:
@@ -61,7 +61,7 @@ class Pins:
         except TopworkError as error:
             log.warning("pin=%s is left: %s", name, error)
 
-    def put_right(self, learnt: Callable[[str], Definition | None]) -> None:
+    def put_right(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
         """At the start, when nothing learns: what a server that was killed left. Opens no set where there is nothing to do."""
         pins = {pin for found in self._sets.pins().values() for pin in found}
         for pin in sorted(pins):
@@ -70,7 +70,7 @@ class Pins:
             except TopworkError as error:  # of a set that cannot be opened: others are served all the same
                 log.warning("pin=%s could not be put right: %s", pin, error)
 
-    def _put_right(self, pin: str, learnt: Callable[[str], Definition | None]) -> None:
+    def _put_right(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
         if pin.startswith(TRAINING):
             name = pin.removeprefix(TRAINING)
             self.settle(name, learnt(name))
@@ -87,7 +87,7 @@ class Pins:
             if pin in (*info.pins, *info.damaged_pins)
         ]
 
-    def _pin(self, definition: Definition, pin: str) -> None:
+    def _pin(self, definition: HeadDefinition, pin: str) -> None:
         """In place of one of that name of which only the record is left. NotFound where the set was dropped."""
         feature_set = self._sets.get(definition.set)
         if definition.set_created not in (0.0, feature_set.created):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topwork_server.errors import InvalidInput, NotFound
-from topwork_server.heads.model import USUAL_KIND, Definition, Task, Wish
-from topwork_server.heads.wishes import Wishes
+from topwork_server.heads.model import USUAL_KIND, HeadDefinition, Task, TrainRequest
+from topwork_server.heads.wishes import TrainRequests
 from topwork_server.sets.sets import FeatureSets
 
 
 @dataclass(frozen=True)
-class ProbeWish:
+class ProbeRequest:
     """As Wish, of several sets. `taps`: of each set those that it has; none: all that suit the task."""
 
     sets: tuple[str, ...]
@@ -30,7 +30,7 @@ class ProbeWish:
     seed: int = 0
 
 
-async def definitions(wish: ProbeWish, wishes: Wishes, sets: FeatureSets) -> list[Definition]:
+async def definitions(wish: ProbeRequest, wishes: TrainRequests, sets: FeatureSets) -> list[HeadDefinition]:
     """In the order of the sets. InvalidInput where their tasks differ, and as `Wishes.definition`."""
     wishes.check_probe(wish.kind)
     if not wish.sets:
@@ -46,8 +46,8 @@ async def definitions(wish: ProbeWish, wishes: Wishes, sets: FeatureSets) -> lis
     return found
 
 
-def _wish(wish: ProbeWish, name: str, taps: Sequence[str]) -> Wish:
-    return Wish(
+def _wish(wish: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
+    return TrainRequest(
         set=name,
         target=wish.target,
         name="probe",
@@ -63,7 +63,7 @@ def _wish(wish: ProbeWish, name: str, taps: Sequence[str]) -> Wish:
     )
 
 
-def _taps(wish: ProbeWish, sets: FeatureSets) -> dict[str, list[str]]:
+def _taps(wish: ProbeRequest, sets: FeatureSets) -> dict[str, list[str]]:
     """Of each set. NotFound for a tap that none of them has, and for a set that has none of the taps."""
     there = {name: [info.tap.name for info in sets.get(name).wanted.taps] for name in wish.sets}
     for tap in wish.taps:

@@ -54,7 +54,7 @@ def check_head_name(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Record:
+class HeadPointer:
     """What HEAD holds."""
 
     format: int
@@ -63,7 +63,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredHead:
     """A head, its graph, what tells it from others that had the name, and the SHA-256 of the graph and of its report, if any."""
 
     head: Head
@@ -89,12 +89,12 @@ class Kept:
         return damaged(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
 
 
-class Shelf:
+class HeadStore:
     """Thread-safe. Several processes may read; of one name, one at a time publishes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, Kept] = {}
+        self._known: dict[str, StoredHead] = {}
 
     def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
         """The head, in place of an older one of its name; on disk when this returns. DiskFull where there is no room."""
@@ -138,7 +138,7 @@ class Shelf:
         """Read it together with the head: `kept`."""
         return self.kept(name).graph
 
-    def kept(self, name: str) -> Kept:
+    def kept(self, name: str) -> StoredHead:
         """The head and its graph, of one version. Costs microseconds where the version is known."""
         for _ in range(TRIES):
             version = self._newest(name)
@@ -200,7 +200,7 @@ class Shelf:
             raise self._unknown(name)
         return versions[-1]
 
-    def _read(self, name: str, folder: Path) -> Kept:
+    def _read(self, name: str, folder: Path) -> StoredHead:
         status = os.stat(folder / HEAD)
         stamp = (str(folder), status.st_mtime_ns, status.st_size)
         known = self._known.get(name)
@@ -216,17 +216,17 @@ def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:
     return NotReady(f"the head {name!r} at {folder} is damaged: {how}", remedy=remedy)
 
 
-def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> Kept:
+def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
     """FileNotFoundError where the folder is gone."""
     try:
-        record = stored_json.read(folder / HEAD, Record)
+        record = stored_json.read(folder / HEAD, HeadPointer)
     except DataLoss as error:
         raise damaged(name, folder, f"{HEAD}: {stored_json.reason(error)}") from error
     if record.format != FORMAT:
         raise damaged(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
     if GRAPH not in record.files:
         raise damaged(name, folder, f"{HEAD} names no {GRAPH}")
-    return Kept(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
+    return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
 
 
 def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:

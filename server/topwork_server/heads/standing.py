@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.excerpts import excerpt
-from topwork_server.heads.model import Definition, Head
+from topwork_server.heads.model import Head, HeadDefinition
 from topwork_server.heads.serving.native import native_heads, native_kept
-from topwork_server.heads.shelf import Shelf
-from topwork_server.heads.trainings import Training, Trainings
-from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.heads.shelf import HeadStore
+from topwork_server.heads.trainings import TrainingLog, TrainingRecord
+from topwork_server.jobs import Job, JobManager, JobState
 from topwork_server.suggestions import instead
 
 
@@ -25,7 +25,7 @@ class HeadState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class HeadDescription:
     """A head as it stands. `head` is what serves, None where nothing does; `definition` is how that was, or is, learnt. `job` is
     the latest training, None for heads that came with their encoder, and where its record is no longer kept."""
 
@@ -33,7 +33,7 @@ class Described:
     state: HeadState
     detail: str = ""
     head: Head | None = None
-    definition: Definition | None = None
+    definition: HeadDefinition | None = None
     job: Job | None = None
     bytes: int = 0
 
@@ -44,17 +44,17 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class HeadsOnDisk:
     """What the disk knows of a head. `damage` says why its files are not to be used."""
 
     name: str
     head: Head | None = None
-    training: Training | None = None
+    training: TrainingRecord | None = None
     bytes: int = 0
     damage: str = ""
 
 
-def serving(described: Described) -> Head:
+def serving(described: HeadDescription) -> Head:
     """What serves. NotReady says why nothing does."""
     if described.head is None:
         training = described.state is HeadState.TRAINING
@@ -64,11 +64,11 @@ def serving(described: Described) -> Head:
     return described.head
 
 
-class Standing:
-    def __init__(self, shelf: Shelf, trainings: Trainings, catalogue: Catalogue, jobs: Jobs) -> None:
+class HeadStatus:
+    def __init__(self, shelf: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
         self._shelf, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> HeadsOnDisk:
         """Blocking. NotFound names what is near."""
         if "/" in name:
             kept = native_kept(self._catalogue, name)
@@ -76,9 +76,9 @@ class Standing:
         training, trained = self._trainings.get(name), name in self._shelf.names()
         if not trained and training is None:
             raise self._unknown(name)
-        return self._trained(name, training) if trained else Found(name, None, training)
+        return self._trained(name, training) if trained else HeadsOnDisk(name, None, training)
 
-    def find_all(self) -> Iterator[Found]:
+    def find_all(self) -> Iterator[HeadsOnDisk]:
         """Blocking. Those that were trained by name, then those that came with encoders."""
         for name in self._own():
             try:
@@ -88,21 +88,21 @@ class Standing:
         for _, native in sorted(native_heads(self._catalogue).items()):
             yield _native(*native)
 
-    def described(self, found: Found) -> Described:
+    def described(self, found: HeadsOnDisk) -> HeadDescription:
         """On the event loop, where jobs are."""
         head, training = found.head, found.training
         definition = head.definition if head else training.definition if training else None
         job = self._job(training)
         state, detail = _state(found, job)
-        return Described(found.name, state, detail, head, definition, job, found.bytes)
+        return HeadDescription(found.name, state, detail, head, definition, job, found.bytes)
 
-    def _trained(self, name: str, training: Training | None) -> Found:
+    def _trained(self, name: str, training: TrainingRecord | None) -> HeadsOnDisk:
         try:
-            return Found(name, self._shelf.get(name), training, self._shelf.bytes(name))
+            return HeadsOnDisk(name, self._shelf.get(name), training, self._shelf.bytes(name))
         except NotReady as error:
-            return Found(name, None, training, damage=error.message)
+            return HeadsOnDisk(name, None, training, damage=error.message)
 
-    def _job(self, training: Training | None) -> Job | None:
+    def _job(self, training: TrainingRecord | None) -> Job | None:
         try:
             return self._jobs.get(training.job) if training else None
         except NotFound:  # its record is among those that were dropped
@@ -116,11 +116,11 @@ class Standing:
         return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, names, "train it first"))
 
 
-def _native(head: Head, graph: Path) -> Found:
-    return Found(head.name, head, bytes=graph.stat().st_size)
+def _native(head: Head, graph: Path) -> HeadsOnDisk:
+    return HeadsOnDisk(head.name, head, bytes=graph.stat().st_size)
 
 
-def _state(found: Found, job: Job | None) -> tuple[HeadState, str]:
+def _state(found: HeadsOnDisk, job: Job | None) -> tuple[HeadState, str]:
     if job and job.active and not found.head:
         return HeadState.TRAINING, ""
     if found.damage:

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss
-from topwork_server.heads.model import Definition
+from topwork_server.heads.model import HeadDefinition
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingRecord:
     """`job` is the id of its job."""
 
-    definition: Definition
+    definition: HeadDefinition
     job: str
 
 
-class Trainings:
+class TrainingLog:
     """What is known is in memory; a disk that is full costs the record of a training, and not the training."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,10 +33,10 @@ class Trainings:
     def names(self) -> list[str]:
         return sorted(self._known)
 
-    def get(self, name: str) -> Training | None:
+    def get(self, name: str) -> TrainingRecord | None:
         return self._known.get(name)
 
-    def add(self, training: Training) -> None:
+    def add(self, training: TrainingRecord) -> None:
         """In memory alone; `save` then writes it."""
         # Embedded descriptions may be large, and nobody asks for them again.
         self._known[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
@@ -60,16 +60,16 @@ class Trainings:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
-    def _load(self) -> list[Training]:
+    def _load(self) -> list[TrainingRecord]:
         for leftover in self._folder.glob("*.part"):  # of a server that was killed
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [training for training in found if training]
 
-    def _read(self, path: Path) -> Training | None:
+    def _read(self, path: Path) -> TrainingRecord | None:
         try:
-            training = stored_json.read(path, Training)
+            training = stored_json.read(path, TrainingRecord)
         except (OSError, DataLoss) as error:
             log.warning("%s is no record of a training, and is left out: %s", path, error)
             return None

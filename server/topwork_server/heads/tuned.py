@@ -7,19 +7,19 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.heads.model import Head
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.shelf import HeadStore
 from topwork_server.sets.sets import FeatureSets
 
 log = logging.getLogger(__name__)
 
 
-class TunedEncoders:
+class FineTunedEncoders:
     """Blocking."""
 
-    def __init__(self, shelf: Shelf, sets: FeatureSets, catalogue: Catalogue) -> None:
+    def __init__(self, shelf: HeadStore, sets: FeatureSets, catalogue: Catalog) -> None:
         self._shelf, self._sets, self._catalogue = shelf, sets, catalogue
 
     def check_droppable(self, head: Head) -> None:

@@ -14,11 +14,11 @@ from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.describing import embedded
 from topwork_server.heads.examples.data import labels_of
 from topwork_server.heads.examples.labels import check_target, task_of
-from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Pooling, Task, Unlabelled, Wish
+from topwork_server.heads.model import DESCRIBED, USUAL_KIND, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
 from topwork_server.heads.pairs import is_pair
 from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, usual
 from topwork_server.options import parse
-from topwork_server.sets.model import Column, Described, Reading, Selection
+from topwork_server.sets.model import Column, ReadResult, Selection, SetDescription
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.trainer import Target, TrainerSpec
@@ -34,13 +34,13 @@ PAIRS_SEEN = 100
 Views = tuple[tuple[TapInfo, Pooling], ...]
 
 
-class Trainers(Protocol):
+class TrainerKinds(Protocol):
     """What is asked of Plugins."""
 
     def trainer(self, kind: str) -> TrainerSpec: ...
 
 
-def named(wish: Wish) -> str:
+def named(wish: TrainRequest) -> str:
     """The head's name. InvalidInput where it can be none."""
     name = wish.name or f"{wish.set}-{wish.target or wish.kind or USUAL_KIND}"
     if "/" in name:
@@ -55,8 +55,8 @@ def named(wish: Wish) -> str:
     return name
 
 
-class Wishes:
-    def __init__(self, sets: FeatureSets, engine: Engine, trainers: Trainers) -> None:
+class TrainRequests:
+    def __init__(self, sets: FeatureSets, engine: Engine, trainers: TrainerKinds) -> None:
         self._sets, self._engine, self._trainers = sets, engine, trainers
 
     def check_probe(self, kind: str) -> None:
@@ -66,7 +66,7 @@ class Wishes:
             needs = "learns the trunk, too" if spec.tunes else "learns from descriptions of classes"
             raise InvalidInput(f"a probe looks at frozen features, and the kind {kind} {needs}", remedy="probe with linear")
 
-    async def definition(self, wish: Wish, *, any_tap: bool = False) -> Definition:
+    async def definition(self, wish: TrainRequest, *, any_tap: bool = False) -> HeadDefinition:
         """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
@@ -76,7 +76,7 @@ class Wishes:
             return definition
         return replace(definition, described=await embedded(definition, self._engine))
 
-    def _checked(self, wish: Wish, spec: TrainerSpec, any_tap: bool, caller: Check) -> Definition:
+    def _checked(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
         """In a thread; `caller` raises once the caller has left."""
         feature_set = self._sets.get(wish.set)
         described, read = feature_set.described(), partial(feature_set.read, check=caller)
@@ -98,7 +98,7 @@ class Wishes:
         _check_kind(wish, spec, task, views)
         definition = _definition(wish, spec, described, task, views)
         labels = labels_of(read, definition, spec.least_per_class)
-        if wish.unlabelled is not Unlabelled.LEFT_OUT and labels.labelled.all():
+        if wish.unlabelled is not UnlabeledUse.LEFT_OUT and labels.labelled.all():
             raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
         return definition
 
@@ -108,7 +108,7 @@ def _towers_of(taps: Sequence[TapInfo]) -> Views:
     return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
 
 
-def _keeps_pairs(wish: Wish, feature_set: FeatureSet) -> bool:
+def _keeps_pairs(wish: TrainRequest, feature_set: FeatureSet) -> bool:
     """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
     that one that is none says no."""
     wanted = feature_set.wanted
@@ -119,7 +119,7 @@ def _keeps_pairs(wish: Wish, feature_set: FeatureSet) -> bool:
     return bool(inputs) and all(is_pair(item) for item in inputs)
 
 
-def _no_sides(wish: Wish, described: Described) -> TopworkError:
+def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
     if described.wanted.keep_inputs:
         return InvalidInput(
             f"the items of {wish.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
@@ -168,9 +168,9 @@ def _pooling(name: str) -> Pooling:
         raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
 
 
-def _definition(wish: Wish, spec: TrainerSpec, described: Described, task: Task, views: Views) -> Definition:
+def _definition(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
     wanted = described.wanted
-    return Definition(
+    return HeadDefinition(
         name=named(wish),
         set=wish.set,
         version=wish.version,
@@ -194,7 +194,7 @@ def _definition(wish: Wish, spec: TrainerSpec, described: Described, task: Task,
     )
 
 
-def _check_settings(wish: Wish, spec: TrainerSpec) -> None:
+def _check_settings(wish: TrainRequest, spec: TrainerSpec) -> None:
     parse(spec.trainer.options, wish.options, f"the kind {spec.kind}")
     if wish.folds and not FEWEST_FOLDS <= wish.folds <= MOST_FOLDS:
         raise InvalidInput(f"{wish.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
@@ -206,7 +206,7 @@ def _check_settings(wish: Wish, spec: TrainerSpec) -> None:
             )
 
 
-def _check_columns(wish: Wish, spec: TrainerSpec, described: Described) -> None:
+def _check_columns(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
     if wish.target:
         check_target(wish.target, described.columns, wish.set)
     elif not (spec.needs_descriptions and wish.descriptions):
@@ -218,7 +218,7 @@ def _check_columns(wish: Wish, spec: TrainerSpec, described: Described) -> None:
         )
 
 
-def _check_trunk(wish: Wish, spec: TrainerSpec, described: Described) -> None:
+def _check_trunk(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
     wanted = described.wanted
     if spec.tunes and not (wanted.encoder and wanted.keep_inputs):
         missing = "keeps no raw inputs" if wanted.encoder else "holds ready vectors of no encoder"
@@ -241,7 +241,7 @@ def _check_trunk(wish: Wish, spec: TrainerSpec, described: Described) -> None:
         )
 
 
-def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None:
+def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
     if task.target not in spec.trainer.targets:
         raise InvalidInput(
             f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"
@@ -252,17 +252,17 @@ def _check_kind(wish: Wish, spec: TrainerSpec, task: Task, views: Views) -> None
         raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
     if wish.descriptions and any(how in TOWERS for _, how in views):
         raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
-    if spec.tunes and (wish.descriptions or wish.unlabelled is not Unlabelled.LEFT_OUT):
+    if spec.tunes and (wish.descriptions or wish.unlabelled is not UnlabeledUse.LEFT_OUT):
         raise InvalidInput(
             f"the kind {spec.kind} learns from labelled items alone", remedy="leave descriptions and `unlabelled` out"
         )
-    if wish.unlabelled is not Unlabelled.LEFT_OUT and task.target is not Target.CLASSES:
+    if wish.unlabelled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
         raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
     if wish.descriptions and task not in DESCRIBED:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 
 
-def _column(wish: Wish, read: Callable[[Selection], Reading]) -> Column:
+def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
     selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
     columns = [block.metadata[0] for block in read(selection).blocks]
     values: list[Any] = [value for column in columns for value in column.values]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.model import MOST_HITS, Query
+from topwork_server.indexes.model import MOST_HITS, SearchQuery
 from topwork_server.rows import normalize
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric
@@ -20,7 +20,7 @@ NOWHERE = np.float32(-np.inf)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class PreparedQuery:
     """`vectors` (v, dim) float32; those from `starts[i]` to `starts[i + 1]` are of the i-th query that has any, and `slots[i]` is
     its place among the `queries` of the request (None for both: each query is one vector). `least` is the nearness that a hit
     must have. `without` (i,) int64 or None."""
@@ -47,24 +47,24 @@ class Asked:
             return np.arange(len(self.vectors))
         return np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.vectors)))
 
-    def some(self, vectors: Array) -> Asked:
+    def some(self, vectors: Array) -> PreparedQuery:
         """Rows for some of the vectors, each as a query of its own, whatever their items."""
-        return Asked(self.vectors[vectors], self.metric, self.k, queries=len(vectors), every_row=True)
+        return PreparedQuery(self.vectors[vectors], self.metric, self.k, queries=len(vectors), every_row=True)
 
-    def part(self, queries: Array) -> Asked:
+    def part(self, queries: Array) -> PreparedQuery:
         """The same, of some of the searched queries only (ascending numbers)."""
         without = None if self.without is None else self.without[queries]
         if self.starts is None:
-            return Asked(
+            return PreparedQuery(
                 self.vectors[queries], self.metric, self.k, None, None, len(queries), self.least, without, self.every_row
             )
         lengths = np.diff(self.starts, append=len(self.vectors))[queries]
         vectors = self.vectors[np.isin(self.scattered, queries)]
         starts = np.cumsum(lengths) - lengths
-        return Asked(vectors, self.metric, self.k, starts, None, len(queries), self.least, without, self.every_row)
+        return PreparedQuery(vectors, self.metric, self.k, starts, None, len(queries), self.least, without, self.every_row)
 
 
-def ask(query: Query, metric: Metric, dim: int) -> Asked:
+def ask(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
     """Raises InvalidInput for vectors of another dimension, numbers that are not finite, a zero vector under cosine (its query is
     the error's item), a k that is not in 1 .. MOST_HITS, or more hits than fit in one answer."""
     if not 1 <= query.k <= MOST_HITS:
@@ -80,7 +80,7 @@ def ask(query: Query, metric: Metric, dim: int) -> Asked:
     if queries != len(groups) or (groups[1:] == groups[:-1]).any():
         slots, starts = np.unique(groups, return_index=True)
         without = None if without is None else without[slots]
-    return Asked(vectors, metric, query.k, starts, slots, queries, _least(query.within, metric), without, query.every_row)
+    return PreparedQuery(vectors, metric, query.k, starts, slots, queries, _least(query.within, metric), without, query.every_row)
 
 
 def check_size(queries: int, k: int) -> None:
@@ -90,7 +90,7 @@ def check_size(queries: int, k: int) -> None:
         raise InvalidInput(f"{queries:,} queries of {k:,} hits each", remedy=most)
 
 
-def count(query: Query) -> int:
+def count(query: SearchQuery) -> int:
     """How many queries it is; those that have no vector too."""
     return max(int(query.groups[-1]) + 1 if len(query.groups) else 0, 0 if query.without is None else len(query.without))
 

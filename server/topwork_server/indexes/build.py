@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.calibrate import AT, Probe, calibrate, nearest, probe
-from topwork_server.indexes.model import Built, Definition, Facts, Operating
+from topwork_server.indexes.calibrate import AT, CalibrationQueries, calibrate, nearest, probe
+from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
 from topwork_server.indexes.rows import Chosen, Collected, Dataset, collect
-from topwork_server.indexes.shelf import Slot, by_key, read_definition
+from topwork_server.indexes.shelf import BuildFolder, by_key, read_definition
 from topwork_server.options import parse
-from topwork_server.plugins import AUTO, Plugins, RegisteredIndex
+from topwork_server.plugins import AUTO, PluginRegistry, RegisteredIndex
 from topwork_server.progress import Report, part
 from topwork_server.types import Array
 from topwork_server.vector_index import IndexSpec, VectorIndex
@@ -36,7 +36,7 @@ MOST_GROWTH = 4
 SEED = 42
 
 
-class Kinds(Protocol):
+class IndexKinds(Protocol):
     """What is asked of Plugins."""
 
     def indexes(self) -> Mapping[str, RegisteredIndex]: ...
@@ -45,7 +45,7 @@ class Kinds(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class BuildJob:
     """What a job is given, as plain values. `anew` asks for a build that adds to no older one."""
 
     slot: str
@@ -57,24 +57,24 @@ class Order:
         return asdict(self)
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Order:
+    def of(cls, arguments: Mapping[str, Any]) -> BuildJob:
         return cls(**{**arguments, "dataset": Dataset(**arguments["dataset"])})
 
 
 def build(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """The job. Returns the facts of what was built."""
-    return asdict(make(Order.of(arguments), Plugins.load(), report))
+    return asdict(make(BuildJob.of(arguments), PluginRegistry.load(), report))
 
 
-def make(order: Order, kinds: Kinds, report: Report) -> Facts:
+def make(order: BuildJob, kinds: IndexKinds, report: Report) -> BuildFacts:
     """Read, build, measure, publish. TopworkError where the kind cannot be built, DiskFull where the disk is full."""
     began = time.monotonic()
-    slot = Slot(Path(order.slot))
+    slot = BuildFolder(Path(order.slot))
     definition = read_definition(slot)
     with slot.scratch() as scratch:
         rows = collect(order.dataset, definition.tap, definition.metric, scratch, part(report, 0, 0.15))
         spec = resolve(definition, len(rows.keys), kinds)
-        work = _Work(definition, spec, rows, order, report, slot.queries(definition))
+        work = _Build(definition, spec, rows, order, report, slot.queries(definition))
         made = (None if order.anew else work.addition(slot)) or work.anew()
         report(0.95, "writing the index")
         built = made.built(work, time.monotonic() - began)
@@ -82,7 +82,7 @@ def make(order: Order, kinds: Kinds, report: Report) -> Facts:
     return built.facts
 
 
-def resolve(definition: Definition, count: int, kinds: Kinds) -> IndexSpec:
+def resolve(definition: IndexDefinition, count: int, kinds: IndexKinds) -> IndexSpec:
     """The kind itself; of "auto" the one that suits so many rows. InvalidInput names the kinds that there are."""
     if definition.kind != AUTO:
         return kinds.index(definition.kind)
@@ -104,13 +104,13 @@ class _Made:
     index: VectorIndex
     keys: Array
     rows: Array | None
-    operating: tuple[Operating, ...]
+    operating: tuple[MeasuredEffort, ...]
     held_out: int
     scratch_rows: int
 
-    def built(self, work: _Work, seconds: float) -> Built:
+    def built(self, work: _Build, seconds: float) -> BuiltIndex:
         last = self.operating[-1]
-        facts = Facts(
+        facts = BuildFacts(
             kind=work.spec.kind,
             built=self.index.name,
             version=work.order.dataset.version,
@@ -125,19 +125,19 @@ class _Made:
             bytes=0,
             own_queries=work.queries is not None,
         )
-        return Built(facts, self.index, self.keys, self.rows, by_key(self.keys, self.rows))
+        return BuiltIndex(facts, self.index, self.keys, self.rows, by_key(self.keys, self.rows))
 
 
-class _Work:
+class _Build:
     """One build under way. `places` are, for each position of the index, where its row is among those collected; -1 for a dead
     one."""
 
     def __init__(
         self,
-        definition: Definition,
+        definition: IndexDefinition,
         spec: IndexSpec,
         rows: Collected,
-        order: Order,
+        order: BuildJob,
         report: Report,
         queries: Array | None = None,
     ) -> None:
@@ -153,7 +153,7 @@ class _Work:
         index = self.spec.index.build(Chosen(self.rows, rest), metric, options, target, self.order.threads, training)
         return self._measured(index, held, rest, self.rows.keys[rest], self._rows(rest), len(self.rows.keys))
 
-    def addition(self, slot: Slot) -> _Made | None:
+    def addition(self, slot: BuildFolder) -> _Made | None:
         """An older build with what was written since, or None where one made anew is better."""
         old = slot.load(lambda facts: lambda path: self.spec.index.load(path, self.definition.metric))
         if old is None or old.facts.kind != self.spec.kind:
@@ -167,7 +167,7 @@ class _Work:
         made = self._added(old, places, new)
         return made if made.operating[-1].recall >= min(self.definition.target_recall, old.facts.recall) else None
 
-    def _added(self, old: Built, places: Array, new: Array) -> _Made:
+    def _added(self, old: BuiltIndex, places: Array, new: Array) -> _Made:
         held, rest = self._split(new)
         self._add(old.index, rest, part(self.report, 0.15, 0.75))
         keys = np.concatenate([old.keys, self.rows.keys[rest]])
@@ -186,14 +186,14 @@ class _Work:
         rows = None if rows is None else np.concatenate([rows, _some(self._rows(held))])
         return _Made(index, keys, rows, operating, len(probe.queries), scratch_rows)
 
-    def _probe(self, held: Array, places: Array) -> Probe:
+    def _probe(self, held: Array, places: Array) -> CalibrationQueries:
         """The caller's queries, or the held-out rows (a sample, where an item has many), and what exact search finds for them."""
         alive = places >= 0
         kept = Chosen(self.rows, np.sort(places[alive]))
         queries = Chosen(self.rows, held).sample(HELD_OUT) if self.queries is None else self.queries
         mask = None if alive.all() else np.packbits(alive, bitorder="little")
         if not len(queries) or not kept.count:
-            return Probe(queries[:0], np.empty(0), 0, mask)
+            return CalibrationQueries(queries[:0], np.empty(0), 0, mask)
         self.report(0.75, "finding the nearest of the queries exactly")
         found = kept.positions[nearest(queries, kept.batches(), self.definition.metric, min(AT, kept.count))]
         neighbours = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
@@ -221,7 +221,7 @@ class _Work:
         return None if self.rows.rows is None else self.rows.rows[positions]
 
 
-def _places(old: Built, rows: Collected) -> Array:
+def _places(old: BuiltIndex, rows: Collected) -> Array:
     if not len(rows.keys):
         return np.full(len(old.keys), -1)
     at = np.searchsorted(rows.keys, old.keys)

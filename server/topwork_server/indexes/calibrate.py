@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.asked import Asked
-from topwork_server.indexes.model import Operating
-from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.indexes.asked import PreparedQuery
+from topwork_server.indexes.model import MeasuredEffort
+from topwork_server.indexes.nearest import NearestRows, RowBlock
 from topwork_server.plugin_checks import search_index
 from topwork_server.progress import Report
 from topwork_server.types import Array
@@ -32,7 +32,7 @@ Gather = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class CalibrationQueries:
     """Queries (q, dim) float32 and their exact answer: `bar` (q,) float64 is the nearness of the last of the `k` nearest, less
     what rounding leaves open. `mask` as VectorIndex.search has it: the positions that count, None for all."""
 
@@ -44,9 +44,9 @@ class Probe:
 
 def nearest(queries: Array, blocks: Iterable[Array], metric: Metric, k: int) -> Array:
     """(q, k) int64: the places of the k nearest of all rows that the blocks hold (at least k), by comparing with every one."""
-    exact, start = Nearest(Asked(queries, metric, k)), 0
+    exact, start = NearestRows(PreparedQuery(queries, metric, k)), 0
     for vectors in blocks:
-        exact.offer(Rows(vectors, np.arange(start, start + len(vectors)), None))
+        exact.offer(RowBlock(vectors, np.arange(start, start + len(vectors)), None))
         start += len(vectors)
     return exact.found().keys
 
@@ -57,19 +57,19 @@ def nearness(queries: Array, rows: Array, metric: Metric) -> Array:
     return near - np.einsum("qkd,qkd->qk", rows, rows, dtype=np.float64) / 2 if metric is Metric.L2 else near
 
 
-def probe(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> Probe:
+def probe(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
     """`neighbours` (q, k, dim) are the k nearest rows of each query."""
     near = nearness(queries, neighbours, metric)
     lengths = np.einsum("qd,qd->q", queries, queries) + np.einsum("qkd,qkd->qk", neighbours, neighbours).max(1)
-    return Probe(queries, near.min(1) - ROUNDING * lengths / 2, neighbours.shape[1], mask)
+    return CalibrationQueries(queries, near.min(1) - ROUNDING * lengths / 2, neighbours.shape[1], mask)
 
 
 def calibrate(
-    index: VectorIndex, probe: Probe, gather: Gather, metric: Metric, target: float, threads: int, report: Report
-) -> tuple[Operating, ...]:
+    index: VectorIndex, probe: CalibrationQueries, gather: Gather, metric: Metric, target: float, threads: int, report: Report
+) -> tuple[MeasuredEffort, ...]:
     """What each effort gave, ascending, up to the first that reaches the target: the last is the one to use."""
     efforts = index.efforts()
-    measured: list[Operating] = []
+    measured: list[MeasuredEffort] = []
     for i, effort in enumerate(efforts):
         report(i / len(efforts), f"measuring recall at effort {effort}" if effort else "measuring recall")
         measured.append(_measure(index, probe, gather, metric, effort, threads))
@@ -78,18 +78,20 @@ def calibrate(
     return tuple(measured)
 
 
-def _measure(index: VectorIndex, probe: Probe, gather: Gather, metric: Metric, effort: int, threads: int) -> Operating:
+def _measure(
+    index: VectorIndex, probe: CalibrationQueries, gather: Gather, metric: Metric, effort: int, threads: int
+) -> MeasuredEffort:
     if not len(probe.queries):
-        return Operating(effort, float(index.exact), 0.0)
+        return MeasuredEffort(effort, float(index.exact), 0.0)
     seconds: list[float] = []
     while not seconds or (sum(seconds) < SHORT and len(seconds) < 5):
         began = time.perf_counter()
         _, found = search_index(index, probe.queries, probe.k, effort=effort, threads=threads, mask=probe.mask)
         seconds.append(time.perf_counter() - began)
-    return Operating(effort, _recall(probe, found, gather, metric), len(probe.queries) / min(seconds))
+    return MeasuredEffort(effort, _recall(probe, found, gather, metric), len(probe.queries) / min(seconds))
 
 
-def _recall(probe: Probe, found: Array, gather: Gather, metric: Metric) -> float:
+def _recall(probe: CalibrationQueries, found: Array, gather: Gather, metric: Metric) -> float:
     rows = gather(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
     right = (nearness(probe.queries, rows, metric) >= probe.bar[:, None]) & (found >= 0)
     return float(right.mean())

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 from topwork_server import blas
 from topwork_server.contained import contained
-from topwork_server.errors import DeadlinePassed, Overloaded, TopworkError, Unavailable
+from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes import asked
-from topwork_server.indexes.model import Hits, Query
-from topwork_server.indexes.tickets import FIRST, Searcher, Ticket, joined, split
+from topwork_server.indexes.model import SearchHits, SearchQuery
+from topwork_server.indexes.tickets import FIRST, SearchRequest, SliceSearcher, joined, split
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ MOST_CALLERS, MOST_VECTORS = 4096, 131_072
 #: How much nicer than the server its searches are. The workers of OpenMP inherit it.
 NICER = 10
 
-Outcome = Hits | BaseException
+Outcome = SearchHits | BaseException
 
 
-class Desk:
+class SearchExecutor:
     """`threads` are the cores that searches may use, all together; while `busy()` (an encoder computes), it is one.
 
     `counters`: searches (calls of Live.search), callers, left.
@@ -43,7 +43,7 @@ class Desk:
         self._threads, self._busy = threads, busy
         self._wanted = workers or max(2, min(threads // 4, 8))
         self._wake = threading.Condition()
-        self._line: deque[Ticket] = deque()
+        self._line: deque[SearchRequest] = deque()
         self._waiting = self._running = self._long = 0
         self._workers: list[threading.Thread] = []
         self._closed = False
@@ -54,10 +54,10 @@ class Desk:
         """Whether no search runs or waits, and no encoder computes."""
         return not self._line and not self._running and not self._busy()
 
-    async def search(self, live: Searcher, query: Query) -> Hits:
+    async def search(self, live: SliceSearcher, query: SearchQuery) -> SearchHits:
         """As Live.search. Overloaded where too many wait; Unavailable when the server is going."""
         asked.check_size(asked.count(query), query.k)
-        ticket = Ticket(live, query)
+        ticket = SearchRequest(live, query)
         self._enter(ticket)
         try:
             return await ticket.future
@@ -75,7 +75,7 @@ class Desk:
         _settle([(ticket, Unavailable("the server is going", remedy="try again in a moment")) for ticket in rest])
         await asyncio.gather(*(asyncio.to_thread(worker.join) for worker in self._workers))
 
-    def _enter(self, ticket: Ticket) -> None:
+    def _enter(self, ticket: SearchRequest) -> None:
         with self._wake:
             if self._closed:
                 raise Unavailable("the server is going", remedy="try again in a moment")
@@ -88,15 +88,15 @@ class Desk:
             self._append(ticket)
             self._wake.notify()
 
-    def _append(self, ticket: Ticket) -> None:
+    def _append(self, ticket: SearchRequest) -> None:
         self._line.append(ticket)
         self._waiting += ticket.vectors
 
-    def _remove(self, ticket: Ticket) -> None:
+    def _remove(self, ticket: SearchRequest) -> None:
         self._line.remove(ticket)
         self._waiting -= ticket.vectors
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: SearchRequest) -> None:
         ticket.gone = True
         with self._wake:
             self.counters["left"] += 1
@@ -125,7 +125,7 @@ class Desk:
                 outcomes = [(ticket, contained(error)) for ticket in turn]
             self._finish(turn, outcomes)
 
-    def _next(self) -> list[Ticket]:
+    def _next(self) -> list[SearchRequest]:
         """Whose turn it is: one, or several of a kind. Empty when the desk is closed."""
         with self._wake:
             while not self._closed:
@@ -140,13 +140,13 @@ class Desk:
                 self._wake.wait()
         return []
 
-    def _first(self) -> Ticket | None:
+    def _first(self) -> SearchRequest | None:
         """Long searches leave one thread to the short ones, and an encoder that computes leaves one to all of them."""
         if self._running and self._busy():
             return None
         return next((t for t in self._line if not t.long or self._long < self._wanted - 1), None)
 
-    def _riders(self, first: Ticket) -> list[Ticket]:
+    def _riders(self, first: SearchRequest) -> list[SearchRequest]:
         turn, vectors = [first], first.vectors
         if vectors > FIRST:
             return turn
@@ -156,7 +156,7 @@ class Desk:
                 vectors += other.vectors
         return turn
 
-    def _serve(self, turn: list[Ticket]) -> list[tuple[Ticket, Outcome]]:
+    def _serve(self, turn: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
         """Those that are answered. Where several fail together each is tried alone, so that only the guilty one fails."""
         try:
             return self._search(turn)
@@ -165,10 +165,10 @@ class Desk:
                 return [(turn[0], turn[0].blamed(error))]
         return [outcome for ticket in turn for outcome in self._serve([ticket])]
 
-    def _search(self, turn: list[Ticket]) -> list[tuple[Ticket, Outcome]]:
+    def _search(self, turn: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
         def check() -> None:
             if self._closed or all(ticket.gone for ticket in turn):
-                raise DeadlinePassed("nobody waits for this search any more")
+                raise DeadlineExceeded("nobody waits for this search any more")
 
         parts = [ticket.next() for ticket in turn]
         query = joined(parts)
@@ -177,7 +177,7 @@ class Desk:
         self.counters["searches"] += 1
         hits = turn[0].live.search(query, self._cores(len(turn)), check)
         seconds = time.perf_counter() - began
-        answered: list[tuple[Ticket, Outcome]] = []
+        answered: list[tuple[SearchRequest, Outcome]] = []
         for ticket, own in zip(turn, split(hits, [asked.count(part) for part in parts]), strict=True):
             if ticket.take(own, seconds, len(query.vectors)):
                 answered.append((ticket, ticket.answer()))
@@ -188,7 +188,7 @@ class Desk:
         free = self._threads - (callers > 1)
         return 1 if self._busy() else max(1, free // max(1, self._running))
 
-    def _finish(self, turn: list[Ticket], outcomes: list[tuple[Ticket, Outcome]]) -> None:
+    def _finish(self, turn: list[SearchRequest], outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
         done = {id(ticket) for ticket, _ in outcomes}
         rest = [ticket for ticket in turn if id(ticket) not in done and not ticket.gone]
         with self._wake:
@@ -203,9 +203,9 @@ class Desk:
         _settle([*outcomes, *((ticket, Unavailable("the server is going")) for ticket in rest)])
 
 
-def _settle(outcomes: list[tuple[Ticket, Outcome]]) -> None:
+def _settle(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
     """Tell the callers, all of one event loop at once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Outcome]]] = defaultdict(list)
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[SearchRequest, Outcome]]] = defaultdict(list)
     for ticket, outcome in outcomes:
         loops[ticket.loop].append((ticket, outcome))
     for loop, its in loops.items():
@@ -213,7 +213,7 @@ def _settle(outcomes: list[tuple[Ticket, Outcome]]) -> None:
             loop.call_soon_threadsafe(_tell, its)
 
 
-def _tell(outcomes: list[tuple[Ticket, Outcome]]) -> None:
+def _tell(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
     for ticket, outcome in outcomes:
         if ticket.future.done():
             continue

@@ -9,12 +9,12 @@ import numpy as np
 
 from topwork_server.callers import Check
 from topwork_server.errors import TopworkError
-from topwork_server.indexes.asked import Asked
-from topwork_server.indexes.found import Found
-from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.indexes.asked import PreparedQuery
+from topwork_server.indexes.found import TopK
+from topwork_server.indexes.nearest import NearestRows, RowBlock
 from topwork_server.indexes.ranges import contained, spread
 from topwork_server.rows import normalize
-from topwork_server.sets.model import Block, Reading, Selection
+from topwork_server.sets.model import ItemBatch, ReadResult, Selection
 from topwork_server.types import Array, Granularity, TapInfo
 from topwork_server.vector_index import Metric
 
@@ -24,26 +24,28 @@ FETCHED = 20_000
 FETCH = 2000
 
 
-class Source(Protocol):
+class SearchableSet(Protocol):
     """What a search needs of a FeatureSet."""
 
     @property
     def version(self) -> int: ...
 
-    def read(self, selection: Selection) -> Reading: ...
+    def read(self, selection: Selection) -> ReadResult: ...
 
     def keys(self, where: str = ..., ids: None = ...) -> tuple[int, Array]: ...
 
-    def fetch(self, keys: Array, *, taps: tuple[str, ...] = ...) -> Block: ...
+    def fetch(self, keys: Array, *, taps: tuple[str, ...] = ...) -> ItemBatch: ...
 
 
-def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, check: Check) -> tuple[Found, int, str, int]:
+def search(
+    source: SearchableSet, tap: TapInfo, asked: PreparedQuery, allowed: Array | None, check: Check
+) -> tuple[TopK, int, str, int]:
     """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done; how
     many rows were compared.
 
     Memory: one block of rows. `check` is called between blocks.
     """
-    nearest = Nearest(asked)
+    nearest = NearestRows(asked)
     few = allowed is not None and len(allowed) <= FETCHED
     version, blocks = source.version, fetched(source, tap, allowed) if few and allowed is not None else None
     if blocks is None:
@@ -58,13 +60,13 @@ def search(source: Source, tap: TapInfo, asked: Asked, allowed: Array | None, ch
     return nearest.found(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches", compared
 
 
-def fetched(source: Source, tap: TapInfo, keys: Array) -> Iterator[Block]:
+def fetched(source: SearchableSet, tap: TapInfo, keys: Array) -> Iterator[ItemBatch]:
     """The items with these keys that are still there."""
     for at in range(0, len(keys), FETCH):
         yield source.fetch(keys[at : at + FETCH], taps=(tap.tap.name,))
 
 
-def searchable(block: Block, tap: TapInfo, metric: Metric) -> Rows:
+def searchable(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
     """The tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
     found = next((t for t in block.taps if t.tap.tap.name == tap.tap.name), None)
     if found is None or block.keys is None:
@@ -76,7 +78,7 @@ def searchable(block: Block, tap: TapInfo, metric: Metric) -> Rows:
         order = np.argsort(keys, kind="stable")
         vectors, keys, numbers = vectors[order], keys[order], numbers[order]
     vectors = normalize(vectors) if metric is Metric.COSINE else vectors
-    return Rows(vectors, keys, numbers if several(tap) else None)
+    return RowBlock(vectors, keys, numbers if several(tap) else None)
 
 
 def several(tap: TapInfo) -> bool:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.fresh import FreshView
-from topwork_server.indexes.main import Main, packed
+from topwork_server.indexes.fresh import DeltaView
+from topwork_server.indexes.main import BaseSegment, packed
 from topwork_server.types import Array
 
 #: Where more than this share of a build is dead, the dead are a filter too.
@@ -15,11 +15,11 @@ MOSTLY = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Left:
+class RowFilter:
     """Rows of `main` that may be found: `count` of them, by their bits (None: all). `fresh` says which fresh rows may, None: all.
     `asked` are the keys as they were given, `allowed` None where they leave all, `matching` the positions where they do not."""
 
-    main: Main
+    main: BaseSegment
     asked: Array | None
     allowed: Array | None
     count: int
@@ -45,13 +45,13 @@ class Left:
         return self.allowed is not None or self.share < MOSTLY
 
 
-def left(main: Main, fresh: FreshView, allowed: Array | None) -> Left:
+def left(main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
     """What is alive of the items with the sorted keys `allowed` (None: of all)."""
     kept = fresh.matching(allowed)
     fresh_count = len(fresh) if kept is None else int(np.count_nonzero(kept))
     matching = None if allowed is None else main.positions(allowed)
     if matching is None or len(matching) == main.alive:
-        return Left(main, allowed, None, main.alive, main.mask, None, kept, fresh_count)
+        return RowFilter(main, allowed, None, main.alive, main.mask, None, kept, fresh_count)
     bits = np.zeros(len(main.keys), bool)
     bits[matching] = True
-    return Left(main, allowed, allowed, len(matching), packed(bits), matching, kept, fresh_count)
+    return RowFilter(main, allowed, allowed, len(matching), packed(bits), matching, kept, fresh_count)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.nearest import Nearest, Rows
+from topwork_server.indexes.nearest import NearestRows, RowBlock
 from topwork_server.indexes.ranges import contained, places
 from topwork_server.types import Array
 
@@ -21,7 +21,7 @@ SMALLEST, LARGEST = 256, 16384
 DEAD = 1024
 
 
-class Growing:
+class GrowingArray:
     """A one-dimensional array that doubles. Views of what was appended stay valid and never change."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
@@ -47,7 +47,7 @@ class Growing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FreshView:
+class DeltaView:
     """Fresh rows as they stood at one moment. `keys` (n,) ascend; `alive` (n,) bool, or None where none died."""
 
     chunks: tuple[Array, ...]
@@ -70,28 +70,28 @@ class FreshView:
         kept = contained(self.keys, allowed)
         return kept if self.alive is None else kept & self.alive
 
-    def offer_to(self, nearest: Nearest, keep: Array | None) -> None:
+    def offer_to(self, nearest: NearestRows, keep: Array | None) -> None:
         for part, rows in self.blocks():
             nearest.offer(rows, None if keep is None else keep[part])
 
-    def blocks(self) -> Iterator[tuple[slice, Rows]]:
+    def blocks(self) -> Iterator[tuple[slice, RowBlock]]:
         """All rows, dead ones too, and where they stand."""
         at = 0
         for chunk in self.chunks:
             part = slice(at, min(at + len(chunk), len(self.keys)))
             numbers = None if self.numbers is None else self.numbers[part]
-            yield part, Rows(chunk[: part.stop - at], self.keys[part], numbers, self.squares[part])
+            yield part, RowBlock(chunk[: part.stop - at], self.keys[part], numbers, self.squares[part])
             at = part.stop
 
 
-class Fresh:
+class DeltaSegment:
     """What is appended to; one thread at a time (`Live` holds its lock)."""
 
     def __init__(self, dim: int, several: bool) -> None:
         self._dim, self._several = dim, several
         self._chunks: list[Array] = []
         self._room = 0
-        self._keys, self._numbers, self._squares = Growing(np.int64), Growing(np.int32), Growing(np.float32)
+        self._keys, self._numbers, self._squares = GrowingArray(np.int64), GrowingArray(np.int32), GrowingArray(np.float32)
         self._alive: Array | None = None
 
     @property
@@ -108,14 +108,14 @@ class Fresh:
         growing = (self._keys, self._numbers, self._squares)
         return sum(chunk.nbytes for chunk in self._chunks) + sum(part.nbytes for part in growing)
 
-    def append(self, rows: Rows) -> bool:
+    def append(self, rows: RowBlock) -> bool:
         """As they are searched. False, and nothing done, where their keys do not follow those that are here."""
         if len(rows.keys) and rows.keys[0] <= self.last_key:
             return False
         self._extend(rows)
         return True
 
-    def _extend(self, rows: Rows) -> None:
+    def _extend(self, rows: RowBlock) -> None:
         for start, stop in self._slots(len(rows.keys)):
             self._chunks[-1][len(self._chunks[-1]) - self._room :][: stop - start] = rows.vectors[start:stop]
             self._room -= stop - start
@@ -137,26 +137,26 @@ class Fresh:
         if len(alive) - remain > max(DEAD, remain):
             self.__dict__.update(self.between(0, None).__dict__)
 
-    def extend(self, other: Fresh) -> None:
+    def extend(self, other: DeltaSegment) -> None:
         """The rows alive of another, whose keys follow."""
         for rows in other.rows():
             self._extend(rows)
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self) -> Iterator[RowBlock]:
         """Those alive, in blocks, which may end between two rows of an item."""
         view = self.view()
         for part, rows in view.blocks():
             yield rows if view.alive is None else rows.where(view.alive[part])
 
-    def between(self, first: int, end: int | None) -> Fresh:
+    def between(self, first: int, end: int | None) -> DeltaSegment:
         """A copy with the rows alive whose key is at least `first` and less than `end`."""
-        other = Fresh(self._dim, self._several)
+        other = DeltaSegment(self._dim, self._several)
         for rows in self.rows():
             keep = rows.keys >= first
             other._extend(rows.where(keep if end is None else keep & (rows.keys < end)))
         return other
 
-    def with_rows(self, more: list[Rows]) -> Fresh:
+    def with_rows(self, more: list[RowBlock]) -> DeltaSegment:
         """This, and rows with any other keys, which need not ascend from one block to the next."""
         if not more:
             return self
@@ -165,13 +165,13 @@ class Fresh:
         vectors = np.concatenate([rows.vectors for rows in blocks])
         numbers = np.concatenate([np.zeros(len(r.keys), np.int32) if r.numbers is None else r.numbers for r in blocks])
         order = np.argsort(keys, kind="stable")
-        other = Fresh(self._dim, self._several)
-        other._extend(Rows(vectors[order], keys[order], numbers[order]))
+        other = DeltaSegment(self._dim, self._several)
+        other._extend(RowBlock(vectors[order], keys[order], numbers[order]))
         return other
 
-    def view(self) -> FreshView:
+    def view(self) -> DeltaView:
         numbers = self._numbers.view if self._several else None
-        return FreshView(tuple(self._chunks), self._keys.view, numbers, self._squares.view, self._alive)
+        return DeltaView(tuple(self._chunks), self._keys.view, numbers, self._squares.view, self._alive)
 
     def _slots(self, rows: int) -> Iterator[tuple[int, int]]:
         """Which rows go to the last chunk, until all have a place; new chunks are made as they are needed."""

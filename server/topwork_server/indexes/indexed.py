@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topwork_server.errors import NotFound, TopworkError
-from topwork_server.indexes.build import Kinds, Order
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Definition, Described, Facts
+from topwork_server.indexes.build import BuildJob, IndexKinds
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import BuildFacts, IndexDefinition, IndexDescription
 from topwork_server.indexes.rows import Dataset
-from topwork_server.indexes.shelf import Kept, Slot
-from topwork_server.indexes.standing import Standing
-from topwork_server.jobs import Job, Jobs, JobState
-from topwork_server.sets.model import Change, Reading, Selection
+from topwork_server.indexes.shelf import BuildFolder, StoredIndex
+from topwork_server.indexes.standing import BuildSchedule
+from topwork_server.jobs import Job, JobManager, JobState
+from topwork_server.sets.model import Change, ReadResult, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Granularity
@@ -32,38 +32,38 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class IndexContext:
     """What all indexes of a server share. `busy` says that encoders compute: builds then take fewer threads."""
 
     sets: FeatureSets
-    jobs: Jobs
-    kinds: Kinds
+    jobs: JobManager
+    kinds: IndexKinds
     threads: int
     busy: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedIndex:
     """In memory, following its set; or, not `indexed`, the set itself, whose every row a search compares."""
 
-    definition: Definition
-    live: Live
+    definition: IndexDefinition
+    live: LiveIndex
     feature_set: FeatureSet
     follower: Callable[[Change], None]
     indexed: bool = True
 
 
-class Indexed:
-    def __init__(self, kept: Kept, slot: Slot, house: House) -> None:
+class Index:
+    def __init__(self, kept: StoredIndex, slot: BuildFolder, house: IndexContext) -> None:
         self.definition = kept.definition
         self.last_used = time.monotonic()
         self._created, self._slot, self._house = kept.set_created, slot, house
-        self._standing = Standing(slot.facts(), kept.definition.target_recall)
+        self._standing = BuildSchedule(slot.facts(), kept.definition.target_recall)
         if failure := slot.failure():
             self._standing.failed(failure)
         self._timer: asyncio.TimerHandle | None = None
         self._job = next((job.id for job in house.jobs.list(KIND, self.subject)), "")
-        self._open: Opened | None = None
+        self._open: OpenedIndex | None = None
         self._starting: asyncio.Task[None] | None = None
         self._building: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # of opening, installing and closing
@@ -74,7 +74,7 @@ class Indexed:
     def subject(self) -> str:
         return f"{self.definition.set}/{self.definition.name}"
 
-    async def opened(self) -> Opened:
+    async def opened(self) -> OpenedIndex:
         """Caught up with its set. Whatever is wrong with its files, it answers: exactly, over the set, until it is built anew."""
         self.last_used = time.monotonic()
         if self._open is not None and not self._lost:
@@ -103,7 +103,7 @@ class Indexed:
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None
 
-    def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[Order, Reading, bool]:
+    def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[BuildJob, ReadResult, bool]:
         """What the job is given, what keeps the version that it reads from being pruned, and whether it is a small one."""
         held = feature_set.read(Selection(taps=(), columns=()))
         described = feature_set.described()
@@ -111,14 +111,14 @@ class Indexed:
         threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
         tap = self.definition.tap.tap
         small = tap.granularity is Granularity.ITEM and described.items * tap.dim <= SMALL
-        return Order(str(self._slot.folder), dataset, threads, anew), held, small
+        return BuildJob(str(self._slot.folder), dataset, threads, anew), held, small
 
     async def settled(self) -> None:
         """When the job that is under way, if any, has ended and its build is installed."""
         if self._building:
             await asyncio.wait([self._building])
 
-    async def described(self) -> Described:
+    async def described(self) -> IndexDescription:
         """Never "building" when the job has ended: who watched it to its end sees what came of it."""
         if self._building and not self._house.jobs.get(self._job).active:
             await self.settled()
@@ -167,7 +167,7 @@ class Indexed:
     def _dropped(self) -> NotFound:
         return NotFound(f"the index {self.subject} was dropped", remedy="create it anew")
 
-    async def _opened(self) -> Opened:
+    async def _opened(self) -> OpenedIndex:
         async with self._turn:
             if self._open is not None and not self._lost:
                 return self._open
@@ -180,11 +180,11 @@ class Indexed:
         self.consider()
         return opened
 
-    def _load(self, loop: asyncio.AbstractEventLoop) -> Opened:
+    def _load(self, loop: asyncio.AbstractEventLoop) -> OpenedIndex:
         feature_set = self._house.sets.get(self.definition.set)
         if feature_set.described().created != self._created:
             raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it anew")
-        live = Live(self.definition, feature_set, self._house.threads)
+        live = LiveIndex(self.definition, feature_set, self._house.threads)
 
         def follower(change: Change) -> None:
             live.apply(change)
@@ -192,7 +192,7 @@ class Indexed:
                 loop.call_soon_threadsafe(self.consider)
 
         feature_set.follow(follower, self._lose)
-        opened = Opened(self.definition, live, feature_set, follower)
+        opened = OpenedIndex(self.definition, live, feature_set, follower)
         try:
             self._install(opened)
         except BaseException:
@@ -204,7 +204,7 @@ class Indexed:
         """In the set's commit thread: what is in memory missed a change. The next search loads it again."""
         self._lost = True
 
-    def _install(self, opened: Opened) -> None:
+    def _install(self, opened: OpenedIndex) -> None:
         """In a thread: the newest build that is whole, or none."""
         built = self._slot.load(self._opener)
         if built is not None and built.facts.version > opened.feature_set.version:
@@ -221,11 +221,11 @@ class Indexed:
         self._standing.facts = built.facts
         self._slot.prune(built.facts)
 
-    def _opener(self, facts: Facts) -> Callable[[Path], VectorIndex]:
+    def _opener(self, facts: BuildFacts) -> Callable[[Path], VectorIndex]:
         index = self._house.kinds.index(facts.kind).index
         return lambda path: index.load(path, self.definition.metric)
 
-    async def _see_through(self, job: Job, held: Reading) -> None:
+    async def _see_through(self, job: Job, held: ReadResult) -> None:
         """`held` is only kept: a version is not pruned while somebody has blocks of it to read."""
         try:
             ended = await self._house.jobs.wait(job.id)
@@ -283,9 +283,9 @@ class Indexed:
         """Whether its build waits for other jobs."""
         return self._building is not None and self._house.jobs.get(self._job).state is JobState.WAITING
 
-    def _described(self, items: int) -> Described:
+    def _described(self, items: int) -> IndexDescription:
         facts, live = self._standing.facts, self._open and self._open.live
-        return Described(
+        return IndexDescription(
             definition=self.definition,
             state=self._standing.state(self._building is not None),
             detail=self._standing.detail(self._building is not None, self._waits()),

@@ -16,20 +16,20 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from topwork_server.artifacts import slug
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.excerpts import excerpt
-from topwork_server.indexes.build import Kinds
+from topwork_server.indexes.build import IndexKinds
 from topwork_server.indexes.damaged import DamagedIndex, DamagedIndexes
-from topwork_server.indexes.indexed import House, Indexed, Opened
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import TARGET_RECALL, Definition, Described
-from topwork_server.indexes.shelf import Kept, Shelf
-from topwork_server.indexes.unindexed import Unindexed, tap_named
-from topwork_server.jobs import Jobs
+from topwork_server.indexes.indexed import Index, IndexContext, OpenedIndex
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import TARGET_RECALL, IndexDefinition, IndexDescription
+from topwork_server.indexes.shelf import IndexStore, StoredIndex
+from topwork_server.indexes.unindexed import UnindexedSearch, tap_named
+from topwork_server.jobs import JobManager
 from topwork_server.options import parse
 from topwork_server.plugins import AUTO
-from topwork_server.sets.model import Described as DescribedSet
-from topwork_server.sets.model import Wanted
+from topwork_server.sets.model import SetDefinition
+from topwork_server.sets.model import SetDescription as DescribedSet
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.suggestions import instead
 from topwork_server.types import Array, TapInfo
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wish:
+class CreateIndexParams:
     """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
     `queries` (q, dim) are ready to be searched: of unit length for cosine."""
 
@@ -57,44 +57,44 @@ class Wish:
     queries: Array | None = None
 
 
-class Indexes:
+class IndexManager:
     """Made and used on the event loop; its blocking work is done in threads."""
 
     def __init__(
         self,
         folder: Path,
         sets: FeatureSets,
-        jobs: Jobs,
-        plugins: Kinds,
+        jobs: JobManager,
+        plugins: IndexKinds,
         threads: int,
         busy: Callable[[], bool],
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        self._shelf = Shelf(folder)
-        self._house = House(sets, jobs, plugins, threads, busy)
+        self._shelf = IndexStore(folder)
+        self._house = IndexContext(sets, jobs, plugins, threads, busy)
         self._idle_seconds = idle_seconds
-        self._unindexed = Unindexed(threads)
+        self._unindexed = UnindexedSearch(threads)
         self._shelf.sweep()
         self._damaged = DamagedIndexes(self._found_damaged(sets))
         self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def create(self, wish: Wish) -> Described:
+    async def create(self, wish: CreateIndexParams) -> IndexDescription:
         """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
         async with self._turn(wish.set):
             return await whole(self._create(wish))
 
-    async def _create(self, wish: Wish) -> Described:
+    async def _create(self, wish: CreateIndexParams) -> IndexDescription:
         described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
         definition = _definition(wish, described)
         await asyncio.to_thread(check_kind, definition, self._house.kinds)
         key = _key(definition)
         if key in self._indexes:
-            raise AlreadyThere(
+            raise AlreadyExists(
                 f"{definition.set} has an index named {definition.name}", remedy="choose another name, rebuild it, or drop it"
             )
-        kept = Kept(definition, described.created)
+        kept = StoredIndex(definition, described.created)
         if self._damaged.get(*key):
             await asyncio.to_thread(self._shelf.remove, *key)
             self._damaged.forget(*key)
@@ -107,18 +107,18 @@ class Indexes:
             raise
         return await index.described()
 
-    async def unindexed(self, set_name: str, tap: str, metric: Metric) -> Opened:
+    async def unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
         """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
         feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
         return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.wanted), metric)
 
-    async def get(self, set_name: str, name: str = "") -> Described:
+    async def get(self, set_name: str, name: str = "") -> IndexDescription:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
         index = await self._find(set_name, name)
         await index.opened()
         return await index.described()
 
-    async def list(self, set_name: str = "") -> builtins.list[Described]:
+    async def list(self, set_name: str = "") -> builtins.list[IndexDescription]:
         """By set and name. Those that are not in memory are described as they were built."""
         if set_name:
             await asyncio.to_thread(self._house.sets.get, set_name)
@@ -147,7 +147,7 @@ class Indexes:
             raise NotFound(f"there is no index {excerpt(set_and_name)}")
         return key in self._indexes
 
-    async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> Opened:
+    async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
         """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
         name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
@@ -167,16 +167,16 @@ class Indexes:
             )
         return await found.opened()
 
-    async def live(self, set_name: str, name: str = "") -> Live:
+    async def live(self, set_name: str, name: str = "") -> LiveIndex:
         return (await self.opened(set_name, name)).live
 
-    async def rebuild(self, set_name: str, name: str = "") -> Described:
+    async def rebuild(self, set_name: str, name: str = "") -> IndexDescription:
         """Begins a build from the set as it is now, unless one is under way."""
         index = await self._find(set_name, name)
         await index.build(anew=True)
         return await index.described()
 
-    async def settled(self, set_name: str, name: str = "") -> Described:
+    async def settled(self, set_name: str, name: str = "") -> IndexDescription:
         """When no build is under way."""
         index = await self._find(set_name, name)
         await index.settled()
@@ -192,7 +192,7 @@ class Indexes:
         await asyncio.to_thread(self._shelf.remove, index.set, index.name)
         self._damaged.forget(index.set, index.name)
 
-    async def _drop(self, index: Indexed) -> None:
+    async def _drop(self, index: Index) -> None:
         await index.drop()
         key = _key(index.definition)
         self._indexes.pop(key, None)
@@ -222,7 +222,7 @@ class Indexes:
             self._sweeper.cancel()
         await asyncio.gather(*(index.stop() for index in self._indexes.values()))
 
-    async def _find(self, set_name: str, name: str) -> Indexed:
+    async def _find(self, set_name: str, name: str) -> Index:
         """NotFound names what there is; DataLoss where its definition is damaged."""
         if damaged := self._only_damaged(set_name, name):
             raise damaged.error()
@@ -231,7 +231,7 @@ class Indexes:
             raise self._missing(set_name, name)
         return found
 
-    async def _known(self, set_name: str, name: str) -> Indexed | None:
+    async def _known(self, set_name: str, name: str) -> Index | None:
         """The index of that name, or the usual one. NotFound where there is no such set."""
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
@@ -252,7 +252,7 @@ class Indexes:
             remedy=instead(name, self.names(set_name), f"create one: `topwork index {set_name}`"),
         )
 
-    def _usual(self, wanted: Wanted, names: builtins.list[str]) -> str:
+    def _usual(self, wanted: SetDefinition, names: builtins.list[str]) -> str:
         """The only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""
         if len(names) == 1:
             return names[0]
@@ -278,7 +278,7 @@ class Indexes:
             else:
                 self._shelf.remove(one.set)
 
-    def _kept(self, sets: FeatureSets) -> builtins.list[Kept]:
+    def _kept(self, sets: FeatureSets) -> builtins.list[StoredIndex]:
         """Indexes of sets that are no more are deleted: the server ended between the two."""
         there = set(sets.names())
         for kept in self._shelf.all():
@@ -286,11 +286,11 @@ class Indexes:
                 self._shelf.remove(kept.definition.set)
         return self._shelf.all()
 
-    def _indexed(self, kept: Kept) -> Indexed:
-        return Indexed(kept, self._shelf.slot(*_key(kept.definition)), self._house)
+    def _indexed(self, kept: StoredIndex) -> Index:
+        return Index(kept, self._shelf.slot(*_key(kept.definition)), self._house)
 
 
-def _definition(wish: Wish, described: DescribedSet) -> Definition:
+def _definition(wish: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
     tap = _tap(wish.set, wish.tap, described.wanted)
     name = wish.name or slug(tap.tap.name)
     if not NAME.fullmatch(name):
@@ -300,17 +300,17 @@ def _definition(wish: Wish, described: DescribedSet) -> Definition:
     target = wish.target_recall or TARGET_RECALL
     if not (math.isfinite(target) and 0 < target <= 1):
         raise InvalidInput(f"a target recall of {target:g}", remedy="give a share between 0 and 1, such as 0.95")
-    return Definition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
+    return IndexDefinition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
 
 
-def _tap(set_name: str, name: str, wanted: Wanted) -> TapInfo:
+def _tap(set_name: str, name: str, wanted: SetDefinition) -> TapInfo:
     taps = {info.tap.name: info for info in wanted.taps}
     if name and name not in taps:
         raise NotFound(f"the set {set_name} has no tap {name[:100]!r}", remedy=f"its taps are {', '.join(taps)}")
     return taps[name or next(iter(taps))]
 
 
-def check_kind(definition: Definition, kinds: Kinds) -> None:
+def check_kind(definition: IndexDefinition, kinds: IndexKinds) -> None:
     """InvalidInput for a kind that nobody brings, options that it does not take, or what can never be built of the set's rows."""
     if definition.kind != AUTO:
         index = kinds.index(definition.kind).index
@@ -322,5 +322,5 @@ def check_kind(definition: Definition, kinds: Kinds) -> None:
         )
 
 
-def _key(definition: Definition) -> tuple[str, str]:
+def _key(definition: IndexDefinition) -> tuple[str, str]:
     return definition.set, definition.name

@@ -1,6 +1,6 @@
 """One index in memory, following its set: a build, the rows written since (searched exactly), and what died since (masked).
 
-A search reads one immutable `State`, so it sees one version of the set whatever is committed or installed meanwhile. The set's
+A search reads one immutable `LiveState`, so it sees one version of the set whatever is committed or installed meanwhile. The set's
 commit thread makes the next state before the writers are answered: what was acknowledged, the next search finds.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 from topwork_server.callers import Check
 from topwork_server.indexes import exact
 from topwork_server.indexes.asked import ask
-from topwork_server.indexes.filters import Left, left
+from topwork_server.indexes.filters import RowFilter, left
 from topwork_server.indexes.found import empty, hits
-from topwork_server.indexes.fresh import Fresh, FreshView
-from topwork_server.indexes.main import Main
-from topwork_server.indexes.model import Built, Definition, Facts, Hits, Query
-from topwork_server.indexes.search import Search
+from topwork_server.indexes.fresh import DeltaSegment, DeltaView
+from topwork_server.indexes.main import BaseSegment
+from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition, SearchHits, SearchQuery
+from topwork_server.indexes.search import SegmentSearch
 from topwork_server.sets.model import KEY_BITS, Change, Selection
 from topwork_server.types import Array
 
@@ -27,13 +27,13 @@ from topwork_server.types import Array
 FILTERS = 8
 
 
-class Filters:
+class RowFilterCache:
     """What the latest few filters of one state leave: the same array again costs nothing. Threads may share it."""
 
     def __init__(self) -> None:
-        self._known: tuple[Left, ...] = ()
+        self._known: tuple[RowFilter, ...] = ()
 
-    def of(self, main: Main, fresh: FreshView, allowed: Array | None) -> Left:
+    def of(self, main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
         for known in self._known:
             if known.asked is allowed:
                 return known
@@ -43,28 +43,28 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class LiveState:
     """What searches see of one version of the set."""
 
     version: int
-    main: Main
-    fresh: FreshView
-    filters: Filters = field(default_factory=Filters)
+    main: BaseSegment
+    fresh: DeltaView
+    filters: RowFilterCache = field(default_factory=RowFilterCache)
 
-    def left(self, allowed: Array | None) -> Left:
+    def left(self, allowed: Array | None) -> RowFilter:
         return self.filters.of(self.main, self.fresh, allowed)
 
 
-class Live:
+class LiveIndex:
     """Blocking and thread-safe. `threads` is how many a search uses if it is not told."""
 
-    def __init__(self, definition: Definition, feature_set: exact.Source, threads: int) -> None:
+    def __init__(self, definition: IndexDefinition, feature_set: exact.SearchableSet, threads: int) -> None:
         self.definition = definition
         self._set, self._threads = feature_set, threads
         self._lock = threading.Lock()  # of what follows; held for moments
         self._installing = threading.Lock()
-        self._state: State | None = None
-        self._fresh: Fresh | None = None  # None while nothing is followed: no build is here, and none is being installed
+        self._state: LiveState | None = None
+        self._fresh: DeltaSegment | None = None  # None while nothing is followed: no build is here, and none is being installed
         self._base: int | None = None  # all rows alive from this key on are fresh; None until the first build is installed
         self._deaths: list[tuple[int, Array]] = []
         self._read = 0  # rows born up to this version came from the set itself
@@ -84,9 +84,9 @@ class Live:
             self._deaths.append((change.version, change.dead))
             self._fresh.kill(change.dead)
             if self._state is not None:
-                self._state = State(self._version, self._state.main.without(change.dead), self._fresh.view())
+                self._state = LiveState(self._version, self._state.main.without(change.dead), self._fresh.view())
 
-    def install(self, built: Built, keys: Array) -> None:
+    def install(self, built: BuiltIndex, keys: Array) -> None:
         """Swap in a build. `keys` are the live keys of the set (sorted), read after it was followed.
 
         Rows written after the build's version stay fresh, and are read from the set where they are not here. Searches under way
@@ -95,7 +95,7 @@ class Live:
         with self._installing:
             anew = self._follow()
             try:
-                main = Main.of(built, self._set.keys()[1] if anew else keys)
+                main = BaseSegment.of(built, self._set.keys()[1] if anew else keys)
                 gap, read = self._gap(built.facts.version)
             except BaseException:
                 if anew:
@@ -103,7 +103,7 @@ class Live:
                 raise
             self._swap(main, gap, read)
 
-    def search(self, query: Query, threads: int = 0, check: Check = lambda: None) -> Hits:
+    def search(self, query: SearchQuery, threads: int = 0, check: Check = lambda: None) -> SearchHits:
         """Hits of all queries. `check` is called between parts of a long search, to raise where nobody waits for it any more.
 
         Raises InvalidInput as `ask` says.
@@ -115,16 +115,16 @@ class Live:
         if state is None or (query.exact and not state.main.exactly):
             found, version, how, compared = exact.search(self._set, self.definition.tap, asked, query.allowed, check)
             return replace(hits(found, asked, version, how), compared=compared)
-        search = Search(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
+        search = SegmentSearch(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
         found, how = search.exactly(asked) if query.exact else search.usual(asked)
         return hits(found, asked, state.version, how)
 
-    def passes_all(self, query: Query) -> bool:
+    def passes_all(self, query: SearchQuery) -> bool:
         """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
         return self._state is None or (query.exact and not self._state.main.built.index.exact)
 
     @property
-    def facts(self) -> Facts | None:
+    def facts(self) -> BuildFacts | None:
         """Of the build that searches use; None where there is none."""
         state = self._state
         return None if state is None else state.main.built.facts
@@ -170,10 +170,10 @@ class Live:
         with self._lock:
             self._fresh, self._deaths = None, []
 
-    def _none(self) -> Fresh:
-        return Fresh(self.definition.tap.tap.dim, exact.several(self.definition.tap))
+    def _none(self) -> DeltaSegment:
+        return DeltaSegment(self.definition.tap.tap.dim, exact.several(self.definition.tap))
 
-    def _gap(self, since: int) -> tuple[Fresh | None, int]:
+    def _gap(self, since: int) -> tuple[DeltaSegment | None, int]:
         """Rows written after `since`, from the set, and its version; None where all of them are fresh already."""
         if self._base is not None and self._base <= since << KEY_BITS:
             return None, 0
@@ -184,7 +184,7 @@ class Live:
             later += [] if gap.append(rows) else [rows]
         return gap.with_rows(later), reading.version
 
-    def _swap(self, main: Main, gap: Fresh | None, read: int) -> None:
+    def _swap(self, main: BaseSegment, gap: DeltaSegment | None, read: int) -> None:
         base = main.built.facts.version << KEY_BITS
         with self._lock:
             assert self._fresh is not None
@@ -192,12 +192,12 @@ class Live:
             dead = np.concatenate([np.zeros(0, np.int64), *(keys for _, keys in self._deaths)])
             fresh.kill(dead)
             self._version = max(self._version, read)
-            self._state = State(self._version, main.without(dead), fresh.view())
+            self._state = LiveState(self._version, main.without(dead), fresh.view())
             self._fresh, self._base, self._read = fresh, base, max(self._read, read)
             # A later build begins after this one, so it never held what died before this one began.
             self._deaths = [(version, keys) for version, keys in self._deaths if version > main.built.facts.version]
 
-    def _bridged(self, gap: Fresh, fresh: Fresh) -> Fresh:
+    def _bridged(self, gap: DeltaSegment, fresh: DeltaSegment) -> DeltaSegment:
         """Rows that were read from the set, up to where those begin that were followed, and then these."""
         begin = fresh.first_key if self._base is None else self._base
         bridged = gap.between(0, begin)

@@ -19,8 +19,8 @@ import numpy as np
 
 from topwork_server.errors import TopworkError
 from topwork_server.indexes.calibrate import AT
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Facts, Hits, LiveFigure, Query
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import BuildFacts, LiveRecallFigure, SearchHits, SearchQuery
 from topwork_server.types import Array
 
 #: One search in so many is sampled, the first among them; so many wait at the most, and so many of the latest of each filter
@@ -36,44 +36,44 @@ ROUNDING = 1e-5
 log = logging.getLogger(__name__)
 
 
-class Idle(Protocol):
+class IdleExecutor(Protocol):
     """What is asked of a Desk."""
 
     @property
     def idle(self) -> bool: ...
 
-    async def search(self, live: Live, query: Query) -> Hits: ...
+    async def search(self, live: LiveIndex, query: SearchQuery) -> SearchHits: ...
 
 
 @dataclass(slots=True)
 class _Record:
     """Of one index and one build of it: the latest recalls by class of filter share."""
 
-    facts: Facts
+    facts: BuildFacts
     searches: int = 0
     recalls: dict[int, deque[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
-    live: Live
-    facts: Facts
-    query: Query
+    live: LiveIndex
+    facts: BuildFacts
+    query: SearchQuery
     version: int
     scores: Array
     share: int
 
 
-class LiveRecall:
+class LiveRecallSampler:
     """Used on the event loop. `every` 0 turns it off."""
 
-    def __init__(self, desk: Idle, every: int = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, desk: IdleExecutor, every: int = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         self._desk, self._every, self._clock = desk, every, clock
         self._records: dict[tuple[str, str], _Record] = {}
         self._waiting: deque[_Sample] = deque(maxlen=WAITING)
         self._task: asyncio.Task[None] | None = None
 
-    def offer(self, live: Live, query: Query, hits: Hits) -> None:
+    def offer(self, live: LiveIndex, query: SearchQuery, hits: SearchHits) -> None:
         """A search that an index has answered by itself, at the effort that it was measured at."""
         facts = live.facts
         if not self._every or facts is None or hits.how != "index" or query.effort or query.within is not None:
@@ -84,14 +84,14 @@ class LiveRecall:
             self._waiting.append(_sample(live, facts, query, hits))
             self._task = self._task or asyncio.create_task(self._run())
 
-    def figures(self, set_name: str, name: str, facts: Facts | None) -> tuple[LiveFigure, ...]:
+    def figures(self, set_name: str, name: str, facts: BuildFacts | None) -> tuple[LiveRecallFigure, ...]:
         """Of the build that is used now, by filter share; empty where none of its searches was repeated."""
         record = self._records.get((set_name, name))
         if record is None or record.facts != facts:
             return ()
         bounds = (0.0, *SHARES)
         return tuple(
-            LiveFigure(
+            LiveRecallFigure(
                 i < len(SHARES), bounds[min(i, len(SHARES) - 1)], bounds[min(i, len(SHARES) - 1) + 1], len(r), float(np.mean(r))
             )
             for i, r in sorted(record.recalls.items(), reverse=True)
@@ -125,7 +125,7 @@ class LiveRecall:
             await asyncio.sleep((self._clock() - began) * (1 / SHARE - 1))
         self._task = None
 
-    def _of(self, live: Live, facts: Facts) -> _Record:
+    def _of(self, live: LiveIndex, facts: BuildFacts) -> _Record:
         key = live.definition.set, live.definition.name
         record = self._records.get(key)
         if record is None or record.facts != facts:
@@ -133,7 +133,7 @@ class LiveRecall:
         return record
 
 
-def _sample(live: Live, facts: Facts, query: Query, hits: Hits) -> _Sample:
+def _sample(live: LiveIndex, facts: BuildFacts, query: SearchQuery, hits: SearchHits) -> _Sample:
     """The first query of a request and the best of its hits."""
     vectors = int(np.searchsorted(query.groups, query.groups[0], side="right")) if len(query.groups) else 0
     first = int(query.groups[0]) if vectors else 0
@@ -145,7 +145,7 @@ def _sample(live: Live, facts: Facts, query: Query, hits: Hits) -> _Sample:
     return _Sample(live, facts, one, hits.version, scores, _class(live, query.allowed))
 
 
-def _class(live: Live, allowed: Array | None) -> int:
+def _class(live: LiveIndex, allowed: Array | None) -> int:
     if allowed is None:
         return len(SHARES)
     share = len(allowed) / max(live.alive_rows, 1)

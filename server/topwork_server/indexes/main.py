@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from topwork_server.callers import Check
-from topwork_server.indexes.asked import Asked
-from topwork_server.indexes.found import Found
-from topwork_server.indexes.model import Built
-from topwork_server.indexes.nearest import Nearest, Rows, pieces
+from topwork_server.indexes.asked import PreparedQuery
+from topwork_server.indexes.found import TopK
+from topwork_server.indexes.model import BuiltIndex
+from topwork_server.indexes.nearest import NearestRows, RowBlock, pieces
 from topwork_server.indexes.ranges import contained, places
 from topwork_server.plugin_checks import search_index
 from topwork_server.types import Array
@@ -25,7 +25,7 @@ HARDER = 4
 STEADY = 40
 
 
-class Left(Protocol):
+class RowMask(Protocol):
     """What a search may find: so many rows, by the bits of their positions (None: all), and their positions by key."""
 
     @property
@@ -38,7 +38,7 @@ class Left(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SearchEffort:
     """How the index is asked: `doubtful` where nobody measured what this effort finds. `check` is called between its turns."""
 
     effort: int
@@ -48,11 +48,11 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Main:
+class BaseSegment:
     """`mask` has the bits of the positions that are alive (see VectorIndex.search), None where all are; `alive` counts them.
     `keys` are the build's, sorted; `gives_vectors` says that the index keeps the very rows that were added."""
 
-    built: Built
+    built: BuiltIndex
     keys: Array
     mask: Array | None
     alive: int
@@ -60,14 +60,14 @@ class Main:
     rows_an_item: float
 
     @classmethod
-    def of(cls, built: Built, live_keys: Array) -> Main:
+    def of(cls, built: BuiltIndex, live_keys: Array) -> BaseSegment:
         """A build of which only items with these keys (sorted) are still in the set."""
         keys = built.keys if built.order is None else built.keys[built.order]
-        whole = Main(built, keys, None, len(keys), _gives_vectors(built), _rows_an_item(keys))
+        whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _rows_an_item(keys))
         here = contained(built.keys, live_keys)
         return whole if here.all() else replace(whole, mask=packed(here), alive=int(np.count_nonzero(here)))
 
-    def without(self, dead: Array) -> Main:
+    def without(self, dead: Array) -> BaseSegment:
         """The same, less the items with these keys."""
         gone = self.positions(dead)
         if not len(gone):
@@ -96,13 +96,13 @@ class Main:
         alive = (self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1
         return np.asarray(at[alive == 1])
 
-    def offer_to(self, nearest: Nearest, positions: Array, check: Check) -> None:
+    def offer_to(self, nearest: NearestRows, positions: Array, check: Check) -> None:
         """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""
         for part in pieces(0, len(positions), TAKEN):
             check()
             nearest.offer(self._rows(positions[part]))
 
-    def lists(self, asked: Asked, fetch: int, trial: Trial, left: Left) -> Found:
+    def lists(self, asked: PreparedQuery, fetch: int, trial: SearchEffort, left: RowMask) -> TopK:
         """The `fetch` nearest rows of each vector (a line each) as the index finds them. An index that finds fewer than there
         are is tried harder, and at last its vectors are compared one by one if it gives them; where `trial` has doubts, it is
         tried harder until that changes nothing."""
@@ -125,31 +125,31 @@ class Main:
         ladder = self.built.index.efforts()
         return next((step for step in ladder if step >= effort * times), max(ladder[-1], effort))
 
-    def _search(self, asked: Asked, k: int, trial: Trial, effort: int, mask: Array | None) -> tuple[Array, Array]:
+    def _search(self, asked: PreparedQuery, k: int, trial: SearchEffort, effort: int, mask: Array | None) -> tuple[Array, Array]:
         if not k:
             return np.empty((len(asked.vectors), 0), np.float32), np.empty((len(asked.vectors), 0), np.int64)
         scores, at = search_index(self.built.index, asked.vectors, k, effort=effort, threads=trial.threads, mask=mask)
         return (np.negative(scores) if asked.metric is Metric.L2 else scores), at
 
-    def _found(self, near: Array, at: Array) -> Found:
+    def _found(self, near: Array, at: Array) -> TopK:
         none = at < 0
         keys = self.built.keys[at]
         numbers = np.zeros(at.shape, np.int32) if self.built.rows is None else self.built.rows[at]
-        found = Found(near, keys, numbers)
+        found = TopK(near, keys, numbers)
         return found.lacking(none) if none.any() else found
 
-    def _mended(self, found: Found, short: Array, asked: Asked, fetch: int, left: Left, check: Check) -> Found:
-        nearest = Nearest(replace(asked.some(short), k=fetch))
+    def _mended(self, found: TopK, short: Array, asked: PreparedQuery, fetch: int, left: RowMask, check: Check) -> TopK:
+        nearest = NearestRows(replace(asked.some(short), k=fetch))
         self.offer_to(nearest, left.positions(), check)
-        whole = Found(found.near.copy(), found.keys.copy(), found.numbers.copy())
+        whole = TopK(found.near.copy(), found.keys.copy(), found.numbers.copy())
         whole.put(short, nearest.found())
         return whole
 
-    def _rows(self, positions: Array) -> Rows:
+    def _rows(self, positions: Array) -> RowBlock:
         vectors = self.built.index.vectors(positions)
         assert vectors is not None, "an index gives all of its vectors or none"
         numbers = None if self.built.rows is None else self.built.rows[positions]
-        return Rows(vectors, self.built.keys[positions], numbers)
+        return RowBlock(vectors, self.built.keys[positions], numbers)
 
 
 def packed(bits: Array) -> Array:
@@ -169,7 +169,7 @@ def _moved(before: Array, after: Array) -> Array:
     return np.asarray((before.shape[1] - same) * STEADY > before.shape[1])
 
 
-def _gives_vectors(built: Built) -> bool:
+def _gives_vectors(built: BuiltIndex) -> bool:
     return len(built.keys) > 0 and built.index.vectors(np.zeros(1, np.int64)) is not None
 
 

@@ -15,7 +15,7 @@ from topwork_server.types import Array
 MOST, MOST_BYTES = 32, 64 << 20
 
 
-class Filtered(Protocol):
+class FilterableSet(Protocol):
     """What is asked of a FeatureSet."""
 
     @property
@@ -24,14 +24,14 @@ class Filtered(Protocol):
     def keys(self, where: str = ..., *, check: Check = ...) -> tuple[int, Array]: ...
 
 
-class Matches:
+class FilterCache:
     """Thread-safe. The same array is given for the same filter, so that whoever prepares it can know it again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._of: WeakKeyDictionary[Filtered, OrderedDict[str, tuple[int, Array]]] = WeakKeyDictionary()
+        self._of: WeakKeyDictionary[FilterableSet, OrderedDict[str, tuple[int, Array]]] = WeakKeyDictionary()
 
-    def known(self, feature_set: Filtered, where: str) -> tuple[int, Array] | None:
+    def known(self, feature_set: FilterableSet, where: str) -> tuple[int, Array] | None:
         """The set's version and (n,) int64, ascending, at once; None where they must be looked up."""
         with self._lock:
             found = self._of.get(feature_set, OrderedDict()).get(where)
@@ -40,7 +40,7 @@ class Matches:
             self._of[feature_set].move_to_end(where)
             return found
 
-    def keys(self, feature_set: Filtered, where: str, check: Check = always_waits) -> tuple[int, Array]:
+    def keys(self, feature_set: FilterableSet, where: str, check: Check = always_waits) -> tuple[int, Array]:
         """The version and the keys. Blocking. InvalidInput where the filter is wrong."""
         version, keys = feature_set.keys(where, check=check)
         if changes_with_time(where):

@@ -1,6 +1,6 @@
 """What indexes are made of and asked for: frozen data, nothing heavy.
 
-An index over a tap is a `Built` (immutable, from a job), what was written since (fresh, searched exactly) and what died since.
+An index over a tap is a `BuiltIndex` (immutable, from a job), what was written since (fresh, searched exactly) and what died since.
 Vectors are known by their item's key (see sets/model.py) and by which of the item's rows they are.
 """
 
@@ -26,7 +26,7 @@ class IndexState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class IndexDefinition:
     """What CreateIndex asked for. `kind` may be "auto" or a FAISS factory string; `queries` is the SHA-256 of the file of the
     caller's own queries, "" for none."""
 
@@ -41,7 +41,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Operating:
+class MeasuredEffort:
     """What a search effort gave on held-out rows: recall at 10 against exact search, queries a second in one batch."""
 
     effort: int
@@ -50,7 +50,7 @@ class Operating:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class BuildFacts:
     """What a build was and measured. `version` is the set's that it was built from, `rows` counts vectors, dead ones too,
     `scratch_rows` those of the last build that was not an addition to an older one; seconds and bytes. `held_out` counts the
     queries of the measurements: rows of the set, or the caller's own (`own_queries`)."""
@@ -63,7 +63,7 @@ class Facts:
     trained_on: int
     effort: int
     recall: float
-    operating: tuple[Operating, ...]
+    operating: tuple[MeasuredEffort, ...]
     held_out: int
     seconds: float
     bytes: int
@@ -71,13 +71,13 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltIndex:
     """A build in memory: position p of `index` is row `rows[p]` of the item with key `keys[p]`. keys (n,) int64; rows (n,) int32,
     or None where each item has one row. Keys ascend but for the rows that were held out while the index was measured, which are
     added last: `order` (n,) int64 lists the positions by key and row (keys[order] ascends); None where the keys ascend already.
     """
 
-    facts: Facts
+    facts: BuildFacts
     index: VectorIndex
     keys: Array
     rows: Array | None
@@ -85,7 +85,7 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class SearchQuery:
     """Vectors to search for. `groups` (n,) says which query each vector belongs to, ascending from 0 (an item with several rows
     is one query: a row's score is its best over them); `allowed` are the keys of the items that may be found (sorted int64),
     None for all; `without` is a key for each query that must not be found, -1 for none.
@@ -103,7 +103,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
+class SearchHits:
     """Of all queries, one after another, best first: counts (queries,), keys (hits,) int64, rows (hits,) int32 (0 where items
     have one row), scores (hits,) float32. `how` says what was done: "index", "exact" or "exact over 812 matches".
     `compared` counts the rows of the set itself that were read and compared for it."""
@@ -118,7 +118,7 @@ class Hits:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFigure:
+class LiveRecallFigure:
     """Recall at 10 of live searches that were repeated exactly: those without a filter, or those whose filter left more than
     `above` and at most `up_to` of the rows."""
 
@@ -130,13 +130,13 @@ class LiveFigure:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class IndexDescription:
     """An index as it stands, for GetIndex. `job` is the id of its latest build."""
 
-    definition: Definition
+    definition: IndexDefinition
     state: IndexState
     detail: str
-    facts: Facts | None
+    facts: BuildFacts | None
     version: int
     alive_rows: int
     fresh_rows: int

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.asked import NOWHERE, Asked
-from topwork_server.indexes.found import Found, empty
+from topwork_server.indexes.asked import NOWHERE, PreparedQuery
+from topwork_server.indexes.found import TopK, empty
 from topwork_server.types import Array
 from topwork_server.vector_index import Metric
 
@@ -36,7 +36,7 @@ def pieces(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class RowBlock:
     """A block: vectors (n, dim) float32 (unit ones for cosine), keys (n,) int64 ascending (so the rows of an item stand
     together), numbers (n,) int32 or None where items have one row, squares (n,) float32 squared lengths if they are known."""
 
@@ -45,30 +45,30 @@ class Rows:
     numbers: Array | None
     squares: Array | None = None
 
-    def where(self, keep: Array | slice) -> Rows:
+    def where(self, keep: Array | slice) -> RowBlock:
         picked = (None if part is None else part[keep] for part in (self.numbers, self.squares))
-        return Rows(self.vectors[keep], self.keys[keep], *picked)
+        return RowBlock(self.vectors[keep], self.keys[keep], *picked)
 
 
-class Nearest:
+class NearestRows:
     """The k nearest items (or rows) of each query among the blocks offered."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: PreparedQuery) -> None:
         self._asked = asked
         self._squares = np.einsum("ij,ij->i", asked.vectors, asked.vectors)[:, None] if asked.metric is Metric.L2 else None
         self._held = empty((asked.searched, 0))
         self._reach = np.full((asked.searched, 1), max(asked.least, LOWEST), np.float32)
         self._full = self._several = False
 
-    def offer(self, rows: Rows, keep: Array | None = None) -> None:
+    def offer(self, rows: RowBlock, keep: Array | None = None) -> None:
         """A block of any size; `keep` (n,) bool says which of its rows may be found."""
         for part in pieces(0, len(rows.keys), block_rows(len(self._asked.vectors))):
             self._offer(rows.where(part), None if keep is None else keep[part])
 
-    def found(self) -> Found:
+    def found(self) -> TopK:
         return self._once().best(self._asked.k)
 
-    def _offer(self, rows: Rows, keep: Array | None) -> None:
+    def _offer(self, rows: RowBlock, keep: Array | None) -> None:
         if keep is not None and np.count_nonzero(keep) * 2 < len(keep):
             rows, keep = rows.where(keep), None
         if not len(rows.keys):
@@ -83,12 +83,12 @@ class Nearest:
         else:
             self._offer_items(near, rows)
 
-    def _offer_items(self, near: Array, rows: Rows) -> None:
+    def _offer_items(self, near: Array, rows: RowBlock) -> None:
         starts = np.flatnonzero(np.diff(rows.keys, prepend=rows.keys[0] - 1))
         line, item, values = self._reaching(np.maximum.reduceat(near, starts, axis=1))
         self._hold(line, values, rows, _first_equal(near, line, starts, item, values))
 
-    def _near(self, rows: Rows) -> Array:
+    def _near(self, rows: RowBlock) -> Array:
         """(queries, n) nearness."""
         asked = self._asked
         near: Array = asked.vectors @ rows.vectors.T
@@ -102,7 +102,7 @@ class Nearest:
                 near[query, first[query] : end[query]] = NOWHERE
         return near
 
-    def _squared_distances(self, products: Array, rows: Rows) -> Array:
+    def _squared_distances(self, products: Array, rows: RowBlock) -> Array:
         assert self._squares is not None
         squares = np.einsum("ij,ij->i", rows.vectors, rows.vectors) if rows.squares is None else rows.squares
         lengths = self._squares + squares
@@ -121,7 +121,7 @@ class Nearest:
         line, column = np.divmod(flat, near.shape[1])
         return line, column, near.reshape(-1)[flat]
 
-    def _hold(self, line: Array, values: Array, rows: Rows, column: Array) -> None:
+    def _hold(self, line: Array, values: Array, rows: RowBlock, column: Array) -> None:
         if not len(line):
             return
         counts = np.bincount(line, minlength=self._asked.searched)
@@ -135,7 +135,7 @@ class Nearest:
         if not self._full or self._held.width > 2 * self._asked.k + 64:
             self._cut()
 
-    def _once(self) -> Found:
+    def _once(self) -> TopK:
         """An item whose rows came in two blocks is held twice."""
         return self._held.once(False) if self._several and not self._asked.every_row else self._held
 

@@ -8,8 +8,8 @@ are left are compared, whichever is likely to be faster. Only what VectorIndex p
 from __future__ import annotations
 
 from topwork_server.callers import Check
-from topwork_server.indexes.filters import Left
-from topwork_server.indexes.main import HARDER, Trial
+from topwork_server.indexes.filters import RowFilter
+from topwork_server.indexes.main import HARDER, SearchEffort
 
 #: The effort of a build was measured at so many hits, and is good for that of so many.
 MEASURED, TRUSTED = 10, 32
@@ -25,20 +25,20 @@ OVERHEAD = 0.02
 QPS = 5000.0
 
 
-def doubtful(left: Left, fetch: int) -> bool:
+def doubtful(left: RowFilter, fetch: int) -> bool:
     """Whether nobody measured what the build's effort finds of so many rows."""
     return not left.main.built.index.exact and (left.filtered or fetch > TRUSTED)
 
 
-def trial(left: Left, fetch: int, threads: int, check: Check) -> Trial:
+def trial(left: RowFilter, fetch: int, threads: int, check: Check) -> SearchEffort:
     """How to ask the index for so many rows."""
     effort = left.main.built.facts.effort
     if not doubtful(left, fetch):
-        return Trial(effort, False, threads, check)
-    return Trial(_first_effort(left, fetch), True, threads, check)
+        return SearchEffort(effort, False, threads, check)
+    return SearchEffort(_first_effort(left, fetch), True, threads, check)
 
 
-def one_by_one(left: Left, fetch: int, vectors: int, dim: int) -> bool:
+def one_by_one(left: RowFilter, fetch: int, vectors: int, dim: int) -> bool:
     """Whether to compare so many query vectors with every row that is left, rather than ask the index for so many rows."""
     index = left.main.built.index
     if not left.main.gives_vectors or not doubtful(left, fetch):
@@ -49,12 +49,12 @@ def one_by_one(left: Left, fetch: int, vectors: int, dim: int) -> bool:
     return compared < (1 if index.thorough else CERTAIN) * vectors * _seconds(left, fetch)
 
 
-def _first_effort(left: Left, fetch: int) -> int:
+def _first_effort(left: RowFilter, fetch: int) -> int:
     times = float("inf") if left.share <= SMALL else max(fetch / MEASURED / left.share, 1)
     return left.main.harder(left.main.built.facts.effort, times)
 
 
-def _seconds(left: Left, fetch: int) -> float:
+def _seconds(left: RowFilter, fetch: int) -> float:
     """What the index is likely to take for one query, trying harder once."""
     facts, first = left.main.built.facts, _first_effort(left, fetch)
     harder = left.main.harder(first, HARDER)

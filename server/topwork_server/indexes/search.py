@@ -8,12 +8,12 @@ import numpy as np
 
 from topwork_server.callers import Check
 from topwork_server.indexes import plan
-from topwork_server.indexes.asked import NOWHERE, Asked
-from topwork_server.indexes.filters import Left
-from topwork_server.indexes.found import Found, empty
-from topwork_server.indexes.fresh import FreshView
-from topwork_server.indexes.main import Main, Trial
-from topwork_server.indexes.nearest import Nearest
+from topwork_server.indexes.asked import NOWHERE, PreparedQuery
+from topwork_server.indexes.filters import RowFilter
+from topwork_server.indexes.found import TopK, empty
+from topwork_server.indexes.fresh import DeltaView
+from topwork_server.indexes.main import BaseSegment, SearchEffort
+from topwork_server.indexes.nearest import NearestRows
 from topwork_server.types import Array
 
 #: The first guess of how many rows hold k items supposes at most so many rows of one item among the nearest.
@@ -23,42 +23,42 @@ BEGIN = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Search:
+class SegmentSearch:
     """`effort` is taken as it is, or 0: what the build found to suffice. `check` is called between parts, and raises where nobody
     waits any more."""
 
-    main: Main
-    fresh: FreshView
-    left: Left
+    main: BaseSegment
+    fresh: DeltaView
+    left: RowFilter
     effort: int
     threads: int
     check: Check
 
-    def exactly(self, asked: Asked) -> tuple[Found, str]:
+    def exactly(self, asked: PreparedQuery) -> tuple[TopK, str]:
         """Every row that is left is compared, and how this was done. The index must be exact, or give its vectors."""
         if self.main.built.index.exact:
             return self.usual(asked)
         return self._compared(asked)
 
-    def usual(self, asked: Asked) -> tuple[Found, str]:
+    def usual(self, asked: PreparedQuery) -> tuple[TopK, str]:
         """By the index, or one by one where this is better; and which it was."""
         if not self.effort and plan.one_by_one(self.left, self._first_fetch(asked), *asked.vectors.shape):
             return self._compared(asked)
         fresh = empty((asked.searched, 0))
         if self.left.fresh_count:
-            nearest = Nearest(asked)
+            nearest = NearestRows(asked)
             self.fresh.offer_to(nearest, self.left.fresh)
             fresh = nearest.found()
         return self._by_index(asked, fresh), "exact" if self.main.built.index.exact else "index"
 
-    def _compared(self, asked: Asked) -> tuple[Found, str]:
-        nearest = Nearest(asked)
+    def _compared(self, asked: PreparedQuery) -> tuple[TopK, str]:
+        nearest = NearestRows(asked)
         self.main.offer_to(nearest, self.left.positions(), self.check)
         self.fresh.offer_to(nearest, self.left.fresh)
         how = "exact" if self.left.asked is None else f"exact over {self.left.matches} matches"
         return nearest.found(), how
 
-    def _by_index(self, asked: Asked, fresh: Found) -> Found:
+    def _by_index(self, asked: PreparedQuery, fresh: TopK) -> TopK:
         """Ask for more and more rows until no row that was not seen can be among the k best."""
         fetch = self._first_fetch(asked)
         best, lacking = self._round(asked, fresh, fetch)
@@ -73,14 +73,14 @@ class Search:
             self.check()
             best, lacking = self._round(asked.part(pending), fresh.of(pending), fetch)
 
-    def _round(self, asked: Asked, fresh: Found, fetch: int) -> tuple[Found, Array]:
+    def _round(self, asked: PreparedQuery, fresh: TopK, fetch: int) -> tuple[TopK, Array]:
         """The k best of each query among the rows that were fetched and the fresh ones, and the numbers of the queries for which
         rows that were not fetched may be better."""
         found, unseen = self._fetched(asked, fetch)
         best = found.beside(fresh).best(asked.k)
         return best, np.flatnonzero(~_complete(best, unseen, asked))
 
-    def _fetched(self, asked: Asked, fetch: int) -> tuple[Found, Array]:
+    def _fetched(self, asked: PreparedQuery, fetch: int) -> tuple[TopK, Array]:
         """Candidates of each query, and (queries,) the nearness that no row exceeds which is not among them."""
         found = self.main.lists(asked, fetch, self._trial(fetch), self.left)
         unseen = found.near[:, -1] if 0 < found.width < self.left.count else np.full(len(found.near), NOWHERE)
@@ -93,18 +93,18 @@ class Search:
             found = found.lacking(found.keys == asked.without[:, None])
         return found, unseen
 
-    def _trial(self, fetch: int) -> Trial:
+    def _trial(self, fetch: int) -> SearchEffort:
         if self.effort:
-            return Trial(self.effort, False, self.threads, self.check)
+            return SearchEffort(self.effort, False, self.threads, self.check)
         return plan.trial(self.left, fetch, self.threads, self.check)
 
-    def _first_fetch(self, asked: Asked) -> int:
+    def _first_fetch(self, asked: PreparedQuery) -> int:
         crowd = 1.0 if asked.every_row else min(self.main.rows_an_item, CROWDED)
         fetch = int(np.ceil(asked.k * crowd)) + (asked.without is not None)
         return fetch if asked.least == NOWHERE else min(fetch, BEGIN)
 
 
-def _complete(best: Found, unseen: Array, asked: Asked) -> Array:
+def _complete(best: TopK, unseen: Array, asked: PreparedQuery) -> Array:
     """(queries,) bool: the k best are all at least as near as what was not seen, or that is farther than was asked for."""
     reaching = (best.near >= unseen[:, None]).sum(axis=1) >= asked.k
     return np.asarray(reaching | (unseen == NOWHERE) | (unseen < asked.least))

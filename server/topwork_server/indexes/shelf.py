@@ -28,7 +28,7 @@ import numpy as np
 from topwork_server import stored_json
 from topwork_server.errors import DataLoss, DiskFull, TopworkError
 from topwork_server.indexes.damaged import DamagedIndex
-from topwork_server.indexes.model import Built, Definition, Facts
+from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition
 from topwork_server.sources import file_sha256
 from topwork_server.types import Array
 from topwork_server.vector_index import VectorIndex
@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredIndex:
     """A definition on disk, and when the set that it belongs to was made: another set of that name is not this one."""
 
-    definition: Definition
+    definition: IndexDefinition
     set_created: float
 
 
@@ -56,29 +56,29 @@ class BuildRecord:
     """What FACTS holds: `files` maps each file of the build to its SHA-256."""
 
     format: int
-    facts: Facts
+    facts: BuildFacts
     files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class BuildFailure:
     """Why the last build failed, on disk."""
 
     error: str
 
 
-class Slot:
+class BuildFolder:
     """The folder of one index. Several processes may read it; one at a time publishes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.builds = folder / "builds"
 
-    def facts(self) -> Facts | None:
+    def facts(self) -> BuildFacts | None:
         """What the newest complete build was and measured, or None; its other files are not looked at."""
         return next((facts for _, facts, _ in self._complete()), None)
 
-    def queries(self, definition: Definition) -> Array | None:
+    def queries(self, definition: IndexDefinition) -> Array | None:
         """The caller's own, ready to be searched; None where there are none, or where their file is damaged."""
         if not definition.queries:
             return None
@@ -89,7 +89,7 @@ class Slot:
             log.warning("index=%s is measured on rows of its set, since its queries cannot be read: %s", self.folder, error)
             return None
 
-    def load(self, opener: Callable[[Facts], Callable[[Path], VectorIndex]]) -> Built | None:
+    def load(self, opener: Callable[[BuildFacts], Callable[[Path], VectorIndex]]) -> BuiltIndex | None:
         """The newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
         for folder, facts, files in self._complete():
             try:
@@ -109,7 +109,7 @@ class Slot:
             except (OSError, ValueError) as error:
                 yield f"the index in {folder} is damaged: {error}"
 
-    def publish(self, built: Built) -> Path:
+    def publish(self, built: BuiltIndex) -> Path:
         """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it cannot."""
         with _disk(), self.scratch() as scratch:
             built.index.save(scratch / INDEX)
@@ -139,7 +139,7 @@ class Slot:
     def failure(self) -> str:
         """Why the last build failed; "" where it did not."""
         try:
-            return stored_json.read(self.folder / FAILURE, Failure).error
+            return stored_json.read(self.folder / FAILURE, BuildFailure).error
         except (OSError, DataLoss):
             return ""
 
@@ -149,9 +149,9 @@ class Slot:
             if not error:
                 (self.folder / FAILURE).unlink(missing_ok=True)
             elif self.folder.exists():
-                (self.folder / FAILURE).write_text(stored_json.dumps(asdict(Failure(error))), "utf-8")
+                (self.folder / FAILURE).write_text(stored_json.dumps(asdict(BuildFailure(error))), "utf-8")
 
-    def prune(self, facts: Facts | None) -> None:
+    def prune(self, facts: BuildFacts | None) -> None:
         """Delete all builds but the one of these facts."""
         kept = [folder for folder, found, _ in self._complete() if found == facts][:1]
         for folder in self._numbered():
@@ -166,7 +166,7 @@ class Slot:
     def _numbered(self) -> list[Path]:
         return [path for path in self.builds.glob("*") if path.name.isdecimal()]
 
-    def _complete(self) -> Iterator[tuple[Path, Facts, dict[str, str]]]:
+    def _complete(self) -> Iterator[tuple[Path, BuildFacts, dict[str, str]]]:
         """Newest first."""
         for folder in sorted(self._numbered(), key=lambda path: -int(path.name)):
             try:
@@ -178,7 +178,7 @@ class Slot:
                 yield folder, record.facts, dict(record.files)
 
 
-class Shelf:
+class IndexStore:
     """All indexes on this disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -191,9 +191,9 @@ class Shelf:
         for kept in self.all():
             self.slot(kept.definition.set, kept.definition.name).sweep()
 
-    def all(self) -> list[Kept]:
+    def all(self) -> list[StoredIndex]:
         """By set and name, without those that are damaged."""
-        return [kept for kept in map(_kept, self._definitions()) if isinstance(kept, Kept)]
+        return [kept for kept in map(_kept, self._definitions()) if isinstance(kept, StoredIndex)]
 
     def damaged(self) -> list[DamagedIndex]:
         """Those whose definition is none, or is gone though they were built. They are left alone."""
@@ -207,10 +207,10 @@ class Shelf:
     def _definitions(self) -> list[Path]:
         return sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
 
-    def slot(self, set_name: str, name: str) -> Slot:
-        return Slot(self.folder / set_name / name)
+    def slot(self, set_name: str, name: str) -> BuildFolder:
+        return BuildFolder(self.folder / set_name / name)
 
-    def add(self, kept: Kept, queries: Array | None = None) -> Kept:
+    def add(self, kept: StoredIndex, queries: Array | None = None) -> StoredIndex:
         """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
         folder = self.folder / kept.definition.set / kept.definition.name
         with _disk():
@@ -238,7 +238,7 @@ class Shelf:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def read_definition(slot: Slot) -> Definition:
+def read_definition(slot: BuildFolder) -> IndexDefinition:
     """For a process of a job. DataLoss where it cannot be read."""
     kept = _kept(slot.folder / DEFINITION)
     if isinstance(kept, DamagedIndex):
@@ -253,10 +253,10 @@ def by_key(keys: Array, rows: Array | None) -> Array | None:
     return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
 
 
-def _kept(path: Path) -> Kept | DamagedIndex:
+def _kept(path: Path) -> StoredIndex | DamagedIndex:
     of = path.parent.parent.name, path.parent.name
     try:
-        kept = stored_json.read(path, Kept)
+        kept = stored_json.read(path, StoredIndex)
     except (OSError, DataLoss) as error:
         return DamagedIndex(*of, error.message if isinstance(error, DataLoss) else f"{path}: {error.strerror}")
     if (kept.definition.set, kept.definition.name) != of:
@@ -270,12 +270,12 @@ def _verify(folder: Path, files: dict[str, str]) -> None:
             raise ValueError(f"{name} is not the file that was written")
 
 
-def _built(folder: Path, facts: Facts, index: VectorIndex) -> Built:
+def _built(folder: Path, facts: BuildFacts, index: VectorIndex) -> BuiltIndex:
     keys = np.load(folder / KEYS)
     rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
     if not len(keys) == index.count == facts.rows or (rows is not None and len(rows) != len(keys)):
         raise ValueError(f"{len(keys)} keys, {index.count} vectors and {facts.rows} rows do not agree")
-    return Built(facts, index, keys, rows, by_key(keys, rows))
+    return BuiltIndex(facts, index, keys, rows, by_key(keys, rows))
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Facts, IndexState
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import BuildFacts, IndexState
 
 #: A build starts by itself where so many rows are fresh (or dead), and more than this share of those built.
 FRESH, FRESH_SHARE = 10_000, 0.02
@@ -17,16 +17,16 @@ PATIENCE = 300.0
 
 
 @dataclass(slots=True)
-class Standing:
+class BuildSchedule:
     """`facts` are of the build that is used, None where there is none."""
 
-    facts: Facts | None
+    facts: BuildFacts | None
     target_recall: float
     error: str = ""
     _failures: int = 0
     _not_before: float = 0.0
 
-    def built(self, facts: Facts) -> None:
+    def built(self, facts: BuildFacts) -> None:
         self.facts, self.error, self._failures = facts, "", 0
         self._not_before = time.monotonic() + facts.seconds  # while much is written, builds take half of the time
 
@@ -37,11 +37,11 @@ class Standing:
         self._not_before = time.monotonic() + PATIENCE * 2**self._failures if again else math.inf
         self._failures += 1
 
-    def due(self, live: Live) -> float:
+    def due(self, live: LiveIndex) -> float:
         """Seconds until a build should start by itself: 0 at once, infinite for none."""
         return max(0.0, self._not_before - time.monotonic()) if self._outdated(live) else math.inf
 
-    def _outdated(self, live: Live) -> bool:
+    def _outdated(self, live: LiveIndex) -> bool:
         if self.facts is None:
             return False
         rows = self.facts.rows

@@ -12,7 +12,7 @@ import numpy as np
 from topwork_server.callers import Check
 from topwork_server.errors import TopworkError
 from topwork_server.indexes import asked
-from topwork_server.indexes.model import Hits, Query
+from topwork_server.indexes.model import SearchHits, SearchQuery
 
 #: Vectors of a slice: the first of a caller, the fewest and the most.
 FIRST, FEWEST, MOST = 64, 32, 1024
@@ -20,18 +20,18 @@ FIRST, FEWEST, MOST = 64, 32, 1024
 AIM, GROWTH = 0.035, 4
 
 
-class Searcher(Protocol):
+class SliceSearcher(Protocol):
     """What the desk needs of `Live`."""
 
-    def search(self, query: Query, threads: int = ..., check: Check = ...) -> Hits: ...
+    def search(self, query: SearchQuery, threads: int = ..., check: Check = ...) -> SearchHits: ...
 
-    def passes_all(self, query: Query) -> bool: ...
+    def passes_all(self, query: SearchQuery) -> bool: ...
 
 
-class Ticket:
+class SearchRequest:
     """One caller, made on its event loop. `gone`: nobody waits for it any more."""
 
-    def __init__(self, live: Searcher, query: Query) -> None:
+    def __init__(self, live: SliceSearcher, query: SearchQuery) -> None:
         self.live, self.query = live, query
         self.queries = asked.count(query)
         self.long = live.passes_all(query)
@@ -39,11 +39,11 @@ class Ticket:
         self.kind = _kind(live, query)
         self.vectors = len(query.vectors)
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Hits] = self.loop.create_future()
+        self.future: asyncio.Future[SearchHits] = self.loop.create_future()
         self._size, self._done = MOST if self.long else FIRST, 0
-        self._parts: list[Hits] = []
+        self._parts: list[SearchHits] = []
 
-    def next(self) -> Query:
+    def next(self) -> SearchQuery:
         """The queries whose turn it is: as many as have about so many vectors as a slice should, at least one."""
         groups = self.query.groups
         if not self._done and self.vectors <= self._size:
@@ -56,7 +56,7 @@ class Ticket:
             self.query, vectors=self.query.vectors[start:stop], groups=groups[start:stop] - self._done, without=without
         )
 
-    def take(self, hits: Hits, seconds: float, vectors: int) -> bool:
+    def take(self, hits: SearchHits, seconds: float, vectors: int) -> bool:
         """A slice's hits; whether they were the last."""
         self._parts.append(hits)
         self._done += len(hits.counts)
@@ -65,13 +65,13 @@ class Ticket:
             self._size = max(FEWEST, min(wanted, GROWTH * self._size, MOST))
         return self._done >= self.queries
 
-    def answer(self) -> Hits:
+    def answer(self) -> SearchHits:
         """Of several slices, the version is that of the oldest."""
         parts = self._parts
         if len(parts) == 1:
             return parts[0]
         columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "keys", "rows", "scores")}
-        return Hits(**columns, version=min(part.version for part in parts), how=parts[0].how, compared=parts[0].compared)
+        return SearchHits(**columns, version=min(part.version for part in parts), how=parts[0].how, compared=parts[0].compared)
 
     def blamed(self, error: BaseException) -> BaseException:
         """The same error, said of the query's place in the whole request."""
@@ -80,13 +80,13 @@ class Ticket:
         return error
 
 
-def _kind(live: Searcher, query: Query) -> Hashable:
+def _kind(live: SliceSearcher, query: SearchQuery) -> Hashable:
     """Tickets of one kind can be one search."""
     within = None if query.within is None else float(query.within)
     return id(live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
 
 
-def joined(queries: Sequence[Query]) -> Query:
+def joined(queries: Sequence[SearchQuery]) -> SearchQuery:
     """One search of all, in their order; they are of one kind."""
     if len(queries) == 1:
         return queries[0]
@@ -100,7 +100,7 @@ def joined(queries: Sequence[Query]) -> Query:
     return replace(queries[0], vectors=np.concatenate([query.vectors for query in queries]), groups=groups, without=without)
 
 
-def split(hits: Hits, counts: Sequence[int]) -> list[Hits]:
+def split(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
     """What is each one's, where so many queries were."""
     if len(counts) == 1:
         return [hits]
@@ -109,6 +109,6 @@ def split(hits: Hits, counts: Sequence[int]) -> list[Hits]:
     for end in np.cumsum(counts).tolist():
         rows = slice(before[start], before[end])
         own = hits.counts[start:end]
-        parts.append(Hits(own, hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how, hits.compared))
+        parts.append(SearchHits(own, hits.keys[rows], hits.rows[rows], hits.scores[rows], hits.version, hits.how, hits.compared))
         start = end
     return parts

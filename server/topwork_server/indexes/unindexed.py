@@ -6,10 +6,10 @@ import threading
 from collections import OrderedDict
 
 from topwork_server.artifacts import slug
-from topwork_server.indexes.indexed import Opened
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Definition
-from topwork_server.sets.model import Change, Wanted
+from topwork_server.indexes.indexed import OpenedIndex
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import IndexDefinition
+from topwork_server.sets.model import Change, SetDefinition
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import TapInfo
 from topwork_server.vector_index import Metric
@@ -18,22 +18,24 @@ from topwork_server.vector_index import Metric
 MOST = 64
 
 
-class Unindexed:
+class UnindexedSearch:
     """Thread-safe. `threads` is how many a search uses."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str, Metric], Opened] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, Metric], OpenedIndex] = OrderedDict()
 
-    def of(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> Opened:
+    def of(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
         """What searches a tap of the set as it is on the disk."""
         key = feature_set.wanted.name, tap.tap.name, metric
         with self._lock:
             known = self._known.get(key)
             if known is None or known.feature_set is not feature_set:
-                definition = Definition(key[0], slug(tap.tap.name), tap, "none", metric)
-                known = Opened(definition, Live(definition, feature_set, self._threads), feature_set, _nothing, indexed=False)
+                definition = IndexDefinition(key[0], slug(tap.tap.name), tap, "none", metric)
+                known = OpenedIndex(
+                    definition, LiveIndex(definition, feature_set, self._threads), feature_set, _nothing, indexed=False
+                )
                 self._known[key] = known
             self._known.move_to_end(key)
             while len(self._known) > MOST:
@@ -47,7 +49,7 @@ class Unindexed:
                 del self._known[key]
 
 
-def tap_named(wanted: Wanted, name: str) -> TapInfo | None:
+def tap_named(wanted: SetDefinition, name: str) -> TapInfo | None:
     """The tap of that name, as indexes are named after taps; the first for no name."""
     taps = wanted.taps
     return taps[0] if not name else next((info for info in taps if name in (info.tap.name, slug(info.tap.name))), None)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from topwork_server import options as request_options
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.errors import InvalidInput, NotFound, NotReady
-from topwork_server.sets.model import Wanted
+from topwork_server.sets.model import SetDefinition
 from topwork_server.types import EncoderSpec, Priority, TapInfo, TapRows
 
 #: The tap of ready vectors that name none, in a set that they make.
@@ -17,7 +17,7 @@ NAMELESS = "vectors"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class WriteSettings:
     """What a stream of writes begins with. What is empty is not said: of a new set it is the default, else the set's own."""
 
     set: str
@@ -35,7 +35,7 @@ def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(request_options.parse(spec.encoder.options, given))
 
 
-def check(settings: Settings, wanted: Wanted, catalogue: Catalogue) -> None:
+def check(settings: WriteSettings, wanted: SetDefinition, catalogue: Catalog) -> None:
     """NotReady where the settings say something else than the set is."""
     names = [info.tap.name for info in wanted.taps]
     pairs: list[tuple[str, Any, Any]] = [
@@ -53,7 +53,7 @@ def check(settings: Settings, wanted: Wanted, catalogue: Catalogue) -> None:
             raise _disagree(wanted.name, "options", said, found)
 
 
-def _options(given: Mapping[str, Any], wanted: Wanted, catalogue: Catalogue) -> dict[str, Any]:
+def _options(given: Mapping[str, Any], wanted: SetDefinition, catalogue: Catalog) -> dict[str, Any]:
     try:
         return full_options(catalogue.spec(wanted.encoder), given)
     except NotFound:  # the set's encoder is not served any more, or it has none
@@ -75,7 +75,7 @@ def _shown(value: Any) -> str:
     return str(value) or "none"
 
 
-def check_equal(mine: Wanted, found: Wanted) -> None:
+def check_equal(mine: SetDefinition, found: SetDefinition) -> None:
     """NotReady where another writer made the set meanwhile, and otherwise than this one would have."""
     for what in ("encoder", "options", "dtype", "keep_inputs"):
         said, is_ = getattr(mine, what), getattr(found, what)
@@ -86,7 +86,7 @@ def check_equal(mine: Wanted, found: Wanted) -> None:
         raise _disagree(mine.name, "taps", said, is_)
 
 
-def of_features(settings: Settings, features: Sequence[TapRows]) -> Wanted:
+def of_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefinition:
     """What a set of ready features is made with, where no encoder is named."""
     if settings.options:
         raise InvalidInput("options came without an encoder", remedy="name the encoder that they belong to")
@@ -97,10 +97,10 @@ def of_features(settings: Settings, features: Sequence[TapRows]) -> Wanted:
             f"the settings name the taps {', '.join(settings.taps)}, and features of {', '.join(sorted(names))} came",
             remedy="send features of each tap",
         )
-    return Wanted(settings.set, taps, dtype=settings.dtype or "float32", keep_inputs=settings.keep_inputs)
+    return SetDefinition(settings.set, taps, dtype=settings.dtype or "float32", keep_inputs=settings.keep_inputs)
 
 
-def matched(features: Sequence[TapRows], wanted: Wanted) -> tuple[TapRows, ...]:
+def matched(features: Sequence[TapRows], wanted: SetDefinition) -> tuple[TapRows, ...]:
     """Ready features in the order of the set's taps. InvalidInput or NotReady where they are not the set's."""
     named = {f.tap.tap.name: f for f in features}
     if set(named) == {""} and len(wanted.taps) == 1:
@@ -115,7 +115,7 @@ def matched(features: Sequence[TapRows], wanted: Wanted) -> tuple[TapRows, ...]:
     return tuple(_checked(named[info.tap.name], info, wanted) for info in wanted.taps)
 
 
-def _checked(features: TapRows, info: TapInfo, wanted: Wanted) -> TapRows:
+def _checked(features: TapRows, info: TapInfo, wanted: SetDefinition) -> TapRows:
     came, tap = features.tap.tap, info.tap
     if (came.dim, came.granularity) != (tap.dim, tap.granularity):
         raise InvalidInput(

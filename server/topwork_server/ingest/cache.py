@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from topwork_server.ingest import kept
-from topwork_server.ingest.kept import Kept
+from topwork_server.ingest.kept import CacheEntry
 
 #: Pages that a row of 384 floats fills well.
 PAGE = 16 << 10
@@ -54,13 +54,13 @@ class FeatureCache:
         self._uses = 0
         self._failing = False
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, CacheEntry]:
         """Those that are here."""
         if not keys:
             return {}
         return self._tried(lambda connection: self._get(connection, keys)) or {}
 
-    def put(self, entries: Mapping[bytes, Kept]) -> None:
+    def put(self, entries: Mapping[bytes, CacheEntry]) -> None:
         """Keep what may be mixed with rows of other numerics; make room for it."""
         most = self.limit * LARGEST_SHARE
         rows = [(key, kept.packed(key, one)) for key, one in entries.items() if one.numerics.mixes]
@@ -129,7 +129,7 @@ class FeatureCache:
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Kept]:
+    def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, CacheEntry]:
         found: dict[bytes, bytes] = {}
         for some in _batches(keys):
             marks = ",".join("?" * len(some))
@@ -140,7 +140,7 @@ class FeatureCache:
             self._touch(connection, whole)
         return {key: one for key, one in whole.items() if one is not None}
 
-    def _touch(self, connection: sqlite3.Connection, found: Mapping[bytes, Kept | None]) -> None:
+    def _touch(self, connection: sqlite3.Connection, found: Mapping[bytes, CacheEntry | None]) -> None:
         """Note that these were of use, and delete those that are not what was written."""
         self._uses += 1
         used = [(self._uses, key) for key, one in found.items() if one is not None]

@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import TopworkError
 from topwork_server.ingest import agreement, recall
 from topwork_server.ingest.cache import FeatureCache
 from topwork_server.ingest.inflight import Claim, InFlight
 from topwork_server.ingest.recall import Recalled
-from topwork_server.sets.model import Wanted
+from topwork_server.sets.model import SetDefinition
 from topwork_server.types import Item, Priority
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class EncodeParams:
     """For which set, until when (time.monotonic(), None for ever), whether a bad item is left out or ends it all, and which flow
     takes turns with others at the encoder, and how urgently."""
 
-    wanted: Wanted
+    wanted: SetDefinition
     deadline: float | None
     skip_bad_items: bool
     flow: Hashable = None
     priority: Priority = Priority.NORMAL
 
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> EmbedParams:
+        return EmbedParams(
             encoder=self.wanted.encoder,
             taps=tuple(info.tap.name for info in self.wanted.taps),
             options=self.wanted.options,
@@ -42,14 +42,14 @@ class How:
         )
 
 
-class Encoding:
+class MessageEncoder:
     """All encoding for sets. On the event loop; `in_thread` runs what blocks."""
 
     def __init__(self, engine: Engine, cache: FeatureCache, in_thread: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self._engine, self._cache, self._in_thread = engine, cache, in_thread
         self._in_flight = InFlight()
 
-    async def encode(self, items: Sequence[Item], recalled: Recalled, how: How) -> tuple[int, dict[int, TopworkError]]:
+    async def encode(self, items: Sequence[Item], recalled: Recalled, how: EncodeParams) -> tuple[int, dict[int, TopworkError]]:
         """Encode what is not known and not in the works. Gives how many items were, and the bad ones by position."""
         encoded, failures = 0, dict[int, TopworkError]()
         while missing := [i for i in recalled.missing() if i not in failures]:
@@ -67,7 +67,7 @@ class Encoding:
                 raise failures[first].at(first)
         return encoded, failures
 
-    async def _embed(self, claim: Claim, items: Sequence[Item], recalled: Recalled, how: How) -> None:
+    async def _embed(self, claim: Claim, items: Sequence[Item], recalled: Recalled, how: EncodeParams) -> None:
         """The items that were claimed, in one call; what comes of it is kept for other sets before it is written to this one, so
         that who is interrupted between the two need not encode again."""
         wanted = how.wanted

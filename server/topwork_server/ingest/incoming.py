@@ -9,13 +9,13 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.ingest.pieces import taken
-from topwork_server.sets.model import Block, Column
+from topwork_server.sets.model import Column, ItemBatch
 from topwork_server.sets.names import MOST_ID_BYTES
 from topwork_server.types import Item, Numerics, TapRows
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class IncomingItems:
     """Items to be encoded, or features that are ready: `count` says which and how many came.
 
     `positions` are those of the good ones (`items`, or the items of `features`) in the message, `failures` are the others.
@@ -30,9 +30,9 @@ class Incoming:
     metadata: tuple[Column, ...] = ()
     numerics: Numerics | None = None
 
-    def good(self) -> Block:
+    def good(self) -> ItemBatch:
         """Ids and metadata of the good ones, and their features where these are ready."""
-        whole = Block(ids=self.ids, metadata=self.metadata)
+        whole = ItemBatch(ids=self.ids, metadata=self.metadata)
         return replace(taken(whole, self.positions), taps=self.features)
 
 
@@ -65,7 +65,7 @@ def ready(
     numerics: Numerics | None,
     *,
     skip_bad_items: bool,
-) -> Incoming:
+) -> IncomingItems:
     """Ready features; an item with numbers that are not finite is a bad one."""
     failures: dict[int, TopworkError] = {}
     for tap in features:
@@ -73,8 +73,8 @@ def ready(
     if failures and not skip_bad_items:
         raise failures[min(failures)]
     positions = [i for i in range(len(ids)) if i not in failures]
-    good = taken(Block(ids=ids, taps=features), positions).taps if failures else features
-    return Incoming(ids, (), positions, failures, good, metadata, numerics)
+    good = taken(ItemBatch(ids=ids, taps=features), positions).taps if failures else features
+    return IncomingItems(ids, (), positions, failures, good, metadata, numerics)
 
 
 def _not_finite_in(tap: TapRows) -> list[int]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from topwork_server.errors import TopworkError
-from topwork_server.ingest.pieces import Piece
+from topwork_server.ingest.pieces import ItemFeatures
 from topwork_server.types import Numerics
 
 
@@ -16,7 +16,7 @@ from topwork_server.types import Numerics
 class Result:
     """One item's features, a piece a tap, and what computed them; or what is wrong with it."""
 
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[ItemFeatures, ...] = ()
     numerics: Numerics | None = None
     error: TopworkError | None = None
 

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.engine import Engine, choose_taps
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound, TopworkError
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, TopworkError
 from topwork_server.ingest import agreement, recall
-from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.agreement import WriteSettings
 from topwork_server.ingest.cache import FeatureCache
-from topwork_server.ingest.encoding import Encoding, How, said_of
-from topwork_server.ingest.incoming import Incoming
-from topwork_server.ingest.order import Line, Place
+from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, said_of
+from topwork_server.ingest.incoming import IncomingItems
+from topwork_server.ingest.order import Sequencer, SequencerSlot
 from topwork_server.ingest.pieces import join, taken
 from topwork_server.ingest.recall import Recalled
-from topwork_server.sets.model import Block, Wanted, Written
+from topwork_server.sets.model import ItemBatch, SetDefinition, WriteResult
 from topwork_server.sets.names import check_set_name
 from topwork_server.types import Item, Numerics
 
@@ -36,28 +36,28 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class IngestOutcome:
     """What became of one message. `failures` go by position in the message; `encoded` went through the encoder."""
 
-    written: Written
+    written: WriteResult
     encoded: int = 0
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
-class Ingest:
+class IngestPipeline:
     """All writing to sets. Coroutines on one event loop; blocking work in a few threads of its own."""
 
-    def __init__(self, sets: FeatureSets, engine: Engine, catalogue: Catalogue, cache: FeatureCache) -> None:
+    def __init__(self, sets: FeatureSets, engine: Engine, catalogue: Catalog, cache: FeatureCache) -> None:
         self.sets, self.engine, self.catalogue, self.cache = sets, engine, catalogue, cache
         self._pool = ThreadPoolExecutor(8, "sets")
-        self.encoding = Encoding(engine, cache, self.in_thread)
+        self.encoding = MessageEncoder(engine, cache, self.in_thread)
 
-    async def open(self, settings: Settings, deadline: float | None = None) -> Writing:
+    async def open(self, settings: WriteSettings, deadline: float | None = None) -> WriteSession:
         """A stream of writes. NotReady where the set is there and is something else than the settings say.
 
         `deadline` is in time.monotonic(), for work that waits in the encoder's queue.
         """
-        return Writing(self, settings, deadline, await self.in_thread(self._existing, settings))
+        return WriteSession(self, settings, deadline, await self.in_thread(self._existing, settings))
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
@@ -67,7 +67,7 @@ class Ingest:
         self._pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.cache.close)
 
-    def _existing(self, settings: Settings) -> FeatureSet | None:
+    def _existing(self, settings: WriteSettings) -> FeatureSet | None:
         check_set_name(settings.set)
         try:
             found = self.sets.get(settings.set)
@@ -79,20 +79,20 @@ class Ingest:
         return found
 
 
-class Writing:
+class WriteSession:
     """One stream. `place` is taken as a message comes, in order; `write` may then be awaited for many at a time."""
 
-    def __init__(self, ingest: Ingest, settings: Settings, deadline: float | None, found: FeatureSet | None) -> None:
+    def __init__(self, ingest: IngestPipeline, settings: WriteSettings, deadline: float | None, found: FeatureSet | None) -> None:
         self.settings = settings
         self._ingest = ingest
         self._deadline = deadline
         self._set = found
         self._wanted = found.wanted if found else None
-        self._line = Line()
+        self._line = Sequencer()
         self._planning = asyncio.Lock()
         self.place = self._line.place
 
-    async def write(self, place: Place, incoming: Incoming) -> Outcome:
+    async def write(self, place: SequencerSlot, incoming: IncomingItems) -> IngestOutcome:
         """Upsert one message. Raises TopworkError, with the position in the message where one item is to blame; then nothing of
         it, nor of the messages behind it, is written."""
         try:
@@ -103,14 +103,14 @@ class Writing:
         finally:
             place.leave()
 
-    async def _plan(self, incoming: Incoming) -> Wanted:
+    async def _plan(self, incoming: IncomingItems) -> SetDefinition:
         """What the set is, or will be; asked by the first message of the stream first."""
         async with self._planning:
             if self._wanted is None:
                 self._wanted = await self._new(incoming)
             return self._wanted
 
-    async def _new(self, incoming: Incoming) -> Wanted:
+    async def _new(self, incoming: IncomingItems) -> SetDefinition:
         settings, engine = self.settings, self._ingest.engine
         if not settings.encoder:
             if incoming.features:
@@ -120,63 +120,65 @@ class Writing:
             taps, spec = choose_taps(loaded, settings.taps), loaded.encoder.spec
         options = agreement.full_options(spec, settings.options)
         dtype = settings.dtype or "float32"
-        return Wanted(settings.set, taps, settings.encoder, options, spec.modality, dtype, settings.keep_inputs)
+        return SetDefinition(settings.set, taps, settings.encoder, options, spec.modality, dtype, settings.keep_inputs)
 
-    async def _write_features(self, place: Place, incoming: Incoming, wanted: Wanted) -> Outcome:
+    async def _write_features(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
         features = agreement.matched(incoming.features, wanted)
         block = replace(incoming.good(), taps=features)
         with said_of(incoming.positions):
-            return Outcome(await self._submit(place, block, incoming.numerics), 0, incoming.failures)
+            return IngestOutcome(await self._submit(place, block, incoming.numerics), 0, incoming.failures)
 
-    async def _write_items(self, place: Place, incoming: Incoming, wanted: Wanted) -> Outcome:
+    async def _write_items(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
         if not wanted.encoder:
             raise InvalidInput(f"the set {wanted.name} is of ready vectors: it has no encoder", remedy="send features, not items")
         await place.settled()
         block, items, ingest = incoming.good(), incoming.items, self._ingest
         with said_of(incoming.positions):
             recalled = await ingest.in_thread(recall.recall, items, block, wanted, self._set, ingest.cache)
-            how = How(wanted, self._deadline, self.settings.skip_bad_items, flow=self, priority=self.settings.priority)
+            how = EncodeParams(wanted, self._deadline, self.settings.skip_bad_items, flow=self, priority=self.settings.priority)
             encoded, failures = await ingest.encoding.encode(items, recalled, how)
             positions = [i for i in range(len(items)) if i in recalled.pieces]
             with said_of(positions):
                 written = await self._submit(place, _block(block, items, recalled, positions, wanted), _numerics(recalled))
         failures = {incoming.positions[i]: error for i, error in failures.items()}
         written = replace(written, unchanged=len(recalled.unchanged))
-        return Outcome(written, encoded, {**incoming.failures, **failures})
+        return IngestOutcome(written, encoded, {**incoming.failures, **failures})
 
-    async def _submit(self, place: Place, block: Block, numerics: Numerics | None) -> Written:
+    async def _submit(self, place: SequencerSlot, block: ItemBatch, numerics: Numerics | None) -> WriteResult:
         """In its turn; then wait until it is on disk."""
         await place.turn()
         if not block.ids:
             place.submitted.set()
-            return Written(self._set.version if self._set else 0, 0, 0)
+            return WriteResult(self._set.version if self._set else 0, 0, 0)
         future = await self._ingest.in_thread(self._write_now, block, numerics)
         place.submitted.set()
         return await asyncio.wrap_future(future)
 
-    def _write_now(self, block: Block, numerics: Numerics | None) -> Future[Written]:
+    def _write_now(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult]:
         """In a thread, one message of the stream at a time."""
         if self._set is None and (written := self._make(block, numerics)):
             return written
         assert self._set is not None
         return self._set.write(block, numerics=numerics)
 
-    def _make(self, block: Block, numerics: Numerics | None) -> Future[Written] | None:
+    def _make(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult] | None:
         """The set with its first rows, in one step; None where another stream was faster: then it is written to as any other."""
         assert self._wanted is not None
         try:
             self._set, written = self._ingest.sets.create_with(self._wanted, block, numerics)
-        except AlreadyThere:
+        except AlreadyExists:
             self._set = self._ingest.sets.get(self._wanted.name)
             agreement.check_equal(self._wanted, self._set.wanted)
             self._wanted = self._set.wanted
             return None
-        done: Future[Written] = Future()
+        done: Future[WriteResult] = Future()
         done.set_result(written)
         return done
 
 
-def _block(block: Block, items: Sequence[Item], recalled: Recalled, positions: Sequence[int], wanted: Wanted) -> Block:
+def _block(
+    block: ItemBatch, items: Sequence[Item], recalled: Recalled, positions: Sequence[int], wanted: SetDefinition
+) -> ItemBatch:
     """What is to be written: the items at those positions, with features, digests and, where they are kept, themselves."""
     columns = zip(*(recalled.pieces[i] for i in positions), strict=True)
     return replace(

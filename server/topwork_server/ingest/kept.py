@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import xxhash
 
-from topwork_server.ingest.pieces import Piece
+from topwork_server.ingest.pieces import ItemFeatures
 from topwork_server.types import Array, Numerics, Spans
 
 #: Part of each key: entries of another format are never found.
@@ -22,10 +22,10 @@ _CHECKSUM, _LENGTH = struct.Struct("<Q"), struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheEntry:
     """One item's features of one tap, and what computed them."""
 
-    piece: Piece
+    piece: ItemFeatures
     numerics: Numerics
 
 
@@ -51,7 +51,7 @@ def _read(said: bytes) -> _Head:
     return _Head(**{**record, "shape": tuple(record["shape"]), "numerics": Numerics(**record["numerics"])})
 
 
-def packed(key: bytes, kept: Kept) -> bytes:
+def packed(key: bytes, kept: CacheEntry) -> bytes:
     rows, spans = kept.piece.rows, kept.piece.spans
     head = _Head((rows.shape[0], rows.shape[1]), kept.numerics)
     arrays = [rows.astype("<f4", copy=False)]
@@ -65,7 +65,7 @@ def packed(key: bytes, kept: Kept) -> bytes:
     return _CHECKSUM.pack(_checksum(key, body)) + body
 
 
-def unpacked(key: bytes, data: bytes) -> Kept | None:
+def unpacked(key: bytes, data: bytes) -> CacheEntry | None:
     """None where the bytes are not what was written under this key."""
     if len(data) < _CHECKSUM.size + _LENGTH.size:
         return None
@@ -76,7 +76,7 @@ def unpacked(key: bytes, data: bytes) -> Kept | None:
     head = _read(data[begin:start])
     n, dim = head.shape
     rows = np.frombuffer(data, "<f4", n * dim, start).reshape(n, dim)
-    return Kept(Piece(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)
+    return CacheEntry(ItemFeatures(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)
 
 
 def _checksum(key: bytes, body: bytes | memoryview) -> int:

@@ -6,29 +6,31 @@ import asyncio
 from collections.abc import Sequence
 
 
-class Line:
+class Sequencer:
     """Hands out places in the order in which it is asked. On the event loop."""
 
     def __init__(self) -> None:
         self._last: asyncio.Event | None = None
-        self._claims: dict[str, Place] = {}
+        self._claims: dict[str, SequencerSlot] = {}
         self.items = 0
 
-    def place(self, ids: Sequence[str]) -> Place:
+    def place(self, ids: Sequence[str]) -> SequencerSlot:
         """To be taken before anything is awaited."""
         self.items += len(ids)
-        place = Place(self._claims, ids, self._last, self.items)
+        place = SequencerSlot(self._claims, ids, self._last, self.items)
         self._last = place.submitted
         return place
 
 
-class Place:
+class SequencerSlot:
     """One message's. `watermark` counts the items of the stream up to and with it.
 
     A message that fails never says `submitted`: those behind it wait until their stream is cancelled, and write nothing.
     """
 
-    def __init__(self, claims: dict[str, Place], ids: Sequence[str], before: asyncio.Event | None, watermark: int) -> None:
+    def __init__(
+        self, claims: dict[str, SequencerSlot], ids: Sequence[str], before: asyncio.Event | None, watermark: int
+    ) -> None:
         self.watermark = watermark
         self.submitted = asyncio.Event()
         self._before = before

@@ -7,25 +7,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from topwork_server.sets.model import Block, Column
+from topwork_server.sets.model import Column, ItemBatch
 from topwork_server.types import Array, Spans, TapInfo, TapRows
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ItemFeatures:
     """What one item has of one tap: rows (n, dim) float32, and what they cover."""
 
     rows: Array
     spans: Spans | None = None
 
 
-def split(features: TapRows) -> list[Piece]:
+def split(features: TapRows) -> list[ItemFeatures]:
     """A piece an item; views, nothing is copied."""
     ends = np.cumsum(features.counts).tolist()
     return [_piece(features, start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def join(info: TapInfo, pieces: Sequence[Piece]) -> TapRows:
+def join(info: TapInfo, pieces: Sequence[ItemFeatures]) -> TapRows:
     """The inverse of `split`."""
     rows = [piece.rows for piece in pieces]
     return TapRows(
@@ -36,7 +36,7 @@ def join(info: TapInfo, pieces: Sequence[Piece]) -> TapRows:
     )
 
 
-def taken(block: Block, positions: Sequence[int]) -> Block:
+def taken(block: ItemBatch, positions: Sequence[int]) -> ItemBatch:
     """The items of a block at those positions, in their order."""
     if list(positions) == list(range(len(block.ids))):
         return block
@@ -56,9 +56,9 @@ def _taken(features: TapRows, positions: Sequence[int]) -> TapRows:
     return join(features.tap, [pieces[i] for i in positions])
 
 
-def _piece(features: TapRows, start: int, end: int) -> Piece:
+def _piece(features: TapRows, start: int, end: int) -> ItemFeatures:
     spans = features.spans
-    return Piece(
+    return ItemFeatures(
         features.rows[start:end],
         spans and Spans(spans.kind, spans.values[start:end], None if spans.parts is None else spans.parts[start:end]),
     )

@@ -12,22 +12,22 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.ingest.cache import FeatureCache, key_of
 from topwork_server.ingest.contents import digest
 from topwork_server.ingest.inflight import Result
-from topwork_server.ingest.kept import Kept
-from topwork_server.ingest.pieces import Piece, split
-from topwork_server.sets.model import Block, Known, Wanted
+from topwork_server.ingest.kept import CacheEntry
+from topwork_server.ingest.pieces import ItemFeatures, split
+from topwork_server.sets.model import ItemBatch, SetDefinition, StoredItem
 from topwork_server.types import Array, Features, Item, Numerics
 
 #: One item's features, a piece for each tap of the set.
-Pieces = tuple[Piece, ...]
+Pieces = tuple[ItemFeatures, ...]
 
 
 class Stored(Protocol):
     """The part of a feature set that is asked."""
 
-    def known(self, ids: Sequence[str]) -> dict[str, Known]: ...
+    def known(self, ids: Sequence[str]) -> dict[str, StoredItem]: ...
     def fetch(
         self, keys: Array, *, taps: Sequence[str] = (), columns: Sequence[str] | None = (), inputs: bool = False
-    ) -> Block: ...
+    ) -> ItemBatch: ...
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Recalled:
         return {i: result.error for i, result in results.items() if result is not None and result.error is not None}
 
 
-def item_key(wanted: Wanted, content: str) -> bytes:
+def item_key(wanted: SetDefinition, content: str) -> bytes:
     """Of an item's features of all taps."""
     return key_of(" ".join(info.fingerprint for info in wanted.taps), wanted.options, content)
 
@@ -65,7 +65,9 @@ def results_of(features: Features) -> list[Result]:
     ]
 
 
-def recall(items: Sequence[Item], block: Block, wanted: Wanted, stored: Stored | None, cache: FeatureCache) -> Recalled:
+def recall(
+    items: Sequence[Item], block: ItemBatch, wanted: SetDefinition, stored: Stored | None, cache: FeatureCache
+) -> Recalled:
     """`block` has the ids and metadata of the items."""
     recalled = Recalled([_digest(item, i) for i, item in enumerate(items)])
     if stored is not None:
@@ -74,12 +76,14 @@ def recall(items: Sequence[Item], block: Block, wanted: Wanted, stored: Stored |
     return recalled
 
 
-def keep(cache: FeatureCache, wanted: Wanted, contents: Sequence[str], features: Features) -> None:
+def keep(cache: FeatureCache, wanted: SetDefinition, contents: Sequence[str], features: Features) -> None:
     """Put what was encoded into the cache; `contents` are the digests of the items."""
     for tap in features.taps:
         keys = [key_of(tap.tap.fingerprint, wanted.options, content) for content in contents]
         pieces = zip(keys, split(tap), strict=True)
-        cache.put({key: Kept(piece, features.numerics) for i, (key, piece) in enumerate(pieces) if i not in features.failures})
+        cache.put(
+            {key: CacheEntry(piece, features.numerics) for i, (key, piece) in enumerate(pieces) if i not in features.failures}
+        )
 
 
 def _digest(item: Item, position: int) -> str:
@@ -89,7 +93,7 @@ def _digest(item: Item, position: int) -> str:
         raise InvalidInput(f"the file cannot be read: {error.strerror}", remedy="check the path", item=position) from error
 
 
-def _from_set(recalled: Recalled, block: Block, wanted: Wanted, stored: Stored) -> None:
+def _from_set(recalled: Recalled, block: ItemBatch, wanted: SetDefinition, stored: Stored) -> None:
     known = stored.known(block.ids)
     rewritten: dict[int, int] = {}  # key of the stored item -> position
     for position, (id, content) in enumerate(zip(block.ids, recalled.contents, strict=True)):
@@ -108,7 +112,7 @@ def _from_set(recalled: Recalled, block: Block, wanted: Wanted, stored: Stored) 
             recalled.pieces[rewritten[key]] = pieces  # one that was deleted meanwhile is left out, and encoded
 
 
-def _from_cache(recalled: Recalled, wanted: Wanted, cache: FeatureCache) -> None:
+def _from_cache(recalled: Recalled, wanted: SetDefinition, cache: FeatureCache) -> None:
     keys = {
         position: [key_of(info.fingerprint, wanted.options, recalled.contents[position]) for info in wanted.taps]
         for position in recalled.missing()
@@ -121,7 +125,7 @@ def _from_cache(recalled: Recalled, wanted: Wanted, cache: FeatureCache) -> None
             recalled.numerics.update(one.numerics for one in kept)
 
 
-def _by_item(block: Block) -> list[Pieces]:
+def _by_item(block: ItemBatch) -> list[Pieces]:
     return list(zip(*(split(tap) for tap in block.taps), strict=True))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from topwork_server.encoder import Encoder
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.parity import SAMPLES_PER_ITEM, Batch
+from topwork_server.parity import SAMPLES_PER_ITEM, ParityBatch
 from topwork_server.types import Clip, Item, Modality, Picture
 
 SUFFIXES = {
@@ -26,22 +26,22 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Material:
+class CalibrationData:
     """Batches of one sample each: those that ranges are learnt from, and those that judge. `refused` says, by file, why."""
 
-    learnt: list[Batch]
-    judged: list[Batch]
+    learnt: list[ParityBatch]
+    judged: list[ParityBatch]
     refused: dict[Path, str] = field(default_factory=dict)
 
 
-def read(folder: Path, encoder: Encoder, most: int) -> Material:
+def read(folder: Path, encoder: Encoder, most: int) -> CalibrationData:
     """Of a folder and the folders in it, spread evenly over the sorted paths. InvalidInput where it has too few that can be
     read."""
     modality = encoder.spec.modality
     if most < FEWEST[modality]:
         raise InvalidInput(f"{most} {WORDS[modality]} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
     paths = _paths(folder, modality)
-    batches: list[list[Batch]] = []
+    batches: list[list[ParityBatch]] = []
     refused: dict[Path, str] = {}
     for path in _spread(paths, most):
         try:
@@ -58,7 +58,7 @@ def read(folder: Path, encoder: Encoder, most: int) -> Material:
         )
     judged = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
     learnt = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
-    return Material(learnt, judged, refused)
+    return CalibrationData(learnt, judged, refused)
 
 
 def _paths(folder: Path, modality: Modality) -> list[Path]:
@@ -79,10 +79,10 @@ def _spread(paths: Sequence[Path], most: int) -> list[Path]:
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
-def _batches(path: Path, encoder: Encoder) -> list[Batch]:
+def _batches(path: Path, encoder: Encoder) -> list[ParityBatch]:
     item: Item = Clip(path) if encoder.spec.modality is Modality.VIDEO else Picture(path.read_bytes())
     samples = list(islice(encoder.preprocess(item, encoder.options()), SAMPLES_PER_ITEM))
-    return [Batch([sample], encoder.collate([sample])) for sample in samples]
+    return [ParityBatch([sample], encoder.collate([sample])) for sample in samples]
 
 
 def _named(refused: dict[Path, str]) -> str:

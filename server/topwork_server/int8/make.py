@@ -12,12 +12,12 @@ import numpy as np
 
 from topwork_server import parity
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Entry
+from topwork_server.catalogue import CatalogEntry
 from topwork_server.errors import InvalidInput
-from topwork_server.int8.files import Material
+from topwork_server.int8.files import CalibrationData
 from topwork_server.int8.islands import islands
 from topwork_server.int8.ranges import calibrate
-from topwork_server.parity import Batch, Record
+from topwork_server.parity import ParityBatch, ParityRecord
 from topwork_server.sessions import qdq
 from topwork_server.sessions.providers import cpu_flags
 from topwork_server.sessions.session import Session
@@ -33,18 +33,18 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Made:
+class QuantizationResult:
     """`parity` is measured on inputs that nothing was learnt from; `median` is the median cosine of the default tap there.
     `island` counts the convolutions that stay in fp32; `narrow` says that a bit of each weight is unused."""
 
-    parity: Record
+    parity: ParityRecord
     median: float
     island: int
     convolutions: int
     narrow: bool
 
 
-def make(entry: Entry, material: Material, floor: float, out: Path, say: Say) -> Made:
+def make(entry: CatalogEntry, material: CalibrationData, floor: float, out: Path, say: Say) -> QuantizationResult:
     """Write the int8 graph of a ready encoder to `out`. InvalidInput where no island keeps `floor`, the least cosine of the
     default tap on the inputs that ranges are learnt from."""
     assert entry.folder is not None, "it is ready"
@@ -57,14 +57,14 @@ def make(entry: Entry, material: Material, floor: float, out: Path, say: Say) ->
         island, convolutions = maker.write(entry.folder / MODEL, Path(scratch), floor, out)
     served = Session(out)
     record = parity.measure(taps, material.judged, reference.run, served.run)
-    return Made(record, _median(default, material.judged, reference, served), island, convolutions, maker.narrow)
+    return QuantizationResult(record, _median(default, material.judged, reference, served), island, convolutions, maker.narrow)
 
 
 @dataclass(frozen=True)
 class _Maker:
     name: str
     tap: Tap
-    material: Material
+    material: CalibrationData
     reference: Session
     narrow: bool
     say: Say
@@ -110,7 +110,7 @@ def _convolutions(model: Path, name: str) -> int:
     return count
 
 
-def _median(tap: Tap, batches: Sequence[Batch], reference: Session, candidate: Session) -> float:
+def _median(tap: Tap, batches: Sequence[ParityBatch], reference: Session, candidate: Session) -> float:
     cosines = []
     for batch in batches:
         a, b = (session.run([tap.name], batch.feeds)[0][0] for session in (reference, candidate))

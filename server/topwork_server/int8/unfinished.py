@@ -22,7 +22,7 @@ MAKING = ".making-"
 log = logging.getLogger(__name__)
 
 
-class Encoders(Protocol):
+class EncoderNames(Protocol):
     """What is asked of the catalogue."""
 
     def drop(self, name: str) -> None: ...
@@ -56,7 +56,7 @@ def making(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def sweep(folder: Path, encoders: Encoders) -> None:
+def sweep(folder: Path, encoders: EncoderNames) -> None:
     """Delete what quantizations that were killed left, unless one is under way."""
     if not any(folder.glob(f"{MAKING}*")):
         return
@@ -70,7 +70,7 @@ def sweep(folder: Path, encoders: Encoders) -> None:
         os.close(handle)
 
 
-def delete_left(folder: Path, encoders: Encoders) -> None:
+def delete_left(folder: Path, encoders: EncoderNames) -> None:
     """As `sweep`, where the caller is `alone`."""
     for left in folder.glob(f"{MAKING}*"):
         name = left.name.removeprefix(MAKING)

@@ -8,39 +8,39 @@ from dataclasses import dataclass, replace
 import numpy as np
 from topwork.v1 import indexes_pb2
 
-from topwork_server.indexes.indexed import Opened
-from topwork_server.indexes.model import Hits
-from topwork_server.sets.model import Block, Column
+from topwork_server.indexes.indexed import OpenedIndex
+from topwork_server.indexes.model import SearchHits
+from topwork_server.sets.model import Column, ItemBatch
 from topwork_server.types import Array, Granularity, Spans, TapRows
 
 Request = indexes_pb2.SearchRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchReply:
     """Hits with their ids, and the columns that were asked for, a value a hit. `rows` has a row a hit, where vectors were asked
     or rows have spans."""
 
-    hits: Hits
+    hits: SearchHits
     ids: Sequence[str]
     metadata: tuple[Column, ...] = ()
     rows: TapRows | None = None
 
 
-def needs_fetch(request: Request, opened: Opened) -> bool:
+def needs_fetch(request: Request, opened: OpenedIndex) -> bool:
     return bool(request.columns) or request.all_columns or _needs_rows(request, opened)
 
 
-def answer(request: Request, hits: Hits, opened: Opened) -> Answer:
+def answer(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
     """Blocking, but for ids alone. A hit whose item was deleted or replaced meanwhile is left out."""
     if needs_fetch(request, opened):
         return _fetched(request, hits, opened)
     ids = opened.feature_set.ids_of(hits.keys)
     hits = _kept(hits, np.array([id is not None for id in ids], bool))
-    return Answer(hits, [id for id in ids if id is not None])
+    return SearchReply(hits, [id for id in ids if id is not None])
 
 
-def behind(hits: Hits, offset: int) -> Hits:
+def behind(hits: SearchHits, offset: int) -> SearchHits:
     """The hits of each query but for so many of its best."""
     if not offset:
         return hits
@@ -49,11 +49,11 @@ def behind(hits: Hits, offset: int) -> Hits:
     return _kept(hits, place >= offset)
 
 
-def _needs_rows(request: Request, opened: Opened) -> bool:
+def _needs_rows(request: Request, opened: OpenedIndex) -> bool:
     return request.vectors_too or opened.definition.tap.tap.granularity is not Granularity.ITEM
 
 
-def _fetched(request: Request, hits: Hits, opened: Opened) -> Answer:
+def _fetched(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:
     """Each item once, however many queries found it."""
     taps = (opened.definition.tap.tap.name,) if _needs_rows(request, opened) else ()
     columns = None if request.all_columns else tuple(dict.fromkeys(request.columns))
@@ -61,10 +61,10 @@ def _fetched(request: Request, hits: Hits, opened: Opened) -> Answer:
     assert block.keys is not None
     hits, places = _present(hits, block.keys)
     metadata = tuple(replace(c, values=[c.values[i] for i in places]) for c in block.metadata)
-    return Answer(hits, [block.ids[i] for i in places], metadata, _rows(block, places, hits) if taps else None)
+    return SearchReply(hits, [block.ids[i] for i in places], metadata, _rows(block, places, hits) if taps else None)
 
 
-def _present(hits: Hits, keys: Array) -> tuple[Hits, Array]:
+def _present(hits: SearchHits, keys: Array) -> tuple[SearchHits, Array]:
     """The hits that are among `keys` (ascending), and where."""
     if not len(keys):
         return _kept(hits, np.zeros(len(hits.keys), bool)), np.empty(0, np.int64)
@@ -73,7 +73,7 @@ def _present(hits: Hits, keys: Array) -> tuple[Hits, Array]:
     return _kept(hits, there), at[there]
 
 
-def _kept(hits: Hits, keep: Array) -> Hits:
+def _kept(hits: SearchHits, keep: Array) -> SearchHits:
     if keep.all():
         return hits
     query = np.repeat(np.arange(len(hits.counts)), hits.counts)
@@ -81,7 +81,7 @@ def _kept(hits: Hits, keep: Array) -> Hits:
     return replace(hits, counts=counts, keys=hits.keys[keep], rows=hits.rows[keep], scores=hits.scores[keep])
 
 
-def _rows(block: Block, places: Array, hits: Hits) -> TapRows:
+def _rows(block: ItemBatch, places: Array, hits: SearchHits) -> TapRows:
     """The row of each hit, with its span."""
     tap = block.taps[0]
     counts = np.asarray(tap.counts, np.int64)

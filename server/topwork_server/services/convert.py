@@ -13,7 +13,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
-from topwork_server.rows import RowType, Shaping, shape
+from topwork_server.rows import OutputFormat, RowType, shape
 from topwork_server.types import (
     Array,
     Clip,
@@ -181,16 +181,16 @@ def priority(number: int) -> Priority:
     return PRIORITIES[number]
 
 
-def shaping(settings: encoders_pb2.EmbedSettings) -> Shaping:
+def shaping(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
     """How the rows of a reply shall be."""
     if settings.dtype not in ROW_TYPES:
         raise InvalidInput(
             f"features do not come as {dtype_name(settings.dtype)}", remedy="ask for FLOAT32, FLOAT16, INT8 or BINARY"
         )
-    return Shaping(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
+    return OutputFormat(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
 
 
-def response(features: Features, wanted: Shaping, total: float) -> encoders_pb2.EmbedResponse:
+def response(features: Features, wanted: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return encoders_pb2.EmbedResponse(
         features=[tap_features(tap, wanted) for tap in features.taps],
@@ -211,7 +211,7 @@ def timings(found: Timings, total: float) -> encoders_pb2.Timings:
     return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
 
 
-def tap_features(tap: TapRows, wanted: Shaping) -> types_pb2.TapFeatures:
+def tap_features(tap: TapRows, wanted: OutputFormat) -> types_pb2.TapFeatures:
     """Rows of one tap, shaped as wanted."""
     packed = shape(tap.rows, wanted)
     return types_pb2.TapFeatures(

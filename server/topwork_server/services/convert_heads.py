@@ -10,9 +10,9 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import heads_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Definition, Figure, Head, Task, Unlabelled, Wish
-from topwork_server.heads.probing import ProbeWish
-from topwork_server.heads.standing import Described, HeadState
+from topwork_server.heads.model import DESCRIBED, USUAL_KIND, Head, HeadDefinition, MetricValue, Task, TrainRequest, UnlabeledUse
+from topwork_server.heads.probing import ProbeRequest
+from topwork_server.heads.standing import HeadDescription, HeadState
 from topwork_server.plugins import RegisteredTrainer
 from topwork_server.services import convert
 from topwork_server.services.convert_indexes import named
@@ -38,8 +38,8 @@ STATES = {
 T = TypeVar("T")
 
 
-def wish(request: heads_pb2.TrainRequest) -> Wish:
-    return Wish(
+def wish(request: heads_pb2.TrainRequest) -> TrainRequest:
+    return TrainRequest(
         set=named(request.set),
         target=request.target,
         name=request.name,
@@ -60,8 +60,8 @@ def wish(request: heads_pb2.TrainRequest) -> Wish:
     )
 
 
-def probe_wish(request: heads_pb2.ProbeRequest) -> ProbeWish:
-    return ProbeWish(
+def probe_wish(request: heads_pb2.ProbeRequest) -> ProbeRequest:
+    return ProbeRequest(
         sets=tuple(request.sets),
         target=request.target,
         kind=request.kind or USUAL_KIND,
@@ -101,7 +101,7 @@ def _undescribed(task: Task, spec: TrainerSpec) -> bool:
     return spec.needs_descriptions and task not in DESCRIBED
 
 
-def head(described: Described) -> heads_pb2.Head:
+def head(described: HeadDescription) -> heads_pb2.Head:
     message = heads_pb2.Head(
         name=described.name,
         state=STATES[described.state],
@@ -116,7 +116,7 @@ def head(described: Described) -> heads_pb2.Head:
     return message
 
 
-def _fill_definition(message: heads_pb2.Head, definition: Definition) -> None:
+def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> None:
     """What was asked for. Of several views to choose from, the first stands until one is chosen."""
     tap, pooling = definition.views[0]
     message.task = TASK_NUMBERS[definition.task]  # type: ignore[assignment]
@@ -157,7 +157,7 @@ def export_response(part: bytes, total: int, description: str = "") -> heads_pb2
     return heads_pb2.ExportHeadResponse(part=part, total=total, description=description)
 
 
-def _figure(figure: Figure) -> heads_pb2.Figure:
+def _figure(figure: MetricValue) -> heads_pb2.Figure:
     return heads_pb2.Figure(name=figure.name, value=figure.value, low=figure.low, high=figure.high)
 
 
@@ -167,11 +167,11 @@ def _task(number: int) -> Task | None:
     return TASKS.get(number)
 
 
-def _unlabelled(method: str) -> Unlabelled:
+def _unlabelled(method: str) -> UnlabeledUse:
     try:
-        return Unlabelled(method)
+        return UnlabeledUse(method)
     except ValueError:
-        known = ", ".join(one for one in Unlabelled if one)
+        known = ", ".join(one for one in UnlabeledUse if one)
         raise InvalidInput(f"unlabelled {method!r} is not known", remedy=f"ask for {known}, or leave it out") from None
 
 

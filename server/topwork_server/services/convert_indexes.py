@@ -12,13 +12,13 @@ from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.damaged import DamagedIndex
-from topwork_server.indexes.indexes import Wish
-from topwork_server.indexes.model import Definition, Described, IndexState, LiveFigure, Operating
+from topwork_server.indexes.indexes import CreateIndexParams
+from topwork_server.indexes.model import IndexDefinition, IndexDescription, IndexState, LiveRecallFigure, MeasuredEffort
 from topwork_server.jobs import Job
 from topwork_server.plugins import RegisteredIndex
-from topwork_server.rows import Shaping
+from topwork_server.rows import OutputFormat
 from topwork_server.services import convert, convert_sets
-from topwork_server.services.answering import Answer
+from topwork_server.services.answering import SearchReply
 from topwork_server.services.jobs import job_message
 from topwork_server.services.option_messages import option_messages
 from topwork_server.types import Array, Granularity
@@ -44,8 +44,8 @@ def metric(number: int) -> Metric:
     return METRICS[number]
 
 
-def wish(request: indexes_pb2.CreateIndexRequest) -> Wish:
-    return Wish(
+def wish(request: indexes_pb2.CreateIndexRequest) -> CreateIndexParams:
+    return CreateIndexParams(
         set=named(request.set),
         name=request.name,
         tap=request.tap,
@@ -100,7 +100,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     )
 
 
-def index(described: Described, job: Job | None, live: Sequence[LiveFigure] = ()) -> indexes_pb2.Index:
+def index(described: IndexDescription, job: Job | None, live: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
     definition, facts = described.definition, described.facts
     message = indexes_pb2.Index(
         set=definition.set,
@@ -136,7 +136,7 @@ def damaged(index: DamagedIndex) -> indexes_pb2.Index:
     return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
 
-def response(found: Answer, definition: Definition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:
+def response(found: SearchReply, definition: IndexDefinition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:
     hits, rows = found.hits, found.rows
     message = indexes_pb2.SearchResponse(
         counts=hits.counts.tolist(),
@@ -151,11 +151,11 @@ def response(found: Answer, definition: Definition, *, vectors_too: bool) -> ind
     if rows is not None and rows.spans is not None:
         message.spans.CopyFrom(convert.spans(rows.spans))
     if rows is not None and vectors_too:
-        message.vectors.CopyFrom(convert.tap_features(rows, Shaping()))
+        message.vectors.CopyFrom(convert.tap_features(rows, OutputFormat()))
     return message
 
 
-def _operating(point: Operating) -> indexes_pb2.Operating:
+def _operating(point: MeasuredEffort) -> indexes_pb2.Operating:
     return indexes_pb2.Operating(effort=point.effort, recall=point.recall, qps=point.qps)
 
 

@@ -7,16 +7,16 @@ from collections.abc import Hashable
 import numpy as np
 from topwork.v1 import heads_pb2
 
-from topwork_server.heads.serving.predict import PredictAsk, Prediction
-from topwork_server.heads.serving.said import FoundSpan, Said
-from topwork_server.rows import Shaping
+from topwork_server.heads.serving.predict import PredictionResult, PredictParams
+from topwork_server.heads.serving.said import HeadOutput, PredictedSpan
+from topwork_server.rows import OutputFormat
 from topwork_server.services import convert
 from topwork_server.services.convert_heads import TASK_NUMBERS, version
 from topwork_server.types import Array
 
 
-def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> PredictAsk:
-    return PredictAsk(
+def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> PredictParams:
+    return PredictParams(
         options=convert.options(settings.options) if settings.HasField("options") else None,
         deadline=deadline,
         wait=wait,
@@ -27,7 +27,7 @@ def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hasha
     )
 
 
-def size(found: Prediction) -> int:
+def size(found: PredictionResult) -> int:
     """About how many bytes it takes."""
     arrays = [array for said in found.said for array in (said.probabilities, said.masks, said.confidences) if array is not None]
     arrays += [tap.rows for features in found.features for tap in features.taps]
@@ -35,18 +35,18 @@ def size(found: Prediction) -> int:
     return sum(array.nbytes for array in arrays) + 64 * spans
 
 
-def response(found: Prediction, top: int, total: float) -> heads_pb2.PredictResponse:
+def response(found: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return heads_pb2.PredictResponse(
         predictions=[predictions(said, top) for said in found.said],
-        features=[convert.tap_features(tap, Shaping()) for features in found.features for tap in features.taps],
+        features=[convert.tap_features(tap, OutputFormat()) for features in found.features for tap in features.taps],
         notes=convert.notes(found.notes),
         failures=[convert.failure(i, error) for i, error in sorted(found.failures.items())],
         timings=convert.timings(found.timings, total),
     )
 
 
-def predictions(said: Said, top: int) -> heads_pb2.Predictions:
+def predictions(said: HeadOutput, top: int) -> heads_pb2.Predictions:
     head = said.head
     message = heads_pb2.Predictions(
         head=head.name,
@@ -75,5 +75,5 @@ def _fill_probabilities(message: heads_pb2.Predictions, probabilities: Array, to
     message.probabilities.CopyFrom(convert.tensor(probabilities))
 
 
-def _span(span: FoundSpan) -> heads_pb2.FoundSpan:
+def _span(span: PredictedSpan) -> heads_pb2.FoundSpan:
     return heads_pb2.FoundSpan(start=span.start, end=span.end, label=span.label, probability=span.probability, part=span.part)

@@ -10,13 +10,13 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import sets_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
-from topwork_server.ingest.agreement import Settings
-from topwork_server.ingest.ingest import Outcome
-from topwork_server.rows import RowType, Shaping
+from topwork_server.ingest.agreement import WriteSettings
+from topwork_server.ingest.ingest import IngestOutcome
+from topwork_server.rows import OutputFormat, RowType
 from topwork_server.services import convert, describe
-from topwork_server.sets.model import Block, Column, ColumnType, Described, Reading, Selection
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, ReadResult, Selection, SetDescription
 from topwork_server.sets.pins import Pin
-from topwork_server.sets.versions import VersionInfo
+from topwork_server.sets.versions import SetVersion
 from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ _GRANULARITIES = {
 _SPAN_KINDS = {number: name for name, number in convert.SPAN_KINDS.items()}
 
 
-def settings(message: sets_pb2.WriteSettings) -> Settings:
+def settings(message: sets_pb2.WriteSettings) -> WriteSettings:
     if message.dtype not in STORED_DTYPES:
         raise InvalidInput(f"features are not stored as {convert.dtype_name(message.dtype)}", remedy="ask for FLOAT32 or FLOAT16")
-    return Settings(
+    return WriteSettings(
         set=message.set,
         encoder=message.encoder,
         taps=tuple(message.taps),
@@ -186,7 +186,7 @@ def numerics(message: sets_pb2.WriteRows) -> Numerics | None:
     return Numerics(said.provider, said.precision, said.parity, said.max_abs_error)
 
 
-def write_response(outcome: Outcome, watermark: int) -> sets_pb2.WriteResponse:
+def write_response(outcome: IngestOutcome, watermark: int) -> sets_pb2.WriteResponse:
     written = outcome.written
     return sets_pb2.WriteResponse(
         watermark=watermark,
@@ -199,7 +199,7 @@ def write_response(outcome: Outcome, watermark: int) -> sets_pb2.WriteResponse:
     )
 
 
-def feature_set(found: Described, indexes: Sequence[str]) -> sets_pb2.FeatureSet:
+def feature_set(found: SetDescription, indexes: Sequence[str]) -> sets_pb2.FeatureSet:
     wanted = found.wanted
     options = Struct()
     options.update(dict(wanted.options))
@@ -239,10 +239,10 @@ def selection(request: sets_pb2.ReadRequest) -> Selection:
     )
 
 
-def read_response(block: Block, reading: Reading) -> sets_pb2.ReadResponse:
+def read_response(block: ItemBatch, reading: ReadResult) -> sets_pb2.ReadResponse:
     return sets_pb2.ReadResponse(
         ids=block.ids,
-        features=[convert.tap_features(tap, Shaping(RowType.FLOAT32)) for tap in block.taps],
+        features=[convert.tap_features(tap, OutputFormat(RowType.FLOAT32)) for tap in block.taps],
         metadata=[column_message(column) for column in block.metadata],
         inputs=[convert.item_message(item) for item in block.inputs],
         version=reading.version,
@@ -250,11 +250,11 @@ def read_response(block: Block, reading: Reading) -> sets_pb2.ReadResponse:
     )
 
 
-def version(info: VersionInfo) -> sets_pb2.Version:
+def version(info: SetVersion) -> sets_pb2.Version:
     return sets_pb2.Version(version=info.version, time=info.time, pins=info.pins)
 
 
-def versions(found: Sequence[VersionInfo], damaged: Sequence[Pin]) -> sets_pb2.ListVersionsResponse:
+def versions(found: Sequence[SetVersion], damaged: Sequence[Pin]) -> sets_pb2.ListVersionsResponse:
     response = sets_pb2.ListVersionsResponse(versions=[version(info) for info in found])
     for pin in damaged:
         if pin.damage:

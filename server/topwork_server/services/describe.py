@@ -7,23 +7,25 @@ from dataclasses import replace
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import Entry, State
+from topwork_server.catalogue import CatalogEntry, EncoderState
 from topwork_server.encoder import Encoder
-from topwork_server.garage import Loaded
+from topwork_server.garage import LoadedEncoder
 from topwork_server.services import convert
 from topwork_server.services.option_messages import option_messages
 from topwork_server.sessions import choice
-from topwork_server.sessions.choice import Choice
-from topwork_server.sessions.records import Record
+from topwork_server.sessions.choice import PlanSet
+from topwork_server.sessions.records import DeviceRecord
 from topwork_server.types import EncoderSpec, Tap
 
 
-def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, chosen: Choice | None) -> encoders_pb2.Encoder:
+def encoder(
+    entry: CatalogEntry, live: tuple[str, str] | None, loaded: LoadedEncoder | None, chosen: PlanSet | None
+) -> encoders_pb2.Encoder:
     """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory;
     `chosen` is what computes it here, where that is known."""
     spec, manifest = entry.spec, entry.manifest
     state, detail = live or (entry.state.value, entry.detail)
-    if state == State.READY and not detail and chosen is None:
+    if state == EncoderState.READY and not detail and chosen is None:
         detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
     if chosen is not None and not chosen.ways:
         detail, chosen = "no device here computes it well enough: its use is refused with the figures", None
@@ -52,13 +54,13 @@ def encoder(entry: Entry, live: tuple[str, str] | None, loaded: Loaded | None, c
     )
 
 
-def devices(manifest: Manifest, chosen: Choice) -> list[encoders_pb2.Device]:
+def devices(manifest: Manifest, chosen: PlanSet) -> list[encoders_pb2.Device]:
     """What was measured here, the one in use first."""
     taps = {info.tap.name: chosen.device_of(info.tap.name) for info in manifest.taps}
     return [_device(manifest, record, [tap for tap in taps if taps[tap] == record.device]) for record in chosen.records]
 
 
-def _device(manifest: Manifest, record: Record, taps: list[str]) -> encoders_pb2.Device:
+def _device(manifest: Manifest, record: DeviceRecord, taps: list[str]) -> encoders_pb2.Device:
     numerics = choice.numerics_of(manifest, record, choice.passing(record))
     if numerics.precision not in record.device.precision:  # int8, and what the device computes of the rest
         numerics = replace(numerics, precision=f"{numerics.precision}+{record.device.precision}")

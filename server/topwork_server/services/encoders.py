@@ -13,15 +13,15 @@ import grpc
 import numpy as np
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
 
-from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
-from topwork_server.rows import Shaping
+from topwork_server.rows import OutputFormat
 from topwork_server.services import convert, describe
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, load_of, settings_of
+from topwork_server.services.spool import Upload, UploadStore
+from topwork_server.services.stream import RequestStream, load_of, settings_of
 from topwork_server.types import Array, Features
 
 MOST_WORDS = 1000
@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EmbedSettings:
     """What the settings of a request come to. A stream is a flow of its own; single requests are one flow a connection."""
 
-    ask: Ask
-    shaping: Shaping
+    ask: EmbedParams
+    shaping: OutputFormat
     fingerprint: str
 
     @classmethod
-    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> Job:
+    def of(cls, settings: encoders_pb2.EmbedSettings, deadline: float | None, flow: Hashable, *, wait: bool) -> EmbedSettings:
         if settings.fingerprint and len(settings.taps) > 1:
             raise InvalidInput("a fingerprint belongs to one tap", remedy="ask for one tap, or leave the fingerprint out")
-        ask = Ask(
+        ask = EmbedParams(
             encoder=_named(settings.encoder),
             taps=tuple(settings.taps),
             options=convert.options(settings.options),
@@ -68,12 +68,12 @@ class Job:
             )
 
 
-class Encoders(encoders_pb2_grpc.EncodersServicer):
-    def __init__(self, engine: Engine, catalogue: Catalogue, config: Config, stopping: asyncio.Event | None = None) -> None:
+class EncodersService(encoders_pb2_grpc.EncodersServicer):
+    def __init__(self, engine: Engine, catalogue: Catalog, config: Config, stopping: asyncio.Event | None = None) -> None:
         self._engine, self._stopping = engine, stopping
         self._catalogue = catalogue
         self._config = config
-        self.spool = Spool(config.home / "spool", config.max_video_bytes)
+        self.spool = UploadStore(config.home / "spool", config.max_video_bytes)
         self.spool.sweep()
 
     async def ListEncoders(  # noqa: N802
@@ -89,21 +89,21 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
 
     async def Embed(self, request: encoders_pb2.EmbedRequest, context: Context) -> encoders_pb2.EmbedResponse:  # noqa: N802
         self._check_count(request.items)
-        job = Job.of(request.settings, deadline(context), context.peer(), wait=False)
+        job = EmbedSettings.of(request.settings, deadline(context), context.peer(), wait=False)
         return await self._answer(job, request.items)
 
     async def EmbedStream(  # noqa: N802
         self, requests: AsyncIterator[encoders_pb2.EmbedStreamRequest], context: Context
     ) -> None:
         first = await settings_of(requests, "items", self._stopping)
-        job = Job.of(first.settings, deadline(context), object(), wait=True)
+        job = EmbedSettings.of(first.settings, deadline(context), object(), wait=True)
         self._catalogue.spec(job.ask.encoder)
 
         async def answer(message: encoders_pb2.EmbedStreamRequest, upload: Upload | None) -> encoders_pb2.EmbedResponse:
             self._check_count(message.items.items)
             return await self._answer(job, message.items.items, upload)
 
-        stream = Stream("items", answer, lambda message: load_of(message.items.items), self.spool, self._stopping)
+        stream = RequestStream("items", answer, lambda message: load_of(message.items.items), self.spool, self._stopping)
         await stream.run(requests, context.write)
 
     async def NearestWords(  # noqa: N802
@@ -113,7 +113,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
         options = convert.options(request.options)
-        ask = Ask(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
+        ask = EmbedParams(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
         items, _, _ = convert.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
         if sum(map(len, found)) > MANY_WORDS:
@@ -121,7 +121,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
         return _nearest_words(found)
 
     async def _answer(
-        self, job: Job, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+        self, job: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> encoders_pb2.EmbedResponse:
         started = time.monotonic()
         items, positions, failures = convert.items(messages, upload.path if upload else None, skip=job.ask.skip_bad_items)
@@ -146,7 +146,7 @@ class Encoders(encoders_pb2_grpc.EncodersServicer):
                 remedy="use EmbedStream with smaller messages, or the SDK, which does so by itself",
             )
 
-    def _describe(self, entry: Entry) -> encoders_pb2.Encoder:
+    def _describe(self, entry: CatalogEntry) -> encoders_pb2.Encoder:
         garage = self._engine.garage
         return describe.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name), garage.choice(entry))
 
@@ -163,7 +163,7 @@ def deadline(context: Context) -> float | None:
     return None if remaining is None else time.monotonic() + remaining
 
 
-def readable_entries(catalogue: Catalogue) -> list[Entry]:
+def readable_entries(catalogue: Catalog) -> list[CatalogEntry]:
     """All that can be read: one whose plugin was uninstalled must not hide the others."""
     found = []
     for name in catalogue.names():
@@ -193,7 +193,7 @@ def spread(features: Features, positions: Sequence[int], failures: dict[int, Top
     )
 
 
-async def _response(features: Features, wanted: Shaping, started: float) -> encoders_pb2.EmbedResponse:
+async def _response(features: Features, wanted: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
     total = time.monotonic() - started
     if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
         return await asyncio.to_thread(convert.response, features, wanted, total)

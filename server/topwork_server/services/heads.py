@@ -10,22 +10,22 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
-from topwork_server.heads.heads import Heads
+from topwork_server.heads.heads import HeadManager
 from topwork_server.heads.reporting.page import page
-from topwork_server.heads.serving.predict import PredictAsk, Prediction, Predictor
+from topwork_server.heads.serving.predict import PredictionResult, Predictor, PredictParams
 from topwork_server.heads.serving.said import spread as spread_said
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.services import convert, convert_heads, convert_predictions
 from topwork_server.services.convert_indexes import named
 from topwork_server.services.encoders import LARGE, Context, deadline, spread
 from topwork_server.services.jobs import job_message
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, load_of, settings_of
+from topwork_server.services.spool import Upload, UploadStore
+from topwork_server.services.stream import RequestStream, load_of, settings_of
 from topwork_server.sets.sets import FeatureSets
 
 #: Of a file that leaves in parts.
@@ -40,13 +40,13 @@ Reply = heads_pb2.PredictResponse
 class HeadsService(heads_pb2_grpc.HeadsServicer):
     def __init__(
         self,
-        heads: Heads,
+        heads: HeadManager,
         sets: FeatureSets,
-        plugins: Plugins,
+        plugins: PluginRegistry,
         engine: Engine,
-        catalogue: Catalogue,
+        catalogue: Catalog,
         config: Config,
-        spool: Spool,
+        spool: UploadStore,
         stopping: asyncio.Event | None = None,
     ) -> None:
         self._stopping = stopping
@@ -107,7 +107,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             started = time.monotonic()
             return await _reply(await self._of_items(names, ask, message.items.items, upload), settings, started)
 
-        stream = Stream("items", answer, lambda message: load_of(message.items.items), self._spool, self._stopping)
+        stream = RequestStream("items", answer, lambda message: load_of(message.items.items), self._spool, self._stopping)
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802
@@ -117,7 +117,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             said = description if start == 0 else ""
             await context.write(convert_heads.export_response(data[start : start + PART], len(data), said))
 
-    async def _predicted(self, names: Sequence[str], ask: PredictAsk, request: heads_pb2.PredictRequest) -> Prediction:
+    async def _predicted(self, names: Sequence[str], ask: PredictParams, request: heads_pb2.PredictRequest) -> PredictionResult:
         match request.WhichOneof("input"):
             case "items":
                 return await self._of_items(names, ask, request.items.items)
@@ -128,14 +128,14 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
 
     async def _of_items(
-        self, names: Sequence[str], ask: PredictAsk, messages: Sequence[types_pb2.Item], upload: Upload | None = None
-    ) -> Prediction:
+        self, names: Sequence[str], ask: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
+    ) -> PredictionResult:
         self._check_count(messages)
         items, positions, failures = convert.items(messages, upload.path if upload else None, skip=ask.skip_bad_items)
         found = await self._predictor.predict(names, ask, items)
         if not failures:
             return found
-        return Prediction(
+        return PredictionResult(
             said=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.said),
             features=tuple(spread(features, positions, failures) for features in found.features),
             notes={positions[i]: note for i, note in found.notes.items()},
@@ -143,7 +143,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             timings=found.timings,
         )
 
-    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.Stored) -> Prediction:
+    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.Stored) -> PredictionResult:
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, named(stored.set))
@@ -165,7 +165,7 @@ def _names(settings: Settings) -> list[str]:
     return list(settings.heads)
 
 
-async def _reply(found: Prediction, settings: Settings, started: float) -> Reply:
+async def _reply(found: PredictionResult, settings: Settings, started: float) -> Reply:
     total = time.monotonic() - started
     if convert_predictions.size(found) > LARGE:
         reply = await asyncio.to_thread(convert_predictions.response, found, settings.top, total)

@@ -20,7 +20,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(aio.HealthServicer):  # type: ignore[misc]
+class HealthService(aio.HealthServicer):  # type: ignore[misc]
     """`serves(name)` looks whether an encoder would answer now, and `whole(prefix, name)` whether a set or an index has no
     damage that is known; they may read the disk, and raise for an unknown name.
 

@@ -10,24 +10,24 @@ import numpy as np
 from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
 from topwork_server.callers import in_thread
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
 from topwork_server.indexes.asked import ask
-from topwork_server.indexes.desk import Desk
-from topwork_server.indexes.indexed import Opened
-from topwork_server.indexes.indexes import Indexes, Wish
-from topwork_server.indexes.live_recall import LiveRecall
-from topwork_server.indexes.matches import Matches
-from topwork_server.indexes.model import Described, Hits, Query
-from topwork_server.jobs import Job, Jobs
-from topwork_server.plugins import Plugins
+from topwork_server.indexes.desk import SearchExecutor
+from topwork_server.indexes.indexed import OpenedIndex
+from topwork_server.indexes.indexes import CreateIndexParams, IndexManager
+from topwork_server.indexes.live_recall import LiveRecallSampler
+from topwork_server.indexes.matches import FilterCache
+from topwork_server.indexes.model import IndexDescription, SearchHits, SearchQuery
+from topwork_server.jobs import Job, JobManager
+from topwork_server.plugins import PluginRegistry
 from topwork_server.services import convert, convert_indexes
 from topwork_server.services.answering import answer, behind, needs_fetch
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.querying import Asker
+from topwork_server.services.querying import QueryResolver
 from topwork_server.types import Array
 
 #: Replies with more hits than this are made in a thread.
@@ -43,19 +43,19 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
 
     def __init__(
         self,
-        indexes: Indexes,
-        desk: Desk,
-        jobs: Jobs,
-        plugins: Plugins,
+        indexes: IndexManager,
+        desk: SearchExecutor,
+        jobs: JobManager,
+        plugins: PluginRegistry,
         engine: Engine,
-        catalogue: Catalogue,
+        catalogue: Catalog,
         config: Config,
-        live_recall: LiveRecall | None = None,
+        live_recall: LiveRecallSampler | None = None,
     ) -> None:
         self._live_recall = live_recall
         self._indexes, self._desk, self._jobs, self._plugins = indexes, desk, jobs, plugins
-        self._asker = Asker(engine, catalogue, config.max_items)
-        self._matches = Matches()
+        self._asker = QueryResolver(engine, catalogue, config.max_items)
+        self._matches = FilterCache()
 
     async def ListKinds(  # noqa: N802
         self, request: indexes_pb2.ListKindsRequest, context: Context
@@ -70,7 +70,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
             wish = replace(wish, queries=await self._queries(request, wish, context))
         return self._message(await self._indexes.create(wish))
 
-    async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: Wish, context: Context) -> Array:
+    async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: CreateIndexParams, context: Context) -> Array:
         """The caller's own queries as they are searched: (q, dim), at most so many of them."""
         opened = await self._indexes.unindexed(wish.set, wish.tap, wish.metric)
         asking = await self._asker.asking(convert_indexes.own_queries(request), opened, deadline(context), context.peer())
@@ -118,14 +118,16 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         response.timings.CopyFrom(convert.timings(asking.timings, time.monotonic() - started))
         return _fitting(response)
 
-    async def _response(self, request: indexes_pb2.SearchRequest, hits: Hits, opened: Opened) -> indexes_pb2.SearchResponse:
+    async def _response(
+        self, request: indexes_pb2.SearchRequest, hits: SearchHits, opened: OpenedIndex
+    ) -> indexes_pb2.SearchResponse:
         def made() -> indexes_pb2.SearchResponse:
             found = answer(request, hits, opened)
             return convert_indexes.response(found, opened.definition, vectors_too=request.vectors_too)
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
 
-    async def _hits(self, opened: Opened, query: Query, where: str, until: float | None) -> Hits:
+    async def _hits(self, opened: OpenedIndex, query: SearchQuery, where: str, until: float | None) -> SearchHits:
         """Filter and search of one version, where writers let us: an item replaced between the two would not be found."""
         if not where:
             return await self._searched(opened, query)
@@ -139,13 +141,13 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
                 break
         return hits
 
-    async def _searched(self, opened: Opened, query: Query) -> Hits:
+    async def _searched(self, opened: OpenedIndex, query: SearchQuery) -> SearchHits:
         hits = await self._desk.search(opened.live, query)
         if self._live_recall:
             self._live_recall.offer(opened.live, query, hits)
         return hits
 
-    def _message(self, described: Described) -> indexes_pb2.Index:
+    def _message(self, described: IndexDescription) -> indexes_pb2.Index:
         definition = described.definition
         live = self._live_recall.figures(definition.set, definition.name, described.facts) if self._live_recall else ()
         return convert_indexes.index(described, self._job(described.job), live)

@@ -32,7 +32,7 @@ from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, 
 from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
-from topwork_server.services.receiving import Incoming, Receiver
+from topwork_server.services.receiving import IncomingMessages, MessageReceiver
 from topwork_server.sets import lance_io
 
 DOMAIN = "topwork"
@@ -61,12 +61,12 @@ Handler = Callable[[Any, Context], Awaitable[Any]]
 log = logging.getLogger(__name__)
 
 
-class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Translates errors, counts requests by method and status, and drains."""
 
     def __init__(self, budget: MessageBudget | None = None) -> None:
         self.budget = budget or MessageBudget(16 * MAX_MESSAGE)
-        self._receiver = Receiver(self.budget)
+        self._receiver = MessageReceiver(self.budget)
         self.counts: Counter[tuple[str, str]] = Counter()
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
         self._active: set[asyncio.Task[Any]] = set()
@@ -173,7 +173,7 @@ class Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _stream(self, method: str, kind: Any, inner: Handler) -> Handler:
         async def call(requests: Any, context: Context) -> Any:
-            incoming = Incoming(requests, self._receiver, kind, method)
+            incoming = IncomingMessages(requests, self._receiver, kind, method)
             try:
                 return await inner(incoming, context)
             finally:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import grpc
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
-from topwork_server.jobs import Job, Jobs, JobState
+from topwork_server.jobs import Job, JobManager, JobState
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 STATES = {
@@ -38,7 +38,7 @@ def job_message(job: Job) -> jobs_pb2.Job:
 
 
 class JobsService(jobs_pb2_grpc.JobsServicer):
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: JobManager) -> None:
         self._jobs = jobs
 
     async def ListJobs(  # noqa: N802

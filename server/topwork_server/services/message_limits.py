@@ -67,41 +67,41 @@ class Undecodable(InvalidInput):
     """The bytes are no message of the kind that the method takes."""
 
 
-class Rule(NamedTuple):
+class FieldLimit(NamedTuple):
     """Bounds of one field. `inside` are the fields of a message; `longest` is of a string; `width` is of a packed number."""
 
     name: str
     most: int
-    inside: dict[int, Rule] | None = None
+    inside: dict[int, FieldLimit] | None = None
     longest: int | None = None
     width: int = 0
 
 
 @cache
-def rules_of(descriptor: Descriptor) -> dict[int, Rule]:
+def rules_of(descriptor: Descriptor) -> dict[int, FieldLimit]:
     """By field number. Messages hold one another (a Value has Values), so that the same dict may come back inside of itself."""
     return _rules(descriptor, {})
 
 
-def _rules(descriptor: Descriptor, known: dict[str, dict[int, Rule]]) -> dict[int, Rule]:
+def _rules(descriptor: Descriptor, known: dict[str, dict[int, FieldLimit]]) -> dict[int, FieldLimit]:
     if descriptor.full_name not in known:
         made = known[descriptor.full_name] = {}
         made.update({one.number: _rule(one, known) for one in descriptor.fields})
     return known[descriptor.full_name]
 
 
-def _rule(one: FieldDescriptor, known: dict[str, dict[int, Rule]]) -> Rule:
+def _rule(one: FieldDescriptor, known: dict[str, dict[int, FieldLimit]]) -> FieldLimit:
     name = one.full_name.removeprefix("topwork.v1.")
     if one.message_type is not None:
-        return Rule(name, _most_messages(one.message_type), _rules(one.message_type, known))
+        return FieldLimit(name, _most_messages(one.message_type), _rules(one.message_type, known))
     match one.type:
         case FieldDescriptor.TYPE_STRING:
             is_name = one.full_name not in TEXTS
             longest = NAME if is_name else TEXTS[one.full_name]
-            return Rule(name, MOST_NAMES if is_name else MOST_VALUES, longest=longest)
+            return FieldLimit(name, MOST_NAMES if is_name else MOST_VALUES, longest=longest)
         case FieldDescriptor.TYPE_BYTES:
-            return Rule(name, MOST_MESSAGES)
-    return Rule(name, MOST_NUMBERS, width=_BYTES_EACH.get(one.type, 1))
+            return FieldLimit(name, MOST_MESSAGES)
+    return FieldLimit(name, MOST_NUMBERS, width=_BYTES_EACH.get(one.type, 1))
 
 
 def _most_messages(inside: Descriptor) -> int:
@@ -126,11 +126,11 @@ def undecodable(descriptor: Descriptor) -> Undecodable:
     return Undecodable(f"the bytes are no {descriptor.full_name}", remedy="make the message from the protos of this server")
 
 
-def _look_through(data: bytes, rules: Mapping[int, Rule]) -> None:
+def _look_through(data: bytes, rules: Mapping[int, FieldLimit]) -> None:
     """One flat loop: a call for each field would take longer than the rest of it."""
     at, end, unknown = 0, len(data), 0
     counts: dict[str, int] = {}
-    stack: list[tuple[Mapping[int, Rule], int]] = [(rules, end)]
+    stack: list[tuple[Mapping[int, FieldLimit], int]] = [(rules, end)]
     while True:
         if at >= end:
             stack.pop()

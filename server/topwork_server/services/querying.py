@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from topwork.v1 import indexes_pb2, types_pb2
 
-from topwork_server.catalogue import Catalogue
-from topwork_server.engine import Ask, Engine
+from topwork_server.catalogue import Catalog
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotReady, TooLarge
-from topwork_server.indexes.indexed import Opened
-from topwork_server.indexes.model import MOST_HITS, Query
+from topwork_server.indexes.indexed import OpenedIndex
+from topwork_server.indexes.model import MOST_HITS, SearchQuery
 from topwork_server.modalities import check_modality
 from topwork_server.services import convert, convert_indexes
 from topwork_server.sets.names import MOST_ID_BYTES
@@ -31,18 +31,18 @@ Request = indexes_pb2.SearchRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ResolvedQuery:
     """A query as far as it goes without a filter, and what the encoder took for it."""
 
-    query: Query
+    query: SearchQuery
     timings: Timings
 
 
-class Asker:
-    def __init__(self, engine: Engine, catalogue: Catalogue, most_items: int) -> None:
+class QueryResolver:
+    def __init__(self, engine: Engine, catalogue: Catalog, most_items: int) -> None:
         self._engine, self._catalogue, self._most_items = engine, catalogue, most_items
 
-    async def asking(self, request: Request, opened: Opened, deadline: float | None, flow: Hashable) -> Asking:
+    async def asking(self, request: Request, opened: OpenedIndex, deadline: float | None, flow: Hashable) -> ResolvedQuery:
         """NotReady where the query means something else than the set's rows."""
         tap, kind = opened.definition.tap, request.WhichOneof("query")
         if request.fingerprint:
@@ -59,12 +59,12 @@ class Asker:
             found = await self._of_items(request, opened, deadline, flow)
         elif kind == "vectors":
             rows = convert_indexes.vectors(request.vectors, tap.tap.dim)
-            found = Asking(_query(rows, np.ones(len(rows), np.int64)), Timings())
+            found = ResolvedQuery(_query(rows, np.ones(len(rows), np.int64)), Timings())
         else:
-            found = Asking(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
+            found = ResolvedQuery(await asyncio.to_thread(_of_stored, list(request.stored.values), opened), Timings())
         return replace(found, query=_with_settings(found.query, request, k))
 
-    async def _of_items(self, request: Request, opened: Opened, deadline: float | None, flow: Hashable) -> Asking:
+    async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, flow: Hashable) -> ResolvedQuery:
         tap, wanted = opened.definition.tap, opened.feature_set.wanted
         name = request.encoder or wanted.encoder
         if not name:
@@ -76,15 +76,15 @@ class Asker:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
-            ask = Ask(name, (tap.tap.name,), wanted.options, deadline, flow=flow)
+            ask = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, flow=flow)
         else:
-            ask = Ask(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, flow=flow)
+            ask = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, flow=flow)
         features = await self._engine.embed(ask, items)
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")
-        return Asking(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), features.timings)
+        return ResolvedQuery(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), features.timings)
 
-    async def _check_encoder(self, name: str, opened: Opened) -> None:
+    async def _check_encoder(self, name: str, opened: OpenedIndex) -> None:
         """An encoder that is named beside ready rows must be one that makes such rows. It reads nothing."""
         tap = opened.definition.tap
         if name == opened.feature_set.wanted.encoder or len(await asyncio.to_thread(self._tap_of_other, name, tap)):
@@ -140,17 +140,17 @@ def _item(message: types_pb2.Item, position: int) -> Item:
         raise error.at(position) from None
 
 
-def _query(rows: Array, counts: Array) -> Query:
+def _query(rows: Array, counts: Array) -> SearchQuery:
     """`without` is always there: it says how many queries there are, also where the last has no row."""
-    return Query(rows, np.repeat(np.arange(len(counts)), counts), without=np.full(len(counts), -1))
+    return SearchQuery(rows, np.repeat(np.arange(len(counts)), counts), without=np.full(len(counts), -1))
 
 
-def _with_settings(query: Query, request: Request, k: int) -> Query:
+def _with_settings(query: SearchQuery, request: Request, k: int) -> SearchQuery:
     within = request.within if request.HasField("within") else None
     return replace(query, k=k, within=within, every_row=request.every_row, exact=request.exact, effort=request.effort)
 
 
-def _of_stored(ids: list[str], opened: Opened) -> Query:
+def _of_stored(ids: list[str], opened: OpenedIndex) -> SearchQuery:
     """In a thread. The rows of stored items, each of which is not to be among its own hits."""
     for position, one in enumerate(ids):
         if len(one) > MOST_ID_BYTES:

@@ -20,7 +20,7 @@ PAUSE = 10.0
 log = logging.getLogger(__name__)
 
 
-class Receiver:
+class MessageReceiver:
     """`kind` is the class of a method's requests; None takes bytes as they are."""
 
     def __init__(self, budget: MessageBudget) -> None:
@@ -57,10 +57,10 @@ class Receiver:
             self._unreadable, self._logged = 0, time.monotonic()
 
 
-class Incoming(AsyncIterator[Any]):
+class IncomingMessages(AsyncIterator[Any]):
     """The messages of one stream. Each counts in the budget until `done` is told its size, or the stream is closed."""
 
-    def __init__(self, requests: AsyncIterator[bytes], receiver: Receiver, kind: Any, method: str) -> None:
+    def __init__(self, requests: AsyncIterator[bytes], receiver: MessageReceiver, kind: Any, method: str) -> None:
         self._requests, self._receiver, self._kind, self._method = requests, receiver, kind, method
         self._held: dict[int, tuple[Any, int]] = {}  # with the message: another must not get its id
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from topwork.v1 import sets_pb2, sets_pb2_grpc
 
-from topwork_server.callers import Caller, Check, in_thread
+from topwork_server.callers import BlockingCaller, Check, in_thread
 from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.heads.pins import OURS
 from topwork_server.ingest import incoming
-from topwork_server.ingest.incoming import Incoming
-from topwork_server.ingest.ingest import Ingest
+from topwork_server.ingest.incoming import IncomingItems
+from topwork_server.ingest.ingest import IngestPipeline
 from topwork_server.ingest.pieces import taken
 from topwork_server.services import convert, convert_sets
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.spool import Spool, Upload
-from topwork_server.services.stream import Stream, load_of, settings_of
-from topwork_server.sets.model import Block, Reading, Selection
+from topwork_server.services.spool import Upload, UploadStore
+from topwork_server.services.stream import RequestStream, load_of, settings_of
+from topwork_server.sets.model import ItemBatch, ReadResult, Selection
 
 if TYPE_CHECKING:
     from topwork_server.sets.store import FeatureSet
@@ -42,13 +42,13 @@ async def _alone(name: str, drop: Callable[[str], None]) -> None:
     await asyncio.to_thread(drop, name)
 
 
-class Sets(sets_pb2_grpc.FeatureSetsServicer):
+class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
     """`indexes_of` lists the names of a set's indexes; `drop_set` deletes them, then the set by what it is given."""
 
     def __init__(
         self,
-        ingest: Ingest,
-        spool: Spool,
+        ingest: IngestPipeline,
+        spool: UploadStore,
         max_items: int,
         indexes_of: Callable[[str], Sequence[str]] = lambda name: (),
         drop_set: DropSet = _alone,
@@ -86,11 +86,11 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
             found = await self._ingest.in_thread(_incoming, rows, upload, skip)
             return convert_sets.write_response(await writing.write(place, found), place.watermark)
 
-        await Stream("rows", answer, _load, self._spool, self._stopping).run(requests, context.write)
+        await RequestStream("rows", answer, _load, self._spool, self._stopping).run(requests, context.write)
 
     async def Read(self, request: sets_pb2.ReadRequest, context: Context) -> None:  # noqa: N802
         feature_set = await self._get(request.set)
-        caller = Caller(deadline(context))
+        caller = BlockingCaller(deadline(context))
         messages = _messages(feature_set, convert_sets.selection(request), caller.check)
         ahead = _next(messages)
         try:
@@ -107,7 +107,7 @@ class Sets(sets_pb2_grpc.FeatureSetsServicer):
         if bool(request.ids) == bool(request.where):
             raise InvalidInput("give ids or a filter to delete by, one of them", remedy="to delete all, drop the set")
         feature_set = await self._get(request.set)
-        with Caller(deadline(context)) as caller:
+        with BlockingCaller(deadline(context)) as caller:
             future = await asyncio.to_thread(feature_set.delete, list(request.ids) or None, request.where, caller.check)
             deleted, version = await asyncio.wrap_future(future)
         return sets_pb2.DeleteRowsResponse(deleted=deleted, version=version)
@@ -192,7 +192,7 @@ def _load(message: sets_pb2.WriteRequest) -> float:
     return load / TEXTS if load == len(message.rows.items) else load
 
 
-def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> Incoming:
+def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> IncomingItems:
     """In a thread: 4 MB of features take a few milliseconds."""
     incoming.check_ids(rows.ids)
     if bool(rows.items) == bool(rows.features):
@@ -207,7 +207,7 @@ def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> In
         return incoming.ready(list(rows.ids), features, metadata, convert_sets.numerics(rows), skip_bad_items=skip)
     incoming.check_count(rows.ids, len(rows.items), "items")
     items, positions, failures = convert.items(rows.items, path, skip=skip)
-    return Incoming(list(rows.ids), items, positions, failures, metadata=metadata)
+    return IncomingItems(list(rows.ids), items, positions, failures, metadata=metadata)
 
 
 def _next(messages: Iterator[sets_pb2.ReadResponse]) -> asyncio.Future[sets_pb2.ReadResponse | None]:
@@ -233,7 +233,7 @@ def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Ge
         yield convert_sets.read_response(block, reading)
 
 
-def _within_bounds(block: Block, reading: Reading) -> Iterator[sets_pb2.ReadResponse]:
+def _within_bounds(block: ItemBatch, reading: ReadResult) -> Iterator[sets_pb2.ReadResponse]:
     """One message of the block, or as many as it takes. TooLarge where one item alone is larger than a message may be."""
     message = convert_sets.read_response(block, reading)
     if message.ByteSize() <= MAX_MESSAGE:

@@ -16,7 +16,7 @@ from topwork_server import regular_files
 from topwork_server.errors import InvalidInput, Overloaded, TooLarge
 
 
-class Spool:
+class UploadStore:
     """All uploads of one server; together they may have as many bytes as four of the largest allowed."""
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -53,7 +53,7 @@ class Spool:
 class Upload:
     """One video. `discard` deletes its file, and is safe to call at any time and again."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: UploadStore) -> None:
         self._spool = spool
         self._file = tempfile.NamedTemporaryFile(dir=spool.folder, suffix=".part", delete=False, buffering=0)  # noqa: SIM115
         fcntl.flock(self._file, fcntl.LOCK_EX)

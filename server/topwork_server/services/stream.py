@@ -14,11 +14,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from topwork.v1 import types_pb2
 
 from topwork_server.errors import InvalidInput, Unavailable
-from topwork_server.services.receiving import Incoming
-from topwork_server.services.spool import Spool, Upload
+from topwork_server.services.receiving import IncomingMessages
+from topwork_server.services.spool import Upload, UploadStore
 
 
-class Request(Protocol):
+class StreamMessage(Protocol):
     """A message of the stream, whose oneof is `settings`, `part` (of a large video), or a body of items."""
 
     @property
@@ -27,7 +27,7 @@ class Request(Protocol):
     def ByteSize(self) -> int: ...  # noqa: N802
 
 
-Q = TypeVar("Q", bound=Request)
+Q = TypeVar("Q", bound=StreamMessage)
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ OTHER = 4
 WHOLE = 1 << 20
 
 
-class Window:
+class FlowWindow:
     """What of one stream may be in flight, in parts of WHOLE. One message always may, whatever its size."""
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending(Generic[R]):
+class PendingReply(Generic[R]):
     share: int
     reply: asyncio.Future[R]
     message: Any = None
 
 
-class Stream(Generic[Q, R]):
+class RequestStream(Generic[Q, R]):
     """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it. Once `stopping`
     is set no message is taken any more: those that were are answered, and the stream ends with UNAVAILABLE.
 
@@ -76,7 +76,7 @@ class Stream(Generic[Q, R]):
         body: str,
         answer: Callable[[Q, Upload | None], Coroutine[Any, Any, R]],
         load: Callable[[Q], float],
-        spool: Spool,
+        spool: UploadStore,
         stopping: asyncio.Event | None = None,
     ) -> None:
         self._body = body
@@ -86,13 +86,13 @@ class Stream(Generic[Q, R]):
         self._stopping = stopping or asyncio.Event()
         self._taken = 0
         self._upload: Upload | None = None
-        self._window = Window()
-        self._order: asyncio.Queue[Pending[R] | None] = asyncio.Queue()
+        self._window = FlowWindow()
+        self._order: asyncio.Queue[PendingReply[R] | None] = asyncio.Queue()
         self._work: set[asyncio.Future[R]] = set()
         self._done: Callable[[Any], None] = lambda message: None
 
     async def run(self, requests: AsyncIterator[Q], write: Callable[[R], Awaitable[None]]) -> None:
-        if isinstance(requests, Incoming):
+        if isinstance(requests, IncomingMessages):
             self._done = requests.done
         reader = asyncio.create_task(self._read(requests))
         stopper = asyncio.create_task(self._stop(reader))
@@ -139,7 +139,7 @@ class Stream(Generic[Q, R]):
     def _fail(self, error: Exception) -> None:
         failed: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         failed.set_exception(error)
-        self._enqueue(Pending(0, failed))
+        self._enqueue(PendingReply(0, failed))
 
     async def _take(self, message: Q) -> None:
         if self._stopping.is_set():  # it came with the signal, before the reader was cancelled
@@ -167,9 +167,9 @@ class Stream(Generic[Q, R]):
         if upload:
             # Not a `finally` of the task: one that is cancelled before its first step never runs it.
             reply.add_done_callback(lambda _: upload.discard())
-        self._enqueue(Pending(share, reply, message))
+        self._enqueue(PendingReply(share, reply, message))
 
-    def _enqueue(self, pending: Pending[R]) -> None:
+    def _enqueue(self, pending: PendingReply[R]) -> None:
         self._work.add(pending.reply)
         self._order.put_nowait(pending)
 

@@ -19,34 +19,34 @@ MOST = 32
 
 
 @dataclass(frozen=True)
-class Batch:
+class BenchmarkBatch:
     """Graph inputs for the samples `members`, by their number; those that are alone in a batch are the samples themselves."""
 
     members: tuple[int, ...]
     feeds: Mapping[str, Array]
 
 
-def save_batches(path: Path, batches: Sequence[Batch]) -> None:
+def save_batches(path: Path, batches: Sequence[BenchmarkBatch]) -> None:
     """As `load_batches` reads them."""
     arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
     arrays |= {f"{i}/": np.array(b.members) for i, b in enumerate(batches)}
     np.savez(path, **arrays)
 
 
-def load_batches(path: Path) -> list[Batch]:
+def load_batches(path: Path) -> list[BenchmarkBatch]:
     feeds: dict[str, dict[str, Array]] = {}
     with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:
             batch, _, name = key.partition("/")
             feeds.setdefault(batch, {})[name] = arrays[key]
-    return [Batch(tuple(named.pop("").tolist()), named) for named in feeds.values()]
+    return [BenchmarkBatch(tuple(named.pop("").tolist()), named) for named in feeds.values()]
 
 
-def batches_of(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[Batch]:
+def batches_of(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[BenchmarkBatch]:
     """The saved samples one by one, then full batches of them, as the encoder's budget has them: of equal shapes, and where it
     pads one of all."""
-    alone = [Batch((i,), feeds) for i, feeds in enumerate(inputs)]
-    return alone + [Batch(tuple(members), _joined(encoder, members, inputs)) for members in _groups(encoder, inputs)]
+    alone = [BenchmarkBatch((i,), feeds) for i, feeds in enumerate(inputs)]
+    return alone + [BenchmarkBatch(tuple(members), _joined(encoder, members, inputs)) for members in _groups(encoder, inputs)]
 
 
 def _groups(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[list[int]]:

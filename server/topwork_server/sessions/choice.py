@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from topwork_server.artifacts import DEFAULT, MODEL, Manifest
 from topwork_server.errors import NotReady
 from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import Record
+from topwork_server.sessions.records import DeviceRecord
 from topwork_server.types import LEAST_PARITY, Numerics
 
 #: How far a row may move with its batch-mates on a device, as a cosine: what bf16 and fp16 round differently in sums of another
@@ -20,7 +20,7 @@ HEAD_START = 1.1
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionPlan:
     """A graph of the artifact on a device, and the taps that it gives well enough. `numerics` is of the worst of them, `by_tap`
     of each."""
 
@@ -41,13 +41,13 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlanSet:
     """`ways`, in the order in which a request takes the first that gives all its taps: the graph of the default tap alone, the
     whole one on the same device and, where that fails for some taps, the whole one on a device that gives them too.
     `records`: all that was measured, the one in use first; none where there was nothing to choose from."""
 
-    ways: tuple[Way, ...]
-    records: tuple[Record, ...] = ()
+    ways: tuple[ExecutionPlan, ...]
+    records: tuple[DeviceRecord, ...] = ()
 
     def __str__(self) -> str:
         return ", else ".join(f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.ways))
@@ -64,7 +64,7 @@ class Choice:
         return next((way.device for way in self.ways if tap in way.taps), None)
 
 
-def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> Choice:
+def choose(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str) -> PlanSet:
     """NotReady where no device gives the default tap."""
     ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
     taps = {record.device: passing(record) for record in ordered}
@@ -76,24 +76,24 @@ def choose(manifest: Manifest, records: Sequence[Record], default_tap: str) -> C
     ways = [_way(manifest, record, MODEL, taps[record.device]) for record in whole]
     if DEFAULT in manifest.files:
         ways.insert(0, _way(manifest, fastest, DEFAULT, (default_tap,)))
-    return Choice(tuple(ways), (fastest, *(record for record in ordered if record is not fastest)))
+    return PlanSet(tuple(ways), (fastest, *(record for record in ordered if record is not fastest)))
 
 
-def only(manifest: Manifest, default_tap: str) -> Choice:
+def only(manifest: Manifest, default_tap: str) -> PlanSet:
     """The plain device, whose numerics the export measured: nothing to choose."""
     taps = tuple(info.tap.name for info in manifest.taps)
     alone = [_plain_way(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
-    return Choice((*alone, _plain_way(manifest, MODEL, taps)))
+    return PlanSet((*alone, _plain_way(manifest, MODEL, taps)))
 
 
-def passing(record: Record) -> tuple[str, ...]:
+def passing(record: DeviceRecord) -> tuple[str, ...]:
     """The taps that the device gives well enough: near to what their fingerprints are of (the fp32 network or, of a quantized
     encoder, the int8 graph itself), whatever rides along."""
     faults = _faults(record)
     return tuple(tap for tap in record.parity if tap not in faults)
 
 
-def _faults(record: Record) -> dict[str, str]:
+def _faults(record: DeviceRecord) -> dict[str, str]:
     """By tap, what is wrong with the rows of those that the device does not give well enough."""
     near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
     far = {tap: f"a parity of {worst:.5f}, below {LEAST_PARITY}" for tap, worst in near.items() if worst < LEAST_PARITY}
@@ -101,13 +101,13 @@ def _faults(record: Record) -> dict[str, str]:
     return far | {tap: f"rows that move with their batch: {worst:.6f}, below {INVARIANCE}" for tap, worst in moved.items()}
 
 
-def invariance_of(record: Record) -> float:
+def invariance_of(record: DeviceRecord) -> float:
     """The worst of the taps that the device gives well enough, or of all where it gives none."""
     taps = passing(record) or tuple(record.invariance)
     return min((record.invariance.get(tap, 1.0) for tap in taps), default=0.0)
 
 
-def parity_of(manifest: Manifest, record: Record) -> Mapping[str, float]:
+def parity_of(manifest: Manifest, record: DeviceRecord) -> Mapping[str, float]:
     """By tap, minimum cosine to the reference. The plain device's is the export's own record; other devices were compared with
     the plain one, which is the reference itself but where its graph is quantized: then both angles add up."""
     if record.device == PLAIN:
@@ -123,13 +123,15 @@ def _added(first: float, second: float) -> float:
     return math.cos(min(sum(math.acos(max(-1.0, min(cosine, 1.0))) for cosine in (first, second)), math.pi))
 
 
-def _way(manifest: Manifest, record: Record, graph: str, taps: tuple[str, ...]) -> Way:
+def _way(manifest: Manifest, record: DeviceRecord, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
     by_tap = {tap: numerics_of(manifest, record, (tap,)) for tap in taps}
-    return Way(record.device, graph, taps, numerics_of(manifest, record, taps), by_tap)
+    return ExecutionPlan(record.device, graph, taps, numerics_of(manifest, record, taps), by_tap)
 
 
-def _plain_way(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> Way:
-    return Way(PLAIN, graph, taps, plain_numerics(manifest, taps), {tap: plain_numerics(manifest, (tap,)) for tap in taps})
+def _plain_way(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
+    return ExecutionPlan(
+        PLAIN, graph, taps, plain_numerics(manifest, taps), {tap: plain_numerics(manifest, (tap,)) for tap in taps}
+    )
 
 
 def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
@@ -144,7 +146,7 @@ def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
     )
 
 
-def numerics_of(manifest: Manifest, record: Record, taps: Sequence[str]) -> Numerics:
+def numerics_of(manifest: Manifest, record: DeviceRecord, taps: Sequence[str]) -> Numerics:
     """Of a device for these taps: the worst of them."""
     if record.device == PLAIN:
         return plain_numerics(manifest, taps)
@@ -158,7 +160,7 @@ def numerics_of(manifest: Manifest, record: Record, taps: Sequence[str]) -> Nume
     )
 
 
-def why_not(record: Record) -> str:
+def why_not(record: DeviceRecord) -> str:
     """Why a device gives not all taps, or none; empty where it gives all."""
     if record.error:
         return record.error
@@ -169,11 +171,11 @@ def why_not(record: Record) -> str:
     return f"{len(faults)} taps are not near enough; the worst, {worst}, has {faults[worst]}"
 
 
-def _refused(records: Sequence[Record], taps: Sequence[str]) -> NotReady:
+def _refused(records: Sequence[DeviceRecord], taps: Sequence[str]) -> NotReady:
     said = "; ".join(f"{record.device}: {_reason(record, taps)}" for record in records)
     return NotReady(f"no device here gives {', '.join(taps)} well enough ({said})", remedy="serve with --provider auto or cpu")
 
 
-def _reason(record: Record, taps: Sequence[str]) -> str:
+def _reason(record: DeviceRecord, taps: Sequence[str]) -> str:
     faults = _faults(record)
     return record.error or ", ".join(dict.fromkeys(faults[tap] for tap in taps if tap in faults)) or "not used here"

@@ -21,10 +21,10 @@ import numpy as np
 
 from topwork_server.artifacts import MODEL, graph_for
 from topwork_server.parity import difference
-from topwork_server.sessions.batches import Batch, load_batches
+from topwork_server.sessions.batches import BenchmarkBatch, load_batches
 from topwork_server.sessions.opening import open_session
 from topwork_server.sessions.providers import Device
-from topwork_server.sessions.session import Runs, Session
+from topwork_server.sessions.session import RunnableSession, Session
 from topwork_server.types import Array
 
 #: Seconds a device that are timed, and at least so many rounds: a device's time of a batch is its best.
@@ -32,7 +32,7 @@ SECONDS, ROUNDS = 0.7, 3
 
 
 @dataclass
-class Trial:
+class DeviceTrial:
     """A device under measurement. By tap, `parity`: min_cosine and max_abs_error to the plain session; `invariance`: of its rows
     with batch-mates to those alone."""
 
@@ -43,19 +43,19 @@ class Trial:
     error: str = ""
 
 
-class Bench:
+class DeviceBenchmark:
     """An artifact, what is run through it, and what the plain device makes of that. `tap` is the default one."""
 
-    def __init__(self, folder: Path, batches: Sequence[Batch], tap: str, threads: int) -> None:
+    def __init__(self, folder: Path, batches: Sequence[BenchmarkBatch], tap: str, threads: int) -> None:
         self._folder, self._batches, self._tap, self._threads = folder, batches, tap, threads
         plain = Session(folder / MODEL, threads)
         self._taps = plain.outputs
         self._wanted = self._alone(plain, self._taps)
         plain.close()
 
-    def trials(self, devices: Sequence[Device]) -> list[Trial]:
+    def trials(self, devices: Sequence[Device]) -> list[DeviceTrial]:
         """One a device, in their order. Timed is the graph of the default tap alone."""
-        trials, sessions = [Trial(_name(device)) for device in devices], dict[int, Runs]()
+        trials, sessions = [DeviceTrial(_name(device)) for device in devices], dict[int, RunnableSession]()
         for i, (trial, device) in enumerate(zip(trials, devices, strict=True)):
             _say({"trying": trial.device})
             try:
@@ -66,7 +66,7 @@ class Bench:
             trials[i].samples_per_second = rate
         return trials
 
-    def _examined(self, trial: Trial, device: Device) -> Runs:
+    def _examined(self, trial: DeviceTrial, device: Device) -> RunnableSession:
         """Both graphs are checked; that of the default tap stays open."""
         session = open_session(self._folder / MODEL, device, self._threads)
         self._check(trial, session, self._taps)
@@ -78,7 +78,7 @@ class Bench:
         self._check(trial, session, [self._tap])
         return session
 
-    def _check(self, trial: Trial, session: Runs, taps: Sequence[str]) -> None:
+    def _check(self, trial: DeviceTrial, session: RunnableSession, taps: Sequence[str]) -> None:
         """Parity of each tap over the samples alone, and how far they move when they ride together."""
         alone = self._alone(session, taps)
         for tap in taps:
@@ -92,7 +92,7 @@ class Bench:
                     moved = [_moved(alone[tap][m], together[row]) for row, m in enumerate(batch.members)]
                     trial.invariance[tap] = min(trial.invariance.get(tap, 1.0), *moved)
 
-    def _alone(self, session: Runs, taps: Sequence[str]) -> dict[str, list[Array]]:
+    def _alone(self, session: RunnableSession, taps: Sequence[str]) -> dict[str, list[Array]]:
         """By tap, the outputs of each sample without its batch axis."""
         found = [session.run(taps, batch.feeds) for batch in self._batches if len(batch.members) == 1]
         return {tap: [outputs[i][0] for outputs in found] for i, tap in enumerate(taps)}
@@ -107,7 +107,7 @@ def _rows(output: Array) -> Array:
     return output.reshape(-1, output.shape[-1]).astype(np.float32)
 
 
-def _rates(sessions: Mapping[int, Runs], batches: Sequence[Batch], tap: str) -> dict[int, float]:
+def _rates(sessions: Mapping[int, RunnableSession], batches: Sequence[BenchmarkBatch], tap: str) -> dict[int, float]:
     """Samples a second of each session, in turns, so that what else the machine does falls on all of them."""
     best = {i: [float("inf")] * len(batches) for i in sessions}
     began, rounds = time.monotonic(), 0
@@ -120,7 +120,7 @@ def _rates(sessions: Mapping[int, Runs], batches: Sequence[Batch], tap: str) -> 
     return {i: samples / sum(times) for i, times in best.items()}
 
 
-def _seconds(session: Runs, batch: Batch, tap: str) -> float:
+def _seconds(session: RunnableSession, batch: BenchmarkBatch, tap: str) -> float:
     began = time.perf_counter()
     session.run([tap], batch.feeds)
     return time.perf_counter() - began
@@ -137,7 +137,7 @@ def _say(record: Mapping[str, Any]) -> None:
 def main(arguments: Sequence[str]) -> None:
     folder, batches, tap, threads, *devices = arguments
     chosen = [Device(provider, precision) for provider, _, precision in (device.partition("/") for device in devices)]
-    for trial in Bench(Path(folder), load_batches(Path(batches)), tap, int(threads)).trials(chosen):
+    for trial in DeviceBenchmark(Path(folder), load_batches(Path(batches)), tap, int(threads)).trials(chosen):
         _say(asdict(trial))
 
 

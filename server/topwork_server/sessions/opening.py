@@ -9,10 +9,10 @@ import numpy as np
 
 from topwork_server.errors import StartError
 from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.session import Runs, Session
+from topwork_server.sessions.session import RunnableSession, Session
 
 
-def open_session(model: Path, device: Device = PLAIN, threads: int | None = None) -> Runs:
+def open_session(model: Path, device: Device = PLAIN, threads: int | None = None) -> RunnableSession:
     """StartError where the device does not take the graph. `threads` are those of a CPU; None takes all cores."""
     if device.provider == "cpu":
         return Session(model, threads)

@@ -24,7 +24,7 @@ _LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-ep-openvino", "tens
 
 
 @dataclass(frozen=True)
-class Record:
+class DeviceRecord:
     """By tap, `parity`: min_cosine and max_abs_error against the reference; `invariance`: least cosine between a row computed
     alone and in a batch. `machine` is where this holds. With an `error`, the device does not compute this graph at all."""
 
@@ -47,7 +47,7 @@ class _Kept:
     error: str = ""
 
 
-def read(folder: Path, device: Device, machine: str) -> Record | None:
+def read(folder: Path, device: Device, machine: str) -> DeviceRecord | None:
     """None where there is none of this machine."""
     try:
         kept = stored_json.read(_path(folder, device), _Kept)
@@ -56,15 +56,15 @@ def read(folder: Path, device: Device, machine: str) -> Record | None:
     except DataLoss as error:
         log.warning("it is measured again: %s", error)
         return None
-    record = Record(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
+    record = DeviceRecord(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
     return record if record.machine == machine and (record.error or _whole(record)) else None
 
 
-def _whole(record: Record) -> bool:
+def _whole(record: DeviceRecord) -> bool:
     return all({"min_cosine", "max_abs_error"} <= set(worst) for worst in record.parity.values())
 
 
-def write(folder: Path, record: Record) -> None:
+def write(folder: Path, record: DeviceRecord) -> None:
     """An artifact that cannot be written to is measured again at each load."""
     path = _path(folder, record.device)
     scratch = path.with_suffix(f".{os.getpid()}.part")

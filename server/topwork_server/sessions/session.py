@@ -14,7 +14,7 @@ from topwork_server.types import Array
 AUTHORS = "report it to the encoder's author: what `collate` gives must have the names, dtypes and shapes of the graph's inputs"
 
 
-class Runs(Protocol):
+class RunnableSession(Protocol):
     """What a graph that is opened on any device can do. `run` raises MemoryError where a batch does not fit.
 
     `workers` threads may call `run` at once and gain from it: 1 on a CPU, which computes with all its cores for one; 2 or 3 on

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.artifacts import PARITY_INPUTS, Manifest
-from topwork_server.children import Children, Ended, python
+from topwork_server.children import ChildExit, ChildProcesses, python
 from topwork_server.encoder import Encoder
 from topwork_server.parity import saved_inputs
 from topwork_server.sessions import choice, records
 from topwork_server.sessions.batches import batches_of, save_batches
-from topwork_server.sessions.choice import Choice
+from topwork_server.sessions.choice import PlanSet
 from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import Record
+from topwork_server.sessions.records import DeviceRecord
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ KILLED = f"signal {signal.SIGKILL:d}"
 PATIENCE = 900
 
 
-class Survey:
+class DeviceSurvey:
     """Blocking; from any thread. What measures is one of `children`; Unavailable where those were ended with the server."""
 
-    def __init__(self, devices: Sequence[Device], threads: int, children: Children) -> None:
+    def __init__(self, devices: Sequence[Device], threads: int, children: ChildProcesses) -> None:
         self.devices, self._threads, self._children = tuple(devices), threads, children
         self._lock = threading.Lock()  # one at a time, or each slows the others
 
-    def kept(self, folder: Path, manifest: Manifest, default_tap: str) -> Choice | None:
+    def kept(self, folder: Path, manifest: Manifest, default_tap: str) -> PlanSet | None:
         """What was chosen here before; None where something is not measured. NotReady as `choice.choose`."""
         if self.devices == (PLAIN,):
             return choice.only(manifest, default_tap)
@@ -45,7 +45,7 @@ class Survey:
         whole = [record for record in found if record is not None]
         return choice.choose(manifest, whole, default_tap) if len(whole) == len(found) else None
 
-    def of(self, encoder: Encoder, folder: Path, manifest: Manifest) -> Choice:
+    def of(self, encoder: Encoder, folder: Path, manifest: Manifest) -> PlanSet:
         """What is kept, or else measured now. NotReady where no device gives the default tap."""
         tap = encoder.spec.default_tap
         if found := self.kept(folder, manifest, tap):
@@ -59,7 +59,7 @@ class Survey:
                 records.write(folder, record)
         return choice.choose(manifest, measured, tap)
 
-    def _measured(self, encoder: Encoder, folder: Path) -> list[Record]:
+    def _measured(self, encoder: Encoder, folder: Path) -> list[DeviceRecord]:
         """A device that takes the process with it is noted, and the others are tried again without it."""
         fallen: dict[Device, str] = {}
         with tempfile.TemporaryDirectory() as scratch:
@@ -86,14 +86,14 @@ class Survey:
         at = next((names.index(line["trying"]) for line in reversed(said) if "trying" in line), 0)
         return trials, devices[at], "" if len(trials) == len(devices) else _ending(child)
 
-    def _record(self, device: Device, trial: Mapping[str, Any]) -> Record:
-        return Record(**{**trial, "device": device, "machine": self._machine(device)})
+    def _record(self, device: Device, trial: Mapping[str, Any]) -> DeviceRecord:
+        return DeviceRecord(**{**trial, "device": device, "machine": self._machine(device)})
 
     def _machine(self, device: Device) -> str:
         return records.this_machine(device, self._threads)
 
 
-def _ending(child: Ended) -> str:
+def _ending(child: ChildExit) -> str:
     last = child.err.strip().splitlines()[-1:] or ["it said nothing"]
     return f"the process that tried it {child.how}: {last[0]}"
 
@@ -102,7 +102,7 @@ def _lost(reason: str) -> dict[str, Any]:
     return {"parity": {}, "invariance": {}, "samples_per_second": 0.0, "error": reason}
 
 
-def _said(manifest: Manifest, record: Record, tap: str) -> str:
+def _said(manifest: Manifest, record: DeviceRecord, tap: str) -> str:
     if record.error:
         return f"{record.device}: {record.error}"
     parity = choice.parity_of(manifest, record)

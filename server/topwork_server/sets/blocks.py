@@ -10,8 +10,8 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import inputs
-from topwork_server.sets.model import Block, Column, ColumnType
-from topwork_server.sets.schema import SPAN_KINDS, Facts, companion, input_fields, tap_fields
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
+from topwork_server.sets.schema import SPAN_KINDS, SetMetadata, companion, input_fields, tap_fields
 from topwork_server.types import Array, Granularity, Spans, TapInfo, TapRows
 
 
@@ -19,7 +19,7 @@ from topwork_server.types import Array, Granularity, Spans, TapInfo, TapRows
 class Projection:
     """What is read of a set: some of its taps and metadata, in the order asked, and the raw inputs."""
 
-    facts: Facts
+    facts: SetMetadata
     taps: tuple[TapInfo, ...]
     columns: dict[str, ColumnType]
     inputs: bool
@@ -32,7 +32,7 @@ class Projection:
 
 
 def project(
-    facts: Facts, known: dict[str, ColumnType], taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+    facts: SetMetadata, known: dict[str, ColumnType], taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
 ) -> Projection:
     """The taps and columns of those names, None for all. InvalidInput names an unknown one and those that there are."""
     by_name = {info.tap.name: info for info in facts.wanted.taps}
@@ -52,10 +52,10 @@ def _chosen(what: str, asked: Sequence[str] | None, known: list[str]) -> list[st
     return list(dict.fromkeys(asked))
 
 
-def to_block(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> Block:
+def to_block(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> ItemBatch:
     """The block of a table with the projection's columns; its ids and keys are the table's own where none are given."""
     taps = tuple(tap_rows(table, projection.facts, info) for info in projection.taps)
-    return Block(
+    return ItemBatch(
         ids=table["id"].to_pylist() if ids is None else ids,
         taps=taps,
         metadata=tuple(Column(name, type, values(table[name], type)) for name, type in projection.columns.items()),
@@ -71,7 +71,7 @@ def values(column: Any, type: ColumnType) -> list[Any]:
     return list((column.cast(pa.int64()) if type is ColumnType.TIME else column).to_pylist())
 
 
-def tap_rows(table: Any, facts: Facts, info: TapInfo) -> TapRows:
+def tap_rows(table: Any, facts: SetMetadata, info: TapInfo) -> TapRows:
     """The rows of one tap: (n, dim) float32, a view of Arrow's memory where it is stored so."""
     tap, column = info.tap, facts.columns[info.tap.name]
     array = _one(table[column])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sets.model import Block, ColumnType, Wanted
+from topwork_server.sets.model import ColumnType, ItemBatch, SetDefinition
 from topwork_server.sets.names import check_column_name
 from topwork_server.sets.schema import SPAN_KINDS
 from topwork_server.types import LEAST_PARITY, Array, Granularity, Numerics, TapInfo, TapRows
@@ -25,7 +25,7 @@ def check_numerics(numerics: Numerics | None) -> None:
         )
 
 
-def check_taps(wanted: Wanted, block: Block) -> tuple[TapRows, ...]:
+def check_taps(wanted: SetDefinition, block: ItemBatch) -> tuple[TapRows, ...]:
     """The block's taps in the set's order, rows as (n, dim) of a float type. Dims, fingerprints, counts, spans, finiteness."""
     given = {rows.tap.tap.name: rows for rows in block.taps}
     names = [info.tap.name for info in wanted.taps]
@@ -36,7 +36,7 @@ def check_taps(wanted: Wanted, block: Block) -> tuple[TapRows, ...]:
     return tuple(_check_tap(info, given[info.tap.name], block.ids, wanted) for info in wanted.taps)
 
 
-def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], wanted: Wanted) -> TapRows:
+def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], wanted: SetDefinition) -> TapRows:
     name = info.tap.name
     said = given.tap.fingerprint
     if said and said != info.fingerprint:
@@ -93,7 +93,7 @@ def _check_spans(info: TapInfo, given: TapRows, rows: int) -> None:
         raise InvalidInput(f"tap {info.tap.name!r}: parts of shape {np.shape(given.spans.parts)} for {rows} rows")
 
 
-def check_block(block: Block, keep_inputs: bool) -> None:
+def check_block(block: ItemBatch, keep_inputs: bool) -> None:
     """Lengths and names, before anything is converted."""
     items = len(block.ids)
     if items > MOST_ITEMS:

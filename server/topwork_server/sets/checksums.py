@@ -40,14 +40,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class FileChecksum:
     size: int
     digest: str
     time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class FileSignature:
     """What tells without reading that a file is still the one that was checked."""
 
     modified: int
@@ -63,10 +63,10 @@ class Checksums:
         self._file = path / NAME
         self._root = str(path)
         self._lock = threading.Lock()
-        self._taken: dict[str, tuple[Signature, Sum]] = {}
-        self._checked: dict[str, Signature] = {}
-        self._bad: dict[str, tuple[Signature | None, str]] = {}
-        self.sums: dict[str, Sum] = {}
+        self._taken: dict[str, tuple[FileSignature, FileChecksum]] = {}
+        self._checked: dict[str, FileSignature] = {}
+        self._bad: dict[str, tuple[FileSignature | None, str]] = {}
+        self.sums: dict[str, FileChecksum] = {}
         self.faults = self._load()
 
     @property
@@ -144,7 +144,7 @@ class Checksums:
         known = self.sums.pop(name, None)
         self.forgive(name)
         if known and self.owner:
-            self._append(_line(name, Sum(-1, "-")), [])
+            self._append(_line(name, FileChecksum(-1, "-")), [])
 
     def forgive(self, name: str) -> None:
         """Forget what was found of a file that is no part of the set any more."""
@@ -176,21 +176,21 @@ class Checksums:
         """Of what was checked: the files are looked at again."""
         self._checked.clear()
 
-    def _measured(self, name: str) -> tuple[Signature, Sum]:
+    def _measured(self, name: str) -> tuple[FileSignature, FileChecksum]:
         signature = self._signature(name)
-        return signature, Sum(signature.size, digest_of(self._at(name)))
+        return signature, FileChecksum(signature.size, digest_of(self._at(name)))
 
     def _at(self, name: str) -> str:
         """Joined as text: a Path would take longer than the look itself."""
         return f"{self._root}/{name}"
 
-    def _signature(self, name: str) -> Signature:
+    def _signature(self, name: str) -> FileSignature:
         try:
             return _signature(self._at(name))
         except OSError as error:
             raise self._lost(name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
 
-    def _lost(self, name: str, signature: Signature | None, how: str) -> TopworkError:
+    def _lost(self, name: str, signature: FileSignature | None, how: str) -> TopworkError:
         """DataLoss; NotFound where the whole set is gone: it was dropped, under whoever reads it."""
         if not self.path.is_dir():
             return was_dropped(self.path.stem)
@@ -251,22 +251,22 @@ def digest_of(path: str) -> str:
     return hasher.hexdigest()
 
 
-def _signature(path: str) -> Signature:
+def _signature(path: str) -> FileSignature:
     status = regular_files.status_of(path)
-    return Signature(status.st_mtime_ns, status.st_size, status.st_ino)
+    return FileSignature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _line(name: str, one: Sum) -> str:
+def _line(name: str, one: FileChecksum) -> str:
     rest = f"{name} {one.size} {one.digest} {one.time or time.time():.3f}"
     return f"{xxhash.xxh3_64_hexdigest(rest.encode())} {rest}\n"
 
 
-def _parsed(line: bytes) -> tuple[str, Sum]:
+def _parsed(line: bytes) -> tuple[str, FileChecksum]:
     checksum, _, rest = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(rest).encode() != checksum:
         raise ValueError("not a line that was written")
     name, size, digest, at = rest.decode().rsplit(" ", 3)
-    return name, Sum(int(size), digest, float(at))
+    return name, FileChecksum(int(size), digest, float(at))
 
 
 def _cleared(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.callers import Check
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.sets import lance_io, reads
 from topwork_server.sets.blocks import values
 from topwork_server.sets.casts import cast
@@ -24,8 +24,8 @@ from topwork_server.sets.names import check_column_name
 from topwork_server.sets.schema import arrow_type
 from topwork_server.sets.tables import fitted, metadata_array
 from topwork_server.sets.versions import Readers
-from topwork_server.sets.views import Current, View
-from topwork_server.sets.writer import Writer
+from topwork_server.sets.views import LatestVersion, VersionView
+from topwork_server.sets.writer import CommitWriter
 from topwork_server.types import Array
 
 #: What a change prepares or leaves behind; `is_reserved` hides it from readers and filters.
@@ -33,7 +33,7 @@ PREPARED = "_change_"
 
 
 @dataclass(frozen=True, slots=True)
-class Updated:
+class UpdateResult:
     """`missing` are ids that the set has not."""
 
     items: int
@@ -41,8 +41,8 @@ class Updated:
     version: int
 
 
-class Columns:
-    def __init__(self, current: Current, writer: Writer, readers: Readers) -> None:
+class ColumnChanges:
+    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: Readers) -> None:
         self._current, self._writer, self._readers = current, writer, readers
         writer.widen = lambda name: self._cast(name, ColumnType.FLOAT)
 
@@ -72,7 +72,7 @@ class Columns:
         self._begin()
         self._cast(self._stored(name), type)
 
-    def update(self, where: str, ids: Any, columns: Sequence[Column], check: Check) -> Updated:
+    def update(self, where: str, ids: Any, columns: Sequence[Column], check: Check) -> UpdateResult:
         """New values of some columns, of the items of those ids (a value each) or of those that match (one value for all)."""
         import pyarrow as pa
 
@@ -90,7 +90,7 @@ class Columns:
         if len(keys):
             table = self._fitting(given).take(pa.array(at)).append_column("key", pa.array(keys))
             self._fill(table, "updating metadata")
-        return Updated(len(keys), tuple(missing), self._current.view.version)
+        return UpdateResult(len(keys), tuple(missing), self._current.view.version)
 
     def _begin(self) -> None:
         self._writer.settle()
@@ -148,7 +148,7 @@ class Columns:
     def _check_free(self, name: str) -> None:
         columns = self._current.view.columns
         if name in columns:
-            raise AlreadyThere(f"the set has a metadata column {name!r}", remedy="choose another name, or drop it first")
+            raise AlreadyExists(f"the set has a metadata column {name!r}", remedy="choose another name, or drop it first")
         check_spelling(name, columns)
 
 
@@ -173,7 +173,7 @@ def _field(name: str, type: ColumnType) -> Any:
     return pa.field(name, arrow_type(type))
 
 
-def _filled(view: View, current: Current, table: Any) -> Any:
+def _filled(view: VersionView, current: LatestVersion, table: Any) -> Any:
     """Commit new files of those columns for the fragments that have some of the keys."""
     import pyarrow as pa
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
 from topwork_server.sets.commit_threads import CommitThreads
-from topwork_server.sets.groups import Delete, Write
+from topwork_server.sets.groups import PendingDelete, PendingWrite
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ QUEUE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class CommitTask:
     """Anything else that must not run beside a commit."""
 
     call: Callable[[], Any]
@@ -31,10 +31,10 @@ class Task:
     size: int = 0
 
 
-Operation: TypeAlias = Write | Delete | Task
+Operation: TypeAlias = PendingWrite | PendingDelete | CommitTask
 
 
-class Committer:
+class CommitQueue:
     """A queue of one set, and its turns in the threads that commit: one turn at a time, so that nothing runs beside a commit.
 
     `apply` commits a group of writes and deletions and answers their futures; `tidy(busy)` is called when nothing waits, and
@@ -46,7 +46,7 @@ class Committer:
     def __init__(
         self,
         name: str,
-        apply: Callable[[list[Write | Delete]], None],
+        apply: Callable[[list[PendingWrite | PendingDelete]], None],
         tidy: Callable[[Callable[[], bool]], None],
         threads: CommitThreads,
     ) -> None:
@@ -70,7 +70,7 @@ class Committer:
             if not self._in_turn:
                 self._take_turn()
 
-    def commit_now(self, operation: Write | Delete) -> None:
+    def commit_now(self, operation: PendingWrite | PendingDelete) -> None:
         """Commit it before all that waits: for tasks, in the commit thread. Its future is answered when this returns."""
         self._commit([operation])
 
@@ -115,10 +115,10 @@ class Committer:
                 self._changed.notify_all()
 
     def _work(self, group: list[Operation]) -> None:
-        if group and isinstance(group[0], Task):
+        if group and isinstance(group[0], CommitTask):
             self._do(group[0])
         elif group:
-            self._commit([operation for operation in group if not isinstance(operation, Task)])
+            self._commit([operation for operation in group if not isinstance(operation, CommitTask)])
             self._untidy += 1
         if self._untidy and (not self._queue or self._untidy >= self.TIDY_EVERY):
             self._untidy = 0
@@ -133,7 +133,7 @@ class Committer:
                 operation = self._queue.popleft()
                 self._waiting_bytes -= operation.size
                 size += operation.size
-                rows += 0 if isinstance(operation, Task) else len(operation.ids)
+                rows += 0 if isinstance(operation, CommitTask) else len(operation.ids)
                 group.append(operation)
             self._changed.notify_all()
             return group
@@ -149,11 +149,11 @@ class Committer:
     def _joins(self, group: list[Operation], operation: Operation, size: int, rows: int) -> bool:
         if not group:
             return True
-        if isinstance(operation, Task) or isinstance(group[0], Task):
+        if isinstance(operation, CommitTask) or isinstance(group[0], CommitTask):
             return False
         return size + operation.size <= GROUP_BYTES and rows + len(operation.ids) <= GROUP_ROWS
 
-    def _commit(self, group: list[Write | Delete]) -> None:
+    def _commit(self, group: list[PendingWrite | PendingDelete]) -> None:
         waited = [operation for operation in group if operation.future.set_running_or_notify_cancel()]
         if not waited:
             return
@@ -166,7 +166,7 @@ class Committer:
                 if not operation.future.done():
                     operation.future.set_exception(_told(error))
 
-    def _do(self, task: Task) -> None:
+    def _do(self, task: CommitTask) -> None:
         if not task.future.set_running_or_notify_cancel():
             return
         try:

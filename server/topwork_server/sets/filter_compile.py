@@ -8,30 +8,30 @@ from collections.abc import Mapping, Sequence
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import filter_functions as functions
 from topwork_server.sets import filter_values as values
-from topwork_server.sets.filter_syntax import AMONG, ATOM, COMPARE, CONCAT, IS, NEGATE, Node
-from topwork_server.sets.filter_values import Choice, Type, Value
+from topwork_server.sets.filter_syntax import AMONG, ATOM, COMPARE, CONCAT, IS, NEGATE, FilterNode
+from topwork_server.sets.filter_values import FilterValue, ValueChoice, ValueType
 from topwork_server.sets.model import ColumnType
 from topwork_server.sets.names import is_reserved
 
 _TYPES = {
-    ColumnType.BOOL: Type.BOOL,
-    ColumnType.INT: Type.INT,
-    ColumnType.FLOAT: Type.FLOAT,
-    ColumnType.STRING: Type.STRING,
-    ColumnType.TIME: Type.TIME,
-    ColumnType.STRINGS: Type.STRINGS,
+    ColumnType.BOOL: ValueType.BOOL,
+    ColumnType.INT: ValueType.INT,
+    ColumnType.FLOAT: ValueType.FLOAT,
+    ColumnType.STRING: ValueType.STRING,
+    ColumnType.TIME: ValueType.TIME,
+    ColumnType.STRINGS: ValueType.STRINGS,
 }
 
 
-class Compiler:
+class FilterCompiler:
     """Of one filter, over the metadata `columns`. Every method may raise InvalidInput."""
 
     def __init__(self, columns: Mapping[str, ColumnType]) -> None:
         self._columns = {name.lower(): (name, _TYPES[type]) for name, type in columns.items()}
-        self._columns["id"] = ("id", Type.STRING)
+        self._columns["id"] = ("id", ValueType.STRING)
         self._now = time.time_ns() // 1000
 
-    def value(self, node: Node) -> Value:
+    def value(self, node: FilterNode) -> FilterValue:
         """The value of any expression."""
         match node.kind:
             case "number":
@@ -47,7 +47,7 @@ class Compiler:
             case "date" | "timestamp":
                 return values.moment(values.parsed_time(node.value))
             case "interval":
-                return values.moment(values.parsed_interval(node.value), Type.INTERVAL)
+                return values.moment(values.parsed_interval(node.value), ValueType.INTERVAL)
             case "list":
                 return self._list(node)
             case "neg":
@@ -68,16 +68,16 @@ class Compiler:
                 return self._call(node)
         return self._operation(node)
 
-    def condition(self, node: Node) -> Value:
+    def condition(self, node: FilterNode) -> FilterValue:
         """Of an expression that must be true, false or missing."""
         found = self.value(node)
-        if found.type not in (Type.BOOL, Type.NULL):
+        if found.type not in (ValueType.BOOL, ValueType.NULL):
             raise InvalidInput(
                 f"{found} is no condition: a filter is true or false", remedy="compare it with something, such as n > 0"
             )
         return found
 
-    def _operation(self, node: Node) -> Value:
+    def _operation(self, node: FilterNode) -> FilterValue:
         args = [self.value(arg) for arg in node.args]
         match node.kind:
             case "compare":
@@ -87,17 +87,19 @@ class Compiler:
             case "cast" | "try_cast":
                 return functions.cast(node.kind, args[0], node.value)
             case "concat":
-                _check("||", args, Type.STRING)
-                return Value(f"{args[0].within(CONCAT - 1)} || {args[1].within(CONCAT)}", Type.STRING, CONCAT, name="a text")
-        _check("[...]", args[:1], Type.STRINGS)
-        _check("[...]", args[1:], Type.INT)
-        return Value(f"{args[0].within(ATOM - 1)}[{args[1].sql}]", Type.STRING, name="an element")
+                _check("||", args, ValueType.STRING)
+                return FilterValue(
+                    f"{args[0].within(CONCAT - 1)} || {args[1].within(CONCAT)}", ValueType.STRING, CONCAT, name="a text"
+                )
+        _check("[...]", args[:1], ValueType.STRINGS)
+        _check("[...]", args[1:], ValueType.INT)
+        return FilterValue(f"{args[0].within(ATOM - 1)}[{args[1].sql}]", ValueType.STRING, name="an element")
 
-    def _column(self, name: str) -> Value:
+    def _column(self, name: str) -> FilterValue:
         if name.lower() in self._columns:
             stored, type = self._columns[name.lower()]
-            sql = f"CAST(`{stored}` AS BIGINT)" if type is Type.TIME else f"`{stored}`"
-            return Value(sql, type, name=f"the column {stored}")
+            sql = f"CAST(`{stored}` AS BIGINT)" if type is ValueType.TIME else f"`{stored}`"
+            return FilterValue(sql, type, name=f"the column {stored}")
         if is_reserved(name):
             raise InvalidInput(f"the column {name!r} is not for filters", remedy=f"use {self._names()}")
         raise InvalidInput(
@@ -109,85 +111,85 @@ class Compiler:
         shown = sorted(name for name, _ in self._columns.values())
         return ", ".join(shown[:40]) + (" ..." if len(shown) > 40 else "")
 
-    def _list(self, node: Node) -> Value:
+    def _list(self, node: FilterNode) -> FilterValue:
         args = [self.value(arg) for arg in node.args]
-        _check("a list", args, Type.STRING)
+        _check("a list", args, ValueType.STRING)
         texts = tuple(arg.constant for arg in args)
-        return Value(
-            f"[{', '.join(arg.sql for arg in args)}]", Type.STRINGS, constant=None if None in texts else texts, name="a list"
+        return FilterValue(
+            f"[{', '.join(arg.sql for arg in args)}]", ValueType.STRINGS, constant=None if None in texts else texts, name="a list"
         )
 
     @staticmethod
-    def _negative(value: Value) -> Value:
-        if value.type is Type.INTERVAL and value.constant is not None:
-            return values.moment(-value.constant, Type.INTERVAL)
+    def _negative(value: FilterValue) -> FilterValue:
+        if value.type is ValueType.INTERVAL and value.constant is not None:
+            return values.moment(-value.constant, ValueType.INTERVAL)
         if value.type in values.NUMBERS and value.constant is not None:
             return values.number(-value.constant)
-        _check("-", [value], *values.NUMBERS, Type.INTERVAL)
+        _check("-", [value], *values.NUMBERS, ValueType.INTERVAL)
         if value.sql.startswith("-") and value.power == NEGATE:
-            return Value(value.sql[1:].strip(), value.type, name=value.name)
-        return Value(f"-{value.within(NEGATE)}", value.type, NEGATE, name=value.name)
+            return FilterValue(value.sql[1:].strip(), value.type, name=value.name)
+        return FilterValue(f"-{value.within(NEGATE)}", value.type, NEGATE, name=value.name)
 
-    def _call(self, node: Node) -> Value:
+    def _call(self, node: FilterNode) -> FilterValue:
         if node.value == "now":
             return values.moment(self._now)
         return functions.called(node.value, [self.value(arg) for arg in node.args])
 
-    def _is(self, node: Node) -> Value:
+    def _is(self, node: FilterNode) -> FilterValue:
         word = node.value
         if word == "distinct":
             return self._distinct(node)
         value = self.value(node.args[0]) if word == "null" else self.condition(node.args[0])
         negated = "NOT " if node.negated else ""
         said = "NULL" if word in ("null", "unknown") else word.upper()
-        sql = "NULL" if value.type is Type.NULL and said == "NULL" else value.within(IS)
-        return Value(f"{sql} IS {negated}{said}", Type.BOOL, IS)
+        sql = "NULL" if value.type is ValueType.NULL and said == "NULL" else value.within(IS)
+        return FilterValue(f"{sql} IS {negated}{said}", ValueType.BOOL, IS)
 
-    def _distinct(self, node: Node) -> Value:
+    def _distinct(self, node: FilterNode) -> FilterValue:
         left, right = (self.value(arg) for arg in node.args)
         equal = values.compared("=", left, right)
-        missing = " AND ".join(f"({'NULL' if value.type is Type.NULL else value.sql}) IS NULL" for value in (left, right))
-        same = Value(f"({equal.sql}) IS TRUE OR ({missing})", Type.BOOL, 1, terms=2)
+        missing = " AND ".join(f"({'NULL' if value.type is ValueType.NULL else value.sql}) IS NULL" for value in (left, right))
+        same = FilterValue(f"({equal.sql}) IS TRUE OR ({missing})", ValueType.BOOL, 1, terms=2)
         return same if node.negated else values.negation(same)
 
-    def _in(self, node: Node) -> Value:
+    def _in(self, node: FilterNode) -> FilterValue:
         left = self.value(node.args[0])
         found = [values.compared("=", left, self.value(item)) for item in node.args[1:]]
         missing = any(item.kind == "null" for item in node.args[1:])
         kept = [one for one, item in zip(found, node.args[1:], strict=True) if item.kind != "null"]
         either = values.joined("or", kept) if kept else None
         if missing:
-            nothing = Value("CAST(NULL AS BOOLEAN)", Type.BOOL)
+            nothing = FilterValue("CAST(NULL AS BOOLEAN)", ValueType.BOOL)
             known = either.choice if either is not None else None
             if known is not None and known.what == left.within(COMPARE):
-                either = values.chosen(Choice(known.what, (*known.literals, "NULL"), False))
+                either = values.chosen(ValueChoice(known.what, (*known.literals, "NULL"), False))
             else:
                 either = nothing if either is None else values.joined("or", [either, nothing])
         assert either is not None
         return values.negation(either) if node.negated else either
 
-    def _between(self, node: Node) -> Value:
+    def _between(self, node: FilterNode) -> FilterValue:
         value, low, high = (self.value(arg) for arg in node.args)
         both = values.joined("and", [values.compared(">=", value, low), values.compared("<=", value, high)])
         return values.negation(both) if node.negated else both
 
-    def _like(self, node: Node) -> Value:
+    def _like(self, node: FilterNode) -> FilterValue:
         text, pattern, *escape = (self.value(arg) for arg in node.args)
-        _check(node.value.upper(), [text, pattern], Type.STRING)
+        _check(node.value.upper(), [text, pattern], ValueType.STRING)
         if escape:
             pattern = _escaped(pattern, escape[0])
         word = f"{'NOT ' if node.negated else ''}{node.value.upper()}"
-        return Value(f"{text.within(AMONG)} {word} {pattern.within(AMONG)}", Type.BOOL, AMONG)
+        return FilterValue(f"{text.within(AMONG)} {word} {pattern.within(AMONG)}", ValueType.BOOL, AMONG)
 
 
-def _check(what: str, args: Sequence[Value], *types: Type) -> None:
+def _check(what: str, args: Sequence[FilterValue], *types: ValueType) -> None:
     for arg in args:
         if arg.type not in types:
             wanted = " or ".join(type.value for type in types)
             raise InvalidInput(f"{what} takes {wanted}, and is given {arg}", remedy="pass another column, or cast it")
 
 
-def _escaped(pattern: Value, escape: Value) -> Value:
+def _escaped(pattern: FilterValue, escape: FilterValue) -> FilterValue:
     """The pattern with the backslash as its escape, which is the only one that Lance knows."""
     if not isinstance(pattern.constant, str) or not isinstance(escape.constant, str) or len(escape.constant) != 1:
         raise InvalidInput("LIKE ... ESCAPE takes a text and one character", remedy="write LIKE '50!%' ESCAPE '!'")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from topwork_server.sets.filter_syntax import Node
+from topwork_server.sets.filter_syntax import FilterNode
 
 _CONNECTIVES = frozenset({"and", "or", "not"})
 _CONDITIONS = frozenset({*_CONNECTIVES, "compare", "in", "between", "like", "is"})
 _SHOWN = 60
 
 
-def constant_condition(tree: Node) -> Node | None:
+def constant_condition(tree: FilterNode) -> FilterNode | None:
     """The first condition that names no column; None where all do. Constants that a column is compared with are no conditions."""
     return _search(tree, is_condition=True)[1]
 
 
-def _search(node: Node, *, is_condition: bool) -> tuple[bool, Node | None]:
+def _search(node: FilterNode, *, is_condition: bool) -> tuple[bool, FilterNode | None]:
     """Whether the node names a column, and the first constant condition in it. What AND, OR and NOT join are conditions."""
     names_column, found = node.kind == "column", None
     for arg in node.args:
@@ -25,13 +25,13 @@ def _search(node: Node, *, is_condition: bool) -> tuple[bool, Node | None]:
     return names_column, found
 
 
-def described(node: Node) -> str:
+def described(node: FilterNode) -> str:
     """The condition in SQL, cut where it is long."""
     text = _sql(node)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _sql(node: Node) -> str:
+def _sql(node: FilterNode) -> str:
     args = [_sql(arg) for arg in node.args[:8]]
     match node.kind:
         case "string":

@@ -39,18 +39,18 @@ _RESERVED = frozenset("and or in is between like ilike from as then end when".sp
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FilterNode:
     """`kind` is one of number, string, bool, null, column, list, call, cast, try_cast, index, interval, neg, not, and, or,
     compare, arithmetic, concat, in, between, like, is and (written as a bare word before a text) date and timestamp; `value` is
     its literal, name, operator or type."""
 
     kind: str
-    args: tuple[Node, ...] = ()
+    args: tuple[FilterNode, ...] = ()
     value: Any = None
     negated: bool = False
 
 
-def parse(where: str) -> Node:
+def parse(where: str) -> FilterNode:
     """The tree of a filter. InvalidInput names what is not understood, and what was expected."""
     tokens = list(_tokens(where))
     _check_depth(tokens)
@@ -121,13 +121,13 @@ class _Parser:
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self._tokens, self._at = [*tokens, ("end", "")], 0
 
-    def whole(self) -> Node:
+    def whole(self) -> FilterNode:
         node = self.expression(0)
         if self._tokens[self._at][0] != "end":
             raise self._expected("AND, OR, or the end of the filter")
         return node
 
-    def expression(self, power: int) -> Node:
+    def expression(self, power: int) -> FilterNode:
         """An operand and all operators behind it that bind more strongly than `power`."""
         node = self._operand()
         while (found := _POWERS.get(self._word, 0)) > power:
@@ -160,23 +160,23 @@ class _Parser:
         where = f"at {rest!r}" if rest else f"at its end, behind {before!r}"
         return InvalidInput(f"the filter is not understood {where}", remedy=f"expected {what}")
 
-    def _operand(self) -> Node:
+    def _operand(self) -> FilterNode:
         word = self._word
         if word == "(":
             return self._in_parentheses()
         if word == "[":
             self._next()
-            return Node("list", self._list("]"))
+            return FilterNode("list", self._list("]"))
         if word == "not":
             self._next()
-            return Node("not", (self.expression(NOT),))
+            return FilterNode("not", (self.expression(NOT),))
         if word in ("+", "-"):
             self._next()
             operand = self.expression(NEGATE)
-            return Node("neg", (operand,)) if word == "-" else operand
+            return FilterNode("neg", (operand,)) if word == "-" else operand
         return self._atom()
 
-    def _in_parentheses(self) -> Node:
+    def _in_parentheses(self) -> FilterNode:
         self._take("(")
         node = self.expression(0)
         if self._word == ",":
@@ -184,28 +184,28 @@ class _Parser:
         self._take(")")
         return node
 
-    def _atom(self) -> Node:
+    def _atom(self) -> FilterNode:
         kind, text = self._tokens[self._at]
         if kind in ("mark", "end") or (kind == "word" and text.lower() in _RESERVED):
             raise self._expected("an expression")
         self._next()
         if kind == "string":
-            return Node("string", value=text[1:-1].replace("''", "'"))
+            return FilterNode("string", value=text[1:-1].replace("''", "'"))
         if kind == "number":
-            return Node("number", value=int(text) if text.isdigit() and len(text) < 400 else Decimal(text))
+            return FilterNode("number", value=int(text) if text.isdigit() and len(text) < 400 else Decimal(text))
         if kind == "quoted":
             return self._column(text[1:-1].replace('""', '"') if text[0] == '"' else text[1:-1])
         return self._named(text)
 
-    def _named(self, text: str) -> Node:
+    def _named(self, text: str) -> FilterNode:
         """A word: a constant, a function, a typed text, or a column."""
         word, (kind, following) = text.lower(), self._tokens[self._at]
         if following == "(":
             return self._call(word)
         if word in ("true", "false"):
-            return Node("bool", value=word == "true")
+            return FilterNode("bool", value=word == "true")
         if word == "null":
-            return Node("null")
+            return FilterNode("null")
         if word == "case":
             raise InvalidInput("CASE is not for filters", remedy="use AND and OR")
         if word in ("date", "timestamp", "interval") and kind == "string":
@@ -214,47 +214,47 @@ class _Parser:
             return self._typed(word, self._next()[1])
         return self._column(text)
 
-    def _typed(self, word: str, text: str) -> Node:
+    def _typed(self, word: str, text: str) -> FilterNode:
         """`interval '7' day` has its unit behind the text."""
         if word == "interval" and self._tokens[self._at][0] == "word" and text.strip().lstrip("-").isdigit():
             text = f"{text} {self._next()[1]}"
-        return Node(word, value=text)
+        return FilterNode(word, value=text)
 
-    def _column(self, name: str) -> Node:
-        return Node("column", value=name)
+    def _column(self, name: str) -> FilterNode:
+        return FilterNode("column", value=name)
 
-    def _call(self, name: str) -> Node:
+    def _call(self, name: str) -> FilterNode:
         self._take("(")
         if name in ("cast", "try_cast"):
             return self._cast(name)
         if name == "extract":
             part = self._next()[1].strip("'")
             self._take("from")
-            args: tuple[Node, ...] = (Node("string", value=part), self.expression(0))
+            args: tuple[FilterNode, ...] = (FilterNode("string", value=part), self.expression(0))
             self._take(")")
-            return Node("call", args, "date_part")
+            return FilterNode("call", args, "date_part")
         if self._taken(")"):
-            return Node("call", (), name)
+            return FilterNode("call", (), name)
         first = self.expression(AMONG if name == "position" else 0)
         if name == "position" and self._taken("in"):
             args = (self.expression(0), first)
             self._take(")")
-            return Node("call", args, "strpos")
+            return FilterNode("call", args, "strpos")
         if name in ("substr", "substring") and self._taken("from"):
             return self._substring(first)
-        return Node("call", (first, *self._list(")", begun=True)), name)
+        return FilterNode("call", (first, *self._list(")", begun=True)), name)
 
-    def _substring(self, text: Node) -> Node:
+    def _substring(self, text: FilterNode) -> FilterNode:
         args = [text, self.expression(0)]
         if self._taken("for"):
             args.append(self.expression(0))
         self._take(")")
-        return Node("call", tuple(args), "substr")
+        return FilterNode("call", tuple(args), "substr")
 
-    def _cast(self, kind: str) -> Node:
+    def _cast(self, kind: str) -> FilterNode:
         value = self.expression(0)
         self._take("as")
-        node = Node(kind, (value,), self._type())
+        node = FilterNode(kind, (value,), self._type())
         self._take(")")
         return node
 
@@ -267,9 +267,9 @@ class _Parser:
             self._list(")")
         return text.lower()
 
-    def _list(self, end: str, *, begun: bool = False) -> tuple[Node, ...]:
+    def _list(self, end: str, *, begun: bool = False) -> tuple[FilterNode, ...]:
         """Expressions between commas, up to `end`; `begun`: the first of them was read."""
-        found: list[Node] = []
+        found: list[FilterNode] = []
         if not begun:
             found.append(self.expression(0))
         while self._taken(","):
@@ -277,7 +277,7 @@ class _Parser:
         self._take(end)
         return tuple(found)
 
-    def _joined(self, left: Node, power: int) -> Node:
+    def _joined(self, left: FilterNode, power: int) -> FilterNode:
         """`left` with the operator that follows and what is behind it."""
         word = self._next()[1].lower()
         if power in (AND, OR):
@@ -289,39 +289,39 @@ class _Parser:
         if power == AMONG:
             return self._among(left, word, negated=False)
         if word == "::":
-            return Node("cast", (left,), self._type())
+            return FilterNode("cast", (left,), self._type())
         if word == "[":
-            return Node("index", (left, *self._list("]")))
+            return FilterNode("index", (left, *self._list("]")))
         kind = {COMPARE: "compare", CONCAT: "concat"}.get(power, "arithmetic")
-        return Node(kind, (left, self.expression(power)), _COMPARISONS.get(word, word))
+        return FilterNode(kind, (left, self.expression(power)), _COMPARISONS.get(word, word))
 
-    def _chain(self, left: Node, word: str, power: int) -> Node:
+    def _chain(self, left: FilterNode, word: str, power: int) -> FilterNode:
         terms = [left, self.expression(power)]
         while self._taken(word):
             terms.append(self.expression(power))
-        return Node(word, tuple(terms))
+        return FilterNode(word, tuple(terms))
 
-    def _among(self, left: Node, word: str, *, negated: bool) -> Node:
+    def _among(self, left: FilterNode, word: str, *, negated: bool) -> FilterNode:
         if word == "in":
             self._take("(")
-            return Node("in", (left, *self._list(")")), negated=negated)
+            return FilterNode("in", (left, *self._list(")")), negated=negated)
         if word == "between":
             low = self.expression(AMONG)
             self._take("and")
-            return Node("between", (left, low, self.expression(AMONG)), negated=negated)
+            return FilterNode("between", (left, low, self.expression(AMONG)), negated=negated)
         if word not in ("like", "ilike"):
             raise self._expected("IN, BETWEEN or LIKE behind NOT")
         args = [left, self.expression(AMONG)]
         if self._taken("escape"):
             args.append(self.expression(AMONG))
-        return Node("like", tuple(args), word, negated)
+        return FilterNode("like", tuple(args), word, negated)
 
-    def _is(self, left: Node) -> Node:
+    def _is(self, left: FilterNode) -> FilterNode:
         negated = bool(self._taken("not"))
         word = self._taken("null", "true", "false", "unknown", "distinct")
         if word == "distinct":
             self._take("from")
-            return Node("is", (left, self.expression(IS)), word, negated)
+            return FilterNode("is", (left, self.expression(IS)), word, negated)
         if not word:
             raise self._expected("NULL, TRUE, FALSE or DISTINCT FROM behind IS")
-        return Node("is", (left,), word, negated)
+        return FilterNode("is", (left,), word, negated)

@@ -22,7 +22,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FLAT = 8
 
 
-class Type(StrEnum):
+class ValueType(StrEnum):
     """As an error names them."""
 
     BOOL = "bool"
@@ -35,11 +35,11 @@ class Type(StrEnum):
     NULL = "NULL"
 
 
-NUMBERS = (Type.INT, Type.FLOAT)
+NUMBERS = (ValueType.INT, ValueType.FLOAT)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ValueChoice:
     """Of a condition `what = literal` or `what IN (literals)`; `negated` of `<>` and NOT IN."""
 
     what: str
@@ -54,17 +54,17 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class FilterValue:
     """`sql` binds as strongly as `power`; `constant` is the value itself where it is known: int, Decimal, str, bool, or a tuple
     of str (a time and an interval in microseconds, int or Decimal). `name` is for messages; `terms` counts the conditions."""
 
     sql: str
-    type: Type
+    type: ValueType
     power: int = ATOM
     constant: Any = None
     name: str = ""
     terms: int = 1
-    choice: Choice | None = None
+    choice: ValueChoice | None = None
 
     def within(self, power: int) -> str:
         """As an operand of an operator of that power."""
@@ -75,31 +75,31 @@ class Value:
         return f"{said:.60} ({self.type.value})" if self.constant is None else f"{said:.60}"
 
 
-def number(value: int | Decimal) -> Value:
+def number(value: int | Decimal) -> FilterValue:
     if isinstance(value, int):
-        return Value(_whole(value), Type.INT, ATOM if value >= 0 else NEGATE, value)
-    return Value(_float(value), Type.FLOAT, ATOM if value >= 0 else NEGATE, value, name=str(value))
+        return FilterValue(_whole(value), ValueType.INT, ATOM if value >= 0 else NEGATE, value)
+    return FilterValue(_float(value), ValueType.FLOAT, ATOM if value >= 0 else NEGATE, value, name=str(value))
 
 
-def string(value: str) -> Value:
-    return Value("'" + value.replace("'", "''") + "'", Type.STRING, constant=value)
+def string(value: str) -> FilterValue:
+    return FilterValue("'" + value.replace("'", "''") + "'", ValueType.STRING, constant=value)
 
 
-def boolean(value: bool) -> Value:
-    return Value("TRUE" if value else "FALSE", Type.BOOL, constant=value, name=str(value).lower())
+def boolean(value: bool) -> FilterValue:
+    return FilterValue("TRUE" if value else "FALSE", ValueType.BOOL, constant=value, name=str(value).lower())
 
 
-def null() -> Value:
-    return Value("CAST(NULL AS BOOLEAN)", Type.NULL, name="NULL")
+def null() -> FilterValue:
+    return FilterValue("CAST(NULL AS BOOLEAN)", ValueType.NULL, name="NULL")
 
 
-def moment(micros: int | Decimal, type: Type = Type.TIME) -> Value:
+def moment(micros: int | Decimal, type: ValueType = ValueType.TIME) -> FilterValue:
     """A time, or an interval."""
     whole = int(Decimal(micros).to_integral_value(ROUND_FLOOR))
     return replace(number(whole), type=type, constant=micros, name=f"a constant {type.value}")
 
 
-def negation(value: Value) -> Value:
+def negation(value: FilterValue) -> FilterValue:
     """As NOT says; of a choice, the opposite choice."""
     if value.choice is not None:
         return chosen(replace(value.choice, negated=not value.choice.negated))
@@ -108,18 +108,18 @@ def negation(value: Value) -> Value:
     return replace(value, sql=f"NOT ({value.sql})", power=IS - 1, constant=None, choice=None)
 
 
-def chosen(choice: Choice) -> Value:
-    return Value(choice.sql, Type.BOOL, COMPARE if len(choice.literals) == 1 else COMPARE + 1, choice=choice)
+def chosen(choice: ValueChoice) -> FilterValue:
+    return FilterValue(choice.sql, ValueType.BOOL, COMPARE if len(choice.literals) == 1 else COMPARE + 1, choice=choice)
 
 
-def always(what: Value, truth: bool) -> Value:
+def always(what: FilterValue, truth: bool) -> FilterValue:
     """True (or false) of every value that is not missing."""
-    return Value(f"{what.within(COMPARE)} {'=' if truth else '<>'} {what.within(COMPARE)}", Type.BOOL, COMPARE)
+    return FilterValue(f"{what.within(COMPARE)} {'=' if truth else '<>'} {what.within(COMPARE)}", ValueType.BOOL, COMPARE)
 
 
-def joined(word: str, values: Sequence[Value]) -> Value:
+def joined(word: str, values: Sequence[FilterValue]) -> FilterValue:
     """A chain of AND or OR: a condition that is there twice is asked once, and equalities of one column become one IN."""
-    merged: dict[str, Value] = {}
+    merged: dict[str, FilterValue] = {}
     literals: dict[str, dict[str, None]] = {}
     for value in values:
         choice = value.choice
@@ -130,13 +130,13 @@ def joined(word: str, values: Sequence[Value]) -> Value:
         merged.setdefault(f"{choice.what} IN", value)
         known.update(dict.fromkeys(choice.literals))
     for what, known in literals.items():
-        merged[f"{what} IN"] = chosen(Choice(what, tuple(known), word == "and"))
+        merged[f"{what} IN"] = chosen(ValueChoice(what, tuple(known), word == "and"))
     parts = list(merged.values())
     if len(parts) == 1:
         return parts[0]
     power = AND if word == "and" else OR
     sql = _tree(f" {word.upper()} ", [part.within(power) for part in parts])
-    return Value(sql, Type.BOOL, power, terms=sum(part.terms for part in parts))
+    return FilterValue(sql, ValueType.BOOL, power, terms=sum(part.terms for part in parts))
 
 
 def _tree(operator: str, parts: list[str]) -> str:
@@ -146,50 +146,52 @@ def _tree(operator: str, parts: list[str]) -> str:
     return f"({_tree(operator, parts[:half])}){operator}({_tree(operator, parts[half:])})"
 
 
-def compared(operator: str, left: Value, right: Value) -> Value:
+def compared(operator: str, left: FilterValue, right: FilterValue) -> FilterValue:
     """`left` compared with `right`: a constant takes the type of the other side, and whole numbers compare with others
     exactly. InvalidInput where the two types do not compare."""
-    if Type.NULL in (left.type, right.type):
-        return Value("CAST(NULL AS BOOLEAN)", Type.BOOL)
-    if left.constant is not None and (right.constant is None or (left.type is Type.STRING and right.type is not Type.STRING)):
+    if ValueType.NULL in (left.type, right.type):
+        return FilterValue("CAST(NULL AS BOOLEAN)", ValueType.BOOL)
+    if left.constant is not None and (
+        right.constant is None or (left.type is ValueType.STRING and right.type is not ValueType.STRING)
+    ):
         return compared({"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(operator, operator), right, left)
     if right.constant is not None:
         right = coerced(right, left)
-        if left.type is Type.BOOL and operator in ("=", "<>"):
+        if left.type is ValueType.BOOL and operator in ("=", "<>"):
             return left if right.constant is (operator == "=") else negation(left)
-        if left.type in (Type.INT, Type.TIME, Type.INTERVAL):
+        if left.type in (ValueType.INT, ValueType.TIME, ValueType.INTERVAL):
             return _against(operator, left, right.constant)
         return _equal_or(operator, left, right.sql)
     left, right = _alike(left, right)
-    return Value(f"{left.within(COMPARE)} {operator} {right.within(COMPARE)}", Type.BOOL, COMPARE)
+    return FilterValue(f"{left.within(COMPARE)} {operator} {right.within(COMPARE)}", ValueType.BOOL, COMPARE)
 
 
-def coerced(constant: Value, other: Value) -> Value:
+def coerced(constant: FilterValue, other: FilterValue) -> FilterValue:
     """The constant in the type of the value that it is compared with."""
     kind, given = other.type, constant.constant
     if kind is constant.type or (kind in NUMBERS and constant.type in NUMBERS):
-        return number(Decimal(given)) if kind is Type.FLOAT and isinstance(given, int) else constant
-    if constant.type is Type.STRING:
-        if kind is Type.TIME:
+        return number(Decimal(given)) if kind is ValueType.FLOAT and isinstance(given, int) else constant
+    if constant.type is ValueType.STRING:
+        if kind is ValueType.TIME:
             return moment(parsed_time(given))
         if kind in NUMBERS:
             return coerced(_parsed_number(given, other), other)
-        if kind is Type.BOOL and given.lower() in ("true", "false"):
+        if kind is ValueType.BOOL and given.lower() in ("true", "false"):
             return boolean(given.lower() == "true")
-    if kind is Type.BOOL and constant.type is Type.INT and given in (0, 1):
+    if kind is ValueType.BOOL and constant.type is ValueType.INT and given in (0, 1):
         return boolean(bool(given))
     raise unlike(other, constant)
 
 
-def unlike(left: Value, right: Value) -> InvalidInput:
+def unlike(left: FilterValue, right: FilterValue) -> InvalidInput:
     kinds = {left.type, right.type}
     remedy = "compare a column with a value of its type: texts stand in '...', times are '2024-01-31 12:00:00'"
-    if Type.STRINGS in kinds:
+    if ValueType.STRINGS in kinds:
         remedy = "ask a list with array_has(column, 'x')"
     return InvalidInput(f"the filter compares {left} with {right}", remedy=remedy)
 
 
-def _alike(left: Value, right: Value) -> tuple[Value, Value]:
+def _alike(left: FilterValue, right: FilterValue) -> tuple[FilterValue, FilterValue]:
     if left.type is right.type:
         return left, right
     if left.type in NUMBERS and right.type in NUMBERS:
@@ -197,15 +199,15 @@ def _alike(left: Value, right: Value) -> tuple[Value, Value]:
     raise unlike(left, right)
 
 
-def as_float(value: Value) -> Value:
-    if value.type is Type.FLOAT:
+def as_float(value: FilterValue) -> FilterValue:
+    if value.type is ValueType.FLOAT:
         return value
     if value.constant is not None:
         return number(Decimal(value.constant))
-    return Value(f"CAST({value.sql} AS DOUBLE)", Type.FLOAT, name=value.name)
+    return FilterValue(f"CAST({value.sql} AS DOUBLE)", ValueType.FLOAT, name=value.name)
 
 
-def _against(operator: str, left: Value, constant: int | Decimal) -> Value:
+def _against(operator: str, left: FilterValue, constant: int | Decimal) -> FilterValue:
     """A value of whole numbers against any number, exactly."""
     whole = int(Decimal(constant).to_integral_value(ROUND_FLOOR))
     if whole != constant:
@@ -217,10 +219,10 @@ def _against(operator: str, left: Value, constant: int | Decimal) -> Value:
     return always(left, operator == "<>" or operator in (("<", "<=") if whole > 0 else (">", ">=")))
 
 
-def _equal_or(operator: str, left: Value, literal: str) -> Value:
-    if operator in ("=", "<>") and left.type is not Type.STRINGS:
-        return chosen(Choice(left.within(COMPARE), (literal,), operator == "<>"))
-    return Value(f"{left.within(COMPARE)} {operator} {literal}", Type.BOOL, COMPARE)
+def _equal_or(operator: str, left: FilterValue, literal: str) -> FilterValue:
+    if operator in ("=", "<>") and left.type is not ValueType.STRINGS:
+        return chosen(ValueChoice(left.within(COMPARE), (literal,), operator == "<>"))
+    return FilterValue(f"{left.within(COMPARE)} {operator} {literal}", ValueType.BOOL, COMPARE)
 
 
 def _whole(value: int) -> str:
@@ -239,7 +241,7 @@ def _float(value: Decimal) -> str:
     return repr(found)
 
 
-def _parsed_number(text: str, other: Value) -> Value:
+def _parsed_number(text: str, other: FilterValue) -> FilterValue:
     if re.fullmatch(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", text, re.ASCII):
         return number(int(text) if text.strip().lstrip("+-").isdigit() and len(text) < 400 else Decimal(text.strip()))
     raise unlike(other, string(text))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.sets.filter_compile import Compiler
+from topwork_server.sets.filter_compile import FilterCompiler
 from topwork_server.sets.filter_constants import constant_condition, described
 from topwork_server.sets.filter_syntax import parse
 from topwork_server.sets.lance_io import plain, translated
@@ -31,7 +31,7 @@ def compiled(where: str, columns: Mapping[str, ColumnType]) -> str:
     if not where.strip():
         raise InvalidInput("an empty filter", remedy="leave it out to have all items")
     with _bounded_depth():
-        found = Compiler(columns).condition(parse(where))
+        found = FilterCompiler(columns).condition(parse(where))
     if found.terms > MOST_CONDITIONS:
         raise InvalidInput(
             f"a filter of {found.terms} different conditions",

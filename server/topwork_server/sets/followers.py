@@ -15,7 +15,7 @@ Follower: TypeAlias = Callable[[Change], None]
 Lost: TypeAlias = Callable[[BaseException], None]
 
 
-class Followers:
+class ChangeListeners:
     """`lock` is held while a version becomes the newest, so that whoever joins under it misses none and hears none twice."""
 
     def __init__(self, name: str) -> None:

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.sets.model import Written
-from topwork_server.sets.roster import Roster
+from topwork_server.sets.model import WriteResult
+from topwork_server.sets.roster import IdMap
 from topwork_server.types import Array, Numerics
 
 
 @dataclass(frozen=True, eq=False)
-class Write:
+class PendingWrite:
     """A block on its way: a table of all of its columns but `key`."""
 
     table: Any
     numerics: Numerics | None = None
-    future: Future[Written] = field(default_factory=Future)
+    future: Future[WriteResult] = field(default_factory=Future)
 
     @property
     def size(self) -> int:
@@ -32,7 +32,7 @@ class Write:
 
 
 @dataclass(frozen=True, eq=False)
-class Delete:
+class PendingDelete:
     """Ids (Arrow strings, each once) that shall go."""
 
     ids: Any
@@ -44,7 +44,7 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommitOutcome:
     """`keep` are positions in the tables of the writes, one after another, None for all; `dead` keys that are no more;
     `inserted` (or, of a deletion, deleted) and `updated` by operation."""
 
@@ -53,20 +53,20 @@ class Outcome:
     counts: list[tuple[int, int]]
 
 
-def outcome(operations: Sequence[Write | Delete], roster: Roster) -> Outcome:
+def outcome(operations: Sequence[PendingWrite | PendingDelete], roster: IdMap) -> CommitOutcome:
     """Of two writes of one id the last wins; a deletion takes what was written before it, and not what comes after."""
-    if len(operations) == 1 and isinstance(operations[0], Write):
+    if len(operations) == 1 and isinstance(operations[0], PendingWrite):
         keys, _ = roster.find(operations[0].ids)
         updated = int(np.count_nonzero(keys >= 0))
-        return Outcome(None, np.unique(keys[keys >= 0]), [(len(keys) - updated, updated)])
+        return CommitOutcome(None, np.unique(keys[keys >= 0]), [(len(keys) - updated, updated)])
     merging = _Merging(roster)
     for operation in operations:
-        merging.write(operation.ids) if isinstance(operation, Write) else merging.delete(operation.ids)
+        merging.write(operation.ids) if isinstance(operation, PendingWrite) else merging.delete(operation.ids)
     return merging.outcome()
 
 
 class _Merging:
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: IdMap) -> None:
         self._roster = roster
         self._present: dict[str, bool] = {}
         self._places: dict[str, int] = {}
@@ -96,7 +96,7 @@ class _Merging:
             self._present[id] = False
             self._places.pop(id, None)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CommitOutcome:
         keep = np.sort(np.fromiter(self._places.values(), np.int64, len(self._places)))
         dead = np.unique(np.concatenate(self._dead)) if self._dead else np.zeros(0, np.int64)
-        return Outcome(None if len(keep) == self._rows else keep, dead, self._counts)
+        return CommitOutcome(None if len(keep) == self._rows else keep, dead, self._counts)

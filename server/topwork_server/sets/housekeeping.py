@@ -10,8 +10,8 @@ from typing import Any
 
 from topwork_server.errors import TopworkError
 from topwork_server.sets import lance_io, versions
-from topwork_server.sets.views import Current, View
-from topwork_server.sets.writer import Writer
+from topwork_server.sets.views import LatestVersion, VersionView
+from topwork_server.sets.writer import CommitWriter
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ KEEP_VERSIONS = 256
 PRUNE_SECONDS, PRUNE_COMMITS = 60.0, 128
 
 
-class Housekeeping:
-    def __init__(self, current: Current, writer: Writer, readers: versions.Readers) -> None:
+class Maintenance:
+    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: versions.Readers) -> None:
         self._current, self._writer, self._readers = current, writer, readers
         self._compacted_at = -MANY
         self._pruned_at = (float("-inf"), 0)
@@ -101,7 +101,7 @@ class Housekeeping:
         log.debug("fragments of %s joined to %d rows in %.2f s", self._current.name, target, time.time() - began)
 
 
-def _moved(view: View, dataset: Any) -> Any:
+def _moved(view: VersionView, dataset: Any) -> Any:
     table = dataset.scanner(columns=["key"], with_row_address=True).to_table().sort_by("key")
     return view.here.moved(table["key"].to_numpy(), table["_rowaddr"].to_numpy())
 

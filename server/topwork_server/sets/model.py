@@ -37,7 +37,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SetDefinition:
     """What a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's, as JSON."""
 
     name: str
@@ -50,10 +50,10 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class SetDescription:
     """A set as it stands. `columns` are metadata; `tap_columns` names the dataset's column of each tap; times in seconds."""
 
-    wanted: Wanted
+    wanted: SetDefinition
     columns: Mapping[str, ColumnType]
     tap_columns: Mapping[str, str]
     items: int
@@ -66,7 +66,7 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ItemBatch:
     """Items to be written, or read. `taps` have as many counts as there are ids; `contents` are SHA-256 digests (hex) of the
     items, "" where unknown; `inputs` are the raw items where the set keeps them (None for one that is missing)."""
 
@@ -79,7 +79,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """What a commit did to one block."""
 
     version: int
@@ -89,7 +89,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredItem:
     """A stored item, for a writer who asks whether it must encode: its content's digest and its metadata (missing ones too)."""
 
     key: int
@@ -103,7 +103,7 @@ class Change:
 
     version: int
     dead: Array  # (n,) int64 keys that are no more
-    born: Block  # with keys; all taps; no inputs
+    born: ItemBatch  # with keys; all taps; no inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,9 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadResult:
     """A read under way: what it will give in all, at which version, and its blocks."""
 
     version: int
     total: int
-    blocks: Iterator[Block]
+    blocks: Iterator[ItemBatch]

@@ -18,7 +18,7 @@ from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.sets import lance_io, pins, probe
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.presence import was_dropped
-from topwork_server.sets.view import View, view_of
+from topwork_server.sets.view import VersionView, view_of
 
 #: Ends every manifest that was written whole.
 MAGIC = b"LANC"
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedVersion:
     """The newest version that can be read. `lost` says which newer ones cannot."""
 
-    view: View
+    view: VersionView
     lost: DataLoss | None = None
 
 
-def opened(sums: Checksums, name: str) -> Opened:
+def opened(sums: Checksums, name: str) -> OpenedVersion:
     """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
     path, there = sums.path, lance_io.manifests(sums.path)
     if not path.is_dir():
@@ -47,7 +47,7 @@ def opened(sums: Checksums, name: str) -> Opened:
     lost: DataLoss | None = None
     for version in sorted({*there, *([sums.newest] if sums.newest else [])}, reverse=True):
         try:
-            return Opened(version_of(sums, name, version), _with_older(lost, version))
+            return OpenedVersion(version_of(sums, name, version), _with_older(lost, version))
         except _Torn as torn:
             log.warning("%s: version %d was never acknowledged and is set aside: %s", path, version, torn)
         except DataLoss as error:
@@ -55,7 +55,7 @@ def opened(sums: Checksums, name: str) -> Opened:
     raise lost or DataLoss(f"the feature set {name!r} has no version that can be read", remedy=_remedy(path))
 
 
-def version_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> View:
+def version_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
     """One version. DataLoss where its manifest or one of its deletion files is damaged, or a data file is gone. `alone`: nobody
     is served by this process, which may try by itself what has no checksum."""
     dataset = dataset_of(sums, name, version, alone=alone)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import stored_json
-from topwork_server.errors import AlreadyThere, DataLoss, InvalidInput, NotFound
+from topwork_server.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
 from topwork_server.sets import lance_io
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.lance_io import mapped
@@ -168,10 +168,10 @@ def _damaged(sums: Checksums, name: str, version: int, how: str) -> Pin:
     return Pin(name, version, error)
 
 
-def _taken(pin: Pin) -> AlreadyThere:
+def _taken(pin: Pin) -> AlreadyExists:
     state = "is damaged: it held" if pin.damage else "holds"
     which = f"version {pin.version}" if pin.version else "a version that nobody knows"
-    return AlreadyThere(f"the pin {pin.name!r} {state} {which}", remedy="unpin it first, or choose another name")
+    return AlreadyExists(f"the pin {pin.name!r} {state} {which}", remedy="unpin it first, or choose another name")
 
 
 def _make_folder(path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from topwork_server.errors import NotFound
-from topwork_server.sets.model import Block
+from topwork_server.sets.model import ItemBatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,13 +62,13 @@ def while_present(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenat
 class PresentBlocks:
     """The blocks of a read under way, with NotFound where the set is dropped before the last of them."""
 
-    def __init__(self, blocks: Iterator[Block], presence: Present) -> None:
+    def __init__(self, blocks: Iterator[ItemBatch], presence: Present) -> None:
         self._blocks, self._presence = blocks, presence
 
     def __iter__(self) -> PresentBlocks:
         return self
 
-    def __next__(self) -> Block:
+    def __next__(self) -> ItemBatch:
         try:
             return next(self._blocks)
         except StopIteration:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topwork_server.children import Children, python
+from topwork_server.children import ChildProcesses, python
 from topwork_server.errors import Unavailable
 
 #: Bytes of rows that are read whole; of the rest ids and keys, so that every manifest, file and deletion file is opened.
@@ -31,7 +31,7 @@ def readable(path: Path, version: int) -> str:
     special = next((found for found in path.rglob("*") if not found.is_file() and not found.is_dir()), None)
     if special:  # to read it would take for ever
         return f"{special} is no regular file"
-    ended = Children().run([*python("topwork_server.sets.probe"), str(path), str(version)], SECONDS)
+    ended = ChildProcesses().run([*python("topwork_server.sets.probe"), str(path), str(version)], SECONDS)
     answers = [line for line in ended.out.splitlines() if line.startswith("{")]
     if answers:
         fault: str = json.loads(answers[-1])["fault"]

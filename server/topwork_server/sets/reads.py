@@ -13,9 +13,9 @@ from topwork_server.errors import InvalidInput
 from topwork_server.sets import filters
 from topwork_server.sets.blocks import Projection, cut, project, to_block, values
 from topwork_server.sets.lance_io import mapped, translated
-from topwork_server.sets.model import KEY_BITS, Block, Known, Reading, Selection
+from topwork_server.sets.model import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.sets.versions import Readers
-from topwork_server.sets.views import Current, View
+from topwork_server.sets.views import LatestVersion, VersionView
 from topwork_server.types import Array
 
 # Lance reads ahead: bounded, so that a slow reader of large rows does not fill the memory.
@@ -24,18 +24,18 @@ READ_BUFFER = 64 << 20
 MOST_ROWS = 8192
 
 
-class Blocks:
+class BatchReader:
     """An iterator of blocks that holds its version from pruning until it is exhausted, closed or forgotten."""
 
-    def __init__(self, blocks: Iterator[Block], readers: Readers, version: int) -> None:
+    def __init__(self, blocks: Iterator[ItemBatch], readers: Readers, version: int) -> None:
         self._blocks, self._readers, self._version = blocks, readers, version
         self._open = True
         readers.enter(version)
 
-    def __iter__(self) -> Blocks:
+    def __iter__(self) -> BatchReader:
         return self
 
-    def __next__(self) -> Block:
+    def __next__(self) -> ItemBatch:
         try:
             return next(self._blocks)
         except StopIteration:
@@ -55,7 +55,7 @@ class Blocks:
 
 
 @contextmanager
-def newest(current: Current, readers: Readers) -> Iterator[View]:
+def newest(current: LatestVersion, readers: Readers) -> Iterator[VersionView]:
     """The newest view with its roster, safe from pruning while the block runs."""
     while True:
         view = current.loaded()
@@ -70,7 +70,7 @@ def newest(current: Current, readers: Readers) -> Iterator[View]:
         readers.leave(view.version)
 
 
-def read(current: Current, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:
+def read(current: LatestVersion, readers: Readers, selection: Selection, check: Check = always_waits) -> ReadResult:
     """As FeatureSet.read says."""
     if selection.offset < 0 or selection.limit < 0 or selection.block_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
@@ -78,14 +78,14 @@ def read(current: Current, readers: Readers, selection: Selection, check: Check 
         return read_view(view, readers, selection, check)
 
 
-def count(current: Current, readers: Readers, where: str, version: int, check: Check) -> tuple[int, int]:
+def count(current: LatestVersion, readers: Readers, where: str, version: int, check: Check) -> tuple[int, int]:
     """As FeatureSet.count says."""
     with _held(current, readers, version) as view:
         return counted(view, checked(view, where), where, check), view.version
 
 
 @contextmanager
-def _held(current: Current, readers: Readers, version: int) -> Iterator[View]:
+def _held(current: LatestVersion, readers: Readers, version: int) -> Iterator[VersionView]:
     """The view of a version (0: the newest), safe from pruning while the block runs."""
     if version == 0 or (version == current.view.version and current.lost is None):
         with newest(current, readers) as view:
@@ -95,7 +95,7 @@ def _held(current: Current, readers: Readers, version: int) -> Iterator[View]:
             yield current.at(version)
 
 
-def read_view(view: View, readers: Readers, selection: Selection, check: Check = always_waits) -> Reading:
+def read_view(view: VersionView, readers: Readers, selection: Selection, check: Check = always_waits) -> ReadResult:
     """Of a view that the caller keeps from pruning until this returns."""
     projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
     view.check()
@@ -108,29 +108,31 @@ def read_view(view: View, readers: Readers, selection: Selection, check: Check =
         total = len(addresses)
         tables = _taken(view, projection, addresses, selection)
     blocks = (to_block(table, projection) for table in cut(_while_waited(tables, check), selection.block_bytes))
-    return Reading(view.version, total, Blocks(blocks, readers, view.version))
+    return ReadResult(view.version, total, BatchReader(blocks, readers, view.version))
 
 
-def _condition(view: View, selection: Selection) -> str:
+def _condition(view: VersionView, selection: Selection) -> str:
     """The filter, safe and whole, joined with `since`."""
     where = checked(view, selection.where)
     since = f"key >= {selection.since << KEY_BITS}" if selection.since else ""
     return f"{where} AND {since}" if where and since else where or since
 
 
-def checked(view: View, where: str) -> str:
+def checked(view: VersionView, where: str) -> str:
     """The filter as Lance is given it, in parentheses so that it may be joined with another."""
     return f"({filters.compiled(where, view.columns)})" if where else ""
 
 
-def counted(view: View, condition: str, where: str, check: Check = always_waits) -> int:
+def counted(view: VersionView, condition: str, where: str, check: Check = always_waits) -> int:
     """How many items match; `condition` as `checked` gives it, of the filter `where`."""
     if not condition:
         return int(view.dataset.count_rows())
     return sum(batch.num_rows for batch in _matched(view, "key", condition, where, check))
 
 
-def _matched(view: View, column: str, condition: str, where: str, check: Check, *, addresses: bool = False) -> Iterator[Any]:
+def _matched(
+    view: VersionView, column: str, condition: str, where: str, check: Check, *, addresses: bool = False
+) -> Iterator[Any]:
     """Batches of one column of what matches. `check` is called at each, and as often as a filter that lets nothing through."""
     view.check()
     try:
@@ -148,7 +150,7 @@ def _while_waited(parts: Iterator[Any], check: Check) -> Iterator[Any]:
         yield part
 
 
-def _scanned(view: View, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
+def _scanned(view: VersionView, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
     import pyarrow as pa
 
     with mapped("reading rows"):
@@ -167,7 +169,7 @@ def _scanned(view: View, projection: Projection, condition: str, selection: Sele
         yield pa.Table.from_batches([batch])
 
 
-def _addresses(view: View, condition: str, selection: Selection, check: Check) -> Array:
+def _addresses(view: VersionView, condition: str, selection: Selection, check: Check) -> Array:
     """Where the items of those ids are that match, in the order of the set."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -193,7 +195,7 @@ def _texts(ids: Sequence[str]) -> Any:
         raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
 
 
-def _taken(view: View, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:
+def _taken(view: VersionView, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:
     end = selection.offset + selection.limit if selection.limit else len(addresses)
     chosen = addresses[selection.offset : end]
     start, step = 0, 16
@@ -205,7 +207,7 @@ def _taken(view: View, projection: Projection, addresses: Array, selection: Sele
         step = max(1, min(MOST_ROWS, 8 * step, selection.block_bytes * len(table) // max(1, table.nbytes)))
 
 
-def take(view: View, addresses: Array, columns: Sequence[str]) -> Any:
+def take(view: VersionView, addresses: Array, columns: Sequence[str]) -> Any:
     """Rows by address, in that order."""
     import pyarrow as pa
 
@@ -215,7 +217,7 @@ def take(view: View, addresses: Array, columns: Sequence[str]) -> Any:
 
 
 def keys(
-    current: Current, readers: Readers, where: str, ids: Sequence[str] | None, check: Check = always_waits
+    current: LatestVersion, readers: Readers, where: str, ids: Sequence[str] | None, check: Check = always_waits
 ) -> tuple[int, Array]:
     """As FeatureSet.keys says."""
     with newest(current, readers) as view:
@@ -227,15 +229,15 @@ def keys(
         return view.version, there if matching is None else np.intersect1d(there, matching, assume_unique=True)
 
 
-def _matching(view: View, where: str, check: Check) -> Array:
+def _matching(view: VersionView, where: str, check: Check) -> Array:
     batches = _matched(view, "key", checked(view, where), where, check)
     found = [np.zeros(0, np.int64), *(batch.column("key").to_numpy() for batch in batches)]
     return np.sort(np.concatenate(found))
 
 
 def fetch(
-    current: Current, readers: Readers, keys: Array, taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
-) -> Block:
+    current: LatestVersion, readers: Readers, keys: Array, taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+) -> ItemBatch:
     """As FeatureSet.fetch says."""
     keys = np.asarray(keys, np.int64)
     if not len(keys):
@@ -253,7 +255,7 @@ def fetch(
         return to_block(empty, projection, ids, kept)
 
 
-def known(current: Current, readers: Readers, ids: Sequence[str]) -> dict[str, Known]:
+def known(current: LatestVersion, readers: Readers, ids: Sequence[str]) -> dict[str, StoredItem]:
     """As FeatureSet.known says."""
     wanted = _texts(ids)
     with newest(current, readers) as view:
@@ -265,4 +267,4 @@ def known(current: Current, readers: Readers, ids: Sequence[str]) -> dict[str, K
         found = [values(table[name], type) for name, type in view.columns.items()]
         metadata = [dict(zip(view.columns, row, strict=True)) for row in zip(*found, strict=True)] or [{}] * len(there)
         rows = zip(wanted.take(there).to_pylist(), keys[there].tolist(), table["content"].to_pylist(), metadata, strict=True)
-        return {id: Known(key, content or "", one) for id, key, content, one in rows}
+        return {id: StoredItem(key, content or "", one) for id, key, content, one in rows}

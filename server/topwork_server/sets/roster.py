@@ -41,7 +41,7 @@ def _hashes(ids: Any) -> Array:
 
 
 @dataclass(frozen=True)
-class Segment:
+class IdSegment:
     """keys (n,) int64 ascending; ids Arrow strings; addresses (n,) uint64; by_hash (n,) int32: positions in
     the order of their hashes; alive (n,) bool."""
 
@@ -71,19 +71,19 @@ class Segment:
             asked = asked[~same & (left[asked] < right[asked])]
         return found
 
-    def without(self, positions: Array) -> Segment:
+    def without(self, positions: Array) -> IdSegment:
         alive = self.alive.copy()
         alive[positions] = False
         return replace(self, alive=alive)
 
 
-def segment(keys: Array, ids: Any, addresses: Array) -> Segment:
+def segment(keys: Array, ids: Any, addresses: Array) -> IdSegment:
     found = hashes(ids)
     order = np.argsort(found).astype(np.int32)
-    return Segment(keys, ids, addresses, found[order], order, np.ones(len(keys), bool))
+    return IdSegment(keys, ids, addresses, found[order], order, np.ones(len(keys), bool))
 
 
-def merged(segments: Sequence[Segment]) -> Segment:
+def merged(segments: Sequence[IdSegment]) -> IdSegment:
     """One segment of what is alive in those. Nothing is hashed again, and runs that are sorted are merged, not sorted."""
     import pyarrow as pa
 
@@ -98,12 +98,12 @@ def merged(segments: Sequence[Segment]) -> Segment:
     keys = np.concatenate([s.keys[s.alive] for s in segments])
     ids = pa.concat_arrays([s.ids.filter(pa.array(s.alive)) for s in segments])
     addresses = np.concatenate([s.addresses[s.alive] for s in segments])
-    return Segment(keys, ids, addresses, found[order], at[order].astype(np.int32), np.ones(len(keys), bool))
+    return IdSegment(keys, ids, addresses, found[order], at[order].astype(np.int32), np.ones(len(keys), bool))
 
 
 @dataclass(frozen=True)
-class Roster:
-    segments: tuple[Segment, ...] = ()
+class IdMap:
+    segments: tuple[IdSegment, ...] = ()
 
     @cached_property
     def items(self) -> int:
@@ -123,7 +123,7 @@ class Roster:
             keys[here], addresses[here] = s.keys[at[here]], s.addresses[at[here]]
         return keys, addresses
 
-    def places(self, keys: Array) -> Iterator[tuple[Segment, Array, Array]]:
+    def places(self, keys: Array) -> Iterator[tuple[IdSegment, Array, Array]]:
         """By segment: which of the `keys` (positions) are alive in it, and where in it they stand."""
         for s in self.segments:
             at = np.minimum(np.searchsorted(s.keys, keys), len(s.keys) - 1)
@@ -145,21 +145,21 @@ class Roster:
                 found[position] = id
         return found
 
-    def changed(self, dead: Array, born: Segment | None) -> Roster:
+    def changed(self, dead: Array, born: IdSegment | None) -> IdMap:
         """After a commit: without the `dead` keys (alive until now), with those of `born` (greater than all before)."""
         gone = {id(s): s.without(at) for s, _, at in self.places(dead)}
         segments = [s for s in (gone.get(id(s), s) for s in self.segments) if s.count]
         if born is not None and len(born.keys):
             segments.append(born)
-        return Roster(_tidy(segments))
+        return IdMap(_tidy(segments))
 
-    def moved(self, keys: Array, addresses: Array) -> Roster:
+    def moved(self, keys: Array, addresses: Array) -> IdMap:
         """After a compaction: the same items at other addresses. `keys` ascending, of all items."""
         alive = [merged([s]) for s in self.segments if s.count]
-        return Roster(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in alive))
+        return IdMap(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in alive))
 
 
-def _tidy(segments: list[Segment]) -> tuple[Segment, ...]:
+def _tidy(segments: list[IdSegment]) -> tuple[IdSegment, ...]:
     """Merge a segment with the one before while it is at least half as large; rebuild one that is more dead than alive."""
     segments = [merged([s]) if s.count * 2 < len(s.keys) else s for s in segments]
     while len(segments) > 1 and segments[-1].count * 2 >= segments[-2].count:
@@ -167,10 +167,10 @@ def _tidy(segments: list[Segment]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def load(dataset: Any) -> Roster:
+def load(dataset: Any) -> IdMap:
     """The roster of a dataset's version: one scan of two columns."""
     table = dataset.scanner(columns=["id", "key"], with_row_address=True).to_table().sort_by("key").combine_chunks()
     if not len(table):
-        return Roster()
+        return IdMap()
     ids = table["id"].chunk(0)
-    return Roster((segment(table["key"].to_numpy(), ids, table["_rowaddr"].to_numpy()),))
+    return IdMap((segment(table["key"].to_numpy(), ids, table["_rowaddr"].to_numpy()),))

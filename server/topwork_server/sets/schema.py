@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sets.model import ColumnType, Wanted
+from topwork_server.sets.model import ColumnType, SetDefinition
 from topwork_server.sets.names import check_set_name, is_reserved
 from topwork_server.types import Granularity, Modality, Numerics, Tap, TapInfo
 
@@ -21,16 +21,16 @@ SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SetMetadata:
     """What a set is made of. `columns` names the dataset's column of each tap."""
 
-    wanted: Wanted
+    wanted: SetDefinition
     columns: Mapping[str, str]
     created: float
     numerics: tuple[Numerics, ...] = ()
 
 
-def new_facts(wanted: Wanted) -> Facts:
+def new_facts(wanted: SetDefinition) -> SetMetadata:
     """Facts of a set that is about to be made. Refuses what cannot be stored."""
     check_set_name(wanted.name)
     if wanted.dtype not in DTYPES:
@@ -43,7 +43,7 @@ def new_facts(wanted: Wanted) -> Facts:
             raise InvalidInput(
                 f"tap {info.tap.name!r} stands twice, or has {info.tap.dim} dimensions", remedy="name each tap once, with its dim"
             )
-    return Facts(wanted, _tap_columns(names), time.time())
+    return SetMetadata(wanted, _tap_columns(names), time.time())
 
 
 def _tap_columns(names: list[str]) -> dict[str, str]:
@@ -62,7 +62,7 @@ def companion(tap_column: str, start: str) -> str:
     return tap_column.replace("features", start, 1)
 
 
-def to_json(facts: Facts) -> str:
+def to_json(facts: SetMetadata) -> str:
     wanted = facts.wanted
     taps = [{**asdict(t.tap), "fingerprint": t.fingerprint, "column": facts.columns[t.tap.name]} for t in wanted.taps]
     plain = {"name": wanted.name, "encoder": wanted.encoder, "options": dict(wanted.options), "modality": wanted.modality}
@@ -70,7 +70,7 @@ def to_json(facts: Facts) -> str:
     return json.dumps({"format": FORMAT, **plain, **stored, "taps": taps, "numerics": [asdict(n) for n in facts.numerics]})
 
 
-def from_schema(schema: Any, name: str) -> Facts:
+def from_schema(schema: Any, name: str) -> SetMetadata:
     """The facts of an opened dataset; the folder's name is the set's. NotReady where it is not one of ours."""
     try:
         said = json.loads((schema.metadata or {})[FACTS])
@@ -78,9 +78,9 @@ def from_schema(schema: Any, name: str) -> Facts:
             raise NotReady(f"it is of format {said['format']}, and this server reads {FORMAT}", remedy="update the server")
         taps = tuple(_tap(tap) for tap in said["taps"])
         modality = Modality(said["modality"]) if said["modality"] else None
-        wanted = Wanted(name, taps, said["encoder"], said["options"], modality, said["dtype"], said["keep_inputs"])
+        wanted = SetDefinition(name, taps, said["encoder"], said["options"], modality, said["dtype"], said["keep_inputs"])
         numerics = tuple(Numerics(**one) for one in said["numerics"])
-        return Facts(wanted, {tap["name"]: tap["column"] for tap in said["taps"]}, said["created"], numerics)
+        return SetMetadata(wanted, {tap["name"]: tap["column"] for tap in said["taps"]}, said["created"], numerics)
     except (KeyError, ValueError, TypeError) as error:
         raise NotReady(f"its schema does not say what set it is ({error!r})", remedy="it was not made by Topwork") from error
 
@@ -91,7 +91,7 @@ def _tap(said: Mapping[str, Any]) -> TapInfo:
     return TapInfo(tap, said["fingerprint"])
 
 
-def with_numerics(facts: Facts, numerics: tuple[Numerics, ...]) -> Facts:
+def with_numerics(facts: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
     """The facts with every new pair of provider and precision; a known pair stays as it was first told."""
     known = {(n.provider, n.precision): n for n in facts.numerics}
     for one in numerics:
@@ -99,7 +99,7 @@ def with_numerics(facts: Facts, numerics: tuple[Numerics, ...]) -> Facts:
     return replace(facts, numerics=tuple(known.values()))
 
 
-def arrow_schema(facts: Facts) -> Any:
+def arrow_schema(facts: SetMetadata) -> Any:
     """The schema of an empty set: no metadata columns yet."""
     import pyarrow as pa
 

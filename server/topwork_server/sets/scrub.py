@@ -21,7 +21,7 @@ FIRST, PAUSE = 30.0, 1.0
 log = logging.getLogger(__name__)
 
 
-class Scrub:
+class ChecksumScrub:
     """One thread for all sets. What it finds is said in the log, and the set is DATA_LOSS from then on."""
 
     def __init__(self, sets: FeatureSets, busy: Callable[[], bool]) -> None:

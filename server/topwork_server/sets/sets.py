@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from topwork_server.errors import AlreadyThere, DataLoss, NotFound, NotReady, TopworkError
+from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.sets import lance_io, pins, schema
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.commit_threads import CommitThreads
-from topwork_server.sets.model import Block, Wanted, Written
+from topwork_server.sets.model import ItemBatch, SetDefinition, WriteResult
 from topwork_server.sets.names import SET_NAME
 from topwork_server.sets.store import FeatureSet
 from topwork_server.suggestions import instead
@@ -73,13 +73,15 @@ class FeatureSets:
         """Of each set the names of its pins; opens none."""
         return {name: pins.names(self._path(name)) for name in self.names()}
 
-    def create(self, wanted: Wanted) -> FeatureSet:
+    def create(self, wanted: SetDefinition) -> FeatureSet:
         """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""
         with self._made(wanted) as making:
             self._show(making, wanted.name)
         return self.get(wanted.name)
 
-    def create_with(self, wanted: Wanted, block: Block, numerics: Numerics | None = None) -> tuple[FeatureSet, Written]:
+    def create_with(
+        self, wanted: SetDefinition, block: ItemBatch, numerics: Numerics | None = None
+    ) -> tuple[FeatureSet, WriteResult]:
         """A set and its first rows, in one step: nobody sees it before they are on disk. Errors of `create` and of a write."""
         with self._made(wanted) as making:
             unseen = FeatureSet(making, wanted.name, self._threads)
@@ -91,7 +93,7 @@ class FeatureSets:
         return self.get(wanted.name), written
 
     @contextmanager
-    def _made(self, wanted: Wanted) -> Iterator[Path]:
+    def _made(self, wanted: SetDefinition) -> Iterator[Path]:
         """A folder that holds the set without rows, under a name that no set has; gone afterwards unless it was renamed."""
         self._check_free(wanted.name)
         facts = schema.new_facts(wanted)
@@ -118,7 +120,7 @@ class FeatureSets:
         if self._in_the_way(name):
             raise self._unknown(name)
         if self._path(name).exists():
-            raise AlreadyThere(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
+            raise AlreadyExists(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
 
     def drop(self, name: str) -> None:
         """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""

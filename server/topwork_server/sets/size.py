@@ -11,7 +11,7 @@ from pathlib import Path
 FRESH = 1.0
 
 
-class Size:
+class DiskUsage:
     """Thread-safe; one thread counts at a time, and others take what was counted before."""
 
     def __init__(self, folder: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.sets import lance_io, reads
 from topwork_server.sets.checksums import Checksums
-from topwork_server.sets.model import ColumnType, Reading, Selection, Wanted
+from topwork_server.sets.model import ColumnType, ReadResult, Selection, SetDefinition
 from topwork_server.sets.opening import opened, version_of
 from topwork_server.sets.presence import PresentBlocks, was_dropped, while_present
 from topwork_server.sets.versions import Readers
-from topwork_server.sets.view import View
+from topwork_server.sets.view import VersionView
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class FolderPresence:
         except Exception:  # nobody can tell
             return False
 
-    def of_another(self, view: View) -> bool:
+    def of_another(self, view: VersionView) -> bool:
         return self.created not in (0.0, view.facts.created)
 
 
 class Snapshot:
     """One version. Its rows and facts stay as they are; it must be pinned, or somebody may prune it."""
 
-    def __init__(self, view: View, presence: FolderPresence) -> None:
+    def __init__(self, view: VersionView, presence: FolderPresence) -> None:
         self.presence = presence
         self._view = view
         self._readers = Readers()
@@ -53,7 +53,7 @@ class Snapshot:
         return self._view.version
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SetDefinition:
         return self._view.facts.wanted
 
     @property
@@ -62,7 +62,7 @@ class Snapshot:
         return self._view.columns
 
     @while_present
-    def read(self, selection: Selection) -> Reading:
+    def read(self, selection: Selection) -> ReadResult:
         """As FeatureSet.read says, always of this version."""
         reading = reads.read_view(self._view, self._readers, replace(selection, version=self.version))
         return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
@@ -93,7 +93,7 @@ def snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snaps
     return Snapshot(view, presence)
 
 
-def _view(path: Path, name: str, version: int) -> View:
+def _view(path: Path, name: str, version: int) -> VersionView:
     there = lance_io.manifests(path)
     if not there:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version")

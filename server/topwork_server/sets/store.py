@@ -19,22 +19,33 @@ from topwork_server.errors import DataLoss, InvalidInput
 from topwork_server.sets import filters, pins, reads, versions
 from topwork_server.sets.checks import check_numerics
 from topwork_server.sets.checksums import Checksums
-from topwork_server.sets.columns import Columns, Updated
+from topwork_server.sets.columns import ColumnChanges, UpdateResult
 from topwork_server.sets.commit_threads import CommitThreads
-from topwork_server.sets.commits import Committer, Task
-from topwork_server.sets.followers import Followers, Lost
-from topwork_server.sets.groups import Delete, Write
-from topwork_server.sets.housekeeping import Housekeeping
+from topwork_server.sets.commits import CommitQueue, CommitTask
+from topwork_server.sets.followers import ChangeListeners, Lost
+from topwork_server.sets.groups import PendingDelete, PendingWrite
+from topwork_server.sets.housekeeping import Maintenance
 from topwork_server.sets.lance_io import mapped, open_dataset
-from topwork_server.sets.model import Block, Change, Column, ColumnType, Described, Known, Reading, Selection, Wanted, Written
+from topwork_server.sets.model import (
+    Change,
+    Column,
+    ColumnType,
+    ItemBatch,
+    ReadResult,
+    Selection,
+    SetDefinition,
+    SetDescription,
+    StoredItem,
+    WriteResult,
+)
 from topwork_server.sets.names import check_ids
 from topwork_server.sets.pins import Pin
 from topwork_server.sets.presence import Presence, PresentBlocks, was_dropped, while_present
-from topwork_server.sets.size import Size
+from topwork_server.sets.size import DiskUsage
 from topwork_server.sets.tables import fitted, to_table
-from topwork_server.sets.versions import Readers, VersionInfo
-from topwork_server.sets.views import Current
-from topwork_server.sets.writer import Writer
+from topwork_server.sets.versions import Readers, SetVersion
+from topwork_server.sets.views import LatestVersion
+from topwork_server.sets.writer import CommitWriter
 from topwork_server.types import Array, Numerics
 
 T = TypeVar("T")
@@ -47,17 +58,17 @@ class FeatureSet:
         """Open what `FeatureSets.create` made; `threads` commit. NotReady where the folder is not a readable set."""
         self.path = path
         self.presence = Presence(name)
-        self._current = Current(path, name)
-        self._size = Size(path)
+        self._current = LatestVersion(path, name)
+        self._size = DiskUsage(path)
         self._readers = Readers()
-        self._followers = Followers(name)
-        writer = Writer(self._current, self._followers)
-        self._columns = Columns(self._current, writer, self._readers)
-        self._housekeeping = Housekeeping(self._current, writer, self._readers)
-        self._committer = Committer(name, writer.apply, self._housekeeping.tidy, threads)
+        self._followers = ChangeListeners(name)
+        writer = CommitWriter(self._current, self._followers)
+        self._columns = ColumnChanges(self._current, writer, self._readers)
+        self._housekeeping = Maintenance(self._current, writer, self._readers)
+        self._committer = CommitQueue(name, writer.apply, self._housekeeping.tidy, threads)
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SetDefinition:
         return self._current.view.facts.wanted
 
     @property
@@ -87,12 +98,12 @@ class FeatureSet:
         return [pin for pin in pins.found(self._current.sums) if pin.damage]
 
     @while_present
-    def described(self) -> Described:
+    def described(self) -> SetDescription:
         view = self._current.view
         with mapped("counting items"):
             items = view.dataset.count_rows() if view.roster is None else view.roster.items
         facts = view.facts
-        return Described(
+        return SetDescription(
             wanted=facts.wanted,
             columns=dict(view.columns),
             tap_columns=dict(facts.columns),
@@ -106,7 +117,7 @@ class FeatureSet:
         )
 
     @while_present
-    def write(self, block: Block, numerics: Numerics | None = None) -> Future[Written]:
+    def write(self, block: ItemBatch, numerics: Numerics | None = None) -> Future[WriteResult]:
         """Upsert a block by id. Its arrays must not be changed before the future resolves.
 
         The future resolves when the block is committed and the followers were told; of blocks that wait together, the later one
@@ -119,7 +130,7 @@ class FeatureSet:
         view = self._current.view
         table = to_table(view.facts, block)
         fitted(table, view.columns)
-        operation = Write(table, numerics)
+        operation = PendingWrite(table, numerics)
         self._committer.put(operation)
         return operation.future
 
@@ -135,11 +146,11 @@ class FeatureSet:
         if ids is None and not where:
             raise InvalidInput("neither ids nor a filter", remedy="say what to delete; drop the set to delete everything")
         if ids is not None:
-            operation = Delete(check_ids(list(dict.fromkeys(ids))))
+            operation = PendingDelete(check_ids(list(dict.fromkeys(ids))))
             self._committer.put(operation)
             return operation.future
         filters.check_constants(where)
-        task = Task(lambda: self._delete_matching(where, check))
+        task = CommitTask(lambda: self._delete_matching(where, check))
         self._committer.put(task)
         return task.future
 
@@ -149,7 +160,9 @@ class FeatureSet:
         return reads.count(self._current, self._readers, where, version, check)
 
     @while_present
-    def update(self, columns: Sequence[Column], ids: Sequence[str] = (), where: str = "", check: Check = always_waits) -> Updated:
+    def update(
+        self, columns: Sequence[Column], ids: Sequence[str] = (), where: str = "", check: Check = always_waits
+    ) -> UpdateResult:
         """Change metadata alone: a value for each id, or one for all that match. InvalidInput as for writes."""
         if bool(ids) == bool(where):
             raise InvalidInput("an update is of ids or of a filter, one of them", remedy="say whose metadata changes")
@@ -181,17 +194,17 @@ class FeatureSet:
         check()
         _, keys = reads.keys(self._current, self._readers, where, None, check)
         ids = [id for id in self._current.loaded().here.ids(keys) if id is not None]
-        operation = Delete(check_ids(ids))
+        operation = PendingDelete(check_ids(ids))
         self._committer.commit_now(operation)
         return operation.future.result()
 
     @while_present
-    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+    def known(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
         return reads.known(self._current, self._readers, ids)
 
     @while_present
-    def read(self, selection: Selection, check: Check = always_waits) -> Reading:
+    def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:
         """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
 
         `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
@@ -210,7 +223,7 @@ class FeatureSet:
     @while_present
     def fetch(
         self, keys: Array, *, taps: Sequence[str] | None = (), columns: Sequence[str] | None = (), inputs: bool = False
-    ) -> Block:
+    ) -> ItemBatch:
         """The items of those keys, in their order; those that are gone are left out (`block.keys` says which are there). None for
         `taps` or `columns` is all of them."""
         return reads.fetch(self._current, self._readers, keys, taps, columns, inputs)
@@ -237,12 +250,12 @@ class FeatureSet:
         self._followers.remove(follower)
 
     @while_present
-    def versions(self) -> list[VersionInfo]:
+    def versions(self) -> list[SetVersion]:
         """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
         return versions.listed(self._current.sums)
 
     @while_present
-    def pin(self, pin: str, version: int = 0) -> VersionInfo:
+    def pin(self, pin: str, version: int = 0) -> SetVersion:
         """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
         return self._in_turn(lambda: self._pinned(pin, version))
 
@@ -261,7 +274,7 @@ class FeatureSet:
         """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
         return self._in_turn(self._housekeeping.compact)
 
-    def _pinned(self, pin: str, version: int) -> VersionInfo:
+    def _pinned(self, pin: str, version: int) -> SetVersion:
         if not version:
             self._current.check()
         return versions.pin(self._own(), self._current.sums, pin, version or self.version)
@@ -272,7 +285,7 @@ class FeatureSet:
             return open_dataset(self.path, self.version)
 
     def _in_turn(self, call: Callable[[], T]) -> T:
-        task = Task(call)
+        task = CommitTask(call)
         self._committer.put(task)
         result: T = task.future.result()
         return result

@@ -9,16 +9,16 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.sets import checks, inputs
-from topwork_server.sets.model import Block, Column, ColumnType
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
 from topwork_server.sets.names import check_ids
-from topwork_server.sets.schema import Facts, arrow_type, companion, input_fields, metadata_columns, tap_fields
+from topwork_server.sets.schema import SetMetadata, arrow_type, companion, input_fields, metadata_columns, tap_fields
 from topwork_server.types import Array, Granularity, TapRows
 
 #: Microseconds since 1970 of 0001-01-01 and of the end of 9999.
 FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
-def to_table(facts: Facts, block: Block) -> Any:
+def to_table(facts: SetMetadata, block: ItemBatch) -> Any:
     """The block's columns as the set stores them, all but `key`: that is given by the commit. Checks everything but whether the
     metadata fits what is stored (see `fitted`). InvalidInput or NotReady, each naming what was wrong."""
     import pyarrow as pa
@@ -36,13 +36,13 @@ def to_table(facts: Facts, block: Block) -> Any:
     return pa.table(columns)
 
 
-def _contents(block: Block) -> Any:
+def _contents(block: ItemBatch) -> Any:
     import pyarrow as pa
 
     return pa.array([content or None for content in block.contents] or [None] * len(block.ids), pa.string())
 
 
-def _tap_arrays(facts: Facts, rows: TapRows) -> dict[str, Any]:
+def _tap_arrays(facts: SetMetadata, rows: TapRows) -> dict[str, Any]:
     import pyarrow as pa
 
     tap, column = rows.tap.tap, facts.columns[rows.tap.tap.name]
@@ -119,7 +119,7 @@ def _check_times(column: Column, values: list[Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedTable:
     """A table as a set takes it, the columns that must be grown for it, and those of whole numbers that must become floats."""
 
     table: Any
@@ -127,7 +127,7 @@ class Fitted:
     widened: tuple[str, ...]
 
 
-def fitted(table: Any, stored: dict[str, ColumnType]) -> Fitted:
+def fitted(table: Any, stored: dict[str, ColumnType]) -> FittedTable:
     """The table with its metadata as a set with the columns `stored` takes it.
 
     Whole numbers go into a column of floats, and floats into one of whole numbers, which widens unless they are all whole.
@@ -150,7 +150,7 @@ def fitted(table: Any, stored: dict[str, ColumnType]) -> Fitted:
             widened.append(name)
         else:
             table = table.set_column(table.schema.get_field_index(name), name, made)
-    return Fitted(table, grown, tuple(widened))
+    return FittedTable(table, grown, tuple(widened))
 
 
 def _converted(name: str, column: Any, type: ColumnType, empty: bool) -> Any:

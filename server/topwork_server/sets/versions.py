@@ -19,7 +19,7 @@ from topwork_server.sets.lance_io import mapped
 
 
 @dataclass(frozen=True, slots=True)
-class VersionInfo:
+class SetVersion:
     """`time` in seconds since 1970; `pins` are the names that keep it from pruning, `damaged_pins` those that were made of it and
     whose files are damaged."""
 
@@ -57,7 +57,7 @@ class Readers:
             return {version for version, count in self._counts.items() if count > 0}
 
 
-def listed(sums: Checksums) -> list[VersionInfo]:
+def listed(sums: Checksums) -> list[SetVersion]:
     """All versions that are kept, oldest first, damaged ones too. Lance is not asked: it fails where one manifest is damaged."""
     there = pins.found(sums)
     whole, damaged = pins.by_version(there, damaged=False), pins.by_version(there, damaged=True)
@@ -65,11 +65,11 @@ def listed(sums: Checksums) -> list[VersionInfo]:
     for version, name in sorted(lance_io.manifests(sums.path).items()):
         with suppress(FileNotFoundError):  # pruned meanwhile
             at = sums.sums[name].time if name in sums.sums else (sums.path / name).stat().st_mtime
-            found.append(VersionInfo(version, at, whole.get(version, ()), damaged.get(version, ())))
+            found.append(SetVersion(version, at, whole.get(version, ()), damaged.get(version, ())))
     return found
 
 
-def pin(dataset: Any, sums: Checksums, name: str, version: int) -> VersionInfo:
+def pin(dataset: Any, sums: Checksums, name: str, version: int) -> SetVersion:
     """Keep a version under a name. AlreadyThere where the name is taken, NotFound where the version is gone."""
     there = list(lance_io.manifests(sums.path))
     if version not in there:

@@ -12,18 +12,18 @@ import numpy as np
 from topwork_server.sets import lance_io, schema
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.model import ColumnType
-from topwork_server.sets.roster import Roster
-from topwork_server.sets.schema import Facts
+from topwork_server.sets.roster import IdMap
+from topwork_server.sets.schema import SetMetadata
 from topwork_server.types import Array
 
 
 @dataclass(frozen=True)
-class View:
+class VersionView:
     dataset: Any
     version: int
-    facts: Facts
+    facts: SetMetadata
     columns: dict[str, ColumnType]
-    roster: Roster | None = None
+    roster: IdMap | None = None
     sums: Checksums | None = None
     files: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # data and deletion files, by fragment
 
@@ -35,24 +35,26 @@ class View:
         self.sums.check([name for fragment in of for name in self.files.get(fragment, ())])
 
     @property
-    def here(self) -> Roster:
+    def here(self) -> IdMap:
         assert self.roster is not None, "the view is loaded"
         return self.roster
 
 
-def view_of(dataset: Any, name: str, sums: Checksums, roster: Roster | None = None) -> View:
+def view_of(dataset: Any, name: str, sums: Checksums, roster: IdMap | None = None) -> VersionView:
     arrow, files = dataset.schema, lance_io.files_of(dataset)
-    return View(dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), roster, sums, files)
+    return VersionView(
+        dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), roster, sums, files
+    )
 
 
-def view_after(view: View, dataset: Any, roster: Roster, touched: Container[int]) -> View:
+def view_after(view: VersionView, dataset: Any, roster: IdMap, touched: Container[int]) -> VersionView:
     """Of a version that a commit of rows alone made of the view's: `touched` fragments lost some."""
     return replace(
         view, dataset=dataset, version=dataset.version, roster=roster, files=lance_io.files_of(dataset, view.files, touched)
     )
 
 
-def record_version(view: View) -> None:
+def record_version(view: VersionView) -> None:
     """Take the checksums of all files of a version that have none: those that its commit wrote, and its manifest."""
     assert view.sums is not None
     names = [name for names in view.files.values() for name in names]

@@ -16,10 +16,10 @@ from topwork_server.sets import roster as rosters
 from topwork_server.sets.checksums import Checksums
 from topwork_server.sets.lance_io import mapped
 from topwork_server.sets.opening import opened, version_of
-from topwork_server.sets.roster import Roster
-from topwork_server.sets.view import View, record_version, view_after, view_of
+from topwork_server.sets.roster import IdMap
+from topwork_server.sets.view import VersionView, record_version, view_after, view_of
 
-__all__ = ["Current", "View"]
+__all__ = ["LatestVersion", "VersionView"]
 
 #: Seconds between two looks whether a lost version was put back.
 AGAIN = 1.0
@@ -27,7 +27,7 @@ AGAIN = 1.0
 log = logging.getLogger(__name__)
 
 
-class Current:
+class LatestVersion:
     """The newest view, changed by the commit thread alone."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -65,7 +65,7 @@ class Current:
         if self.sums.bad:
             self.view.check()
 
-    def loaded(self) -> View:
+    def loaded(self) -> VersionView:
         """The newest view, with its roster. DataLoss where it is damaged."""
         self.check()
         view = self.view
@@ -79,7 +79,7 @@ class Current:
                     self.view = replace(self.view, roster=rosters.load(self.view.dataset))
             return self.view
 
-    def publish(self, dataset: Any, roster: Roster, touched: Container[int] | None = None) -> View:
+    def publish(self, dataset: Any, roster: IdMap, touched: Container[int] | None = None) -> VersionView:
         """Make it the newest, once the checksums of what its commit wrote are on disk. `touched` of a commit that only added and
         deleted rows: the fragments that it deleted from."""
         if touched is None:
@@ -93,7 +93,7 @@ class Current:
         self.view = view
         return self.view
 
-    def at(self, version: int) -> View:
+    def at(self, version: int) -> VersionView:
         """The view of an older version, 0 for the newest. NotFound where it was pruned or never was."""
         view = self.view
         if version == 0:

@@ -12,12 +12,12 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.sets import lance_io, schema
 from topwork_server.sets import roster as rosters
 from topwork_server.sets.blocks import project, to_block
-from topwork_server.sets.followers import Followers
-from topwork_server.sets.groups import Delete, Outcome, Write, outcome
-from topwork_server.sets.model import KEY_BITS, Block, Change, ColumnType, Written
-from topwork_server.sets.roster import Roster
+from topwork_server.sets.followers import ChangeListeners
+from topwork_server.sets.groups import CommitOutcome, PendingDelete, PendingWrite, outcome
+from topwork_server.sets.model import KEY_BITS, Change, ColumnType, ItemBatch, WriteResult
+from topwork_server.sets.roster import IdMap
 from topwork_server.sets.tables import completed, fitted
-from topwork_server.sets.views import Current, View
+from topwork_server.sets.views import LatestVersion, VersionView
 from topwork_server.types import Array
 
 log = logging.getLogger(__name__)
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 NONE = np.zeros(0, np.int64)
 
 
-class Writer:
+class CommitWriter:
     """`widen` makes a column of whole numbers one of floats, in a version of its own. InvalidInput where one would change."""
 
-    def __init__(self, current: Current, followers: Followers) -> None:
+    def __init__(self, current: LatestVersion, followers: ChangeListeners) -> None:
         self._current, self._followers = current, followers
         self.widen: Callable[[str], None] = _never
         self._doubt = False
         self.commits = 0
 
-    def apply(self, group: list[Write | Delete]) -> None:
+    def apply(self, group: list[PendingWrite | PendingDelete]) -> None:
         """Commit the group and answer its futures. What raises here fails all of those not yet answered."""
         self.settle()
         accepted, grown = self._fitting(group)
@@ -44,26 +44,28 @@ class Writer:
         view = self._current.loaded()
         result = outcome(accepted, view.here)
         if self._rows_of(accepted) or len(result.dead):
-            self._commit_rows(view, [op.table for op in accepted if isinstance(op, Write)], result)
+            self._commit_rows(view, [op.table for op in accepted if isinstance(op, PendingWrite)], result)
         self._answer(accepted, result)
 
     @staticmethod
-    def _rows_of(operations: list[Write | Delete]) -> int:
-        return sum(len(operation.table) for operation in operations if isinstance(operation, Write))
+    def _rows_of(operations: list[PendingWrite | PendingDelete]) -> int:
+        return sum(len(operation.table) for operation in operations if isinstance(operation, PendingWrite))
 
-    def _fitting(self, group: list[Write | Delete]) -> tuple[list[Write | Delete], dict[str, ColumnType]]:
+    def _fitting(
+        self, group: list[PendingWrite | PendingDelete]
+    ) -> tuple[list[PendingWrite | PendingDelete], dict[str, ColumnType]]:
         """Those whose metadata fits what is stored and what those before them grow; the others are told what is wrong."""
         columns = dict(self._current.loaded().columns)
-        accepted: list[Write | Delete] = []
+        accepted: list[PendingWrite | PendingDelete] = []
         grown: dict[str, ColumnType] = {}
         for operation in group:
             try:
-                accepted.append(self._fitted(operation, columns, grown) if isinstance(operation, Write) else operation)
+                accepted.append(self._fitted(operation, columns, grown) if isinstance(operation, PendingWrite) else operation)
             except InvalidInput as error:
                 operation.future.set_exception(error)
-        return [self._again(one, columns) if isinstance(one, Write) else one for one in accepted], grown
+        return [self._again(one, columns) if isinstance(one, PendingWrite) else one for one in accepted], grown
 
-    def _fitted(self, write: Write, columns: dict[str, ColumnType], grown: dict[str, ColumnType]) -> Write:
+    def _fitted(self, write: PendingWrite, columns: dict[str, ColumnType], grown: dict[str, ColumnType]) -> PendingWrite:
         """Columns that must widen do so at once: what is stored, or what an earlier write of the group has just grown."""
         fit = fitted(write.table, columns)
         for name in fit.widened:
@@ -72,19 +74,19 @@ class Writer:
         wider = dict.fromkeys(fit.widened, ColumnType.FLOAT)
         columns |= fit.grown | wider
         grown |= fit.grown | {name: type for name, type in wider.items() if name in grown}
-        return Write(fit.table, write.numerics, write.future)
+        return PendingWrite(fit.table, write.numerics, write.future)
 
     @staticmethod
-    def _again(write: Write, columns: dict[str, ColumnType]) -> Write:
+    def _again(write: PendingWrite, columns: dict[str, ColumnType]) -> PendingWrite:
         """With the columns as the whole group leaves them: one that widened later holds floats now."""
-        return Write(fitted(write.table, columns).table, write.numerics, write.future)
+        return PendingWrite(fitted(write.table, columns).table, write.numerics, write.future)
 
-    def _prepare(self, accepted: list[Write | Delete], grown: dict[str, ColumnType]) -> None:
+    def _prepare(self, accepted: list[PendingWrite | PendingDelete], grown: dict[str, ColumnType]) -> None:
         """New columns and new numerics, each in a version of its own before the rows: alone they change nothing that is read."""
         view = self._current.loaded()
         if grown:
             self.without_rows(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
-        told = tuple(op.numerics for op in accepted if isinstance(op, Write) and op.numerics is not None)
+        told = tuple(op.numerics for op in accepted if isinstance(op, PendingWrite) and op.numerics is not None)
         facts = schema.with_numerics(view.facts, told)
         if facts != view.facts:
             said = {schema.FACTS.decode(): schema.to_json(facts)}
@@ -93,7 +95,7 @@ class Writer:
     def without_rows(self, change: Callable[[Any], Any], doing: str) -> None:
         """A version that `change` makes of a copy of the dataset, in place."""
 
-        def make(view: View) -> Any:
+        def make(view: VersionView) -> Any:
             dataset = lance_io.copy_of(view.dataset)
             change(dataset)
             lance_io.sync_version(self._current.path, dataset.version)
@@ -101,7 +103,7 @@ class Writer:
 
         self.renew(make, doing)
 
-    def renew(self, make: Callable[[View], Any], doing: str) -> None:
+    def renew(self, make: Callable[[VersionView], Any], doing: str) -> None:
         """Commit a version with the same items at the same places: `make` gives its dataset. Followers hear an empty change."""
         view = self._current.loaded()
         view.check()  # what is damaged must not be written again under a new checksum
@@ -115,8 +117,8 @@ class Writer:
     def publish(
         self,
         dataset: Any,
-        roster: Roster,
-        change: Callable[[View], Change] | None = None,
+        roster: IdMap,
+        change: Callable[[VersionView], Change] | None = None,
         touched: Container[int] | None = None,
     ) -> None:
         """Make it the newest version, and tell of it; a version that changes no item is told as an empty change. `touched` as
@@ -127,7 +129,7 @@ class Writer:
         if following:
             self._followers.tell(following, change(view) if change else Change(view.version, NONE, _nothing(view)))
 
-    def _attempt(self, view: View, make: Callable[[], Any], doing: str) -> Any:
+    def _attempt(self, view: VersionView, make: Callable[[], Any], doing: str) -> Any:
         """The dataset that `make` commits; where it raised though the version is there, that version: writers hear the truth."""
         try:
             with lance_io.mapped(f"{doing} ({self._current.name})"):
@@ -152,7 +154,7 @@ class Writer:
         self._doubt = False
         return latest
 
-    def _commit_rows(self, view: View, tables: list[Any], result: Outcome) -> None:
+    def _commit_rows(self, view: VersionView, tables: list[Any], result: CommitOutcome) -> None:
         table = _joined(view, tables, result.keep)
         addresses, _ = view.here.addresses(result.dead)
         dataset = self._attempt(view, lambda: self._made(view, table, addresses), "writing rows")
@@ -164,7 +166,7 @@ class Writer:
         self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead), touched)
         return None
 
-    def _made(self, view: View, table: Any, addresses: Array) -> Any:
+    def _made(self, view: VersionView, table: Any, addresses: Array) -> Any:
         lance = lance_io.load()
         path = self._current.path
         gone, updated = lance_io.kill_rows(view.dataset, path, addresses) if len(addresses) else ([], [])
@@ -182,20 +184,20 @@ class Writer:
         if latest.version != view.version:
             self._catch_up_to(view, latest)
 
-    def _catch_up_to(self, view: View, dataset: Any) -> None:
+    def _catch_up_to(self, view: VersionView, dataset: Any) -> None:
         roster = rosters.load(dataset)
         before, after = view.here.keys(), roster.keys()
         born, _ = roster.addresses(np.setdiff1d(after, before))
-        seen = View(dataset, dataset.version, view.facts, schema.metadata_columns(dataset.schema))
+        seen = VersionView(dataset, dataset.version, view.facts, schema.metadata_columns(dataset.schema))
         columns = ["id", "key", *project(seen.facts, seen.columns, None, None, False).stored]
         rows = dataset._take_rows(born, columns=columns) if len(born) else dataset.schema.empty_table()
         self.publish(dataset, roster, lambda now: _change(now, rows, np.setdiff1d(before, after)))
 
-    def _answer(self, accepted: list[Write | Delete], result: Outcome) -> None:
+    def _answer(self, accepted: list[PendingWrite | PendingDelete], result: CommitOutcome) -> None:
         version = self._current.view.version
         for operation, (first, updated) in zip(accepted, result.counts, strict=True):
-            if isinstance(operation, Write):
-                operation.future.set_result(Written(version, first, updated))
+            if isinstance(operation, PendingWrite):
+                operation.future.set_result(WriteResult(version, first, updated))
             else:
                 operation.future.set_result((first, version))
 
@@ -210,7 +212,7 @@ def _fields(grown: dict[str, ColumnType]) -> list[Any]:
     return [pa.field(name, schema.arrow_type(type)) for name, type in grown.items()]
 
 
-def _joined(view: View, tables: list[Any], keep: Array | None) -> Any:
+def _joined(view: VersionView, tables: list[Any], keep: Array | None) -> Any:
     """The rows that are born, with their keys."""
     import pyarrow as pa
 
@@ -225,7 +227,7 @@ def _joined(view: View, tables: list[Any], keep: Array | None) -> Any:
     return table.add_column(1, arrow.field("key"), pa.array(keys))
 
 
-def _born(view: View, dataset: Any, table: Any) -> rosters.Segment | None:
+def _born(view: VersionView, dataset: Any, table: Any) -> rosters.IdSegment | None:
     """The new rows' keys, ids and places: those of the fragments that the version before had not."""
     if not len(table):
         return None
@@ -234,11 +236,11 @@ def _born(view: View, dataset: Any, table: Any) -> rosters.Segment | None:
     return rosters.segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
 
 
-def _change(view: View, table: Any, dead: Array) -> Change:
+def _change(view: VersionView, table: Any, dead: Array) -> Change:
     """What the followers of this version hear: rows as they are stored, so that a float16 is the float16 that a reader sees."""
     return Change(view.version, dead, to_block(table, project(view.facts, view.columns, None, None, False)))
 
 
-def _nothing(view: View) -> Block:
+def _nothing(view: VersionView) -> ItemBatch:
     """A block of no items, with the set's taps and columns."""
     return _change(view, view.dataset.schema.empty_table(), NONE).born

@@ -19,7 +19,7 @@ import pytest
 from topwork_server import artifacts, parity
 from topwork_server.artifacts import Manifest
 from topwork_server.encoder import Encoder, batch_key
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of
@@ -36,7 +36,7 @@ DTYPES = {"float": "float32", "double": "float64", "float16": "float16"}
 
 
 @dataclass
-class Bench:
+class EncoderBench:
     """An engine with one encoder in it, an event loop to run it on, and the encoder and its graph by themselves."""
 
     name: str
@@ -53,7 +53,7 @@ class Bench:
         return self.runner.run(coroutine)
 
     def embed(self, items: Sequence[Item], *taps: str, **options: Any) -> Features:
-        return self.run(self.engine.embed(Ask(self.name, taps, options), items))
+        return self.run(self.engine.embed(EmbedParams(self.name, taps, options), items))
 
     def prepare(self, item: Item) -> list[Sample]:
         """Its first samples."""
@@ -76,7 +76,7 @@ class Bench:
         return [group[:MOST_TOGETHER] for group in groups.values()]
 
 
-def check_invariance(bench: Bench, taps: Sequence[Tap], group: Sequence[tuple[int, Sample]]) -> None:
+def check_invariance(bench: EncoderBench, taps: Sequence[Tap], group: Sequence[tuple[int, Sample]]) -> None:
     """Each sample's rows in the batch of all of them are those that it gets alone."""
     together = bench.run_graph(taps, [sample for _, sample in group])
     for i, (_, sample) in enumerate(group):
@@ -86,7 +86,7 @@ def check_invariance(bench: Bench, taps: Sequence[Tap], group: Sequence[tuple[in
                 pytest.fail(_moved(bench, tap, group, i, cosine))
 
 
-def _moved(bench: Bench, tap: Tap, group: Sequence[tuple[int, Sample]], i: int, cosine: float) -> str:
+def _moved(bench: EncoderBench, tap: Tap, group: Sequence[tuple[int, Sample]], i: int, cosine: float) -> str:
     """Names the row that moved, and the neighbour that moves it most."""
     position, sample = group[i]
     [alone] = bench.run_graph([tap], [sample])
@@ -109,7 +109,7 @@ def _moved(bench: Bench, tap: Tap, group: Sequence[tuple[int, Sample]], i: int, 
     )
 
 
-def check_sample(bench: Bench, position: int, sample: Any) -> None:
+def check_sample(bench: EncoderBench, position: int, sample: Any) -> None:
     """Inputs as the graph reads them, a cost, and spans, notes and windows of the promised shapes."""
     of = f"item {position}"
     assert isinstance(sample, Sample), f"{of} gave a {type(sample).__name__}, and preprocess gives Samples"
@@ -131,7 +131,7 @@ def check_sample(bench: Bench, position: int, sample: Any) -> None:
     _check_spans_are_there(bench, of, sample)
 
 
-def _check_feeds(bench: Bench, of: str, feeds: Any) -> None:
+def _check_feeds(bench: EncoderBench, of: str, feeds: Any) -> None:
     assert isinstance(feeds, dict), f"collate gave a {type(feeds).__name__}, and must give a dict of arrays by input"
     kinds = bench.session.input_types
     assert set(feeds) == set(kinds), f"{of}: collate gave the inputs {sorted(feeds)}, and the graph reads {sorted(kinds)}"
@@ -154,7 +154,7 @@ def _check_tokens(of: str, spans: TokenSpans) -> None:
     assert (spans.positions >= 0).all(), f"{of}: a token stands at {spans.positions.min()}"
 
 
-def _check_spans_are_there(bench: Bench, of: str, sample: Sample) -> None:
+def _check_spans_are_there(bench: EncoderBench, of: str, sample: Sample) -> None:
     needs = {Granularity.TOKEN: "tokens", Granularity.WINDOW: "window", Granularity.CELL: "box"}
     for info in bench.manifest.taps:
         field = needs.get(info.tap.granularity)
@@ -191,7 +191,7 @@ def check_spans(found: TapRows) -> None:
     assert not len(wrong), f"the span of row {wrong[:1]} of {name} ends before it starts: {values[wrong[:1]].tolist()}"
 
 
-def refusal(bench: Bench, items: Sequence[Item]) -> TopworkError | None:
+def refusal(bench: EncoderBench, items: Sequence[Item]) -> TopworkError | None:
     """The error with which they are refused; None where they are taken."""
     try:
         bench.embed(items)

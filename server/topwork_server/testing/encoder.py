@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 
 from topwork_server import parity, sample_inputs
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import Config, default_home
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotFound
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.testing.bench import (
     INVARIANCE,
     MOST_SAMPLES,
-    Bench,
+    EncoderBench,
     check_invariance,
     check_refusal,
     check_same,
@@ -67,14 +67,14 @@ class EncoderContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def plugins(cls) -> Plugins:
-        return Plugins.load()
+    def plugins(cls) -> PluginRegistry:
+        return PluginRegistry.load()
 
     @pytest.fixture(scope="class")
     @classmethod
-    def bench(cls, home: Path, plugins: Plugins) -> Iterator[Bench]:
-        catalogue = Catalogue(plugins, home)
-        if catalogue.entry(cls.encoder).state is not State.READY:
+    def bench(cls, home: Path, plugins: PluginRegistry) -> Iterator[EncoderBench]:
+        catalogue = Catalog(plugins, home)
+        if catalogue.entry(cls.encoder).state is not EncoderState.READY:
             catalogue.pull(cls.encoder)
             catalogue.export(cls.encoder)
         entry = catalogue.entry(cls.encoder)
@@ -89,25 +89,25 @@ class EncoderContract:
             engine = Engine(catalogue, Config(home=home, provider="cpu"))
             folder, encoder = entry.folder, entry.spec.encoder(entry.spec, entry.folder)
             session = plain_session(folder)
-            yield Bench(cls.encoder, engine, encoder, entry.manifest, folder, entry.spec.modality, items, runner, session)
+            yield EncoderBench(cls.encoder, engine, encoder, entry.manifest, folder, entry.spec.modality, items, runner, session)
             runner.run(engine.close())
 
     @classmethod
-    def items(cls, catalogue: Catalogue) -> Sequence[Item]:
+    def items(cls, catalogue: Catalog) -> Sequence[Item]:
         """What is embedded: a few real inputs that differ in size."""
         spec = catalogue.spec(cls.encoder)
         return list(spec.encoder.examples(spec))[:6]
 
-    def test_options_are_declared(self, bench: Bench) -> None:
+    def test_options_are_declared(self, bench: EncoderBench) -> None:
         check_options(bench.encoder.options)
 
-    def test_samples_are_what_the_graph_reads(self, bench: Bench) -> None:
+    def test_samples_are_what_the_graph_reads(self, bench: EncoderBench) -> None:
         for position, samples in enumerate(bench.prepared()):
             assert samples, f"item {position} gave no sample; a bad item raises InvalidInput"
             for sample in samples:
                 check_sample(bench, position, sample)
 
-    def test_shapes_and_spans(self, bench: Bench) -> None:
+    def test_shapes_and_spans(self, bench: EncoderBench) -> None:
         for info in bench.manifest.taps:
             found, name = bench.embed(bench.items, info.tap.name).taps[0], info.tap.name
             expected = (int(found.counts.sum()), info.tap.dim)
@@ -119,22 +119,22 @@ class EncoderContract:
             assert not len(none), f"items {none.tolist()} have no rows of {name}"
             check_spans(found)
 
-    def test_preprocessing_gives_what_it_gave_the_export(self, bench: Bench) -> None:
+    def test_preprocessing_gives_what_it_gave_the_export(self, bench: EncoderBench) -> None:
         """The export ran in a process of its own: what differs changes with the process."""
         sample_inputs.check(bench.encoder, bench.folder)
 
-    def test_preprocessing_does_not_depend_on_what_came_before(self, bench: Bench) -> None:
+    def test_preprocessing_does_not_depend_on_what_came_before(self, bench: EncoderBench) -> None:
         forwards, backwards = bench.prepared(), bench.prepared(reverse=True)
         for position, (one, other) in enumerate(zip(forwards, backwards, strict=True)):
             check_same(position, one, other, "when the items come in another order: preprocess keeps something of earlier ones")
 
-    def test_samples_stay_as_they_were_prepared(self, bench: Bench) -> None:
+    def test_samples_stay_as_they_were_prepared(self, bench: EncoderBench) -> None:
         made = [bench.prepare(item) for item in bench.items]
         again = [copy.deepcopy(bench.prepare(item)) for item in bench.items]
         for position, (samples, kept) in enumerate(zip(made, again, strict=True)):
             check_same(position, kept, samples, "after others were prepared: preprocess uses one array for several items")
 
-    def test_several_items_are_prepared_as_one_is(self, bench: Bench) -> None:
+    def test_several_items_are_prepared_as_one_is(self, bench: EncoderBench) -> None:
         made = list(bench.encoder.preprocess_many(bench.items, bench.encoder.example_options))
         assert len(made) == len(bench.items), f"preprocess_many gave {len(made)} results for {len(bench.items)} items"
         for position, (alone, found) in enumerate(zip(bench.prepared(), made, strict=True)):
@@ -142,7 +142,7 @@ class EncoderContract:
                 pytest.fail(f"preprocess_many refuses item {position}, and preprocess takes it: {found}")
             check_same(position, alone, list(islice(found, MOST_SAMPLES)), "in preprocess_many, beside others")
 
-    def test_preprocessing_in_threads_gives_the_same(self, bench: Bench) -> None:
+    def test_preprocessing_in_threads_gives_the_same(self, bench: EncoderBench) -> None:
         expected, interval = bench.prepared(), sys.getswitchinterval()
         places = [place for _ in range(4) for place in range(len(bench.items))]
         sys.setswitchinterval(1e-6)
@@ -155,7 +155,7 @@ class EncoderContract:
         finally:
             sys.setswitchinterval(interval)
 
-    def test_what_is_given_is_left_as_it_was(self, bench: Bench) -> None:
+    def test_what_is_given_is_left_as_it_was(self, bench: EncoderBench) -> None:
         before = [item.copy() if isinstance(item, np.ndarray) else item for item in bench.items]
         samples = [sample for some in bench.prepared() for sample in some]
         for position, (item, kept) in enumerate(zip(bench.items, before, strict=True)):
@@ -168,11 +168,11 @@ class EncoderContract:
             for name, array in sample.inputs.items():
                 assert np.array_equal(array, kept_inputs[name]), f"collate changed input {name!r} of sample {position}"
 
-    def test_fingerprints_differ_by_tap(self, bench: Bench) -> None:
+    def test_fingerprints_differ_by_tap(self, bench: EncoderBench) -> None:
         fingerprints = [info.fingerprint for info in bench.manifest.taps]
         assert len(set(fingerprints)) == len(fingerprints), f"two taps have one fingerprint: {fingerprints}"
 
-    def test_another_export_has_the_same_fingerprints(self, bench: Bench, home: Path) -> None:
+    def test_another_export_has_the_same_fingerprints(self, bench: EncoderBench, home: Path) -> None:
         expected = {info.tap.name: info.fingerprint for info in bench.manifest.taps}
         found = export_fingerprints(bench.name, home)
         assert found == expected, (
@@ -180,7 +180,7 @@ class EncoderContract:
             " makes hold what changes (hash() of strings, a set's order, the time, a path, random numbers without a seed)"
         )
 
-    def test_parity_was_measured(self, bench: Bench) -> None:
+    def test_parity_was_measured(self, bench: EncoderBench) -> None:
         found, named = bench.manifest.numerics.parity, {info.tap.name for info in bench.manifest.taps}
         assert found >= parity.FP32_FLOOR, f"parity is {found}, and must be {parity.FP32_FLOOR} or more"
         assert set(bench.manifest.parity) == named, f"parity was measured of {set(bench.manifest.parity)}, and taps are {named}"
@@ -188,12 +188,12 @@ class EncoderContract:
             f"parity was measured at one shape, {bench.manifest.batches[:1]}: give examples that differ in size, or more of them"
         )
 
-    def test_a_row_does_not_depend_on_its_batch_mates(self, bench: Bench) -> None:
+    def test_a_row_does_not_depend_on_its_batch_mates(self, bench: EncoderBench) -> None:
         taps = [info.tap for info in bench.manifest.taps]
         for group in bench.groups():
             check_invariance(bench, taps, group)
 
-    def test_items_of_one_request_get_the_rows_that_they_get_alone(self, bench: Bench) -> None:
+    def test_items_of_one_request_get_the_rows_that_they_get_alone(self, bench: EncoderBench) -> None:
         names = [info.tap.name for info in bench.manifest.taps]
         together = bench.embed(bench.items, *names)
         for position, item in enumerate(bench.items):
@@ -205,22 +205,22 @@ class EncoderContract:
                     f" and must have {INVARIANCE} or more: its rows depend on what is asked beside it"
                 )
 
-    def test_a_tap_does_not_depend_on_the_taps_beside_it(self, bench: Bench) -> None:
+    def test_a_tap_does_not_depend_on_the_taps_beside_it(self, bench: EncoderBench) -> None:
         names = [info.tap.name for info in bench.manifest.taps]
         together = bench.embed(bench.items[:1], *names)
         for name, many in zip(names, together.taps, strict=True):
             alone = bench.embed(bench.items[:1], name).taps[0].rows
             np.testing.assert_allclose(alone, many.rows, rtol=1e-4, atol=1e-5, err_msg=f"{name} alone, and beside the other taps")
 
-    def test_the_same_input_gives_the_same_rows(self, bench: Bench) -> None:
+    def test_the_same_input_gives_the_same_rows(self, bench: EncoderBench) -> None:
         first, second = bench.embed(bench.items[:1]), bench.embed(bench.items[:1])
         np.testing.assert_array_equal(
             first.taps[0].rows, second.taps[0].rows, "the same item twice: preprocess or the graph draws random numbers"
         )
 
-    def test_concurrent_callers_get_their_own_rows(self, bench: Bench) -> None:
+    def test_concurrent_callers_get_their_own_rows(self, bench: EncoderBench) -> None:
         async def crowd() -> list[Features]:
-            asks = [bench.engine.embed(Ask(bench.name), [item]) for item in bench.items for _ in range(3)]
+            asks = [bench.engine.embed(EmbedParams(bench.name), [item]) for item in bench.items for _ in range(3)]
             return await asyncio.gather(*asks)
 
         alone = [bench.embed([item]).taps[0].rows for item in bench.items for _ in range(3)]
@@ -228,10 +228,10 @@ class EncoderContract:
             cosine = parity.difference(expected, found.taps[0].rows)[1]
             assert cosine >= INVARIANCE, f"among callers at once a row has a cosine of {cosine:.6f} to what it is alone"
 
-    def test_a_caller_that_leaves_harms_nobody(self, bench: Bench) -> None:
+    def test_a_caller_that_leaves_harms_nobody(self, bench: EncoderBench) -> None:
         async def leave_one() -> Features:
-            leaver = asyncio.ensure_future(bench.engine.embed(Ask(bench.name), bench.items))
-            stayer = asyncio.ensure_future(bench.engine.embed(Ask(bench.name), bench.items[:1]))
+            leaver = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items))
+            stayer = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items[:1]))
             await asyncio.sleep(0)
             leaver.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -241,19 +241,19 @@ class EncoderContract:
         expected = bench.embed(bench.items[:1]).taps[0].rows
         assert parity.difference(expected, bench.run(leave_one()).taps[0].rows)[1] >= INVARIANCE
 
-    def test_a_wrong_item_is_named_by_its_position(self, bench: Bench) -> None:
+    def test_a_wrong_item_is_named_by_its_position(self, bench: EncoderBench) -> None:
         wrong = WRONG[bench.modality]
         check_refusal(refusal(bench, [bench.items[0], wrong]), wrong, 1)
 
-    def test_a_bad_item_may_be_skipped(self, bench: Bench) -> None:
+    def test_a_bad_item_may_be_skipped(self, bench: EncoderBench) -> None:
         wrong = WRONG[bench.modality]
-        ask = Ask(bench.name, skip_bad_items=True)
+        ask = EmbedParams(bench.name, skip_bad_items=True)
         found = bench.run(bench.engine.embed(ask, [wrong, bench.items[0]]))
         assert set(found.failures) == {0}, f"failures are of items {sorted(found.failures)}, and the wrong one is item 0"
         assert found.taps[0].counts[0] == 0
         np.testing.assert_array_equal(found.taps[0].rows, bench.embed(bench.items[:1]).taps[0].rows)
 
-    def test_unknown_taps_and_options_are_refused_by_name(self, bench: Bench) -> None:
+    def test_unknown_taps_and_options_are_refused_by_name(self, bench: EncoderBench) -> None:
         with pytest.raises(NotFound, match="no-such-tap"):
             bench.embed(bench.items[:1], "no-such-tap")
         with pytest.raises(InvalidInput, match="no_such_option"):

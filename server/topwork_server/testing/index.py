@@ -85,7 +85,7 @@ def recall(found: Array, expected: Array) -> float:
 
 
 @dataclass
-class Subject:
+class BuiltSubject:
     """An index that was built, and what it was built from."""
 
     index: VectorIndex
@@ -132,13 +132,15 @@ class IndexContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def subject(cls, request: pytest.FixtureRequest) -> Subject:
+    def subject(cls, request: pytest.FixtureRequest) -> BuiltSubject:
         metric: Metric = request.param
         rows = clustered(cls.rows, cls.dim, metric)
         progress: list[tuple[float, str]] = []
-        return Subject(cls.build(rows, metric, progress), metric, rows, clustered(QUERIES, cls.dim, metric, seed=1), progress)
+        return BuiltSubject(
+            cls.build(rows, metric, progress), metric, rows, clustered(QUERIES, cls.dim, metric, seed=1), progress
+        )
 
-    def test_it_says_what_it_is(self, subject: Subject) -> None:
+    def test_it_says_what_it_is(self, subject: BuiltSubject) -> None:
         index = subject.index
         efforts = index.efforts()
         assert efforts, "efforts() is empty; (0,) says that there is nothing to choose"
@@ -150,7 +152,7 @@ class IndexContract:
         assert 0 <= index.trained_on <= index.count, f"trained_on is {index.trained_on}, of {index.count} rows"
         assert index.memory >= index.count, f"memory is {index.memory} bytes for {index.count} rows; it is in bytes"
 
-    def test_progress_is_told_from_0_to_1(self, subject: Subject) -> None:
+    def test_progress_is_told_from_0_to_1(self, subject: BuiltSubject) -> None:
         done = [fraction for fraction, _ in subject.progress]
         assert done, "build called report never: the caller sees nothing of a long build"
         assert done == sorted(done), f"the progress went back: {done}"
@@ -158,11 +160,11 @@ class IndexContract:
         silent = [fraction for fraction, words in subject.progress if not words]
         assert not silent, f"the report at {silent[:1]} says nothing of what is done"
 
-    def test_the_last_effort_finds_the_nearest(self, subject: Subject) -> None:
+    def test_the_last_effort_finds_the_nearest(self, subject: BuiltSubject) -> None:
         _, positions = subject.search()
         self._check_recall(subject.index, positions, nearest(subject.queries, subject.rows, subject.metric))
 
-    def test_scores_are_the_metrics_own_and_best_first(self, subject: Subject) -> None:
+    def test_scores_are_the_metrics_own_and_best_first(self, subject: BuiltSubject) -> None:
         scores, positions = subject.search()
         assert (positions >= 0).all(), f"query {_first(positions < 0)} got fewer than {K} rows of {len(subject.rows)}"
         for query, row in enumerate(positions):
@@ -190,7 +192,7 @@ class IndexContract:
         )
 
     @pytest.mark.parametrize("share", [0.5, 0.05, 0.001])
-    def test_a_mask_is_honoured_and_filled(self, subject: Subject, share: float) -> None:
+    def test_a_mask_is_honoured_and_filled(self, subject: BuiltSubject, share: float) -> None:
         allowed = np.zeros(len(subject.rows), bool)
         allowed[np.random.default_rng(2).permutation(len(allowed))[: max(3, int(share * len(allowed)))]] = True
         mask = np.packbits(allowed, bitorder="little")
@@ -214,25 +216,25 @@ class IndexContract:
             with pytest.raises(InvalidInput):
                 self.build(clustered(self.rows, self.dim, metric), metric)
 
-    def test_a_mask_of_nothing_finds_nothing(self, subject: Subject) -> None:
+    def test_a_mask_of_nothing_finds_nothing(self, subject: BuiltSubject) -> None:
         scores, positions = subject.search(mask=np.zeros((len(subject.rows) + 7) // 8, np.uint8))
         assert (positions == -1).all(), f"row {positions.max()} was found, and the mask leaves none"
         assert not np.isnan(scores).any(), "a score is NaN where nothing was found; any other number will do"
 
     @pytest.mark.parametrize("which", [0, -1])
-    def test_more_may_be_asked_for_than_there_are(self, subject: Subject, which: int) -> None:
+    def test_more_may_be_asked_for_than_there_are(self, subject: BuiltSubject, which: int) -> None:
         few = subject.queries[:3]
         _, positions = subject.search(len(subject.rows) + 5, queries=few, effort=subject.index.efforts()[which])
         for query, row in enumerate(positions):
             assert sorted(row[:-5]) == list(range(len(subject.rows))), f"query {query}, asked for all rows, did not get each once"
         assert (positions[:, -5:] == -1).all(), "where more is asked for than there is, the rest of the positions is -1"
 
-    def test_threads_change_nothing(self, subject: Subject) -> None:
+    def test_threads_change_nothing(self, subject: BuiltSubject) -> None:
         _, alone = subject.search(threads=1)
         _, together = subject.search(threads=2)
         np.testing.assert_array_equal(alone, together, "with 2 threads other rows are found than with 1")
 
-    def test_a_search_leaves_its_arguments_and_earlier_answers_as_they_were(self, subject: Subject) -> None:
+    def test_a_search_leaves_its_arguments_and_earlier_answers_as_they_were(self, subject: BuiltSubject) -> None:
         queries, mask = subject.queries.copy(), np.full((len(subject.rows) + 7) // 8, 255, np.uint8)
         first = subject.search(queries=queries, mask=mask)
         kept = [array.copy() for array in first]
@@ -242,7 +244,7 @@ class IndexContract:
         for name, before, now in zip(("scores", "positions"), kept, first, strict=True):
             np.testing.assert_array_equal(before, now, f"the {name} of an earlier search were changed: give each its own array")
 
-    def test_concurrent_searches_get_their_own_answers(self, subject: Subject) -> None:
+    def test_concurrent_searches_get_their_own_answers(self, subject: BuiltSubject) -> None:
         """Searches of other queries, sizes and efforts at once, with threads that Python switches as often as it can."""
         efforts, random = subject.index.efforts(), np.random.default_rng(5)
         asks: list[dict[str, Any]] = [
@@ -264,7 +266,7 @@ class IndexContract:
         finally:
             sys.setswitchinterval(interval)
 
-    def _check_own(self, i: int, found: tuple[Array, Array], expected: list[tuple[Array, Array]], subject: Subject) -> None:
+    def _check_own(self, i: int, found: tuple[Array, Array], expected: list[tuple[Array, Array]], subject: BuiltSubject) -> None:
         if np.array_equal(found[1], expected[i][1]) and np.allclose(found[0], expected[i][0], rtol=1e-4, atol=1e-4):
             return
         others = [j for j, (_, positions) in enumerate(expected) if j != i and np.array_equal(positions, found[1])]
@@ -274,7 +276,7 @@ class IndexContract:
             f" Likely {type(subject.index).__name__}.search keeps its queries, its settings or its results on the object (self)"
         )
 
-    def test_vectors_are_those_that_were_added_or_none(self, subject: Subject) -> None:
+    def test_vectors_are_those_that_were_added_or_none(self, subject: BuiltSubject) -> None:
         positions = np.array([5, 0, len(subject.rows) - 1, 5])
         found = subject.index.vectors(positions)
         if found is not None:
@@ -282,7 +284,7 @@ class IndexContract:
                 found, subject.rows[positions], "vectors() gives other rows than were added: return None"
             )
 
-    def test_a_saved_index_answers_alike(self, subject: Subject, tmp_path: Path) -> None:
+    def test_a_saved_index_answers_alike(self, subject: BuiltSubject, tmp_path: Path) -> None:
         subject.index.save(tmp_path / "index")
         written = sorted(path.name for path in tmp_path.iterdir())
         assert written == ["index"], f"save wrote {written}, and must write the one file that it was given"
@@ -292,11 +294,11 @@ class IndexContract:
             was, now = getattr(subject.index, name), getattr(loaded, name)
             assert now == was, f"{name} is {now!r} after save and load, and was {was!r}"
         assert loaded.efforts() == subject.index.efforts(), "efforts() differ after save and load"
-        before, after = subject.search(), Subject(loaded, subject.metric, subject.rows, subject.queries, []).search()
+        before, after = subject.search(), BuiltSubject(loaded, subject.metric, subject.rows, subject.queries, []).search()
         np.testing.assert_array_equal(before[1], after[1], "other rows are found after save and load")
         np.testing.assert_array_equal(before[0], after[0], "other scores are given after save and load")
 
-    def test_a_damaged_file_is_not_loaded(self, subject: Subject, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_not_loaded(self, subject: BuiltSubject, tmp_path: Path) -> None:
         path = tmp_path / "index"
         subject.index.save(path)
         whole = path.read_bytes()
@@ -306,7 +308,7 @@ class IndexContract:
             _check_refused(self.index, path, subject.metric, f"a file of {len(whole)} bytes that is damaged ({len(wrong)} bytes)")
         _check_refused(self.index, tmp_path / "no-such-file", subject.metric, "a file that is not there")
 
-    def test_a_loaded_index_takes_more_rows(self, subject: Subject, tmp_path: Path) -> None:
+    def test_a_loaded_index_takes_more_rows(self, subject: BuiltSubject, tmp_path: Path) -> None:
         subject.index.save(tmp_path / "index")
         index = self.index.load(tmp_path / "index", subject.metric)
         more = clustered(150, self.dim, subject.metric, seed=3)

@@ -27,23 +27,23 @@ from topwork_server.plugin_checks import fit_heads
 from topwork_server.sessions.session import Session
 from topwork_server.testing.declared import check_options
 from topwork_server.testing.problems import CENTRES, few, problem, quality, with_rows
-from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
+from topwork_server.trainer import Examples, FeatureView, FittedHead, Target, Trainer
 from topwork_server.types import Array
 
 BATCH = "the scores of a row must not depend on the rows beside it (no statistics over what is scored)"
 
 
 @dataclass
-class Subject:
+class TrainedSubject:
     """Heads of two subsets, and what they learnt from."""
 
     examples: Examples
     held: Examples
     subsets: list[Array]
-    heads: list[Fitted]
+    heads: list[FittedHead]
     progress: list[tuple[float, str]]
 
-    def said(self, head: Fitted) -> Array:
+    def said(self, head: FittedHead) -> Array:
         return head.scores(self.held.views[head.view].rows)
 
 
@@ -63,7 +63,9 @@ class TrainerContract:
     chooses_view: ClassVar[bool] = True
 
     @classmethod
-    def fit(cls, examples: Examples, subsets: Sequence[Array], progress: list[tuple[float, str]] | None = None) -> list[Fitted]:
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], progress: list[tuple[float, str]] | None = None
+    ) -> list[FittedHead]:
         said = [] if progress is None else progress
         chosen = options.parse(cls.trainer.options, cls.options)
         return fit_heads(cls.trainer, examples, subsets, chosen, 7, 1, lambda done, words: said.append((done, words)))
@@ -73,7 +75,7 @@ class TrainerContract:
         return problem(target, count, dim, seed, described=cls.needs_descriptions)
 
     @classmethod
-    def learnt(cls, examples: Examples, subset: Array | None = None) -> tuple[Fitted, Array]:
+    def learnt(cls, examples: Examples, subset: Array | None = None) -> tuple[FittedHead, Array]:
         """A head of those rows (all by default), with its scores of all rows, which are finite."""
         [head] = cls.fit(examples, [np.arange(examples.count) if subset is None else subset])
         scores = head.scores(examples.views[head.view].rows)
@@ -91,22 +93,24 @@ class TrainerContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def subject(cls, request: pytest.FixtureRequest) -> Subject:
+    def subject(cls, request: pytest.FixtureRequest) -> TrainedSubject:
         examples = cls.problem(request.param)
         subsets = [np.arange(2 * examples.count // 3), np.arange(examples.count)]
         progress: list[tuple[float, str]] = []
-        return Subject(examples, cls.problem(request.param, seed=1), subsets, cls.fit(examples, subsets, progress), progress)
+        return TrainedSubject(
+            examples, cls.problem(request.param, seed=1), subsets, cls.fit(examples, subsets, progress), progress
+        )
 
     def test_options_have_help_and_defaults(self) -> None:
         check_options(self.trainer.options)
 
-    def test_there_is_a_head_for_each_subset(self, subject: Subject) -> None:
+    def test_there_is_a_head_for_each_subset(self, subject: TrainedSubject) -> None:
         for number, head in enumerate(subject.heads):
             scores = subject.said(head)
             bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
             assert not len(bad), f"head {number} scores row {bad[:1].tolist()} as {scores[bad[:1]].tolist()}, which is not finite"
 
-    def test_what_was_chosen_and_tried_is_json(self, subject: Subject) -> None:
+    def test_what_was_chosen_and_tried_is_json(self, subject: TrainedSubject) -> None:
         seen = {(view.tap, view.pooling) for view in subject.examples.views}
         for head in subject.heads:
             _check_json("chosen", dict(head.chosen))
@@ -115,19 +119,19 @@ class TrainerContract:
             assert not strange, f"trials speak of the views {strange}, and there are {seen}"
             assert head.measure or not head.trials, "measure is empty: say what the scores of the trials are"
 
-    def test_progress_goes_from_0_to_1(self, subject: Subject) -> None:
+    def test_progress_goes_from_0_to_1(self, subject: TrainedSubject) -> None:
         done = [fraction for fraction, _ in subject.progress]
         assert done, "fit called report never: the caller sees nothing of a long training"
         assert done == sorted(done), f"the progress went back: {done}"
         assert 0 <= done[0] <= done[-1] <= 1, f"progress is a fraction from 0 to 1, and was {done[0]} to {done[-1]}"
         assert all(words for _, words in subject.progress), "a report says nothing of what is done"
 
-    def test_it_learns_what_is_easy(self, subject: Subject) -> None:
+    def test_it_learns_what_is_easy(self, subject: TrainedSubject) -> None:
         for head in subject.heads:
             found = quality(subject.held, subject.said(head))
             assert found >= self.floor, f"quality on rows that were not learnt from is {found:.3f}, and must be {self.floor}"
 
-    def test_probabilities_are_better_than_chance(self, subject: Subject) -> None:
+    def test_probabilities_are_better_than_chance(self, subject: TrainedSubject) -> None:
         scores, values = subject.said(subject.heads[-1]).astype(np.float64), subject.held.values
         if subject.held.target is Target.CLASSES:
             likelihood = scores[np.arange(len(values)), values] - np.logaddexp.reduce(scores, axis=1)
@@ -143,7 +147,7 @@ class TrainerContract:
                 " 0 where a label is likelier than not"
             )
 
-    def test_a_row_does_not_depend_on_its_batch_mates(self, subject: Subject) -> None:
+    def test_a_row_does_not_depend_on_its_batch_mates(self, subject: TrainedSubject) -> None:
         head = subject.heads[-1]
         rows, whole = subject.held.views[head.view].rows, subject.said(head)
         error = 1e-5 * max(1, np.abs(whole).max())
@@ -158,7 +162,7 @@ class TrainerContract:
                 found, whole[one], atol=error, err_msg=f"row {one} beside rows 1000 times as long: {BATCH}"
             )
 
-    def test_the_graph_gives_the_same_scores(self, subject: Subject, tmp_path: Path) -> None:
+    def test_the_graph_gives_the_same_scores(self, subject: TrainedSubject, tmp_path: Path) -> None:
         for head in subject.heads:
             model = head.graph()
             opsets = {opset.domain: opset.version for opset in model.opset_import}
@@ -175,7 +179,7 @@ class TrainerContract:
                 error = 1e-4 * max(1, np.abs(expected).max())
                 np.testing.assert_allclose(found, expected, atol=error, rtol=0, err_msg="graph() gives other scores")
 
-    def test_the_same_arguments_give_the_same_heads(self, subject: Subject) -> None:
+    def test_the_same_arguments_give_the_same_heads(self, subject: TrainedSubject) -> None:
         for one, other in zip(subject.heads, self.fit(subject.examples, subject.subsets), strict=True):
             assert one.chosen == other.chosen, f"the same arguments chose {other.chosen}, and before {one.chosen}: use the seed"
             np.testing.assert_array_equal(
@@ -184,7 +188,7 @@ class TrainerContract:
                 "the same arguments gave another head: draw from the seed that fit is given",
             )
 
-    def test_rows_outside_of_the_subset_do_not_matter(self, subject: Subject) -> None:
+    def test_rows_outside_of_the_subset_do_not_matter(self, subject: TrainedSubject) -> None:
         inside = len(subject.subsets[0])
         values = subject.examples.values.copy()
         values[inside:] = np.roll(values[inside:], 1, axis=0)
@@ -192,10 +196,10 @@ class TrainerContract:
         other = replace(other, unlabelled=subject.examples.unlabelled)
         self._same(subject, self.fit(other, subject.subsets)[0], "rows outside of its subset were changed: it learns from them")
 
-    def test_other_subsets_do_not_matter(self, subject: Subject) -> None:
+    def test_other_subsets_do_not_matter(self, subject: TrainedSubject) -> None:
         self._same(subject, self.fit(subject.examples, subject.subsets[:1])[0], "other subsets were asked for")
 
-    def _same(self, subject: Subject, head: Fitted, how: str) -> None:
+    def _same(self, subject: TrainedSubject, head: FittedHead, how: str) -> None:
         """As the first head of the subject."""
         first = subject.heads[0].chosen
         assert head.chosen == first, f"a head chose {head.chosen}, and chose {first} when {how}"
@@ -207,8 +211,8 @@ class TrainerContract:
         examples = self.problem(target)
         [view] = examples.views
         noise = np.random.default_rng(3).standard_normal(view.rows.shape).astype(np.float32)
-        views = (View("early", "row", noise), view, View("late", "row", noise[::-1].copy()))
-        blank = tuple(View(v.tap, v.pooling, v.rows[:5]) for v in views)
+        views = (FeatureView("early", "row", noise), view, FeatureView("late", "row", noise[::-1].copy()))
+        blank = tuple(FeatureView(v.tap, v.pooling, v.rows[:5]) for v in views)
         described = tuple(examples.described[0] if v is view else v.rows[:CENTRES] for v in views) if examples.described else ()
         both = replace(examples, views=views, unlabelled=blank, described=described)
         found, wanted = self.learnt(both)[0].view, 1 if self.chooses_view else 0

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.heads.judging import bootstrap, figures
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.model import Task
 from topwork_server.types import Array
 
 SHARE = (0.0, 1.0)
 
 
-def right_or_wrong(right: Array, groups: Array) -> Judged:
+def right_or_wrong(right: Array, groups: Array) -> EvaluationData:
     scores = np.stack([~right, right], axis=1).astype(np.float32)
     rows = np.arange(len(right))
-    return Judged(Task.CLASSIFICATION, ("a", "b"), np.ones(len(right), int), scores, rows, groups, rows * 0)
+    return EvaluationData(Task.CLASSIFICATION, ("a", "b"), np.ones(len(right), int), scores, rows, groups, rows * 0)
 
 
-def covered(truth: float, draws: list[Judged]) -> float:
+def covered(truth: float, draws: list[EvaluationData]) -> float:
     found = [figures.main_figure(draw, seed) for seed, draw in enumerate(draws)]
     return float(np.mean([figure.low <= truth <= figure.high for figure in found]))
 
@@ -53,8 +53,8 @@ def test_one_item_says_nothing() -> None:
 
 def test_mostly_undefined_says_nothing() -> None:
     draws = np.array([0.5] * 4 + [np.nan] * 6)
-    assert bootstrap.interval(0.5, draws, 30, SHARE) == bootstrap.Interval(0.5, 0.0, 1.0)
-    assert bootstrap.interval(0.5, draws, 30, (-np.inf, np.inf)) == bootstrap.Interval(0.5, 0.5, 0.5)
+    assert bootstrap.interval(0.5, draws, 30, SHARE) == bootstrap.ConfidenceInterval(0.5, 0.0, 1.0)
+    assert bootstrap.interval(0.5, draws, 30, (-np.inf, np.inf)) == bootstrap.ConfidenceInterval(0.5, 0.5, 0.5)
 
 
 def test_undefined_resamples_are_left_out() -> None:

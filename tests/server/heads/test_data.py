@@ -9,8 +9,8 @@ import pytest
 from made_blocks import CELLS, DIM, POOLED, TOKENS, names
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads.examples.data import labels_of, lesson, load
-from topwork_server.heads.model import Definition, Pooling, Task, Unlabelled
-from topwork_server.sets.model import Block, Column, ColumnType, Selection, Wanted
+from topwork_server.heads.model import HeadDefinition, Pooling, Task, UnlabeledUse
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.taprows import cell_boxes
 from topwork_server.trainer import Target
@@ -42,13 +42,13 @@ def column(name, type, values):
 
 
 def written(sets, ids, taps, *columns, wanted=None, contents=(), inputs=()):
-    birds = sets.create(wanted or Wanted("birds", tuple(rows.tap for rows in taps)))
-    birds.write(Block(ids, tuple(taps), columns, contents, inputs)).result()
+    birds = sets.create(wanted or SetDefinition("birds", tuple(rows.tap for rows in taps)))
+    birds.write(ItemBatch(ids, tuple(taps), columns, contents, inputs)).result()
     return birds
 
 
 def definition(birds, task=Task.CLASSIFICATION, views=((POOLED, Pooling.ROW),), **more):
-    return Definition(
+    return HeadDefinition(
         name="h", set="birds", version=birds.version, path=str(birds.path), target="label", kind="linear", task=task,
         encoder="", encoder_options={}, modality=None, views=tuple(views), **more,
     )  # fmt: skip
@@ -98,7 +98,7 @@ def test_updates_and_compactions_change_nothing(sets, birds):
     before = loaded(birds).examples
     ids = names(10, 30)[::-1]
     labels = [None if int(id[-2:]) % 5 == 0 else ("emu", "owl")[int(id[-2:]) % 2] for id in ids]
-    birds.write(Block(ids, (features(POOLED, ids),), (column("label", T.STRING, labels),))).result()
+    birds.write(ItemBatch(ids, (features(POOLED, ids),), (column("label", T.STRING, labels),))).result()
     birds.compact()
     first = next(birds.read(Selection()).blocks).ids
     assert list(first) != sorted(first), "the set itself is in another order now"
@@ -110,7 +110,7 @@ def test_updates_and_compactions_change_nothing(sets, birds):
 def test_the_version_is_the_pinned_one(birds):
     old = definition(birds)
     birds.pin("head-h", old.version)
-    birds.write(Block(["item-00001"], (features(POOLED, ["item-99999"]),), (column("label", T.STRING, ["kiwi"]),))).result()
+    birds.write(ItemBatch(["item-00001"], (features(POOLED, ["item-99999"]),), (column("label", T.STRING, ["kiwi"]),))).result()
     assert load(old, 2, quiet).examples.names == ("emu", "owl")
     with pytest.raises(InvalidInput, match="'kiwi' has 1 example"):
         loaded(birds)
@@ -135,7 +135,7 @@ def test_filters_choose_and_test_items_judge(birds):
 
 
 def test_unlabelled_rows_come_where_they_are_asked_for(birds):
-    examples = loaded(birds, unlabelled=Unlabelled.SELF_TRAINING, test_where="year >= 2030").examples
+    examples = loaded(birds, unlabelled=UnlabeledUse.SELF_TRAINING, test_where="year >= 2030").examples
     np.testing.assert_array_equal(examples.unlabelled[0].rows[:, 0], [0, 5, 10, 15, 20, 25])
     assert examples.unlabelled[0].tap == "pooled"
 
@@ -231,7 +231,7 @@ def test_a_group_that_both_learns_and_judges_is_told(sets):
     assert loaded(birds, group="who", least=1).warnings == ()
 
 
-@pytest.mark.parametrize(("unlabelled", "free"), [(Unlabelled.LEFT_OUT, None), (Unlabelled.LABEL_PROPAGATION, [4])])
+@pytest.mark.parametrize(("unlabelled", "free"), [(UnlabeledUse.LEFT_OUT, None), (UnlabeledUse.LABEL_PROPAGATION, [4])])
 def test_items_without_rows_are_left_out_and_named(sets, unlabelled, free):
     ids = names(0, 7)
     counts = [2, 0, 3, 1, 2, 0, 1]
@@ -254,7 +254,7 @@ def test_a_class_that_loses_its_rows_is_told(sets):
     with pytest.raises(InvalidInput, match="'b' has 1 example, and 2 are needed"):
         loaded(birds, views=[(TOKENS, Pooling.MEAN)])
     labels = column("label", T.STRING, ["a", "b"] * 3)
-    birds.write(Block(ids, (features(TOKENS, ids, [0] * 6),), (labels,))).result()
+    birds.write(ItemBatch(ids, (features(TOKENS, ids, [0] * 6),), (labels,))).result()
     with pytest.raises(InvalidInput, match=r"no labelled item has rows to learn from .6 labelled items are left out"):
         loaded(birds, views=[(TOKENS, Pooling.MEAN)])
 
@@ -296,7 +296,7 @@ def test_described_classes_need_no_label(sets):
     np.testing.assert_array_equal(data.examples.described[0], described[0])
     assert data.ids == ()
     assert data.unlabelled == 4
-    birds.write(Block(ids[:2], (features(POOLED, ids[:2]),), (column("label", T.STRING, ["emu", "owl"]),))).result()
+    birds.write(ItemBatch(ids[:2], (features(POOLED, ids[:2]),), (column("label", T.STRING, ["emu", "owl"]),))).result()
     assert loaded(birds, **more, least=0).examples.values.tolist() == [1, 0]
     with pytest.raises(InvalidInput, match="no label for any"):
         load(definition(birds, where="id > 'item-00001'"), 1, quiet)
@@ -377,7 +377,7 @@ def test_cells_take_the_class_of_their_area(sets):
     assert data.examples.values.tolist() == [1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert data.examples.items.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     small = column("label", T.STRINGS, [["0,0,1,1:owl"], ["3,3,4,4:owl"], []])
-    birds.write(Block(ids, (features(CELLS, ids, [4, 4, 4], boxes),), (small,))).result()
+    birds.write(ItemBatch(ids, (features(CELLS, ids, [4, 4, 4], boxes),), (small,))).result()
     with pytest.raises(InvalidInput, match="all rows of tap 'cells' are of one class"):
         loaded(birds, Task.SEGMENTATION, [(CELLS, Pooling.ROWS)])
 
@@ -391,7 +391,7 @@ def test_rows_that_do_not_say_what_they_cover_cannot_be_tagged(sets):
 
 def kept(sets, count=60, missing=(), keep=True, **columns):
     ids = names(0, count)
-    wanted = Wanted("birds", (POOLED,), "letters", modality=Modality.TEXT, keep_inputs=keep)
+    wanted = SetDefinition("birds", (POOLED,), "letters", modality=Modality.TEXT, keep_inputs=keep)
     inputs = [None if i in missing else Text(f"text {i}") for i in range(count)] if keep else ()
     labels = column("label", T.STRING, [f"c{i % 3}" for i in range(count)])
     who = column("who", T.INT, [i // 2 for i in range(count)])

@@ -10,7 +10,7 @@ from topwork_server.errors import TopworkError
 from topwork_server.head_graph import head_graph, linear_graph
 from topwork_server.heads.graph import AT_ONCE, agreement, run, served_graph
 from topwork_server.sessions.session import Session
-from topwork_server.trainer import Fitted, Target
+from topwork_server.trainer import FittedHead, Target
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(3, 4)).astype(np.float32)
@@ -19,7 +19,7 @@ ROWS = RNG.normal(size=(10, 4)).astype(np.float32)
 SCORES = ROWS @ WEIGHT.T + BIAS
 
 
-class Linear(Fitted):
+class Linear(FittedHead):
     def __init__(self, off: float = 0.0) -> None:
         self.off = off
 

@@ -12,17 +12,17 @@ import pytest
 import toys_trainers
 from heads_world import words, world
 from topwork_server import Target, Text, callers
-from topwork_server.engine import Ask
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound, NotReady, Unavailable
+from topwork_server.engine import EmbedParams
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Unavailable
 from topwork_server.heads.heads import PROBE, TRAIN
-from topwork_server.heads.model import Pooling, Task, Unlabelled, Wish, definition_of
-from topwork_server.heads.probing import ProbeWish
+from topwork_server.heads.model import Pooling, Task, TrainRequest, UnlabeledUse, definition_of
+from topwork_server.heads.probing import ProbeRequest
 from topwork_server.heads.standing import HeadState
 from topwork_server.jobs import JobState
-from topwork_server.sets.model import Wanted
+from topwork_server.sets.model import SetDefinition
 from topwork_server.types import Modality, TapInfo
 
-BIRDS = Wish("birds", "label")
+BIRDS = TrainRequest("birds", "label")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
     """The check waits until the caller has gone, so that work that never hears of it would begin a training after all."""
     begun, left = threading.Event(), threading.Event()
 
-    class Slow(callers.Caller):
+    class Slow(callers.BlockingCaller):
         def check(self):
             begun.set()
             left.set() if self._gone.wait(20) else None
@@ -56,7 +56,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
 
     async with world(home) as w:
         await w.fill()
-        monkeypatch.setattr(callers, "Caller", Slow)
+        monkeypatch.setattr(callers, "BlockingCaller", Slow)
         training = asyncio.create_task(w.heads.train(replace(BIRDS, where="label IS NOT NULL")))
         assert await asyncio.to_thread(begun.wait, 20)
         training.cancel()
@@ -106,7 +106,7 @@ async def test_what_was_wished_stands_in_the_definition(home):
         first = feature_set.version
         await w.write(feature_set, ["abc"], ("mean", "letters"), label=["vowels"], number=[90], group=["g"])
         made = await w.heads.train(
-            Wish(
+            TrainRequest(
                 "birds",
                 "label",
                 name="B.2",
@@ -120,7 +120,7 @@ async def test_what_was_wished_stands_in_the_definition(home):
                 folds=3,
                 seed=2**63,
                 version=first,
-                unlabelled=Unlabelled.SELF_TRAINING,
+                unlabelled=UnlabeledUse.SELF_TRAINING,
             )
         )
         definition = made.definition
@@ -131,11 +131,11 @@ async def test_what_was_wished_stands_in_the_definition(home):
         ]
         assert (definition.version, definition.options, definition.group) == (first, {"shrinkage": 0.5}, "group")
         assert (definition.where, definition.test_where) == ("number < 25", "number < 6")
-        assert (definition.folds, definition.seed, definition.unlabelled) == (3, 2**63, Unlabelled.SELF_TRAINING)
+        assert (definition.folds, definition.seed, definition.unlabelled) == (3, 2**63, UnlabeledUse.SELF_TRAINING)
 
 
 REFUSED = {
-    "unlabelled items where there are none": ({"unlabelled": Unlabelled.SELF_TRAINING}, InvalidInput, "every item has a label"),
+    "unlabelled items where there are none": ({"unlabelled": UnlabeledUse.SELF_TRAINING}, InvalidInput, "every item has a label"),
     "no set of that name": ({"set": "bords"}, NotFound, "birds"),
     "no target": ({"target": ""}, InvalidInput, "no target is named"),
     "a column that is not there": ({"target": "lable"}, InvalidInput, "'lable'.*label"),
@@ -208,13 +208,13 @@ async def test_a_name_is_trained_once_at_a_time(home):
         w.jobs.gate.clear()
         outcomes = await asyncio.gather(w.heads.train(BIRDS), w.heads.train(BIRDS), return_exceptions=True)
         assert sorted(type(one).__name__ for one in outcomes) == ["AlreadyThere", "Described"]
-        with pytest.raises(AlreadyThere, match="in training"):
+        with pytest.raises(AlreadyExists, match="in training"):
             await w.heads.train(replace(BIRDS, replace=True))
         other = await w.heads.train(replace(BIRDS, name="other"))
         assert other.state is HeadState.TRAINING
         w.jobs.gate.set()
         assert (await w.heads.settled("birds-label")).state is HeadState.READY
-        with pytest.raises(AlreadyThere, match="there is a head named 'birds-label'"):
+        with pytest.raises(AlreadyExists, match="there is a head named 'birds-label'"):
             await w.heads.train(BIRDS)
         assert len(w.jobs.started) == 2
 
@@ -391,7 +391,7 @@ async def test_a_tuned_encoder_goes_with_its_head_unless_something_stands_on_it(
         await w.fill()
         await trained(w, options={"tuned": encoder})
         assert w.catalogue.tuned() == [encoder]
-        w.sets.create(Wanted("later", w.taps("mean"), encoder))
+        w.sets.create(SetDefinition("later", w.taps("mean"), encoder))
         with pytest.raises(NotReady, match="stand the set later"):
             await w.heads.drop("birds-label")
         await w.write_vectors("later", 6, label=["a", "b"] * 3)
@@ -433,7 +433,7 @@ async def test_a_tuned_encoder_goes_when_its_head_is_replaced_or_was_never_ready
         old = tuned(w, home, old)
         await trained(w, options={"tuned": old})
         new = tuned(w, home, new)
-        w.sets.create(Wanted("kept", w.taps("mean"), old))
+        w.sets.create(SetDefinition("kept", w.taps("mean"), old))
         await trained(w, options={"tuned": new}, replace=True)
         assert w.catalogue.tuned() == [other, old, new]
         w.sets.drop("kept")
@@ -446,18 +446,20 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
         feature_set = w.make("texts", ("mean", "letters"), keep_inputs=True)
         texts, classes = words(30)
         await w.write(feature_set, texts, ("mean", "letters"), label=classes)
-        tuned = await w.heads.train(Wish("texts", "label", kind="tunes"))
+        tuned = await w.heads.train(TrainRequest("texts", "label", kind="tunes"))
         assert (tuned.definition.kind, tuned.job.kind) == ("tunes", "tune")  # in a line of its own
         for fields, said in [
             ({"taps": ("mean", "letters")}, "one tap with one pooling"),
-            ({"unlabelled": Unlabelled.SELF_TRAINING}, "labelled items alone"),
+            ({"unlabelled": UnlabeledUse.SELF_TRAINING}, "labelled items alone"),
         ]:
             with pytest.raises(InvalidInput, match=said):
-                await w.heads.train(Wish("texts", "label", name="n", kind="tunes", **fields))
+                await w.heads.train(TrainRequest("texts", "label", name="n", kind="tunes", **fields))
         said = {"others": "fhjlm", "vowels": "aei", "plosives": "bdg"}
-        wish = Wish("texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=said)
+        wish = TrainRequest(
+            "texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=said
+        )
         definition = definition_of(await described(w, wish))
-        rows = (await w.engine.embed(Ask("letters", ("mean",)), [Text(text) for text in said.values()])).taps[0].rows
+        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), [Text(text) for text in said.values()])).taps[0].rows
         assert list(definition.descriptions) == list(said)
         for view in definition.described:  # the mean of the letters is what the tap "mean" is
             np.testing.assert_allclose(np.array(view), rows, rtol=1e-5, atol=1e-6)
@@ -471,22 +473,22 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
             InvalidInput, match="letters does not embed the description of the class 'vowels' as a text: not a pic"
         ):
             await w.heads.train(again)
-        w.sets.create(Wanted("vectors", w.taps("mean")))
+        w.sets.create(SetDefinition("vectors", w.taps("mean")))
         await w.write_vectors("vectors", 6, label=["a", "b"] * 3)
         with pytest.raises(NotReady, match="of no encoder, so nothing embeds"):
             await w.heads.train(replace(again, set="vectors", taps=(), poolings=()))
         with pytest.raises(NotReady, match="tunes learns from raw inputs, and the set vectors holds ready vectors"):
-            await w.heads.train(Wish("vectors", "label", kind="tunes"))
+            await w.heads.train(TrainRequest("vectors", "label", kind="tunes"))
         assert (await trained(w, set="vectors", name="v")).head.encoder == ""
 
 
 async def test_descriptions_of_another_trunk_are_refused(home):
     async with world(home) as w:
         [tap] = w.taps("mean")
-        w.sets.create(Wanted("old", (TapInfo(tap.tap, "0" * 64),), "letters"))
+        w.sets.create(SetDefinition("old", (TapInfo(tap.tap, "0" * 64),), "letters"))
         await w.write_vectors("old", 6, label=["a", "b"] * 3)
         with pytest.raises(NotReady, match="0000"):
-            await w.heads.train(Wish("old", "label", kind="describes", descriptions={"a": "one", "b": "two"}))
+            await w.heads.train(TrainRequest("old", "label", kind="describes", descriptions={"a": "one", "b": "two"}))
         assert w.pins() == {}
 
 
@@ -495,7 +497,7 @@ async def test_a_probe_learns_from_several_sets(home):
         await w.fill(taps=("mean", "letters"))
         other = await w.fill("more", taps=("mean",))
         w.jobs.gate.clear()
-        job = await w.heads.probe(ProbeWish(("birds", "more"), "label", where="number < 20", folds=3, seed=7))
+        job = await w.heads.probe(ProbeRequest(("birds", "more"), "label", where="number < 20", folds=3, seed=7))
         assert (job.kind, job.subject) == ("probe", "birds,more")
         [(call, arguments)] = w.jobs.started
         assert (call, arguments["home"], arguments["threads"]) == (PROBE, str(home), 1)
@@ -521,8 +523,8 @@ async def test_a_probe_takes_the_taps_that_are_named_or_suit(home):
         texts, _ = words(6)
         await w.write(tagged, texts, ("mean", "letters"), tags=[["0:2:A"], ["3:5:B"]] * 3)
         w.trainers.specs[0] = replace(w.trainers.specs[0], least_per_class=1)
-        await w.heads.probe(ProbeWish(("tagged",), "tags", task=Task.TAGGING))
-        await w.heads.probe(ProbeWish(("birds",), "label", taps=("letters",), poolings=("max", "mean")))
+        await w.heads.probe(ProbeRequest(("tagged",), "tags", task=Task.TAGGING))
+        await w.heads.probe(ProbeRequest(("birds",), "label", taps=("letters",), poolings=("max", "mean")))
         views = [arguments["definitions"][0]["views"] for _, arguments in w.jobs.started]
         assert [[(info["tap"]["name"], pooling) for info, pooling in one] for one in views] == [
             [("letters", "rows")],
@@ -548,10 +550,10 @@ async def test_bad_probes_are_refused_and_pin_nothing(home):
             ({"sets": ("birds", "more"), "task": Task.CLASSIFICATION}, InvalidInput, "float"),
         ]:
             with pytest.raises(kind, match=said):
-                await w.heads.probe(replace(ProbeWish(("birds",), "label"), **fields))
+                await w.heads.probe(replace(ProbeRequest(("birds",), "label"), **fields))
         w.trainers.specs[0] = replace(w.trainers.specs[0], trainer=Anything)
         with pytest.raises(InvalidInput, match="different tasks: classification in birds, regression in more"):
-            await w.heads.probe(ProbeWish(("birds", "more"), "label"))
+            await w.heads.probe(ProbeRequest(("birds", "more"), "label"))
         assert w.jobs.started == []
         assert w.pins() == {}
 
@@ -561,12 +563,12 @@ async def test_a_server_that_stops_begins_nothing_and_holds_nothing(home):
         feature_set = await w.fill()
         w.jobs.gate.clear()
         await w.heads.train(BIRDS)
-        await w.heads.probe(ProbeWish(("birds",), "label"))
+        await w.heads.probe(ProbeRequest(("birds",), "label"))
         assert len(w.sets.pins()["birds"]) == 2
         await w.jobs.close()
         await w.heads.close()
         assert w.pins() == {}
-        for begin in (lambda: w.heads.train(replace(BIRDS, name="b")), lambda: w.heads.probe(ProbeWish(("birds",), "label"))):
+        for begin in (lambda: w.heads.train(replace(BIRDS, name="b")), lambda: w.heads.probe(ProbeRequest(("birds",), "label"))):
             with pytest.raises(Unavailable):
                 await begin()
         assert w.pins() == {}

@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 from heads_world import words, world
 from topwork_server import Text
-from topwork_server.heads.model import Wish
-from topwork_server.heads.probing import ProbeWish
-from topwork_server.heads.serving.predict import PredictAsk, Predictor
+from topwork_server.heads.model import TrainRequest
+from topwork_server.heads.probing import ProbeRequest
+from topwork_server.heads.serving.predict import Predictor, PredictParams
 from topwork_server.heads.standing import HeadState
-from topwork_server.jobs import Jobs, JobState
-from topwork_server.plugins import Plugins
+from topwork_server.jobs import JobManager, JobState
+from topwork_server.plugins import PluginRegistry
 
-KINDS = Plugins.load()
+KINDS = PluginRegistry.load()
 
 
 @asynccontextmanager
 async def real(home):
-    async with world(home, Jobs(home / "jobs", 1), KINDS) as w:
+    async with world(home, JobManager(home / "jobs", 1), KINDS) as w:
         yield w
 
 
 async def test_from_a_set_to_a_prediction(home):
     async with real(home) as w:
         await w.fill(count=90, taps=("mean", "letters"))
-        begun = await w.heads.train(Wish("birds", "label", taps=("mean", "letters"), folds=3))
+        begun = await w.heads.train(TrainRequest("birds", "label", taps=("mean", "letters"), folds=3))
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
         done = await w.heads.settled("birds-label")
@@ -46,7 +46,7 @@ async def test_from_a_set_to_a_prediction(home):
         assert json.loads(json.dumps(report))["confusion"]["names"] == list(done.head.names)
         predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
         texts, classes = words(60, seed=9)
-        found = await predictor.predict(["birds-label"], PredictAsk(), [Text(text) for text in texts])
+        found = await predictor.predict(["birds-label"], PredictParams(), [Text(text) for text in texts])
         said = [done.head.names[i] for i in found.said[0].probabilities.argmax(1)]
         assert np.mean([a == b for a, b in zip(said, classes, strict=True)]) > 0.8
         [kept] = w.jobs.list("train", "birds-label")
@@ -56,7 +56,7 @@ async def test_from_a_set_to_a_prediction(home):
 async def test_a_probe_compares_taps_and_sets(home):
     async with real(home) as w:
         await w.fill(count=60, taps=("mean", "letters"))
-        job = await w.heads.probe(ProbeWish(("birds",), "label", poolings=("mean", "max"), folds=2))
+        job = await w.heads.probe(ProbeRequest(("birds",), "label", poolings=("mean", "max"), folds=2))
         done = await w.jobs.wait(job.id)
         assert done.state is JobState.DONE, done.error
         assert done.result["measure"] == "accuracy"
@@ -72,14 +72,14 @@ async def test_a_probe_compares_taps_and_sets(home):
 async def test_a_server_that_ends_ends_its_trainings_and_says_so(home):
     async with real(home) as w:
         await w.fill(count=60)
-        begun = await w.heads.train(Wish("birds", "label", kind="prototype"))
+        begun = await w.heads.train(TrainRequest("birds", "label", kind="prototype"))
         assert begun.state is HeadState.TRAINING
     async with real(home) as w:
         [found] = await w.heads.list()
         assert (found.state, found.job.state) == (HeadState.FAILED, JobState.FAILED)
         assert found.detail == "the last training failed: the server stopped while it ran"
         assert w.pins() == {}
-        again = await w.heads.train(Wish("birds", "label", kind="prototype"))
+        again = await w.heads.train(TrainRequest("birds", "label", kind="prototype"))
         assert (await w.jobs.wait(again.job.id)).state is JobState.DONE
 
 
@@ -95,13 +95,13 @@ async def test_other_tasks(home, task):
         }
         await w.write(feature_set, texts, ("mean", "letters"), target=columns[task])
         taps = ("letters",) if task == "tagging" else ("mean",)
-        begun = await w.heads.train(Wish("birds", "target", taps=taps, folds=2))
+        begun = await w.heads.train(TrainRequest("birds", "target", taps=taps, folds=2))
         assert begun.definition.task == task
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
         head = (await w.heads.settled(begun.name)).head
         predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
-        [said] = (await predictor.predict([begun.name], PredictAsk(), [Text("aabbe"), Text("bcd")])).said
+        [said] = (await predictor.predict([begun.name], PredictParams(), [Text("aabbe"), Text("bcd")])).said
         match task:
             case "multi-label":
                 assert said.probabilities.shape == (2, 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from topwork_server.errors import TopworkError
 from topwork_server.heads.judging import judge, metrics, tables
-from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.judging.judge import HeldOutPredictions
 from topwork_server.heads.model import Task
 from topwork_server.splits import rest
 from topwork_server.trainer import Examples, Target
@@ -30,13 +30,13 @@ def ids(given: Examples) -> list[str]:
     return [f"item-{at}" for at in range(int(given.items.max()) + 1)]
 
 
-def answered(given: Examples, scores: Array, folds: int = 5) -> Answers:
+def answered(given: Examples, scores: Array, folds: int = 5) -> HeldOutPredictions:
     """As if a head a fold had said it."""
     held = judge.plan(given, folds, 0).held
     rows = np.concatenate(held)
     order = np.argsort(rows)
     of = np.repeat(np.arange(len(held)), [len(part) for part in held])
-    return Answers(rows[order], scores[rows[order]].astype(np.float32), of[order])
+    return HeldOutPredictions(rows[order], scores[rows[order]].astype(np.float32), of[order])
 
 
 def classes(count: int, many: int = 3, sure: float = 3.0, seed: int = 0) -> tuple[Examples, Array]:
@@ -195,7 +195,7 @@ def test_few_items_are_warned_of() -> None:
 
 def test_a_fold_that_lost_a_class_is_told() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0, 0, 0, 0, 1, 1]), ("a", "b"))
-    said = Answers(np.arange(6), np.eye(2)[given.values].astype(np.float32), np.array([0, 0, 1, 1, 1, 1]))
+    said = HeldOutPredictions(np.arange(6), np.eye(2)[given.values].astype(np.float32), np.array([0, 0, 1, 1, 1, 1]))
     found = judge.judge(given, Task.CLASSIFICATION, said, ids(given), None, 0)
     assert any("in one fold" in warning and ": b" in warning for warning in found.warnings)
 
@@ -204,14 +204,14 @@ def test_a_test_set_of_its_own() -> None:
     """The baseline is learnt from what the head learnt from, not from the test."""
     learnt = examples(Task.CLASSIFICATION, np.array([0] * 9 + [1]), ("a", "b"))
     test = examples(Task.CLASSIFICATION, np.array([1] * 30 + [0] * 10), ("a", "b"))
-    said = Answers(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
+    said = HeldOutPredictions(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
     found = judge.judge(test, Task.CLASSIFICATION, said, ids(test), learnt, 0)
     assert (found.metrics[0].value, found.baseline[0].value) == (1.0, 0.25)
 
 
 def test_a_training_score_is_refused() -> None:
     given, scores = classes(50)
-    said = Answers(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
+    said = HeldOutPredictions(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
     with pytest.raises(TopworkError, match="learnt from"):
         judge.judge(given, Task.CLASSIFICATION, said, ids(given), None, 0)
 
@@ -251,7 +251,7 @@ def test_regression_with_its_band() -> None:
 def test_the_band_is_the_residual_of_its_rank() -> None:
     """Of 19 residuals 1 .. 19 the 18th: ceil(0.9 * 20)."""
     given = examples(Task.REGRESSION, np.zeros((19, 1), np.float32), ())
-    said = Answers(np.arange(19), np.arange(1, 20, dtype=np.float32)[:, None], np.arange(19) % 5)
+    said = HeldOutPredictions(np.arange(19), np.arange(1, 20, dtype=np.float32)[:, None], np.arange(19) % 5)
     assert judge.judge(given, Task.REGRESSION, said, ids(given), None, 0).interval == 18
 
 
@@ -342,7 +342,7 @@ def test_a_difference_is_paired() -> None:
 def test_a_difference_is_of_the_rows_that_both_were_asked() -> None:
     given, scores = classes(100)
     whole = answered(given, scores)
-    part = Answers(whole.rows[:50], whole.scores[:50], whole.folds[:50])
+    part = HeldOutPredictions(whole.rows[:50], whole.scores[:50], whole.folds[:50])
     assert judge.difference(given, Task.CLASSIFICATION, whole, part, 0).value == 0
 
 
@@ -369,4 +369,4 @@ def test_rankings_of_few_groups_take_no_more_memory_than_others() -> None:
 def test_nothing_held_out_is_told() -> None:
     given, _ = classes(50)
     with pytest.raises(TopworkError, match="nothing to judge"):
-        judge.main(given, Task.CLASSIFICATION, Answers(np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)), 0)
+        judge.main(given, Task.CLASSIFICATION, HeldOutPredictions(np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)), 0)

@@ -9,8 +9,8 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.serving.live import Live
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.serving.live import HeadCache
+from topwork_server.heads.shelf import HeadStore
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -25,7 +25,7 @@ class Clock:
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(tmp_path / "heads")
+    return HeadStore(tmp_path / "heads")
 
 
 def publish(shelf, name="birds", seed=0, **fields):
@@ -45,7 +45,7 @@ def expected(seed=0):
 
 def test_a_head_is_opened_once(shelf):
     publish(shelf)
-    live = Live()
+    live = HeadCache()
     opened = live.opened(finder(shelf))
     np.testing.assert_allclose(opened.run(ROWS)[0], expected(), rtol=1e-5)
     assert live.opened(finder(shelf)) is opened
@@ -53,9 +53,9 @@ def test_a_head_is_opened_once(shelf):
 
 def test_a_head_that_is_replaced_serves_at_once_and_who_held_the_old_one_keeps_it(shelf):
     publish(shelf)
-    live = Live()
+    live = HeadCache()
     old = live.opened(finder(shelf))
-    publish(Shelf(shelf.folder), seed=1)
+    publish(HeadStore(shelf.folder), seed=1)
     new = live.opened(finder(shelf))
     np.testing.assert_allclose(new.run(ROWS)[0], expected(1), rtol=1e-5)
     np.testing.assert_allclose(old.run(ROWS)[0], expected(0), rtol=1e-5)
@@ -72,14 +72,14 @@ def test_a_head_that_is_replaced_while_it_is_opened(shelf):
             publish(shelf, seed=1)
         return looks[-1]
 
-    np.testing.assert_allclose(Live().opened(find).run(ROWS)[0], expected(1), rtol=1e-5)
+    np.testing.assert_allclose(HeadCache().opened(find).run(ROWS)[0], expected(1), rtol=1e-5)
 
 
 def test_idle_heads_are_closed(shelf):
     publish(shelf)
     publish(shelf, "fish")
     clock = Clock()
-    live = Live(idle_seconds=10, clock=clock)
+    live = HeadCache(idle_seconds=10, clock=clock)
     first = live.opened(finder(shelf))
     clock.now = 9
     assert live.opened(finder(shelf)) is first
@@ -94,7 +94,7 @@ def test_idle_heads_are_closed(shelf):
 
 def test_a_removed_head_is_not_found(shelf):
     publish(shelf)
-    live = Live()
+    live = HeadCache()
     live.opened(finder(shelf))
     shelf.remove("birds")
     with pytest.raises(NotFound):
@@ -106,15 +106,15 @@ def test_damaged_graphs_are_named(shelf):
     graph = shelf.graph("birds")
     graph.write_bytes(b"no graph")
     with pytest.raises(NotReady, match=r"head\.onnx is not the file that was written"):
-        Live().opened(finder(shelf))
+        HeadCache().opened(finder(shelf))
     graph.unlink()
     with pytest.raises(NotReady, match="is gone"):
-        Live().opened(finder(shelf))
+        HeadCache().opened(finder(shelf))
 
 
 def test_threads_share_a_head(shelf):
     publish(shelf)
-    live, errors = Live(), []
+    live, errors = HeadCache(), []
 
     def one():
         try:

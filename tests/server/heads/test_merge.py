@@ -18,9 +18,9 @@ from topwork_server.heads import pooling
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.exporting.merge import METADATA, merged
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.live import Live
+from topwork_server.heads.serving.live import HeadCache
 from topwork_server.heads.serving.said import said
-from topwork_server.heads.shelf import Kept
+from topwork_server.heads.shelf import StoredHead
 from topwork_server.sources import file_sha256
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
@@ -79,7 +79,7 @@ def joined(folder, made, model=None):
 
 def alone(folder, made):
     """The head alone, as it is served."""
-    return Live().opened(lambda: Kept(made, folder / "head.onnx", (), file_sha256(folder / "head.onnx"))).run
+    return HeadCache().opened(lambda: StoredHead(made, folder / "head.onnx", (), file_sha256(folder / "head.onnx"))).run
 
 
 def features(x):

@@ -11,7 +11,7 @@ import pytest
 import sets_world
 from topwork_server import Text, examples, options
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import Config
 from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput
@@ -19,9 +19,9 @@ from topwork_server.heads import pooling
 from topwork_server.heads.decode import answer, bio_names
 from topwork_server.heads.exporting.merge import merged
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.predict import PredictAsk, Predictor
-from topwork_server.heads.shelf import Shelf
-from topwork_server.plugins import Plugins
+from topwork_server.heads.serving.predict import Predictor, PredictParams
+from topwork_server.heads.shelf import HeadStore
+from topwork_server.plugins import PluginRegistry
 from topwork_server.types import Granularity
 from toys import FakePlugins
 
@@ -30,7 +30,7 @@ PAIRS = [Text("Who sings?", "A red bird sings."), Text("Where?", "In the cold se
 
 
 def head(catalogue, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c")):
-    if catalogue.entry(encoder).state is not State.READY:
+    if catalogue.entry(encoder).state is not EncoderState.READY:
         catalogue.export(encoder)
     info = catalogue.entry(encoder).manifest.tap(tap)
     dim = pooling.dim_after(how, info.tap.dim)
@@ -80,11 +80,11 @@ def run(data, feeds):
 
 async def both(tmp_path, catalogue, home, made, items):
     """What the server says, and the probabilities of the file, with the samples that it read."""
-    shelf = Shelf(tmp_path / "heads")
+    shelf = HeadStore(tmp_path / "heads")
     shelf.publish(made, made_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     try:
-        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictAsk(), items)).said
+        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictParams(), items)).said
     finally:
         await engine.close()
     data, _ = await asyncio.to_thread(merged, catalogue.entry(made.encoder).folder / MODEL, shelf.graph(made.name), made)
@@ -97,7 +97,7 @@ TOYS = [("mean", Pooling.ROW), ("letters", Pooling.MEAN), ("letters", Pooling.MA
 
 @pytest.mark.parametrize(("tap", "how"), TOYS)
 async def test_toys(tmp_path, home, tap, how):
-    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
     said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), TEXTS)
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
@@ -107,23 +107,23 @@ TOWERS = [("mean", Pooling.TWO_TOWER), ("mean", Pooling.COSINE), ("letters", Poo
 
 @pytest.mark.parametrize(("tap", "how"), TOWERS)
 async def test_both_texts_of_a_pair_are_read_each_by_itself(tmp_path, home, tap, how):
-    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
     said, found, _ = await both(tmp_path, catalogue, home, head(catalogue, "letters", tap, how), PAIRS)
     np.testing.assert_allclose(found, said.probabilities, atol=1e-5)
 
 
 async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
-    catalogue = Catalogue(FakePlugins(sets_world.SPECS), home)
+    catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
     made = head(catalogue, "letters", "mean", Pooling.TWO_TOWER)
-    shelf = Shelf(tmp_path / "heads")
+    shelf = HeadStore(tmp_path / "heads")
     shelf.publish(made, made_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], Text("alone"), PAIRS[1]]
     try:
         with pytest.raises(InvalidInput, match="no pair") as caught:
-            await predictor.predict([made.name], PredictAsk(), items)
-        found = await predictor.predict([made.name], PredictAsk(skip_bad_items=True), items)
-        whole = await predictor.predict([made.name], PredictAsk(), PAIRS)
+            await predictor.predict([made.name], PredictParams(), items)
+        found = await predictor.predict([made.name], PredictParams(skip_bad_items=True), items)
+        whole = await predictor.predict([made.name], PredictParams(), PAIRS)
     finally:
         await engine.close()
     assert caught.value.item == 1
@@ -145,7 +145,7 @@ REAL = [
 
 @pytest.fixture
 def catalogue(weights_home):
-    return Catalogue(Plugins.load(), weights_home)
+    return Catalog(PluginRegistry.load(), weights_home)
 
 
 @pytest.mark.weights

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.heads.judging import counts, figures, metrics
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.judging.ranking import auroc_and_precision, ranked
 from topwork_server.heads.judging.spans import right_answers
 from topwork_server.heads.model import Task
 from topwork_server.types import Array
 
 
-def judged(task: Task, values: object, scores: object, names: str = "", items: object = None) -> Judged:
+def judged(task: Task, values: object, scores: object, names: str = "", items: object = None) -> EvaluationData:
     truth, said = np.asarray(values), np.asarray(scores, np.float32)
     of = np.arange(len(truth)) if items is None else np.asarray(items)
-    return Judged(task, tuple(names.split()), truth, said, of, of, np.zeros(len(truth), int))
+    return EvaluationData(task, tuple(names.split()), truth, said, of, of, np.zeros(len(truth), int))
 
 
-def found(given: Judged, weights: Array | None = None) -> dict[str, float]:
+def found(given: EvaluationData, weights: Array | None = None) -> dict[str, float]:
     ones = np.ones((1, given.units)) if weights is None else weights[None]
     of = metrics.values(given, counts.tally(given).totals(ones))
     return {name: float(value[0]) for name, value in of.items()}

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import made_heads
 import pytest
 from topwork_server.artifacts import MANIFEST
-from topwork_server.catalogue import State
+from topwork_server.catalogue import EncoderState
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.serving.live import Live
+from topwork_server.heads.serving.live import HeadCache
 from topwork_server.heads.serving.native import native_heads, native_kept
 from topwork_server.sources import file_sha256
 
@@ -26,7 +26,9 @@ class Catalogue:
         for name in ("net", "other", "absent"):
             (home / name).mkdir()
             (home / name / MANIFEST).write_text('{"files": {}}')
-            self.entries[name] = SimpleNamespace(state=State.ABSENT if name == "absent" else State.READY, folder=home / name)
+            self.entries[name] = SimpleNamespace(
+                state=EncoderState.ABSENT if name == "absent" else EncoderState.READY, folder=home / name
+            )
 
     def names(self):
         return [*self.entries, "broken"]
@@ -95,7 +97,7 @@ def test_a_graph_that_is_gone_names_the_remedy(catalogue):
     kept = native_kept(catalogue, "net/imagenet")
     kept.graph.unlink()
     with pytest.raises(NotReady, match="topwork export net --force"):
-        Live().opened(lambda: kept)
+        HeadCache().opened(lambda: kept)
 
 
 def test_a_graph_that_was_changed_is_found(catalogue):
@@ -103,7 +105,7 @@ def test_a_graph_that_was_changed_is_found(catalogue):
     kept = native_kept(catalogue, "net/imagenet")
     kept.graph.write_bytes(b"no graph")
     with pytest.raises(NotReady, match=r"head-imagenet\.onnx is not the file.*topwork export net --force"):
-        Live().opened(lambda: kept)
+        HeadCache().opened(lambda: kept)
     unreadable = replace(kept, sha256=file_sha256(kept.graph))
     with pytest.raises(NotReady, match="cannot be opened"):
-        Live().opened(lambda: unreadable)
+        HeadCache().opened(lambda: unreadable)

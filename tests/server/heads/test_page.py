@@ -8,10 +8,18 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from topwork_server.heads.model import Figure
+from topwork_server.heads.model import MetricValue
 from topwork_server.heads.reporting.page import page
 from topwork_server.heads.reporting.plots import ticks
-from topwork_server.heads.reporting.report import Bin, Confusion, Help, OfClass, Point, Report, Wrong
+from topwork_server.heads.reporting.report import (
+    ClassMetrics,
+    ConfusionMatrix,
+    LearningCurvePoint,
+    Misclassified,
+    ReliabilityBin,
+    Report,
+    SemiSupervisedGain,
+)
 
 VOID = {"meta", "br", "img"}
 
@@ -34,8 +42,8 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def figure(name: str, value: float) -> Figure:
-    return Figure(name, value, value - 0.05, value + 0.05)
+def figure(name: str, value: float) -> MetricValue:
+    return MetricValue(name, value, value - 0.05, value + 0.05)
 
 
 def report() -> Report:
@@ -57,17 +65,19 @@ def report() -> Report:
         unlabelled=9,
         metrics=(figure("accuracy", 0.9), figure("log loss", 0.31)),
         baseline=(figure("accuracy", 0.5),),
-        calibration_before=(Bin(0.9, 0.7, 100), Bin(0.5, 0.5, 0)),
-        calibration_after=(Bin(0.72, 0.7, 100),),
+        calibration_before=(ReliabilityBin(0.9, 0.7, 100), ReliabilityBin(0.5, 0.5, 0)),
+        calibration_after=(ReliabilityBin(0.72, 0.7, 100),),
         temperature=1.7,
-        classes=(OfClass("<script>alert(1)</script>", 200, 0.9, 0.8, 0.85),),
-        confusion=Confusion(("owl", "<script>alert(1)</script>"), ((200, 41), (7, 234))),
-        curve=(Point(40, figure("accuracy", 0.7)), Point(385, figure("accuracy", 0.9))),
+        classes=(ClassMetrics("<script>alert(1)</script>", 200, 0.9, 0.8, 0.85),),
+        confusion=ConfusionMatrix(("owl", "<script>alert(1)</script>"), ((200, 41), (7, 234))),
+        curve=(LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.9))),
         wrong=(
-            Wrong("id & 1", "owl", "<script>alert(1)</script>", 0.98, 'said "<b>so</b>"'),
-            Wrong("2", "owl", "wren", 0.97, "data:image/jpeg;base64,AAAA"),
+            Misclassified("id & 1", "owl", "<script>alert(1)</script>", 0.98, 'said "<b>so</b>"'),
+            Misclassified("2", "owl", "wren", 0.97, "data:image/jpeg;base64,AAAA"),
         ),
-        help=Help("self-training", 9, figure("accuracy", 0.88), figure("accuracy", 0.9), Figure("accuracy", 0.02, -0.01, 0.05)),
+        help=SemiSupervisedGain(
+            "self-training", 9, figure("accuracy", 0.88), figure("accuracy", 0.9), MetricValue("accuracy", 0.02, -0.01, 0.05)
+        ),
         chosen={"l2": 0.1},
         measure="mean log likelihood",
         trials=tuple({"tap": "mean", "pooling": "row", "settings": {"l2": i / 10}, "score": -i / 7} for i in range(20)),
@@ -115,7 +125,7 @@ def test_what_users_wrote_is_never_markup() -> None:
 
 
 def test_it_loads_nothing_and_shows_only_pictures_of_its_own() -> None:
-    shown = replace(report(), wrong=(Wrong("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
+    shown = replace(report(), wrong=(Misclassified("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
     made = page(asdict(shown))
     assert "<img" not in made
     assert not re.search(r'(src|href)="(?!data:)', made)
@@ -142,7 +152,7 @@ def test_numbers_have_a_scatter_and_errors_a_scale_of_their_own() -> None:
 
 def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
     long = "<i>" + "a name that goes on " * 20
-    odd = replace(report(), names=(long, "owl"), confusion=Confusion((long, "owl"), ((12000, 0), (1, 2))))
+    odd = replace(report(), names=(long, "owl"), confusion=ConfusionMatrix((long, "owl"), ((12000, 0), (1, 2))))
     made = page(asdict(odd))
     cells = re.findall(r"<th[^>]*>(.*?)</th>", made[made.index("What is taken for what") :])
     assert max(map(len, cells)) < 60
@@ -152,8 +162,10 @@ def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
 
 
 def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so() -> None:
-    unused = Help("label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), Figure("accuracy", 0.0, 0.0, 0.0))
-    made = page(asdict(replace(report(), classes=(OfClass("emu", 0, 0.0, 0.0, 0.0),), help=unused)))
+    unused = SemiSupervisedGain(
+        "label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), MetricValue("accuracy", 0.0, 0.0, 0.0)
+    )
+    made = page(asdict(replace(report(), classes=(ClassMetrics("emu", 0, 0.0, 0.0, 0.0),), help=unused)))
     assert "<td>emu</td><td>0</td><td>-</td><td>-</td><td>-</td>" in made
     assert "None of them was used by label-propagation" in made
     assert "made no difference" not in made
@@ -189,7 +201,7 @@ def test_scales_and_counts_are_told() -> None:
 
 
 def test_a_curve_of_one_fold_says_why_it_does_not_end_at_the_headline() -> None:
-    curve = (Point(40, figure("accuracy", 0.7)), Point(385, figure("accuracy", 0.85)))
+    curve = (LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.85)))
     made = page(asdict(replace(report(), curve=curve, curve_estimate="the first of 5 folds alone, 97 items")))
     assert "the first of 5 folds alone, 97 items" in made
     assert "ends at 0.850" in made
@@ -205,7 +217,9 @@ def test_ready_vectors_have_no_empty_names() -> None:
 
 def test_numbers_of_any_scale_can_be_read() -> None:
     points = tuple((1e9 + i, 1e9 + i + 0.5) for i in range(4))
-    large = replace(report(), task="regression", scatter=points, metrics=(figure("R2", 0.9), Figure("RMSE", 4e-11, 3e-11, 5e-11)))
+    large = replace(
+        report(), task="regression", scatter=points, metrics=(figure("R2", 0.9), MetricValue("RMSE", 4e-11, 3e-11, 5e-11))
+    )
     made = page(asdict(large))
     assert "3e-11 to 5e-11" in made
     assert "truth, less 1000000000<" in made

@@ -11,14 +11,14 @@ import sets_world
 from heads_world import words, world
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_server import Text, TrainerSpec
-from topwork_server.engine import Ask
+from topwork_server.engine import EmbedParams
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.heads import pooling
-from topwork_server.heads.learning.train import Order, make
-from topwork_server.heads.model import Pooling, Task, Wish, definition_of
+from topwork_server.heads.learning.train import TrainingJob, make
+from topwork_server.heads.model import Pooling, Task, TrainRequest, definition_of
 from topwork_server.heads.pairs import rows_beside
-from topwork_server.heads.serving.predict import PredictAsk, Predictor
-from topwork_server.sets.model import Block, Column, ColumnType
+from topwork_server.heads.serving.predict import Predictor, PredictParams
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
 from topwork_server.types import Granularity, Tap, TapInfo, TapRows
 from toys import FakePlugins
 
@@ -46,10 +46,10 @@ def pairs():
 
 async def write(w, items, name="pairs", taps=("mean",), **more):
     feature_set = w.make(name, taps, **{"keep_inputs": True} | more)
-    features = await w.engine.embed(Ask("letters", tuple(taps)), [Text(item.text) for item in items])
+    features = await w.engine.embed(EmbedParams("letters", tuple(taps)), [Text(item.text) for item in items])
     column = Column("label", ColumnType.STRING, SAME[: len(items)])
     inputs = items if feature_set.wanted.keep_inputs else []
-    block = Block([f"p{i:02}" for i in range(len(items))], features.taps, (column,), inputs=inputs)
+    block = ItemBatch([f"p{i:02}" for i in range(len(items))], features.taps, (column,), inputs=inputs)
     await asyncio.wrap_future(feature_set.write(block))
     return feature_set
 
@@ -57,7 +57,7 @@ async def write(w, items, name="pairs", taps=("mean",), **more):
 async def begun(w, **more):
     """The definition of a training that is not run."""
     w.jobs.gate.clear()
-    await w.heads.train(replace(Wish("pairs", "label"), **more))
+    await w.heads.train(replace(TrainRequest("pairs", "label"), **more))
     return definition_of(w.jobs.started[-1][1]["definition"])
 
 
@@ -71,12 +71,12 @@ async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_
         definition = await begun(w)
         assert poolings(definition) == [Pooling.ROW, Pooling.TWO_TOWER, Pooling.COSINE]
         head = await asyncio.to_thread(
-            make, Order(home, definition, 1), Plugins(sets_world.SPECS), lambda fraction, message: None
+            make, TrainingJob(home, definition, 1), Plugins(sets_world.SPECS), lambda fraction, message: None
         )
         assert head.pooling in pooling.TOWERS
         assert head.metrics[0].low > 0.6
         predictor = Predictor(w.engine, w.catalogue, w.heads.shelf)
-        found = (await predictor.predict([head.name], PredictAsk(), items)).said[0]
+        found = (await predictor.predict([head.name], PredictParams(), items)).said[0]
         assert np.mean([head.names[i] == same for i, same in zip(found.probabilities.argmax(1), SAME, strict=True)]) > 0.8
         stored = (await predictor.of_stored([head.name], feature_set, ["p07", "p03", "p07"])).said[0]
         np.testing.assert_allclose(stored.probabilities, found.probabilities[[7, 3, 7]], atol=1e-6)
@@ -99,10 +99,10 @@ async def test_two_towers_are_not_for_texts_alone_nor_for_sets_without_inputs(ho
     async with world(home) as w:
         await write(w, [Text(item.text) for item in pairs()])
         with pytest.raises(InvalidInput, match="no pairs of texts"):
-            await w.heads.train(Wish("pairs", "label", poolings=("two-tower",)))
+            await w.heads.train(TrainRequest("pairs", "label", poolings=("two-tower",)))
         await write(w, pairs(), "bare", keep_inputs=False)
         with pytest.raises(NotReady, match="keeps no raw inputs"):
-            await w.heads.train(Wish("bare", "label", poolings=("cosine",)))
+            await w.heads.train(TrainRequest("bare", "label", poolings=("cosine",)))
         assert poolings(await begun(w)) == [Pooling.ROW]
 
 

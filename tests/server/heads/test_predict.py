@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import sets_world
 from topwork_server import Text
-from topwork_server.engine import Ask
-from topwork_server.errors import DeadlinePassed, InvalidInput, NotFound, NotReady
+from topwork_server.engine import EmbedParams
+from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.model import Pooling, Task
 from topwork_server.heads.serving import predict
-from topwork_server.heads.serving.predict import PredictAsk, Predictor
-from topwork_server.heads.shelf import Shelf
-from topwork_server.sets.model import Block, Wanted
+from topwork_server.heads.serving.predict import Predictor, PredictParams
+from topwork_server.heads.shelf import HeadStore
+from topwork_server.sets.model import ItemBatch, SetDefinition
 from topwork_server.types import Modality
 
 TEXTS = [Text("a red bird"), Text("Blue"), Text("whale")]
@@ -26,7 +26,7 @@ TEXTS = [Text("a red bird"), Text("Blue"), Text("whale")]
 @dataclass
 class World:
     sets: Any
-    shelf: Shelf
+    shelf: HeadStore
     predictor: Predictor
 
     @property
@@ -45,7 +45,7 @@ class World:
         return head
 
     async def rows(self, texts=TEXTS, encoder="letters", tap="mean", **options):
-        return (await self.engine.embed(Ask(encoder, (tap,), options), texts)).taps[0]
+        return (await self.engine.embed(EmbedParams(encoder, (tap,), options), texts)).taps[0]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def world(home):
     @asynccontextmanager
     async def made():
         async with sets_world.composed(home) as sets:
-            shelf = Shelf(home / "heads")
+            shelf = HeadStore(home / "heads")
             yield World(sets, shelf, Predictor(sets.engine, sets.catalogue, shelf))
 
     return made
@@ -75,7 +75,7 @@ def scores(head, rows, seed=0):
 async def test_probabilities_of_items(world):
     async with world() as w:
         head = w.publish("birds", temperature=2.0)
-        found = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        found = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         expected = softmax(scores(head, (await w.rows()).rows) / 2)
         np.testing.assert_allclose(found.said[0].probabilities, expected, rtol=1e-4)
         assert found.said[0].head == head
@@ -92,12 +92,12 @@ async def test_several_heads_take_one_pass_of_each_trunk(world):
         w.publish("spread", tap="letters", pooling=Pooling.MEAN_STD, task=Task.MULTI_LABEL)
         w.publish("other", encoder="second")
         names = ["other", "size", "birds", "tags", "spread"]
-        together = await w.predictor.predict(names, PredictAsk(features=True), TEXTS)
+        together = await w.predictor.predict(names, PredictParams(features=True), TEXTS)
         assert len(w.engine.asked) == 2
         assert [one.head.name for one in together.said] == names
         assert [[rows.tap.tap.name for rows in one.taps] for one in together.features] == [["mean"], ["mean", "letters"]]
         for name, one in zip(names, together.said, strict=True):
-            (alone,) = (await w.predictor.predict([name], PredictAsk(), TEXTS)).said
+            (alone,) = (await w.predictor.predict([name], PredictParams(), TEXTS)).said
             for field in ("probabilities", "values"):
                 if getattr(alone, field) is not None:
                     np.testing.assert_allclose(getattr(one, field), getattr(alone, field), rtol=1e-5)
@@ -108,15 +108,15 @@ async def test_options_are_those_of_the_training_unless_asked(world):
     async with world() as w:
         w.publish("upper")
         w.publish("lower", encoder_options={"case": "lower"})
-        both = await w.predictor.predict(["upper", "lower"], PredictAsk(), TEXTS)
+        both = await w.predictor.predict(["upper", "lower"], PredictParams(), TEXTS)
         assert len(w.engine.asked) == 2
         assert not np.allclose(both.said[0].probabilities[1], both.said[1].probabilities[1])
         np.testing.assert_allclose(both.said[0].probabilities[0], both.said[1].probabilities[0], rtol=1e-5)
-        same = await w.predictor.predict(["upper", "lower"], PredictAsk(options={"case": "lower"}), TEXTS)
+        same = await w.predictor.predict(["upper", "lower"], PredictParams(options={"case": "lower"}), TEXTS)
         assert len(w.engine.asked) == 3
         np.testing.assert_array_equal(same.said[0].probabilities, same.said[1].probabilities)
         with pytest.raises(InvalidInput, match="unknown option 'casing'"):
-            await w.predictor.predict(["upper"], PredictAsk(options={"casing": 1}), TEXTS)
+            await w.predictor.predict(["upper"], PredictParams(options={"casing": 1}), TEXTS)
 
 
 async def test_a_head_on_another_fingerprint_is_refused(world):
@@ -126,7 +126,7 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
         stale = made_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
         w.shelf.publish(stale, made_heads.graph(stale), None)
         with pytest.raises(NotReady) as caught:
-            await w.predictor.predict(["stale"], PredictAsk(), TEXTS)
+            await w.predictor.predict(["stale"], PredictParams(), TEXTS)
         assert "f" * 64 in caught.value.message
         assert tap.fingerprint in caught.value.message
         assert "train it again" in caught.value.remedy
@@ -138,9 +138,9 @@ async def test_bad_items_are_named_or_skipped(world):
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         texts = [TEXTS[0], Text(""), TEXTS[2]]
         with pytest.raises(InvalidInput, match="empty") as caught:
-            await w.predictor.predict(["birds"], PredictAsk(), texts)
+            await w.predictor.predict(["birds"], PredictParams(), texts)
         assert caught.value.item == 1
-        found = await w.predictor.predict(["birds", "tags"], PredictAsk(skip_bad_items=True), texts)
+        found = await w.predictor.predict(["birds", "tags"], PredictParams(skip_bad_items=True), texts)
         assert list(found.failures) == [1]
         assert "the text is empty" in str(found.failures[1])
         birds, tags = found.said
@@ -156,7 +156,7 @@ async def test_what_an_encoder_does_not_read_is_refused_before_it_runs(world):
     async with world() as w:
         w.publish("birds")
         with pytest.raises(NotReady, match="'birds', on letters, reads text, not image") as caught:
-            await w.predictor.predict(["birds"], PredictAsk(), [TEXTS[0], Picture(b"")])
+            await w.predictor.predict(["birds"], PredictParams(), [TEXTS[0], Picture(b"")])
         assert caught.value.item == 1
         assert w.engine.asked == []
 
@@ -171,7 +171,7 @@ async def test_names_that_are_wrong(world):
             (["letters/x"], NotFound),
         ):
             with pytest.raises(kind):
-                await w.predictor.predict(names, PredictAsk(), TEXTS)
+                await w.predictor.predict(names, PredictParams(), TEXTS)
 
 
 async def test_a_head_of_no_encoder_reads_no_items(world):
@@ -180,29 +180,29 @@ async def test_a_head_of_no_encoder_reads_no_items(world):
         head = replace(w.shelf.get("vectors"), encoder="")
         w.shelf.publish(head, made_heads.graph(head), None)
         with pytest.raises(NotReady, match="no encoder"):
-            await w.predictor.predict(["vectors"], PredictAsk(), TEXTS)
+            await w.predictor.predict(["vectors"], PredictParams(), TEXTS)
         assert (await w.predictor.of_vectors(["vectors"], np.ones((2, 8)))).said[0].probabilities.shape == (2, 2)
 
 
 async def test_no_items_give_no_predictions(world):
     async with world() as w:
         w.publish("birds")
-        assert (await w.predictor.predict(["birds"], PredictAsk(), [])).said[0].probabilities.shape == (0, 2)
+        assert (await w.predictor.predict(["birds"], PredictParams(), [])).said[0].probabilities.shape == (0, 2)
 
 
 async def test_a_deadline_reaches_the_engine(world):
     async with world() as w:
         w.publish("birds")
         await w.rows()
-        with pytest.raises(DeadlinePassed):
-            await w.predictor.predict(["birds"], PredictAsk(deadline=0.0), TEXTS)
+        with pytest.raises(DeadlineExceeded):
+            await w.predictor.predict(["birds"], PredictParams(deadline=0.0), TEXTS)
 
 
 async def test_vectors(world):
     async with world() as w:
         head = w.publish("birds")
         rows = (await w.rows()).rows
-        said = (await w.predictor.predict(["birds"], PredictAsk(), TEXTS)).said[0]
+        said = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).said[0]
         found = await w.predictor.of_vectors(["birds"], rows, head.tap.fingerprint)
         np.testing.assert_allclose(found.said[0].probabilities, said.probabilities, rtol=1e-5)
         with pytest.raises(NotReady, match="the vectors have " + "0" * 64):
@@ -225,9 +225,9 @@ async def test_vectors_tell_nothing_to_a_tagger(world):
 
 async def stored(w, taps=("mean", "letters")):
     infos = tuple(w.tap("letters", tap) for tap in taps)
-    feature_set = w.sets.sets.create(Wanted("texts", infos, "letters", {}, Modality.TEXT))
-    rows = (await w.engine.embed(Ask("letters", taps), TEXTS)).taps
-    feature_set.write(Block(["a", "b", "c"], rows)).result(10)
+    feature_set = w.sets.sets.create(SetDefinition("texts", infos, "letters", {}, Modality.TEXT))
+    rows = (await w.engine.embed(EmbedParams("letters", taps), TEXTS)).taps
+    feature_set.write(ItemBatch(["a", "b", "c"], rows)).result(10)
     return feature_set
 
 
@@ -239,7 +239,7 @@ async def test_stored_items(world):
         asked = len(w.engine.asked)
         found = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "c"])
         assert len(w.engine.asked) == asked
-        fresh = await w.predictor.predict(["birds", "tags"], PredictAsk(), [TEXTS[2], TEXTS[0], TEXTS[2]])
+        fresh = await w.predictor.predict(["birds", "tags"], PredictParams(), [TEXTS[2], TEXTS[0], TEXTS[2]])
         np.testing.assert_allclose(found.said[0].probabilities, fresh.said[0].probabilities, rtol=1e-5)
         places = [[[(s.start, s.end, s.label) for s in item] for item in one.said[1].spans] for one in (found, fresh)]
         assert places[0] == places[1]
@@ -288,8 +288,8 @@ async def test_sets_of_other_features_are_refused(world):
 async def test_a_head_that_is_replaced_serves_at_once(world):
     async with world() as w:
         w.publish("birds")
-        first = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        first = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         w.publish("birds", seed=1, created=5.0)
-        second = await w.predictor.predict(["birds"], PredictAsk(), TEXTS)
+        second = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         assert second.said[0].head.created == 5.0
         assert not np.allclose(first.said[0].probabilities, second.said[0].probabilities)

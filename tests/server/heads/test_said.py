@@ -10,7 +10,7 @@ import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.said import FoundSpan, said
+from topwork_server.heads.serving.said import PredictedSpan, said
 from topwork_server.sets.picked import picked
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
@@ -96,15 +96,15 @@ def test_tags_are_characters_of_the_text():
     sure[1, 2] = 0.6
     found = said(tagger, rows, saying(sure))
     assert found.spans == (
-        (FoundSpan(0, 4, "PER", pytest.approx(0.7)), FoundSpan(6, 8, "PER", pytest.approx(0.8))),
-        (FoundSpan(2, 4, "PER", pytest.approx(0.8)),),
+        (PredictedSpan(0, 4, "PER", pytest.approx(0.7)), PredictedSpan(6, 8, "PER", pytest.approx(0.8))),
+        (PredictedSpan(2, 4, "PER", pytest.approx(0.8)),),
     )
 
 
 def test_a_tagger_reads_the_text_and_not_its_pair():
     tagger = head(Task.TAGGING, Granularity.TOKEN, Pooling.ROWS, names=bio_names(("PER",)))
     found = said(tagger, of_tokens([4], parts=[0, 0, 1, 1]), saying(one_hot([0, 1])))
-    assert found.spans == ((FoundSpan(2, 4, "PER", pytest.approx(0.8)),),)
+    assert found.spans == ((PredictedSpan(2, 4, "PER", pytest.approx(0.8)),),)
 
 
 def test_rows_that_cover_no_character_make_no_span():

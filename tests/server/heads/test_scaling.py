@@ -7,9 +7,9 @@ import pytest
 from topwork_plugins.few_shot.plugin import Knn
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
-from topwork_server import Examples, Target, View
+from topwork_server import Examples, FeatureView, Target
 from topwork_server.heads import graph
-from topwork_server.heads.judging.judge import Answers, judge
+from topwork_server.heads.judging.judge import HeldOutPredictions, judge
 from topwork_server.heads.learning.scaling import Scaling, row_scale
 from topwork_server.heads.model import Task
 from topwork_server.sessions.session import Session
@@ -22,7 +22,7 @@ NUMBERS = ROWS @ np.arange(1.0, DIM + 1) + 0.1 * RANDOM.normal(size=COUNT)
 
 def examples(rows, values, target=Target.NUMBERS, names=()):
     items = np.arange(COUNT)
-    return Examples((View("t", "row", rows.astype(np.float32)),), target, names, values, items, items)
+    return Examples((FeatureView("t", "row", rows.astype(np.float32)),), target, names, values, items, items)
 
 
 def learned(given, trainer=LinearTrainer, **options):
@@ -35,7 +35,9 @@ def learned(given, trainer=LinearTrainer, **options):
 def judged(given, head, held):
     task = Task.REGRESSION if given.target is Target.NUMBERS else Task.CLASSIFICATION
     rows = given.views[0].rows[held]
-    found = judge(given, task, Answers(held, head.scores(rows), held % 4 // 2), [str(i) for i in range(COUNT)], None, 0)
+    found = judge(
+        given, task, HeldOutPredictions(held, head.scores(rows), held % 4 // 2), [str(i) for i in range(COUNT)], None, 0
+    )
     return {figure.name: figure.value for figure in found.metrics}
 
 

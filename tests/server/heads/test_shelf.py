@@ -14,7 +14,7 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.heads.shelf import SCRATCH, Shelf
+from topwork_server.heads.shelf import SCRATCH, HeadStore
 
 HEAD = made_heads.head()
 GRAPH = made_heads.graph(HEAD)
@@ -22,7 +22,7 @@ GRAPH = made_heads.graph(HEAD)
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(tmp_path / "heads")
+    return HeadStore(tmp_path / "heads")
 
 
 def publish(shelf, name="birds", seed=0, **fields):
@@ -46,9 +46,9 @@ def test_a_head_comes_back_as_it_was(shelf):
 
 
 def test_another_process_that_published_is_seen(shelf):
-    publish(Shelf(shelf.folder))
+    publish(HeadStore(shelf.folder))
     assert shelf.get("birds").created == HEAD.created
-    publish(Shelf(shelf.folder), seed=1, created=2.0)
+    publish(HeadStore(shelf.folder), seed=1, created=2.0)
     assert shelf.get("birds").created == 2.0
     assert shelf.graph("birds").read_bytes() == made_heads.graph(HEAD, 1)
     assert len(files(shelf)) == len(["birds", "version", "head.json", "head.onnx", "report.json"])
@@ -207,7 +207,7 @@ def test_readers_see_one_whole_head_or_another(shelf):
 
     def replace():
         for i in range(1, 60):
-            publish(Shelf(shelf.folder), seed=i % 2, created=float(i))
+            publish(HeadStore(shelf.folder), seed=i % 2, created=float(i))
         done.set()
 
     writer = threading.Thread(target=replace)

@@ -12,14 +12,14 @@ import pytest
 from heads_world import Trainers
 from made_blocks import DIM, POOLED, names
 from topwork_plugins.few_shot.zero_shot import ZeroShot
-from topwork_server import Fitted, Granularity, Tap, TrainerSpec
+from topwork_server import FittedHead, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
-from topwork_server.heads.learning.probe import Row, advice, depth_of, table
-from topwork_server.heads.learning.train import Order, make
-from topwork_server.heads.model import Definition, Figure, Pooling, Task, Unlabelled
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.learning.probe import ProbeLine, advice, depth_of, table
+from topwork_server.heads.learning.train import TrainingJob, make
+from topwork_server.heads.model import HeadDefinition, MetricValue, Pooling, Task, UnlabeledUse
+from topwork_server.heads.shelf import HeadStore
 from topwork_server.sessions.session import Session
-from topwork_server.sets.model import Block, Column, ColumnType, Wanted
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Modality, TapInfo, TapRows, Text
@@ -53,15 +53,17 @@ def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0,
         Column("label", ColumnType.STRING, labels),
         Column("split", ColumnType.STRING, ["test" if i % 4 == 0 else "train" for i in range(COUNT)]),
     )
-    keeps = Wanted(name, (POOLED, NOISE), encoder="letters", modality=Modality.TEXT, keep_inputs=True)
+    keeps = SetDefinition(name, (POOLED, NOISE), encoder="letters", modality=Modality.TEXT, keep_inputs=True)
     feature_set = sets.create(keeps)
     inputs = [Text(f"the text of {id}") for id in ids]
-    feature_set.write(Block(ids, (TapRows(POOLED, rows, counts), TapRows(NOISE, noise, counts)), columns, (), inputs)).result()
+    feature_set.write(
+        ItemBatch(ids, (TapRows(POOLED, rows, counts), TapRows(NOISE, noise, counts)), columns, (), inputs)
+    ).result()
     return feature_set
 
 
-def definition(feature_set: FeatureSet, **more: Any) -> Definition:
-    plain = Definition(
+def definition(feature_set: FeatureSet, **more: Any) -> HeadDefinition:
+    plain = HeadDefinition(
         name="birds-label",
         set=feature_set.wanted.name,
         version=feature_set.version,
@@ -77,8 +79,8 @@ def definition(feature_set: FeatureSet, **more: Any) -> Definition:
     return replace(plain, **more)
 
 
-def trained(home: Path, wanted: Definition, trainers: Any = None) -> Any:
-    return make(Order(home, wanted, 1), trainers or Trainers(), quiet)  # type: ignore[arg-type]
+def trained(home: Path, wanted: HeadDefinition, trainers: Any = None) -> Any:
+    return make(TrainingJob(home, wanted, 1), trainers or Trainers(), quiet)  # type: ignore[arg-type]
 
 
 def quiet(fraction: float, message: str) -> None:
@@ -86,13 +88,13 @@ def quiet(fraction: float, message: str) -> None:
     assert message
 
 
-def figures(report: Any) -> dict[str, Figure]:
+def figures(report: Any) -> dict[str, MetricValue]:
     return {metric["name"]: metric for metric in report["metrics"]}
 
 
 def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets)))
-    shelf = Shelf(tmp_path / "heads")
+    shelf = HeadStore(tmp_path / "heads")
     assert shelf.get("birds-label") == head
     assert head.estimate == f"5-fold cross-validation over {COUNT} items"
     assert (head.labelled, head.unlabelled, head.names) == (COUNT, 0, CLASSES)
@@ -104,7 +106,7 @@ def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Pat
 
 def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
     trained(tmp_path, definition(written(sets)))
-    report = Shelf(tmp_path / "heads").report("birds-label")
+    report = HeadStore(tmp_path / "heads").report("birds-label")
     sizes = [point["items"] for point in report["curve"]]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == COUNT * 4 // 5
@@ -120,7 +122,7 @@ def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
 def test_the_served_graph_is_the_head(sets: Sets, tmp_path: Path) -> None:
     birds = written(sets)
     head = trained(tmp_path, definition(birds))
-    session = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1)
+    session = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1)
     rows = np.zeros((2, DIM), np.float32)
     scores, probabilities = session.run(["scores", "probabilities"], {"rows": rows})
     warm = np.exp(scores / head.temperature - (scores / head.temperature).max(1, keepdims=True))
@@ -137,7 +139,7 @@ def test_items_that_judge_are_never_learnt_from(sets: Sets, tmp_path: Path) -> N
     head = trained(tmp_path, definition(written(sets), test_where="split = 'test'"))
     assert head.estimate == f"{COUNT // 4} items that match split = 'test'"
     assert head.labelled == COUNT * 3 // 4
-    report = Shelf(tmp_path / "heads").report("birds-label")
+    report = HeadStore(tmp_path / "heads").report("birds-label")
     assert report["items"] == COUNT // 4
     assert {one["id"] for one in report["wrong"]} <= set(names(0, COUNT)[::4])
 
@@ -145,26 +147,26 @@ def test_items_that_judge_are_never_learnt_from(sets: Sets, tmp_path: Path) -> N
 def test_the_same_seed_gives_the_same_head(sets: Sets, tmp_path: Path) -> None:
     birds = written(sets)
     heads = [trained(tmp_path / str(i), definition(birds, seed=seed)) for i, seed in enumerate((3, 3, 4))]
-    graphs = [Shelf(tmp_path / str(i) / "heads").graph("birds-label").read_bytes() for i in range(3)]
+    graphs = [HeadStore(tmp_path / str(i) / "heads").graph("birds-label").read_bytes() for i in range(3)]
     assert graphs[0] == graphs[1]
     assert heads[0].metrics == heads[1].metrics != heads[2].metrics
 
 
 def test_unlabelled_items_are_compared_with_doing_without(sets: Sets, tmp_path: Path) -> None:
     birds = written(sets, missing=60)
-    head = trained(tmp_path, definition(birds, unlabelled=Unlabelled.SELF_TRAINING))
+    head = trained(tmp_path, definition(birds, unlabelled=UnlabeledUse.SELF_TRAINING))
     assert (head.labelled, head.unlabelled) == (60, 60)
-    helped = Shelf(tmp_path / "heads").report("birds-label")["help"]
+    helped = HeadStore(tmp_path / "heads").report("birds-label")["help"]
     assert helped["method"] == "self-training"
     assert 0 < helped["items"] <= 60
     difference = helped["with_them"]["value"] - helped["without"]["value"]
     assert helped["gain"]["value"] == pytest.approx(difference)
 
 
-class Liar(Fitted):
+class Liar(FittedHead):
     """Its graph is another head's."""
 
-    def __init__(self, true: Fitted) -> None:
+    def __init__(self, true: FittedHead) -> None:
         self._true, self.chosen = true, true.chosen
 
     def scores(self, rows: Any) -> Any:
@@ -176,7 +178,7 @@ class Liar(Fitted):
 
 class Lies(NearestMean):
     @classmethod
-    def fit(cls, *arguments: Any) -> list[Fitted]:
+    def fit(cls, *arguments: Any) -> list[FittedHead]:
         return [Liar(head) for head in super().fit(*arguments)]
 
 
@@ -185,7 +187,7 @@ def test_a_graph_that_is_not_the_head_is_never_served(sets: Sets, tmp_path: Path
     with pytest.raises(TopworkError, match="the head's graph is not the head: their scores differ by 1"):
         trained(tmp_path, definition(written(sets)), liars)
     with pytest.raises(NotFound):
-        Shelf(tmp_path / "heads").get("birds-label")
+        HeadStore(tmp_path / "heads").get("birds-label")
 
 
 def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_p
     head = trained(tmp_path, few)
     assert (head.labelled, head.metrics, head.names) == (3, (), CLASSES)
     assert head.estimate
-    assert Shelf(tmp_path / "heads").report("birds-label")["curve"] == []
+    assert HeadStore(tmp_path / "heads").report("birds-label")["curve"] == []
     with pytest.raises(InvalidInput, match="birds cannot be probed"):
         probed([few])
 
@@ -212,7 +214,7 @@ def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path:
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShot, least_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
     assert (head.labelled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
-    scores = Session(Shelf(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
+    scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
 
 
@@ -221,7 +223,7 @@ def test_nothing_to_learn_from_is_refused(sets: Sets, tmp_path: Path) -> None:
         trained(tmp_path, definition(written(sets, missing=COUNT)))
 
 
-def probed(definitions: list[Definition]) -> dict[str, Any]:
+def probed(definitions: list[HeadDefinition]) -> dict[str, Any]:
     return table(definitions, Trainers().trainer("linear"), 1, quiet)
 
 
@@ -253,12 +255,14 @@ def test_a_probe_compares_no_sets_whose_labels_differ(sets: Sets) -> None:
     assert [row["difference"] for row in found["rows"]] == [None, None]
 
 
-def row(tap: str, value: float, difference: Figure | None = None) -> Row:
-    return Row("birds", "bert", tap, "row", 4, Figure("accuracy", value, value - 0.02, value + 0.02), {}, 0.1, difference)
+def row(tap: str, value: float, difference: MetricValue | None = None) -> ProbeLine:
+    return ProbeLine(
+        "birds", "bert", tap, "row", 4, MetricValue("accuracy", value, value - 0.02, value + 0.02), {}, 0.1, difference
+    )
 
 
 def test_advice_names_the_lowest_depth_that_is_as_good() -> None:
-    same, worse = Figure("accuracy", -0.005, -0.02, 0.01), Figure("accuracy", -0.1, -0.15, -0.05)
+    same, worse = MetricValue("accuracy", -0.005, -0.02, 0.01), MetricValue("accuracy", -0.1, -0.15, -0.05)
     said = advice([row("hidden.6", 0.9), row("hidden.4", 0.895, same), row("hidden.1", 0.8, worse)])
     assert "not measurably before hidden.4 of birds" in said
     assert "frozen_blocks=5" in said
@@ -270,7 +274,7 @@ def test_advice_names_the_lowest_depth_that_is_as_good() -> None:
 
 def test_advice_tells_poolings_apart_and_is_silent_where_nothing_is_compared() -> None:
     assert advice([row("tokens", 0.9)]) == ""
-    twice = [row("tokens", 0.9), replace(row("tokens", 0.8, Figure("accuracy", -0.1, -0.2, 0.0)), pooling="mean")]
+    twice = [row("tokens", 0.9), replace(row("tokens", 0.8, MetricValue("accuracy", -0.1, -0.2, 0.0)), pooling="mean")]
     assert advice(twice) == "tokens (row) of birds is best, not measurably before tokens (mean) of birds."
 
 

@@ -7,20 +7,20 @@ import os
 from pathlib import Path
 
 import pytest
-from topwork_server.heads.model import Definition, Task
-from topwork_server.heads.trainings import Training, Trainings
+from topwork_server.heads.model import HeadDefinition, Task
+from topwork_server.heads.trainings import TrainingLog, TrainingRecord
 from topwork_server.types import Modality
 
-LEARNT = Definition("one", "birds", 1, "/sets/birds", "label", "linear", Task.CLASSIFICATION, "", {}, Modality.TEXT, ())
-PLAIN = Training(LEARNT, "7c41")
+LEARNT = HeadDefinition("one", "birds", 1, "/sets/birds", "label", "linear", Task.CLASSIFICATION, "", {}, Modality.TEXT, ())
+PLAIN = TrainingRecord(LEARNT, "7c41")
 
 
 def test_a_record_is_read_again_and_what_a_killed_server_left_is_gone(tmp_path: Path) -> None:
-    kept = Trainings(tmp_path)
+    kept = TrainingLog(tmp_path)
     kept.add(PLAIN)
     kept.save("one")
     (tmp_path / "two.part").write_text("{")
-    again = Trainings(tmp_path)
+    again = TrainingLog(tmp_path)
     assert again.names() == ["one"]
     assert again.get("one") == PLAIN
     assert os.listdir(tmp_path) == ["one.json"]
@@ -30,7 +30,7 @@ def test_a_full_disk_costs_the_record_and_leaves_nothing_half(tmp_path: Path, mo
     def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    kept = Trainings(tmp_path)
+    kept = TrainingLog(tmp_path)
     kept.add(PLAIN)
     monkeypatch.setattr("os.replace", full)
     kept.save("one")

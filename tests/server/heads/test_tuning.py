@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from topwork_server import Examples, Granularity, Lesson, Tap, Target
-from topwork_server.heads.examples.data import Data
-from topwork_server.heads.examples.labels import Labels
+from topwork_server import Examples, FineTuneDataset, Granularity, Tap, Target
+from topwork_server.heads.examples.data import TrainingDataset
+from topwork_server.heads.examples.labels import LabelColumn
 from topwork_server.heads.learning.tuning import _examples, _groups
 from topwork_server.heads.model import Task
 
@@ -20,7 +20,7 @@ def test_who_judges_is_resampled_by_groups() -> None:
     examples = Examples((), Target.CLASSES, ("x", "y"), values, items, groups[items])
     kept = np.array([0, 2, 3, 4, 5])  # the input of b is gone
     rows = np.isin(items, kept)
-    given = Lesson(
+    given = FineTuneDataset(
         items=[None] * 5,  # type: ignore[list-item]
         options=None,
         tap=Tap("tokens", 4, Granularity.TOKEN),
@@ -33,7 +33,7 @@ def test_who_judges_is_resampled_by_groups() -> None:
         validation=np.array([1, 3]),
         test=np.array([2, 4]),
     )
-    data = Data(Labels(Task.TAGGING, ("x", "y"), [None] * 6, np.ones(6, bool)), examples, IDS)
+    data = TrainingDataset(LabelColumn(Task.TAGGING, ("x", "y"), [None] * 6, np.ones(6, bool)), examples, IDS)
     ids = [IDS[i] for i in kept]
     judged = _examples(given, given.test, _groups(data, ids))
     assert judged.groups.tolist() == [2] * 5
@@ -43,5 +43,7 @@ def test_who_judges_is_resampled_by_groups() -> None:
 
 def test_groups_of_a_test_set_are_its_own() -> None:
     learnt, test = (Examples((), Target.CLASSES, ("x",), np.zeros(2), np.arange(2), np.array(g)) for g in ([0, 1], [0, 0]))
-    data = Data(Labels(Task.CLASSIFICATION, ("x",), [0, 0], np.ones(2, bool)), learnt, ("a", "b"), test, ("c", "d"))
+    data = TrainingDataset(
+        LabelColumn(Task.CLASSIFICATION, ("x",), [0, 0], np.ones(2, bool)), learnt, ("a", "b"), test, ("c", "d")
+    )
     assert _groups(data, ["a", "b", "c", "d"]).tolist() == [0, 1, 0, 0]

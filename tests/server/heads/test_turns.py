@@ -7,11 +7,11 @@ import threading
 
 import pytest
 from heads_world import world
-from topwork_server.errors import AlreadyThere
-from topwork_server.heads.model import Wish
+from topwork_server.errors import AlreadyExists
+from topwork_server.heads.model import TrainRequest
 from topwork_server.heads.standing import HeadState
 
-BIRDS = Wish("birds", "label")
+BIRDS = TrainRequest("birds", "label")
 
 
 @pytest.mark.parametrize("work", ["hold", "settle"])
@@ -42,7 +42,7 @@ async def test_a_caller_who_leaves_keeps_their_turn_until_their_work_is_done(hom
             await first
         w.jobs.gate.set()
         if work == "hold":
-            with pytest.raises(AlreadyThere, match="is in training"):
+            with pytest.raises(AlreadyExists, match="is in training"):
                 await second
         else:
             await second

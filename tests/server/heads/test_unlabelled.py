@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples import neighbours, unlabelled
-from topwork_server.heads.examples.neighbours import Neighbours, nearest
+from topwork_server.heads.examples.neighbours import NeighborPropagation, nearest
 from topwork_server.heads.examples.unlabelled import groups_of, joined, learn, sure
-from topwork_server.heads.model import Unlabelled
+from topwork_server.heads.model import UnlabeledUse
 from topwork_server.rows import normalize
-from topwork_server.trainer import Examples, Target, View
+from topwork_server.trainer import Examples, FeatureView, Target
 from toys_trainers import NearestMean, Shrinking
 
-METHODS = [Unlabelled.SELF_TRAINING, Unlabelled.LABEL_PROPAGATION]
+METHODS = [UnlabeledUse.SELF_TRAINING, UnlabeledUse.LABEL_PROPAGATION]
 
 
 def quiet(fraction, message):
@@ -35,8 +35,11 @@ def problem(labelled=12, free=600, seed=0):
     rows[:3] = clusters(600, seed + 50)[0][[np.flatnonzero(clusters(600, seed + 50)[1] == c)[0] for c in range(3)]]
     more, _ = clusters(free, seed + 100)
     items = np.arange(labelled)
-    views = (View("noise", "row", np.random.default_rng(3).normal(size=(labelled, 4)).astype(np.float32)), View("t", "row", rows))
-    without = (View("noise", "row", np.zeros((free, 4), np.float32)), View("t", "row", more))
+    views = (
+        FeatureView("noise", "row", np.random.default_rng(3).normal(size=(labelled, 4)).astype(np.float32)),
+        FeatureView("t", "row", rows),
+    )
+    without = (FeatureView("noise", "row", np.zeros((free, 4), np.float32)), FeatureView("t", "row", more))
     return Examples(views[1:], Target.CLASSES, ("a", "b", "c"), labels, items, items, without[1:])
 
 
@@ -80,7 +83,7 @@ def test_rows_outside_of_a_subset_are_never_looked_at(method):
 def replace_rows(view, start):
     rows = view.rows.copy()
     rows[start::2] = np.nan
-    return View(view.tap, view.pooling, rows)
+    return FeatureView(view.tap, view.pooling, rows)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +105,7 @@ def test_only_classes_and_only_with_unlabelled_rows(method):
     examples = problem()
     with pytest.raises(InvalidInput, match=f"{method.value} is for classes, not for labels"):
         fit(replace(examples, target=Target.LABELS), [np.arange(12)], method)
-    for without in ((), (View("t", "row", np.zeros((0, 16), np.float32)),)):
+    for without in ((), (FeatureView("t", "row", np.zeros((0, 16), np.float32)),)):
         with pytest.raises(InvalidInput, match=f"no unlabelled item for {method.value}"):
             fit(replace(examples, unlabelled=without), [np.arange(12)], method)
 
@@ -166,7 +169,7 @@ def test_a_spread_is_what_the_closed_form_says(monkeypatch, block, count):
     monkeypatch.setattr(neighbours, "BLOCK", block)
     rows, _ = clusters(50, 4)
     mine, free = rows[:count], rows[count:]
-    got = Neighbours(free, 6).with_labelled(mine)
+    got = NeighborPropagation(free, 6).with_labelled(mine)
     unit = normalize(rows)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -2)

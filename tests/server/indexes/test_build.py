@@ -12,10 +12,10 @@ from indexes_world import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
 from topwork_server.errors import TopworkError
-from topwork_server.indexes.build import HELD_OUT, Order, make, resolve
-from topwork_server.indexes.model import Definition
+from topwork_server.indexes.build import HELD_OUT, BuildJob, make, resolve
+from topwork_server.indexes.model import IndexDefinition
 from topwork_server.indexes.rows import Chosen, collect
-from topwork_server.indexes.shelf import Kept, Shelf
+from topwork_server.indexes.shelf import IndexStore, StoredIndex
 from topwork_server.rows import normalize
 from topwork_server.sets.model import KEY_BITS
 from topwork_server.types import Granularity
@@ -31,9 +31,9 @@ class World:
     def __init__(self, folder, metric=Metric.COSINE, kind="rows", granularity=Granularity.ITEM):
         self.path = folder / "set"
         self.tap = lance_rows.tap(granularity=granularity)
-        self.definition = Definition("birds", "pooled", self.tap, kind, metric)
-        shelf = Shelf(folder / "indexes")
-        shelf.add(Kept(self.definition, 0.0))
+        self.definition = IndexDefinition("birds", "pooled", self.tap, kind, metric)
+        shelf = IndexStore(folder / "indexes")
+        shelf.add(StoredIndex(self.definition, 0.0))
         self.slot = shelf.slot("birds", "pooled")
         self.dataset = None
 
@@ -41,7 +41,7 @@ class World:
         self.dataset = lance_rows.write(self.path, keys, rows, counts, "append" if self.dataset else "create")
 
     def build(self, anew=False, kinds=None, report=quiet):
-        facts = make(Order(str(self.slot.folder), self.dataset, 1, anew), kinds or Kinds(), report)
+        facts = make(BuildJob(str(self.slot.folder), self.dataset, 1, anew), kinds or Kinds(), report)
         metric = self.definition.metric
         return facts, self.slot.load(lambda facts: lambda path: toys_index.Rows.load(path, metric))
 
@@ -178,7 +178,7 @@ def test_no_kind_for_so_many_rows_is_said(tmp_path):
 def test_options_of_another_kind_are_refused_by_name(tmp_path):
     world = World(tmp_path)
     world.write(np.arange(5), clustered(5))
-    Shelf(tmp_path / "indexes").add(Kept(replace(world.definition, options={"nlist": 4}), 0.0))
+    IndexStore(tmp_path / "indexes").add(StoredIndex(replace(world.definition, options={"nlist": 4}), 0.0))
     with pytest.raises(InvalidInput, match="unknown option 'nlist'"):
         world.build()
 

@@ -14,9 +14,9 @@ import pytest
 from searched import DIM, NO_KEYS, FakeSet, build, definition, query, tap_info
 from topwork_server.errors import InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes import desk as desks
-from topwork_server.indexes.desk import Desk
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Hits, Query
+from topwork_server.indexes.desk import SearchExecutor
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import SearchHits, SearchQuery
 from topwork_server.types import Array, Granularity
 
 
@@ -28,12 +28,12 @@ class Held:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
-        self.asked: list[Query] = []
+        self.asked: list[SearchQuery] = []
         self.threads: list[int] = []
         self.long = False
-        self.fail: Callable[[Query], None] = lambda query: None
+        self.fail: Callable[[SearchQuery], None] = lambda query: None
 
-    def search(self, query: Query, threads: int = 0, check: Callable[[], None] = lambda: None) -> Hits:
+    def search(self, query: SearchQuery, threads: int = 0, check: Callable[[], None] = lambda: None) -> SearchHits:
         self.asked.append(query)
         self.threads.append(threads)
         self.entered.release()
@@ -42,9 +42,9 @@ class Held:
         self.fail(query)
         n = len(query.vectors)
         first = query.vectors[:, 0].astype(np.int64)
-        return Hits(np.ones(n, np.int64), first, np.zeros(n, np.int32), first.astype(np.float32), len(self.asked), "held")
+        return SearchHits(np.ones(n, np.int64), first, np.zeros(n, np.int32), first.astype(np.float32), len(self.asked), "held")
 
-    def passes_all(self, query: Query) -> bool:
+    def passes_all(self, query: SearchQuery) -> bool:
         return self.long
 
     @property
@@ -55,20 +55,20 @@ class Held:
 class Gated:
     """A real searcher that waits until the gate is open. `vectors` are those of each search."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveIndex) -> None:
         self.live, self.gate = live, threading.Event()
         self.vectors: list[Array] = []
 
-    def search(self, query: Query, threads: int = 0, check: Callable[[], None] = lambda: None) -> Hits:
+    def search(self, query: SearchQuery, threads: int = 0, check: Callable[[], None] = lambda: None) -> SearchHits:
         assert self.gate.wait(30)
         self.vectors.append(query.vectors)
         return self.live.search(query, threads, check)
 
-    def passes_all(self, query: Query) -> bool:
+    def passes_all(self, query: SearchQuery) -> bool:
         return self.live.passes_all(query)
 
 
-def numbered(*values: int, **options: Any) -> Query:
+def numbered(*values: int, **options: Any) -> SearchQuery:
     vectors = np.zeros((len(values), DIM), np.float32)
     vectors[:, 0] = values
     return query(vectors, **options)
@@ -80,16 +80,16 @@ class Bench:
     def __init__(self, runner: asyncio.Runner, workers: int = 1) -> None:
         self.runner, self.held = runner, Held()
         self.busy = False
-        self.desk = Desk(8, lambda: self.busy, workers)
+        self.desk = SearchExecutor(8, lambda: self.busy, workers)
 
-    async def blocked(self) -> asyncio.Task[Hits]:
+    async def blocked(self) -> asyncio.Task[SearchHits]:
         """A search that holds the thread."""
         self.held.gate.clear()
         task = asyncio.create_task(self.desk.search(self.held, numbered(0)))
         assert await asyncio.to_thread(self.held.entered.acquire, timeout=30)
         return task
 
-    async def waiting(self, *queries: Query) -> list[asyncio.Task[Hits]]:
+    async def waiting(self, *queries: SearchQuery) -> list[asyncio.Task[SearchHits]]:
         """Searches in line behind it."""
         tasks = [asyncio.create_task(self.desk.search(self.held, one)) for one in queries]
         await asyncio.sleep(0)  # each task runs up to its wait
@@ -160,7 +160,7 @@ def test_those_with_an_item_of_their_own_to_skip_ride_with_others(bench: Bench) 
 
 
 def test_a_large_batch_is_cut_and_others_get_their_turn(bench: Bench) -> None:
-    async def act() -> tuple[Hits, list[Hits]]:
+    async def act() -> tuple[SearchHits, list[SearchHits]]:
         first = await bench.blocked()
         large, small = numbered(*range(1000), without=np.arange(1000)), numbered(5000, k=3)
         tasks = await bench.waiting(large, small)
@@ -194,11 +194,11 @@ def test_a_query_of_several_vectors_is_never_cut(bench: Bench) -> None:
     assert len(sent) > 1
 
 
-def _by_group(held: Held) -> Callable[..., Hits]:
-    def search(query: Query, threads: int = 0, check: Callable[[], None] = lambda: None) -> Hits:
+def _by_group(held: Held) -> Callable[..., SearchHits]:
+    def search(query: SearchQuery, threads: int = 0, check: Callable[[], None] = lambda: None) -> SearchHits:
         held.asked.append(query)
         n = int(query.groups[-1]) + 1
-        return Hits(np.zeros(n, np.int64), NO_KEYS, np.zeros(0, np.int32), np.zeros(0, np.float32), 1, "held")
+        return SearchHits(np.zeros(n, np.int64), NO_KEYS, np.zeros(0, np.int32), np.zeros(0, np.float32), 1, "held")
 
     return search
 
@@ -233,14 +233,14 @@ def test_one_who_leaves_between_slices_is_not_served_on(bench: Bench) -> None:
 
 
 def test_an_error_is_told_to_the_one_who_made_it(bench: Bench) -> None:
-    def refuse(query: Query) -> None:
+    def refuse(query: SearchQuery) -> None:
         bad = np.flatnonzero(query.vectors[:, 0] == 13)
         if len(bad):
             raise InvalidInput("thirteen", item=int(bad[0]))
 
     bench.held.fail = refuse
 
-    async def act() -> list[Hits | BaseException]:
+    async def act() -> list[SearchHits | BaseException]:
         first = await bench.blocked()
         tasks = await bench.waiting(numbered(1), numbered(2, 13), numbered(3), numbered(*range(100, 200), 13))
         bench.held.gate.set()
@@ -248,9 +248,9 @@ def test_an_error_is_told_to_the_one_who_made_it(bench: Bench) -> None:
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     one, two, three, four = bench.runner.run(act())
-    assert isinstance(one, Hits)
+    assert isinstance(one, SearchHits)
     assert one.keys.tolist() == [1]
-    assert isinstance(three, Hits)
+    assert isinstance(three, SearchHits)
     assert isinstance(two, InvalidInput)
     assert two.item == 1
     assert isinstance(four, InvalidInput)
@@ -258,7 +258,7 @@ def test_an_error_is_told_to_the_one_who_made_it(bench: Bench) -> None:
 
 
 def test_a_failure_of_any_kind_ends_no_thread(bench: Bench) -> None:
-    def crash(query: Query) -> None:
+    def crash(query: SearchQuery) -> None:
         raise ZeroDivisionError("a bug")
 
     async def act() -> None:
@@ -357,14 +357,14 @@ def test_many_callers_of_a_real_index_each_get_what_they_would_alone(runner: asy
     fake = FakeSet(tap_info(Granularity.WINDOW))
     rng = np.random.default_rng(4)
     fake.commit([rng.standard_normal((rng.integers(1, 4), DIM)).astype(np.float32) for _ in range(500)])
-    live = Live(definition(granularity=Granularity.WINDOW), fake, 1)
+    live = LiveIndex(definition(granularity=Granularity.WINDOW), fake, 1)
     fake.follow(live.apply)
     live.install(build(fake, effort=16), fake.keys()[1])
     keys = fake.keys()[1]
     queries = [_any(rng, keys) for _ in range(60)]
 
-    async def act() -> list[Hits]:
-        desk, gated = Desk(2, lambda: False), Gated(live)
+    async def act() -> list[SearchHits]:
+        desk, gated = SearchExecutor(2, lambda: False), Gated(live)
         tasks = [asyncio.create_task(desk.search(gated, one)) for one in queries]
         await asyncio.sleep(0)  # each task runs up to its wait: all are in line before the first is searched
         gated.gate.set()
@@ -381,7 +381,7 @@ def test_many_callers_of_a_real_index_each_get_what_they_would_alone(runner: asy
         np.testing.assert_allclose(hits.scores, alone.scores, atol=1e-6)
 
 
-def _any(rng: np.random.Generator, keys: Array) -> Query:
+def _any(rng: np.random.Generator, keys: Array) -> SearchQuery:
     n = int(rng.choice([1, 1, 1, 3, 200]))
     groups = np.arange(n) // int(rng.choice([1, 2]))
     without = rng.choice(keys, int(groups[-1]) + 1) if rng.random() < 0.5 else None
@@ -411,8 +411,8 @@ def test_without_a_thread_a_search_is_told_so_and_the_next_one_is_answered(
     def no_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    async def through() -> Hits:
-        desk = Desk(1, lambda: False, 1)
+    async def through() -> SearchHits:
+        desk = SearchExecutor(1, lambda: False, 1)
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(RuntimeError, match="new thread"):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 from searched import DIM, NO_KEYS
-from topwork_server.indexes.fresh import DEAD, LARGEST, SMALLEST, Fresh, FreshView
-from topwork_server.indexes.nearest import Rows
+from topwork_server.indexes.fresh import DEAD, LARGEST, SMALLEST, DeltaSegment, DeltaView
+from topwork_server.indexes.nearest import RowBlock
 from topwork_server.types import Array
 
 
-def block(first: int, rows: int, of_each: int = 1) -> Rows:
+def block(first: int, rows: int, of_each: int = 1) -> RowBlock:
     """Items of so many rows, with keys from `first` on; a row's numbers are its key and which one it is."""
     keys = first + np.arange(rows) // of_each
     numbers = (np.arange(rows) % of_each).astype(np.int32)
     vectors = np.zeros((rows, DIM), np.float32)
     vectors[:, 0], vectors[:, 1] = keys, numbers
-    return Rows(vectors, keys, numbers)
+    return RowBlock(vectors, keys, numbers)
 
 
-def alive(view: FreshView) -> list[tuple[int, int]]:
+def alive(view: DeltaView) -> list[tuple[int, int]]:
     """The key and number of each row alive, as the vectors say; the arrays beside them must agree."""
     found = []
     for part, rows in view.blocks():
@@ -37,7 +37,7 @@ def wanted(keys: Array, of_each: int = 1) -> list[tuple[int, int]]:
 
 
 def test_a_view_stays_as_it_was_whatever_is_appended_and_dies() -> None:
-    fresh = Fresh(DIM, True)
+    fresh = DeltaSegment(DIM, True)
     fresh.append(block(0, 100))
     fresh.kill(np.array([7]))
     view = fresh.view()
@@ -51,7 +51,7 @@ def test_a_view_stays_as_it_was_whatever_is_appended_and_dies() -> None:
 
 
 def test_chunks_are_filled_one_after_another_and_items_may_end_in_the_next() -> None:
-    fresh = Fresh(DIM, True)
+    fresh = DeltaSegment(DIM, True)
     for first in range(0, 30_000, 1000):
         fresh.append(block(first, 3000, of_each=3))
     view = fresh.view()
@@ -64,7 +64,7 @@ def test_chunks_are_filled_one_after_another_and_items_may_end_in_the_next() -> 
 
 
 def test_the_dead_leave_when_they_are_many() -> None:
-    fresh = Fresh(DIM, True)
+    fresh = DeltaSegment(DIM, True)
     fresh.append(block(0, 3 * DEAD))
     held = fresh.memory
     fresh.kill(np.arange(DEAD))
@@ -78,7 +78,7 @@ def test_the_dead_leave_when_they_are_many() -> None:
 
 
 def test_rows_come_in_the_order_of_their_keys() -> None:
-    fresh = Fresh(DIM, True)
+    fresh = DeltaSegment(DIM, True)
     assert fresh.append(block(100, 6, of_each=2))
     assert not fresh.append(block(102, 4)), "the last item is here already"
     assert not fresh.append(block(3, 4))
@@ -88,7 +88,7 @@ def test_rows_come_in_the_order_of_their_keys() -> None:
 
 
 def test_which_rows_a_filter_leaves() -> None:
-    fresh = Fresh(DIM, False)
+    fresh = DeltaSegment(DIM, False)
     assert fresh.view().matching(np.array([1])) is not None
     fresh.append(block(0, 6))
     assert fresh.view().matching(None) is None

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.indexes import indexed, standing
-from topwork_server.indexes.indexes import Wish
+from topwork_server.indexes.indexes import CreateIndexParams
 from topwork_server.indexes.model import IndexState
 from topwork_server.indexes.shelf import SCRATCH
 from topwork_server.types import Granularity, Tap, TapInfo
@@ -43,7 +43,7 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        begun = await w.indexes.create(Wish("birds", metric=metric))
+        begun = await w.indexes.create(CreateIndexParams("birds", metric=metric))
         assert (begun.state, begun.definition.name, begun.definition.kind) == (IndexState.BUILDING, "pooled", "auto")
         assert (begun.definition.target_recall, begun.alive_rows) == (0.95, 300)
         assert w.jobs.get(begun.job).subject == "birds/pooled"
@@ -61,7 +61,7 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
 async def test_what_is_acknowledged_is_found_at_once(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         feature_set.write(block(names(250, 350), clustered(100, seed=5))).result()
         await right(w, feature_set)
@@ -77,7 +77,7 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         feature_set.write(block(names(280, 400), clustered(120, seed=5))).result()
         feature_set.delete(names(0, 10)).result()
         w.jobs.gate.set()
@@ -89,7 +89,7 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
 async def test_after_a_restart_it_catches_up(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         first = w.sets.get("birds")
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
@@ -116,7 +116,7 @@ DAMAGES = {
 async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanwhile(tmp_path, damage, file):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1" / file)
     async with world(tmp_path) as w:
@@ -133,7 +133,7 @@ async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp
     async with world(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
     async with world(tmp_path) as w:
         await right(w, w.sets.get("birds"))
         assert (await w.indexes.settled("birds")).state is IndexState.READY
@@ -143,7 +143,7 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.fail = "it was too much"
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         failed = await w.indexes.settled("birds")
         assert failed.state is IndexState.FAILED
         assert failed.detail == "the last build failed: it was too much; searches compare with every row"
@@ -159,9 +159,9 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
 async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monkeypatch):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds", "one"))
+        await w.indexes.create(CreateIndexParams("birds", "one"))
         monkeypatch.setattr(indexed, "SMALL", 300 * 8 - 1)
-        await w.indexes.create(Wish("birds", "two"))
+        await w.indexes.create(CreateIndexParams("birds", "two"))
         assert w.jobs.small == [True, False]
 
 
@@ -170,7 +170,7 @@ async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_pat
     async with world(tmp_path) as w:
         filled(w.sets)
         w.jobs.fail = "it was too much"
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         w.sets.get("birds").write(block(["new"], clustered(1, seed=5))).result()
         await right(w, w.sets.get("birds"))
@@ -192,7 +192,7 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
     monkeypatch.setattr(standing, "DEAD_SHARE", 0.0)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         built = await w.indexes.settled("birds")
         w.jobs.fail = "it was too much"
         feature_set.delete(names(0, 10)).result()
@@ -207,7 +207,7 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
 async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         w.jobs.fail = "it was too much"
         w.jobs.gate.clear()
@@ -224,7 +224,7 @@ async def test_a_cancelled_build(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         w.jobs.gate.clear()
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.jobs.cancel(w.jobs.list()[0].id)
         described = await w.indexes.get("birds")  # who watched the job to its end sees what came of it
         assert described.state is IndexState.FAILED
@@ -243,7 +243,7 @@ async def test_a_cancelled_build(tmp_path):
 async def test_a_rebuild_swaps_while_searches_run(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         feature_set.delete(names(0, 50)).result()
         expected, searches, stop = nearest_ids(feature_set, QUERIES), 0, asyncio.Event()
@@ -272,7 +272,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(standing, "FRESH", 100)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         feature_set.write(block(names(300, 400), clustered(100, seed=5))).result()
         await right(w, feature_set)
@@ -290,7 +290,7 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(standing, "DEAD", 10)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         feature_set.delete(names(0, 100)).result()
         while len(w.jobs.started) < 2:
@@ -303,7 +303,7 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
 async def test_an_index_of_an_empty_set(tmp_path):
     async with world(tmp_path) as w:
         feature_set = birds(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         described = await w.indexes.settled("birds")
         assert (described.state, described.alive_rows) == (IndexState.READY, 0)
         assert (await w.search(QUERIES)).counts.tolist() == [0] * len(QUERIES)
@@ -317,7 +317,7 @@ async def test_an_index_of_a_tap_with_many_rows_an_item(tmp_path):
         counts = np.tile([3, 0, 7], 20)
         rows = clustered(200)
         feature_set.write(block(names(0, 60), rows, TOKENS, counts)).result()
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         described = await w.indexes.settled("birds")
         assert (described.facts.rows, described.alive_rows) == (200, 200)
         hits = await w.search(rows[[0, 5, 199]], k=1)
@@ -328,7 +328,7 @@ async def test_an_index_of_a_tap_with_many_rows_an_item(tmp_path):
 async def test_a_target_that_is_not_reached_is_said(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets, 1200)
-        await w.indexes.create(Wish("birds", kind="half"))
+        await w.indexes.create(CreateIndexParams("birds", kind="half"))
         described = await w.indexes.settled("birds")
         assert described.state is IndexState.READY
         assert 0.3 < described.facts.recall < 0.7
@@ -340,26 +340,26 @@ async def test_what_cannot_be_created_is_refused_by_name(tmp_path):
         filled(w.sets, 10)
         create = w.indexes.create
         with pytest.raises(NotFound, match="no feature set 'bords'"):
-            await create(Wish("bords"))
+            await create(CreateIndexParams("bords"))
         with pytest.raises(NotFound, match="has no tap 'layer3'"):
-            await create(Wish("birds", tap="layer3"))
+            await create(CreateIndexParams("birds", tap="layer3"))
         with pytest.raises(InvalidInput, match="no kind of index named 'tree'"):
-            await create(Wish("birds", kind="tree"))
+            await create(CreateIndexParams("birds", kind="tree"))
         with pytest.raises(InvalidInput, match="unknown option 'lists'") as caught:
-            await create(Wish("birds", kind="rows", options={"lists": 4}))
+            await create(CreateIndexParams("birds", kind="rows", options={"lists": 4}))
         assert caught.value.remedy == "the kind rows takes no options"
         with pytest.raises(InvalidInput, match="options lists of the kind auto"):
-            await create(Wish("birds", options={"lists": 4}))
+            await create(CreateIndexParams("birds", options={"lists": 4}))
         for name in ("../up", ".hidden", "a/b", "x" * 101, "a b"):
             with pytest.raises(InvalidInput, match="cannot name an index"):
-                await create(Wish("birds", name=name))
+                await create(CreateIndexParams("birds", name=name))
         for target in (1.5, -0.1, float("nan"), float("inf")):
             with pytest.raises(InvalidInput, match="target recall"):
-                await create(Wish("birds", target_recall=target))
+                await create(CreateIndexParams("birds", target_recall=target))
         assert await w.indexes.list() == []
-        await create(Wish("birds", "mine"))
-        with pytest.raises(AlreadyThere, match="has an index named mine"):
-            await create(Wish("birds", "mine"))
+        await create(CreateIndexParams("birds", "mine"))
+        with pytest.raises(AlreadyExists, match="has an index named mine"):
+            await create(CreateIndexParams("birds", "mine"))
 
 
 async def test_which_index_is_meant(tmp_path):
@@ -369,11 +369,11 @@ async def test_which_index_is_meant(tmp_path):
         with pytest.raises(NotFound, match="has no index") as caught:
             await w.indexes.get("birds")
         assert "topwork index birds" in caught.value.remedy
-        await w.indexes.create(Wish("birds", tap="hidden.6"))
+        await w.indexes.create(CreateIndexParams("birds", tap="hidden.6"))
         assert (await w.indexes.get("birds")).definition.name == "hidden.6"  # the only one
-        await w.indexes.create(Wish("birds", "flat"))
+        await w.indexes.create(CreateIndexParams("birds", "flat"))
         assert (await w.indexes.get("birds")).definition.name == "flat"  # the one of the first tap
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         assert (await w.indexes.get("birds")).definition.name == "pooled"  # named as the first tap
         assert w.indexes.names("birds") == ["flat", "hidden.6", "pooled"]
         assert [d.definition.name for d in await w.indexes.list("birds")] == ["flat", "hidden.6", "pooled"]
@@ -387,7 +387,7 @@ async def test_which_index_is_meant(tmp_path):
 async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         live = await w.indexes.live("birds")
         w.jobs.gate.clear()
@@ -400,7 +400,7 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
         assert list((tmp_path / "indexes" / "birds").iterdir()) == []
         feature_set.write(block(names(0, 1), clustered(1))).result()
         assert live.version < feature_set.version  # it follows no more
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         w.jobs.gate.set()
         assert (await w.indexes.settled("birds")).state is IndexState.READY
         await right(w, feature_set)
@@ -409,14 +409,14 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
 async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds", "one"))
-        await w.indexes.create(Wish("birds", "two"))
+        await w.indexes.create(CreateIndexParams("birds", "one"))
+        await w.indexes.create(CreateIndexParams("birds", "two"))
         await w.indexes.settled("birds", "one")
         await w.indexes.drop_set("birds", w.sets.drop)
         assert await w.indexes.list() == []
         assert list((tmp_path / "indexes").iterdir()) == []
         feature_set = filled(w.sets, 50)
-        await w.indexes.create(Wish("birds", "one"))
+        await w.indexes.create(CreateIndexParams("birds", "one"))
         await w.indexes.settled("birds")
         await right(w, feature_set)
 
@@ -424,14 +424,14 @@ async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
 async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         w.sets.drop("birds")  # and the server ended before its indexes went
     async with world(tmp_path) as w:
         assert await w.indexes.list() == []
         assert not (tmp_path / "indexes" / "birds").exists()
         filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
     async with world(tmp_path) as w:
         w.sets.drop("birds")
@@ -439,14 +439,14 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
         with pytest.raises(NotFound, match="another set of that name"):
             await w.indexes.live("birds")
         await w.indexes.drop("birds")
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         assert (await w.indexes.settled("birds")).facts.rows == 10
 
 
 async def test_who_searches_nothing_takes_no_memory(tmp_path):
     async with world(tmp_path, idle_seconds=0.04) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         await right(w, feature_set)
         while (await w.indexes.list())[0].memory:
@@ -458,7 +458,7 @@ async def test_who_searches_nothing_takes_no_memory(tmp_path):
 async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds"))
+        await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.settled("birds")
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         (builds / f"{SCRATCH}dead").mkdir()
@@ -474,7 +474,7 @@ async def test_one_build_at_a_time(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
         w.jobs.gate.clear()
-        first = await w.indexes.create(Wish("birds"))
+        first = await w.indexes.create(CreateIndexParams("birds"))
         again = await asyncio.gather(w.indexes.rebuild("birds"), w.indexes.rebuild("birds"))
         assert {described.job for described in again} == {first.job}
         w.jobs.gate.set()
@@ -485,7 +485,7 @@ async def test_one_build_at_a_time(tmp_path):
 async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
-        await w.indexes.create(Wish("birds", kind="rows"))
+        await w.indexes.create(CreateIndexParams("birds", kind="rows"))
         await w.indexes.settled("birds")
     fewer = Kinds([replace(Kinds().specs[1])])
     async with world(tmp_path, fewer, LocalJobs(fewer)) as w:

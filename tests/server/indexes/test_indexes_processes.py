@@ -11,10 +11,10 @@ import psutil
 import pytest
 from indexes_world import birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
-from topwork_server.indexes.indexes import Wish
+from topwork_server.indexes.indexes import CreateIndexParams
 from topwork_server.indexes.model import IndexState
-from topwork_server.jobs import Jobs, JobState
-from topwork_server.plugins import Plugins
+from topwork_server.jobs import JobManager, JobState
+from topwork_server.plugins import PluginRegistry
 
 COUNT = 4000
 
@@ -24,7 +24,7 @@ def names(start, stop):
 
 
 def served(home):
-    return world(home, Plugins.load(), Jobs(home / "jobs", threads=1))
+    return world(home, PluginRegistry.load(), JobManager(home / "jobs", threads=1))
 
 
 def filled(sets):
@@ -46,7 +46,7 @@ async def child():
 async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kind):
     async with served(tmp_path) as w:
         feature_set = filled(w.sets)
-        await w.indexes.create(Wish("birds", kind=kind))
+        await w.indexes.create(CreateIndexParams("birds", kind=kind))
         described = await w.indexes.settled("birds")
         assert described.state is IndexState.READY, described.detail
         facts = described.facts
@@ -68,7 +68,7 @@ async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kin
 async def test_a_killed_build_is_said_with_its_cause_and_searches_go_on(tmp_path):
     async with served(tmp_path) as w:
         feature_set = filled(w.sets)
-        begun = await w.indexes.create(Wish("birds"))
+        begun = await w.indexes.create(CreateIndexParams("birds"))
         os.kill(await child(), signal.SIGKILL)
         assert (await w.jobs.wait(begun.job)).state is JobState.FAILED
         failed = await w.indexes.get("birds")
@@ -92,7 +92,7 @@ async def test_a_killed_build_is_said_with_its_cause_and_searches_go_on(tmp_path
 async def test_a_cancelled_build_ends_its_process(tmp_path):
     async with served(tmp_path) as w:
         filled(w.sets)
-        begun = await w.indexes.create(Wish("birds"))
+        begun = await w.indexes.create(CreateIndexParams("birds"))
         pid = await child()
         assert (await w.jobs.cancel(begun.job)).state is JobState.CANCELLED
         assert not psutil.pid_exists(pid)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from searched import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Hits, Query
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import SearchHits, SearchQuery
 from topwork_server.rows import normalize
 from topwork_server.types import Array, Granularity
 from topwork_server.vector_index import Metric
@@ -25,13 +25,13 @@ def rows(rng: np.random.Generator, items: int, most: int = 1) -> list[Array]:
     return [rng.standard_normal((rng.integers(1, most + 1), DIM)).astype(np.float32) for _ in range(items)]
 
 
-def following(fake: FakeSet, metric: Metric = Metric.COSINE) -> Live:
-    live = Live(definition(metric, fake.info.tap.granularity), fake, 1)
+def following(fake: FakeSet, metric: Metric = Metric.COSINE) -> LiveIndex:
+    live = LiveIndex(definition(metric, fake.info.tap.granularity), fake, 1)
     fake.follow(live.apply)
     return live
 
 
-def installed(fake: FakeSet, metric: Metric = Metric.COSINE, **options: Any) -> Live:
+def installed(fake: FakeSet, metric: Metric = Metric.COSINE, **options: Any) -> LiveIndex:
     live = following(fake, metric)
     live.install(build(fake, metric, **options), fake.keys()[1])
     return live
@@ -43,13 +43,13 @@ def filled(items: int = 300, seed: int = 1) -> FakeSet:
     return fake
 
 
-def answers(hits: Hits) -> list[list[tuple[int, int, float]]]:
+def answers(hits: SearchHits) -> list[list[tuple[int, int, float]]]:
     flat = list(zip(hits.keys.tolist(), hits.rows.tolist(), hits.scores.tolist(), strict=True))
     ends = np.cumsum(hits.counts)
     return [flat[end - n : end] for end, n in zip(ends, hits.counts, strict=True)]
 
 
-def check(found: Hits, wanted: list[list[tuple[int, int, float]]]) -> None:
+def check(found: SearchHits, wanted: list[list[tuple[int, int, float]]]) -> None:
     """The same hits with the same scores; those whose scores differ by less than float32 says may have changed places."""
     got = answers(found)
     assert [len(one) for one in got] == [len(one) for one in wanted]
@@ -62,7 +62,7 @@ def check(found: Hits, wanted: list[list[tuple[int, int, float]]]) -> None:
             assert one[:2] == other[:2] or close.sum() > 1 or place == len(ours) - 1
 
 
-def some_query(rng: np.random.Generator, fake: FakeSet) -> Query:
+def some_query(rng: np.random.Generator, fake: FakeSet) -> SearchQuery:
     """Any that a caller could ask."""
     vectors = rng.standard_normal((int(rng.integers(1, 6)), DIM)).astype(np.float32)
     groups = np.sort(rng.integers(0, len(vectors), len(vectors))) if rng.random() < 0.3 else np.arange(len(vectors))
@@ -74,7 +74,7 @@ def some_query(rng: np.random.Generator, fake: FakeSet) -> Query:
     within = float(rng.choice([0.2, 0.6, 3.0])) if rng.random() < 0.2 else None
     k = int(rng.choice([1, 3, 10, 40, 2000]))
     flags = {"every_row": bool(rng.random() < 0.3), "exact": bool(rng.random() < 0.2)}
-    return Query(vectors, groups, k, within, allowed, without, **flags)
+    return SearchQuery(vectors, groups, k, within, allowed, without, **flags)
 
 
 def change(rng: np.random.Generator, fake: FakeSet, most: int) -> None:
@@ -229,7 +229,7 @@ def test_what_an_index_never_finds_is_found_where_there_is_nothing_else() -> Non
         (query(np.ones((2000, DIM), np.float32), k=10_000), None, "10,000,000"),
     ],
 )
-def test_bad_queries_are_refused(asked: Query, item: int | None, said: str) -> None:
+def test_bad_queries_are_refused(asked: SearchQuery, item: int | None, said: str) -> None:
     with pytest.raises(InvalidInput, match=said) as refused:
         installed(filled(20)).search(asked)
     assert refused.value.item == item
@@ -246,7 +246,7 @@ def test_a_zero_row_has_no_direction_but_is_a_row() -> None:
 
 
 @pytest.mark.parametrize("opened", [following, installed])
-def test_distances_of_far_and_close_rows_keep_their_digits(opened: Callable[[FakeSet, Metric], Live]) -> None:
+def test_distances_of_far_and_close_rows_keep_their_digits(opened: Callable[[FakeSet, Metric], LiveIndex]) -> None:
     """|a|^2 + |b|^2 - 2ab has none left here."""
     rng = np.random.default_rng(8)
     base = 1000 + rng.standard_normal((1, DIM))
@@ -260,7 +260,7 @@ def test_distances_of_far_and_close_rows_keep_their_digits(opened: Callable[[Fak
         np.testing.assert_allclose(live.search(asked).scores, wanted, rtol=1e-3)
 
 
-def recall(live: Live, fake: FakeSet, vectors: Array, allowed: Array | None) -> float:
+def recall(live: LiveIndex, fake: FakeSet, vectors: Array, allowed: Array | None) -> float:
     keys = np.array(sorted(fake.items)) if allowed is None else allowed
     here = np.concatenate([fake.items[int(key)] for key in keys])
     near = normalize(vectors) @ normalize(here).T

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from searched import DIM, FakeSet, build, definition, query
-from topwork_server.indexes.live import Live
+from topwork_server.indexes.live import LiveIndex
 from topwork_server.types import Array
 
 ALL = 10_000
@@ -18,15 +18,15 @@ def rows(items: int, seed: int = 0) -> list[Array]:
     return [r[None] for r in np.random.default_rng(seed).standard_normal((items, DIM)).astype(np.float32)]
 
 
-def followed(items: int = 200) -> tuple[FakeSet, Live]:
+def followed(items: int = 200) -> tuple[FakeSet, LiveIndex]:
     fake = FakeSet()
     fake.commit(rows(items))
-    live = Live(definition(), fake, 1)
+    live = LiveIndex(definition(), fake, 1)
     fake.follow(live.apply)
     return fake, live
 
 
-def seen(live: Live) -> list[int]:
+def seen(live: LiveIndex) -> list[int]:
     """The keys of all items that a search can find."""
     return sorted(live.search(query(np.ones((1, DIM), np.float32), k=ALL, effort=16)).keys.tolist())
 
@@ -65,7 +65,7 @@ def test_a_commit_that_is_told_after_its_rows_were_read_is_there_once() -> None:
     """The set shows a version before it tells of it: the reading for an installation can be ahead of the follower."""
     fake = FakeSet()
     first = fake.commit(rows(50))
-    live = Live(definition(), fake, 1)
+    live = LiveIndex(definition(), fake, 1)
     built = build(fake)
     changes: list[Callable[[], None]] = []
     fake.follow(lambda change: changes.append(lambda: live.apply(change)))
@@ -160,7 +160,7 @@ def test_searches_commits_and_installations_at_once() -> None:
     owner: dict[int, int] = {}
     of = [fake.commit(rows(size, g)) for g in range(groups)]
     owner.update({key: g for g in range(groups) for key in of[g]})
-    live = Live(definition(), fake, 1)
+    live = LiveIndex(definition(), fake, 1)
     fake.follow(live.apply)
     live.install(build(fake), fake.keys()[1])
     stop = threading.Event()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from searched import FakeSet, build, definition, query, tap_info
 from topwork_plugins.faiss_index.kinds import FlatIndex, HnswIndex, IvfIndex, IvfPqIndex, IvfSq8Index
-from topwork_server.indexes.live import Live
-from topwork_server.indexes.model import Built, Operating
+from topwork_server.indexes.live import LiveIndex
+from topwork_server.indexes.model import BuiltIndex, MeasuredEffort
 from topwork_server.options import parse
 from topwork_server.rows import normalize
 from topwork_server.testing.index import ArrayVectors
@@ -36,7 +36,7 @@ def made() -> tuple[FakeSet, Array, Array, Array]:
 
 
 @cache
-def opened(kind: type[VectorIndex]) -> Live:
+def opened(kind: type[VectorIndex]) -> LiveIndex:
     """With the least effort that reaches the target, as a build chooses it."""
     fake, rows, _, queries = made()
     index = kind.build(
@@ -49,13 +49,13 @@ def opened(kind: type[VectorIndex]) -> Live:
         if recall >= TARGET:
             break
     like = build(fake)
-    facts = replace(like.facts, effort=effort, operating=(Operating(effort, float(recall), 20_000.0),))
-    live = Live(definition(dim=DIM), fake, 1)
-    live.install(Built(facts, index, like.keys, None), fake.keys()[1])
+    facts = replace(like.facts, effort=effort, operating=(MeasuredEffort(effort, float(recall), 20_000.0),))
+    live = LiveIndex(definition(dim=DIM), fake, 1)
+    live.install(BuiltIndex(facts, index, like.keys, None), fake.keys()[1])
     return live
 
 
-def recall(live: Live, k: int, allowed: Array | None = None) -> float:
+def recall(live: LiveIndex, k: int, allowed: Array | None = None) -> float:
     """At k, of what is there."""
     fake, rows, _, queries = made()
     keys = np.array(sorted(fake.items), np.int64)

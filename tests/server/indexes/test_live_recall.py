@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 from indexes_world import DIM, Half, Kinds, birds, block, world
-from topwork_server.indexes.desk import Desk
-from topwork_server.indexes.indexes import Wish
-from topwork_server.indexes.live_recall import LiveRecall
-from topwork_server.indexes.model import Query
+from topwork_server.indexes.desk import SearchExecutor
+from topwork_server.indexes.indexes import CreateIndexParams
+from topwork_server.indexes.live_recall import LiveRecallSampler
+from topwork_server.indexes.model import SearchQuery
 from topwork_server.vector_index import IndexSpec
 
 ROWS = np.random.default_rng(0).normal(size=(400, DIM)).astype(np.float32)
@@ -24,7 +24,7 @@ class Blind(Half):
 
 
 def query(rows, k=10, **more):
-    return Query(rows, np.arange(len(rows)), k, **more)
+    return SearchQuery(rows, np.arange(len(rows)), k, **more)
 
 
 async def searched(live, recall, desk, asked):
@@ -39,11 +39,11 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
     async with world(tmp_path, kinds) as w:
         there = birds(w.sets)
         there.write(block([f"b{i}" for i in range(400)], ROWS)).result()
-        await w.indexes.create(Wish("birds", kind="half"))
+        await w.indexes.create(CreateIndexParams("birds", kind="half"))
         facts = (await w.indexes.settled("birds")).facts
         live = await w.indexes.live("birds")
-        desk = Desk(2, lambda: False)
-        recall = LiveRecall(desk, every=2)
+        desk = SearchExecutor(2, lambda: False)
+        recall = LiveRecallSampler(desk, every=2)
         recall._task = asyncio.create_task(asyncio.sleep(0))  # repeated below, one by one
         keys = there.keys()[1]
         asked = [query(ROWS[i : i + 3]) for i in range(0, 60, 3)]
@@ -71,7 +71,7 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
         await desk.close()
 
 
-class Watched(Desk):
+class Watched(SearchExecutor):
     """Tells when it was asked whether it is idle."""
 
     asked = None
@@ -86,12 +86,12 @@ async def test_samples_wait_until_the_server_is_idle_and_are_repeated_then(tmp_p
     monkeypatch.setattr("topwork_server.indexes.live_recall.PAUSE", 0.01)
     async with world(tmp_path) as w:
         birds(w.sets).write(block([f"b{i}" for i in range(400)], ROWS)).result()
-        await w.indexes.create(Wish("birds", kind="half"))
+        await w.indexes.create(CreateIndexParams("birds", kind="half"))
         facts = (await w.indexes.settled("birds")).facts
         live, busy = await w.indexes.live("birds"), True
         desk = Watched(2, lambda: busy)
         desk.asked = asyncio.Event()
-        recall = LiveRecall(desk, every=1)
+        recall = LiveRecallSampler(desk, every=1)
         await searched(live, recall, desk, query(ROWS[:1]))
         for _ in range(2):
             desk.asked.clear()

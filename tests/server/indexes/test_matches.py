@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from topwork_server.indexes import matches
-from topwork_server.indexes.matches import Matches
+from topwork_server.indexes.matches import FilterCache
 
 
 class Counted:
@@ -26,7 +26,7 @@ def looked_up(found, feature_set, where):
 
 
 def test_the_same_filter_of_one_version_is_one_array():
-    found, birds, fish = Matches(), Counted(), Counted()
+    found, birds, fish = FilterCache(), Counted(), Counted()
     first = looked_up(found, birds, "year > 1")
     assert looked_up(found, birds, "year > 1") is first
     assert looked_up(found, fish, "year > 1") is not first
@@ -37,7 +37,7 @@ def test_the_same_filter_of_one_version_is_one_array():
 
 def test_the_filters_used_last_are_kept(monkeypatch):
     monkeypatch.setattr(matches, "MOST", 3)
-    found, birds = Matches(), Counted()
+    found, birds = FilterCache(), Counted()
     for where in ("a", "b", "c", "a", "d"):
         looked_up(found, birds, where)
     assert [found.known(birds, where) is not None for where in "abcd"] == [True, False, True, True]
@@ -47,14 +47,14 @@ def test_the_filters_used_last_are_kept(monkeypatch):
 
 
 def test_a_set_that_is_gone_takes_no_memory():
-    found, birds = Matches(), Counted()
+    found, birds = FilterCache(), Counted()
     looked_up(found, birds, "a")
     del birds
     assert not found._of
 
 
 def test_a_filter_that_asks_the_clock_is_asked_anew():
-    found, birds = Matches(), Counted()
+    found, birds = FilterCache(), Counted()
     for _ in range(2):
         looked_up(found, birds, "t > NOW() - interval '1 day'")
     assert len(birds.asked) == 2

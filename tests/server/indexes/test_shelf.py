@@ -12,19 +12,19 @@ import pytest
 import toys_index
 from topwork_server import Metric
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.indexes.model import Built, Definition, Facts, Operating
-from topwork_server.indexes.shelf import SCRATCH, Kept, Shelf, by_key, read_definition
+from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
+from topwork_server.indexes.shelf import SCRATCH, IndexStore, StoredIndex, by_key, read_definition
 from topwork_server.types import Granularity
 
-FACTS = Facts("rows", "Rows", 7, 5, 5, 0, 3, 0.97, (Operating(1, 0.9, 10.0), Operating(3, 0.97, 5.0)), 2, 1.5, 0)
-DEFINITION = Definition(
+FACTS = BuildFacts("rows", "Rows", 7, 5, 5, 0, 3, 0.97, (MeasuredEffort(1, 0.9, 10.0), MeasuredEffort(3, 0.97, 5.0)), 2, 1.5, 0)
+DEFINITION = IndexDefinition(
     "birds", "pooled", lance_rows.tap(granularity=Granularity.CELL), "rows", Metric.L2, {"m": 16}, target_recall=0.9
 )
 
 
 def built(version=7, rows=None):
     index = toys_index.Rows(lance_rows.clustered(5), Metric.L2)
-    return Built(replace(FACTS, version=version), index, np.array([1, 2, 9, 4, 4]), rows)
+    return BuiltIndex(replace(FACTS, version=version), index, np.array([1, 2, 9, 4, 4]), rows)
 
 
 def opener(facts):
@@ -33,8 +33,8 @@ def opener(facts):
 
 @pytest.fixture
 def shelf(tmp_path):
-    shelf = Shelf(tmp_path / "indexes")
-    shelf.add(Kept(DEFINITION, 12.5))
+    shelf = IndexStore(tmp_path / "indexes")
+    shelf.add(StoredIndex(DEFINITION, 12.5))
     return shelf
 
 
@@ -44,12 +44,12 @@ def slot(shelf):
 
 
 def test_a_definition_comes_back_as_it_was(shelf, slot):
-    assert shelf.all() == [Kept(DEFINITION, 12.5)]
+    assert shelf.all() == [StoredIndex(DEFINITION, 12.5)]
     assert read_definition(slot) == DEFINITION
 
 
 def test_a_definition_that_cannot_be_read_hides_no_other(shelf, slot):
-    shelf.add(Kept(replace(DEFINITION, name="other"), 1.0))
+    shelf.add(StoredIndex(replace(DEFINITION, name="other"), 1.0))
     (slot.folder / "definition.json").write_text("{")
     assert [kept.definition.name for kept in shelf.all()] == ["other"]
     with pytest.raises(TopworkError, match="drop the index"):
@@ -139,7 +139,7 @@ def test_what_killed_jobs_left_is_swept(shelf, slot):
 
 
 def test_a_removed_index_is_gone_and_a_job_of_it_cannot_bring_it_back(shelf, slot):
-    shelf.add(Kept(replace(DEFINITION, name="other"), 1.0))
+    shelf.add(StoredIndex(replace(DEFINITION, name="other"), 1.0))
     shelf.remove("birds", "pooled")
     assert [kept.definition.name for kept in shelf.all()] == ["other"]
     with pytest.raises(TopworkError, match="cannot be written"):

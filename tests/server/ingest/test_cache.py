@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from topwork_server.ingest import cache as cache_module
 from topwork_server.ingest.cache import FeatureCache, key_of
-from topwork_server.ingest.kept import Kept, packed, unpacked
-from topwork_server.ingest.pieces import Piece
+from topwork_server.ingest.kept import CacheEntry, packed, unpacked
+from topwork_server.ingest.pieces import ItemFeatures
 from topwork_server.types import Numerics, Spans
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 def entry(value=0.0, rows=1, dim=8, spans=None, parity=1.0):
-    return Kept(Piece(np.full((rows, dim), value, np.float32), spans), Numerics("cpu", "fp32", parity, 0.0))
+    return CacheEntry(ItemFeatures(np.full((rows, dim), value, np.float32), spans), Numerics("cpu", "fp32", parity, 0.0))
 
 
 def key(i):

@@ -10,8 +10,8 @@ import pytest
 from sets_world import composed
 from topwork_server import Text
 from topwork_server.errors import InvalidInput
-from topwork_server.ingest.agreement import Settings
-from topwork_server.ingest.incoming import Incoming
+from topwork_server.ingest.agreement import WriteSettings
+from topwork_server.ingest.incoming import IncomingItems
 from writing import LETTERS, counts, rows, stored, texts, write, years
 
 
@@ -58,7 +58,7 @@ async def test_missing_metadata_is_taken_for_what_it_is(home):
 
 
 async def test_rows_with_spans_are_rewritten_as_they_were(home):
-    settings = Settings("birds", "letters", taps=("letters", "mean"), keep_inputs=True)
+    settings = WriteSettings("birds", "letters", taps=("letters", "mean"), keep_inputs=True)
     async with composed(home, feature_cache=0) as world:
         await write(world, texts("owl", "wren", year=[1, 2]), settings=settings)
         feature_set = world.sets.get("birds")
@@ -86,7 +86,7 @@ async def test_content_that_comes_twice_is_encoded_once(home):
 async def test_sets_of_one_encoder_share_features_through_the_cache(home):
     async with composed(home) as world:
         await write(world, texts("owl", "wren"))
-        (outcome,) = await write(world, texts("wren", "kite"), settings=Settings("more", "letters"))
+        (outcome,) = await write(world, texts("wren", "kite"), settings=WriteSettings("more", "letters"))
         assert counts(outcome) == (2, 0, 0, 1)
         assert world.engine.encoded == ["owl", "wren", "kite"]
         assert (await stored(world, "more"))["wren"] == (await stored(world))["wren"]
@@ -97,13 +97,13 @@ async def test_the_cache_outlives_the_server_and_tells_encoders_taps_and_options
     async with composed(home) as world:
         await write(world, texts("owl", "wren"))
     async with composed(home) as world:
-        await write(world, texts("owl"), settings=Settings("a", "letters", options={"repeat": 1}))
+        await write(world, texts("owl"), settings=WriteSettings("a", "letters", options={"repeat": 1}))
         assert world.engine.encoded == []
-        await write(world, texts("owl"), settings=Settings("b", "second"))
-        await write(world, texts("owl"), settings=Settings("c", "letters", options={"repeat": 2}))
-        await write(world, texts("owl"), settings=Settings("d", "letters", taps=("mean", "letters")))
+        await write(world, texts("owl"), settings=WriteSettings("b", "second"))
+        await write(world, texts("owl"), settings=WriteSettings("c", "letters", options={"repeat": 2}))
+        await write(world, texts("owl"), settings=WriteSettings("d", "letters", taps=("mean", "letters")))
         assert world.engine.asked == [["owl"]] * 3
-        await write(world, texts("owl"), settings=Settings("e", "letters", taps=("letters",)))
+        await write(world, texts("owl"), settings=WriteSettings("e", "letters", taps=("letters",)))
         assert world.engine.asked == [["owl"]] * 3
         assert await stored(world, "b") == await rows(world, "owl", encoder="second")
         assert await stored(world, "c") == await rows(world, "owl", repeat=2)
@@ -112,7 +112,7 @@ async def test_the_cache_outlives_the_server_and_tells_encoders_taps_and_options
 async def test_without_a_cache_sets_do_not_share(home):
     async with composed(home, feature_cache=0) as world:
         await write(world, texts("owl"))
-        await write(world, texts("owl"), settings=Settings("more", "letters"))
+        await write(world, texts("owl"), settings=WriteSettings("more", "letters"))
         assert world.engine.asked == [["owl"], ["owl"]]
         assert not (home / "cache").exists()
 
@@ -121,7 +121,7 @@ async def test_streams_that_bring_the_same_at_once_encode_it_once(home):
     async with composed(home, feature_cache=0) as world:
         first = asyncio.create_task(write(world, texts("wait", "owl")))
         await world.engine.until_asked(1)
-        second = asyncio.create_task(write(world, texts("kite", "owl", "wait"), settings=Settings("more", "letters")))
+        second = asyncio.create_task(write(world, texts("kite", "owl", "wait"), settings=WriteSettings("more", "letters")))
         await world.engine.until_asked(2)
         world.engine.gate.set()
         outcomes = [*await first, *await second]
@@ -135,7 +135,7 @@ async def test_who_waits_for_one_that_gives_up_encodes_it_himself(home, end):
         words = ("wait", "owl") if end == "cancelled" else ("wait", "owl", "")  # an empty text is refused
         first = asyncio.create_task(write(world, texts(*words, ids=list("abc")[: len(words)])))
         await world.engine.until_asked(1)
-        second = asyncio.create_task(write(world, texts("owl", "kite"), settings=Settings("more", "letters")))
+        second = asyncio.create_task(write(world, texts("owl", "kite"), settings=WriteSettings("more", "letters")))
         await world.engine.until_asked(2)  # for kite; it waits for owl
         if end == "cancelled":
             first.cancel()
@@ -208,7 +208,7 @@ async def test_failures_of_the_wire_keep_their_positions(home):
     settings = replace(LETTERS, skip_bad_items=True)
     async with composed(home) as world:
         broken = InvalidInput("it has no content")
-        message = Incoming(list("abcd"), [Text("owl"), Text(""), Text("kite")], [1, 2, 3], {0: broken})
+        message = IncomingItems(list("abcd"), [Text("owl"), Text(""), Text("kite")], [1, 2, 3], {0: broken})
         (outcome,) = await write(world, message, settings=settings)
         assert set(outcome.failures) == {0, 2}
         assert set(await stored(world)) == {"b", "d"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sets_world import composed
 from topwork_server import Granularity, Text
-from topwork_server.engine import Ask
+from topwork_server.engine import EmbedParams
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.agreement import WriteSettings
 from topwork_server.ingest.incoming import ready
 from topwork_server.types import Numerics, Spans
 from writing import VECTORS, counts, features, stored, texts, vectors, write
@@ -64,23 +64,23 @@ async def test_features_that_are_not_the_sets_are_refused(home, bad, error, comp
         await write(world, texts("owl"))
         fingerprint = world.sets.get("birds").wanted.taps[0].fingerprint
         with pytest.raises(error) as caught:
-            await write(world, features("a", bad(fingerprint)), settings=Settings("birds"))
+            await write(world, features("a", bad(fingerprint)), settings=WriteSettings("birds"))
         assert complaint in caught.value.message
         assert fingerprint in str(caught.value) or "fingerprint" not in caught.value.message  # what is right is said too
-        (outcome,) = await write(world, features("a", vectors([[1] * 8], fingerprint)), settings=Settings("birds"))
+        (outcome,) = await write(world, features("a", vectors([[1] * 8], fingerprint)), settings=WriteSettings("birds"))
         assert outcome.written.inserted == 1
         assert set(await stored(world)) == {"owl", "a"}
 
 
 async def test_features_of_an_encoder_make_its_set(home):
     async with composed(home) as world:
-        embedded = await world.engine.embed(Ask("letters"), [Text("owl"), Text("wren")])
+        embedded = await world.engine.embed(EmbedParams("letters"), [Text("owl"), Text("wren")])
         message = features(["owl", "wren"], embedded.taps[0], numerics=embedded.numerics)
         await write(world, message)
         assert world.sets.get("birds").wanted.encoder == "letters"
         assert world.sets.get("birds").described().numerics == (embedded.numerics,)
         with pytest.raises(NotReady):
-            await write(world, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=Settings("other", "letters"))
+            await write(world, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=WriteSettings("other", "letters"))
         assert world.sets.names() == ["birds"]
 
 
@@ -104,7 +104,7 @@ async def test_numbers_that_are_not_finite(home, bad):
 
 
 async def test_a_number_beyond_float16_is_said_of_its_item(home):
-    settings = Settings("vectors", dtype="float16", skip_bad_items=True)
+    settings = WriteSettings("vectors", dtype="float16", skip_bad_items=True)
     async with composed(home) as world:
         features = vectors([[np.nan, 0.0], [1.0, 2.0], [1e6, 0.0]])
         with pytest.raises(InvalidInput, match="float16") as caught:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from sets_world import composed, export
 from topwork_server import Text
-from topwork_server.engine import Ask
+from topwork_server.engine import EmbedParams
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
-from topwork_server.ingest.agreement import Settings
+from topwork_server.ingest.agreement import WriteSettings
 from topwork_server.ingest.incoming import check_count, check_ids
 from topwork_server.sets import lance_io
 from topwork_server.sets.model import Column, ColumnType
@@ -21,11 +21,11 @@ from writing import LETTERS, counts, stored, texts, write, years
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (Settings("birds", "second"), "has encoder letters, not second"),
-        (Settings("birds", taps=("letters",)), "has taps mean, not letters"),
-        (Settings("birds", options={"case": "lower"}), "has options case='keep', repeat=1, not case='lower', repeat=1"),
-        (Settings("birds", dtype="float16"), "has dtype float32, not float16"),
-        (Settings("birds", keep_inputs=True), "has keep_inputs False, not True"),
+        (WriteSettings("birds", "second"), "has encoder letters, not second"),
+        (WriteSettings("birds", taps=("letters",)), "has taps mean, not letters"),
+        (WriteSettings("birds", options={"case": "lower"}), "has options case='keep', repeat=1, not case='lower', repeat=1"),
+        (WriteSettings("birds", dtype="float16"), "has dtype float32, not float16"),
+        (WriteSettings("birds", keep_inputs=True), "has keep_inputs False, not True"),
     ],
 )
 async def test_settings_that_disagree_with_the_set_are_refused(home, settings, complaint):
@@ -40,9 +40,9 @@ async def test_settings_that_disagree_with_the_set_are_refused(home, settings, c
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings("birds"),
-        Settings("birds", "letters", ("mean",), {"repeat": 1}, "float32"),
-        Settings("birds", options={"case": "keep"}),
+        WriteSettings("birds"),
+        WriteSettings("birds", "letters", ("mean",), {"repeat": 1}, "float32"),
+        WriteSettings("birds", options={"case": "keep"}),
     ],
 )
 async def test_settings_that_agree_are_taken(home, settings):
@@ -55,12 +55,12 @@ async def test_settings_that_agree_are_taken(home, settings):
 @pytest.mark.parametrize(
     ("settings", "error", "complaint"),
     [
-        (Settings("birds"), NotFound, "there is no set 'birds'"),
-        (Settings("birds", "leters"), NotFound, "'leters'"),
-        (Settings("birds", "letters", taps=("means",)), NotFound, "no tap 'means'"),
-        (Settings("birds", "letters", options={"casing": 1}), InvalidInput, "'casing'"),
-        (Settings("No Name", "letters"), InvalidInput, "'No Name'"),
-        (Settings("birds", "letters", dtype="float64"), InvalidInput, "float64"),
+        (WriteSettings("birds"), NotFound, "there is no set 'birds'"),
+        (WriteSettings("birds", "leters"), NotFound, "'leters'"),
+        (WriteSettings("birds", "letters", taps=("means",)), NotFound, "no tap 'means'"),
+        (WriteSettings("birds", "letters", options={"casing": 1}), InvalidInput, "'casing'"),
+        (WriteSettings("No Name", "letters"), InvalidInput, "'No Name'"),
+        (WriteSettings("birds", "letters", dtype="float64"), InvalidInput, "float64"),
     ],
 )
 async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, complaint):
@@ -81,7 +81,7 @@ async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home, [changed]) as world:
         with pytest.raises(NotReady) as caught:
             await write(world, texts("wren"))
-        theirs = (await world.engine.embed(Ask("letters"), [Text("a")])).taps[0].tap.fingerprint
+        theirs = (await world.engine.embed(EmbedParams("letters"), [Text("a")])).taps[0].tap.fingerprint
         assert mine != theirs
         assert mine in caught.value.message
         assert theirs in caught.value.message

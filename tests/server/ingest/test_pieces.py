@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from topwork_server import Granularity, Tap, Text
 from topwork_server.ingest.pieces import join, split, taken
-from topwork_server.sets.model import Block, Column, ColumnType
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
 from topwork_server.types import Spans, TapInfo, TapRows
 
 INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)
@@ -47,7 +47,7 @@ def test_of_no_items_there_are_no_rows_of_the_same_width():
 
 
 def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
-    block = Block(
+    block = ItemBatch(
         ids=["a", "b", "c"],
         taps=(features([2, 0, 3]),),
         metadata=(Column("year", ColumnType.INT, [1, None, 3]),),

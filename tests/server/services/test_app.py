@@ -24,7 +24,7 @@ from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t
 from topwork_server import app
 from topwork_server.app import App, parse_address, serve
-from topwork_server.catalogue import State
+from topwork_server.catalogue import EncoderState
 from topwork_server.config import Config
 from topwork_server.errors import StartError
 from topwork_server.lock import HomeLock
@@ -42,7 +42,7 @@ async def test_a_free_port_is_said_and_answers(tmp_path):
         assert host == "127.0.0.1"
         assert port > 0
         assert world.ready.provider == "cpu"
-        assert world.ready.encoders == {State.READY: 2, State.ABSENT: 1}
+        assert world.ready.encoders == {EncoderState.READY: 2, EncoderState.ABSENT: 1}
         await world.encoders.Embed(ask("a"))
 
 

@@ -9,9 +9,9 @@ import pytest
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server import Clip, Granularity, InvalidInput, Picture, Tap, Text
-from topwork_server.rows import Shaping
+from topwork_server.rows import OutputFormat
 from topwork_server.services import convert, convert_sets
-from topwork_server.sets.model import Column, ColumnType, Described, Wanted
+from topwork_server.sets.model import Column, ColumnType, SetDefinition, SetDescription
 from topwork_server.types import Spans, TapInfo, TapRows
 
 COLUMNS = [
@@ -72,7 +72,7 @@ def taps(granularity, counts, kind="", dtype=np.float32):
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_features_come_back_as_they_went(rows, dtype):
-    message = convert.tap_features(rows, Shaping(dtype))
+    message = convert.tap_features(rows, OutputFormat(dtype))
     (back,) = convert_sets.features([t.TapFeatures.FromString(message.SerializeToString())], 2)
     assert back.tap == rows.tap
     assert back.rows.dtype == np.float32
@@ -133,8 +133,10 @@ def test_inputs_that_are_arrays_files_or_not_there(tmp_path):
 
 
 def test_a_set_of_no_encoder_has_no_modality():
-    wanted = Wanted("v", (TapInfo(Tap("cells", 4, Granularity.CELL, (2, 3)), ""),), dtype="float16")
-    found = convert_sets.feature_set(Described(wanted, {}, {"cells": "features_cells"}, 0, 1, 2, 3.0, (), "/sets/v.lance"), [])
+    wanted = SetDefinition("v", (TapInfo(Tap("cells", 4, Granularity.CELL, (2, 3)), ""),), dtype="float16")
+    found = convert_sets.feature_set(
+        SetDescription(wanted, {}, {"cells": "features_cells"}, 0, 1, 2, 3.0, (), "/sets/v.lance"), []
+    )
     assert (found.modality, found.dtype, list(found.taps[0].tap.grid)) == (t.MODALITY_UNSPECIFIED, t.DTYPE_FLOAT16, [2, 3])
 
 

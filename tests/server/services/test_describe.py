@@ -5,18 +5,18 @@ from typing import Any, cast
 
 import pytest
 from fake_engine import FakeCatalogue, SimpleNamespace
-from topwork_server.garage import Loaded
+from topwork_server.garage import LoadedEncoder
 from topwork_server.services import describe
-from topwork_server.sessions.choice import Choice, choose, only
+from topwork_server.sessions.choice import PlanSet, choose, only
 from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import Record
+from topwork_server.sessions.records import DeviceRecord
 
 BF16 = Device("openvino", "bf16")
 
 
 def described(choice: Any) -> list[Any]:
     entry = FakeCatalogue().entries["ready"]
-    loaded = cast(Loaded, SimpleNamespace(batcher=SimpleNamespace(counters={})))
+    loaded = cast(LoadedEncoder, SimpleNamespace(batcher=SimpleNamespace(counters={})))
     return list(describe.encoder(entry, ("loaded", ""), loaded, choice).devices)
 
 
@@ -29,7 +29,7 @@ def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
     exported = replace(manifest, parity={name: {"min_cosine": 0.9999999, "max_abs_error": 1e-6} for name in names})
     choice = choose(
         exported,
-        [Record(PLAIN, parity, {}, 100.0, "here"), Record(BF16, low, dict.fromkeys(names, 0.99995), 400.0, "here")],
+        [DeviceRecord(PLAIN, parity, {}, 100.0, "here"), DeviceRecord(BF16, low, dict.fromkeys(names, 0.99995), 400.0, "here")],
         names[0],
     )
     fast, plain = described(choice)
@@ -49,8 +49,8 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
     names = [info.tap.name for info in manifest.taps]
     parity = {name: {"min_cosine": 1.0, "max_abs_error": 0.0} for name in names}
     exported = replace(manifest, parity=parity)
-    broken = Record(BF16, {}, {}, 0.0, "here", "RuntimeError: no kernel")
-    plain, other = described(choose(exported, [broken, Record(PLAIN, parity, {}, 100.0, "here")], names[0]))
+    broken = DeviceRecord(BF16, {}, {}, 0.0, "here", "RuntimeError: no kernel")
+    plain, other = described(choose(exported, [broken, DeviceRecord(PLAIN, parity, {}, 100.0, "here")], names[0]))
     assert list(plain.taps) == names
     assert (list(other.taps), dict(other.parity), other.detail) == ([], {}, "RuntimeError: no kernel")
 
@@ -58,7 +58,7 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
 def test_what_is_not_measured_yet_says_so() -> None:
     entry = FakeCatalogue().entries["ready"]
     assert "the first use measures" in describe.encoder(entry, None, None, None).detail
-    assert describe.encoder(entry, None, None, Choice(())).detail.startswith("no device here")
+    assert describe.encoder(entry, None, None, PlanSet(())).detail.startswith("no device here")
     assert entry.manifest is not None
     assert describe.encoder(entry, None, None, only(entry.manifest, entry.spec.default_tap)).detail == ""
 

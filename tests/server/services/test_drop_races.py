@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import real_server
 import topwork
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from toys import FakePlugins
 
 ROWS = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
@@ -30,7 +30,7 @@ TRUE = (topwork.NotFound, topwork.AlreadyExists)
 class OnlyRealKinds(FakePlugins):
     """No encoder: the sets are of ready vectors. Jobs find the kinds by themselves, in their own processes."""
 
-    real = Plugins.load()
+    real = PluginRegistry.load()
 
     def indexes(self) -> Any:
         return self.real.indexes()

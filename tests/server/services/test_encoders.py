@@ -14,8 +14,8 @@ from fake_engine import DIM, NUMERICS, TAPS, SimpleNamespace, refusal, served
 from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
-from topwork_server.engine import Ask
-from topwork_server.sessions.choice import Choice, Way
+from topwork_server.engine import EmbedParams
+from topwork_server.sessions.choice import ExecutionPlan, PlanSet
 from topwork_server.sessions.providers import Device
 from topwork_server.types import Clip, Picture, Priority, Text
 
@@ -58,7 +58,7 @@ async def test_an_encoder_in_memory_is_loaded(tmp_path):
         cuda = replace(NUMERICS, provider="cuda", precision="fp16")
         worker = SimpleNamespace(serving=True, counters={"batches": 3, "samples": 7})
         world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
-        world.engine.chosen = Choice((Way(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
+        world.engine.chosen = PlanSet((ExecutionPlan(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
         found = await world.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
         assert found.state == pb.STATE_LOADED
         assert (found.numerics.provider, found.numerics.precision) == ("cuda", "fp16")
@@ -132,7 +132,7 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
 async def test_no_deadline_is_no_deadline(tmp_path):
     async with served(tmp_path) as world:
         await world.encoders.Embed(ask("a"))
-        assert replace(world.engine.asked[0][0], flow=None) == Ask("ready")
+        assert replace(world.engine.asked[0][0], flow=None) == EmbedParams("ready")
 
 
 async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_is_passed_on(tmp_path):

@@ -29,8 +29,8 @@ from topwork_server.heads.model import Task
 from topwork_server.heads.standing import HeadState
 from topwork_server.services import convert, convert_heads, encoders
 from topwork_server.services.heads import HeadsService
-from topwork_server.services.interceptor import Requests
-from topwork_server.services.spool import Spool
+from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.services.spool import UploadStore
 from topwork_server.types import TapInfo
 
 NAMES = ["others", "plosives", "vowels"]
@@ -40,7 +40,7 @@ NAMES = ["others", "plosives", "vowels"]
 class World:
     parts: heads_world.World
     stub: Any
-    spool: Spool
+    spool: UploadStore
 
     async def train(self, **fields: Any) -> pb.Head:
         made = await self.stub.Train(pb.TrainRequest(**{"set": "birds", "target": "label", **fields}))
@@ -56,9 +56,9 @@ class World:
 @asynccontextmanager
 async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
     async with heads_world.world(home, **settings) as parts:
-        requests = Requests()
+        requests = RequestInterceptor()
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
-        spool = Spool(home / "spool", parts.config.max_video_bytes)
+        spool = UploadStore(home / "spool", parts.config.max_video_bytes)
         service = HeadsService(
             parts.heads,
             parts.sets,

@@ -21,15 +21,15 @@ from topwork.v1 import indexes_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
 from topwork.v1.sets_pb2 import Strings
 from topwork_server.app import OPTIONS
-from topwork_server.engine import Ask
-from topwork_server.indexes.desk import Desk
-from topwork_server.indexes.indexes import Indexes
+from topwork_server.engine import EmbedParams
+from topwork_server.indexes.desk import SearchExecutor
+from topwork_server.indexes.indexes import IndexManager
 from topwork_server.indexes.model import MOST_HITS
 from topwork_server.rows import normalize
 from topwork_server.services import convert
 from topwork_server.services.indexes import IndexesService
-from topwork_server.services.interceptor import Requests
-from topwork_server.sets.model import Block, Column, ColumnType, Wanted
+from topwork_server.services.interceptor import RequestInterceptor
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.types import Spans, TapInfo, TapRows, Text
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
@@ -39,21 +39,21 @@ WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds
 class World:
     sets: Any
     engine: Any
-    indexes: Indexes
+    indexes: IndexManager
     jobs: LocalJobs
     stub: Any
     taps: dict[str, TapInfo]
-    requests: Requests
+    requests: RequestInterceptor
 
     async def embed(self, *words: str, tap: str = "mean", encoder: str = "letters", **options: Any) -> TapRows:
-        features = await self.engine.embed(Ask(encoder, (tap,), options), [Text(word) for word in words])
+        features = await self.engine.embed(EmbedParams(encoder, (tap,), options), [Text(word) for word in words])
         return features.taps[0]
 
     async def write(self, *words: str, tap: str = "mean", set: str = "birds", **columns: list[Any]) -> None:
         feature_set = self.sets.get(set)
         rows = await self.embed(*words, tap=tap, **feature_set.wanted.options)
         metadata = tuple(Column(n, ColumnType.INT if isinstance(v[0], int) else ColumnType.STRING, v) for n, v in columns.items())
-        feature_set.write(Block(list(words), (rows,), metadata)).result()
+        feature_set.write(ItemBatch(list(words), (rows,), metadata)).result()
 
     async def search(self, **fields: Any) -> pb.SearchResponse:
         return await self.stub.Search(pb.SearchRequest(**{"set": "birds", **fields}))
@@ -68,9 +68,9 @@ class World:
 async def served(home: Path, **settings: Any) -> AsyncIterator[World]:
     async with sets_world.composed(home, **settings) as parts:
         kinds = Kinds()
-        jobs, requests = LocalJobs(kinds), Requests()
-        indexes = Indexes(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
-        desk = Desk(2, lambda: False)
+        jobs, requests = LocalJobs(kinds), RequestInterceptor()
+        indexes = IndexManager(home / "indexes", parts.sets, jobs, kinds, 1, lambda: False)  # type: ignore[arg-type]
+        desk = SearchExecutor(2, lambda: False)
         server = grpc.aio.server(interceptors=[requests], options=OPTIONS)
         service = IndexesService(indexes, desk, jobs, kinds, parts.engine, parts.catalogue, parts.config)  # type: ignore[arg-type]
         indexes_pb2_grpc.add_IndexesServicer_to_server(service, server)  # type: ignore[no-untyped-call]
@@ -99,7 +99,9 @@ def tensor(rows: Any, dtype: int = types_pb2.DTYPE_FLOAT32) -> types_pb2.Tensor:
 
 
 async def birds(w: World, *taps: str, **more: Any) -> None:
-    w.sets.create(Wanted("birds", tuple(w.taps[tap] for tap in taps or ("mean",)), "letters", **{"modality": "text", **more}))
+    w.sets.create(
+        SetDefinition("birds", tuple(w.taps[tap] for tap in taps or ("mean",)), "letters", **{"modality": "text", **more})
+    )
 
 
 async def filled(w: World) -> np.ndarray:
@@ -162,7 +164,7 @@ async def test_what_was_acknowledged_before_is_found(home):
 async def test_an_item_that_is_replaced_between_filter_and_search_is_found(home, monkeypatch):
     async with served(home) as w:
         await filled(w)
-        plain, searches = Desk.search, []
+        plain, searches = SearchExecutor.search, []
 
         async def late(desk, live, query):
             if not searches:
@@ -170,7 +172,7 @@ async def test_an_item_that_is_replaced_between_filter_and_search_is_found(home,
             searches.append(query)
             return await plain(desk, live, query)
 
-        monkeypatch.setattr(Desk, "search", late)
+        monkeypatch.setattr(SearchExecutor, "search", late)
         found = await w.search(items=items("a bird"), where="year >= 2000", k=10)
         assert sorted(found.ids) == sorted(WORDS)
         assert len(searches) == 2
@@ -262,9 +264,9 @@ async def test_what_means_something_else_is_refused_with_both_fingerprints(home)
 async def test_weights_that_were_exchanged_are_noticed(home):
     async with served(home) as w:
         was = TapInfo(w.taps["mean"].tap, "0" * 64)
-        w.sets.create(Wanted("birds", (was,), "letters", modality="text"))
+        w.sets.create(SetDefinition("birds", (was,), "letters", modality="text"))
         rows = (await w.embed(*WORDS)).rows
-        w.sets.get("birds").write(Block(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()
+        w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()
         await w.index()
         code, message, _ = await refusal(w.search(items=items("a bird")))
         assert code is Code.FAILED_PRECONDITION
@@ -275,9 +277,9 @@ async def test_weights_that_were_exchanged_are_noticed(home):
 
 async def test_a_set_of_ready_vectors_is_searched_by_vectors(home):
     async with served(home) as w:
-        w.sets.create(Wanted("birds", (w.taps["mean"],)))
+        w.sets.create(SetDefinition("birds", (w.taps["mean"],)))
         rows = (await w.embed(*WORDS)).rows
-        w.sets.get("birds").write(Block(WORDS, (TapRows(w.taps["mean"], rows, np.ones(8, np.int64)),))).result()
+        w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(w.taps["mean"], rows, np.ones(8, np.int64)),))).result()
         await w.index()
         code, message, info = await refusal(w.search(items=items("a bird")))
         assert code is Code.FAILED_PRECONDITION
@@ -355,7 +357,7 @@ async def test_indexes_are_described_listed_rebuilt_and_dropped(home):
         rows = await w.embed(*WORDS)
         letters = await w.embed(*WORDS, tap="letters")
         assert isinstance(letters.spans, Spans)
-        w.sets.get("birds").write(Block(WORDS, (rows, letters))).result()
+        w.sets.get("birds").write(ItemBatch(WORDS, (rows, letters))).result()
         made = await w.stub.CreateIndex(pb.CreateIndexRequest(set="birds", metric=pb.METRIC_L2, kind="rows", target_recall=0.9))
         assert (made.name, made.kind, made.metric, made.dim) == ("mean", "rows", pb.METRIC_L2, 8)
         assert made.job.subject == "birds/mean"

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from fake_engine import refusal
 from topwork_server.errors import InvalidInput
-from topwork_server.services.interceptor import Requests
+from topwork_server.services.interceptor import RequestInterceptor
 
 
 class Made:
@@ -51,7 +51,7 @@ class Made:
 
 @asynccontextmanager
 async def serving():
-    made, requests = Made(), Requests()
+    made, requests = Made(), RequestInterceptor()
     server = grpc.aio.server(interceptors=[requests])
     handlers = {
         "One": grpc.unary_unary_rpc_method_handler(made.one),

@@ -12,16 +12,16 @@ import grpc
 from fake_engine import refusal
 from topwork.v1 import jobs_pb2 as pb
 from topwork.v1 import jobs_pb2_grpc
-from topwork_server.jobs import Job, Jobs, JobState
-from topwork_server.services.interceptor import Requests
+from topwork_server.jobs import Job, JobManager, JobState
+from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import STATES, JobsService, job_message
 
 
 @dataclass
 class World:
-    jobs: Jobs
+    jobs: JobManager
     stub: jobs_pb2_grpc.JobsStub
-    requests: Requests
+    requests: RequestInterceptor
 
     def start(self, name: str, **arguments: object) -> str:
         return self.jobs.start("toy", "birds/pooled", f"toy_jobs:{name}", arguments).id
@@ -29,7 +29,7 @@ class World:
 
 @asynccontextmanager
 async def served(tmp_path) -> AsyncIterator[World]:
-    jobs, requests = Jobs(tmp_path / "jobs"), Requests()
+    jobs, requests = JobManager(tmp_path / "jobs"), RequestInterceptor()
     server = grpc.aio.server(interceptors=[requests])
     jobs_pb2_grpc.add_JobsServicer_to_server(JobsService(jobs), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from topwork_server.errors import Overloaded
-from topwork_server.services.spool import Spool
+from topwork_server.services.spool import UploadStore
 
 LEAVE_ONE = """
 import asyncio, os, sys
@@ -22,7 +22,7 @@ os._exit(9)
 
 
 async def test_a_sweep_deletes_what_the_dead_left_and_nothing_else(tmp_path):
-    spool = Spool(tmp_path, 100)
+    spool = UploadStore(tmp_path, 100)
     mine = spool.open()
     command = [sys.executable, "-c", LEAVE_ONE, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -38,7 +38,7 @@ async def test_a_sweep_deletes_what_the_dead_left_and_nothing_else(tmp_path):
 
 
 async def test_all_uploads_together_have_a_limit(tmp_path):
-    spool = Spool(tmp_path, 10)
+    spool = UploadStore(tmp_path, 10)
     uploads = [spool.open() for _ in range(5)]
     for upload in uploads[:4]:
         await upload.write(b"x" * 10)
@@ -52,7 +52,7 @@ async def test_all_uploads_together_have_a_limit(tmp_path):
 
 
 async def test_a_full_disk_is_said(tmp_path):
-    upload = Spool(tmp_path, 10).open()
+    upload = UploadStore(tmp_path, 10).open()
     upload._file.close()
     upload._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.raises(Overloaded, match="No space left"):

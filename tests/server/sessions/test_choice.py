@@ -9,7 +9,7 @@ from topwork_server.errors import NotReady
 from topwork_server.sessions import choice
 from topwork_server.sessions.choice import choose, only
 from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import Record
+from topwork_server.sessions.records import DeviceRecord
 from topwork_server.types import Granularity, Numerics, Tap, TapInfo
 
 FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
@@ -32,12 +32,14 @@ def manifest(*, alone: bool = True, precision: str = "fp32", parity: float = 0.9
     )
 
 
-def record(device: Device, speed: float, moving: Mapping[str, float] | None = None, error: str = "", **parity: float) -> Record:
+def record(
+    device: Device, speed: float, moving: Mapping[str, float] | None = None, error: str = "", **parity: float
+) -> DeviceRecord:
     by_tap = {name: {"min_cosine": parity.get(name, 1.0), "max_abs_error": 0.5} for name in TAPS}
-    return Record(device, {} if error else by_tap, dict.fromkeys(TAPS, 1.0) | (moving or {}), speed, "here", error)
+    return DeviceRecord(device, {} if error else by_tap, dict.fromkeys(TAPS, 1.0) | (moving or {}), speed, "here", error)
 
 
-def ways(found: choice.Choice) -> list[tuple[str, str, tuple[str, ...]]]:
+def ways(found: choice.PlanSet) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(str(way.device), way.graph, way.taps) for way in found.ways]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.sessions.gpu import buckets
-from topwork_server.sessions.gpu.buckets import MOST_ROWS, ROWS, ROWS_STEP, TOKENS, TOKENS_STEP, Buckets, next_of, pad_into
+from topwork_server.sessions.gpu.buckets import MOST_ROWS, ROWS, ROWS_STEP, TOKENS, TOKENS_STEP, ShapeBuckets, next_of, pad_into
 
-TEXT = Buckets.of(
+TEXT = ShapeBuckets.of(
     {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")},
     {"pooled": ("batch", 384), "hidden.1": ("batch", "rows", 384)},
 )
-PICTURES = Buckets.of({"pictures": ("batch", 3, 224, 224)}, {"pooled": ("batch", 1024), "layer1": ("batch", 3136, 128)})
-CLIPS = Buckets.of({"clips": ("batch", 3, "2*halves", 224, 224)}, {"pooled": ("batch", 1024)})
+PICTURES = ShapeBuckets.of({"pictures": ("batch", 3, 224, 224)}, {"pooled": ("batch", 1024), "layer1": ("batch", 3136, 128)})
+CLIPS = ShapeBuckets.of({"clips": ("batch", 3, "2*halves", 224, 224)}, {"pooled": ("batch", 1024)})
 
 
 @pytest.mark.parametrize("steps", [(ROWS, ROWS_STEP), (TOKENS, TOKENS_STEP)])
@@ -38,11 +38,11 @@ def test_only_rows_are_padded_where_no_mask_says_what_is_real() -> None:
 
 
 def test_an_axis_that_the_graph_fixes_is_left_alone() -> None:
-    assert Buckets.of({"x": (5, 3)}, {}).padded({"x": (5, 3)}) == {"x": (5, 3)}
+    assert ShapeBuckets.of({"x": (5, 3)}, {}).padded({"x": (5, 3)}) == {"x": (5, 3)}
 
 
 def test_a_length_beyond_the_longest_keeps_its_own_shape() -> None:
-    short = Buckets(TEXT.inputs, TEXT.outputs, TEXT.tokens, longest=95)
+    short = ShapeBuckets(TEXT.inputs, TEXT.outputs, TEXT.tokens, longest=95)
     assert short.padded({"input_ids": (1, 65)}) == {"input_ids": (1, 65)}
     assert short.padded({"input_ids": (1, 33)}) == {"input_ids": (1, 40)}
 

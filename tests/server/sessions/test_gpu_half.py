@@ -105,12 +105,12 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
     """Weights are rounded, and what passes fp16 kernels; docs/gpu.md has the figures with every tensor rounded."""
     import shutil
 
-    from topwork_server.catalogue import Catalogue
-    from topwork_server.plugins import Plugins
+    from topwork_server.catalogue import Catalog
+    from topwork_server.plugins import PluginRegistry
     from topwork_server.sessions.gpu.session import GpuSession
     from topwork_server.sessions.session import Session
 
-    folder = Catalogue(Plugins.load(), weights_home).entry(name).folder
+    folder = Catalog(PluginRegistry.load(), weights_home).entry(name).folder
     assert folder is not None, f"export {name} first"
     shutil.copy(folder / MODEL, tmp_path)
     kept = {}
@@ -126,10 +126,10 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
 
 @pytest.mark.weights
 def test_attention_of_the_packaged_text_encoder_is_fused(weights_home: Path) -> None:
-    from topwork_server.catalogue import Catalogue
-    from topwork_server.plugins import Plugins
+    from topwork_server.catalogue import Catalog
+    from topwork_server.plugins import PluginRegistry
 
-    folder = Catalogue(Plugins.load(), weights_home).entry("all-minilm-l6-v2").folder
+    folder = Catalog(PluginRegistry.load(), weights_home).entry("all-minilm-l6-v2").folder
     assert folder is not None
     assert attention_shape(simplified(folder / MODEL)) == (12, 384)
     found = [one.op_type for one in make(folder / MODEL, Device("cuda")).graph.node]

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from topwork_server.sessions.gpu.gate import Gate
+from topwork_server.sessions.gpu.gate import CaptureLock
 from topwork_server.sessions.gpu.options import cuda_options, providers, tensorrt_options
 from topwork_server.sessions.providers import Device
 
@@ -62,7 +62,7 @@ def test_onnxruntime_knows_these_options() -> None:
 
 
 def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None:
-    gate, order, inside = Gate(), list[str](), threading.Event()
+    gate, order, inside = CaptureLock(), list[str](), threading.Event()
     leave = threading.Event()
 
     def reader() -> None:
@@ -88,7 +88,7 @@ def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None
 
 
 def test_nobody_captures_while_a_session_is_being_opened() -> None:
-    gate = Gate()
+    gate = CaptureLock()
     with gate.shared(lasting=True):
         with gate.alone() as alone:
             assert not alone

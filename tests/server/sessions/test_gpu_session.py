@@ -17,7 +17,7 @@ from topwork_server import Text
 from topwork_server.errors import StartError
 from topwork_server.parity import difference
 from topwork_server.sessions.gpu import session as gpu
-from topwork_server.sessions.gpu.binding import Slots
+from topwork_server.sessions.gpu.binding import BufferSlotPool
 from topwork_server.sessions.gpu.session import CAPTURE_AFTER, GpuSession
 from topwork_server.sessions.providers import Device
 from topwork_server.sessions.session import Session
@@ -117,7 +117,7 @@ def test_the_next_batch_comes_in_while_one_is_computed(
 ) -> None:
     session = opened()
     computing, filled = threading.Event(), threading.Event()
-    compute, fill = gpu.Slot.compute, gpu.Slot.fill
+    compute, fill = gpu.BufferSlot.compute, gpu.BufferSlot.fill
 
     def slow_compute(slot: Any, *rest: Any) -> None:
         computing.set()
@@ -129,8 +129,8 @@ def test_the_next_batch_comes_in_while_one_is_computed(
         if computing.is_set():
             filled.set()
 
-    monkeypatch.setattr(gpu.Slot, "compute", slow_compute)
-    monkeypatch.setattr(gpu.Slot, "fill", watched_fill)
+    monkeypatch.setattr(gpu.BufferSlot, "compute", slow_compute)
+    monkeypatch.setattr(gpu.BufferSlot, "fill", watched_fill)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(session.run, ["mean"], batch(2, 3))
         assert computing.wait(10)
@@ -157,14 +157,14 @@ def test_a_capture_that_fails_leaves_a_session_that_works(
 ) -> None:
     session = opened()
     session.captures = True
-    compute = gpu.Slot.compute
+    compute = gpu.BufferSlot.compute
 
     def fail_on_graphs(slot: Any, opened_session: Any, options: Any) -> None:
         if options.get_run_config_entry("gpu_graph_id") != "-1":
             raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
         compute(slot, opened_session, options)
 
-    monkeypatch.setattr(gpu.Slot, "compute", fail_on_graphs)
+    monkeypatch.setattr(gpu.BufferSlot, "compute", fail_on_graphs)
     for _ in range(CAPTURE_AFTER + 3):
         assert session.run(["mean"], batch(2, 8))[0].shape == (2, DIM)
     assert [record.message for record in caplog.records].count(gpu.NOT_CAPTURED) == 1
@@ -193,7 +193,7 @@ def test_buffers_of_shapes_that_went_out_of_use_leave() -> None:
         def close(self) -> None:
             self.closed = True
 
-    slots = Slots(Held, most=250)  # type: ignore[arg-type]
+    slots = BufferSlotPool(Held, most=250)  # type: ignore[arg-type]
     held = [slots.take(key) for key in "abc"]  # type: ignore[arg-type]
     held[0].graph = 7
     for one in held:

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from topwork_server import Text, artifacts, garage, parity
 from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import Catalogue
-from topwork_server.children import Children
+from topwork_server.catalogue import Catalog
+from topwork_server.children import ChildProcesses
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import NotReady, Unavailable
 from topwork_server.export import export_encoder
 from topwork_server.sessions import measuring, records, survey
 from topwork_server.sessions.batches import batches_of, load_batches, save_batches
 from topwork_server.sessions.providers import PLAIN, Device, has_nvidia_gpu
 from topwork_server.sessions.session import Session
-from topwork_server.sessions.survey import Survey
+from topwork_server.sessions.survey import DeviceSurvey
 from toys import FakePlugins, Letters, letters_spec
 
 BF16 = Device("openvino", "bf16")
@@ -83,7 +83,7 @@ def test_a_device_is_measured_against_the_plain_one(
         measuring, "open_session", lambda model, device, threads: (Noisy if device == BF16 else Session)(model, 1)
     )
     batches = batches_of(encoder, parity.saved_inputs(folder / artifacts.PARITY_INPUTS))
-    noisy, plain = measuring.Bench(folder, batches, "mean", 1).trials([BF16, PLAIN])
+    noisy, plain = measuring.DeviceBenchmark(folder, batches, "mean", 1).trials([BF16, PLAIN])
     assert (noisy.device, plain.device) == ("openvino/bf16", "cpu/fp32")
     assert 0.99 < noisy.parity["mean"]["min_cosine"] < 0.99999
     assert 0.005 < noisy.parity["mean"]["max_abs_error"] < 0.1
@@ -100,11 +100,11 @@ def test_it_is_measured_once_and_a_device_that_is_not_here_is_on_record(
 ) -> None:
     encoder, folder, manifest = letters
     devices = (Device("cuda", "fp16"), PLAIN)
-    found = Survey(devices, 1, Children()).of(encoder, folder, manifest)
+    found = DeviceSurvey(devices, 1, ChildProcesses()).of(encoder, folder, manifest)
     assert [way.device for way in found.ways] == [PLAIN] * len(found.ways)
     assert "cuda" in found.records[1].error
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert Survey(devices, 1, Children()).of(encoder, folder, manifest) == found
+    assert DeviceSurvey(devices, 1, ChildProcesses()).of(encoder, folder, manifest) == found
 
 
 def test_another_machine_measures_anew(
@@ -112,14 +112,16 @@ def test_another_machine_measures_anew(
 ) -> None:
     encoder, folder, manifest = letters
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, speed=9.0 if device.startswith('openvino') else 1.0)\n")
-    assert Survey((BF16, PLAIN), 1, Children()).of(encoder, folder, manifest).ways[0].device == BF16
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device)\n")
-    assert Survey((BF16, PLAIN), 1, Children()).of(encoder, folder, manifest).ways[0].device == BF16, "the record holds"
-    assert Survey((BF16, PLAIN), 2, Children()).of(encoder, folder, manifest).ways[0].device == PLAIN, (
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16, (
+        "the record holds"
+    )
+    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == PLAIN, (
         "with other threads it does not"
     )
     monkeypatch.setattr(records, "cpu_facts", lambda: {"model name": "another"})
-    assert Survey((BF16, PLAIN), 2, Children()).kept(folder, manifest, "mean") is None
+    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).kept(folder, manifest, "mean") is None
 
 
 def test_a_device_that_takes_its_process_along_is_noted_and_the_others_go_on(
@@ -128,11 +130,11 @@ def test_a_device_that_takes_its_process_along_is_noted_and_the_others_go_on(
     encoder, folder, manifest = letters
     body = "for device in devices:\n    say(trying=device)\n    if 'bf16' in device: os.kill(os.getpid(), 11)\n"
     scripted(tmp_path, monkeypatch, body + "for device in devices: trial(device)\n")
-    found = Survey((BF16, PLAIN), 1, Children()).of(encoder, folder, manifest)
+    found = DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest)
     assert [str(way.device) for way in found.ways] == ["cpu fp32"] * len(found.ways)
     assert "killed by signal 11" in found.records[1].error
     with pytest.raises(NotReady, match="killed by signal 11"):
-        Survey((BF16,), 1, Children()).of(encoder, folder, manifest)
+        DeviceSurvey((BF16,), 1, ChildProcesses()).of(encoder, folder, manifest)
 
 
 def test_a_process_that_the_system_killed_is_no_record(
@@ -142,7 +144,7 @@ def test_a_process_that_the_system_killed_is_no_record(
     encoder, folder, manifest = letters
     body = "for device in devices:\n    say(trying=device)\n    if 'bf16' in device: os.kill(os.getpid(), 9)\n"
     scripted(tmp_path, monkeypatch, body + "for device in devices: trial(device)\n")
-    assert Survey((BF16, PLAIN), 1, Children()).of(encoder, folder, manifest).ways[0].device == PLAIN
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == PLAIN
     assert [path.name for path in folder.glob("device-*")] == ["device-cpu-fp32.json"]
 
 
@@ -150,11 +152,11 @@ def test_a_server_that_stops_blames_no_device(
     letters: tuple[Letters, Path, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     encoder, folder, manifest = letters
-    begun, children = tmp_path / "begun", Children()
+    begun, children = tmp_path / "begun", ChildProcesses()
     os.mkfifo(begun)
     scripted(tmp_path, monkeypatch, f"open({str(begun)!r}, 'w').write('x')\nsys.stdout.flush()\nos.read(os.pipe()[0], 1)\n")
     with ThreadPoolExecutor(1) as pool:
-        measured = pool.submit(Survey((BF16, PLAIN), 1, children).of, encoder, folder, manifest)
+        measured = pool.submit(DeviceSurvey((BF16, PLAIN), 1, children).of, encoder, folder, manifest)
         begun.read_text()
         children.close()
         with pytest.raises(Unavailable, match="stopping"):
@@ -170,7 +172,7 @@ def test_an_artifact_that_cannot_be_written_to_is_served_all_the_same(
     encoder, folder, manifest = letters
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, speed=9.0 if device.startswith('openvino') else 1.0)\n")
     monkeypatch.setattr(Path, "rename", refuse)
-    assert Survey((BF16, PLAIN), 1, Children()).of(encoder, folder, manifest).ways[0].device == BF16
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16
     assert "cannot be kept: Read-only" in caplog.text
     assert not list(folder.glob("device-*"))
 
@@ -200,13 +202,13 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
 
     monkeypatch.setattr(garage, "open_session", open_session)
     home = tmp_path / "home"
-    catalogue = Catalogue(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
+    catalogue = Catalog(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
     artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))
     entry = catalogue.entry("letters")
     engine = Engine(catalogue, Config(home=home, threads=1))
     assert engine.garage.provider == "openvino or cpu"
     assert engine.garage.choice(entry) is None, "nothing is measured yet"
-    found = await engine.embed(Ask("letters"), [Text("abc")])
+    found = await engine.embed(EmbedParams("letters"), [Text("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()

@@ -11,11 +11,11 @@ import pytest
 from made_blocks import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.sets.columns import PREPARED
-from topwork_server.sets.model import Block, Column, ColumnType, Selection
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
-from topwork_server.sets.views import View
-from topwork_server.sets.writer import Writer
+from topwork_server.sets.views import VersionView
+from topwork_server.sets.writer import CommitWriter
 
 STEPS = ["adding", "filling", "swapping", "dropping"]
 
@@ -24,7 +24,7 @@ def made(folder: Path) -> FeatureSet:
     made = FeatureSets(folder).create(wanted())
     for start in (0, 3):
         ids = [str(start + i) for i in range(3)]
-        made.write(Block(ids, (rows(POOLED, [1] * 3),), (Column("n", ColumnType.INT, [1, 2, None]),))).result()
+        made.write(ItemBatch(ids, (rows(POOLED, [1] * 3),), (Column("n", ColumnType.INT, [1, 2, None]),))).result()
     return made
 
 
@@ -38,16 +38,16 @@ def test_a_cast_that_ends_halfway_leaves_one_of_the_two_columns(
 ) -> None:
     birds = made(tmp_path)
     left = STEPS.index(step)
-    renew = Writer.renew
+    renew = CommitWriter.renew
 
-    def failing(writer: Writer, make: Callable[[View], Any], doing: str) -> None:
+    def failing(writer: CommitWriter, make: Callable[[VersionView], Any], doing: str) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise TopworkError("the disk went")
         renew(writer, make, doing)
 
-    monkeypatch.setattr(Writer, "renew", failing)
+    monkeypatch.setattr(CommitWriter, "renew", failing)
     with pytest.raises(TopworkError, match="the disk went"):
         birds.cast_column("n", ColumnType.FLOAT)
     monkeypatch.undo()
@@ -66,9 +66,9 @@ def test_writes_that_share_a_commit_widen_a_column_for_each_other(tmp_path: Path
     birds = FeatureSets(tmp_path).create(wanted())
     gate = Event()
     birds.follow(lambda change: gate.wait(20) and None)
-    first = birds.write(Block(["0"], (rows(POOLED, [1]),)))
+    first = birds.write(ItemBatch(["0"], (rows(POOLED, [1]),)))
     rest = [
-        birds.write(Block([str(i)], (rows(POOLED, [1]),), (Column("n", type, [value]),)))
+        birds.write(ItemBatch([str(i)], (rows(POOLED, [1]),), (Column("n", type, [value]),)))
         for i, (type, value) in enumerate(
             [(ColumnType.INT, 1), (ColumnType.FLOAT, 2.5), (ColumnType.INT, 3), (ColumnType.STRING, "x")], 1
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import lance
 import pytest
 from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
-from topwork_server.errors import AlreadyThere, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
+from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.sets import lance_io
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.types import Granularity, Modality, Tap, TapInfo
@@ -71,7 +71,7 @@ def test_what_cannot_be_stored_is_refused(sets: FeatureSets) -> None:
 def test_a_name_is_taken_once_and_near_names_are_told(sets: FeatureSets) -> None:
     birds = sets.create(wanted("birds"))
     assert sets.get("birds") is birds
-    with pytest.raises(AlreadyThere, match="'birds'"):
+    with pytest.raises(AlreadyExists, match="'birds'"):
         sets.create(wanted("birds"))
     with pytest.raises(NotFound, match=r"'brids' .did you mean birds"):
         sets.get("brids")

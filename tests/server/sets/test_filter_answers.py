@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_blocks import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.model import Block, Column, ColumnType
+from topwork_server.sets.model import Column, ColumnType, ItemBatch
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 
@@ -45,7 +45,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureSet]:
     columns.append(Column("flag", ColumnType.BOOL, FLAGS))
     columns.append(Column("t", ColumnType.TIME, micros))
     columns.append(Column("tags", ColumnType.STRINGS, [["x"], ["x", "y"], [], None, ["z"], ["y", "x"]]))
-    animals.write(Block(IDS, (rows(POOLED, [1] * 6),), tuple(columns))).result()
+    animals.write(ItemBatch(IDS, (rows(POOLED, [1] * 6),), tuple(columns))).result()
     yield animals
     sets.close()
 

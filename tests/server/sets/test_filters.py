@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_blocks import POOLED, block, rows, wanted
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.model import Block, Column, ColumnType, Selection
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 
@@ -19,7 +19,7 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureSet]:
     birds = sets.create(wanted())
     sent = block(["a", "b", "c;d", "it's"], Year=[1, 2, 3, None], tags=[["x"], ["x", "y"], [], None], order=[1.5, 2, 3, 4])
     times = Column("when", ColumnType.TIME, [0, 1_000_000, None, 2_000_000])
-    birds.write(Block(sent.ids, sent.taps, (*sent.metadata, times))).result()
+    birds.write(ItemBatch(sent.ids, sent.taps, (*sent.metadata, times))).result()
     yield birds
     sets.close()
 
@@ -158,6 +158,6 @@ def test_unknown_names_are_told(birds: FeatureSet) -> None:
 def test_columns_with_the_names_of_sql_words_are_filtered_in_backticks(tmp_path: Path) -> None:
     words = FeatureSets(tmp_path).create(wanted("words"))
     columns = tuple(Column(name, ColumnType.INT, [1]) for name in ("select", "and", "between", "case", "null"))
-    words.write(Block(["a"], (rows(POOLED, [1]),), columns)).result()
+    words.write(ItemBatch(["a"], (rows(POOLED, [1]),), columns)).result()
     for column in columns:
         assert len(words.keys(f"`{column.name}` = 1")[1]) == 1

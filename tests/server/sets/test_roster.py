@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from topwork_server.sets import roster as rosters
-from topwork_server.sets.roster import Roster, segment
+from topwork_server.sets.roster import IdMap, segment
 
 
-def born(first: int, ids: list[str]) -> rosters.Segment:
+def born(first: int, ids: list[str]) -> rosters.IdSegment:
     keys = np.arange(first, first + len(ids))
     return segment(keys, pa.array(ids, pa.string()), keys.astype(np.uint64) + np.uint64(1 << 32))
 
 
-def agrees(roster: Roster, model: dict[str, int]) -> bool:
+def agrees(roster: IdMap, model: dict[str, int]) -> bool:
     asked = [*model, "nobody", "n" * 512, "é"]
     keys, addresses = roster.find(pa.array(asked, pa.string()))
     expected = [*model.values(), -1, -1, -1]
@@ -34,7 +34,7 @@ def agrees(roster: Roster, model: dict[str, int]) -> bool:
 
 def test_agrees_with_a_dictionary_through_many_changes() -> None:
     rng = np.random.default_rng(0)
-    roster, model, key = Roster(), dict[str, int](), 0
+    roster, model, key = IdMap(), dict[str, int](), 0
     for step in range(150):
         ids = [f"id {n}" for n in rng.choice(400, rng.integers(0, 30), replace=False)]
         gone = [f"id {n}" for n in rng.choice(400, 10, replace=False)]
@@ -49,14 +49,14 @@ def test_agrees_with_a_dictionary_through_many_changes() -> None:
 
 
 def test_an_older_roster_stays_as_it_was() -> None:
-    old = Roster().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c"]))
+    old = IdMap().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c"]))
     new = old.changed(np.array([1]), born(3, ["b"]))
     assert agrees(old, {"a": 0, "b": 1, "c": 2})
     assert agrees(new, {"a": 0, "b": 3, "c": 2})
 
 
 def test_a_compaction_moves_rows_and_nothing_else() -> None:
-    roster = Roster().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c", "d", "e"])).changed(np.array([1]), born(5, ["f"]))
+    roster = IdMap().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c", "d", "e"])).changed(np.array([1]), born(5, ["f"]))
     keys = roster.keys()
     moved = roster.moved(keys, keys.astype(np.uint64) + np.uint64(1 << 32))
     assert agrees(moved, {"a": 0, "c": 2, "d": 3, "e": 4, "f": 5})
@@ -64,14 +64,14 @@ def test_a_compaction_moves_rows_and_nothing_else() -> None:
 
 def test_ids_of_equal_hashes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rosters, "hashes", lambda ids: np.full(len(ids), 7, np.uint64))
-    roster = Roster().changed(np.zeros(0, np.int64), born(0, list("abcdef"))).changed(np.array([2]), None)
+    roster = IdMap().changed(np.zeros(0, np.int64), born(0, list("abcdef"))).changed(np.array([2]), None)
     assert agrees(roster, {"a": 0, "b": 1, "d": 3, "e": 4, "f": 5})
 
 
 def test_nothing_is_found_in_nothing() -> None:
-    assert agrees(Roster(), {})
-    assert Roster().ids(np.zeros(0, np.int64)) == []
-    assert agrees(Roster().changed(np.zeros(0, np.int64), born(0, [])), {})
+    assert agrees(IdMap(), {})
+    assert IdMap().ids(np.zeros(0, np.int64)) == []
+    assert agrees(IdMap().changed(np.zeros(0, np.int64), born(0, [])), {})
 
 
 def test_hashes_do_not_depend_on_where_a_string_stands() -> None:
@@ -83,7 +83,7 @@ def test_hashes_do_not_depend_on_where_a_string_stands() -> None:
 def test_a_million_take_less_than_a_hundred_megabytes() -> None:
     """By what its arrays hold, at a tenth of that size."""
     count = 100_000
-    roster = Roster().changed(np.zeros(0, np.int64), born(0, [f"item-{n:08d}" for n in range(count)]))
+    roster = IdMap().changed(np.zeros(0, np.int64), born(0, [f"item-{n:08d}" for n in range(count)]))
     (one,) = roster.segments
     arrays = (one.keys, one.addresses, one.sorted_hashes, one.by_hash, one.alive)
     assert (sum(array.nbytes for array in arrays) + one.ids.nbytes) / count < 60

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_blocks import CELLS, DIM, POOLED, TOKENS, WINDOWS, block, everything, names, rows, wanted
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sets.model import KEY_BITS, Block, Column, ColumnType, Selection, Written
+from topwork_server.sets.model import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 from topwork_server.types import Clip, Numerics, Picture, Spans, TapInfo, Text
@@ -18,9 +18,9 @@ from topwork_server.types import Clip, Numerics, Picture, Spans, TapInfo, Text
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:
     first = block(["a", "b", "c"], 1, year=[1, 2, 3])
-    assert birds.write(first).result() == Written(birds.version, 3, 0)
+    assert birds.write(first).result() == WriteResult(birds.version, 3, 0)
     second = block(["b", "d"], 2, year=[20, 40])
-    assert birds.write(second).result() == Written(birds.version, 1, 1)
+    assert birds.write(second).result() == WriteResult(birds.version, 1, 1)
     assert birds.delete(["a", "nobody"]).result() == (1, birds.version)
     found = everything(birds)
     assert {id: item["year"] for id, item in found.items()} == {"b": 20, "c": 3, "d": 40}
@@ -51,7 +51,7 @@ def test_items_of_many_rows_keep_their_rows_and_spans(sets: FeatureSets, info: T
     many = sets.create(wanted("many", info, POOLED))
     counts = [3, 0, 2, 5]
     sent = rows(info, counts, spans=spans)
-    many.write(Block(["w", "x", "y", "z"], (rows(POOLED, [1] * 4), sent))).result()
+    many.write(ItemBatch(["w", "x", "y", "z"], (rows(POOLED, [1] * 4), sent))).result()
     (got,) = many.read(Selection(taps=[info.tap.name])).blocks
     assert [t.tap for t in got.taps] == [info]
     np.testing.assert_array_equal(got.taps[0].counts, counts)
@@ -68,8 +68,8 @@ def test_items_of_many_rows_keep_their_rows_and_spans(sets: FeatureSets, info: T
 def test_items_with_and_without_spans_share_a_block(sets: FeatureSets) -> None:
     many = sets.create(wanted("many", TOKENS))
     told = rows(TOKENS, [2])
-    many.write(Block(["told"], (told,))).result()
-    many.write(Block(["untold"], (rows(TOKENS, [3], spans=False),))).result()
+    many.write(ItemBatch(["told"], (told,))).result()
+    many.write(ItemBatch(["untold"], (rows(TOKENS, [3], spans=False),))).result()
     (got,) = many.read(Selection()).blocks
     spans, sent = got.taps[0].spans, told.spans
     assert spans is not None
@@ -88,7 +88,7 @@ def test_half_precision_is_stored_as_such_and_overflow_is_refused(sets: FeatureS
     assert str(lance.dataset(str(half.path)).schema.field("features_pooled").type) == "fixed_size_list<item: halffloat>[4]"
     large = replace(sent.taps[0], rows=np.full((1, DIM), 7e4, np.float32))
     with pytest.raises(InvalidInput, match=r"'a'.*float16"):
-        half.write(Block(["a"], (large,)))
+        half.write(ItemBatch(["a"], (large,)))
 
 
 def test_raw_inputs_come_back(sets: FeatureSets, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_blocks_are_about_as_large_as_asked(birds: FeatureSet) -> None:
 def test_an_empty_set_reads_as_nothing(birds: FeatureSet) -> None:
     reading = birds.read(Selection())
     assert (reading.total, list(reading.blocks)) == (0, [])
-    assert birds.write(Block([], (rows(POOLED, []),))).result() == Written(birds.version, 0, 0)
+    assert birds.write(ItemBatch([], (rows(POOLED, []),))).result() == WriteResult(birds.version, 0, 0)
 
 
 def test_the_folder_opens_with_plain_lance(birds: FeatureSet) -> None:
@@ -204,18 +204,21 @@ REFUSED = {
     "NUL in an id": (lambda: block(["a\0b"]), "NUL"),
     "half a surrogate": (lambda: block(["\ud800"]), "UTF-8"),
     "a number for an id": (lambda: block([1]), "ids are texts"),  # type: ignore[list-item]
-    "NaN": (lambda: Block(["a"], (replace(rows(POOLED, [1]), rows=np.array([[1, np.nan, 0, 0]], np.float32)),)), "'a'.*number 1"),
-    "infinity": (lambda: Block(["a"], (replace(rows(POOLED, [1]), rows=np.full((1, DIM), -np.inf, np.float32)),)), "-inf"),
-    "too large a double": (lambda: Block(["a"], (replace(rows(POOLED, [1]), rows=np.full((1, DIM), 1e200)),)), r"1e\+200"),
-    "whole numbers": (lambda: Block(["a"], (replace(rows(POOLED, [1]), rows=np.ones((1, DIM), np.int32)),)), "int32"),
-    "another dim": (lambda: Block(["a"], (replace(rows(POOLED, [1]), rows=np.ones((1, 3), np.float32)),)), r"\(1, 3\)"),
-    "two rows an item": (lambda: Block(["a", "b"], (replace(rows(POOLED, [2, 0])),)), "item 0: 2 rows"),
-    "counts that do not add up": (lambda: Block(["a"], (replace(rows(POOLED, [1]), counts=np.array([2])),)), "counts"),
-    "too few counts": (lambda: Block(["a", "b"], (rows(POOLED, [1]),)), "counts"),
-    "no rows": (lambda: Block(["a"]), "takes pooled"),
-    "another tap": (lambda: Block(["a"], (rows(TOKENS, [1]),)), "takes pooled"),
+    "NaN": (
+        lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), rows=np.array([[1, np.nan, 0, 0]], np.float32)),)),
+        "'a'.*number 1",
+    ),
+    "infinity": (lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), rows=np.full((1, DIM), -np.inf, np.float32)),)), "-inf"),
+    "too large a double": (lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), rows=np.full((1, DIM), 1e200)),)), r"1e\+200"),
+    "whole numbers": (lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), rows=np.ones((1, DIM), np.int32)),)), "int32"),
+    "another dim": (lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), rows=np.ones((1, 3), np.float32)),)), r"\(1, 3\)"),
+    "two rows an item": (lambda: ItemBatch(["a", "b"], (replace(rows(POOLED, [2, 0])),)), "item 0: 2 rows"),
+    "counts that do not add up": (lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), counts=np.array([2])),)), "counts"),
+    "too few counts": (lambda: ItemBatch(["a", "b"], (rows(POOLED, [1]),)), "counts"),
+    "no rows": (lambda: ItemBatch(["a"]), "takes pooled"),
+    "another tap": (lambda: ItemBatch(["a"], (rows(TOKENS, [1]),)), "takes pooled"),
     "spans of an item": (
-        lambda: Block(["a"], (replace(rows(POOLED, [1]), spans=Spans("chars", np.zeros((1, 2), np.float32))),)),
+        lambda: ItemBatch(["a"], (replace(rows(POOLED, [1]), spans=Spans("chars", np.zeros((1, 2), np.float32))),)),
         "spans",
     ),
     "a short column": (lambda: replace(block(["a", "b"]), metadata=(Column("year", ColumnType.INT, [1]),)), "'year': 1 values"),
@@ -245,7 +248,7 @@ def test_refuses_by_name_and_leaves_the_set_as_it_is(birds: FeatureSet, what: st
 def test_refuses_other_fingerprints_and_poor_numerics(birds: FeatureSet) -> None:
     other = replace(POOLED, fingerprint="e" * 64)
     with pytest.raises(NotReady, match=r"e{64}.*a{64}"):
-        birds.write(Block(["a"], (rows(other, [1]),)))
+        birds.write(ItemBatch(["a"], (rows(other, [1]),)))
     with pytest.raises(NotReady, match=r"bf16.*0\.993"):
         birds.write(block(["a"]), Numerics("openvino", "bf16", 0.993, 0.1))
     with pytest.raises(NotReady, match="nan"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from made_blocks import POOLED, block, everything, hold, rows, wanted
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.model import Block, Column, ColumnType, Selection
+from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 
@@ -30,8 +30,8 @@ def birds(tmp_path: Path) -> Iterator[FeatureSet]:
     sets.close()
 
 
-def with_column(ids: list[str], type: ColumnType, values: list[Any], name: str = "column") -> Block:
-    return Block(ids, (rows(POOLED, [1] * len(ids)),), (Column(name, type, values),))
+def with_column(ids: list[str], type: ColumnType, values: list[Any], name: str = "column") -> ItemBatch:
+    return ItemBatch(ids, (rows(POOLED, [1] * len(ids)),), (Column(name, type, values),))
 
 
 @pytest.mark.parametrize("type", list(ColumnType))

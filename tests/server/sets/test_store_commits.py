@@ -15,8 +15,8 @@ from made_blocks import block, everything, hold, names, wanted
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.sets import lance_io
 from topwork_server.sets.commit_threads import MOST_THREADS, CommitThreads
-from topwork_server.sets.commits import Committer, Task
-from topwork_server.sets.model import Change, Written
+from topwork_server.sets.commits import CommitQueue, CommitTask
+from topwork_server.sets.model import Change, WriteResult
 from topwork_server.sets.sets import FeatureSets
 from topwork_server.sets.store import FeatureSet
 
@@ -59,7 +59,7 @@ def test_small_writers_share_commits(birds: FeatureSet) -> None:
     writers, writes = 8, 25
     before = birds.version
 
-    def write(writer: int) -> list[Written]:
+    def write(writer: int) -> list[WriteResult]:
         ids = names(writer * writes, writer * writes + writes)
         return [future.result() for future in [birds.write(block([id])) for id in ids]]
 
@@ -84,11 +84,11 @@ def test_in_one_commit_the_last_of_an_id_wins_and_deletions_keep_their_place(
     together()
     version = futures[-1].result()[1]
     assert [future.result() for future in futures] == [
-        Written(version, 2, 1),
+        WriteResult(version, 2, 1),
         (1, version),
-        Written(version, 1, 1),
+        WriteResult(version, 1, 1),
         (2, version),
-        Written(version, 1, 0),
+        WriteResult(version, 1, 0),
         (1, version),
     ]
     assert {id: item["n"] for id, item in everything(birds).items()} == {"c": 3}
@@ -173,7 +173,7 @@ def test_a_commit_that_fails_after_all_is_acknowledged(birds: FeatureSet, monkey
     mirror = Mirror(birds)
     with monkeypatch.context() as patch:
         patch.setattr(lance.LanceDataset, "commit", failing_commit(after=True))
-        assert birds.write(block(["a", "b"], 2)).result() == Written(birds.version, 1, 1)
+        assert birds.write(block(["a", "b"], 2)).result() == WriteResult(birds.version, 1, 1)
     birds.write(block(["c"], 3)).result()
     assert sorted(everything(birds)) == ["a", "b", "c"]
     assert mirror.agrees(birds)
@@ -263,10 +263,10 @@ def test_a_set_that_writes_much_does_not_keep_the_others_waiting(tmp_path: Path)
         assert go.wait(60)
 
     order: list[str] = []
-    one, other = (Committer(name, lambda group: None, lambda busy: None, threads) for name in ("one", "other"))
-    one.put(Task(held))
+    one, other = (CommitQueue(name, lambda group: None, lambda busy: None, threads) for name in ("one", "other"))
+    one.put(CommitTask(held))
     assert reached.wait(60)
-    tasks = [Task(lambda: order.append("one")) for _ in range(5)] + [Task(lambda: order.append("other"))]
+    tasks = [CommitTask(lambda: order.append("one")) for _ in range(5)] + [CommitTask(lambda: order.append("other"))]
     for task in tasks:
         (other if task is tasks[-1] else one).put(task)
     go.set()
@@ -285,7 +285,7 @@ def test_without_memory_the_writers_are_told_and_the_set_goes_on(
     def no_memory(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Committer, "_joins", no_memory)  # between two commits, where nobody has taken an operation
+    monkeypatch.setattr(CommitQueue, "_joins", no_memory)  # between two commits, where nobody has taken an operation
     together()
     for future in waiting:
         with pytest.raises(Overloaded, match="no room left"):

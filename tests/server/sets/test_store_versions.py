@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from made_blocks import block, everything, names
-from topwork_server.errors import AlreadyThere, InvalidInput, NotFound
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.sets import housekeeping
 from topwork_server.sets.model import Change, Selection
 from topwork_server.sets.sets import FeatureSets
@@ -51,7 +51,7 @@ def test_pinned_versions_stay_and_the_others_go(birds: FeatureSet) -> None:
 
 def test_pins_are_refused_by_name(birds: FeatureSet) -> None:
     birds.pin("paper")
-    with pytest.raises(AlreadyThere, match="'paper' holds version 1"):
+    with pytest.raises(AlreadyExists, match="'paper' holds version 1"):
         birds.pin("paper")
     with pytest.raises(NotFound, match="no version 77"):
         birds.pin("other", 77)

@@ -10,28 +10,28 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples.equal_rows import equal_rows, item_means
-from topwork_server.heads.examples.gather import Gathered, gather, without
-from topwork_server.heads.examples.items import Items, Read, both, grouped, items, labels_of_learnt, labels_of_test
-from topwork_server.heads.examples.labels import SHOWN, Labels, check_target
+from topwork_server.heads.examples.gather import LoadedRows, gather, without
+from topwork_server.heads.examples.items import LabeledItems, Read, both, grouped, items, labels_of_learnt, labels_of_test
+from topwork_server.heads.examples.labels import SHOWN, LabelColumn, check_target
 from topwork_server.heads.examples.lessons import lesson as lesson
-from topwork_server.heads.examples.values import Values, of_items, of_rows
-from topwork_server.heads.model import Definition, Pooling, Task, Unlabelled
+from topwork_server.heads.examples.values import TargetValues, of_items, of_rows
+from topwork_server.heads.model import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pairs import Encode
 from topwork_server.progress import Report, part
 from topwork_server.sets.model import Selection
 from topwork_server.sets.snapshot import Snapshot, snapshot
-from topwork_server.trainer import Examples, Target, View
+from topwork_server.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array, Item
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingDataset:
     """examples: labelled items, none of the test; its `items` are positions in `ids`, and it is empty where classes are described
     and nothing is labelled. test: those that `test_where` names, with positions in `test_ids`. labels: of `ids`. unlabelled: how
     many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled).
     chars: of tasks whose rows are tokens, (rows, 2) characters that the rows of each item cover."""
 
-    labels: Labels
+    labels: LabelColumn
     examples: Examples
     ids: tuple[str, ...]
     test: Examples | None = None
@@ -51,7 +51,7 @@ class Data:
         return {id: item for id, item in pairs if item is not None}
 
 
-def labels_of(read: Read, definition: Definition, least_per_class: int) -> Labels:
+def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
     """The labels alone, of the items that are learnt from. InvalidInput for what is wrong with them, or with the test's."""
     every = items(read, definition)
     learnt = every.take(np.flatnonzero(~every.test))
@@ -62,8 +62,8 @@ def labels_of(read: Read, definition: Definition, least_per_class: int) -> Label
 
 
 def load(
-    definition: Definition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
-) -> Data:
+    definition: HeadDefinition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
+) -> TrainingDataset:
     """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
     cannot be learnt."""
     taken = snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
@@ -76,7 +76,7 @@ class _Load:
     """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
 
     def __init__(
-        self, taken: Snapshot, definition: Definition, least_per_class: int, by_direction: bool, encode: Encode | None
+        self, taken: Snapshot, definition: HeadDefinition, least_per_class: int, by_direction: bool, encode: Encode | None
     ) -> None:
         self._encode = encode
         self._taken, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
@@ -84,7 +84,7 @@ class _Load:
         self._partial: set[str] = set()
         self._chars: dict[str, Array] = {}
 
-    def data(self, report: Report) -> Data:
+    def data(self, report: Report) -> TrainingDataset:
         definition = self._definition
         report(0.0, "reading labels")
         every = items(self._taken.read, definition)
@@ -95,14 +95,14 @@ class _Load:
         learnt = self._apart(_chosen(learnt, labels.labelled), test, contents)
         if len(test.ids):
             test = _chosen(test, labels_of_test(test, labels, definition).labelled)
-        used = unlabelled.ids if definition.unlabelled is not Unlabelled.LEFT_OUT else ()
+        used = unlabelled.ids if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
         rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
         learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
         learnt, rows[0] = self._unequal(learnt, test, rows)
         labels = self._left(labels, learnt)
         return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
-    def _apart(self, learnt: Items, test: Items, contents: Mapping[str, str]) -> Items:
+    def _apart(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
         """Without the items whose content is that of a test item, too. Groups that `test_where` cuts in two are told."""
         judged = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
@@ -117,7 +117,7 @@ class _Load:
             )
         return learnt
 
-    def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[Gathered]:
+    def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
         """Of each list of ids, in its order."""
         ends = np.cumsum([len(one) for one in ids])
         slots = {id: slot for slot, id in enumerate(id for one in ids for id in one)}
@@ -126,7 +126,7 @@ class _Load:
             where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
         return _cut(gather(self._taken, self._definition, where, slots, report, self._encode), ends)
 
-    def _with_rows(self, some: Items, rows: Sequence[Gathered], which: int) -> Items:
+    def _with_rows(self, some: LabeledItems, rows: Sequence[LoadedRows], which: int) -> LabeledItems:
         there = rows[which].counts > 0
         if not there.all():
             without = [some.ids[i] for i in np.flatnonzero(~there)]
@@ -137,7 +137,7 @@ class _Load:
             )
         return _chosen(some, there)
 
-    def _unequal(self, learnt: Items, test: Items, rows: Sequence[Gathered]) -> tuple[Items, Gathered]:
+    def _unequal(self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]) -> tuple[LabeledItems, LoadedRows]:
         """Without the items whose features are those of a test item."""
         if not (len(learnt.ids) and len(test.ids)):
             return learnt, rows[0]
@@ -149,7 +149,7 @@ class _Load:
             self._warnings.append(f"{again.sum():,} items are not learnt from: their features are those of a test item")
         return _chosen(learnt, ~again), without(rows[0], again)
 
-    def _equal(self, rows: Sequence[Gathered]) -> list[Array]:
+    def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
         """For each view (items,) int64: of each item that has rows the position of the first one with equal features."""
         counts = np.concatenate([one.counts[one.counts > 0] for one in rows])
         items, count = np.repeat(np.arange(len(counts)), counts), len(counts)
@@ -159,7 +159,7 @@ class _Load:
         told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
         return [equal_rows(view, self._by_direction) for view in told]
 
-    def _left(self, labels: Labels, learnt: Items) -> Labels:
+    def _left(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
         """Of the items that are left; read again where some are not, since a class may have lost too many."""
         there = int(labels.labelled.sum())
         if there and not len(learnt.ids):
@@ -172,21 +172,21 @@ class _Load:
 
     def _made(
         self,
-        labels: Labels,
-        learnt: Items,
-        test: Items,
-        rows: Sequence[Gathered],
+        labels: LabelColumn,
+        learnt: LabeledItems,
+        test: LabeledItems,
+        rows: Sequence[LoadedRows],
         contents: Mapping[str, str],
         unlabelled: int,
-    ) -> Data:
+    ) -> TrainingDataset:
         definition = self._definition
         examples, positions = self._examples(labels, learnt, rows[0], contents)
         _check_several(definition, examples)
-        free = self._views(rows[2].views) if definition.unlabelled is not Unlabelled.LEFT_OUT else ()
+        free = self._views(rows[2].views) if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
         described = tuple(np.array(view, np.float32) for view in definition.described)
         examples = replace(examples, unlabelled=free, described=described)
         judged, test_ids = self._judged(labels, test, rows[1], contents) if definition.test_where else (None, ())
-        return Data(
+        return TrainingDataset(
             labels=_taken(labels, positions),
             examples=examples,
             ids=tuple(learnt.ids[i] for i in positions),
@@ -200,7 +200,7 @@ class _Load:
         )
 
     def _judged(
-        self, labels: Labels, test: Items, rows: Gathered, contents: Mapping[str, str]
+        self, labels: LabelColumn, test: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
     ) -> tuple[Examples, tuple[str, ...]]:
         mine = labels_of_test(test, labels, self._definition)
         self._warnings += mine.warnings
@@ -209,7 +209,9 @@ class _Load:
             raise InvalidInput("no test item has rows to judge by", remedy="choose others with `test_where`")
         return judged, tuple(test.ids[i] for i in positions)
 
-    def _examples(self, labels: Labels, some: Items, rows: Gathered, contents: Mapping[str, str]) -> tuple[Examples, Array]:
+    def _examples(
+        self, labels: LabelColumn, some: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
+    ) -> tuple[Examples, Array]:
         """Their rows and values, and the positions of those items that have any."""
         definition, counts = self._definition, rows.counts[rows.counts > 0]
         if definition.task.every_row:
@@ -218,7 +220,7 @@ class _Load:
             if definition.task is not Task.SEGMENTATION and rows.spans is not None:
                 self._chars |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
-            values = Values(of_items(labels), np.ones(len(some.ids), bool))
+            values = TargetValues(of_items(labels), np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)
         self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
         owners = owners[values.keep]
@@ -229,20 +231,20 @@ class _Load:
         examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)
         return examples, there
 
-    def _views(self, rows: Sequence[Array]) -> tuple[View, ...]:
+    def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
         pairs = zip(self._definition.views, rows, strict=True)
-        return tuple(View(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
+        return tuple(FeatureView(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
 
 
-def _taken(labels: Labels, positions: Array) -> Labels:
+def _taken(labels: LabelColumn, positions: Array) -> LabelColumn:
     return replace(labels, values=[labels.values[i] for i in positions], labelled=labels.labelled[positions])
 
 
-def _chosen(some: Items, mask: Array) -> Items:
+def _chosen(some: LabeledItems, mask: Array) -> LabeledItems:
     return some if mask.all() else some.take(np.flatnonzero(mask))
 
 
-def _cut(rows: Gathered, ends: Array) -> list[Gathered]:
+def _cut(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
     """Views of the same memory."""
     at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
     slots = [0, *ends.tolist()]
@@ -250,11 +252,11 @@ def _cut(rows: Gathered, ends: Array) -> list[Gathered]:
     for i in range(len(ends)):
         part = slice(at[i], at[i + 1])
         spans = None if rows.spans is None else rows.spans[part]
-        found.append(Gathered([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
+        found.append(LoadedRows([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
     return found
 
 
-def _check_several(definition: Definition, examples: Examples) -> None:
+def _check_several(definition: HeadDefinition, examples: Examples) -> None:
     """Of tasks whose rows have classes: most of an area, or of a text, may leave one of them alone."""
     if definition.task.every_row and examples.target is Target.CLASSES and len(np.unique(examples.values)) < 2:
         raise InvalidInput(

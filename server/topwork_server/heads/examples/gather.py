@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.model import Definition, Pooling
+from topwork_server.heads.model import HeadDefinition, Pooling
 from topwork_server.heads.pairs import Encode, is_pair, pooled_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, kept, pooled, usable
 from topwork_server.progress import Report, part
 from topwork_server.ragged import aranges, starts_of
-from topwork_server.sets.model import Block, Selection
+from topwork_server.sets.model import ItemBatch, Selection
 from topwork_server.sets.picked import picked
 from topwork_server.sets.snapshot import Snapshot
 from topwork_server.types import Array, TapInfo, TapRows, Text
 
 
 @dataclass(frozen=True)
-class Gathered:
+class LoadedRows:
     """Rows of some items at slots 0 .. n - 1. `views` (rows, dim) float32, in order of slots, alike for all views; `counts` (n,)
     int64: rows of each slot, 0 where the item has not what is read. `spans` (rows, 2 or 4) of tasks with a value a row."""
 
@@ -30,7 +30,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _BlockView:
     """Of one block and view."""
 
     slots: Array
@@ -40,8 +40,13 @@ class _Part:
 
 
 def gather(
-    taken: Snapshot, definition: Definition, where: str, slots: Mapping[str, int], report: Report, encode: Encode | None = None
-) -> Gathered:
+    taken: Snapshot,
+    definition: HeadDefinition,
+    where: str,
+    slots: Mapping[str, int],
+    report: Report,
+    encode: Encode | None = None,
+) -> LoadedRows:
     """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused.
     `encode` gives rows of texts, for views of pairs whose sides are encoded each by itself."""
     towers = _Towers(definition, encode) if any(how in TOWERS for _, how in definition.views) else None
@@ -66,12 +71,12 @@ def gather(
 
 
 class _View:
-    def __init__(self, info: TapInfo, pooling: Pooling, definition: Definition) -> None:
+    def __init__(self, info: TapInfo, pooling: Pooling, definition: HeadDefinition) -> None:
         self._name, self._dim = info.tap.name, dim_after(pooling, info.tap.dim)
         self._pooling, self._task = pooling, definition.task
-        self._parts: list[_Part] = []
+        self._parts: list[_BlockView] = []
 
-    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         rows = next(rows for rows in block.taps if rows.tap.tap.name == self._name)
         places = np.array([slots.get(id, -1) for id in block.ids], np.int64)
         chosen = (places >= 0) & usable(self._task, self._pooling, rows)
@@ -80,9 +85,9 @@ class _View:
         spans = rows.spans.values[kept(self._task, rows)] if self._task.every_row and rows.spans is not None else None
         # Copied, where it is Arrow's memory still: a block is let go once it is read.
         features = features if features.base is None else features.copy()
-        self._parts.append(_Part(places[chosen], counts, features, spans))
+        self._parts.append(_BlockView(places[chosen], counts, features, spans))
 
-    def joined(self, count: int) -> Gathered:
+    def joined(self, count: int) -> LoadedRows:
         """The parts go as they are copied, so that all is there once, not twice."""
         counts = np.zeros(count, np.int64)
         for piece in self._parts:
@@ -97,13 +102,13 @@ class _View:
             rows[to] = piece.rows
             if spans is not None and piece.spans is not None:
                 spans[to] = piece.spans
-        return Gathered([rows], counts, spans)
+        return LoadedRows([rows], counts, spans)
 
 
 class _Towers:
     """Pairs of texts, each text encoded once."""
 
-    def __init__(self, definition: Definition, encode: Encode | None) -> None:
+    def __init__(self, definition: HeadDefinition, encode: Encode | None) -> None:
         if encode is None:
             raise InvalidInput("nothing encodes the sides of pairs here", remedy="choose other poolings")
         self._encode, self._set = encode, definition.set
@@ -115,7 +120,7 @@ class _Towers:
     def view(self, info: TapInfo, pooling: Pooling) -> _Tower:
         return _Tower(self, info, pooling)
 
-    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         for id, item in zip(block.ids, block.inputs, strict=True):
             if id in slots and is_pair(item):
                 assert isinstance(item, Text), "a pair is of texts"
@@ -142,19 +147,19 @@ class _Tower:
     def __init__(self, towers: _Towers, info: TapInfo, pooling: Pooling) -> None:
         self._towers, self._info, self._pooling = towers, info, pooling
 
-    def add(self, block: Block, slots: Mapping[str, int]) -> None:
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         """Its rows are made of all pairs at once."""
 
-    def joined(self, count: int) -> Gathered:
+    def joined(self, count: int) -> LoadedRows:
         slots, rows = self._towers.slots, self._towers.rows[self._info.tap.name]
         first, second = self._towers.pairs.T
         order = np.argsort(slots, kind="stable")
         counts = np.zeros(count, np.int64)
         counts[slots] = 1
-        return Gathered([pooled_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
+        return LoadedRows([pooled_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
 
 
-def _agreed(views: list[Gathered], names: list[str]) -> Gathered:
+def _agreed(views: list[LoadedRows], names: list[str]) -> LoadedRows:
     """Slots that lack rows in one view are left out of all."""
     there = np.logical_and.reduce([view.counts > 0 for view in views])
     views = [_some(view, there) for view in views]
@@ -164,17 +169,17 @@ def _agreed(views: list[Gathered], names: list[str]) -> Gathered:
                 f"taps {names[0]!r} and {name!r} do not have the same rows, so no head can choose between them",
                 remedy="train on one of them; probe compares them",
             )
-    return Gathered([view.views[0] for view in views], views[0].counts, views[0].spans)
+    return LoadedRows([view.views[0] for view in views], views[0].counts, views[0].spans)
 
 
-def _some(view: Gathered, there: Array) -> Gathered:
+def _some(view: LoadedRows, there: Array) -> LoadedRows:
     keep = np.repeat(there, view.counts)
     if keep.all():
         return view
-    return Gathered([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
+    return LoadedRows([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
 
 
-def without(rows: Gathered, items: Array) -> Gathered:
+def without(rows: LoadedRows, items: Array) -> LoadedRows:
     """Without the rows of some items: a mask of those that have rows."""
     slots = np.flatnonzero(rows.counts)
     keep = np.repeat(~items, rows.counts[slots])
@@ -182,7 +187,7 @@ def without(rows: Gathered, items: Array) -> Gathered:
         return rows
     counts = rows.counts.copy()
     counts[slots[items]] = 0
-    return Gathered([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
+    return LoadedRows([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
 
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:

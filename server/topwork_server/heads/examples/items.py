@@ -11,17 +11,17 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples.equal_rows import components
-from topwork_server.heads.examples.labels import Labels, read_as, read_labels
-from topwork_server.heads.model import Definition
-from topwork_server.sets.model import Column, ColumnType, Reading, Selection
+from topwork_server.heads.examples.labels import LabelColumn, read_as, read_labels
+from topwork_server.heads.model import HeadDefinition
+from topwork_server.sets.model import Column, ColumnType, ReadResult, Selection
 from topwork_server.types import Array
 
-Read = Callable[[Selection], Reading]
+Read = Callable[[Selection], ReadResult]
 GROUPS = (ColumnType.STRING, ColumnType.INT, ColumnType.BOOL, ColumnType.TIME)
 
 
 @dataclass(frozen=True)
-class Items:
+class LabeledItems:
     """Of all items that `where` lets through, by id. `groups` are values of the group column, None where there is none."""
 
     ids: tuple[str, ...]
@@ -29,14 +29,14 @@ class Items:
     groups: Sequence[Hashable | None]
     test: Array  # (n,) bool: those that judge
 
-    def take(self, positions: Array) -> Items:
+    def take(self, positions: Array) -> LabeledItems:
         """Some of them (ascending)."""
         values = [self.column.values[i] for i in positions]
         ids, groups = tuple(self.ids[i] for i in positions), [self.groups[i] for i in positions]
-        return Items(ids, replace(self.column, values=values), groups, self.test[positions])
+        return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions])
 
 
-def items(read: Read, definition: Definition) -> Items:
+def items(read: Read, definition: HeadDefinition) -> LabeledItems:
     """InvalidInput where a column is not there, or nothing matches."""
     ids, found = _columns(read, definition)
     if not ids:
@@ -52,10 +52,10 @@ def items(read: Read, definition: Definition) -> Items:
     test = _matching(read, definition)
     column = replace(column, values=[column.values[i] for i in order])
     groups = [group.values[i] for i in order]
-    return Items(tuple(ids[i] for i in order), column, groups, np.array([ids[i] in test for i in order], bool))
+    return LabeledItems(tuple(ids[i] for i in order), column, groups, np.array([ids[i] in test for i in order], bool))
 
 
-def _columns(read: Read, definition: Definition) -> tuple[list[str], dict[str, Column]]:
+def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[str, Column]]:
     """All ids as the set has them, and what the target and the group (as far as they are named) say of each."""
     ids: list[str] = []
     values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
@@ -68,7 +68,7 @@ def _columns(read: Read, definition: Definition) -> tuple[list[str], dict[str, C
     return ids, {name: Column(name, types[name], found) for name, found in values.items() if name in types}
 
 
-def _selection(definition: Definition, where: str, columns: Sequence[str]) -> Selection:
+def _selection(definition: HeadDefinition, where: str, columns: Sequence[str]) -> Selection:
     return Selection(version=definition.version, taps=(), columns=columns, where=where)
 
 
@@ -76,7 +76,7 @@ def _none_matches(where: str) -> str:
     return f"no item matches {where:.200}" if where else "the set has no items"
 
 
-def _matching(read: Read, definition: Definition) -> set[str]:
+def _matching(read: Read, definition: HeadDefinition) -> set[str]:
     """Ids of the items that judge."""
     if not definition.test_where:
         return set()
@@ -92,7 +92,7 @@ def both(where: str, other: str) -> str:
     return f"({where}) AND ({other})" if where else other
 
 
-def labels_of_learnt(learnt: Items, definition: Definition, least_per_class: int) -> Labels:
+def labels_of_learnt(learnt: LabeledItems, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
     """InvalidInput names the id of the item that is to blame."""
     names = tuple(definition.descriptions)
     if not learnt.ids:
@@ -105,7 +105,7 @@ def labels_of_learnt(learnt: Items, definition: Definition, least_per_class: int
         raise _named(error, learnt.ids) from None
 
 
-def labels_of_test(test: Items, labels: Labels, definition: Definition) -> Labels:
+def labels_of_test(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:
     """InvalidInput also where none of them can judge."""
     try:
         found = read_as(test.column, labels, definition.target)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio_names
 from topwork_server.heads.examples import masks, spans
-from topwork_server.heads.examples.masks import Mask
+from topwork_server.heads.examples.masks import ImageMask
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import ColumnType
 from topwork_server.types import Array
@@ -20,7 +20,7 @@ from topwork_server.types import Array
 LARGEST = 1e150
 
 
-class Form(ABC):
+class LabelFormat(ABC):
     """One task's. `types` of columns it is read from; `least_classes` that there must be for anything to be learnt."""
 
     types: ClassVar[tuple[ColumnType, ...]]
@@ -50,7 +50,7 @@ class Form(ABC):
         return sorted(classes)
 
 
-class Classification(Form):
+class Classification(LabelFormat):
     types = (ColumnType.STRING, ColumnType.BOOL, ColumnType.INT)
     least_classes = 2
 
@@ -69,7 +69,7 @@ class Classification(Form):
         return sorted(classes, key=_numbers_first)
 
 
-class MultiLabel(Form):
+class MultiLabel(LabelFormat):
     types = (ColumnType.STRINGS,)
     least_classes = 1
 
@@ -86,7 +86,7 @@ class MultiLabel(Form):
         return frozenset(index[label] for label in value)
 
 
-class Regression(Form):
+class Regression(LabelFormat):
     types = (ColumnType.FLOAT, ColumnType.INT)
 
     def read(self, value: Any) -> float:
@@ -97,7 +97,7 @@ class Regression(Form):
         return float(value)
 
 
-class Tagging(Form):
+class Tagging(LabelFormat):
     types = (ColumnType.STRINGS,)
     least_classes = 1
 
@@ -114,7 +114,7 @@ class Tagging(Form):
         return [(start, end, index[label]) for start, end, label in value]
 
 
-class QuestionAnswering(Form):
+class QuestionAnswering(LabelFormat):
     types = (ColumnType.STRINGS,)
 
     def read(self, value: Sequence[str | None]) -> list[tuple[int, int]] | None:
@@ -124,11 +124,11 @@ class QuestionAnswering(Form):
         return ("start", "end")
 
 
-class Segmentation(Form):
+class Segmentation(LabelFormat):
     types = (ColumnType.STRING, ColumnType.STRINGS)
     least_classes = 2
 
-    def read(self, value: Any) -> Mask | None:
+    def read(self, value: Any) -> ImageMask | None:
         if isinstance(value, str):
             return masks.png_mask(value) if value else None
         return masks.box_mask(value)
@@ -136,21 +136,21 @@ class Segmentation(Form):
     def written(self, value: Any) -> Any:
         return masks.is_png(value) if isinstance(value, str) else masks.box_mask(value)
 
-    def classes(self, value: Mask) -> Iterable[str]:
+    def classes(self, value: ImageMask) -> Iterable[str]:
         return value.classes
 
-    def encode(self, value: Mask, index: Mapping[str, int]) -> Painted:
-        return Painted(value, index)
+    def encode(self, value: ImageMask, index: Mapping[str, int]) -> LabelMask:
+        return LabelMask(value, index)
 
     def order(self, classes: Iterable[str]) -> list[str]:
         return sorted(classes, key=lambda name: (name != masks.BACKGROUND, _numbers_first(name)))
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class LabelMask:
     """A mask and the numbers of its classes."""
 
-    mask: Mask
+    mask: ImageMask
     index: Mapping[str, int]
 
     def cells(self, boxes: Array) -> Array:
@@ -158,7 +158,7 @@ class Painted:
         return self.mask.cells(boxes, self.index)
 
 
-FORMS: Mapping[Task, Form] = {
+FORMS: Mapping[Task, LabelFormat] = {
     Task.CLASSIFICATION: Classification(),
     Task.MULTI_LABEL: MultiLabel(),
     Task.REGRESSION: Regression(),

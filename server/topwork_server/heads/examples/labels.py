@@ -16,7 +16,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.excerpts import excerpt
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.examples import masks
-from topwork_server.heads.examples.label_forms import FORMS, Form
+from topwork_server.heads.examples.label_forms import FORMS, LabelFormat
 from topwork_server.heads.model import Task
 from topwork_server.sets.model import Column, ColumnType
 from topwork_server.suggestions import instead
@@ -30,7 +30,7 @@ LONGEST = 60
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelColumn:
     """What a column says, one entry an item in `values` and `labelled`; None in `values` where unlabelled.
 
     values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
@@ -82,7 +82,7 @@ def _all(column: Column, written: Callable[[Any], Any]) -> bool:
         return False
 
 
-def read_labels(column: Column, task: Task | None, least_per_class: int, target: str, names: Sequence[str] = ()) -> Labels:
+def read_labels(column: Column, task: Task | None, least_per_class: int, target: str, names: Sequence[str] = ()) -> LabelColumn:
     """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
 
     InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
@@ -103,7 +103,7 @@ def read_labels(column: Column, task: Task | None, least_per_class: int, target:
     return _warned(labels, [*_empty(target, column, read), *_alike(target, counts)])
 
 
-def read_as(column: Column, known: Labels, target: str) -> Labels:
+def read_as(column: Column, known: LabelColumn, target: str) -> LabelColumn:
     """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabelled, with a
     warning."""
     form = FORMS[known.task]
@@ -124,7 +124,7 @@ def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
     return () if task is Task.QUESTION_ANSWERING else names
 
 
-def _read(form: Form, column: Column) -> list[Any]:
+def _read(form: LabelFormat, column: Column) -> list[Any]:
     read: list[Any] = []
     for position, value in enumerate(column.values):
         try:
@@ -135,14 +135,14 @@ def _read(form: Form, column: Column) -> list[Any]:
     return read
 
 
-def _labels(task: Task, form: Form, read: Sequence[Any], classes: tuple[str, ...]) -> Labels:
+def _labels(task: Task, form: LabelFormat, read: Sequence[Any], classes: tuple[str, ...]) -> LabelColumn:
     index = {name: number for number, name in enumerate(classes)}
     values = [None if value is None else form.encode(value, index) for value in read]
-    return Labels(task, form.names(classes), values, np.array([value is not None for value in read], bool))
+    return LabelColumn(task, form.names(classes), values, np.array([value is not None for value in read], bool))
 
 
-def _warned(labels: Labels, warnings: Iterable[str]) -> Labels:
-    return Labels(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
+def _warned(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
+    return LabelColumn(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
 
 
 def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
@@ -153,7 +153,7 @@ def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
         )
 
 
-def _check_described(target: str, form: Form, read: Sequence[Any], names: Sequence[str]) -> None:
+def _check_described(target: str, form: LabelFormat, read: Sequence[Any], names: Sequence[str]) -> None:
     for position, value in enumerate(read):
         for name in () if value is None else form.classes(value):
             if name not in names:

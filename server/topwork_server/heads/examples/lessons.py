@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.heads.model import Definition
+from topwork_server.heads.model import HeadDefinition
 from topwork_server.splits import folds
-from topwork_server.trainer import Examples, Lesson, Target
+from topwork_server.trainer import Examples, FineTuneDataset, Target
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
-    from topwork_server.heads.examples.data import Data
+    from topwork_server.heads.examples.data import TrainingDataset
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ PARTS = 7
 
 
 def lesson(
-    definition: Definition, data: Data, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
-) -> tuple[Lesson, tuple[str, ...]]:
+    definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
+) -> tuple[FineTuneDataset, tuple[str, ...]]:
     """The lesson, and the ids of its items. Groups are whole, and classes are spread evenly; `test` is the items that
     `test_where` names, where it names any. NotReady where the set keeps no inputs; items whose own is missing are left out."""
     inputs = data.inputs((*data.ids, *data.test_ids))
@@ -42,7 +42,7 @@ def lesson(
     every = [learnt.values] if judged is None else [learnt.values, judged.values]
     counts = [np.bincount(one.items, minlength=n) for one, n in ((learnt, len(ids)), (judged, len(test_ids))) if one is not None]
     all_ids = (*ids, *test_ids)
-    made = Lesson(
+    made = FineTuneDataset(
         items=[inputs[id] for id in all_ids],
         options=encoder_options,
         tap=definition.views[0][0].tap,
@@ -58,7 +58,7 @@ def lesson(
     return made, all_ids
 
 
-def _check_kept(definition: Definition, data: Data, some: bool) -> None:
+def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -> None:
     if some:
         return
     keeps = data.taken is not None and data.taken.wanted.keep_inputs
@@ -79,7 +79,7 @@ def _with_inputs(examples: Examples, ids: tuple[str, ...], there: set[str]) -> t
     return replace(some, items=places[some.items]), tuple(id for id, keep in zip(ids, kept, strict=True) if keep)
 
 
-def _warn_of_missing(data: Data, inputs: Any, warn: Callable[[str], None]) -> None:
+def _warn_of_missing(data: TrainingDataset, inputs: Any, warn: Callable[[str], None]) -> None:
     missing = [id for id in (*data.ids, *data.test_ids) if id not in inputs]
     if missing:
         warn(f"{len(missing):,} items are left out: the set does not keep their input (such as {missing[0]!r})")

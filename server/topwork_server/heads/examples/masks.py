@@ -31,7 +31,7 @@ PNG_FORM = "write a PNG as base64, with the class of each pixel as its grey or p
 BOX_FORM = "write 'x0,y0,x1,y1:LABEL' in pixels of the original picture: '10,20,60,80:owl'"
 
 
-class Mask(Protocol):
+class ImageMask(Protocol):
     """What one picture's pixels are of."""
 
     @property

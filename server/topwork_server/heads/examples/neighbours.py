@@ -35,14 +35,14 @@ def nearest(queries: Array, rows: Array, k: int, itself: bool = False) -> tuple[
     return found, positions
 
 
-class Neighbours:
+class NeighborPropagation:
     """Of unlabelled rows among one another, found once; labelled rows come and go with each subset."""
 
     def __init__(self, rows: Array, k: int) -> None:
         self.rows, self.k = normalize(rows), k
         self._near = nearest(self.rows, self.rows, k, itself=True)
 
-    def with_labelled(self, rows: Array) -> Graph:
+    def with_labelled(self, rows: Array) -> NeighborGraph:
         """The graph of those rows (first) and the unlabelled ones, k neighbours each."""
         mine, count = normalize(rows), len(rows)
         both = np.concatenate([mine, self.rows])
@@ -67,7 +67,7 @@ def _repeated(first: int, places: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Graph:
+class NeighborGraph:
     """Edges in the order of their sources: those of node i are edges starts[i] .. starts[i + 1] - 1."""
 
     starts: Array
@@ -97,7 +97,7 @@ class Graph:
         return result
 
 
-def graph(sources: Array, ends: Array, similar: Array, nodes: int) -> Graph:
+def graph(sources: Array, ends: Array, similar: Array, nodes: int) -> NeighborGraph:
     """Of neighbours either way, each edge once, without loops: S = D^-1/2 W D^-1/2, where W are cosines, none below 0."""
     kept = (sources != ends) & (similar > 0)
     a, b, weights = sources[kept], ends[kept], similar[kept]
@@ -106,4 +106,4 @@ def graph(sources: Array, ends: Array, similar: Array, nodes: int) -> Graph:
     sources, ends, weights = keys // nodes, keys % nodes, np.concatenate([weights, weights])[first]
     degrees = np.maximum(np.bincount(sources, weights, nodes), np.finfo(np.float32).tiny)
     weights = (weights / np.sqrt(degrees[sources] * degrees[ends])).astype(np.float32)
-    return Graph(np.searchsorted(sources, np.arange(nodes + 1)), ends, weights)
+    return NeighborGraph(np.searchsorted(sources, np.arange(nodes + 1)), ends, weights)

@@ -14,11 +14,11 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import softmax
 from topwork_server.heads.examples.equal_rows import components, equal_rows
-from topwork_server.heads.examples.neighbours import Neighbours
-from topwork_server.heads.model import Unlabelled
+from topwork_server.heads.examples.neighbours import NeighborPropagation
+from topwork_server.heads.model import UnlabeledUse
 from topwork_server.plugin_checks import fit_heads
 from topwork_server.progress import Report, part
-from topwork_server.trainer import Examples, Fitted, Target, Trainer, View
+from topwork_server.trainer import Examples, FeatureView, FittedHead, Target, Trainer
 from topwork_server.types import Array
 
 #: How sure is sure: a head's probability, and a class's share of what has spread to a row (which is smeared, and no probability:
@@ -40,39 +40,39 @@ def learn(
     seed: int,
     threads: int,
     report: Report,
-    method: Unlabelled,
-) -> tuple[list[Fitted], list[int]]:
+    method: UnlabeledUse,
+) -> tuple[list[FittedHead], list[int]]:
     """As Trainer.fit, and how many unlabelled rows each head has learnt from. InvalidInput where there are none, and for what is
     not classes."""
     _check(examples, method)
     plain = fit_heads(trainer, replace(examples, unlabelled=()), subsets, options, seed, threads, part(report, 0, 0.25))
-    work = _Work(trainer, examples, options, seed, threads)
+    work = _SelfTraining(trainer, examples, options, seed, threads)
     heads, used = [], []
     for i, (subset, head) in enumerate(zip(subsets, plain, strict=True)):
         step = part(report, 0.25 + 0.75 * i / len(subsets), 0.25 + 0.75 * (i + 1) / len(subsets))
         better, count = (
-            work.propagate(subset, head, step) if method is Unlabelled.LABEL_PROPAGATION else work.train(subset, head, step)
+            work.propagate(subset, head, step) if method is UnlabeledUse.LABEL_PROPAGATION else work.train(subset, head, step)
         )
         heads.append(better)
         used.append(count)
     return heads, used
 
 
-def _check(examples: Examples, method: Unlabelled) -> None:
+def _check(examples: Examples, method: UnlabeledUse) -> None:
     if examples.target is not Target.CLASSES:
         raise InvalidInput(f"{method.value} is for classes, not for {examples.target.value}", remedy="leave `unlabelled` out")
     if not examples.unlabelled or not len(examples.unlabelled[0].rows):
         raise InvalidInput(f"there is no unlabelled item for {method.value}", remedy="leave `unlabelled` out, or write some")
 
 
-class _Work:
+class _SelfTraining:
     def __init__(self, trainer: type[Trainer], examples: Examples, options: Any, seed: int, threads: int) -> None:
         self._trainer, self._examples, self._options = trainer, examples, options
         self._seed, self._threads = seed, threads
-        self._graphs: dict[int, Neighbours] = {}
+        self._graphs: dict[int, NeighborPropagation] = {}
         self._groups = groups_of(examples)
 
-    def train(self, subset: Array, head: Fitted, report: Report) -> tuple[Fitted, int]:
+    def train(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
         """Self-training (Yarowsky 1995; Lee 2013): who the head is sure of teaches the next one. Each round begins anew, so that
         what was taken wrongly can be left again."""
         before: Pseudo = (np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -85,7 +85,7 @@ class _Work:
             head = self._fit(subset, chosen, part(report, turn / ROUNDS, (turn + 1) / ROUNDS))
         return head, len(before[0])
 
-    def propagate(self, subset: Array, head: Fitted, report: Report) -> tuple[Fitted, int]:
+    def propagate(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
         """Label propagation (Zhou et al. 2004) over the view that the plain head has chosen."""
         report(0.0, "spreading labels along neighbours")
         near, among = self._near(head.view)
@@ -99,16 +99,16 @@ class _Work:
             return head, 0
         return self._fit(subset, (among[positions], classes), part(report, 0.5, 1)), len(positions)
 
-    def _near(self, view: int) -> tuple[Neighbours, Array]:
+    def _near(self, view: int) -> tuple[NeighborPropagation, Array]:
         rows = self._examples.unlabelled[view].rows
         among = np.arange(len(rows))
         if len(rows) > MOST_ROWS:
             among = np.sort(np.random.default_rng(self._seed).choice(len(rows), MOST_ROWS, replace=False))
         if view not in self._graphs:
-            self._graphs[view] = Neighbours(rows[among], NEIGHBOURS)
+            self._graphs[view] = NeighborPropagation(rows[among], NEIGHBOURS)
         return self._graphs[view], among
 
-    def _fit(self, subset: Array, pseudo: Pseudo, report: Report) -> Fitted:
+    def _fit(self, subset: Array, pseudo: Pseudo, report: Report) -> FittedHead:
         both = joined(self._examples, subset, pseudo, *self._groups)
         (head,) = fit_heads(self._trainer, both, [np.arange(both.count)], self._options, self._seed, self._threads, report)
         return head
@@ -148,7 +148,7 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, fre
     mine = examples.take(subset)
     extra = np.arange(1, len(positions) + 1)
     views = (
-        View(view.tap, view.pooling, np.concatenate([view.rows, free.rows[positions]]))
+        FeatureView(view.tap, view.pooling, np.concatenate([view.rows, free.rows[positions]]))
         for view, free in zip(mine.views, examples.unlabelled, strict=True)
     )
     return replace(

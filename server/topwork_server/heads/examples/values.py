@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.decode import bio
-from topwork_server.heads.examples.labels import Labels
+from topwork_server.heads.examples.labels import LabelColumn
 from topwork_server.heads.examples.spans import rows_of_tags, values_of_answers
 from topwork_server.heads.model import Task
 from topwork_server.trainer import Target
@@ -18,7 +18,7 @@ from topwork_server.types import Array
 
 
 @dataclass(frozen=True)
-class Values:
+class TargetValues:
     """values (rows, ...) as Examples has them; `keep` (rows,) bool: rows that can be learnt from."""
 
     values: Array
@@ -26,7 +26,7 @@ class Values:
     warnings: tuple[str, ...] = ()
 
 
-def of_items(labels: Labels) -> Array:
+def of_items(labels: LabelColumn) -> Array:
     """Of tasks with a value an item; all of them are labelled."""
     match labels.task.target:
         case Target.NUMBERS:
@@ -39,7 +39,7 @@ def of_items(labels: Labels) -> Array:
     return np.array(labels.values, np.int64)
 
 
-def of_rows(labels: Labels, ids: Sequence[str], counts: Array, spans: Array | None) -> Values:
+def of_rows(labels: LabelColumn, ids: Sequence[str], counts: Array, spans: Array | None) -> TargetValues:
     """Of tasks with a value a row. `spans` (rows, 2 or 4): what each row covers; InvalidInput where the set does not know."""
     if spans is None:
         raise InvalidInput(
@@ -50,7 +50,7 @@ def of_rows(labels: Labels, ids: Sequence[str], counts: Array, spans: Array | No
     return ROWS[labels.task](labels, ids, parts)
 
 
-def _tags(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
+def _tags(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
     values, lost, beyond = [], 0, []
     for id, mine, chars in zip(ids, labels.values, parts, strict=True):
         rows, without = rows_of_tags(mine, chars)
@@ -63,19 +63,19 @@ def _tags(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
         warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a text that was cut): not learnt")
     if beyond:
         warnings.append(f"{len(beyond):,} spans of the labels go on after the last token of their text, such as {beyond[0]}")
-    return Values(found, np.ones(len(found), bool), tuple(warnings))
+    return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
 
 
-def _answers(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
+def _answers(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
     values = [values_of_answers(mine, chars) for mine, chars in zip(labels.values, parts, strict=True)]
     answered = [bool(one.any()) for one in values]
     lost = answered.count(False)
     keep = np.repeat(answered, [len(one) for one in values]) if values else np.zeros(0, bool)
     warning = f"{lost:,} items are left out: no token of the context covers their answer (such as of a text that was cut)"
-    return Values(_joined(values, np.float32, 2), keep, (warning,) if lost else ())
+    return TargetValues(_joined(values, np.float32, 2), keep, (warning,) if lost else ())
 
 
-def _cells(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values:
+def _cells(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
     values = []
     for id, painted, boxes in zip(ids, labels.values, parts, strict=True):
         try:
@@ -85,10 +85,10 @@ def _cells(labels: Labels, ids: Sequence[str], parts: Sequence[Array]) -> Values
     found = _joined(values, np.int64)
     without = [name for number, name in enumerate(labels.names) if not (found == number).any()]
     warning = f"no cell is mostly of {', '.join(without)}: {'it is' if len(without) == 1 else 'they are'} not learnt"
-    return Values(found, found >= 0, (warning,) if without and len(found) else ())
+    return TargetValues(found, found >= 0, (warning,) if without and len(found) else ())
 
 
-ROWS: dict[Task, Callable[[Labels, Sequence[str], Sequence[Array]], Values]] = {
+ROWS: dict[Task, Callable[[LabelColumn, Sequence[str], Sequence[Array]], TargetValues]] = {
     Task.TAGGING: _tags,
     Task.QUESTION_ANSWERING: _answers,
     Task.SEGMENTATION: _cells,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 from topwork_server.artifacts import MODEL, verify
-from topwork_server.catalogue import Catalogue
+from topwork_server.catalogue import Catalog
 from topwork_server.errors import NotReady
 from topwork_server.heads.model import Head
 from topwork_server.heads.serving.native import native_kept
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.shelf import HeadStore
 
 
-def exported(head: Head, shelf: Shelf, catalogue: Catalogue) -> tuple[bytes, str]:
+def exported(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
     """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
     from topwork_server.heads.exporting.merge import merged
 

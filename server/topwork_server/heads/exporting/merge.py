@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from topwork_server.errors import NotReady
 from topwork_server.heads.exporting.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
 from topwork_server.heads.exporting.portable import description
-from topwork_server.heads.exporting.splice import Nodes, at_opset, names, opset, prune, rename
+from topwork_server.heads.exporting.splice import NodeWriter, at_opset, names, opset, prune, rename
 from topwork_server.heads.graph import PROBABILITIES, ROWS, SCORES
 from topwork_server.heads.model import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
@@ -42,7 +42,7 @@ def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]
     later = max(opset(model), opset(small))
     model, small = at_opset(model, later), at_opset(small, later)
     tap = _make_room(model.graph, head)
-    nodes = Nodes(f"{HEAD}pooling/")
+    nodes = NodeWriter(f"{HEAD}pooling/")
     rows = pool(nodes, head, tap, double(model.graph, tap) if head.pooling in TOWERS else "")
     rename(small.graph, lambda name: rows if name == ROWS else HEAD + name)
     model.graph.node.extend([*nodes.made, *small.graph.node])
@@ -111,7 +111,7 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
     for mask in masks_of(head):
         tokens = SECOND_INPUT + TOKENS if mask == PAIR_MASK and head.pooling in TOWERS else TOKENS
         graph.input.append(helper.make_tensor_value_info(mask, TensorProto.INT64, ["batch", tokens]))
-    nodes = Nodes(f"{HEAD}ends/")
+    nodes = NodeWriter(f"{HEAD}ends/")
     outputs = small.output[0].type.tensor_type.shape.dim[1].dim_value
     kind = small.output[0].type.tensor_type.elem_type  # of numbers DOUBLE
     for name in (SCORES, PROBABILITIES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topwork_server.heads.exporting.splice import Nodes
+from topwork_server.heads.exporting.splice import NodeWriter
 from topwork_server.heads.model import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.types import Array, Granularity
@@ -23,7 +23,7 @@ def masks_of(head: Head) -> tuple[str, ...]:
     return (TEXT_MASK, PAIR_MASK) if head.pooling in (Pooling.PAIR, *TOWERS) else (ROW_MASK,)
 
 
-def pool(nodes: Nodes, head: Head, tap: str, other: str = "") -> str:
+def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
     """The name of the pooled rows. `tap`: (batch, dim) of ITEM, (batch, rows, dim) of TOKEN and CELL; of WINDOW (windows, dim),
     the windows of one clip. `other`: of two towers the tap of the second text."""
     granularity = head.tap.tap.granularity
@@ -47,7 +47,7 @@ def pool(nodes: Nodes, head: Head, tap: str, other: str = "") -> str:
     return mean if head.pooling is Pooling.MEAN else nodes.add("Concat", mean, _spread(nodes, tap, mean, mask), axis=-1)
 
 
-def unpool(nodes: Nodes, head: Head, tap: str, said: str, output: str) -> str:
+def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> str:
     """What a head says of rows, one for each position of the tap again."""
     if head.pooling is not Pooling.ROWS:
         return nodes.add("Identity", said, output=output)
@@ -55,17 +55,17 @@ def unpool(nodes: Nodes, head: Head, tap: str, said: str, output: str) -> str:
     return nodes.add("Reshape", said, nodes.add("Concat", places, _ints(nodes, -1), axis=0), output=output)
 
 
-def _there(nodes: Nodes, mask: str) -> str:
+def _there(nodes: NodeWriter, mask: str) -> str:
     """(batch, tokens, 1) bool."""
     return nodes.add("Greater", nodes.add("Unsqueeze", mask, _ints(nodes, 2)), nodes.constant(np.array(0, np.int64)))
 
 
-def _only(nodes: Nodes, rows: str, there: str, instead: float) -> str:
+def _only(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
     """Whatever stands at other positions, NaN too, has no part in it."""
     return nodes.add("Where", there, rows, nodes.constant(np.array(instead, np.float32))) if there else rows
 
 
-def _mean(nodes: Nodes, rows: str, there: str) -> str:
+def _mean(nodes: NodeWriter, rows: str, there: str) -> str:
     if not there:
         return nodes.add("ReduceMean", rows, _ints(nodes, 1), keepdims=0)
     total = nodes.add("ReduceSum", _only(nodes, rows, there, 0.0), _ints(nodes, 1), keepdims=0)
@@ -73,18 +73,18 @@ def _mean(nodes: Nodes, rows: str, there: str) -> str:
     return nodes.add("Div", total, count)
 
 
-def _spread(nodes: Nodes, rows: str, mean: str, there: str) -> str:
+def _spread(nodes: NodeWriter, rows: str, mean: str, there: str) -> str:
     """The population's standard deviation."""
     off = nodes.add("Sub", rows, nodes.add("Unsqueeze", mean, _ints(nodes, 1)))
     return nodes.add("Sqrt", _mean(nodes, nodes.add("Mul", off, off), there))
 
 
-def _pair(nodes: Nodes, u: str, v: str) -> str:
+def _pair(nodes: NodeWriter, u: str, v: str) -> str:
     apart = nodes.add("Abs", nodes.add("Sub", u, v))
     return nodes.add("Concat", u, v, apart, nodes.add("Mul", u, v), axis=-1)
 
 
-def _towers(nodes: Nodes, pooling: Pooling, u: str, v: str) -> str:
+def _towers(nodes: NodeWriter, pooling: Pooling, u: str, v: str) -> str:
     lengths = [nodes.add("ReduceL2", one, _ints(nodes, 1), keepdims=1) for one in (u, v)]
     least = nodes.constant(np.array(_SMALL, np.float32))
     directions = [nodes.add("Div", one, nodes.add("Max", length, least)) for one, length in zip((u, v), lengths, strict=True)]
@@ -92,6 +92,6 @@ def _towers(nodes: Nodes, pooling: Pooling, u: str, v: str) -> str:
     return cosine if pooling is Pooling.COSINE else nodes.add("Concat", _pair(nodes, u, v), cosine, axis=-1)
 
 
-def _ints(nodes: Nodes, *values: int) -> str:
+def _ints(nodes: NodeWriter, *values: int) -> str:
     array: Array = np.array(values, np.int64)
     return nodes.constant(array)

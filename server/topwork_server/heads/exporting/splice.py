@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WEIGHTS = 4096
 
 
-class Nodes:
+class NodeWriter:
     """Writes nodes one after another; each value gets a name of its own."""
 
     def __init__(self, prefix: str) -> None:

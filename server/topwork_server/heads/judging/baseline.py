@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 
 from topwork_server import splits
-from topwork_server.heads.judging.judged import Answers
+from topwork_server.heads.judging.judged import HeldOutPredictions
 from topwork_server.heads.judging.spans import right_answers
 from topwork_server.trainer import Examples, Target
 from topwork_server.types import Array
 
 
-def baseline(examples: Examples, answers: Answers, learnt: Examples | None) -> Answers:
+def baseline(examples: Examples, answers: HeldOutPredictions, learnt: Examples | None) -> HeldOutPredictions:
     """Of CLASSES how frequent each is, of LABELS too, of NUMBERS the mean; of SPAN the first rows, as many as answers have.
     Learnt from `learnt`, or for each fold from the rows that it does not judge."""
     scores = np.zeros(answers.scores.shape, answers.scores.dtype)
@@ -23,7 +23,7 @@ def baseline(examples: Examples, answers: Answers, learnt: Examples | None) -> A
         known = learnt or examples.take(splits.rest(examples.count, answers.rows[here]))
         if known.count:
             scores[here] = SCORES[examples.target](known, examples.items[answers.rows[here]])
-    return Answers(answers.rows, scores, answers.folds)
+    return HeldOutPredictions(answers.rows, scores, answers.folds)
 
 
 def _frequencies(learnt: Examples, items: Array) -> Array:

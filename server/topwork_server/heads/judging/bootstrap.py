@@ -28,13 +28,13 @@ Bounds = Callable[[str], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ConfidenceInterval:
     value: float
     low: float
     high: float
 
 
-def intervals(figures: Figures, units: int, count: int, seed: int, bounds: Bounds) -> dict[str, Interval]:
+def intervals(figures: Figures, units: int, count: int, seed: int, bounds: Bounds) -> dict[str, ConfidenceInterval]:
     """Each figure with its interval from `count` resamples; a figure that is undefined on all items is left out."""
     values = {name: float(value[0]) for name, value in figures(np.ones((1, units))).items()}
     draws: dict[str, list[Array]] = {name: [] for name, value in values.items() if np.isfinite(value)}
@@ -60,7 +60,7 @@ def affordable(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTIL
     return int(np.clip(budget // max(1, entries), least, RESAMPLES))
 
 
-def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]) -> Interval:
+def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]) -> ConfidenceInterval:
     """Percentiles of the resamples, made wider for few units (Hesterberg 2015, section 3.2: the expanded percentile interval)
     and moved by twice the bias that the bootstrap shows (once for the resamples', once for the value's own). Where all resamples
     agree on a share (all right, or all wrong) it is Wilson's (1927). Where half of them are undefined, it is all that the figure
@@ -68,16 +68,16 @@ def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) * 2 < len(draws) or units < 2:
-        return Interval(value, *(float(bound) if np.isfinite(bound) else value for bound in bounds))
+        return ConfidenceInterval(value, *(float(bound) if np.isfinite(bound) else value for bound in bounds))
     if bounds == (0.0, 1.0) and np.ptp(defined) == 0:
-        return Interval(value, *_wilson(value, units))
+        return ConfidenceInterval(value, *_wilson(value, units))
     tail = NormalDist().cdf(-np.sqrt(units / (units - 1)) * t_quantile((1 + LEVEL) / 2, units - 1))
     if len(draws) < FOR_QUANTILES:
         half = t_quantile((1 + LEVEL) / 2, len(defined) - 1) * float(np.std(defined, ddof=1))
         low, high = value - half, value + half
     else:
         low, high = np.quantile(defined, [tail, 1 - tail]) - 2 * (defined.mean() - value)
-    return Interval(value, min(value, max(bounds[0], float(low))), max(value, min(bounds[1], float(high))))
+    return ConfidenceInterval(value, min(value, max(bounds[0], float(low))), max(value, min(bounds[1], float(high))))
 
 
 def t_quantile(probability: float, freedom: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topwork_server.heads.reporting.report import Bin
+from topwork_server.heads.reporting.report import ReliabilityBin
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 
@@ -80,9 +80,9 @@ def bin_of(confidence: Array) -> Array:
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
-def curve(confidence: Array, right: Array) -> tuple[Bin, ...]:
+def curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
     """The bins that are not empty."""
     bins = bin_of(confidence)
     count = np.bincount(bins, minlength=BINS)
     sure, so = (np.bincount(bins, part, minlength=BINS) for part in (confidence, right))
-    return tuple(Bin(float(sure[at] / many), float(so[at] / many), int(many)) for at, many in enumerate(count) if many)
+    return tuple(ReliabilityBin(float(sure[at] / many), float(so[at] / many), int(many)) for at, many in enumerate(count) if many)

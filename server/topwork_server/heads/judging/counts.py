@@ -8,17 +8,17 @@ import numpy as np
 
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import calibration, spans
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.judging.numbers import deviation
-from topwork_server.heads.judging.tally import Tally
+from topwork_server.heads.judging.tally import UnitSums
 from topwork_server.heads.model import Task
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 
 
-def tally(judged: Judged, whole: bool = True) -> Tally:
+def tally(judged: EvaluationData, whole: bool = True) -> UnitSums:
     """The sums that `metrics.values` reads; with `whole` false, what the main figure needs."""
-    found = Tally(judged.units)
+    found = UnitSums(judged.units)
     FILL[judged.task](judged, found)
     if whole and judged.target in (Target.CLASSES, Target.LABELS):
         _add_calibration(judged, found)
@@ -27,7 +27,7 @@ def tally(judged: Judged, whole: bool = True) -> Tally:
     return found
 
 
-def _add_classes(judged: Judged, found: Tally) -> None:
+def _add_classes(judged: EvaluationData, found: UnitSums) -> None:
     many, right = len(judged.names), judged.said == judged.truth
     found.add("rows", 1, judged.unit)
     found.add("truth", many, judged.unit, judged.truth)
@@ -35,7 +35,7 @@ def _add_classes(judged: Judged, found: Tally) -> None:
     found.add("hit", many, judged.unit[right], judged.truth[right])
 
 
-def _add_labels(judged: Judged, found: Tally) -> None:
+def _add_labels(judged: EvaluationData, found: UnitSums) -> None:
     found.add("rows", 1, judged.unit)
     for name, cells in (("truth", judged.truth), ("said", judged.said), ("hit", judged.truth & judged.said)):
         row, label = np.nonzero(cells)
@@ -43,7 +43,7 @@ def _add_labels(judged: Judged, found: Tally) -> None:
     found.add("exact", 1, judged.unit[(judged.truth == judged.said).all(axis=1)])
 
 
-def _add_numbers(judged: Judged, found: Tally) -> None:
+def _add_numbers(judged: EvaluationData, found: UnitSums) -> None:
     """Centred and of unit spread, or sums of squares would lose their digits."""
     middle, spread = judged.truth.mean(), deviation(judged.truth) or 1.0
     truth, said = (judged.truth - middle) / spread, (judged.said - middle) / spread
@@ -53,13 +53,13 @@ def _add_numbers(judged: Judged, found: Tally) -> None:
         found.add(name, 1, judged.unit, 0, amount)
 
 
-def _add_ranks(judged: Judged, found: Tally) -> None:
+def _add_ranks(judged: EvaluationData, found: UnitSums) -> None:
     a, b = _ranks(judged.truth), _ranks(judged.said)
     for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
         found.add(name, 1, judged.unit, 0, amount)
 
 
-def _add_entities(judged: Judged, found: Tally) -> None:
+def _add_entities(judged: EvaluationData, found: UnitSums) -> None:
     truth, said = (spans.entities(judged, classes) for classes in (judged.truth, judged.said))
     right = np.isin(truth.key(len(judged.truth)), said.key(len(judged.truth)))
     many = max(1, len(entity_labels(judged.names)))
@@ -70,14 +70,14 @@ def _add_entities(judged: Judged, found: Tally) -> None:
     found.add("hit", many, judged.unit[truth.start[right]], truth.label[right])
 
 
-def _add_answers(judged: Judged, found: Tally) -> None:
+def _add_answers(judged: EvaluationData, found: UnitSums) -> None:
     answered, unit = spans.answered(judged), judged.unit[judged.starts[:-1]]
     found.add("items", 1, unit)
     found.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
     found.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
 
 
-def _add_calibration(judged: Judged, found: Tally) -> None:
+def _add_calibration(judged: EvaluationData, found: UnitSums) -> None:
     """Log loss, and in each bin by how much confidence exceeds accuracy."""
     losses = calibration.log_losses(judged.scores, judged.values, judged.target, judged.temperature)
     found.add("loss", 1, judged.unit, 0, losses)
@@ -97,7 +97,7 @@ def _ranks(numbers: Array) -> Array:
     return np.asarray(2 * middle[place] / max(1, len(numbers) - 1) - 1)
 
 
-FILL: dict[Task, Callable[[Judged, Tally], None]] = {
+FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {
     Task.CLASSIFICATION: _add_classes,
     Task.MULTI_LABEL: _add_labels,
     Task.REGRESSION: _add_numbers,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork_server.heads.judging import bootstrap, counts, metrics
-from topwork_server.heads.judging.bootstrap import Interval
-from topwork_server.heads.judging.judged import Judged
-from topwork_server.heads.judging.ranking import Ranked, auroc_and_precision, ranked
-from topwork_server.heads.model import Figure, Task
+from topwork_server.heads.judging.bootstrap import ConfidenceInterval
+from topwork_server.heads.judging.judged import EvaluationData
+from topwork_server.heads.judging.ranking import RankedScores, auroc_and_precision, ranked
+from topwork_server.heads.model import MetricValue, Task
 from topwork_server.types import Array
 
 AUROC, PRECISION = "AUROC", "average precision"
@@ -22,7 +22,7 @@ BASELINE_BUDGET = 25_000_000
 DIFFERENCE_BUDGET = 50_000_000
 
 
-def figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
+def figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """All, the main one first. What is undefined (AUROC where one class is there alone) is left out, but for the main one."""
     found = _of_sums(judged, seed)
     if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
@@ -30,7 +30,7 @@ def figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
     return _figures(found, metrics.MAIN[judged.task])
 
 
-def main_figure(judged: Judged, seed: int) -> Figure:
+def main_figure(judged: EvaluationData, seed: int) -> MetricValue:
     tally, name = counts.tally(judged, whole=False), metrics.MAIN[judged.task]
     found = bootstrap.intervals(
         lambda weights: {name: metrics.values(judged, tally.totals(weights))[name]},
@@ -42,7 +42,7 @@ def main_figure(judged: Judged, seed: int) -> Figure:
     return _figures(found, name)[0]
 
 
-def difference(a: Judged, b: Judged, seed: int) -> Figure:
+def difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
     """Of the main figures of two heads on the same rows, a - b: both are resampled together (the paired bootstrap)."""
     first, second, name = counts.tally(a, whole=False), counts.tally(b, whole=False), metrics.MAIN[a.task]
 
@@ -54,7 +54,7 @@ def difference(a: Judged, b: Judged, seed: int) -> Figure:
     return _figures(bootstrap.intervals(both, a.units, many, seed, _endless), name)[0]
 
 
-def baseline_figures(judged: Judged, seed: int) -> tuple[Figure, ...]:
+def baseline_figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """Of answers that know nothing of the rows; calibration says nothing of them."""
     tally = counts.tally(judged, whole=False)
     found = bootstrap.intervals(
@@ -71,7 +71,7 @@ def _endless(name: str) -> tuple[float, float]:
     return -np.inf, np.inf
 
 
-def _of_sums(judged: Judged, seed: int) -> dict[str, Interval]:
+def _of_sums(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
     tally = counts.tally(judged)
     many = bootstrap.affordable(tally.cost)
     return bootstrap.intervals(
@@ -79,7 +79,7 @@ def _of_sums(judged: Judged, seed: int) -> dict[str, Interval]:
     )
 
 
-def _of_rankings(judged: Judged, seed: int) -> dict[str, Interval]:
+def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
     """Each class against the rest, and the mean of those that are defined; of two classes, the second. Of scores as they are: a
     temperature for each fold would mix up their order."""
     of_classes = _ranked_classes(judged.at(1.0))
@@ -101,21 +101,23 @@ def _of_rankings(judged: Judged, seed: int) -> dict[str, Interval]:
         return bootstrap.intervals(values, judged.units, many, seed, metrics.bounds)
 
 
-def _ranked_classes(judged: Judged) -> list[Ranked]:
+def _ranked_classes(judged: EvaluationData) -> list[RankedScores]:
     columns: Sequence[int] = range(len(judged.names))
     if judged.task is Task.MULTI_LABEL:
         return [ranked(judged.probable[:, at], judged.truth[:, at]) for at in columns]
     return [ranked(judged.probable[:, at], judged.truth == at) for at in (columns[1:] if len(columns) == 2 else columns)]
 
 
-def _ranking_before_losses(found: dict[str, Interval], rankings: dict[str, Interval]) -> dict[str, Interval]:
+def _ranking_before_losses(
+    found: dict[str, ConfidenceInterval], rankings: dict[str, ConfidenceInterval]
+) -> dict[str, ConfidenceInterval]:
     """Figures of rightness first, those of probabilities last."""
     last = [name for name in found if name == "log loss" or name.startswith(metrics.CALIBRATION)]
     return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
 
 
-def _figures(found: dict[str, Interval], main: str) -> tuple[Figure, ...]:
+def _figures(found: dict[str, ConfidenceInterval], main: str) -> tuple[MetricValue, ...]:
     """A main figure that is undefined (no entity, neither true nor predicted) is 0, and nothing is known of it."""
-    undefined = Interval(0.0, 0.0, 1.0)
+    undefined = ConfidenceInterval(0.0, 0.0, 1.0)
     all_of_them = {main: found.get(main, undefined), **found}
-    return tuple(Figure(name, of.value, of.low, of.high) for name, of in all_of_them.items())
+    return tuple(MetricValue(name, of.value, of.low, of.high) for name, of in all_of_them.items())

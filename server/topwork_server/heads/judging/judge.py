@@ -10,47 +10,47 @@ import numpy as np
 from topwork_server.errors import TopworkError
 from topwork_server.heads.judging import calibration, figures, tables, warnings
 from topwork_server.heads.judging.baseline import baseline
-from topwork_server.heads.judging.judged import Answers, Judged, judged
+from topwork_server.heads.judging.judged import EvaluationData, HeldOutPredictions, judged
 from topwork_server.heads.judging.metrics import MAIN
-from topwork_server.heads.judging.plan import Plan, plan
+from topwork_server.heads.judging.plan import SplitPlan, plan
 from topwork_server.heads.judging.wrong import Spell, by_number, wrong
-from topwork_server.heads.model import Figure, Task
-from topwork_server.heads.reporting.report import Bin, Confusion, OfClass, Wrong
+from topwork_server.heads.model import MetricValue, Task
+from topwork_server.heads.reporting.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 from topwork_server.trainer import Examples, Target
 from topwork_server.types import Array
 
-__all__ = ["Answers", "Judgement", "Plan", "difference", "judge", "main", "main_name", "plan"]
+__all__ = ["Evaluation", "HeldOutPredictions", "SplitPlan", "difference", "judge", "main", "main_name", "plan"]
 
 COVERED = 0.9  # of held-out items, by the band of a regression
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """As Report has them. Log loss, calibration error and confidences are of probabilities after a temperature that was fitted on
     the other folds; `temperature` is fitted on all held-out rows, and is what is served."""
 
-    metrics: tuple[Figure, ...]
-    baseline: tuple[Figure, ...]
+    metrics: tuple[MetricValue, ...]
+    baseline: tuple[MetricValue, ...]
     temperature: float = 1.0
     interval: float = 0.0
-    calibration_before: tuple[Bin, ...] = ()
-    calibration_after: tuple[Bin, ...] = ()
-    classes: tuple[OfClass, ...] = ()
-    confusion: Confusion | None = None
+    calibration_before: tuple[ReliabilityBin, ...] = ()
+    calibration_after: tuple[ReliabilityBin, ...] = ()
+    classes: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix | None = None
     scatter: tuple[tuple[float, float], ...] = ()
-    wrong: tuple[Wrong, ...] = ()
+    wrong: tuple[Misclassified, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def judge(
     examples: Examples,
     task: Task,
-    answers: Answers,
+    answers: HeldOutPredictions,
     ids: Sequence[str],
     learnt: Examples | None,
     seed: int,
     spell: Spell = by_number,
-) -> Judgement:
+) -> Evaluation:
     """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own; `spell`
     names spans of what is wrong.
 
@@ -65,7 +65,7 @@ def judge(
     gain = figures.difference(raw, judged(examples, task, known_nothing), seed)
     of_classes = tables.classes(raw)
     before, after = _reliability(raw, scaled)
-    return Judgement(
+    return Evaluation(
         metrics=found,
         baseline=unknowing,
         temperature=temperature,
@@ -80,12 +80,12 @@ def judge(
     )
 
 
-def main(examples: Examples, task: Task, answers: Answers, seed: int) -> Figure:
+def main(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
     """The task's main figure alone."""
     return figures.main_figure(judged(examples, task, answers), seed)
 
 
-def difference(examples: Examples, task: Task, a: Answers, b: Answers, seed: int) -> Figure:
+def difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
     """By how much the main figure of `a` exceeds that of `b`, on the rows that both were asked."""
     rows = np.intersect1d(a.rows, b.rows)
     first, second = (judged(examples, task, _only(answers, rows)) for answers in (a, b))
@@ -96,12 +96,12 @@ def main_name(task: Task) -> str:
     return MAIN[task]
 
 
-def _only(answers: Answers, rows: Array) -> Answers:
+def _only(answers: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
     kept = np.isin(answers.rows, rows)
-    return Answers(answers.rows[kept], answers.scores[kept], answers.folds[kept])
+    return HeldOutPredictions(answers.rows[kept], answers.scores[kept], answers.folds[kept])
 
 
-def _scaled(raw: Judged, seed: int) -> tuple[Judged, float]:
+def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
     """With each row's temperature from other folds (with one fold, from the other half), and the one that is served."""
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return raw, 1.0
@@ -112,14 +112,14 @@ def _scaled(raw: Judged, seed: int) -> tuple[Judged, float]:
     return raw.at(of_rows), served
 
 
-def _reliability(raw: Judged, scaled: Judged) -> tuple[tuple[Bin, ...], tuple[Bin, ...]]:
+def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[ReliabilityBin, ...], tuple[ReliabilityBin, ...]]:
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return (), ()
     before, after = (calibration.curve(*calibration.sureness(of.probable, of.values, of.target)) for of in (raw, scaled))
     return before, after
 
 
-def _interval(raw: Judged) -> float:
+def _interval(raw: EvaluationData) -> float:
     """Half the width of the band around a prediction that holds the truth in 90% of new items: split-conformal, the absolute
     residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items the largest."""
     if raw.target is not Target.NUMBERS:

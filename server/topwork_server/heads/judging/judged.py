@@ -15,7 +15,7 @@ from topwork_server.types import Array
 
 
 @dataclass(frozen=True)
-class Answers:
+class HeldOutPredictions:
     """What heads said of rows that they have not learnt from. rows (m,) int64: positions in the examples, ascending; scores
     (m, outputs) float32, as Target has them (numbers in float64); folds (m,) int64: which head said it."""
 
@@ -25,7 +25,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationData:
     """All arrays have an entry a row, m in all, in the order of items. `temperature` (m, 1) is cross-fitted: that of a row was
     fitted on rows of other folds."""
 
@@ -77,11 +77,11 @@ class Judged:
         edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(self.items)) + 1, [len(self.items)]])
         return edges
 
-    def at(self, temperature: Array | float) -> Judged:
+    def at(self, temperature: Array | float) -> EvaluationData:
         return replace(self, temperature=temperature)
 
 
-def judged(examples: Examples, task: Task, answers: Answers) -> Judged:
+def judged(examples: Examples, task: Task, answers: HeldOutPredictions) -> EvaluationData:
     """TopworkError where a head said what is no number, or there is nothing to judge."""
     rows = answers.rows
     if not len(rows):
@@ -89,4 +89,4 @@ def judged(examples: Examples, task: Task, answers: Answers) -> Judged:
     if not np.isfinite(answers.scores).all():
         raise TopworkError("the head gave scores that are not finite", remedy="report it to the trainer's author")
     values, items, groups = examples.values[rows], examples.items[rows], examples.groups[rows]
-    return Judged(task, examples.names, values, answers.scores, items, groups, answers.folds)
+    return EvaluationData(task, examples.names, values, answers.scores, items, groups, answers.folds)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.judging.numbers import deviation
 from topwork_server.heads.model import Task
 from topwork_server.trainer import Target
@@ -43,7 +43,7 @@ def bounds(name: str) -> tuple[float, float]:
     return BOUNDS.get(name, SHARE)
 
 
-def values(judged: Judged, sums: Sums) -> Values:
+def values(judged: EvaluationData, sums: Sums) -> Values:
     """The main figure first."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {**OF_SUMS[judged.task](judged, sums), **_of_calibration(judged, sums)}
@@ -65,7 +65,7 @@ def mean_of_defined(of_classes: Array) -> Array:
     return np.asarray(np.where(defined, of_classes, 0).sum(axis=1) / defined.sum(axis=1))
 
 
-def _of_classes(judged: Judged, sums: Sums) -> Values:
+def _of_classes(judged: EvaluationData, sums: Sums) -> Values:
     return {
         "accuracy": sums["hit"].sum(axis=1) / sums["rows"][:, 0],
         "balanced accuracy": mean_of_defined(sums["hit"] / sums["truth"]),
@@ -73,7 +73,7 @@ def _of_classes(judged: Judged, sums: Sums) -> Values:
     }
 
 
-def _of_labels(judged: Judged, sums: Sums) -> Values:
+def _of_labels(judged: EvaluationData, sums: Sums) -> Values:
     return {
         "macro F1": mean_of_defined(f1(sums)),
         "micro F1": _micro(sums),
@@ -81,7 +81,7 @@ def _of_labels(judged: Judged, sums: Sums) -> Values:
     }
 
 
-def _of_numbers(judged: Judged, sums: Sums) -> Values:
+def _of_numbers(judged: EvaluationData, sums: Sums) -> Values:
     rows, scale = sums["rows"][:, 0], deviation(judged.truth) or 1.0
     of = {name: total[:, 0] / rows for name, total in sums.items()}
     spread = of["yy"] - of["y"] ** 2
@@ -100,7 +100,7 @@ def _spearman(of: Values) -> Array:
     return np.where(apart > 1e-12, together / apart, np.nan).clip(-1, 1)
 
 
-def _of_entities(judged: Judged, sums: Sums) -> Values:
+def _of_entities(judged: EvaluationData, sums: Sums) -> Values:
     hit, truth, said = (sums[name].sum(axis=1) for name in ("hit", "truth", "said"))
     return {
         "entity F1": _micro(sums),
@@ -110,11 +110,11 @@ def _of_entities(judged: Judged, sums: Sums) -> Values:
     }
 
 
-def _of_answers(judged: Judged, sums: Sums) -> Values:
+def _of_answers(judged: EvaluationData, sums: Sums) -> Values:
     return {"F1": (sums["f1"] / sums["items"])[:, 0], "exact match": (sums["exact"] / sums["items"])[:, 0]}
 
 
-def _of_cells(judged: Judged, sums: Sums) -> Values:
+def _of_cells(judged: EvaluationData, sums: Sums) -> Values:
     of_classes = iou(sums)
     found = {"mean IoU": mean_of_defined(of_classes), "cell accuracy": sums["hit"].sum(axis=1) / sums["rows"][:, 0]}
     if len(judged.names) <= FEW_CLASSES:
@@ -122,7 +122,7 @@ def _of_cells(judged: Judged, sums: Sums) -> Values:
     return found
 
 
-def _of_calibration(judged: Judged, sums: Sums) -> Values:
+def _of_calibration(judged: EvaluationData, sums: Sums) -> Values:
     """Expected calibration error: Guo et al. 2017, equation 5. Of LABELS over all decisions. Of few items it reads too high, as
     chance alone parts confidence from accuracy (Roelofs et al. 2022), and its interval may then miss the truth."""
     if "gap" not in sums:
@@ -138,7 +138,7 @@ def _micro(sums: Sums) -> Array:
     return np.asarray(2 * hit / (truth + said))
 
 
-OF_SUMS: dict[Task, Callable[[Judged, Sums], Values]] = {
+OF_SUMS: dict[Task, Callable[[EvaluationData, Sums], Values]] = {
     Task.CLASSIFICATION: _of_classes,
     Task.MULTI_LABEL: _of_labels,
     Task.REGRESSION: _of_numbers,

@@ -18,7 +18,7 @@ CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold 
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """Row positions, ascending. Head i learns from train[i] and is judged on held[i]. curve[s][i] is a part of train[i], of the
     first folds or of all, that grows with s up to train[i] itself, which is not among them. All are empty where nothing can be
     judged: `estimate` says why."""
@@ -29,7 +29,7 @@ class Plan:
     estimate: str
 
 
-def plan(examples: Examples, folds: int, seed: int) -> Plan:
+def plan(examples: Examples, folds: int, seed: int) -> SplitPlan:
     """`folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
 
     Where each item has a class, one that stands in one group alone is always learnt from and never judged.
@@ -38,14 +38,14 @@ def plan(examples: Examples, folds: int, seed: int) -> Plan:
     single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
     judged = judgeable(examples)
     if len(np.unique(examples.groups)) < 2 or not judged.any():
-        return Plan([], [], [], "nothing could be judged: no class has two examples that share no group")
+        return SplitPlan([], [], [], "nothing could be judged: no class has two examples that share no group")
     parts = splits.folds(examples, USUAL_FOLDS if folds < 2 else folds, seed)
     held = [part[judged[part]] for part in parts if judged[part].any()]
     held = held[:1] if single else held
     train = [splits.rest(examples.count, part) for part in held]
     grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
     sizes = [many for many in grown[0] if all(many in parts for parts in grown)]
-    return Plan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
+    return SplitPlan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
 
 
 def judgeable(examples: Examples) -> Array:

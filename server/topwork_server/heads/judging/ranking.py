@@ -10,7 +10,7 @@ from topwork_server.types import Array
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedScores:
     """Rows in ascending order of one class's score. `positives`: where in that order its rows are; `first`, `last`: half-open,
     the rows whose scores are the same as theirs."""
 
@@ -20,16 +20,16 @@ class Ranked:
     last: Array
 
 
-def ranked(scores: Array, positive: Array) -> Ranked:
+def ranked(scores: Array, positive: Array) -> RankedScores:
     """(n,) scores and bool."""
     order = np.argsort(scores, kind="stable")
     ascending, positives = scores[order], np.flatnonzero(positive[order])
     edges = np.concatenate([[0], np.flatnonzero(np.diff(ascending)) + 1, [len(order)]])
     tie = np.searchsorted(edges, positives, side="right") - 1
-    return Ranked(order, positives, edges[tie], edges[tie + 1])
+    return RankedScores(order, positives, edges[tie], edges[tie + 1])
 
 
-def auroc_and_precision(ranked: Ranked, weights: Array) -> tuple[Array, Array]:
+def auroc_and_precision(ranked: RankedScores, weights: Array) -> tuple[Array, Array]:
     """(b, n) float32 weights of rows to two (b,): the probability that a positive stands above a negative, ties as a half (Hanley
     and McNeil 1982); and precision averaged over the positives, without interpolation, ties at their worst. NaN without
     positives; AUROC without negatives, too."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.heads import decode
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.types import Array
 
 
 @dataclass(frozen=True)
-class Entities:
+class EntitySpans:
     """(k,) int64 each, in the order of rows: start and end (half-open) of an entity among all judged rows, its label."""
 
     start: Array
@@ -24,7 +24,7 @@ class Entities:
         return (self.label * (rows + 1) + self.start) * (rows + 1) + self.end
 
 
-def entities(judged: Judged, classes: Array) -> Entities:
+def entities(judged: EvaluationData, classes: Array) -> EntitySpans:
     """Of all items, decoded in one go: a row of no class between items ends what an item leaves open."""
     lengths = np.diff(judged.starts)
     outside = len(judged.names)
@@ -32,11 +32,11 @@ def entities(judged: Judged, classes: Array) -> Entities:
     found = decode.entities(apart, (*judged.names, decode.OUTSIDE))
     start, end, label = np.array(found, np.int64).reshape(-1, 3).T
     item = np.searchsorted(judged.starts[1:] + np.arange(len(lengths)), start, side="right")
-    return Entities(start - item, end - item, label)
+    return EntitySpans(start - item, end - item, label)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerSpans:
     """Of one item: the right answers (start, end), half-open, in rows of the item; what was said, and how sure."""
 
     right: tuple[tuple[int, int], ...]
@@ -57,12 +57,12 @@ class Answered:
         )
 
 
-def answered(judged: Judged) -> list[Answered]:
+def answered(judged: EvaluationData) -> list[AnswerSpans]:
     """One an item."""
     found = []
     for start, end in zip(judged.starts[:-1], judged.starts[1:], strict=True):
         first, last, probability = decode.answer(judged.scores[start:end])
-        found.append(Answered(right_answers(judged.values[start:end]), (first, last), probability))
+        found.append(AnswerSpans(right_answers(judged.values[start:end]), (first, last), probability))
     return found
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import counts, metrics
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.model import Task
-from topwork_server.heads.reporting.report import Confusion, OfClass
+from topwork_server.heads.reporting.report import ClassMetrics, ConfusionMatrix
 from topwork_server.trainer import Target
 from topwork_server.types import Array
 
@@ -17,7 +17,7 @@ MOST_POINTS = 1000
 OTHERS = "others"
 
 
-def classes(judged: Judged) -> tuple[OfClass, ...]:
+def classes(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
     """Of what is neither true nor predicted, all is 0."""
     if judged.target not in (Target.CLASSES, Target.LABELS):
         return ()
@@ -26,10 +26,10 @@ def classes(judged: Judged) -> tuple[OfClass, ...]:
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [np.nan_to_num(part) for part in (hit / said, hit / truth, metrics.f1(sums)[0])]
     names = entity_labels(judged.names) if judged.task is Task.TAGGING else judged.names
-    return tuple(OfClass(name, int(truth[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
+    return tuple(ClassMetrics(name, int(truth[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
 
 
-def confusion(judged: Judged) -> Confusion | None:
+def confusion(judged: EvaluationData) -> ConfusionMatrix | None:
     """Of CLASSES. Of more than 25 the 24 that are most in error, and the rest as one."""
     if judged.target is not Target.CLASSES:
         return None
@@ -46,11 +46,11 @@ def confusion(judged: Judged) -> Confusion | None:
     return _confusion((*(judged.names[at] for at in shown), OTHERS), joined)
 
 
-def _confusion(names: tuple[str, ...], cells: Array) -> Confusion:
-    return Confusion(names, tuple(tuple(int(count) for count in row) for row in cells))
+def _confusion(names: tuple[str, ...], cells: Array) -> ConfusionMatrix:
+    return ConfusionMatrix(names, tuple(tuple(int(count) for count in row) for row in cells))
 
 
-def scatter(judged: Judged, seed: int) -> tuple[tuple[float, float], ...]:
+def scatter(judged: EvaluationData, seed: int) -> tuple[tuple[float, float], ...]:
     """(truth, prediction) of up to 1,000 items of regression, chosen at random."""
     if judged.target is not Target.NUMBERS:
         return ()

@@ -11,7 +11,7 @@ NARROW = 64
 DENSE_SPEED = 16  # so many numbers of a matrix product take the time of one sparse entry
 
 
-class Tally:
+class UnitSums:
     """Named rows of sums. A unit (an item, or a group of items) adds amounts to columns of them."""
 
     def __init__(self, units: int) -> None:

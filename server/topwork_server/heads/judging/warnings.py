@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from topwork_server import splits
-from topwork_server.heads.judging.judged import Answers, Judged
-from topwork_server.heads.model import Figure, Task
-from topwork_server.heads.reporting.report import OfClass
+from topwork_server.heads.judging.judged import EvaluationData, HeldOutPredictions
+from topwork_server.heads.model import MetricValue, Task
+from topwork_server.heads.reporting.report import ClassMetrics
 from topwork_server.trainer import Examples, Target
 
 FEW = 10  # examples of a class that were judged
@@ -18,20 +18,20 @@ NAMED = 5
 
 
 def warnings(
-    judged: Judged,
+    judged: EvaluationData,
     examples: Examples,
-    answers: Answers,
+    answers: HeldOutPredictions,
     learnt: Examples | None,
-    main: Figure,
-    gain: Figure,
-    classes: Sequence[OfClass],
+    main: MetricValue,
+    gain: MetricValue,
+    classes: Sequence[ClassMetrics],
 ) -> tuple[str, ...]:
     """`gain`: of the main figure over the baseline's."""
     found = [_interval(judged, main), _gain(main, gain), _classes(judged, examples, learnt, classes)]
     return tuple(text for text in (*found, _lost(judged, examples, answers, learnt)) if text)
 
 
-def _interval(judged: Judged, main: Figure) -> str:
+def _interval(judged: EvaluationData, main: MetricValue) -> str:
     if judged.units < 2:
         return "one item was judged: its figures say nothing of others; label more"
     if judged.task is Task.REGRESSION or main.high - main.low <= WIDE:
@@ -40,13 +40,13 @@ def _interval(judged: Judged, main: Figure) -> str:
     return f"{judged.units} {what} leave {main.name} between {main.low:.2f} and {main.high:.2f}: label more for a surer figure"
 
 
-def _gain(main: Figure, gain: Figure) -> str:
+def _gain(main: MetricValue, gain: MetricValue) -> str:
     if gain.low > 0:
         return ""
     return f"{main.name} is not clearly better than the baseline, which knows nothing of the items ({gain.value:+.2f})"
 
 
-def _classes(judged: Judged, examples: Examples, learnt: Examples | None, classes: Sequence[OfClass]) -> str:
+def _classes(judged: EvaluationData, examples: Examples, learnt: Examples | None, classes: Sequence[ClassMetrics]) -> str:
     """Classes that were learnt and never judged, or by few examples."""
     never = [of.name for of in classes if not of.support and _known(learnt or examples, of.name)]
     few = [f"{of.name} ({of.support})" for of in classes if 0 < of.support < FEW]
@@ -64,7 +64,7 @@ def _known(examples: Examples, name: str) -> bool:
     return bool((examples.values[:, at] > 0).any())
 
 
-def _lost(judged: Judged, examples: Examples, answers: Answers, learnt: Examples | None) -> str:
+def _lost(judged: EvaluationData, examples: Examples, answers: HeldOutPredictions, learnt: Examples | None) -> str:
     """Classes that some head was asked for and could not know."""
     if judged.target is not Target.CLASSES:
         return ""

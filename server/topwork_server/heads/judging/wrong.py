@@ -9,9 +9,9 @@ import numpy as np
 
 from topwork_server.heads.decode import entity_labels
 from topwork_server.heads.judging import spans
-from topwork_server.heads.judging.judged import Judged
+from topwork_server.heads.judging.judged import EvaluationData
 from topwork_server.heads.model import Task
-from topwork_server.heads.reporting.report import Wrong
+from topwork_server.heads.reporting.report import Misclassified
 from topwork_server.types import Array
 
 MOST = 20
@@ -21,7 +21,7 @@ MOST_KINDS = 3  # of cells that are named
 Spell = Callable[[str, int, int], str]
 
 
-def wrong(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
+def wrong(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
     """Up to 20; `ids` of all items."""
     if judged.task in SPELT:
         return SPELT[judged.task](judged, ids, spell)
@@ -33,16 +33,16 @@ def by_number(id: str, start: int, end: int) -> str:
     return f"{start}-{end}"
 
 
-def _classes(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+def _classes(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     sure = judged.probable.max(axis=1)
     rows = _surest(np.flatnonzero(judged.said != judged.truth), sure)
     names = judged.names
     return tuple(
-        Wrong(ids[judged.items[row]], names[judged.truth[row]], names[judged.said[row]], float(sure[row])) for row in rows
+        Misclassified(ids[judged.items[row]], names[judged.truth[row]], names[judged.said[row]], float(sure[row])) for row in rows
     )
 
 
-def _labels(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+def _labels(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     """As confident as in its surest wrong label."""
     decided = np.where(judged.said, judged.probable, 1 - judged.probable)
     sure = np.where(judged.said != judged.truth, decided, 0).max(axis=1)
@@ -51,13 +51,17 @@ def _labels(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
     def text(labels: Array) -> str:
         return ", ".join(judged.names[at] for at in np.flatnonzero(labels)) or "none"
 
-    return tuple(Wrong(ids[judged.items[row]], text(judged.truth[row]), text(judged.said[row]), float(sure[row])) for row in rows)
+    return tuple(
+        Misclassified(ids[judged.items[row]], text(judged.truth[row]), text(judged.said[row]), float(sure[row])) for row in rows
+    )
 
 
-def _numbers(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+def _numbers(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     error = np.abs(judged.said - judged.truth)
     rows = _surest(np.flatnonzero(error > 0), error)
-    return tuple(Wrong(ids[judged.items[row]], *_apart(judged.truth[row], judged.said[row]), float(error[row])) for row in rows)
+    return tuple(
+        Misclassified(ids[judged.items[row]], *_apart(judged.truth[row], judged.said[row]), float(error[row])) for row in rows
+    )
 
 
 def _apart(truth: float, said: float) -> tuple[str, str]:
@@ -67,7 +71,7 @@ def _apart(truth: float, said: float) -> tuple[str, str]:
     return f"{truth:.{digits}g}", f"{said:.{digits}g}"
 
 
-def _entities(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
+def _entities(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
     """Items with an entity missed, invented or misplaced, as "PER" and its words; as confident as in their surest wrong row."""
     sure = judged.probable.max(axis=1)
     truth, said = (spans.entities(judged, classes) for classes in (judged.truth, judged.said))
@@ -76,30 +80,30 @@ def _entities(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, 
     surest = np.maximum.reduceat(np.where(judged.said != judged.truth, sure, 0), judged.starts[:-1])
     labels = entity_labels(judged.names)
 
-    def text(found: spans.Entities, item: int) -> str:
+    def text(found: spans.EntitySpans, item: int) -> str:
         start, end = judged.starts[item : item + 2]
         here, id = np.flatnonzero((found.start >= start) & (found.start < end)), ids[judged.items[start]]
         spelt = (spell(id, int(found.start[at] - start), int(found.end[at] - start)) for at in here)
         return ", ".join(f"{labels[found.label[at]]} {said}" for at, said in zip(here, spelt, strict=True)) or "none"
 
     return tuple(
-        Wrong(ids[judged.items[judged.starts[item]]], text(truth, item), text(said, item), float(surest[item]))
+        Misclassified(ids[judged.items[judged.starts[item]]], text(truth, item), text(said, item), float(surest[item]))
         for item in _surest(items, surest)
     )
 
 
-def _answers(judged: Judged, ids: Sequence[str], spell: Spell) -> tuple[Wrong, ...]:
+def _answers(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
     answered = spans.answered(judged)
     sure = np.array([answer.probability for answer in answered])
     found = []
     for item in _surest(np.flatnonzero([not answer.exact for answer in answered]), sure):
         id = ids[judged.items[judged.starts[item]]]
         right = " or ".join(spell(id, *span) for span in answered[item].right) or "none"
-        found.append(Wrong(id, right, spell(id, *answered[item].said), float(sure[item])))
+        found.append(Misclassified(id, right, spell(id, *answered[item].said), float(sure[item])))
     return tuple(found)
 
 
-def _cells(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
+def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     """Items by the share of their cells that is wrong, weighted by how sure they were; the confidence is that of wrong cells."""
     mistaken = judged.said != judged.truth
     sure = np.where(mistaken, judged.probable.max(axis=1), 0)
@@ -115,7 +119,7 @@ def _cells(judged: Judged, ids: Sequence[str]) -> tuple[Wrong, ...]:
     for item in _surest(np.flatnonzero(many), total / lengths):
         of = slice(*judged.starts[item : item + 2])
         confidence = float(total[item] / many[item])
-        found.append(Wrong(ids[judged.items[of.start]], text(judged.truth[of]), text(judged.said[of]), confidence))
+        found.append(Misclassified(ids[judged.items[of.start]], text(judged.truth[of]), text(judged.said[of]), confidence))
     return tuple(found)
 
 
@@ -124,17 +128,17 @@ def _surest(places: Array, sure: Array) -> Array:
     return np.asarray(places[np.argsort(-sure[places], kind="stable")[:MOST]])
 
 
-def _item_of(judged: Judged, rows: Array) -> Array:
+def _item_of(judged: EvaluationData, rows: Array) -> Array:
     return np.searchsorted(judged.starts[1:], rows, side="right")
 
 
-FIND: dict[Task, Callable[[Judged, Sequence[str]], tuple[Wrong, ...]]] = {
+FIND: dict[Task, Callable[[EvaluationData, Sequence[str]], tuple[Misclassified, ...]]] = {
     Task.CLASSIFICATION: _classes,
     Task.MULTI_LABEL: _labels,
     Task.REGRESSION: _numbers,
     Task.SEGMENTATION: _cells,
 }
-SPELT: dict[Task, Callable[[Judged, Sequence[str], Spell], tuple[Wrong, ...]]] = {
+SPELT: dict[Task, Callable[[EvaluationData, Sequence[str], Spell], tuple[Misclassified, ...]]] = {
     Task.TAGGING: _entities,
     Task.QUESTION_ANSWERING: _answers,
 }

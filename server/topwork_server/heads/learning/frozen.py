@@ -12,20 +12,20 @@ from topwork_server import blas
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads import graph
 from topwork_server.heads.examples import data, unlabelled
-from topwork_server.heads.examples.data import Data
+from topwork_server.heads.examples.data import TrainingDataset
 from topwork_server.heads.judging import judge
-from topwork_server.heads.judging.judge import Answers, Judgement, Plan
-from topwork_server.heads.learning.learnt import Learnt, answers, items_of
+from topwork_server.heads.judging.judge import Evaluation, HeldOutPredictions, SplitPlan
+from topwork_server.heads.learning.learnt import TrainingResult, answers, items_of
 from topwork_server.heads.learning.scaling import Scaling, TargetScale
-from topwork_server.heads.model import Definition, Figure, Unlabelled
+from topwork_server.heads.model import HeadDefinition, MetricValue, UnlabeledUse
 from topwork_server.heads.pairs import Encode
-from topwork_server.heads.reporting.report import Help, Point
-from topwork_server.heads.reporting.shown import Speller, shown
+from topwork_server.heads.reporting.report import LearningCurvePoint, SemiSupervisedGain
+from topwork_server.heads.reporting.shown import SpanPreviews, shown
 from topwork_server.options import parse
 from topwork_server.plugin_checks import fit_heads
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
-from topwork_server.trainer import Examples, Fitted, Trainer, TrainerSpec
+from topwork_server.trainer import Examples, FittedHead, Trainer, TrainerSpec
 from topwork_server.types import Array
 
 #: A score of the served graph may differ so much from the trainer's own, of scores of about one.
@@ -35,10 +35,12 @@ AGREED_ON = 512
 #: Numbers of a view from which more than one thread is worth while, though others may be at work: see blas.py.
 WORTH_THREADS = 30_000_000
 #: Of classes that are described, and of which no item has a label.
-NOTHING = Plan([], [], [], "no item had a label: nothing was judged")
+NOTHING = SplitPlan([], [], [], "no item had a label: nothing was judged")
 
 
-def learn(definition: Definition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None) -> Learnt:
+def learn(
+    definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
+) -> TrainingResult:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
     found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
     threads = threads_for(found.examples, threads)
@@ -54,7 +56,9 @@ def threads_for(examples: Examples, threads: int) -> int:
 
 
 class _Frozen:
-    def __init__(self, definition: Definition, spec: TrainerSpec, found: Data, threads: int, report: Progress) -> None:
+    def __init__(
+        self, definition: HeadDefinition, spec: TrainerSpec, found: TrainingDataset, threads: int, report: Progress
+    ) -> None:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"{spec.kind} learns the trunk, too: it reads raw inputs, not features")
         self.definition, self.data, self.examples = definition, found, found.examples
@@ -62,7 +66,7 @@ class _Frozen:
         self._trainer, self._threads, self._report = spec.trainer, threads, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
 
-    def learn(self, report: Progress) -> Learnt:
+    def learn(self, report: Progress) -> TrainingResult:
         """One call trains all heads; those of `held` judge, the last is the one that is served."""
         examples, everything = self.examples, np.arange(self.examples.count)
         plan = judge.plan(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
@@ -93,9 +97,9 @@ class _Frozen:
             shown=self._shown(judgement),
         )
 
-    def _fit(self, subsets: Sequence[Array]) -> list[Fitted]:
+    def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
         seed, method = self.definition.seed, self.definition.unlabelled
-        if method is Unlabelled.LEFT_OUT:
+        if method is UnlabeledUse.LEFT_OUT:
             examples = self._scaling.examples
             heads = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, self._report)
             return [self._scaling.head(head) for head in heads]
@@ -105,47 +109,51 @@ class _Frozen:
         self._used = used[-1]
         return [self._scaling.head(head) for head in heads]
 
-    def _judgement(self, judged: Examples, said: Answers) -> Judgement:
+    def _judgement(self, judged: Examples, said: HeldOutPredictions) -> Evaluation:
         learnt = None if judged is self.examples else self.examples
         ids = self.data.ids if learnt is None else self.data.test_ids
-        return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed, Speller(self.data))
+        return judge.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed, SpanPreviews(self.data))
 
     def _curve(
-        self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[Fitted]]
-    ) -> tuple[Point, ...]:
+        self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[FittedHead]]
+    ) -> tuple[LearningCurvePoint, ...]:
         """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
         figures = [self._main(judged, answers(judged, held[: len(size)], size)) for size in heads]
-        return tuple(Point(size, figure) for size, figure in zip(sizes, figures, strict=True))
+        return tuple(LearningCurvePoint(size, figure) for size, figure in zip(sizes, figures, strict=True))
 
-    def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[Fitted]]) -> str:
+    def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[FittedHead]]) -> str:
         """Of a curve on the first fold alone."""
         if not grown or len(grown[0]) >= folds:
             return ""
         return f"the first of {folds} folds alone, {items_of(judged, held[0]):,} items"
 
-    def _main(self, judged: Examples, said: Answers) -> Figure:
+    def _main(self, judged: Examples, said: HeldOutPredictions) -> MetricValue:
         return judge.main(judged, self.definition.task, said, self.definition.seed)
 
-    def _help(self, judged: Examples, held: Sequence[Array], said: Answers, of_folds: Sequence[Array]) -> Help | None:
+    def _help(
+        self, judged: Examples, held: Sequence[Array], said: HeldOutPredictions, of_folds: Sequence[Array]
+    ) -> SemiSupervisedGain | None:
         """The same folds without the unlabelled items."""
-        if self.definition.unlabelled is Unlabelled.LEFT_OUT:
+        if self.definition.unlabelled is UnlabeledUse.LEFT_OUT:
             return None
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
         examples = self._scaling.examples
         plain = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
         without = answers(judged, held, [self._scaling.head(head) for head in plain])
         gain = judge.difference(judged, self.definition.task, said, without, seed)
-        return Help(self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain)
+        return SemiSupervisedGain(
+            self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain
+        )
 
-    def _shown(self, judgement: Judgement) -> dict[str, str]:
+    def _shown(self, judgement: Evaluation) -> dict[str, str]:
         inputs = self.data.inputs([wrong.id for wrong in judgement.wrong])
         return {id: shown(item) for id, item in inputs.items()}
 
-    def _unjudged(self, fitted: Fitted, temperature: float = 1.0) -> Learnt:
+    def _unjudged(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
         tap, pooling = self.definition.views[fitted.view]
         view = self.examples.views[fitted.view]
         served = graph.served_graph(fitted.graph(), self.examples.target, temperature)
-        return Learnt(
+        return TrainingResult(
             fitted=fitted,
             graph=served,
             encoder=self.definition.encoder,
@@ -163,7 +171,7 @@ class _Frozen:
         )
 
 
-def agreement(fitted: Fitted, served: bytes, rows: Array, target: TargetScale | None) -> float:
+def agreement(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
     """In units of the target. TopworkError where what would be served is not what was trained."""
     if not len(rows):
         return 0.0

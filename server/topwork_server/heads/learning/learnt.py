@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.heads.judging.judge import Answers, Judgement
+from topwork_server.heads.judging.judge import Evaluation, HeldOutPredictions
 from topwork_server.heads.learning.scaling import TargetScale
 from topwork_server.heads.model import Pooling
-from topwork_server.heads.reporting.report import Help, Point
-from topwork_server.trainer import Examples, Fitted
+from topwork_server.heads.reporting.report import LearningCurvePoint, SemiSupervisedGain
+from topwork_server.trainer import Examples, FittedHead
 from topwork_server.types import Array, TapInfo
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainingResult:
     """`graph` is the one that is served, `agreement` the largest difference of a score between it and the trainer's own head.
     `items` were judged; `judgement` is None where no item had a label."""
 
-    fitted: Fitted
+    fitted: FittedHead
     graph: bytes
     encoder: str
     tap: TapInfo
@@ -33,10 +33,10 @@ class Learnt:
     labelled: int
     unlabelled: int
     agreement: float
-    judgement: Judgement | None = None
-    curve: tuple[Point, ...] = ()
+    judgement: Evaluation | None = None
+    curve: tuple[LearningCurvePoint, ...] = ()
     curve_estimate: str = ""
-    help: Help | None = None
+    help: SemiSupervisedGain | None = None
     shown: Mapping[str, str] | None = None  # of the items that were got wrong, by id
     history: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
@@ -44,13 +44,13 @@ class Learnt:
     target: TargetScale | None = None
 
 
-def answers(examples: Examples, held: Sequence[Array], heads: Sequence[Fitted]) -> Answers:
+def answers(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
     """What each head says of the rows that are held from it."""
     scores = [head.scores(examples.views[head.view].rows[rows]) for rows, head in zip(held, heads, strict=True)]
     rows = np.concatenate(held)
     order = np.argsort(rows, kind="stable")
     folds = np.repeat(np.arange(len(held)), [len(part) for part in held])
-    return Answers(rows[order], np.concatenate(scores)[order], folds[order])
+    return HeldOutPredictions(rows[order], np.concatenate(scores)[order], folds[order])
 
 
 def items_of(examples: Examples, rows: Array) -> int:

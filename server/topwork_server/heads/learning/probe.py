@@ -16,17 +16,17 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.examples import data
-from topwork_server.heads.examples.data import Data
+from topwork_server.heads.examples.data import TrainingDataset
 from topwork_server.heads.judging import judge
-from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.judging.judge import HeldOutPredictions
 from topwork_server.heads.learning.frozen import threads_for
 from topwork_server.heads.learning.learnt import answers, items_of
 from topwork_server.heads.learning.scaling import Scaling
-from topwork_server.heads.model import Definition, Figure, definition_of
+from topwork_server.heads.model import HeadDefinition, MetricValue, definition_of
 from topwork_server.heads.pairs import Encode, PairEncoder
 from topwork_server.options import parse
 from topwork_server.plugin_checks import fit_heads
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.trainer import Examples, Trainer, TrainerSpec
@@ -35,7 +35,7 @@ DEPTH = re.compile(r"(?:layer|blocks|hidden|Mixed_)\D*(\d+)")
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbeLine:
     """One line of the table. `difference` is that to the best line, over the same items; None where those differ."""
 
     set: str
@@ -43,33 +43,33 @@ class Row:
     tap: str
     pooling: str
     dim: int
-    figure: Figure
+    figure: MetricValue
     chosen: Mapping[str, Any]
     seconds: float
-    difference: Figure | None = None
+    difference: MetricValue | None = None
 
 
 @dataclass(frozen=True)
 class _Probed:
     """A line, and what it was judged by."""
 
-    row: Row
+    row: ProbeLine
     examples: Examples
-    said: Answers
+    said: HeldOutPredictions
     ids: tuple[str, ...]
 
 
 def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     """The job. Returns the table: {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
     definitions = [definition_of(one) for one in arguments["definitions"]]
-    plugins, threads = Plugins.load(), int(arguments["threads"])
+    plugins, threads = PluginRegistry.load(), int(arguments["threads"])
     home = Path(arguments["home"])
     encoders = [PairEncoder(home, plugins, one, threads) for one in definitions]
     return table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
 
 
 def table(
-    definitions: Sequence[Definition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
+    definitions: Sequence[HeadDefinition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
 ) -> dict[str, Any]:
     """InvalidInput where there is nothing to learn from, or nothing to judge by."""
     probed: list[_Probed] = []
@@ -99,12 +99,16 @@ def table(
 class _Set:
     """One set: its examples once, and a head a fold for each view."""
 
-    def __init__(self, definition: Definition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None) -> None:
+    def __init__(
+        self, definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None
+    ) -> None:
         if not issubclass(spec.trainer, Trainer):
             raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        self.data: Data = data.load(definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode)
+        self.data: TrainingDataset = data.load(
+            definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode
+        )
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self._threads = threads_for(self.data.examples, threads)
@@ -126,20 +130,20 @@ class _Set:
         said = answers(examples, plan.held, [scaling.head(head) for head in heads])
         figure = judge.main(examples, definition.task, said, definition.seed)
         seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
-        row = Row(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
+        row = ProbeLine(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
         return _Probed(row, replace(examples, views=()), said, self.data.ids)
 
     def _described(self, position: int) -> tuple[Any, ...]:
         described = self.data.examples.described
         return described[position : position + 1]
 
-    def baseline(self, probed: Sequence[_Probed]) -> Figure:
+    def baseline(self, probed: Sequence[_Probed]) -> MetricValue:
         """The majority class, or the mean, on the same folds."""
         one = next(one for one in probed if one.row.set == self.definition.set)
         return judge.judge(one.examples, self.definition.task, one.said, one.ids, None, self.definition.seed).baseline[0]
 
 
-def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> Figure | None:
+def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> MetricValue | None:
     """Of the main figures of two heads that were judged by the same labels of the same items."""
     if one is best or one.ids != best.ids or not _same(one, best):
         return None
@@ -152,7 +156,7 @@ def _same(one: _Probed, best: _Probed) -> bool:
     return there and np.array_equal(one.said.rows, best.said.rows) and np.array_equal(*truth)
 
 
-def advice(rows: Sequence[Row]) -> str:
+def advice(rows: Sequence[ProbeLine]) -> str:
     """What the table says, in a sentence or two."""
     best = rows[0]
     if len(rows) == 1:
@@ -160,7 +164,7 @@ def advice(rows: Sequence[Row]) -> str:
     ties = [row for row in rows[1:] if row.difference and row.difference.high >= 0]
     taps = [(row.set, row.tap) for row in rows]
 
-    def named(row: Row) -> str:
+    def named(row: ProbeLine) -> str:
         pooling = f" ({row.pooling})" if taps.count((row.set, row.tap)) > 1 else ""
         return f"{row.tap}{pooling} of {row.set}"
 
@@ -170,7 +174,7 @@ def advice(rows: Sequence[Row]) -> str:
     return f"{said}.{_freezing(rows, ties)}"
 
 
-def _freezing(rows: Sequence[Row], ties: Sequence[Row]) -> str:
+def _freezing(rows: Sequence[ProbeLine], ties: Sequence[ProbeLine]) -> str:
     """How much of the best set's trunk fine-tuning may leave as it is: up to the lowest layer that is as good as the best, where
     there are layers above it."""
     best = rows[0]

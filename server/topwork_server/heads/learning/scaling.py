@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork_server.heads.examples.equal_rows import centers_and_spreads
-from topwork_server.heads.exporting.splice import Nodes, rename
+from topwork_server.heads.exporting.splice import NodeWriter, rename
 from topwork_server.heads.graph import ROWS, SCORES
 from topwork_server.heads.judging.numbers import deviation
-from topwork_server.trainer import Examples, Fitted, Target, Trial, View
+from topwork_server.trainer import Examples, FeatureView, FittedHead, Target, TrainerTrial
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ class Scaling:
         )
         return cls(scaled, target, views)
 
-    def head(self, fitted: Fitted) -> Fitted:
+    def head(self, fitted: FittedHead) -> FittedHead:
         rows = self.views[fitted.view]
         return fitted if rows is None and self.target is None else ScaledHead(fitted, rows, self.target)
 
 
-def _scaled(views: Sequence[View], scales: Sequence[RowScale | None]) -> tuple[View, ...]:
+def _scaled(views: Sequence[FeatureView], scales: Sequence[RowScale | None]) -> tuple[FeatureView, ...]:
     return tuple(replace(view, rows=_rows(view.rows, by)) for view, by in zip(views, scales, strict=False))
 
 
@@ -117,13 +117,13 @@ def _power_of_two(spread: Array) -> Array:
     return np.asarray(2.0 ** -np.round(np.log2(spread)).clip(-120, 120))
 
 
-class ScaledHead(Fitted):
+class ScaledHead(FittedHead):
     """A head that reads rows as they came, and gives numbers as they came, in float64."""
 
-    def __init__(self, inner: Fitted, rows: RowScale | None, target: TargetScale | None) -> None:
+    def __init__(self, inner: FittedHead, rows: RowScale | None, target: TargetScale | None) -> None:
         self.view: int = inner.view
         self.chosen: Mapping[str, Any] = inner.chosen
-        self.trials: Sequence[Trial] = inner.trials
+        self.trials: Sequence[TrainerTrial] = inner.trials
         self.measure: str = inner.measure
         self._inner, self._rows, self.target = inner, rows, target
 
@@ -137,7 +137,7 @@ class ScaledHead(Fitted):
         model = onnx.ModelProto()
         model.CopyFrom(self._inner.graph())
         rename(model.graph, lambda name: _OWN + name)
-        before, after = Nodes(f"{_OWN}rows/"), Nodes(f"{_OWN}numbers/")
+        before, after = NodeWriter(f"{_OWN}rows/"), NodeWriter(f"{_OWN}numbers/")
         _scale_rows(before, self._rows)
         _scale_numbers(after, self.target)
         nodes = [*before.made, *model.graph.node, *after.made]
@@ -149,7 +149,7 @@ class ScaledHead(Fitted):
         return model
 
 
-def _scale_rows(nodes: Nodes, by: RowScale | None) -> None:
+def _scale_rows(nodes: NodeWriter, by: RowScale | None) -> None:
     if by is None:
         nodes.add("Identity", ROWS, output=_OWN + ROWS)
         return
@@ -157,7 +157,7 @@ def _scale_rows(nodes: Nodes, by: RowScale | None) -> None:
     nodes.add("Mul", off, nodes.constant(by.factor), output=_OWN + ROWS)
 
 
-def _scale_numbers(nodes: Nodes, by: TargetScale | None) -> None:
+def _scale_numbers(nodes: NodeWriter, by: TargetScale | None) -> None:
     if by is None:
         nodes.add("Identity", _OWN + SCORES, output=SCORES)
         return

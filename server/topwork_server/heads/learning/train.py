@@ -10,36 +10,36 @@ from typing import Any
 
 import topwork_server
 from topwork_server.heads.learning import frozen
-from topwork_server.heads.learning.learnt import Learnt
-from topwork_server.heads.model import Definition, Head, definition_of
+from topwork_server.heads.learning.learnt import TrainingResult
+from topwork_server.heads.model import Head, HeadDefinition, definition_of
 from topwork_server.heads.pairs import PairEncoder
 from topwork_server.heads.reporting.report import Report
-from topwork_server.heads.shelf import Shelf
-from topwork_server.plugins import Plugins
+from topwork_server.heads.shelf import HeadStore
+from topwork_server.plugins import PluginRegistry
 from topwork_server.progress import Report as Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TrainingJob:
     """What a job is given. `home` is where the shelf of heads is, and the catalogue."""
 
     home: Path
-    definition: Definition
+    definition: HeadDefinition
     threads: int
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Order:
+    def of(cls, arguments: Mapping[str, Any]) -> TrainingJob:
         return cls(Path(arguments["home"]), definition_of(arguments["definition"]), int(arguments["threads"]))
 
 
 def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     """The job. Returns the head's name and its figures."""
-    order, plugins = Order.of(arguments), Plugins.load()
+    order, plugins = TrainingJob.of(arguments), PluginRegistry.load()
     head = make(order, plugins, report)
     return {"head": head.name, "estimate": head.estimate, "metrics": [asdict(figure) for figure in head.metrics]}
 
 
-def make(order: Order, plugins: Plugins, report: Progress) -> Head:
+def make(order: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
     """Learn, judge, publish. TopworkError for what cannot be learnt; then nothing has changed."""
     began = time.monotonic()
     spec = plugins.trainer(order.definition.kind)
@@ -52,11 +52,11 @@ def make(order: Order, plugins: Plugins, report: Progress) -> Head:
         learnt = frozen.learn(order.definition, spec, order.threads, report, encode)
     report(0.97, "publishing")
     head = _head(order.definition, learnt, time.monotonic() - began)
-    Shelf(order.home / "heads").publish(head, learnt.graph, _report(head, learnt))
+    HeadStore(order.home / "heads").publish(head, learnt.graph, _report(head, learnt))
     return head
 
 
-def _head(definition: Definition, learnt: Learnt, seconds: float) -> Head:
+def _head(definition: HeadDefinition, learnt: TrainingResult, seconds: float) -> Head:
     head = Head(
         name=definition.name,
         definition=definition,
@@ -94,7 +94,7 @@ def _head(definition: Definition, learnt: Learnt, seconds: float) -> Head:
     )
 
 
-def _report(head: Head, learnt: Learnt) -> Report:
+def _report(head: Head, learnt: TrainingResult) -> Report:
     definition, judged = head.definition, learnt.judgement
     assert definition is not None, "a head that was trained has a definition"
     report = Report(

@@ -13,38 +13,40 @@ import numpy as np
 
 from topwork_server import export, sources
 from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalogue, Entry
+from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.encoder import Encoder
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads import graph, pooling
 from topwork_server.heads.examples import data
-from topwork_server.heads.examples.data import Data
+from topwork_server.heads.examples.data import TrainingDataset
 from topwork_server.heads.judging import judge
-from topwork_server.heads.judging.judge import Answers
+from topwork_server.heads.judging.judge import HeldOutPredictions
 from topwork_server.heads.learning.frozen import MOST_DISAGREEMENT
-from topwork_server.heads.learning.learnt import Learnt
+from topwork_server.heads.learning.learnt import TrainingResult
 from topwork_server.heads.learning.scaling import ScaledHead, TargetScale
-from topwork_server.heads.model import Definition
-from topwork_server.heads.reporting.shown import Speller, shown
+from topwork_server.heads.model import HeadDefinition
+from topwork_server.heads.reporting.shown import SpanPreviews, shown
 from topwork_server.options import parse
-from topwork_server.plugins import Plugins
+from topwork_server.plugins import PluginRegistry
 from topwork_server.progress import Report as Progress
 from topwork_server.progress import part
 from topwork_server.ragged import aranges, starts_of
 from topwork_server.sessions.session import Session
 from topwork_server.taprows import rows_of, spans_of
-from topwork_server.trainer import Examples, Lesson, Target, TrainerSpec, Tuned, Tuner, View
+from topwork_server.trainer import Examples, FeatureView, FineTuneDataset, FineTuner, FineTuneResult, Target, TrainerSpec
 from topwork_server.types import Array, Item, TapInfo, TapRows
 
 #: Held-out items whose scores through the exported trunk are compared with torch's.
 COMPARED = 16
 
 
-def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugins, threads: int, report: Progress) -> Learnt:
+def learn(
+    definition: HeadDefinition, spec: TrainerSpec, home: Path, plugins: PluginRegistry, threads: int, report: Progress
+) -> TrainingResult:
     """InvalidInput for what cannot be learnt; TopworkError where what is exported is not what was trained."""
-    if not issubclass(spec.trainer, Tuner):
+    if not issubclass(spec.trainer, FineTuner):
         raise InvalidInput(f"{spec.kind} learns heads on frozen features")
-    catalogue = Catalogue(plugins, home)
+    catalogue = Catalog(plugins, home)
     found = data.load(definition, spec.least_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
         base = catalogue.spec(definition.encoder)
@@ -65,11 +67,11 @@ def learn(definition: Definition, spec: TrainerSpec, home: Path, plugins: Plugin
         return _published(definition, found, lesson, ids, _in_numbers(tuned, target), name, catalogue, target)
 
 
-def _scaled(lesson: Lesson, target: TargetScale | None) -> Lesson:
+def _scaled(lesson: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
     return lesson if target is None else replace(lesson, values=target.scores(lesson.values))
 
 
-def _in_numbers(tuned: Tuned, target: TargetScale | None) -> Tuned:
+def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneResult:
     """With scores as the values came."""
     if target is None:
         return tuned
@@ -78,15 +80,15 @@ def _in_numbers(tuned: Tuned, target: TargetScale | None) -> Tuned:
 
 
 def _published(
-    definition: Definition,
-    found: Data,
-    lesson: Lesson,
+    definition: HeadDefinition,
+    found: TrainingDataset,
+    lesson: FineTuneDataset,
     ids: Sequence[str],
-    tuned: Tuned,
+    tuned: FineTuneResult,
     name: str,
-    catalogue: Catalogue,
+    catalogue: Catalog,
     target: TargetScale | None,
-) -> Learnt:
+) -> TrainingResult:
     """The trunk is in the catalogue once this returns; where it raises, it is not."""
     said = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
     catalogue.tune(name, definition.encoder, tuned.weights, lesson.tap.name, said)
@@ -99,25 +101,25 @@ def _published(
 
 
 def _learnt(
-    definition: Definition,
-    found: Data,
-    lesson: Lesson,
+    definition: HeadDefinition,
+    found: TrainingDataset,
+    lesson: FineTuneDataset,
     ids: Sequence[str],
-    tuned: Tuned,
-    entry: Entry,
+    tuned: FineTuneResult,
+    entry: CatalogEntry,
     target: TargetScale | None,
-) -> Learnt:
+) -> TrainingResult:
     assert entry.manifest is not None, "it was exported"
     tap = entry.manifest.tap(lesson.tap.name)
     assert tap is not None, "its taps are those of its base"
     groups = _groups(found, ids)
     judged, learnt = (_examples(lesson, positions, groups) for positions in (lesson.test, lesson.train))
     test_ids = [ids[position] for position in lesson.test]
-    said = Answers(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
-    judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed, Speller(found))
+    said = HeldOutPredictions(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
+    judgement = judge.judge(judged, definition.task, said, test_ids, learnt, definition.seed, SpanPreviews(found))
     served = graph.served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
     inputs = dict(zip(ids, lesson.items, strict=True))
-    return Learnt(
+    return TrainingResult(
         fitted=tuned.head,
         graph=served,
         encoder=entry.spec.name,
@@ -139,13 +141,13 @@ def _learnt(
     )
 
 
-def _estimate(definition: Definition, lesson: Lesson) -> str:
+def _estimate(definition: HeadDefinition, lesson: FineTuneDataset) -> str:
     which = f"that match {definition.test_where}" if definition.test_where else "held out"
     train, validation, test = (f"{len(part):,}" for part in (lesson.train, lesson.validation, lesson.test))
     return f"{test} items {which}; {train} trained it and {validation} told when to stop"
 
 
-def _groups(found: Data, ids: Sequence[str]) -> Array:
+def _groups(found: TrainingDataset, ids: Sequence[str]) -> Array:
     """(items,) int64: the group of each, of those that learn and of those of a test set by themselves."""
     of: dict[str, int] = {}
     for examples, names in ((found.examples, found.ids), (found.test, found.test_ids)):
@@ -154,17 +156,23 @@ def _groups(found: Data, ids: Sequence[str]) -> Array:
     return np.array([of[id] for id in ids], np.int64)
 
 
-def _examples(lesson: Lesson, positions: Array, groups: Array) -> Examples:
+def _examples(lesson: FineTuneDataset, positions: Array, groups: Array) -> Examples:
     """The rows of those items, without features: the judge looks at values alone. `groups` of all items."""
     counts = lesson.counts[positions]
     rows = aranges(starts_of(lesson.counts)[positions], counts)
     items = np.repeat(np.arange(len(positions)), counts)
-    view = View(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
+    view = FeatureView(lesson.tap.name, lesson.pooling, np.zeros((len(rows), 1), np.float32))
     return Examples((view,), lesson.target, lesson.names, lesson.values[rows], items, np.repeat(groups[positions], counts))
 
 
 def _agreement(
-    definition: Definition, lesson: Lesson, tuned: Tuned, served: bytes, entry: Entry, tap: TapInfo, target: TargetScale
+    definition: HeadDefinition,
+    lesson: FineTuneDataset,
+    tuned: FineTuneResult,
+    served: bytes,
+    entry: CatalogEntry,
+    tap: TapInfo,
+    target: TargetScale,
 ) -> float:
     """The whole way of a request, from the item to the score, against torch's, in units of the target. TopworkError where they
     differ."""

@@ -11,7 +11,7 @@ Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotFrame:
     """A plane of x0..x1 by y0..y1 in a picture with room for ticks. `log` is of the x axis."""
 
     x: tuple[float, float]
@@ -74,17 +74,17 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     return [f"{value:g}" for value in values]
 
 
-def path(frame: Frame, points: Points, kind: str) -> str:
+def path(frame: PlotFrame, points: Points, kind: str) -> str:
     where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in points))
     return f'<polyline points="{where}" class="{kind}"/>'
 
 
-def dots(frame: Frame, points: Points, kind: str, radius: float = 3) -> str:
+def dots(frame: PlotFrame, points: Points, kind: str, radius: float = 3) -> str:
     placed = (frame.at(*point) for point in points)
     return "".join(f'<circle cx="{x}" cy="{y}" r="{radius}" class="{kind}"/>' for x, y in placed)
 
 
-def band(frame: Frame, low: Points, high: Points) -> str:
+def band(frame: PlotFrame, low: Points, high: Points) -> str:
     where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in [*high, *reversed(low)]))
     return f'<polygon points="{where}" class="band"/>'
 
@@ -93,7 +93,7 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
     """The main figure (value, low, high) by the number of items that were learnt from."""
     lows = [low for _, low, _ in figures] + ([baseline] if baseline is not None else [])
     y = max(-1.0, min(lows)), max(high for _, _, high in figures)
-    frame = Frame((sizes[0], max(sizes[-1], sizes[0] + 1)), padded(y), log=sizes[-1] > 8 * sizes[0])
+    frame = PlotFrame((sizes[0], max(sizes[-1], sizes[0] + 1)), padded(y), log=sizes[-1] > 8 * sizes[0])
     sides = [[(size, figure[side]) for size, figure in zip(sizes, figures, strict=True)] for side in range(3)]
     inside = [band(frame, sides[1], sides[2]), path(frame, sides[0], "line"), dots(frame, sides[0], "dot")]
     if baseline is not None:
@@ -103,7 +103,7 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
 
 def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
     """How often the head was right by how sure it was: dots grow with the predictions behind them."""
-    frame = Frame((0, 1), (0, 1))
+    frame = PlotFrame((0, 1), (0, 1))
     inside = [path(frame, [(0, 0), (1, 1)], "dashed")]
     most = max((count for _, _, count in (*before, *after)), default=1)
     for bins, kind in ((before, "before"), (after, "line")):
@@ -113,7 +113,7 @@ def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tupl
     return frame.drawn(inside, "how sure it was", "how often it was right")
 
 
-def _counted_dot(frame: Frame, sure: float, right: float, count: int, most: int, kind: str) -> str:
+def _counted_dot(frame: PlotFrame, sure: float, right: float, count: int, most: int, kind: str) -> str:
     """As large as its share of the predictions; of what is served their number stands at the foot."""
     x, y = frame.at(sure, right)
     radius = round(2 + 5 * math.sqrt(count / most), 1)
@@ -135,7 +135,7 @@ def scatter(points: Points, interval: float) -> str:
     less = _offset(low, high)
     points = [(truth - less, said - less) for truth, said in points]
     low, high = low - less, high - less
-    frame = Frame(padded((low, high)), padded((low, high)), height=320)
+    frame = PlotFrame(padded((low, high)), padded((low, high)), height=320)
     ends = [frame.x[0], frame.x[1]]
     inside = [band(frame, [(x, max(frame.y[0], x - interval)) for x in ends], [(x, min(frame.y[1], x + interval)) for x in ends])]
     inside += [path(frame, [(x, x) for x in ends], "dashed"), dots(frame, points, "dot faint", 2.2)]

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from topwork_server.heads.model import Figure
+from topwork_server.heads.model import MetricValue
 
 
 @dataclass(frozen=True, slots=True)
-class OfClass:
+class ClassMetrics:
     """One class or label, or kind of entity. `support`: items (or rows, or entities) that are truly of it."""
 
     name: str
@@ -24,7 +24,7 @@ class OfClass:
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
+class ConfusionMatrix:
     """counts[truth][predicted]; of very many classes those confused most, the rest joined under "others"."""
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class ReliabilityBin:
     """Of a reliability curve: how sure the head was, and how often it was right, over `count` predictions."""
 
     confidence: float
@@ -41,15 +41,15 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class LearningCurvePoint:
     """Of a learning curve: the main figure when so many items were learnt from, on the same held-out items."""
 
     items: int
-    figure: Figure
+    figure: MetricValue
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class Misclassified:
     """An item that the head got wrong, most confident first. `shown`: its text, or a small JPEG as a data: URI, where the set
     kept its inputs. `confidence`: the probability of what was predicted; of numbers the error."""
 
@@ -61,14 +61,14 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Help:
+class SemiSupervisedGain:
     """What unlabelled items did to the main figure on the same held-out items: with, without, and the paired difference."""
 
     method: str
     items: int  # that were used
-    without: Figure
-    with_them: Figure
-    gain: Figure
+    without: MetricValue
+    with_them: MetricValue
+    gain: MetricValue
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,19 @@ class Report:
     items: int  # that were judged
     labelled: int
     unlabelled: int
-    metrics: tuple[Figure, ...]  # the first is the main one
-    baseline: tuple[Figure, ...]
-    calibration_before: tuple[Bin, ...] = ()
-    calibration_after: tuple[Bin, ...] = ()
+    metrics: tuple[MetricValue, ...]  # the first is the main one
+    baseline: tuple[MetricValue, ...]
+    calibration_before: tuple[ReliabilityBin, ...] = ()
+    calibration_after: tuple[ReliabilityBin, ...] = ()
     temperature: float = 1.0
     interval: float = 0.0
-    classes: tuple[OfClass, ...] = ()
-    confusion: Confusion | None = None
-    curve: tuple[Point, ...] = ()
+    classes: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix | None = None
+    curve: tuple[LearningCurvePoint, ...] = ()
     curve_estimate: str = ""  # how the curve was judged, where it was otherwise than the figures
     scatter: tuple[tuple[float, float], ...] = ()  # truth and prediction; regression
-    wrong: tuple[Wrong, ...] = ()
-    help: Help | None = None
+    wrong: tuple[Misclassified, ...] = ()
+    help: SemiSupervisedGain | None = None
     chosen: Mapping[str, Any] | None = None
     measure: str = ""  # what the trials' scores are
     trials: tuple[Mapping[str, Any], ...] = ()  # {"tap", "pooling", "settings", "score"}

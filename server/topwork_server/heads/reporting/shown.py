@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from topwork_server.heads.examples.data import Data
+from topwork_server.heads.examples.data import TrainingDataset
 from topwork_server.heads.model import Task
 from topwork_server.types import Array, Item, Picture, Text
 
@@ -27,10 +27,10 @@ def shown(item: Item | None) -> str:
     return ""
 
 
-class Speller:
+class SpanPreviews:
     """Names a span of an item's tokens by its words; where the set kept no text, by its characters, as labels are written."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: TrainingDataset) -> None:
         self._data = data
         self._texts: dict[str, str] = {}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from topwork_server.errors import NotReady
 from topwork_server.heads import graph
 from topwork_server.heads.model import Head
-from topwork_server.heads.shelf import TRIES, Kept
+from topwork_server.heads.shelf import TRIES, StoredHead
 from topwork_server.sessions.session import Session
 from topwork_server.types import Array
 
@@ -18,10 +18,10 @@ IDLE_SECONDS = 900.0
 
 
 @dataclass(eq=False)
-class Opened:
+class OpenedHead:
     """A head and its graph, which stays in memory for whoever holds this, whatever becomes of its files."""
 
-    kept: Kept
+    kept: StoredHead
     session: Session
     used: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -36,15 +36,15 @@ class Opened:
             return graph.run(self.session, rows)
 
 
-class Live:
+class HeadCache:
     """Blocking and thread-safe. `threads` is how many a graph computes with."""
 
     def __init__(self, threads: int = 1, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads, self._idle, self._clock = threads, idle_seconds, clock
         self._lock = threading.Lock()
-        self._open: dict[str, Opened] = {}
+        self._open: dict[str, OpenedHead] = {}
 
-    def opened(self, find: Callable[[], Kept]) -> Opened:
+    def opened(self, find: Callable[[], StoredHead]) -> OpenedHead:
         """The head that `find` gives now. NotReady where its graph is damaged."""
         for _ in range(TRIES):
             kept = find()
@@ -59,19 +59,19 @@ class Live:
         """Of the heads in memory."""
         return list(self._open)
 
-    def _used(self, kept: Kept) -> Opened:
+    def _used(self, kept: StoredHead) -> OpenedHead:
         now = self._clock()
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
             found = self._open.get(kept.head.name)
         if found is None or found.kept.stamp != kept.stamp:
-            found = Opened(kept, self._session(kept))
+            found = OpenedHead(kept, self._session(kept))
         found.used = now
         with self._lock:
             self._open[kept.head.name] = found
         return found
 
-    def _session(self, kept: Kept) -> Session:
+    def _session(self, kept: StoredHead) -> Session:
         kept.check()
         try:
             return Session(kept.graph, self._threads)

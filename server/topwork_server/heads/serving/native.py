@@ -10,10 +10,10 @@ from pathlib import Path
 
 from topwork_server import stored_json
 from topwork_server.artifacts import MANIFEST
-from topwork_server.catalogue import Catalogue, State
+from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.errors import DataLoss, NotFound
 from topwork_server.heads.model import Head
-from topwork_server.heads.shelf import Kept, damaged
+from topwork_server.heads.shelf import StoredHead, damaged
 from topwork_server.sources import file_sha256
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ class _Files:
     files: Mapping[str, str]
 
 
-def native_heads(catalogue: Catalogue) -> dict[str, tuple[Head, Path]]:
+def native_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
     """By name: those of all encoders that are ready, and their graphs, which are not opened. One that cannot be read is said in
     the log and left out."""
     return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
 
 
-def native_kept(catalogue: Catalogue, name: str) -> Kept:
+def native_kept(catalogue: Catalog, name: str) -> StoredHead:
     """The head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
     encoder = name.rpartition("/")[0]
     found = {kept.head.name: kept for kept in _of(catalogue, encoder)}
@@ -44,7 +44,7 @@ def native_kept(catalogue: Catalogue, name: str) -> Kept:
     return found[name]
 
 
-def _listed(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
+def _listed(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
     try:
         return _of(catalogue, encoder)
     except Exception as error:  # a plugin may raise anything on weights that are damaged
@@ -52,27 +52,27 @@ def _listed(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
         return ()
 
 
-def _of(catalogue: Catalogue, encoder: str) -> tuple[Kept, ...]:
+def _of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
     entry = catalogue.entry(encoder)
-    if entry.state is not State.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
+    if entry.state is not EncoderState.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
         return ()
     return _read(entry.folder, encoder, (entry.folder / MANIFEST).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)
-def _read(folder: Path, encoder: str, stamp: int) -> tuple[Kept, ...]:
+def _read(folder: Path, encoder: str, stamp: int) -> tuple[StoredHead, ...]:
     """`stamp` is the manifest's: written last at each export."""
     files = stored_json.read(folder / MANIFEST, _Files).files
     return tuple(_kept(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
 
 
-def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> Kept:
+def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> StoredHead:
     graph = path.with_suffix(".onnx")
     try:
         head, written = stored_json.read(path, Head), files.get(path.name)
         if written and file_sha256(path) != written:
             raise DataLoss("it is not the file that was exported")
-        return Kept(head, graph, (str(path), stamp), files[graph.name])
+        return StoredHead(head, graph, (str(path), stamp), files[graph.name])
     except (OSError, LookupError, DataLoss) as error:
         name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
         remedy = f"run `topwork export {encoder} --force`"

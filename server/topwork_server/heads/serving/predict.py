@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.catalogue import Catalogue
-from topwork_server.engine import Ask, Engine
+from topwork_server.catalogue import Catalog
+from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.model import Head
 from topwork_server.heads.pairs import beside, sides
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.heads.serving.live import Live, Opened
+from topwork_server.heads.serving.live import HeadCache, OpenedHead
 from topwork_server.heads.serving.native import native_kept
-from topwork_server.heads.serving.said import Said, joined, of_pooled, said
-from topwork_server.heads.shelf import Kept, Shelf
+from topwork_server.heads.serving.said import HeadOutput, joined, of_pooled, said
+from topwork_server.heads.shelf import HeadStore, StoredHead
 from topwork_server.modalities import check_modality
 from topwork_server.sets.model import Selection
 from topwork_server.sets.picked import stored_rows
@@ -31,7 +31,7 @@ STORED = 1000
 
 
 @dataclass(frozen=True)
-class PredictAsk:
+class PredictParams:
     """`options` of the encoder: None is those of each head's own training. The others as engine.Ask has them; `features` are to
     come back too."""
 
@@ -45,11 +45,11 @@ class PredictAsk:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionResult:
     """What the heads say, in the order asked. `features`: of each trunk, if asked. Notes and failures are by item, which may have
     failed for some of the heads only."""
 
-    said: tuple[Said, ...]
+    said: tuple[HeadOutput, ...]
     features: tuple[Features, ...] = ()
     notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
@@ -59,22 +59,22 @@ class Prediction:
 class Predictor:
     """Used on the event loop; its blocking work is done in threads, of which each head's graph takes `threads` more."""
 
-    def __init__(self, engine: Engine, catalogue: Catalogue, shelf: Shelf, threads: int = 1) -> None:
+    def __init__(self, engine: Engine, catalogue: Catalog, shelf: HeadStore, threads: int = 1) -> None:
         self._engine, self._catalogue, self._shelf = engine, catalogue, shelf
-        self.live = Live(threads)
+        self.live = HeadCache(threads)
 
-    async def predict(self, names: Sequence[str], ask: PredictAsk, items: Sequence[Item]) -> Prediction:
+    async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
         opened = await asyncio.to_thread(self._ready, names, items)
-        found: dict[str, Said] = {}
+        found: dict[str, HeadOutput] = {}
         features: list[Features] = []
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
-            asked = Ask(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
+            asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
             features.append(await (_of_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
             found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
-        return Prediction(
+        return PredictionResult(
             said=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
@@ -82,44 +82,44 @@ class Predictor:
             timings=_timings(features),
         )
 
-    async def of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> Prediction:
+    async def of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
         """Of (n, dim) rows of the heads' tap, pooled: each row is an item."""
         return await asyncio.to_thread(self._of_vectors, names, np.asarray(rows), fingerprint)
 
-    async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> Prediction:
+    async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
         opened = await asyncio.to_thread(self._opened, names)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
-        found = await asyncio.to_thread(self._of_stored, others, feature_set, ids) if others else Prediction(())
+        found = await asyncio.to_thread(self._of_stored, others, feature_set, ids) if others else PredictionResult(())
         if not towers:
             return found
         by_name = {one.head.name: one for one in (*found.said, *await self._of_kept(towers, feature_set, ids))}
-        return Prediction(tuple(by_name[name] for name in names))
+        return PredictionResult(tuple(by_name[name] for name in names))
 
-    async def _of_kept(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[Said]:
+    async def _of_kept(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
         """Of pairs whose texts are encoded now, each by itself."""
         parts = []
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self.predict(names, PredictAsk(wait=True), items)).said)
+                parts.append((await self.predict(names, PredictParams(wait=True), items)).said)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
-    def find(self, name: str) -> Kept:
+    def find(self, name: str) -> StoredHead:
         """A head of the shelf, or ENCODER/NAME."""
         return native_kept(self._catalogue, name) if "/" in name else self._shelf.kept(name)
 
-    def _opened(self, names: Sequence[str]) -> list[Opened]:
+    def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
         return [self.live.opened(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
 
-    def _ready(self, names: Sequence[str], items: Sequence[Item]) -> list[Opened]:
+    def _ready(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
         """Heads that read such items, as far as that shows before anything is computed."""
         opened = self._opened(names)
         for head in (one.head for one in opened):
@@ -133,16 +133,16 @@ class Predictor:
             check_modality(items, reads, whose, "send what its encoder reads")
         return opened
 
-    def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> Prediction:
+    def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> PredictionResult:
         opened = self._opened(names)
         for head in (one.head for one in opened):
             _check_vectors(head, rows, fingerprint)
         ready = np.ascontiguousarray(rows, np.float32)
         for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        return Prediction(tuple(of_pooled(one.head, ready, one.run) for one in opened))
+        return PredictionResult(tuple(of_pooled(one.head, ready, one.run) for one in opened))
 
-    def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> Prediction:
+    def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.wanted.taps}
         for head in (one.head for one in opened):
@@ -156,10 +156,10 @@ class Predictor:
                 head, has[tap].fingerprint, f"the set {feature_set.wanted.name!r} has", "name the set it learnt from"
             )
         parts = [_said_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
-        return Prediction(tuple(joined([part[name] for part in parts]) for name in names))
+        return PredictionResult(tuple(joined([part[name] for part in parts]) for name in names))
 
 
-async def _of_sides(engine: Engine, ask: Ask, items: Sequence[Item]) -> Features:
+async def _of_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
     """Rows of pairs whose sides are encoded each by itself: two an item."""
     count = len(items)
     try:
@@ -190,9 +190,9 @@ def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list
     return items
 
 
-def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[Opened]]:
+def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[OpenedHead]]:
     """Heads that one pass of a trunk serves: of one encoder, with the same options, reading pairs alike."""
-    groups: dict[tuple[str, str, bool], list[Opened]] = {}
+    groups: dict[tuple[str, str, bool], list[OpenedHead]] = {}
     for one in opened:
         asked = one.head.encoder_options if options is None else options
         towers = one.head.pooling in TOWERS
@@ -200,7 +200,9 @@ def _groups(opened: Sequence[Opened], options: Mapping[str, Any] | None) -> dict
     return groups
 
 
-def _said_of_stored(heads: Sequence[Opened], feature_set: FeatureSet, ids: Sequence[str], start: int) -> dict[str, Said]:
+def _said_of_stored(
+    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int
+) -> dict[str, HeadOutput]:
     """Of `STORED` ids from `start` on; an error is of a position among all of them."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
@@ -210,7 +212,7 @@ def _said_of_stored(heads: Sequence[Opened], feature_set: FeatureSet, ids: Seque
         raise error if error.item is None else error.at(start + error.item) from None
 
 
-def _said_of(heads: Sequence[Opened], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, Said]:
+def _said_of(heads: Sequence[OpenedHead], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, HeadOutput]:
     by_name = {rows.tap.tap.name: rows for rows in taps}
     found = {}
     for one in heads:

@@ -23,7 +23,7 @@ NOTHING = 255
 
 
 @dataclass(frozen=True, slots=True)
-class FoundSpan:
+class PredictedSpan:
     """Characters (half-open) of the text (part 0) or of its pair (part 1). `probability`: of a tagger, the mean over the rows of
     the class that each was given; of an answerer, that the answer starts and ends there."""
 
@@ -39,7 +39,7 @@ ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
 
 
 @dataclass(frozen=True)
-class Said:
+class HeadOutput:
     """Of all items in order; what is not of the head's task is None. Items that failed have NaN, no spans, and masks of 255.
 
     probabilities  (items, names) float32: classification, multi-label
@@ -53,14 +53,14 @@ class Said:
     head: Head
     probabilities: Array | None = None
     values: Array | None = None
-    spans: tuple[tuple[FoundSpan, ...], ...] | None = None
+    spans: tuple[tuple[PredictedSpan, ...], ...] | None = None
     masks: Array | None = None
     confidences: Array | None = None
     boxes: Array | None = None
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
-def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> Said:
+def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> HeadOutput:
     """Of all items of `rows`, which are of its tap. InvalidInput for one that lacks what it reads, unless it is skipped."""
     usable = _usable(head, rows)
     if usable.all():
@@ -72,12 +72,12 @@ def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> S
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
-def of_pooled(head: Head, rows: Array, run: Run) -> Said:
+def of_pooled(head: Head, rows: Array, run: Run) -> HeadOutput:
     """Of (n, head.dim) rows, each of which is an item. For tasks that read one row an item."""
     _, probabilities = run(rows)
     if head.task is Task.REGRESSION:
-        return Said(head, values=probabilities[:, 0])
-    return Said(head, probabilities=probabilities)
+        return HeadOutput(head, values=probabilities[:, 0])
+    return HeadOutput(head, probabilities=probabilities)
 
 
 def _usable(head: Head, rows: TapRows) -> Array:
@@ -94,24 +94,24 @@ def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     return InvalidInput(what, remedy="send one picture an item", item=item)
 
 
-def _decoded(head: Head, rows: TapRows, run: Run) -> Said:
+def _decoded(head: Head, rows: TapRows, run: Run) -> HeadOutput:
     read, counts = pooling.pooled(head.task, head.pooling, rows)
     match head.task:
         case Task.TAGGING:
-            return Said(head, spans=_tagged(head, rows, read, counts, run))
+            return HeadOutput(head, spans=_tagged(head, rows, read, counts, run))
         case Task.QUESTION_ANSWERING:
-            return Said(head, spans=_answered(head, rows, read, counts, run))
+            return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
         case Task.SEGMENTATION:
             return _segmented(head, rows, read, run)
     return of_pooled(head, read, run)
 
 
-def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[FoundSpan, ...], ...]:
+def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
     _, probabilities = run(read)
     labels, chars = entity_labels(head.names), _chars(head, rows)
     classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
 
-    def one(of: slice) -> tuple[FoundSpan, ...]:
+    def one(of: slice) -> tuple[PredictedSpan, ...]:
         found = entities(classes[of], head.names)
         made = (_span(chars[of][a:b], labels[label], float(sure[of][a:b].mean()), 0) for a, b, label in found)
         return tuple(span for span in made if span.start < span.end)
@@ -119,19 +119,19 @@ def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> 
     return tuple(map(one, _slices(counts)))
 
 
-def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[FoundSpan, ...], ...]:
+def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
     _, logits = run(read)
     chars = _chars(head, rows)
 
-    def one(of: slice) -> tuple[FoundSpan, ...]:
+    def one(of: slice) -> tuple[PredictedSpan, ...]:
         a, b, probability = answer(logits[of])
         return (_span(chars[of][a:b], "", probability, 1),) if a < b else ()
 
     return tuple(map(one, _slices(counts)))
 
 
-def _span(chars: Array, label: str, probability: float, part: int) -> FoundSpan:
-    return FoundSpan(int(chars[:, 0].min()), int(chars[:, 1].max()), label, probability, part)
+def _span(chars: Array, label: str, probability: float, part: int) -> PredictedSpan:
+    return PredictedSpan(int(chars[:, 0].min()), int(chars[:, 1].max()), label, probability, part)
 
 
 def _chars(head: Head, rows: TapRows) -> Array:
@@ -150,10 +150,10 @@ def _cells(head: Head) -> int:
     return math.prod(head.tap.tap.grid)
 
 
-def _segmented(head: Head, rows: TapRows, read: Array, run: Run) -> Said:
+def _segmented(head: Head, rows: TapRows, read: Array, run: Run) -> HeadOutput:
     _, probabilities = run(read)
     shape = (len(rows.counts), *(head.tap.tap.grid or ()))
-    return Said(
+    return HeadOutput(
         head,
         masks=probabilities.argmax(axis=1).astype(np.uint8).reshape(shape),
         confidences=probabilities.max(axis=1).reshape(shape),
@@ -169,7 +169,7 @@ def _covered(rows: TapRows, cells: int) -> Array:
     return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1).astype(np.float32)
 
 
-def joined(parts: Sequence[Said]) -> Said:
+def joined(parts: Sequence[HeadOutput]) -> HeadOutput:
     """Of items that follow each other, all of which were read."""
     if len(parts) == 1:
         return parts[0]
@@ -178,10 +178,10 @@ def joined(parts: Sequence[Said]) -> Said:
         for name in ARRAYS
     }
     spans = None if parts[0].spans is None else tuple(entry for part in parts for entry in part.spans or ())
-    return Said(parts[0].head, **arrays, spans=spans)
+    return HeadOutput(parts[0].head, **arrays, spans=spans)
 
 
-def spread(found: Said, good: Array, items: int) -> Said:
+def spread(found: HeadOutput, good: Array, items: int) -> HeadOutput:
     """What was said of the items at the positions `good`, said of all: the others failed."""
 
     def wide(array: Array | None) -> Array | None:
@@ -193,6 +193,6 @@ def spread(found: Said, good: Array, items: int) -> Said:
 
     arrays: dict[str, Any] = {name: wide(getattr(found, name)) for name in ARRAYS}
     if found.spans is None:
-        return Said(found.head, **arrays)
+        return HeadOutput(found.head, **arrays)
     spans = dict(zip(good.tolist(), found.spans, strict=True))
-    return Said(found.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))
+    return HeadOutput(found.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))

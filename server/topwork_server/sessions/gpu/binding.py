@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.sessions.gpu.buckets import Shape, pad_into
-from topwork_server.sessions.gpu.memory import TO_DEVICE, TO_HOST, Memory
+from topwork_server.sessions.gpu.memory import TO_DEVICE, TO_HOST, DeviceMemory
 from topwork_server.types import Array
 
 #: Input shapes by name, and the outputs that are computed.
@@ -25,10 +25,10 @@ def key_of(shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Key:
     return tuple(sorted(shapes.items())), tuple(outputs)
 
 
-class Slot:
+class BufferSlot:
     """Owned by one batch at a time. `graph` is the number of its CUDA graph, 0 before it has one; `runs` counts."""
 
-    def __init__(self, session: Any, memory: Memory, key: Key, dtypes: Mapping[str, Any]) -> None:
+    def __init__(self, session: Any, memory: DeviceMemory, key: Key, dtypes: Mapping[str, Any]) -> None:
         self.key, self.graph, self.runs = key, 0, 0
         self._memory = memory
         self._way = memory.open_way()
@@ -104,15 +104,15 @@ def dtype_of(said: str) -> Any:
     return _DTYPES[said]
 
 
-class Slots:
+class BufferSlotPool:
     """Free slots by key. Beyond `most` bytes those that were used longest ago leave; those with a captured graph stay."""
 
-    def __init__(self, make: Callable[[Key], Slot], most: int) -> None:
+    def __init__(self, make: Callable[[Key], BufferSlot], most: int) -> None:
         self._make, self._most = make, most
-        self._free: OrderedDict[int, Slot] = OrderedDict()
+        self._free: OrderedDict[int, BufferSlot] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, key: Key) -> Slot:
+    def take(self, key: Key) -> BufferSlot:
         with self._lock:
             found = next((slot for slot in reversed(self._free.values()) if slot.key == key), None)
             if found is not None:
@@ -120,7 +120,7 @@ class Slots:
                 return found
         return self._make(key)
 
-    def give(self, slot: Slot) -> None:
+    def give(self, slot: BufferSlot) -> None:
         with self._lock:
             self._free[id(slot)] = slot
             leaving = self._leaving()
@@ -129,7 +129,7 @@ class Slots:
         for one in leaving:
             one.close()
 
-    def _leaving(self) -> list[Slot]:
+    def _leaving(self) -> list[BufferSlot]:
         kept = 0
         plain = [slot for slot in reversed(self._free.values()) if not slot.graph]
         for i, slot in enumerate(plain):

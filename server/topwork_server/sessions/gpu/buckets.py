@@ -37,7 +37,7 @@ def next_of(steps: Sequence[int], step: int, count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Buckets:
+class ShapeBuckets:
     """Shapes of one graph. `inputs` and `outputs` are its axes by name; `tokens` is the name of the axis that may be padded, to
     `longest` at most: a table of positions ends somewhere, and not at a bucket's end."""
 
@@ -47,7 +47,7 @@ class Buckets:
     longest: int = sys.maxsize
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]) -> Buckets:
+    def of(cls, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]) -> ShapeBuckets:
         masks = [axes for name, axes in inputs.items() if "mask" in name.lower() and len(axes) > 1]
         tokens = masks[0][1] if masks and isinstance(masks[0][1], str) else None
         return cls(inputs, outputs, tokens)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
+class CaptureLock:
     """A lock of readers and writers; writers go first, so that a capture does not wait for ever."""
 
     def __init__(self) -> None:
@@ -52,4 +52,4 @@ class Gate:
 
 
 #: One a process: CUDA's rule holds for all sessions and GPUs.
-GATE = Gate()
+GATE = CaptureLock()

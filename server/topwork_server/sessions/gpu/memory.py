@@ -21,7 +21,7 @@ PORTABLE, NON_BLOCKING = 1, 1
 RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 
 
-class Memory(Protocol):
+class DeviceMemory(Protocol):
     """`name` and `index` are the device by onnxruntime's words. A `way` is an order of copies of its own (a CUDA stream)."""
 
     name: str

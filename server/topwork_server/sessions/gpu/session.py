@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import StartError
-from topwork_server.sessions.gpu.binding import Slot, Slots, dtype_of, key_of
-from topwork_server.sessions.gpu.buckets import MOST_ROWS, Axes, Buckets, Shape, joined, parts
+from topwork_server.sessions.gpu.binding import BufferSlot, BufferSlotPool, dtype_of, key_of
+from topwork_server.sessions.gpu.buckets import MOST_ROWS, Axes, Shape, ShapeBuckets, joined, parts
 from topwork_server.sessions.gpu.gate import GATE
-from topwork_server.sessions.gpu.memory import CudaMemory, HostMemory, Memory
+from topwork_server.sessions.gpu.memory import CudaMemory, DeviceMemory, HostMemory
 from topwork_server.sessions.gpu.options import WIDE_ROWS, providers
 from topwork_server.sessions.gpu.prepared import planes_of, prepared
 from topwork_server.sessions.providers import Device
@@ -43,7 +43,7 @@ class GpuSession:
     #: One batch is in the graph while another comes in and a third goes out.
     workers = 3
 
-    def __init__(self, model: Path, device: Device, *, memory: Memory | None = None, capture: bool = True) -> None:
+    def __init__(self, model: Path, device: Device, *, memory: DeviceMemory | None = None, capture: bool = True) -> None:
         """StartError where the provider does not take the graph; the first time, its file for this device is made."""
         import onnxruntime
 
@@ -58,10 +58,10 @@ class GpuSession:
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs, self.outputs = (tuple(node.name for node in nodes) for nodes in (ins, outs))
         self._dtypes = {node.name: dtype_of(node.type) for node in ins}
-        self.buckets = Buckets.of(_axes(ins), _axes(outs))
+        self.buckets = ShapeBuckets.of(_axes(ins), _axes(outs))
         wide = device.provider == "tensorrt" and self.buckets.tokens is not None
         self._most_rows = WIDE_ROWS if wide else MOST_ROWS
-        self._slots = Slots(lambda key: Slot(self._session, self._memory, key, self._dtypes), MOST_BYTES)
+        self._slots = BufferSlotPool(lambda key: BufferSlot(self._session, self._memory, key, self._dtypes), MOST_BYTES)
         # A captured graph belongs to the thread that captured it, and must not be replayed by two at once.
         self._launcher = ThreadPoolExecutor(1, f"gpu {device.index}")
         self._graphs = 0
@@ -111,14 +111,14 @@ class GpuSession:
             self._slots.give(slot)
         return results
 
-    def _compute(self, slot: Slot) -> None:
+    def _compute(self, slot: BufferSlot) -> None:
         """In the session's own thread."""
         if not slot.graph and self.captures and slot.runs >= CAPTURE_AFTER and slot.bytes <= LARGEST_CAPTURED:
             self._capture(slot)
         with GATE.shared():
             slot.compute(self._session, _run_options(slot.graph or NO_GRAPH, graphs=self.captures))
 
-    def _capture(self, slot: Slot) -> None:
+    def _capture(self, slot: BufferSlot) -> None:
         """Not now where another session is being opened: the next run tries again."""
         if self._graphs >= MOST_GRAPHS:
             return
@@ -127,7 +127,7 @@ class GpuSession:
                 self._graphs += 1
                 slot.graph = self._captured(slot, self._graphs)
 
-    def _captured(self, slot: Slot, graph: int) -> int:
+    def _captured(self, slot: BufferSlot, graph: int) -> int:
         """The number of the graph; 0 where it could not be captured."""
         try:
             for _ in range(WARM_RUNS):
