@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 
-from topwork_server import parity
-from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import MODEL
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime import parity
+from topwork_server.runtime.session import Session
 
 
 def main(names: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from topwork_server.encoder import Encoder, batch_key
+from topwork_server.plugin_api.encoder import Encoder, batch_key
 from topwork_server.types import Sample
 
 

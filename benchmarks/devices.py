@@ -21,17 +21,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from topwork_server import examples
-from topwork_server.artifacts import MODEL, graph_for
-from topwork_server.catalogue import Catalog, CatalogEntry
+from topwork_server.commands.demo import ENCODERS
 from topwork_server.config import default_home, usable_cores
-from topwork_server.demo import ENCODERS
-from topwork_server.encoder import Encoder
-from topwork_server.parity import difference
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.opening import open_session
-from topwork_server.sessions.providers import PLAIN, candidates
-from topwork_server.sessions.session import RunnableSession
+from topwork_server.models.artifacts import MODEL, graph_for
+from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.parity import difference
+from topwork_server.runtime.providers import PLAIN, candidates
+from topwork_server.runtime.session import RunnableSession
+from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import Array, Item, Modality, Picture, Sample, Text
 
 from benchmarks import inputs, random_nets
@@ -53,7 +53,7 @@ def items(encoder: Encoder) -> Sequence[Item]:
     modality = encoder.spec.modality
     if modality is Modality.TEXT:
         return [Text(sentence) for sentence in inputs.sentences()]
-    return [Picture(data) for data in inputs.jpegs()] if modality is Modality.IMAGE else examples.of(modality)
+    return [Picture(data) for data in inputs.jpegs()] if modality is Modality.IMAGE else example_inputs.of(modality)
 
 
 def samples(encoder: Encoder) -> list[Sample]:

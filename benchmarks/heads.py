@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from topwork import Client, Predictions
-from topwork_server.catalogue import Catalog
+from topwork_server.commands.demo import server
 from topwork_server.config import default_home
-from topwork_server.demo import server
-from topwork_server.plugins import PluginRegistry
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Array
 
 ENCODER = "all-minilm-l6-v2"

@@ -21,10 +21,10 @@ import simplejpeg
 from PIL import Image
 from topwork_plugins.i3d.videos import decode, pixels
 from topwork_server import Clip, Encoder, Item, Picture, Text
-from topwork_server.catalogue import Catalog
 from topwork_server.config import Config, default_home
-from topwork_server.engine import EmbedParams, Engine
-from topwork_server.plugins import PluginRegistry
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks import inputs
 from benchmarks.serving.parts import clips

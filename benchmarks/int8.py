@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from topwork_server.artifacts import PARITY_INPUTS, graph_for
-from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.config import default_home
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import PARITY_INPUTS, graph_for
+from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 BATCHES = (1, 8)

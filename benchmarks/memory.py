@@ -20,13 +20,13 @@ from typing import Any
 
 import psutil
 from topwork import Client
-from topwork_server import demo_inputs
-from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalog
+from topwork_server.commands import demo_inputs
+from topwork_server.commands.demo import ENCODERS, prepare
 from topwork_server.config import default_home
-from topwork_server.demo import ENCODERS, prepare
-from topwork_server.examples import clips
-from topwork_server.plugins import PluginRegistry
+from topwork_server.models.artifacts import MODEL
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.example_inputs import clips
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 WITH_TORCH = """
 import psutil

@@ -29,8 +29,8 @@ import numpy as np
 import psutil
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2
+from topwork_server.commands.demo import server
 from topwork_server.config import default_home
-from topwork_server.demo import server
 
 from benchmarks import inputs
 from benchmarks.bare_http2 import Connection, connect

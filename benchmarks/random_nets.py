@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from topwork_server.catalogue import Catalog, CatalogEntry
-from topwork_server.plugins import PluginRegistry
+from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 
 def _resnet50() -> Any:
-    from topwork_server import torch_shim
+    from topwork_server.models import torch_compat
 
-    torch_shim.import_ready()
+    torch_compat.import_ready()
     import timm
 
     return timm.create_model("resnet50", zero_init_last=False).state_dict()

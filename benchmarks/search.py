@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 from topwork import AsyncClient, Client
+from topwork_server.commands.demo import server
 from topwork_server.config import default_home
-from topwork_server.demo import server
 
 from benchmarks.inputs import Clustered
 from benchmarks.peers_search import SIZES, recall_of

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 
 import numpy as np
 from topwork import AsyncClient, Client
+from topwork_server.commands.demo import server
 from topwork_server.config import default_home
-from topwork_server.demo import server
 
 from benchmarks import inputs
 from benchmarks.serving.ceiling import ratio

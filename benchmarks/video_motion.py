@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from topwork_server import Encoder
-from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import MODEL
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Item
 
 PHOTOGRAPHS = (

@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from topwork_server import EncoderSpec, artifacts, sources
-from topwork_server.sources import SourceUri
+from topwork_server import EncoderSpec
+from topwork_server.models import artifacts
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.sources import SourceUri
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a hub
 # The suite starts hundreds of Python processes: each would compile the whole server again (0.7 of its 1.9 CPU seconds).
@@ -58,7 +60,7 @@ def assets(weights_home: Path) -> Callable[[EncoderSpec], Path]:
 @pytest.fixture(scope="session")
 def artifact(weights_home: Path, assets: Callable[[EncoderSpec], Path]) -> Callable[[EncoderSpec], Path]:
     """artifact(spec): the folder that serves a packaged encoder, exported where that was not yet done. Workers share it."""
-    from topwork_server.export import export_encoder
+    from topwork_server.runtime.export import export_encoder
 
     return lambda spec: artifacts.publish(weights_home, spec, partial(export_encoder, spec, assets(spec)))
 

@@ -23,14 +23,14 @@ from grpc_status import rpc_status
 from topwork.v1 import encoders_pb2_grpc
 from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Modality, Picture, Tap, Text, TopworkError
 from topwork_server.app import App, ReadyMessage, run
-from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import CatalogEntry, EncoderState
 from topwork_server.config import Config
-from topwork_server.encoder import Trunk
-from topwork_server.end_watch import ShutdownWatchdog
-from topwork_server.engine import EmbedParams
 from topwork_server.errors import NotFound
-from topwork_server.sessions.choice import PlanSet
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.models.artifacts import Manifest
+from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.plugin_api.encoder import Trunk
+from topwork_server.runtime.device_selection import PlanSet
+from topwork_server.shutdown_watchdog import ShutdownWatchdog
 from topwork_server.types import Features, Item, Numerics, Sample, Spans, TapInfo, TapRows, Timings
 
 DIM = 8

@@ -15,17 +15,17 @@ import sets_world
 import toys_trainers
 from topwork_server import Examples, FineTuner, Target, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
-from topwork_server.heads.graph import served_graph
-from topwork_server.heads.heads import HeadManager
-from topwork_server.heads.model import Head, HeadDefinition, MetricValue, definition_of
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.heads.evaluation.report import Report
+from topwork_server.heads.head_manager import HeadManager
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_types import Head, HeadDefinition, MetricValue, definition_of
 from topwork_server.heads.pooling import dim_after
-from topwork_server.heads.reporting.report import Report
-from topwork_server.heads.shelf import HeadStore
-from topwork_server.jobs import Job, JobState
-from topwork_server.plugins import RegisteredTrainer
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
-from topwork_server.sets.store import FeatureSet
-from topwork_server.trainer import FeatureView, FittedHead
+from topwork_server.heads.served_graph import served_graph
+from topwork_server.jobs.manager import Job, JobState
+from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
+from topwork_server.plugin_api.trainer import FeatureView, FittedHead
 from topwork_server.types import Item, TapInfo, TapRows, Text
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}

@@ -13,11 +13,11 @@ import real_server
 import sets_world
 import topwork
 from heads_world import words
-from topwork_server.catalogue import Catalog
-from topwork_server.plugins import PluginRegistry, Registered, RegisteredIndex, RegisteredTrainer
-from topwork_server.sources import SourceUri
-from topwork_server.trainer import TrainerSpec
-from topwork_server.vector_index import IndexSpec
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered, RegisteredIndex, RegisteredTrainer
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.plugin_api.trainer import TrainerSpec
+from topwork_server.plugin_api.vector_index import IndexSpec
 from toys import FakePlugins, letters_spec
 
 TEXTS, LABELS = words(24)

@@ -13,15 +13,15 @@ import numpy as np
 import toys_index
 from topwork_server import IndexSpec, Metric
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes import build
-from topwork_server.indexes.indexes import IndexManager
-from topwork_server.indexes.model import SearchHits, SearchQuery
-from topwork_server.jobs import Job, JobState
-from topwork_server.plugins import RegisteredIndex
-from topwork_server.rows import normalize
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection, SetDefinition
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition
+from topwork_server.indexes import builder
+from topwork_server.indexes.index_manager import IndexManager
+from topwork_server.indexes.index_types import SearchHits, SearchQuery
+from topwork_server.inference.output_format import normalize
+from topwork_server.jobs.manager import Job, JobState
+from topwork_server.plugin_api.plugin_registry import RegisteredIndex
 from topwork_server.types import Array, Granularity, Tap, TapInfo, TapRows
 
 DIM = 8
@@ -89,7 +89,7 @@ class LocalJobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
-        assert call == "topwork_server.indexes.build:build"
+        assert call == "topwork_server.indexes.builder:build"
         self.started.append(dict(arguments))
         self.small.append(small)
         job = Job(f"{len(self.started):08}", kind, subject, 0.0)
@@ -102,7 +102,7 @@ class LocalJobs:
             await self.gate.wait()
             if self.fail:
                 raise RuntimeError(self.fail)
-            await asyncio.to_thread(build.make, build.BuildJob.of(arguments), self.kinds, lambda fraction, message: None)
+            await asyncio.to_thread(builder.make, builder.BuildJob.of(arguments), self.kinds, lambda fraction, message: None)
             self._end(id, JobState.DONE)
         except asyncio.CancelledError:
             self._end(id, JobState.CANCELLED)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from made_blocks import POOLED, rows
-from topwork_server.sets.model import Column, ColumnType, ItemBatch
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 
 IN_FLIGHT = 4
 

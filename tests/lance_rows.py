@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from topwork_server.indexes.rows import Dataset
+from topwork_server.indexes.build_rows import Dataset
 from topwork_server.types import Array, Granularity, Tap, TapInfo
 
 COLUMN = "features_pooled"

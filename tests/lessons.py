@@ -29,9 +29,9 @@ from topwork_server import (
     Text,
     Trunk,
 )
+from topwork_server.features import rows_of, spans_of
 from topwork_server.heads import pooling
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.taprows import rows_of, spans_of
+from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.types import Array, Tap, TapInfo, TapRows
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.

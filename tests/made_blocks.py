@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from topwork_server.sets.model import Change, Column, ColumnType, ItemBatch, Selection, SetDefinition
-from topwork_server.sets.schema import SPAN_KINDS
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.schema import SPAN_KINDS
+from topwork_server.feature_sets.set_types import Change, Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
 DIM = 4

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from topwork_server.head_graph import linear_graph
-from topwork_server.heads.graph import served_graph
-from topwork_server.heads.model import Head, HeadDefinition, MetricValue, Pooling, Task
-from topwork_server.heads.reporting.report import Report
+from topwork_server.heads.evaluation.report import Report
+from topwork_server.heads.head_types import Head, HeadDefinition, MetricValue, Pooling, Task
+from topwork_server.heads.served_graph import served_graph
+from topwork_server.plugin_api.head_graphs import linear_graph
 from topwork_server.types import Array, Granularity, Modality, Tap, TapInfo
 
 TAP = TapInfo(Tap("mean", 4, Granularity.ITEM), "a" * 64)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server.app import App
-from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
+from topwork_server.models.catalog import Catalog
 
 
 @contextmanager

@@ -13,18 +13,19 @@ import grpc
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import sets_pb2_grpc
 from topwork.v1 import types_pb2 as t
-from topwork_server import EncoderSpec, Item, Text, artifacts
+from topwork_server import EncoderSpec, Item, Text
 from topwork_server.app import OPTIONS
-from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
-from topwork_server.export import export_encoder
-from topwork_server.ingest.cache import FeatureCache
-from topwork_server.ingest.ingest import IngestPipeline
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.ingest.feature_cache import FeatureCache
+from topwork_server.ingest.pipeline import IngestPipeline
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime.export import export_encoder
+from topwork_server.services.feature_sets import FeatureSetsService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.services.sets import FeatureSetsService
-from topwork_server.services.spool import UploadStore
-from topwork_server.sets.sets import FeatureSets
+from topwork_server.services.uploads import UploadStore
 from topwork_server.types import Features
 from toys import FakePlugins, letters_spec
 

@@ -12,10 +12,11 @@ import torch
 from topwork_plugins.resnet import plugin as resnet
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import EncoderSpec, InvalidInput, NoOptions, SourceUri, examples
-from topwork_server.artifacts import Manifest
-from topwork_server.export import export_encoder
-from topwork_server.sessions.session import Session
+from topwork_server import EncoderSpec, InvalidInput, NoOptions, SourceUri
+from topwork_server.models.artifacts import Manifest
+from topwork_server.plugin_api import example_inputs
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 SPECS = {spec.name: spec for spec in resnet.register_encoders()}
@@ -61,7 +62,7 @@ class Exported:
         self.session = Session(folder / "model.onnx", threads=1)
 
     def pictures(self) -> Array:
-        samples = [s for p in examples.pictures() for s in self.encoder.preprocess(p, NoOptions())]
+        samples = [s for p in example_inputs.pictures() for s in self.encoder.preprocess(p, NoOptions())]
         return self.encoder.collate(samples)["pictures"]
 
     def __call__(self, pictures: Array) -> dict[str, Array]:

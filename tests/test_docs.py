@@ -16,11 +16,12 @@ import topwork_server
 from google.protobuf import json_format
 from topwork import cli
 from topwork.v1 import encoders_pb2
-from topwork_server import errors, examples, hookspecs, options
+from topwork_server import errors
 from topwork_server.cli import add_commands
-from topwork_server.demo import ENCODERS, server
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sources import SCHEMES
+from topwork_server.commands.demo import ENCODERS, server
+from topwork_server.plugin_api import example_inputs, hookspecs, options
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.sources import SCHEMES
 from topwork_server.types import Granularity, Modality
 
 ROOT = Path(__file__).parents[1]
@@ -208,8 +209,8 @@ def test_every_kind_of_source_is_told() -> None:
 def test_the_first_page_runs(weights_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made_videos.write(tmp_path / "clip.mp4", made_videos.shades(20))
-    shutil.copy(examples.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
-    shutil.copy(examples.FOLDER / "coffee.jpg", tmp_path / "cup.jpg")
+    shutil.copy(example_inputs.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
+    shutil.copy(example_inputs.FOLDER / "coffee.jpg", tmp_path / "cup.jpg")
     (tmp_path / "lines.txt").write_text("\n".join(f"line {i}" for i in range(100)))
     [page] = blocks(text("README.md"), "python")
     assert "127.0.0.1:50051" in page

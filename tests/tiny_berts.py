@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from topwork_plugins.bert.plugin import BertEncoder, BertOptions
-from topwork_server import EncoderSpec, Modality, Sample, Text, examples
-from topwork_server.artifacts import MODEL, Manifest
-from topwork_server.export import export_encoder
-from topwork_server.sessions.session import Session
-from topwork_server.torch_shim import import_ready
+from topwork_server import EncoderSpec, Modality, Sample, Text
+from topwork_server.models.artifacts import MODEL, Manifest
+from topwork_server.models.torch_compat import import_ready
+from topwork_server.plugin_api import example_inputs
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 import_ready()
@@ -42,7 +43,7 @@ _EXTRA = ["naïve café façade", "漢字 and emoji 😀😀", "query: passage:"
 
 
 def corpus() -> list[str]:
-    return [text.text for text in examples.texts()] + _EXTRA
+    return [text.text for text in example_inputs.texts()] + _EXTRA
 
 
 @cache

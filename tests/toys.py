@@ -25,8 +25,8 @@ from topwork_server import (
     Trunk,
     option,
 )
-from topwork_server.plugins import Registered, RegisteredIndex
-from topwork_server.sources import SourceUri
+from topwork_server.plugin_api.plugin_registry import Registered, RegisteredIndex
+from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.types import Array
 
 DIM = 8

@@ -6,10 +6,10 @@ import asyncio
 
 import numpy as np
 from topwork_server import Granularity, Tap, Text
-from topwork_server.engine import EmbedParams
-from topwork_server.ingest.agreement import WriteSettings
-from topwork_server.ingest.incoming import IncomingItems, ready
-from topwork_server.sets.model import Column, ColumnType
+from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.ingest.incoming_items import IncomingItems, ready
+from topwork_server.ingest.validation import WriteSettings
 from topwork_server.types import TapInfo, TapRows
 
 LETTERS = WriteSettings("birds", "letters")

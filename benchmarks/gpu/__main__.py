@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from topwork_server.sessions.providers import Device
+from topwork_server.runtime.providers import Device
 
 from benchmarks.gpu.parts import PARTS, Bench
 from benchmarks.gpu.sides import Pace

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topwork_server.artifacts import MODEL, PARITY_INPUTS
-from topwork_server.parity import difference, saved_inputs
-from topwork_server.sessions.gpu.session import GpuSession
-from topwork_server.sessions.providers import Device
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import MODEL, PARITY_INPUTS
+from topwork_server.runtime.gpu.gpu_session import GpuSession
+from topwork_server.runtime.parity import difference, saved_inputs
+from topwork_server.runtime.providers import Device
+from topwork_server.runtime.session import Session
 from topwork_server.types import Picture
 
 from benchmarks.gpu import sides

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from topwork_server.sessions.gpu.binding import key_of
-from topwork_server.sessions.gpu.session import GpuSession
+from topwork_server.runtime.gpu.gpu_session import GpuSession
+from topwork_server.runtime.gpu.io_binding import key_of
 from topwork_server.types import Array
 
 #: One call computes some items, and returns how many.

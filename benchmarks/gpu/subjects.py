@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topwork_server import torch_shim
-from topwork_server.artifacts import DEFAULT, MODEL, PARITY_INPUTS
-from topwork_server.cut import cut
-from topwork_server.encoder import Encoder, Trunk
-from topwork_server.parity import example_batches, export_arguments, save_inputs
+from topwork_server.models import torch_compat
+from topwork_server.models.artifacts import DEFAULT, MODEL, PARITY_INPUTS
+from topwork_server.models.onnx_subgraph import cut
+from topwork_server.plugin_api.encoder import Encoder, Trunk
+from topwork_server.runtime.parity import example_batches, export_arguments, save_inputs
 from topwork_server.types import Array, EncoderSpec, Modality
 
 WORDS = 30_522
@@ -128,7 +128,7 @@ SUBJECTS: Mapping[str, Callable[[Path], Subject]] = {"resnet50": resnet50, "bert
 
 
 def _seed() -> None:
-    torch_shim.import_ready()
+    torch_compat.import_ready()
     import torch
 
     torch.manual_seed(0)

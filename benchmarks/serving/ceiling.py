@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from topwork_server.artifacts import graph_for
-from topwork_server.catalogue import Catalog
 from topwork_server.config import default_home, usable_cores
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.opening import open_session
-from topwork_server.sessions.providers import PLAIN, Device
+from topwork_server.models.artifacts import graph_for
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.providers import PLAIN, Device
+from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import Array, Sample
 
 from benchmarks.batching import by_length

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 from topwork_server.config import usable_cores
-from topwork_server.sessions.providers import cpu_facts, cpu_flags
+from topwork_server.runtime.providers import cpu_facts, cpu_flags
 
 PACKAGES = (
     "onnxruntime-gpu",

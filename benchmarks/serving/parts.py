@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork_server import demo_inputs
+from topwork_server.commands import demo_inputs
 from topwork_server.config import default_home, usable_cores
 
 from benchmarks import inputs
@@ -115,8 +115,8 @@ PARTS = {
 
 def subject(part: Part) -> Subject:
     """With the folder of its export. LookupError where it has none."""
-    from topwork_server.catalogue import Catalog
-    from topwork_server.plugins import PluginRegistry
+    from topwork_server.models.catalog import Catalog
+    from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
     entry = Catalog(PluginRegistry.load(), default_home()).entry(part.encoder)
     if entry.folder is None:

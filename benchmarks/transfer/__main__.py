@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from topwork import Client
-from topwork_server.catalogue import Catalog
+from topwork_server.commands.demo import server
 from topwork_server.config import default_home, usable_cores
-from topwork_server.demo import server
-from topwork_server.plugins import PluginRegistry
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 from benchmarks.transfer import frozen, subjects, tuning
 

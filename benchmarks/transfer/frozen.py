@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from topwork import Client, HeadInfo
-from topwork_server.catalogue import Catalog
+from topwork_server.models.catalog import Catalog
 
 from benchmarks.transfer.subjects import Subject
 from benchmarks.transfer.twins import twin

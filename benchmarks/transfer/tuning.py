@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from topwork_server import sources
-from topwork_server.catalogue import Catalog
-from topwork_server.export import open_trunk
-from topwork_server.options import parse
-from topwork_server.plugins import PluginRegistry
-from topwork_server.trainer import FineTuneDataset, FineTuner, FineTuneResult, Target
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.trainer import FineTuneDataset, FineTuner, FineTuneResult, Target
+from topwork_server.runtime.export import open_trunk
 from topwork_server.types import Text
 
 from benchmarks.transfer.subjects import Subject

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from topwork_server import parity, sources
-from topwork_server.catalogue import Catalog
-from topwork_server.encoder import Encoder, Trunk
-from topwork_server.export import open_trunk
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.encoder import Encoder, Trunk
+from topwork_server.runtime import parity
+from topwork_server.runtime.export import open_trunk
 
 #: What transformers draws its weights with.
 DEVIATION = 0.02

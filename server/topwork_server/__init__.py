@@ -1,14 +1,14 @@
 """Topwork's server. This page lists all that a plugin author imports."""
 
-from topwork_server.caller import check_caller
-from topwork_server.encoder import Encoder, NoOptions, Trunk
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.head_graph import head_graph, linear_graph
-from topwork_server.hookspecs import hookimpl
-from topwork_server.options import option
-from topwork_server.sources import SourceUri
-from topwork_server.splits import folds, rest
-from topwork_server.trainer import (
+from topwork_server.plugin_api.cancellation import check_caller
+from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk
+from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
+from topwork_server.plugin_api.hookspecs import hookimpl
+from topwork_server.plugin_api.options import option
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.plugin_api.splits import folds, rest
+from topwork_server.plugin_api.trainer import (
     Examples,
     FeatureView,
     FineTuneDataset,
@@ -21,6 +21,7 @@ from topwork_server.trainer import (
     TrainerSpec,
     TrainerTrial,
 )
+from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
 from topwork_server.types import (
     Clip,
     EncoderSpec,
@@ -34,7 +35,6 @@ from topwork_server.types import (
     Text,
     TokenSpans,
 )
-from topwork_server.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
 
 __version__ = "0.1.0"
 

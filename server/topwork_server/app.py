@@ -17,15 +17,17 @@ from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
 from topwork_server import scratch
-from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import Config
-from topwork_server.contained import ContainedThreads
-from topwork_server.end_watch import ShutdownWatchdog
-from topwork_server.engine import Engine
+from topwork_server.containment import ContainedThreads
 from topwork_server.errors import DataLoss, StartError
-from topwork_server.memory import MemoryTrimmer
-from topwork_server.plugins import PluginRegistry
+from topwork_server.inference.engine import Engine
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.process_memory import MemoryTrimmer
+from topwork_server.runtime.providers import check_provider
+from topwork_server.server_state import ServerState
 from topwork_server.services.encoders import EncodersService, readable_entries
+from topwork_server.services.feature_sets import FeatureSetsService
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.health import INDEX, HealthService
 from topwork_server.services.indexes import IndexesService
@@ -33,9 +35,7 @@ from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import JobsService
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
 from topwork_server.services.reflection import add_reflection
-from topwork_server.services.sets import FeatureSetsService
-from topwork_server.sessions.providers import check_provider
-from topwork_server.stores import ServerState
+from topwork_server.shutdown_watchdog import ShutdownWatchdog
 
 SERVICES = (
     "topwork.v1.Encoders",

@@ -50,55 +50,55 @@ def said(command: Command) -> Command:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_serve
+    from topwork_server.commands import serve as cli_serve
 
     return cli_serve.run(arguments)
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_weights
+    from topwork_server.commands import pull as cli_weights
 
     return cli_weights.pull(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_weights
+    from topwork_server.commands import pull as cli_weights
 
     return cli_weights.export(arguments)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_quantize
+    from topwork_server.commands import quantize_encoder
 
-    return cli_quantize.run(arguments)
+    return quantize_encoder.run(arguments)
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_forget
+    from topwork_server.commands import forget as cli_forget
 
     return cli_forget.forget(arguments)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_forget
+    from topwork_server.commands import forget as cli_forget
 
     return cli_forget.prune(arguments)
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    from topwork_server import cli_plugins
+    from topwork_server.commands import list_plugins
 
-    return cli_plugins.run(arguments)
+    return list_plugins.run(arguments)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from topwork_server import doctor
+    from topwork_server.commands import doctor
 
     return doctor.run(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from topwork_server import demo
+    from topwork_server.commands import demo
 
     return demo.run(arguments)
 
@@ -201,7 +201,7 @@ def _add_demo(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_those_of_plugins(commands: Commands[argparse.ArgumentParser]) -> None:
     """Plugin modules are light by contract, so all are loaded. One that is broken must not take `topwork --help` down with it:
     `topwork serve` and `topwork plugins` refuse it aloud."""
-    from topwork_server.plugins import PluginRegistry
+    from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
     ours = set(commands.choices)
     try:

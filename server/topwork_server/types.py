@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from topwork_server.encoder import Encoder
     from topwork_server.errors import TopworkError
+    from topwork_server.plugin_api.encoder import Encoder
 
 Array: TypeAlias = NDArray[Any]
 

@@ -14,7 +14,7 @@ import real_server
 import sets_world
 from cli_command import Command
 from fake_server import FakeServer
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 pa = pytest.importorskip("pyarrow")

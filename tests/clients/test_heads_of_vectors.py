@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import real_server
 import topwork
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import sets_world
 import topwork
 from topwork.cli import main
 from topwork.v1 import sets_pb2 as pb
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 BIG = 2**63

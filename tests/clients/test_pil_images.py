@@ -15,7 +15,7 @@ from topwork import pictures as topwork_pictures
 from topwork.v1 import types_pb2
 from topwork_plugins import pictures
 from topwork_server import InvalidInput, Picture
-from topwork_server.services import convert
+from topwork_server.services.convert import item_messages
 from topwork_server.types import Array
 
 SIZE = (24, 16)
@@ -45,7 +45,7 @@ def as_sent(image: Image.Image) -> Array:
     """The RGB pixels that an encoder gets of an image that a caller passes."""
     item = _items.pack(image, "image", 0)
     assert isinstance(item, types_pb2.Item)
-    return np.asarray(pictures.decode(convert.item(item)))
+    return np.asarray(pictures.decode(item_messages.item(item)))
 
 
 def as_file(data: bytes) -> Array:

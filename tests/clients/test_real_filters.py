@@ -14,8 +14,8 @@ import real_server
 import sets_world
 import topwork
 from topwork.v1 import sets_pb2 as pb
-from topwork_server import callers
-from topwork_server.plugins import PluginRegistry
+from topwork_server import blocking_calls
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 LABELS = ["cat", "dog", "cat", "bird", "Cat"]
@@ -124,7 +124,7 @@ def test_a_filter_ends_with_its_callers_deadline(tmp_path: Path, monkeypatch: py
 async def _deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = threading.Event()
 
-    class Slow(callers.BlockingCaller):
+    class Slow(blocking_calls.BlockingCaller):
         def check(self) -> None:
             left.set() if self._gone.wait(20) else None
             super().check()
@@ -133,7 +133,7 @@ async def _deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         features = await asyncio.to_thread(_ready_rows)
         async for _ in served.stub.Write(iter([sets_world.settings("pets"), features])):
             pass
-        monkeypatch.setattr("topwork_server.services.sets.BlockingCaller", Slow)
+        monkeypatch.setattr("topwork_server.services.feature_sets.BlockingCaller", Slow)
         for call in (
             lambda: served.stub.DeleteRows(pb.DeleteRowsRequest(set="pets", where="id IS NOT NULL"), timeout=0.3),
             lambda: served.stub.Read(pb.ReadRequest(set="pets", where="true"), timeout=0.3).read(),

@@ -14,8 +14,8 @@ import real_server
 import sets_world
 import topwork
 from doors import Door, OpenDoor
-from topwork_server.plugins import PluginRegistry, RegisteredTrainer
-from topwork_server.trainer import TrainerSpec
+from topwork_server.plugin_api.plugin_registry import PluginRegistry, RegisteredTrainer
+from topwork_server.plugin_api.trainer import TrainerSpec
 from toys import FakePlugins
 
 TEXTS, LABELS = heads_world.words(60)

@@ -12,7 +12,7 @@ import real_server
 import sets_world
 import topwork
 from topwork.cli import main
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 DIM = 16

@@ -14,7 +14,7 @@ import real_server
 import topwork
 from doors import Door, OpenDoor
 from topwork.cli import main
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 IDS = ["a", "b", "c", "d"]

@@ -15,8 +15,8 @@ import real_server
 import sets_world
 import topwork
 from doors import Door, OpenDoor
-from topwork_server.engine import Engine
-from topwork_server.plugins import PluginRegistry
+from topwork_server.inference.engine import Engine
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Priority
 from toys import FakePlugins
 

@@ -13,7 +13,7 @@ import topwork
 from doors import Door, OpenDoor
 from topwork import _cli_search
 from topwork.cli import main
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)

@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
-from topwork_server.demo import server
+from topwork_server.commands.demo import server
 
 pytestmark = pytest.mark.weights
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from topwork_server import Item, Text, examples
-from topwork_server.catalogue import Catalog
-from topwork_server.plugins import PluginRegistry
+from topwork_server import Item, Text
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.testing import EncoderContract
 from topwork_server.testing import encoder as contract_module
 
@@ -96,7 +97,7 @@ class TestI3DResNet50Thin(Offline):
     @classmethod
     def items(cls, catalogue: Catalog) -> Sequence[Item]:
         """A clip of one window, and a larger and longer one of two windows, which ends within the second."""
-        return [examples.clips(frames=16, size=128)[0], examples.clips(frames=20, size=256)[1]]
+        return [example_inputs.clips(frames=16, size=128)[0], example_inputs.clips(frames=20, size=256)[1]]
 
 
 class TestGlove(Offline):

@@ -15,10 +15,11 @@ from small_nets import as_on_the_hub, random_net
 from topwork import cli
 from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.resnet.tapped import open_net
-from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk, cli_weights
-from topwork_server.catalogue import Catalog, CatalogEntry, EncoderState
-from topwork_server.plugins import PluginRegistry
-from topwork_server.services import describe
+from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk
+from topwork_server.commands import pull
+from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.services.convert import encoder_messages
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +89,11 @@ def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Pat
     folder = with_head(trunk, tmp_path / "masked", "MaskedLM")
     found = tiny_berts.export(folder, tmp_path / "out")
     entry = CatalogEntry(found.encoder.spec, "bert", EncoderState.READY, manifest=found.manifest, folder=tmp_path / "out")
-    cli_weights.show(entry, argparse.Namespace(json=True))
+    pull.show(entry, argparse.Namespace(json=True))
     printed = json.loads(capsys.readouterr().out)["unused_weights"]
     assert "cls.predictions.bias" in printed
-    assert list(describe.encoder(entry, None, None, None).unused_weights) == printed  # GetEncoder
-    cli_weights.show(entry, argparse.Namespace(json=False))
+    assert list(encoder_messages.encoder(entry, None, None, None).unused_weights) == printed  # GetEncoder
+    pull.show(entry, argparse.Namespace(json=False))
     assert "not used: 5 weights of the source: cls.predictions.bias" in " ".join(capsys.readouterr().out.split())
 
 

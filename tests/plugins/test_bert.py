@@ -15,7 +15,7 @@ import tiny_berts
 from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, opened, transformers_outputs
 from topwork_plugins.bert.plugin import register_encoders
 from topwork_server import EncoderSpec, Text
-from topwork_server.export import fingerprints as fingerprints_of
+from topwork_server.runtime.export import fingerprints as fingerprints_of
 
 TOLERANCE = 1e-4
 TEXTS = [

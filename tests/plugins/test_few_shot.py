@@ -11,7 +11,7 @@ from topwork_plugins.few_shot.knn import Knn
 from topwork_plugins.few_shot.prototype import Prototype
 from topwork_plugins.few_shot.zero_shot import ZeroShot
 from topwork_server import Examples, FeatureView, InvalidInput, Target
-from topwork_server.options import parse
+from topwork_server.plugin_api.options import parse
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.problems import problem, quality
 

@@ -18,7 +18,7 @@ from topwork_plugins.fine_tune.loop import Loop
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
 from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, Text, Trunk
-from topwork_server.heads.model import Task
+from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 
 

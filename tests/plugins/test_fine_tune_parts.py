@@ -28,8 +28,8 @@ from topwork_server import (
     Tap,
     Target,
     Trunk,
-    options,
 )
+from topwork_server.plugin_api import options
 from topwork_server.types import Array
 
 

@@ -15,7 +15,8 @@ from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
 from topwork_plugins.picture_recipe import Recipe
-from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri, examples, options
+from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri
+from topwork_server.plugin_api import example_inputs, options
 from topwork_server.types import Array
 
 RECIPE = Recipe((32, 32), (36, 36), "center", "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -103,7 +104,7 @@ def test_an_array_is_a_clip_of_25_frames_a_second_or_as_said(inflated: VideoEnco
 def test_frames_are_prepared_as_pictures_are(inflated: VideoEncoder) -> None:
     from PIL import Image
 
-    clip = examples.clips(frames=4, size=100)[0]
+    clip = example_inputs.clips(frames=4, size=100)[0]
     [sample] = samples(inflated, clip, frames=4)
     for t in range(4):
         np.testing.assert_array_equal(sample.inputs["clips"][:, t], RECIPE.prepare(Image.fromarray(clip[t]))[0])
@@ -166,7 +167,7 @@ def test_bad_clips_are_refused(rgb: VideoEncoder, item: Any) -> None:
 
 def panned(dx: int, dy: int, frames: int = 17) -> Array:
     """(frames, 256, 256, 3): a photograph that moves by so many pixels a frame to the right and down."""
-    photograph = np.asarray(examples._photograph())
+    photograph = np.asarray(example_inputs._photograph())
     x, y = (photograph.shape[1] - 256) // 2, (photograph.shape[0] - 256) // 2
     shift = [(t - frames // 2) for t in range(frames)]
     return np.stack([photograph[y - dy * s : y - dy * s + 256, x - dx * s : x - dx * s + 256] for s in shift])

@@ -24,9 +24,11 @@ from topwork_plugins.picture_recipe import Recipe
 from topwork_plugins.resnet.tapped import TappedThin, TappedTimm, open_net
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import Clip, EncoderSpec, SourceUri, artifacts, examples, options, sources
-from topwork_server.export import export_encoder
-from topwork_server.sessions.session import Session
+from topwork_server import Clip, EncoderSpec, SourceUri
+from topwork_server.models import artifacts
+from topwork_server.plugin_api import example_inputs, options, sources
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 from torch import Tensor, nn
 
@@ -342,7 +344,7 @@ def test_the_graph_of_inception_takes_any_multiple_of_8_from_16(served_inception
 def test_the_record_of_inception_s_export(served_inception: Graph) -> None:
     assert served_inception.names[-3:] == ["pooled", "pooled.mean_std", "logits"]
     assert served_inception.manifest.numerics.parity > 0.999999
-    rows = served_inception.rows(examples.clips(frames=40, size=80)[0])
+    rows = served_inception.rows(example_inputs.clips(frames=40, size=80)[0])
     assert rows["logits"].shape == (3, 400)
 
 
@@ -355,7 +357,7 @@ def test_a_flow_checkpoint_reads_flow(tmp_path: Path, monkeypatch: pytest.Monkey
     encoder = spec.encoder(spec, tmp_path)
     [pan, still] = (
         encoder.collate(list(encoder.preprocess(clip, encoder.options())))["clips"]
-        for clip in (examples.clips(frames=17)[0], np.zeros((16, 300, 300, 2), np.float32))
+        for clip in (example_inputs.clips(frames=17)[0], np.zeros((16, 300, 300, 2), np.float32))
     )
     assert pan.shape == still.shape == (1, 2, 16, 224, 224)
     assert trunk.module is not None
@@ -379,7 +381,7 @@ def test_the_graph_of_an_inflated_net_takes_any_even_number(served_inflated: Gra
 
 
 def test_windows_of_a_clip_are_its_rows(served_inflated: Graph) -> None:
-    clip = examples.clips(frames=32, size=80)[0]
+    clip = example_inputs.clips(frames=32, size=80)[0]
     rows = served_inflated.rows(clip, frames=16, stride=8)
     assert rows["pooled.mean_std"].shape[0] == 3
     for start in range(3):
@@ -390,7 +392,7 @@ def test_windows_of_a_clip_are_its_rows(served_inflated: Graph) -> None:
 
 def test_several_lengths_have_one_meaning(served_inflated: Graph) -> None:
     """Of a still clip a longer window is no other row."""
-    still = np.repeat(examples.clips(frames=1, size=80)[0], 32, axis=0)
+    still = np.repeat(example_inputs.clips(frames=1, size=80)[0], 32, axis=0)
     short, long = served_inflated.rows(still, frames=4), served_inflated.rows(still, frames=32)
     for name in served_inflated.names:
         expected = np.repeat(long[name], len(short[name]), axis=0)
@@ -402,7 +404,7 @@ def test_a_static_clip_equals_resnet50_thin(assets: Callable[[EncoderSpec], Path
     """The served encoders' own two ends, with the real weights."""
     [spec] = i3d.register_encoders()
     flat = open_net(assets(spec), None)
-    photograph = examples.clips(frames=1, size=256)[0][0]
+    photograph = example_inputs.clips(frames=1, size=256)[0][0]
     picture = torch.from_numpy(flat.recipe.prepare(Image.fromarray(photograph))[0])
     maps, pooled = flat.module.eval().maps(picture.unsqueeze(0))
     *rows, mean_std = InflatedResNet(flat.module)(picture[None, :, None].expand(-1, -1, 4, -1, -1))

@@ -19,10 +19,10 @@ from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.linear.problem import Problem
 from topwork_plugins.linear.temperature import tempered
 from topwork_server.errors import InvalidInput
-from topwork_server.options import parse
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.problems import problem, quality, with_rows
-from topwork_server.trainer import Examples, Target
 from topwork_server.types import Array
 
 

@@ -11,8 +11,8 @@ import torch
 from topwork_plugins.mlp.losses import Task
 from topwork_plugins.mlp.trainer import MlpTrainer
 from topwork_server import Examples, FeatureView, InvalidInput, Target
-from topwork_server.options import parse
-from topwork_server.sessions.session import Session
+from topwork_server.plugin_api.options import parse
+from topwork_server.runtime.session import Session
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.problems import problem, quality
 

@@ -20,10 +20,10 @@ from topwork_plugins.onnx_file.description import Description
 from topwork_plugins.onnx_file.plugin import OnnxImage, OnnxTensor, OnnxText
 from topwork_plugins.onnx_file.reads import TensorReader
 from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Item, Modality, Picture, SourceUri, Text
-from topwork_server.artifacts import Manifest
-from topwork_server.export import export_encoder
-from topwork_server.sessions.session import Session
-from topwork_server.taprows import rows_of
+from topwork_server.features import rows_of
+from topwork_server.models.artifacts import Manifest
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 RANDOM = np.random.default_rng(3)
@@ -591,7 +591,7 @@ def test_the_example_of_the_documentation_is_a_description() -> None:
 @pytest.mark.weights
 def test_an_inner_tensor_of_open_nsfw(assets: Callable[[EncoderSpec], Path], tmp_path: Path) -> None:
     from topwork_plugins.resnet import plugin as resnet
-    from topwork_server.examples import pictures
+    from topwork_server.plugin_api.example_inputs import pictures
 
     (packaged,) = (spec for spec in resnet.register_encoders() if spec.name == "resnet50-thin")
     net = assets(packaged)

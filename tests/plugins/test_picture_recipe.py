@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from topwork_plugins import pictures
 from topwork_plugins.picture_recipe import Recipe
-from topwork_server import InvalidInput, examples, torch_shim
+from topwork_server import InvalidInput
+from topwork_server.models import torch_compat
+from topwork_server.plugin_api import example_inputs
 
-PHOTOGRAPH = (examples.FOLDER / "coffee.jpg").read_bytes()
+PHOTOGRAPH = (example_inputs.FOLDER / "coffee.jpg").read_bytes()
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", [(480, 320), (320, 481), (33, 47), (300, 300), (201, 64)])
 def test_preprocessing_equals_timms_to_the_bit(name: str, size: tuple[int, int]) -> None:
-    torch_shim.import_ready()
+    torch_compat.import_ready()
     from timm.data import create_transform
 
     image = Image.open(io.BytesIO(PHOTOGRAPH)).resize(size)
@@ -52,11 +54,11 @@ def test_preprocessing_equals_timms_to_the_bit(name: str, size: tuple[int, int])
 
 
 def test_every_example_picture_equals_timms() -> None:
-    torch_shim.import_ready()
+    torch_compat.import_ready()
     from timm.data import create_transform
 
     transform, recipe = create_transform(**CONFIGS["resnet"]), Recipe.from_timm(CONFIGS["resnet"])
-    for picture in examples.pictures():
+    for picture in example_inputs.pictures():
         expected = transform(Image.open(io.BytesIO(picture.data)).convert("RGB")).numpy()
         np.testing.assert_array_equal(recipe.prepare(pictures.decode(picture))[0], expected)
 

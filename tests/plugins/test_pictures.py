@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from topwork_plugins import pictures
-from topwork_server import Clip, InvalidInput, Picture, Text, TopworkError, examples
-from topwork_server.caller import working_for
+from topwork_server import Clip, InvalidInput, Picture, Text, TopworkError
+from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_api.cancellation import working_for
 from topwork_server.types import Array
 
-PHOTOGRAPH = (examples.FOLDER / "coffee.jpg").read_bytes()
+PHOTOGRAPH = (example_inputs.FOLDER / "coffee.jpg").read_bytes()
 
 
 def photograph(width: int = 96, height: int = 64) -> Image.Image:

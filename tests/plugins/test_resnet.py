@@ -15,7 +15,8 @@ from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.tapped import TappedTimm
 from topwork_plugins.resnet.taps import LAYERS
 from topwork_plugins.resnet.timm_nets import create, load_in_order
-from topwork_server import EncoderSpec, NoOptions, fingerprint
+from topwork_server import EncoderSpec, NoOptions
+from topwork_server.models import fingerprint
 
 ON_THE_HUB = [name for name, spec in SPECS.items() if spec.source.startswith("timm:")]
 POOLED = [f"{name}.pooled" for name in LAYERS]

@@ -12,7 +12,8 @@ from PIL import Image
 from small_nets import SPECS, Exported, refusal
 from topwork_plugins.resnet.plugin import ResNetEncoder
 from topwork_plugins.resnet.thin import ThinResNet, convolutions_of, load_resnet_thin
-from topwork_server import EncoderSpec, NoOptions, examples
+from topwork_server import EncoderSpec, NoOptions
+from topwork_server.plugin_api import example_inputs
 from topwork_server.types import Array
 
 
@@ -98,7 +99,7 @@ def test_thin_prepares_pictures_as_published(assets: Callable[[EncoderSpec], Pat
     """Squashed to 256 x 256, the middle 224 x 224, BGR minus (104, 117, 123): ours is the same in RGB."""
     spec = SPECS["resnet50-thin"]
     ResNetEncoder.export(spec, assets(spec), tmp_path)
-    image = Image.open(examples.FOLDER / "coffee.jpg")
+    image = Image.open(example_inputs.FOLDER / "coffee.jpg")
     (sample,) = ResNetEncoder(spec, tmp_path).preprocess(np.asarray(image), NoOptions())
     resized = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR), np.float32)[16:240, 16:240]
     bgr = resized[:, :, ::-1] - np.array([104, 117, 123], np.float32)

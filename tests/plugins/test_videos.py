@@ -84,9 +84,9 @@ def test_what_is_no_video_is_refused(data: bytes | Path, says: str) -> None:
 
 
 def test_a_picture_is_no_video() -> None:
-    from topwork_server import examples
+    from topwork_server.plugin_api import example_inputs
 
-    photograph = (examples.FOLDER / "coffee.jpg").read_bytes()
+    photograph = (example_inputs.FOLDER / "coffee.jpg").read_bytes()
     with pytest.raises(InvalidInput, match="not a video"):
         list(decode(photograph))
 

@@ -21,9 +21,9 @@ from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
 from topwork_plugins.word2vec.table import WordTable
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 from topwork_server import EncoderSpec, InvalidInput, Modality, Picture, Sample, SourceUri, Text
-from topwork_server.artifacts import Manifest
-from topwork_server.export import export_encoder, fingerprints
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import Manifest
+from topwork_server.runtime.export import export_encoder, fingerprints
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 WORDS = ["the", "owl", "owls", "red", "Bird", "New_York", "n't", "do", "'s", "well-made", "café", "u.s.", "..."]

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import EncoderSpec, Granularity, Trunk, artifacts, fingerprint, parity, sources
-from topwork_server.artifacts import Manifest
+from topwork_server import EncoderSpec, Granularity, Trunk
 from topwork_server.errors import ExportFailed
-from topwork_server.export import export_encoder
-from topwork_server.sessions.session import Session
-from topwork_server.sources import SourceUri
+from topwork_server.models import artifacts, fingerprint
+from topwork_server.models.artifacts import Manifest
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.runtime import parity
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.session import Session
 from topwork_server.types import Numerics
 from toys import TAPS, DynamoLetters, Letters, letters_spec
 

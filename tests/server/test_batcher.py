@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server.batcher import Backend, Batcher, BatchRequest
 from topwork_server.errors import DeadlineExceeded, TooLarge, TopworkError, Unavailable
-from topwork_server.sessions.providers import PLAIN
+from topwork_server.inference.batcher import Backend, Batcher, BatchRequest
+from topwork_server.runtime.providers import PLAIN
 from topwork_server.types import Array, Numerics, Priority, Sample, Text
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
 

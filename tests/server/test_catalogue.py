@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from topwork_server import artifacts, errors
-from topwork_server.catalogue import Catalog, EncoderState
+from topwork_server import errors
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
-from topwork_server.export import export_encoder
-from topwork_server.plugins import Registered
-from topwork_server.sources import SourceUri
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api.plugin_registry import Registered
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.runtime.export import export_encoder
 from toys import FakePlugins, letters_spec
 
 

@@ -16,10 +16,12 @@ import grpc
 import pluggy
 import pytest
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc
-from topwork_server import cli, cli_serve, cli_weights, hookimpl, hookspecs
+from topwork_server import cli, hookimpl
+from topwork_server.commands import pull, serve
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, PluginError, StartError
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api import hookspecs
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 HEAVY = {
     "torch",
@@ -55,7 +57,7 @@ def _home(monkeypatch, tmp_path):
 
 
 def test_serve_without_flags_is_the_default_configuration(parser):
-    assert cli_serve.config_of(parser.parse_args(["serve"])) == Config()
+    assert serve.config_of(parser.parse_args(["serve"])) == Config()
 
 
 def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
@@ -77,7 +79,7 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
     assert set(given) == {field.name for field in fields(Config)}
     words = {**given, "max_video_bytes": "3MiB", "memory_budget": "2GiB"}
     flags = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    assert cli_serve.config_of(parser.parse_args(["serve", *flags])) == replace(Config(), **given)
+    assert serve.config_of(parser.parse_args(["serve", *flags])) == replace(Config(), **given)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_an_interrupted_command_ends_quietly():
 
 
 def test_settings_are_json_where_they_read_as_such():
-    assert cli_weights.settings_of(["layers=6", "pool=mean", "deep={}", "a=b=c", "flag=true", "none="]) == {
+    assert pull.settings_of(["layers=6", "pool=mean", "deep={}", "a=b=c", "flag=true", "none="]) == {
         "layers": 6,
         "pool": "mean",
         "deep": {},
@@ -138,7 +140,7 @@ def test_settings_are_json_where_they_read_as_such():
     }
     for wrong in ("layers", "=6"):
         with pytest.raises(InvalidInput, match="KEY=VALUE"):
-            cli_weights.settings_of([wrong])
+            pull.settings_of([wrong])
 
 
 def test_plugins_are_listed_with_their_distribution(parser, capsys):
@@ -211,7 +213,7 @@ def test_the_parsers_import_nothing_heavy():
         "add_commands(argparse.ArgumentParser().add_subparsers()); print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "topwork_server.plugins" in modules
+    assert "topwork_server.plugin_api.plugin_registry" in modules
     assert not HEAVY & set(modules)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server.artifacts import DEFAULT, MODEL, graph_for
-from topwork_server.cut import cut
-from topwork_server.sessions.session import Session
+from topwork_server.models.artifacts import DEFAULT, MODEL, graph_for
+from topwork_server.models.onnx_subgraph import cut
+from topwork_server.runtime.session import Session
 
 
 def write(path: Path, outputs: Sequence[str]) -> Path:

@@ -20,11 +20,11 @@ import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from homes import TEXTS
 from topwork import cli
-from topwork_server.catalogue import Catalog
-from topwork_server.doctor_checks import Grade
-from topwork_server.doctor_files import files
-from topwork_server.sets.scrub import ChecksumScrub
-from topwork_server.sets.sets import FeatureSets
+from topwork_server.commands.doctor_checks import Grade
+from topwork_server.commands.doctor_files import files
+from topwork_server.feature_sets.scrub import ChecksumScrub
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.models.catalog import Catalog
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import homes
 import pytest
 import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from topwork_server.doctor_checks import Grade
-from topwork_server.doctor_files import files
+from topwork_server.commands.doctor_checks import Grade
+from topwork_server.commands.doctor_files import files
 
 IDS = ["a", "b", "c", "d"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import topwork
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from topwork_server.doctor_checks import Grade
-from topwork_server.doctor_files import files
+from topwork_server.commands.doctor_checks import Grade
+from topwork_server.commands.doctor_files import files
 
 ROWS = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 

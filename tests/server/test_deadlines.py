@@ -10,13 +10,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from topwork_server.deadlines import TimedRequest
-from topwork_server.due import DeadlineQueue
 from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError
-from topwork_server.flows import QueuedSample
-from topwork_server.tickets import BatchRequest, RequestSample
+from topwork_server.inference.batch_requests import BatchRequest, RequestSample
+from topwork_server.inference.client_queues import QueuedSample
+from topwork_server.inference.deadline_queue import DeadlineQueue
+from topwork_server.inference.request_deadlines import TimedRequest
+from topwork_server.inference.scheduler import OVERHEAD, FairBatchScheduler
 from topwork_server.types import Array, Priority, Sample
-from topwork_server.waiting import OVERHEAD, FairBatchScheduler
 
 BUDGET = 1024
 #: What the session gets done in a second.

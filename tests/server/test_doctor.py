@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from topwork_server import doctor, doctor_provider
-from topwork_server import doctor_checks as checks
-from topwork_server.doctor_checks import Finding, Grade
-from topwork_server.doctor_provider import provider
-from topwork_server.lock import HomeLock
-from topwork_server.sessions import providers
-from topwork_server.sessions.providers import has_nvidia_gpu
+from topwork_server.commands import doctor, doctor_provider
+from topwork_server.commands import doctor_checks as checks
+from topwork_server.commands.doctor_checks import Finding, Grade
+from topwork_server.commands.doctor_provider import provider
+from topwork_server.home_lock import HomeLock
+from topwork_server.runtime import providers
+from topwork_server.runtime.providers import has_nvidia_gpu
 
 
 def test_a_whole_installation_has_nothing_to_mend(tmp_path):
@@ -127,7 +127,7 @@ def test_a_disk_without_locks_fails(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     (tmp_path / "server.lock").touch()
-    monkeypatch.setattr("topwork_server.lock.fcntl.flock", unsupported)
+    monkeypatch.setattr("topwork_server.home_lock.fcntl.flock", unsupported)
     finding = checks.lock(tmp_path)
     assert (finding.grade, finding.detail) == (Grade.FAIL, "server.lock cannot be locked: Operation not supported")
     assert "local disk" in finding.mend

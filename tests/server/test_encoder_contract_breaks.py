@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_contracts import failures
-from topwork_server import Encoder, Item, Picture, Sample, Text, TokenSpans, artifacts, option
-from topwork_server.catalogue import Catalog
+from topwork_server import Encoder, Item, Picture, Sample, Text, TokenSpans, option
 from topwork_server.config import Config
-from topwork_server.engine import Engine
-from topwork_server.export import export_encoder
+from topwork_server.inference.engine import Engine
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime.export import export_encoder
 from topwork_server.testing import EncoderContract
 from topwork_server.testing import encoder as contract_module
 from topwork_server.testing.bench import EncoderBench, plain_session

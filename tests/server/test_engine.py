@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text, artifacts
-from topwork_server.catalogue import Catalog
+from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
-from topwork_server.export import export_encoder
-from topwork_server.preparing import AHEAD
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.inference.preprocessing import AHEAD
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime.export import export_encoder
 from toys import DIM, FakePlugins, Gate, Letters, letters_spec
 
 GATE = Gate()
@@ -312,7 +313,7 @@ def test_a_caller_that_leaves_does_not_stop_the_load(ready: Engine, runner: asyn
 
 
 def test_a_window_tap_has_seconds() -> None:
-    from topwork_server.taprows import spans_of
+    from topwork_server.features import spans_of
 
     spans = spans_of(Tap("w", 1, Granularity.WINDOW), [Sample({}, window=(0.0, 0.5)), Sample({}, window=(0.5, 1.0))])
     assert spans is not None

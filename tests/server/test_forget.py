@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from topwork import cli
-from topwork_server import artifacts
-from topwork_server.catalogue import Catalog
-from topwork_server.lock import HomeLock
-from topwork_server.plugins import PluginRegistry
+from topwork_server.home_lock import HomeLock
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 
 @pytest.fixture

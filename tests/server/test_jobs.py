@@ -12,10 +12,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from topwork_server import jobs as jobs_module
-from topwork_server import jobs_process
 from topwork_server.errors import NotFound, Unavailable
-from topwork_server.jobs import Job, JobManager, JobState
+from topwork_server.jobs import manager as jobs_module
+from topwork_server.jobs import process
+from topwork_server.jobs.manager import Job, JobManager, JobState
 
 TOYS = Path(__file__).parents[1]
 
@@ -218,7 +218,7 @@ def test_a_process_that_is_killed_from_outside_is_a_failure(jobs, run):
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_cancel_ends_the_process_and_those_that_it_started(jobs, run, tmp_path, monkeypatch, deaf):
-    monkeypatch.setattr(jobs_process, "GRACE", 0.1 if deaf else 60)
+    monkeypatch.setattr(process, "GRACE", 0.1 if deaf else 60)
 
     async def through():
         job, pids = await holding(jobs, child=True, deaf=deaf)
@@ -447,7 +447,7 @@ def test_a_full_disk_costs_the_record_alone(tmp_path, run, monkeypatch, caplog):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("topwork_server.jobs_records.os.replace", full)
+    monkeypatch.setattr("topwork_server.jobs.job_records.os.replace", full)
     jobs = JobManager(tmp_path / "jobs")
     done = run(asked(jobs, "add", numbers=[5]))
     assert done.result == {"sum": 5}

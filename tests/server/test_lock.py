@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from topwork_server import lock
+from topwork_server import home_lock
 from topwork_server.errors import StartError
-from topwork_server.lock import Holder, HomeLock, holder
+from topwork_server.home_lock import Holder, HomeLock, holder
 
 SERVER = """
 import sys
@@ -57,7 +57,7 @@ def test_the_second_server_is_told_of_the_first(tmp_path):
 def test_a_killed_server_is_no_obstacle(tmp_path):
     with server(tmp_path) as first:
         first.kill()
-    assert str(first.pid) in (tmp_path / lock.NAME).read_text()
+    assert str(first.pid) in (tmp_path / home_lock.NAME).read_text()
     with HomeLock(tmp_path, patience=0) as held:
         held.listening("a:1")
         assert refused(tmp_path).message.endswith(f"pid {os.getpid()} (listening on a:1)")
@@ -72,14 +72,14 @@ def test_a_server_that_is_about_to_end_is_waited_for(tmp_path, monkeypatch):
                 first.communicate("")
             pauses.append(seconds)
 
-        monkeypatch.setattr("topwork_server.lock.time.sleep", pause)
+        monkeypatch.setattr("topwork_server.home_lock.time.sleep", pause)
         with HomeLock(tmp_path, patience=20):
             assert pauses
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"pid": "x", "address": ""}', b"\xff" * 600])
 def test_a_file_of_nonsense_is_no_obstacle(tmp_path, content):
-    (tmp_path / lock.NAME).write_bytes(content)
+    (tmp_path / home_lock.NAME).write_bytes(content)
     assert holder(tmp_path) is None
     with HomeLock(tmp_path):
         assert str(os.getpid()) in refused(tmp_path).message

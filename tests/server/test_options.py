@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 from topwork_server import InvalidInput, option
-from topwork_server.options import choices, parse
-from topwork_server.plugins import PluginRegistry
-from topwork_server.services.option_messages import option_messages
+from topwork_server.plugin_api.options import choices, parse
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.services.convert.option_messages import option_messages
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ import pytest
 from PIL import Image
 from topwork import Client
 from topwork_server import Granularity, Metric, Tap
-from topwork_server.indexes.indexes import CreateIndexParams, IndexManager
-from topwork_server.indexes.model import IndexDescription, IndexState, SearchHits, SearchQuery
-from topwork_server.jobs import JobManager, JobState
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sets.model import ItemBatch, SetDefinition
-from topwork_server.sets.sets import FeatureSets
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
+from topwork_server.indexes.index_manager import CreateIndexParams, IndexManager
+from topwork_server.indexes.index_types import IndexDescription, IndexState, SearchHits, SearchQuery
+from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import TapInfo, TapRows
 
 OUTSIDER = Path(__file__).parents[1] / "outsider"
@@ -94,7 +94,7 @@ def test_they_pass_the_contracts(environment: dict[str, str], tmp_path: Path, mo
 
 def test_what_comes_to_stand_beside_it_in_site_packages_leaves_it_ready(environment: dict[str, str]) -> None:
     ask = """
-import os; from pathlib import Path; from topwork_server.catalogue import Catalogue; from topwork_server.plugins import Plugins
+import os; from pathlib import Path; from topwork_server.models.catalog import Catalogue; from topwork_server.plugin_api.plugin_registry import Plugins
 print(Catalogue(Plugins.load(), Path(os.environ["TOPWORK_HOME"])).entry("colours").state)
 """
     command = [sys.executable, "-c", ask]

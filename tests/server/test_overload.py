@@ -13,8 +13,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from real_server import served
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
-from topwork_server import EncoderSpec, Sample, artifacts
-from topwork_server.export import export_encoder
+from topwork_server import EncoderSpec, Sample
+from topwork_server.models import artifacts
+from topwork_server.runtime.export import export_encoder
 from topwork_server.types import Array
 from toys import FakePlugins, Letters, letters_spec
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import Item, Metric, Sample, Target, Text, artifacts
-from topwork_server.catalogue import Catalog
+from topwork_server import Item, Metric, Sample, Target, Text
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import PluginFault
-from topwork_server.export import export_encoder
-from topwork_server.plugin_checks import fit_heads, search_index
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.result_checks import fit_heads, search_index
+from topwork_server.runtime.export import export_encoder
 from topwork_server.testing.problems import problem
 from topwork_server.types import Array
 from toys import FakePlugins, Letters, letters_spec

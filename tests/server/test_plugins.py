@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from topwork_server import options, plugins
 from topwork_server.errors import InvalidInput, PluginError, PluginFault
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sources import SourceUri
+from topwork_server.plugin_api import options, plugin_registry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.sources import SourceUri
 
 Install = Callable[..., None]
 
@@ -28,7 +28,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             entry = EntryPoint(name.partition("__")[0], module, "topwork")
             vars(entry).update(dist=SimpleNamespace(name=f"{name}-dist", version="1.0"))
             found.append(entry)
-        monkeypatch.setattr(plugins, "entry_points", lambda group: found)
+        monkeypatch.setattr(plugin_registry, "entry_points", lambda group: found)
         monkeypatch.syspath_prepend(str(tmp_path))
 
     return installed
@@ -67,7 +67,7 @@ def test_listing_imports_nothing_heavy() -> None:
     import subprocess
 
     code = (
-        "import sys; from topwork_server.plugins import Plugins; Plugins.load().found();"
+        "import sys; from topwork_server.plugin_api.plugin_registry import Plugins; Plugins.load().found();"
         "heavy = 'torch timm transformers onnxruntime onnx cv2 av pyarrow faiss lance'.split();"
         "print([n for n in heavy if n in sys.modules])"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk, check_caller
 from topwork_server.errors import DeadlineExceeded, InvalidInput, TopworkError
-from topwork_server.preparing import PreparedItem, PreprocessPool, RequestPreprocessor
+from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
 
 
 class Words(Encoder):

@@ -21,15 +21,17 @@ from onnx import TensorProto, helper
 from PIL import Image
 from small_nets import as_on_the_hub, random_net
 from topwork import cli
-from topwork_server import artifacts, cli_quantize, examples
-from topwork_server.artifacts import MODEL, Manifest
-from topwork_server.catalogue import Catalog, EncoderState
-from topwork_server.export import export_encoder
-from topwork_server.int8 import unfinished
-from topwork_server.int8.islands import islands
-from topwork_server.int8.ranges import BINS, Histogram
-from topwork_server.plugins import PluginRegistry
-from topwork_server.sessions.session import Session
+from topwork_server.commands import quantize_encoder
+from topwork_server.models import artifacts
+from topwork_server.models.artifacts import MODEL, Manifest
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api import example_inputs
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.quantization import unfinished
+from topwork_server.runtime.quantization.calibration_ranges import BINS, Histogram
+from topwork_server.runtime.quantization.fp32_fallback import islands
+from topwork_server.runtime.session import Session
 from topwork_server.types import Numerics
 
 
@@ -38,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 crops of real photographs, and what is no picture."""
     folder = tmp_path_factory.mktemp("pictures")
     chance = np.random.default_rng(0)
-    photographs = [Image.open(BytesIO(picture.data)).convert("RGB") for picture in examples.pictures()]
+    photographs = [Image.open(BytesIO(picture.data)).convert("RGB") for picture in example_inputs.pictures()]
     for i in range(40):
         photograph = photographs[i % len(photographs)]
         side = min(photograph.size) // 2
@@ -134,7 +136,7 @@ def test_a_failed_export_leaves_no_name(
         return real(self, name, **kwargs)
 
     monkeypatch.setattr(Catalog, "export", export)
-    monkeypatch.setattr(cli_quantize, "make", _fake_make)
+    monkeypatch.setattr(quantize_encoder, "make", _fake_make)
     words = ("quantize", "small", "--name", "doomed", "--calibrate", pictures, "--home", home, "--json")
     assert cli.main([str(word) for word in words]) == 130
     capsys.readouterr()
@@ -189,8 +191,8 @@ def test_one_that_is_killed_leaves_neither_an_encoder_nor_files(
 
 
 def _fake_make(entry: Any, material: Any, floor: float, out: Path, say: Callable[[str], None]) -> Any:
-    from topwork_server.int8.make import QuantizationResult
-    from topwork_server.parity import ParityRecord
+    from topwork_server.runtime.parity import ParityRecord
+    from topwork_server.runtime.quantization.quantize import QuantizationResult
 
     out.write_bytes(b"graph")
     return QuantizationResult(

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from topwork_server.errors import Overloaded
-from topwork_server.room import AdmissionController
+from topwork_server.inference.admission import AdmissionController
 from topwork_server.types import Priority
 
 

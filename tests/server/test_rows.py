@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.rows import OutputFormat, RowType, normalize, pack, shape, truncate
+from topwork_server.inference.output_format import OutputFormat, RowType, normalize, pack, shape, truncate
 
 
 @pytest.fixture

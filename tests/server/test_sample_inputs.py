@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from topwork_server import Clip, Item, Picture, Sample, Text, artifacts, sample_inputs
-from topwork_server.catalogue import Catalog
+from topwork_server import Clip, Item, Picture, Sample, Text
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import NotReady
-from topwork_server.export import export_encoder
-from topwork_server.parity import ParityBatch
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime import sample_inputs
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.parity import ParityBatch
 from toys import FakePlugins, Letters, letters_spec
 
 

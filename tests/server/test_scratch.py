@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from topwork_server import artifacts, scratch
+from topwork_server import scratch
+from topwork_server.models import artifacts
 from toys import letters_spec
 
 SERVER = """

@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from topwork_server import sources
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sources import SourceUri
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.sources import SourceUri
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import homes
 import numpy as np
 import pytest
 import topwork
-from topwork_server.doctor_files import files
+from topwork_server.commands.doctor_files import files
 
 #: Seconds after which a call is taken for one that is never answered.
 SECONDS = 60.0

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.splits import folds, rest
-from topwork_server.trainer import Examples, Target
+from topwork_server.plugin_api.splits import folds, rest
+from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from topwork_server import stored_json
+from topwork_server import json_records
 from topwork_server.errors import DataLoss
 
 
@@ -30,7 +30,7 @@ def folder(path: Path) -> None:
 
 def sparse(path: Path) -> None:
     with path.open("w") as file:
-        file.truncate(stored_json.LARGEST + 1)
+        file.truncate(json_records.LARGEST + 1)
 
 
 @pytest.mark.timeout(60)
@@ -42,11 +42,11 @@ def test_what_is_no_file_of_a_records_size_is_damaged(make: object, words: str, 
     assert callable(make)
     make(path)
     with pytest.raises(DataLoss, match=words) as caught:
-        stored_json.read(path, Record)
+        json_records.read(path, Record)
     assert str(path) in caught.value.message
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    path.write_text(stored_json.dumps({"name": "owl"}))
-    assert stored_json.read(path, Record) == Record("owl")
+    path.write_text(json_records.dumps({"name": "owl"}))
+    assert json_records.read(path, Record) == Record("owl")

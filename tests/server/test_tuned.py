@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from topwork_server import artifacts, export
-from topwork_server.artifacts import MODEL, Manifest
-from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.errors import ExportFailed, NotFound
-from topwork_server.sessions.session import Session
+from topwork_server.models import artifacts
+from topwork_server.models.artifacts import MODEL, Manifest
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.runtime import export
+from topwork_server.runtime.session import Session
 from topwork_server.types import EncoderSpec
 from toys import FakePlugins, letters_spec
 

@@ -4,9 +4,9 @@ import gc
 import random
 
 import pytest
-from topwork_server.flows import QueuedSample
+from topwork_server.inference.client_queues import QueuedSample
+from topwork_server.inference.scheduler import FairBatchScheduler
 from topwork_server.types import Priority
-from topwork_server.waiting import FairBatchScheduler
 
 
 def nobody_left(waiting: QueuedSample) -> bool:

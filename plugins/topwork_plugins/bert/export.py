@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import EncoderSpec, Text, Trunk
-from topwork_server.examples import texts
+from topwork_server.plugin_api.example_inputs import texts
 
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, position_limit
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps

@@ -66,7 +66,7 @@ class BertEncoder(Encoder):
         """
         if not spec.settings.get("trunk_only"):
             bert_layout.refuse_cross_encoder(assets)
-        from topwork_server.torch_shim import import_ready
+        from topwork_server.models.torch_compat import import_ready
 
         import_ready()
         from topwork_plugins.bert.export import export

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork_server import InvalidInput, TokenSpans
-from topwork_server.ragged import starts_of, sums_of
+from topwork_server.ragged_arrays import starts_of, sums_of
 from topwork_server.types import Array
 
 from topwork_plugins.bert.beginnings import MARGIN, Beginnings, Condensed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from topwork_server import Metric, VectorSource
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
 from topwork_plugins.faiss_index import anatomy, factory, library

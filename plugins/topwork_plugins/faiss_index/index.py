@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from topwork_server import InvalidInput, Metric, VectorIndex, VectorSource
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
 from topwork_plugins.faiss_index import anatomy, building, efforts, factory, files, library, scores

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from topwork_server import FineTuneDataset, InvalidInput
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 from torch import Tensor, nn
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, TrainerSpec, Trunk, hookimpl
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 
 from topwork_plugins.fine_tune.options import FineTuneOptions
 

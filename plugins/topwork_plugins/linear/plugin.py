@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from topwork_server import Examples, FittedHead, InvalidInput, Trainer, TrainerSpec, hookimpl
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
 from topwork_plugins.linear.lesson import Lesson

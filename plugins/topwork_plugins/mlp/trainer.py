@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial, folds
-from topwork_server.progress import Report
+from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
 from topwork_plugins.mlp.head import Mlp, Scale

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
 from topwork_server import InvalidInput
-from topwork_server.onnx_nodes import bodies, reads
+from topwork_server.models.onnx_nodes import bodies, reads
 
 #: Protobuf's own limit of one message, and so of an ONNX file without external data.
 LARGEST = 2**31 - 1

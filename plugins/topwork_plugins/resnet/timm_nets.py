@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from topwork_server import InvalidInput, torch_shim
+from topwork_server import InvalidInput
+from topwork_server.models import torch_compat
 from torch import Tensor, nn
 
 #: Weights in a folder of the hub's layout, best first.
@@ -53,7 +54,7 @@ def load_in_order(architecture: str, path: Path) -> nn.Module:
 
 def create(architecture: str, **arguments: Any) -> nn.Module:
     """A timm net with random weights, in evaluation mode; nothing is downloaded."""
-    torch_shim.import_ready()
+    torch_compat.import_ready()
     import timm
 
     if not timm.is_model(architecture):

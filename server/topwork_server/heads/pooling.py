@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.ragged import starts_of
+from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.ragged_arrays import starts_of
 from topwork_server.types import Array, Granularity, Tap, TapRows
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}

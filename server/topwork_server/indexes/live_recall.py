@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from topwork_server.errors import TopworkError
-from topwork_server.indexes.calibrate import AT
-from topwork_server.indexes.live import LiveIndex
-from topwork_server.indexes.model import BuildFacts, LiveRecallFigure, SearchHits, SearchQuery
+from topwork_server.indexes.effort_calibration import AT
+from topwork_server.indexes.index_types import BuildFacts, LiveRecallFigure, SearchHits, SearchQuery
+from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.types import Array
 
 #: One search in so many is sampled, the first among them; so many wait at the most, and so many of the latest of each filter

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import TopworkError
-from topwork_server.ingest import agreement, recall
-from topwork_server.ingest.cache import FeatureCache
-from topwork_server.ingest.inflight import Claim, InFlight
-from topwork_server.ingest.recall import Recalled
-from topwork_server.sets.model import SetDefinition
+from topwork_server.feature_sets.set_types import SetDefinition
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.ingest import deduplication, validation
+from topwork_server.ingest.deduplication import Recalled
+from topwork_server.ingest.feature_cache import FeatureCache
+from topwork_server.ingest.in_flight import Claim, InFlight
 from topwork_server.types import Item, Priority
 
 
@@ -53,7 +53,7 @@ class MessageEncoder:
         """Encode what is not known and not in the works. Gives how many items were, and the bad ones by position."""
         encoded, failures = 0, dict[int, TopworkError]()
         while missing := [i for i in recalled.missing() if i not in failures]:
-            keys = [recall.item_key(how.wanted, recalled.contents[i]) for i in missing]
+            keys = [deduplication.item_key(how.wanted, recalled.contents[i]) for i in missing]
             with self._in_flight.claim(missing, keys) as claim:
                 if claim.mine:
                     await self._embed(claim, items, recalled, how)
@@ -74,11 +74,11 @@ class MessageEncoder:
         with said_of(claim.mine):
             features = await self._engine.embed(how.ask(), [items[i] for i in claim.mine])
         for found, info in zip(features.taps, wanted.taps, strict=True):
-            agreement.check_fingerprint(found.tap.fingerprint, info, wanted.name)
-        for position, result in zip(claim.mine, recall.results_of(features), strict=True):
+            validation.check_fingerprint(found.tap.fingerprint, info, wanted.name)
+        for position, result in zip(claim.mine, deduplication.results_of(features), strict=True):
             claim.give(position, result)
         contents = [recalled.contents[i] for i in claim.mine]
-        await self._in_thread(recall.keep, self._cache, wanted, contents, features)
+        await self._in_thread(deduplication.keep, self._cache, wanted, contents, features)
 
 
 @contextmanager

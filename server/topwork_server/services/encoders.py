@@ -13,15 +13,15 @@ import grpc
 import numpy as np
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
 
-from topwork_server.catalogue import Catalog, CatalogEntry
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
-from topwork_server.rows import OutputFormat
-from topwork_server.services import convert, describe
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.inference.output_format import OutputFormat
+from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.services.convert import encoder_messages, item_messages
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.spool import Upload, UploadStore
-from topwork_server.services.stream import RequestStream, load_of, settings_of
+from topwork_server.services.streaming import RequestStream, load_of, settings_of
+from topwork_server.services.uploads import Upload, UploadStore
 from topwork_server.types import Array, Features
 
 MOST_WORDS = 1000
@@ -49,14 +49,14 @@ class EmbedSettings:
         ask = EmbedParams(
             encoder=_named(settings.encoder),
             taps=tuple(settings.taps),
-            options=convert.options(settings.options),
+            options=item_messages.options(settings.options),
             deadline=deadline,
             wait=wait,
             skip_bad_items=settings.skip_bad_items,
             flow=flow,
-            priority=convert.priority(settings.priority),
+            priority=item_messages.priority(settings.priority),
         )
-        return cls(ask, convert.shaping(settings), settings.fingerprint)
+        return cls(ask, item_messages.shaping(settings), settings.fingerprint)
 
     def check(self, features: Features) -> None:
         """NotReady where the features mean something else than the caller holds."""
@@ -112,9 +112,9 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         self._check_count(request.items)
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
-        options = convert.options(request.options)
+        options = item_messages.options(request.options)
         ask = EmbedParams(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
-        items, _, _ = convert.items(request.items, None, skip=False)
+        items, _, _ = item_messages.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
         if sum(map(len, found)) > MANY_WORDS:
             return await asyncio.to_thread(_nearest_words, found)
@@ -124,7 +124,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         self, job: EmbedSettings, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> encoders_pb2.EmbedResponse:
         started = time.monotonic()
-        items, positions, failures = convert.items(messages, upload.path if upload else None, skip=job.ask.skip_bad_items)
+        items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=job.ask.skip_bad_items)
         features = await self._engine.embed(job.ask, items)
         job.check(features)
         if failures:
@@ -148,7 +148,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
 
     def _describe(self, entry: CatalogEntry) -> encoders_pb2.Encoder:
         garage = self._engine.garage
-        return describe.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name), garage.choice(entry))
+        return encoder_messages.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name), garage.choice(entry))
 
 
 def _named(name: str) -> str:
@@ -196,8 +196,8 @@ def spread(features: Features, positions: Sequence[int], failures: dict[int, Top
 async def _response(features: Features, wanted: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
     total = time.monotonic() - started
     if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
-        return await asyncio.to_thread(convert.response, features, wanted, total)
-    return convert.response(features, wanted, total)
+        return await asyncio.to_thread(item_messages.response, features, wanted, total)
+    return item_messages.response(features, wanted, total)
 
 
 def _nearest_words(found: Sequence[Sequence[tuple[str, float]]]) -> encoders_pb2.NearestWordsResponse:

@@ -10,23 +10,23 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 
-from topwork_server.catalogue import Catalog
 from topwork_server.config import Config
-from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
-from topwork_server.heads.heads import HeadManager
-from topwork_server.heads.reporting.page import page
-from topwork_server.heads.serving.predict import PredictionResult, Predictor, PredictParams
-from topwork_server.heads.serving.said import spread as spread_said
-from topwork_server.plugins import PluginRegistry
-from topwork_server.services import convert, convert_heads, convert_predictions
-from topwork_server.services.convert_indexes import named
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.heads.evaluation.report_page import page
+from topwork_server.heads.head_manager import HeadManager
+from topwork_server.heads.serving.head_output import spread as spread_said
+from topwork_server.heads.serving.predictor import PredictionResult, Predictor, PredictParams
+from topwork_server.inference.engine import Engine
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.services.convert import head_messages, item_messages, prediction_messages
+from topwork_server.services.convert.index_messages import named
 from topwork_server.services.encoders import LARGE, Context, deadline, spread
 from topwork_server.services.jobs import job_message
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.spool import Upload, UploadStore
-from topwork_server.services.stream import RequestStream, load_of, settings_of
-from topwork_server.sets.sets import FeatureSets
+from topwork_server.services.streaming import RequestStream, load_of, settings_of
+from topwork_server.services.uploads import Upload, UploadStore
 
 #: Of a file that leaves in parts.
 PART = 1 << 20
@@ -57,36 +57,36 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def ListTrainers(  # noqa: N802
         self, request: heads_pb2.ListTrainersRequest, context: Context
     ) -> heads_pb2.ListTrainersResponse:
-        trainers = [convert_heads.trainer(one) for one in self._plugins.trainers().values()]
+        trainers = [head_messages.trainer(one) for one in self._plugins.trainers().values()]
         return heads_pb2.ListTrainersResponse(trainers=trainers)
 
     async def Train(self, request: heads_pb2.TrainRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        return convert_heads.head(await self._heads.train(convert_heads.wish(request)))
+        return head_messages.head(await self._heads.train(head_messages.wish(request)))
 
     async def ListHeads(  # noqa: N802
         self, request: heads_pb2.ListHeadsRequest, context: Context
     ) -> heads_pb2.ListHeadsResponse:
         found = await self._heads.list(request.encoder)
-        return heads_pb2.ListHeadsResponse(heads=[convert_heads.head(one) for one in found])
+        return heads_pb2.ListHeadsResponse(heads=[head_messages.head(one) for one in found])
 
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
-        return convert_heads.head(await self._heads.get(convert_heads.head_name(request.name)))
+        return head_messages.head(await self._heads.get(head_messages.head_name(request.name)))
 
     async def DropHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
-        await self._heads.drop(convert_heads.head_name(request.name))
+        await self._heads.drop(head_messages.head_name(request.name))
         return heads_pb2.DropHeadResponse()
 
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
-        report = await self._heads.report(convert_heads.head_name(request.name))
+        report = await self._heads.report(head_messages.head_name(request.name))
         made = await asyncio.to_thread(page, report) if request.page else ""
         return heads_pb2.Report(json=json.dumps(report), page=made)
 
     async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
-        return job_message(await self._heads.probe(convert_heads.probe_wish(request)))
+        return job_message(await self._heads.probe(head_messages.probe_wish(request)))
 
     async def Predict(self, request: heads_pb2.PredictRequest, context: Context) -> heads_pb2.PredictResponse:  # noqa: N802
         started = time.monotonic()
-        ask = convert_predictions.ask(request.settings, deadline(context), context.peer(), wait=False)
+        ask = prediction_messages.ask(request.settings, deadline(context), context.peer(), wait=False)
         names = _names(request.settings)
         try:
             found = await self._predicted(names, ask, request)
@@ -100,7 +100,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     ) -> None:
         first = await settings_of(requests, "items", self._stopping)
         settings, names = first.settings, _names(first.settings)
-        ask = convert_predictions.ask(settings, deadline(context), object(), wait=True)
+        ask = prediction_messages.ask(settings, deadline(context), object(), wait=True)
         await self._heads.check_served(names)  # now, and not with the first items
 
         async def answer(message: heads_pb2.PredictStreamRequest, upload: Upload | None) -> Reply:
@@ -111,18 +111,18 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         await stream.run(requests, context.write)
 
     async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802
-        name = convert_heads.head_name(request.name)
+        name = head_messages.head_name(request.name)
         data, description = await self._heads.exported(name)
         for start in range(0, len(data), PART):
             said = description if start == 0 else ""
-            await context.write(convert_heads.export_response(data[start : start + PART], len(data), said))
+            await context.write(head_messages.export_response(data[start : start + PART], len(data), said))
 
     async def _predicted(self, names: Sequence[str], ask: PredictParams, request: heads_pb2.PredictRequest) -> PredictionResult:
         match request.WhichOneof("input"):
             case "items":
                 return await self._of_items(names, ask, request.items.items)
             case "vectors":
-                return await self._predictor.of_vectors(names, convert_heads.vectors(request.vectors), request.fingerprint)
+                return await self._predictor.of_vectors(names, head_messages.vectors(request.vectors), request.fingerprint)
             case "stored":
                 return await self._of_stored(names, request.stored)
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
@@ -131,7 +131,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         self, names: Sequence[str], ask: PredictParams, messages: Sequence[types_pb2.Item], upload: Upload | None = None
     ) -> PredictionResult:
         self._check_count(messages)
-        items, positions, failures = convert.items(messages, upload.path if upload else None, skip=ask.skip_bad_items)
+        items, positions, failures = item_messages.items(messages, upload.path if upload else None, skip=ask.skip_bad_items)
         found = await self._predictor.predict(names, ask, items)
         if not failures:
             return found
@@ -167,10 +167,10 @@ def _names(settings: Settings) -> list[str]:
 
 async def _reply(found: PredictionResult, settings: Settings, started: float) -> Reply:
     total = time.monotonic() - started
-    if convert_predictions.size(found) > LARGE:
-        reply = await asyncio.to_thread(convert_predictions.response, found, settings.top, total)
+    if prediction_messages.size(found) > LARGE:
+        reply = await asyncio.to_thread(prediction_messages.response, found, settings.top, total)
     else:
-        reply = convert_predictions.response(found, settings.top, total)
+        reply = prediction_messages.response(found, settings.top, total)
     if reply.ByteSize() > MAX_MESSAGE:
         raise TooLarge(
             f"the reply would have {reply.ByteSize()} bytes, and a message may have {MAX_MESSAGE}",

@@ -9,25 +9,25 @@ from dataclasses import replace
 import numpy as np
 from topwork.v1 import indexes_pb2, indexes_pb2_grpc
 
-from topwork_server.callers import in_thread
-from topwork_server.catalogue import Catalog
+from topwork_server.blocking_calls import in_thread
 from topwork_server.config import Config
-from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
-from topwork_server.indexes.asked import ask
-from topwork_server.indexes.desk import SearchExecutor
-from topwork_server.indexes.indexed import OpenedIndex
-from topwork_server.indexes.indexes import CreateIndexParams, IndexManager
+from topwork_server.indexes.executor import SearchExecutor
+from topwork_server.indexes.filter_cache import FilterCache
+from topwork_server.indexes.index import OpenedIndex
+from topwork_server.indexes.index_manager import CreateIndexParams, IndexManager
+from topwork_server.indexes.index_types import IndexDescription, SearchHits, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
-from topwork_server.indexes.matches import FilterCache
-from topwork_server.indexes.model import IndexDescription, SearchHits, SearchQuery
-from topwork_server.jobs import Job, JobManager
-from topwork_server.plugins import PluginRegistry
-from topwork_server.services import convert, convert_indexes
-from topwork_server.services.answering import answer, behind, needs_fetch
+from topwork_server.indexes.prepared_query import ask
+from topwork_server.inference.engine import Engine
+from topwork_server.jobs.manager import Job, JobManager
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.services.convert import index_messages, item_messages
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
-from topwork_server.services.querying import QueryResolver
+from topwork_server.services.search_query import QueryResolver
+from topwork_server.services.search_reply import answer, behind, needs_fetch
 from topwork_server.types import Array
 
 #: Replies with more hits than this are made in a thread.
@@ -60,12 +60,12 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def ListKinds(  # noqa: N802
         self, request: indexes_pb2.ListKindsRequest, context: Context
     ) -> indexes_pb2.ListKindsResponse:
-        return indexes_pb2.ListKindsResponse(kinds=[convert_indexes.kind(one) for one in self._plugins.indexes().values()])
+        return indexes_pb2.ListKindsResponse(kinds=[index_messages.kind(one) for one in self._plugins.indexes().values()])
 
     async def CreateIndex(  # noqa: N802
         self, request: indexes_pb2.CreateIndexRequest, context: Context
     ) -> indexes_pb2.Index:
-        wish = convert_indexes.wish(request)
+        wish = index_messages.wish(request)
         if request.WhichOneof("queries"):
             wish = replace(wish, queries=await self._queries(request, wish, context))
         return self._message(await self._indexes.create(wish))
@@ -73,7 +73,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: CreateIndexParams, context: Context) -> Array:
         """The caller's own queries as they are searched: (q, dim), at most so many of them."""
         opened = await self._indexes.unindexed(wish.set, wish.tap, wish.metric)
-        asking = await self._asker.asking(convert_indexes.own_queries(request), opened, deadline(context), context.peer())
+        asking = await self._asker.asking(index_messages.own_queries(request), opened, deadline(context), context.peer())
         rows = ask(asking.query, wish.metric, opened.definition.tap.tap.dim).vectors
         if not len(rows):
             raise InvalidInput("the queries of the index have no rows", remedy="send queries that the encoder gives rows for")
@@ -84,30 +84,30 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         self, request: indexes_pb2.ListIndexesRequest, context: Context
     ) -> indexes_pb2.ListIndexesResponse:
         found = [self._message(one) for one in await self._indexes.list(request.set)]
-        found += map(convert_indexes.damaged, self._indexes.damaged(request.set))
+        found += map(index_messages.damaged, self._indexes.damaged(request.set))
         found.sort(key=lambda one: (one.set, one.name))
         return indexes_pb2.ListIndexesResponse(indexes=found)
 
     async def GetIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
         if request.name and (damaged := self._indexes.damaged(request.set, request.name)):
-            return convert_indexes.damaged(damaged[0])
-        return self._message(await self._indexes.get(convert_indexes.named(request.set), request.name))
+            return index_messages.damaged(damaged[0])
+        return self._message(await self._indexes.get(index_messages.named(request.set), request.name))
 
     async def RebuildIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
-        return self._message(await self._indexes.rebuild(convert_indexes.named(request.set), request.name))
+        return self._message(await self._indexes.rebuild(index_messages.named(request.set), request.name))
 
     async def DropIndex(  # noqa: N802
         self, request: indexes_pb2.GetIndexRequest, context: Context
     ) -> indexes_pb2.DropIndexResponse:
-        await self._indexes.drop(convert_indexes.named(request.set), request.name)
+        await self._indexes.drop(index_messages.named(request.set), request.name)
         return indexes_pb2.DropIndexResponse()
 
     async def Search(  # noqa: N802
         self, request: indexes_pb2.SearchRequest, context: Context
     ) -> indexes_pb2.SearchResponse:
         started = time.monotonic()
-        metric = convert_indexes.metric(request.metric) if request.metric else None
-        opened = await self._indexes.opened(convert_indexes.named(request.set), request.index, metric)
+        metric = index_messages.metric(request.metric) if request.metric else None
+        opened = await self._indexes.opened(index_messages.named(request.set), request.index, metric)
         asking = await self._asker.asking(request, opened, deadline(context), context.peer())
         began = time.monotonic()
         hits = await self._hits(opened, asking.query, request.where, deadline(context))
@@ -115,7 +115,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         response = await self._response(request, behind(hits, request.offset), opened)
         response.search_seconds = searched
         response.unindexed, response.rows_compared = not opened.indexed, hits.compared
-        response.timings.CopyFrom(convert.timings(asking.timings, time.monotonic() - started))
+        response.timings.CopyFrom(item_messages.timings(asking.timings, time.monotonic() - started))
         return _fitting(response)
 
     async def _response(
@@ -123,7 +123,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     ) -> indexes_pb2.SearchResponse:
         def made() -> indexes_pb2.SearchResponse:
             found = answer(request, hits, opened)
-            return convert_indexes.response(found, opened.definition, vectors_too=request.vectors_too)
+            return index_messages.response(found, opened.definition, vectors_too=request.vectors_too)
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
 
@@ -150,7 +150,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     def _message(self, described: IndexDescription) -> indexes_pb2.Index:
         definition = described.definition
         live = self._live_recall.figures(definition.set, definition.name, described.facts) if self._live_recall else ()
-        return convert_indexes.index(described, self._job(described.job), live)
+        return index_messages.index(described, self._job(described.job), live)
 
     def _job(self, id: str) -> Job | None:
         try:

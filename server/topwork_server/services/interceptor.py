@@ -27,13 +27,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from topwork_server.contained import contained
+from topwork_server.containment import contained
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TooLarge, TopworkError, Unavailable, exhausted
 from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
+from topwork_server.feature_sets import lance_io
 from topwork_server.services import message_limits
 from topwork_server.services.message_budget import MAX_MESSAGE, MessageBudget
-from topwork_server.services.receiving import IncomingMessages, MessageReceiver
-from topwork_server.sets import lance_io
+from topwork_server.services.message_receiver import IncomingMessages, MessageReceiver
 
 DOMAIN = "topwork"
 #: TooLarge and DiskFull share their status with Overloaded; this tells gRPC's own retries that another try would end the same.

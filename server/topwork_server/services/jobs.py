@@ -9,7 +9,7 @@ from typing import TypeAlias
 import grpc
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
-from topwork_server.jobs import Job, JobManager, JobState
+from topwork_server.jobs.manager import Job, JobManager, JobState
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 STATES = {

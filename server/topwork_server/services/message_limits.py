@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from topwork_server.errors import InvalidInput
 from topwork_server.excerpts import LONGEST
-from topwork_server.sets.names import MOST_ID_BYTES
+from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 
 KIB = 1 << 10
 #: Bytes of a name, of whatever: the longest that any check lets through (an id) has 512.

@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from topwork_server import artifacts, parity
-from topwork_server.artifacts import Manifest
-from topwork_server.encoder import Encoder, batch_key
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.sessions.session import Session
-from topwork_server.taprows import rows_of
+from topwork_server.features import rows_of
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models import artifacts
+from topwork_server.models.artifacts import Manifest
+from topwork_server.plugin_api.encoder import Encoder, batch_key
+from topwork_server.runtime import parity
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Features, Granularity, Item, Modality, Sample, Tap, TapRows, TokenSpans
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ def check_refusal(error: TopworkError | None, wrong: Item, position: int) -> Non
 
 def export_fingerprints(name: str, home: Path) -> dict[str, str]:
     """By tap, the fingerprints that an export has in another process. Skips where the encoder is not registered there."""
-    command = [sys.executable, "-P", "-m", "topwork_server.export", "--home", str(home), "--fingerprints", name]
+    command = [sys.executable, "-P", "-m", "topwork_server.runtime.export", "--home", str(home), "--fingerprints", name]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "random"})
     answer: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
     if answer.get("kind") == "NotFound":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from topwork_server import options
+from topwork_server.plugin_api import options
 
 
 def check_options(declared: Any) -> None:

@@ -22,12 +22,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from topwork_server import parity, sample_inputs
-from topwork_server.catalogue import Catalog, EncoderState
 from topwork_server.config import Config, default_home
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import InvalidInput, NotFound
-from topwork_server.plugins import PluginRegistry
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime import parity, sample_inputs
 from topwork_server.testing.bench import (
     INVARIANCE,
     MOST_SAMPLES,

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from topwork_server.errors import InvalidInput
-from topwork_server.plugin_checks import search_index
+from topwork_server.plugin_api.result_checks import search_index
+from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.types import Array
-from topwork_server.vector_index import Metric, VectorIndex
 
 K = 10
 QUERIES = 40

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.trainer import Examples, FeatureView, Target
+from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array
 
 CENTRES = 4

@@ -21,13 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from topwork_server import options
 from topwork_server.errors import InvalidInput
-from topwork_server.plugin_checks import fit_heads
-from topwork_server.sessions.session import Session
+from topwork_server.plugin_api import options
+from topwork_server.plugin_api.result_checks import fit_heads
+from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trainer
+from topwork_server.runtime.session import Session
 from topwork_server.testing.declared import check_options
 from topwork_server.testing.problems import CENTRES, few, problem, quality, with_rows
-from topwork_server.trainer import Examples, FeatureView, FittedHead, Target, Trainer
 from topwork_server.types import Array
 
 BATCH = "the scores of a row must not depend on the rows beside it (no statistics over what is scored)"

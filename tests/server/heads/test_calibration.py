@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.heads.judging import calibration
-from topwork_server.trainer import Target
+from topwork_server.heads.evaluation import calibration
+from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 
 

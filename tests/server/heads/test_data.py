@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from made_blocks import CELLS, DIM, POOLED, TOKENS, names
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.heads.examples.data import labels_of, lesson, load
-from topwork_server.heads.model import HeadDefinition, Pooling, Task, UnlabeledUse
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection, SetDefinition
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.taprows import cell_boxes
-from topwork_server.trainer import Target
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition
+from topwork_server.features import cell_boxes
+from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
+from topwork_server.heads.training.dataset import labels_of, lesson, load
+from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Granularity, Modality, Spans, Tap, TapInfo, TapRows, Text
 
 T = ColumnType

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.heads.examples import equal_rows as module
-from topwork_server.heads.examples.equal_rows import equal_rows, item_means
+from topwork_server.heads.training import equal_rows as module
+from topwork_server.heads.training.equal_rows import equal_rows, item_means
 
 RANDOM = np.random.default_rng(0)
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import helper
 from topwork_server.errors import TopworkError
-from topwork_server.head_graph import head_graph, linear_graph
-from topwork_server.heads.graph import AT_ONCE, agreement, run, served_graph
-from topwork_server.sessions.session import Session
-from topwork_server.trainer import FittedHead, Target
+from topwork_server.heads.served_graph import AT_ONCE, agreement, run, served_graph
+from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
+from topwork_server.plugin_api.trainer import FittedHead, Target
+from topwork_server.runtime.session import Session
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(3, 4)).astype(np.float32)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import toys_trainers
 from heads_world import words, world
-from topwork_server import Target, Text, callers
-from topwork_server.engine import EmbedParams
+from topwork_server import Target, Text, blocking_calls
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Unavailable
-from topwork_server.heads.heads import PROBE, TRAIN
-from topwork_server.heads.model import Pooling, Task, TrainRequest, UnlabeledUse, definition_of
-from topwork_server.heads.probing import ProbeRequest
-from topwork_server.heads.standing import HeadState
-from topwork_server.jobs import JobState
-from topwork_server.sets.model import SetDefinition
+from topwork_server.feature_sets.set_types import SetDefinition
+from topwork_server.heads.head_manager import PROBE, TRAIN
+from topwork_server.heads.head_status import HeadState
+from topwork_server.heads.head_types import Pooling, Task, TrainRequest, UnlabeledUse, definition_of
+from topwork_server.heads.training.probe_request import ProbeRequest
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.jobs.manager import JobState
 from topwork_server.types import Modality, TapInfo
 
 BIRDS = TrainRequest("birds", "label")
@@ -48,7 +48,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
     """The check waits until the caller has gone, so that work that never hears of it would begin a training after all."""
     begun, left = threading.Event(), threading.Event()
 
-    class Slow(callers.BlockingCaller):
+    class Slow(blocking_calls.BlockingCaller):
         def check(self):
             begun.set()
             left.set() if self._gone.wait(20) else None
@@ -56,7 +56,7 @@ async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch)
 
     async with world(home) as w:
         await w.fill()
-        monkeypatch.setattr(callers, "BlockingCaller", Slow)
+        monkeypatch.setattr(blocking_calls, "BlockingCaller", Slow)
         training = asyncio.create_task(w.heads.train(replace(BIRDS, where="label IS NOT NULL")))
         assert await asyncio.to_thread(begun.wait, 20)
         training.cancel()
@@ -328,7 +328,7 @@ async def test_a_start_opens_no_set_where_all_pins_are_right(home, monkeypatch):
     async with world(home) as w:
         await w.fill()
         await trained(w)
-    monkeypatch.setattr("topwork_server.sets.sets.FeatureSet", None)
+    monkeypatch.setattr("topwork_server.feature_sets.set_registry.FeatureSet", None)
     async with world(home):
         pass
 

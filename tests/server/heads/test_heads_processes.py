@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from heads_world import words, world
 from topwork_server import Text
-from topwork_server.heads.model import TrainRequest
-from topwork_server.heads.probing import ProbeRequest
-from topwork_server.heads.serving.predict import Predictor, PredictParams
-from topwork_server.heads.standing import HeadState
-from topwork_server.jobs import JobManager, JobState
-from topwork_server.plugins import PluginRegistry
+from topwork_server.heads.head_status import HeadState
+from topwork_server.heads.head_types import TrainRequest
+from topwork_server.heads.serving.predictor import Predictor, PredictParams
+from topwork_server.heads.training.probe_request import ProbeRequest
+from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 KINDS = PluginRegistry.load()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.examples.labels import check_target, read_as, read_labels, task_of
-from topwork_server.heads.model import Task
-from topwork_server.sets.model import Column, ColumnType
+from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.labels import check_target, read_as, read_labels, task_of
 
 T = ColumnType
 

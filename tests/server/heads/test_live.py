@@ -9,8 +9,8 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.serving.live import HeadCache
-from topwork_server.heads.shelf import HeadStore
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.serving.head_cache import HeadCache
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 

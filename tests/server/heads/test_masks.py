@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.examples.labels import read_labels
-from topwork_server.heads.examples.masks import DATA_URI, box_mask, is_png, png_mask
-from topwork_server.heads.model import Task
-from topwork_server.sets.model import Column, ColumnType
-from topwork_server.taprows import cell_boxes
+from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.features import cell_boxes
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.labels import read_labels
+from topwork_server.heads.training.mask_labels import DATA_URI, box_mask, is_png, png_mask
 
 INDEX = {"background": 0, "owl": 1, "emu": 2}
 

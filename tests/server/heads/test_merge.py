@@ -12,16 +12,16 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server.artifacts import Manifest
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.heads import pooling
-from topwork_server.heads.decode import bio_names
-from topwork_server.heads.exporting.merge import METADATA, merged
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.live import HeadCache
-from topwork_server.heads.serving.said import said
-from topwork_server.heads.shelf import StoredHead
-from topwork_server.sources import file_sha256
+from topwork_server.heads.export.merge import METADATA, merged
+from topwork_server.heads.head_store import StoredHead
+from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.serving.head_cache import HeadCache
+from topwork_server.heads.serving.head_output import said
+from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.models.artifacts import Manifest
+from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
 DIM = 6
@@ -248,6 +248,6 @@ def test_the_description(tmp_path):
 
 
 def test_every_task_says_how_it_is_read():
-    from topwork_server.heads.exporting.portable import READ
+    from topwork_server.heads.export.model_card import READ
 
     assert set(READ) == set(Task)

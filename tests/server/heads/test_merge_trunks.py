@@ -9,19 +9,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import sets_world
-from topwork_server import Text, examples, options
-from topwork_server.artifacts import MODEL
-from topwork_server.catalogue import Catalog, EncoderState
+from topwork_server import Text
 from topwork_server.config import Config
-from topwork_server.engine import Engine
 from topwork_server.errors import InvalidInput
 from topwork_server.heads import pooling
-from topwork_server.heads.decode import answer, bio_names
-from topwork_server.heads.exporting.merge import merged
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.predict import Predictor, PredictParams
-from topwork_server.heads.shelf import HeadStore
-from topwork_server.plugins import PluginRegistry
+from topwork_server.heads.export.merge import merged
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.serving.predictor import Predictor, PredictParams
+from topwork_server.heads.serving.span_decoding import answer, bio_names
+from topwork_server.inference.engine import Engine
+from topwork_server.models.artifacts import MODEL
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api import example_inputs, options
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Granularity
 from toys import FakePlugins
 
@@ -136,9 +137,9 @@ REAL = [
     ("all-minilm-l6-v2", "pooled", Pooling.ROW, TEXTS),
     ("all-minilm-l6-v2", "hidden.3", Pooling.MEAN_STD, TEXTS),
     ("all-minilm-l6-v2", "tokens", Pooling.PAIR, PAIRS),
-    ("efficientnet-lite0", "pooled", Pooling.ROW, examples.pictures()[:3]),
-    ("efficientnet-lite0", "layer3", Pooling.MAX, examples.pictures()[:2]),
-    ("i3d-resnet50-thin", "pooled.mean_std", Pooling.MEAN, examples.clips()[:1]),
+    ("efficientnet-lite0", "pooled", Pooling.ROW, example_inputs.pictures()[:3]),
+    ("efficientnet-lite0", "layer3", Pooling.MAX, example_inputs.pictures()[:2]),
+    ("i3d-resnet50-thin", "pooled.mean_std", Pooling.MEAN, example_inputs.clips()[:1]),
     ("glove-6b-50d", "tokens", Pooling.MEAN, TEXTS),
 ]
 
@@ -171,7 +172,7 @@ async def test_answers(tmp_path, catalogue, weights_home):
 @pytest.mark.weights
 async def test_masks(tmp_path, catalogue, weights_home):
     made = head(catalogue, "efficientnet-lite0", "layer4", Pooling.ROWS, Task.SEGMENTATION)
-    said, found, _ = await both(tmp_path, catalogue, weights_home, made, examples.pictures()[:2])
+    said, found, _ = await both(tmp_path, catalogue, weights_home, made, example_inputs.pictures()[:2])
     np.testing.assert_allclose(found.max(2).reshape(said.confidences.shape), said.confidences, atol=1e-5)
     assert (found.argmax(2).reshape(said.masks.shape) == said.masks).mean() > 0.99
     assert said.boxes.shape == (2, 4)

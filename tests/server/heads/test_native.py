@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import made_heads
 import pytest
-from topwork_server.artifacts import MANIFEST
-from topwork_server.catalogue import EncoderState
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.serving.live import HeadCache
-from topwork_server.heads.serving.native import native_heads, native_kept
-from topwork_server.sources import file_sha256
+from topwork_server.heads.pretrained import native_heads, native_kept
+from topwork_server.heads.serving.head_cache import HeadCache
+from topwork_server.models.artifacts import MANIFEST
+from topwork_server.models.catalog import EncoderState
+from topwork_server.plugin_api.sources import file_sha256
 
 
 class Catalogue:

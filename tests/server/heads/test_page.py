@@ -8,10 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from topwork_server.heads.model import MetricValue
-from topwork_server.heads.reporting.page import page
-from topwork_server.heads.reporting.plots import ticks
-from topwork_server.heads.reporting.report import (
+from topwork_server.heads.evaluation.report import (
     ClassMetrics,
     ConfusionMatrix,
     LearningCurvePoint,
@@ -20,6 +17,9 @@ from topwork_server.heads.reporting.report import (
     Report,
     SemiSupervisedGain,
 )
+from topwork_server.heads.evaluation.report_page import page
+from topwork_server.heads.evaluation.report_plots import ticks
+from topwork_server.heads.head_types import MetricValue
 
 VOID = {"meta", "br", "img"}
 

@@ -11,14 +11,14 @@ import sets_world
 from heads_world import words, world
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_server import Text, TrainerSpec
-from topwork_server.engine import EmbedParams
 from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.heads import pooling
-from topwork_server.heads.learning.train import TrainingJob, make
-from topwork_server.heads.model import Pooling, Task, TrainRequest, definition_of
-from topwork_server.heads.pairs import rows_beside
-from topwork_server.heads.serving.predict import Predictor, PredictParams
-from topwork_server.sets.model import Column, ColumnType, ItemBatch
+from topwork_server.heads.head_types import Pooling, Task, TrainRequest, definition_of
+from topwork_server.heads.pair_features import rows_beside
+from topwork_server.heads.serving.predictor import Predictor, PredictParams
+from topwork_server.heads.training.training_job import TrainingJob, make
+from topwork_server.inference.engine import EmbedParams
 from topwork_server.types import Granularity, Tap, TapInfo, TapRows
 from toys import FakePlugins
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.model import Pooling, Task
+from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.pooling import check, dim_after, kept, pooled, possible, usable, usual
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 

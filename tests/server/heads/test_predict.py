@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import sets_world
 from topwork_server import Text
-from topwork_server.engine import EmbedParams
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady
-from topwork_server.heads.decode import bio_names
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving import predict
-from topwork_server.heads.serving.predict import Predictor, PredictParams
-from topwork_server.heads.shelf import HeadStore
-from topwork_server.sets.model import ItemBatch, SetDefinition
+from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.serving import predictor as predict
+from topwork_server.heads.serving.predictor import Predictor, PredictParams
+from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.inference.engine import EmbedParams
 from topwork_server.types import Modality
 
 TEXTS = [Text("a red bird"), Text("Blue"), Text("whale")]

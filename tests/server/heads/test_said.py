@@ -8,10 +8,10 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.decode import bio_names
-from topwork_server.heads.model import Pooling, Task
-from topwork_server.heads.serving.said import PredictedSpan, said
-from topwork_server.sets.picked import picked
+from topwork_server.feature_sets.selection import picked
+from topwork_server.heads.head_types import Pooling, Task
+from topwork_server.heads.serving.head_output import PredictedSpan, said
+from topwork_server.heads.serving.span_decoding import bio_names
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
 DIM = 3

@@ -8,11 +8,11 @@ from topwork_plugins.few_shot.plugin import Knn
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
-from topwork_server.heads import graph
-from topwork_server.heads.judging.judge import HeldOutPredictions, judge
-from topwork_server.heads.learning.scaling import Scaling, row_scale
-from topwork_server.heads.model import Task
-from topwork_server.sessions.session import Session
+from topwork_server.heads import served_graph
+from topwork_server.heads.evaluation.evaluate import HeldOutPredictions, judge
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.scaling import Scaling, row_scale
+from topwork_server.runtime.session import Session
 
 COUNT, DIM = 120, 6
 RANDOM = np.random.default_rng(0)
@@ -42,8 +42,8 @@ def judged(given, head, held):
 
 
 def served(given, head, path):
-    path.write_bytes(graph.served_graph(head.graph(), given.target, 1.0))
-    return graph.run(Session(path, 1), given.views[0].rows)[1]
+    path.write_bytes(served_graph.served_graph(head.graph(), given.target, 1.0))
+    return served_graph.run(Session(path, 1), given.views[0].rows)[1]
 
 
 PLAIN = judged(examples(ROWS, NUMBERS[:, None]), *learned(examples(ROWS, NUMBERS[:, None])))

@@ -14,7 +14,7 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.heads.shelf import SCRATCH, HeadStore
+from topwork_server.heads.head_store import SCRATCH, HeadStore
 
 HEAD = made_heads.head()
 GRAPH = made_heads.graph(HEAD)
@@ -238,7 +238,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import made_heads
-from topwork_server.heads.shelf import Shelf
+from topwork_server.heads.head_store import Shelf
 
 folder, step = Path(sys.argv[1]), 0
 new = made_heads.head(created=2.0)

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from topwork_server.heads.examples.data import TrainingDataset
-from topwork_server.heads.examples.labels import LabelColumn
-from topwork_server.heads.model import Task
-from topwork_server.heads.reporting.shown import SpanPreviews, shown
-from topwork_server.trainer import Examples
+from topwork_server.heads.evaluation.previews import SpanPreviews, shown
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.labels import LabelColumn
+from topwork_server.plugin_api.trainer import Examples
 from topwork_server.types import Item, Text
 
 TEXT = "Ada wrote."

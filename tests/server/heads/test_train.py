@@ -14,14 +14,14 @@ from made_blocks import DIM, POOLED, names
 from topwork_plugins.few_shot.zero_shot import ZeroShot
 from topwork_server import FittedHead, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
-from topwork_server.heads.learning.probe import ProbeLine, advice, depth_of, table
-from topwork_server.heads.learning.train import TrainingJob, make
-from topwork_server.heads.model import HeadDefinition, MetricValue, Pooling, Task, UnlabeledUse
-from topwork_server.heads.shelf import HeadStore
-from topwork_server.sessions.session import Session
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_types import HeadDefinition, MetricValue, Pooling, Task, UnlabeledUse
+from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, table
+from topwork_server.heads.training.training_job import TrainingJob, make
+from topwork_server.runtime.session import Session
 from topwork_server.types import Modality, TapInfo, TapRows, Text
 from toys_trainers import NearestMean
 

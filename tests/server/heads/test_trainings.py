@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from topwork_server.heads.model import HeadDefinition, Task
-from topwork_server.heads.trainings import TrainingLog, TrainingRecord
+from topwork_server.heads.head_types import HeadDefinition, Task
+from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.types import Modality
 
 LEARNT = HeadDefinition("one", "birds", 1, "/sets/birds", "label", "linear", Task.CLASSIFICATION, "", {}, Modality.TEXT, ())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from topwork_server import Examples, FineTuneDataset, Granularity, Tap, Target
-from topwork_server.heads.examples.data import TrainingDataset
-from topwork_server.heads.examples.labels import LabelColumn
-from topwork_server.heads.learning.tuning import _examples, _groups
-from topwork_server.heads.model import Task
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.fine_tuning import _examples, _groups
+from topwork_server.heads.training.labels import LabelColumn
 
 IDS = tuple("abcdef")
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 from heads_world import world
 from topwork_server.errors import AlreadyExists
-from topwork_server.heads.model import TrainRequest
-from topwork_server.heads.standing import HeadState
+from topwork_server.heads.head_status import HeadState
+from topwork_server.heads.head_types import TrainRequest
 
 BIRDS = TrainRequest("birds", "label")
 

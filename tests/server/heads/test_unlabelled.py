@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.heads.examples import neighbours, unlabelled
-from topwork_server.heads.examples.neighbours import NeighborPropagation, nearest
-from topwork_server.heads.examples.unlabelled import groups_of, joined, learn, sure
-from topwork_server.heads.model import UnlabeledUse
-from topwork_server.rows import normalize
-from topwork_server.trainer import Examples, FeatureView, Target
+from topwork_server.heads.head_types import UnlabeledUse
+from topwork_server.heads.training import neighbor_graph, semi_supervised
+from topwork_server.heads.training.neighbor_graph import NeighborPropagation, nearest
+from topwork_server.heads.training.semi_supervised import groups_of, joined, learn, sure
+from topwork_server.inference.output_format import normalize
+from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from toys_trainers import NearestMean, Shrinking
 
 METHODS = [UnlabeledUse.SELF_TRAINING, UnlabeledUse.LABEL_PROPAGATION]
@@ -120,8 +120,8 @@ def test_the_sure_are_taken_an_equal_share_a_class():
 
 
 def test_nobody_is_sure_and_nothing_changes(monkeypatch):
-    monkeypatch.setattr(unlabelled, "SURE", 1.1)
-    monkeypatch.setattr(unlabelled, "SURE_SHARE", 1.1)
+    monkeypatch.setattr(semi_supervised, "SURE", 1.1)
+    monkeypatch.setattr(semi_supervised, "SURE_SHARE", 1.1)
     examples = problem()
     (plain,) = NearestMean.fit(examples, [np.arange(12)], Shrinking(), 0, 1, quiet)
     for method in METHODS:
@@ -152,7 +152,7 @@ def test_a_pseudo_labelled_copy_stays_with_the_row_that_it_copies():
 
 @pytest.mark.parametrize("block", [50, 1 << 24])
 def test_neighbours_are_the_nearest_and_never_oneself(monkeypatch, block):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbor_graph, "BLOCK", block)
     rows = normalize(clusters(40, 0)[0])
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -2)
@@ -166,7 +166,7 @@ def test_neighbours_are_the_nearest_and_never_oneself(monkeypatch, block):
 @pytest.mark.parametrize("block", [100, 1 << 24])
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_a_spread_is_what_the_closed_form_says(monkeypatch, block, count):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbor_graph, "BLOCK", block)
     rows, _ = clusters(50, 4)
     mine, free = rows[:count], rows[count:]
     got = NeighborPropagation(free, 6).with_labelled(mine)

@@ -12,12 +12,12 @@ from indexes_world import Half, Kinds
 from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
 from topwork_server.errors import TopworkError
-from topwork_server.indexes.build import HELD_OUT, BuildJob, make, resolve
-from topwork_server.indexes.model import IndexDefinition
-from topwork_server.indexes.rows import Chosen, collect
-from topwork_server.indexes.shelf import IndexStore, StoredIndex
-from topwork_server.rows import normalize
-from topwork_server.sets.model import KEY_BITS
+from topwork_server.feature_sets.set_types import KEY_BITS
+from topwork_server.indexes.build_rows import Chosen, collect
+from topwork_server.indexes.builder import HELD_OUT, BuildJob, make, resolve
+from topwork_server.indexes.index_store import IndexStore, StoredIndex
+from topwork_server.indexes.index_types import IndexDefinition
+from topwork_server.inference.output_format import normalize
 from topwork_server.types import Granularity
 
 
@@ -197,7 +197,7 @@ def test_a_failed_build_leaves_the_one_before(tmp_path):
 
 
 def test_rows_are_read_in_bounded_batches_and_samples_repeat(tmp_path, monkeypatch):
-    monkeypatch.setattr("topwork_server.indexes.rows.BATCH_BYTES", 4 * 8 * 100)
+    monkeypatch.setattr("topwork_server.indexes.build_rows.BATCH_BYTES", 4 * 8 * 100)
     dataset = lance_rows.write(tmp_path / "set", np.arange(1000)[::-1], clustered(1000))
     rows = collect(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
     chosen = Chosen(rows, np.arange(0, 1000, 3))

@@ -7,8 +7,8 @@ import pytest
 import toys_index
 from lance_rows import clustered
 from topwork_server import Metric
-from topwork_server.indexes.calibrate import calibrate, nearest, probe
-from topwork_server.rows import normalize
+from topwork_server.indexes.effort_calibration import calibrate, nearest, probe
+from topwork_server.inference.output_format import normalize
 
 
 def exact(queries, rows, metric, k):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from searched import DIM, NO_KEYS, FakeSet, build, definition, query, tap_info
 from topwork_server.errors import InvalidInput, Overloaded, TopworkError, Unavailable
-from topwork_server.indexes import desk as desks
-from topwork_server.indexes.desk import SearchExecutor
-from topwork_server.indexes.live import LiveIndex
-from topwork_server.indexes.model import SearchHits, SearchQuery
+from topwork_server.indexes import executor as desks
+from topwork_server.indexes.executor import SearchExecutor
+from topwork_server.indexes.index_types import SearchHits, SearchQuery
+from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.types import Array, Granularity
 
 

@@ -10,12 +10,12 @@ import pytest
 from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
-from topwork_server.indexes import indexed, standing
-from topwork_server.indexes.indexes import CreateIndexParams
-from topwork_server.indexes.model import IndexState
-from topwork_server.indexes.shelf import SCRATCH
+from topwork_server.indexes import build_schedule, index
+from topwork_server.indexes.index_manager import CreateIndexParams
+from topwork_server.indexes.index_store import SCRATCH
+from topwork_server.indexes.index_types import IndexState
+from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Granularity, Tap, TapInfo
-from topwork_server.vector_index import Metric
 
 QUERIES = clustered(12, seed=9)
 
@@ -160,13 +160,13 @@ async def test_builds_of_few_numbers_stand_in_a_line_of_their_own(tmp_path, monk
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", "one"))
-        monkeypatch.setattr(indexed, "SMALL", 300 * 8 - 1)
+        monkeypatch.setattr(index, "SMALL", 300 * 8 - 1)
         await w.indexes.create(CreateIndexParams("birds", "two"))
         assert w.jobs.small == [True, False]
 
 
 async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "PATIENCE", 0.0)
+    monkeypatch.setattr(build_schedule, "PATIENCE", 0.0)
     async with world(tmp_path) as w:
         filled(w.sets)
         w.jobs.fail = "it was too much"
@@ -187,9 +187,9 @@ async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_pat
 
 
 async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "PATIENCE", 0.01)
-    monkeypatch.setattr(standing, "DEAD", 1)
-    monkeypatch.setattr(standing, "DEAD_SHARE", 0.0)
+    monkeypatch.setattr(build_schedule, "PATIENCE", 0.01)
+    monkeypatch.setattr(build_schedule, "DEAD", 1)
+    monkeypatch.setattr(build_schedule, "DEAD_SHARE", 0.0)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
@@ -269,7 +269,7 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
 
 
 async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "FRESH", 100)
+    monkeypatch.setattr(build_schedule, "FRESH", 100)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
@@ -287,7 +287,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
 
 
 async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(standing, "DEAD", 10)
+    monkeypatch.setattr(build_schedule, "DEAD", 10)
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))

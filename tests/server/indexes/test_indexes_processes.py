@@ -11,10 +11,10 @@ import psutil
 import pytest
 from indexes_world import birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
-from topwork_server.indexes.indexes import CreateIndexParams
-from topwork_server.indexes.model import IndexState
-from topwork_server.jobs import JobManager, JobState
-from topwork_server.plugins import PluginRegistry
+from topwork_server.indexes.index_manager import CreateIndexParams
+from topwork_server.indexes.index_types import IndexState
+from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 COUNT = 4000
 
@@ -37,7 +37,7 @@ async def child():
     """The process of the job that is starting."""
     while True:
         for process in psutil.Process().children():
-            if "topwork_server.jobs_child" in process.cmdline():
+            if "topwork_server.jobs.worker" in process.cmdline():
                 return process.pid
         await asyncio.sleep(0.005)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from searched import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.live import LiveIndex
-from topwork_server.indexes.model import SearchHits, SearchQuery
-from topwork_server.rows import normalize
+from topwork_server.indexes.index_types import SearchHits, SearchQuery
+from topwork_server.indexes.live_index import LiveIndex
+from topwork_server.inference.output_format import normalize
+from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array, Granularity
-from topwork_server.vector_index import Metric
 
 METRICS = list(Metric)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from searched import FakeSet, build, definition, query, tap_info
 from topwork_plugins.faiss_index.kinds import FlatIndex, HnswIndex, IvfIndex, IvfPqIndex, IvfSq8Index
-from topwork_server.indexes.live import LiveIndex
-from topwork_server.indexes.model import BuiltIndex, MeasuredEffort
-from topwork_server.options import parse
-from topwork_server.rows import normalize
+from topwork_server.indexes.index_types import BuiltIndex, MeasuredEffort
+from topwork_server.indexes.live_index import LiveIndex
+from topwork_server.inference.output_format import normalize
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.testing.index import ArrayVectors
 from topwork_server.types import Array
-from topwork_server.vector_index import Metric, VectorIndex
 
 ROWS, DIM, KINDS = 6000, 32, 300
 TARGET = 0.95

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 from indexes_world import DIM, Half, Kinds, birds, block, world
-from topwork_server.indexes.desk import SearchExecutor
-from topwork_server.indexes.indexes import CreateIndexParams
+from topwork_server.indexes.executor import SearchExecutor
+from topwork_server.indexes.index_manager import CreateIndexParams
+from topwork_server.indexes.index_types import SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
-from topwork_server.indexes.model import SearchQuery
-from topwork_server.vector_index import IndexSpec
+from topwork_server.plugin_api.vector_index import IndexSpec
 
 ROWS = np.random.default_rng(0).normal(size=(400, DIM)).astype(np.float32)
 

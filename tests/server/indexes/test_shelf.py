@@ -12,8 +12,8 @@ import pytest
 import toys_index
 from topwork_server import Metric
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.indexes.model import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
-from topwork_server.indexes.shelf import SCRATCH, IndexStore, StoredIndex, by_key, read_definition
+from topwork_server.indexes.index_store import SCRATCH, IndexStore, StoredIndex, by_key, read_definition
+from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
 from topwork_server.types import Granularity
 
 FACTS = BuildFacts("rows", "Rows", 7, 5, 5, 0, 3, 0.97, (MeasuredEffort(1, 0.9, 10.0), MeasuredEffort(3, 0.97, 5.0)), 2, 1.5, 0)

@@ -9,10 +9,10 @@ import threading
 
 import numpy as np
 import pytest
-from topwork_server.ingest import cache as cache_module
-from topwork_server.ingest.cache import FeatureCache, key_of
-from topwork_server.ingest.kept import CacheEntry, packed, unpacked
-from topwork_server.ingest.pieces import ItemFeatures
+from topwork_server.ingest import feature_cache as cache_module
+from topwork_server.ingest.cache_entry import CacheEntry, packed, unpacked
+from topwork_server.ingest.feature_cache import FeatureCache, key_of
+from topwork_server.ingest.item_features import ItemFeatures
 from topwork_server.types import Numerics, Spans
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)

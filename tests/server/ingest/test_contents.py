@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server import Clip, Picture, Text
-from topwork_server.ingest import contents
-from topwork_server.ingest.contents import digest
+from topwork_server.ingest import content_hash
+from topwork_server.ingest.content_hash import digest
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -51,7 +51,7 @@ def test_equal_items_have_equal_digests(one, other):
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
 def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(contents, "PIECE", 100)
+    monkeypatch.setattr(content_hash, "PIECE", 100)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "clip.mp4").write_bytes(data)
     assert digest(Clip(tmp_path / "clip.mp4")) == digest(Clip(data))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sets_world import composed
 from topwork_server import Granularity, Text
-from topwork_server.engine import EmbedParams
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.ingest.agreement import WriteSettings
-from topwork_server.ingest.incoming import ready
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.ingest.incoming_items import ready
+from topwork_server.ingest.validation import WriteSettings
 from topwork_server.types import Numerics, Spans
 from writing import VECTORS, counts, features, stored, texts, vectors, write
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from sets_world import composed, export
 from topwork_server import Text
-from topwork_server.engine import EmbedParams
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
-from topwork_server.ingest.agreement import WriteSettings
-from topwork_server.ingest.incoming import check_count, check_ids
-from topwork_server.sets import lance_io
-from topwork_server.sets.model import Column, ColumnType
+from topwork_server.feature_sets import lance_io
+from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.ingest.incoming_items import check_count, check_ids
+from topwork_server.ingest.validation import WriteSettings
 from toys import letters_spec
 from writing import LETTERS, counts, stored, texts, write, years
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server import Granularity, Tap, Text
-from topwork_server.ingest.pieces import join, split, taken
-from topwork_server.sets.model import Column, ColumnType, ItemBatch
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
+from topwork_server.ingest.item_features import join, split, taken
 from topwork_server.types import Spans, TapInfo, TapRows
 
 INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)

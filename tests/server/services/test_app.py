@@ -24,12 +24,12 @@ from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t
 from topwork_server import app
 from topwork_server.app import App, parse_address, serve
-from topwork_server.catalogue import EncoderState
 from topwork_server.config import Config
 from topwork_server.errors import StartError
-from topwork_server.lock import HomeLock
+from topwork_server.home_lock import HomeLock
+from topwork_server.models.catalog import EncoderState
 from topwork_server.services.encoders import MAX_MESSAGE
-from topwork_server.services.stream import MESSAGES
+from topwork_server.services.streaming import MESSAGES
 
 
 def ask(*words):
@@ -117,7 +117,7 @@ async def test_a_message_that_finds_no_memory_to_be_decoded_is_for_later(tmp_pat
         raise MemoryError
 
     async with served(tmp_path) as world:
-        monkeypatch.setattr("topwork_server.services.receiving.decode", full)
+        monkeypatch.setattr("topwork_server.services.message_receiver.decode", full)
         stream = world.encoders.EmbedStream()
         await stream.write(pb.EmbedStreamRequest(settings=pb.EmbedSettings(encoder="ready")))
         for call in (world.encoders.Embed(ask("a")), stream.read()):

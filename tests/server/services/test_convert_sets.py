@@ -9,9 +9,9 @@ import pytest
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server import Clip, Granularity, InvalidInput, Picture, Tap, Text
-from topwork_server.rows import OutputFormat
-from topwork_server.services import convert, convert_sets
-from topwork_server.sets.model import Column, ColumnType, SetDefinition, SetDescription
+from topwork_server.feature_sets.set_types import Column, ColumnType, SetDefinition, SetDescription
+from topwork_server.inference.output_format import OutputFormat
+from topwork_server.services.convert import item_messages, set_messages
 from topwork_server.types import Spans, TapInfo, TapRows
 
 COLUMNS = [
@@ -28,8 +28,8 @@ COLUMNS = [
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_a_column_comes_back_as_it_went(column):
-    message = pb.Column.FromString(convert_sets.column_message(column).SerializeToString())
-    (back,) = convert_sets.columns([message], 3)
+    message = pb.Column.FromString(set_messages.column_message(column).SerializeToString())
+    (back,) = set_messages.columns([message], 3)
     assert back == column
     assert [type(value) for value in back.values] == [type(value) for value in column.values]
 
@@ -46,7 +46,7 @@ def test_a_column_comes_back_as_it_went(column):
 )
 def test_columns_that_do_not_fit_are_refused_by_name(message, complaint):
     with pytest.raises(InvalidInput) as caught:
-        convert_sets.columns([message], 2)
+        set_messages.columns([message], 2)
     assert complaint in caught.value.message
 
 
@@ -72,8 +72,8 @@ def taps(granularity, counts, kind="", dtype=np.float32):
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_features_come_back_as_they_went(rows, dtype):
-    message = convert.tap_features(rows, OutputFormat(dtype))
-    (back,) = convert_sets.features([t.TapFeatures.FromString(message.SerializeToString())], 2)
+    message = item_messages.tap_features(rows, OutputFormat(dtype))
+    (back,) = set_messages.features([t.TapFeatures.FromString(message.SerializeToString())], 2)
     assert back.tap == rows.tap
     assert back.rows.dtype == np.float32
     assert np.array_equal(back.rows, rows.rows)
@@ -86,26 +86,26 @@ def test_features_come_back_as_they_went(rows, dtype):
 
 
 def made(**fields):
-    tensor = convert.tensor(np.zeros((2, 3), np.float32))
+    tensor = item_messages.tensor(np.zeros((2, 3), np.float32))
     return t.TapFeatures(**{"tap": "x", "rows": tensor, **fields})
 
 
 def test_one_row_an_item_needs_no_counts():
-    (rows,) = convert_sets.features([made()], 2)
+    (rows,) = set_messages.features([made()], 2)
     assert (rows.tap.tap.granularity, rows.counts.tolist()) == (Granularity.ITEM, [1, 1])
 
 
-BOX = t.Spans(kind=t.SPAN_KIND_BOX, values=convert.tensor(np.zeros((2, 2), np.float32)))
+BOX = t.Spans(kind=t.SPAN_KIND_BOX, values=item_messages.tensor(np.zeros((2, 2), np.float32)))
 
 
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (made(rows=convert.tensor(np.zeros((2, 3), np.int64))), "rows of the tap x are int64 of shape [2, 3]"),
-        (made(rows=convert.tensor(np.zeros(6, np.float32))), "float32 of shape [6]"),
+        (made(rows=item_messages.tensor(np.zeros((2, 3), np.int64))), "rows of the tap x are int64 of shape [2, 3]"),
+        (made(rows=item_messages.tensor(np.zeros(6, np.float32))), "float32 of shape [6]"),
         (made(rows=t.Tensor(dtype=t.DTYPE_FLOAT32, shape=[2, 3], data=b"1234")), "has 24 bytes, but 4 came"),
         (made(rows=t.Tensor(dtype=t.DTYPE_BINARY, shape=[2, 8], data=b"12")), "BINARY"),
-        (made(rows=convert.tensor(np.zeros((3, 3), np.float32))), "3 rows with 3 counts that come to 3 came for 2 ids"),
+        (made(rows=item_messages.tensor(np.zeros((3, 3), np.float32))), "3 rows with 3 counts that come to 3 came for 2 ids"),
         (made(counts=[2, 0]), "2 rows with 2 counts that come to 2 came for 2 ids"),
         (made(granularity=t.GRANULARITY_TOKEN), "2 rows with 0 counts that come to 0"),
         (made(granularity=t.GRANULARITY_TOKEN, counts=[1, 2]), "2 rows with 2 counts that come to 3"),
@@ -115,34 +115,34 @@ BOX = t.Spans(kind=t.SPAN_KIND_BOX, values=convert.tensor(np.zeros((2, 2), np.fl
 )
 def test_features_that_do_not_fit_are_refused(message, complaint):
     with pytest.raises(InvalidInput) as caught:
-        convert_sets.features([message], 2)
+        set_messages.features([message], 2)
     assert complaint in caught.value.message
 
 
 @pytest.mark.parametrize("item", [Text("a"), Text("a", "b"), Text("a", ""), Picture(b"abc"), Clip(b"abc")])
 def test_inputs_come_back_as_they_went(item):
-    assert convert.item(convert.item_message(item)) == item
+    assert item_messages.item(item_messages.item_message(item)) == item
 
 
 def test_inputs_that_are_arrays_files_or_not_there(tmp_path):
     array = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    assert np.array_equal(convert.item(convert.item_message(array)), array)
+    assert np.array_equal(item_messages.item(item_messages.item_message(array)), array)
     (tmp_path / "clip").write_bytes(b"abc")
-    assert convert.item(convert.item_message(Clip(tmp_path / "clip"))) == Clip(b"abc")
-    assert convert.item_message(None).WhichOneof("content") is None
+    assert item_messages.item(item_messages.item_message(Clip(tmp_path / "clip"))) == Clip(b"abc")
+    assert item_messages.item_message(None).WhichOneof("content") is None
 
 
 def test_a_set_of_no_encoder_has_no_modality():
     wanted = SetDefinition("v", (TapInfo(Tap("cells", 4, Granularity.CELL, (2, 3)), ""),), dtype="float16")
-    found = convert_sets.feature_set(
+    found = set_messages.feature_set(
         SetDescription(wanted, {}, {"cells": "features_cells"}, 0, 1, 2, 3.0, (), "/sets/v.lance"), []
     )
     assert (found.modality, found.dtype, list(found.taps[0].tap.grid)) == (t.MODALITY_UNSPECIFIED, t.DTYPE_FLOAT16, [2, 3])
 
 
 def test_what_a_read_selects():
-    all_of_it = convert_sets.selection(pb.ReadRequest(set="v", all_taps=True, all_columns=True))
+    all_of_it = set_messages.selection(pb.ReadRequest(set="v", all_taps=True, all_columns=True))
     assert (all_of_it.taps, all_of_it.columns, all_of_it.ids) == (None, None, None)
-    some = convert_sets.selection(pb.ReadRequest(set="v", taps=["a"], where="x = 1", ids=["i"], offset=2, limit=3, version=4))
+    some = set_messages.selection(pb.ReadRequest(set="v", taps=["a"], where="x = 1", ids=["i"], offset=2, limit=3, version=4))
     assert (some.taps, some.columns, some.where, some.ids) == (("a",), (), "x = 1", ("i",))
     assert (some.offset, some.limit, some.version) == (2, 3, 4)

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 from fake_engine import FakeCatalogue, SimpleNamespace
-from topwork_server.garage import LoadedEncoder
-from topwork_server.services import describe
-from topwork_server.sessions.choice import PlanSet, choose, only
-from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import DeviceRecord
+from topwork_server.inference.model_cache import LoadedEncoder
+from topwork_server.runtime.device_records import DeviceRecord
+from topwork_server.runtime.device_selection import PlanSet, choose, only
+from topwork_server.runtime.providers import PLAIN, Device
+from topwork_server.services.convert import encoder_messages
 
 BF16 = Device("openvino", "bf16")
 
@@ -17,7 +17,7 @@ BF16 = Device("openvino", "bf16")
 def described(choice: Any) -> list[Any]:
     entry = FakeCatalogue().entries["ready"]
     loaded = cast(LoadedEncoder, SimpleNamespace(batcher=SimpleNamespace(counters={})))
-    return list(describe.encoder(entry, ("loaded", ""), loaded, choice).devices)
+    return list(encoder_messages.encoder(entry, ("loaded", ""), loaded, choice).devices)
 
 
 def test_each_device_says_how_well_and_how_fast_it_computes_and_what() -> None:
@@ -57,10 +57,10 @@ def test_a_device_that_does_not_run_has_no_figures() -> None:
 
 def test_what_is_not_measured_yet_says_so() -> None:
     entry = FakeCatalogue().entries["ready"]
-    assert "the first use measures" in describe.encoder(entry, None, None, None).detail
-    assert describe.encoder(entry, None, None, PlanSet(())).detail.startswith("no device here")
+    assert "the first use measures" in encoder_messages.encoder(entry, None, None, None).detail
+    assert encoder_messages.encoder(entry, None, None, PlanSet(())).detail.startswith("no device here")
     assert entry.manifest is not None
-    assert describe.encoder(entry, None, None, only(entry.manifest, entry.spec.default_tap)).detail == ""
+    assert encoder_messages.encoder(entry, None, None, only(entry.manifest, entry.spec.default_tap)).detail == ""
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_shown() -> None:

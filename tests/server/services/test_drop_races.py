@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import real_server
 import topwork
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 ROWS = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)

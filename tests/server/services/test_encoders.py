@@ -14,9 +14,9 @@ from fake_engine import DIM, NUMERICS, TAPS, SimpleNamespace, refusal, served
 from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
-from topwork_server.engine import EmbedParams
-from topwork_server.sessions.choice import ExecutionPlan, PlanSet
-from topwork_server.sessions.providers import Device
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.runtime.device_selection import ExecutionPlan, PlanSet
+from topwork_server.runtime.providers import Device
 from topwork_server.types import Clip, Picture, Priority, Text
 
 

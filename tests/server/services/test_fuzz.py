@@ -15,7 +15,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as F
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2, types_pb2
-from topwork_server.plugins import PluginRegistry
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 
 MODULES = (encoders_pb2, sets_pb2, indexes_pb2, heads_pb2, jobs_pb2)

@@ -25,12 +25,13 @@ from topwork.v1 import heads_pb2 as pb
 from topwork.v1 import heads_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
 from topwork_server.app import OPTIONS
-from topwork_server.heads.model import Task
-from topwork_server.heads.standing import HeadState
-from topwork_server.services import convert, convert_heads, encoders
+from topwork_server.heads.head_status import HeadState
+from topwork_server.heads.head_types import Task
+from topwork_server.services import encoders
+from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.services.spool import UploadStore
+from topwork_server.services.uploads import UploadStore
 from topwork_server.types import TapInfo
 
 NAMES = ["others", "plosives", "vowels"]
@@ -90,14 +91,14 @@ def struct(**values: Any) -> Struct:
 
 
 def said(reply: pb.PredictResponse, head: int = 0) -> np.ndarray:
-    return convert.array(reply.predictions[head].probabilities)
+    return item_messages.array(reply.predictions[head].probabilities)
 
 
 def test_every_task_and_state_has_its_number():
-    assert set(convert_heads.TASKS.values()) == set(Task)
-    assert set(convert_heads.TASKS) == set(pb.Task.values()) - {0}
-    assert set(convert_heads.STATES) == set(HeadState)
-    assert set(convert_heads.STATES.values()) == set(pb.HeadState.values()) - {0}
+    assert set(head_messages.TASKS.values()) == set(Task)
+    assert set(head_messages.TASKS) == set(pb.Task.values()) - {0}
+    assert set(head_messages.STATES) == set(HeadState)
+    assert set(head_messages.STATES.values()) == set(pb.HeadState.values()) - {0}
 
 
 async def test_trainers_are_listed_with_their_options(home):
@@ -216,7 +217,7 @@ async def test_only_the_top_classes(home):
         await w.train()
         everything = said(await w.predict(items=items("aeiou", "bdg")))
         reply = await w.predict(items=items("aeiou", "bdg"), top=2)
-        best = convert.array(reply.predictions[0].best)
+        best = item_messages.array(reply.predictions[0].best)
         assert best.dtype == np.int32
         assert best[:, 0].tolist() == [2, 1]
         np.testing.assert_array_equal(said(reply), np.take_along_axis(everything, best, 1))

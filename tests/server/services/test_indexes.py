@@ -21,15 +21,15 @@ from topwork.v1 import indexes_pb2_grpc, types_pb2
 from topwork.v1.encoders_pb2 import Items
 from topwork.v1.sets_pb2 import Strings
 from topwork_server.app import OPTIONS
-from topwork_server.engine import EmbedParams
-from topwork_server.indexes.desk import SearchExecutor
-from topwork_server.indexes.indexes import IndexManager
-from topwork_server.indexes.model import MOST_HITS
-from topwork_server.rows import normalize
-from topwork_server.services import convert
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.indexes.executor import SearchExecutor
+from topwork_server.indexes.index_manager import IndexManager
+from topwork_server.indexes.index_types import MOST_HITS
+from topwork_server.inference.engine import EmbedParams
+from topwork_server.inference.output_format import normalize
+from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.types import Spans, TapInfo, TapRows, Text
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
@@ -113,7 +113,7 @@ async def filled(w: World) -> np.ndarray:
 
 
 def scores_of(found: pb.SearchResponse) -> np.ndarray:
-    return convert.array(found.scores)
+    return item_messages.array(found.scores)
 
 
 def best(rows: np.ndarray, query: np.ndarray, k: int) -> list[str]:
@@ -222,14 +222,14 @@ async def test_rows_and_spans_of_a_tap_with_many_rows_an_item(home):
         rows = (await w.embed("abc", tap="letters")).rows
         found = await w.search(vectors=tensor(rows[2:]), k=3, columns=[])
         assert list(found.ids[:2]) == ["abc", "bcd"] or list(found.ids[:2]) == ["bcd", "abc"]
-        assert dict(zip(found.ids, convert.array(found.rows).tolist(), strict=True))["abc"] == 2
-        assert dict(zip(found.ids, convert.array(found.rows).tolist(), strict=True))["bcd"] == 1
+        assert dict(zip(found.ids, item_messages.array(found.rows).tolist(), strict=True))["abc"] == 2
+        assert dict(zip(found.ids, item_messages.array(found.rows).tolist(), strict=True))["bcd"] == 1
         assert found.spans.kind == types_pb2.SPAN_KIND_CHARACTERS
         spans = np.frombuffer(found.spans.values.data, np.float32).reshape(-1, 2)
-        np.testing.assert_array_equal(spans[:, 0], convert.array(found.rows))
+        np.testing.assert_array_equal(spans[:, 0], item_messages.array(found.rows))
         every = await w.search(vectors=tensor(rows[2:]), k=9, every_row=True)
         assert list(every.counts) == [9]
-        assert sorted(zip(every.ids, convert.array(every.rows).tolist(), strict=True)) == [
+        assert sorted(zip(every.ids, item_messages.array(every.rows).tolist(), strict=True)) == [
             (w, i) for w in ("abc", "bcd", "xyz") for i in range(3)
         ]
         whole = await w.search(stored=Strings(values=["abc", "xyz"]), k=1)

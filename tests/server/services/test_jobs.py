@@ -12,7 +12,7 @@ import grpc
 from fake_engine import refusal
 from topwork.v1 import jobs_pb2 as pb
 from topwork.v1 import jobs_pb2_grpc
-from topwork_server.jobs import Job, JobManager, JobState
+from topwork_server.jobs.manager import Job, JobManager, JobState
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import STATES, JobsService, job_message
 

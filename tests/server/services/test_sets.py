@@ -14,13 +14,14 @@ from fake_engine import refusal
 from sets_world import served, settings, texts
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
-from topwork_server.services import convert, stream
-from topwork_server.services import sets as service
-from topwork_server.sets import lance_io
+from topwork_server.feature_sets import lance_io
+from topwork_server.services import feature_sets as service
+from topwork_server.services import streaming
+from topwork_server.services.convert import item_messages
 
 
 def vectors(ids, numbers, **fields):
-    features = t.TapFeatures(rows=convert.tensor(np.asarray(numbers, np.float32)), **fields)
+    features = t.TapFeatures(rows=item_messages.tensor(np.asarray(numbers, np.float32)), **fields)
     return pb.WriteRequest(rows=pb.WriteRows(ids=ids, features=[features]))
 
 
@@ -86,7 +87,7 @@ async def test_a_set_says_what_it_is(home):
             t.MODALITY_TEXT,
             t.DTYPE_FLOAT16,
         )
-        assert convert.options(found.options) == {"case": "keep", "repeat": 1}
+        assert item_messages.options(found.options) == {"case": "keep", "repeat": 1}
         assert [(tap.tap.name, tap.tap.dim, tap.tap.granularity, tap.column) for tap in found.taps] == [
             ("letters", 8, t.GRANULARITY_TOKEN, "features_letters")
         ]
@@ -217,7 +218,7 @@ async def test_a_full_disk(home, monkeypatch):
 
 
 async def test_ready_vectors_flow_by_their_bytes(home, monkeypatch):
-    monkeypatch.setattr(stream, "BYTES", 64 << 10)
+    monkeypatch.setattr(streaming, "BYTES", 64 << 10)
     rng = np.random.default_rng(0)
     numbers = rng.standard_normal((20, 500, 16)).astype(np.float32)  # 32 KB a message
     messages = [vectors([f"{i}-{j}" for j in range(500)], some) for i, some in enumerate(numbers)]
@@ -227,7 +228,7 @@ async def test_ready_vectors_flow_by_their_bytes(home, monkeypatch):
         assert sum(r.inserted for r in replies) == 10_000
         found = {}
         for reply in await read(world):
-            found.update(zip(reply.ids, convert.array(reply.features[0].rows), strict=True))
+            found.update(zip(reply.ids, item_messages.array(reply.features[0].rows), strict=True))
         assert len(found) == 10_000
         assert np.array_equal(found["7-33"], numbers[7, 33])
 
@@ -289,8 +290,8 @@ async def test_what_was_written_is_read(home):
         assert [item.text for item in reply.inputs] == ["owl", "wren"]
         (tap,) = reply.features
         assert (tap.tap, list(tap.counts), tap.granularity) == ("letters", [3, 4], t.GRANULARITY_TOKEN)
-        assert convert.array(tap.rows).shape == (7, 8)
-        assert (tap.spans.kind, convert.array(tap.spans.values).tolist()[:3]) == (
+        assert item_messages.array(tap.rows).shape == (7, 8)
+        assert (tap.spans.kind, item_messages.array(tap.spans.values).tolist()[:3]) == (
             t.SPAN_KIND_CHARACTERS,
             [[0, 1], [1, 2], [2, 3]],
         )
@@ -335,7 +336,7 @@ async def test_large_reads_come_in_messages_within_the_bounds(home, monkeypatch)
         assert len(replies) > 10
         assert all(reply.ByteSize() <= 100_000 for reply in replies)
         assert [id for reply in replies for id in reply.ids] == [f"{i:04}" for i in range(4000)]
-        assert np.array_equal(np.concatenate([convert.array(r.features[0].rows) for r in replies]), numbers)
+        assert np.array_equal(np.concatenate([item_messages.array(r.features[0].rows) for r in replies]), numbers)
         monkeypatch.setattr(service, "MAX_MESSAGE", 200)
         code, message, info = await refusal(read(world))
         assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TooLarge")

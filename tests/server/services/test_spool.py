@@ -7,12 +7,12 @@ import sys
 
 import pytest
 from topwork_server.errors import Overloaded
-from topwork_server.services.spool import UploadStore
+from topwork_server.services.uploads import UploadStore
 
 LEAVE_ONE = """
 import asyncio, os, sys
 from pathlib import Path
-from topwork_server.services.spool import Spool
+from topwork_server.services.uploads import Spool
 upload = Spool(Path(sys.argv[1]), 100).open()
 asyncio.run(upload.write(b"abc"))
 print(upload.path, flush=True)

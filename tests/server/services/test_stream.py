@@ -10,7 +10,7 @@ import pytest
 from fake_engine import refusal, served
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
-from topwork_server.services import stream
+from topwork_server.services import streaming
 
 MIB = 1 << 20
 
@@ -65,12 +65,12 @@ async def test_each_message_gets_one_reply_in_order(tmp_path):
 
 async def test_reads_ahead_as_far_as_the_window(tmp_path):
     async with served(tmp_path) as world:
-        call = await opened(world, *[texts("wait")] * (stream.MESSAGES + 40))
+        call = await opened(world, *[texts("wait")] * (streaming.MESSAGES + 40))
         await call.done_writing()
-        await world.engine.until(lambda e: e.running == stream.MESSAGES)
+        await world.engine.until(lambda e: e.running == streaming.MESSAGES)
         world.engine.gate.set()
-        assert await replies(call) == [[4]] * (stream.MESSAGES + 40)
-        assert world.engine.most_running == stream.MESSAGES
+        assert await replies(call) == [[4]] * (streaming.MESSAGES + 40)
+        assert world.engine.most_running == streaming.MESSAGES
 
 
 async def test_items_count_in_the_window_too(tmp_path):

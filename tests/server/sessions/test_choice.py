@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from topwork_server.artifacts import DEFAULT, MODEL, Manifest
 from topwork_server.errors import NotReady
-from topwork_server.sessions import choice
-from topwork_server.sessions.choice import choose, only
-from topwork_server.sessions.providers import PLAIN, Device
-from topwork_server.sessions.records import DeviceRecord
+from topwork_server.models.artifacts import DEFAULT, MODEL, Manifest
+from topwork_server.runtime import device_selection
+from topwork_server.runtime.device_records import DeviceRecord
+from topwork_server.runtime.device_selection import choose, only
+from topwork_server.runtime.providers import PLAIN, Device
 from topwork_server.types import Granularity, Numerics, Tap, TapInfo
 
 FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
@@ -39,7 +39,7 @@ def record(
     return DeviceRecord(device, {} if error else by_tap, dict.fromkeys(TAPS, 1.0) | (moving or {}), speed, "here", error)
 
 
-def ways(found: choice.PlanSet) -> list[tuple[str, str, tuple[str, ...]]]:
+def ways(found: device_selection.PlanSet) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(str(way.device), way.graph, way.taps) for way in found.ways]
 
 
@@ -73,15 +73,15 @@ def test_a_faster_device_that_fails_the_default_tap_is_not_used() -> None:
     found = choose(manifest(alone=False), [record(PLAIN, 100), record(BF16, 400, pooled=0.9978)], "pooled")
     assert ways(found) == [("cpu fp32", MODEL, TAPS)]
     assert [str(one.device) for one in found.records] == ["cpu fp32", "openvino bf16"], "the one in use comes first"
-    assert choice.why_not(found.records[1]) == "pooled has a parity of 0.99780, below 0.999"
+    assert device_selection.why_not(found.records[1]) == "pooled has a parity of 0.99780, below 0.999"
 
 
 def test_a_tap_whose_rows_depend_on_their_batch_goes_elsewhere_and_the_others_stay() -> None:
     moving = record(BF16, 400, {"cells": 0.9993})
     found = choose(manifest(alone=False), [record(PLAIN, 100), moving], "pooled")
     assert ways(found) == [("openvino bf16", MODEL, ("pooled",)), ("cpu fp32", MODEL, TAPS)]
-    assert choice.why_not(moving) == "cells has rows that move with their batch: 0.999300, below 0.9999"
-    assert choice.invariance_of(moving) == 1.0, "of what it computes"
+    assert device_selection.why_not(moving) == "cells has rows that move with their batch: 0.999300, below 0.9999"
+    assert device_selection.invariance_of(moving) == 1.0, "of what it computes"
     with pytest.raises(NotReady, match=r"gives cells .*openvino bf16: rows that move"):
         choose(manifest(), [moving], "pooled").way_of(["cells"])
 
@@ -89,7 +89,7 @@ def test_a_tap_whose_rows_depend_on_their_batch_goes_elsewhere_and_the_others_st
 def test_a_device_whose_default_tap_depends_on_its_batch_is_not_used() -> None:
     moving = record(BF16, 400, dict.fromkeys(TAPS, 0.99))
     assert ways(choose(manifest(alone=False), [record(PLAIN, 100), moving], "pooled")) == [("cpu fp32", MODEL, TAPS)]
-    assert choice.invariance_of(moving) == 0.99
+    assert device_selection.invariance_of(moving) == 0.99
 
 
 def test_the_plain_one_stays_unless_another_is_clearly_faster() -> None:
@@ -114,7 +114,7 @@ def test_a_device_that_does_not_run_says_why() -> None:
     broken = record(BF16, 0, error="RuntimeError: no kernel")
     found = choose(manifest(), [broken, record(PLAIN, 100)], "pooled")
     assert found.ways[-1].device == PLAIN
-    assert choice.why_not(broken) == "RuntimeError: no kernel"
+    assert device_selection.why_not(broken) == "RuntimeError: no kernel"
     with pytest.raises(NotReady, match="openvino bf16: RuntimeError: no kernel"):
         choose(manifest(), [broken], "pooled")
 
@@ -152,4 +152,4 @@ def parities(found: Mapping[str, float]) -> list[float]:
 
 def test_the_plain_device_is_worth_what_the_export_measured() -> None:
     said = replace(manifest(), parity={name: {"min_cosine": 0.99995, "max_abs_error": 0} for name in TAPS})
-    assert parities(choice.parity_of(said, record(PLAIN, 100))) == [0.99995, 0.99995]
+    assert parities(device_selection.parity_of(said, record(PLAIN, 100))) == [0.99995, 0.99995]

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.sessions.gpu import buckets
-from topwork_server.sessions.gpu.buckets import MOST_ROWS, ROWS, ROWS_STEP, TOKENS, TOKENS_STEP, ShapeBuckets, next_of, pad_into
+from topwork_server.runtime.gpu import shape_buckets
+from topwork_server.runtime.gpu.shape_buckets import (
+    MOST_ROWS,
+    ROWS,
+    ROWS_STEP,
+    TOKENS,
+    TOKENS_STEP,
+    ShapeBuckets,
+    next_of,
+    pad_into,
+)
 
 TEXT = ShapeBuckets.of(
     {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")},
@@ -61,7 +70,7 @@ def test_rows_of_padding_are_real_rows_and_tokens_of_padding_are_masked() -> Non
 
 def test_a_batch_beyond_the_most_rows_runs_in_parts_and_comes_back_whole() -> None:
     feeds = {"x": np.arange(2 * MOST_ROWS + 3)[:, None]}
-    pieces = buckets.parts(feeds)
+    pieces = shape_buckets.parts(feeds)
     assert [len(piece["x"]) for piece in pieces] == [MOST_ROWS, MOST_ROWS, 3]
-    (joined,) = buckets.joined([[piece["x"]] for piece in pieces])
+    (joined,) = shape_buckets.joined([[piece["x"]] for piece in pieces])
     assert (joined == feeds["x"]).all()

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server.artifacts import MODEL, PARITY_INPUTS
 from topwork_server.errors import StartError
-from topwork_server.parity import difference, saved_inputs
-from topwork_server.sessions.gpu.fusion import attention_shape
-from topwork_server.sessions.gpu.graph import float_tensors, plain, simplified
-from topwork_server.sessions.gpu.half import half, islands, ranges, to_half
-from topwork_server.sessions.gpu.prepared import make, planes_of, prepared
-from topwork_server.sessions.providers import Device
+from topwork_server.models.artifacts import MODEL, PARITY_INPUTS
+from topwork_server.runtime.gpu.fp16 import half, islands, ranges, to_half
+from topwork_server.runtime.gpu.fusion import attention_shape
+from topwork_server.runtime.gpu.graph_optimization import float_tensors, plain, simplified
+from topwork_server.runtime.gpu.optimized_graph import make, planes_of, prepared
+from topwork_server.runtime.parity import difference, saved_inputs
+from topwork_server.runtime.providers import Device
 from topwork_server.types import Array
 
 
@@ -105,10 +105,10 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
     """Weights are rounded, and what passes fp16 kernels; docs/gpu.md has the figures with every tensor rounded."""
     import shutil
 
-    from topwork_server.catalogue import Catalog
-    from topwork_server.plugins import PluginRegistry
-    from topwork_server.sessions.gpu.session import GpuSession
-    from topwork_server.sessions.session import Session
+    from topwork_server.models.catalog import Catalog
+    from topwork_server.plugin_api.plugin_registry import PluginRegistry
+    from topwork_server.runtime.gpu.gpu_session import GpuSession
+    from topwork_server.runtime.session import Session
 
     folder = Catalog(PluginRegistry.load(), weights_home).entry(name).folder
     assert folder is not None, f"export {name} first"
@@ -126,8 +126,8 @@ def test_packaged_encoders_keep_their_parity_in_fp16(weights_home: Path, tmp_pat
 
 @pytest.mark.weights
 def test_attention_of_the_packaged_text_encoder_is_fused(weights_home: Path) -> None:
-    from topwork_server.catalogue import Catalog
-    from topwork_server.plugins import PluginRegistry
+    from topwork_server.models.catalog import Catalog
+    from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
     folder = Catalog(PluginRegistry.load(), weights_home).entry("all-minilm-l6-v2").folder
     assert folder is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server.sessions.gpu.memory import TO_DEVICE, TO_HOST, CudaMemory, HostMemory
+from topwork_server.runtime.gpu.device_memory import TO_DEVICE, TO_HOST, CudaMemory, HostMemory
 
 
 class Runtime:
@@ -90,7 +90,7 @@ def test_pinned_memory_is_freed_with_the_last_array_on_it() -> None:
 
 
 def test_a_failing_call_says_which_and_why_so_that_a_batch_can_be_halved() -> None:
-    from topwork_server.sessions.session import is_out_of_memory
+    from topwork_server.runtime.session import is_out_of_memory
 
     runtime = Runtime()
     runtime.failing = "cudaHostAlloc"

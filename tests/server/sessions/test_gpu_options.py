@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from topwork_server.sessions.gpu.gate import CaptureLock
-from topwork_server.sessions.gpu.options import cuda_options, providers, tensorrt_options
-from topwork_server.sessions.providers import Device
+from topwork_server.runtime.gpu.provider_options import cuda_options, providers, tensorrt_options
+from topwork_server.runtime.gpu.rw_lock import CaptureLock
+from topwork_server.runtime.providers import Device
 
 TEXT = {"ids": ("batch", "tokens"), "mask": ("batch", "tokens")}
 CLIPS = {"clips": ("batch", 3, "8*eighths", 224, 224)}

@@ -15,12 +15,12 @@ import tiny_berts
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server import Text
 from topwork_server.errors import StartError
-from topwork_server.parity import difference
-from topwork_server.sessions.gpu import session as gpu
-from topwork_server.sessions.gpu.binding import BufferSlotPool
-from topwork_server.sessions.gpu.session import CAPTURE_AFTER, GpuSession
-from topwork_server.sessions.providers import Device
-from topwork_server.sessions.session import Session
+from topwork_server.runtime.gpu import gpu_session as gpu
+from topwork_server.runtime.gpu.gpu_session import CAPTURE_AFTER, GpuSession
+from topwork_server.runtime.gpu.io_binding import BufferSlotPool
+from topwork_server.runtime.parity import difference
+from topwork_server.runtime.providers import Device
+from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
 WORDS, DIM = 12, 5

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server.parity import difference
-from topwork_server.sessions.opening import open_session
-from topwork_server.sessions.providers import Device, cpu_flags, has_openvino
-from topwork_server.sessions.session import Session
+from topwork_server.runtime.parity import difference
+from topwork_server.runtime.providers import Device, cpu_flags, has_openvino
+from topwork_server.runtime.session import Session
+from topwork_server.runtime.session_factory import open_session
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO's plugin computes nothing on this machine")
 

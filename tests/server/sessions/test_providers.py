@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from topwork_server.errors import StartError
-from topwork_server.sessions import providers
-from topwork_server.sessions.providers import PLAIN, Device, candidates, check_provider, everywhere
+from topwork_server.runtime import providers
+from topwork_server.runtime.providers import PLAIN, Device, candidates, check_provider, everywhere
 
 FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
 
@@ -63,9 +63,9 @@ def test_a_driver_without_libraries_is_refused(asked: str, monkeypatch: pytest.M
 
 
 def test_openvino_that_is_not_installed_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from topwork_server.sessions import openvino
+    from topwork_server.runtime import openvino_session
 
-    monkeypatch.setattr(openvino, "openvino_installed", lambda: False)
+    monkeypatch.setattr(openvino_session, "openvino_installed", lambda: False)
     with pytest.raises(StartError, match="openvino is not installed") as caught:
         check_provider("openvino")
     assert "pip install onnxruntime-ep-openvino" in caught.value.remedy

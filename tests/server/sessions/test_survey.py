@@ -9,19 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server import Text, artifacts, garage, parity
-from topwork_server.artifacts import Manifest
-from topwork_server.catalogue import Catalog
-from topwork_server.children import ChildProcesses
+from topwork_server import Text
 from topwork_server.config import Config
-from topwork_server.engine import EmbedParams, Engine
 from topwork_server.errors import NotReady, Unavailable
-from topwork_server.export import export_encoder
-from topwork_server.sessions import measuring, records, survey
-from topwork_server.sessions.batches import batches_of, load_batches, save_batches
-from topwork_server.sessions.providers import PLAIN, Device, has_nvidia_gpu
-from topwork_server.sessions.session import Session
-from topwork_server.sessions.survey import DeviceSurvey
+from topwork_server.inference import model_cache
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.jobs.child_processes import ChildProcesses
+from topwork_server.models import artifacts
+from topwork_server.models.artifacts import Manifest
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime import device_benchmark, device_records, device_survey, parity
+from topwork_server.runtime.benchmark_batches import batches_of, load_batches, save_batches
+from topwork_server.runtime.device_survey import DeviceSurvey
+from topwork_server.runtime.export import export_encoder
+from topwork_server.runtime.providers import PLAIN, Device, has_nvidia_gpu
+from topwork_server.runtime.session import Session
 from toys import FakePlugins, Letters, letters_spec
 
 BF16 = Device("openvino", "bf16")
@@ -52,7 +54,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
         "    parity = {t: {'min_cosine': cosine, 'max_abs_error': 0.0} for t in ('mean', 'letters')}\n"
         "    say(device=device, parity=parity, invariance={}, samples_per_second=speed, error='')\n" + body
     )
-    monkeypatch.setattr(survey, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(device_survey, "COMMAND", (sys.executable, str(script)))
 
 
 def test_batches_are_the_saved_samples_alone_and_together(letters: tuple[Letters, Path, Manifest], tmp_path: Path) -> None:
@@ -80,10 +82,10 @@ def test_a_device_is_measured_against_the_plain_one(
             return [a + 1e-2 * chance.standard_normal(a.shape).astype(a.dtype) for a in super().run(outputs, feeds)]
 
     monkeypatch.setattr(
-        measuring, "open_session", lambda model, device, threads: (Noisy if device == BF16 else Session)(model, 1)
+        device_benchmark, "open_session", lambda model, device, threads: (Noisy if device == BF16 else Session)(model, 1)
     )
     batches = batches_of(encoder, parity.saved_inputs(folder / artifacts.PARITY_INPUTS))
-    noisy, plain = measuring.DeviceBenchmark(folder, batches, "mean", 1).trials([BF16, PLAIN])
+    noisy, plain = device_benchmark.DeviceBenchmark(folder, batches, "mean", 1).trials([BF16, PLAIN])
     assert (noisy.device, plain.device) == ("openvino/bf16", "cpu/fp32")
     assert 0.99 < noisy.parity["mean"]["min_cosine"] < 0.99999
     assert 0.005 < noisy.parity["mean"]["max_abs_error"] < 0.1
@@ -120,7 +122,7 @@ def test_another_machine_measures_anew(
     assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == PLAIN, (
         "with other threads it does not"
     )
-    monkeypatch.setattr(records, "cpu_facts", lambda: {"model name": "another"})
+    monkeypatch.setattr(device_records, "cpu_facts", lambda: {"model name": "another"})
     assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).kept(folder, manifest, "mean") is None
 
 
@@ -185,7 +187,7 @@ def refuse(self: Path, target: Path) -> Path:
 def test_a_damaged_record_is_none(letters: tuple[Letters, Path, Manifest], damage: str) -> None:
     _, folder, _ = letters
     (folder / "device-openvino-bf16.json").write_text(damage)
-    assert records.read(folder, BF16, "here") is None
+    assert device_records.read(folder, BF16, "here") is None
 
 
 async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart(
@@ -193,14 +195,14 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
 ) -> None:
     """The plain device stands in for the fast one."""
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, 9.0 if device.startswith('openvino') else 1.0)\n")
-    monkeypatch.setattr(garage, "candidates", lambda asked: (BF16, PLAIN))
+    monkeypatch.setattr(model_cache, "candidates", lambda asked: (BF16, PLAIN))
     opened: list[Device] = []
 
     def open_session(model: Path, device: Device, threads: int) -> Session:
         opened.append(device)
         return Session(model, threads, device=device)
 
-    monkeypatch.setattr(garage, "open_session", open_session)
+    monkeypatch.setattr(model_cache, "open_session", open_session)
     home = tmp_path / "home"
     catalogue = Catalog(FakePlugins([letters_spec()]), home)  # type: ignore[arg-type]
     artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from topwork import Client
 from topwork_server.errors import StartError
-from topwork_server.sessions import openvino, providers
+from topwork_server.runtime import openvino_session, providers
 
 #: Stands before the real plugin on the path. Listing is what fails on such a machine, not the import.
 LISTS_NO_CPU = """
@@ -90,4 +90,4 @@ def test_asking_twice_registers_the_library_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
     for _ in range(2):
         with pytest.raises(StartError, match="finds no CPU"):
-            openvino._cpu()
+            openvino_session._cpu()

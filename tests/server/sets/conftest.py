@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from made_blocks import wanted
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from made_blocks import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.sets.columns import PREPARED
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
-from topwork_server.sets.views import VersionView
-from topwork_server.sets.writer import CommitWriter
+from topwork_server.feature_sets.column_changes import PREPARED
+from topwork_server.feature_sets.commit import CommitWriter
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.latest_version import VersionView
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection
 
 STEPS = ["adding", "filling", "swapping", "dropping"]
 

@@ -11,8 +11,8 @@ import lance
 import pytest
 from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
 from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
-from topwork_server.sets import lance_io
-from topwork_server.sets.sets import FeatureSets
+from topwork_server.feature_sets import lance_io
+from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.types import Granularity, Modality, Tap, TapInfo
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_left_of_a_set_that_could_not_be_made(sets: FeatureSets, monk
 
 def test_a_server_without_sets_does_not_load_lance(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from topwork_server.sets.sets import FeatureSets;"
+        "import sys; from pathlib import Path; from topwork_server.feature_sets.set_registry import FeatureSets;"
         f"assert FeatureSets(Path({str(tmp_path)!r})).names() == [];"
         "assert not {'lance', 'pyarrow', 'pandas'} & set(sys.modules)"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from made_blocks import POOLED, block, rows, wanted
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection
 
 
 @pytest.fixture(scope="module")

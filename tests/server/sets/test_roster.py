@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from topwork_server.sets import roster as rosters
-from topwork_server.sets.roster import IdMap, segment
+from topwork_server.feature_sets import id_map as rosters
+from topwork_server.feature_sets.id_map import IdMap, segment
 
 
 def born(first: int, ids: list[str]) -> rosters.IdSegment:

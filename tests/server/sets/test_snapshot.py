@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from made_blocks import block, everything, names, wanted
 from topwork_server.errors import InvalidInput, NotFound, NotReady
-from topwork_server.sets.model import ColumnType, Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.snapshot import snapshot
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import ColumnType, Selection
+from topwork_server.feature_sets.snapshot import snapshot
 
 OTHER = """
 import sys
 from pathlib import Path
-from topwork_server.sets.model import Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.snapshot import snapshot
+from topwork_server.feature_sets.set_types import Selection
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.snapshot import snapshot
 taken = snapshot(Path(sys.argv[1]), "birds", int(sys.argv[2]))
 print(*(f"{i}:{y}" for b in taken.read(Selection(where="year > 1")).blocks for i, y in zip(b.ids, b.metadata[0].values)))
 """

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_blocks import CELLS, DIM, POOLED, TOKENS, WINDOWS, block, everything, names, rows, wanted
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.sets.model import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
 from topwork_server.types import Clip, Numerics, Picture, Spans, TapInfo, Text
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from made_blocks import POOLED, block, everything, hold, rows, wanted
 from topwork_server.errors import InvalidInput
-from topwork_server.sets.model import Column, ColumnType, ItemBatch, Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection
 
 VALUES: dict[ColumnType, list[Any]] = {
     ColumnType.BOOL: [True, None, False],

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from made_blocks import block, everything, hold, names, wanted
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
-from topwork_server.sets import lance_io
-from topwork_server.sets.commit_threads import MOST_THREADS, CommitThreads
-from topwork_server.sets.commits import CommitQueue, CommitTask
-from topwork_server.sets.model import Change, WriteResult
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets import lance_io
+from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
+from topwork_server.feature_sets.commit_threads import MOST_THREADS, CommitThreads
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Change, WriteResult
 
 
 @pytest.fixture

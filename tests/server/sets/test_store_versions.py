@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from made_blocks import block, everything, names
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
-from topwork_server.sets import housekeeping
-from topwork_server.sets.model import Change, Selection
-from topwork_server.sets.sets import FeatureSets
-from topwork_server.sets.store import FeatureSet
+from topwork_server.feature_sets import maintenance
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Change, Selection
 
 
 def fragments(feature_set: FeatureSet) -> int:
@@ -120,17 +120,17 @@ def test_a_reader_who_never_began_or_gave_up_holds_nothing(birds: FeatureSet) ->
 def test_small_fragments_are_joined_by_themselves_and_nothing_is_lost(sets: FeatureSets, birds: FeatureSet) -> None:
     changes: list[Change] = []
     birds.follow(changes.append)
-    for number in range(3 * housekeeping.MANY):
+    for number in range(3 * maintenance.MANY):
         birds.write(block([f"a{number}", "b"], number, n=[number, number])).result()
     _, keys = birds.keys()
     birds.prune(0)  # waits for the housekeeping before it
-    assert fragments(birds) <= housekeeping.MANY + 1
+    assert fragments(birds) <= maintenance.MANY + 1
     told = [change.version for change in changes]
     assert told == sorted(set(told))
     assert told[-1] == birds.version
     assert {id: item["n"] for id, item in everything(birds).items()} == {
-        **{f"a{number}": number for number in range(3 * housekeeping.MANY)},
-        "b": 3 * housekeeping.MANY - 1,
+        **{f"a{number}": number for number in range(3 * maintenance.MANY)},
+        "b": 3 * maintenance.MANY - 1,
     }
     check_by_key(birds, keys)
     sets.close()
@@ -164,7 +164,7 @@ def test_fragments_of_dead_rows_are_written_anew(birds: FeatureSet) -> None:
 
 
 def test_reading_goes_on_while_fragments_are_joined(birds: FeatureSet) -> None:
-    for number in range(housekeeping.MANY + 2):
+    for number in range(maintenance.MANY + 2):
         birds.write(block([f"a{number}"])).result()
     reading = birds.read(Selection(block_bytes=1))
     seen = list(next(reading.blocks).ids)

@@ -1,0 +1,73 @@
+"""`topwork doctor`: tries what a server needs on this machine, and says how to mend what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+
+from topwork_server.commands import doctor_checks as checks
+from topwork_server.commands.doctor_checks import Finding, Grade
+from topwork_server.commands.doctor_files import files
+from topwork_server.commands.doctor_provider import provider
+from topwork_server.config import Config, default_home
+
+_MARKS = {Grade.OK: "[green]ok  [/]", Grade.WARN: "[yellow]warn[/]", Grade.FAIL: "[red]fail[/]"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    home = (arguments.home or default_home()).absolute()
+    findings = examine(
+        {
+            "python": checks.python,
+            "packages": checks.packages,
+            "onnxruntime": checks.one_onnxruntime,
+            "export": checks.export_libraries,
+            "provider": partial(provider, arguments.provider),
+            "video": checks.video,
+            "pictures": checks.pictures,
+            "plugins": checks.plugins,
+            "home": partial(checks.home, home),
+            "lock": partial(checks.lock, home),
+            "files": partial(files, home),
+            "lance": partial(checks.lance, home),
+            "faiss": checks.faiss,
+            "weights": partial(checks.weights, home),
+            "hub": checks.hub,
+            "memory": checks.memory,
+            "address": partial(checks.address, arguments.listen or Config.listen),
+        }
+    )
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _show(findings)
+    return int(any(finding.grade is Grade.FAIL for finding in findings))
+
+
+def examine(questions: dict[str, Callable[[], Finding]]) -> list[Finding]:
+    """All at once: some wait for a network, some for a process. A check that breaks is a finding, not a traceback."""
+    with ThreadPoolExecutor(len(questions)) as pool:
+        return list(pool.map(_ask, questions, questions.values()))
+
+
+def _ask(name: str, question: Callable[[], Finding]) -> Finding:
+    try:
+        return replace(question(), name=name)
+    except Exception as error:
+        return Finding(Grade.FAIL, f"{type(error).__name__}: {error}", name=name)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
+        table.add_row(_MARKS[finding.grade], finding.name, escape(finding.detail) + mend)
+    Console().print(table)

@@ -1,0 +1,75 @@
+"""`topwork forget` and `topwork prune`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from topwork_server.commands import pull
+from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.home_lock import HomeLock
+from topwork_server.models import artifacts
+from topwork_server.models.catalog import Catalog
+
+
+def forget(arguments: argparse.Namespace) -> int:
+    catalogue = pull.opened(arguments)
+    name: str = arguments.name
+    _check_own(catalogue, name)
+    with HomeLock(catalogue.home):  # a server would not see what vanishes under it
+        users = _users(catalogue, name)
+        if users:
+            raise NotReady(f"on {name} stand {', '.join(users)}", remedy="drop or forget those first")
+        catalogue.drop(name)
+    print(json.dumps({"forgotten": name}) if arguments.json else f"forgot {name}, and deleted what was made for it")
+    return 0
+
+
+def prune(arguments: argparse.Namespace) -> int:
+    catalogue = pull.opened(arguments)
+    folders = {path: artifacts.size(path) for path in catalogue.unused()}
+    if not arguments.dry_run:
+        for path in folders:
+            artifacts.discard(path)
+        artifacts.sweep(catalogue.home)
+    _report(folders, arguments)
+    return 0
+
+
+def _report(folders: dict[Path, int], arguments: argparse.Namespace) -> None:
+    total = sum(folders.values())
+    if arguments.json:
+        record = {"artifacts": {path.name: size for path, size in folders.items()}, "bytes": total}
+        print(json.dumps(record | {"deleted": not arguments.dry_run}))
+        return
+    for path, size in folders.items():
+        print(f"{size / 1e6:8.1f} MB  {path.name}")
+    verb = "would be deleted" if arguments.dry_run else "deleted"
+    print(f"{len(folders)} artifacts that no encoder refers to, {total / 1e6:.1f} MB: {verb}" if folders else "nothing to prune")
+
+
+def _check_own(catalogue: Catalog, name: str) -> None:
+    """Only what a user adopted can be forgotten."""
+    if name in catalogue.adopted():
+        if name in catalogue.tuned():
+            raise InvalidInput(f"{name} goes with the head that it was fine-tuned with", remedy="drop that head instead")
+        return
+    catalogue.spec(name)  # NotFound where there is no such encoder at all
+    raise InvalidInput(
+        f"{name} is registered by a plugin and cannot be forgotten",
+        remedy=f"its files are in {catalogue.home}; `topwork prune` deletes artifacts that are out of date",
+    )
+
+
+def _users(catalogue: Catalog, name: str) -> list[str]:
+    """What stands on an encoder in this home."""
+    from topwork_server.feature_sets.set_registry import FeatureSets
+    from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
+    from topwork_server.heads.head_store import HeadStore
+
+    sets = FeatureSets(catalogue.home / "sets")
+    try:
+        return list(FineTunedEncoders(HeadStore(catalogue.home / "heads"), sets, catalogue).users(name))
+    finally:
+        sets.close()

@@ -1,0 +1,145 @@
+"""`topwork pull` and `topwork export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from topwork._cli_catalogue import unused_weights
+
+from topwork_server.config import usable_home
+from topwork_server.errors import InvalidInput
+from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.models.source_refusals import check_target
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.sources import Progress, quiet
+from topwork_server.runtime.quantization import unfinished
+
+
+def pull(arguments: argparse.Namespace) -> int:
+    catalogue = opened(arguments)
+    known = set(catalogue.names())
+    name = _name(catalogue, arguments)
+    try:
+        with _progress(name, arguments.json) as progress:
+            catalogue.pull(name, progress)
+        if catalogue.entry(name).state is not EncoderState.READY:
+            _export(catalogue, name, arguments)
+    except BaseException:
+        if name not in known:
+            catalogue.forget(name)  # a mistyped source leaves no name behind
+        raise
+    return show(catalogue.entry(name), arguments)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    catalogue = opened(arguments)
+    _export(catalogue, arguments.name, arguments, force=arguments.force)
+    return show(catalogue.entry(arguments.name), arguments)
+
+
+def settings_of(pairs: list[str]) -> dict[str, Any]:
+    """{"layers": 6, "pool": "mean"} of ["layers=6", "pool=mean"]: a value is JSON where it reads as such, else text."""
+    return dict(_setting(pair) for pair in pairs)
+
+
+def _setting(pair: str) -> tuple[str, Any]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--set {pair}", remedy="write --set KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def opened(arguments: argparse.Namespace) -> Catalog:
+    catalogue = Catalog(PluginRegistry.load(), usable_home(arguments.home))
+    unfinished.sweep(catalogue.home / "encoders", catalogue)
+    return catalogue
+
+
+def _name(catalogue: Catalog, arguments: argparse.Namespace) -> str:
+    """The encoder's name; weights that a URI names get one first."""
+    target: str = arguments.target
+    if ":" in target:
+        return catalogue.adopt(target, arguments.name, arguments.family, settings_of(arguments.set)).name
+    if arguments.name or arguments.family or arguments.set:
+        raise InvalidInput(
+            f"{target} has its name, family and settings from the catalogue", remedy="give --name, --family and --set with a URI"
+        )
+    check_target(target)
+    return catalogue.spec(target).name
+
+
+def _export(catalogue: Catalog, name: str, arguments: argparse.Namespace, *, force: bool = False) -> None:
+    if arguments.json:
+        catalogue.export(name, force=force)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"exporting {name} and measuring its parity, in a process of its own"):
+        catalogue.export(name, force=force)
+
+
+@contextmanager
+def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
+    if json_wanted or not sys.stderr.isatty():
+        yield quiet
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def show(entry: CatalogEntry, arguments: argparse.Namespace) -> int:
+    assert entry.manifest is not None, "export returns when the artifact is complete"
+    if arguments.json:
+        print(json.dumps(record(entry)))
+    else:
+        _table(entry)
+    return 0
+
+
+def record(entry: CatalogEntry) -> dict[str, Any]:
+    assert entry.manifest is not None
+    return {
+        "name": entry.spec.name,
+        "state": entry.state.value,
+        "folder": str(entry.folder),
+        "parameters": entry.manifest.parameters or entry.spec.parameters or 0,
+        "bytes": entry.manifest.bytes,
+        "reference": entry.manifest.reference,
+        "unused_weights": list(entry.manifest.unused),
+        "taps": [
+            {"name": info.tap.name, "dim": info.tap.dim, "fingerprint": info.fingerprint, **entry.manifest.parity[info.tap.name]}
+            for info in entry.manifest.taps
+        ],
+    }
+
+
+def _table(entry: CatalogEntry) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    facts = record(entry)
+    table = Table("tap", "dim", "fingerprint", "minimum cosine", "max abs error", box=None, pad_edge=False)
+    for tap in facts["taps"]:
+        cosine, error = f"{tap['min_cosine']:.7f}", f"{tap['max_abs_error']:.1e}"
+        table.add_row(tap["name"], str(tap["dim"]), tap["fingerprint"][:16], cosine, error)
+    console = Console()
+    parameters = f"{facts['parameters']:,} parameters, " if facts["parameters"] else ""
+    size = f"{parameters}{facts['bytes'] / 1e6:.1f} MB"
+    console.print(f"{facts['name']} is {facts['state']}: {size}, parity against {facts['reference']}", soft_wrap=True)
+    console.print(table)
+    if entry.manifest is not None and entry.manifest.unused:
+        console.print(f"not used: {unused_weights(entry.manifest.unused)}", soft_wrap=True, markup=False)

@@ -1,0 +1,144 @@
+"""`topwork quantize`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork_server.commands import pull
+from topwork_server.errors import AlreadyExists, InvalidInput
+from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState, check_name
+from topwork_server.runtime.quantization import calibration_data, unfinished
+from topwork_server.runtime.quantization.calibration_data import CalibrationData
+from topwork_server.runtime.quantization.quantize import QuantizationResult, make
+from topwork_server.types import EncoderSpec, Modality
+
+REFUSED = {
+    Modality.TEXT: "static int8 costs networks with attention, and tables of words, more than it brings",
+    Modality.TENSOR: "there are no files to calibrate it on",
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    catalogue = pull.opened(arguments)
+    base = catalogue.spec(arguments.encoder)
+    name = arguments.name or f"{base.name}-int8"
+    folder = catalogue.home / "encoders"
+    with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.alone(folder, say):
+        unfinished.delete_left(folder, catalogue)
+        _check(catalogue, base, name)
+        entry = _ready(catalogue, base.name, say)
+        material = _material(entry, arguments, say)
+        with unfinished.making(folder, name) as scratch:
+            made = _made(catalogue, entry, name, material, arguments.parity, scratch, say)
+            say(f"exporting {name}")
+            _export(catalogue, name)
+    return _show(catalogue.entry(name), made, material, arguments)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: what was begun is taken back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
+    check_name(name)
+    if base.modality in REFUSED:
+        raise InvalidInput(
+            f"{base.name} reads {base.modality.value}, and int8 is for convolutional networks: {REFUSED[base.modality]}",
+            remedy="serve it as it is; --provider auto takes bf16 or fp16 where that is faster",
+        )
+    if base.int8 is not None:
+        raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
+    if name in catalogue.names():
+        adopted = name in catalogue.adopted()
+        forget = f"run `topwork forget {name}` first, or " if adopted else ""
+        raise AlreadyExists(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
+
+
+def _ready(catalogue: Catalog, name: str, say: Callable[[str], None]) -> CatalogEntry:
+    if catalogue.entry(name).state is not EncoderState.READY:
+        say(f"exporting {name}")
+        catalogue.export(name)
+    return catalogue.entry(name)
+
+
+def _material(entry: CatalogEntry, arguments: argparse.Namespace, say: Callable[[str], None]) -> CalibrationData:
+    assert entry.folder is not None, "it is ready"
+    say(f"reading {arguments.calibrate}")
+    material = calibration_data.read(arguments.calibrate, entry.spec.encoder(entry.spec, entry.folder), arguments.most)
+    for path, why in material.refused.items():
+        say(f"left out {path}: {why}")
+    return material
+
+
+def _made(
+    catalogue: Catalog,
+    entry: CatalogEntry,
+    name: str,
+    material: CalibrationData,
+    floor: float,
+    scratch: Path,
+    say: Callable[[str], None],
+) -> QuantizationResult:
+    graph = scratch / "int8.onnx"
+    made = make(entry, material, floor, graph, say)
+    catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
+    return made
+
+
+def _said(made: QuantizationResult, material: CalibrationData) -> str:
+    fp32 = f", the first {made.island} of {made.convolutions} convolutions in fp32" if made.island else ""
+    narrow = ", weights of 7 bits" if made.narrow else ""
+    return f"calibrated on {len(material.learnt)} inputs and judged on {len(material.judged)} others{fp32}{narrow}"
+
+
+def _export(catalogue: Catalog, name: str) -> None:
+    try:
+        catalogue.export(name)
+    except BaseException:
+        catalogue.drop(name)
+        raise
+
+
+def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: argparse.Namespace) -> int:
+    facts = {
+        "median_cosine": made.median,
+        "learnt_from": len(material.learnt),
+        "judged_on": len(material.judged),
+        "fp32_convolutions": made.island,
+        "convolutions": made.convolutions,
+        "refused": {str(path): why for path, why in material.refused.items()},
+    }
+    if arguments.json:
+        print(json.dumps(pull.record(entry) | facts))
+        return 0
+    pull.show(entry, arguments)
+    tap = entry.spec.default_tap
+    print(f"{_said(made, material)}; median cosine of {tap} there {made.median:.5f}")
+    assert entry.manifest is not None, "it is ready"
+    if (least := entry.manifest.parity[tap]["min_cosine"]) < arguments.parity:
+        print(
+            f"{tap} keeps {arguments.parity} on inputs that were learnt from, but only {least:.4f} on others"
+            " (calibrate on more files, or ask for more with --parity)"
+        )
+    return 0
+
+
+@contextmanager
+def _saying(quiet: bool) -> Iterator[Callable[[str], None]]:
+    yield (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))

@@ -1,0 +1,73 @@
+"""`topwork serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import fields
+from typing import Any
+
+from topwork_server import __version__
+from topwork_server.app import ReadyMessage, serve
+from topwork_server.config import Config, usable_home
+from topwork_server.models.catalog import EncoderState
+
+#: Seconds after which a thread must let others run. Python's 5 ms is what a small embed would wait at each step behind a thread
+#: that makes a large reply.
+SWITCH = 0.0005
+#: Objects that are made before Python looks for cycles among the youngest; its own 700 are those of a few requests.
+YOUNGEST = 10_000
+
+
+def run(arguments: argparse.Namespace) -> int:
+    _log(getattr(logging, arguments.log_level.upper()))
+    sys.setswitchinterval(SWITCH)
+    announce = _announce_json if arguments.json else _announce
+
+    def ready(what: ReadyMessage) -> None:
+        announce(what)
+        gc.freeze()  # modules live as long as the server: to look through them for cycles stops everything for 40 ms
+
+    gc.set_threshold(YOUNGEST)
+    return _loop()(serve(config_of(arguments), ready))
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The flags that were given; Config has the defaults of the rest."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Config)} | {"home": usable_home(arguments.home)}
+    return Config(**{name: value for name, value in given.items() if value is not None})
+
+
+def _log(level: int) -> None:
+    """One line an event. Libraries stay at INFO: the debug lines that are asked for are ours."""
+    logging.basicConfig(level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("topwork_server", "topwork_plugins"):
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says at INFO which instructions it did not find
+
+
+def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
+    try:
+        import uvloop
+    except ImportError:  # it is not made for Windows
+        return asyncio.run
+    run_with_uvloop: Callable[[Coroutine[Any, Any, int]], int] = uvloop.run
+    return run_with_uvloop
+
+
+def _announce(ready: ReadyMessage) -> None:
+    counts = ", ".join(f"{ready.encoders[state]} {state}" for state in EncoderState if ready.encoders[state]) or "none"
+    print(f"Topwork {__version__} listens on {ready.address} · encoders: {counts} · provider: {ready.provider}", flush=True)
+    if not ready.encoders[EncoderState.READY] + ready.encoders[EncoderState.FETCHED]:
+        print("`topwork encoders` lists what could be served; `topwork pull NAME` fetches it", flush=True)
+
+
+def _announce_json(ready: ReadyMessage) -> None:
+    encoders = {state.value: ready.encoders[state] for state in EncoderState}
+    event = {"event": "ready", "address": ready.address, "provider": ready.provider, "encoders": encoders}
+    print(json.dumps(event), flush=True)

@@ -1,0 +1,132 @@
+"""Values of one type of metadata as those of another, where nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets.filter_values import parsed_time
+from topwork_server.feature_sets.set_types import ColumnType
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def cast(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType) -> list[Any]:
+    """The values in another type; missing ones stay missing. InvalidInput, with an example and a count, where some cannot."""
+    if stored is type:
+        return list(values)
+    convert = _CASTS.get((stored, type))
+    if convert is None:
+        raise InvalidInput(
+            f"metadata column {name!r}: {stored.value} does not become {type.value}", remedy="cast it to string, and that on"
+        )
+    made, bad = _each(values, convert)
+    if bad:
+        raise InvalidInput(
+            f"metadata column {name!r}: {len(bad)} of {len(values)} values are no {type.value}, such as {bad[0]!r:.60}",
+            remedy="update or delete those, or cast to another type; the column is as it was",
+        )
+    return made
+
+
+def _each(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+    made: list[Any] = []
+    bad: list[Any] = []
+    for value in values:
+        try:
+            made.append(None if value is None else convert(value))
+        except (ValueError, OverflowError, InvalidInput):
+            bad.append(value)
+    return made, bad
+
+
+def _float(value: int) -> float:
+    found = float(value)
+    if int(found) != value:
+        raise ValueError(value)
+    return found
+
+
+def _whole(value: float) -> int:
+    found = int(value)
+    if found != value or not -(1 << 63) <= found < 1 << 63:
+        raise ValueError(value)
+    return found
+
+
+def _bit(value: int) -> bool:
+    if value not in (0, 1):
+        raise ValueError(value)
+    return bool(value)
+
+
+def _words(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Of texts; an empty one is a missing value."""
+    return lambda text: convert(text.strip()) if text.strip() else None
+
+
+def _int_of(text: str) -> int:
+    found = int(text)
+    if "_" in text or not -(1 << 63) <= found < 1 << 63:
+        raise ValueError(text)
+    return found
+
+
+def _float_of(text: str) -> float:
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _bool_of(text: str) -> bool:
+    return {"true": True, "false": False, "1": True, "0": False}[text.lower()] if text.lower() in _BOOLS else _no(text)
+
+
+_BOOLS = frozenset(("true", "false", "1", "0"))
+
+
+def _no(text: str) -> bool:
+    raise ValueError(text)
+
+
+def _micros_of(text: str) -> int:
+    found = parsed_time(text)
+    if not isinstance(found, int):
+        raise ValueError(text)
+    return found
+
+
+def _list_of(text: str) -> list[str]:
+    """A JSON list of texts; any other text is a list of itself."""
+    if not text.startswith("["):
+        return [text]
+    found = json.loads(text)
+    if not all(isinstance(one, str) for one in found):
+        raise ValueError(text)
+    return list(found)
+
+
+def _text_of_time(micros: int) -> str:
+    return (EPOCH + timedelta(microseconds=micros)).isoformat()
+
+
+_CASTS: Mapping[tuple[ColumnType, ColumnType], Callable[[Any], Any]] = {
+    (ColumnType.INT, ColumnType.FLOAT): _float,
+    (ColumnType.INT, ColumnType.BOOL): _bit,
+    (ColumnType.INT, ColumnType.STRING): str,
+    (ColumnType.FLOAT, ColumnType.INT): _whole,
+    (ColumnType.FLOAT, ColumnType.STRING): repr,
+    (ColumnType.BOOL, ColumnType.INT): int,
+    (ColumnType.BOOL, ColumnType.FLOAT): float,
+    (ColumnType.BOOL, ColumnType.STRING): lambda value: "true" if value else "false",
+    (ColumnType.TIME, ColumnType.STRING): _text_of_time,
+    (ColumnType.STRINGS, ColumnType.STRING): lambda value: json.dumps(value, ensure_ascii=False),
+    (ColumnType.STRING, ColumnType.INT): _words(_int_of),
+    (ColumnType.STRING, ColumnType.FLOAT): _words(_float_of),
+    (ColumnType.STRING, ColumnType.BOOL): _words(_bool_of),
+    (ColumnType.STRING, ColumnType.TIME): _words(_micros_of),
+    (ColumnType.STRING, ColumnType.STRINGS): _list_of,
+}

@@ -1,0 +1,188 @@
+"""The commits of a set, one at a time: what waits together shares a commit, and failures stay with those who caused them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
+from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
+from topwork_server.feature_sets.commit_threads import CommitThreads
+
+log = logging.getLogger(__name__)
+
+GROUP_BYTES = 64 << 20
+GROUP_ROWS = 100_000
+# A writer that runs ahead of the disk waits here, so that memory stays bounded.
+QUEUE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class CommitTask:
+    """Anything else that must not run beside a commit."""
+
+    call: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future)
+    size: int = 0
+
+
+Operation: TypeAlias = PendingWrite | PendingDelete | CommitTask
+
+
+class CommitQueue:
+    """A queue of one set, and its turns in the threads that commit: one turn at a time, so that nothing runs beside a commit.
+
+    `apply` commits a group of writes and deletions and answers their futures; `tidy(busy)` is called when nothing waits, and
+    after `TIDY_EVERY` groups even if something does. It must not take long without asking busy().
+    """
+
+    TIDY_EVERY = 64
+
+    def __init__(
+        self,
+        name: str,
+        apply: Callable[[list[PendingWrite | PendingDelete]], None],
+        tidy: Callable[[Callable[[], bool]], None],
+        threads: CommitThreads,
+    ) -> None:
+        self._name, self._apply, self._tidy, self._threads = name, apply, tidy, threads
+        self._changed = threading.Condition()
+        self._queue: deque[Operation] = deque()
+        self._waiting_bytes = self._untidy = 0
+        self._in_turn = False  # a turn is under way, or has its place among those of other sets
+        self._thread: int | None = None  # of the turn under way
+        self._closed = False
+
+    def put(self, operation: Operation) -> None:
+        """Queue it. Waits while the queue is too long. Unavailable once closed, Overloaded where there is no thread left."""
+        with self._changed:
+            while self._waiting_bytes > QUEUE_BYTES and not self._closed and threading.get_ident() != self._thread:
+                self._changed.wait()
+            if self._closed:
+                raise Unavailable(f"the feature set {self._name!r} is closed", remedy="the server is stopping: try again later")
+            self._queue.append(operation)
+            self._waiting_bytes += operation.size
+            if not self._in_turn:
+                self._take_turn()
+
+    def commit_now(self, operation: PendingWrite | PendingDelete) -> None:
+        """Commit it before all that waits: for tasks, in the commit thread. Its future is answered when this returns."""
+        self._commit([operation])
+
+    def busy(self) -> bool:
+        return bool(self._queue) or self._closed or self._threads.waiting
+
+    def close(self) -> None:
+        """Take no more, finish what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            if threading.get_ident() != self._thread:
+                self._changed.wait_for(lambda: not self._in_turn)
+
+    def _take_turn(self) -> None:
+        """With the lock held. Where no thread can be had, all that waits is told so."""
+        try:
+            self._threads.run(self._turn)
+            self._in_turn = True
+        except BaseException as error:
+            self._in_turn = False
+            self._fail(error)
+        self._changed.notify_all()
+
+    def _turn(self) -> None:
+        """Commit group after group; where other sets wait, the next one is another turn, behind theirs."""
+        self._thread = threading.get_ident()
+        try:
+            self._work(self._next())
+            while self._queue and not self._threads.waiting:
+                self._work(self._next())
+        except BaseException as error:  # such as MemoryError: whoever waits must hear of it
+            with self._changed:
+                self._fail(error)
+            log.exception("the commits of the feature set %s broke off", self._name)
+        finally:
+            with self._changed:
+                self._thread = None
+                self._in_turn = False
+                if self._queue:
+                    self._take_turn()
+                self._changed.notify_all()
+
+    def _work(self, group: list[Operation]) -> None:
+        if group and isinstance(group[0], CommitTask):
+            self._do(group[0])
+        elif group:
+            self._commit([operation for operation in group if not isinstance(operation, CommitTask)])
+            self._untidy += 1
+        if self._untidy and (not self._queue or self._untidy >= self.TIDY_EVERY):
+            self._untidy = 0
+            self._tidy_up()
+
+    def _next(self) -> list[Operation]:
+        """The group that is first in the queue."""
+        with self._changed:
+            group: list[Operation] = []
+            size = rows = 0
+            while self._queue and self._joins(group, self._queue[0], size, rows):
+                operation = self._queue.popleft()
+                self._waiting_bytes -= operation.size
+                size += operation.size
+                rows += 0 if isinstance(operation, CommitTask) else len(operation.ids)
+                group.append(operation)
+            self._changed.notify_all()
+            return group
+
+    def _fail(self, error: BaseException) -> None:
+        """With the lock held: tell all that wait."""
+        while self._queue:
+            operation = self._queue.popleft()
+            self._waiting_bytes -= operation.size
+            if operation.future.set_running_or_notify_cancel():
+                operation.future.set_exception(_told(error))
+
+    def _joins(self, group: list[Operation], operation: Operation, size: int, rows: int) -> bool:
+        if not group:
+            return True
+        if isinstance(operation, CommitTask) or isinstance(group[0], CommitTask):
+            return False
+        return size + operation.size <= GROUP_BYTES and rows + len(operation.ids) <= GROUP_ROWS
+
+    def _commit(self, group: list[PendingWrite | PendingDelete]) -> None:
+        waited = [operation for operation in group if operation.future.set_running_or_notify_cancel()]
+        if not waited:
+            return
+        try:
+            self._apply(waited)
+        except BaseException as error:  # a panic in Lance is a BaseException, and its writers must hear of it
+            known = isinstance(error, DiskFull | DataLoss)
+            log.error("a commit to the feature set %s failed: %s", self._name, error, exc_info=None if known else error)
+            for operation in waited:
+                if not operation.future.done():
+                    operation.future.set_exception(_told(error))
+
+    def _do(self, task: CommitTask) -> None:
+        if not task.future.set_running_or_notify_cancel():
+            return
+        try:
+            task.future.set_result(task.call())
+        except BaseException as error:
+            task.future.set_exception(error)
+
+    def _tidy_up(self) -> None:
+        try:
+            self._tidy(self.busy)
+        except (DiskFull, DataLoss) as error:
+            log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
+        except BaseException:  # nothing is lost by a compaction or a pruning that failed
+            log.exception("housekeeping of the feature set %s failed", self._name)
+
+
+def _told(error: BaseException) -> TopworkError:
+    """What the writers hear."""
+    return exhausted(error) or (error if isinstance(error, TopworkError) else TopworkError(f"not written: {error}"))

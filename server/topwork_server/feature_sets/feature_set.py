@@ -1,0 +1,300 @@
+"""One feature set: a Lance dataset that one thread at a time writes and any thread reads.
+
+Every write goes through the set's commit thread (commits.py), where what waits together becomes one version. When a write's
+future resolves its rows are on disk: data and manifest have been through fsync, in that order, so they survive the end of the
+process (kill -9), and that of the machine as far as the disk keeps what it acknowledges. Only one process may write a set; others
+may read it at any time with plain `lance.dataset(path)`, and should pin the version that they work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from topwork_server.blocking_calls import Check, always_waits
+from topwork_server.errors import DataLoss, InvalidInput
+from topwork_server.feature_sets import filters, pins, read_set, versions
+from topwork_server.feature_sets.change_listeners import ChangeListeners, Lost
+from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResult
+from topwork_server.feature_sets.commit import CommitWriter
+from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
+from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
+from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.disk_usage import DiskUsage
+from topwork_server.feature_sets.lance_io import mapped, open_dataset
+from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.maintenance import Maintenance
+from topwork_server.feature_sets.pins import Pin
+from topwork_server.feature_sets.presence import Presence, PresentBlocks, was_dropped, while_present
+from topwork_server.feature_sets.set_names import check_ids
+from topwork_server.feature_sets.set_types import (
+    Change,
+    Column,
+    ColumnType,
+    ItemBatch,
+    ReadResult,
+    Selection,
+    SetDefinition,
+    SetDescription,
+    StoredItem,
+    WriteResult,
+)
+from topwork_server.feature_sets.to_arrow import fitted, to_table
+from topwork_server.feature_sets.versions import Readers, SetVersion
+from topwork_server.feature_sets.write_checks import check_numerics
+from topwork_server.types import Array, Numerics
+
+T = TypeVar("T")
+
+
+class FeatureSet:
+    """Thread-safe; every call blocks but `write` and `delete`, which give futures (they wait only while 256 MB are queued)."""
+
+    def __init__(self, path: Path, name: str, threads: CommitThreads) -> None:
+        """Open what `FeatureSets.create` made; `threads` commit. NotReady where the folder is not a readable set."""
+        self.path = path
+        self.presence = Presence(name)
+        self._current = LatestVersion(path, name)
+        self._size = DiskUsage(path)
+        self._readers = Readers()
+        self._followers = ChangeListeners(name)
+        writer = CommitWriter(self._current, self._followers)
+        self._columns = ColumnChanges(self._current, writer, self._readers)
+        self._housekeeping = Maintenance(self._current, writer, self._readers)
+        self._committer = CommitQueue(name, writer.apply, self._housekeeping.tidy, threads)
+
+    @property
+    def wanted(self) -> SetDefinition:
+        return self._current.view.facts.wanted
+
+    @property
+    def version(self) -> int:
+        """Of the last commit."""
+        return self._current.view.version
+
+    @property
+    def created(self) -> float:
+        """Seconds since 1970: another set of that name has another time."""
+        return self._current.view.facts.created
+
+    @property
+    def checksums(self) -> Checksums:
+        return self._current.sums
+
+    def damage(self) -> DataLoss | None:
+        """Why the newest version cannot be read or a pin cannot be trusted, as far as that is known."""
+        damage = self._current.damage() or pins.damage(self._current.sums)
+        if damage is not None and self.presence.dropped:
+            raise was_dropped(self.presence.name)
+        return damage
+
+    @while_present
+    def damaged_pins(self) -> list[Pin]:
+        """Those whose files are not what was written."""
+        return [pin for pin in pins.found(self._current.sums) if pin.damage]
+
+    @while_present
+    def described(self) -> SetDescription:
+        view = self._current.view
+        with mapped("counting items"):
+            items = view.dataset.count_rows() if view.roster is None else view.roster.items
+        facts = view.facts
+        return SetDescription(
+            wanted=facts.wanted,
+            columns=dict(view.columns),
+            tap_columns=dict(facts.columns),
+            items=items,
+            version=view.version,
+            bytes=self._size.bytes(),
+            created=facts.created,
+            numerics=facts.numerics,
+            path=str(self.path),
+            damage=damage.message if (damage := self.damage()) else "",
+        )
+
+    @while_present
+    def write(self, block: ItemBatch, numerics: Numerics | None = None) -> Future[WriteResult]:
+        """Upsert a block by id. Its arrays must not be changed before the future resolves.
+
+        The future resolves when the block is committed and the followers were told; of blocks that wait together, the later one
+        wins an id. New metadata columns are grown (nulls for what is older). Raises at once, and leaves the set as it is:
+        InvalidInput for ids, shapes, numbers that are not finite, spans, types of metadata; NotReady for another fingerprint, or
+        numerics whose parity is below 0.999. The future raises InvalidInput where a block that was queued before it gave a column
+        another type, DiskFull where nothing could be written.
+        """
+        check_numerics(numerics)
+        view = self._current.view
+        table = to_table(view.facts, block)
+        fitted(table, view.columns)
+        operation = PendingWrite(table, numerics)
+        self._committer.put(operation)
+        return operation.future
+
+    @while_present
+    def delete(self, ids: Sequence[str] | None, where: str = "", check: Check = always_waits) -> Future[tuple[int, int]]:
+        """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
+
+        The future resolves to how many were deleted, and the version; a bad filter is its InvalidInput, since a column may still
+        be on its way. `check` is called while items are matched, and raises where nobody waits any more: nothing is deleted then.
+        """
+        if ids is not None and where:
+            raise InvalidInput("ids and a filter", remedy="delete by one of them")
+        if ids is None and not where:
+            raise InvalidInput("neither ids nor a filter", remedy="say what to delete; drop the set to delete everything")
+        if ids is not None:
+            operation = PendingDelete(check_ids(list(dict.fromkeys(ids))))
+            self._committer.put(operation)
+            return operation.future
+        filters.check_constants(where)
+        task = CommitTask(lambda: self._delete_matching(where, check))
+        self._committer.put(task)
+        return task.future
+
+    @while_present
+    def count(self, where: str = "", version: int = 0, check: Check = always_waits) -> tuple[int, int]:
+        """How many items match (all without a filter), and the version."""
+        return read_set.count(self._current, self._readers, where, version, check)
+
+    @while_present
+    def update(
+        self, columns: Sequence[Column], ids: Sequence[str] = (), where: str = "", check: Check = always_waits
+    ) -> UpdateResult:
+        """Change metadata alone: a value for each id, or one for all that match. InvalidInput as for writes."""
+        if bool(ids) == bool(where):
+            raise InvalidInput("an update is of ids or of a filter, one of them", remedy="say whose metadata changes")
+        filters.check_constants(where)
+        wanted = check_ids(ids) if ids else None
+        return self._in_turn(lambda: self._columns.update(where, wanted, columns, check))
+
+    @while_present
+    def add_column(self, name: str, type: ColumnType) -> None:
+        """A metadata column without values. AlreadyThere, or InvalidInput for a name that filters do not take."""
+        self._in_turn(lambda: self._columns.add(name, type))
+
+    @while_present
+    def rename_column(self, name: str, to: str) -> None:
+        self._in_turn(lambda: self._columns.rename(name, to))
+
+    @while_present
+    def cast_column(self, name: str, type: ColumnType) -> None:
+        """InvalidInput, and nothing is changed, where a value would be lost."""
+        self._in_turn(lambda: self._columns.cast(name, type))
+
+    @while_present
+    def drop_column(self, name: str) -> None:
+        """Older versions keep it."""
+        self._in_turn(lambda: self._columns.drop(name))
+
+    def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
+        """In the commit thread: what matches now, with all that was queued before."""
+        check()
+        _, keys = read_set.keys(self._current, self._readers, where, None, check)
+        ids = [id for id in self._current.loaded().here.ids(keys) if id is not None]
+        operation = PendingDelete(check_ids(ids))
+        self._committer.commit_now(operation)
+        return operation.future.result()
+
+    @while_present
+    def known(self, ids: Sequence[str]) -> dict[str, StoredItem]:
+        """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
+        return read_set.known(self._current, self._readers, ids)
+
+    @while_present
+    def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:
+        """A snapshot of one version, in blocks of about `selection.block_bytes`; rows are float32 views of Arrow's memory.
+
+        `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
+        reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
+        NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
+        `check` is called between parts of the work, and raises where nobody waits any more.
+        """
+        reading = read_set.read(self._current, self._readers, selection, check)
+        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
+
+    @while_present
+    def keys(self, where: str = "", ids: Sequence[str] | None = None, check: Check = always_waits) -> tuple[int, Array]:
+        """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
+        return read_set.keys(self._current, self._readers, where, ids, check)
+
+    @while_present
+    def fetch(
+        self, keys: Array, *, taps: Sequence[str] | None = (), columns: Sequence[str] | None = (), inputs: bool = False
+    ) -> ItemBatch:
+        """The items of those keys, in their order; those that are gone are left out (`block.keys` says which are there). None for
+        `taps` or `columns` is all of them."""
+        return read_set.fetch(self._current, self._readers, keys, taps, columns, inputs)
+
+    @while_present
+    def ids_of(self, keys: Array) -> list[str | None]:
+        """The id of each key, None where it is gone. From memory."""
+        return self._current.loaded().here.ids(keys)
+
+    @while_present
+    def follow(self, follower: Callable[[Change], None], on_lost: Lost | None = None) -> int:
+        """Call `follower` with every later change, in order, in the commit thread, before the writers are answered.
+
+        Returns the version from which it follows. A version that changes no item (a new column, a compaction) is an empty
+        change. A follower that raises has lost its place: it is called no more, and `on_lost` is called with its error.
+        """
+        self._current.loaded()
+        with self._followers.lock:
+            self._followers.add(follower, on_lost)
+            return self.version
+
+    def unfollow(self, follower: Callable[[Change], None]) -> None:
+        """No error where it does not follow (any more)."""
+        self._followers.remove(follower)
+
+    @while_present
+    def versions(self) -> list[SetVersion]:
+        """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
+        return versions.listed(self._current.sums)
+
+    @while_present
+    def pin(self, pin: str, version: int = 0) -> SetVersion:
+        """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
+        return self._in_turn(lambda: self._pinned(pin, version))
+
+    @while_present
+    def unpin(self, pin: str) -> None:
+        self._in_turn(lambda: pins.remove(self._current.sums, pin))
+
+    @while_present
+    def prune(self, older_than: float) -> tuple[int, int]:
+        """Delete versions older than so many seconds, but for pinned ones, the current one, and those that are read: (versions,
+        bytes) that went."""
+        return self._in_turn(lambda: self._housekeeping.prune(older_than))
+
+    @while_present
+    def compact(self) -> int:
+        """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
+        return self._in_turn(self._housekeeping.compact)
+
+    def _pinned(self, pin: str, version: int) -> SetVersion:
+        if not version:
+            self._current.check()
+        return versions.pin(self._own(), self._current.sums, pin, version or self.version)
+
+    def _own(self) -> Any:
+        """The dataset, opened for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
+        with mapped("opening the set"):
+            return open_dataset(self.path, self.version)
+
+    def _in_turn(self, call: Callable[[], T]) -> T:
+        task = CommitTask(call)
+        self._committer.put(task)
+        result: T = task.future.result()
+        return result
+
+    def drop(self) -> None:
+        """Finish what waits; from now on whatever is asked of the set is NotFound."""
+        self.presence.dropped = True
+        self.close()
+
+    def close(self) -> None:
+        """Finish what waits, and take no more writes. Reads under way go on."""
+        self._committer.close()

@@ -1,0 +1,202 @@
+"""A filter's tree to the SQL that Lance is given: names resolved, types known, constants coerced, chains planned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets import filter_functions as functions
+from topwork_server.feature_sets import filter_values as values
+from topwork_server.feature_sets.filter_parser import AMONG, ATOM, COMPARE, CONCAT, IS, NEGATE, FilterNode
+from topwork_server.feature_sets.filter_values import FilterValue, ValueChoice, ValueType
+from topwork_server.feature_sets.set_names import is_reserved
+from topwork_server.feature_sets.set_types import ColumnType
+
+_TYPES = {
+    ColumnType.BOOL: ValueType.BOOL,
+    ColumnType.INT: ValueType.INT,
+    ColumnType.FLOAT: ValueType.FLOAT,
+    ColumnType.STRING: ValueType.STRING,
+    ColumnType.TIME: ValueType.TIME,
+    ColumnType.STRINGS: ValueType.STRINGS,
+}
+
+
+class FilterCompiler:
+    """Of one filter, over the metadata `columns`. Every method may raise InvalidInput."""
+
+    def __init__(self, columns: Mapping[str, ColumnType]) -> None:
+        self._columns = {name.lower(): (name, _TYPES[type]) for name, type in columns.items()}
+        self._columns["id"] = ("id", ValueType.STRING)
+        self._now = time.time_ns() // 1000
+
+    def value(self, node: FilterNode) -> FilterValue:
+        """The value of any expression."""
+        match node.kind:
+            case "number":
+                return values.number(node.value)
+            case "string":
+                return values.string(node.value)
+            case "bool":
+                return values.boolean(node.value)
+            case "null":
+                return values.null()
+            case "column":
+                return self._column(node.value)
+            case "date" | "timestamp":
+                return values.moment(values.parsed_time(node.value))
+            case "interval":
+                return values.moment(values.parsed_interval(node.value), ValueType.INTERVAL)
+            case "list":
+                return self._list(node)
+            case "neg":
+                return self._negative(self.value(node.args[0]))
+            case "and" | "or":
+                return values.joined(node.kind, [self.condition(term) for term in node.args])
+            case "not":
+                return values.negation(self.condition(node.args[0]))
+            case "is":
+                return self._is(node)
+            case "in":
+                return self._in(node)
+            case "between":
+                return self._between(node)
+            case "like":
+                return self._like(node)
+            case "call":
+                return self._call(node)
+        return self._operation(node)
+
+    def condition(self, node: FilterNode) -> FilterValue:
+        """Of an expression that must be true, false or missing."""
+        found = self.value(node)
+        if found.type not in (ValueType.BOOL, ValueType.NULL):
+            raise InvalidInput(
+                f"{found} is no condition: a filter is true or false", remedy="compare it with something, such as n > 0"
+            )
+        return found
+
+    def _operation(self, node: FilterNode) -> FilterValue:
+        args = [self.value(arg) for arg in node.args]
+        match node.kind:
+            case "compare":
+                return values.compared(node.value, *args)
+            case "arithmetic":
+                return functions.arithmetic(node.value, *args)
+            case "cast" | "try_cast":
+                return functions.cast(node.kind, args[0], node.value)
+            case "concat":
+                _check("||", args, ValueType.STRING)
+                return FilterValue(
+                    f"{args[0].within(CONCAT - 1)} || {args[1].within(CONCAT)}", ValueType.STRING, CONCAT, name="a text"
+                )
+        _check("[...]", args[:1], ValueType.STRINGS)
+        _check("[...]", args[1:], ValueType.INT)
+        return FilterValue(f"{args[0].within(ATOM - 1)}[{args[1].sql}]", ValueType.STRING, name="an element")
+
+    def _column(self, name: str) -> FilterValue:
+        if name.lower() in self._columns:
+            stored, type = self._columns[name.lower()]
+            sql = f"CAST(`{stored}` AS BIGINT)" if type is ValueType.TIME else f"`{stored}`"
+            return FilterValue(sql, type, name=f"the column {stored}")
+        if is_reserved(name):
+            raise InvalidInput(f"the column {name!r} is not for filters", remedy=f"use {self._names()}")
+        raise InvalidInput(
+            f"the filter names a column {name[:100]!r}, which the set has not",
+            remedy=f"use {self._names()}; texts stand in '...'",
+        )
+
+    def _names(self) -> str:
+        shown = sorted(name for name, _ in self._columns.values())
+        return ", ".join(shown[:40]) + (" ..." if len(shown) > 40 else "")
+
+    def _list(self, node: FilterNode) -> FilterValue:
+        args = [self.value(arg) for arg in node.args]
+        _check("a list", args, ValueType.STRING)
+        texts = tuple(arg.constant for arg in args)
+        return FilterValue(
+            f"[{', '.join(arg.sql for arg in args)}]", ValueType.STRINGS, constant=None if None in texts else texts, name="a list"
+        )
+
+    @staticmethod
+    def _negative(value: FilterValue) -> FilterValue:
+        if value.type is ValueType.INTERVAL and value.constant is not None:
+            return values.moment(-value.constant, ValueType.INTERVAL)
+        if value.type in values.NUMBERS and value.constant is not None:
+            return values.number(-value.constant)
+        _check("-", [value], *values.NUMBERS, ValueType.INTERVAL)
+        if value.sql.startswith("-") and value.power == NEGATE:
+            return FilterValue(value.sql[1:].strip(), value.type, name=value.name)
+        return FilterValue(f"-{value.within(NEGATE)}", value.type, NEGATE, name=value.name)
+
+    def _call(self, node: FilterNode) -> FilterValue:
+        if node.value == "now":
+            return values.moment(self._now)
+        return functions.called(node.value, [self.value(arg) for arg in node.args])
+
+    def _is(self, node: FilterNode) -> FilterValue:
+        word = node.value
+        if word == "distinct":
+            return self._distinct(node)
+        value = self.value(node.args[0]) if word == "null" else self.condition(node.args[0])
+        negated = "NOT " if node.negated else ""
+        said = "NULL" if word in ("null", "unknown") else word.upper()
+        sql = "NULL" if value.type is ValueType.NULL and said == "NULL" else value.within(IS)
+        return FilterValue(f"{sql} IS {negated}{said}", ValueType.BOOL, IS)
+
+    def _distinct(self, node: FilterNode) -> FilterValue:
+        left, right = (self.value(arg) for arg in node.args)
+        equal = values.compared("=", left, right)
+        missing = " AND ".join(f"({'NULL' if value.type is ValueType.NULL else value.sql}) IS NULL" for value in (left, right))
+        same = FilterValue(f"({equal.sql}) IS TRUE OR ({missing})", ValueType.BOOL, 1, terms=2)
+        return same if node.negated else values.negation(same)
+
+    def _in(self, node: FilterNode) -> FilterValue:
+        left = self.value(node.args[0])
+        found = [values.compared("=", left, self.value(item)) for item in node.args[1:]]
+        missing = any(item.kind == "null" for item in node.args[1:])
+        kept = [one for one, item in zip(found, node.args[1:], strict=True) if item.kind != "null"]
+        either = values.joined("or", kept) if kept else None
+        if missing:
+            nothing = FilterValue("CAST(NULL AS BOOLEAN)", ValueType.BOOL)
+            known = either.choice if either is not None else None
+            if known is not None and known.what == left.within(COMPARE):
+                either = values.chosen(ValueChoice(known.what, (*known.literals, "NULL"), False))
+            else:
+                either = nothing if either is None else values.joined("or", [either, nothing])
+        assert either is not None
+        return values.negation(either) if node.negated else either
+
+    def _between(self, node: FilterNode) -> FilterValue:
+        value, low, high = (self.value(arg) for arg in node.args)
+        both = values.joined("and", [values.compared(">=", value, low), values.compared("<=", value, high)])
+        return values.negation(both) if node.negated else both
+
+    def _like(self, node: FilterNode) -> FilterValue:
+        text, pattern, *escape = (self.value(arg) for arg in node.args)
+        _check(node.value.upper(), [text, pattern], ValueType.STRING)
+        if escape:
+            pattern = _escaped(pattern, escape[0])
+        word = f"{'NOT ' if node.negated else ''}{node.value.upper()}"
+        return FilterValue(f"{text.within(AMONG)} {word} {pattern.within(AMONG)}", ValueType.BOOL, AMONG)
+
+
+def _check(what: str, args: Sequence[FilterValue], *types: ValueType) -> None:
+    for arg in args:
+        if arg.type not in types:
+            wanted = " or ".join(type.value for type in types)
+            raise InvalidInput(f"{what} takes {wanted}, and is given {arg}", remedy="pass another column, or cast it")
+
+
+def _escaped(pattern: FilterValue, escape: FilterValue) -> FilterValue:
+    """The pattern with the backslash as its escape, which is the only one that Lance knows."""
+    if not isinstance(pattern.constant, str) or not isinstance(escape.constant, str) or len(escape.constant) != 1:
+        raise InvalidInput("LIKE ... ESCAPE takes a text and one character", remedy="write LIKE '50!%' ESCAPE '!'")
+    made, rest = [], iter(pattern.constant)
+    for character in rest:
+        if character == escape.constant:
+            made.append("\\" + next(rest, ""))
+        else:
+            made.append("\\\\" if character == "\\" else character)
+    return values.string("".join(made))

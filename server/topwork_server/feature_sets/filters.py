@@ -1,0 +1,88 @@
+"""SQL filters over a set's metadata: read here, and given to Lance as SQL that means the same in its dialect.
+
+Lance's parser is lenient and its planner recursive: it reads "label" as a text, ignores what follows a whole expression
+(`year > 3 label = 'x'`), compares an int column with no other number, a chain of a thousand operators ends the process (seen with
+lance 14.0.2), and a `repeat()` may ask for all memory. So a filter is parsed (filter_syntax), typed and planned (filter_compile),
+and what Lance sees is made of columns that there are, functions that are known, and a bounded number of conditions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.feature_sets.filter_compiler import FilterCompiler
+from topwork_server.feature_sets.filter_constants import constant_condition, described
+from topwork_server.feature_sets.filter_parser import parse
+from topwork_server.feature_sets.lance_io import plain, translated
+from topwork_server.feature_sets.set_types import ColumnType
+
+MOST_CHARACTERS = 1 << 19
+#: Conditions that are not one IN. Lance plans a thousand in 0.1 to 0.4 s, and several thousand in a time that grows faster.
+MOST_CONDITIONS = 1000
+
+
+def compiled(where: str, columns: Mapping[str, ColumnType]) -> str:
+    """The filter for Lance. InvalidInput, naming what was wrong, for one that it should not see. `columns` are the metadata."""
+    if len(where) > MOST_CHARACTERS:
+        raise InvalidInput(f"a filter of {len(where)} characters", remedy=f"at most {MOST_CHARACTERS}; select by ids instead")
+    if not where.strip():
+        raise InvalidInput("an empty filter", remedy="leave it out to have all items")
+    with _bounded_depth():
+        found = FilterCompiler(columns).condition(parse(where))
+    if found.terms > MOST_CONDITIONS:
+        raise InvalidInput(
+            f"a filter of {found.terms} different conditions",
+            remedy=f"at most {MOST_CONDITIONS}; equalities of a column count once",
+        )
+    return found.sql
+
+
+def check_constants(where: str) -> None:
+    """Refuse a filter of which a condition is the same for every item, such as `'label' != 'cat'` or `1=1`: what it selects is to
+    be changed, and it would be all items or none."""
+    if not where.strip() or len(where) > MOST_CHARACTERS:
+        return  # as `compiled` says
+    with _bounded_depth():
+        constant = constant_condition(parse(where))
+    if constant is not None:
+        raise InvalidInput(
+            f"a condition that names no column: {described(constant)}; it is the same for every item",
+            remedy='write a column without single quotes, label or "label"; for all items say id IS NOT NULL',
+        )
+
+
+@contextmanager
+def _bounded_depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise InvalidInput("the filter is too deep", remedy="use fewer parentheses and functions in one another") from None
+
+
+def changes_with_time(where: str) -> bool:
+    """Whether the same filter may give something else a moment later."""
+    return re.search(r"\bnow\s*\(", where, re.IGNORECASE) is not None
+
+
+def refused(error: BaseException, where: str) -> TopworkError:
+    """Lance's complaint about a filter, in our words. Errors that have nothing to do with the filter are mapped as such."""
+    text = plain(error)
+    ours = translated(error, f"filter {where:.200}")
+    # Only ValueError and its kin (Arrow's and Lance's refusals of an expression) are the caller's to mend.
+    return InvalidInput(f"filter {where:.200}: {text:.500}", remedy=_hint(text)) if _is_refusal(error, ours) else ours
+
+
+def _is_refusal(error: BaseException, ours: TopworkError) -> bool:
+    of_ours = isinstance(error, ValueError | NotImplementedError | RuntimeError) or "filter expression" in str(error)
+    return of_ours and type(ours) is TopworkError
+
+
+def _hint(text: str) -> str:
+    if "Cast error" in text or "Parser error" in text:
+        return "try_cast(column AS type) is NULL where a value does not convert"
+    if "Divide by zero" in text:
+        return "nullif(column, 0) is NULL where it is 0"
+    return "put it in other words"

@@ -1,0 +1,147 @@
+"""Arrow tables to blocks, and tables cut into blocks of about so many bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets import stored_inputs
+from topwork_server.feature_sets.schema import SPAN_KINDS, SetMetadata, companion, input_fields, tap_fields
+from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
+from topwork_server.types import Array, Granularity, Spans, TapInfo, TapRows
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What is read of a set: some of its taps and metadata, in the order asked, and the raw inputs."""
+
+    facts: SetMetadata
+    taps: tuple[TapInfo, ...]
+    columns: dict[str, ColumnType]
+    inputs: bool
+
+    @property
+    def stored(self) -> list[str]:
+        """The dataset's columns that it takes, all but `id` and `key`."""
+        fields = [f.name for t in self.taps for f in tap_fields(t.tap, self.facts.columns[t.tap.name], self.facts.wanted.dtype)]
+        return [*fields, *self.columns, *([f.name for f in input_fields()] if self.inputs else [])]
+
+
+def project(
+    facts: SetMetadata, known: dict[str, ColumnType], taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+) -> Projection:
+    """The taps and columns of those names, None for all. InvalidInput names an unknown one and those that there are."""
+    by_name = {info.tap.name: info for info in facts.wanted.taps}
+    chosen_taps = _chosen("tap", taps, list(by_name))
+    chosen = _chosen("metadata column", columns, list(known))
+    if inputs and not facts.wanted.keep_inputs:
+        raise InvalidInput(f"the set {facts.wanted.name!r} keeps no inputs", remedy="make a set with keep_inputs")
+    return Projection(facts, tuple(by_name[name] for name in chosen_taps), {name: known[name] for name in chosen}, inputs)
+
+
+def _chosen(what: str, asked: Sequence[str] | None, known: list[str]) -> list[str]:
+    if asked is None:
+        return known
+    for name in asked:
+        if name not in known:
+            raise InvalidInput(f"the set has no {what} {name!r}", remedy=f"there are: {', '.join(known) or 'none'}")
+    return list(dict.fromkeys(asked))
+
+
+def to_block(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> ItemBatch:
+    """The block of a table with the projection's columns; its ids and keys are the table's own where none are given."""
+    taps = tuple(tap_rows(table, projection.facts, info) for info in projection.taps)
+    return ItemBatch(
+        ids=table["id"].to_pylist() if ids is None else ids,
+        taps=taps,
+        metadata=tuple(Column(name, type, values(table[name], type)) for name, type in projection.columns.items()),
+        inputs=stored_inputs.from_table(table) if projection.inputs else (),
+        keys=table["key"].combine_chunks().to_numpy() if keys is None else keys,
+    )
+
+
+def values(column: Any, type: ColumnType) -> list[Any]:
+    """Python values, None where missing; TIME in microseconds since 1970."""
+    import pyarrow as pa
+
+    return list((column.cast(pa.int64()) if type is ColumnType.TIME else column).to_pylist())
+
+
+def tap_rows(table: Any, facts: SetMetadata, info: TapInfo) -> TapRows:
+    """The rows of one tap: (n, dim) float32, a view of Arrow's memory where it is stored so."""
+    tap, column = info.tap, facts.columns[info.tap.name]
+    array = _one(table[column])
+    if tap.granularity is Granularity.ITEM:
+        return TapRows(info, _numbers(array, tap.dim), np.ones(len(array), np.int64))
+    counts = np.diff(array.offsets.to_numpy()).astype(np.int64)
+    rows = _numbers(array.flatten(), tap.dim)
+    return TapRows(info, rows, counts, _spans(table, tap.granularity, column, len(rows)))
+
+
+def _spans(table: Any, granularity: Granularity, column: str, rows: int) -> Spans | None:
+    kind, width = SPAN_KINDS[granularity]
+    spans = _one(table[companion(column, "spans")])
+    if spans.null_count == len(spans):
+        return None
+    covered = _filled(spans, table[column], lambda array: _numbers(array, width), np.zeros((rows, width), np.float32))
+    if granularity is not Granularity.TOKEN:
+        return Spans(kind, covered)
+    parts = _one(table[companion(column, "parts")])
+    return Spans(kind, covered, _filled(parts, table[column], lambda array: array.to_numpy(), np.zeros(rows, np.int32)))
+
+
+def _filled(array: Any, rows: Any, numbers: Any, nothing: Array) -> Array:
+    """The numbers of a list column: zeros for the rows of items that have none of them, though others do."""
+    given: Array = numbers(array.flatten())
+    if len(given) == len(nothing):
+        return given
+    there = np.repeat(array.is_valid().to_numpy(zero_copy_only=False), np.diff(_one(rows).offsets.to_numpy()))
+    nothing[there] = given
+    return nothing
+
+
+def _one(column: Any) -> Any:
+    import pyarrow as pa
+
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def _numbers(array: Any, width: int) -> Array:
+    return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width), np.float32)
+
+
+def cut(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
+    """The same rows as tables of about `block_bytes` each: small ones are joined, large ones are cut."""
+    import pyarrow as pa
+
+    waiting: list[Any] = []
+    size = 0
+    for table in tables:
+        waiting.append(table)
+        size += table.nbytes
+        if size >= block_bytes:
+            yield from pieces(pa.concat_tables(waiting), block_bytes)
+            waiting, size = [], 0
+    if waiting:
+        yield from pieces(pa.concat_tables(waiting), block_bytes)
+
+
+def pieces(table: Any, block_bytes: int) -> Iterator[Any]:
+    """Even parts by the mean size of a row; a part that is still twice too large is halved."""
+    if not len(table):
+        return
+    parts = max(1, round(table.nbytes / block_bytes))
+    rows = max(1, -(-len(table) // parts))
+    for start in range(0, len(table), rows):
+        part = table.slice(start, rows)
+        if len(part) > 1 and part.nbytes > 2 * block_bytes:
+            yield from pieces(part.slice(0, len(part) // 2), block_bytes)
+            yield from pieces(part.slice(len(part) // 2), block_bytes)
+        else:
+            yield part

@@ -1,0 +1,118 @@
+"""The newest version of a set as its users hold it, and older ones."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Container
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from topwork_server.errors import DataLoss, NotFound, TopworkError
+from topwork_server.feature_sets import id_map as rosters
+from topwork_server.feature_sets import lance_io, pins
+from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.id_map import IdMap
+from topwork_server.feature_sets.lance_io import mapped
+from topwork_server.feature_sets.open_set import opened, version_of
+from topwork_server.feature_sets.version_view import VersionView, record_version, view_after, view_of
+
+__all__ = ["LatestVersion", "VersionView"]
+
+#: Seconds between two looks whether a lost version was put back.
+AGAIN = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class LatestVersion:
+    """The newest view, changed by the commit thread alone."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._loading = threading.Lock()
+        self._tried = time.monotonic()
+        self.sums = Checksums(path)
+        if self.sums.faults:
+            log.warning("%s: what is missing is taken anew", self.sums.faults)
+            self.sums.rewrite([*self.sums.sums])
+        found = opened(self.sums, name)
+        self.view, self.lost = found.view, found.lost
+        try:
+            pins.record(self.sums)
+        except (TopworkError, OSError) as error:
+            log.warning("pins of %s: %s", name, error)
+
+    def damage(self) -> DataLoss | None:
+        """Why the newest version cannot be read, as far as that is known."""
+        try:
+            self.check()
+        except DataLoss as error:
+            return error
+        return None
+
+    def check(self) -> None:
+        """DataLoss where the newest version is lost, or one of its files is known to be damaged, until it is put back."""
+        if self.lost is not None and self.sums.bad and time.monotonic() - self._tried > AGAIN:
+            with self._loading:
+                self._tried = time.monotonic()
+                found = opened(self.sums, self.name)
+                self.view, self.lost = found.view, found.lost
+        if self.lost is not None:
+            raise DataLoss(self.lost.message, remedy=self.lost.remedy)
+        if self.sums.bad:
+            self.view.check()
+
+    def loaded(self) -> VersionView:
+        """The newest view, with its roster. DataLoss where it is damaged."""
+        self.check()
+        view = self.view
+        if view.roster is not None:
+            return view
+        with self._loading:
+            # Commits load it first, so no view without a roster is ever replaced by another while this lock is held.
+            if self.view.roster is None:
+                self.view.check()
+                with mapped(f"reading the ids of the set {self.name!r}"):
+                    self.view = replace(self.view, roster=rosters.load(self.view.dataset))
+            return self.view
+
+    def publish(self, dataset: Any, roster: IdMap, touched: Container[int] | None = None) -> VersionView:
+        """Make it the newest, once the checksums of what its commit wrote are on disk. `touched` of a commit that only added and
+        deleted rows: the fragments that it deleted from."""
+        if touched is None:
+            view = view_of(dataset, self.name, self.sums, roster)
+        else:
+            view = view_after(self.view, dataset, roster, touched)
+        try:
+            record_version(view)
+        except (TopworkError, OSError) as error:  # what is committed stays so: the next open finds what is wrong
+            log.error("no checksums of version %d of %s: %s", view.version, self.path, error)
+        self.view = view
+        return self.view
+
+    def at(self, version: int) -> VersionView:
+        """The view of an older version, 0 for the newest. NotFound where it was pruned or never was."""
+        view = self.view
+        if version == 0:
+            self.check()
+        if version in (0, view.version):
+            return view
+        if not (self.path / lance_io.manifest_of(self.path, version)).exists():
+            raise self._missing(version)
+        try:
+            return version_of(self.sums, self.name, version)
+        except DataLoss:
+            if not (self.path / lance_io.manifest_of(self.path, version)).exists():  # it was pruned meanwhile
+                raise self._missing(version) from None
+            raise
+
+    def _missing(self, version: int) -> TopworkError:
+        if self.lost is not None and version >= self.sums.newest:
+            return DataLoss(self.lost.message, remedy=self.lost.remedy)
+        return NotFound(
+            f"the set {self.name!r} has no version {version}; the newest is {self.view.version}",
+            remedy="list its versions; pin those that must stay",
+        )

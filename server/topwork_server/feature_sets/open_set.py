@@ -1,0 +1,148 @@
+"""Opening a set: nothing reaches Lance before its checksum was compared, since Lance may abort the process on what is damaged.
+
+The newest version is the one that the log of checksums knows, even where its manifest is gone. A manifest that is newer than the
+log is of a commit whose process was killed, or of a set of an older server: a process of its own reads it first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
+from topwork_server.feature_sets import lance_check, lance_io, pins
+from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.presence import was_dropped
+from topwork_server.feature_sets.version_view import VersionView, view_of
+
+#: Ends every manifest that was written whole.
+MAGIC = b"LANC"
+TRANSACTIONS = "_transactions"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenedVersion:
+    """The newest version that can be read. `lost` says which newer ones cannot."""
+
+    view: VersionView
+    lost: DataLoss | None = None
+
+
+def opened(sums: Checksums, name: str) -> OpenedVersion:
+    """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
+    path, there = sums.path, lance_io.manifests(sums.path)
+    if not path.is_dir():
+        raise was_dropped(name)
+    if sums.owner:
+        _clear_pipes(sums)
+    if not there and not sums.newest:
+        raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version", remedy=_remedy(path))
+    lost: DataLoss | None = None
+    for version in sorted({*there, *([sums.newest] if sums.newest else [])}, reverse=True):
+        try:
+            return OpenedVersion(version_of(sums, name, version), _with_older(lost, version))
+        except _Torn as torn:
+            log.warning("%s: version %d was never acknowledged and is set aside: %s", path, version, torn)
+        except DataLoss as error:
+            lost = lost or error
+    raise lost or DataLoss(f"the feature set {name!r} has no version that can be read", remedy=_remedy(path))
+
+
+def version_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
+    """One version. DataLoss where its manifest or one of its deletion files is damaged, or a data file is gone. `alone`: nobody
+    is served by this process, which may try by itself what has no checksum."""
+    dataset = dataset_of(sums, name, version, alone=alone)
+    try:
+        view = view_of(dataset, name, sums)
+    except NotReady as error:
+        remedy = error.remedy or _remedy(sums.path)
+        raise NotReady(f"the feature set {name!r} cannot be opened: {error.message}", remedy=remedy) from error
+    sums.check([name for names in view.files.values() for name in names if name.startswith("_deletions/")])
+    return view
+
+
+def dataset_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
+    """As `version_of`, of any dataset, of which only the manifest was compared."""
+    manifest = lance_io.manifests(sums.path).get(version) or _recorded(sums, version)
+    if manifest not in sums.sums and not alone:
+        _adopt(sums, name, version, manifest)
+    sums.verify(manifest)
+    try:
+        with lance_io.mapped(f"opening version {version} of the set {name!r}"):
+            return lance_io.open_dataset(sums.path, version)
+    except TopworkError as error:
+        raise DataLoss(f"the feature set {name!r} is damaged: {error.message}", remedy=_remedy(sums.path)) from error
+
+
+def _clear_pipes(sums: Checksums) -> None:
+    """Delete pipes and devices among the files that Lance reads without a checksum, hints and notes: it would wait for ever."""
+    for folder in (lance_io.VERSIONS, TRANSACTIONS):
+        with suppress(OSError), os.scandir(sums.path / folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir() and f"{folder}/{entry.name}" not in sums.sums:
+                    log.warning("%s is no regular file, and is deleted", entry.path)
+                    os.unlink(entry.path)
+
+
+class _Torn(Exception):
+    """A commit that was killed before it was whole."""
+
+
+def _recorded(sums: Checksums, version: int) -> str:
+    names = (name for name in list(sums.sums) if name.endswith(lance_io.MANIFEST))
+    return next((name for name in names if lance_io.version_of(name) == version), lance_io.manifest_of(sums.path, version))
+
+
+def _adopt(sums: Checksums, name: str, version: int, manifest: str) -> None:
+    """Take the sum of a manifest that has none, once another process could read its version."""
+    fault = lance_check.readable(sums.path, version)
+    if not fault:
+        log.warning("%s: version %d has no checksum, and gets one now that another process has read it", sums.path, version)
+        sums.record([manifest], (sums.path / manifest).stat().st_mtime)
+        return
+    if 0 < sums.newest < version and sums.owner and not (sums.path / manifest).read_bytes().endswith(MAGIC):
+        (sums.path / manifest).rename(sums.path / f"{manifest}.torn")
+        raise _Torn(fault)
+    raise DataLoss(f"the feature set {name!r} is damaged: version {version} cannot be read: {fault}", remedy=_remedy(sums.path))
+
+
+def _with_older(lost: DataLoss | None, version: int) -> DataLoss | None:
+    """Its remedy names the newest version that can be read."""
+    if lost is None:
+        return None
+    remedy = f"put the file back from a copy, or read version {version}, the newest that is whole, or drop the set"
+    return DataLoss(lost.message, remedy=remedy)
+
+
+def _remedy(path: Path) -> str:
+    return f"put the folder {path} right from a copy, or drop the set"
+
+
+def damaged(path: Path) -> Iterator[str]:
+    """Files of a set that are not what was written, or that its newest version lacks. Reads all that has a checksum."""
+    sums = Checksums(path, owner=False)
+    there = lance_io.manifests(path)
+    if sums.faults:
+        yield sums.faults
+    try:
+        version_of(sums, path.stem, max([*there, sums.newest])).check()
+    except (DataLoss, NotReady) as error:
+        yield error.message
+    except NotFound:
+        return
+    yield from (pin.damage.message for pin in pins.found(sums) if pin.damage)
+    bad = {*sums.bad}
+    for name in list(sums.sums):
+        if name in bad or not (path / name).exists():
+            continue  # said, or pruned
+        try:
+            sums.verify(name)
+        except DataLoss as error:
+            yield error.message

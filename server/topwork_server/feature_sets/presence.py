@@ -1,0 +1,81 @@
+"""Presence of a set: what calls on a set that was dropped meanwhile are told, whatever they ran into on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from topwork_server.errors import NotFound
+from topwork_server.feature_sets.set_types import ItemBatch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def was_dropped(name: str) -> NotFound:
+    return NotFound(f"the feature set {name!r} was dropped", remedy="write to it to make it anew")
+
+
+class Presence:
+    """Whether the set of that name is still there. `dropped` is set before its files go, so no failure comes before it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dropped = False
+
+    def explain(self, error: Exception) -> Exception:
+        """The error itself, or NotFound where the set was dropped."""
+        if not self.dropped:
+            return error
+        return was_dropped(self.name)
+
+
+class Present(Protocol):
+    def explain(self, error: Exception) -> Exception: ...
+
+
+class HasPresence(Protocol):
+    @property
+    def presence(self) -> Present: ...
+
+
+S = TypeVar("S", bound=HasPresence)
+
+
+def while_present(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method of a set that fails with NotFound where the set was dropped before it was done."""
+
+    @wraps(method)
+    def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            explained = self.presence.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    return guarded
+
+
+class PresentBlocks:
+    """The blocks of a read under way, with NotFound where the set is dropped before the last of them."""
+
+    def __init__(self, blocks: Iterator[ItemBatch], presence: Present) -> None:
+        self._blocks, self._presence = blocks, presence
+
+    def __iter__(self) -> PresentBlocks:
+        return self
+
+    def __next__(self) -> ItemBatch:
+        try:
+            return next(self._blocks)
+        except StopIteration:
+            raise
+        except Exception as error:
+            raise self._presence.explain(error) from error
+
+    def close(self) -> None:
+        close: Any = getattr(self._blocks, "close", bool)
+        close()

@@ -1,0 +1,156 @@
+"""What a set is, as an Arrow schema: the columns of its dataset, and its facts as JSON under `topwork` in its metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.feature_sets.set_names import check_set_name, is_reserved
+from topwork_server.feature_sets.set_types import ColumnType, SetDefinition
+from topwork_server.types import Granularity, Modality, Numerics, Tap, TapInfo
+
+FACTS = b"topwork"
+FORMAT = 1
+DTYPES = ("float32", "float16")
+SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2), Granularity.CELL: ("box", 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class SetMetadata:
+    """What a set is made of. `columns` names the dataset's column of each tap."""
+
+    wanted: SetDefinition
+    columns: Mapping[str, str]
+    created: float
+    numerics: tuple[Numerics, ...] = ()
+
+
+def new_facts(wanted: SetDefinition) -> SetMetadata:
+    """Facts of a set that is about to be made. Refuses what cannot be stored."""
+    check_set_name(wanted.name)
+    if wanted.dtype not in DTYPES:
+        raise InvalidInput(f"features are not stored as {wanted.dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")
+    if not wanted.taps:
+        raise InvalidInput(f"the set {wanted.name!r} has no tap", remedy="name at least one")
+    names = [info.tap.name for info in wanted.taps]
+    for info in wanted.taps:
+        if names.count(info.tap.name) > 1 or info.tap.dim < 1:
+            raise InvalidInput(
+                f"tap {info.tap.name!r} stands twice, or has {info.tap.dim} dimensions", remedy="name each tap once, with its dim"
+            )
+    return SetMetadata(wanted, _tap_columns(names), time.time())
+
+
+def _tap_columns(names: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for name in names:
+        column = base = "features_" + re.sub(r"[^A-Za-z0-9]", "_", name).lower()
+        number = 2
+        while column in columns.values():
+            column, number = f"{base}_{number}", number + 1
+        columns[name] = column
+    return columns
+
+
+def companion(tap_column: str, start: str) -> str:
+    """The column of a tap's `spans` or `parts`."""
+    return tap_column.replace("features", start, 1)
+
+
+def to_json(facts: SetMetadata) -> str:
+    wanted = facts.wanted
+    taps = [{**asdict(t.tap), "fingerprint": t.fingerprint, "column": facts.columns[t.tap.name]} for t in wanted.taps]
+    plain = {"name": wanted.name, "encoder": wanted.encoder, "options": dict(wanted.options), "modality": wanted.modality}
+    stored = {"dtype": wanted.dtype, "keep_inputs": wanted.keep_inputs, "created": facts.created}
+    return json.dumps({"format": FORMAT, **plain, **stored, "taps": taps, "numerics": [asdict(n) for n in facts.numerics]})
+
+
+def from_schema(schema: Any, name: str) -> SetMetadata:
+    """The facts of an opened dataset; the folder's name is the set's. NotReady where it is not one of ours."""
+    try:
+        said = json.loads((schema.metadata or {})[FACTS])
+        if said["format"] != FORMAT:
+            raise NotReady(f"it is of format {said['format']}, and this server reads {FORMAT}", remedy="update the server")
+        taps = tuple(_tap(tap) for tap in said["taps"])
+        modality = Modality(said["modality"]) if said["modality"] else None
+        wanted = SetDefinition(name, taps, said["encoder"], said["options"], modality, said["dtype"], said["keep_inputs"])
+        numerics = tuple(Numerics(**one) for one in said["numerics"])
+        return SetMetadata(wanted, {tap["name"]: tap["column"] for tap in said["taps"]}, said["created"], numerics)
+    except (KeyError, ValueError, TypeError) as error:
+        raise NotReady(f"its schema does not say what set it is ({error!r})", remedy="it was not made by Topwork") from error
+
+
+def _tap(said: Mapping[str, Any]) -> TapInfo:
+    grid = tuple(said["grid"]) if said["grid"] else None
+    tap = Tap(said["name"], said["dim"], Granularity(said["granularity"]), grid, said["description"])
+    return TapInfo(tap, said["fingerprint"])
+
+
+def with_numerics(facts: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
+    """The facts with every new pair of provider and precision; a known pair stays as it was first told."""
+    known = {(n.provider, n.precision): n for n in facts.numerics}
+    for one in numerics:
+        known.setdefault((one.provider, one.precision), one)
+    return replace(facts, numerics=tuple(known.values()))
+
+
+def arrow_schema(facts: SetMetadata) -> Any:
+    """The schema of an empty set: no metadata columns yet."""
+    import pyarrow as pa
+
+    fields = [pa.field("id", pa.string(), False), pa.field("key", pa.int64(), False), pa.field("content", pa.string())]
+    for info in facts.wanted.taps:
+        fields += tap_fields(info.tap, facts.columns[info.tap.name], facts.wanted.dtype)
+    if facts.wanted.keep_inputs:
+        fields += input_fields()
+    return pa.schema(fields, metadata={FACTS: to_json(facts)})
+
+
+def tap_fields(tap: Tap, column: str, dtype: str) -> list[Any]:
+    """One fixed-size list an ITEM, a list of them for what has many rows; with spans, and which text of a pair they are of."""
+    import pyarrow as pa
+
+    row = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), tap.dim)
+    if tap.granularity is Granularity.ITEM:
+        return [pa.field(column, row)]
+    width = SPAN_KINDS[tap.granularity][1]
+    fields = [pa.field(column, pa.list_(row)), pa.field(companion(column, "spans"), pa.list_(pa.list_(pa.float32(), width)))]
+    if tap.granularity is Granularity.TOKEN:
+        fields.append(pa.field(companion(column, "parts"), pa.list_(pa.int32())))
+    return fields
+
+
+def input_fields() -> list[Any]:
+    import pyarrow as pa
+
+    kinds = [pa.field("input_kind", pa.string()), pa.field("input_text", pa.string()), pa.field("input_pair", pa.string())]
+    return [*kinds, pa.field("input_data", pa.large_binary())]
+
+
+def arrow_type(type: ColumnType) -> Any:
+    import pyarrow as pa
+
+    match type:
+        case ColumnType.BOOL:
+            return pa.bool_()
+        case ColumnType.INT:
+            return pa.int64()
+        case ColumnType.FLOAT:
+            return pa.float64()
+        case ColumnType.STRING:
+            return pa.string()
+        case ColumnType.TIME:
+            return pa.timestamp("us", "UTC")
+        case ColumnType.STRINGS:
+            return pa.list_(pa.string())
+
+
+def metadata_columns(schema: Any) -> dict[str, ColumnType]:
+    """The columns of metadata of a dataset, in their order; without those of types that are not ours, made by other hands."""
+    types = {str(arrow_type(type)): type for type in ColumnType}
+    return {f.name: types[str(f.type)] for f in schema if not is_reserved(f.name) and str(f.type) in types}

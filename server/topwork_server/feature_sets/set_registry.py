@@ -1,0 +1,182 @@
+"""All feature sets of a home: the folder `sets`, one Lance dataset each, opened when first asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
+from topwork_server.excerpts import excerpt
+from topwork_server.feature_sets import lance_io, pins, schema
+from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_names import SET_NAME
+from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
+from topwork_server.suggestions import instead
+from topwork_server.types import Numerics
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".lance"
+# What has not been made, or is being deleted: no set's name begins with a dot, and all of it goes at the next start.
+MAKING, DROPPED = ".making-", ".dropped-"
+
+
+class FeatureSets:
+    """Owns its folder: no other process writes there. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._threads = CommitThreads()
+        self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
+        self._open: dict[str, FeatureSet] = {}
+        self._sweep()
+
+    def names(self) -> list[str]:
+        """All sets, sorted; those too that cannot be opened."""
+        found = (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}") if path.is_dir())
+        return sorted(name for name in found if SET_NAME.fullmatch(name))
+
+    def get(self, name: str) -> FeatureSet:
+        """NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all the same."""
+        with self._turn(name):
+            if name in self._open:
+                return self._open[name]
+            if not self._there(name):
+                raise self._unknown(name)
+            self._open[name] = FeatureSet(self._path(name), name, self._threads)
+            return self._open[name]
+
+    def checksums(self, name: str) -> Checksums:
+        """Those that the open set goes by, or as they are on the disk."""
+        opened = self._open.get(name)
+        return opened.checksums if opened else Checksums(self._path(name), owner=False)
+
+    def damage(self, name: str) -> str:
+        """Which file of a set is damaged, as far as that is known; "" where none is. NotFound."""
+        try:
+            damage = self.get(name).damage()
+        except DataLoss as error:
+            return error.message
+        return damage.message if damage else ""
+
+    def pins(self) -> dict[str, list[str]]:
+        """Of each set the names of its pins; opens none."""
+        return {name: pins.names(self._path(name)) for name in self.names()}
+
+    def create(self, wanted: SetDefinition) -> FeatureSet:
+        """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""
+        with self._made(wanted) as making:
+            self._show(making, wanted.name)
+        return self.get(wanted.name)
+
+    def create_with(
+        self, wanted: SetDefinition, block: ItemBatch, numerics: Numerics | None = None
+    ) -> tuple[FeatureSet, WriteResult]:
+        """A set and its first rows, in one step: nobody sees it before they are on disk. Errors of `create` and of a write."""
+        with self._made(wanted) as making:
+            unseen = FeatureSet(making, wanted.name, self._threads)
+            try:
+                written = unseen.write(block, numerics).result()
+            finally:
+                unseen.close()
+            self._show(making, wanted.name)
+        return self.get(wanted.name), written
+
+    @contextmanager
+    def _made(self, wanted: SetDefinition) -> Iterator[Path]:
+        """A folder that holds the set without rows, under a name that no set has; gone afterwards unless it was renamed."""
+        self._check_free(wanted.name)
+        facts = schema.new_facts(wanted)
+        making = self.folder / f"{MAKING}{secrets.token_hex(8)}"
+        with lance_io.mapped(f"making the set {wanted.name!r}"):
+            try:
+                empty = schema.arrow_schema(facts).empty_table()
+                made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+                lance_io.sync_version(making, made.version)
+                Checksums(making).record([lance_io.manifest_of(making, made.version)], facts.created)
+                yield making
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+
+    def _show(self, making: Path, name: str) -> None:
+        """Give it its name. AlreadyThere where another one was faster."""
+        with self._lock:
+            self._check_free(name)
+            lance_io.sync([making])
+            making.rename(self._path(name))
+            lance_io.sync([self.folder])
+
+    def _check_free(self, name: str) -> None:
+        if self._in_the_way(name):
+            raise self._unknown(name)
+        if self._path(name).exists():
+            raise AlreadyExists(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
+
+    def drop(self, name: str) -> None:
+        """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""
+        with self._turn(name):
+            if not self._there(name):
+                raise self._unknown(name)
+            opened = self._open.pop(name, None)
+            if opened is not None:
+                opened.drop()
+            dropped = self.folder / f"{DROPPED}{name}-{secrets.token_hex(8)}"
+            with lance_io.mapped(f"dropping the set {name!r}"):
+                self._path(name).rename(dropped)
+                lance_io.sync([self.folder])
+        _remove(dropped)
+
+    def close(self) -> None:
+        """Finish the writes that wait, and take no more."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), {}
+        for feature_set in opened:
+            feature_set.close()
+
+    def _turn(self, name: str) -> threading.Lock:
+        """Held while a set is opened or dropped: a lock of its own for each, so that none waits for another."""
+        if not self._there(name):
+            raise self._unknown(name)
+        with self._lock:
+            return self._opening.setdefault(name, threading.Lock())
+
+    def _there(self, name: str) -> bool:
+        return bool(SET_NAME.fullmatch(name)) and self._path(name).is_dir()
+
+    def _in_the_way(self, name: str) -> bool:
+        """Whether something else than a folder has the place of a set."""
+        return bool(SET_NAME.fullmatch(name)) and os.path.lexists(self._path(name)) and not self._path(name).is_dir()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
+
+    def _sweep(self) -> None:
+        for path in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(f"{DROPPED}*")):
+            log.info("removing what is left of %s", path.name)
+            _remove(path)
+
+    def _unknown(self, name: str) -> TopworkError:
+        if self._in_the_way(name):
+            return NotReady(
+                f"{self._path(name)} is in the way of the feature set {name!r}: it is no folder",
+                remedy="move it away, or delete it",
+            )
+        remedy = instead(name, self.names(), "write to it to make it")
+        return NotFound(f"there is no feature set {excerpt(name)}", remedy=remedy)
+
+
+def _remove(folder: Path) -> None:
+    """Delete it; what cannot be deleted is swept at the next start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        log.warning("%s could not be deleted whole", folder)

@@ -1,0 +1,104 @@
+"""A pinned version of a set, as another process than its writer reads it. It never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from topwork_server.errors import NotFound, NotReady
+from topwork_server.feature_sets import lance_io, read_set
+from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.open_set import opened, version_of
+from topwork_server.feature_sets.presence import PresentBlocks, was_dropped, while_present
+from topwork_server.feature_sets.set_types import ColumnType, ReadResult, Selection, SetDefinition
+from topwork_server.feature_sets.version_view import VersionView
+from topwork_server.feature_sets.versions import Readers
+
+
+@dataclass(frozen=True)
+class FolderPresence:
+    """Presence of the set that was made at `created` (0.0: whichever is there), as its folder tells it."""
+
+    path: Path
+    name: str
+    created: float
+
+    def explain(self, error: Exception) -> Exception:
+        """The error itself, or NotFound where the set was dropped, and perhaps another one made."""
+        return was_dropped(self.name) if not self.path.is_dir() or self._another() else error
+
+    def _another(self) -> bool:
+        if not self.created:
+            return False
+        try:
+            return self.of_another(opened(Checksums(self.path, owner=False), self.name).view)
+        except Exception:  # nobody can tell
+            return False
+
+    def of_another(self, view: VersionView) -> bool:
+        return self.created not in (0.0, view.facts.created)
+
+
+class Snapshot:
+    """One version. Its rows and facts stay as they are; it must be pinned, or somebody may prune it."""
+
+    def __init__(self, view: VersionView, presence: FolderPresence) -> None:
+        self.presence = presence
+        self._view = view
+        self._readers = Readers()
+
+    @property
+    def version(self) -> int:
+        return self._view.version
+
+    @property
+    def wanted(self) -> SetDefinition:
+        return self._view.facts.wanted
+
+    @property
+    def columns(self) -> Mapping[str, ColumnType]:
+        """Of metadata."""
+        return self._view.columns
+
+    @while_present
+    def read(self, selection: Selection) -> ReadResult:
+        """As FeatureSet.read says, always of this version."""
+        reading = read_set.read_view(self._view, self._readers, replace(selection, version=self.version))
+        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
+
+    @while_present
+    def contents(self, where: str = "") -> dict[str, str]:
+        """By id, the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
+        condition = read_set.checked(self._view, where) or None
+        self._view.check()
+        found: dict[str, str] = {}
+        with lance_io.mapped("reading digests"):
+            for batch in self._view.dataset.scanner(columns=["id", "content"], filter=condition).to_batches():
+                digests = (digest or "" for digest in batch.column("content").to_pylist())
+                found |= zip(batch.column("id").to_pylist(), digests, strict=True)
+        return found
+
+
+def snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snapshot:
+    """NotFound where the set was dropped or the version is gone, NotReady where the folder is no readable set, DataLoss where it
+    is damaged. `created` tells the set from another one of that name."""
+    presence = FolderPresence(path, name, created)
+    try:
+        view = _view(path, name, version)
+    except Exception as error:
+        raise presence.explain(error) from error
+    if presence.of_another(view):
+        raise was_dropped(name)
+    return Snapshot(view, presence)
+
+
+def _view(path: Path, name: str, version: int) -> VersionView:
+    there = lance_io.manifests(path)
+    if not there:
+        raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version")
+    if version not in there:
+        raise NotFound(
+            f"the set {name!r} has no version {version}; the newest is {max(there)}", remedy="pin a version that must stay"
+        )
+    return version_of(Checksums(path, owner=False), name, version, alone=True)

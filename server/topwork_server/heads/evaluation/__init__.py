@@ -1,0 +1,1 @@
+"""How a head is judged: figures with intervals, calibration, what it got wrong. `evaluate.py` is the door."""

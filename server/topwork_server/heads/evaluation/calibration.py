@@ -1,0 +1,88 @@
+"""Whether a head that says 80% is right in 80%: temperature scaling, calibration error, reliability (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topwork_server.heads.evaluation.report import ReliabilityBin
+from topwork_server.plugin_api.trainer import Target
+from topwork_server.types import Array
+
+BINS = 15  # of equal width, as Guo et al. have them
+COLDEST, HOTTEST = 1 / 20, 20.0
+STEPS = 41
+MOST_SCORES = 1_000_000  # that one temperature is fitted on: rows beyond that are thinned evenly
+
+
+def probabilities(scores: Array, target: Target, temperature: float | Array = 1.0) -> Array:
+    """(n, classes) logits to float32 probabilities, by softmax (CLASSES) or a sigmoid each (LABELS). One temperature for
+    all rows, or (n, 1) one for each."""
+    scaled = np.asarray(scores / np.asarray(temperature, np.float32), np.float32)
+    if target is Target.LABELS:
+        return np.asarray(1 / (1 + np.exp(-np.clip(scaled, -80, 80))))
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def log_losses(scores: Array, values: Array, target: Target, temperature: float | Array = 1.0) -> Array:
+    """(n,) negative log likelihood of each row; of LABELS the mean over its labels."""
+    scaled = np.asarray(scores / np.asarray(temperature, np.float32), np.float32)
+    if target is Target.LABELS:
+        softplus = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
+        return np.asarray((softplus - values * scaled).mean(axis=1))
+    highest = scaled.max(axis=1)
+    total = np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
+    return np.asarray(total + highest - scaled[np.arange(len(scaled)), values])
+
+
+def temperatures(scores: Array, values: Array, target: Target, parts: Array) -> tuple[Array, float]:
+    """Of each row the temperature that the rows of the other parts ask for, (n, 1), and the one of all rows.
+
+    `parts` (n,) are the folds, or two halves. The likeliest temperature under a weak prior, log T ~ N(0, 1), or answers without
+    an error would ask for boundless confidence.
+    """
+    thin = slice(None, None, max(1, scores.size // MOST_SCORES))
+    few, truth = scores[thin], values[thin]
+    names, part = np.unique(parts, return_inverse=True)
+    tried = np.geomspace(COLDEST, HOTTEST, STEPS)
+    of_parts = np.stack([_sums(log_losses(few, truth, target, step), part[thin], len(names)) for step in tried])
+    scale = len(scores) / len(few) * (scores.shape[1] if target is Target.LABELS else 1)
+    everything = _lowest(tried, of_parts.sum(axis=1) * scale)
+    if len(names) < 2:
+        return np.full((len(scores), 1), everything, np.float32), everything
+    others = [_lowest(tried, (of_parts.sum(axis=1) - of_parts[:, at]) * scale) for at in range(len(names))]
+    return np.array(others, np.float32)[part][:, None], everything
+
+
+def _sums(losses: Array, part: Array, parts: int) -> Array:
+    return np.bincount(part, losses.astype(np.float64), minlength=parts)
+
+
+def _lowest(tried: Array, losses: Array) -> float:
+    """Where the parabola through the lowest point and its neighbours, in log T, has its lowest."""
+    logs = np.log(tried)
+    total = losses + logs**2 / 2
+    at = int(np.clip(np.argmin(total), 1, len(tried) - 2))
+    before, here, after = total[at - 1 : at + 2]
+    bend = before - 2 * here + after
+    shift = (before - after) / (2 * bend) if bend > 0 else 0.0
+    return float(np.exp(logs[at] + np.clip(shift, -1, 1) * (logs[1] - logs[0])))
+
+
+def sureness(probable: Array, values: Array, target: Target) -> tuple[Array, Array]:
+    """(m,) how sure, and (m,) bool whether so: of CLASSES the likeliest class of each row; of LABELS every label of every row."""
+    if target is Target.LABELS:
+        return probable.ravel(), values.ravel() > 0
+    return probable.max(axis=1), probable.argmax(axis=1) == values
+
+
+def bin_of(confidence: Array) -> Array:
+    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+
+
+def curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
+    """The bins that are not empty."""
+    bins = bin_of(confidence)
+    count = np.bincount(bins, minlength=BINS)
+    sure, so = (np.bincount(bins, part, minlength=BINS) for part in (confidence, right))
+    return tuple(ReliabilityBin(float(sure[at] / many), float(so[at] / many), int(many)) for at, many in enumerate(count) if many)

@@ -1,0 +1,129 @@
+"""The honest judge: which rows judge, what heads are worth on rows that they have not learnt from, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.errors import TopworkError
+from topwork_server.heads.evaluation import calibration, report_tables, report_warnings, task_metrics
+from topwork_server.heads.evaluation.baseline import baseline
+from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, judged
+from topwork_server.heads.evaluation.metrics import MAIN
+from topwork_server.heads.evaluation.misclassified import Spell, by_number, wrong
+from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
+from topwork_server.heads.evaluation.split_plan import SplitPlan, plan
+from topwork_server.heads.head_types import MetricValue, Task
+from topwork_server.plugin_api.trainer import Examples, Target
+from topwork_server.types import Array
+
+__all__ = ["Evaluation", "HeldOutPredictions", "SplitPlan", "difference", "judge", "main", "main_name", "plan"]
+
+COVERED = 0.9  # of held-out items, by the band of a regression
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """As Report has them. Log loss, calibration error and confidences are of probabilities after a temperature that was fitted on
+    the other folds; `temperature` is fitted on all held-out rows, and is what is served."""
+
+    metrics: tuple[MetricValue, ...]
+    baseline: tuple[MetricValue, ...]
+    temperature: float = 1.0
+    interval: float = 0.0
+    calibration_before: tuple[ReliabilityBin, ...] = ()
+    calibration_after: tuple[ReliabilityBin, ...] = ()
+    classes: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix | None = None
+    scatter: tuple[tuple[float, float], ...] = ()
+    wrong: tuple[Misclassified, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def judge(
+    examples: Examples,
+    task: Task,
+    answers: HeldOutPredictions,
+    ids: Sequence[str],
+    learnt: Examples | None,
+    seed: int,
+    spell: Spell = by_number,
+) -> Evaluation:
+    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own; `spell`
+    names spans of what is wrong.
+
+    TopworkError where a head judges all that there was to learn from: that would be its training score."""
+    if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
+        raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
+    raw = judged(examples, task, answers)
+    scaled, temperature = _scaled(raw, seed)
+    found = task_metrics.figures(scaled, seed)
+    known_nothing = baseline(examples, answers, learnt)
+    unknowing = task_metrics.baseline_figures(judged(examples, task, known_nothing), seed)
+    gain = task_metrics.difference(raw, judged(examples, task, known_nothing), seed)
+    of_classes = report_tables.classes(raw)
+    before, after = _reliability(raw, scaled)
+    return Evaluation(
+        metrics=found,
+        baseline=unknowing,
+        temperature=temperature,
+        interval=_interval(raw),
+        calibration_before=before,
+        calibration_after=after,
+        classes=of_classes,
+        confusion=report_tables.confusion(raw),
+        scatter=report_tables.scatter(raw, seed),
+        wrong=wrong(scaled, ids, spell),
+        warnings=report_warnings.warnings(raw, examples, answers, learnt, found[0], gain, of_classes),
+    )
+
+
+def main(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
+    """The task's main figure alone."""
+    return task_metrics.main_figure(judged(examples, task, answers), seed)
+
+
+def difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
+    """By how much the main figure of `a` exceeds that of `b`, on the rows that both were asked."""
+    rows = np.intersect1d(a.rows, b.rows)
+    first, second = (judged(examples, task, _only(answers, rows)) for answers in (a, b))
+    return task_metrics.difference(first, second, seed)
+
+
+def main_name(task: Task) -> str:
+    return MAIN[task]
+
+
+def _only(answers: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
+    kept = np.isin(answers.rows, rows)
+    return HeldOutPredictions(answers.rows[kept], answers.scores[kept], answers.folds[kept])
+
+
+def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
+    """With each row's temperature from other folds (with one fold, from the other half), and the one that is served."""
+    if raw.target not in (Target.CLASSES, Target.LABELS):
+        return raw, 1.0
+    parts = raw.folds
+    if len(np.unique(parts)) < 2:
+        parts = (np.random.default_rng(seed).permutation(raw.units) % 2)[raw.unit]
+    of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts)
+    return raw.at(of_rows), served
+
+
+def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[ReliabilityBin, ...], tuple[ReliabilityBin, ...]]:
+    if raw.target not in (Target.CLASSES, Target.LABELS):
+        return (), ()
+    before, after = (calibration.curve(*calibration.sureness(of.probable, of.values, of.target)) for of in (raw, scaled))
+    return before, after
+
+
+def _interval(raw: EvaluationData) -> float:
+    """Half the width of the band around a prediction that holds the truth in 90% of new items: split-conformal, the absolute
+    residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items the largest."""
+    if raw.target is not Target.NUMBERS:
+        return 0.0
+    residuals = np.sort(np.abs(raw.said - raw.truth))
+    rank = int(np.ceil(COVERED * (len(residuals) + 1)))
+    return float(residuals[min(rank, len(residuals)) - 1])

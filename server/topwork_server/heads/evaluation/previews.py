@@ -1,0 +1,83 @@
+"""What a report shows of an item: its text, or a small picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.types import Array, Item, Picture, Text
+
+LONGEST, LONGEST_SPAN = 300, 60
+SIDE = 112
+
+
+def shown(item: Item | None) -> str:
+    """The text, cut; a JPEG as a data: URI; "" for what cannot be shown."""
+    match item:
+        case Text():
+            return " | ".join(_cut(text) for text in (item.text, item.pair) if text)
+        case Picture():
+            return _thumbnail(io.BytesIO(item.data))
+        case np.ndarray():
+            return _of_array(item)
+    return ""
+
+
+class SpanPreviews:
+    """Names a span of an item's tokens by its words; where the set kept no text, by its characters, as labels are written."""
+
+    def __init__(self, data: TrainingDataset) -> None:
+        self._data = data
+        self._texts: dict[str, str] = {}
+
+    def __call__(self, id: str, start: int, end: int) -> str:
+        chars = self._data.chars[id][start:end]
+        first, last = int(chars[:, 0].min()), int(chars[:, 1].max())
+        words = self._text(id)[first:last]
+        return repr(_cut(words, LONGEST_SPAN)) if words else f"{first}:{last}"
+
+    def _text(self, id: str) -> str:
+        """Of what the task marks: an answer is in the pair."""
+        if id not in self._texts:
+            item = self._data.inputs([id]).get(id)
+            answers = self._data.labels.task is Task.QUESTION_ANSWERING
+            self._texts[id] = (item.pair if answers else item.text) or "" if isinstance(item, Text) else ""
+        return self._texts[id]
+
+
+def _cut(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _of_array(array: Array) -> str:
+    """Of a picture (height, width, 3) uint8, or of the frame in the middle of a clip (frames, height, width, 3)."""
+    from PIL import Image
+
+    pixels = array[len(array) // 2] if array.ndim == 4 and len(array) else array
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        return ""
+    step = max(1, min(pixels.shape[:2]) // (4 * SIDE))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[::step, ::step])).save(buffer, "PNG")
+    return _thumbnail(buffer)
+
+
+def _thumbnail(data: io.BytesIO) -> str:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(data) as picture:
+            picture.draft("RGB", (2 * SIDE, 2 * SIDE))
+            small = ImageOps.exif_transpose(picture).convert("RGBA")
+            small.thumbnail((SIDE, SIDE))
+            ground = Image.new("RGB", small.size, "white")
+            ground.paste(small, mask=small.getchannel("A"))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+    buffer = io.BytesIO()
+    ground.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,85 @@
+"""Which items learn, and which judge what was learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.plugin_api import splits
+from topwork_server.plugin_api.trainer import Examples, Target
+from topwork_server.types import Array
+
+USUAL_FOLDS = 5
+MANY_ITEMS = 20_000  # beyond so many, one split of a fifth judges well enough
+PARTS = 16  # of the learning curve: it grows by 1, 2, 4 and 8 of them
+FEWEST_ITEMS = 8  # that a point of the curve learns from
+CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone judges few
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """Row positions, ascending. Head i learns from train[i] and is judged on held[i]. curve[s][i] is a part of train[i], of the
+    first folds or of all, that grows with s up to train[i] itself, which is not among them. All are empty where nothing can be
+    judged: `estimate` says why."""
+
+    held: list[Array]
+    train: list[Array]
+    curve: list[list[Array]]
+    estimate: str
+
+
+def plan(examples: Examples, folds: int, seed: int) -> SplitPlan:
+    """`folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
+
+    Where each item has a class, one that stands in one group alone is always learnt from and never judged.
+    """
+    items = len(np.unique(examples.items))
+    single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
+    judged = judgeable(examples)
+    if len(np.unique(examples.groups)) < 2 or not judged.any():
+        return SplitPlan([], [], [], "nothing could be judged: no class has two examples that share no group")
+    parts = splits.folds(examples, USUAL_FOLDS if folds < 2 else folds, seed)
+    held = [part[judged[part]] for part in parts if judged[part].any()]
+    held = held[:1] if single else held
+    train = [splits.rest(examples.count, part) for part in held]
+    grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
+    sizes = [many for many in grown[0] if all(many in parts for parts in grown)]
+    return SplitPlan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
+
+
+def judgeable(examples: Examples) -> Array:
+    """(n,) bool: rows whose class some other group has, too. Rows of one item stay together: then all of them."""
+    groups = examples.groups
+    if examples.target is not Target.CLASSES or len(np.unique(examples.items)) < examples.count:
+        return np.ones(examples.count, bool)
+    first, last = (np.full(int(examples.values.max()) + 1, start, np.int64) for start in (groups.max(), groups.min()))
+    np.minimum.at(first, examples.values, groups)
+    np.maximum.at(last, examples.values, groups)
+    several: Array = (first != last)[examples.values]
+    return several
+
+
+def _grown(examples: Examples, train: Array, seed: int) -> dict[int, Array]:
+    """Parts of the rows to learn from, each holding the ones before, by how many sixteenths they are."""
+    learnt = examples.take(train)
+    if len(np.unique(learnt.groups)) < 2:
+        return {}
+    parts = splits.folds(learnt, PARTS, seed)
+    grown = {many: train[np.sort(np.concatenate(parts[:many]))] for many in (1, 2, 4, 8) if many < len(parts)}
+    return {many: rows for many, rows in grown.items() if _learnable(examples, rows)}
+
+
+def _learnable(examples: Examples, rows: Array) -> bool:
+    """Whether there are a few items, and of classes two."""
+    if len(np.unique(examples.items[rows])) < FEWEST_ITEMS:
+        return False
+    return examples.target is not Target.CLASSES or len(np.unique(examples.values[rows])) > 1
+
+
+def _estimate(examples: Examples, held: list[Array], items: int) -> str:
+    groups = len(np.unique(examples.groups))
+    grouped = f" in {groups:,} groups" if groups < items else ""
+    if len(held) > 1:
+        return f"{len(held)}-fold cross-validation over {items:,} items{grouped}"
+    return f"one split: {len(np.unique(examples.items[held[0]])):,} of {items:,} items held out{grouped}"

@@ -1,0 +1,123 @@
+"""A task's figures with their intervals: those that are made of sums, and those of rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from topwork_server.heads.evaluation import bootstrap, metrics, unit_counts
+from topwork_server.heads.evaluation.bootstrap import ConfidenceInterval
+from topwork_server.heads.evaluation.evaluation_data import EvaluationData
+from topwork_server.heads.evaluation.ranking_metrics import RankedScores, auroc_and_precision, ranked
+from topwork_server.heads.head_types import MetricValue, Task
+from topwork_server.types import Array
+
+AUROC, PRECISION = "AUROC", "average precision"
+#: Rankings are resampled so often where there are very many scores: enough for the spread, which the normal distribution then
+#: turns into an interval.
+FEWEST_RANKINGS = 50
+RANK_BUDGET = 50_000_000
+BASELINE_BUDGET = 25_000_000
+DIFFERENCE_BUDGET = 50_000_000
+
+
+def figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+    """All, the main one first. What is undefined (AUROC where one class is there alone) is left out, but for the main one."""
+    found = _of_sums(judged, seed)
+    if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        found = _ranking_before_losses(found, _of_rankings(judged, seed))
+    return _figures(found, metrics.MAIN[judged.task])
+
+
+def main_figure(judged: EvaluationData, seed: int) -> MetricValue:
+    tally, name = unit_counts.tally(judged, whole=False), metrics.MAIN[judged.task]
+    found = bootstrap.intervals(
+        lambda weights: {name: metrics.values(judged, tally.totals(weights))[name]},
+        judged.units,
+        bootstrap.affordable(tally.cost),
+        seed,
+        metrics.bounds,
+    )
+    return _figures(found, name)[0]
+
+
+def difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
+    """Of the main figures of two heads on the same rows, a - b: both are resampled together (the paired bootstrap)."""
+    first, second, name = unit_counts.tally(a, whole=False), unit_counts.tally(b, whole=False), metrics.MAIN[a.task]
+
+    def both(weights: Array) -> dict[str, Array]:
+        of_a, of_b = (metrics.values(of, tally.totals(weights))[name] for of, tally in ((a, first), (b, second)))
+        return {name: of_a - of_b}
+
+    many = bootstrap.affordable(first.cost + second.cost, DIFFERENCE_BUDGET)
+    return _figures(bootstrap.intervals(both, a.units, many, seed, _endless), name)[0]
+
+
+def baseline_figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+    """Of answers that know nothing of the rows; calibration says nothing of them."""
+    tally = unit_counts.tally(judged, whole=False)
+    found = bootstrap.intervals(
+        lambda weights: metrics.values(judged, tally.totals(weights)),
+        judged.units,
+        bootstrap.affordable(tally.cost, BASELINE_BUDGET),
+        seed,
+        metrics.bounds,
+    )
+    return _figures(found, metrics.MAIN[judged.task])
+
+
+def _endless(name: str) -> tuple[float, float]:
+    return -np.inf, np.inf
+
+
+def _of_sums(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
+    tally = unit_counts.tally(judged)
+    many = bootstrap.affordable(tally.cost)
+    return bootstrap.intervals(
+        lambda weights: metrics.values(judged, tally.totals(weights)), judged.units, many, seed, metrics.bounds
+    )
+
+
+def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
+    """Each class against the rest, and the mean of those that are defined; of two classes, the second. Of scores as they are: a
+    temperature for each fold would mix up their order."""
+    of_classes = _ranked_classes(judged.at(1.0))
+    many = bootstrap.affordable(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
+
+    at_once = max(1, bootstrap.CHUNK // len(judged.values))  # of few groups there are far fewer weights than rows
+
+    def values(weights: Array) -> dict[str, Array]:
+        parts = [of_part(weights[start : start + at_once]) for start in range(0, len(weights), at_once)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def of_part(weights: Array) -> dict[str, Array]:
+        of_rows = weights.astype(np.float32)[:, judged.unit]
+        areas, precisions = zip(*(auroc_and_precision(ranking, of_rows) for ranking in of_classes), strict=True)
+        means = (metrics.mean_of_defined(np.stack(part, axis=1)) for part in (areas, precisions))
+        return dict(zip((AUROC, PRECISION), means, strict=True))
+
+    with np.errstate(invalid="ignore"):
+        return bootstrap.intervals(values, judged.units, many, seed, metrics.bounds)
+
+
+def _ranked_classes(judged: EvaluationData) -> list[RankedScores]:
+    columns: Sequence[int] = range(len(judged.names))
+    if judged.task is Task.MULTI_LABEL:
+        return [ranked(judged.probable[:, at], judged.truth[:, at]) for at in columns]
+    return [ranked(judged.probable[:, at], judged.truth == at) for at in (columns[1:] if len(columns) == 2 else columns)]
+
+
+def _ranking_before_losses(
+    found: dict[str, ConfidenceInterval], rankings: dict[str, ConfidenceInterval]
+) -> dict[str, ConfidenceInterval]:
+    """Figures of rightness first, those of probabilities last."""
+    last = [name for name in found if name == "log loss" or name.startswith(metrics.CALIBRATION)]
+    return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
+
+
+def _figures(found: dict[str, ConfidenceInterval], main: str) -> tuple[MetricValue, ...]:
+    """A main figure that is undefined (no entity, neither true nor predicted) is 0, and nothing is known of it."""
+    undefined = ConfidenceInterval(0.0, 0.0, 1.0)
+    all_of_them = {main: found.get(main, undefined), **found}
+    return tuple(MetricValue(name, of.value, of.low, of.high) for name, of in all_of_them.items())

@@ -1,0 +1,107 @@
+"""What each unit adds to the sums of which figures are made: `metrics.py` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from topwork_server.heads.evaluation import calibration, span_metrics
+from topwork_server.heads.evaluation.confusion import UnitSums
+from topwork_server.heads.evaluation.evaluation_data import EvaluationData
+from topwork_server.heads.evaluation.safe_deviation import deviation
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.span_decoding import entity_labels
+from topwork_server.plugin_api.trainer import Target
+from topwork_server.types import Array
+
+
+def tally(judged: EvaluationData, whole: bool = True) -> UnitSums:
+    """The sums that `metrics.values` reads; with `whole` false, what the main figure needs."""
+    found = UnitSums(judged.units)
+    FILL[judged.task](judged, found)
+    if whole and judged.target in (Target.CLASSES, Target.LABELS):
+        _add_calibration(judged, found)
+    if whole and judged.target is Target.NUMBERS:
+        _add_ranks(judged, found)
+    return found
+
+
+def _add_classes(judged: EvaluationData, found: UnitSums) -> None:
+    many, right = len(judged.names), judged.said == judged.truth
+    found.add("rows", 1, judged.unit)
+    found.add("truth", many, judged.unit, judged.truth)
+    found.add("said", many, judged.unit, judged.said)
+    found.add("hit", many, judged.unit[right], judged.truth[right])
+
+
+def _add_labels(judged: EvaluationData, found: UnitSums) -> None:
+    found.add("rows", 1, judged.unit)
+    for name, cells in (("truth", judged.truth), ("said", judged.said), ("hit", judged.truth & judged.said)):
+        row, label = np.nonzero(cells)
+        found.add(name, len(judged.names), judged.unit[row], label)
+    found.add("exact", 1, judged.unit[(judged.truth == judged.said).all(axis=1)])
+
+
+def _add_numbers(judged: EvaluationData, found: UnitSums) -> None:
+    """Centred and of unit spread, or sums of squares would lose their digits."""
+    middle, spread = judged.truth.mean(), deviation(judged.truth) or 1.0
+    truth, said = (judged.truth - middle) / spread, (judged.said - middle) / spread
+    found.add("rows", 1, judged.unit)
+    moments = {"y": truth, "yy": truth**2, "absolute": np.abs(said - truth), "squared": (said - truth) ** 2}
+    for name, amount in moments.items():
+        found.add(name, 1, judged.unit, 0, amount)
+
+
+def _add_ranks(judged: EvaluationData, found: UnitSums) -> None:
+    a, b = _ranks(judged.truth), _ranks(judged.said)
+    for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
+        found.add(name, 1, judged.unit, 0, amount)
+
+
+def _add_entities(judged: EvaluationData, found: UnitSums) -> None:
+    truth, said = (span_metrics.entities(judged, classes) for classes in (judged.truth, judged.said))
+    right = np.isin(truth.key(len(judged.truth)), said.key(len(judged.truth)))
+    many = max(1, len(entity_labels(judged.names)))
+    found.add("rows", 1, judged.unit)
+    found.add("right", 1, judged.unit[judged.truth == judged.said])
+    found.add("truth", many, judged.unit[truth.start], truth.label)
+    found.add("said", many, judged.unit[said.start], said.label)
+    found.add("hit", many, judged.unit[truth.start[right]], truth.label[right])
+
+
+def _add_answers(judged: EvaluationData, found: UnitSums) -> None:
+    answered, unit = span_metrics.answered(judged), judged.unit[judged.starts[:-1]]
+    found.add("items", 1, unit)
+    found.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
+    found.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
+
+
+def _add_calibration(judged: EvaluationData, found: UnitSums) -> None:
+    """Log loss, and in each bin by how much confidence exceeds accuracy."""
+    losses = calibration.log_losses(judged.scores, judged.values, judged.target, judged.temperature)
+    found.add("loss", 1, judged.unit, 0, losses)
+    for name, probable in (
+        ("gap before", calibration.probabilities(judged.scores, judged.target)),
+        ("gap", judged.probable),
+    ):
+        sure, so = calibration.sureness(probable, judged.values, judged.target)
+        unit = np.repeat(judged.unit, len(sure) // len(judged.unit))
+        found.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
+
+
+def _ranks(numbers: Array) -> Array:
+    """From -1 to 1, equal numbers the mean of theirs."""
+    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count + 1) / 2
+    return np.asarray(2 * middle[place] / max(1, len(numbers) - 1) - 1)
+
+
+FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {
+    Task.CLASSIFICATION: _add_classes,
+    Task.MULTI_LABEL: _add_labels,
+    Task.REGRESSION: _add_numbers,
+    Task.TAGGING: _add_entities,
+    Task.QUESTION_ANSWERING: _add_answers,
+    Task.SEGMENTATION: _add_classes,
+}

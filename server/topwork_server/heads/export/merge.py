@@ -1,0 +1,128 @@
+"""Trunk, pooling and head in one ONNX file, which plain onnxruntime runs; `model_card.py` says how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork_server.errors import NotReady
+from topwork_server.heads.export.model_card import description
+from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
+from topwork_server.heads.head_types import Head, Pooling
+from topwork_server.heads.pooling import TOWERS
+from topwork_server.heads.served_graph import PROBABILITIES, ROWS, SCORES
+from topwork_server.models.onnx_splice import NodeWriter, at_opset, names, opset, prune, rename
+from topwork_server.types import Granularity
+
+if TYPE_CHECKING:
+    import onnx
+
+HEAD = "topwork.head/"
+TRUNK = "topwork.trunk/"
+#: Of the second pass, where the trunk reads both texts of a pair each by itself.
+SECOND = "topwork.second/"
+#: No trunk names an axis so: one that did, of another length, would mislead onnxruntime.
+TOKENS = "topwork.tokens"
+#: Of the file's own metadata: the description, in JSON.
+METADATA = "topwork"
+
+
+def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:
+    """The file, and what its user must know, as JSON.
+
+    `trunk` is the model of an encoder's artifact, `graph` that of the head. The file has the trunk's inputs, the masks that
+    pooling needs, and the outputs `scores` and `probabilities`; of the trunk it holds the way to the head's tap alone. Imports
+    onnx and holds the trunk about three times: not for the event loop.
+    """
+    import onnx
+
+    model, small = onnx.load(str(trunk)), onnx.load(str(graph))
+    prune(model, head.tap.tap.name)
+    later = max(opset(model), opset(small))
+    model, small = at_opset(model, later), at_opset(small, later)
+    tap = _make_room(model.graph, head)
+    nodes = NodeWriter(f"{HEAD}pooling/")
+    rows = pool(nodes, head, tap, double(model.graph, tap) if head.pooling in TOWERS else "")
+    rename(small.graph, lambda name: rows if name == ROWS else HEAD + name)
+    model.graph.node.extend([*nodes.made, *small.graph.node])
+    model.graph.initializer.extend(small.graph.initializer)
+    _join(model, small)
+    _add_ends(model.graph, small.graph, head, tap)
+    said = description(head, model, trunk.parent)
+    model.producer_name = "topwork"
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA, value=json.dumps(said))
+    return model.SerializeToString(), said
+
+
+def _make_room(graph: onnx.GraphProto, head: Head) -> str:
+    """The trunk's own values give way to the names that the file needs. The name of the tap's value."""
+    taken = {SCORES, PROBABILITIES, *masks_of(head)}
+    inputs = {value.name for value in graph.input}
+    if clash := taken & inputs:
+        raise NotReady(
+            f"the trunk {head.encoder} has an input named {sorted(clash)[0]!r}, which the file needs for itself",
+            remedy="give the input another name in the encoder's export",
+        )
+    found = names(graph)
+    if not taken & found and not any(name.startswith(HEAD) for name in found):
+        return head.tap.tap.name
+
+    def named(name: str) -> str:
+        return name if name in inputs else TRUNK + name
+
+    rename(graph, named)
+    return named(head.tap.tap.name)
+
+
+def double(graph: onnx.GraphProto, tap: str) -> str:
+    """A second pass of the trunk over inputs of its own, with the same weights. The name of its tap."""
+    shared = {tensor.name for tensor in graph.initializer}
+    own = {value.name for value in graph.input} - shared
+    copy = type(graph)()
+    copy.node.extend(graph.node)
+    copy.input.extend(value for value in graph.input if value.name in own)
+
+    def named(name: str) -> str:
+        if name in own:
+            return SECOND_INPUT + name
+        return name if name in shared else SECOND + name
+
+    rename(copy, named)
+    for value in copy.input:
+        for axis in value.type.tensor_type.shape.dim[1:]:
+            axis.dim_param = axis.dim_param and SECOND_INPUT + axis.dim_param
+    graph.node.extend(copy.node)
+    graph.input.extend(copy.input)
+    return SECOND + tap
+
+
+def _join(model: onnx.ModelProto, small: onnx.ModelProto) -> None:
+    """What both models say of themselves."""
+    model.ir_version = max(model.ir_version, small.ir_version)
+    known = {one.domain for one in model.opset_import}
+    model.opset_import.extend(one for one in small.opset_import if one.domain not in known)
+
+
+def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: str) -> None:
+    from onnx import TensorProto, helper
+
+    for mask in masks_of(head):
+        tokens = SECOND_INPUT + TOKENS if mask == PAIR_MASK and head.pooling in TOWERS else TOKENS
+        graph.input.append(helper.make_tensor_value_info(mask, TensorProto.INT64, ["batch", tokens]))
+    nodes = NodeWriter(f"{HEAD}ends/")
+    outputs = small.output[0].type.tensor_type.shape.dim[1].dim_value
+    kind = small.output[0].type.tensor_type.elem_type  # of numbers DOUBLE
+    for name in (SCORES, PROBABILITIES):
+        unpool(nodes, head, tap, HEAD + name, name)
+        graph.output.append(helper.make_tensor_value_info(name, kind, [*_places(head), outputs]))
+    graph.node.extend(nodes.made)
+
+
+def _places(head: Head) -> list[str | int]:
+    """Axes of an output before that of its names."""
+    tap = head.tap.tap
+    if head.pooling is Pooling.ROWS:
+        return ["batch", TOKENS if tap.grid is None else tap.grid[0] * tap.grid[1]]
+    return [1 if tap.granularity is Granularity.WINDOW and head.pooling is not Pooling.ROW else "batch"]

@@ -1,0 +1,97 @@
+"""`pooling.py` as ONNX nodes: the output of a tap for a batch becomes what a head reads, (n, dim_after)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topwork_server.heads.head_types import Head, Pooling
+from topwork_server.heads.pooling import TOWERS
+from topwork_server.models.onnx_splice import NodeWriter
+from topwork_server.types import Array, Granularity
+
+ROW_MASK, TEXT_MASK, PAIR_MASK = "row_mask", "text_mask", "pair_mask"
+#: Before the names of the inputs that the second text of a pair becomes, where each is read by itself.
+SECOND_INPUT = "second_"
+_LEAST = float(np.finfo(np.float32).min)
+_SMALL = 1e-30
+
+
+def masks_of(head: Head) -> tuple[str, ...]:
+    """Inputs (batch, tokens) int64 that its pooling needs beside the trunk's: 1 for tokens that are rows."""
+    if head.tap.tap.granularity is not Granularity.TOKEN or head.pooling in (Pooling.ROW, Pooling.ROWS):
+        return ()
+    return (TEXT_MASK, PAIR_MASK) if head.pooling in (Pooling.PAIR, *TOWERS) else (ROW_MASK,)
+
+
+def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
+    """The name of the pooled rows. `tap`: (batch, dim) of ITEM, (batch, rows, dim) of TOKEN and CELL; of WINDOW (windows, dim),
+    the windows of one clip. `other`: of two towers the tap of the second text."""
+    granularity = head.tap.tap.granularity
+    if head.pooling in TOWERS:
+        masks = [_there(nodes, mask) for mask in masks_of(head)]
+        u, v = (_mean(nodes, one, mask) for one, mask in zip((tap, other), masks, strict=True)) if masks else (tap, other)
+        return _towers(nodes, head.pooling, u, v)
+    if head.pooling is Pooling.ROW:
+        return tap
+    if head.pooling is Pooling.ROWS:
+        return nodes.add("Reshape", tap, _ints(nodes, -1, head.dim))
+    if granularity is Granularity.WINDOW:
+        tap = nodes.add("Unsqueeze", tap, _ints(nodes, 0))
+    there = [_there(nodes, mask) for mask in masks_of(head)]
+    if head.pooling is Pooling.PAIR:
+        return _pair(nodes, *(_mean(nodes, tap, one) for one in there))
+    mask = there[0] if there else ""
+    if head.pooling is Pooling.MAX:
+        return nodes.add("ReduceMax", _only(nodes, tap, mask, _LEAST), _ints(nodes, 1), keepdims=0)
+    mean = _mean(nodes, tap, mask)
+    return mean if head.pooling is Pooling.MEAN else nodes.add("Concat", mean, _spread(nodes, tap, mean, mask), axis=-1)
+
+
+def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> str:
+    """What a head says of rows, one for each position of the tap again."""
+    if head.pooling is not Pooling.ROWS:
+        return nodes.add("Identity", said, output=output)
+    places = nodes.add("Shape", tap, start=0, end=2)
+    return nodes.add("Reshape", said, nodes.add("Concat", places, _ints(nodes, -1), axis=0), output=output)
+
+
+def _there(nodes: NodeWriter, mask: str) -> str:
+    """(batch, tokens, 1) bool."""
+    return nodes.add("Greater", nodes.add("Unsqueeze", mask, _ints(nodes, 2)), nodes.constant(np.array(0, np.int64)))
+
+
+def _only(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
+    """Whatever stands at other positions, NaN too, has no part in it."""
+    return nodes.add("Where", there, rows, nodes.constant(np.array(instead, np.float32))) if there else rows
+
+
+def _mean(nodes: NodeWriter, rows: str, there: str) -> str:
+    if not there:
+        return nodes.add("ReduceMean", rows, _ints(nodes, 1), keepdims=0)
+    total = nodes.add("ReduceSum", _only(nodes, rows, there, 0.0), _ints(nodes, 1), keepdims=0)
+    count = nodes.add("ReduceSum", nodes.add("Cast", there, to=1), _ints(nodes, 1), keepdims=0)
+    return nodes.add("Div", total, count)
+
+
+def _spread(nodes: NodeWriter, rows: str, mean: str, there: str) -> str:
+    """The population's standard deviation."""
+    off = nodes.add("Sub", rows, nodes.add("Unsqueeze", mean, _ints(nodes, 1)))
+    return nodes.add("Sqrt", _mean(nodes, nodes.add("Mul", off, off), there))
+
+
+def _pair(nodes: NodeWriter, u: str, v: str) -> str:
+    apart = nodes.add("Abs", nodes.add("Sub", u, v))
+    return nodes.add("Concat", u, v, apart, nodes.add("Mul", u, v), axis=-1)
+
+
+def _towers(nodes: NodeWriter, pooling: Pooling, u: str, v: str) -> str:
+    lengths = [nodes.add("ReduceL2", one, _ints(nodes, 1), keepdims=1) for one in (u, v)]
+    least = nodes.constant(np.array(_SMALL, np.float32))
+    directions = [nodes.add("Div", one, nodes.add("Max", length, least)) for one, length in zip((u, v), lengths, strict=True)]
+    cosine = nodes.add("ReduceSum", nodes.add("Mul", *directions), _ints(nodes, 1), keepdims=1)
+    return cosine if pooling is Pooling.COSINE else nodes.add("Concat", _pair(nodes, u, v), cosine, axis=-1)
+
+
+def _ints(nodes: NodeWriter, *values: int) -> str:
+    array: Array = np.array(values, np.int64)
+    return nodes.constant(array)

@@ -1,0 +1,76 @@
+"""Encoders that were fine-tuned with a head: they come with it, and go with it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+from topwork_server.errors import NotReady, TopworkError
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.heads.head_store import HeadStore
+from topwork_server.heads.head_types import Head
+from topwork_server.models.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+
+class FineTunedEncoders:
+    """Blocking."""
+
+    def __init__(self, shelf: HeadStore, sets: FeatureSets, catalogue: Catalog) -> None:
+        self._shelf, self._sets, self._catalogue = shelf, sets, catalogue
+
+    def check_droppable(self, head: Head) -> None:
+        """NotReady where something else stands on the encoder that goes with the head."""
+        users = list(self.users(head.tuned, head.name)) if head.tuned else []
+        if users:
+            raise NotReady(
+                f"the encoder {head.tuned} goes with the head {head.name!r}, and on it stand {', '.join(users)}",
+                remedy="drop those first",
+            )
+
+    def drop(self, encoder: str) -> None:
+        self._catalogue.drop_tuned(encoder)
+
+    def sweep(self, name: str = "") -> None:
+        """Those whose head was replaced or never ready, of one name or of all, on which nothing stands; no training of that name
+        may be under way."""
+        for encoder in self._catalogue.tuned():
+            if (not name or _is_of(name, encoder)) and not self._has_head(encoder):
+                try:
+                    self._sweep(encoder)
+                except TopworkError as error:  # its base is gone, say: others are served all the same
+                    log.warning("encoder=%s has no head any more, and stays: %s", encoder, error)
+
+    def _sweep(self, encoder: str) -> None:
+        users = list(self.users(encoder))
+        if users:
+            log.info("encoder=%s has no head any more, and stays: on it stand %s", encoder, ", ".join(users))
+        else:
+            self.drop(encoder)
+
+    def _has_head(self, encoder: str) -> bool:
+        return any(self._has(name, encoder) for name in self._shelf.names())
+
+    def _has(self, name: str, encoder: str) -> bool:
+        """Whether it goes with that head; where its files are damaged, whether it may."""
+        try:
+            return self._shelf.get(name).tuned == encoder
+        except TopworkError:
+            return _is_of(name, encoder)
+
+    def users(self, encoder: str, but: str = "") -> Iterator[str]:
+        """What stands on an encoder, besides the head that came with it."""
+        for set_name in self._sets.names():
+            with suppress(TopworkError):  # one that cannot be opened is in nobody's way
+                if self._sets.get(set_name).wanted.encoder == encoder:
+                    yield f"the set {set_name}"
+        yield from (f"the head {head.name}" for head in self._shelf.all() if head.encoder == encoder and head.name != but)
+        yield from (f"the encoder {other}" for other in self._catalogue.made_of(encoder))
+
+
+def _is_of(name: str, encoder: str) -> bool:
+    """As `tuning.py` names encoders."""
+    return re.fullmatch(f"{re.escape(name)}-[0-9a-f]{{8}}", encoder) is not None

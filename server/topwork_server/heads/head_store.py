@@ -1,0 +1,313 @@
+"""Owns $TOPWORK_HOME/heads: the heads that were trained here, each whole or not there at all.
+
+heads/NAME/VERSION/head.onnx     the graph, as `model.Head` says
+                   report.json   where the head was judged
+                   head.json     the head, and checksums of the others; written last
+A version is the time of its publication in nanoseconds, and never used again; the newest is the head. It is published by a rename
+of a folder whose files are on disk, so a job that is killed leaves the old head or the new one. Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from topwork_server import json_records, regular_files
+from topwork_server.errors import DataLoss, DiskFull, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.excerpts import excerpt
+from topwork_server.heads.evaluation.report import Report
+from topwork_server.heads.head_types import Head
+from topwork_server.plugin_api.sources import file_sha256
+from topwork_server.suggestions import instead
+
+log = logging.getLogger(__name__)
+
+#: Of the folder and its files; raised when they change.
+FORMAT = 1
+HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
+HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: What is not finished, or is going away, has a name that no head can have.
+SCRATCH = ".part-"
+ANEW = "train it again with replace, or drop it"
+#: Reads of a head that is replaced meanwhile.
+TRIES = 100
+
+
+def check_head_name(name: str) -> None:
+    if not HEAD_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a head",
+            remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
+        )
+
+
+@dataclass(frozen=True)
+class HeadPointer:
+    """What HEAD holds."""
+
+    format: int
+    head: Head
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StoredHead:
+    """A head, its graph, what tells it from others that had the name, and the SHA-256 of the graph and of its report, if any."""
+
+    head: Head
+    graph: Path
+    stamp: tuple[Any, ...]
+    sha256: str
+    report: str = ""
+
+    def check(self) -> None:
+        """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
+        try:
+            found = file_sha256(self.graph)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self.damaged(f"cannot be read: {error.strerror}") from error
+        if found != self.sha256:
+            raise self.damaged("is not the file that was written")
+
+    def damaged(self, how: str) -> NotReady:
+        """What is said of its graph."""
+        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else ANEW
+        return damaged(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
+
+
+class HeadStore:
+    """Thread-safe. Several processes may read; of one name, one at a time publishes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, StoredHead] = {}
+
+    def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
+        """The head, in place of an older one of its name; on disk when this returns. DiskFull where there is no room."""
+        check_head_name(head.name)
+        place = self.folder / head.name
+        with _disk(head.name):
+            _make(place)
+            scratch = Path(tempfile.mkdtemp(dir=place, prefix=SCRATCH))
+            try:
+                _write(scratch, head, graph, report)
+                _put(scratch, place)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+                with suppress(OSError):
+                    place.rmdir()  # of a first head that could not be written; others stand in its way
+            _prune(place)
+
+    def names(self) -> list[str]:
+        """All heads, sorted; those too that cannot be read."""
+        try:
+            found = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in found if HEAD_NAME.fullmatch(name) and _versions(self.folder / name))
+
+    def get(self, name: str) -> Head:
+        """NotFound names what is near; NotReady where its files are damaged."""
+        return self.kept(name).head
+
+    def all(self) -> list[Head]:
+        """Sorted by name. A head that cannot be read is said in the log and left out."""
+        heads = []
+        for name in self.names():
+            try:
+                heads.append(self.get(name))
+            except TopworkError as error:
+                log.warning("head=%s is left out: %s", name, error)
+        return heads
+
+    def graph(self, name: str) -> Path:
+        """Read it together with the head: `kept`."""
+        return self.kept(name).graph
+
+    def kept(self, name: str) -> StoredHead:
+        """The head and its graph, of one version. Costs microseconds where the version is known."""
+        for _ in range(TRIES):
+            version = self._newest(name)
+            folder = self.folder / name / version
+            try:
+                return self._read(name, folder)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if self._newest(name) == version:  # else it was replaced while it was read
+                    raise damaged(name, folder, f"{HEAD} is gone") from error
+        raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
+
+    def report(self, name: str) -> dict[str, Any]:
+        """As it was written. NotFound where the head was never judged."""
+        for _ in range(TRIES):
+            kept = self.kept(name)
+            folder = kept.graph.parent
+            try:
+                return _report(name, folder, kept.report)
+            except FileNotFoundError as error:
+                if self.kept(name).graph.parent != folder:
+                    continue
+                if kept.report:
+                    raise damaged(name, folder, f"{REPORT} is gone") from error
+                raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are judged") from error
+        raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
+
+    def bytes(self, name: str) -> int:
+        """That the head takes on disk."""
+        folder, size = self.folder / name / self._newest(name), 0
+        for path in folder.glob("*"):
+            with suppress(FileNotFoundError):  # it is replaced or dropped meanwhile
+                size += path.stat().st_size
+        return size
+
+    def remove(self, name: str) -> None:
+        """Gone in one step, damaged ones too. NotFound."""
+        self._newest(name)
+        with _disk(name):
+            doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
+            (self.folder / name).rename(doomed / "gone")
+            _sync(self.folder)
+        self._known.pop(name, None)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what was left by jobs and drops that were killed. Once, at the start: no job may be running."""
+        for leftover in (*self.folder.glob(f"{SCRATCH}*"), *self.folder.glob(f"*/{SCRATCH}*")):
+            log.info("removing what is left of %s", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+        for place in self.folder.glob("[!.]*"):
+            _prune(place)
+            with suppress(OSError):
+                place.rmdir()  # no version was ever finished
+
+    def _newest(self, name: str) -> str:
+        """Its version."""
+        versions = _versions(self.folder / name) if HEAD_NAME.fullmatch(name) else []
+        if not versions:
+            raise self._unknown(name)
+        return versions[-1]
+
+    def _read(self, name: str, folder: Path) -> StoredHead:
+        status = os.stat(folder / HEAD)
+        stamp = (str(folder), status.st_mtime_ns, status.st_size)
+        known = self._known.get(name)
+        if known is None or known.stamp != stamp:
+            known = self._known[name] = _kept(name, folder, stamp)
+        return known
+
+    def _unknown(self, name: str) -> NotFound:
+        return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, self.names(), "train it first"))
+
+
+def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:
+    return NotReady(f"the head {name!r} at {folder} is damaged: {how}", remedy=remedy)
+
+
+def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
+    """FileNotFoundError where the folder is gone."""
+    try:
+        record = json_records.read(folder / HEAD, HeadPointer)
+    except DataLoss as error:
+        raise damaged(name, folder, f"{HEAD}: {json_records.reason(error)}") from error
+    if record.format != FORMAT:
+        raise damaged(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
+    if GRAPH not in record.files:
+        raise damaged(name, folder, f"{HEAD} names no {GRAPH}")
+    return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
+
+
+def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
+    """FileNotFoundError where there is none; NotReady where it is not what was written."""
+    try:
+        data = regular_files.contents(folder / REPORT, json_records.LARGEST)
+        record: dict[str, Any] = json.loads(data)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        how = error.strerror if isinstance(error, OSError) else error
+        raise damaged(name, folder, f"{REPORT}: {how}") from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged(name, folder, f"{REPORT} is not the file that was written")
+    return record
+
+
+def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> None:
+    (scratch / GRAPH).write_bytes(graph)
+    if report is not None:
+        (scratch / REPORT).write_text(_json(asdict(report)), "utf-8")
+    files = {path.name: file_sha256(path) for path in scratch.iterdir()}
+    record = {"format": FORMAT, "head": asdict(head), "files": files}
+    (scratch / HEAD).write_text(json_records.dumps(record, 1, _plain), "utf-8")
+    for path in (*scratch.iterdir(), scratch):
+        _sync(path)
+
+
+def _put(scratch: Path, place: Path) -> None:
+    """Under a number that is greater than all there are: clocks go back."""
+    newest = _versions(place)
+    scratch.rename(place / str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0)))
+    _sync(place)
+
+
+def _prune(place: Path) -> None:
+    """Delete all versions but the newest. Their readers ask again."""
+    for version in _versions(place)[:-1]:
+        shutil.rmtree(place / version, ignore_errors=True)
+
+
+def _versions(place: Path) -> list[str]:
+    """Oldest first."""
+    try:
+        return sorted(filter(str.isdecimal, os.listdir(place)), key=int)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _make(place: Path) -> None:
+    """The folder of a name, on disk."""
+    new = [path for path in (place, place.parent) if not path.exists()]
+    place.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        _sync(path.parent)
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """Numbers of numpy's, which trainers put into `chosen`, become plain ones."""
+    return json.dumps(record, indent=1, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist()
+
+
+@contextmanager
+def _disk(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the disk is full: the head {name!r} was not written", remedy="free some room, and train") from error
+        raise TopworkError(
+            f"the head {name!r} cannot be written: {error}", remedy="mend the folder of the server's state"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

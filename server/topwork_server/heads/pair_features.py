@@ -1,0 +1,120 @@
+"""Pairs of texts whose two sides a trunk reads each by itself (two towers), beside those that it reads together.
+
+u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reimers and Gurevych 2019, section 3, compare by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, NotReady, TopworkError
+from topwork_server.features import rows_of
+from topwork_server.heads import pooling
+from topwork_server.heads.head_types import HeadDefinition, Pooling
+from topwork_server.heads.pooling import TOWERS
+from topwork_server.jobs.progress import Report
+from topwork_server.models.artifacts import MODEL
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.session import Session
+from topwork_server.types import Array, Features, Item, Sample, TapInfo, TapRows, Text
+
+#: Samples of one pass, which are of about one length.
+BATCH = 32
+
+#: Texts to one row each of some taps, by name.
+Encode = Callable[[Sequence[str], Report], Mapping[str, Array]]
+
+
+def is_pair(item: Item | None) -> bool:
+    return isinstance(item, Text) and bool(item.text) and bool(item.pair)
+
+
+def sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
+    """All texts, then the other side of each. InvalidInput for what is no pair, unless it is skipped: then it is left to the
+    encoder, which reads no empty text."""
+    for position, item in enumerate(items):
+        if not skip and not is_pair(item):
+            raise InvalidInput("it is no pair of texts", remedy="send a text and its pair, neither empty", item=position)
+    texts = [item if isinstance(item, Text) else Text("") for item in items]
+    return [*(Text(one.text if one.pair else "") for one in texts), *(Text(one.pair or "") for one in texts)]
+
+
+def beside(features: Features, count: int) -> Features:
+    """Of `sides` of so many items: two rows an item, none of one whose sides are not both there."""
+    failures: dict[int, TopworkError] = {}
+    notes: dict[int, Mapping[str, int]] = {}
+    for position, error in features.failures.items():
+        failures.setdefault(position % count, error.at(position % count))
+    for position, note in features.notes.items():
+        notes[position % count] = {**notes.get(position % count, {}), **note}
+    taps = tuple(rows_beside(rows, count) for rows in features.taps)
+    return Features(taps, notes, failures, features.numerics, features.timings)
+
+
+def rows_beside(rows: TapRows, count: int) -> TapRows:
+    """Of 2 * count items, the first sides before the second ones."""
+    there = rows.counts > 0
+    both = there[:count] & there[count:]
+    means = np.zeros((2 * count, rows.rows.shape[1]), np.float32)
+    if there.any():
+        starts = (np.cumsum(rows.counts) - rows.counts)[there]
+        means[there] = np.add.reduceat(rows.rows, starts, axis=0, dtype=np.float64) / rows.counts[there][:, None]
+    pairs = np.stack([means[:count][both], means[count:][both]], axis=1)
+    return TapRows(rows.tap, pairs.reshape(-1, means.shape[1]), np.where(both, 2, 0))
+
+
+class PairEncoder:
+    """A set's trunk, in the process of a training."""
+
+    def __init__(self, home: Path, plugins: PluginRegistry, definition: HeadDefinition, threads: int) -> None:
+        self._home, self._plugins, self._definition, self._threads = home, plugins, definition, threads
+
+    def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
+        """(n, dim) of each tap that two towers read, of rows of tokens their means. NotReady where the trunk is another now."""
+        encoder, session, taps = self._opened()
+        options = parse(encoder.options, self._definition.encoder_options)
+        found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in taps}
+        samples = [self._sample(encoder, text, options) for text in texts]
+        order = np.argsort([encoder.cost(sample) for sample in samples], kind="stable")
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            batch = [samples[place] for place in places]
+            outputs = session.run(list(found), encoder.collate(batch))
+            for info, output in zip(taps, outputs, strict=True):
+                means = [rows_of(info.tap, one, sample).mean(axis=0) for one, sample in zip(output, batch, strict=True)]
+                found[info.tap.name][places] = means
+            report((start + len(places)) / len(order), f"encoded {start + len(places):,} of {len(order):,} sides of pairs")
+        return found
+
+    def _opened(self) -> tuple[Encoder, Session, list[TapInfo]]:
+        definition, catalogue = self._definition, Catalog(self._plugins, self._home)
+        entry = catalogue.entry(definition.encoder)
+        if entry.folder is None or entry.manifest is None:
+            raise NotReady(f"the encoder {definition.encoder} of {definition.set} is not ready", remedy=entry.detail)
+        taps = list({info.tap.name: info for info, how in definition.views if how in TOWERS}.values())
+        for info in taps:
+            now = entry.manifest.tap(info.tap.name)
+            if now is None or now.fingerprint != info.fingerprint:
+                raise NotReady(
+                    f"the tap {info.tap.name} of {definition.encoder} has another fingerprint than the set {definition.set}",
+                    remedy="the encoder has changed since: write the set anew",
+                )
+        encoder = entry.spec.encoder(entry.spec, entry.folder)
+        return encoder, Session(entry.folder / MODEL, self._threads), taps
+
+    def _sample(self, encoder: Encoder, text: str, options: Any) -> Sample:
+        [sample] = encoder.preprocess(Text(text), options)
+        return sample
+
+
+def pooled_sides(how: Pooling, tap: TapInfo, u: Array, v: Array) -> Array:
+    """What a head reads of (n, dim) rows of both sides."""
+    rows = TapRows(tap, np.stack([u, v], axis=1).reshape(-1, u.shape[1]), np.full(len(u), 2))
+    return pooling.reduced(how, rows)

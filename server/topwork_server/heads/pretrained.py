@@ -1,0 +1,79 @@
+"""Heads that came with their encoders, as `pretrained_export.py` wrote them into the artifact: served as ENCODER/NAME."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from topwork_server import json_records
+from topwork_server.errors import DataLoss, NotFound
+from topwork_server.heads.head_store import StoredHead, damaged
+from topwork_server.heads.head_types import Head
+from topwork_server.models.artifacts import MANIFEST
+from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.plugin_api.sources import file_sha256
+
+log = logging.getLogger(__name__)
+
+PREFIX = "head-"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Of a manifest: the SHA-256 of each file of the artifact."""
+
+    files: Mapping[str, str]
+
+
+def native_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
+    """By name: those of all encoders that are ready, and their graphs, which are not opened. One that cannot be read is said in
+    the log and left out."""
+    return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
+
+
+def native_kept(catalogue: Catalog, name: str) -> StoredHead:
+    """The head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
+    encoder = name.rpartition("/")[0]
+    found = {kept.head.name: kept for kept in _of(catalogue, encoder)}
+    if name not in found:
+        there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
+        raise NotFound(f"there is no head {name!r}", remedy=there)
+    return found[name]
+
+
+def _listed(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
+    try:
+        return _of(catalogue, encoder)
+    except Exception as error:  # a plugin may raise anything on weights that are damaged
+        log.warning("encoder=%s: its heads are left out: %s: %s", encoder, type(error).__name__, error)
+        return ()
+
+
+def _of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
+    entry = catalogue.entry(encoder)
+    if entry.state is not EncoderState.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
+        return ()
+    return _read(entry.folder, encoder, (entry.folder / MANIFEST).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(folder: Path, encoder: str, stamp: int) -> tuple[StoredHead, ...]:
+    """`stamp` is the manifest's: written last at each export."""
+    files = json_records.read(folder / MANIFEST, _Files).files
+    return tuple(_kept(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
+
+
+def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> StoredHead:
+    graph = path.with_suffix(".onnx")
+    try:
+        head, written = json_records.read(path, Head), files.get(path.name)
+        if written and file_sha256(path) != written:
+            raise DataLoss("it is not the file that was exported")
+        return StoredHead(head, graph, (str(path), stamp), files[graph.name])
+    except (OSError, LookupError, DataLoss) as error:
+        name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
+        remedy = f"run `topwork export {encoder} --force`"
+        raise damaged(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error

@@ -1,0 +1,81 @@
+"""Heads in memory: opened when first asked for, by name and version, and closed when replaced or long unused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from topwork_server.errors import NotReady
+from topwork_server.heads import served_graph
+from topwork_server.heads.head_store import TRIES, StoredHead
+from topwork_server.heads.head_types import Head
+from topwork_server.runtime.session import Session
+from topwork_server.types import Array
+
+IDLE_SECONDS = 900.0
+
+
+@dataclass(eq=False)
+class OpenedHead:
+    """A head and its graph, which stays in memory for whoever holds this, whatever becomes of its files."""
+
+    kept: StoredHead
+    session: Session
+    used: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def head(self) -> Head:
+        return self.kept.head
+
+    def run(self, rows: Array) -> tuple[Array, Array]:
+        """Scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
+        with self._lock:
+            return served_graph.run(self.session, rows)
+
+
+class HeadCache:
+    """Blocking and thread-safe. `threads` is how many a graph computes with."""
+
+    def __init__(self, threads: int = 1, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._threads, self._idle, self._clock = threads, idle_seconds, clock
+        self._lock = threading.Lock()
+        self._open: dict[str, OpenedHead] = {}
+
+    def opened(self, find: Callable[[], StoredHead]) -> OpenedHead:
+        """The head that `find` gives now. NotReady where its graph is damaged."""
+        for _ in range(TRIES):
+            kept = find()
+            try:
+                return self._used(kept)
+            except FileNotFoundError as error:
+                if find().stamp == kept.stamp:  # else it was replaced between the look and the opening
+                    raise kept.damaged("is gone") from error
+        raise NotReady("the head is replaced again and again", remedy="try again")
+
+    def names(self) -> list[str]:
+        """Of the heads in memory."""
+        return list(self._open)
+
+    def _used(self, kept: StoredHead) -> OpenedHead:
+        now = self._clock()
+        with self._lock:
+            self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
+            found = self._open.get(kept.head.name)
+        if found is None or found.kept.stamp != kept.stamp:
+            found = OpenedHead(kept, self._session(kept))
+        found.used = now
+        with self._lock:
+            self._open[kept.head.name] = found
+        return found
+
+    def _session(self, kept: StoredHead) -> Session:
+        kept.check()
+        try:
+            return Session(kept.graph, self._threads)
+        except Exception as error:  # of onnxruntime's own classes
+            if not kept.graph.exists():  # it was replaced or dropped since the check
+                raise FileNotFoundError(kept.graph) from error
+            raise kept.damaged(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error

@@ -1,0 +1,198 @@
+"""What a head says of items: its probabilities, decoded as its task asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.feature_sets.selection import picked
+from topwork_server.heads import pooling
+from topwork_server.heads.head_types import Head, Task
+from topwork_server.heads.serving.span_decoding import answer, entities, entity_labels
+from topwork_server.types import Array, TapRows
+
+#: Rows (n, head.dim) to scores and probabilities (n, outputs).
+Run = Callable[[Array], tuple[Array, Array]]
+#: Of a mask, where an item failed.
+NOTHING = 255
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedSpan:
+    """Characters (half-open) of the text (part 0) or of its pair (part 1). `probability`: of a tagger, the mean over the rows of
+    the class that each was given; of an answerer, that the answer starts and ends there."""
+
+    start: int
+    end: int
+    label: str
+    probability: float
+    part: int = 0
+
+
+#: Fields of Said that are arrays, with an entry an item.
+ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Of all items in order; what is not of the head's task is None. Items that failed have NaN, no spans, and masks of 255.
+
+    probabilities  (items, names) float32: classification, multi-label
+    values         (items,) float64: regression
+    spans          an entry an item: tagging, question answering
+    masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
+    boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
+    failures       by item: those that lack what the head reads
+    """
+
+    head: Head
+    probabilities: Array | None = None
+    values: Array | None = None
+    spans: tuple[tuple[PredictedSpan, ...], ...] | None = None
+    masks: Array | None = None
+    confidences: Array | None = None
+    boxes: Array | None = None
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+
+
+def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> HeadOutput:
+    """Of all items of `rows`, which are of its tap. InvalidInput for one that lacks what it reads, unless it is skipped."""
+    usable = _usable(head, rows)
+    if usable.all():
+        return _decoded(head, rows, run)
+    good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
+    if not skip_bad_items:
+        raise _lacking(head, rows, bad[0])
+    found = spread(_decoded(head, picked(rows, good), run), good, len(usable))
+    return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
+
+
+def of_pooled(head: Head, rows: Array, run: Run) -> HeadOutput:
+    """Of (n, head.dim) rows, each of which is an item. For tasks that read one row an item."""
+    _, probabilities = run(rows)
+    if head.task is Task.REGRESSION:
+        return HeadOutput(head, values=probabilities[:, 0])
+    return HeadOutput(head, probabilities=probabilities)
+
+
+def _usable(head: Head, rows: TapRows) -> Array:
+    usable = pooling.usable(head.task, head.pooling, rows)
+    return usable & (rows.counts == _cells(head)) if head.task is Task.SEGMENTATION else usable
+
+
+def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
+    try:
+        pooling.pooled(head.task, head.pooling, picked(rows, np.array([item])))
+    except InvalidInput as error:
+        return error.at(item)
+    what = f"it has {rows.counts[item]} cells, and a mask of {head.name!r} has {_cells(head)}"
+    return InvalidInput(what, remedy="send one picture an item", item=item)
+
+
+def _decoded(head: Head, rows: TapRows, run: Run) -> HeadOutput:
+    read, counts = pooling.pooled(head.task, head.pooling, rows)
+    match head.task:
+        case Task.TAGGING:
+            return HeadOutput(head, spans=_tagged(head, rows, read, counts, run))
+        case Task.QUESTION_ANSWERING:
+            return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
+        case Task.SEGMENTATION:
+            return _segmented(head, rows, read, run)
+    return of_pooled(head, read, run)
+
+
+def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
+    _, probabilities = run(read)
+    labels, chars = entity_labels(head.names), _chars(head, rows)
+    classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+
+    def one(of: slice) -> tuple[PredictedSpan, ...]:
+        found = entities(classes[of], head.names)
+        made = (_span(chars[of][a:b], labels[label], float(sure[of][a:b].mean()), 0) for a, b, label in found)
+        return tuple(span for span in made if span.start < span.end)
+
+    return tuple(map(one, _slices(counts)))
+
+
+def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
+    _, logits = run(read)
+    chars = _chars(head, rows)
+
+    def one(of: slice) -> tuple[PredictedSpan, ...]:
+        a, b, probability = answer(logits[of])
+        return (_span(chars[of][a:b], "", probability, 1),) if a < b else ()
+
+    return tuple(map(one, _slices(counts)))
+
+
+def _span(chars: Array, label: str, probability: float, part: int) -> PredictedSpan:
+    return PredictedSpan(int(chars[:, 0].min()), int(chars[:, 1].max()), label, probability, part)
+
+
+def _chars(head: Head, rows: TapRows) -> Array:
+    """(n, 2) characters that the rows cover which the head reads."""
+    assert rows.spans is not None, "TOKEN rows have spans"
+    return np.asarray(rows.spans.values[pooling.kept(head.task, rows)])
+
+
+def _slices(counts: Array) -> list[slice]:
+    ends = np.cumsum(counts).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _cells(head: Head) -> int:
+    assert head.tap.tap.grid is not None, "a CELL tap has a grid"
+    return math.prod(head.tap.tap.grid)
+
+
+def _segmented(head: Head, rows: TapRows, read: Array, run: Run) -> HeadOutput:
+    _, probabilities = run(read)
+    shape = (len(rows.counts), *(head.tap.tap.grid or ()))
+    return HeadOutput(
+        head,
+        masks=probabilities.argmax(axis=1).astype(np.uint8).reshape(shape),
+        confidences=probabilities.max(axis=1).reshape(shape),
+        boxes=_covered(rows, _cells(head)),
+    )
+
+
+def _covered(rows: TapRows, cells: int) -> Array:
+    """(items, 4): the smallest box around the cells of each item."""
+    if rows.spans is None:
+        return np.full((len(rows.counts), 4), np.nan, np.float32)
+    boxes = rows.spans.values.reshape(-1, cells, 4)
+    return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1).astype(np.float32)
+
+
+def joined(parts: Sequence[HeadOutput]) -> HeadOutput:
+    """Of items that follow each other, all of which were read."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays: dict[str, Any] = {
+        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+        for name in ARRAYS
+    }
+    spans = None if parts[0].spans is None else tuple(entry for part in parts for entry in part.spans or ())
+    return HeadOutput(parts[0].head, **arrays, spans=spans)
+
+
+def spread(found: HeadOutput, good: Array, items: int) -> HeadOutput:
+    """What was said of the items at the positions `good`, said of all: the others failed."""
+
+    def wide(array: Array | None) -> Array | None:
+        if array is None:
+            return None
+        all_items = np.full((items, *array.shape[1:]), NOTHING if array.dtype == np.uint8 else np.nan, array.dtype)
+        all_items[good] = array
+        return all_items
+
+    arrays: dict[str, Any] = {name: wide(getattr(found, name)) for name in ARRAYS}
+    if found.spans is None:
+        return HeadOutput(found.head, **arrays)
+    spans = dict(zip(good.tolist(), found.spans, strict=True))
+    return HeadOutput(found.head, **arrays, spans=tuple(spans.get(item, ()) for item in range(items)))

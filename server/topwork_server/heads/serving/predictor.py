@@ -1,0 +1,270 @@
+"""Items, vectors or stored items in, what heads say of them out: one pass of each trunk for all heads that stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.selection import stored_rows
+from topwork_server.feature_sets.set_types import Selection
+from topwork_server.heads.head_store import HeadStore, StoredHead
+from topwork_server.heads.head_types import Head
+from topwork_server.heads.pair_features import beside, sides
+from topwork_server.heads.pooling import TOWERS
+from topwork_server.heads.pretrained import native_kept
+from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
+from topwork_server.heads.serving.head_output import HeadOutput, joined, of_pooled, said
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.modalities import check_modality
+from topwork_server.types import Array, Features, Item, Priority, TapRows, Timings
+
+#: Stored items whose rows are in memory at a time: a tap of cells has 90 KB an item.
+STORED = 1000
+
+
+@dataclass(frozen=True)
+class PredictParams:
+    """`options` of the encoder: None is those of each head's own training. The others as engine.Ask has them; `features` are to
+    come back too."""
+
+    options: Mapping[str, Any] | None = None
+    deadline: float | None = None
+    wait: bool = False
+    skip_bad_items: bool = False
+    features: bool = False
+    flow: Hashable = None
+    priority: Priority = Priority.NORMAL
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """What the heads say, in the order asked. `features`: of each trunk, if asked. Notes and failures are by item, which may have
+    failed for some of the heads only."""
+
+    said: tuple[HeadOutput, ...]
+    features: tuple[Features, ...] = ()
+    notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
+
+
+class Predictor:
+    """Used on the event loop; its blocking work is done in threads, of which each head's graph takes `threads` more."""
+
+    def __init__(self, engine: Engine, catalogue: Catalog, shelf: HeadStore, threads: int = 1) -> None:
+        self._engine, self._catalogue, self._shelf = engine, catalogue, shelf
+        self.live = HeadCache(threads)
+
+    async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
+        """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
+        opened = await asyncio.to_thread(self._ready, names, items)
+        found: dict[str, HeadOutput] = {}
+        features: list[Features] = []
+        for (encoder, _, towers), heads in _groups(opened, ask.options).items():
+            taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+            options = heads[0].head.encoder_options if ask.options is None else ask.options
+            asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
+            features.append(await (_of_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
+            found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
+        return PredictionResult(
+            said=tuple(found[name] for name in names),
+            features=tuple(features) if ask.features else (),
+            notes=_notes(features),
+            failures=_failures(features, found.values()),
+            timings=_timings(features),
+        )
+
+    async def of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
+        """Of (n, dim) rows of the heads' tap, pooled: each row is an item."""
+        return await asyncio.to_thread(self._of_vectors, names, np.asarray(rows), fingerprint)
+
+    async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+        """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
+        opened = await asyncio.to_thread(self._opened, names)
+        towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
+        others = [name for name in names if name not in towers]
+        found = await asyncio.to_thread(self._of_stored, others, feature_set, ids) if others else PredictionResult(())
+        if not towers:
+            return found
+        by_name = {one.head.name: one for one in (*found.said, *await self._of_kept(towers, feature_set, ids))}
+        return PredictionResult(tuple(by_name[name] for name in names))
+
+    async def _of_kept(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
+        """Of pairs whose texts are encoded now, each by itself."""
+        parts = []
+        for start in range(0, max(1, len(ids)), STORED):
+            try:
+                items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
+                parts.append((await self.predict(names, PredictParams(wait=True), items)).said)
+            except TopworkError as error:
+                raise error if error.item is None else error.at(start + error.item) from None
+        return [joined(of_one) for of_one in zip(*parts, strict=True)]
+
+    def find(self, name: str) -> StoredHead:
+        """A head of the shelf, or ENCODER/NAME."""
+        return native_kept(self._catalogue, name) if "/" in name else self._shelf.kept(name)
+
+    def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
+        if not names:
+            raise InvalidInput("no head is named", remedy="name one or more")
+        if len(set(names)) != len(names):
+            raise InvalidInput("a head is named twice", remedy="name each head once")
+        return [self.live.opened(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+
+    def _ready(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
+        """Heads that read such items, as far as that shows before anything is computed."""
+        opened = self._opened(names)
+        for head in (one.head for one in opened):
+            if not head.encoder:
+                raise NotReady(
+                    f"the head {head.name!r} learnt from ready vectors of no encoder",
+                    remedy="predict by vectors, or by ids of a set that holds such vectors",
+                )
+            whose = f"the head {head.name!r}, on {head.encoder},"
+            reads = self._catalogue.spec(head.encoder).modality
+            check_modality(items, reads, whose, "send what its encoder reads")
+        return opened
+
+    def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> PredictionResult:
+        opened = self._opened(names)
+        for head in (one.head for one in opened):
+            _check_vectors(head, rows, fingerprint)
+        ready = np.ascontiguousarray(rows, np.float32)
+        for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
+            raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
+        return PredictionResult(tuple(of_pooled(one.head, ready, one.run) for one in opened))
+
+    def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+        opened = self._opened(names)
+        has = {info.tap.name: info for info in feature_set.wanted.taps}
+        for head in (one.head for one in opened):
+            tap = head.tap.tap.name
+            if tap not in has:
+                raise NotReady(
+                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.wanted.name!r} has not",
+                    remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
+                )
+            _check_fingerprint(
+                head, has[tap].fingerprint, f"the set {feature_set.wanted.name!r} has", "name the set it learnt from"
+            )
+        parts = [_said_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
+        return PredictionResult(tuple(joined([part[name] for part in parts]) for name in names))
+
+
+async def _of_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
+    """Rows of pairs whose sides are encoded each by itself: two an item."""
+    count = len(items)
+    try:
+        return beside(await engine.embed(ask, sides(items, ask.skip_bad_items)), count)
+    except TopworkError as error:
+        raise error if error.item is None else error.at(error.item % count) from None
+
+
+def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list[Item]:
+    """NotReady where the set keeps none; NotFound names an id that it has not."""
+    if not feature_set.wanted.keep_inputs:
+        raise NotReady(
+            f"the head {head!r} reads each text of a pair by itself, and the set {feature_set.wanted.name!r} keeps no raw inputs",
+            remedy="send the pairs themselves",
+        )
+    blocks = feature_set.read(Selection(taps=(), columns=(), inputs=True, ids=list(dict.fromkeys(ids)))).blocks
+    found = {id: item for block in blocks for id, item in zip(block.ids, block.inputs, strict=True)}
+    items = []
+    for position, id in enumerate(ids):
+        if id not in found:
+            raise NotFound(f"the set {feature_set.wanted.name} has no item {id!r}", remedy="send ids that it has", item=position)
+        item = found[id]
+        if item is None:
+            raise NotReady(
+                f"the set {feature_set.wanted.name} does not keep the input of {id!r}", remedy="send the pair", item=position
+            )
+        items.append(item)
+    return items
+
+
+def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[OpenedHead]]:
+    """Heads that one pass of a trunk serves: of one encoder, with the same options, reading pairs alike."""
+    groups: dict[tuple[str, str, bool], list[OpenedHead]] = {}
+    for one in opened:
+        asked = one.head.encoder_options if options is None else options
+        towers = one.head.pooling in TOWERS
+        groups.setdefault((one.head.encoder, json.dumps(dict(asked), sort_keys=True), towers), []).append(one)
+    return groups
+
+
+def _said_of_stored(
+    heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int
+) -> dict[str, HeadOutput]:
+    """Of `STORED` ids from `start` on; an error is of a position among all of them."""
+    taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
+    try:
+        rows, _ = stored_rows(feature_set, ids[start : start + STORED], taps)
+        return _said_of(heads, rows, skip_bad_items=False)
+    except TopworkError as error:
+        raise error if error.item is None else error.at(start + error.item) from None
+
+
+def _said_of(heads: Sequence[OpenedHead], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, HeadOutput]:
+    by_name = {rows.tap.tap.name: rows for rows in taps}
+    found = {}
+    for one in heads:
+        head, rows = one.head, by_name[one.head.tap.tap.name]
+        remedy = f"train it again, or serve the {head.encoder} that it stands on"
+        _check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
+        found[head.name] = said(head, rows, one.run, skip_bad_items)
+    return found
+
+
+def _check_fingerprint(head: Head, found: str, whose: str, remedy: str) -> None:
+    if found != head.tap.fingerprint:
+        raise NotReady(
+            f"the head {head.name!r} stands on the tap {head.tap.tap.name} of {head.encoder or 'no encoder'} with fingerprint"
+            f" {head.tap.fingerprint or 'none'}, and {whose} {found or 'none'}",
+            remedy=remedy,
+        )
+
+
+def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
+    if head.task.every_row:
+        raise InvalidInput(
+            f"the head {head.name!r} says something of each row, and where it lies: bare vectors do not tell",
+            remedy="send items, or ids of a set",
+        )
+    if fingerprint:
+        _check_fingerprint(head, fingerprint, "the vectors have", "send vectors that its encoder made")
+    if rows.ndim != 2 or rows.shape[1] != head.dim:
+        raise InvalidInput(
+            f"vectors of shape {list(rows.shape)}",
+            remedy=f"the head {head.name!r} reads (n, {head.dim}), pooled by {head.pooling.value!r}",
+        )
+
+
+def _notes(features: Sequence[Features]) -> dict[int, Mapping[str, int]]:
+    notes: dict[int, Mapping[str, int]] = {}
+    for one in features:
+        for item, found in one.notes.items():
+            notes[item] = {**notes.get(item, {}), **found}
+    return notes
+
+
+def _failures(features: Sequence[Features], found: Any) -> dict[int, TopworkError]:
+    """The first of each item: what its encoder says stands before what a head lacks."""
+    failures: dict[int, TopworkError] = {}
+    for source in (*features, *found):
+        failures = {**source.failures, **failures}
+    return dict(sorted(failures.items()))
+
+
+def _timings(features: Sequence[Features]) -> Timings:
+    def total(read: Callable[[Timings], float]) -> float:
+        return sum(read(one.timings) for one in features)
+
+    return Timings(total(lambda t: t.preprocess), total(lambda t: t.queue), total(lambda t: t.compute))

@@ -1,0 +1,265 @@
+"""What a training learns from and is judged by: labels and rows of a pinned version of a set, checked and in the order of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets.set_types import Selection
+from topwork_server.feature_sets.snapshot import Snapshot, snapshot
+from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
+from topwork_server.heads.pair_features import Encode
+from topwork_server.heads.training.equal_rows import equal_rows, item_means
+from topwork_server.heads.training.fine_tune_dataset import lesson as lesson
+from topwork_server.heads.training.labeled_items import LabeledItems, Read, both, grouped, items, labels_of_learnt, labels_of_test
+from topwork_server.heads.training.labels import SHOWN, LabelColumn, check_target
+from topwork_server.heads.training.row_loader import LoadedRows, gather, without
+from topwork_server.heads.training.target_values import TargetValues, of_items, of_rows
+from topwork_server.jobs.progress import Report, part
+from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
+from topwork_server.types import Array, Item
+
+
+@dataclass(frozen=True)
+class TrainingDataset:
+    """examples: labelled items, none of the test; its `items` are positions in `ids`, and it is empty where classes are described
+    and nothing is labelled. test: those that `test_where` names, with positions in `test_ids`. labels: of `ids`. unlabelled: how
+    many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled).
+    chars: of tasks whose rows are tokens, (rows, 2) characters that the rows of each item cover."""
+
+    labels: LabelColumn
+    examples: Examples
+    ids: tuple[str, ...]
+    test: Examples | None = None
+    test_ids: tuple[str, ...] = ()
+    unlabelled: int = 0
+    warnings: tuple[str, ...] = ()
+    partial: frozenset[str] = frozenset()
+    chars: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    taken: Snapshot | None = field(default=None, repr=False, compare=False)
+
+    def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The raw inputs of those items, as far as the set keeps them."""
+        if self.taken is None or not self.taken.wanted.keep_inputs or not ids:
+            return {}
+        reading = self.taken.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
+        pairs = (pair for block in reading.blocks for pair in zip(block.ids, block.inputs, strict=True))
+        return {id: item for id, item in pairs if item is not None}
+
+
+def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
+    """The labels alone, of the items that are learnt from. InvalidInput for what is wrong with them, or with the test's."""
+    every = items(read, definition)
+    learnt = every.take(np.flatnonzero(~every.test))
+    labels = labels_of_learnt(learnt, definition, least_per_class)
+    if every.test.any():
+        labels_of_test(every.take(np.flatnonzero(every.test)), labels, definition)
+    return labels
+
+
+def load(
+    definition: HeadDefinition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
+) -> TrainingDataset:
+    """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
+    cannot be learnt."""
+    taken = snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
+    if definition.target:
+        check_target(definition.target, taken.columns, definition.set)
+    return _Load(taken, definition, least_per_class, by_direction, encode).data(report)
+
+
+class _Load:
+    """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
+
+    def __init__(
+        self, taken: Snapshot, definition: HeadDefinition, least_per_class: int, by_direction: bool, encode: Encode | None
+    ) -> None:
+        self._encode = encode
+        self._taken, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
+        self._warnings: list[str] = []
+        self._partial: set[str] = set()
+        self._chars: dict[str, Array] = {}
+
+    def data(self, report: Report) -> TrainingDataset:
+        definition = self._definition
+        report(0.0, "reading labels")
+        every = items(self._taken.read, definition)
+        contents = self._taken.contents(definition.where)
+        learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
+        labels = labels_of_learnt(learnt, definition, self._least)
+        unlabelled = _chosen(learnt, ~labels.labelled)
+        learnt = self._apart(_chosen(learnt, labels.labelled), test, contents)
+        if len(test.ids):
+            test = _chosen(test, labels_of_test(test, labels, definition).labelled)
+        used = unlabelled.ids if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
+        rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
+        learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
+        learnt, rows[0] = self._unequal(learnt, test, rows)
+        labels = self._left(labels, learnt)
+        return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
+
+    def _apart(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
+        """Without the items whose content is that of a test item, too. Groups that `test_where` cuts in two are told."""
+        judged = {contents.get(id) for id in test.ids} - {"", None}
+        again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
+        if again.any():
+            self._warnings.append(f"{again.sum():,} items are not learnt from: their content is that of a test item")
+        learnt = _chosen(learnt, ~again)
+        judging = set(test.groups)
+        shared = sum(group is not None and group in judging for group in learnt.groups)
+        if shared:
+            self._warnings.append(
+                f"{shared:,} items that are learnt from share a {self._definition.group} with test items: figures may be too good"
+            )
+        return learnt
+
+    def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
+        """Of each list of ids, in its order."""
+        ends = np.cumsum([len(one) for one in ids])
+        slots = {id: slot for slot, id in enumerate(id for one in ids for id in one)}
+        where, target = self._definition.where, self._definition.target
+        if not len(ids[-1]):
+            where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
+        return _cut(gather(self._taken, self._definition, where, slots, report, self._encode), ends)
+
+    def _with_rows(self, some: LabeledItems, rows: Sequence[LoadedRows], which: int) -> LabeledItems:
+        there = rows[which].counts > 0
+        if not there.all():
+            without = [some.ids[i] for i in np.flatnonzero(~there)]
+            taps = ", ".join(dict.fromkeys(info.tap.name for info, _ in self._definition.views))
+            self._warnings.append(
+                f"{len(without):,} labelled items are left out, which have no rows of {taps} that the head could read: "
+                f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
+            )
+        return _chosen(some, there)
+
+    def _unequal(self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]) -> tuple[LabeledItems, LoadedRows]:
+        """Without the items whose features are those of a test item."""
+        if not (len(learnt.ids) and len(test.ids)):
+            return learnt, rows[0]
+        again = np.zeros(len(learnt.ids), bool)
+        for firsts in self._equal(rows[:2]):
+            ours, theirs = np.split(firsts, [len(learnt.ids)])
+            again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
+        if again.any():
+            self._warnings.append(f"{again.sum():,} items are not learnt from: their features are those of a test item")
+        return _chosen(learnt, ~again), without(rows[0], again)
+
+    def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
+        """For each view (items,) int64: of each item that has rows the position of the first one with equal features."""
+        counts = np.concatenate([one.counts[one.counts > 0] for one in rows])
+        items, count = np.repeat(np.arange(len(counts)), counts), len(counts)
+        views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
+        whole = views if len(items) == count else [item_means(view, items, count) for view in views]
+        # A cosine alone is no copy of another: many pairs have it.
+        told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
+        return [equal_rows(view, self._by_direction) for view in told]
+
+    def _left(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
+        """Of the items that are left; read again where some are not, since a class may have lost too many."""
+        there = int(labels.labelled.sum())
+        if there and not len(learnt.ids):
+            pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
+            raise InvalidInput("no labelled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
+        if there == len(learnt.ids):
+            return _taken(labels, np.flatnonzero(labels.labelled))
+        again = labels_of_learnt(learnt, self._definition, self._least)
+        return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
+
+    def _made(
+        self,
+        labels: LabelColumn,
+        learnt: LabeledItems,
+        test: LabeledItems,
+        rows: Sequence[LoadedRows],
+        contents: Mapping[str, str],
+        unlabelled: int,
+    ) -> TrainingDataset:
+        definition = self._definition
+        examples, positions = self._examples(labels, learnt, rows[0], contents)
+        _check_several(definition, examples)
+        free = self._views(rows[2].views) if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
+        described = tuple(np.array(view, np.float32) for view in definition.described)
+        examples = replace(examples, unlabelled=free, described=described)
+        judged, test_ids = self._judged(labels, test, rows[1], contents) if definition.test_where else (None, ())
+        return TrainingDataset(
+            labels=_taken(labels, positions),
+            examples=examples,
+            ids=tuple(learnt.ids[i] for i in positions),
+            test=judged,
+            test_ids=test_ids,
+            unlabelled=unlabelled,
+            warnings=(*labels.warnings, *self._warnings),
+            partial=frozenset(self._partial),
+            chars=self._chars,
+            taken=self._taken,
+        )
+
+    def _judged(
+        self, labels: LabelColumn, test: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
+    ) -> tuple[Examples, tuple[str, ...]]:
+        mine = labels_of_test(test, labels, self._definition)
+        self._warnings += mine.warnings
+        judged, positions = self._examples(mine, test, rows, contents)
+        if not judged.count:
+            raise InvalidInput("no test item has rows to judge by", remedy="choose others with `test_where`")
+        return judged, tuple(test.ids[i] for i in positions)
+
+    def _examples(
+        self, labels: LabelColumn, some: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
+    ) -> tuple[Examples, Array]:
+        """Their rows and values, and the positions of those items that have any."""
+        definition, counts = self._definition, rows.counts[rows.counts > 0]
+        if definition.task.every_row:
+            values = of_rows(labels, some.ids, counts, rows.spans)
+            self._warnings += values.warnings
+            if definition.task is not Task.SEGMENTATION and rows.spans is not None:
+                self._chars |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
+        else:
+            values = TargetValues(of_items(labels), np.ones(len(some.ids), bool))
+        owners = np.repeat(np.arange(len(some.ids)), counts)
+        self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
+        owners = owners[values.keep]
+        there, places = np.unique(owners, return_inverse=True)
+        groups = grouped(some.ids, some.groups, contents, self._equal([rows]))[owners]
+        views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
+        items = np.asarray(places, np.int64)
+        examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)
+        return examples, there
+
+    def _views(self, rows: Sequence[Array]) -> tuple[FeatureView, ...]:
+        pairs = zip(self._definition.views, rows, strict=True)
+        return tuple(FeatureView(info.tap.name, pooling.value, one) for (info, pooling), one in pairs)
+
+
+def _taken(labels: LabelColumn, positions: Array) -> LabelColumn:
+    return replace(labels, values=[labels.values[i] for i in positions], labelled=labels.labelled[positions])
+
+
+def _chosen(some: LabeledItems, mask: Array) -> LabeledItems:
+    return some if mask.all() else some.take(np.flatnonzero(mask))
+
+
+def _cut(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
+    """Views of the same memory."""
+    at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
+    slots = [0, *ends.tolist()]
+    found = []
+    for i in range(len(ends)):
+        part = slice(at[i], at[i + 1])
+        spans = None if rows.spans is None else rows.spans[part]
+        found.append(LoadedRows([view[part] for view in rows.views], rows.counts[slots[i] : slots[i + 1]], spans))
+    return found
+
+
+def _check_several(definition: HeadDefinition, examples: Examples) -> None:
+    """Of tasks whose rows have classes: most of an area, or of a text, may leave one of them alone."""
+    if definition.task.every_row and examples.target is Target.CLASSES and len(np.unique(examples.values)) < 2:
+        raise InvalidInput(
+            f"column {definition.target!r}: all rows of tap {definition.views[0][0].tap.name!r} are of one class",
+            remedy="label items of another class too, or larger ones",
+        )

@@ -1,0 +1,138 @@
+"""What a Tuner learns from: the raw items of a training, split once into those that train, validate and judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.heads.head_types import HeadDefinition
+from topwork_server.plugin_api.splits import folds
+from topwork_server.plugin_api.trainer import Examples, FineTuneDataset, Target
+from topwork_server.types import Array
+
+if TYPE_CHECKING:
+    from topwork_server.heads.training.dataset import TrainingDataset
+
+log = logging.getLogger(__name__)
+
+#: One of these validates and one judges: about 70, 15 and 15 of a hundred.
+PARTS = 7
+
+
+def lesson(
+    definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
+) -> tuple[FineTuneDataset, tuple[str, ...]]:
+    """The lesson, and the ids of its items. Groups are whole, and classes are spread evenly; `test` is the items that
+    `test_where` names, where it names any. NotReady where the set keeps no inputs; items whose own is missing are left out."""
+    inputs = data.inputs((*data.ids, *data.test_ids))
+    _check_kept(definition, data, bool(inputs))
+    learnt, ids = _with_inputs(data.examples, data.ids, set(inputs) - data.partial)
+    judged, test_ids = _with_inputs(data.test, data.test_ids, set(inputs) - data.partial) if data.test else (None, ())
+    _warn_of_missing(data, inputs.keys(), warn)
+    if judged is not None and not judged.count:
+        raise NotReady("the set keeps no raw input of a test item", remedy="write them again, or choose others with `test_where`")
+    train, validation, test = _split(learnt, len(ids), len(test_ids), seed)
+    _warn_of_classes(learnt, train, warn)
+    every = [learnt.values] if judged is None else [learnt.values, judged.values]
+    counts = [np.bincount(one.items, minlength=n) for one, n in ((learnt, len(ids)), (judged, len(test_ids))) if one is not None]
+    all_ids = (*ids, *test_ids)
+    made = FineTuneDataset(
+        items=[inputs[id] for id in all_ids],
+        options=encoder_options,
+        tap=definition.views[0][0].tap,
+        pooling=definition.views[0][1].value,
+        target=learnt.target,
+        names=learnt.names,
+        values=np.concatenate(every),
+        counts=np.concatenate(counts).astype(np.int64),
+        train=train,
+        validation=validation,
+        test=test,
+    )
+    return made, all_ids
+
+
+def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -> None:
+    if some:
+        return
+    keeps = data.taken is not None and data.taken.wanted.keep_inputs
+    raise NotReady(
+        f"the set {definition.set!r} keeps {'the raw input of no labelled item' if keeps else 'no raw inputs'}, and"
+        f" {definition.kind} learns from them",
+        remedy="write the items to a set that keeps them: write --keep-inputs",
+    )
+
+
+def _with_inputs(examples: Examples, ids: tuple[str, ...], there: set[str]) -> tuple[Examples, tuple[str, ...]]:
+    """Values alone, of the items that can be prepared again."""
+    plain = replace(examples, views=(), unlabelled=(), described=())
+    kept = np.array([id in there for id in ids], bool)
+    rows = np.flatnonzero(kept[examples.items])
+    some = plain.take(rows)
+    places = np.cumsum(kept) - 1
+    return replace(some, items=places[some.items]), tuple(id for id, keep in zip(ids, kept, strict=True) if keep)
+
+
+def _warn_of_missing(data: TrainingDataset, inputs: Any, warn: Callable[[str], None]) -> None:
+    missing = [id for id in (*data.ids, *data.test_ids) if id not in inputs]
+    if missing:
+        warn(f"{len(missing):,} items are left out: the set does not keep their input (such as {missing[0]!r})")
+    partial = len(data.partial & {*data.ids, *data.test_ids})
+    if partial:
+        warn(f"{partial:,} items are left out: some of their rows are to be ignored, and a trunk is learnt from whole items")
+
+
+def _split(examples: Examples, count: int, tests: int, seed: int) -> tuple[Array, Array, Array]:
+    """Positions of items: train, validation, test. A given test set stands after the `count` others."""
+    dealt = folds(examples, PARTS, seed)
+    if len(dealt) < (2 if tests else 3):
+        raise InvalidInput(
+            f"{len(dealt)} groups of items cannot be split into those that train, validate and judge",
+            remedy="label more items (those of one group, or of equal content, stay together)",
+        )
+    if tests:
+        (held,) = _best(examples, dealt, 1)
+        validation, test = _items(examples, dealt[held]), np.arange(count, count + tests)
+    else:
+        judge, held = _best(examples, dealt, 2)
+        validation, test = _items(examples, dealt[held]), _items(examples, dealt[judge])
+    train = np.setdiff1d(np.arange(count), np.concatenate([validation, test]))
+    return train, validation, test
+
+
+def _best(examples: Examples, dealt: list[Array], held: int) -> tuple[int, ...]:
+    """Which folds are held, so that most classes are left to learn from, and then that most are judged."""
+    counts = np.array([_counted(examples, rows) for rows in dealt])
+
+    def left(chosen: tuple[int, ...]) -> tuple[int, ...]:
+        others = counts.sum(axis=0) - counts[list(chosen)].sum(axis=0)
+        return (int((others > 0).sum()), *(int((counts[one] > 0).sum()) for one in chosen))
+
+    return max(permutations(range(len(dealt)), held), key=left)
+
+
+def _counted(examples: Examples, rows: Array) -> Array:
+    """(classes,): how many of those rows are of each."""
+    values = examples.values[rows]
+    if examples.target is Target.CLASSES:
+        return np.bincount(values, minlength=len(examples.names))
+    return np.asarray((values > 0).sum(axis=0)) if examples.target is Target.LABELS else np.zeros(1)
+
+
+def _items(examples: Examples, rows: Array) -> Array:
+    return np.asarray(np.unique(examples.items[rows]), np.int64)
+
+
+def _warn_of_classes(examples: Examples, train: Array, warn: Callable[[str], None]) -> None:
+    if examples.target not in (Target.CLASSES, Target.LABELS):
+        return
+    missing = np.flatnonzero(_counted(examples, np.flatnonzero(np.isin(examples.items, train))) == 0)
+    if len(missing):
+        names = ", ".join(examples.names[i] for i in missing[:5])
+        warn(f"no item to train on is of {names}{' and others' if len(missing) > 5 else ''}: label more of them")

@@ -1,0 +1,185 @@
+"""A training on frozen features: one call of the trainer learns heads on every fold, on growing parts of one, and on all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, islice
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.heads import served_graph
+from topwork_server.heads.evaluation import evaluate
+from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
+from topwork_server.heads.evaluation.previews import SpanPreviews, shown
+from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
+from topwork_server.heads.head_types import HeadDefinition, MetricValue, UnlabeledUse
+from topwork_server.heads.pair_features import Encode
+from topwork_server.heads.training import dataset, semi_supervised
+from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.scaling import Scaling, TargetScale
+from topwork_server.heads.training.training_result import TrainingResult, answers, items_of
+from topwork_server.jobs.progress import Report as Progress
+from topwork_server.jobs.progress import part
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.result_checks import fit_heads
+from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, TrainerSpec
+from topwork_server.runtime import blas_threads
+from topwork_server.types import Array
+
+#: A score of the served graph may differ so much from the trainer's own, of scores of about one.
+MOST_DISAGREEMENT = 1e-3
+#: Rows on which that is looked at.
+AGREED_ON = 512
+#: Numbers of a view from which more than one thread is worth while, though others may be at work: see blas.py.
+WORTH_THREADS = 30_000_000
+#: Of classes that are described, and of which no item has a label.
+NOTHING = SplitPlan([], [], [], "no item had a label: nothing was judged")
+
+
+def learn(
+    definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
+) -> TrainingResult:
+    """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
+    found = dataset.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
+    threads = threads_for(found.examples, threads)
+    return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
+
+
+def threads_for(examples: Examples, threads: int) -> int:
+    """As many as so many numbers are worth; BLAS is told, too."""
+    numbers = max((view.rows.size for view in examples.views), default=0)
+    worth = threads if numbers >= WORTH_THREADS else 1
+    blas_threads.set_threads(worth)
+    return worth
+
+
+class _Frozen:
+    def __init__(
+        self, definition: HeadDefinition, spec: TrainerSpec, found: TrainingDataset, threads: int, report: Progress
+    ) -> None:
+        if not issubclass(spec.trainer, Trainer):
+            raise InvalidInput(f"{spec.kind} learns the trunk, too: it reads raw inputs, not features")
+        self.definition, self.data, self.examples = definition, found, found.examples
+        self._scaling = Scaling.of(found.examples)
+        self._trainer, self._threads, self._report = spec.trainer, threads, report
+        self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+
+    def learn(self, report: Progress) -> TrainingResult:
+        """One call trains all heads; those of `held` judge, the last is the one that is served."""
+        examples, everything = self.examples, np.arange(self.examples.count)
+        plan = evaluate.plan(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
+        of_folds = plan.train if self.data.test is None else []
+        curve = [size if of_folds else size[:1] for size in plan.curve]
+        heads = iter(self._fit([*of_folds, *chain.from_iterable(curve), everything]))
+        folds = list(islice(heads, len(of_folds)))
+        grown = [list(islice(heads, len(size))) for size in curve]
+        final = next(heads)
+        if not folds and self.data.test is None:
+            return replace(self._unjudged(final), estimate=plan.estimate)
+        judged = self.data.test or examples
+        held = plan.held if folds else [np.arange(judged.count)]
+        said = answers(judged, held, folds or [final])
+        report(0.2, "judging")
+        judgement = self._judgement(judged, said)
+        sizes = [items_of(examples, rows[0]) for rows in (*curve, plan.train if folds else [everything])]
+        points = self._curve(judged, held, sizes, [*grown, (folds or [final])[: len(grown[0]) if grown else 1]])
+        report(0.6, "checking what is served")
+        return replace(
+            self._unjudged(final, judgement.temperature),
+            estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
+            items=items_of(judged, said.rows),
+            judgement=judgement,
+            curve=points,
+            curve_estimate=self._curve_estimate(judged, held, len(folds), grown),
+            help=self._help(judged, held, said, of_folds),
+            shown=self._shown(judgement),
+        )
+
+    def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
+        seed, method = self.definition.seed, self.definition.unlabelled
+        if method is UnlabeledUse.LEFT_OUT:
+            examples = self._scaling.examples
+            heads = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, self._report)
+            return [self._scaling.head(head) for head in heads]
+        heads, used = semi_supervised.learn(
+            self._trainer, self._scaling.examples, subsets, self._options, seed, self._threads, self._report, method
+        )
+        self._used = used[-1]
+        return [self._scaling.head(head) for head in heads]
+
+    def _judgement(self, judged: Examples, said: HeldOutPredictions) -> Evaluation:
+        learnt = None if judged is self.examples else self.examples
+        ids = self.data.ids if learnt is None else self.data.test_ids
+        return evaluate.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed, SpanPreviews(self.data))
+
+    def _curve(
+        self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[FittedHead]]
+    ) -> tuple[LearningCurvePoint, ...]:
+        """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
+        figures = [self._main(judged, answers(judged, held[: len(size)], size)) for size in heads]
+        return tuple(LearningCurvePoint(size, figure) for size, figure in zip(sizes, figures, strict=True))
+
+    def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[FittedHead]]) -> str:
+        """Of a curve on the first fold alone."""
+        if not grown or len(grown[0]) >= folds:
+            return ""
+        return f"the first of {folds} folds alone, {items_of(judged, held[0]):,} items"
+
+    def _main(self, judged: Examples, said: HeldOutPredictions) -> MetricValue:
+        return evaluate.main(judged, self.definition.task, said, self.definition.seed)
+
+    def _help(
+        self, judged: Examples, held: Sequence[Array], said: HeldOutPredictions, of_folds: Sequence[Array]
+    ) -> SemiSupervisedGain | None:
+        """The same folds without the unlabelled items."""
+        if self.definition.unlabelled is UnlabeledUse.LEFT_OUT:
+            return None
+        seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
+        examples = self._scaling.examples
+        plain = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
+        without = answers(judged, held, [self._scaling.head(head) for head in plain])
+        gain = evaluate.difference(judged, self.definition.task, said, without, seed)
+        return SemiSupervisedGain(
+            self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain
+        )
+
+    def _shown(self, judgement: Evaluation) -> dict[str, str]:
+        inputs = self.data.inputs([wrong.id for wrong in judgement.wrong])
+        return {id: shown(item) for id, item in inputs.items()}
+
+    def _unjudged(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
+        tap, pooling = self.definition.views[fitted.view]
+        view = self.examples.views[fitted.view]
+        served = served_graph.served_graph(fitted.graph(), self.examples.target, temperature)
+        return TrainingResult(
+            fitted=fitted,
+            graph=served,
+            encoder=self.definition.encoder,
+            tap=tap,
+            pooling=pooling,
+            dim=view.rows.shape[1],
+            names=self.examples.names,
+            estimate="",
+            items=0,
+            labelled=len(self.data.ids),
+            unlabelled=self.data.unlabelled,
+            agreement=agreement(fitted, served, view.rows, self._scaling.target),
+            target=self._scaling.target,
+            warnings=self.data.warnings,
+        )
+
+
+def agreement(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
+    """In units of the target. TopworkError where what would be served is not what was trained."""
+    if not len(rows):
+        return 0.0
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
+    found = served_graph.agreement(fitted, served, chosen, target.unit if target else 1.0)
+    scores = fitted.scores(chosen)
+    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.scores(scores) if target else scores).max())):
+        raise TopworkError(
+            f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
+        )
+    return found

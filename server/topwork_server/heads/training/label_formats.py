@@ -1,0 +1,174 @@
+"""How labels of each task are written in a column, read one by one. What a class is, how often it is there: `labels.py`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets.set_types import ColumnType
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.heads.training import mask_labels, span_labels
+from topwork_server.heads.training.mask_labels import ImageMask
+from topwork_server.types import Array
+
+#: Squares of larger numbers are not finite in float64.
+LARGEST = 1e150
+
+
+class LabelFormat(ABC):
+    """One task's. `types` of columns it is read from; `least_classes` that there must be for anything to be learnt."""
+
+    types: ClassVar[tuple[ColumnType, ...]]
+    least_classes: ClassVar[int] = 0
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """Of one that is there. None where it says nothing to learn from; InvalidInput where it is badly written."""
+
+    def written(self, value: Any) -> Any:
+        """As `read`, of a column whose task nobody has said; False too says that it is written otherwise."""
+        return self.read(value)
+
+    def classes(self, value: Any) -> Iterable[str]:
+        """Those of a value that was read, each once."""
+        return ()
+
+    def names(self, classes: Iterable[str]) -> tuple[str, ...]:
+        """What a head's scores stand for, of the classes in order."""
+        return tuple(classes)
+
+    def encode(self, value: Any, index: Mapping[str, int]) -> Any:
+        """As Labels.values has it; `index` numbers the classes."""
+        return value
+
+    def order(self, classes: Iterable[str]) -> list[str]:
+        return sorted(classes)
+
+
+class Classification(LabelFormat):
+    types = (ColumnType.STRING, ColumnType.BOOL, ColumnType.INT)
+    least_classes = 2
+
+    def read(self, value: Any) -> str | None:
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return str(value) if str(value).strip() else None
+
+    def classes(self, value: str) -> Iterable[str]:
+        return (value,)
+
+    def encode(self, value: str, index: Mapping[str, int]) -> int:
+        return index[value]
+
+    def order(self, classes: Iterable[str]) -> list[str]:
+        return sorted(classes, key=_numbers_first)
+
+
+class MultiLabel(LabelFormat):
+    types = (ColumnType.STRINGS,)
+    least_classes = 1
+
+    def read(self, value: Sequence[str | None]) -> tuple[str, ...]:
+        for label in value:
+            if not label:
+                raise InvalidInput("one of its labels is empty", remedy="write a text for each, and [] for none")
+        return tuple(dict.fromkeys(str(label) for label in value))
+
+    def classes(self, value: tuple[str, ...]) -> Iterable[str]:
+        return value
+
+    def encode(self, value: tuple[str, ...], index: Mapping[str, int]) -> frozenset[int]:
+        return frozenset(index[label] for label in value)
+
+
+class Regression(LabelFormat):
+    types = (ColumnType.FLOAT, ColumnType.INT)
+
+    def read(self, value: Any) -> float:
+        if not math.isfinite(value) or abs(value) > LARGEST:
+            raise InvalidInput(
+                f"the number is {value:.6g}", remedy=f"write a finite number, of at most {LARGEST:g}, or none where it is unknown"
+            )
+        return float(value)
+
+
+class Tagging(LabelFormat):
+    types = (ColumnType.STRINGS,)
+    least_classes = 1
+
+    def read(self, value: Sequence[str | None]) -> list[tuple[int, int, str]]:
+        return span_labels.tagged(value)
+
+    def classes(self, value: list[tuple[int, int, str]]) -> Iterable[str]:
+        return {label for _, _, label in value}
+
+    def names(self, classes: Iterable[str]) -> tuple[str, ...]:
+        return bio_names(list(classes))
+
+    def encode(self, value: list[tuple[int, int, str]], index: Mapping[str, int]) -> list[tuple[int, int, int]]:
+        return [(start, end, index[label]) for start, end, label in value]
+
+
+class QuestionAnswering(LabelFormat):
+    types = (ColumnType.STRINGS,)
+
+    def read(self, value: Sequence[str | None]) -> list[tuple[int, int]] | None:
+        return span_labels.answers(value) or None
+
+    def names(self, classes: Iterable[str]) -> tuple[str, ...]:
+        return ("start", "end")
+
+
+class Segmentation(LabelFormat):
+    types = (ColumnType.STRING, ColumnType.STRINGS)
+    least_classes = 2
+
+    def read(self, value: Any) -> ImageMask | None:
+        if isinstance(value, str):
+            return mask_labels.png_mask(value) if value else None
+        return mask_labels.box_mask(value)
+
+    def written(self, value: Any) -> Any:
+        return mask_labels.is_png(value) if isinstance(value, str) else mask_labels.box_mask(value)
+
+    def classes(self, value: ImageMask) -> Iterable[str]:
+        return value.classes
+
+    def encode(self, value: ImageMask, index: Mapping[str, int]) -> LabelMask:
+        return LabelMask(value, index)
+
+    def order(self, classes: Iterable[str]) -> list[str]:
+        return sorted(classes, key=lambda name: (name != mask_labels.BACKGROUND, _numbers_first(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMask:
+    """A mask and the numbers of its classes."""
+
+    mask: ImageMask
+    index: Mapping[str, int]
+
+    def cells(self, boxes: Array) -> Array:
+        """(n,) int64: of cells that cover (n, 4) boxes in pixels; -1 for one to be left out. InvalidInput where it cannot be."""
+        return self.mask.cells(boxes, self.index)
+
+
+FORMS: Mapping[Task, LabelFormat] = {
+    Task.CLASSIFICATION: Classification(),
+    Task.MULTI_LABEL: MultiLabel(),
+    Task.REGRESSION: Regression(),
+    Task.TAGGING: Tagging(),
+    Task.QUESTION_ANSWERING: QuestionAnswering(),
+    Task.SEGMENTATION: Segmentation(),
+}
+
+
+def _numbers_first(name: str) -> tuple[int, int, str]:
+    """Whole numbers by their size, then texts."""
+    plain = name.removeprefix("-")
+    return (0, int(name), "") if plain.isascii() and plain.isdecimal() and len(plain) < 20 else (1, 0, name)

@@ -1,0 +1,144 @@
+"""What a set's metadata says of its items: who is learnt from, who judges, who belongs together. In the order of ids, so that
+neither updates nor compactions change what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection
+from topwork_server.heads.head_types import HeadDefinition
+from topwork_server.heads.training.equal_rows import components
+from topwork_server.heads.training.labels import LabelColumn, read_as, read_labels
+from topwork_server.types import Array
+
+Read = Callable[[Selection], ReadResult]
+GROUPS = (ColumnType.STRING, ColumnType.INT, ColumnType.BOOL, ColumnType.TIME)
+
+
+@dataclass(frozen=True)
+class LabeledItems:
+    """Of all items that `where` lets through, by id. `groups` are values of the group column, None where there is none."""
+
+    ids: tuple[str, ...]
+    column: Column
+    groups: Sequence[Hashable | None]
+    test: Array  # (n,) bool: those that judge
+
+    def take(self, positions: Array) -> LabeledItems:
+        """Some of them (ascending)."""
+        values = [self.column.values[i] for i in positions]
+        ids, groups = tuple(self.ids[i] for i in positions), [self.groups[i] for i in positions]
+        return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions])
+
+
+def items(read: Read, definition: HeadDefinition) -> LabeledItems:
+    """InvalidInput where a column is not there, or nothing matches."""
+    ids, found = _columns(read, definition)
+    if not ids:
+        raise InvalidInput(_none_matches(definition.where), remedy="mend `where`, or write items first")
+    unknown = Column("", ColumnType.STRING, [None] * len(ids))
+    column, group = found.get(definition.target, unknown), found.get(definition.group, unknown)
+    if group.type not in GROUPS:
+        raise InvalidInput(
+            f"column {definition.group!r} holds {group.type.value}, which groups nothing",
+            remedy=f"group by a column of {', '.join(type.value for type in GROUPS)}",
+        )
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    test = _matching(read, definition)
+    column = replace(column, values=[column.values[i] for i in order])
+    groups = [group.values[i] for i in order]
+    return LabeledItems(tuple(ids[i] for i in order), column, groups, np.array([ids[i] in test for i in order], bool))
+
+
+def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[str, Column]]:
+    """All ids as the set has them, and what the target and the group (as far as they are named) say of each."""
+    ids: list[str] = []
+    values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
+    types: dict[str, ColumnType] = {}
+    for block in read(_selection(definition, definition.where, list(values))).blocks:
+        ids += block.ids
+        for column in block.metadata:
+            values[column.name] += column.values
+            types[column.name] = column.type
+    return ids, {name: Column(name, types[name], found) for name, found in values.items() if name in types}
+
+
+def _selection(definition: HeadDefinition, where: str, columns: Sequence[str]) -> Selection:
+    return Selection(version=definition.version, taps=(), columns=columns, where=where)
+
+
+def _none_matches(where: str) -> str:
+    return f"no item matches {where:.200}" if where else "the set has no items"
+
+
+def _matching(read: Read, definition: HeadDefinition) -> set[str]:
+    """Ids of the items that judge."""
+    if not definition.test_where:
+        return set()
+    where = both(definition.where, definition.test_where)
+    ids = {id for block in read(_selection(definition, where, ())).blocks for id in block.ids}
+    if not ids:
+        within = " among the items to learn from" if definition.where else ""
+        raise InvalidInput(f"no item matches {definition.test_where:.200}{within}", remedy="mend `test_where`, or leave it out")
+    return ids
+
+
+def both(where: str, other: str) -> str:
+    return f"({where}) AND ({other})" if where else other
+
+
+def labels_of_learnt(learnt: LabeledItems, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
+    """InvalidInput names the id of the item that is to blame."""
+    names = tuple(definition.descriptions)
+    if not learnt.ids:
+        raise InvalidInput(
+            f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="mend `test_where`"
+        )
+    try:
+        return read_labels(learnt.column, definition.task, least_per_class, definition.target, names)
+    except InvalidInput as error:
+        raise _named(error, learnt.ids) from None
+
+
+def labels_of_test(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:
+    """InvalidInput also where none of them can judge."""
+    try:
+        found = read_as(test.column, labels, definition.target)
+    except InvalidInput as error:
+        raise _named(error, test.ids) from None
+    if not found.labelled.any():
+        raise InvalidInput(
+            f"no item that matches {definition.test_where:.200} has a label that was learnt", remedy="label some of them"
+        )
+    return found
+
+
+def _named(error: InvalidInput, ids: Sequence[str]) -> InvalidInput:
+    if error.item is None:
+        return error
+    return InvalidInput(f"item {ids[error.item]!r}: {error.message}", remedy=error.remedy)
+
+
+def grouped(
+    ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str], equal: Sequence[Array] = ()
+) -> Array:
+    """(n,) int64: equal for items of one group, for items of equal content or of equal features, and for what these join.
+    `equal`: for each view the position of the first item with the same features."""
+    first: dict[Hashable, int] = {}
+    edges = [(first.setdefault(key, i), i) for i, key in _keys(ids, groups, contents)]
+    joined = [np.array(edges, np.int64).reshape(-1, 2), *(np.stack([firsts, np.arange(len(ids))], axis=1) for firsts in equal)]
+    return components(np.concatenate(joined), len(ids))
+
+
+def _keys(ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str]) -> Iterator[tuple[int, Hashable]]:
+    """What each item may have in common with others."""
+    for i, (id, group) in enumerate(zip(ids, groups, strict=True)):
+        if group is not None:
+            yield i, ("group", group)
+        if contents.get(id):
+            yield i, ("content", contents[id])

@@ -1,0 +1,265 @@
+"""A column of metadata as labels: what task it is for, which classes there are, and whether they can be learnt from.
+
+Whoever writes bad labels reads here what is wrong, of which class or item, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.excerpts import excerpt
+from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.span_decoding import entity_labels
+from topwork_server.heads.training import mask_labels
+from topwork_server.heads.training.label_formats import FORMS, LabelFormat
+from topwork_server.suggestions import instead
+from topwork_server.types import Array
+
+#: A column of whole numbers with more different ones than this is taken for regression where the task is not said.
+MOST_INT_CLASSES = 20
+SHOWN = 5
+#: Letters of a class that a message repeats: one may be a whole picture.
+LONGEST = 60
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """What a column says, one entry an item in `values` and `labelled`; None in `values` where unlabelled.
+
+    values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
+    answering: [(start, end)], all of them right | segmentation: label_forms.Painted. Spans are half-open, in characters.
+    names: classes or labels; of tagging BIO names, of question answering "start" and "end", of regression none.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    values: Sequence[Any]
+    labelled: Array
+    warnings: tuple[str, ...] = ()
+
+
+def check_target(target: str, columns: Mapping[str, ColumnType], set_name: str) -> None:
+    """InvalidInput where the set has no such column of metadata; names near ones."""
+    if target in columns:
+        return
+    there = instead(target, columns, "there are none")
+    raise InvalidInput(
+        f"the set {set_name} has no metadata column {excerpt(target)} to learn", remedy=f"{there}; write labels as metadata"
+    )
+
+
+def task_of(column: Column) -> Task:
+    """What such a column is for where nobody says: by its type, and by how its values are written. InvalidInput of times."""
+    match column.type:
+        case ColumnType.TIME:
+            raise _wrong_type(column.name, column.type, None)
+        case ColumnType.FLOAT:
+            return Task.REGRESSION
+        case ColumnType.INT:
+            several = len(set(column.values) - {None}) > MOST_INT_CLASSES
+            return Task.REGRESSION if several else Task.CLASSIFICATION
+        case ColumnType.STRING:
+            return Task.SEGMENTATION if _all(column, FORMS[Task.SEGMENTATION].written) else Task.CLASSIFICATION
+        case ColumnType.STRINGS:
+            rows = (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
+            return next((task for task in rows if _all(column, FORMS[task].written)), Task.MULTI_LABEL)
+    return Task.CLASSIFICATION
+
+
+def _all(column: Column, written: Callable[[Any], Any]) -> bool:
+    """Whether every value that is there is written so, and some say anything."""
+    there = [value for value in column.values if value]
+    try:
+        return bool(there) and all(written(value) is not False for value in there)
+    except InvalidInput:
+        return False
+
+
+def read_labels(column: Column, task: Task | None, least_per_class: int, target: str, names: Sequence[str] = ()) -> LabelColumn:
+    """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
+
+    InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
+    finite, no labels at all, one class alone, a class of fewer than `least_per_class` items.
+    """
+    task = task or task_of(column)
+    form = FORMS[task]
+    if column.type not in form.types:
+        raise _wrong_type(target, column.type, task)
+    read = _read(form, column)
+    if not names:
+        _check_some(target, read, column)
+    counts = Counter(name for value in read if value is not None for name in form.classes(value))
+    if names:
+        _check_described(target, form, read, names)
+    _check_classes(target, task, counts, read, least_per_class, column.type, names)
+    labels = _labels(task, form, read, tuple(names) or tuple(form.order(counts)))
+    return _warned(labels, [*_empty(target, column, read), *_alike(target, counts)])
+
+
+def read_as(column: Column, known: LabelColumn, target: str) -> LabelColumn:
+    """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabelled, with a
+    warning."""
+    form = FORMS[known.task]
+    read = _read(form, column)
+    classes = set(classes_of(known.task, known.names))
+    strange = {name for value in read if value is not None for name in form.classes(value)} - classes
+    kept = [value if value is None or classes.issuperset(form.classes(value)) else None for value in read]
+    lost = sum(value is not None for value in read) - sum(value is not None for value in kept)
+    labels = _labels(known.task, form, kept, classes_of(known.task, known.names))
+    said = f"{lost} test items are left out: nothing was learnt of their classes ({_some(sorted(strange))})"
+    return _warned(labels, [said] if lost else [])
+
+
+def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What labels are written with, of a head's names."""
+    if task is Task.TAGGING:
+        return entity_labels(names)
+    return () if task is Task.QUESTION_ANSWERING else names
+
+
+def _read(form: LabelFormat, column: Column) -> list[Any]:
+    read: list[Any] = []
+    for position, value in enumerate(column.values):
+        try:
+            read.append(None if value is None else form.read(value))
+        except InvalidInput as error:
+            said = InvalidInput(f"column {column.name!r}: {error.message}", remedy=error.remedy, item=position)
+            raise said from None
+    return read
+
+
+def _labels(task: Task, form: LabelFormat, read: Sequence[Any], classes: tuple[str, ...]) -> LabelColumn:
+    index = {name: number for number, name in enumerate(classes)}
+    values = [None if value is None else form.encode(value, index) for value in read]
+    return LabelColumn(task, form.names(classes), values, np.array([value is not None for value in read], bool))
+
+
+def _warned(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
+    return LabelColumn(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
+
+
+def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
+    if all(value is None for value in read):
+        raise InvalidInput(
+            f"column {target!r} has no label for any of {len(read):,} items",
+            remedy="write labels into it, or choose items that have them (where)",
+        )
+
+
+def _check_described(target: str, form: LabelFormat, read: Sequence[Any], names: Sequence[str]) -> None:
+    for position, value in enumerate(read):
+        for name in () if value is None else form.classes(value):
+            if name not in names:
+                raise InvalidInput(
+                    f"column {target!r}: the class {_cut(name)!r} is not described",
+                    remedy=f"describe it too, or leave it out; described are {_some(names)}",
+                    item=position,
+                )
+
+
+def _check_classes(
+    target: str,
+    task: Task,
+    counts: Counter[str],
+    read: Sequence[Any],
+    least: int,
+    type: ColumnType,
+    names: Sequence[str],
+) -> None:
+    labelled = sum(value is not None for value in read)
+    if task is Task.REGRESSION:
+        _check_numbers(target, [value for value in read if value is not None])
+    elif not names:
+        _check_several(target, task, counts, labelled)
+    if task is Task.SEGMENTATION and len(counts) > mask_labels.IGNORED:
+        raise InvalidInput(
+            f"column {target!r} has {len(counts):,} classes, and a mask tells {mask_labels.IGNORED} apart",
+            remedy="join some of them",
+        )
+    spared = {mask_labels.BACKGROUND} if task is Task.SEGMENTATION else set()  # nobody labels it: it is what boxes leave
+    few = [(count, name) for name, count in counts.items() if count < least and name not in spared]
+    if few:
+        raise _too_few(target, task, sorted(few), least, type)
+
+
+def _check_numbers(target: str, numbers: Sequence[float]) -> None:
+    if len(numbers) < 2 or min(numbers) == max(numbers):
+        raise InvalidInput(
+            f"column {target!r}: of {len(numbers):,} items with a number, all have {numbers[0]:.6g}: there is nothing to learn",
+            remedy="give at least two different numbers",
+        )
+
+
+def _check_several(target: str, task: Task, counts: Counter[str], labelled: int) -> None:
+    everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labelled}
+    if len(counts) >= FORMS[task].least_classes and not everywhere:
+        return
+    only = f"all {labelled:,} labels are {_some(list(counts))}" if counts else f"all {labelled:,} labels are empty"
+    raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
+
+
+def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType) -> InvalidInput:
+    count, name = few[0]
+    others = f"; the same goes for {_some([f'{_cut(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
+    more = f"label more items of {'it' if len(few) == 1 else 'them'}, choose a kind of training that needs fewer"
+    return InvalidInput(
+        f"column {target!r}: the class {_cut(name)!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed"
+        f"{others}",
+        remedy=f"{more}, or {_without(target, task, [name for _, name in few], type)}",
+    )
+
+
+def _without(target: str, task: Task, names: Sequence[str], type: ColumnType) -> str:
+    """How to leave classes out, as a filter where that is short."""
+    literals = [name if type in (ColumnType.INT, ColumnType.BOOL) else "'" + name.replace("'", "''") + "'" for name in names]
+    if len(names) > SHOWN or any(len(name) > LONGEST for name in names) or task not in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        return "take them out of the labels" if len(names) > 1 else "take it out of the labels"
+    if task is Task.MULTI_LABEL:
+        where = " AND ".join(f"NOT array_has({target}, {literal})" for literal in literals)
+    else:
+        where = f"{target} NOT IN ({', '.join(literals)})" if len(names) > 1 else f"{target} <> {literals[0]}"
+    return f'leave {"them" if len(names) > 1 else "it"} out: --where "{where}"'
+
+
+def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInput:
+    if task is None:
+        return InvalidInput(
+            f"column {target!r} holds times, which no head predicts",
+            remedy="write them as numbers (years, seconds) or as classes (texts) in a column of their own",
+        )
+    takes = " or ".join(one.value for one in FORMS[task].types)
+    fitting = [str(other) for other, form in FORMS.items() if type in form.types]
+    other = f"; {type.value} suits {' or '.join(fitting)}" if fitting else ""
+    return InvalidInput(f"column {target!r} holds {type.value}, and {task} reads {takes}", remedy=f"write {takes}{other}")
+
+
+def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
+    count = sum(value is None for value in read) - sum(value is None for value in column.values)
+    if not count:
+        return []
+    said = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
+    return [f"column {target!r}: {said} as unlabelled"]
+
+
+def _alike(target: str, classes: Iterable[str]) -> list[str]:
+    """Of classes that differ in nothing but case and space."""
+    by_key: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        by_key.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in by_key.values() if len(names) > 1]
+    return [f"column {target!r}: classes that differ in case or space alone: {_some(alike)}"] if alike else []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(_cut, names[:SHOWN])) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."

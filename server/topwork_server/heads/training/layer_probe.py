@@ -1,0 +1,194 @@
+"""A probe: a job's function, in a process of its own. The same task is learnt on several sets, taps and poolings, on the same
+folds, and one table says which trunk and which depth suits the data (Alain and Bengio 2016, "Understanding intermediate layers
+using linear classifier probes").
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.evaluation import evaluate
+from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
+from topwork_server.heads.head_types import HeadDefinition, MetricValue, definition_of
+from topwork_server.heads.pair_features import Encode, PairEncoder
+from topwork_server.heads.training import dataset
+from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.frozen import threads_for
+from topwork_server.heads.training.scaling import Scaling
+from topwork_server.heads.training.training_result import answers, items_of
+from topwork_server.jobs.progress import Report as Progress
+from topwork_server.jobs.progress import part
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.plugin_api.result_checks import fit_heads
+from topwork_server.plugin_api.trainer import Examples, Trainer, TrainerSpec
+
+DEPTH = re.compile(r"(?:layer|blocks|hidden|Mixed_)\D*(\d+)")
+
+
+@dataclass(frozen=True)
+class ProbeLine:
+    """One line of the table. `difference` is that to the best line, over the same items; None where those differ."""
+
+    set: str
+    encoder: str
+    tap: str
+    pooling: str
+    dim: int
+    figure: MetricValue
+    chosen: Mapping[str, Any]
+    seconds: float
+    difference: MetricValue | None = None
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """A line, and what it was judged by."""
+
+    row: ProbeLine
+    examples: Examples
+    said: HeldOutPredictions
+    ids: tuple[str, ...]
+
+
+def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
+    """The job. Returns the table: {"measure", "estimate", "items", "baseline", "rows", "advice", "warnings"}, best line first."""
+    definitions = [definition_of(one) for one in arguments["definitions"]]
+    plugins, threads = PluginRegistry.load(), int(arguments["threads"])
+    home = Path(arguments["home"])
+    encoders = [PairEncoder(home, plugins, one, threads) for one in definitions]
+    return table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
+
+
+def table(
+    definitions: Sequence[HeadDefinition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
+) -> dict[str, Any]:
+    """InvalidInput where there is nothing to learn from, or nothing to judge by."""
+    probed: list[_Probed] = []
+    first: _Set | None = None
+    warnings: list[str] = []
+    for i, definition in enumerate(definitions):
+        steps = part(report, i / len(definitions), (i + 1) / len(definitions))
+        one = _Set(definition, spec, threads, steps, encoders[i] if encoders else None)
+        first = first or one
+        warnings += [f"{definition.set}: {warning}" for warning in one.data.warnings]
+        probed += one.probed()
+    assert first is not None, "a probe is of one set at least"
+    probed.sort(key=lambda one: -one.row.figure.value)
+    task, seed = definitions[0].task, definitions[0].seed
+    rows = [replace(one.row, difference=_difference(probed[0], one, task, seed)) for one in probed]
+    return {
+        "measure": evaluate.main_name(task),
+        "estimate": first.plan.estimate,
+        "items": items_of(first.data.examples, probed[0].said.rows),
+        "baseline": asdict(first.baseline(probed)),
+        "rows": [asdict(row) for row in rows],
+        "advice": advice(rows),
+        "warnings": warnings,
+    }
+
+
+class _Set:
+    """One set: its examples once, and a head a fold for each view."""
+
+    def __init__(
+        self, definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None
+    ) -> None:
+        if not issubclass(spec.trainer, Trainer):
+            raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
+        self.definition, self._trainer, self._report = definition, spec.trainer, report
+        self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
+        self.data: TrainingDataset = dataset.load(
+            definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode
+        )
+        if not self.data.examples.count:
+            raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
+        self._threads = threads_for(self.data.examples, threads)
+        self.plan = evaluate.plan(self.data.examples, definition.folds, definition.seed)
+        if not self.plan.held:
+            raise InvalidInput(f"{definition.set} cannot be probed: {self.plan.estimate}", remedy="label more of its items")
+
+    def probed(self) -> list[_Probed]:
+        count = len(self.data.examples.views)
+        return [self._view(i, part(self._report, 0.2 + 0.8 * i / count, 0.2 + 0.8 * (i + 1) / count)) for i in range(count)]
+
+    def _view(self, position: int, report: Progress) -> _Probed:
+        began, definition = time.monotonic(), self.definition
+        view, encoder = self.data.examples.views[position], definition.encoder
+        examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
+        report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
+        scaling, plan, seed = Scaling.of(examples), self.plan, definition.seed
+        heads = fit_heads(self._trainer, scaling.examples, plan.train, self._options, seed, self._threads, report)
+        said = answers(examples, plan.held, [scaling.head(head) for head in heads])
+        figure = evaluate.main(examples, definition.task, said, definition.seed)
+        seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
+        row = ProbeLine(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
+        return _Probed(row, replace(examples, views=()), said, self.data.ids)
+
+    def _described(self, position: int) -> tuple[Any, ...]:
+        described = self.data.examples.described
+        return described[position : position + 1]
+
+    def baseline(self, probed: Sequence[_Probed]) -> MetricValue:
+        """The majority class, or the mean, on the same folds."""
+        one = next(one for one in probed if one.row.set == self.definition.set)
+        return evaluate.judge(one.examples, self.definition.task, one.said, one.ids, None, self.definition.seed).baseline[0]
+
+
+def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> MetricValue | None:
+    """Of the main figures of two heads that were judged by the same labels of the same items."""
+    if one is best or one.ids != best.ids or not _same(one, best):
+        return None
+    return evaluate.difference(best.examples, task, one.said, best.said, seed)
+
+
+def _same(one: _Probed, best: _Probed) -> bool:
+    """Sets of one column may hold other classes, or another label of an item."""
+    there, truth = one.examples.names == best.examples.names, (one.examples.values, best.examples.values)
+    return there and np.array_equal(one.said.rows, best.said.rows) and np.array_equal(*truth)
+
+
+def advice(rows: Sequence[ProbeLine]) -> str:
+    """What the table says, in a sentence or two."""
+    best = rows[0]
+    if len(rows) == 1:
+        return ""
+    ties = [row for row in rows[1:] if row.difference and row.difference.high >= 0]
+    taps = [(row.set, row.tap) for row in rows]
+
+    def named(row: ProbeLine) -> str:
+        pooling = f" ({row.pooling})" if taps.count((row.set, row.tap)) > 1 else ""
+        return f"{row.tap}{pooling} of {row.set}"
+
+    said = f"{named(best)} is best"
+    if ties:
+        said += f", not measurably before {', '.join(map(named, ties[:4]))}"
+    return f"{said}.{_freezing(rows, ties)}"
+
+
+def _freezing(rows: Sequence[ProbeLine], ties: Sequence[ProbeLine]) -> str:
+    """How much of the best set's trunk fine-tuning may leave as it is: up to the lowest layer that is as good as the best, where
+    there are layers above it."""
+    best = rows[0]
+    depths = {row.tap: depth for row in rows if row.set == best.set and (depth := depth_of(row.tap)) is not None}
+    good = [row.tap for row in (best, *ties) if row.set == best.set and row.tap in depths]
+    lowest = min(good, key=lambda tap: depths[tap], default="")
+    if not lowest or depths[lowest] == max(depths.values()):
+        return ""
+    said = f" What {lowest} gives is as good as what stands above it: fine-tuning may freeze the layers up to it"
+    # A transformer's blocks are its embeddings and its layers; those of other nets are grouped as their makers did.
+    return f"{said} (frozen_blocks={depths[lowest] + 1})." if lowest.startswith("hidden.") else f"{said}."
+
+
+def depth_of(tap: str) -> int | None:
+    """6 of "hidden.6", 3 of "layer3.pooled"; None where the name says nothing of depth."""
+    found = DEPTH.match(tap)
+    return int(found.group(1)) if found else None

@@ -1,0 +1,272 @@
+"""What Train asks for, come to terms with its set: everything that can be wrong is said at once, before a job begins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from topwork_server.blocking_calls import Check, in_thread
+from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.feature_sets.feature_set import FeatureSet
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import Column, ReadResult, Selection, SetDescription
+from topwork_server.heads.head_types import DESCRIBED, USUAL_KIND, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
+from topwork_server.heads.pair_features import is_pair
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, usual
+from topwork_server.heads.training.class_descriptions import embedded
+from topwork_server.heads.training.dataset import labels_of
+from topwork_server.heads.training.labels import check_target, task_of
+from topwork_server.inference.engine import Engine
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.trainer import Target, TrainerSpec
+from topwork_server.types import Granularity, Modality, TapInfo
+
+#: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
+NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+LONGEST_DESCRIPTION = 10_000
+#: Items that tell whether a set is of pairs.
+PAIRS_SEEN = 100
+
+Views = tuple[tuple[TapInfo, Pooling], ...]
+
+
+class TrainerKinds(Protocol):
+    """What is asked of Plugins."""
+
+    def trainer(self, kind: str) -> TrainerSpec: ...
+
+
+def named(wish: TrainRequest) -> str:
+    """The head's name. InvalidInput where it can be none."""
+    name = wish.name or f"{wish.set}-{wish.target or wish.kind or USUAL_KIND}"
+    if "/" in name:
+        raise InvalidInput(
+            f"{name!r} names a head that comes with its encoder", remedy="choose a name without '/' for what you train"
+        )
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a head",
+            remedy="use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no '.' at the end",
+        )
+    return name
+
+
+class TrainRequests:
+    def __init__(self, sets: FeatureSets, engine: Engine, trainers: TrainerKinds) -> None:
+        self._sets, self._engine, self._trainers = sets, engine, trainers
+
+    def check_probe(self, kind: str) -> None:
+        """InvalidInput for a kind that learns from more than features and labels."""
+        spec = self._trainers.trainer(kind or USUAL_KIND)
+        if spec.tunes or spec.needs_descriptions:
+            needs = "learns the trunk, too" if spec.tunes else "learns from descriptions of classes"
+            raise InvalidInput(f"a probe looks at frozen features, and the kind {kind} {needs}", remedy="probe with linear")
+
+    async def definition(self, wish: TrainRequest, *, any_tap: bool = False) -> HeadDefinition:
+        """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
+
+        `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
+        spec = self._trainers.trainer(wish.kind or USUAL_KIND)
+        definition = await in_thread(lambda caller: self._checked(wish, spec, any_tap, caller), None)
+        if not definition.descriptions:
+            return definition
+        return replace(definition, described=await embedded(definition, self._engine))
+
+    def _checked(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
+        """In a thread; `caller` raises once the caller has left."""
+        feature_set = self._sets.get(wish.set)
+        described, read = feature_set.described(), partial(feature_set.read, check=caller)
+        wish = replace(wish, version=wish.version or described.version)
+        _check_settings(wish, spec)
+        _check_columns(wish, spec, described)
+        _check_trunk(wish, spec, described)
+        taps = taps_of(wish.set, described.wanted.taps, wish.taps)
+        task = wish.task or (task_of(_column(wish, read)) if wish.target else Task.CLASSIFICATION)
+        if any_tap:
+            taps = _suited(task, taps)
+        views = views_of(task, taps, wish.poolings)
+        towers = any(how in TOWERS for _, how in views)
+        if towers or not (wish.poolings or any_tap or spec.tunes or wish.descriptions or task.every_row):
+            pairs = _keeps_pairs(wish, feature_set)
+            if towers and not pairs:
+                raise _no_sides(wish, described)
+            views = (*views, *_towers_of(taps)) if pairs and not towers else views
+        _check_kind(wish, spec, task, views)
+        definition = _definition(wish, spec, described, task, views)
+        labels = labels_of(read, definition, spec.least_per_class)
+        if wish.unlabelled is not UnlabeledUse.LEFT_OUT and labels.labelled.all():
+            raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
+        return definition
+
+
+def _towers_of(taps: Sequence[TapInfo]) -> Views:
+    """Beside what reads both texts of a pair together: validation chooses."""
+    return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
+
+
+def _keeps_pairs(wish: TrainRequest, feature_set: FeatureSet) -> bool:
+    """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
+    that one that is none says no."""
+    wanted = feature_set.wanted
+    if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
+        return False
+    selection = Selection(version=wish.version, taps=(), columns=(), inputs=True, where=wish.where, limit=PAIRS_SEEN)
+    inputs = [item for block in feature_set.read(selection).blocks for item in block.inputs]
+    return bool(inputs) and all(is_pair(item) for item in inputs)
+
+
+def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
+    if described.wanted.keep_inputs:
+        return InvalidInput(
+            f"the items of {wish.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
+        )
+    return NotReady(
+        f"two towers encode each text of a pair by itself, and the set {wish.set} keeps no raw inputs",
+        remedy="write the pairs to a set with an encoder of texts and keep_inputs, or choose other poolings",
+    )
+
+
+def taps_of(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
+    """Those that are wanted; of none the set's first. NotFound names what there is."""
+    by_name = {info.tap.name: info for info in there}
+    if len(set(wanted)) != len(wanted):
+        raise InvalidInput("a tap is named twice", remedy="name each tap once")
+    for name in wanted:
+        if name not in by_name:
+            raise NotFound(f"the set {set_name} has no tap {name!r}", remedy=f"its taps are {', '.join(by_name)}")
+    return tuple(by_name[name] for name in wanted or (there[0].tap.name,))
+
+
+def _suited(task: Task, taps: Sequence[TapInfo]) -> tuple[TapInfo, ...]:
+    """Those that the task can read; all of them where it can read none, so that it is said why."""
+    needed = GRANULARITIES.get(task)
+    return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
+
+
+def views_of(task: Task, taps: Sequence[TapInfo], poolings: Sequence[str]) -> Views:
+    """Each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single row has
+    its usual one."""
+    wanted = tuple(_pooling(name) for name in dict.fromkeys(poolings))
+    several = any(info.tap.granularity is not Granularity.ITEM for info in taps)
+    views = []
+    for info in taps:
+        pooled = wanted and not (several and info.tap.granularity is Granularity.ITEM)
+        for pooling in wanted if pooled else (usual(task, info.tap.granularity),):
+            check(task, info.tap, pooling)
+            views.append((info, pooling))
+    return tuple(views)
+
+
+def _pooling(name: str) -> Pooling:
+    try:
+        return Pooling(name)
+    except ValueError:
+        raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
+
+
+def _definition(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
+    wanted = described.wanted
+    return HeadDefinition(
+        name=named(wish),
+        set=wish.set,
+        version=wish.version,
+        path=described.path,
+        set_created=described.created,
+        target=wish.target,
+        kind=spec.kind,
+        task=task,
+        encoder=wanted.encoder,
+        encoder_options=dict(wanted.options),
+        modality=wanted.modality,
+        views=views,
+        options=dict(wish.options),
+        where=wish.where,
+        test_where=wish.test_where,
+        group=wish.group,
+        folds=wish.folds,
+        seed=wish.seed,
+        unlabelled=wish.unlabelled,
+        descriptions=dict(wish.descriptions),
+    )
+
+
+def _check_settings(wish: TrainRequest, spec: TrainerSpec) -> None:
+    parse(spec.trainer.options, wish.options, f"the kind {spec.kind}")
+    if wish.folds and not FEWEST_FOLDS <= wish.folds <= MOST_FOLDS:
+        raise InvalidInput(f"{wish.folds} folds", remedy=f"ask for {FEWEST_FOLDS} to {MOST_FOLDS}, or 0 to have them chosen")
+    for name, text in wish.descriptions.items():
+        if not name or not text.strip() or len(text) > LONGEST_DESCRIPTION:
+            raise InvalidInput(
+                f"the class {name!r} has a description of {len(text)} characters",
+                remedy=f"name each class, and describe it in 1 to {LONGEST_DESCRIPTION:,} characters",
+            )
+
+
+def _check_columns(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    if wish.target:
+        check_target(wish.target, described.columns, wish.set)
+    elif not (spec.needs_descriptions and wish.descriptions):
+        raise InvalidInput("no target is named", remedy="name the column of metadata that holds the labels")
+    if wish.group and wish.group not in described.columns:
+        raise InvalidInput(
+            f"the set {wish.set} has no column {wish.group!r} to group by",
+            remedy=f"its columns are {', '.join(sorted(described.columns))}",
+        )
+
+
+def _check_trunk(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
+    wanted = described.wanted
+    if spec.tunes and not (wanted.encoder and wanted.keep_inputs):
+        missing = "keeps no raw inputs" if wanted.encoder else "holds ready vectors of no encoder"
+        raise NotReady(
+            f"the kind {spec.kind} learns from raw inputs, and the set {wish.set} {missing}",
+            remedy="write the items to a set with an encoder and keep_inputs, or train a kind that learns from features",
+        )
+    if wish.descriptions and not wanted.encoder:
+        raise NotReady(
+            f"the set {wish.set} holds ready vectors of no encoder, so nothing embeds the descriptions of classes",
+            remedy="write the items with an encoder that embeds texts too, or leave the descriptions out",
+        )
+    if wish.descriptions and not (spec.reads_descriptions or spec.needs_descriptions):
+        raise InvalidInput(
+            f"the kind {spec.kind} reads no descriptions of classes", remedy="leave them out, or choose another kind"
+        )
+    if spec.needs_descriptions and not wish.descriptions:
+        raise InvalidInput(
+            f"the kind {spec.kind} learns from descriptions of the classes", remedy="describe each class by a text"
+        )
+
+
+def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views) -> None:
+    if task.target not in spec.trainer.targets:
+        raise InvalidInput(
+            f"the kind {spec.kind} does not learn {task}", remedy="choose another kind: ListTrainers says what each learns"
+        )
+    if spec.tunes and len(views) > 1:
+        raise InvalidInput(f"the kind {spec.kind} learns on one tap with one pooling", remedy="name one of each")
+    if spec.tunes and views[0][1] in TOWERS:
+        raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
+    if wish.descriptions and any(how in TOWERS for _, how in views):
+        raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
+    if spec.tunes and (wish.descriptions or wish.unlabelled is not UnlabeledUse.LEFT_OUT):
+        raise InvalidInput(
+            f"the kind {spec.kind} learns from labelled items alone", remedy="leave descriptions and `unlabelled` out"
+        )
+    if wish.unlabelled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
+        raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
+    if wish.descriptions and task not in DESCRIBED:
+        raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
+
+
+def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
+    selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
+    columns = [block.metadata[0] for block in read(selection).blocks]
+    values: list[Any] = [value for column in columns for value in column.values]
+    if not columns:
+        what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"
+        raise InvalidInput(what, remedy="mend `where`, or write items first")
+    return replace(columns[0], values=values)

@@ -1,0 +1,195 @@
+"""The rows that examples are made of: read block by block, pooled at once, and laid where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.feature_sets.selection import picked
+from topwork_server.feature_sets.set_types import ItemBatch, Selection
+from topwork_server.feature_sets.snapshot import Snapshot
+from topwork_server.heads.head_types import HeadDefinition, Pooling
+from topwork_server.heads.pair_features import Encode, is_pair, pooled_sides
+from topwork_server.heads.pooling import TOWERS, dim_after, kept, pooled, usable
+from topwork_server.jobs.progress import Report, part
+from topwork_server.ragged_arrays import aranges, starts_of
+from topwork_server.types import Array, TapInfo, TapRows, Text
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """Rows of some items at slots 0 .. n - 1. `views` (rows, dim) float32, in order of slots, alike for all views; `counts` (n,)
+    int64: rows of each slot, 0 where the item has not what is read. `spans` (rows, 2 or 4) of tasks with a value a row."""
+
+    views: list[Array]
+    counts: Array
+    spans: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class _BlockView:
+    """Of one block and view."""
+
+    slots: Array
+    counts: Array
+    rows: Array
+    spans: Array | None
+
+
+def gather(
+    taken: Snapshot,
+    definition: HeadDefinition,
+    where: str,
+    slots: Mapping[str, int],
+    report: Report,
+    encode: Encode | None = None,
+) -> LoadedRows:
+    """`slots` says where the rows of each id go; other items are passed over. All views have the same rows, or it is refused.
+    `encode` gives rows of texts, for views of pairs whose sides are encoded each by itself."""
+    towers = _Towers(definition, encode) if any(how in TOWERS for _, how in definition.views) else None
+    views: list[_View | _Tower] = [
+        towers.view(info, how) if towers and how in TOWERS else _View(info, how, definition) for info, how in definition.views
+    ]
+    taps = list(dict.fromkeys(info.tap.name for info, how in definition.views if how not in TOWERS))
+    reading = taken.read(Selection(taps=taps, columns=(), where=where, inputs=towers is not None))
+    done, whole = 0, report
+    report = part(whole, 0, 0.3) if towers else whole
+    for block in reading.blocks:
+        for view in views:
+            view.add(block, slots)
+        if towers:
+            towers.add(block, slots)
+        done += len(block.ids)
+        report(done / max(1, reading.total), f"read {done:,} of {reading.total:,} items")
+    if towers:
+        towers.encode(part(whole, 0.3, 1))
+    joined = [view.joined(len(slots)) for view in views]
+    return _agreed(joined, [info.tap.name for info, _ in definition.views])
+
+
+class _View:
+    def __init__(self, info: TapInfo, pooling: Pooling, definition: HeadDefinition) -> None:
+        self._name, self._dim = info.tap.name, dim_after(pooling, info.tap.dim)
+        self._pooling, self._task = pooling, definition.task
+        self._parts: list[_BlockView] = []
+
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+        rows = next(rows for rows in block.taps if rows.tap.tap.name == self._name)
+        places = np.array([slots.get(id, -1) for id in block.ids], np.int64)
+        chosen = (places >= 0) & usable(self._task, self._pooling, rows)
+        rows = chosen_items(rows, chosen)
+        features, counts = pooled(self._task, self._pooling, rows)
+        spans = rows.spans.values[kept(self._task, rows)] if self._task.every_row and rows.spans is not None else None
+        # Copied, where it is Arrow's memory still: a block is let go once it is read.
+        features = features if features.base is None else features.copy()
+        self._parts.append(_BlockView(places[chosen], counts, features, spans))
+
+    def joined(self, count: int) -> LoadedRows:
+        """The parts go as they are copied, so that all is there once, not twice."""
+        counts = np.zeros(count, np.int64)
+        for piece in self._parts:
+            counts[piece.slots] = piece.counts
+        starts, total = starts_of(counts), int(counts.sum())
+        rows = np.empty((total, self._dim), np.float32)
+        covered = [piece.spans.shape[1] for piece in self._parts if piece.spans is not None]
+        spans = np.zeros((total, covered[0]), np.float32) if covered else None
+        while self._parts:
+            piece = self._parts.pop()
+            to = aranges(starts[piece.slots], piece.counts)
+            rows[to] = piece.rows
+            if spans is not None and piece.spans is not None:
+                spans[to] = piece.spans
+        return LoadedRows([rows], counts, spans)
+
+
+class _Towers:
+    """Pairs of texts, each text encoded once."""
+
+    def __init__(self, definition: HeadDefinition, encode: Encode | None) -> None:
+        if encode is None:
+            raise InvalidInput("nothing encodes the sides of pairs here", remedy="choose other poolings")
+        self._encode, self._set = encode, definition.set
+        self._slots: list[int] = []
+        self._pairs: list[tuple[int, int]] = []
+        self._places: dict[str, int] = {}
+        self.rows: Mapping[str, Array] = {}
+
+    def view(self, info: TapInfo, pooling: Pooling) -> _Tower:
+        return _Tower(self, info, pooling)
+
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+        for id, item in zip(block.ids, block.inputs, strict=True):
+            if id in slots and is_pair(item):
+                assert isinstance(item, Text), "a pair is of texts"
+                assert item.pair is not None
+                first, second = (self._places.setdefault(text, len(self._places)) for text in (item.text, item.pair))
+                self._slots.append(slots[id])
+                self._pairs.append((first, second))
+
+    def encode(self, report: Report) -> None:
+        self.rows = self._encode(list(self._places), report)
+
+    @property
+    def slots(self) -> Array:
+        return np.array(self._slots, np.int64)
+
+    @property
+    def pairs(self) -> Array:
+        return np.array(self._pairs, np.int64).reshape(-1, 2)
+
+
+class _Tower:
+    """One view of pairs: a tap, and how its two rows become one."""
+
+    def __init__(self, towers: _Towers, info: TapInfo, pooling: Pooling) -> None:
+        self._towers, self._info, self._pooling = towers, info, pooling
+
+    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+        """Its rows are made of all pairs at once."""
+
+    def joined(self, count: int) -> LoadedRows:
+        slots, rows = self._towers.slots, self._towers.rows[self._info.tap.name]
+        first, second = self._towers.pairs.T
+        order = np.argsort(slots, kind="stable")
+        counts = np.zeros(count, np.int64)
+        counts[slots] = 1
+        return LoadedRows([pooled_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
+
+
+def _agreed(views: list[LoadedRows], names: list[str]) -> LoadedRows:
+    """Slots that lack rows in one view are left out of all."""
+    there = np.logical_and.reduce([view.counts > 0 for view in views])
+    views = [_some(view, there) for view in views]
+    for view, name in zip(views, names, strict=True):
+        if not np.array_equal(view.counts, views[0].counts):
+            raise InvalidInput(
+                f"taps {names[0]!r} and {name!r} do not have the same rows, so no head can choose between them",
+                remedy="train on one of them; probe compares them",
+            )
+    return LoadedRows([view.views[0] for view in views], views[0].counts, views[0].spans)
+
+
+def _some(view: LoadedRows, there: Array) -> LoadedRows:
+    keep = np.repeat(there, view.counts)
+    if keep.all():
+        return view
+    return LoadedRows([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
+
+
+def without(rows: LoadedRows, items: Array) -> LoadedRows:
+    """Without the rows of some items: a mask of those that have rows."""
+    slots = np.flatnonzero(rows.counts)
+    keep = np.repeat(~items, rows.counts[slots])
+    if keep.all():
+        return rows
+    counts = rows.counts.copy()
+    counts[slots[items]] = 0
+    return LoadedRows([view[keep] for view in rows.views], counts, None if rows.spans is None else rows.spans[keep])
+
+
+def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
+    """Those of some of the items, (items,) bool."""
+    return rows if chosen.all() else picked(rows, np.flatnonzero(chosen))

@@ -1,0 +1,99 @@
+"""Labels become the values that trainers learn: an entry an item, or an entry a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.errors import InvalidInput
+from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.span_decoding import bio
+from topwork_server.heads.training.labels import LabelColumn
+from topwork_server.heads.training.span_labels import rows_of_tags, values_of_answers
+from topwork_server.plugin_api.trainer import Target
+from topwork_server.types import Array
+
+
+@dataclass(frozen=True)
+class TargetValues:
+    """values (rows, ...) as Examples has them; `keep` (rows,) bool: rows that can be learnt from."""
+
+    values: Array
+    keep: Array
+    warnings: tuple[str, ...] = ()
+
+
+def of_items(labels: LabelColumn) -> Array:
+    """Of tasks with a value an item; all of them are labelled."""
+    match labels.task.target:
+        case Target.NUMBERS:
+            return np.array(labels.values, np.float64).reshape(-1, 1)
+        case Target.LABELS:
+            values = np.zeros((len(labels.values), len(labels.names)), np.float32)
+            for row, mine in enumerate(labels.values):
+                values[row, list(mine)] = 1
+            return values
+    return np.array(labels.values, np.int64)
+
+
+def of_rows(labels: LabelColumn, ids: Sequence[str], counts: Array, spans: Array | None) -> TargetValues:
+    """Of tasks with a value a row. `spans` (rows, 2 or 4): what each row covers; InvalidInput where the set does not know."""
+    if spans is None:
+        raise InvalidInput(
+            f"the rows of the set do not say what they cover, which {labels.task} needs", remedy="write them with their spans"
+        )
+    ends = np.cumsum(counts)
+    parts = [spans[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    return ROWS[labels.task](labels, ids, parts)
+
+
+def _tags(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
+    values, lost, beyond = [], 0, []
+    for id, mine, chars in zip(ids, labels.values, parts, strict=True):
+        rows, without = rows_of_tags(mine, chars)
+        values.append(bio(rows, len(chars)))
+        lost += without
+        beyond += [f"{start}:{end} of {id!r}" for start, end, _ in mine if start < chars[:, 1].max(initial=0) < end]
+    found = _joined(values, np.int64)
+    warnings = []
+    if lost:
+        warnings.append(f"{lost:,} spans of the labels cover no token of their own (such as of a text that was cut): not learnt")
+    if beyond:
+        warnings.append(f"{len(beyond):,} spans of the labels go on after the last token of their text, such as {beyond[0]}")
+    return TargetValues(found, np.ones(len(found), bool), tuple(warnings))
+
+
+def _answers(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
+    values = [values_of_answers(mine, chars) for mine, chars in zip(labels.values, parts, strict=True)]
+    answered = [bool(one.any()) for one in values]
+    lost = answered.count(False)
+    keep = np.repeat(answered, [len(one) for one in values]) if values else np.zeros(0, bool)
+    warning = f"{lost:,} items are left out: no token of the context covers their answer (such as of a text that was cut)"
+    return TargetValues(_joined(values, np.float32, 2), keep, (warning,) if lost else ())
+
+
+def _cells(labels: LabelColumn, ids: Sequence[str], parts: Sequence[Array]) -> TargetValues:
+    values = []
+    for id, painted, boxes in zip(ids, labels.values, parts, strict=True):
+        try:
+            values.append(painted.cells(boxes))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {id!r}: {error.message}", remedy=error.remedy) from None
+    found = _joined(values, np.int64)
+    without = [name for number, name in enumerate(labels.names) if not (found == number).any()]
+    warning = f"no cell is mostly of {', '.join(without)}: {'it is' if len(without) == 1 else 'they are'} not learnt"
+    return TargetValues(found, found >= 0, (warning,) if without and len(found) else ())
+
+
+ROWS: dict[Task, Callable[[LabelColumn, Sequence[str], Sequence[Array]], TargetValues]] = {
+    Task.TAGGING: _tags,
+    Task.QUESTION_ANSWERING: _answers,
+    Task.SEGMENTATION: _cells,
+}
+
+
+def _joined(values: Sequence[Array], dtype: Any, *shape: int) -> Array:
+    return np.concatenate([np.zeros((0, *shape), dtype), *values])

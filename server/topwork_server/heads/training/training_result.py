@@ -1,0 +1,58 @@
+"""What came of a training, whichever way it went, and what is judged by which head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions
+from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
+from topwork_server.heads.head_types import Pooling
+from topwork_server.heads.training.scaling import TargetScale
+from topwork_server.plugin_api.trainer import Examples, FittedHead
+from topwork_server.types import Array, TapInfo
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`graph` is the one that is served, `agreement` the largest difference of a score between it and the trainer's own head.
+    `items` were judged; `judgement` is None where no item had a label."""
+
+    fitted: FittedHead
+    graph: bytes
+    encoder: str
+    tap: TapInfo
+    pooling: Pooling
+    dim: int
+    names: tuple[str, ...]
+    estimate: str
+    items: int
+    labelled: int
+    unlabelled: int
+    agreement: float
+    judgement: Evaluation | None = None
+    curve: tuple[LearningCurvePoint, ...] = ()
+    curve_estimate: str = ""
+    help: SemiSupervisedGain | None = None
+    shown: Mapping[str, str] | None = None  # of the items that were got wrong, by id
+    history: Sequence[Mapping[str, Any]] = ()
+    warnings: tuple[str, ...] = ()
+    tuned: str = ""
+    target: TargetScale | None = None
+
+
+def answers(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
+    """What each head says of the rows that are held from it."""
+    scores = [head.scores(examples.views[head.view].rows[rows]) for rows, head in zip(held, heads, strict=True)]
+    rows = np.concatenate(held)
+    order = np.argsort(rows, kind="stable")
+    folds = np.repeat(np.arange(len(held)), [len(part) for part in held])
+    return HeldOutPredictions(rows[order], np.concatenate(scores)[order], folds[order])
+
+
+def items_of(examples: Examples, rows: Array) -> int:
+    """How many items those rows are of."""
+    return len(np.unique(examples.items[rows]))

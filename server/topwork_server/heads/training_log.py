@@ -1,0 +1,76 @@
+"""Owns $TOPWORK_HOME/trainings: of each name that was ever trained and not dropped, what its latest training was asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from topwork_server import json_records
+from topwork_server.errors import DataLoss
+from topwork_server.heads.head_types import HeadDefinition
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """`job` is the id of its job."""
+
+    definition: HeadDefinition
+    job: str
+
+
+class TrainingLog:
+    """What is known is in memory; a disk that is full costs the record of a training, and not the training."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known = {training.definition.name: training for training in self._load()}
+
+    def names(self) -> list[str]:
+        return sorted(self._known)
+
+    def get(self, name: str) -> TrainingRecord | None:
+        return self._known.get(name)
+
+    def add(self, training: TrainingRecord) -> None:
+        """In memory alone; `save` then writes it."""
+        # Embedded descriptions may be large, and nobody asks for them again.
+        self._known[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
+
+    def save(self, name: str) -> None:
+        """Atomically; never raises."""
+        training, scratch = self._known[name], self._folder / f"{name}.part"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json_records.dumps(asdict(training)), "utf-8")
+            os.replace(scratch, self._path(name))
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            log.warning("the record of the training of %s could not be written: %s", name, error)
+
+    def remove(self, name: str) -> None:
+        """No error where there is none."""
+        self._known.pop(name, None)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _load(self) -> list[TrainingRecord]:
+        for leftover in self._folder.glob("*.part"):  # of a server that was killed
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [training for training in found if training]
+
+    def _read(self, path: Path) -> TrainingRecord | None:
+        try:
+            training = json_records.read(path, TrainingRecord)
+        except (OSError, DataLoss) as error:
+            log.warning("%s is no record of a training, and is left out: %s", path, error)
+            return None
+        return training if f"{training.definition.name}.json" == path.name else None

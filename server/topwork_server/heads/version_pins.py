@@ -1,0 +1,103 @@
+"""What heads keep of sets: a version is pinned as "training-NAME" while NAME is learnt from it, as "head-NAME" for as long as
+there is that head, and as "probe-..." while it is probed.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from topwork_server.errors import NotFound, TopworkError
+from topwork_server.feature_sets.presence import was_dropped
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.heads.head_types import HeadDefinition
+
+HEAD, TRAINING, PROBE = "head-", "training-", "probe-"
+#: A pin whose name begins so is the server's own.
+OURS = (HEAD, TRAINING, PROBE)
+
+log = logging.getLogger(__name__)
+
+
+class VersionPins:
+    """Blocking. Of one name, one call at a time."""
+
+    def __init__(self, sets: FeatureSets) -> None:
+        self._sets = sets
+
+    def hold(self, definition: HeadDefinition) -> None:
+        """While it is learnt from. NotFound where the version is gone."""
+        self._drop(f"{TRAINING}{definition.name}")  # of one whose server ended
+        self._pin(definition, f"{TRAINING}{definition.name}")
+
+    def settle(self, name: str, learnt: HeadDefinition | None) -> None:
+        """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
+        wanted = (learnt.set, learnt.version) if learnt else None
+        if wanted in self._found(f"{TRAINING}{name}"):
+            assert learnt is not None
+            self._drop(f"{HEAD}{name}")
+            self._pin(learnt, f"{HEAD}{name}")
+        elif learnt is None:
+            self._drop(f"{HEAD}{name}")
+        self._drop(f"{TRAINING}{name}")
+
+    def hold_all(self, definitions: Iterable[HeadDefinition]) -> str:
+        """The versions of a probe, under the name that it returns."""
+        name = f"{PROBE}{secrets.token_hex(8)}"
+        try:
+            for definition in definitions:
+                self._pin(definition, name)
+        except BaseException:
+            self._drop(name)
+            raise
+        return name
+
+    def release(self, name: str) -> None:
+        """What `hold_all` returned. Never raises: what is left goes at the next start."""
+        try:
+            self._drop(name)
+        except TopworkError as error:
+            log.warning("pin=%s is left: %s", name, error)
+
+    def put_right(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
+        """At the start, when nothing learns: what a server that was killed left. Opens no set where there is nothing to do."""
+        pins = {pin for found in self._sets.pins().values() for pin in found}
+        for pin in sorted(pins):
+            try:
+                self._put_right(pin, learnt)
+            except TopworkError as error:  # of a set that cannot be opened: others are served all the same
+                log.warning("pin=%s could not be put right: %s", pin, error)
+
+    def _put_right(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
+        if pin.startswith(TRAINING):
+            name = pin.removeprefix(TRAINING)
+            self.settle(name, learnt(name))
+        elif pin.startswith(PROBE) or (pin.startswith(HEAD) and learnt(pin.removeprefix(HEAD)) is None):
+            self._drop(pin)
+
+    def _found(self, pin: str) -> list[tuple[str, int]]:
+        """Where that pin is: sets and versions."""
+        sets = [name for name, pins in self._sets.pins().items() if pin in pins]
+        return [
+            (name, info.version)
+            for name in sets
+            for info in self._sets.get(name).versions()
+            if pin in (*info.pins, *info.damaged_pins)
+        ]
+
+    def _pin(self, definition: HeadDefinition, pin: str) -> None:
+        """In place of one of that name of which only the record is left. NotFound where the set was dropped."""
+        feature_set = self._sets.get(definition.set)
+        if definition.set_created not in (0.0, feature_set.created):
+            raise was_dropped(definition.set)
+        with suppress(NotFound):
+            feature_set.unpin(pin)
+        feature_set.pin(pin, definition.version)
+
+    def _drop(self, pin: str) -> None:
+        for name, pins in self._sets.pins().items():
+            if pin in pins:
+                with suppress(NotFound):  # the set was dropped meanwhile, or somebody unpinned it
+                    self._sets.get(name).unpin(pin)

@@ -1,0 +1,177 @@
+"""A build in memory and what died of it: approximate search by the index, and exact where the index keeps its vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from topwork_server.blocking_calls import Check
+from topwork_server.indexes.candidates import TopK
+from topwork_server.indexes.index_types import BuiltIndex
+from topwork_server.indexes.nearest_rows import NearestRows, RowBlock, pieces
+from topwork_server.indexes.prepared_query import PreparedQuery
+from topwork_server.indexes.sorted_keys import contained, places
+from topwork_server.plugin_api.result_checks import search_index
+from topwork_server.plugin_api.vector_index import Metric
+from topwork_server.types import Array
+
+#: Vectors taken out of the index at once for an exact search.
+TAKEN = 8192
+#: How much harder an index is tried at each turn, when it found less than there is or there are doubts.
+HARDER = 4
+#: A search that is tried harder may change one in so many of its hits and count as unchanged.
+STEADY = 40
+
+
+class RowMask(Protocol):
+    """What a search may find: so many rows, by the bits of their positions (None: all), and their positions by key."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def mask(self) -> Array | None: ...
+
+    def positions(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEffort:
+    """How the index is asked: `doubtful` where nobody measured what this effort finds. `check` is called between its turns."""
+
+    effort: int
+    doubtful: bool
+    threads: int
+    check: Check
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseSegment:
+    """`mask` has the bits of the positions that are alive (see VectorIndex.search), None where all are; `alive` counts them.
+    `keys` are the build's, sorted; `gives_vectors` says that the index keeps the very rows that were added."""
+
+    built: BuiltIndex
+    keys: Array
+    mask: Array | None
+    alive: int
+    gives_vectors: bool
+    rows_an_item: float
+
+    @classmethod
+    def of(cls, built: BuiltIndex, live_keys: Array) -> BaseSegment:
+        """A build of which only items with these keys (sorted) are still in the set."""
+        keys = built.keys if built.order is None else built.keys[built.order]
+        whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _rows_an_item(keys))
+        here = contained(built.keys, live_keys)
+        return whole if here.all() else replace(whole, mask=packed(here), alive=int(np.count_nonzero(here)))
+
+    def without(self, dead: Array) -> BaseSegment:
+        """The same, less the items with these keys."""
+        gone = self.positions(dead)
+        if not len(gone):
+            return self
+        mask = packed(np.ones(len(self.built.keys), bool)) if self.mask is None else self.mask.copy()
+        np.bitwise_and.at(mask, gone >> 3, ~(np.uint8(1) << (gone & 7).astype(np.uint8)))
+        return replace(self, mask=mask, alive=self.alive - len(np.unique(gone)))
+
+    @property
+    def exactly(self) -> bool:
+        """Whether an exact search can be done here."""
+        return self.gives_vectors or self.built.index.exact or not len(self.keys)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the index and of what says whose its rows are."""
+        parts = (self.keys, self.built.keys, self.built.rows, self.built.order, self.mask)
+        return self.built.index.memory + sum({id(part): part.nbytes for part in parts if part is not None}.values())
+
+    def positions(self, keys: Array | None = None) -> Array:
+        """Where the rows alive stand, in the order of their keys: all, or those of the items with these keys (sorted)."""
+        at: Array = np.arange(len(self.keys)) if keys is None else places(self.keys, keys)
+        at = at if self.built.order is None else np.asarray(self.built.order[at])
+        if self.mask is None:
+            return at
+        alive = (self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1
+        return np.asarray(at[alive == 1])
+
+    def offer_to(self, nearest: NearestRows, positions: Array, check: Check) -> None:
+        """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""
+        for part in pieces(0, len(positions), TAKEN):
+            check()
+            nearest.offer(self._rows(positions[part]))
+
+    def lists(self, asked: PreparedQuery, fetch: int, trial: SearchEffort, left: RowMask) -> TopK:
+        """The `fetch` nearest rows of each vector (a line each) as the index finds them. An index that finds fewer than there
+        are is tried harder, and at last its vectors are compared one by one if it gives them; where `trial` has doubts, it is
+        tried harder until that changes nothing."""
+        fetch, effort = min(fetch, left.count), trial.effort
+        near, at = self._search(asked, fetch, trial, effort, left.mask)
+        pending = np.arange(len(at)) if trial.doubtful else np.flatnonzero(_short(at))
+        while len(pending) and (harder := self.harder(effort)) > effort:
+            trial.check()
+            effort = harder
+            again = self._search(asked.some(pending), fetch, trial, effort, left.mask)
+            moved = _short(again[1]) | (trial.doubtful & _moved(at[pending], again[1]))
+            near[pending], at[pending] = again
+            pending = pending[moved]
+        short = np.flatnonzero(_short(at))
+        found = self._found(near, at)
+        return self._mended(found, short, asked, fetch, left, trial.check) if len(short) and self.gives_vectors else found
+
+    def harder(self, effort: int, times: float = HARDER) -> int:
+        """The first effort of the index's own that is so many times larger, or its last."""
+        ladder = self.built.index.efforts()
+        return next((step for step in ladder if step >= effort * times), max(ladder[-1], effort))
+
+    def _search(self, asked: PreparedQuery, k: int, trial: SearchEffort, effort: int, mask: Array | None) -> tuple[Array, Array]:
+        if not k:
+            return np.empty((len(asked.vectors), 0), np.float32), np.empty((len(asked.vectors), 0), np.int64)
+        scores, at = search_index(self.built.index, asked.vectors, k, effort=effort, threads=trial.threads, mask=mask)
+        return (np.negative(scores) if asked.metric is Metric.L2 else scores), at
+
+    def _found(self, near: Array, at: Array) -> TopK:
+        none = at < 0
+        keys = self.built.keys[at]
+        numbers = np.zeros(at.shape, np.int32) if self.built.rows is None else self.built.rows[at]
+        found = TopK(near, keys, numbers)
+        return found.lacking(none) if none.any() else found
+
+    def _mended(self, found: TopK, short: Array, asked: PreparedQuery, fetch: int, left: RowMask, check: Check) -> TopK:
+        nearest = NearestRows(replace(asked.some(short), k=fetch))
+        self.offer_to(nearest, left.positions(), check)
+        whole = TopK(found.near.copy(), found.keys.copy(), found.numbers.copy())
+        whole.put(short, nearest.found())
+        return whole
+
+    def _rows(self, positions: Array) -> RowBlock:
+        vectors = self.built.index.vectors(positions)
+        assert vectors is not None, "an index gives all of its vectors or none"
+        numbers = None if self.built.rows is None else self.built.rows[positions]
+        return RowBlock(vectors, self.built.keys[positions], numbers)
+
+
+def packed(bits: Array) -> Array:
+    """(n,) bool as VectorIndex.search wants its mask."""
+    return np.packbits(bits, bitorder="little")
+
+
+def _short(at: Array) -> Array:
+    """(lines,) bool: fewer were found than asked for."""
+    return np.asarray(at[:, -1] < 0) if at.shape[1] else np.zeros(len(at), bool)
+
+
+def _moved(before: Array, after: Array) -> Array:
+    """(lines,) bool: too many of the positions (lines, k) are others now."""
+    both = np.sort(np.concatenate([before, after], axis=1), axis=1)
+    same = (both[:, 1:] == both[:, :-1]).sum(axis=1)
+    return np.asarray((before.shape[1] - same) * STEADY > before.shape[1])
+
+
+def _gives_vectors(built: BuiltIndex) -> bool:
+    return len(built.keys) > 0 and built.index.vectors(np.zeros(1, np.int64)) is not None
+
+
+def _rows_an_item(keys: Array) -> float:
+    return len(keys) / (1 + np.count_nonzero(np.diff(keys))) if len(keys) else 1.0

@@ -1,0 +1,326 @@
+"""All indexes of a server. Owns $TOPWORK_HOME/indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
+from topwork_server.excerpts import excerpt
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.feature_sets.set_types import SetDefinition
+from topwork_server.feature_sets.set_types import SetDescription as DescribedSet
+from topwork_server.indexes.builder import IndexKinds
+from topwork_server.indexes.damaged_indexes import DamagedIndex, DamagedIndexes
+from topwork_server.indexes.index import Index, IndexContext, OpenedIndex
+from topwork_server.indexes.index_store import IndexStore, StoredIndex
+from topwork_server.indexes.index_types import TARGET_RECALL, IndexDefinition, IndexDescription
+from topwork_server.indexes.live_index import LiveIndex
+from topwork_server.indexes.unindexed_search import UnindexedSearch, tap_named
+from topwork_server.jobs.manager import JobManager
+from topwork_server.models.artifacts import slug
+from topwork_server.plugin_api.options import parse
+from topwork_server.plugin_api.plugin_registry import AUTO
+from topwork_server.plugin_api.vector_index import Metric
+from topwork_server.suggestions import instead
+from topwork_server.types import Array, TapInfo
+from topwork_server.whole import whole
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+IDLE_SECONDS = 900.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CreateIndexParams:
+    """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
+    `queries` (q, dim) are ready to be searched: of unit length for cosine."""
+
+    set: str
+    name: str = ""
+    tap: str = ""
+    kind: str = ""
+    metric: Metric = Metric.COSINE
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_recall: float = 0.0
+    queries: Array | None = None
+
+
+class IndexManager:
+    """Made and used on the event loop; its blocking work is done in threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sets: FeatureSets,
+        jobs: JobManager,
+        plugins: IndexKinds,
+        threads: int,
+        busy: Callable[[], bool],
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._shelf = IndexStore(folder)
+        self._house = IndexContext(sets, jobs, plugins, threads, busy)
+        self._idle_seconds = idle_seconds
+        self._unindexed = UnindexedSearch(threads)
+        self._shelf.sweep()
+        self._damaged = DamagedIndexes(self._found_damaged(sets))
+        self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def create(self, wish: CreateIndexParams) -> IndexDescription:
+        """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
+        async with self._turn(wish.set):
+            return await whole(self._create(wish))
+
+    async def _create(self, wish: CreateIndexParams) -> IndexDescription:
+        described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
+        definition = _definition(wish, described)
+        await asyncio.to_thread(check_kind, definition, self._house.kinds)
+        key = _key(definition)
+        if key in self._indexes:
+            raise AlreadyExists(
+                f"{definition.set} has an index named {definition.name}", remedy="choose another name, rebuild it, or drop it"
+            )
+        kept = StoredIndex(definition, described.created)
+        if self._damaged.get(*key):
+            await asyncio.to_thread(self._shelf.remove, *key)
+            self._damaged.forget(*key)
+        index = self._indexes[key] = self._indexed(kept)
+        try:
+            await asyncio.to_thread(self._shelf.add, kept, wish.queries)
+            await index.build(anew=True)
+        except BaseException:
+            await self._drop(index)
+            raise
+        return await index.described()
+
+    async def unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
+        """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
+        feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
+        return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.wanted), metric)
+
+    async def get(self, set_name: str, name: str = "") -> IndexDescription:
+        """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
+        index = await self._find(set_name, name)
+        await index.opened()
+        return await index.described()
+
+    async def list(self, set_name: str = "") -> builtins.list[IndexDescription]:
+        """By set and name. Those that are not in memory are described as they were built."""
+        if set_name:
+            await asyncio.to_thread(self._house.sets.get, set_name)
+        found = []
+        for key, index in sorted(self._indexes.items()):
+            if set_name in ("", key[0]):
+                with contextlib.suppress(NotFound):  # dropped meanwhile
+                    found.append(await index.described())
+        return found
+
+    def damaged(self, set_name: str = "", name: str = "") -> builtins.list[DamagedIndex]:
+        """Those whose definition is damaged, by set and name. `name` "" is all of the set."""
+        return [one for one in self._damaged.of(set_name) if name in ("", one.name)]
+
+    def names(self, set_name: str) -> builtins.list[str]:
+        """Of the indexes of one set, without those that are damaged."""
+        return sorted(name for of, name in self._indexes if of == set_name)
+
+    def all_names(self, set_name: str) -> builtins.list[str]:
+        return sorted([*self.names(set_name), *(one.name for one in self._damaged.of(set_name))])
+
+    def is_whole(self, set_and_name: str) -> bool:
+        """Whether the definition of the index SET/NAME is whole. NotFound."""
+        key = tuple(set_and_name.split("/", 1))
+        if key not in self._indexes and not (len(key) == 2 and self._damaged.get(*key)):
+            raise NotFound(f"there is no index {excerpt(set_and_name)}")
+        return key in self._indexes
+
+    async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
+        """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
+        name may then be a tap's. InvalidInput where the index is of another metric."""
+        self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
+        if damaged := self._damaged.get(set_name, name):
+            raise damaged.error()
+        found = await self._known(set_name, name)
+        if found is None:
+            feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
+            tap = tap_named(feature_set.wanted, name)
+            if tap is None:
+                raise self._missing(set_name, name)
+            return self._unindexed.of(feature_set, tap, metric or Metric.COSINE)
+        if metric not in (None, found.definition.metric):
+            raise InvalidInput(
+                f"the index {found.definition.name} is of the metric {found.definition.metric.value}, not {metric}",
+                remedy="leave the metric out, or create another index",
+            )
+        return await found.opened()
+
+    async def live(self, set_name: str, name: str = "") -> LiveIndex:
+        return (await self.opened(set_name, name)).live
+
+    async def rebuild(self, set_name: str, name: str = "") -> IndexDescription:
+        """Begins a build from the set as it is now, unless one is under way."""
+        index = await self._find(set_name, name)
+        await index.build(anew=True)
+        return await index.described()
+
+    async def settled(self, set_name: str, name: str = "") -> IndexDescription:
+        """When no build is under way."""
+        index = await self._find(set_name, name)
+        await index.settled()
+        return await index.described()
+
+    async def drop(self, set_name: str, name: str = "") -> None:
+        """Searches under way end on what they have."""
+        async with self._turn(set_name):
+            damaged = self._only_damaged(set_name, name)
+            await whole(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
+
+    async def _drop_damaged(self, index: DamagedIndex) -> None:
+        await asyncio.to_thread(self._shelf.remove, index.set, index.name)
+        self._damaged.forget(index.set, index.name)
+
+    async def _drop(self, index: Index) -> None:
+        await index.drop()
+        key = _key(index.definition)
+        self._indexes.pop(key, None)
+        await asyncio.to_thread(self._shelf.remove, *key)
+
+    async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+        """All indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
+        async with self._turn(set_name):
+            await whole(self._drop_set(set_name, drop))
+
+    async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
+        self._unindexed.forget(set_name)
+        if set_name in await asyncio.to_thread(self._house.sets.names):
+            doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
+            await asyncio.gather(*(index.drop() for index in doomed))
+            await asyncio.to_thread(self._shelf.remove, set_name)
+            self._damaged.forget(set_name)
+        await asyncio.to_thread(drop, set_name)
+
+    def _turn(self, set_name: str) -> asyncio.Lock:
+        """Indexes of one set are made and dropped one after another."""
+        return self._turns.setdefault(set_name, asyncio.Lock())
+
+    async def close(self) -> None:
+        """Forget what is in memory, and follow no set any more. What jobs publish after this is taken at the next start."""
+        if self._sweeper:
+            self._sweeper.cancel()
+        await asyncio.gather(*(index.stop() for index in self._indexes.values()))
+
+    async def _find(self, set_name: str, name: str) -> Index:
+        """NotFound names what there is; DataLoss where its definition is damaged."""
+        if damaged := self._only_damaged(set_name, name):
+            raise damaged.error()
+        found = await self._known(set_name, name)
+        if found is None:
+            raise self._missing(set_name, name)
+        return found
+
+    async def _known(self, set_name: str, name: str) -> Index | None:
+        """The index of that name, or the usual one. NotFound where there is no such set."""
+        names = self.names(set_name)
+        if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
+            return self._indexes[set_name, names[0]]
+        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
+        names = self.names(set_name)  # as they are now
+        return self._indexes.get((set_name, name or self._usual(wanted, names)))
+
+    def _only_damaged(self, set_name: str, name: str) -> DamagedIndex | None:
+        """The damaged index of that name; without a name, the only index there is of the set."""
+        if not name and len(names := self.all_names(set_name)) == 1:
+            name = names[0]
+        return self._damaged.get(set_name, name)
+
+    def _missing(self, set_name: str, name: str) -> NotFound:
+        return NotFound(
+            f"the set {set_name} has no index named {excerpt(name)}" if name else f"the set {set_name} has no index",
+            remedy=instead(name, self.names(set_name), f"create one: `topwork index {set_name}`"),
+        )
+
+    def _usual(self, wanted: SetDefinition, names: builtins.list[str]) -> str:
+        """The only index, or that of the set's first tap (named as it, if there are several); "" where there is none."""
+        if len(names) == 1:
+            return names[0]
+        first = wanted.taps[0].tap.name
+        of_first = [name for name in names if self._indexes[wanted.name, name].definition.tap.tap.name == first]
+        return min(of_first, key=lambda name: name != slug(first), default="")
+
+    async def _sweep(self) -> None:
+        """Unload what nobody has searched for a while."""
+        while True:
+            await asyncio.sleep(min(self._idle_seconds / 4, 30.0))
+            for index in list(self._indexes.values()):
+                if time.monotonic() - index.last_used > self._idle_seconds:
+                    await index.unload()
+
+    def _found_damaged(self, sets: FeatureSets) -> Iterator[DamagedIndex]:
+        """Those of sets that are no more are deleted with them."""
+        there = set(sets.names())
+        for one in self._shelf.damaged():
+            if one.set in there:
+                log.warning("%s", one.error())
+                yield one
+            else:
+                self._shelf.remove(one.set)
+
+    def _kept(self, sets: FeatureSets) -> builtins.list[StoredIndex]:
+        """Indexes of sets that are no more are deleted: the server ended between the two."""
+        there = set(sets.names())
+        for kept in self._shelf.all():
+            if kept.definition.set not in there:
+                self._shelf.remove(kept.definition.set)
+        return self._shelf.all()
+
+    def _indexed(self, kept: StoredIndex) -> Index:
+        return Index(kept, self._shelf.slot(*_key(kept.definition)), self._house)
+
+
+def _definition(wish: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
+    tap = _tap(wish.set, wish.tap, described.wanted)
+    name = wish.name or slug(tap.tap.name)
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name an index", remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
+        )
+    target = wish.target_recall or TARGET_RECALL
+    if not (math.isfinite(target) and 0 < target <= 1):
+        raise InvalidInput(f"a target recall of {target:g}", remedy="give a share between 0 and 1, such as 0.95")
+    return IndexDefinition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
+
+
+def _tap(set_name: str, name: str, wanted: SetDefinition) -> TapInfo:
+    taps = {info.tap.name: info for info in wanted.taps}
+    if name and name not in taps:
+        raise NotFound(f"the set {set_name} has no tap {name[:100]!r}", remedy=f"its taps are {', '.join(taps)}")
+    return taps[name or next(iter(taps))]
+
+
+def check_kind(definition: IndexDefinition, kinds: IndexKinds) -> None:
+    """InvalidInput for a kind that nobody brings, options that it does not take, or what can never be built of the set's rows."""
+    if definition.kind != AUTO:
+        index = kinds.index(definition.kind).index
+        options = parse(index.options, definition.options, f"the kind {definition.kind}")
+        index.check(definition.tap.tap.dim, definition.metric, options, definition.target_recall)
+    elif definition.options:
+        raise InvalidInput(
+            f"options {', '.join(definition.options)} of the kind auto", remedy="name a kind, or leave its options out"
+        )
+
+
+def _key(definition: IndexDefinition) -> tuple[str, str]:
+    return definition.set, definition.name

@@ -1,0 +1,303 @@
+"""Owns $TOPWORK_HOME/indexes: what indexes there are, and their builds, each complete or not there at all.
+
+indexes/SET/NAME/definition.json        what was asked for, and of which set
+                 queries.npy            (q, dim) float32: the caller's own queries, where recall is measured on such
+                 builds/N/index.bin     the plugin's own file
+                          keys.npy      (n,) int64: the key at each position
+                          rows.npy      (n,) int32, where items have several rows
+                          facts.json    what the build was and measured, checksums; written last
+                 failure.json           why the last build failed, where it did
+The newest complete build is the current one. No file here is trusted: what cannot be read is built anew from the set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from topwork_server import json_records
+from topwork_server.errors import DataLoss, DiskFull, TopworkError
+from topwork_server.indexes.damaged_indexes import DamagedIndex
+from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition
+from topwork_server.plugin_api.sources import file_sha256
+from topwork_server.plugin_api.vector_index import VectorIndex
+from topwork_server.types import Array
+
+#: Of the folder and its files; raised when they change, so that those of an older server are built anew.
+FORMAT = 1
+DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
+FAILURE, QUERIES = "failure.json", "queries.npy"
+#: What is not finished, or is going away, has a name that no set and no index can have.
+SCRATCH = ".part-"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIndex:
+    """A definition on disk, and when the set that it belongs to was made: another set of that name is not this one."""
+
+    definition: IndexDefinition
+    set_created: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """What FACTS holds: `files` maps each file of the build to its SHA-256."""
+
+    format: int
+    facts: BuildFacts
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFailure:
+    """Why the last build failed, on disk."""
+
+    error: str
+
+
+class BuildFolder:
+    """The folder of one index. Several processes may read it; one at a time publishes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.builds = folder / "builds"
+
+    def facts(self) -> BuildFacts | None:
+        """What the newest complete build was and measured, or None; its other files are not looked at."""
+        return next((facts for _, facts, _ in self._complete()), None)
+
+    def queries(self, definition: IndexDefinition) -> Array | None:
+        """The caller's own, ready to be searched; None where there are none, or where their file is damaged."""
+        if not definition.queries:
+            return None
+        try:
+            _verify(self.folder, {QUERIES: definition.queries})
+            return np.asarray(np.load(self.folder / QUERIES, allow_pickle=False), np.float32)
+        except (OSError, ValueError) as error:
+            log.warning("index=%s is measured on rows of its set, since its queries cannot be read: %s", self.folder, error)
+            return None
+
+    def load(self, opener: Callable[[BuildFacts], Callable[[Path], VectorIndex]]) -> BuiltIndex | None:
+        """The newest build that is whole, or None. `opener` gives what loads an index file of such facts."""
+        for folder, facts, files in self._complete():
+            try:
+                _verify(folder, files)
+                return _built(folder, facts, opener(facts)(folder / INDEX))
+            except Exception as error:  # a plugin may raise anything on a damaged file
+                log.warning("index=%s is damaged and will be built anew: %s: %s", folder, type(error).__name__, error)
+        return None
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the newest build, which is then made again."""
+        for folder in sorted(self._numbered(), key=lambda path: -int(path.name))[:1]:
+            try:
+                _verify(folder, dict(json_records.read(folder / FACTS, BuildRecord).files))
+            except DataLoss as error:
+                yield error.message
+            except (OSError, ValueError) as error:
+                yield f"the index in {folder} is damaged: {error}"
+
+    def publish(self, built: BuiltIndex) -> Path:
+        """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it cannot."""
+        with _disk(), self.scratch() as scratch:
+            built.index.save(scratch / INDEX)
+            np.save(scratch / KEYS, built.keys)
+            if built.rows is not None:
+                np.save(scratch / ROWS, built.rows)
+            files = {path.name: file_sha256(path) for path in scratch.iterdir()}
+            size = sum(path.stat().st_size for path in scratch.iterdir())
+            record = {"format": FORMAT, "facts": {**asdict(built.facts), "bytes": size}, "files": files}
+            (scratch / FACTS).write_text(json_records.dumps(record, indent=1), "utf-8")
+            _sync(scratch)
+            target = self.builds / str(max((int(path.name) for path in self._numbered()), default=0) + 1)
+            scratch.rename(target)
+            _sync_folder(self.builds)
+            return target
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder on the same disk, gone afterwards unless it was renamed."""
+        self.builds.mkdir(exist_ok=True)  # no parents: what was dropped meanwhile does not come back
+        folder = Path(tempfile.mkdtemp(dir=self.builds, prefix=SCRATCH))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def failure(self) -> str:
+        """Why the last build failed; "" where it did not."""
+        try:
+            return json_records.read(self.folder / FAILURE, BuildFailure).error
+        except (OSError, DataLoss):
+            return ""
+
+    def note_failure(self, error: str) -> None:
+        """Keep it for the next start; "" where there is none any more. Never raises: without it a build is tried once more."""
+        with contextlib.suppress(OSError):
+            if not error:
+                (self.folder / FAILURE).unlink(missing_ok=True)
+            elif self.folder.exists():
+                (self.folder / FAILURE).write_text(json_records.dumps(asdict(BuildFailure(error))), "utf-8")
+
+    def prune(self, facts: BuildFacts | None) -> None:
+        """Delete all builds but the one of these facts."""
+        kept = [folder for folder, found, _ in self._complete() if found == facts][:1]
+        for folder in self._numbered():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what killed jobs left. No job may be running."""
+        for leftover in self.builds.glob(f"{SCRATCH}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _numbered(self) -> list[Path]:
+        return [path for path in self.builds.glob("*") if path.name.isdecimal()]
+
+    def _complete(self) -> Iterator[tuple[Path, BuildFacts, dict[str, str]]]:
+        """Newest first."""
+        for folder in sorted(self._numbered(), key=lambda path: -int(path.name)):
+            try:
+                record = json_records.read(folder / FACTS, BuildRecord)
+            except (OSError, DataLoss) as error:
+                log.warning("index=%s cannot be read: %s", folder, error)
+                continue
+            if record.format == FORMAT:
+                yield folder, record.facts, dict(record.files)
+
+
+class IndexStore:
+    """All indexes on this disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def sweep(self) -> None:
+        """Delete what jobs and drops left when they were killed. Once, at the start."""
+        for leftover in self.folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for kept in self.all():
+            self.slot(kept.definition.set, kept.definition.name).sweep()
+
+    def all(self) -> list[StoredIndex]:
+        """By set and name, without those that are damaged."""
+        return [kept for kept in map(_kept, self._definitions()) if isinstance(kept, StoredIndex)]
+
+    def damaged(self) -> list[DamagedIndex]:
+        """Those whose definition is none, or is gone though they were built. They are left alone."""
+        found = [kept for kept in map(_kept, self._definitions()) if isinstance(kept, DamagedIndex)]
+        built = {path.parent.parent for path in self.folder.glob("[!.]*/[!.]*/builds/[0-9]*")}
+        for folder in sorted(built):
+            if not os.path.lexists(folder / DEFINITION):
+                found.append(DamagedIndex(folder.parent.name, folder.name, f"{folder / DEFINITION} is gone"))
+        return found
+
+    def _definitions(self) -> list[Path]:
+        return sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
+
+    def slot(self, set_name: str, name: str) -> BuildFolder:
+        return BuildFolder(self.folder / set_name / name)
+
+    def add(self, kept: StoredIndex, queries: Array | None = None) -> StoredIndex:
+        """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
+        folder = self.folder / kept.definition.set / kept.definition.name
+        with _disk():
+            folder.mkdir(parents=True, exist_ok=True)
+            if queries is not None:
+                np.save(folder / QUERIES, queries, allow_pickle=False)
+                _sync_file(folder / QUERIES)
+                kept = replace(kept, definition=replace(kept.definition, queries=file_sha256(folder / QUERIES)))
+            definition = kept.definition
+            scratch = folder / f"{SCRATCH}{DEFINITION}"
+            record = {"format": FORMAT, "definition": asdict(definition), "set_created": kept.set_created}
+            scratch.write_text(json_records.dumps(record, indent=1), "utf-8")
+            _sync_file(scratch)
+            scratch.rename(folder / DEFINITION)
+            _sync_folder(folder)
+            _sync_folder(folder.parent)
+        return kept
+
+    def remove(self, set_name: str, name: str = "") -> None:
+        """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""
+        folder = self.folder / set_name / name if name else self.folder / set_name
+        if folder.exists():
+            doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
+            folder.rename(doomed / "gone")
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_definition(slot: BuildFolder) -> IndexDefinition:
+    """For a process of a job. DataLoss where it cannot be read."""
+    kept = _kept(slot.folder / DEFINITION)
+    if isinstance(kept, DamagedIndex):
+        raise kept.error()
+    return kept.definition
+
+
+def by_key(keys: Array, rows: Array | None) -> Array | None:
+    """(n,) int64: the positions by key and row, or None where they stand so already."""
+    if len(keys) < 2 or bool((np.diff(keys) >= 0).all()):
+        return None
+    return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
+
+
+def _kept(path: Path) -> StoredIndex | DamagedIndex:
+    of = path.parent.parent.name, path.parent.name
+    try:
+        kept = json_records.read(path, StoredIndex)
+    except (OSError, DataLoss) as error:
+        return DamagedIndex(*of, error.message if isinstance(error, DataLoss) else f"{path}: {error.strerror}")
+    if (kept.definition.set, kept.definition.name) != of:
+        return DamagedIndex(*of, f"{path} is of the index {kept.definition.name!r} of {kept.definition.set!r}")
+    return kept
+
+
+def _verify(folder: Path, files: dict[str, str]) -> None:
+    for name, digest in files.items():
+        if file_sha256(folder / name) != digest:
+            raise ValueError(f"{name} is not the file that was written")
+
+
+def _built(folder: Path, facts: BuildFacts, index: VectorIndex) -> BuiltIndex:
+    keys = np.load(folder / KEYS)
+    rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
+    if not len(keys) == index.count == facts.rows or (rows is not None and len(rows) != len(keys)):
+        raise ValueError(f"{len(keys)} keys, {index.count} vectors and {facts.rows} rows do not agree")
+    return BuiltIndex(facts, index, keys, rows, by_key(keys, rows))
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("the disk is full: the index was not written", remedy="free some room, and rebuild it") from error
+        raise TopworkError(f"the index cannot be written: {error}", remedy="mend the folder of the server's state") from error
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        _sync_file(path)
+    _sync_folder(folder)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+_sync_folder = _sync_file

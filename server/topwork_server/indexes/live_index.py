@@ -1,0 +1,205 @@
+"""One index in memory, following its set: a build, the rows written since (searched exactly), and what died since (masked).
+
+A search reads one immutable `LiveState`, so it sees one version of the set whatever is committed or installed meanwhile. The set's
+commit thread makes the next state before the writers are answered: what was acknowledged, the next search finds.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from topwork_server.blocking_calls import Check
+from topwork_server.feature_sets.set_types import KEY_BITS, Change, Selection
+from topwork_server.indexes import exact_search
+from topwork_server.indexes.base_segment import BaseSegment
+from topwork_server.indexes.candidates import empty, hits
+from topwork_server.indexes.delta_segment import DeltaSegment, DeltaView
+from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, SearchHits, SearchQuery
+from topwork_server.indexes.prepared_query import ask
+from topwork_server.indexes.row_filter import RowFilter, left
+from topwork_server.indexes.segment_search import SegmentSearch
+from topwork_server.types import Array
+
+#: Filters of one state that are kept ready.
+FILTERS = 8
+
+
+class RowFilterCache:
+    """What the latest few filters of one state leave: the same array again costs nothing. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[RowFilter, ...] = ()
+
+    def of(self, main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
+        for known in self._known:
+            if known.asked is allowed:
+                return known
+        made = left(main, fresh, allowed)
+        self._known = (*self._known[1 - FILTERS :], made)
+        return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveState:
+    """What searches see of one version of the set."""
+
+    version: int
+    main: BaseSegment
+    fresh: DeltaView
+    filters: RowFilterCache = field(default_factory=RowFilterCache)
+
+    def left(self, allowed: Array | None) -> RowFilter:
+        return self.filters.of(self.main, self.fresh, allowed)
+
+
+class LiveIndex:
+    """Blocking and thread-safe. `threads` is how many a search uses if it is not told."""
+
+    def __init__(self, definition: IndexDefinition, feature_set: exact_search.SearchableSet, threads: int) -> None:
+        self.definition = definition
+        self._set, self._threads = feature_set, threads
+        self._lock = threading.Lock()  # of what follows; held for moments
+        self._installing = threading.Lock()
+        self._state: LiveState | None = None
+        self._fresh: DeltaSegment | None = None  # None while nothing is followed: no build is here, and none is being installed
+        self._base: int | None = None  # all rows alive from this key on are fresh; None until the first build is installed
+        self._deaths: list[tuple[int, Array]] = []
+        self._read = 0  # rows born up to this version came from the set itself
+        self._version = 0  # of the last change or reading
+
+    def apply(self, change: Change) -> None:
+        """A follower of the set: called by its commit thread, in the order of versions."""
+        if self._fresh is None:
+            return  # the set itself is searched until a build is installed, which reads what it lacks
+        rows = exact_search.searchable(change.born, self.definition.tap, self.definition.metric) if len(change.born.ids) else None
+        with self._lock:
+            if self._fresh is None:
+                return
+            self._version = max(self._version, change.version)
+            if rows is not None and change.version > self._read:
+                self._fresh.append(rows)
+            self._deaths.append((change.version, change.dead))
+            self._fresh.kill(change.dead)
+            if self._state is not None:
+                self._state = LiveState(self._version, self._state.main.without(change.dead), self._fresh.view())
+
+    def install(self, built: BuiltIndex, keys: Array) -> None:
+        """Swap in a build. `keys` are the live keys of the set (sorted), read after it was followed.
+
+        Rows written after the build's version stay fresh, and are read from the set where they are not here. Searches under way
+        finish on what they have.
+        """
+        with self._installing:
+            anew = self._follow()
+            try:
+                main = BaseSegment.of(built, self._set.keys()[1] if anew else keys)
+                gap, read = self._gap(built.facts.version)
+            except BaseException:
+                if anew:
+                    self._forget()
+                raise
+            self._swap(main, gap, read)
+
+    def search(self, query: SearchQuery, threads: int = 0, check: Check = lambda: None) -> SearchHits:
+        """Hits of all queries. `check` is called between parts of a long search, to raise where nobody waits for it any more.
+
+        Raises InvalidInput as `ask` says.
+        """
+        asked = ask(query, self.definition.metric, self.definition.tap.tap.dim)
+        state = self._state
+        if not asked.searched:
+            return hits(empty((0, 0)), asked, self.version, "index")
+        if state is None or (query.exact and not state.main.exactly):
+            found, version, how, compared = exact_search.search(self._set, self.definition.tap, asked, query.allowed, check)
+            return replace(hits(found, asked, version, how), compared=compared)
+        search = SegmentSearch(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
+        found, how = search.exactly(asked) if query.exact else search.usual(asked)
+        return hits(found, asked, state.version, how)
+
+    def passes_all(self, query: SearchQuery) -> bool:
+        """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
+        return self._state is None or (query.exact and not self._state.main.built.index.exact)
+
+    @property
+    def facts(self) -> BuildFacts | None:
+        """Of the build that searches use; None where there is none."""
+        state = self._state
+        return None if state is None else state.main.built.facts
+
+    @property
+    def version(self) -> int:
+        """The set's, that a search sees now."""
+        state = self._state
+        return self._set.version if state is None else state.version
+
+    @property
+    def alive_rows(self) -> int:
+        """In memory, as the other counts are: 0 where no build is installed."""
+        state = self._state
+        return 0 if state is None else state.main.alive + state.fresh.alive_rows
+
+    @property
+    def fresh_rows(self) -> int:
+        state = self._state
+        return 0 if state is None else state.fresh.alive_rows
+
+    @property
+    def dead_rows(self) -> int:
+        """Of the build."""
+        state = self._state
+        return 0 if state is None else len(state.main.keys) - state.main.alive
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the index, its keys and the fresh rows."""
+        state, fresh = self._state, self._fresh
+        return (0 if state is None else state.main.memory) + (0 if fresh is None else fresh.memory)
+
+    def _follow(self) -> bool:
+        """Keep what is written from now on; whether nothing was kept before."""
+        with self._lock:
+            anew = self._fresh is None
+            if anew:
+                self._fresh, self._deaths = self._none(), []
+            return anew
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._fresh, self._deaths = None, []
+
+    def _none(self) -> DeltaSegment:
+        return DeltaSegment(self.definition.tap.tap.dim, exact_search.several(self.definition.tap))
+
+    def _gap(self, since: int) -> tuple[DeltaSegment | None, int]:
+        """Rows written after `since`, from the set, and its version; None where all of them are fresh already."""
+        if self._base is not None and self._base <= since << KEY_BITS:
+            return None, 0
+        reading = self._set.read(Selection(since=since, taps=[self.definition.tap.tap.name], columns=[]))
+        gap, later = self._none(), []
+        for block in reading.blocks:
+            rows = exact_search.searchable(block, self.definition.tap, self.definition.metric)
+            later += [] if gap.append(rows) else [rows]
+        return gap.with_rows(later), reading.version
+
+    def _swap(self, main: BaseSegment, gap: DeltaSegment | None, read: int) -> None:
+        base = main.built.facts.version << KEY_BITS
+        with self._lock:
+            assert self._fresh is not None
+            fresh = self._fresh.between(base, None) if gap is None else self._bridged(gap, self._fresh)
+            dead = np.concatenate([np.zeros(0, np.int64), *(keys for _, keys in self._deaths)])
+            fresh.kill(dead)
+            self._version = max(self._version, read)
+            self._state = LiveState(self._version, main.without(dead), fresh.view())
+            self._fresh, self._base, self._read = fresh, base, max(self._read, read)
+            # A later build begins after this one, so it never held what died before this one began.
+            self._deaths = [(version, keys) for version, keys in self._deaths if version > main.built.facts.version]
+
+    def _bridged(self, gap: DeltaSegment, fresh: DeltaSegment) -> DeltaSegment:
+        """Rows that were read from the set, up to where those begin that were followed, and then these."""
+        begin = fresh.first_key if self._base is None else self._base
+        bridged = gap.between(0, begin)
+        bridged.extend(fresh.between(begin or 0, None))
+        return bridged

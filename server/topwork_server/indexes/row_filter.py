@@ -1,0 +1,57 @@
+"""What a filter leaves of an index: which positions, by their bits, and which fresh rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from topwork_server.indexes.base_segment import BaseSegment, packed
+from topwork_server.indexes.delta_segment import DeltaView
+from topwork_server.types import Array
+
+#: Where more than this share of a build is dead, the dead are a filter too.
+MOSTLY = 0.8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowFilter:
+    """Rows of `main` that may be found: `count` of them, by their bits (None: all). `fresh` says which fresh rows may, None: all.
+    `asked` are the keys as they were given, `allowed` None where they leave all, `matching` the positions where they do not."""
+
+    main: BaseSegment
+    asked: Array | None
+    allowed: Array | None
+    count: int
+    mask: Array | None
+    matching: Array | None
+    fresh: Array | None
+    fresh_count: int
+
+    def positions(self) -> Array:
+        """In the order of their keys."""
+        return self.main.positions(self.allowed) if self.matching is None else self.matching
+
+    @property
+    def matches(self) -> int:
+        return self.count + self.fresh_count
+
+    @property
+    def share(self) -> float:
+        return self.count / max(len(self.main.keys), 1)
+
+    @property
+    def filtered(self) -> bool:
+        return self.allowed is not None or self.share < MOSTLY
+
+
+def left(main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
+    """What is alive of the items with the sorted keys `allowed` (None: of all)."""
+    kept = fresh.matching(allowed)
+    fresh_count = len(fresh) if kept is None else int(np.count_nonzero(kept))
+    matching = None if allowed is None else main.positions(allowed)
+    if matching is None or len(matching) == main.alive:
+        return RowFilter(main, allowed, None, main.alive, main.mask, None, kept, fresh_count)
+    bits = np.zeros(len(main.keys), bool)
+    bits[matching] = True
+    return RowFilter(main, allowed, allowed, len(matching), packed(bits), matching, kept, fresh_count)

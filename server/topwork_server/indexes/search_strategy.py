@@ -1,0 +1,64 @@
+"""How to search what is left: as the build was measured; by the index, trying harder; or one by one.
+
+The effort of a build was measured at ten hits of all its rows. To find k among a share s of the rows is to find k / s of all,
+and more where a filter takes away just what is near: the index is then tried harder until that changes nothing, or all rows that
+are left are compared, whichever is likely to be faster. Only what VectorIndex promises and what the build measured is used.
+"""
+
+from __future__ import annotations
+
+from topwork_server.blocking_calls import Check
+from topwork_server.indexes.base_segment import HARDER, SearchEffort
+from topwork_server.indexes.row_filter import RowFilter
+
+#: The effort of a build was measured at so many hits, and is good for that of so many.
+MEASURED, TRUSTED = 10, 32
+#: Below this share of the rows nothing less than the last effort is trusted, and a graph not at all.
+SMALL = 0.1
+#: Seconds to take a number out of an index, where it keeps a matrix and where it keeps lists, and to compare it with a query's.
+TAKE, TAKE_FROM_LISTS, COMPARE = 0.7e-9, 2.5e-9, 0.035e-9
+#: What is certain may take so many times longer than what is likely.
+CERTAIN = 4
+#: Whatever the filter, this share of the work of looking into all lists remains.
+OVERHEAD = 0.02
+#: Queries a second at the effort of the build, where it is too small to have measured them.
+QPS = 5000.0
+
+
+def doubtful(left: RowFilter, fetch: int) -> bool:
+    """Whether nobody measured what the build's effort finds of so many rows."""
+    return not left.main.built.index.exact and (left.filtered or fetch > TRUSTED)
+
+
+def trial(left: RowFilter, fetch: int, threads: int, check: Check) -> SearchEffort:
+    """How to ask the index for so many rows."""
+    effort = left.main.built.facts.effort
+    if not doubtful(left, fetch):
+        return SearchEffort(effort, False, threads, check)
+    return SearchEffort(_first_effort(left, fetch), True, threads, check)
+
+
+def one_by_one(left: RowFilter, fetch: int, vectors: int, dim: int) -> bool:
+    """Whether to compare so many query vectors with every row that is left, rather than ask the index for so many rows."""
+    index = left.main.built.index
+    if not left.main.gives_vectors or not doubtful(left, fetch):
+        return False
+    if left.share <= SMALL and not index.thorough:
+        return True
+    compared = left.count * dim * ((TAKE_FROM_LISTS if index.thorough else TAKE) + vectors * COMPARE)
+    return compared < (1 if index.thorough else CERTAIN) * vectors * _seconds(left, fetch)
+
+
+def _first_effort(left: RowFilter, fetch: int) -> int:
+    times = float("inf") if left.share <= SMALL else max(fetch / MEASURED / left.share, 1)
+    return left.main.harder(left.main.built.facts.effort, times)
+
+
+def _seconds(left: RowFilter, fetch: int) -> float:
+    """What the index is likely to take for one query, trying harder once."""
+    facts, first = left.main.built.facts, _first_effort(left, fetch)
+    harder = left.main.harder(first, HARDER)
+    effort = first if harder == first else first + harder
+    qps = next((one.qps for one in facts.operating if one.effort == facts.effort and one.qps > 0), QPS)
+    looked_at = max(left.share, OVERHEAD) if left.main.built.index.thorough else 1
+    return looked_at * effort / max(facts.effort, 1) / qps

@@ -1,0 +1,75 @@
+"""Features of one tap, item by item: what comes from the encoder, from the cache and from the set is put together of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from topwork_server.feature_sets.set_types import Column, ItemBatch
+from topwork_server.types import Array, Spans, TapInfo, TapRows
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFeatures:
+    """What one item has of one tap: rows (n, dim) float32, and what they cover."""
+
+    rows: Array
+    spans: Spans | None = None
+
+
+def split(features: TapRows) -> list[ItemFeatures]:
+    """A piece an item; views, nothing is copied."""
+    ends = np.cumsum(features.counts).tolist()
+    return [_piece(features, start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def join(info: TapInfo, pieces: Sequence[ItemFeatures]) -> TapRows:
+    """The inverse of `split`."""
+    rows = [piece.rows for piece in pieces]
+    return TapRows(
+        info,
+        np.concatenate(rows) if rows else np.zeros((0, info.tap.dim), np.float32),
+        np.array([len(one) for one in rows], np.int64),
+        _joined([piece.spans for piece in pieces if len(piece.rows) and piece.spans is not None]),
+    )
+
+
+def taken(block: ItemBatch, positions: Sequence[int]) -> ItemBatch:
+    """The items of a block at those positions, in their order."""
+    if list(positions) == list(range(len(block.ids))):
+        return block
+    return replace(
+        block,
+        ids=[block.ids[i] for i in positions],
+        taps=tuple(_taken(tap, positions) for tap in block.taps),
+        metadata=tuple(Column(c.name, c.type, [c.values[i] for i in positions]) for c in block.metadata),
+        contents=[block.contents[i] for i in positions] if block.contents else (),
+        inputs=[block.inputs[i] for i in positions] if block.inputs else (),
+        keys=None if block.keys is None else block.keys[list(positions)],
+    )
+
+
+def _taken(features: TapRows, positions: Sequence[int]) -> TapRows:
+    pieces = split(features)
+    return join(features.tap, [pieces[i] for i in positions])
+
+
+def _piece(features: TapRows, start: int, end: int) -> ItemFeatures:
+    spans = features.spans
+    return ItemFeatures(
+        features.rows[start:end],
+        spans and Spans(spans.kind, spans.values[start:end], None if spans.parts is None else spans.parts[start:end]),
+    )
+
+
+def _joined(spans: Sequence[Spans]) -> Spans | None:
+    if not spans:
+        return None
+    parts = [one.parts for one in spans if one.parts is not None]
+    return Spans(
+        spans[0].kind,
+        np.concatenate([one.values for one in spans]),
+        np.concatenate(parts) if parts else None,
+    )

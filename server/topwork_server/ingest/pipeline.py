@@ -1,0 +1,194 @@
+"""Items and ready features on their way into a set: what is known already is not encoded again.
+
+Of one message: the set is asked, then the cache, then the encoder for the rest, in one call; its write follows that of
+the message before it. Several messages of a stream are on their way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, TopworkError
+from topwork_server.feature_sets.set_names import check_set_name
+from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
+from topwork_server.inference.engine import Engine, choose_taps
+from topwork_server.ingest import deduplication, validation
+from topwork_server.ingest.deduplication import Recalled
+from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, said_of
+from topwork_server.ingest.feature_cache import FeatureCache
+from topwork_server.ingest.incoming_items import IncomingItems
+from topwork_server.ingest.item_features import join, taken
+from topwork_server.ingest.sequencer import Sequencer, SequencerSlot
+from topwork_server.ingest.validation import WriteSettings
+from topwork_server.models.catalog import Catalog
+from topwork_server.types import Item, Numerics
+
+if TYPE_CHECKING:
+    from topwork_server.feature_sets.feature_set import FeatureSet
+    from topwork_server.feature_sets.set_registry import FeatureSets
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOutcome:
+    """What became of one message. `failures` go by position in the message; `encoded` went through the encoder."""
+
+    written: WriteResult
+    encoded: int = 0
+    failures: Mapping[int, TopworkError] = field(default_factory=dict)
+
+
+class IngestPipeline:
+    """All writing to sets. Coroutines on one event loop; blocking work in a few threads of its own."""
+
+    def __init__(self, sets: FeatureSets, engine: Engine, catalogue: Catalog, cache: FeatureCache) -> None:
+        self.sets, self.engine, self.catalogue, self.cache = sets, engine, catalogue, cache
+        self._pool = ThreadPoolExecutor(8, "sets")
+        self.encoding = MessageEncoder(engine, cache, self.in_thread)
+
+    async def open(self, settings: WriteSettings, deadline: float | None = None) -> WriteSession:
+        """A stream of writes. NotReady where the set is there and is something else than the settings say.
+
+        `deadline` is in time.monotonic(), for work that waits in the encoder's queue.
+        """
+        return WriteSession(self, settings, deadline, await self.in_thread(self._existing, settings))
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
+
+    async def close(self) -> None:
+        """Streams must have ended before."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.cache.close)
+
+    def _existing(self, settings: WriteSettings) -> FeatureSet | None:
+        check_set_name(settings.set)
+        try:
+            found = self.sets.get(settings.set)
+        except NotFound:
+            if settings.encoder:
+                validation.full_options(self.catalogue.spec(settings.encoder), settings.options)
+            return None
+        validation.check(settings, found.wanted, self.catalogue)
+        return found
+
+
+class WriteSession:
+    """One stream. `place` is taken as a message comes, in order; `write` may then be awaited for many at a time."""
+
+    def __init__(self, ingest: IngestPipeline, settings: WriteSettings, deadline: float | None, found: FeatureSet | None) -> None:
+        self.settings = settings
+        self._ingest = ingest
+        self._deadline = deadline
+        self._set = found
+        self._wanted = found.wanted if found else None
+        self._line = Sequencer()
+        self._planning = asyncio.Lock()
+        self.place = self._line.place
+
+    async def write(self, place: SequencerSlot, incoming: IncomingItems) -> IngestOutcome:
+        """Upsert one message. Raises TopworkError, with the position in the message where one item is to blame; then nothing of
+        it, nor of the messages behind it, is written."""
+        try:
+            wanted = await self._plan(incoming)
+            if incoming.features:
+                return await self._write_features(place, incoming, wanted)
+            return await self._write_items(place, incoming, wanted)
+        finally:
+            place.leave()
+
+    async def _plan(self, incoming: IncomingItems) -> SetDefinition:
+        """What the set is, or will be; asked by the first message of the stream first."""
+        async with self._planning:
+            if self._wanted is None:
+                self._wanted = await self._new(incoming)
+            return self._wanted
+
+    async def _new(self, incoming: IncomingItems) -> SetDefinition:
+        settings, engine = self.settings, self._ingest.engine
+        if not settings.encoder:
+            if incoming.features:
+                return validation.of_features(settings, incoming.features)
+            raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
+        async with engine.garage.using(settings.encoder) as loaded:
+            taps, spec = choose_taps(loaded, settings.taps), loaded.encoder.spec
+        options = validation.full_options(spec, settings.options)
+        dtype = settings.dtype or "float32"
+        return SetDefinition(settings.set, taps, settings.encoder, options, spec.modality, dtype, settings.keep_inputs)
+
+    async def _write_features(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
+        features = validation.matched(incoming.features, wanted)
+        block = replace(incoming.good(), taps=features)
+        with said_of(incoming.positions):
+            return IngestOutcome(await self._submit(place, block, incoming.numerics), 0, incoming.failures)
+
+    async def _write_items(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
+        if not wanted.encoder:
+            raise InvalidInput(f"the set {wanted.name} is of ready vectors: it has no encoder", remedy="send features, not items")
+        await place.settled()
+        block, items, ingest = incoming.good(), incoming.items, self._ingest
+        with said_of(incoming.positions):
+            recalled = await ingest.in_thread(deduplication.recall, items, block, wanted, self._set, ingest.cache)
+            how = EncodeParams(wanted, self._deadline, self.settings.skip_bad_items, flow=self, priority=self.settings.priority)
+            encoded, failures = await ingest.encoding.encode(items, recalled, how)
+            positions = [i for i in range(len(items)) if i in recalled.pieces]
+            with said_of(positions):
+                written = await self._submit(place, _block(block, items, recalled, positions, wanted), _numerics(recalled))
+        failures = {incoming.positions[i]: error for i, error in failures.items()}
+        written = replace(written, unchanged=len(recalled.unchanged))
+        return IngestOutcome(written, encoded, {**incoming.failures, **failures})
+
+    async def _submit(self, place: SequencerSlot, block: ItemBatch, numerics: Numerics | None) -> WriteResult:
+        """In its turn; then wait until it is on disk."""
+        await place.turn()
+        if not block.ids:
+            place.submitted.set()
+            return WriteResult(self._set.version if self._set else 0, 0, 0)
+        future = await self._ingest.in_thread(self._write_now, block, numerics)
+        place.submitted.set()
+        return await asyncio.wrap_future(future)
+
+    def _write_now(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult]:
+        """In a thread, one message of the stream at a time."""
+        if self._set is None and (written := self._make(block, numerics)):
+            return written
+        assert self._set is not None
+        return self._set.write(block, numerics=numerics)
+
+    def _make(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult] | None:
+        """The set with its first rows, in one step; None where another stream was faster: then it is written to as any other."""
+        assert self._wanted is not None
+        try:
+            self._set, written = self._ingest.sets.create_with(self._wanted, block, numerics)
+        except AlreadyExists:
+            self._set = self._ingest.sets.get(self._wanted.name)
+            validation.check_equal(self._wanted, self._set.wanted)
+            self._wanted = self._set.wanted
+            return None
+        done: Future[WriteResult] = Future()
+        done.set_result(written)
+        return done
+
+
+def _block(
+    block: ItemBatch, items: Sequence[Item], recalled: Recalled, positions: Sequence[int], wanted: SetDefinition
+) -> ItemBatch:
+    """What is to be written: the items at those positions, with features, digests and, where they are kept, themselves."""
+    columns = zip(*(recalled.pieces[i] for i in positions), strict=True)
+    return replace(
+        taken(block, positions),
+        taps=tuple(join(info, pieces) for info, pieces in zip(wanted.taps, columns, strict=bool(positions))),
+        contents=[recalled.contents[i] for i in positions],
+        inputs=[items[i] for i in positions] if wanted.keep_inputs else (),
+    )
+
+
+def _numerics(recalled: Recalled) -> Numerics | None:
+    """Of what computed the rows; of several the one that is farthest from the reference."""
+    return min(recalled.numerics, key=lambda numerics: numerics.parity, default=None)

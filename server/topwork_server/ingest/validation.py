@@ -1,0 +1,142 @@
+"""What a writer says of a set, beside what the set is: they agree, or both are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from topwork_server.errors import InvalidInput, NotFound, NotReady
+from topwork_server.feature_sets.set_types import SetDefinition
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api import options as request_options
+from topwork_server.types import EncoderSpec, Priority, TapInfo, TapRows
+
+#: The tap of ready vectors that name none, in a set that they make.
+NAMELESS = "vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSettings:
+    """What a stream of writes begins with. What is empty is not said: of a new set it is the default, else the set's own."""
+
+    set: str
+    encoder: str = ""
+    taps: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = ""
+    keep_inputs: bool = False
+    skip_bad_items: bool = False
+    priority: Priority = Priority.NORMAL
+
+
+def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of what is not given: equal options are equal however they are said."""
+    return asdict(request_options.parse(spec.encoder.options, given))
+
+
+def check(settings: WriteSettings, wanted: SetDefinition, catalogue: Catalog) -> None:
+    """NotReady where the settings say something else than the set is."""
+    names = [info.tap.name for info in wanted.taps]
+    pairs: list[tuple[str, Any, Any]] = [
+        ("encoder", settings.encoder, wanted.encoder),
+        ("taps", sorted(settings.taps), sorted(names)),
+        ("dtype", settings.dtype, wanted.dtype),
+        ("keep_inputs", settings.keep_inputs, wanted.keep_inputs),
+    ]
+    for what, said, found in pairs:
+        if said and said != found:
+            raise _disagree(wanted.name, what, said, found)
+    if settings.options:
+        said, found = _options(settings.options, wanted, catalogue), _options(wanted.options, wanted, catalogue)
+        if said != found:
+            raise _disagree(wanted.name, "options", said, found)
+
+
+def _options(given: Mapping[str, Any], wanted: SetDefinition, catalogue: Catalog) -> dict[str, Any]:
+    try:
+        return full_options(catalogue.spec(wanted.encoder), given)
+    except NotFound:  # the set's encoder is not served any more, or it has none
+        return dict(given)
+
+
+def _disagree(name: str, what: str, said: Any, found: Any) -> NotReady:
+    return NotReady(
+        f"the set {name} has {what} {_shown(found)}, not {_shown(said)}",
+        remedy=f"leave {what} out of the settings, or write to another set",
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={value[name]!r}" for name in sorted(value))
+    return str(value) or "none"
+
+
+def check_equal(mine: SetDefinition, found: SetDefinition) -> None:
+    """NotReady where another writer made the set meanwhile, and otherwise than this one would have."""
+    for what in ("encoder", "options", "dtype", "keep_inputs"):
+        said, is_ = getattr(mine, what), getattr(found, what)
+        if said != is_:
+            raise _disagree(mine.name, what, said, is_)
+    said, is_ = ([f"{t.tap.name} {t.tap.dim} {t.fingerprint}" for t in one.taps] for one in (mine, found))
+    if sorted(said) != sorted(is_):
+        raise _disagree(mine.name, "taps", said, is_)
+
+
+def of_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefinition:
+    """What a set of ready features is made with, where no encoder is named."""
+    if settings.options:
+        raise InvalidInput("options came without an encoder", remedy="name the encoder that they belong to")
+    taps = tuple(replace(f.tap, tap=replace(f.tap.tap, name=f.tap.tap.name or NAMELESS)) for f in features)
+    names = {info.tap.name for info in taps}
+    if settings.taps and names != set(settings.taps):
+        raise InvalidInput(
+            f"the settings name the taps {', '.join(settings.taps)}, and features of {', '.join(sorted(names))} came",
+            remedy="send features of each tap",
+        )
+    return SetDefinition(settings.set, taps, dtype=settings.dtype or "float32", keep_inputs=settings.keep_inputs)
+
+
+def matched(features: Sequence[TapRows], wanted: SetDefinition) -> tuple[TapRows, ...]:
+    """Ready features in the order of the set's taps. InvalidInput or NotReady where they are not the set's."""
+    named = {f.tap.tap.name: f for f in features}
+    if set(named) == {""} and len(wanted.taps) == 1:
+        named = {wanted.taps[0].tap.name: features[0]}
+    names = [info.tap.name for info in wanted.taps]
+    if set(named) != set(names) or len(features) != len(names):
+        came = ", ".join(f.tap.tap.name or "no name" for f in features)
+        raise InvalidInput(
+            f"features of {came} came, and the set {wanted.name} has {', '.join(names)}",
+            remedy="send features of each of the set's taps, each once",
+        )
+    return tuple(_checked(named[info.tap.name], info, wanted) for info in wanted.taps)
+
+
+def _checked(features: TapRows, info: TapInfo, wanted: SetDefinition) -> TapRows:
+    came, tap = features.tap.tap, info.tap
+    if (came.dim, came.granularity) != (tap.dim, tap.granularity):
+        raise InvalidInput(
+            f"rows of {came.dim} numbers, one a {came.granularity}, came for the tap {tap.name} of {wanted.name}, "
+            f"which has {tap.dim}, one a {tap.granularity}",
+            remedy="send what the set keeps, or write to another set",
+        )
+    if not features.tap.fingerprint and info.fingerprint:
+        raise InvalidInput(
+            f"features for the tap {tap.name} of {wanted.name} came without a fingerprint",
+            remedy=f"send the fingerprint that came with them; the set's is {info.fingerprint}",
+        )
+    check_fingerprint(features.tap.fingerprint, info, wanted.name)
+    return replace(features, tap=info)
+
+
+def check_fingerprint(found: str, info: TapInfo, name: str) -> None:
+    """NotReady where features mean something else than the set's do."""
+    if found != info.fingerprint:
+        raise NotReady(
+            f"features of fingerprint {found} do not belong into the tap {info.tap.name} of {name}, "
+            f"whose fingerprint is {info.fingerprint or 'not known'}",
+            remedy="they do not mix: write them to a new set, or serve the encoder that made this one",
+        )

@@ -1,0 +1,93 @@
+"""Processes that work for this one, and end with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from topwork_server.errors import Unavailable
+
+
+def python(module: str) -> list[str]:
+    """For `Children.run`: the module in a process that ends with this one. -P: what lies in the working directory must not stand
+    for a module of the same name."""
+    return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", module]
+
+
+@dataclass(frozen=True)
+class ChildExit:
+    """`status` is negative where a signal ended it; `late` where that was ours, since it took too long."""
+
+    status: int
+    out: str
+    err: str
+    late: bool = False
+
+    @property
+    def how(self) -> str:
+        if self.late:
+            return "took too long"
+        return f"was killed by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
+
+
+class ChildProcesses:
+    """From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._closed = False
+
+    def run(self, command: Sequence[str], seconds: float | None = None) -> ChildExit:
+        """Start it and wait, so many seconds at most. Unavailable once `close` was called, whatever it said until then."""
+        child, held = self._start(command)
+        late = False
+        try:
+            with child:
+                try:
+                    out, err = child.communicate(timeout=seconds)
+                except subprocess.TimeoutExpired:
+                    late = True
+                    child.kill()
+                    out, err = child.communicate()
+                except BaseException:
+                    child.kill()
+                    raise
+        finally:
+            os.close(held)
+            with self._lock:
+                self._running.discard(child)
+        self._check()
+        return ChildExit(child.returncode, out, err, late)
+
+    def close(self) -> None:
+        """Kill all, and start no more."""
+        with self._lock:
+            self._closed = True
+            for child in self._running:
+                child.kill()
+
+    def _start(self, command: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
+        """The child, and the end of its stdin that is held open while this process lives: see `parented`."""
+        pipe = subprocess.PIPE
+        with self._lock:
+            self._check()
+            read, held = os.pipe()
+            try:
+                # In a session of its own, so that Ctrl-C in the server's terminal drains the server and leaves the child to it.
+                child = subprocess.Popen(command, stdin=read, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+            except BaseException:
+                os.close(held)
+                raise
+            finally:
+                os.close(read)
+            self._running.add(child)
+        return child, held
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Unavailable("the server is stopping", remedy="try again when it is back")

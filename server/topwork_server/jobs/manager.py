@@ -1,0 +1,227 @@
+"""Long work in processes of their own: progress, cancel, crash, restart. Owns $TOPWORK_HOME/jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from topwork_server.config import usable_cores
+from topwork_server.errors import DataLoss, NotFound, Unavailable
+from topwork_server.jobs.job_records import Job, JobRecords, JobState
+from topwork_server.jobs.process import JobOutcome, JobProcess
+
+__all__ = ["KEPT", "Job", "JobManager", "JobState"]
+
+#: Records of so many jobs are kept, the newest.
+KEPT = 200
+#: Below this fraction the time that is left is not guessed at.
+TELLING = 0.01
+WAITING, STARTING = "waiting for another job", "starting"
+#: Jobs of one line wait for one another: their kind, and whether they are small.
+Lane: TypeAlias = tuple[str, bool]
+log = logging.getLogger(__name__)
+
+
+class _Run:
+    """A job that has not ended, and whoever watches it."""
+
+    def __init__(self, job: Job, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
+        self.job, self.lane = job, lane
+        self.changed = asyncio.Event()
+        self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
+        self.work = JobProcess(call, arguments, threads, self._report, scratch)
+        self.began = 0.0
+        self._done_at = 0.0
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+        self.tell(replace(self.job, state=JobState.RUNNING, message=STARTING))
+
+    def now(self) -> Job:
+        """The job with the time that is left, from now."""
+        return replace(self.job, seconds_left=max(0.0, self._done_at - time.monotonic())) if self._done_at else self.job
+
+    def tell(self, job: Job) -> None:
+        """Wakes whoever watches; each then sees the latest state, whatever it missed."""
+        self.job = job
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def end(self, job: Job) -> None:
+        self._done_at = 0.0
+        self.tell(job)
+
+    def _report(self, fraction: float, message: str) -> None:
+        if self.job.state is JobState.RUNNING:
+            now = time.monotonic()
+            self._done_at = now + (now - self.began) * (1 - fraction) / fraction if TELLING <= fraction < 1 else 0.0
+            self.tell(replace(self.job, fraction=fraction, message=message))
+
+
+class JobManager:
+    """All jobs of one server; made and used on its event loop.
+
+    A job is function(arguments, report) -> mapping, in a process of its own at niceness 10 with OMP_NUM_THREADS=`threads`;
+    arguments and result are JSON. Of a kind, `at_once` run at a time and the rest wait in line; small ones have a line of their
+    own, so that none of them waits for a large one.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, at_once: int = 1) -> None:
+        self._records = JobRecords(folder)
+        self._threads = threads or usable_cores()
+        self._at_once = at_once
+        self._runs: dict[str, _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: defaultdict[Lane, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(at_once))
+        self._ended = {job.id: job for job in self._records.load()}
+        self._last = max((int(id, 36) for id in self._ended), default=0)
+        self._closed = False
+        for job in self._ended.values():
+            if job.active:
+                when = "while it ran" if job.state is JobState.RUNNING else "before its turn came"
+                self._keep(_interrupted(replace(job, ended=time.time()), f"the server ended {when}"))
+        self._prune()
+
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
+        """`call` is "module:function". Returns at once. Unavailable after `close`."""
+        if self._closed:
+            raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
+        lane = (kind, small)
+        waits = sum(run.lane == lane for run in self._runs.values()) >= self._at_once
+        state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
+        job = Job(self._new_id(), kind, subject, time.time(), state, message=message)
+        run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads, self._records.scratch(job.id))
+        self._records.save(job)
+        task = asyncio.create_task(self._see_through(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    def get(self, id: str) -> Job:
+        """NotFound where there is no such job, or no more."""
+        run = self._runs.get(id)
+        if run is not None:
+            return run.now()
+        if id in self._ended:
+            return self._ended[id]
+        raise NotFound(f"there is no job {id!r}", remedy=f"list the jobs: the newest {KEPT} are kept")
+
+    def check(self, id: str) -> None:
+        """DataLoss where the record of that job is damaged."""
+        if error := self._records.damaged.get(id):
+            raise DataLoss(error.message, remedy=error.remedy)
+
+    def list(self, kind: str = "", subject: str = "") -> builtins.list[Job]:
+        """Newest first."""
+        jobs = [*self._ended.values(), *(run.now() for run in self._runs.values())]
+        wanted = [job for job in jobs if kind in ("", job.kind) and subject in ("", job.subject)]
+        return sorted(wanted, key=lambda job: job.id, reverse=True)
+
+    async def watch(self, id: str) -> AsyncGenerator[Job, None]:
+        """The job as it stands, then again at each change, until it has ended. Who is slow sees the latest state only."""
+        job, run = self.get(id), self._runs.get(id)
+        while run is not None and run.job.active:
+            changed = run.changed
+            yield run.now()
+            await changed.wait()
+        yield job if run is None else run.job
+
+    async def wait(self, id: str) -> Job:
+        """The job when it has ended."""
+        run = self._runs.get(id)
+        while run is not None and run.job.active:
+            await run.changed.wait()
+        return self.get(id) if run is None else run.job
+
+    async def cancel(self, id: str) -> Job:
+        """Ends its process; returns when that is gone. A job that has ended stays as it is."""
+        job, run = self.get(id), self._runs.get(id)
+        if run is None:
+            return job
+        self._stop(run, JobState.CANCELLED, "")
+        return await self.wait(id)
+
+    async def close(self) -> None:
+        """Ends all processes; their jobs are FAILED, and say that the server stopped."""
+        self._closed = True
+        for run in list(self._runs.values()):
+            when = "while it ran" if run.began else "before its turn came"
+            self._stop(run, JobState.FAILED, f"the server stopped {when}")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _stop(self, run: _Run, state: JobState, error: str) -> None:
+        if run.stopped is None:
+            run.stopped = state, error
+        run.work.stop()
+        if not run.began:
+            self._end(run, self._as_told(run))
+
+    async def _see_through(self, run: _Run) -> None:
+        async with self._turns[run.lane]:
+            if run.stopped is not None:
+                return  # while it waited, and has ended
+            run.begin()
+            self._end(run, self._judged(run, await self._outcome(run)))
+
+    async def _outcome(self, run: _Run) -> JobOutcome:
+        try:
+            return await run.work.run()
+        except Exception as error:
+            log.exception("job=%s", run.job.id)
+            return JobOutcome(None, f"{type(error).__name__}: {error}")
+
+    def _as_told(self, run: _Run) -> Job:
+        """As it ends that was told to."""
+        assert run.stopped is not None
+        state, error = run.stopped
+        return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
+
+    def _judged(self, run: _Run, outcome: JobOutcome) -> Job:
+        if run.stopped is not None:
+            return self._as_told(run)
+        if outcome.result is not None:
+            return replace(run.job, state=JobState.DONE, fraction=1.0, message="", result=outcome.result)
+        words = f"{run.job.kind} of {run.job.subject} failed: {outcome.error}"
+        log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.said])))
+        return replace(run.job, state=JobState.FAILED, error=outcome.error)
+
+    def _end(self, run: _Run, job: Job) -> None:
+        job = replace(job, ended=time.time())
+        self._runs.pop(job.id, None)
+        self._keep(job)
+        self._prune()
+        run.end(job)
+
+    def _keep(self, job: Job) -> None:
+        self._ended[job.id] = job
+        self._records.save(job)
+
+    def _prune(self) -> None:
+        for id in sorted(self._ended)[:-KEPT]:
+            del self._ended[id]
+            self._records.forget(id)
+
+    def _new_id(self) -> str:
+        """Milliseconds since 1970 in eight digits of base 36: later jobs sort behind earlier ones, over restarts too."""
+        self._last = max(self._last + 1, int(time.time() * 1000))
+        return _base36(self._last)
+
+
+def _interrupted(job: Job, error: str) -> Job:
+    return replace(job, state=JobState.FAILED, error=error, interrupted=True)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits.rjust(8, "0")

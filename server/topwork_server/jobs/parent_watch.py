@@ -1,0 +1,48 @@
+"""`python -m topwork_server.jobs.parent_watch MODULE ARGUMENTS`: a module as `python -m` runs it, in a process that ends with its parent.
+
+Its stdin is a pipe that the parent holds open: its end says that the parent has died, however it did. Then this process ends at
+once, with those that it started, so that a lock that it holds is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import runpy
+import signal
+import sys
+import threading
+
+#: Of Linux's prctl: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(pipe: int) -> None:
+    """Blocks until the pipe ends, then ends this process and those of its group."""
+    while os.read(pipe, 1):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _be_killed_with_parent() -> None:
+    """Where the kernel can see to it, no library that keeps Python's lock for seconds delays the end."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    _be_killed_with_parent()
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    threading.Thread(target=end_with_parent, args=(pipe,), daemon=True).start()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

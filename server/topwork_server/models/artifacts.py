@@ -1,0 +1,222 @@
+"""Owns $TOPWORK_HOME/artifacts: one folder an exported encoder, complete or not there at all.
+
+artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
+                   default.onnx     the way to the default tap alone, where that is less
+                   manifest.json    taps with fingerprints, parity, checksums; written last
+                   parity.npz       the real inputs that parity is measured on
+                   samples.npz      the items that those came from (see sample_inputs.py)
+                   head-NAME.*      heads that the pretrained network brought: graph and record
+                   ...              what the encoder's own `export` wrote
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from topwork_server import json_records
+from topwork_server.errors import DataLoss, NotReady
+from topwork_server.plugin_api.sources import SourceUri, file_sha256, stamp
+from topwork_server.regular_files import opened_lock
+from topwork_server.scratch import within
+from topwork_server.types import EncoderSpec, Numerics, TapInfo
+
+MODEL = "model.onnx"
+DEFAULT = "default.onnx"
+MANIFEST = "manifest.json"
+PARITY_INPUTS = "parity.npz"
+#: Of the folder and its manifest; raised when they change, so that those of an older server are made anew.
+FORMAT = 4
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of an exported encoder. `numerics` is plain fp32 on the CPU (of a quantized one int8), measured against
+    `reference`.
+    `stamp` tells whether local weights were changed since.
+
+    `parity` holds, by tap, max_abs_error and min_cosine; `batches` the shapes that it was measured on. `files` maps each
+    file of the folder to its SHA-256. `unused` names the weights of the source that the encoder leaves out.
+    """
+
+    encoder: str
+    taps: tuple[TapInfo, ...]
+    parameters: int
+    numerics: Numerics
+    reference: str
+    parity: Mapping[str, Mapping[str, float]]
+    batches: tuple[str, ...]
+    files: Mapping[str, str]
+    made_with: Mapping[str, str]
+    stamp: str
+    bytes: int
+    unused: tuple[str, ...] = ()
+
+    def tap(self, name: str) -> TapInfo | None:
+        return next((info for info in self.taps if info.tap.name == name), None)
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(json_records.dumps(asdict(self), indent=1), "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """FileNotFoundError where there is none, DataLoss where it is damaged."""
+        manifest = json_records.read(folder / MANIFEST, cls, remedy="export the encoder again")
+        if any(info.tap.name not in manifest.parity for info in manifest.taps):
+            raise DataLoss(f"{folder / MANIFEST} is damaged: it lacks a parity", remedy="export the encoder again")
+        return manifest
+
+
+def key(spec: EncoderSpec) -> str:
+    """What an artifact is made from; another revision, source or setting makes another artifact."""
+    maker = f"{spec.encoder.__module__}.{spec.encoder.__qualname__}"
+    parts = [FORMAT, maker, spec.encoder.revision, spec.source, spec.sha256, dict(spec.settings)]
+    if spec.tuned:
+        parts.append(spec.tuned.sha256)
+    if spec.int8:
+        parts.append(spec.int8.sha256)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def folder_of(home: Path, spec: EncoderSpec) -> Path:
+    return home / "artifacts" / f"{slug(spec.name)}-{key(spec)}"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def find(home: Path, spec: EncoderSpec) -> Path | None:
+    """The folder of a complete artifact, or None; an artifact of local weights that were changed since is none, and so is one
+    whose manifest is damaged: it is made anew."""
+    folder = folder_of(home, spec)
+    try:
+        manifest = Manifest.read(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DataLoss as error:
+        json_records.warn_once(f"encoder={spec.name}: it is exported again: {error.message}")
+        return None
+    now = stamp(SourceUri.parse(spec.source))
+    return folder if now in ("", manifest.stamp) else None
+
+
+def damage(folder: Path) -> str:
+    """Why the manifest of an artifact cannot be used; "" where it can, or is not there."""
+    try:
+        Manifest.read(folder)
+    except DataLoss as error:
+        return error.message
+    except OSError:
+        pass
+    return ""
+
+
+def graph_for(folder: Path, taps: Collection[str], default_tap: str) -> Path:
+    """The smallest graph here that has these taps: what a graph has is computed, whether it is fetched or not."""
+    alone = folder / DEFAULT
+    return alone if set(taps) == {default_tap} and alone.exists() else folder / MODEL
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """NotReady where a file of the artifact was changed or lost since the export."""
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise NotReady(f"{path} is not the file that was exported", remedy=f"run `topwork export {manifest.encoder} --force`")
+
+
+def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, force: bool = False) -> Path:
+    """Build into a scratch folder, then rename: a killed export leaves nothing that looks done.
+
+    One exporter at a time holds the name's lock; who waited for it finds the artifact ready.
+    """
+    folder = folder_of(home, spec)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(f".{folder.name}.lock")):
+        if find(home, spec) and not force:
+            return folder
+        prefix = f".{folder.name}."
+        for leftover in folder.parent.glob(f"{prefix}*.part"):  # we hold the lock: their makers are dead
+            shutil.rmtree(leftover)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
+        with within(Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".tmp.part"))):
+            build(scratch)
+        _sync(scratch)
+        if folder.exists():
+            folder.rename(scratch.with_name(f"{scratch.name}.old.part"))
+        scratch.rename(folder)
+        for leftover in folder.parent.glob(f"{prefix}*.part"):
+            shutil.rmtree(leftover)
+    return folder
+
+
+def remove(home: Path, spec: EncoderSpec) -> None:
+    """Delete an artifact; no error where there is none. Who has it in memory goes on."""
+    folder = folder_of(home, spec)
+    if folder.exists():
+        discard(folder)
+
+
+def folders(home: Path) -> list[Path]:
+    """All artifacts, complete or not."""
+    return sorted(path for path in (home / "artifacts").glob("*-*") if path.is_dir() and not path.name.startswith("."))
+
+
+def is_of(folder: Path, names: Collection[str]) -> bool:
+    """Whether an artifact is, or was, of an encoder of one of these names."""
+    return any(re.fullmatch(f"{re.escape(slug(name))}-[0-9a-f]{{12}}", folder.name) for name in names)
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def discard(folder: Path) -> None:
+    """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with _lock(lock):
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink()
+
+
+def sweep(home: Path) -> None:
+    """Delete what exports that were killed left, and locks that nobody holds and that lock nothing."""
+    for path in (home / "artifacts").glob(".*.lock"):
+        if (path.parent / path.name[1:].removesuffix(".lock")).exists():
+            continue
+        with opened_lock(path) as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in path.parent.glob(f"{path.name.removesuffix('.lock')}.*.part"):
+                shutil.rmtree(leftover)
+            path.unlink()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held until closed or until this process dies, whichever is first."""
+    with opened_lock(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """What a file or folder holds is on disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

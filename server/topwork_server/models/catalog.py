@@ -1,0 +1,270 @@
+"""Names -> specs; where weights come from; what is ready. Owns $TOPWORK_HOME/encoders, the encoders that a user pulled by URI."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from topwork_server import errors
+from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.excerpts import excerpt
+from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
+from topwork_server.models import artifacts, source_refusals
+from topwork_server.models.artifacts import Manifest
+from topwork_server.models.encoder_records import EncoderRecords
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.hook_checks import NAME
+from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
+from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
+from topwork_server.suggestions import instead
+from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
+
+log = logging.getLogger(__name__)
+
+INT8_SUFFIX = ".int8.onnx"
+#: Characters of a name that was taken of a source.
+LONGEST_NAME = 100
+
+
+def _own_name(source: SourceUri) -> str:
+    """The last part of what the source names. InvalidInput where it is too long for a name."""
+    name = source.location.rstrip("/").rpartition("/")[2]
+    if len(name) > LONGEST_NAME:
+        raise InvalidInput(f"{name!r} is too long to name an encoder", remedy="choose a name with --name")
+    return name
+
+
+def check_name(name: str) -> None:
+    """InvalidInput where a user's name can be none of an encoder."""
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} cannot name an encoder",
+            remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
+        )
+
+
+class EncoderState(StrEnum):
+    ABSENT = "absent"
+    FETCHED = "fetched"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One line of the catalogue. `detail` says what would fetch an ABSENT encoder; READY ones have a manifest and a folder."""
+
+    spec: EncoderSpec
+    owner: str
+    state: EncoderState
+    detail: str = ""
+    manifest: Manifest | None = None
+    folder: Path | None = None
+
+
+class Catalog:
+    def __init__(self, plugins: PluginRegistry, home: Path) -> None:
+        self._plugins = plugins
+        self._registered = plugins.encoders()
+        self.home = home
+        self._records = EncoderRecords(home / "encoders")
+
+    def names(self) -> list[str]:
+        """All that can be asked for: registered by plugins, then pulled by URI."""
+        return [*self._registered, *sorted(self._adopted())]
+
+    def spec(self, name: str) -> EncoderSpec:
+        """NotFound names what is near."""
+        return self._lookup(name).spec
+
+    def source(self, name: str) -> SourceUri:
+        record = self._adopted().get(name, {})
+        base = record.get("base") or record.get("int8_of")
+        family = self.source(base).family if base else record.get("family", "")
+        return SourceUri.parse(self.spec(name).source, family)
+
+    def entry(self, name: str) -> CatalogEntry:
+        """What is on this disk now; downloads and imports nothing."""
+        found = self._lookup(name)
+        folder = artifacts.find(self.home, found.spec)
+        if folder:
+            return CatalogEntry(found.spec, found.owner, EncoderState.READY, "", Manifest.read(folder), folder)
+        damage = artifacts.damage(artifacts.folder_of(self.home, found.spec))
+        if sources.locate(self.source(name), self.home):
+            detail = f"{damage}: the next use exports it again" if damage else "the first use exports it"
+            return CatalogEntry(found.spec, found.owner, EncoderState.FETCHED, detail)
+        return CatalogEntry(found.spec, found.owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
+
+    def adopt(
+        self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None
+    ) -> EncoderSpec:
+        """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
+        source = SourceUri.parse(uri)
+        if name:
+            check_name(name)
+        name = name or _own_name(source)
+        if name in self._registered:
+            raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
+        source_refusals.check_there(source)
+        record = {"source": str(source), "family": family, "settings": dict(settings or {})}
+        found = self._revive(name, record)
+        record["family"] = found.plugin  # it is known again where the file that told it is gone
+        self._records.write(name, record)
+        return found.spec
+
+    def tune(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
+        """Remember an encoder that was fine-tuned of `base`; the file of its weights is moved here. `tap` is its default."""
+        self.spec(base)
+        kept = self._record(name).with_suffix(".safetensors")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.sync(weights)
+        shutil.move(weights, kept)
+        record = {"base": base, "sha256": sources.file_sha256(kept), "default_tap": tap, "trained_on": trained_on}
+        self._records.write(name, record)
+        return self.spec(name)
+
+    def quantize(self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str) -> EncoderSpec:
+        """Remember an encoder whose graph is the int8 form of that of `base`; the file is moved here."""
+        self.spec(base)
+        kept = self._record(name).with_suffix(INT8_SUFFIX)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.sync(graph)
+        shutil.move(graph, kept)
+        record = {"int8_of": base, "sha256": sources.file_sha256(kept), "parity": parity, "made": made}
+        self._records.write(name, record)
+        return self.spec(name)
+
+    def made_of(self, base: str) -> list[str]:
+        """The encoders that were fine-tuned or quantized of another."""
+        records = self._adopted().items()
+        return sorted(name for name, record in records if base in (record.get("base"), record.get("int8_of")))
+
+    def tuned(self) -> list[str]:
+        """The encoders that were fine-tuned here."""
+        return sorted(name for name, record in self._adopted().items() if "base" in record)
+
+    def drop_tuned(self, name: str) -> None:
+        """Delete an encoder that was fine-tuned here, with its weights and its artifact; no error where there is none."""
+        found = self._records.read()
+        if "base" in found.whole.get(name, {}) or name in found.damaged:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Delete an adopted encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
+        try:
+            artifacts.remove(self.home, self.spec(name))
+        except DataLoss:  # what it was made from is not known any more: by its name
+            for folder in artifacts.folders(self.home):
+                if artifacts.is_of(folder, [name]):
+                    artifacts.discard(folder)
+        except TopworkError:  # one whose base or plugin is gone has no artifact that could be named
+            pass
+        self.forget(name)
+        for suffix in (".safetensors", INT8_SUFFIX):
+            self._record(name).with_suffix(suffix).unlink(missing_ok=True)
+
+    def adopted(self) -> list[str]:
+        """What was pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what plugins register."""
+        found = self._records.read()
+        return sorted({*found.whole, *found.damaged})
+
+    def damaged(self) -> Mapping[str, DataLoss]:
+        """Encoders whose record is damaged, by name, and how."""
+        return self._records.read().damaged
+
+    def unused(self) -> list[Path]:
+        """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
+        gone. What has no complete spec any more (its plugin is not here) keeps its own."""
+        kept, unknown = set(), [*self.damaged()]
+        for name in self.names():
+            try:
+                kept.add(artifacts.folder_of(self.home, self.spec(name)).name)
+            except Exception:  # a plugin may raise anything on weights that are damaged
+                unknown.append(name)
+        return [path for path in artifacts.folders(self.home) if path.name not in kept and not artifacts.is_of(path, unknown)]
+
+    def forget(self, name: str) -> None:
+        """Take an adopted name back; its files stay."""
+        self._records.remove(name)
+
+    def pull(self, name: str, progress: Progress = quiet) -> Path:
+        """Fetch the weights of an encoder."""
+        return sources.fetch(self.source(name), self.home, self.spec(name).sha256, progress)
+
+    def export(self, name: str, *, force: bool = False, children: ChildProcesses | None = None) -> Path:
+        """Make the artifact in a process of its own, one of `children`; wait for it and return its folder."""
+        if self.entry(name).state is EncoderState.ABSENT:
+            raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
+        command = [*python("topwork_server.runtime.export"), "--home", str(self.home), name, *["--force"] * force]
+        return _outcome(name, (children or ChildProcesses()).run(command))
+
+    def _record(self, name: str) -> Path:
+        return self._records.path(name)
+
+    def _lookup(self, name: str) -> Registered:
+        if name in self._registered:
+            return self._registered[name]
+        found = self._records.read()
+        record = found.whole.get(name)
+        if record is None and name in found.damaged:
+            raise found.damaged[name]
+        if record is None:
+            remedy = instead(name, self.names(), "install a plugin, or `topwork pull` one")
+            raise NotFound(f"there is no encoder {excerpt(name)}", remedy=remedy)
+        return self._revive(name, record)
+
+    def _adopted(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those whose records are whole."""
+        return self._records.read().whole
+
+    def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
+        if "int8_of" in record:
+            return self._quantized(name, record)
+        return self._tuned(name, record) if "base" in record else self._pulled(name, record)
+
+    def _quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
+        base = self._lookup(record["int8_of"])
+        path = str(self._record(name).with_suffix(INT8_SUFFIX))
+        graph = Int8Graph(base.spec.name, path, record["sha256"], record["parity"], record["made"])
+        spec = replace(base.spec, name=name, int8=graph, description=f"{base.spec.name} in int8: {record['made']}")
+        return Registered(spec, base.plugin, base.owner)
+
+    def _tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
+        base = self._lookup(record["base"])
+        weights = TunedWeights(base.spec.name, str(self._record(name).with_suffix(".safetensors")), record["sha256"])
+        said = {key: record[key] for key in ("default_tap", "trained_on")}
+        description = f"{base.spec.name}, fine-tuned"
+        spec = replace(base.spec, name=name, tuned=weights, description=description, **said)
+        return Registered(spec, base.plugin, base.owner)
+
+    def _pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
+        source = SourceUri.parse(record["source"], record["family"])
+        found = self._plugins.adopt(name, source)
+        if found is None:
+            families = [plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks]
+            source_refusals.check_there(source)
+            raise source_refusals.unread(source, self._plugins.refusals(source), families)
+        settings = {**found.spec.settings, **record["settings"]}
+        spec = replace(found.spec, name=name, settings=settings)
+        return Registered(spec, found.plugin, found.owner)
+
+
+def _outcome(name: str, child: ChildExit) -> Path:
+    lines = child.out.splitlines()
+    if child.status not in (0, 1) or not lines:
+        last = " | ".join(child.err.strip().splitlines()[-3:])
+        log.error("the export of %s %s:\n%s", name, child.how, child.err)
+        raise ExportFailed(
+            f"the export of {name} {child.how}: {last or 'it said nothing'}",
+            remedy=f"run `topwork export {name}` where the server runs: it prints the whole traceback",
+        )
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        kind: type[TopworkError] = getattr(errors, answer["kind"], ExportFailed)
+        raise kind(answer["error"], remedy=answer["remedy"])
+    return Path(answer["folder"])

@@ -1,0 +1,123 @@
+"""Owns $TOPWORK_HOME/encoders: one JSON record for each encoder that was pulled by URI, fine-tuned or quantized here.
+
+A record that is damaged costs its own encoder: it is named in the log and by `topwork doctor`, using it is DataLoss, and
+`topwork forget` deletes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topwork_server import json_records
+from topwork_server.errors import DataLoss
+from topwork_server.models import artifacts
+
+
+@dataclass(frozen=True)
+class _Pulled:
+    source: str
+    family: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    base: str
+    sha256: str
+    default_tap: str
+    trained_on: str
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    int8_of: str
+    sha256: str
+    parity: Mapping[str, Mapping[str, float]]
+    made: str
+
+
+@dataclass(frozen=True)
+class EncoderRecordsFound:
+    """Records by the name of their encoder, and why others cannot be used, by the name of their file."""
+
+    whole: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    damaged: Mapping[str, DataLoss] = field(default_factory=dict)
+
+
+class EncoderRecords:
+    """Nothing is kept in memory: what `topwork pull` does beside a running server is seen at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{artifacts.slug(name)}.json"
+
+    def read(self) -> EncoderRecordsFound:
+        """All of them; a damaged one hides no other."""
+        whole: dict[str, Mapping[str, Any]] = {}
+        damaged: dict[str, DataLoss] = {}
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                record = _read(path)
+                whole[record["name"]] = record
+            except FileNotFoundError:  # forgotten meanwhile
+                continue
+            except DataLoss as error:
+                json_records.warn_once(error.message)
+                damaged[path.stem] = error
+        for name in [name for name in whole if _loops(name, whole)]:
+            path = self.path(name)
+            damaged[path.stem] = DataLoss(f"{path} is damaged: {name} is made of itself", remedy=_remedy(path))
+            del whole[name]
+        return EncoderRecordsFound(whole, damaged)
+
+    def write(self, name: str, record: Mapping[str, Any]) -> None:
+        """Atomically, and on disk when this returns."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.part")
+        scratch.write_text(json_records.dumps({"name": name, **record}, indent=1), "utf-8")
+        artifacts.sync(scratch)
+        if path.is_dir():  # damage: no record is a folder
+            shutil.rmtree(path)
+        scratch.rename(path)
+
+    def remove(self, name: str) -> None:
+        """No error where there is none."""
+        path = self.path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    remedy = _remedy(path)
+    record = json_records.read(path, dict[str, Any], remedy)
+    kind = _Quantized if "int8_of" in record else _Tuned if "base" in record else _Pulled
+    try:
+        json_records.convert(record, kind)
+        if not isinstance(record.get("name"), str) or artifacts.slug(record["name"]) != path.stem:
+            raise ValueError("its `name` is not that of the file")
+    except ValueError as error:
+        raise DataLoss(f"{path} is damaged: {error}", remedy=remedy) from error
+    return record
+
+
+def _remedy(path: Path) -> str:
+    return f"put the file back from a copy, or run `topwork forget {path.stem}` and pull it again"
+
+
+def _loops(name: str, records: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether what an encoder was made of leads back to one that was passed."""
+    seen: set[str] = set()
+    while name in records and name not in seen:
+        seen.add(name)
+        name = records[name].get("base") or records[name].get("int8_of") or ""
+    return name in seen

@@ -1,0 +1,82 @@
+"""Says of a source that no plugin reads what it is, why each plugin declines it, and what to do instead."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from topwork_server.errors import InvalidInput
+from topwork_server.excerpts import listed
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.suggestions import near
+from topwork_server.types import Refusal
+
+#: Names of a folder that are looked at for one that is near a misspelt one.
+MOST_NAMES = 1000
+
+
+def check_there(source: SourceUri) -> None:
+    """InvalidInput where a file: or onnx: source names nothing that this user can read."""
+    if source.scheme not in ("file", "onnx"):
+        return
+    path = Path(source.location)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{source}: there is no such file or folder: {reason}", remedy=_instead(path)) from None
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise InvalidInput(f"{source} cannot be read by this user: Permission denied", remedy="change its permissions")
+
+
+def unread(source: SourceUri, refusals: Sequence[tuple[str, Refusal]], families: Sequence[str]) -> InvalidInput:
+    """The error for a source that nobody reads. `refusals` are pairs of a plugin's name and its reason."""
+    ordered = sorted(refusals, key=lambda refusal: -refusal[1].nearness)
+    reasons = "".join(f"; {plugin}: {refusal.reason}" for plugin, refusal in ordered)
+    asked = f" as {source.family}" if source.family else ""
+    remedy = next((refusal.remedy for _, refusal in ordered if refusal.remedy), "")
+    families_said = f"or name the family with --family ({', '.join(families)})"
+    return InvalidInput(
+        f"no plugin reads {source}{asked}{_what(source)}{reasons}",
+        remedy=f"{remedy}; {families_said}" if remedy else f"check what it names, {families_said}",
+    )
+
+
+def check_target(target: str) -> None:
+    """InvalidInput for a path or a name of the hub that was given without its scheme."""
+    looks_like_path = target.startswith((".", "~", os.sep)) or os.path.exists(os.path.expanduser(target))
+    if ":" in target or not (looks_like_path or "/" in target):
+        return
+    if looks_like_path:
+        scheme = "onnx" if target.endswith(".onnx") else "file"
+        raise InvalidInput(f"{target!r} is a path, and no name of an encoder", remedy=f"write {scheme}:{target}")
+    raise InvalidInput(f"{target!r} is no name of an encoder", remedy=f"write hf:{target} for a model of the hub")
+
+
+def _instead(path: Path) -> str:
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path("/"))  # Path.is_dir raises for a long name
+    if parent != path.parent:
+        return f"check the path: {parent} is there, and {path.relative_to(parent).parts[0]} is not in it"
+    try:
+        alike = near(path.name, islice((entry.name for entry in os.scandir(parent)), MOST_NAMES))
+    except OSError:
+        alike = []
+    return f"did you mean {' or '.join(alike)}?" if alike else f"check the path: {parent} is there, and {path.name} is not in it"
+
+
+def _what(source: SourceUri) -> str:
+    """(a folder of config.json, vocab.txt), of a source on this machine."""
+    if source.scheme not in ("file", "onnx"):
+        return ""
+    path = Path(source.location)
+    if path.is_dir():
+        try:
+            names = sorted(islice((entry.name for entry in os.scandir(path)), MOST_NAMES))
+        except OSError:
+            return ""
+        return f" (a folder of {listed(names)})" if names else " (an empty folder)"
+    state = path.stat()
+    return f" (a file of {state.st_size:,} bytes)" if stat.S_ISREG(state.st_mode) else " (neither a file nor a folder)"

@@ -1,0 +1,137 @@
+"""What a plugin author subclasses: the two ends of an ONNX graph. The server owns the session between them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from topwork_server.containment import contained
+from topwork_server.plugin_api import example_inputs
+from topwork_server.types import Array, EncoderSpec, Item, Sample, Tap
+
+if TYPE_CHECKING:
+    import torch
+
+    from topwork_server.plugin_api.trainer import NativeHead
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """An encoder whose requests set nothing."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What `Encoder.export` gives to the exporter: a torch module, or a ready ONNX graph, and what it means.
+
+    `module(*inputs)` (in evaluation mode) returns a tuple, one tensor a tap, in the order and with the shapes of `taps`.
+    `inputs` maps each input's name, in the order of forward's arguments, to its axes: a str names a dynamic axis ("batch" is
+    always the first), an int is fixed; "8*eighths" is a dynamic axis that must be a multiple of 8.
+    `graph` is an ONNX file instead of a module; its outputs already have the names of the taps.
+    `definition` and `preprocessing` are JSON: together with the weights and the tap they are the fingerprint, so they name
+    everything that changes what a feature means, and nothing else (no paths, no versions of libraries).
+    `blocks` name the parameters of `module` from the bottom up, by prefix, a group for each block that may be frozen or trained
+    at a rate of its own: (("embeddings.",), ("layer.0.",), ...). What no prefix names belongs to the last. `heads` are those
+    that the pretrained network brings. `unused` names the weights of the source that neither the graph nor a head has, such as
+    the classifier of a model that was trained for one task: whoever pulls it is told.
+    """
+
+    inputs: Mapping[str, tuple[str | int, ...]]
+    taps: tuple[Tap, ...]
+    definition: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    module: torch.nn.Module | None = None
+    graph: Path | None = None
+    exporter: Literal["dynamo", "legacy"] = "dynamo"
+    examples: Sequence[Item] = field(default_factory=tuple)
+    blocks: tuple[tuple[str, ...], ...] = ()
+    heads: tuple[NativeHead, ...] = ()
+    unused: Sequence[str] = ()
+
+
+class Encoder(ABC):
+    """A frozen trunk's two ends: `preprocess` and `collate` before the graph; the taps name what comes out of it.
+
+    `revision` is part of the fingerprint: raise it when a change in this class changes what its features mean.
+    `options` is a frozen dataclass of what a request may set, with defaults; its field types are checked.
+    `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
+    equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
+    `slab` is how many items one thread prepares at a time; 0: as many as is usual for the modality.
+    `brief` says that texts of so many characters in all are preprocessed sooner than a thread wakes, and never wait for
+    anything: the server prepares them on its event loop. 0: always in threads.
+    """
+
+    revision: ClassVar[int] = 1
+    options: ClassVar[type[Any]] = NoOptions
+    pads: ClassVar[bool] = False
+    budget: ClassVar[int] = 32
+    slab: ClassVar[int] = 0
+    brief: ClassVar[int] = 0
+
+    @classmethod
+    @abstractmethod
+    def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
+        """Build the trunk from the files at `assets`, and write into `out` whatever `__init__` reads.
+
+        Runs in a process of its own: import torch here, not at the top of the module. `assets` is the file or folder that
+        `spec.source` names. Raise InvalidInput where the weights are not what this encoder reads.
+        """
+
+    def __init__(self, spec: EncoderSpec, folder: Path) -> None:
+        """Open what `export` wrote into `folder`. No torch here: this runs in the server."""
+        self.spec = spec
+        self.folder = folder
+
+    @abstractmethod
+    def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
+        """One item's samples; runs in any thread. Raise InvalidInput for a bad item: the engine adds its position.
+
+        A long item (a video) should yield lazily: the engine takes a few samples at a time.
+        """
+
+    @property
+    def example_options(self) -> Any:
+        """Options with which examples are preprocessed: the defaults, unless those refuse what an example may be."""
+        return self.options()
+
+    def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterable[Iterable[Sample] | Exception]:
+        """What `preprocess` gives of each item, in order; in the place of a bad item its error. For an encoder to which several
+        items at once come cheaper than one after another; rows must not depend on which door was taken."""
+        for item in items:
+            yield _preprocessed(self, item, options)
+
+    def cost(self, sample: Sample) -> int:
+        """What the sample takes of `budget`; where `pads`, also its length (a batch costs count x longest)."""
+        return 1
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Array]:
+        """The graph's inputs for a batch. The default stacks samples of equal shapes."""
+        if len(samples) == 1:  # not copied: a clip has 10 MB
+            return {name: np.asarray(array, order="C")[np.newaxis] for name, array in samples[0].inputs.items()}
+        return {name: np.stack([s.inputs[name] for s in samples]) for name in samples[0].inputs}
+
+    def nearest(self, vector: Array, count: int) -> list[tuple[str, float]]:
+        """The entries of this encoder's own vocabulary nearest to a (dim,) vector, with their cosines; where it has one."""
+        raise NotImplementedError
+
+    @classmethod
+    def examples(cls, spec: EncoderSpec) -> Sequence[Item]:
+        """Real inputs on which the export measures parity where the trunk brings none of its own."""
+        return example_inputs.of(spec.modality)
+
+
+def batch_key(encoder: Encoder, sample: Sample) -> Hashable:
+    """Samples of equal keys may share a batch: all of them where the encoder pads, else those of equal shapes."""
+    return None if encoder.pads else tuple((name, array.shape) for name, array in sample.inputs.items())
+
+
+def _preprocessed(encoder: Encoder, item: Item, options: Any) -> Iterable[Sample] | Exception:
+    try:
+        return encoder.preprocess(item, options)
+    except BaseException as error:
+        return contained(error)

@@ -1,0 +1,227 @@
+"""What a trainer plugin subclasses: it learns a head from rows, and knows nothing of sets, jobs, reports or servers.
+
+What labels mean, how items are split, how a head is judged, calibrated, exported and served is the server's (`heads/`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from topwork_server.jobs.progress import Report
+from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk
+from topwork_server.types import Array, Item, Tap
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Target(StrEnum):
+    """What a head says of one row, and what its scores are."""
+
+    CLASSES = "classes"  # one of several: scores (n, classes) are logits, whose softmax is the probability
+    LABELS = "labels"  # any of several: scores (n, labels) are logits, each with its own sigmoid
+    NUMBERS = "numbers"  # regression: scores (n, 1) are the numbers themselves, in the scale of Examples.values
+    SPAN = "span"  # where an answer starts and ends: scores (n, 2) are logits, whose softmax is over the rows of an item
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """One way to see the items: a tap and a pooling. rows (n, dim) float32, C-contiguous, finite."""
+
+    tap: str
+    pooling: str
+    rows: Array
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What there is to learn from. All arrays have one entry a row, n in all; all views have the same rows in the same order.
+
+    values: CLASSES (n,) int64; LABELS (n, labels) float32, 0 or 1; NUMBERS (n, 1) float32, of
+    mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
+    answer starts, and where it ends (an item without an answer has none).
+    items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
+    split (the items, or what is coarser). unlabelled: rows of each view without a value. described: for each view
+    (classes, dim) float32, the descriptions of the classes as the trunk embeds them.
+    """
+
+    views: tuple[FeatureView, ...]
+    target: Target
+    names: tuple[str, ...]
+    values: Array
+    items: Array
+    groups: Array
+    unlabelled: tuple[FeatureView, ...] = ()
+    described: tuple[Array, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Array) -> Examples:
+        """Some of the rows (positions, ascending)."""
+        views = tuple(FeatureView(view.tap, view.pooling, view.rows[rows]) for view in self.views)
+        return Examples(
+            views,
+            self.target,
+            self.names,
+            self.values[rows],
+            self.items[rows],
+            self.groups[rows],
+            self.unlabelled,
+            self.described,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerTrial:
+    """One thing that was tried while a trainer chose: `score` is on rows that it was not trained on; more is better."""
+
+    tap: str
+    pooling: str
+    settings: Mapping[str, Any]
+    score: float
+
+
+class FittedHead(ABC):
+    """A trained head.
+
+    view     which of Examples.views it reads
+    chosen   what was chosen, as JSON: {"l2": 0.1}
+    trials   what was tried, all of it; `measure` says what their scores are: "mean log likelihood"
+    """
+
+    view: int = 0
+    chosen: Mapping[str, Any] = {}
+    trials: Sequence[TrainerTrial] = ()
+    measure: str = ""
+
+    @abstractmethod
+    def scores(self, rows: Array) -> Array:
+        """(n, dim) float32 rows of its view to (n, outputs) float32, as Target has them. Never depends on its batch-mates."""
+
+    @abstractmethod
+    def graph(self) -> onnx.ModelProto:
+        """The same as an ONNX graph: input `rows` (n, dim) float32, output `scores` (n, outputs) float32; opset 20, ONNX's own
+        operators alone."""
+
+
+class Trainer(ABC):
+    """`options` is a frozen dataclass of what Train may set, with defaults; its field types are checked.
+    `targets` are those that it learns."""
+
+    options: ClassVar[type[Any]] = NoOptions
+    targets: ClassVar[frozenset[Target]] = frozenset(Target)
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls, examples: Examples, subsets: Sequence[Array], options: Any, seed: int, threads: int, report: Report
+    ) -> list[FittedHead]:
+        """One head for each subset, learnt from its rows alone.
+
+        A subset is (m,) int64 positions, ascending; the subsets of one call are the folds, the sizes of a learning curve, and
+        all rows, so that what they share can be computed once. A class may be missing in a small subset: its score is then low,
+        never NaN. Whatever is chosen (regularisation, view) is chosen within the subset (`splits.folds` helps), so
+        that rows outside of it judge honestly. The same arguments give the same heads.
+        Raise InvalidInput for what cannot be learnt. Runs in a process of its own, with `threads` for BLAS and torch.
+        """
+
+
+@dataclass(frozen=True)
+class FineTuneDataset:
+    """What a Tuner learns from: raw items, as the set keeps them, and their values.
+
+    counts (items,) int64: how many rows each item has, after pooling (1 unless each row has a value of its own); values and
+    `names` as Examples has them, for the rows of all items in order. train, validation, test: (k,) int64 positions of items;
+    validation is for early stopping and for choosing, test for the caller alone.
+    """
+
+    items: Sequence[Item]
+    options: Any  # of the encoder, parsed
+    tap: Tap
+    pooling: str
+    target: Target
+    names: tuple[str, ...]
+    values: Array
+    counts: Array
+    train: Array
+    validation: Array
+    test: Array
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What came of it: the trunk's state as safetensors, a head on its tap, and the scores of all rows of `validation` and `test`
+    in the order of those positions, computed by torch."""
+
+    weights: Path
+    head: FittedHead
+    validation_scores: Array
+    test_scores: Array
+    history: Sequence[Mapping[str, Any]] = ()  # an entry an epoch: {"epoch": 1, "loss": ..., "score": ...}
+
+
+class FineTuner(ABC):
+    """Learns the trunk, too. `options` and `targets` as Trainer has them."""
+
+    options: ClassVar[type[Any]] = NoOptions
+    targets: ClassVar[frozenset[Target]] = frozenset(Target)
+
+    @classmethod
+    @abstractmethod
+    def tune(
+        cls,
+        trunk: Trunk,
+        encoder: Encoder,
+        lesson: FineTuneDataset,
+        options: Any,
+        seed: int,
+        threads: int,
+        out: Path,
+        report: Report,
+    ) -> FineTuneResult:
+        """`trunk.module` is the network in torch, with pretrained weights; `encoder` prepares items as it does when it serves;
+        files go to the folder `out`. Raise InvalidInput for what cannot be learnt. The same arguments give the same head (on one
+        kind of device)."""
+
+
+@dataclass(frozen=True)
+class TrainerSpec:
+    """What a plugin says of a way to train. `least_per_class` is how many examples each class must have. `reads_descriptions`:
+    classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
+    missing altogether. `reads_directions`: the head reads a row's direction alone, so that multiples of a row are its copies, and
+    are never on both sides of a split."""
+
+    kind: str
+    trainer: type[Trainer] | type[FineTuner]
+    description: str = ""
+    least_per_class: int = 2
+    reads_descriptions: bool = False
+    needs_descriptions: bool = False
+    reads_directions: bool = False
+
+    @property
+    def tunes(self) -> bool:
+        return issubclass(self.trainer, FineTuner)
+
+
+@dataclass(frozen=True)
+class NativeHead:
+    """A linear head that came with a pretrained trunk: scores = rows @ weight.T + bias over the rows of `tap`.
+
+    weight (names, dim) and bias (names,) float32.
+    """
+
+    name: str
+    tap: str
+    names: tuple[str, ...]
+    weight: Array
+    bias: Array
+    target: Target = Target.CLASSES
+    description: str = ""

@@ -1,0 +1,94 @@
+"""What devices are measured with: samples that the export kept, alone and in the batches that the encoder would make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork_server import regular_files
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.types import Array, Sample
+
+#: Samples of a batch, where the encoder's budget allows for more.
+MOST = 32
+
+
+@dataclass(frozen=True)
+class BenchmarkBatch:
+    """Graph inputs for the samples `members`, by their number; those that are alone in a batch are the samples themselves."""
+
+    members: tuple[int, ...]
+    feeds: Mapping[str, Array]
+
+
+def save_batches(path: Path, batches: Sequence[BenchmarkBatch]) -> None:
+    """As `load_batches` reads them."""
+    arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
+    arrays |= {f"{i}/": np.array(b.members) for i, b in enumerate(batches)}
+    np.savez(path, **arrays)
+
+
+def load_batches(path: Path) -> list[BenchmarkBatch]:
+    feeds: dict[str, dict[str, Array]] = {}
+    with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
+        for key in arrays:
+            batch, _, name = key.partition("/")
+            feeds.setdefault(batch, {})[name] = arrays[key]
+    return [BenchmarkBatch(tuple(named.pop("").tolist()), named) for named in feeds.values()]
+
+
+def batches_of(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[BenchmarkBatch]:
+    """The saved samples one by one, then full batches of them, as the encoder's budget has them: of equal shapes, and where it
+    pads one of all."""
+    alone = [BenchmarkBatch((i,), feeds) for i, feeds in enumerate(inputs)]
+    return alone + [BenchmarkBatch(tuple(members), _joined(encoder, members, inputs)) for members in _groups(encoder, inputs)]
+
+
+def _groups(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    padded = encoder.pads and _round_trips(encoder, inputs)
+    for i, feeds in enumerate(inputs):
+        key = None if padded else tuple((name, array.shape) for name, array in feeds.items())
+        groups.setdefault(key, []).append(i)
+    return [_filled(encoder, members, inputs) for members in groups.values()]
+
+
+def _filled(encoder: Encoder, members: Sequence[int], inputs: Sequence[Mapping[str, Array]]) -> list[int]:
+    """The members again and again until the batch is full; two at least, or nobody has batch-mates."""
+    longest = max((_cost(encoder, inputs[i]) for i in members), default=1)
+    return list(islice(cycle(members), max(2, min(MOST, encoder.budget // max(longest, 1)))))
+
+
+def _cost(encoder: Encoder, feeds: Mapping[str, Array]) -> int:
+    try:
+        return encoder.cost(_sample(feeds))
+    except Exception:  # the graph's inputs are not the sample's own
+        return encoder.budget // 4
+
+
+def _joined(encoder: Encoder, members: Sequence[int], inputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    if len({tuple(array.shape for array in inputs[i].values()) for i in members}) == 1:
+        return {name: np.concatenate([inputs[i][name] for i in members]) for name in inputs[members[0]]}
+    return encoder.collate([_sample(inputs[i]) for i in members])
+
+
+def _round_trips(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> bool:
+    """Whether what was saved, which is what the graph reads, is also what `collate` reads."""
+    try:
+        again = [encoder.collate([_sample(feeds)]) for feeds in inputs]
+    except Exception:
+        return False
+    return all(_equal(one, two) for one, two in zip(again, inputs, strict=True))
+
+
+def _equal(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def _sample(feeds: Mapping[str, Array]) -> Sample:
+    return Sample({name: array[0] for name, array in feeds.items()})

@@ -1,0 +1,113 @@
+"""What was measured of an encoder's devices, kept in its artifact as `device-PROVIDER-PRECISION.json` for the machine that it
+holds on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from topwork_server import __version__, json_records
+from topwork_server.errors import DataLoss
+from topwork_server.runtime.providers import GPUS, Device, cpu_facts, cpu_flags
+
+log = logging.getLogger(__name__)
+
+#: Raised when what is measured, or how, changes.
+FORMAT = 2
+_LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-ep-openvino", "tensorrt-cu13")
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """By tap, `parity`: min_cosine and max_abs_error against the reference; `invariance`: least cosine between a row computed
+    alone and in a batch. `machine` is where this holds. With an `error`, the device does not compute this graph at all."""
+
+    device: Device
+    parity: Mapping[str, Mapping[str, float]]
+    invariance: Mapping[str, float]
+    samples_per_second: float
+    machine: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A record as its file holds it; the device is told by the file's name."""
+
+    parity: Mapping[str, Mapping[str, float]]
+    invariance: Mapping[str, float]
+    samples_per_second: float
+    machine: str
+    error: str = ""
+
+
+def read(folder: Path, device: Device, machine: str) -> DeviceRecord | None:
+    """None where there is none of this machine."""
+    try:
+        kept = json_records.read(_path(folder, device), _Kept)
+    except OSError:
+        return None
+    except DataLoss as error:
+        log.warning("it is measured again: %s", error)
+        return None
+    record = DeviceRecord(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
+    return record if record.machine == machine and (record.error or _whole(record)) else None
+
+
+def _whole(record: DeviceRecord) -> bool:
+    return all({"min_cosine", "max_abs_error"} <= set(worst) for worst in record.parity.values())
+
+
+def write(folder: Path, record: DeviceRecord) -> None:
+    """An artifact that cannot be written to is measured again at each load."""
+    path = _path(folder, record.device)
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    said = {**asdict(record), "device": str(record.device)}
+    try:
+        scratch.write_text(json_records.dumps(said, indent=1), "utf-8")
+        scratch.rename(path)
+    except OSError as error:
+        log.warning("%s cannot be kept: %s", path, error.strerror)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _path(folder: Path, device: Device) -> Path:
+    return folder / f"device-{device.provider}-{device.precision}.json"
+
+
+def this_machine(device: Device, threads: int) -> str:
+    """What a measurement of the device depends on: processor or GPU, libraries, threads."""
+    hardware = _gpu() if device.provider in GPUS else f"{_cpu()}, {threads} threads"
+    return f"{hardware}; {_libraries()}; measured as {FORMAT}"
+
+
+def _cpu() -> str:
+    facts = cpu_facts()
+    said = " ".join(facts.get(name, "?") for name in ("model name", "cpu family", "model", "stepping"))
+    return " ".join([said, *sorted(flag for flag in cpu_flags() if flag.startswith(("amx", "avx512_bf16", "avx512_vnni")))])
+
+
+def _gpu() -> str:
+    """Its name and its driver's, as the driver tells them."""
+    said = [*Path("/proc/driver/nvidia/gpus").glob("*/information"), Path("/proc/driver/nvidia/version")]
+    lines = (" ".join(line.split()) for path in said if path.exists() for line in path.read_text("utf-8").splitlines())
+    return "; ".join(sorted({line for line in lines if line.startswith(("Model:", "NVRM version:"))})) or "a GPU"
+
+
+@cache
+def _libraries() -> str:
+    return ", ".join([f"topwork-server {__version__}", *(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))])
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""

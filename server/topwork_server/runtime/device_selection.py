@@ -1,0 +1,181 @@
+"""Which device and graph compute which tap of an encoder here: the fastest whose rows mix with those of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from topwork_server.errors import NotReady
+from topwork_server.models.artifacts import DEFAULT, MODEL, Manifest
+from topwork_server.runtime.device_records import DeviceRecord
+from topwork_server.runtime.providers import PLAIN, Device
+from topwork_server.types import LEAST_PARITY, Numerics
+
+#: How far a row may move with its batch-mates on a device, as a cosine: what bf16 and fp16 round differently in sums of another
+#: order, no more.
+INVARIANCE = 0.9999
+#: Others must be so many times as fast as the plain device to be taken in its place.
+HEAD_START = 1.1
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """A graph of the artifact on a device, and the taps that it gives well enough. `numerics` is of the worst of them, `by_tap`
+    of each."""
+
+    device: Device
+    graph: str
+    taps: tuple[str, ...]
+    numerics: Numerics
+    by_tap: Mapping[str, Numerics] = field(default_factory=dict)
+
+    def numerics_of(self, taps: Sequence[str]) -> Numerics:
+        """Of a request for these taps."""
+        found = [self.by_tap.get(tap, self.numerics) for tap in taps]
+        return replace(
+            self.numerics,
+            parity=min(numerics.parity for numerics in found),
+            max_abs_error=max(numerics.max_abs_error for numerics in found),
+        )
+
+
+@dataclass(frozen=True)
+class PlanSet:
+    """`ways`, in the order in which a request takes the first that gives all its taps: the graph of the default tap alone, the
+    whole one on the same device and, where that fails for some taps, the whole one on a device that gives them too.
+    `records`: all that was measured, the one in use first; none where there was nothing to choose from."""
+
+    ways: tuple[ExecutionPlan, ...]
+    records: tuple[DeviceRecord, ...] = ()
+
+    def __str__(self) -> str:
+        return ", else ".join(f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.ways))
+
+    def way_of(self, taps: Sequence[str]) -> int:
+        """The position in `ways` of the first that gives all these taps. NotReady where none does."""
+        for position, way in enumerate(self.ways):
+            if set(taps) <= set(way.taps):
+                return position
+        raise _refused(self.records, [tap for tap in taps if tap not in self.ways[-1].taps])
+
+    def device_of(self, tap: str) -> Device | None:
+        """What computes this tap where it is asked for alone."""
+        return next((way.device for way in self.ways if tap in way.taps), None)
+
+
+def choose(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str) -> PlanSet:
+    """NotReady where no device gives the default tap."""
+    ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
+    taps = {record.device: passing(record) for record in ordered}
+    fastest = next((record for record in ordered if default_tap in taps[record.device]), None)
+    if fastest is None:
+        raise _refused(ordered, [default_tap])
+    widest = max(ordered, key=lambda record: len(taps[record.device]))  # among equals the fastest
+    whole = [fastest, widest] if len(taps[widest.device]) > len(taps[fastest.device]) else [fastest]
+    ways = [_way(manifest, record, MODEL, taps[record.device]) for record in whole]
+    if DEFAULT in manifest.files:
+        ways.insert(0, _way(manifest, fastest, DEFAULT, (default_tap,)))
+    return PlanSet(tuple(ways), (fastest, *(record for record in ordered if record is not fastest)))
+
+
+def only(manifest: Manifest, default_tap: str) -> PlanSet:
+    """The plain device, whose numerics the export measured: nothing to choose."""
+    taps = tuple(info.tap.name for info in manifest.taps)
+    alone = [_plain_way(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
+    return PlanSet((*alone, _plain_way(manifest, MODEL, taps)))
+
+
+def passing(record: DeviceRecord) -> tuple[str, ...]:
+    """The taps that the device gives well enough: near to what their fingerprints are of (the fp32 network or, of a quantized
+    encoder, the int8 graph itself), whatever rides along."""
+    faults = _faults(record)
+    return tuple(tap for tap in record.parity if tap not in faults)
+
+
+def _faults(record: DeviceRecord) -> dict[str, str]:
+    """By tap, what is wrong with the rows of those that the device does not give well enough."""
+    near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
+    far = {tap: f"a parity of {worst:.5f}, below {LEAST_PARITY}" for tap, worst in near.items() if worst < LEAST_PARITY}
+    moved = {tap: worst for tap, worst in record.invariance.items() if worst < INVARIANCE and tap not in far}
+    return far | {tap: f"rows that move with their batch: {worst:.6f}, below {INVARIANCE}" for tap, worst in moved.items()}
+
+
+def invariance_of(record: DeviceRecord) -> float:
+    """The worst of the taps that the device gives well enough, or of all where it gives none."""
+    taps = passing(record) or tuple(record.invariance)
+    return min((record.invariance.get(tap, 1.0) for tap in taps), default=0.0)
+
+
+def parity_of(manifest: Manifest, record: DeviceRecord) -> Mapping[str, float]:
+    """By tap, minimum cosine to the reference. The plain device's is the export's own record; other devices were compared with
+    the plain one, which is the reference itself but where its graph is quantized: then both angles add up."""
+    if record.device == PLAIN:
+        return {tap: worst["min_cosine"] for tap, worst in manifest.parity.items()}
+    measured = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
+    if manifest.numerics.precision == "fp32":
+        return measured
+    return {tap: _added(cosine, manifest.parity[tap]["min_cosine"]) for tap, cosine in measured.items()}
+
+
+def _added(first: float, second: float) -> float:
+    """The cosine of the sum of two angles, given by their cosines."""
+    return math.cos(min(sum(math.acos(max(-1.0, min(cosine, 1.0))) for cosine in (first, second)), math.pi))
+
+
+def _way(manifest: Manifest, record: DeviceRecord, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
+    by_tap = {tap: numerics_of(manifest, record, (tap,)) for tap in taps}
+    return ExecutionPlan(record.device, graph, taps, numerics_of(manifest, record, taps), by_tap)
+
+
+def _plain_way(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
+    return ExecutionPlan(
+        PLAIN, graph, taps, plain_numerics(manifest, taps), {tap: plain_numerics(manifest, (tap,)) for tap in taps}
+    )
+
+
+def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
+    """Of the plain device for these taps, as the export measured it: the worst of them."""
+    worst = [manifest.parity[tap] for tap in taps if tap in manifest.parity]
+    if not worst:
+        return manifest.numerics
+    return replace(
+        manifest.numerics,
+        parity=min(tap["min_cosine"] for tap in worst),
+        max_abs_error=max(tap["max_abs_error"] for tap in worst),
+    )
+
+
+def numerics_of(manifest: Manifest, record: DeviceRecord, taps: Sequence[str]) -> Numerics:
+    """Of a device for these taps: the worst of them."""
+    if record.device == PLAIN:
+        return plain_numerics(manifest, taps)
+    quantized = manifest.numerics.precision != "fp32"
+    parity = parity_of(manifest, record)
+    return Numerics(
+        provider=record.device.provider,
+        precision=manifest.numerics.precision if quantized else record.device.precision,
+        parity=min((parity[tap] for tap in taps), default=0.0),
+        max_abs_error=max((record.parity[tap]["max_abs_error"] for tap in taps), default=0.0),
+    )
+
+
+def why_not(record: DeviceRecord) -> str:
+    """Why a device gives not all taps, or none; empty where it gives all."""
+    if record.error:
+        return record.error
+    faults = _faults(record)
+    if len(faults) < 3:
+        return ", ".join(f"{tap} has {fault}" for tap, fault in faults.items())
+    worst = min(faults, key=lambda tap: record.parity[tap]["min_cosine"])
+    return f"{len(faults)} taps are not near enough; the worst, {worst}, has {faults[worst]}"
+
+
+def _refused(records: Sequence[DeviceRecord], taps: Sequence[str]) -> NotReady:
+    said = "; ".join(f"{record.device}: {_reason(record, taps)}" for record in records)
+    return NotReady(f"no device here gives {', '.join(taps)} well enough ({said})", remedy="serve with --provider auto or cpu")
+
+
+def _reason(record: DeviceRecord, taps: Sequence[str]) -> str:
+    faults = _faults(record)
+    return record.error or ", ".join(dict.fromkeys(faults[tap] for tap in taps if tap in faults)) or "not used here"

@@ -1,0 +1,256 @@
+"""A torch module becomes the one kind of ONNX graph that we run, with its parity record. Runs in a process of its own:
+
+    python -m topwork_server.runtime.export --home HOME NAME
+
+so that the server never has torch in memory. Prints one JSON line, {"folder": ...} or {"error": ..., "remedy": ...}. With
+--fingerprints nothing is kept, and it prints {"fingerprints": {tap: ...}}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork_server.errors import ExportFailed, TopworkError
+from topwork_server.heads import pretrained_export
+from topwork_server.models import artifacts, fingerprint, onnx_subgraph
+from topwork_server.models.artifacts import Manifest
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.encoder import Encoder, Trunk
+from topwork_server.plugin_api.sources import SourceUri
+from topwork_server.runtime import parity, sample_inputs
+from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
+from topwork_server.runtime.session import Session
+from topwork_server.types import INT8, Array, EncoderSpec, Int8Graph, Numerics, TapInfo
+
+if TYPE_CHECKING:
+    import torch
+
+OPSET = {"dynamo": 20, "legacy": 18}
+
+
+def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
+    """Write the whole artifact of `spec` into the empty `folder`. ExportFailed where fp32 parity is below 0.9999."""
+    stamp = sources.stamp(SourceUri.parse(spec.source))  # before it is read: a change meanwhile is seen later
+    trunk = open_trunk(spec, assets, folder)
+    if clash := set(trunk.inputs) & {tap.name for tap in trunk.taps}:
+        raise ExportFailed(f"{sorted(clash)} of {spec.name} are inputs and taps", remedy="give the graph's inputs other names")
+    encoder = spec.encoder(spec, folder)
+    examples = trunk.examples or spec.encoder.examples(spec)
+    batches = parity.example_batches(encoder, examples)
+    reference = parity.reference_of(trunk)
+    parameters = _parameters(trunk)
+    _place_graph(encoder, trunk, batches, folder)
+    onnx_subgraph.cut(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
+    record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
+    record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
+    parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)
+    sample_inputs.save(examples, batches, folder)
+    taps = _fingerprints(spec, trunk, folder)
+    for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
+        pretrained_export.write(folder, spec.name, head, taps)
+    manifest = Manifest(
+        encoder=spec.name,
+        taps=taps,
+        parameters=parameters,
+        numerics=record.numerics,
+        reference=reference.name,
+        parity=record.by_tap,
+        batches=tuple(batch.shapes for batch in batches),
+        files={path.name: sources.file_sha256(path) for path in sorted(folder.iterdir())},
+        made_with={
+            name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
+        },
+        stamp=stamp,
+        unused=tuple(sorted(trunk.unused)),
+        bytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != artifacts.DEFAULT),
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def fingerprints(spec: EncoderSpec, assets: Path) -> dict[str, str]:
+    """By tap, of the trunk as `export` makes it; no graph is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        taps = _fingerprints(spec, open_trunk(spec, assets, Path(folder)), Path(folder))
+    return {info.tap.name: info.fingerprint for info in taps}
+
+
+def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch], folder: Path) -> None:
+    spec = encoder.spec
+    if spec.int8 is not None:
+        path = Path(spec.int8.path)
+        if not path.exists() or sources.file_sha256(path) != spec.int8.sha256:
+            raise ExportFailed(
+                f"{path} is not what {spec.name} was quantized to", remedy=f"run `topwork forget {spec.name}`, and quantize again"
+            )
+        shutil.copyfile(path, folder / artifacts.MODEL)
+        if trunk.module is not None:
+            trunk.module.eval()  # it is still what the graph is compared with
+    elif trunk.module is not None:
+        _write_graph(trunk, trunk.module, parity.export_arguments(encoder, batches), folder / artifacts.MODEL)
+
+
+def _check_fp32(spec: EncoderSpec, record: ParityRecord, reference: str) -> ParityRecord:
+    if record.numerics.parity < parity.FP32_FLOOR:
+        raise ExportFailed(
+            f"the graph of {spec.name} is not the network: minimum cosine {record.numerics.parity:.6f} against"
+            f" {reference} (at least {parity.FP32_FLOOR} is asked for), worst tap {record.worst}",
+            remedy="this encoder's export is at fault; report it to its author",
+        )
+    return record
+
+
+def _as_int8(record: ParityRecord, graph: Int8Graph) -> ParityRecord:
+    """With what was measured on the inputs that were held out when the graph was made."""
+    parity = min(worst["min_cosine"] for worst in graph.parity.values())
+    error = max(worst["max_abs_error"] for worst in graph.parity.values())
+    return _worse(record, ParityRecord(Numerics("cpu", INT8, parity, error), graph.parity))
+
+
+def _measured(trunk: Trunk, default_tap: str, batches: Sequence[ParityBatch], reference: Run, folder: Path) -> ParityRecord:
+    """Of the whole graph, and of the one that gives the default tap alone."""
+    record = parity.measure(trunk.taps, batches, reference, Session(folder / artifacts.MODEL).run)
+    alone = artifacts.graph_for(folder, [default_tap], default_tap)
+    if alone.name == artifacts.MODEL:
+        return record
+    taps = [tap for tap in trunk.taps if tap.name == default_tap]
+    return _worse(record, parity.measure(taps, batches, reference, Session(alone).run))
+
+
+def _worse(one: ParityRecord, other: ParityRecord) -> ParityRecord:
+    """By tap, and in all, what is further from the reference; `other` has some of the taps of `one`."""
+    by_tap = {tap: dict(found) for tap, found in one.by_tap.items()}
+    for tap, found in other.by_tap.items():
+        by_tap[tap]["max_abs_error"] = max(by_tap[tap]["max_abs_error"], found["max_abs_error"])
+        by_tap[tap]["min_cosine"] = min(by_tap[tap]["min_cosine"], found["min_cosine"])
+    numerics = (one.numerics, other.numerics)
+    parity, error = min(n.parity for n in numerics), max(n.max_abs_error for n in numerics)
+    return ParityRecord(replace(other.numerics, parity=parity, max_abs_error=error), by_tap)
+
+
+def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
+    """The trunk with its weights: those of `assets`, or what became of them in fine-tuning."""
+    trunk = spec.encoder.export(spec, assets, folder)
+    if spec.tuned is None:
+        return trunk
+    from safetensors.torch import load_file
+
+    path = Path(spec.tuned.path)
+    if trunk.module is None or not path.exists() or sources.file_sha256(path) != spec.tuned.sha256:
+        raise ExportFailed(f"{path} is not what {spec.name} was fine-tuned to", remedy="train its head again")
+    trunk.module.load_state_dict(load_file(path))
+    return trunk
+
+
+def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[TapInfo, ...]:
+    maker = spec.encoder
+    if spec.int8 is not None:
+        weights = fingerprint.graph_digest(folder / artifacts.MODEL)
+    elif trunk.module is not None:
+        weights = fingerprint.module_digest(trunk.module)
+    else:
+        assert trunk.graph is not None, "a Trunk has a module or a graph"
+        weights = fingerprint.graph_digest(trunk.graph)
+    # The class by its own name: moving it to another module changes nothing of what its features mean.
+    definition = {"encoder": maker.__qualname__, "revision": maker.revision, **trunk.definition}
+    return tuple(TapInfo(tap, fingerprint.fingerprint(weights, definition, trunk.preprocessing, tap.name)) for tap in trunk.taps)
+
+
+def _parameters(trunk: Trunk) -> int:
+    if trunk.module is not None:
+        return sum(p.numel() for p in trunk.module.parameters())
+    import onnx
+    from onnx import numpy_helper
+
+    assert trunk.graph is not None
+    return int(sum(numpy_helper.to_array(t).size for t in onnx.load(str(trunk.graph)).graph.initializer))
+
+
+def _write_graph(trunk: Trunk, module: torch.nn.Module, arguments: dict[str, Array], model: Path) -> None:
+    import torch
+
+    module.eval()  # on the wrapper itself: the legacy exporter restores the mode it finds, recursively
+    tensors = tuple(torch.from_numpy(arguments[name]) for name in trunk.inputs)
+    names: dict[str, Any] = {"input_names": list(trunk.inputs), "output_names": [tap.name for tap in trunk.taps]}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        if trunk.exporter == "legacy":
+            axes = {n: {i: a for i, a in enumerate(dims) if isinstance(a, str)} for n, dims in trunk.inputs.items()}
+            axes |= {tap.name: {0: "batch"} | ({1: "rows"} if tap.granularity == "token" else {}) for tap in trunk.taps}
+            torch.onnx.export(
+                module, tensors, str(model), dynamo=False, opset_version=OPSET["legacy"], dynamic_axes=axes, **names
+            )
+        else:
+            program = torch.onnx.export(
+                module,
+                tensors,
+                dynamo=True,
+                opset_version=OPSET["dynamo"],
+                dynamic_shapes=_shapes(trunk),
+                verbose=False,
+                **names,
+            )
+            assert program is not None
+            program.save(str(model), external_data=False)
+
+
+def _shapes(trunk: Trunk) -> tuple[dict[int, Any], ...]:
+    """torch.export's dynamic shapes. Inputs share one Dim a name; "8*n" is a multiple."""
+    import torch
+
+    dims: dict[str, Any] = {}
+
+    def dim(axis: str) -> Any:
+        factor, _, name = axis.rpartition("*")
+        base = dims.setdefault(name, torch.export.Dim(name, min=1, max=4096))
+        return int(factor) * base if factor else base
+
+    return tuple({i: dim(axis) for i, axis in enumerate(axes) if isinstance(axis, str)} for axes in trunk.inputs.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    from topwork_server.models.catalog import Catalog
+    from topwork_server.plugin_api.plugin_registry import PluginRegistry
+
+    parser = argparse.ArgumentParser(prog="python -m topwork_server.runtime.export")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--fingerprints", action="store_true")
+    parser.add_argument("name")
+    asked = parser.parse_args(argv)
+    answer = os.fdopen(os.dup(1), "w")  # the libraries' own prints go to stderr, the answer alone to stdout
+    os.dup2(2, 1)
+    try:
+        catalogue = Catalog(PluginRegistry.load(), asked.home)
+        spec = catalogue.spec(asked.name)
+        assets = sources.fetch(catalogue.source(asked.name), asked.home, spec.sha256)
+        if asked.fingerprints:
+            made: dict[str, Any] = {"fingerprints": fingerprints(spec, assets)}
+        else:
+            build = partial(export_encoder, spec, assets)
+            made = {"folder": str(artifacts.publish(asked.home, spec, build, force=asked.force))}
+    except TopworkError as error:
+        print(
+            json.dumps({"error": error.message, "remedy": error.remedy, "kind": type(error).__name__}),
+            file=answer,
+            flush=True,
+        )
+        return 1
+    print(json.dumps(made), file=answer, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The folder of pictures (or videos) that a network is calibrated and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.runtime.parity import SAMPLES_PER_ITEM, ParityBatch
+from topwork_server.types import Clip, Item, Modality, Picture
+
+SUFFIXES = {
+    Modality.IMAGE: frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split()),
+    Modality.VIDEO: frozenset(".mp4 .m4v .webm .mkv .avi .mov .mpg .mpeg".split()),
+}
+WORDS = {Modality.IMAGE: "pictures", Modality.VIDEO: "videos"}
+#: Fewer say too little of the values that a network meets; of videos each brings several frames.
+FEWEST = {Modality.IMAGE: 32, Modality.VIDEO: 4}
+#: Of those that can be read one in so many is not learnt from, but judges.
+HELD_OUT = 4
+#: How many of what could not be read are named.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Batches of one sample each: those that ranges are learnt from, and those that judge. `refused` says, by file, why."""
+
+    learnt: list[ParityBatch]
+    judged: list[ParityBatch]
+    refused: dict[Path, str] = field(default_factory=dict)
+
+
+def read(folder: Path, encoder: Encoder, most: int) -> CalibrationData:
+    """Of a folder and the folders in it, spread evenly over the sorted paths. InvalidInput where it has too few that can be
+    read."""
+    modality = encoder.spec.modality
+    if most < FEWEST[modality]:
+        raise InvalidInput(f"{most} {WORDS[modality]} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
+    paths = _paths(folder, modality)
+    batches: list[list[ParityBatch]] = []
+    refused: dict[Path, str] = {}
+    for path in _spread(paths, most):
+        try:
+            batches.append(_batches(path, encoder))
+        except TopworkError as error:
+            refused[path] = error.message  # its remedy is for who sends items
+        except OSError as error:
+            refused[path] = str(error)
+    if len(batches) < FEWEST[modality]:
+        raise InvalidInput(
+            f"{folder} has {len(batches)} {WORDS[modality]} that can be read, and {FEWEST[modality]} are the fewest"
+            + (f"; refused were {_named(refused)}" if refused else ""),
+            remedy=f"give a folder of {WORDS[modality]} such as the encoder will meet; 100 to 300 are good",
+        )
+    judged = [batch for group in batches[HELD_OUT - 1 :: HELD_OUT] for batch in group]
+    learnt = [batch for i, group in enumerate(batches) if i % HELD_OUT != HELD_OUT - 1 for batch in group]
+    return CalibrationData(learnt, judged, refused)
+
+
+def _paths(folder: Path, modality: Modality) -> list[Path]:
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is not a folder", remedy=f"--calibrate takes a folder of {WORDS[modality]}")
+    suffixes = SUFFIXES[modality]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not paths:
+        raise InvalidInput(
+            f"{folder} has no {WORDS[modality]}",
+            remedy=f"--calibrate takes a folder of files named {', '.join(sorted(suffixes))}",
+        )
+    return paths
+
+
+def _spread(paths: Sequence[Path], most: int) -> list[Path]:
+    count = min(most, len(paths))
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _batches(path: Path, encoder: Encoder) -> list[ParityBatch]:
+    item: Item = Clip(path) if encoder.spec.modality is Modality.VIDEO else Picture(path.read_bytes())
+    samples = list(islice(encoder.preprocess(item, encoder.options()), SAMPLES_PER_ITEM))
+    return [ParityBatch([sample], encoder.collate([sample])) for sample in samples]
+
+
+def _named(refused: dict[Path, str]) -> str:
+    said = [f"{path.name} ({why})" for path, why in list(refused.items())[:NAMED]]
+    return ", ".join(said) + (f" and {len(refused) - NAMED} more" if len(refused) > NAMED else "")

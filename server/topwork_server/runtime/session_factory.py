@@ -1,0 +1,54 @@
+"""A graph is opened on the device that was chosen for it, or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from topwork_server.errors import StartError
+from topwork_server.runtime.providers import PLAIN, Device
+from topwork_server.runtime.session import RunnableSession, Session
+
+
+def open_session(model: Path, device: Device = PLAIN, threads: int | None = None) -> RunnableSession:
+    """StartError where the device does not take the graph. `threads` are those of a CPU; None takes all cores."""
+    if device.provider == "cpu":
+        return Session(model, threads)
+    if device.provider == "openvino":
+        from topwork_server.runtime.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(model, device, threads)
+    from topwork_server.runtime.gpu.gpu_session import GpuSession
+
+    return GpuSession(model, device)
+
+
+def probe(device: Device) -> None:
+    """Run a graph of one Relu on it. StartError where that does not work."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "probe.onnx"
+        _write_probe(model)
+        try:
+            session = open_session(model, device)
+            (answer,) = session.run(["y"], {"x": np.array([-2.0], np.float32)})
+            session.close()
+        except StartError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StartError(
+                f"the provider {device.provider} does not work here: {reason}",
+                remedy="run `topwork doctor`, or serve with --provider cpu",
+            ) from error
+    if answer.tolist() != [0.0]:
+        raise StartError(f"{device} computes wrongly: Relu(-2) is {answer}", remedy="serve with --provider cpu")
+
+
+def _write_probe(path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    (x, y) = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))

@@ -1,0 +1,52 @@
+"""What a server keeps under its home and works on: sets, the feature cache, indexes, heads, jobs; and the lock on it all."""
+
+from __future__ import annotations
+
+import asyncio
+
+from topwork_server.config import Config
+from topwork_server.feature_sets.scrub import ChecksumScrub
+from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.heads.head_manager import HeadManager
+from topwork_server.home_lock import HomeLock
+from topwork_server.indexes.executor import SearchExecutor
+from topwork_server.indexes.index_manager import IndexManager
+from topwork_server.indexes.live_recall import LiveRecallSampler
+from topwork_server.inference.engine import Engine
+from topwork_server.ingest.feature_cache import FeatureCache
+from topwork_server.ingest.pipeline import IngestPipeline
+from topwork_server.jobs.manager import JobManager
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.quantization import unfinished
+
+
+class ServerState:
+    """Made on the running loop. StartError where another server has the home."""
+
+    def __init__(self, catalogue: Catalog, config: Config, plugins: PluginRegistry, engine: Engine) -> None:
+        home, busy = config.home, engine.garage.busy
+        self.lock = HomeLock(home)
+        self.lock.acquire()
+        unfinished.sweep(home / "encoders", catalogue)
+        self.jobs = JobManager(home / "jobs", config.threads)
+        self.sets = FeatureSets(home / "sets")
+        self.scrub = ChecksumScrub(self.sets, busy)
+        self.scrub.start()
+        self.ingest = IngestPipeline(self.sets, engine, catalogue, FeatureCache(home / "cache", config.feature_cache))
+        self.indexes = IndexManager(home / "indexes", self.sets, self.jobs, plugins, config.threads, busy, config.idle_seconds)
+        self.desk = SearchExecutor(config.threads, busy)
+        self.live_recall = LiveRecallSampler(self.desk)
+        self.heads = HeadManager(home, self.sets, self.jobs, plugins, engine, catalogue, config.threads)
+
+    async def close(self) -> None:
+        """Requests must have ended before."""
+        await self.live_recall.close()
+        await self.desk.close()
+        await self.indexes.close()
+        await self.jobs.close()
+        await self.heads.close()
+        await self.ingest.close()
+        await asyncio.to_thread(self.scrub.close)
+        await asyncio.to_thread(self.sets.close)
+        self.lock.release()

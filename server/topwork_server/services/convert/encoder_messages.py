@@ -1,0 +1,92 @@
+"""A line of the catalogue as a message."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from topwork.v1 import encoders_pb2, types_pb2
+
+from topwork_server.inference.model_cache import LoadedEncoder
+from topwork_server.models.artifacts import Manifest
+from topwork_server.models.catalog import CatalogEntry, EncoderState
+from topwork_server.plugin_api.encoder import Encoder
+from topwork_server.runtime import device_selection
+from topwork_server.runtime.device_records import DeviceRecord
+from topwork_server.runtime.device_selection import PlanSet
+from topwork_server.services.convert import item_messages
+from topwork_server.services.convert.option_messages import option_messages
+from topwork_server.types import EncoderSpec, Tap
+
+
+def encoder(
+    entry: CatalogEntry, live: tuple[str, str] | None, loaded: LoadedEncoder | None, chosen: PlanSet | None
+) -> encoders_pb2.Encoder:
+    """`live` is the state, with a detail, where this process knows more than the disk does; `loaded` is what is in memory;
+    `chosen` is what computes it here, where that is known."""
+    spec, manifest = entry.spec, entry.manifest
+    state, detail = live or (entry.state.value, entry.detail)
+    if state == EncoderState.READY and not detail and chosen is None:
+        detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
+    if chosen is not None and not chosen.ways:
+        detail, chosen = "no device here computes it well enough: its use is refused with the figures", None
+    tap = [spec.default_tap]
+    numerics = chosen.ways[0].numerics_of(tap) if chosen else device_selection.plain_numerics(manifest, tap) if manifest else None
+    return encoders_pb2.Encoder(
+        name=spec.name,
+        modality=f"MODALITY_{spec.modality.name}",
+        taps=_taps(spec, manifest),
+        default_tap=spec.default_tap,
+        parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
+        trained_on=spec.trained_on,
+        licence=spec.licence,
+        source=spec.source,
+        description=spec.description,
+        state=f"STATE_{state.upper()}",
+        detail=detail,
+        numerics=item_messages.numerics(numerics) if numerics else None,
+        options=option_messages(spec.encoder.options),
+        plugin=entry.owner,
+        has_vocabulary=spec.encoder.nearest is not Encoder.nearest,
+        artifact_bytes=manifest.bytes if manifest else 0,
+        counters=dict(loaded.batcher.counters) if loaded else None,  # a copy: the worker goes on counting
+        devices=devices(manifest, chosen) if chosen and manifest else (),
+        unused_weights=manifest.unused if manifest else (),
+    )
+
+
+def devices(manifest: Manifest, chosen: PlanSet) -> list[encoders_pb2.Device]:
+    """What was measured here, the one in use first."""
+    taps = {info.tap.name: chosen.device_of(info.tap.name) for info in manifest.taps}
+    return [_device(manifest, record, [tap for tap in taps if taps[tap] == record.device]) for record in chosen.records]
+
+
+def _device(manifest: Manifest, record: DeviceRecord, taps: list[str]) -> encoders_pb2.Device:
+    numerics = device_selection.numerics_of(manifest, record, device_selection.passing(record))
+    if numerics.precision not in record.device.precision:  # int8, and what the device computes of the rest
+        numerics = replace(numerics, precision=f"{numerics.precision}+{record.device.precision}")
+    return encoders_pb2.Device(
+        numerics=item_messages.numerics(numerics),
+        invariance=device_selection.invariance_of(record),
+        samples_per_second=record.samples_per_second,
+        taps=taps,
+        parity={} if record.error else device_selection.parity_of(manifest, record),
+        detail=device_selection.why_not(record),
+    )
+
+
+def _taps(spec: EncoderSpec, manifest: Manifest | None) -> list[types_pb2.Tap]:
+    if manifest:
+        return [tap(info.tap, info.fingerprint) for info in manifest.taps]
+    return [tap(declared) for declared in spec.taps]
+
+
+def tap(declared: Tap, fingerprint: str = "") -> types_pb2.Tap:
+    """A tap as a message; the fingerprint is empty before the export."""
+    return types_pb2.Tap(
+        name=declared.name,
+        dim=declared.dim,
+        granularity=item_messages.granularity(declared.granularity),
+        grid=declared.grid,
+        description=declared.description,
+        fingerprint=fingerprint,
+    )

@@ -1,0 +1,165 @@
+"""Protobuf <-> the frozen data of `indexes`, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from google.protobuf.struct_pb2 import Struct
+from topwork.v1 import indexes_pb2, types_pb2
+
+from topwork_server.errors import InvalidInput
+from topwork_server.indexes.damaged_indexes import DamagedIndex
+from topwork_server.indexes.index_manager import CreateIndexParams
+from topwork_server.indexes.index_types import IndexDefinition, IndexDescription, IndexState, LiveRecallFigure, MeasuredEffort
+from topwork_server.inference.output_format import OutputFormat
+from topwork_server.jobs.manager import Job
+from topwork_server.plugin_api.plugin_registry import RegisteredIndex
+from topwork_server.plugin_api.vector_index import Metric
+from topwork_server.services.convert import item_messages, set_messages
+from topwork_server.services.convert.option_messages import option_messages
+from topwork_server.services.jobs import job_message
+from topwork_server.services.search_reply import SearchReply
+from topwork_server.types import Array, Granularity
+
+METRICS: Mapping[int, Metric] = {
+    indexes_pb2.METRIC_UNSPECIFIED: Metric.COSINE,
+    indexes_pb2.METRIC_COSINE: Metric.COSINE,
+    indexes_pb2.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
+    indexes_pb2.METRIC_L2: Metric.L2,
+}
+STATES = {
+    IndexState.BUILDING: indexes_pb2.INDEX_STATE_BUILDING,
+    IndexState.READY: indexes_pb2.INDEX_STATE_READY,
+    IndexState.REBUILDING: indexes_pb2.INDEX_STATE_REBUILDING,
+    IndexState.FAILED: indexes_pb2.INDEX_STATE_FAILED,
+}
+
+
+def metric(number: int) -> Metric:
+    if number not in METRICS:
+        raise InvalidInput(f"metric {number} is not known", remedy="ask for COSINE, INNER_PRODUCT or L2")
+    return METRICS[number]
+
+
+def wish(request: indexes_pb2.CreateIndexRequest) -> CreateIndexParams:
+    return CreateIndexParams(
+        set=named(request.set),
+        name=request.name,
+        tap=request.tap,
+        kind=request.kind,
+        metric=metric(request.metric),
+        options=item_messages.options(request.options),
+        target_recall=request.target_recall,
+    )
+
+
+def own_queries(request: indexes_pb2.CreateIndexRequest) -> indexes_pb2.SearchRequest:
+    """As a search would ask them."""
+    search = indexes_pb2.SearchRequest(set=request.set, encoder=request.encoder, fingerprint=request.fingerprint, k=1)
+    kind = request.WhichOneof("queries")
+    if kind == "items":
+        search.items.CopyFrom(request.items)
+    elif kind == "vectors":
+        search.vectors.CopyFrom(request.vectors)
+    else:
+        search.stored.CopyFrom(request.stored)
+    return search
+
+
+def named(set_name: str) -> str:
+    if not set_name:
+        raise InvalidInput("no feature set is named", remedy="name one of those that ListSets returns")
+    return set_name
+
+
+def vectors(message: types_pb2.Tensor, dim: int) -> Array:
+    """(n, dim) float32. InvalidInput for another shape or dtype, and (of the vector's position) numbers that are not finite."""
+    if message.dtype not in (types_pb2.DTYPE_UNSPECIFIED, types_pb2.DTYPE_FLOAT32, types_pb2.DTYPE_FLOAT16):
+        raise InvalidInput("query vectors come as float32 or float16", remedy="send one of these")
+    values = item_messages.array(message)
+    if values.ndim != 2 or values.shape[1] != dim:
+        raise InvalidInput(
+            f"query vectors of shape {list(values.shape)}", remedy=f"the set's rows have {dim} numbers: send (n, {dim})"
+        )
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InvalidInput("the vector has numbers that are not finite", remedy="send finite ones", item=int(np.argmin(finite)))
+    return np.asarray(values, np.float32)
+
+
+def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
+    spec = registered.spec
+    return indexes_pb2.IndexKind(
+        kind=spec.kind,
+        description=spec.description,
+        options=option_messages(spec.index.options),
+        plugin=registered.owner,
+    )
+
+
+def index(described: IndexDescription, job: Job | None, live: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
+    definition, facts = described.definition, described.facts
+    message = indexes_pb2.Index(
+        set=definition.set,
+        name=definition.name,
+        tap=definition.tap.tap.name,
+        fingerprint=definition.tap.fingerprint,
+        kind=definition.kind,
+        metric=f"METRIC_{definition.metric.name}",
+        dim=definition.tap.tap.dim,
+        state=STATES[described.state],
+        detail=described.detail,
+        version=described.version,
+        rows=described.alive_rows,
+        fresh_rows=described.fresh_rows,
+        dead_rows=described.dead_rows,
+        target_recall=definition.target_recall,
+        memory_bytes=described.memory,
+        job=job_message(job) if job else None,
+        options=_struct(definition.options),
+        live=[indexes_pb2.LiveRecall(**asdict(figure)) for figure in live],
+    )
+    if facts:
+        message.built, message.recall, message.effort = facts.built, facts.recall, facts.effort
+        message.operating.extend(map(_operating, facts.operating))
+        message.own_queries = facts.own_queries
+        message.held_out, message.build_seconds, message.disk_bytes = facts.held_out, facts.seconds, facts.bytes
+    return message
+
+
+def damaged(index: DamagedIndex) -> indexes_pb2.Index:
+    """All that is known of it."""
+    detail = f"{index.damage}; drop it, and create it anew"
+    return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
+
+
+def response(found: SearchReply, definition: IndexDefinition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:
+    hits, rows = found.hits, found.rows
+    message = indexes_pb2.SearchResponse(
+        counts=hits.counts.tolist(),
+        ids=found.ids,
+        scores=item_messages.tensor(hits.scores),
+        rows=item_messages.tensor(hits.rows) if definition.tap.tap.granularity is not Granularity.ITEM else None,
+        metadata=[set_messages.column_message(column) for column in found.metadata],
+        metric=f"METRIC_{definition.metric.name}",
+        version=hits.version,
+        how=hits.how,
+    )
+    if rows is not None and rows.spans is not None:
+        message.spans.CopyFrom(item_messages.spans(rows.spans))
+    if rows is not None and vectors_too:
+        message.vectors.CopyFrom(item_messages.tap_features(rows, OutputFormat()))
+    return message
+
+
+def _operating(point: MeasuredEffort) -> indexes_pb2.Operating:
+    return indexes_pb2.Operating(effort=point.effort, recall=point.recall, qps=point.qps)
+
+
+def _struct(values: Mapping[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(dict(values))
+    return struct

@@ -1,0 +1,261 @@
+"""Protobuf <-> numpy and the frozen data of `types`, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.struct_pb2 import Struct, Value
+from topwork.v1 import encoders_pb2, types_pb2
+
+from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
+from topwork_server.inference.output_format import OutputFormat, RowType, shape
+from topwork_server.types import (
+    Array,
+    Clip,
+    Features,
+    Granularity,
+    Item,
+    Numerics,
+    Picture,
+    Priority,
+    Spans,
+    TapRows,
+    Text,
+    Timings,
+)
+
+#: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
+MAX_AXES = 8
+#: numpy's name of each dtype that an array may come in, little-endian.
+DTYPES: Mapping[types_pb2.DType, str] = {
+    types_pb2.DTYPE_UNSPECIFIED: "<f4",
+    types_pb2.DTYPE_FLOAT32: "<f4",
+    types_pb2.DTYPE_FLOAT16: "<f2",
+    types_pb2.DTYPE_INT8: "|i1",
+    types_pb2.DTYPE_UINT8: "|u1",
+    types_pb2.DTYPE_INT32: "<i4",
+    types_pb2.DTYPE_INT64: "<i8",
+}
+ROW_TYPES: Mapping[types_pb2.DType, RowType] = {
+    types_pb2.DTYPE_UNSPECIFIED: RowType.FLOAT32,
+    types_pb2.DTYPE_FLOAT32: RowType.FLOAT32,
+    types_pb2.DTYPE_FLOAT16: RowType.FLOAT16,
+    types_pb2.DTYPE_INT8: RowType.INT8,
+    types_pb2.DTYPE_BINARY: RowType.BINARY,
+}
+PRIORITIES: Mapping[int, Priority] = {
+    encoders_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    encoders_pb2.PRIORITY_LOW: Priority.LOW,
+    encoders_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    encoders_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+#: Sent, and not taken.
+_NUMBERS = {np.dtype(name): number for number, name in (*DTYPES.items(), (types_pb2.DTYPE_FLOAT64, "<f8")) if number}
+_ROW_NUMBERS = {name: number for number, name in ROW_TYPES.items() if number}
+SPAN_KINDS = {
+    "chars": types_pb2.SPAN_KIND_CHARACTERS,
+    "seconds": types_pb2.SPAN_KIND_SECONDS,
+    "box": types_pb2.SPAN_KIND_BOX,
+}
+
+
+def array(tensor: types_pb2.Tensor) -> Array:
+    """A read-only view of the message's own bytes; nothing is allocated for a shape that the bytes do not fill."""
+    axes = tuple(tensor.shape)
+    if tensor.dtype not in DTYPES:
+        raise InvalidInput(f"an array cannot come as {dtype_name(tensor.dtype)}", remedy="send float32, uint8 or int64")
+    if not axes or len(axes) > MAX_AXES or min(axes) < 1:
+        raise InvalidInput(
+            f"an array of shape {list(axes[: MAX_AXES + 1])}", remedy=f"send 1 to {MAX_AXES} axes, each of at least 1"
+        )
+    dtype = np.dtype(DTYPES[tensor.dtype])
+    wanted = math.prod(axes) * dtype.itemsize
+    if wanted != len(tensor.data):
+        raise InvalidInput(
+            f"an array of shape {list(axes)} and dtype {dtype.name} has {wanted} bytes, but {len(tensor.data)} came",
+            remedy="send the whole array, little-endian and row-major",
+        )
+    return np.frombuffer(tensor.data, dtype).reshape(axes)
+
+
+def tensor(values: Array) -> types_pb2.Tensor:
+    """The array's bytes, little-endian and row-major, with its shape and dtype."""
+    return types_pb2.Tensor(
+        dtype=_NUMBERS[values.dtype.newbyteorder("<")],
+        shape=values.shape,
+        data=values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes(),
+    )
+
+
+def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
+    """What is encoded. `upload` is the file of a video that came in parts before the message."""
+    match message.WhichOneof("content"):
+        case "text":
+            return Text(message.text)
+        case "text_pair":
+            return Text(message.text_pair.text, message.text_pair.pair)
+        case "image":
+            return Picture(message.image)
+        case "video":
+            return Clip(message.video)
+        case "tensor":
+            return array(message.tensor)
+        case "parts":
+            if upload is None:
+                raise InvalidInput("no parts of a video came before", remedy="send them in a stream, before this message")
+            return Clip(upload)
+    raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video or an array")
+
+
+def items(
+    messages: Sequence[types_pb2.Item], upload: Path | None, *, skip: bool
+) -> tuple[list[Item], list[int], dict[int, TopworkError]]:
+    """The items, their positions among the messages, and, where `skip` is set, those that are none. `upload` as in `item`."""
+    found: list[Item] = []
+    positions: list[int] = []
+    failures: dict[int, TopworkError] = {}
+    _check_takers(messages, upload)
+    for position, message in enumerate(messages):
+        try:
+            found.append(item(message, upload))
+            positions.append(position)
+        except InvalidInput as error:
+            if not skip:
+                raise error.at(position) from None
+            failures[position] = error
+    return found, positions, failures
+
+
+def _check_takers(messages: Sequence[types_pb2.Item], upload: Path | None) -> None:
+    takers = sum(message.WhichOneof("content") == "parts" for message in messages)
+    if upload and takers != 1:
+        raise InvalidInput(f"the parts of one video came, and {takers} items take them", remedy="set `parts` of one item")
+
+
+def item_message(value: Item | None) -> types_pb2.Item:
+    """The item as it came; of None a message without content. A video's file is read whole."""
+    match value:
+        case None:
+            return types_pb2.Item()
+        case Text(text, None):
+            return types_pb2.Item(text=text)
+        case Text(text, pair):
+            return types_pb2.Item(text_pair=types_pb2.TextPair(text=text, pair=pair))
+        case Picture(data):
+            return types_pb2.Item(image=data)
+        case Clip(data):
+            return types_pb2.Item(video=data.read_bytes() if isinstance(data, Path) else data)
+    return types_pb2.Item(tensor=tensor(value))
+
+
+def options(struct: Struct) -> dict[str, Any]:
+    """Plain Python. A Struct knows only doubles: a whole number becomes an int."""
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_plain(entry) for entry in value.list_value.values]
+        case "struct_value":
+            return options(value.struct_value)
+    return None
+
+
+def priority(number: int) -> Priority:
+    """One that this server does not know is a wrong request, not a NORMAL one."""
+    if number not in PRIORITIES:
+        raise InvalidInput(f"there is no priority {number}", remedy="ask for LOW, NORMAL or HIGH")
+    return PRIORITIES[number]
+
+
+def shaping(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
+    """How the rows of a reply shall be."""
+    if settings.dtype not in ROW_TYPES:
+        raise InvalidInput(
+            f"features do not come as {dtype_name(settings.dtype)}", remedy="ask for FLOAT32, FLOAT16, INT8 or BINARY"
+        )
+    return OutputFormat(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
+
+
+def response(features: Features, wanted: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
+    """The whole reply; `total` is the request's time in seconds."""
+    return encoders_pb2.EmbedResponse(
+        features=[tap_features(tap, wanted) for tap in features.taps],
+        notes=notes(features.notes),
+        failures=[failure(i, error) for i, error in sorted(features.failures.items())],
+        numerics=numerics(features.numerics),
+        timings=timings(features.timings, total),
+    )
+
+
+def notes(found: Mapping[int, Mapping[str, int]]) -> list[encoders_pb2.Note]:
+    """By item, in order; only those that say something."""
+    return [encoders_pb2.Note(item=i, counts=dict(counts)) for i, counts in sorted(found.items()) if counts]
+
+
+def timings(found: Timings, total: float) -> encoders_pb2.Timings:
+    """`total` is the request's time in seconds."""
+    return encoders_pb2.Timings(preprocess=found.preprocess, queue=found.queue, compute=found.compute, total=total)
+
+
+def tap_features(tap: TapRows, wanted: OutputFormat) -> types_pb2.TapFeatures:
+    """Rows of one tap, shaped as wanted."""
+    packed = shape(tap.rows, wanted)
+    return types_pb2.TapFeatures(
+        tap=tap.tap.tap.name,
+        fingerprint=tap.tap.fingerprint,
+        granularity=granularity(tap.tap.tap.granularity),
+        rows=types_pb2.Tensor(
+            dtype=_ROW_NUMBERS[packed.dtype], shape=(len(packed.values), packed.dim), data=packed.values.tobytes()
+        ),
+        scales=None if packed.scales is None else tensor(packed.scales),
+        counts=np.asarray(tap.counts).tolist(),
+        spans=None if tap.spans is None else spans(tap.spans),
+    )
+
+
+def spans(spans: Spans) -> types_pb2.Spans:
+    return types_pb2.Spans(
+        kind=SPAN_KINDS[spans.kind],
+        values=tensor(spans.values.astype(np.float32)),
+        parts=None if spans.parts is None else tensor(spans.parts.astype(np.int32)),
+    )
+
+
+def failure(position: int, error: TopworkError) -> encoders_pb2.Failure:
+    """What was wrong with the item at that position of the message."""
+    code: int = error.code.value[0]
+    message, remedy = cut_bytes(error.message, LONGEST_MESSAGE), cut_bytes(error.remedy, LONGEST_REMEDY)
+    return encoders_pb2.Failure(item=position, code=code, message=message, remedy=remedy)
+
+
+def numerics(record: Numerics) -> types_pb2.Numerics:
+    return types_pb2.Numerics(
+        provider=record.provider,
+        precision=record.precision,
+        parity=record.parity,
+        max_abs_error=record.max_abs_error,
+    )
+
+
+def granularity(value: Granularity) -> str:
+    return f"GRANULARITY_{value.name}"
+
+
+def dtype_name(number: int) -> str:
+    """FLOAT32 of DTYPE_FLOAT32, for messages."""
+    known = number in types_pb2.DType.values()
+    return types_pb2.DType.Name(types_pb2.DType.ValueType(number)).removeprefix("DTYPE_") if known else f"dtype {number}"
