@@ -18,10 +18,10 @@ from topwork import cli
 from topwork.encoders import EncoderInfo, OptionInfo, TapInfo
 from topwork.errors import InvalidInput, JobFailed, NotFound, TopworkError
 from topwork.features import Features, Numerics
-from topwork.hits import Hits
 from topwork.indexes import IndexInfo, IndexKind, OperatingPoint
 from topwork.jobs import Job
 from topwork.rows import Rows
+from topwork.search_results import Hits
 from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, VersionInfo
 
 FINGERPRINT = "ab" * 32
@@ -314,7 +314,7 @@ class StubCommand:
         self.client = StubClient()
         self._capture = capture
         self.said = self.complained = ""
-        monkeypatch.setattr("topwork._cli_client.Client", lambda *arguments, **settings: self.client)
+        monkeypatch.setattr("topwork.cli.connection_flags.Client", lambda *arguments, **settings: self.client)
 
     def __call__(self, *words: object) -> int:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from fake_heads_service import REPORT, TABLE
-from topwork import _convert_reports
+from topwork._codec import decode_reports
 from topwork.encoders import OptionInfo
 from topwork.errors import JobFailed, NotFound
 from topwork.heads import Figure, HeadInfo, TrainerInfo
@@ -95,8 +95,8 @@ class HeadStub:
     """`alter` changes what is predicted before it is answered."""
 
     found_heads: list[HeadInfo] = field(default_factory=lambda: [head_info()])
-    found_report: Report = field(default_factory=lambda: _convert_reports.report(json.dumps(REPORT)))
-    found_table: ProbeTable = field(default_factory=lambda: _convert_reports.probe(TABLE))
+    found_report: Report = field(default_factory=lambda: decode_reports.report(json.dumps(REPORT)))
+    found_table: ProbeTable = field(default_factory=lambda: decode_reports.probe(TABLE))
     training: list[Job] = field(default_factory=lambda: [train_job(), train_job(state="done", fraction=1.0, seconds_left=None)])
     alter: Callable[[Predictions], Predictions] = lambda found: found
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 
 import grpc
-from topwork._excerpts import shortened
+from topwork._display.excerpts import shortened
 
 
 class TopworkError(Exception):

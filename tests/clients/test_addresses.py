@@ -14,7 +14,7 @@ import grpc
 import pytest
 import topwork
 from cli_command import Command
-from topwork._address import check
+from topwork._transport.address import check
 
 
 class Pages(http.server.BaseHTTPRequestHandler):

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import FakeServer
-from topwork import _cli_catalogue, _cli_embed, _cli_slow, cli
+from topwork import cli
+from topwork.cli import embed, encoders, slow_start
 from topwork.client import Client
 from topwork.encoders import EncoderInfo, TapInfo
 
@@ -89,26 +90,26 @@ def test_taps_in_short() -> None:
     layers = [TapInfo(f"layer{i}{kind}", 2**i, "cell") for kind in ("", ".pooled") for i in (1, 2, 3)]
     hidden = [TapInfo(f"hidden.{i}", 8, "token") for i in range(13)]
     pooled = TapInfo("pooled", 8, "item")
-    assert _cli_catalogue.short_taps(encoder(*layers, pooled)) == "pooled 8, layer1-3 2-8, layer1-3.pooled"
-    assert _cli_catalogue.short_taps(encoder(*hidden, pooled)) == "pooled 8, hidden.0-12"
-    assert _cli_catalogue.short_taps(encoder()) == ""
+    assert encoders.short_taps(encoder(*layers, pooled)) == "pooled 8, layer1-3 2-8, layer1-3.pooled"
+    assert encoders.short_taps(encoder(*hidden, pooled)) == "pooled 8, hidden.0-12"
+    assert encoders.short_taps(encoder()) == ""
 
 
 def test_counts_in_short() -> None:
     counts = (0, 12, 22_700_000, 1_300_000_000)
-    assert [_cli_catalogue.short_count(count) for count in counts] == ["-", "12", "22.7M", "1.3B"]
+    assert [encoders.short_count(count) for count in counts] == ["-", "12", "22.7M", "1.3B"]
 
 
 def test_what_is_there_comes_first_and_what_to_do_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     away = [encoder(name=name, state="absent", detail=f"run `topwork pull {name}`") for name in ("a", "b")]
-    _cli_catalogue._print_table([*away, encoder(name="c")])
+    encoders._print_table([*away, encoder(name="c")])
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[1:4]] == ["c", "a", "b"]
     assert lines[4:] == ["", "absent: run `topwork pull NAME`"]
 
 
 def test_what_holds_of_some_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    _cli_catalogue._print_table([encoder(name="a", detail="is being measured"), encoder(name="b")])
+    encoders._print_table([encoder(name="a", detail="is being measured"), encoder(name="b")])
     assert capsys.readouterr().out.splitlines()[-1] == "a: is being measured"
 
 
@@ -128,12 +129,12 @@ def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixtu
                 asked.set()
             return encoder(name=name, detail=detail)
 
-    monkeypatch.setattr(_cli_slow, "SOON", 0.001)
-    monkeypatch.setattr(_cli_slow, "connected", lambda arguments: Busy())
-    with _cli_slow.explained(argparse.Namespace(json=False), "n"):
+    monkeypatch.setattr(slow_start, "SOON", 0.001)
+    monkeypatch.setattr(slow_start, "connected", lambda arguments: Busy())
+    with slow_start.explained(argparse.Namespace(json=False), "n"):
         assert asked.wait(10)
     assert capsys.readouterr().err == "n: is being exported\nn: is being measured\n"
-    with _cli_slow.explained(argparse.Namespace(json=True), "n"):
+    with slow_start.explained(argparse.Namespace(json=True), "n"):
         pass
     assert capsys.readouterr().err == ""
 
@@ -177,10 +178,10 @@ def test_items_may_stand_before_and_after_options(topwork: Command, server: Fake
 
 
 def test_a_narrow_terminal_gets_fewer_numbers_and_no_broken_lines() -> None:
-    assert _cli_embed._widths(200) == (40, 6)
+    assert embed._widths(200) == (40, 6)
     for columns in (60, 80, 100, 120):
-        name, numbers = _cli_embed._widths(columns)
-        assert name + numbers * _cli_embed.NUMBER + _cli_embed.REST <= columns
+        name, numbers = embed._widths(columns)
+        assert name + numbers * embed.NUMBER + embed.REST <= columns
         assert numbers >= 3
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork import _cli_folders, _cli_parquet, _cli_sources, _cli_survey, _cli_tables, _cli_vectors, _items
-from topwork._cli_columns import Guess, convert, identifiers
-from topwork._cli_inputs import gather
-from topwork._cli_sources import Entry, Source, Taken
-from topwork._cli_survey import Request
+from topwork._codec import items
+from topwork.cli import folders, parquet_reader, record_files, schema_inference, vector_files, write_sources
+from topwork.cli.column_types import Guess, convert, identifiers
+from topwork.cli.inputs import gather
+from topwork.cli.schema_inference import Request
+from topwork.cli.write_sources import Entry, Source, Taken
 from topwork.errors import InvalidInput, NotReady, TopworkError
 from topwork.features import Features, Numerics
 
@@ -34,7 +35,7 @@ CSV = "id,text,stars,good,when,price,zip\na,one,5,true,2024-01-02,1,00123\nb,two
 
 
 def test_a_csv_gives_ids_items_and_typed_metadata(tmp_path: Path) -> None:
-    source = _cli_sources.from_path(written(tmp_path / "a.csv", CSV), Taken(id="id"))
+    source = write_sources.from_path(written(tmp_path / "a.csv", CSV), Taken(id="id"))
     assert source.total == 2
     assert entries(source) == [
         Entry(
@@ -44,17 +45,17 @@ def test_a_csv_gives_ids_items_and_typed_metadata(tmp_path: Path) -> None:
         ),
         Entry("b", "two", {"good": False, "when": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "price": 2.5, "zip": "99"}),
     ]
-    assert isinstance(entries(_cli_sources.from_path(tmp_path / "a.csv", Taken()))[0].metadata["price"], float)
+    assert isinstance(entries(write_sources.from_path(tmp_path / "a.csv", Taken()))[0].metadata["price"], float)
 
 
 def test_ids_are_the_files_name_and_the_rows_number_where_no_column_has_them(tmp_path: Path) -> None:
     path = written(tmp_path / "my reviews.csv", "text\n\none\n\ntwo\n")
-    assert [entry.id for entry in entries(_cli_sources.from_path(path, Taken()))] == ["my reviews:1", "my reviews:2"]
+    assert [entry.id for entry in entries(write_sources.from_path(path, Taken()))] == ["my reviews:1", "my reviews:2"]
 
 
 def test_columns_that_are_no_names_get_some_and_this_is_said_once(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,My-Col,my col,2x,id,_key,,features_x,größe,日本,empty\nt,1,2,3,4,5,6,7,8,9,\n")
-    source = _cli_sources.from_path(path, Taken())
+    source = write_sources.from_path(path, Taken())
     [entry] = source.entries
     known = {"My_Col": 1, "my_col_": 2, "meta_2x": 3, "meta_id": 4, "meta_key": 5, "column_6": 6, "meta_features_x": 7}
     assert entry.metadata == {**known, "größe": 8, "日本": 9}
@@ -71,23 +72,23 @@ def test_names_do_not_clash() -> None:
 
 def test_what_is_kept_may_be_chosen(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", CSV)
-    assert entries(_cli_sources.from_path(path, Taken(metadata=[])))[0].metadata == {}
-    kept = entries(_cli_sources.from_path(path, Taken(metadata=["text", "stars"])))[0].metadata
+    assert entries(write_sources.from_path(path, Taken(metadata=[])))[0].metadata == {}
+    kept = entries(write_sources.from_path(path, Taken(metadata=["text", "stars"])))[0].metadata
     assert kept == {"text": "one", "stars": 5}
     with pytest.raises(InvalidInput, match=r"no column 'x' \(--metadata is one of id, text"):
-        _cli_sources.from_path(path, Taken(metadata=["x"]))
+        write_sources.from_path(path, Taken(metadata=["x"]))
     with pytest.raises(InvalidInput, match=r"no column 'nr' \(--id is one of"):
-        _cli_sources.from_path(path, Taken(id="nr"))
+        write_sources.from_path(path, Taken(id="nr"))
 
 
 def test_types_may_be_declared_and_are_checked_before_anything_is_sent(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,n,m\na,1,1\nb,2,x\n")
-    source = _cli_sources.from_path(path, Taken(kinds={"n": "float"}))
+    source = write_sources.from_path(path, Taken(kinds={"n": "float"}))
     assert entries(source)[0].metadata == {"n": 1.0, "m": "1"}
     with pytest.raises(InvalidInput, match=r"a\.csv line 3: 'm' is 'x', no int"):
-        _cli_sources.from_path(path, Taken(kinds={"m": "int"}))
+        write_sources.from_path(path, Taken(kinds={"m": "int"}))
     path = written(tmp_path / "b.csv", 'text,tags\na,"[""x"", ""y""]"\nb,\n')
-    assert [e.metadata for e in _cli_sources.from_path(path, Taken(kinds={"tags": "strings"})).entries] == [
+    assert [e.metadata for e in write_sources.from_path(path, Taken(kinds={"tags": "strings"})).entries] == [
         {"tags": ["x", "y"]},
         {},
     ]
@@ -95,15 +96,15 @@ def test_types_may_be_declared_and_are_checked_before_anything_is_sent(tmp_path:
 
 def test_a_byte_order_mark_a_tab_and_a_semicolon(tmp_path: Path) -> None:
     marked = written(tmp_path / "a.csv", "\ufefftext,n\r\none,1\r\n".encode())
-    assert entries(_cli_sources.from_path(marked, Taken())) == [Entry("a:1", "one", {"n": 1})]
+    assert entries(write_sources.from_path(marked, Taken())) == [Entry("a:1", "one", {"n": 1})]
     tabs = written(tmp_path / "a.tsv", "text\tn\none, two\t1\n")
-    assert entries(_cli_sources.from_path(tabs, Taken())) == [Entry("a:1", "one, two", {"n": 1})]
+    assert entries(write_sources.from_path(tabs, Taken())) == [Entry("a:1", "one, two", {"n": 1})]
     odd = written(tmp_path / "b.csv", "text;n\none;1\n")
     with pytest.raises(InvalidInput, match=r"separated by ';', not ',' \(say --separator ';'\)"):
-        _cli_sources.from_path(odd, Taken())
-    assert entries(_cli_sources.from_path(odd, Taken(separator=";"))) == [Entry("b:1", "one", {"n": 1})]
+        write_sources.from_path(odd, Taken())
+    assert entries(write_sources.from_path(odd, Taken(separator=";"))) == [Entry("b:1", "one", {"n": 1})]
     with pytest.raises(InvalidInput, match="has no separator of columns"):
-        _cli_sources.from_path(written(tmp_path / "c.txt", "a"), Taken(separator=";"))
+        write_sources.from_path(written(tmp_path / "c.txt", "a"), Taken(separator=";"))
 
 
 @pytest.mark.parametrize(
@@ -145,21 +146,21 @@ def test_a_file_that_is_not_sound_is_refused_before_anything_is_sent(
     if content is not None:
         written(tmp_path / name, content)
     with pytest.raises(InvalidInput, match=message):
-        _cli_sources.from_path(tmp_path / name, Taken(**taken))
+        write_sources.from_path(tmp_path / name, Taken(**taken))
 
 
 def test_many_ids_that_come_twice_are_named_in_part(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,i\n" + "".join(f"t,{i % 5}\n" for i in range(40)))
     with pytest.raises(InvalidInput) as caught:
-        _cli_sources.from_path(path, Taken(id="i"))
+        write_sources.from_path(path, Taken(id="i"))
     assert "'0' in lines 2, 7, 12, 17, 22 and ..., " in str(caught.value)
     assert "and 2 more" in str(caught.value)
 
 
 def test_ids_that_only_hash_alike_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cli_survey, "hash", lambda value: len(value), raising=False)
+    monkeypatch.setattr(schema_inference, "hash", lambda value: len(value), raising=False)
     path = written(tmp_path / "a.csv", "text,i\na,x\nb,y\n")
-    assert [entry.id for entry in entries(_cli_sources.from_path(path, Taken(id="i")))] == ["x", "y"]
+    assert [entry.id for entry in entries(write_sources.from_path(path, Taken(id="i")))] == ["x", "y"]
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -168,34 +169,34 @@ def test_json_lines(tmp_path: Path) -> None:
         "",
         '{"text": "b", "late-comer": true, "f": 0.5, "n": NaN, "empty": ""}',
     ]
-    source = _cli_sources.from_path(written(tmp_path / "a.jsonl", "\n".join(lines)), Taken(kinds={"n": "float"}))
+    source = write_sources.from_path(written(tmp_path / "a.jsonl", "\n".join(lines)), Taken(kinds={"n": "float"}))
     assert entries(source) == [
         Entry("a:1", "a\u2028b", {"n": 1.0, "tags": ["x"], "f": 1.0}),
         Entry("a:2", "b", {"late_comer": True, "f": 0.5, "empty": ""}),
     ]
     assert any("'deep' is left out: it holds an object in line 1" in note for note in source.notes)
     plain = written(tmp_path / "b.jsonl", '"one"\n"two"\n')
-    assert entries(_cli_sources.from_path(plain, Taken())) == [Entry("b:1", "one", {}), Entry("b:2", "two", {})]
+    assert entries(write_sources.from_path(plain, Taken())) == [Entry("b:1", "one", {}), Entry("b:2", "two", {})]
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "one\u2028more\r\ntwo")
-    source = _cli_sources.from_path(path, Taken())
+    source = write_sources.from_path(path, Taken())
     assert (source.total, entries(source)) == (2, [Entry("a:1", "one\u2028more", {}), Entry("a:2", "two", {})])
 
 
 def test_a_file_is_read_as_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.csv", "text,n\n" + "x,1\n" * 1000)
-    source = _cli_sources.from_path(path, Taken())
+    source = write_sources.from_path(path, Taken())
     read: list[int] = []
-    rows = _cli_tables.Delimited._rows
+    rows = record_files.Delimited._rows
 
     def counted(self: Any) -> Any:
         for row in rows(self):
             read.append(row[0])
             yield row
 
-    monkeypatch.setattr(_cli_tables.Delimited, "_rows", counted)
+    monkeypatch.setattr(record_files.Delimited, "_rows", counted)
     first = next(iter(source.entries))
     assert (first.id, len(read)) == ("a:1", 2)
 
@@ -221,7 +222,7 @@ def test_parquet_is_typed_by_its_schema(tmp_path: Path) -> None:
         "vector": pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float32())),
         "price": pa.array([1, 2, 3], pa.decimal128(5, 2)),
     }
-    source = _cli_sources.from_path(parquet(tmp_path / "a.parquet", **columns), Taken())
+    source = write_sources.from_path(parquet(tmp_path / "a.parquet", **columns), Taken())
     first, second, third = entries(source)
     day = datetime(1970, 1, 1, tzinfo=UTC)
     assert first == Entry(
@@ -231,20 +232,20 @@ def test_parquet_is_typed_by_its_schema(tmp_path: Path) -> None:
     assert third.metadata == {"n": 3, "day": datetime(1970, 1, 2, tzinfo=UTC), "word": "y", "price": 3.0}
     assert source.notes == ["column 'vector' is left out: its type is none of metadata's"]
     with pytest.raises(InvalidInput, match="'vector' cannot be kept"):
-        _cli_sources.from_path(tmp_path / "a.parquet", Taken(metadata=["vector"]))
+        write_sources.from_path(tmp_path / "a.parquet", Taken(metadata=["vector"]))
 
 
 def test_parquet_may_hold_pictures_and_has_rows_for_lines(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", path=[b"png", b"jpg"], i=["x", "x"])
-    assert [entry.item for entry in entries(_cli_sources.from_path(path, Taken("image")))] == [b"png", b"jpg"]
+    assert [entry.item for entry in entries(write_sources.from_path(path, Taken("image")))] == [b"png", b"jpg"]
     with pytest.raises(InvalidInput, match="'x' in rows 1 and 2"):
-        _cli_sources.from_path(path, Taken("image", id="i"))
+        write_sources.from_path(path, Taken("image", id="i"))
     mixed = parquet(tmp_path / "b.parquet", text=["a", None, "b"])
     with pytest.raises(InvalidInput, match="row 2 has no text"):
-        entries(_cli_sources.from_path(mixed, Taken()))
+        entries(write_sources.from_path(mixed, Taken()))
     refused: list[str] = []
     taken = Taken(refuse=lambda id, error: refused.append(id))
-    assert [entry.id for entry in entries(_cli_sources.from_path(mixed, taken))] == ["b:1", "b:3"]
+    assert [entry.id for entry in entries(write_sources.from_path(mixed, taken))] == ["b:1", "b:3"]
     assert refused == ["b:2"]
 
 
@@ -254,15 +255,15 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(NotReady, match=r"reading \.parquet needs pyarrow"):
-        _cli_parquet._pyarrow()
-    monkeypatch.setattr(_cli_parquet, "_pyarrow", missing)
+        parquet_reader._pyarrow()
+    monkeypatch.setattr(parquet_reader, "_pyarrow", missing)
     with pytest.raises(NotReady, match=r"topwork\[parquet\]"):
-        _cli_sources.from_path(tmp_path / "a.parquet", Taken())
+        write_sources.from_path(tmp_path / "a.parquet", Taken())
 
 
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     path = written(tmp_path / "sub/list.csv", "path,label\na.jpg,owl\n/abs/b.jpg,wren\n")
-    assert [entry.item for entry in entries(_cli_sources.from_path(path, Taken("image")))] == [
+    assert [entry.item for entry in entries(write_sources.from_path(path, Taken("image")))] == [
         tmp_path / "sub/a.jpg",
         Path("/abs/b.jpg"),
     ]
@@ -271,23 +272,23 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     for name in ("b.jpg", "owls/a.PNG", "owls/deep/c.gif", "notes.txt", ".thumbs/x.jpg", "owls/.hidden.jpg"):
         written(tmp_path / name, b"four")
-    source = _cli_sources.from_path(tmp_path, Taken("image"))
+    source = write_sources.from_path(tmp_path, Taken("image"))
     assert source.total == 3
     assert entries(source) == [
         Entry("b.jpg", tmp_path / "b.jpg", {"name": "b.jpg"}),
         Entry("owls/a.PNG", tmp_path / "owls/a.PNG", {"name": "a.PNG", "folder": "owls"}),
         Entry("owls/deep/c.gif", tmp_path / "owls/deep/c.gif", {"name": "c.gif", "folder": "owls/deep"}),
     ]
-    assert [e.metadata for e in _cli_sources.from_path(tmp_path, Taken("image", metadata=["folder"])).entries][1:] == [
+    assert [e.metadata for e in write_sources.from_path(tmp_path, Taken("image", metadata=["folder"])).entries][1:] == [
         {"folder": "owls"},
         {"folder": "owls/deep"},
     ]
     with pytest.raises(InvalidInput, match=r"files have no 'x' \(--metadata is one of folder, name\)"):
-        entries(_cli_sources.from_path(tmp_path, Taken("image", metadata=["x"])))
+        entries(write_sources.from_path(tmp_path, Taken("image", metadata=["x"])))
     with pytest.raises(InvalidInput, match="leave --column, --id and --separator out"):
-        _cli_sources.from_path(tmp_path, Taken("image", id="x"))
+        write_sources.from_path(tmp_path, Taken("image", id="x"))
     with pytest.raises(InvalidInput, match="holds no files of"):
-        _cli_sources.from_path(tmp_path, Taken("video"))
+        write_sources.from_path(tmp_path, Taken("video"))
 
 
 @pytest.fixture
@@ -315,14 +316,14 @@ def linked(tmp_path: Path) -> Path:
 def test_a_folder_s_links_are_followed_once_and_what_is_left_out_is_said(
     linked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = _cli_sources.from_path(linked, Taken("image"))
+    source = write_sources.from_path(linked, Taken("image"))
     taken = ["a.jpg", "one.jpg", "again/c.jpg", "again/deep/d.jpg", "owls/b.jpg"]
     assert [entry.id for entry in entries(source)] == taken
     assert source.total == len(taken)
     words = argparse.Namespace(items=[str(linked)], source=None)
     assert [os.path.relpath(name, linked) for name in gather(words, "image").names] == taken
     lost: dict[str, str] = {}
-    list(_cli_folders.files(linked, "image", lambda path, reason: lost.update({os.path.relpath(path, linked): reason})))
+    list(folders.files(linked, "image", lambda path, reason: lost.update({os.path.relpath(path, linked): reason})))
     assert {
         name: next(word for word in ("already", "nowhere", "pipe", "socket") if word in why) for name, why in lost.items()
     } == {
@@ -352,10 +353,10 @@ def test_a_folder_that_cannot_be_read_is_said(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert [entry.id for entry in entries(_cli_sources.from_path(tmp_path, Taken("image")))] == ["a.jpg"]
+    assert [entry.id for entry in entries(write_sources.from_path(tmp_path, Taken("image")))] == ["a.jpg"]
     assert f"{tmp_path / 'closed'}: the folder cannot be read: Permission denied" in capsys.readouterr().err
     with pytest.raises(InvalidInput, match=r"holds no files of .*Permission denied"):
-        _cli_sources.from_path(tmp_path / "closed", Taken("image"))
+        write_sources.from_path(tmp_path / "closed", Taken("image"))
 
 
 @pytest.mark.parametrize("modality", ["image", "video", "tensor"])
@@ -364,47 +365,47 @@ def test_a_pipe_or_a_device_is_no_item(tmp_path: Path, modality: str) -> None:
     (tmp_path / "zero.npy").symlink_to("/dev/zero")
     for name in ("pipe.npy", "zero.npy"):
         with pytest.raises(InvalidInput, match="and no file"):
-            _items.pack(tmp_path / name, modality, 0)
+            items.pack(tmp_path / name, modality, 0)
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:
     written(tmp_path / "a.txt", "\ufeffone\ntwo")
     written(tmp_path / "b.txt", b"\xff")
     with pytest.raises(InvalidInput, match=r"b\.txt is not UTF-8"):
-        entries(_cli_sources.from_path(tmp_path, Taken()))
+        entries(write_sources.from_path(tmp_path, Taken()))
     refused: dict[str, TopworkError] = {}
-    source = _cli_sources.from_path(tmp_path, Taken(refuse=lambda id, error: refused.update({id: error})))
+    source = write_sources.from_path(tmp_path, Taken(refuse=lambda id, error: refused.update({id: error})))
     assert entries(source) == [Entry("a.txt", "one\ntwo", {"name": "a.txt"})]
     assert list(refused) == ["b.txt"]
     with pytest.raises(InvalidInput, match=r"nowhere\.txt cannot be read"):
-        _cli_folders.contents(tmp_path / "nowhere.txt")
+        folders.contents(tmp_path / "nowhere.txt")
 
 
 def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     written(tmp_path / b"\xff.jpg".decode(errors="surrogateescape"), b"four")
     with pytest.raises(InvalidInput, match=r"the name of b'\\xff.jpg' is not UTF-8"):
-        entries(_cli_sources.from_path(tmp_path, Taken("image")))
+        entries(write_sources.from_path(tmp_path, Taken("image")))
 
 
 def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 100
-    source = _cli_sources.from_words(["a red bird", long], Taken())
+    source = write_sources.from_words(["a red bird", long], Taken())
     first, second = source.entries
     assert (source.total, first) == (2, Entry("a red bird", "a red bird", {}))
     assert (second.item, len(second.id)) == (long, 70)
     with pytest.raises(InvalidInput, match="'a' comes twice"):
-        entries(_cli_sources.from_words(["a", "b", "a"], Taken()))
+        entries(write_sources.from_words(["a", "b", "a"], Taken()))
     with pytest.raises(InvalidInput, match="is a folder, among texts"):
-        _cli_sources.from_words([str(tmp_path), "a"], Taken())
+        write_sources.from_words([str(tmp_path), "a"], Taken())
     with pytest.raises(InvalidInput, match="are for files of items"):
-        _cli_sources.from_words(["a"], Taken(id="x"))
+        write_sources.from_words(["a"], Taken(id="x"))
     written(tmp_path / "one/a.jpg", b"four")
     written(tmp_path / "two/a.jpg", b"four")
     monkeypatch.chdir(tmp_path)
-    source = _cli_sources.from_words(["one", "two/a.jpg"], Taken("image"))
+    source = write_sources.from_words(["one", "two/a.jpg"], Taken("image"))
     assert (source.total, [entry.id for entry in entries(source)]) == (2, ["a.jpg", "two/a.jpg"])
     with pytest.raises(InvalidInput, match=r"'a\.jpg' comes twice"):
-        entries(_cli_sources.from_words(["one", "two"], Taken("image")))
+        entries(write_sources.from_words(["one", "two"], Taken("image")))
 
 
 @pytest.mark.parametrize(
@@ -479,13 +480,15 @@ def test_conversions_that_would_lose_something(kind: str, value: Any) -> None:
 
 
 def test_a_survey_of_parquet_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = _cli_tables.opened(parquet(tmp_path / "a.parquet", text=["a", "b"], n=[1, 2], i=["x", "y"]))
+    table = record_files.opened(parquet(tmp_path / "a.parquet", text=["a", "b"], n=[1, 2], i=["x", "y"]))
     asked: list[Any] = []
-    records = _cli_parquet.Parquet.every
-    monkeypatch.setattr(_cli_parquet.Parquet, "every", lambda self, columns=None: asked.append(columns) or records(self, columns))
-    assert _cli_survey.survey(table, Request("text", None, None, {})).total == 2
+    records = parquet_reader.Parquet.every
+    monkeypatch.setattr(
+        parquet_reader.Parquet, "every", lambda self, columns=None: asked.append(columns) or records(self, columns)
+    )
+    assert schema_inference.survey(table, Request("text", None, None, {})).total == 2
     assert asked == []
-    _cli_survey.survey(table, Request("text", "i", None, {"n": "float"}))
+    schema_inference.survey(table, Request("text", "i", None, {"n": "float"}))
     assert asked == [["n", "i"]]
 
 
@@ -497,26 +500,26 @@ def made(**others: Any) -> Features:
 
 def test_vectors(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((3, 4)))
-    found = _cli_vectors.load(tmp_path / "a.npy")
+    found = vector_files.load(tmp_path / "a.npy")
     assert (found.rows.dtype, found.rows.shape, found.features) == (np.float32, (3, 4), None)
     assert found.labels(tmp_path / "a.npy") == ["a:1", "a:2", "a:3"]
     np.save(tmp_path / "b.npy", np.ones(4, np.float16))
-    assert _cli_vectors.single(tmp_path / "b.npy").rows.shape == (1, 4)
+    assert vector_files.single(tmp_path / "b.npy").rows.shape == (1, 4)
 
 
 def test_features_that_embed_wrote_come_back_whole(tmp_path: Path) -> None:
     features = made(counts=np.array([2, 0]), failures={1: InvalidInput("bad")}, spans=np.ones((2, 2)), span_kind="seconds")
     features.save(tmp_path / "a.npz", ["x", "y"])
-    found = _cli_vectors.load(tmp_path / "a.npz")
+    found = vector_files.load(tmp_path / "a.npz")
     assert found.features is not None
     assert (found.names, len(found), found.features.fingerprint) == (["x", "y"], 2, "ab" * 32)
     assert found.features.numerics == features.numerics
     assert found.features.spans is not None
     assert str(found.features.failures[1]) == "bad"
     with pytest.raises(InvalidInput, match="several rows, or none"):
-        _cli_vectors.single(tmp_path / "a.npz")
+        vector_files.single(tmp_path / "a.npz")
     made().save(tmp_path / "b.npz")
-    assert _cli_vectors.single(tmp_path / "b.npz").labels(tmp_path / "b.npz") == ["b:1", "b:2"]
+    assert vector_files.single(tmp_path / "b.npz").labels(tmp_path / "b.npz") == ["b:1", "b:2"]
 
 
 @pytest.mark.parametrize(
@@ -530,19 +533,19 @@ def test_features_that_embed_wrote_come_back_whole(tmp_path: Path) -> None:
 def test_arrays_that_are_no_vectors(tmp_path: Path, array: Any, message: str) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(InvalidInput, match=message):
-        _cli_vectors.load(tmp_path / "a.npy")
+        vector_files.load(tmp_path / "a.npy")
 
 
 def test_files_that_hold_no_vectors(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
-        _cli_vectors.load(tmp_path / "a.npy")
+        vector_files.load(tmp_path / "a.npy")
     with pytest.raises(InvalidInput, match="holds no vectors"):
-        _cli_vectors.load(written(tmp_path / "a.npy", "nothing"))
+        vector_files.load(written(tmp_path / "a.npy", "nothing"))
     with pytest.raises(InvalidInput, match="holds no vectors"):
-        _cli_vectors.load(written(tmp_path / "b.npy", ""))
+        vector_files.load(written(tmp_path / "b.npy", ""))
     np.savez(tmp_path / "a.npz", x=np.ones(3))
     with pytest.raises(InvalidInput, match="was not written by `topwork embed -o`"):
-        _cli_vectors.load(tmp_path / "a.npz")
+        vector_files.load(tmp_path / "a.npz")
     made(dtype="binary").save(tmp_path / "c.npz")
     with pytest.raises(InvalidInput, match="holds features of binary"):
-        _cli_vectors.load(tmp_path / "c.npz")
+        vector_files.load(tmp_path / "c.npz")

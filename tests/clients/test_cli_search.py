@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_stub import FINGERPRINT, WHEN, StubCommand, features, index_info, job, set_info
-from topwork import _cli_progress
-from topwork.hits import Hits
+from topwork.cli import progress
 from topwork.rows import Rows
+from topwork.search_results import Hits
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_one_job(topwork: StubCommand) -> None:
 
 def test_lines_of_a_job_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
-    with _cli_progress.of_job(quiet=False, clock=lambda: now) as show:
+    with progress.of_job(quiet=False, clock=lambda: now) as show:
         show(job())
         now += 1
         show(job(fraction=0.3))

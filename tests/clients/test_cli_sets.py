@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_stub import StubCommand, features, set_info
-from topwork import _cli_show
+from topwork.cli import output
 from topwork.rows import Rows
 
 
@@ -199,14 +199,14 @@ def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     ],
 )
 def test_sizes(count: float, said: str) -> None:
-    assert _cli_show.size(count) == said
+    assert output.size(count) == said
 
 
 @pytest.mark.parametrize(
     ("span", "said"), [(0.0016, "1.6 ms"), (0.416, "0.42 s"), (31.2, "31 s"), (59.9, "1 min 0 s"), (7400, "2 h 3 min")]
 )
 def test_spans_of_time(span: float, said: str) -> None:
-    assert _cli_show.seconds(span) == said
+    assert output.seconds(span) == said
 
 
 def test_the_help_of_all_fits_a_screen(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:

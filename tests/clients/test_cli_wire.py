@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cli_command import Command
 from fake_server import FakeServer, Refusal, unavailable
-from topwork._feed import WINDOW
+from topwork._transport.upload_stream import WINDOW
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import cli_stub
 import numpy as np
 import pytest
 from cli_stub import FINGERPRINT, StubCommand, set_info
-from topwork import _cli_progress
-from topwork._cli_progress import Tally
+from topwork.cli import progress
+from topwork.cli.progress import Tally
 from topwork.errors import InvalidInput, Unavailable
 
 
@@ -232,7 +232,7 @@ def test_features_of_embed_bring_their_fingerprint_and_names(topwork: StubComman
 
 def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
-    with _cli_progress.of_items(50_000, quiet=False, clock=lambda: now) as show:
+    with progress.of_items(50_000, quiet=False, clock=lambda: now) as show:
         now += 2
         show(300, "too early")
         now += 8
@@ -240,7 +240,7 @@ def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixt
         now += 1
         show(1800, "too early")
     assert capsys.readouterr().err == "1,610 of 50,000 items, 161/s, 5 min 1 s left: 1,000 encoded, 610 known already\n"
-    with _cli_progress.of_items(None, quiet=False, clock=lambda: now) as show:
+    with progress.of_items(None, quiet=False, clock=lambda: now) as show:
         now += 10
         show(5, "5 encoded")
     assert capsys.readouterr().err == "5 items, 0/s: 5 encoded\n"
@@ -253,7 +253,7 @@ def test_a_tally_in_words() -> None:
 
 def test_a_bar_for_people() -> None:
     """On a terminal: stderr is one end of a pseudo-terminal."""
-    code = "from topwork._cli_progress import of_items\nwith of_items(200, False) as show: show(150, '140 encoded')"
+    code = "from topwork.cli.progress import of_items\nwith of_items(200, False) as show: show(150, '140 encoded')"
     master, slave = os.openpty()
     try:
         subprocess.run([sys.executable, "-c", code], stderr=slave, env={**os.environ, "TERM": "xterm-256color"}, check=True)

@@ -13,8 +13,9 @@ import pytest
 import topwork
 from doors import Door, OpenDoor
 from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, shed, too_large, unavailable
-from topwork import _chunks, _items
-from topwork._feed import WINDOW
+from topwork._codec import items
+from topwork._ops import chunking
+from topwork._transport.upload_stream import WINDOW
 
 
 def numbers(count: int) -> list[str]:
@@ -272,14 +273,14 @@ def test_chunks_must_hold_something(both: OpenDoor) -> None:
 
 
 def test_heavy_items_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_chunks, "REQUEST", 2500)
+    monkeypatch.setattr(chunking, "REQUEST", 2500)
     features = both.embed("pictures", [bytes(1000)] * 5 + [bytes(9000)])
     assert features.rows[:, 1].tolist() == [1000] * 5 + [9000]
     assert server.chunks == [2, 2, 1, 1]
 
 
 def test_large_rows_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_chunks, "REPLY", 10 * 12 * DIM * 4)
+    monkeypatch.setattr(chunking, "REPLY", 10 * 12 * DIM * 4)
     both.embed("letters", ["ten letter"] * 25, tap="tokens")
     assert server.chunks == [10, 10, 5]
 
@@ -288,8 +289,8 @@ def test_large_rows_make_small_chunks(both: OpenDoor, server: FakeServer, monkey
 def test_a_long_video_goes_in_parts(
     both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool
 ) -> None:
-    monkeypatch.setattr(_items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(_items, "PART", 300)
+    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "PART", 300)
     content = np.random.default_rng(0).bytes(1234)
     (tmp_path / "long.mp4").write_bytes(content)
     long: Any = tmp_path / "long.mp4" if from_file else content
@@ -400,8 +401,8 @@ def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer
 def test_a_long_video_is_sent_again_after_a_break(
     both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(_items, "PART", 300)
+    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "PART", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(2000))
     server.plan = lambda method, attempt, answers: (
         unavailable() if method == "EmbedStream" and attempt == 1 and answers == 1 else None

@@ -165,11 +165,11 @@ def test_the_report(both: OpenDoor) -> None:
 
 
 def test_what_unlabelled_items_did() -> None:
-    from topwork import _convert_reports
+    from topwork._codec import decode_reports
 
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
-    report = _convert_reports.report(json.dumps({**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]]}))
+    report = decode_reports.report(json.dumps({**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]]}))
     assert (report.help.items, report.help.gain.value) == (100, 0.01)
     assert (report.confusion, report.scatter) == (None, ((1.0, 2.5),))
 

@@ -173,7 +173,7 @@ def test_the_server_refuses_times_that_no_calendar_has(client: topwork.Client) -
     write(client, [datetime(2024, 1, 1)])
     column = pb.Column(name="x", type=pb.COLUMN_TYPE_TIME, ints=[317_284_473_600_000_000])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topwork._columns._packed", lambda name, kind, values, start: column)
+        patch.setattr("topwork._codec.metadata._packed", lambda name, kind, values, start: column)
         with pytest.raises(topwork.InvalidInput, match=r"'x'.*years 1 to 9999"):
             write(client, [datetime(2024, 1, 1)])
     assert client.read("kept").metadata["x"] == [datetime(2024, 1, 1, tzinfo=UTC)]

@@ -9,8 +9,9 @@ import sys
 import pytest
 import topwork
 from google.protobuf import descriptor_pool, message_factory
-from topwork import _methods, _status, errors
-from topwork._calls import Method
+from topwork import errors
+from topwork._ops.calls import Method
+from topwork._transport import methods, status
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 HEAVY = {
@@ -51,7 +52,7 @@ SERVICES = {
     for pb2 in (encoders_pb2, sets_pb2, indexes_pb2, heads_pb2, jobs_pb2)
     for service in pb2.DESCRIPTOR.services_by_name.values()
 }
-METHODS = [value for value in vars(_methods).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]
+METHODS = [value for value in vars(methods).values() if isinstance(value, Method) and value.path.startswith("/topwork.")]
 
 
 def test_every_method_of_the_services_is_there() -> None:
@@ -72,12 +73,12 @@ def test_methods_are_those_of_the_protocol(method: Method) -> None:  # type: ign
 def test_health_messages_lie_on_the_wire_as_the_wrappers_do() -> None:
     from grpc_health.v1 import health_pb2
 
-    request = _methods.HEALTH.request(value="a.b")
+    request = methods.HEALTH.request(value="a.b")
     assert request.SerializeToString() == health_pb2.HealthCheckRequest(service="a.b").SerializeToString()
     reply = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
-    assert _methods.HEALTH.reply.FromString(reply.SerializeToString()).value == 2
+    assert methods.HEALTH.reply.FromString(reply.SerializeToString()).value == 2
     service = descriptor_pool.Default().FindServiceByName("grpc.health.v1.Health")
-    assert _methods.HEALTH.path == f"/{service.full_name}/Check"
+    assert methods.HEALTH.path == f"/{service.full_name}/Check"
     assert message_factory.GetMessageClass(service.methods_by_name["Check"].input_type) is health_pb2.HealthCheckRequest
 
 
@@ -86,9 +87,9 @@ def test_every_error_of_the_server_has_its_class() -> None:
 
     tree = [kind for kind in vars(of_server).values() if inspect.isclass(kind) and issubclass(kind, of_server.TopworkError)]
     sent = {kind for kind in tree if kind is not of_server.TopworkError and not issubclass(kind, of_server.StartError)}
-    assert {kind.__name__ for kind in sent} == set(_status.REASONS)
+    assert {kind.__name__ for kind in sent} == set(status.REASONS)
     for kind in sent:
-        assert _status.REASONS[kind.__name__].code == kind.code
+        assert status.REASONS[kind.__name__].code == kind.code
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import topwork
 from PIL import Image
-from topwork import _items
-from topwork import pictures as topwork_pictures
+from topwork import image_modes as topwork_pictures
+from topwork._codec import items
 from topwork.v1 import types_pb2
-from topwork_plugins import pictures
+from topwork_plugins.images import decode
 from topwork_server import InvalidInput, Picture
 from topwork_server.services.convert import item_messages
 from topwork_server.types import Array
@@ -43,13 +43,13 @@ def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
 
 def as_sent(image: Image.Image) -> Array:
     """The RGB pixels that an encoder gets of an image that a caller passes."""
-    item = _items.pack(image, "image", 0)
+    item = items.pack(image, "image", 0)
     assert isinstance(item, types_pb2.Item)
-    return np.asarray(pictures.decode(item_messages.item(item)))
+    return np.asarray(decode.decode(item_messages.item(item)))
 
 
 def as_file(data: bytes) -> Array:
-    return np.asarray(pictures.decode(Picture(data)))
+    return np.asarray(decode.decode(Picture(data)))
 
 
 FILES = {
@@ -130,7 +130,7 @@ def test_modes_that_no_file_has() -> None:
 def test_pixels_of_no_known_range_are_refused_as_their_file_is(mode: str) -> None:
     image = Image.new(mode, SIZE)
     with pytest.raises(topwork.errors.InvalidInput, match="32-bit") as sent:
-        _items.pack(image, "image", 3)
+        items.pack(image, "image", 3)
     assert sent.value.item == 3
     with pytest.raises(InvalidInput, match="32-bit") as opened:
         as_file(encoded(image, "TIFF"))
@@ -143,13 +143,13 @@ def test_an_image_whose_file_is_gone_or_damaged_is_refused() -> None:
     cut = Image.open(io.BytesIO(FILES["RGB"][:-500]))
     for image in (closed, cut):
         with pytest.raises(topwork.errors.InvalidInput, match="cannot be read"):
-            _items.pack(image, "image", 0)
+            items.pack(image, "image", 0)
 
 
 def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(colors().convert("RGB"), "JPEG", progressive=True)
     assert as_file(data).shape == (*SIZE[::-1], 3)
-    monkeypatch.setattr(pictures, "MAX_WORK", 8 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(decode, "MAX_WORK", 8 * SIZE[0] * SIZE[1])
     with pytest.raises(InvalidInput, match="scans"):
         as_file(data)
 
@@ -160,8 +160,8 @@ def test_a_picture_that_no_server_takes_is_refused_before_its_pixels_are_read(mo
     monkeypatch.setattr(image, "load", lambda: pytest.fail("the pixels are read"))
     monkeypatch.setattr(image, "_size", (20_000, 20_000))
     with pytest.raises(topwork.InvalidInput, match="20000 x 20000 pixels, more than 67,108,864"):
-        _items.pack(image, "image", 0)
-    assert pictures.MAX_PIXELS == topwork_pictures.MAX_PIXELS
+        items.pack(image, "image", 0)
+    assert decode.MAX_PIXELS == topwork_pictures.MAX_PIXELS
 
 
 @pytest.mark.parametrize("dtype", ["float64", "uint16", "bool", "complex64"])
@@ -170,11 +170,11 @@ def test_an_array_that_is_no_picture_says_what_one_is(dtype: str, tmp_path: Path
     np.save(tmp_path / "picture.npy", array)
     for item in (array, tmp_path / "picture.npy"):
         with pytest.raises(topwork.InvalidInput, match=f"an array of {dtype} is not a picture") as refused:
-            _items.pack(item, "image", 0)
+            items.pack(item, "image", 0)
         assert "(H, W, 3) uint8" in refused.value.remedy
         assert "int32" not in refused.value.remedy
 
 
 def test_an_array_larger_than_a_message_is_refused_before_it_is_copied() -> None:
     with pytest.raises(topwork.TooLarge, match="one message holds 60 MiB"):
-        _items.pack(np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), "image", 0)
+        items.pack(np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), "image", 0)

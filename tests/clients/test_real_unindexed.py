@@ -11,8 +11,8 @@ import pytest
 import real_server
 import topwork
 from doors import Door, OpenDoor
-from topwork import _cli_search
 from topwork.cli import main
+from topwork.cli import search as _cli_search
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from toys import FakePlugins
 

@@ -11,7 +11,8 @@ import topwork
 from doors import OpenDoor
 from fake_indexes import CANCELLED, DONE, FAILED, RUNNING
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
-from topwork import _items, _searching
+from topwork._codec import items
+from topwork._ops import search_queries
 from topwork.v1 import indexes_pb2
 
 TEXTS = ["a", "b c", "d e f", "gg hh"]
@@ -123,8 +124,8 @@ def test_hits_of_rows_that_are_parts(both: OpenDoor) -> None:
 
 
 def test_batches_are_bounded_by_their_hits(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_searching, "HITS", 30)
-    monkeypatch.setattr(_searching, "HITS_WITH_METADATA", 20)
+    monkeypatch.setattr(search_queries, "HITS", 30)
+    monkeypatch.setattr(search_queries, "HITS_WITH_METADATA", 20)
     both.write("mine", vectors=np.eye(3), ids=list("abc"))
     assert len(both.search("mine", vectors=np.ones((7, 3)), columns=[])) == 7
     assert [request.vectors.shape[0] for request in searches(server)] == [3, 3, 1]
@@ -144,7 +145,7 @@ def test_what_cannot_be_asked(both: OpenDoor, server: FakeServer, monkeypatch: p
     assert not searches(server)
     assert len(both.search("mine", vectors=np.ones(3), k=5)) == 3
     both.write("clips", [b"1"], ["a"], encoder="clips")
-    monkeypatch.setattr(_items, "LONG_VIDEO", 10)
+    monkeypatch.setattr(items, "LONG_VIDEO", 10)
     with pytest.raises(topwork.TooLarge, match=r"embed it, and pass vectors="):
         both.search("clips", bytes(11))
 

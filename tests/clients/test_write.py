@@ -15,8 +15,9 @@ import pytest
 import topwork
 from doors import OpenDoor
 from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, unavailable
-from topwork import _items, _writing
-from topwork._feed import WINDOW
+from topwork._codec import items
+from topwork._ops import write_chunks
+from topwork._transport.upload_stream import WINDOW
 from topwork.v1 import sets_pb2
 
 
@@ -194,7 +195,7 @@ def test_columns_of_other_libraries(both: OpenDoor) -> None:
 
 
 def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_writing, "VECTOR_BYTES", 10 * 3 * 4)
+    monkeypatch.setattr(write_chunks, "VECTOR_BYTES", 10 * 3 * 4)
     report = both.write("mine", vectors=np.arange(75.0).reshape(25, 3), ids=range(25), metadata={"n": range(25)})
     assert (report.items, report.inserted, report.encoded) == (25, 25, 0)
     assert [len(rows.ids) for rows in sent(server)] == [10, 10, 5]
@@ -307,7 +308,7 @@ def test_a_full_disk_is_not_tried_again(both: OpenDoor, server: FakeServer) -> N
 
 
 def test_large_metadata_makes_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_writing, "MOST_BYTES", 5000)
+    monkeypatch.setattr(write_chunks, "MOST_BYTES", 5000)
     metadata = [{"text": "x" * (9000 if i == 10 else 1000)} for i in range(20)]
     report = both.write("mine", vectors=np.ones((20, 3)), ids=range(20), metadata=metadata)
     assert report.inserted == 20
@@ -320,8 +321,8 @@ def test_large_metadata_makes_small_chunks(both: OpenDoor, server: FakeServer, m
 
 
 def test_a_long_video_goes_in_parts(both: OpenDoor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(_items, "PART", 300)
+    monkeypatch.setattr(items, "LONG_VIDEO", 1000)
+    monkeypatch.setattr(items, "PART", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
     both.write("clips", [b"short", tmp_path / "long.mp4"], ["a", "b"], encoder="clips")
     assert both.read("clips").features["pooled"].rows[:, 1].tolist() == [5, 1234]

@@ -14,7 +14,7 @@ import transformers
 from small_nets import as_on_the_hub, random_net
 from topwork import cli
 from topwork_plugins.bert.plugin import BertEncoder
-from topwork_plugins.resnet.tapped import open_net
+from topwork_plugins.resnet.feature_taps import open_net
 from topwork_server import EncoderSpec, InvalidInput, Modality, Trunk
 from topwork_server.commands import pull
 from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState

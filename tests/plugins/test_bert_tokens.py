@@ -16,8 +16,8 @@ import tiny_berts
 from slabs import check_slab
 from tiny_berts import POSITIONS, Prepared, prepare
 from tokenizers import Encoding, Tokenizer
-from topwork_plugins.bert.beginnings import MOST_CHARACTERS
 from topwork_plugins.bert.plugin import BertOptions
+from topwork_plugins.bert.text_prefix import MOST_CHARACTERS
 from topwork_plugins.bert.tokens import Tokenization
 from topwork_server import InvalidInput, Item, Picture, Sample, Text
 from topwork_server.errors import DeadlineExceeded

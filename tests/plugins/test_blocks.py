@@ -14,8 +14,8 @@ from topwork_plugins.bert.plugin import BertEncoder
 from topwork_plugins.i3d.inception import MIXED, InceptionI3d
 from topwork_plugins.i3d.inflate import InflatedResNet
 from topwork_plugins.parameter_blocks import by_prefix
+from topwork_plugins.resnet.feature_taps import TappedThin, TappedTimm
 from topwork_plugins.resnet.plugin import ResNetEncoder
-from topwork_plugins.resnet.tapped import TappedThin, TappedTimm
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
 from topwork_server import EncoderSpec, Modality

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_plugins.faiss_index import kinds, plugin, recipes
+from topwork_plugins.faiss_index import build_params, kinds, plugin
 from topwork_plugins.faiss_index.masks import Mask
 from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptions
 from topwork_server import InvalidInput, Metric
@@ -59,22 +59,22 @@ def test_auto_has_one_kind_for_every_number_of_rows() -> None:
     ],
 )
 def test_lists_have_points_to_train_on(rows: int, wanted: int | None, lists: int) -> None:
-    assert recipes.lists_for(rows, wanted) == lists
+    assert build_params.lists_for(rows, wanted) == lists
 
 
 def test_codes_divide_the_dim_and_need_points() -> None:
-    assert recipes.ivf_pq(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
-    assert recipes.ivf_pq(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
-    assert recipes.ivf_pq(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
-    assert recipes.ivf_pq(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
-    assert recipes.ivf_pq(100, 384, PqOptions(), 0.95).factory == "Flat"
+    assert build_params.ivf_pq(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
+    assert build_params.ivf_pq(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
+    assert build_params.ivf_pq(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
+    assert build_params.ivf_pq(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
+    assert build_params.ivf_pq(100, 384, PqOptions(), 0.95).factory == "Flat"
     with pytest.raises(InvalidInput, match="100 segments do not divide 384"):
-        recipes.ivf_pq(100_000, 384, PqOptions(segments=100), 0.95)
+        build_params.ivf_pq(100_000, 384, PqOptions(segments=100), 0.95)
 
 
 def test_codes_are_refined_where_the_recall_asks_for_it() -> None:
-    assert recipes.ivf_pq(100_000, 384, PqOptions(), 0.95).factory == "IVF1024,PQ48x8,Refine(SQ8)"
-    assert recipes.ivf_pq(100_000, 384, PqOptions(), 0.5).factory == "IVF1024,PQ48x8"
+    assert build_params.ivf_pq(100_000, 384, PqOptions(), 0.95).factory == "IVF1024,PQ48x8,Refine(SQ8)"
+    assert build_params.ivf_pq(100_000, 384, PqOptions(), 0.5).factory == "IVF1024,PQ48x8"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from small_nets import as_on_the_hub, random_net
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
-from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.images.preprocess import Recipe
 from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri
 from topwork_server.plugin_api import example_inputs, options
 from topwork_server.types import Array

@@ -20,8 +20,8 @@ from topwork_plugins.i3d import inception as inception_net
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.inception import MIXED, InceptionI3d, MaxPool, Unit3D, load_inception, same
 from topwork_plugins.i3d.inflate import STEM_SPAN, Clips, Inflated, InflatedResNet, spans
-from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.resnet.tapped import TappedThin, TappedTimm, open_net
+from topwork_plugins.images.preprocess import Recipe
+from topwork_plugins.resnet.feature_taps import TappedThin, TappedTimm, open_net
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
 from topwork_server import Clip, EncoderSpec, SourceUri

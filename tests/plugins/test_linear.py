@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_plugins.linear import sweep
-from topwork_plugins.linear.frames import frame
+from topwork_plugins.linear.gram import frame
 from topwork_plugins.linear.head import LinearHead
 from topwork_plugins.linear.lbfgs import Objective, minimise
 from topwork_plugins.linear.losses import Loss, Sigmoids, Softmax, Spans

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from topwork_plugins import pictures
-from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.images import decode
+from topwork_plugins.images.preprocess import Recipe
 from topwork_server import InvalidInput
 from topwork_server.models import torch_compat
 from topwork_server.plugin_api import example_inputs
@@ -60,7 +60,7 @@ def test_every_example_picture_equals_timms() -> None:
     transform, recipe = create_transform(**CONFIGS["resnet"]), Recipe.from_timm(CONFIGS["resnet"])
     for picture in example_inputs.pictures():
         expected = transform(Image.open(io.BytesIO(picture.data)).convert("RGB")).numpy()
-        np.testing.assert_array_equal(recipe.prepare(pictures.decode(picture))[0], expected)
+        np.testing.assert_array_equal(recipe.prepare(decode.decode(picture))[0], expected)
 
 
 def test_boxes_in_pixels_of_the_picture() -> None:

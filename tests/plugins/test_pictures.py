@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from topwork_plugins import pictures
+from topwork_plugins.images import decode
 from topwork_server import Clip, InvalidInput, Picture, Text, TopworkError
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.cancellation import working_for
@@ -31,12 +31,12 @@ def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
 
 
 def decoded(data: bytes) -> Array:
-    return np.asarray(pictures.decode(Picture(data)))
+    return np.asarray(decode.decode(Picture(data)))
 
 
 def refusal(item: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
-        pictures.decode(item)
+        decode.decode(item)
     assert caught.value.remedy
     return caught.value.message
 
@@ -117,8 +117,8 @@ def test_an_animation_gives_its_first_frame() -> None:
 
 def test_arrays_pass_as_they_are() -> None:
     array = np.asarray(photograph())
-    np.testing.assert_array_equal(np.asarray(pictures.decode(array)), array)
-    np.testing.assert_array_equal(np.asarray(pictures.decode(array[:, ::-1])), array[:, ::-1])
+    np.testing.assert_array_equal(np.asarray(decode.decode(array)), array)
+    np.testing.assert_array_equal(np.asarray(decode.decode(array[:, ::-1])), array[:, ::-1])
 
 
 def test_what_is_no_picture_is_refused() -> None:
@@ -184,11 +184,11 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, strict:
 def test_pictures_wait_for_room_while_others_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads together decode so many pixels at a time; who waits for room ends where the caller leaves."""
     picture = Picture(encoded(photograph(), "PNG"))
-    monkeypatch.setattr("topwork_plugins.pixel_budget.MOST", 96 * 64)
+    monkeypatch.setattr("topwork_plugins.images.pixel_budget.MOST", 96 * 64)
     for _ in range(2):  # the room is given back, after a refusal too
-        with pictures.opened(picture) as first:
+        with decode.opened(picture) as first:
             assert first.size == (96, 64)
-            with working_for(lambda: True), pytest.raises(TopworkError, match="left"), pictures.opened(picture):
+            with working_for(lambda: True), pytest.raises(TopworkError, match="left"), decode.opened(picture):
                 raise AssertionError("there was no room for it")
 
 

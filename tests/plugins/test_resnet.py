@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from small_nets import SPECS, Exported, as_on_the_hub, export, random_net, spec_of
+from topwork_plugins.resnet.feature_taps import TappedTimm
 from topwork_plugins.resnet.plugin import ResNetEncoder
-from topwork_plugins.resnet.tapped import TappedTimm
 from topwork_plugins.resnet.taps import LAYERS
 from topwork_plugins.resnet.timm_nets import create, load_in_order
 from topwork_server import EncoderSpec, NoOptions

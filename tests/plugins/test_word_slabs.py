@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from slabs import check_slab
-from topwork_plugins.word2vec import slab as word_slab
+from topwork_plugins.word2vec import batch_tokenizer as word_slab
 from topwork_plugins.word2vec import table as word_table
+from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.files import Block
 from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
-from topwork_plugins.word2vec.slab import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.tokens import Tokenizer
 from topwork_server import EncoderSpec, Item, Modality, Picture, Text
 

@@ -6,6 +6,7 @@ with topwork.Client("127.0.0.1:50051") as client:
 
 from topwork import errors
 from topwork.aio import AsyncClient
+from topwork.annotations import box, mask, span
 from topwork.client import Client
 from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
 from topwork.errors import (
@@ -24,14 +25,13 @@ from topwork.errors import (
 )
 from topwork.features import Features, Numerics, Timings, concatenate
 from topwork.heads import Figure, HeadInfo, TrainerInfo
-from topwork.hits import Hit, Hits
 from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
 from topwork.jobs import Job
-from topwork.labelling import box, mask, span
 from topwork.predictions import FoundSpan, Prediction, Predictions
 from topwork.probes import ProbeRow, ProbeTable
 from topwork.report import Report
 from topwork.rows import Rows
+from topwork.search_results import Hit, Hits
 from topwork.sets import Acknowledged, Pruned, SavedSet, SetInfo, UpdateReport, VersionInfo, WriteReport
 
 __version__ = "0.1.0"

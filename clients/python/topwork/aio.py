@@ -12,31 +12,31 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 import grpc
 import grpc.aio
 
-from topwork import (
-    _arguments,
-    _channel,
-    _head_verbs,
-    _index_verbs,
-    _job_verbs,
-    _metadata_verbs,
-    _predict_verbs,
-    _search_verbs,
-    _set_verbs,
-    _verbs,
-    _write_verbs,
+from topwork._ops import (
+    arguments,
+    embed_ops,
+    head_ops,
+    index_ops,
+    job_ops,
+    metadata_ops,
+    predict_ops,
+    search_ops,
+    set_ops,
+    write_ops,
 )
-from topwork._bridge import Bridge
-from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
-from topwork._connection import TIMEOUT, connection
-from topwork._overloads import Predict, Probe, Search
-from topwork._patience import RETRY_FOR
-from topwork._unary import UnaryTries
+from topwork._ops.calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._ops.overloads import Predict, Probe, Search
+from topwork._transport import channel
+from topwork._transport.async_bridge import Bridge
+from topwork._transport.connection import TIMEOUT, connection
+from topwork._transport.retry_policy import RETRY_FOR
+from topwork._transport.unary_retry import UnaryTries
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
-from topwork.hits import Hits
 from topwork.jobs import Job
 from topwork.predictions import Predictions
 from topwork.probes import ProbeTable
+from topwork.search_results import Hits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def _asynchronous(
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     @wraps(verb)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        given, named = _arguments.bound(verb, (self._session, *args), kwargs)
+        given, named = arguments.bound(verb, (self._session, *args), kwargs)
         return await self._run(verb(*given, **named))
 
     dress(method, verb, "{}")
@@ -61,7 +61,7 @@ def _iterating(
 ) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]]:
     @wraps(verb)
     def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        given, named = _arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
+        given, named = arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
         return self._iterate(verb(*given, **named))
 
     dress(method, verb, "AsyncGenerator[{}, None]")
@@ -87,7 +87,7 @@ class AsyncClient:
     ) -> None:
         # Opened by the first call: a channel belongs to the event loop in which it is made.
         made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
-        self._connect = partial(_channel.connect, grpc.aio, made.target, made.gzip, made.credentials)
+        self._connect = partial(channel.connect, grpc.aio, made.target, made.gzip, made.credentials)
         self._channel: Any = None
         self._streaming = Client(
             target, timeout=timeout, retry_for=retry_for, gzip=gzip, credentials=credentials, metadata=metadata
@@ -96,57 +96,57 @@ class AsyncClient:
         self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
-    health = _asynchronous(_verbs.health)
-    encoders = _asynchronous(_verbs.encoders)
-    encoder = _asynchronous(_verbs.encoder)
-    embed = _asynchronous(_verbs.embed)
-    embed_taps = _asynchronous(_verbs.embed_taps)
-    embed_stream = _iterating(_verbs.embed_stream)
-    nearest_words = _asynchronous(_verbs.nearest_words)
+    health = _asynchronous(embed_ops.health)
+    encoders = _asynchronous(embed_ops.encoders)
+    encoder = _asynchronous(embed_ops.encoder)
+    embed = _asynchronous(embed_ops.embed)
+    embed_taps = _asynchronous(embed_ops.embed_taps)
+    embed_stream = _iterating(embed_ops.embed_stream)
+    nearest_words = _asynchronous(embed_ops.nearest_words)
 
-    write = _asynchronous(_write_verbs.write)
-    write_stream = _iterating(_write_verbs.write_stream)
-    read = _asynchronous(_set_verbs.read)
-    read_stream = _iterating(_set_verbs.read_stream)
-    export_set = _asynchronous(_set_verbs.export_set)
-    delete = _asynchronous(_set_verbs.delete)
-    count = _asynchronous(_metadata_verbs.count)
-    update = _asynchronous(_metadata_verbs.update)
-    add_column = _asynchronous(_metadata_verbs.add_column)
-    rename_column = _asynchronous(_metadata_verbs.rename_column)
-    cast_column = _asynchronous(_metadata_verbs.cast_column)
-    drop_column = _asynchronous(_metadata_verbs.drop_column)
-    sets = _asynchronous(_set_verbs.sets)
-    set = _asynchronous(_set_verbs.set)
-    drop_set = _asynchronous(_set_verbs.drop_set)
-    versions = _asynchronous(_set_verbs.versions)
-    pin = _asynchronous(_set_verbs.pin)
-    unpin = _asynchronous(_set_verbs.unpin)
-    prune = _asynchronous(_set_verbs.prune)
+    write = _asynchronous(write_ops.write)
+    write_stream = _iterating(write_ops.write_stream)
+    read = _asynchronous(set_ops.read)
+    read_stream = _iterating(set_ops.read_stream)
+    export_set = _asynchronous(set_ops.export_set)
+    delete = _asynchronous(set_ops.delete)
+    count = _asynchronous(metadata_ops.count)
+    update = _asynchronous(metadata_ops.update)
+    add_column = _asynchronous(metadata_ops.add_column)
+    rename_column = _asynchronous(metadata_ops.rename_column)
+    cast_column = _asynchronous(metadata_ops.cast_column)
+    drop_column = _asynchronous(metadata_ops.drop_column)
+    sets = _asynchronous(set_ops.sets)
+    set = _asynchronous(set_ops.set)
+    drop_set = _asynchronous(set_ops.drop_set)
+    versions = _asynchronous(set_ops.versions)
+    pin = _asynchronous(set_ops.pin)
+    unpin = _asynchronous(set_ops.unpin)
+    prune = _asynchronous(set_ops.prune)
 
-    create_index = _asynchronous(_index_verbs.create_index)
-    rebuild_index = _asynchronous(_index_verbs.rebuild_index)
-    index = _asynchronous(_index_verbs.index)
-    indexes = _asynchronous(_index_verbs.indexes)
-    drop_index = _asynchronous(_index_verbs.drop_index)
-    index_kinds = _asynchronous(_index_verbs.index_kinds)
-    search = cast("Search[Awaited[Hits], Awaited[list[Hits]]]", _asynchronous(_search_verbs.search))
+    create_index = _asynchronous(index_ops.create_index)
+    rebuild_index = _asynchronous(index_ops.rebuild_index)
+    index = _asynchronous(index_ops.index)
+    indexes = _asynchronous(index_ops.indexes)
+    drop_index = _asynchronous(index_ops.drop_index)
+    index_kinds = _asynchronous(index_ops.index_kinds)
+    search = cast("Search[Awaited[Hits], Awaited[list[Hits]]]", _asynchronous(search_ops.search))
 
-    trainers = _asynchronous(_head_verbs.trainers)
-    train = _asynchronous(_head_verbs.train)
-    head = _asynchronous(_head_verbs.head)
-    heads = _asynchronous(_head_verbs.heads)
-    drop_head = _asynchronous(_head_verbs.drop_head)
-    report = _asynchronous(_head_verbs.report)
-    report_page = _asynchronous(_head_verbs.report_page)
-    probe = cast("Probe[Awaited[ProbeTable], Awaited[Job]]", _asynchronous(_head_verbs.probe))
-    export_head = _asynchronous(_head_verbs.export_head)
-    predict = cast("Predict[Awaited[Predictions], Awaited[dict[str, Predictions]]]", _asynchronous(_predict_verbs.predict))
+    trainers = _asynchronous(head_ops.trainers)
+    train = _asynchronous(head_ops.train)
+    head = _asynchronous(head_ops.head)
+    heads = _asynchronous(head_ops.heads)
+    drop_head = _asynchronous(head_ops.drop_head)
+    report = _asynchronous(head_ops.report)
+    report_page = _asynchronous(head_ops.report_page)
+    probe = cast("Probe[Awaited[ProbeTable], Awaited[Job]]", _asynchronous(head_ops.probe))
+    export_head = _asynchronous(head_ops.export_head)
+    predict = cast("Predict[Awaited[Predictions], Awaited[dict[str, Predictions]]]", _asynchronous(predict_ops.predict))
 
-    jobs = _asynchronous(_job_verbs.jobs)
-    job = _asynchronous(_job_verbs.job)
-    watch_job = _iterating(_job_verbs.watch_job)
-    cancel_job = _asynchronous(_job_verbs.cancel_job)
+    jobs = _asynchronous(job_ops.jobs)
+    job = _asynchronous(job_ops.job)
+    watch_job = _iterating(job_ops.watch_job)
+    cancel_job = _asynchronous(job_ops.cancel_job)
 
     async def close(self) -> None:
         """End the connection, and every call on it."""
@@ -228,5 +228,5 @@ class AsyncClient:
         if self._channel is None:
             self._channel = self._connect()
         if method not in self._stubs:
-            self._stubs[method] = _channel.stub(self._channel, method)
+            self._stubs[method] = channel.stub(self._channel, method)
         return self._stubs[method]

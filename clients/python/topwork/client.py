@@ -9,33 +9,32 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
-from topwork import (
-    _arguments,
-    _channel,
-    _head_verbs,
-    _index_verbs,
-    _job_verbs,
-    _metadata_verbs,
-    _predict_verbs,
-    _search_verbs,
-    _set_verbs,
-    _status,
-    _verbs,
-    _write_verbs,
+from topwork._ops import (
+    arguments,
+    embed_ops,
+    head_ops,
+    index_ops,
+    job_ops,
+    metadata_ops,
+    predict_ops,
+    search_ops,
+    set_ops,
+    write_ops,
 )
-from topwork._calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
-from topwork._connection import TIMEOUT, connection
-from topwork._interruptible import interruptible
-from topwork._methods import GET_ENCODER
-from topwork._overloads import Predict, Probe, Search
-from topwork._patience import RETRY_FOR
-from topwork._unary import UnaryTries
-from topwork._waiting import SOON
+from topwork._ops.calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._ops.overloads import Predict, Probe, Search
+from topwork._ops.timeout_message import SOON
+from topwork._transport import channel, status
+from topwork._transport.connection import TIMEOUT, connection
+from topwork._transport.interruptible import interruptible
+from topwork._transport.methods import GET_ENCODER
+from topwork._transport.retry_policy import RETRY_FOR
+from topwork._transport.unary_retry import UnaryTries
 from topwork.errors import InvalidInput, TopworkError
-from topwork.hits import Hits
 from topwork.jobs import Job
 from topwork.predictions import Predictions
 from topwork.probes import ProbeTable
+from topwork.search_results import Hits
 from topwork.v1 import encoders_pb2
 
 #: What a notebook can show of raw inputs, by what the encoder reads.
@@ -48,7 +47,7 @@ T = TypeVar("T")
 def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        given, named = _arguments.bound(verb, (self._session, *args), kwargs)
+        given, named = arguments.bound(verb, (self._session, *args), kwargs)
         return self._run(verb(*given, **named))
 
     dress(method, verb, "{}")
@@ -60,7 +59,7 @@ def _iterating(
 ) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
-        given, named = _arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
+        given, named = arguments.bound(verb, (self._session, *args), kwargs)  # now, not when the first value is asked for
         return self._iterate(verb(*given, **named))
 
     dress(method, verb, "Generator[{}, None, None]")
@@ -95,62 +94,62 @@ class Client:
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
-        self._channel = _channel.connect(grpc, made.target, made.gzip, made.credentials)
+        self._channel = channel.connect(grpc, made.target, made.gzip, made.credentials)
         self._session = Session(made.target, made.timeout, made.retry_for, _refuse_asynchronous, self._inputs)
         self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
-    health = _blocking(_verbs.health)
-    encoders = _blocking(_verbs.encoders)
-    encoder = _blocking(_verbs.encoder)
-    embed = _blocking(_verbs.embed)
-    embed_taps = _blocking(_verbs.embed_taps)
-    embed_stream = _iterating(_verbs.embed_stream)
-    nearest_words = _blocking(_verbs.nearest_words)
+    health = _blocking(embed_ops.health)
+    encoders = _blocking(embed_ops.encoders)
+    encoder = _blocking(embed_ops.encoder)
+    embed = _blocking(embed_ops.embed)
+    embed_taps = _blocking(embed_ops.embed_taps)
+    embed_stream = _iterating(embed_ops.embed_stream)
+    nearest_words = _blocking(embed_ops.nearest_words)
 
-    write = _blocking(_write_verbs.write)
-    write_stream = _iterating(_write_verbs.write_stream)
-    read = _blocking(_set_verbs.read)
-    read_stream = _iterating(_set_verbs.read_stream)
-    export_set = _blocking(_set_verbs.export_set)
-    delete = _blocking(_set_verbs.delete)
-    count = _blocking(_metadata_verbs.count)
-    update = _blocking(_metadata_verbs.update)
-    add_column = _blocking(_metadata_verbs.add_column)
-    rename_column = _blocking(_metadata_verbs.rename_column)
-    cast_column = _blocking(_metadata_verbs.cast_column)
-    drop_column = _blocking(_metadata_verbs.drop_column)
-    sets = _blocking(_set_verbs.sets)
-    set = _blocking(_set_verbs.set)
-    drop_set = _blocking(_set_verbs.drop_set)
-    versions = _blocking(_set_verbs.versions)
-    pin = _blocking(_set_verbs.pin)
-    unpin = _blocking(_set_verbs.unpin)
-    prune = _blocking(_set_verbs.prune)
+    write = _blocking(write_ops.write)
+    write_stream = _iterating(write_ops.write_stream)
+    read = _blocking(set_ops.read)
+    read_stream = _iterating(set_ops.read_stream)
+    export_set = _blocking(set_ops.export_set)
+    delete = _blocking(set_ops.delete)
+    count = _blocking(metadata_ops.count)
+    update = _blocking(metadata_ops.update)
+    add_column = _blocking(metadata_ops.add_column)
+    rename_column = _blocking(metadata_ops.rename_column)
+    cast_column = _blocking(metadata_ops.cast_column)
+    drop_column = _blocking(metadata_ops.drop_column)
+    sets = _blocking(set_ops.sets)
+    set = _blocking(set_ops.set)
+    drop_set = _blocking(set_ops.drop_set)
+    versions = _blocking(set_ops.versions)
+    pin = _blocking(set_ops.pin)
+    unpin = _blocking(set_ops.unpin)
+    prune = _blocking(set_ops.prune)
 
-    create_index = _blocking(_index_verbs.create_index)
-    rebuild_index = _blocking(_index_verbs.rebuild_index)
-    index = _blocking(_index_verbs.index)
-    indexes = _blocking(_index_verbs.indexes)
-    drop_index = _blocking(_index_verbs.drop_index)
-    index_kinds = _blocking(_index_verbs.index_kinds)
-    search = cast("Search[Hits, list[Hits]]", _blocking(_search_verbs.search))
+    create_index = _blocking(index_ops.create_index)
+    rebuild_index = _blocking(index_ops.rebuild_index)
+    index = _blocking(index_ops.index)
+    indexes = _blocking(index_ops.indexes)
+    drop_index = _blocking(index_ops.drop_index)
+    index_kinds = _blocking(index_ops.index_kinds)
+    search = cast("Search[Hits, list[Hits]]", _blocking(search_ops.search))
 
-    trainers = _blocking(_head_verbs.trainers)
-    train = _blocking(_head_verbs.train)
-    head = _blocking(_head_verbs.head)
-    heads = _blocking(_head_verbs.heads)
-    drop_head = _blocking(_head_verbs.drop_head)
-    report = _blocking(_head_verbs.report)
-    report_page = _blocking(_head_verbs.report_page)
-    probe = cast("Probe[ProbeTable, Job]", _blocking(_head_verbs.probe))
-    export_head = _blocking(_head_verbs.export_head)
-    predict = cast("Predict[Predictions, dict[str, Predictions]]", _blocking(_predict_verbs.predict))
+    trainers = _blocking(head_ops.trainers)
+    train = _blocking(head_ops.train)
+    head = _blocking(head_ops.head)
+    heads = _blocking(head_ops.heads)
+    drop_head = _blocking(head_ops.drop_head)
+    report = _blocking(head_ops.report)
+    report_page = _blocking(head_ops.report_page)
+    probe = cast("Probe[ProbeTable, Job]", _blocking(head_ops.probe))
+    export_head = _blocking(head_ops.export_head)
+    predict = cast("Predict[Predictions, dict[str, Predictions]]", _blocking(predict_ops.predict))
 
-    jobs = _blocking(_job_verbs.jobs)
-    job = _blocking(_job_verbs.job)
-    watch_job = _iterating(_job_verbs.watch_job)
-    cancel_job = _blocking(_job_verbs.cancel_job)
+    jobs = _blocking(job_ops.jobs)
+    job = _blocking(job_ops.job)
+    watch_job = _iterating(job_ops.watch_job)
+    cancel_job = _blocking(job_ops.cancel_job)
 
     def close(self) -> None:
         """End the connection, and every call on it."""
@@ -227,7 +226,7 @@ class Client:
                     yield from self._one_try(stream)
                     return
                 except grpc.RpcError as error:
-                    failed = _status.translate(error, self._session.target, None, stream.method.name)
+                    failed = status.translate(error, self._session.target, None, stream.method.name)
                 stream.tries.rest(failed)
         finally:
             stream.tries.close()
@@ -258,7 +257,7 @@ class Client:
 
     def _stub(self, method: Method[Any, Any]) -> Any:
         if method not in self._stubs:
-            self._stubs[method] = _channel.stub(self._channel, method)
+            self._stubs[method] = channel.stub(self._channel, method)
         return self._stubs[method]
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from topwork._excerpts import shortened
+from topwork._display.excerpts import shortened
 
 if TYPE_CHECKING:
     from topwork.jobs import Job

@@ -98,9 +98,9 @@ class Features:
         `inputs` are the names of the items, kept beside their rows in .npz and .parquet. Raises InvalidInput for another
         suffix or for names that do not fit the items.
         """
-        from topwork import _saving
+        from topwork._files import save_features
 
-        _saving.save(self, path, inputs)
+        save_features.save(self, path, inputs)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.rows, dtype=dtype, copy=copy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from topwork._figures import interval_text, main_text
+from topwork._display.figure_text import interval_text, main_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
@@ -111,7 +111,7 @@ class HeadInfo:
         return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"
 
     def _repr_html_(self) -> str:
-        from topwork import _html
+        from topwork._display import html
 
         reads = f"{self.encoder or 'ready vectors'}, {self.tap}" + (f" ({self.pooling})" if self.pooling else "")
         pairs = [
@@ -120,11 +120,11 @@ class HeadInfo:
             ("kind", self.kind or "native"),
             ("reads", reads),
             ("learned from", f"{self.target or 'descriptions'} of {self.set}, version {self.version}" if self.set else ""),
-            ("classes", _html.listed(self.names)),
+            ("classes", html.listed(self.names)),
             ("judged by", self.estimate),
             *((figure.name, told) for figure, told in _told(self.metrics[:3], self.baseline)),
         ]
-        return _html.facts(f"{self.name} (head)", [*pairs, *(("warning", warning) for warning in self.warnings[:3])])
+        return html.facts(f"{self.name} (head)", [*pairs, *(("warning", warning) for warning in self.warnings[:3])])
 
 
 def _told(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> Iterator[tuple[Figure, str]]:

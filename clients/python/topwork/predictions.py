@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from topwork._figures import value_text
+from topwork._display.figure_text import value_text
 from topwork.errors import NotReady, TopworkError
 from topwork.features import Array, Features, Timings, concatenate
 
@@ -189,11 +189,11 @@ class Predictions:
         return "\n".join([*lines, *([f"  ... and {self.items - SHOWN} more"] if self.items > SHOWN else [])])
 
     def _repr_html_(self) -> str:
-        from topwork import _html
+        from topwork._display import html
 
         rows = [(i, str(prediction)) for i, prediction in enumerate(islice(self, SHOWN))]
         more = f"and {self.items - SHOWN:,} more" if self.items > SHOWN else ""
-        return _html.table(f"{self.head} ({self.task}), {self.items:,} items", ("", "prediction"), rows, more)
+        return html.table(f"{self.head} ({self.task}), {self.items:,} items", ("", "prediction"), rows, more)
 
 
 def joined(pieces: Sequence[Predictions]) -> Predictions:

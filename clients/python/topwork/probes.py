@@ -50,13 +50,13 @@ class ProbeTable:
     @staticmethod
     def of(job: Job) -> ProbeTable:
         """The table of a job of `probe` that is done. Raises JobFailed for one that failed, InvalidInput for any other."""
-        from topwork import _convert_reports
+        from topwork._codec import decode_reports
 
         if job.state in ("failed", "cancelled"):
             raise JobFailed(job)
         if not job.result:
             raise InvalidInput(f"{job.kind} job {job.id} has no table", remedy="wait for a job of `probe` to be done")
-        return _convert_reports.probe(job.result)
+        return decode_reports.probe(job.result)
 
     @property
     def best(self) -> ProbeRow | None:

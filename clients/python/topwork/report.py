@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from topwork._figures import interval_text, main_text
+from topwork._display.figure_text import interval_text, main_text
 from topwork.heads import Figure
 
 #: How pictures of a report begin.
@@ -154,25 +154,25 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Its figures, and what was got wrong most confidently; `report_page` has it all."""
-        from topwork import _html
+        from topwork._display import html
 
         known = {figure.name: figure for figure in self.baseline}
         figures = [
             (f.name, main_text(f), interval_text(f), main_text(f, known[f.name].value) if f.name in known else "")
             for f in self.metrics
         ]
-        head = _html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), figures, self.estimate)
-        wrong = [(_html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.wrong[:5]]
-        below = _html.table("wrong", ("id", "truth", "predicted", "confidence", ""), wrong) if wrong else ""
-        warned = _html.facts("", (("warning", warning) for warning in self.warnings)) if self.warnings else ""
+        head = html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), figures, self.estimate)
+        wrong = [(html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.wrong[:5]]
+        below = html.table("wrong", ("id", "truth", "predicted", "confidence", ""), wrong) if wrong else ""
+        warned = html.facts("", (("warning", warning) for warning in self.warnings)) if self.warnings else ""
         return f"<div>{head}{below}{warned}</div>"
 
 
 def _of_wrong(shown: str) -> Any:
     """A text as it is, a picture where it is one that the report made."""
-    from topwork import _html
+    from topwork._display import html
 
     data = shown.removeprefix(JPEG)
     if data != shown and re.fullmatch(r"[A-Za-z0-9+/=]*", data):
-        return _html.Html(f'<img src="{shown}" style="max-width:{_html.SIDE}px">')
+        return html.Html(f'<img src="{shown}" style="max-width:{html.SIDE}px">')
     return "" if data != shown else shown

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topwork import _html
+from topwork._display import html
 from topwork.features import Array, Features, concatenate
 
 #: Items that a notebook shows, letters of an id, numbers of a row.
@@ -43,43 +43,43 @@ class Rows:
     def to_arrow(self) -> Any:
         """A pyarrow.Table with a row an item: `id`, `features_TAP` (a list of fixed size where an item has one row, else a list
         of them), `spans_TAP`, `parts_TAP`, `input` and the metadata. NotReady where pyarrow is missing."""
-        from topwork import _tables
+        from topwork._files import dataframes
 
-        return _tables.arrow(self)
+        return dataframes.arrow(self)
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame with a row an item and the columns of `to_arrow`; features are arrays, (dim,) where items have one
         row and (rows, dim) otherwise. NotReady where pandas is missing."""
-        from topwork import _tables
+        from topwork._files import dataframes
 
-        return _tables.pandas(self)
+        return dataframes.pandas(self)
 
     def to_torch(self) -> dict[str, Any]:
         """`id` (list), `features_TAP` (a tensor, all rows), `counts_TAP` where items may have other than one row, and the
         metadata: tensors of numbers and booleans where nothing is missing, lists otherwise. NotReady where torch is missing."""
-        from topwork import _tables
+        from topwork._files import dataframes
 
-        return _tables.torch(self)
+        return dataframes.torch(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write .npz (arrays, and as JSON in `about` what they are), .parquet (`to_arrow`; needs pyarrow), .npy (the features of
         the one tap), .jsonl or .csv. InvalidInput for another suffix. See `Client.export_set` for sets that are large.
         """
-        from topwork import _saving_rows
+        from topwork._files import save_rows
 
-        _saving_rows.save(self, path)
+        save_rows.save(self, path)
 
     def _repr_html_(self) -> str:
         """The first items: their metadata, their raw inputs where these were read, and the first numbers of their features."""
         columns = list(self.metadata)
         titles = ["id", *(["input"] if self.inputs is not None else []), *columns, *self.features]
         more = f"... and {len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
-        return _html.table(repr(self)[1:-1], titles, (self._cells(i) for i in range(min(len(self), SHOWN))), more)
+        return html.table(repr(self)[1:-1], titles, (self._cells(i) for i in range(min(len(self), SHOWN))), more)
 
     def _cells(self, i: int) -> Iterator[Any]:
-        yield _html.cut_left(self.ids[i], ID_WIDTH)
+        yield html.cut_left(self.ids[i], ID_WIDTH)
         if self.inputs is not None:
-            yield _html.shown(self.inputs[i])
+            yield html.shown(self.inputs[i])
         yield from (values[i] for values in self.metadata.values())
         for features in self.features.values():
             found = features.of(i)
@@ -88,7 +88,7 @@ class Rows:
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap} {f.rows.shape[0]} x {f.dim}" for tap, f in self.features.items())
-        columns = f"; {_html.listed(self.metadata)}" if self.metadata else ""
+        columns = f"; {html.listed(self.metadata)}" if self.metadata else ""
         return f"<Rows: {len(self)} of {self.total} items, version {self.version}: {taps or 'no features'}{columns}>"
 
 

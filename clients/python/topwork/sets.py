@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from topwork import _html
+from topwork._display import html
 from topwork.encoders import TapInfo
 from topwork.errors import TopworkError
 from topwork.features import Numerics
@@ -52,7 +52,7 @@ class SetInfo:
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {tap.dim}" for tap in self.taps)
-        columns = f"; {_html.listed(self.columns)}" if self.columns else ""
+        columns = f"; {html.listed(self.columns)}" if self.columns else ""
         return f"<SetInfo {self.name}: {self.items:,} items of {self._of()}, version {self.version}; {taps}{columns}>"
 
     def _of(self) -> str:
@@ -60,7 +60,7 @@ class SetInfo:
 
     def _repr_html_(self) -> str:
         taps = ", ".join(f"{tap.name} ({tap.dim}, a row a {tap.granularity})" for tap in self.taps)
-        columns = _html.listed((f"{name} ({kind})" for name, kind in self.columns.items()), 5)
+        columns = html.listed((f"{name} ({kind})" for name, kind in self.columns.items()), 5)
         pairs = [
             ("items", f"{self.items:,}"),
             ("encoder", self._of()),
@@ -72,7 +72,7 @@ class SetInfo:
             ("on disk", f"{self.bytes / 1e6:,.1f} MB"),
             ("created", self.created),
         ]
-        return _html.facts(self.name, pairs)
+        return html.facts(self.name, pairs)
 
 
 @dataclass(frozen=True)

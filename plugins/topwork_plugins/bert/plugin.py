@@ -27,7 +27,7 @@ from topwork_server import (
 )
 from topwork_server.types import Array
 
-from topwork_plugins.bert import catalogue as bert_catalogue
+from topwork_plugins.bert import known_models as bert_catalogue
 from topwork_plugins.bert import layout as bert_layout
 from topwork_plugins.bert.settings import Settings
 from topwork_plugins.bert.tokens import FILE, Tokenization, Tokens

@@ -16,7 +16,7 @@ from topwork_server import InvalidInput, TokenSpans
 from topwork_server.ragged_arrays import starts_of, sums_of
 from topwork_server.types import Array
 
-from topwork_plugins.bert.beginnings import MARGIN, Beginnings, Condensed
+from topwork_plugins.bert.text_prefix import MARGIN, Beginnings, Condensed
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

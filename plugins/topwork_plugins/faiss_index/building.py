@@ -8,8 +8,8 @@ from topwork_server import Metric, VectorSource
 from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
-from topwork_plugins.faiss_index import anatomy, factory, library
-from topwork_plugins.faiss_index.recipes import FLAT, Recipe
+from topwork_plugins.faiss_index import factory, introspection, library
+from topwork_plugins.faiss_index.build_params import FLAT, Recipe
 
 #: Rows that are added at a time: enough for a matrix product, and few enough for progress to move.
 BATCH = 8192
@@ -52,12 +52,12 @@ def _too_few(error: RuntimeError) -> bool:
 def _made(recipe: Recipe, dim: int, metric: Metric) -> Any:
     faiss = library.load()
     index = factory.make(recipe.factory, dim, metric)
-    core = anatomy.core(index)
+    core = introspection.core(index)
     if isinstance(core, faiss.IndexHNSW) and recipe.construction_effort:
         core.hnsw.efConstruction = recipe.construction_effort
     if isinstance(core, faiss.IndexIVF):
         core.cp.min_points_per_centroid = 1  # the recipe sees to it; faiss would write of it to stderr
-    for part in filter(None, (core, anatomy.storage(core))):
+    for part in filter(None, (core, introspection.storage(core))):
         if hasattr(part, "do_polysemous_training"):
             part.do_polysemous_training = False  # minutes of annealing for a filter that no search here uses
     return index

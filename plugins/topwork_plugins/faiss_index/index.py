@@ -13,11 +13,11 @@ from topwork_server import InvalidInput, Metric, VectorIndex, VectorSource
 from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
-from topwork_plugins.faiss_index import anatomy, building, efforts, factory, files, library, scores
+from topwork_plugins.faiss_index import building, factory, files, introspection, library, scores, search_params
+from topwork_plugins.faiss_index.build_params import Recipe
+from topwork_plugins.faiss_index.faiss_search import Searcher
 from topwork_plugins.faiss_index.files import Label
 from topwork_plugins.faiss_index.masks import Mask
-from topwork_plugins.faiss_index.recipes import Recipe
-from topwork_plugins.faiss_index.searching import Searcher
 
 #: Rows of which every kind is what it says: with fewer some are flat.
 MANY = 100_000
@@ -97,13 +97,13 @@ class FaissIndex(VectorIndex):
         return np.ascontiguousarray(rows, np.float32)
 
     def efforts(self) -> tuple[int, ...]:
-        return efforts.ladder(self._index)
+        return search_params.ladder(self._index)
 
     def vectors(self, positions: Array) -> Array | None:
-        flat = anatomy.matrix(self._index)
+        flat = introspection.matrix(self._index)
         if flat is not None:
-            return np.asarray(anatomy.rows_of(flat)[positions])
-        if anatomy.lists_of_rows(self._index):
+            return np.asarray(introspection.rows_of(flat)[positions])
+        if introspection.lists_of_rows(self._index):
             return self._from_lists(np.ascontiguousarray(positions, np.int64))
         return None
 
@@ -116,11 +116,11 @@ class FaissIndex(VectorIndex):
 
     @property
     def exact(self) -> bool:
-        return anatomy.is_flat(self._index)
+        return introspection.is_flat(self._index)
 
     @property
     def thorough(self) -> bool:
-        return self.exact or anatomy.looks_into_all(self._index)
+        return self.exact or introspection.looks_into_all(self._index)
 
     @property
     def count(self) -> int:

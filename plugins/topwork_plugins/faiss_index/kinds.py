@@ -20,10 +20,10 @@ from typing import Any, ClassVar
 
 from topwork_server import NoOptions
 
-from topwork_plugins.faiss_index import recipes
+from topwork_plugins.faiss_index import build_params
+from topwork_plugins.faiss_index.build_params import Recipe
 from topwork_plugins.faiss_index.index import FaissIndex
 from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptions
-from topwork_plugins.faiss_index.recipes import Recipe
 
 
 class FlatIndex(FaissIndex):
@@ -33,7 +33,7 @@ class FlatIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: NoOptions, target_recall: float) -> Recipe:
-        return recipes.FLAT
+        return build_params.FLAT
 
 
 class HnswIndex(FaissIndex):
@@ -46,7 +46,7 @@ class HnswIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: HnswOptions, target_recall: float) -> Recipe:
-        return recipes.hnsw(target_recall, options)
+        return build_params.hnsw(target_recall, options)
 
 
 class IvfIndex(FaissIndex):
@@ -57,7 +57,7 @@ class IvfIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> Recipe:
-        return recipes.ivf(rows, options, "Flat")
+        return build_params.ivf(rows, options, "Flat")
 
 
 class IvfSq8Index(FaissIndex):
@@ -68,7 +68,7 @@ class IvfSq8Index(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> Recipe:
-        return recipes.ivf(rows, options, "SQ8")
+        return build_params.ivf(rows, options, "SQ8")
 
 
 class IvfPqIndex(FaissIndex):
@@ -85,7 +85,7 @@ class IvfPqIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: PqOptions, target_recall: float) -> Recipe:
-        return recipes.ivf_pq(rows, dim, options, target_recall)
+        return build_params.ivf_pq(rows, dim, options, target_recall)
 
 
 class FactoryIndex(FaissIndex):
@@ -95,7 +95,7 @@ class FactoryIndex(FaissIndex):
 
     @classmethod
     def recipe(cls, rows: int, dim: int, options: Any, target_recall: float) -> Recipe:
-        return recipes.of_factory(cls.factory, rows)
+        return build_params.of_factory(cls.factory, rows)
 
 
 def of_factory(factory: str) -> type[FactoryIndex]:

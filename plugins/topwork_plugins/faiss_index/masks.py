@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from topwork_server.types import Array
 
-from topwork_plugins.faiss_index import anatomy, library
+from topwork_plugins.faiss_index import introspection, library
 
 #: A matrix is asked for a list of positions where at most one row in so many is allowed; else it tests a bit a row.
 SPARSE = 64
@@ -45,7 +45,7 @@ class Mask:
         if self.bits is None:
             return None
         faiss = library.load()
-        if anatomy.is_flat(index) and self.allowed * SPARSE <= self.total:
+        if introspection.is_flat(index) and self.allowed * SPARSE <= self.total:
             return faiss.IDSelectorArray(self.positions())
         selector = faiss.IDSelectorBitmap(len(self.bits), faiss.swig_ptr(self.bits))
         selector.kept = self.bits

@@ -1,4 +1,4 @@
-"""Options that CreateIndex may set for each kind. None leaves the choice to `recipes.py`."""
+"""Options that CreateIndex may set for each kind. None leaves the choice to `build_params.py`."""
 
 from __future__ import annotations
 

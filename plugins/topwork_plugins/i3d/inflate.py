@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from topwork_plugins.i3d.taps import inflated_taps
 from topwork_plugins.parameter_blocks import under
-from topwork_plugins.resnet.tapped import Tapped
+from topwork_plugins.resnet.feature_taps import Tapped
 
 #: How many frames a kernel spans, as in the I3D ResNet-50 of Wang et al. 2018 ("Non-local Neural Networks", section 4.1): the
 #: first convolution 5; of the blocks, about one in two has 3 in its first convolution. A pattern repeats over the blocks.

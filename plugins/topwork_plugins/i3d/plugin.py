@@ -27,7 +27,7 @@ from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.readers import FlowReader, Reader, RgbReader
 from topwork_plugins.i3d.taps import inflated_taps
 from topwork_plugins.i3d.windows import mapped, spaced, windows
-from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.images.preprocess import Recipe
 
 FAMILY = "i3d"
 #: Of an inflated net: the deviation over time keeps motion that the mean loses. Six motions told apart on unseen photographs:
@@ -129,7 +129,7 @@ class InflatedEncoder(VideoEncoder):
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
         from topwork_plugins.i3d.inflate import HALVED, InflatedResNet
-        from topwork_plugins.resnet.tapped import open_net
+        from topwork_plugins.resnet.feature_taps import open_net
 
         flat = open_net(assets, spec.settings.get("architecture"))
         net = InflatedResNet(flat.module)

@@ -12,7 +12,7 @@ from topwork_server.types import Array
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.videos import check_clip, frames_of, from_array, pixels
 from topwork_plugins.i3d.windows import Frame, bounded, mapped, resample
-from topwork_plugins.picture_recipe import Recipe
+from topwork_plugins.images.preprocess import Recipe
 
 
 class Reader(Protocol):

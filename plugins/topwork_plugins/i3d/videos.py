@@ -16,7 +16,7 @@ from topwork_server.types import Array
 from topwork_plugins.i3d.display_matrix import upright
 from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed
 from topwork_plugins.i3d.windows import LONGEST, Frame
-from topwork_plugins.pictures import MAX_PIXELS
+from topwork_plugins.images.decode import MAX_PIXELS
 
 if TYPE_CHECKING:
     from av import VideoFrame

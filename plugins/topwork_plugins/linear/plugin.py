@@ -9,7 +9,7 @@ from topwork_server import Examples, FittedHead, InvalidInput, Trainer, TrainerS
 from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
-from topwork_plugins.linear.lesson import Lesson
+from topwork_plugins.linear.fold import Lesson
 from topwork_plugins.linear.options import LinearOptions
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from topwork_server.types import Array
 
-from topwork_plugins.linear.frames import Frame
+from topwork_plugins.linear.gram import Frame
 from topwork_plugins.linear.losses import Loss
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from topwork_server import Examples, InvalidInput, folds, rest
 from topwork_server.types import Array
 
-from topwork_plugins.linear.frames import Frame, Moments, frame, moments
+from topwork_plugins.linear.gram import Frame, Moments, frame, moments
 from topwork_plugins.linear.losses import Loss
 from topwork_plugins.linear.models import Logistic, Model
 from topwork_plugins.linear.problem import Problem

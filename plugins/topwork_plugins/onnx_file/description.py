@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from topwork_server import Granularity, InvalidInput, Modality
 
+from topwork_plugins.images.preprocess import INTERPOLATIONS, Recipe
 from topwork_plugins.onnx_file.fields import Fields
-from topwork_plugins.picture_recipe import INTERPOLATIONS, Recipe
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 #: What granularities the rows of a modality may have: only these have spans to go with them.

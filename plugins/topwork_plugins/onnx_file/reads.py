@@ -10,8 +10,8 @@ import numpy as np
 from topwork_server import InvalidInput, Item, Sample
 from topwork_server.types import Array
 
-from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.pictures import opened
+from topwork_plugins.images.decode import opened
+from topwork_plugins.images.preprocess import Recipe
 
 FILE = "reads.json"
 RECIPE = "recipe.json"

@@ -19,8 +19,8 @@ from topwork_server import (
     hookimpl,
 )
 
-from topwork_plugins.picture_recipe import Recipe
-from topwork_plugins.pictures import opened
+from topwork_plugins.images.decode import opened
+from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.resnet.taps import taps_at_224
 
 FAMILY = "resnet"
@@ -42,7 +42,7 @@ class ResNetEncoder(Encoder):
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
-        from topwork_plugins.resnet.tapped import open_net
+        from topwork_plugins.resnet.feature_taps import open_net
 
         net = open_net(assets, spec.settings.get("architecture"))
         net.recipe.write(out / RECIPE)

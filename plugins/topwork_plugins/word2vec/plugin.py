@@ -36,7 +36,7 @@ from topwork_server.types import Array
 
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import table as word_table
-from topwork_plugins.word2vec.slab import LONGEST_TEXT, Slabs
+from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.tokens import UNKNOWN, Token, Tokenizer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from topwork._cli_catalogue import unused_weights
+from topwork.cli.encoders import unused_weights
 
 from topwork_server.config import usable_home
 from topwork_server.errors import InvalidInput

@@ -18,7 +18,7 @@ import pytest
 import topwork
 from fake_engine import FakeCatalogue, FakeEngine, refusal, served
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from topwork import _status
+from topwork._transport import status as _status
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import encoders_pb2_grpc
 from topwork.v1 import types_pb2 as t

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 import topwork
-from topwork._cli_help import INTERRUPTED, CommandParser, Parser
-from topwork._standard_streams import open_closed_streams, stop_writing
+from topwork.cli.help_screen import INTERRUPTED, CommandParser, Parser
+from topwork.cli.standard_streams import open_closed_streams, stop_writing
 from topwork.errors import InvalidInput, TopworkError
 
 GROUP = "topwork.commands"
@@ -98,28 +98,28 @@ def _help(parser: argparse.ArgumentParser) -> int:
 
 
 def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from topwork import (
-        _cli_catalogue,
-        _cli_client,
-        _cli_embed,
-        _cli_heads,
-        _cli_index,
-        _cli_jobs,
-        _cli_predict,
-        _cli_probe,
-        _cli_read,
-        _cli_report,
-        _cli_search,
-        _cli_sets,
-        _cli_train,
-        _cli_versions,
-        _cli_write,
+    from topwork.cli import (
+        connection_flags,
+        embed,
+        encoders,
+        heads,
+        indexes,
+        jobs,
+        predict,
+        probe,
+        read,
+        report,
+        search,
+        sets,
+        train,
+        versions,
+        write,
     )
 
-    common = _cli_client.common()
-    of_sets = (_cli_write, _cli_sets, _cli_read, _cli_versions)
-    of_heads = (_cli_train, _cli_predict, _cli_heads, _cli_report, _cli_probe)
-    for verbs in (_cli_catalogue, _cli_embed, *of_sets, _cli_index, _cli_search, _cli_jobs, *of_heads):
+    common = connection_flags.common()
+    of_sets = (write, sets, read, versions)
+    of_heads = (train, predict, heads, report, probe)
+    for verbs in (encoders, embed, *of_sets, indexes, search, jobs, *of_heads):
         verbs.add(commands, common)
 
 

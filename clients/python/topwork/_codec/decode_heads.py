@@ -1,0 +1,144 @@
+"""Messages of heads -> the dataclasses of this package, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from topwork._codec import decode_sets, messages
+from topwork._transport import status
+from topwork.errors import InvalidInput
+from topwork.features import Array, Timings
+from topwork.heads import Figure, HeadInfo, TrainerInfo
+from topwork.predictions import FoundSpan, Predictions
+from topwork.v1 import heads_pb2, types_pb2
+
+TASKS = {
+    "classification": heads_pb2.TASK_CLASSIFICATION,
+    "multi-label": heads_pb2.TASK_MULTI_LABEL,
+    "regression": heads_pb2.TASK_REGRESSION,
+    "tagging": heads_pb2.TASK_TAGGING,
+    "question-answering": heads_pb2.TASK_QUESTION_ANSWERING,
+    "segmentation": heads_pb2.TASK_SEGMENTATION,
+}
+#: Fields of Predictions that are tensors, by the names that they have here as there.
+ARRAYS = ("probabilities", "best", "values", "masks", "confidences", "boxes")
+
+
+def task(name: str) -> heads_pb2.Task:
+    """ "" is by the type of the column."""
+    if name and name not in TASKS:
+        raise InvalidInput(f"no task {name!r}", remedy=f"ask for one of {', '.join(TASKS)}")
+    return TASKS[name] if name else heads_pb2.TASK_UNSPECIFIED
+
+
+def task_name(number: int) -> str:
+    return messages.name_of(heads_pb2.Task, number).replace("_", "-")
+
+
+def trainer(message: heads_pb2.Trainer) -> TrainerInfo:
+    return TrainerInfo(
+        kind=message.kind,
+        description=message.description,
+        options=messages.options_info(message.options),
+        plugin=message.plugin,
+        tasks=tuple(map(task_name, message.tasks)),
+        needs_inputs=message.needs_inputs,
+        needs_descriptions=message.needs_descriptions,
+        least_per_class=message.least_per_class,
+    )
+
+
+def head(message: heads_pb2.Head) -> HeadInfo:
+    return HeadInfo(
+        name=message.name,
+        state=messages.name_of(heads_pb2.HeadState, message.state),
+        detail=message.detail,
+        job=decode_sets.job(message.job) if message.HasField("job") else None,
+        task=task_name(message.task) if message.task else "",
+        kind=message.kind,
+        set=message.set,
+        version=message.version,
+        target=message.target,
+        encoder=message.encoder,
+        tap=message.tap,
+        pooling=message.pooling,
+        fingerprint=message.fingerprint,
+        names=tuple(message.names),
+        metrics=tuple(map(_figure, message.metrics)),
+        baseline=tuple(map(_figure, message.baseline)),
+        estimate=message.estimate,
+        options=decode_sets.options(message.options),
+        chosen=dict(sorted(decode_sets.options(message.chosen).items())),
+        labelled=message.labelled,
+        unlabelled=message.unlabelled,
+        seed=message.seed,
+        temperature=message.temperature,
+        agreement=message.agreement,
+        created=decode_sets.moment(message.created) if message.created else None,
+        seconds=message.seconds,
+        bytes=message.bytes,
+        native=message.native,
+        warnings=tuple(message.warnings),
+        code=message.code,
+    )
+
+
+def _figure(message: heads_pb2.Figure) -> Figure:
+    return Figure(message.name, message.value, message.low, message.high)
+
+
+def predictions(
+    message: heads_pb2.Predictions, reply: heads_pb2.PredictResponse, encoder: str, items: Sequence[types_pb2.Item], start: int
+) -> Predictions:
+    """What one head says. `items` are those that were sent, whose texts spans are cut out of, from position `start` on."""
+    found = [tap for tap in reply.features if tap.fingerprint == message.fingerprint]
+    notes = {note.item: dict(note.counts) for note in reply.notes}
+    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
+    tensors = _tensors(message)
+    failures = {
+        f.item: status.failure(f.code, f.message, f.remedy, start + f.item)
+        for f in reply.failures
+        if _is_missing(message, tensors, f.item)
+    }
+    return Predictions(
+        head=message.head,
+        task=task_name(message.task),
+        names=tuple(message.names),
+        items=len(items) or max([len(message.spans), *(len(array) for array in tensors.values())]),
+        interval=message.interval,
+        spans=[tuple(_spans(of.spans, item)) for of, item in _with_items(message.spans, items)] if message.spans else None,
+        fingerprint=message.fingerprint,
+        version=message.version,
+        features=messages.tap_features(found[0], encoder, start, notes, failures, None, timings) if found else None,
+        notes=notes,
+        failures=failures,
+        timings=timings,
+        **tensors,
+    )
+
+
+def _is_missing(message: heads_pb2.Predictions, tensors: Mapping[str, Array], item: int) -> bool:
+    """Whether the head says nothing of that item: another head, which reads something else, may."""
+    numbers = [array[item] for array in tensors.values() if array.dtype.kind == "f"]
+    return any(np.isnan(of_item).any() for of_item in numbers) or (bool(message.spans) and not message.spans[item].spans)
+
+
+def _tensors(message: Any) -> dict[str, Any]:
+    return {name: messages.array(getattr(message, name)) for name in ARRAYS if message.HasField(name)}
+
+
+def _with_items(
+    spans: Sequence[heads_pb2.FoundSpans], items: Sequence[types_pb2.Item]
+) -> Iterable[tuple[heads_pb2.FoundSpans, types_pb2.Item]]:
+    return zip(spans, items or [types_pb2.Item()] * len(spans), strict=True)
+
+
+def _spans(spans: Iterable[heads_pb2.FoundSpan], item: types_pb2.Item) -> Iterable[FoundSpan]:
+    pair = item.text_pair
+    parts = (pair.text, pair.pair) if item.HasField("text_pair") else (item.text, "")
+    for span in spans:
+        text = parts[min(span.part, 1)][span.start : span.end]
+        yield FoundSpan(span.start, span.end, span.label, text, span.probability, span.part)

@@ -1,0 +1,108 @@
+"""Messages of indexes and searches -> the dataclasses of this package, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from topwork._codec import decode_sets, messages
+from topwork.errors import InvalidInput
+from topwork.features import Array, Timings
+from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
+from topwork.search_results import Hits
+from topwork.v1 import indexes_pb2
+
+METRICS = {
+    "cosine": indexes_pb2.METRIC_COSINE,
+    "inner_product": indexes_pb2.METRIC_INNER_PRODUCT,
+    "l2": indexes_pb2.METRIC_L2,
+}
+
+
+def metric(name: str) -> indexes_pb2.Metric:
+    if name not in METRICS:
+        raise InvalidInput(f"no metric {name!r}", remedy=f"ask for one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def metric_name(number: int) -> str:
+    return messages.name_of(indexes_pb2.Metric, number or indexes_pb2.METRIC_COSINE)
+
+
+def kind(message: indexes_pb2.IndexKind) -> IndexKind:
+    options = messages.options_info(message.options)
+    return IndexKind(message.kind, message.description, options, message.plugin)
+
+
+def index(message: indexes_pb2.Index) -> IndexInfo:
+    return IndexInfo(
+        set=message.set,
+        name=message.name,
+        tap=message.tap,
+        fingerprint=message.fingerprint,
+        kind=message.kind,
+        built=message.built,
+        metric=metric_name(message.metric),
+        dim=message.dim,
+        options=decode_sets.options(message.options),
+        state=messages.name_of(indexes_pb2.IndexState, message.state),
+        detail=message.detail,
+        version=message.version,
+        rows=message.rows,
+        fresh_rows=message.fresh_rows,
+        dead_rows=message.dead_rows,
+        target_recall=message.target_recall,
+        recall=message.recall,
+        missed_target=message.held_out > 0 and message.recall < message.target_recall,
+        effort=message.effort,
+        operating=tuple(OperatingPoint(point.effort, point.recall, point.qps) for point in message.operating),
+        held_out=message.held_out,
+        build_seconds=message.build_seconds,
+        disk_bytes=message.disk_bytes,
+        memory_bytes=message.memory_bytes,
+        job=decode_sets.job(message.job) if message.HasField("job") else None,
+        own_queries=message.own_queries,
+        damage=message.damage,
+        live=tuple(LiveRecall(one.filtered, one.above, one.up_to, one.searches, one.recall) for one in message.live),
+    )
+
+
+def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Mapping[str, Any]] | None = None) -> Iterator[Hits]:
+    """One Hits a query."""
+    from topwork._codec import metadata
+
+    ids, scores = list(reply.ids), messages.array(reply.scores)
+    rows = messages.array(reply.rows).astype(np.int64) if reply.HasField("rows") else None
+    spans = messages.array(reply.spans.values) if reply.HasField("spans") else None
+    parts = messages.array(reply.spans.parts) if reply.spans.HasField("parts") else None
+    vectors = messages.array(reply.vectors.rows) if reply.HasField("vectors") else None
+    columns = {column.name: metadata.unpack(column)[1] for column in reply.metadata}
+    span_kind = messages.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None
+    metric, version, how, seconds = metric_name(reply.metric), reply.version, reply.how, reply.search_seconds
+    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
+    for start, end in pairwise(accumulate(reply.counts, initial=0)):
+        yield Hits(
+            ids=ids[start:end],
+            scores=scores[start:end],
+            metadata={name: values[start:end] for name, values in columns.items()},
+            rows=_cut(rows, start, end),
+            spans=_cut(spans, start, end),
+            span_kind=span_kind,
+            parts=_cut(parts, start, end),
+            vectors=_cut(vectors, start, end),
+            metric=metric,
+            version=version,
+            how=how,
+            seconds=seconds,
+            timings=timings,
+            unindexed=reply.unindexed,
+            rows_compared=reply.rows_compared,
+            _inputs=inputs,
+        )
+
+
+def _cut(values: Array | None, start: int, end: int) -> Array | None:
+    return None if values is None else values[start:end]

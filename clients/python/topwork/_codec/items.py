@@ -1,0 +1,258 @@
+"""What a caller passes -> what is sent: strings, paths, bytes, pictures, arrays and pairs of texts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from topwork._codec import messages
+from topwork.errors import InvalidInput, TooLarge
+from topwork.features import Array
+from topwork.image_modes import upright_rgb
+from topwork.v1 import types_pb2
+
+MIB = 1 << 20
+#: Axes of an array that is one item.
+AXES = {"image": 3, "video": 4}
+#: One message holds 64 MiB: what one item may take of it, and what a picture in memory may take before it is sent as PNG.
+LARGEST, LARGEST_RAW = 60 * MIB, 16 * MIB
+#: What each kind of encoder reads, for messages.
+PICTURES = "a path, the bytes of a file, a PIL image or an array (H, W, 3) uint8"
+VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
+ARRAYS = f"a numpy array of {', '.join(messages.SENDABLE)}, or the path of an .npy file"
+#: Items that an AsyncClient packs on its event loop, which is sooner done than a thread is woken.
+BRIEF = 64
+#: A longer video goes in parts of PART bytes.
+LONG_VIDEO, PART = 32 * MIB, MIB
+
+
+class SupportsArray(Protocol):
+    """A numpy array, a torch tensor, a data frame's column ..."""
+
+    def __array__(self) -> Array: ...
+
+
+class Picture(Protocol):
+    """A PIL image."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def convert(self, mode: str) -> Any: ...
+
+
+ItemLike: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | tuple[str, str] | SupportsArray | Picture
+#: One item, several, or a source of them (an asynchronous one with AsyncClient alone).
+Items: TypeAlias = ItemLike | Iterable[ItemLike] | AsyncIterable[ItemLike]
+
+
+@dataclass(frozen=True)
+class LongVideo:
+    """A video that does not go into one message. Files are read only when they are sent, and again if they must be resent."""
+
+    source: Path | memoryview
+
+    def parts(self) -> Iterator[bytes]:
+        if isinstance(self.source, Path):
+            with self.source.open("rb") as file:
+                while part := file.read(PART):
+                    yield part
+        else:
+            for start in range(0, len(self.source), PART):
+                yield bytes(self.source[start : start + PART])
+
+
+Packed: TypeAlias = types_pb2.Item | LongVideo
+
+
+def listed(items: Any, modality: str, blocking: Callable[[AsyncIterable[Any]], Iterator[Any]] | None = None) -> Iterable[Any]:
+    """The items one by one: a lone string, path, picture or array is one item, not a sequence of letters or rows."""
+    if modality not in PACKERS:
+        raise InvalidInput(f"this client does not know how to send {modality!r} items", remedy="install a newer topwork")
+    if is_lone(items, modality):
+        return [items]
+    if blocking and isinstance(items, AsyncIterable):
+        return blocking(items)
+    if isinstance(items, Mapping) or not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
+        raise InvalidInput(f"items come as a {type(items).__name__}", remedy="pass a list, or anything that iterates over items")
+    return items
+
+
+def is_lone(items: Any, modality: str) -> bool:
+    """Whether it is one item and not several."""
+    if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike) or _is_picture(items):
+        return True
+    return bool(getattr(items, "ndim", None) == AXES.get(modality, "none"))
+
+
+def is_brief(items: Iterable[Any], modality: str) -> bool:
+    """Whether packing them takes but a moment: a few in a list, no file to read, no code of the caller's to run."""
+    kind = str if modality == "text" else bytes
+    return (
+        isinstance(items, list | tuple)
+        and len(items) <= BRIEF
+        and all(type(item) is kind for item in items)
+        and sum(map(len, items)) <= MIB
+    )
+
+
+def pack(value: Any, modality: str, position: int) -> Packed:
+    """One item as a message. Raises InvalidInput or TooLarge with its position."""
+    try:
+        packed = PACKERS[modality](value)
+    except (InvalidInput, TooLarge) as error:
+        error.item = position
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise _unreadable(value, error, position) from None
+    if isinstance(packed, types_pb2.Item) and packed.ByteSize() > LARGEST:
+        raise _too_large(value, packed.ByteSize(), position)
+    return packed
+
+
+def _text(value: Any) -> Packed:
+    if isinstance(value, str):
+        return types_pb2.Item(text=_encodable(value))
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        pair = types_pb2.TextPair(text=_encodable(value[0]), pair=_encodable(value[1]))
+        return types_pb2.Item(text_pair=pair)
+    raise _wrong_kind(value, "a text", "a str or a pair of str; read files and decode bytes first")
+
+
+def _image(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        return _file(Path(value), lambda data: types_pb2.Item(image=data), "a picture", PICTURES)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return types_pb2.Item(image=bytes(value))
+    if _is_picture(value):
+        return _from_pil(value)
+    return _tensor(value, "a picture", PICTURES)
+
+
+def _video(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        if path.suffix != ".npy" and path.stat().st_size > LONG_VIDEO:
+            return LongVideo(path)
+        return _file(path, lambda data: types_pb2.Item(video=data), "a video", VIDEOS)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return LongVideo(memoryview(value)) if len(value) > LONG_VIDEO else types_pb2.Item(video=bytes(value))
+    return _tensor(value, "a video", VIDEOS)
+
+
+def _array(value: Any) -> Packed:
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        if path.suffix != ".npy":
+            raise _wrong_kind(value, "an array", ARRAYS)
+        return _file(path, lambda data: types_pb2.Item(), "an array", ARRAYS)
+    return _tensor(value, "an array", ARRAYS)
+
+
+PACKERS: Mapping[str, Callable[[Any], Packed]] = {"text": _text, "image": _image, "video": _video, "tensor": _array}
+
+
+def not_regular(path: Path) -> str:
+    """Why a path is no file that can be read to its end; "" where it is one, or a folder. Links are followed."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a link that leads nowhere" if path.is_symlink() else error.strerror or "it cannot be read"
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return f"{kinds[kind]}, and no file" if (kind := stat.S_IFMT(mode)) in kinds else ""
+
+
+def _check_regular(path: Path) -> None:
+    """InvalidInput for a pipe or a device, which might never end."""
+    if path.exists() and (reason := not_regular(path)):
+        raise InvalidInput(f"{describe(path)} is {reason}", remedy="copy its content into a file, or pass its bytes")
+
+
+def _file(path: Path, build: Callable[[bytes], types_pb2.Item], wanted: str, instead: str) -> types_pb2.Item:
+    """A file's content; an .npy file is an array whatever the encoder reads."""
+    _check_regular(path)
+    if path.suffix != ".npy":
+        return build(path.read_bytes())
+    try:
+        values = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise InvalidInput(f"{describe(path)} is not an array: {error}") from None
+    return _tensor(values, wanted, instead)
+
+
+def _tensor(value: Any, wanted: str, instead: str) -> types_pb2.Item:
+    if hasattr(value, "detach"):  # a torch tensor: numpy refuses one that needs gradients or lies on a device
+        value = value.detach().cpu()
+    if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
+        raise _wrong_kind(value, wanted, instead)
+    values = np.asarray(value)
+    if values.dtype.name not in messages.SENDABLE:
+        raise InvalidInput(f"an array of {values.dtype.name} is not {wanted}", remedy=f"this encoder reads {instead}")
+    if values.nbytes > LARGEST:
+        raise _too_large(value, values.nbytes)
+    return types_pb2.Item(tensor=messages.tensor(values))
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether it is a PIL image, without importing PIL."""
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
+
+
+def _from_pil(picture: Any) -> types_pb2.Item:
+    """Its pixels as a file of it would give them: exact, and cheaper for both sides than a file format; a large one as PNG."""
+    try:
+        rgb = upright_rgb(picture)
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:  # PIL reads its file now, and its readers raise whatever they trip over
+        raise InvalidInput(f"the picture cannot be read: {error}", remedy="open the file again, and keep it open") from error
+    if rgb.width * rgb.height * 3 <= LARGEST_RAW:
+        return types_pb2.Item(tensor=messages.tensor(np.asarray(rgb)))
+    import io
+
+    file = io.BytesIO()
+    rgb.save(file, "PNG", compress_level=1)
+    return types_pb2.Item(image=file.getvalue())
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"not valid Unicode: {error.reason} at character {error.start}") from None
+    return text
+
+
+def _wrong_kind(value: Any, wanted: str, instead: str) -> InvalidInput:
+    return InvalidInput(f"{describe(value)} is not {wanted}", remedy=f"this encoder reads {instead}")
+
+
+def _too_large(value: Any, size: int, position: int | None = None) -> TooLarge:
+    return TooLarge(
+        f"{describe(value)} takes {size / MIB:.0f} MiB; one message holds {LARGEST // MIB} MiB",
+        remedy="send a smaller one, or a long video as a file",
+        item=position,
+    )
+
+
+def _unreadable(value: Any, error: OSError | ValueError, position: int) -> InvalidInput:
+    if isinstance(error, IsADirectoryError):
+        return InvalidInput(f"{value} is a folder", remedy="pass its files", item=position)
+    if isinstance(error, FileNotFoundError):
+        return InvalidInput(f"there is no file {value}", remedy="paths are read on this machine", item=position)
+    reason = getattr(error, "strerror", None) or error
+    return InvalidInput(f"{describe(value)} cannot be read: {reason}", item=position)
+
+
+def describe(value: Any) -> str:
+    """How a message names a value: short texts and paths as they are, others by their type."""
+    if isinstance(value, str | os.PathLike):
+        text = str(value)
+        return repr(text if len(text) <= 60 else text[:57] + "...")
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,103 @@
+"""Predictions as records, and as files: .csv, .jsonl, .parquet. A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from topwork._files import save_features
+from topwork.annotations import mask
+from topwork.predictions import Prediction, Predictions
+
+Found = Mapping[str, Predictions]
+#: Columns of the caller's own, with a value an item.
+Kept = Mapping[str, Sequence[Any]]
+#: A cell of a table: what csv and Parquet hold.
+Cell = str | float | list[str] | None
+
+
+def save(found: Found, names: Sequence[str], path: Path, *, all_classes: bool, kept: Kept) -> None:
+    """`names` are those of the items; with `all_classes` tables hold the probabilities of more than the best class."""
+    write = save_features.chosen(WRITERS, path)
+    with save_features.whole(path) as file:
+        write(found, names, file, all_classes, kept)
+
+
+def records(found: Found, names: Sequence[str], kept: Kept) -> Iterator[dict[str, Any]]:
+    """An object an item, as JSON says it; of several heads an object each in it, by the head's name, and so of one head where a
+    column that is kept has the name of what it says."""
+    for i, name in enumerate(names):
+        own = {column: values[i] for column, values in kept.items()}
+        said = {head: record(predictions[i]) for head, predictions in found.items()}
+        first = next(iter(said.values()))
+        yield {"item": name, **own, **(first if len(said) == 1 and not own.keys() & first.keys() else said)}
+
+
+def record(found: Prediction) -> dict[str, Any]:
+    """What there is of it, in plain values; a mask as rows of numbers."""
+    if found.error:
+        return {"error": str(found.error)}
+    plain: dict[str, Any] = {}
+    for name in ("label", "probability", "labels", "probabilities", "value", "low", "high"):
+        value = getattr(found, name)
+        plain |= {} if value is None or value == {} else {name: value}
+    if found.spans is not None:
+        plain["spans"] = [span._asdict() for span in found.spans]
+    if found.mask is not None:
+        plain |= {"mask": found.mask.tolist(), "box": found.box}
+        plain |= {} if found.confidences is None else {"confidences": found.confidences.tolist()}
+    return plain
+
+
+def cells(found: Prediction, all_classes: bool) -> dict[str, Cell]:
+    """The same in one level: what is nested as JSON, a mask as `topwork.mask` writes it."""
+    plain = record(found)
+    plain.pop("confidences", None)
+    if not all_classes:
+        plain.pop("probabilities", None)
+    if found.mask is not None:
+        plain["mask"] = mask(found.mask)
+    made = {name: json.dumps(value) if isinstance(value, dict | list | tuple) else value for name, value in plain.items()}
+    return made | ({} if found.labels is None else {"labels": list(found.labels)})
+
+
+def table(found: Found, names: Sequence[str], all_classes: bool, kept: Kept) -> dict[str, list[Cell]]:
+    """Columns of one length; those of several heads begin with the head's name, and those of one head where a column that is kept
+    has the name of one of them."""
+    columns: dict[str, list[Cell]] = {"item": list(names), **{name: list(values) for name, values in kept.items()}}
+    for head, predictions in found.items():
+        rows = [cells(prediction, all_classes) for prediction in predictions]
+        titles = list(dict.fromkeys(title for row in rows for title in row))
+        prefix = f"{head}." if len(found) > 1 or columns.keys() & set(titles) else ""
+        for title in titles:
+            columns[prefix + title] = [row.get(title) for row in rows]
+    return columns
+
+
+def _csv(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
+    columns = table(found, names, all_classes, kept)
+    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow("" if cell is None else json.dumps(cell) if isinstance(cell, list) else cell for cell in row)
+    text.detach()
+
+
+def _jsonl(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
+    for line in records(found, names, kept):
+        file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _parquet(found: Found, names: Sequence[str], file: IO[bytes], all_classes: bool, kept: Kept) -> None:
+    pa, parquet = save_features.pyarrow()
+    about = {head: {"task": said.task, "names": said.names, "version": said.version} for head, said in found.items()}
+    made = pa.table(table(found, names, all_classes, kept))
+    parquet.write_table(made.replace_schema_metadata({"topwork": json.dumps(about)}), file)
+
+
+WRITERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

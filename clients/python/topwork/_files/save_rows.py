@@ -1,0 +1,256 @@
+"""Rows of a feature set as files, a piece at a time: .npz, .parquet, .npy, .jsonl, .csv. A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from topwork._files import dataframes, save_features
+from topwork._files.growing_arrays import ArraySpool, Spool, TextSpool
+from topwork.errors import InvalidInput
+from topwork.features import Array, Features
+from topwork.rows import Rows
+
+#: What stands where a value is missing, and the dtype of the array.
+_ARRAYS: Mapping[str, tuple[Any, Any]] = {
+    "bool": (False, np.bool_),
+    "int": (0, np.int64),
+    "float": (np.nan, np.float64),
+    "string": ("", np.str_),
+    "time": (np.datetime64("NaT"), "datetime64[us]"),
+    "strings": ("null", np.str_),
+}
+
+
+class Sink(Protocol):
+    """A file under way. Pieces follow each other in the order of the set; there is at least one."""
+
+    def add(self, rows: Rows) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def save(rows: Rows, path: str | os.PathLike[str]) -> None:
+    """See `Rows.save`."""
+    with sink(Path(path)) as made:
+        made.add(rows)
+        made.finish()
+
+
+@contextmanager
+def sink(path: Path) -> Iterator[Sink]:
+    """The sink of that suffix, and in the end its file."""
+    make = save_features.chosen(SINKS, path)
+    with save_features.whole(path) as file, ExitStack() as stack:
+        yield make(file, path, stack)
+
+
+def about(rows: Rows) -> dict[str, Any]:
+    """What the arrays are, as JSON can say it."""
+    return {
+        "version": rows.version,
+        "total": rows.total,
+        "columns": dict(rows.column_types),
+        "taps": {tap: _tap(features) for tap, features in rows.features.items()},
+    }
+
+
+def _tap(features: Features) -> dict[str, Any]:
+    return {
+        "column": dataframes.column("features", features.tap),
+        "encoder": features.encoder,
+        "fingerprint": features.fingerprint,
+        "granularity": features.granularity,
+        "dtype": features.dtype,
+        "dim": features.dim,
+        "span_kind": features.span_kind,
+        "numerics": asdict(features.numerics) if features.numerics else None,
+    }
+
+
+class Npz:
+    """ids; of each tap features_, counts_, spans_ and parts_; of each column metadata_, and missing_ where anything is."""
+
+    def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
+        self._file, self._stack = file, stack
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent)))
+        self._spools: dict[str, Spool] = {}
+        self._missing: set[str] = set()
+        self._first: Rows | None = None
+
+    def add(self, rows: Rows) -> None:
+        self._first = self._first or rows
+        self._take("ids", rows.ids)
+        for tap, features in rows.features.items():
+            found = {"features": features.rows, "counts": features.counts, "spans": features.spans, "parts": features.parts}
+            for kind, array in found.items():
+                if array is not None:
+                    self._take(dataframes.column(kind, tap), array)
+        for name, values in rows.metadata.items():
+            self._take(f"metadata_{name}", _array(values, rows.column_types.get(name, "string")))
+            self._take(f"missing_{name}", np.array([value is None for value in values], np.bool_))
+            self._missing |= {f"missing_{name}"} if None in values else set()
+        if rows.inputs is not None:
+            self._take("inputs", _texts(rows.inputs))
+
+    def finish(self) -> None:
+        assert self._first is not None
+        with zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, spool in self._spools.items():
+                if name in self._missing or not name.startswith("missing_"):
+                    archive.write(spool.finish(), f"{name}.npy")
+            described = io.BytesIO()
+            np.save(described, np.array(json.dumps(about(self._first))))
+            archive.writestr("about.npy", described.getvalue())
+
+    def _take(self, name: str, values: Any) -> None:
+        if name not in self._spools:
+            path = self._folder / str(len(self._spools))
+            file = self._stack.enter_context(path.open("w+b"))
+            self._spools[name] = TextSpool(file, path) if isinstance(values, list) else ArraySpool(file, path)
+        self._spools[name].add(values)
+
+
+class Npy:
+    """The features of one tap, and nothing else."""
+
+    def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
+        self._spool = ArraySpool(file)
+
+    def add(self, rows: Rows) -> None:
+        if len(rows.features) != 1:
+            raise InvalidInput(
+                f"an .npy file holds the features of one tap, not {len(rows.features)}", remedy="name one, or .npz"
+            )
+        self._spool.add(next(iter(rows.features.values())).rows)
+
+    def finish(self) -> None:
+        self._spool.finish()
+
+
+class Parquet:
+    """`Rows.to_arrow`; what made the features in the schema."""
+
+    def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
+        self._file, self._stack = file, stack
+        self._pa, self._parquet = save_features.pyarrow()
+        self._writer: Any = None
+
+    def add(self, rows: Rows) -> None:
+        table = dataframes.arrow(rows)
+        if self._writer is None:
+            schema = table.schema.with_metadata({"topwork": json.dumps(about(rows))})
+            self._writer = self._stack.enter_context(self._parquet.ParquetWriter(self._file, schema))
+        try:
+            self._writer.write_table(table.cast(self._writer.schema))
+        except (self._pa.ArrowException, ValueError) as error:
+            raise InvalidInput(f"items of different kinds do not go into one table: {error}", remedy="write .jsonl") from None
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+class JsonLines:
+    """An object an item: id, metadata, features by tap (a list where an item has one row, else a list of them), input."""
+
+    def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
+        self._text = _writing(file, stack)
+
+    def add(self, rows: Rows) -> None:
+        for record in _records(rows):
+            self._text.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def finish(self) -> None:
+        self._text.flush()
+
+
+class Csv:
+    """A line an item: id, metadata (times in ISO 8601, lists as JSON), features_TAP as JSON."""
+
+    def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
+        self._writer = csv.writer(_writing(file, stack))
+        self._begun = False
+
+    def add(self, rows: Rows) -> None:
+        if not self._begun:
+            taps = [dataframes.column("features", tap) for tap in rows.features]
+            self._writer.writerow(["id", *rows.metadata, *taps, *([] if rows.inputs is None else ["input"])])
+            self._begun = True
+        for record in _records(rows):
+            cells = [*record["metadata"].values(), *record.get("features", {}).values()]
+            cells += [record["input"]] if "input" in record else []
+            self._writer.writerow([record["id"], *map(_cell, cells)])
+
+    def finish(self) -> None:
+        """Nothing is left to do: closing the text flushes it."""
+
+
+def _writing(file: IO[bytes], stack: ExitStack) -> IO[str]:
+    """The file as UTF-8 text, which stays open for its owner."""
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    stack.callback(text.detach)
+    return text
+
+
+def _records(rows: Rows) -> Iterator[dict[str, Any]]:
+    single = {tap: dataframes.is_single(features) for tap, features in rows.features.items()}
+    inputs = None if rows.inputs is None else _texts(rows.inputs)
+    for i, id in enumerate(rows.ids):
+        record: dict[str, Any] = {"id": id, "metadata": {name: _said(values[i]) for name, values in rows.metadata.items()}}
+        if rows.features:
+            found = {tap: features.of(i).tolist() for tap, features in rows.features.items()}
+            record["features"] = {tap: values[0] if single[tap] else values for tap, values in found.items()}
+        yield record if inputs is None else {**record, "input": inputs[i]}
+
+
+def _said(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _array(values: Sequence[Any], kind: str) -> Array | list[str]:
+    """Texts stay a list."""
+    filler, dtype = _ARRAYS.get(kind, _ARRAYS["string"])
+    plain = [filler if value is None else _plain(value) for value in values]
+    return plain if dtype is np.str_ else np.array(plain, dtype)
+
+
+def _plain(value: Any) -> Any:
+    """As numpy can hold it: a time without its zone (it is UTC), a list of strings as JSON."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _texts(inputs: Sequence[Any]) -> list[str]:
+    if not all(value is None or isinstance(value, str) for value in inputs):
+        raise InvalidInput(
+            "raw inputs other than texts go into .parquet alone", remedy="write .parquet, or read without inputs=True"
+        )
+    return [value or "" for value in inputs]
+
+
+SINKS: Mapping[str, Callable[[IO[bytes], Path, ExitStack], Sink]] = {
+    ".npz": Npz,
+    ".parquet": Parquet,
+    ".npy": Npy,
+    ".jsonl": JsonLines,
+    ".csv": Csv,
+}

@@ -1,0 +1,113 @@
+"""What a verb asks of a client. A verb is a generator: it yields these, gets their answers (a TopworkError is thrown in), and
+returns its result.
+
+Each verb is written once (`embed_ops.py`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from topwork.encoders import EncoderInfo
+from topwork.heads import HeadInfo
+from topwork.sets import SetInfo
+
+if TYPE_CHECKING:
+    from topwork._transport.retry import Tries
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True)
+class Method(Generic[Q, R]):
+    """A gRPC method: its path, the classes of its messages, and what of it is a stream. `once`: sent twice it is done twice."""
+
+    path: str
+    request: type[Q]
+    reply: type[R]
+    kind: Literal["unary_unary", "unary_stream", "stream_stream"] = "unary_unary"
+    once: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Unary:
+    """One request, one reply. `timeout` in seconds; None is the client's own. `start` is the position of its first item."""
+
+    method: Method[Any, Any]
+    request: Message
+    timeout: float | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Stream(Generic[T]):
+    """Many replies: one to each chunk of a `Feed`, or all to the one request of a `Tail`.
+
+    `receive(reply, chunk)` makes a value of one.
+    """
+
+    method: Method[Any, Any]
+    tries: Tries[Any]
+    receive: Callable[[Any, Any], T]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that may take a while (files, the caller's own iterator); `AsyncClient` does it beside its event loop."""
+
+    function: Callable[[], Any]
+
+
+Step: TypeAlias = Unary | Stream[Any] | Work
+Steps: TypeAlias = Generator[Step, Any, T]
+
+
+def unary(method: Method[Q, R], request: Q, timeout: float | None = None, start: int = 0) -> Steps[R]:
+    return cast(R, (yield Unary(method, request, timeout, start)))
+
+
+def work(function: Callable[[], T]) -> Steps[T]:
+    return cast(T, (yield Work(function)))
+
+
+@dataclass
+class Session:
+    """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
+    is away or overloaded.
+
+    `blocking` turns a caller's asynchronous source into one that a thread can iterate over; `inputs` gives the raw inputs of some
+    items of a set, by id, where it keeps any.
+    """
+
+    target: str
+    timeout: float | None
+    retry_for: float
+    blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
+    inputs: Callable[[str, Sequence[str]], Mapping[str, Any]] | None = None
+    encoders: dict[str, EncoderInfo] = field(default_factory=dict)
+    sets: dict[str, SetInfo] = field(default_factory=dict)
+    heads: dict[str, HeadInfo] = field(default_factory=dict)
+
+
+def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:
+    """Let help() and editors show the method as it is called: `self` first, and what it returns ("{}" is the verb's result)."""
+    signature = inspect.signature(verb)
+    session, *others = signature.parameters.values()
+    result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    result = result.removeprefix("Stream[").removesuffix("]") if result.startswith("Stream[") else result
+    method.__signature__ = signature.replace(
+        parameters=[session.replace(name="self"), *others], return_annotation=returns.format(result)
+    )
+    method.__module__, method.__name__, method.__qualname__ = "topwork", verb.__name__, verb.__name__
+    method.__doc__ = verb.__doc__

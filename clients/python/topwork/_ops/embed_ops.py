@@ -1,0 +1,159 @@
+"""Every verb of the SDK, once for both clients. See `calls.py` for what they yield."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import wrappers_pb2
+
+from topwork._codec import messages
+from topwork._codec.items import Items
+from topwork._ops import embed_results
+from topwork._ops.calls import Session, Steps, Stream, unary
+from topwork._ops.progress_bar import Progress
+from topwork._transport.methods import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
+from topwork.encoders import EncoderInfo, Word
+from topwork.features import Features
+from topwork.v1 import encoders_pb2
+
+HEALTH_STATES = {1: "serving", 2: "not serving", 3: "unknown service"}
+
+
+def health(session: Session, service: str = "", *, timeout: float | None = None) -> Steps[str]:
+    """ "serving", "not serving" (starting, draining, or a worker is down) or "unknown".
+
+    `service` is a gRPC service such as "topwork.v1.Encoders"; none asks for the server as a whole. Raises NotFound for a
+    service that the server does not have, Unavailable where there is no server.
+    """
+    reply = yield from unary(HEALTH, wrappers_pb2.StringValue(value=service), timeout)
+    return HEALTH_STATES.get(reply.value, "unknown")
+
+
+def encoders(session: Session, *, timeout: float | None = None) -> Steps[list[EncoderInfo]]:
+    """All that the server serves, by name, whether its weights are there or not."""
+    reply = yield from unary(LIST_ENCODERS, encoders_pb2.ListEncodersRequest(), timeout)
+    return [messages.encoder(message) for message in reply.encoders]
+
+
+def encoder(session: Session, name: str, *, timeout: float | None = None) -> Steps[EncoderInfo]:
+    """One encoder, as it stands now. Raises NotFound."""
+    reply = yield from unary(GET_ENCODER, encoders_pb2.GetEncoderRequest(name=name), timeout)
+    info = session.encoders[name] = messages.encoder(reply)
+    return info
+
+
+def embed(
+    session: Session,
+    encoder: str,
+    items: Items,
+    *,
+    tap: str | None = None,
+    dtype: str = "float32",
+    normalize: bool = False,
+    dimensions: int = 0,
+    options: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[Features]:
+    """Features of one tap (the encoder's default tap unless named), in the order of the items.
+
+    items           one item or an iterable of them. By what the encoder reads: text: str, or a pair (str, str);
+                    image: path, bytes of a file, PIL image, or array (H, W, 3) uint8; video: path, bytes, or array
+                    (T, H, W, 3) uint8; arrays for others. Paths are read on this machine, only as they are sent
+    dtype           "float32", "float16", "int8" (with a scale a row) or "binary" (one bit a dimension)
+    normalize       rows of unit length, after `dimensions`
+    dimensions      keep the first so many; 0 keeps all
+    options         what this encoder declares, such as {"truncate": True}; see `encoder(name).options`
+    fingerprint     refuse (NotReady) where the tap's features have another
+    skip_bad_items  a bad item gets no rows and stands in `failures`; without it the first one raises InvalidInput
+    priority        "low" (bulk work that may wait for everybody else's), "normal" or "high" (somebody waits in front of a
+                    screen): who goes first where many wait for this encoder
+    progress        True for a bar on a terminal, or a function of (items done, items in all or None)
+    timeout         seconds to wait for a reply; None is the client's. Long inputs are sent as a stream of chunks: there it
+                    is the longest wait in which nothing moves
+
+    Raises a TopworkError; its `item` is the position of the item to blame.
+    """
+    settings = messages.settings(
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+    )
+    [features] = yield from embed_results.whole(session, settings, items, progress, timeout)
+    return features
+
+
+def embed_taps(
+    session: Session,
+    encoder: str,
+    items: Items,
+    taps: Sequence[str],
+    *,
+    dtype: str = "float32",
+    normalize: bool = False,
+    dimensions: int = 0,
+    options: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[dict[str, Features]]:
+    """Features of several taps out of one pass, by the tap's name. See `embed` for the rest."""
+    settings = messages.settings(
+        encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+    )
+    found = yield from embed_results.whole(session, settings, items, progress, timeout)
+    return {features.tap: features for features in found}
+
+
+def embed_stream(
+    session: Session,
+    encoder: str,
+    items: Items,
+    *,
+    chunk: int = 64,
+    tap: str | None = None,
+    dtype: str = "float32",
+    normalize: bool = False,
+    dimensions: int = 0,
+    options: Mapping[str, Any] | None = None,
+    fingerprint: str | None = None,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    timeout: float | None = None,
+) -> Steps[Stream[Features]]:
+    """Features chunk by chunk, in order, for any number of items, even endless: memory stays bounded.
+
+    `items` is read a few chunks ahead and no further. A Features holds at most `chunk` items (fewer where they are large; 1
+    answers each as soon as it comes); its `start` is the position of its first item, and its `items`, `notes` and `failures`
+    count from there. A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
+    See `embed` for the rest.
+    """
+    settings = messages.settings(
+        encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
+    )
+    return (yield from embed_results.chunkwise(session, settings, items, chunk, timeout))
+
+
+def nearest_words(
+    session: Session,
+    encoder: str,
+    items: Items,
+    k: int = 10,
+    *,
+    options: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+) -> Steps[list[list[Word]]]:
+    """The `k` entries of the encoder's own vocabulary nearest to each item, best first, with their cosines.
+
+    Only for encoders with `has_vocabulary`; others raise InvalidInput.
+    """
+    nearest: list[list[Word]] = []
+    for chunk in (yield from embed_results.known_chunks(session, encoder, items, timeout)):
+        request = encoders_pb2.NearestWordsRequest(encoder=encoder, items=chunk.items, k=k, options=messages.struct(options))
+        reply = yield from unary(NEAREST_WORDS, request, timeout, chunk.start)
+        nearest += [messages.words(words) for words in reply.items]
+    return nearest

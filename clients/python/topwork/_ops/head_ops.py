@@ -1,0 +1,218 @@
+"""Heads: trainings, reports, comparisons. See `embed_ops.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from topwork._codec import decode_heads, decode_sets, messages
+from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.job_ops import ended, left
+from topwork._ops.progress_bar import Progress, watching
+from topwork._ops.set_ops import numbered
+from topwork._transport.methods import DROP_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
+from topwork.errors import JobFailed
+from topwork.heads import HeadInfo, TrainerInfo
+from topwork.jobs import Job, JobProgress
+from topwork.probes import ProbeTable
+from topwork.report import Report
+from topwork.v1 import heads_pb2
+
+
+def trainers(session: Session, *, timeout: float | None = None) -> Steps[list[TrainerInfo]]:
+    """The kinds of training that `train` takes, with their tasks and their options."""
+    reply = yield from unary(LIST_TRAINERS, heads_pb2.ListTrainersRequest(), timeout)
+    return [decode_heads.trainer(message) for message in reply.trainers]
+
+
+def train(
+    session: Session,
+    set: str,
+    *,
+    target: str = "",
+    kind: str = "linear",
+    name: str = "",
+    task: str = "",
+    taps: Sequence[str] = (),
+    poolings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    where: str = "",
+    test_where: str = "",
+    group: str = "",
+    folds: int = 0,
+    seed: int = 0,
+    version: int | str = 0,
+    unlabelled: str = "",
+    descriptions: Mapping[str, str] | None = None,
+    replace: bool = False,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[HeadInfo]:
+    """A head that learns a column of a set's metadata from its features, is judged on items that it has not seen, and serves.
+
+    target        the column of metadata that holds the labels; items without a value are unlabelled. None where `descriptions`
+                  are all there is to learn from; nothing judges such a head
+    kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
+    name          none: SET-TARGET, or SET-KIND
+    task          "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"; none: by the
+                  type of the column. How labels of each are written: `topwork.span`, `topwork.box`, `topwork.mask`
+    taps          of the set; none: its first. Of several, cross-validation chooses
+    poolings      of taps with several rows an item: "mean", "max", "mean+std" or "pair"; of pairs of texts that the set keeps,
+                  "two-tower" or "cosine" (each text encoded by itself), too; of several, cross-validation chooses. None: the
+                  usual one, and of pairs all
+    options       of the kind, such as {"class_weight": "balanced"}: see `trainers()`
+    where         SQL over id and metadata: only these items
+    test_where    these items judge the head, and are never learnt from; none: cross-validation
+    group         a column: items with the same value (a patient, a video) are never on both sides of a split
+    folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
+    seed          the same seed gives the same head
+    version       of the set, by its number or by the name that it is pinned under; 0: the current one
+    unlabelled    "self-training" or "label-propagation": unlabelled items may help, and the report says what they did
+    descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
+    replace       a head of that name, which serves until the new one is ready
+    wait          until the training has ended; JobFailed where it failed
+    progress      True for a bar on a terminal, or a function of the Job at each change
+    timeout       seconds, for all of it; None is the client's for the call, and as long as it takes for the training. A training
+                  goes on where its caller stopped waiting
+
+    Raises InvalidInput for labels that cannot be learnt, before the training begins; AlreadyExists where the name is taken.
+    """
+    number = yield from numbered(session, set, version, timeout)
+    request = heads_pb2.TrainRequest(
+        set=set,
+        target=target,
+        name=name,
+        kind=kind,
+        task=decode_heads.task(task),
+        taps=taps,
+        poolings=poolings,
+        options=messages.struct(options),
+        where=where,
+        test_where=test_where,
+        group=group,
+        folds=folds,
+        seed=seed,
+        version=number,
+        unlabelled=unlabelled,
+        descriptions=descriptions,
+        replace=replace,
+    )
+    started = time.monotonic()
+    begun = decode_heads.head((yield from unary(TRAIN, request, timeout)))
+    session.heads.pop(begun.name, None)
+    if not wait or begun.job is None:
+        return begun
+    yield from _done(session, begun.job, begun.name, progress, left(timeout, started))
+    return (yield from head(session, begun.name, timeout=timeout))
+
+
+def head(session: Session, name: str, *, timeout: float | None = None) -> Steps[HeadInfo]:
+    """One head, as it stands now. Raises NotFound."""
+    info = decode_heads.head((yield from unary(GET_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)))
+    session.heads[name] = info
+    return info
+
+
+def heads(session: Session, encoder: str = "", *, timeout: float | None = None) -> Steps[list[HeadInfo]]:
+    """All heads, or those on one encoder; those that came with their encoder ("efficientnet-lite0/imagenet"), too."""
+    reply = yield from unary(LIST_HEADS, heads_pb2.ListHeadsRequest(encoder=encoder), timeout)
+    return [decode_heads.head(message) for message in reply.heads]
+
+
+def drop_head(session: Session, name: str, *, timeout: float | None = None) -> Steps[None]:
+    """Delete a head and its report, and end its training if one runs. Its set stays. Raises NotFound."""
+    session.heads.pop(name, None)
+    yield from unary(DROP_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)
+
+
+def report(session: Session, name: str, *, timeout: float | None = None) -> Steps[Report]:
+    """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
+    from topwork._codec import decode_reports
+
+    reply = yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name), timeout)
+    return decode_reports.report(reply.json)
+
+
+def report_page(session: Session, name: str, *, timeout: float | None = None) -> Steps[str]:
+    """The same as a page with plots, in HTML, all in one file."""
+    return (yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name, page=True), timeout)).page
+
+
+def probe(
+    session: Session,
+    sets: str | Sequence[str],
+    *,
+    target: str,
+    taps: Sequence[str] = (),
+    poolings: Sequence[str] = (),
+    task: str = "",
+    kind: str = "linear",
+    options: Mapping[str, Any] | None = None,
+    where: str = "",
+    group: str = "",
+    folds: int = 0,
+    seed: int = 0,
+    wait: bool = True,
+    progress: JobProgress = None,
+    timeout: float | None = None,
+) -> Steps[ProbeTable | Job]:
+    """The same task learnt from several sets and taps, judged on the same folds: which trunk, and which depth, suits the data.
+
+    sets      one or several: the same items, as different encoders see them
+    taps      none: all of each set
+    poolings  none: "mean"
+    wait      until it has ended; JobFailed where it failed. Without, the Job comes back: `ProbeTable.of(job)` once it is done
+
+    No head is kept: `train` makes one. `print` the table to read it. See `train` for the rest.
+    """
+    request = heads_pb2.ProbeRequest(
+        sets=several(sets),
+        target=target,
+        taps=taps,
+        poolings=poolings,
+        task=decode_heads.task(task),
+        kind=kind,
+        options=messages.struct(options),
+        where=where,
+        group=group,
+        folds=folds,
+        seed=seed,
+    )
+    started = time.monotonic()
+    job = decode_sets.job((yield from unary(PROBE, request, timeout)))
+    if not wait:
+        return job
+    return ProbeTable.of((yield from _done(session, job, target, progress, left(timeout, started))))
+
+
+def export_head(
+    session: Session, name: str, path: str | os.PathLike[str], *, progress: Progress = None, timeout: float | None = None
+) -> Steps[dict[str, Any]]:
+    """Trunk and head as one ONNX file, which plain onnxruntime runs with the same numbers.
+
+    path      of the file; it appears whole or not at all
+    progress  True for a bar on a terminal, or a function of (bytes done, bytes in all)
+    timeout   seconds: the longest wait for the next part
+
+    Returns what a caller of the file must know: inputs, outputs, preprocessing, names.
+    """
+    from topwork._ops import head_download
+
+    return (yield from head_download.exported(session, name, path, progress, timeout))
+
+
+def _done(session: Session, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
+    """The job, which is done; else JobFailed."""
+    with watching(progress, label) as show:
+        job = yield from ended(session, job, show, timeout)
+    if job.state != "done":
+        raise JobFailed(job)
+    return job
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    """A lone name is one, not its letters."""
+    return [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,167 @@
+"""Items, vectors or stored ids -> the messages of a prediction; their replies -> predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from topwork._codec import decode_heads
+from topwork._codec import items as _items
+from topwork._codec import messages as _convert
+from topwork._ops import chunking, embed_results, head_ops, ready_vectors
+from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.chunking import Chunk, Sizes
+from topwork._ops.embed_requests import Ask, answered
+from topwork._ops.item_labels import texts
+from topwork._ops.progress_bar import Progress, reporting
+from topwork._transport.methods import PREDICT, PREDICT_STREAM
+from topwork.errors import InvalidInput, NotReady, TopworkError
+from topwork.features import Array, Features
+from topwork.heads import HeadInfo
+from topwork.predictions import Predictions, joined
+from topwork.v1 import encoders_pb2, heads_pb2
+from topwork.v1.heads_pb2 import PredictRequest, PredictSettings, PredictStreamRequest
+
+#: Entries in one message of vectors or ids; with features fewer, since several rows of each may come back.
+MOST, WITH_FEATURES = 1024, 64
+
+
+class Sent(Chunk):
+    """A chunk on its way to heads."""
+
+    def messages(self) -> Iterator[PredictStreamRequest]:  # type: ignore[override]
+        for message in super().messages():
+            if message.HasField("items"):
+                yield PredictStreamRequest(items=message.items)
+            else:
+                yield PredictStreamRequest(part=message.part)
+
+
+def predicted(
+    session: Session,
+    settings: PredictSettings,
+    items: Any,
+    vectors: tuple[Any, str],
+    stored: tuple[str, Any],
+    progress: Progress,
+    timeout: float | None,
+) -> Steps[list[Predictions]]:
+    """What each head says of all items."""
+    try:
+        known = yield from _known(session, settings.heads, timeout)
+        if items is not None:
+            pieces = yield from _of_items(session, settings, known, items, progress, timeout)
+        else:
+            parts = _of_vectors(settings, *vectors) if vectors[0] is not None else _of_stored(settings, *stored)
+            pieces = yield from _each(known, list(parts), settings.heads[0], progress, timeout)
+    except TopworkError:
+        for name in settings.heads:  # what is known of them may be why
+            session.heads.pop(name, None)
+        raise
+    return [joined(of_one) for of_one in zip(*pieces, strict=True)]
+
+
+def _known(session: Session, names: Any, timeout: float | None) -> Steps[dict[str, HeadInfo]]:
+    """What this client has asked once: on which encoder a head stands."""
+    for name in names:
+        if name not in session.heads or not session.heads[name].encoder:
+            yield from head_ops.head(session, name, timeout=timeout)
+    return {name: session.heads[name] for name in names}
+
+
+def _of_items(
+    session: Session,
+    settings: PredictSettings,
+    known: Mapping[str, HeadInfo],
+    items: Any,
+    progress: Progress,
+    timeout: float | None,
+) -> Steps[list[list[Predictions]]]:
+    first = known[settings.heads[0]]
+    for name in settings.heads:
+        if not known[name].encoder and known[name].state == "failed":
+            raise NotReady(f"the head {name!r} does not serve: {known[name].detail}", remedy="train it again, or drop it")
+        if not known[name].encoder:
+            raise InvalidInput(
+                f"the head {name!r} reads ready vectors, and no encoder makes them of items",
+                remedy="pass vectors=, or set= with ids= of a set that holds such vectors",
+            )
+    info = yield from embed_results.known(session, first.encoder, timeout)
+    source = _items.listed(items, info.modality, session.blocking)
+    taps = {head.tap for head in known.values() if settings.features and head.encoder == first.encoder}
+    sizes = Sizes.of(info, sorted(taps), 0) if taps else Sizes([], 4.0)
+    cut = chunking.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
+    chunks: Iterator[Chunk] = (Sent(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
+    ask, brief = _ask(settings, known, info.name), _items.is_brief(source, info.modality)
+    return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
+
+
+def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo], encoder: str) -> Ask[list[Predictions]]:
+    return Ask(
+        encoder=encoder,
+        alone=PREDICT,
+        request=lambda chunk: PredictRequest(settings=settings, items=encoders_pb2.Items(items=chunk.items)),
+        stream=PREDICT_STREAM,
+        opening=PredictStreamRequest(settings=settings),
+        read=lambda reply, chunk: _received(reply, known, chunk),
+    )
+
+
+def _received(reply: heads_pb2.PredictResponse, known: Mapping[str, HeadInfo], chunk: Chunk) -> list[Predictions]:
+    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    found = [decode_heads.predictions(of, reply, known[of.head].encoder, chunk.items, chunk.start) for of in reply.predictions]
+    return [replace(one, failures={**one.failures, **chunk.failures}) for one in found] if chunk.failures else found
+
+
+def _each(
+    known: Mapping[str, HeadInfo], parts: list[tuple[int, PredictRequest]], label: str, progress: Progress, timeout: float | None
+) -> Steps[list[list[Predictions]]]:
+    """All parts, one after another: (the position of its first entry, the request)."""
+    pieces: list[list[Predictions]] = []
+    with reporting(progress, sum(map(_size, (request for _, request in parts))), label) as advance:
+        for start, request in parts:
+            reply = yield from unary(PREDICT, request, timeout, start)
+            pieces.append(_received(reply, known, Chunk(start, ())))
+            advance(_size(request))
+    return pieces
+
+
+def _size(request: PredictRequest) -> int:
+    return int(request.vectors.shape[0]) if request.HasField("vectors") else len(request.stored.ids)
+
+
+def _of_vectors(settings: PredictSettings, vectors: Any, fingerprint: str) -> Iterator[tuple[int, PredictRequest]]:
+    """At least one message: the server says what it thinks of no rows."""
+    rows = ready_vectors.matrix(_single(vectors) if isinstance(vectors, Features) else vectors)
+    if rows.ndim not in (1, 2):
+        raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
+    several = rows[None] if rows.ndim == 1 else rows
+    step = max(1, min(_most(settings), chunking.REQUEST // max(1, several.shape[1] * 4)))
+    said = fingerprint or (vectors.fingerprint if isinstance(vectors, Features) else "")
+    for start in range(0, max(1, len(several)), step):
+        part = _convert.tensor(ready_vectors.sendable(several[start : start + step]))
+        yield start, PredictRequest(settings=settings, vectors=part, fingerprint=said)
+
+
+def _single(features: Features) -> Array:
+    several = np.flatnonzero(features.counts != 1)
+    if len(several):
+        raise InvalidInput(
+            f"the item has {features.counts[several[0]]} rows",
+            remedy="pass the items, or rows that are pooled",
+            item=int(several[0]),
+        )
+    return features.dequantized()
+
+
+def _of_stored(settings: PredictSettings, set: str, ids: Any) -> Iterator[tuple[int, PredictRequest]]:
+    named, step = texts(ids), _most(settings)
+    for start in range(0, max(1, len(named)), step):
+        yield start, PredictRequest(settings=settings, stored=heads_pb2.Stored(set=set, ids=named[start : start + step]))
+
+
+def _most(settings: PredictSettings) -> int:
+    return WITH_FEATURES if settings.features else MOST

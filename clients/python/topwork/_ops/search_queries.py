@@ -1,0 +1,153 @@
+"""Queries of any kind -> the messages of a search; their replies -> hits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from topwork._codec import decode_indexes, items, messages
+from topwork._codec.decode_sets import feature_set
+from topwork._ops import chunking, embed_requests, embed_results, ready_vectors
+from topwork._ops.calls import Session, Steps, unary, work
+from topwork._ops.chunking import Chunk, Sizes
+from topwork._ops.item_labels import texts
+from topwork._transport.methods import GET_SET, SEARCH
+from topwork.errors import InvalidInput, TooLarge, TopworkError
+from topwork.features import Features
+from topwork.search_results import Hits
+from topwork.v1 import encoders_pb2, sets_pb2
+from topwork.v1.indexes_pb2 import SearchRequest
+
+#: What one message may ask for: queries, and hits of all its queries by what comes with them.
+OWN = 1000
+QUERIES, HITS, HITS_WITH_METADATA, HITS_WITH_VECTORS = 1024, 200_000, 50_000, 8_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the queries: the field of the request that they fill, and the position of the first."""
+
+    start: int
+    query: dict[str, Any]
+
+
+def found(
+    session: Session, settings: SearchRequest, query: Any, vectors: Any, stored: Any, timeout: float | None
+) -> Steps[Hits | list[Hits]]:
+    """Hits for a lone query, a list of them for several."""
+    if sum(given is not None for given in (query, vectors, stored)) != 1:
+        raise InvalidInput("a search is for one kind of query", remedy="pass query, vectors= or stored=, one of them")
+    if isinstance(vectors, Features) and not settings.fingerprint:
+        settings.fingerprint = vectors.fingerprint
+    if isinstance(query, AsyncIterable):
+        query = session.blocking(query)
+    if query is not None:
+        modality = yield from _modality(session, settings.set, settings.encoder, timeout)
+        lone = items.is_lone(query, modality)
+        parts, files = _of_items(query, modality, _most(settings)), not (lone and modality == "text")
+    elif vectors is not None:
+        lone, parts, files = *_of_vectors(vectors, _most(settings)), False
+    else:
+        lone, parts, files = isinstance(stored, str | int), _of_stored(stored, _most(settings)), False
+    hits = yield from _each(session, settings, parts, files, timeout)
+    return hits[0] if lone else hits
+
+
+def of_an_index(session: Session, set: str, encoder: str, queries: Any, timeout: float | None) -> Steps[dict[str, Any]]:
+    """Fields of a CreateIndexRequest: the caller's own queries, as many as go into one message and 1,000 at most."""
+    fields: dict[str, Any] = {"encoder": encoder}
+    if isinstance(queries, Features):
+        fields["fingerprint"] = queries.fingerprint
+    elif isinstance(queries, AsyncIterable):
+        queries = session.blocking(queries)
+    if (
+        isinstance(queries, Features)
+        or getattr(queries, "ndim", 0) == 2
+        or not (encoder or (yield from _encoder(session, set, timeout)))
+    ):
+        parts = _of_vectors(queries, OWN)[1]
+    else:
+        parts = _of_items(queries, (yield from _modality(session, set, encoder, timeout)), OWN)
+    part = yield from work(lambda: next(parts, None))
+    if part is None:
+        raise InvalidInput("an index is given no queries", remedy="pass some, or leave queries out")
+    return fields | part.query
+
+
+def _encoder(session: Session, set: str, timeout: float | None) -> Steps[str]:
+    info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)))
+    session.sets[set] = info
+    return info.encoder
+
+
+def _each(
+    session: Session, settings: SearchRequest, parts: Iterator[Part], files: bool, timeout: float | None
+) -> Steps[list[Hits]]:
+    """All parts, one after another; `files`: a part may take a while to come."""
+    found: list[Hits] = []
+    try:
+        while part := ((yield from work(lambda: next(parts, None))) if files else next(parts, None)):
+            request = SearchRequest(**part.query)
+            request.MergeFrom(settings)
+            reply = yield from unary(SEARCH, request, timeout, part.start)
+            found += decode_indexes.hits(reply, partial(session.inputs, settings.set) if session.inputs else None)
+    except TopworkError:
+        session.sets.pop(settings.set, None)  # what is known of it may be why
+        raise
+    return found
+
+
+def _most(settings: SearchRequest) -> int:
+    """Queries in one message."""
+    metadata = settings.all_columns or bool(settings.columns)
+    hits = HITS_WITH_VECTORS if settings.vectors_too else HITS_WITH_METADATA if metadata else HITS
+    return max(1, min(QUERIES, hits // (settings.k + settings.offset)))
+
+
+def _modality(session: Session, set: str, encoder: str, timeout: float | None) -> Steps[str]:
+    """What the query is. A set is asked for once."""
+    if encoder:
+        return (yield from embed_results.known(session, encoder, timeout)).modality
+    info = session.sets.get(set)
+    if info is None:
+        reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)
+        info = session.sets[set] = feature_set(reply)
+    if not info.encoder:
+        raise InvalidInput(f"the set {set!r} is of no encoder", remedy="pass vectors=, or encoder= to read the query")
+    return info.modality
+
+
+def _of_items(query: Any, modality: str, most: int) -> Iterator[Part]:
+    try:
+        for chunk in chunking.chunks(items.listed(query, modality), modality, Sizes([], 4.0), limit=min(most, chunking.ITEMS)):
+            yield Part(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
+    finally:
+        embed_requests.release(query)
+
+
+def _sendable(chunk: Chunk) -> Sequence[Any]:
+    if chunk.video:
+        raise TooLarge(
+            f"a query of more than {items.LONG_VIDEO >> 20} MiB", remedy="embed it, and pass vectors=", item=chunk.start
+        )
+    return chunk.items
+
+
+def _of_vectors(vectors: Any, most: int) -> tuple[bool, Iterator[Part]]:
+    rows = ready_vectors.matrix(vectors.dequantized() if isinstance(vectors, Features) else vectors)
+    if rows.ndim not in (1, 2):
+        raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
+    lone = rows.ndim == 1
+    several = rows[None] if lone else rows
+    step = max(1, min(most, chunking.REQUEST // max(1, several.shape[1] * 4)))
+    return lone, (
+        Part(start, {"vectors": messages.tensor(ready_vectors.sendable(several[start : start + step]))})
+        for start in range(0, len(several), step)
+    )
+
+
+def _of_stored(stored: Any, most: int) -> Iterator[Part]:
+    ids = texts(stored)
+    return (Part(start, {"stored": sets_pb2.Strings(values=ids[start : start + most])}) for start in range(0, len(ids), most))

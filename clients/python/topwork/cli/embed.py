@@ -1,0 +1,188 @@
+"""`topwork embed`: items from the command line, from files or from stdin; features to a file or to the screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from topwork._codec.messages import PRIORITIES, ROW_DTYPES
+from topwork._files import save_features
+from topwork.cli import output
+from topwork.cli.arg_types import option
+from topwork.cli.connection_flags import connected
+from topwork.cli.inputs import Inputs, add_source, gather
+from topwork.cli.slow_start import explained
+from topwork.features import Features
+
+#: Failures named one by one before the rest is only counted.
+NAMED = 5
+#: Columns of a terminal: for the name of an item, for what of it a row covers, for a number and what goes before and after them.
+NAME, SPAN, NUMBER, REST = 40, 19, 9, 5
+NUMBERS = 6
+EXAMPLES = """\
+items, by what the encoder reads:
+  texts    "a red bird"; - for lines of stdin; --from lines.txt, rows.csv or rows.jsonl --column text; or a folder of .txt
+  media    paths of pictures or clips, folders of them, or --from a list of paths (relative ones from where the list is)
+
+examples:
+  topwork embed all-minilm-l6-v2 "a red bird" "a blue whale"
+  topwork embed all-minilm-l6-v2 --from reviews.csv --column body -o reviews.parquet
+  topwork embed resnet50-thin photos/ --tap layer3 --tap pooled -o photos.npz
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "embed",
+        parents=[common],
+        help="features of texts, pictures or clips",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("encoder", metavar="ENCODER")
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    add_source(parser)
+    parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
+    parser.add_argument("--dtype", choices=list(ROW_DTYPES), default="float32", help="default: %(default)s")
+    parser.add_argument("--normalize", action="store_true", help="rows of unit length")
+    parser.add_argument("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
+    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if bool(arguments.items) == bool(arguments.source):
+        parser.error("name items, or a file of them with --from (one of the two)")
+    if arguments.out:
+        save_features.writer(arguments.out)
+    started = time.perf_counter()
+    with connected(arguments) as client, explained(arguments, arguments.encoder):
+        modality = client.encoder(arguments.encoder).modality
+        inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
+        found = client.embed_taps(
+            arguments.encoder,
+            inputs.items,
+            arguments.tap,
+            dtype=arguments.dtype,
+            normalize=arguments.normalize,
+            dimensions=arguments.dimensions,
+            options=dict(arguments.option),
+            skip_bad_items=arguments.skip_bad_items,
+            priority=arguments.priority,
+            progress=not arguments.json,
+        )
+    seconds = time.perf_counter() - started
+    found = {tap: replace(f, failures={**f.failures, **inputs.refused}) for tap, f in found.items()}
+    written = _save(found, arguments.out, inputs) if arguments.out else {}
+    if arguments.json:
+        print(json.dumps({tap: _record(f, inputs, written.get(tap)) for tap, f in found.items()}))
+    else:
+        _print(found, inputs, written, seconds)
+    return 0
+
+
+def _save(found: dict[str, Features], out: Path, inputs: Inputs) -> dict[str, Path]:
+    """One tap goes to the file that was named, several each to a file with the tap's name in it."""
+    written = {tap: out if len(found) == 1 else out.with_name(f"{out.stem}.{tap}{out.suffix}") for tap in found}
+    for tap, features in found.items():
+        features.save(written[tap], inputs.names)
+    return written
+
+
+def _record(features: Features, inputs: Inputs, written: Path | None) -> dict[str, Any]:
+    record = {**save_features.about(features), "rows": len(features), "items": len(features.counts)}
+    if written:
+        return {**record, "file": str(written)}
+    record |= {"inputs": inputs.names, "counts": features.counts.tolist(), "features": features.rows.tolist()}
+    for name in ("spans", "parts", "scales"):
+        array = getattr(features, name)
+        record |= {} if array is None else {name: array.tolist()}
+    return record
+
+
+def _print(found: dict[str, Features], inputs: Inputs, written: dict[str, Path], seconds: float) -> None:
+    console = output.piped(highlight=False, soft_wrap=True)
+    for tap, features in found.items():
+        if not written:
+            for line in _lines(features, inputs, console.width):
+                console.print(line, markup=False)
+        target = f" -> {written[tap]}" if written else ""
+        console.print(f"{_summary(features)}{target}", markup=False, style="bold")
+    items = len(inputs.names)
+    noted = "".join(f", {name.replace('_', ' ')}: {count}" for name, count in _noted(next(iter(found.values()))).items())
+    rate = f"{items} item{'s' * (items != 1)} in {seconds:.2f} s, {items / seconds:,.1f}/s"
+    console.print(rate + noted, style="dim", markup=False)
+    _report_failures(next(iter(found.values())), inputs)
+
+
+def _lines(features: Features, inputs: Inputs, columns: int, most: int = 20) -> Iterable[str]:
+    """The first rows, in so many columns: input, what of it a row covers, first numbers."""
+    values = features.dequantized()
+    name_width, numbers = _widths(columns - (0 if features.spans is None else SPAN))
+    for row in range(min(len(features), most)):
+        name = inputs.names[features.items[row]]
+        said = " ".join(f"{value:8.4f}" for value in values[row, :numbers])
+        short = _short(name, name_width, inputs.are_paths)
+        yield f"{short:{name_width}} {_span(features, row, name)}{said}{' ...' if features.dim > numbers else ''}"
+    if len(features) > most:
+        yield f"... and {len(features) - most} more rows: -o FILE writes all"
+
+
+def _widths(columns: int) -> tuple[int, int]:
+    """Columns for the name, and how many numbers: where room is short, first fewer numbers, then less of the name."""
+    numbers = min(max((columns - REST - NAME) // NUMBER, 3), NUMBERS)
+    return min(max(columns - REST - numbers * NUMBER, 12), NAME), numbers
+
+
+def _short(name: str, width: int, is_path: bool) -> str:
+    """Cut where it tells least: a path before its end, a text after its beginning."""
+    if len(name) <= width:
+        return name
+    return f"...{name[3 - width :]}" if is_path else f"{name[: width - 3]}..."
+
+
+def _noted(features: Features) -> Counter[str]:
+    """The notes of all items together, such as unknown_words."""
+    return sum((Counter(counts) for counts in features.notes.values()), Counter())
+
+
+def _span(features: Features, row: int, name: str) -> str:
+    """What of its item a row covers, as people read it."""
+    if features.spans is None:
+        return ""
+    span = features.spans[row].tolist()
+    if features.span_kind == "characters":
+        covered = repr(name[int(span[0]) : int(span[1])])
+    elif features.span_kind == "seconds":
+        covered = f"{span[0]:.2f}-{span[1]:.2f} s"
+    else:
+        covered = ",".join(f"{edge:.0f}" for edge in span)
+    return f"{covered:>18} "
+
+
+def _summary(features: Features) -> str:
+    numerics = features.numerics
+    how = f", {numerics.provider} {numerics.precision} (parity {numerics.parity:.6f})" if numerics else ""
+    size = f"{len(features)} x {features.dim} {features.dtype}"
+    return f"{features.encoder}/{features.tap}: {size}, fingerprint {features.fingerprint[:12]}{how}"
+
+
+def _report_failures(features: Features, inputs: Inputs) -> None:
+    if not features.failures:
+        return
+    for item, error in list(features.failures.items())[:NAMED]:
+        print(f"topwork: skipped {inputs.names[item]!r}: {error}", file=sys.stderr)
+    if len(features.failures) > NAMED:
+        print(f"topwork: skipped {len(features.failures) - NAMED} more", file=sys.stderr)

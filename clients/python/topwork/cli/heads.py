@@ -1,0 +1,177 @@
+"""`topwork heads`: what heads there are, one in full, export and drop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from topwork._display.figure_text import interval_text, main_text
+from topwork.cli import output
+from topwork.cli.connection_flags import connected
+from topwork.cli.output import cut
+from topwork.cli.train import source, with_interval
+from topwork.errors import InvalidInput
+from topwork.heads import DESCRIBED, HeadInfo, beside
+from topwork.probes import said
+
+VERBS = ("export", "drop")
+#: Classes that are named.
+NAMED, LONGEST = 20, 40
+EXAMPLES = """\
+examples:
+  topwork heads
+  topwork heads birds-label
+  topwork heads export birds-label -o birds.onnx
+  topwork heads drop birds-label
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "heads", parents=[common], help="what heads there are, or one in full; export, drop", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("items", nargs="*", metavar="[export | drop] NAME")
+    parser.add_argument("--encoder", default="", metavar="E", help="only those on this one")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="of export: the .onnx, trunk and head in one")
+    parser.add_argument("--yes", action="store_true", help="of drop: do not ask")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    words = arguments.items
+    verb = words[0] if len(words) == 2 else ""
+    if len(words) > 2 or (verb and verb not in VERBS):
+        parser.error(f"name one head, or say what to do with it: {' NAME, '.join(VERBS)} NAME")
+    if (verb == "export") != bool(arguments.out):
+        parser.error("export NAME -o FILE: the two go together")
+    if verb == "export":
+        return _export(arguments, words[1])
+    if verb == "drop":
+        return _drop(arguments, words[1])
+    return _show(arguments, words[0] if words else "")
+
+
+def _show(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        found = [client.head(name)] if name else client.heads(arguments.encoder)
+    if arguments.json:
+        output.as_json(found[0] if name else found)
+    elif name:
+        output.facts(_facts(found[0]))
+    else:
+        _print_all(found)
+    return 0
+
+
+def _export(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        about = client.export_head(name, arguments.out, progress=not arguments.json)
+    size = arguments.out.stat().st_size
+    if arguments.json:
+        output.as_json({"head": name, "file": str(arguments.out), "bytes": size, "description": about})
+        return 0
+    print(f"head {name} with its trunk -> {arguments.out}, {output.size(size)}")
+    output.facts(_about(about))
+    print("--json says all that a caller of the file must know, its preprocessing too")
+    return 0
+
+
+def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What a caller feeds the file with, and what comes out."""
+    for key in ("inputs", "outputs"):
+        found = about.get(key)
+        for tensor in found if isinstance(found, list) else ():
+            shape = ", ".join(map(str, tensor.get("shape", ())))
+            yield key.removesuffix("s"), f"{tensor.get('name')} ({shape}) {tensor.get('dtype')}"
+    if about.get("how_to_read"):
+        yield "reading", str(about["how_to_read"])
+
+
+def _drop(arguments: argparse.Namespace, name: str) -> int:
+    with connected(arguments) as client:
+        if not arguments.yes and not _agreed(name):
+            output.say("nothing was dropped")
+            return 1
+        client.drop_head(name)
+    if arguments.json:
+        output.as_json({"head": name, "dropped": True})
+    else:
+        print(f"head {name} is dropped")
+    return 0
+
+
+def _agreed(name: str) -> bool:
+    """Asks the terminal."""
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"dropping head {name} takes a yes, and there is no terminal to ask", remedy="say --yes")
+    print(f"drop head {name} with its report? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _print_all(found: list[HeadInfo]) -> None:
+    if not found:
+        output.console().print("there are no heads: `topwork train SET --target COLUMN` makes one", style="dim")
+        return
+    titles = ("head", "task", "kind", "reads", "from", "state", "figure", "interval")
+    output.rows(output.table(*titles, whole=("head", "figure", "interval")), map(_line, found))
+
+
+def _line(head: HeadInfo) -> Iterable[str]:
+    figure = head.metric
+    reads = f"{head.encoder or '-'}/{head.tap}"
+    learnt = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
+    shown = (
+        (
+            f"{figure.name} {main_text(figure)}",
+            interval_text(figure),
+        )
+        if figure
+        else ("-", "")
+    )
+    return head.name, head.task, head.kind or "native", reads, learnt, head.state, *shown
+
+
+def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
+    yield "head", f"{head.name}, {head.task}"
+    yield "state", head.state + (f": {head.detail}" if head.detail else "")
+    if head.names:
+        more = f" and {len(head.names) - NAMED} more" if len(head.names) > NAMED else ""
+        apart = "; " if any("," in name for name in head.names[:NAMED]) else ", "
+        yield "names", f"{len(head.names)}: {apart.join(cut(name, LONGEST) for name in head.names[:NAMED])}{more}"
+    yield "reads", f"{head.encoder or 'ready vectors'}/{head.tap}, {head.pooling}"
+    for figure, baseline in beside(head.metrics, head.baseline):
+        yield (
+            figure.name,
+            with_interval(figure) + (f", baseline {main_text(figure, baseline.value)}" if baseline else ""),
+        )
+    if head.estimate:
+        yield "judged by", head.estimate
+    yield from _training(head)
+    yield "fingerprint", head.fingerprint
+    if head.bytes:
+        yield "on disk", output.size(head.bytes)
+    for warning in head.warnings:
+        yield "warning", warning
+
+
+def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
+    if head.native:
+        yield "came with", head.encoder
+        return
+    if head.created:
+        yield "learnt", f"{head.target or DESCRIBED}, {head.kind}, from {source(head)}, seed {head.seed}"
+    else:
+        yield "is to learn", f"{head.target or DESCRIBED}, {head.kind}, from {head.set}, version {head.version}"
+    if head.options:
+        yield "options", said(head.options)
+    if head.chosen:
+        yield "chosen", said(head.chosen)
+    if head.created:
+        yield "trained", f"{output.when(head.created)}, in {output.seconds(head.seconds)}"
+        yield "agreement", f"largest difference of a score to the trainer's own {head.agreement:.1e}"
+    if head.job:
+        yield "job", f"{head.job.id}, {head.job.state}"

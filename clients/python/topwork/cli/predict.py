@@ -1,0 +1,185 @@
+"""`topwork predict`: what heads say of items, to the screen or into a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork._codec.messages import PRIORITIES
+from topwork._files import save_features, save_predictions
+from topwork._files.save_predictions import Found, Kept
+from topwork.cli import output, record_files, vector_files
+from topwork.cli.arg_types import names, option, positive
+from topwork.cli.connection_flags import connected
+from topwork.cli.inputs import add_source, gather
+from topwork.cli.output import counted, cut
+from topwork.client import Client
+from topwork.errors import InvalidInput, TopworkError
+from topwork.predictions import Prediction, Predictions
+
+#: Items on a terminal; failures that are named; letters of an item and of what is said of it.
+SHOWN, NAMED, ITEM, SAID = 50, 5, 60, 80
+EXAMPLES = """\
+Items are given as to `topwork embed`: texts, paths, folders, - for lines of stdin, or --from a file of them. Those of a set are
+predicted from its features; nothing is encoded.
+
+examples:
+  topwork predict birds-label photos/ --top 3
+  topwork predict reviews-stars,reviews-topic --from new.csv --column body --keep id,date -o said.csv
+  topwork predict birds-label --set birds --where "label IS NULL" -o guessed.parquet
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "predict", parents=[common], help="what heads say of items", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("heads", type=names, metavar="HEAD[,HEAD...]")
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    add_source(parser)
+    parser.add_argument("--keep", type=names, default=[], metavar="COLUMN,...", help="of the file, to go along with what is said")
+    parser.add_argument("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
+    parser.add_argument("--id", action="append", default=[], metavar="ID", help="of an item of the set; may be repeated")
+    parser.add_argument("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
+    parser.add_argument("--vector", type=Path, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
+    parser.add_argument("--top", type=positive, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
+    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if sum(map(bool, (arguments.items, arguments.source, arguments.set, arguments.vector))) != 1:
+        parser.error("name items, --from FILE, --set S or --vector FILE (one of them)")
+    if ((arguments.id or arguments.where) and not arguments.set) or (arguments.id and arguments.where):
+        parser.error("--id and --where are of --set, one of the two")
+    if arguments.keep and not (arguments.source and arguments.source.is_file()):
+        parser.error("--keep names columns of a file that --from names")
+    if arguments.out:
+        save_features.chosen(save_predictions.WRITERS, arguments.out)
+    kept = _kept(arguments)
+    started = time.perf_counter()
+    with connected(arguments) as client:
+        items, asked, refused = _asked(client, arguments)
+        found = client.predict(
+            arguments.heads,
+            **asked,
+            top=arguments.top or 0,
+            options=dict(arguments.option) or None,
+            skip_bad_items=arguments.skip_bad_items,
+            priority=arguments.priority,
+            progress=not arguments.json,
+        )
+    assert isinstance(found, dict), "a list of heads was asked for"
+    found = {head: replace(said, failures={**said.failures, **refused}) for head, said in found.items()}
+    _say(found, [_name(item, i) for i, item in enumerate(items, 1)], kept, arguments, time.perf_counter() - started)
+    return 0
+
+
+def _kept(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+    """The file's own columns that go along."""
+    if not arguments.keep:
+        return {}
+    table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)
+    for column in arguments.keep:
+        table.check(column, "--keep")
+    records = list(table.every(arguments.keep))
+    return {column: [record.values.get(column) for record in records] for column in arguments.keep}
+
+
+def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
+    """How each item is named, what is asked, and which records of a file hold no item."""
+    if arguments.set:
+        ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
+        if not ids:
+            raise InvalidInput(f"no item of {arguments.set} is selected", remedy="look with `topwork read`")
+        return ids, {"set": arguments.set, "ids": ids}, {}
+    if arguments.vector:
+        vectors = vector_files.single(arguments.vector)
+        return vectors.labels(arguments.vector), {"vectors": vectors.features or vectors.rows}, {}
+    encoder = client.head(arguments.heads[0]).encoder
+    if not encoder:
+        raise InvalidInput(f"head {arguments.heads[0]} reads ready vectors", remedy="give them with --vector, or name a --set")
+    modality = client.encoder(encoder).modality
+    inputs = gather(arguments, modality, skip=arguments.skip_bad_items)
+    return inputs.names, {"items": inputs.items}, inputs.refused
+
+
+def _name(item: Any, number: int) -> str:
+    """Items of Parquet may be the bytes of files."""
+    return f"row {number}" if isinstance(item, bytes) else str(item)
+
+
+def _say(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace, seconds: float) -> None:
+    if arguments.out:
+        save_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top), kept=kept)
+    if arguments.json:
+        _print_json(found, items, kept, arguments)
+        return
+    if not arguments.out:
+        _print(found, items, arguments.top or 1)
+    target = f" -> {arguments.out}" if arguments.out else ""
+    rate = f"{counted(len(items), 'item')} in {output.seconds(seconds)}, {len(items) / seconds:,.1f}/s{target}"
+    output.console().print(rate, style="bold" if arguments.out else "dim", markup=False)
+    _report_failures(found, items)
+
+
+def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace) -> None:
+    """An object an item, a line each; of a file what was written."""
+    if arguments.out:
+        failed = len({i for said in found.values() for i in said.failures})
+        output.as_json({"heads": list(found), "items": len(items), "failed": failed, "file": str(arguments.out)})
+        return
+    for record in save_predictions.records(found, items, kept):
+        print(json.dumps(record))
+
+
+def _print(found: Found, items: Sequence[str], top: int) -> None:
+    shown = SHOWN if sys.stdout.isatty() else len(items)
+    titles = list(found) if len(found) > 1 else ["says"]
+    lines = (
+        (cut(item, ITEM), *(cut(_said(said, i, top), SAID) for said in found.values())) for i, item in enumerate(items[:shown])
+    )
+    output.rows(output.table("item", *titles), lines)
+    if len(items) > shown:
+        print(f"... and {len(items) - shown:,} more: -o FILE writes all")
+
+
+def _said(found: Predictions, i: int, top: int) -> str:
+    prediction: Prediction = found[i]
+    if prediction.error:
+        return "skipped"
+    if prediction.label is not None and top > 1:
+        return ", ".join(f"{name} {p:.3f}" for name, p in prediction.probabilities.items())
+    if prediction.mask is not None:
+        return f"{'x'.join(map(str, prediction.mask.shape))}: {_shares(prediction.mask, found.names)}"
+    return str(prediction)
+
+
+def _shares(mask: Any, names: Sequence[str]) -> str:
+    """owl 61%, background 39%."""
+    counts = np.bincount(mask.ravel(), minlength=len(names))[: len(names)]
+    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    return ", ".join(f"{names[i]} {counts[i] / mask.size:.0%}" for i in order)
+
+
+def _report_failures(found: Found, items: Sequence[str]) -> None:
+    failures = {i: error for said in found.values() for i, error in said.failures.items()}
+    named: Iterable[int] = sorted(failures)[:NAMED]
+    for i in named:
+        output.say(f"skipped {items[i]!r}: {failures[i]}")
+    if len(failures) > NAMED:
+        output.say(f"skipped {len(failures) - NAMED:,} more")

@@ -1,0 +1,53 @@
+"""`topwork probe`: which trunk, and which depth of it, suits the data."""
+
+from __future__ import annotations
+
+import argparse
+
+from topwork.cli import output
+from topwork.cli.connection_flags import connected
+from topwork.cli.jobs import awaited
+from topwork.cli.train import TARGET, add_task, task_of
+from topwork.probes import ProbeTable
+
+EXAMPLES = """\
+The same task is learnt from each tap of each set, on the same folds. Best first, with 95% intervals; "to the best" is the
+difference item by item: where its interval holds 0, the two cannot be told apart.
+
+examples:
+  topwork probe birds --target label
+  topwork probe birds-resnet birds-efficientnet --target label --taps layer2 layer3 layer4 pooled
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "probe", parents=[common], help="compare encoders and taps on one task", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("sets", nargs="+", metavar="SET")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help=TARGET)
+    add_task(parser)
+    parser.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
+    parser.set_defaults(run=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
+        found = client.probe(arguments.sets, **task_of(arguments), wait=not arguments.no_wait, progress=progress)
+    if arguments.json:
+        output.as_json(found)
+    elif isinstance(found, ProbeTable):
+        _print(found)
+    else:
+        print(f"the probe goes on: `topwork jobs {found.id} --watch`")
+    return 0
+
+
+def _print(found: ProbeTable) -> None:
+    table = output.table(*found.titles(), right=("dim", found.measure), whole=("tap", found.measure, "interval", "to the best"))
+    output.rows(table, found.lines())
+    console = output.console()
+    console.print()
+    for line in found.remarks():
+        console.print(line, markup=False, style="bold" if line == found.advice else None)

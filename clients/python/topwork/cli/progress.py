@@ -1,0 +1,161 @@
+"""How far a write or a job has come: a bar on a terminal's stderr, a line now and then where there is none."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from topwork.cli.output import counted, cut, seconds
+from topwork.jobs import Job
+from topwork.sets import Acknowledged
+
+#: Seconds between lines where there is no terminal.
+INTERVAL = 5.0
+COUNTS = re.compile(r"[\d.,]+")
+
+
+@dataclass
+class Tally:
+    """What a write has done so far. `items` are done: stored, or failed; `ready` are vectors, which nobody encodes."""
+
+    ready: bool = False
+    items: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    encoded: int = 0
+    failed: int = 0
+    version: int = 0
+
+    def add(self, reply: Acknowledged) -> None:
+        self.items = reply.watermark
+        self.inserted += reply.inserted
+        self.updated += reply.updated
+        self.unchanged += reply.unchanged
+        self.encoded += reply.encoded
+        self.failed += len(reply.failures)
+        self.version = reply.version
+
+    @property
+    def stored(self) -> int:
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def known(self) -> int:
+        """Items of which the features were there already, in the set or in the cache."""
+        return self.stored - self.encoded
+
+    def __str__(self) -> str:
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        if self.ready:
+            return f"{self.inserted:,} new, {self.updated:,} updated, {self.unchanged:,} unchanged{failed}"
+        return f"{self.encoded:,} encoded, {self.known:,} known already{failed}"
+
+
+@contextmanager
+def of_items(total: int | None, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, str], None]]:
+    """Yields a function of how many items are done and what else there is to say."""
+    if quiet:
+        yield lambda done, said: None
+    elif sys.stderr.isatty():
+        with _item_bar(total, clock) as show:
+            yield show
+    else:
+        yield _item_lines(total, clock)
+
+
+@contextmanager
+def _item_bar(total: int | None, clock: Callable[[], float]) -> Iterator[Callable[[int, str], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+    started = clock()
+    with _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}")) as bar:
+        task = bar.add_task("", total=total, said="")
+
+        def show(done: int, said: str) -> None:
+            bar.update(task, completed=done, said=f"{_pace(done, total, clock() - started)}: {said}")
+
+        yield show
+
+
+def _bar(*columns: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _item_lines(total: int | None, clock: Callable[[], float]) -> Callable[[int, str], None]:
+    started = last = clock()
+
+    def show(done: int, said: str) -> None:
+        nonlocal last
+        now = clock()
+        if now - last < INTERVAL:
+            return
+        last = now
+        print(_line(done, total, now - started, said), file=sys.stderr, flush=True)
+
+    return show
+
+
+def _line(done: int, total: int | None, elapsed: float, said: str) -> str:
+    """12,000 of 50,000 items, 161/s, 3 min 56 s left: 11,000 encoded, 1,000 known already."""
+    of = f"{done:,} of {counted(total, 'item')}" if total else counted(done, "item")
+    return f"{of}, {_pace(done, total, elapsed)}: {said}"
+
+
+def _pace(done: int, total: int | None, elapsed: float) -> str:
+    rate = done / elapsed if elapsed > 0 else 0.0
+    left = f", {seconds((total - done) / rate)} left" if total and rate and done < total else ""
+    return f"{rate:,.0f}/s{left}"
+
+
+@contextmanager
+def of_job(quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[Job], None]]:
+    """Yields a function of the job at each change."""
+    if quiet:
+        yield lambda job: None
+    elif sys.stderr.isatty():
+        with _job_bar() as show:
+            yield show
+    else:
+        yield _job_lines(clock)
+
+
+@contextmanager
+def _job_bar() -> Iterator[Callable[[Job], None]]:
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+
+    said = TextColumn("{task.fields[said]}", markup=False)
+    with _bar(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), said) as bar:
+        task = bar.add_task("", total=1.0, said="")
+
+        def show(job: Job) -> None:
+            bar.update(task, completed=job.fraction, description=job.subject, said=_doing(job))
+
+        yield show
+
+
+def _job_lines(clock: Callable[[], float]) -> Callable[[Job], None]:
+    """A line when it does something else than to count on, and now and then."""
+    last, doing = clock() - INTERVAL, ""
+
+    def show(job: Job) -> None:
+        nonlocal last, doing
+        now = COUNTS.sub("", job.message)
+        if job.running and (now != doing or clock() - last >= INTERVAL):
+            last, doing = clock(), now
+            print(f"{job.subject}: {job.fraction:.0%}, {_doing(job, 200)}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _doing(job: Job, width: int = 60) -> str:
+    left = f"{seconds(job.seconds_left)} left" if job.seconds_left and job.running else ""
+    return ", ".join(said for said in (cut(job.message, width), left) if said)

@@ -1,0 +1,61 @@
+"""What one record of a file gives: its id, its item, its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from topwork.cli.column_types import convert
+from topwork.cli.record_files import LINE, Record, Table
+from topwork.errors import InvalidInput
+
+
+class Column(NamedTuple):
+    """A column of a file that becomes one of metadata: its name there, its name in the set, its type."""
+
+    source: str
+    name: str
+    kind: str
+
+
+def id_of(table: Table, column: str, record: Record) -> str:
+    value = record.values.get(column)
+    if value is None or value == "":
+        raise InvalidInput(f"{table.name(record)} has no id under {column!r}", remedy="give each item one")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidInput(
+            f"{table.name(record)}: the id under {column!r} is {value!r}",
+            remedy="ids are texts or whole numbers",
+        )
+    return str(value)
+
+
+def text_of(table: Table, column: str, record: Record) -> str | bytes:
+    """The item itself: a text, the path of a file or (of .parquet) its bytes."""
+    value = record.values.get(column, record.values.get(LINE))
+    if isinstance(value, str) or (isinstance(value, bytes) and value):
+        return value
+    if value in (None, b""):
+        raise InvalidInput(f"{table.name(record)} has no text under {column!r}", remedy="name where it is with --column")
+    raise InvalidInput(
+        f"{table.name(record)}: {column!r} is {value!r:.60}, no text", remedy="name the column of texts with --column"
+    )
+
+
+def value_of(table: Table, column: str, kind: str, record: Record) -> Any:
+    value = record.values.get(column)
+    if table.texts and value == "":
+        return None
+    try:
+        return convert(kind, value)
+    except ValueError:
+        raise InvalidInput(
+            f"{table.name(record)}: {column!r} is {value!r}, no {kind}",
+            remedy=f"mend it, say --type {column}=TYPE, or which columns to keep with --metadata",
+        ) from None
+
+
+def metadata_of(table: Table, columns: Iterable[Column], record: Record) -> dict[str, Any]:
+    """By the names in the set; what is missing is left out."""
+    found: Iterator[tuple[str, Any]] = ((c.name, value_of(table, c.source, c.kind, record)) for c in columns)
+    return {name: value for name, value in found if value is not None}

@@ -1,0 +1,198 @@
+"""`topwork report`: how good a head is and where it fails, on the terminal or as a page."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import webbrowser
+from collections.abc import Iterable
+from pathlib import Path
+
+from topwork._display.figure_text import interval_text, main_text
+from topwork._files import save_features
+from topwork.cli import output
+from topwork.cli.connection_flags import connected
+from topwork.cli.output import counted, cut
+from topwork.errors import InvalidInput
+from topwork.heads import DESCRIBED, Figure, beside
+from topwork.probes import said
+from topwork.report import OfClass, Point, Report, Wrong
+
+#: Classes of a confusion matrix that fits on a screen; pairs, classes and items that are shown of more; letters.
+MATRIX, PAIRS, WORST, WRONG = 12, 8, 10, 8
+NAME, TEXT, BESIDE_TEXT, BAR = 14, 60, 40, 30
+#: What a confusion matrix of very many classes joins the rest under.
+OTHERS = "others"
+EXAMPLES = """\
+Every figure is of items that the head which gave it has not learnt from, with its 95% interval.
+
+examples:
+  topwork report birds-label
+  topwork report birds-label --page birds.html --open
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "report", parents=[common], help="how good a head is, and where it fails", epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.add_argument("head", metavar="HEAD")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write it with plots, as one HTML file")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    if arguments.page and not arguments.page.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {arguments.page.absolute().parent}", remedy="create it, or write elsewhere")
+    paged = arguments.page or arguments.open
+    with connected(arguments) as client:
+        report = client.report(arguments.head)
+        page = client.report_page(arguments.head) if paged else ""
+    written = _written(page, arguments) if paged else None
+    if arguments.json:
+        output.as_json({**report.json, **({"page": str(written)} if written else {})})
+    elif written:
+        print(f"the report of {report.head} -> {written}")
+    else:
+        show(report)
+    return 0
+
+
+def _written(page: str, arguments: argparse.Namespace) -> Path:
+    path = arguments.page or Path(tempfile.mkdtemp(prefix="topwork-"), f"{arguments.head.replace('/', '-')}.html")
+    with save_features.whole(path) as file:
+        file.write(page.encode())
+    if arguments.open:
+        webbrowser.open(path.absolute().as_uri())
+    return Path(path)
+
+
+def show(report: Report) -> None:
+    """All of it that a terminal can show."""
+    console = output.console()
+    head = f"{report.head}: {report.task} of {report.target or DESCRIBED} in {report.set}, version {report.version}"
+    console.print(head, style="bold", markup=False)
+    output.facts(_facts(report))
+    _figures(report)
+    _help(report)
+    _curve(report.curve, report.curve_estimate)
+    _confusion(report)
+    _classes(report.classes)
+    _wrong(report)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", markup=False, style="yellow")
+
+
+def _facts(report: Report) -> Iterable[tuple[str, str]]:
+    yield "learnt by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
+    yield "judged by", report.estimate
+    yield "items", f"{report.labelled:,} with a label, {report.unlabelled:,} without"
+    if report.chosen:
+        yield "chosen", said(report.chosen)
+    if report.temperature != 1.0:
+        yield "temperature", f"{report.temperature:.3g}"
+    if report.interval:
+        yield "90% band", f"prediction +- {report.interval:.4g}"
+
+
+def _figures(report: Report) -> None:
+    if not report.metrics:
+        return
+    _title("figures on held-out items")
+    table = output.table("figure", "value", "95% interval", "baseline", right=("value", "baseline"))
+    output.rows(table, (_figure(*pair) for pair in beside(report.metrics, report.baseline)))
+
+
+def _figure(figure: Figure, baseline: Figure | None) -> Iterable[str]:
+    return (
+        figure.name,
+        main_text(figure),
+        interval_text(figure),
+        main_text(figure, baseline.value) if baseline else "",
+    )
+
+
+def _help(report: Report) -> None:
+    if not (used := report.help):
+        return
+    if not used.items:
+        _title(f"no unlabelled item was used ({used.method})")
+        return
+    _title(f"what {counted(used.items, 'unlabelled item')} did ({used.method})")
+    gain = f"{used.gain.value:+.3f} ({used.gain.low:+.3f} to {used.gain.high:+.3f})"
+    print(f"{used.without.name} {used.without.value:.3f} without, {used.with_them.value:.3f} with them: {gain}")
+
+
+def _curve(points: Iterable[Point], estimate: str) -> None:
+    """A bar a size, from the worst interval's end to the best one's, so that growth can be seen."""
+    found = list(points)
+    if not found:
+        return
+    judged = f" (judged on {estimate})" if estimate else ""
+    _title(f"learning curve: {found[0].figure.name} by items learnt from{judged}")
+    low, high = min(p.figure.low for p in found), max(p.figure.high for p in found)
+    width = max(len(f"{p.items:,}") for p in found)
+    for p in found:
+        length = round(BAR * (p.figure.value - low) / (high - low)) if high > low else BAR
+        interval = f"({p.figure.low:.3f} to {p.figure.high:.3f})"
+        print(f"{p.items:>{width},}  {'#' * length:{BAR}}  {p.figure.value:z.3f} {interval}")
+
+
+def _confusion(report: Report) -> None:
+    found = report.confusion
+    if not found or not found.names:
+        return
+    if len(found.names) > MATRIX:
+        _title("confused most often")
+        table = output.table("items", "truth", "predicted", right=("items",))
+        pairs = [pair for pair in found.pairs() if OTHERS not in pair[1:]]
+        output.rows(table, ((f"{count:,}", cut(truth, TEXT), cut(said, TEXT)) for count, truth, said in pairs[:PAIRS]))
+        return
+    _title("confusion: truth down, predicted across")
+    names = _distinct([cut(name, NAME) for name in found.names])
+    lines = ((name, *(f"{count:,}" if count else "." for count in row)) for name, row in zip(names, found.counts, strict=True))
+    output.rows(output.table("", *names, right=names), lines)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Titles of columns are told apart by name: those that are cut alike get their number."""
+    return [name if names.count(name) == 1 else f"{name} {position}" for position, name in enumerate(names, 1)]
+
+
+def _classes(classes: Iterable[OfClass]) -> None:
+    every = list(classes)
+    found = sorted((one for one in every if one.support), key=lambda one: one.f1)
+    if not found:
+        return
+    unjudged = f", {len(every) - len(found)} never judged" if len(every) > len(found) else ""
+    _title("classes, worst first" + (f", {WORST} of {len(found)}" if len(found) > WORST else "") + unjudged)
+    numbers = ("items", "precision", "recall", "F1")
+    output.rows(output.table("class", *numbers, right=numbers), map(_class_line, found[:WORST]))
+
+
+def _class_line(one: OfClass) -> Iterable[str]:
+    return cut(one.name, TEXT), f"{one.support:,}", *(f"{part:.3f}" for part in (one.precision, one.recall, one.f1))
+
+
+def _wrong(report: Report) -> None:
+    if not report.wrong:
+        return
+    _title("most confidently wrong")
+    sure = "error" if report.task == "regression" else "confidence"
+    texts = any(one.text for one in report.wrong[:WRONG])
+    table = output.table("id", "truth", "predicted", sure, *(["text"] if texts else []), right=(sure,))
+    output.rows(table, (_wrong_line(one, texts) for one in report.wrong[:WRONG]))
+
+
+def _wrong_line(one: Wrong, texts: bool) -> Iterable[str]:
+    width = BESIDE_TEXT if texts else TEXT
+    cells = (cut(one.id, TEXT), cut(one.truth, width), cut(one.predicted, width), f"{one.confidence:.3f}")
+    return *cells, *([cut(one.text, TEXT)] if texts else [])
+
+
+def _title(text: str) -> None:
+    console = output.console()
+    console.print()
+    console.print(text, style="bold", markup=False)

@@ -1,0 +1,188 @@
+"""`topwork sets SET VERB ...`: counting, columns of metadata, and updates of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from topwork.cli import output, write_sources
+from topwork.cli.arg_types import pair_or_empty, version
+from topwork.cli.column_types import KINDS, Guess, convert
+from topwork.cli.output import counted
+from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.write_sources import Taken
+from topwork.client import Client
+from topwork.errors import InvalidInput
+from topwork.sets import SetInfo, UpdateReport
+
+Run: TypeAlias = Callable[[Client, argparse.Namespace], int]
+EXAMPLES = """\
+verbs of one set:
+  count                      how many items there are, or how many match --where
+  add-column COLUMN TYPE     bool, int, float, string, time or strings; without values
+  rename-column COLUMN NEW
+  cast-column COLUMN TYPE    refused where a value would be lost
+  drop-column COLUMN         older versions keep it
+  update [ID ...]            change metadata, and no vectors: --set for those ids or --where, or --from a file with ids
+
+examples:
+  topwork sets birds count --where "label = 'owl'"
+  topwork sets birds cast-column year float
+  topwork sets birds update owls/1.jpg owls/2.jpg --set label=owl --set checked=true
+  topwork sets birds update --where "year < 1900" --set year=
+  topwork sets birds update --from labels.csv --id path
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The verbs and their flags, behind the name of the set."""
+    parser.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help=", ".join(VERBS))
+    parser.add_argument("words", nargs="*", metavar="WORD", help="what the verb is about: see below")
+    parser.add_argument("--where", default="", metavar="SQL", help="count, update: those of which this is true")
+    parser.add_argument("--version", type=version, default=0, metavar="N|PIN", help="count: as the set was then")
+    parser.add_argument(
+        "--set",
+        dest="values",
+        action="append",
+        type=pair_or_empty,
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="update: nothing behind = takes away",
+    )
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("--id", metavar="COLUMN", help="update --from: the file's column of ids")
+    parser.add_argument("--separator", metavar="S", help="update --from: what is between the columns of a .csv")
+    parser.add_argument(
+        "--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)"
+    )
+
+
+def run(client: Client, arguments: argparse.Namespace) -> int:
+    return VERBS[arguments.verb](client, arguments)
+
+
+def _count(client: Client, arguments: argparse.Namespace) -> int:
+    _words(arguments, 0, "no more words")
+    found = client.count(arguments.set, arguments.where, version=arguments.version)
+    if arguments.json:
+        output.as_json({"set": arguments.set, "where": arguments.where, "count": found})
+    else:
+        print(f"{found:,}")
+    return 0
+
+
+def _add_column(client: Client, arguments: argparse.Namespace) -> int:
+    column, type = _words(arguments, 2, "COLUMN TYPE")
+    return _changed(arguments, client.add_column(arguments.set, column, _type(type)))
+
+
+def _rename_column(client: Client, arguments: argparse.Namespace) -> int:
+    column, to = _words(arguments, 2, "COLUMN NEW")
+    return _changed(arguments, client.rename_column(arguments.set, column, to))
+
+
+def _cast_column(client: Client, arguments: argparse.Namespace) -> int:
+    column, type = _words(arguments, 2, "COLUMN TYPE")
+    return _changed(arguments, client.cast_column(arguments.set, column, _type(type)))
+
+
+def _drop_column(client: Client, arguments: argparse.Namespace) -> int:
+    (column,) = _words(arguments, 1, "COLUMN")
+    return _changed(arguments, client.drop_column(arguments.set, column))
+
+
+def _words(arguments: argparse.Namespace, count: int, wanted: str) -> list[str]:
+    words: list[str] = arguments.words
+    if len(words) != count:
+        raise InvalidInput(f"{arguments.verb} is given {len(words)} words", remedy=f"say {wanted} behind it")
+    return words
+
+
+def _type(name: str) -> str:
+    if name not in KINDS:
+        raise InvalidInput(f"{name!r} is no type of metadata", remedy=f"say one of {', '.join(KINDS)}")
+    return name
+
+
+def _changed(arguments: argparse.Namespace, info: SetInfo) -> int:
+    if arguments.json:
+        output.as_json({"set": info.name, "version": info.version, "columns": dict(info.columns)})
+    else:
+        columns = ", ".join(f"{name} {type}" for name, type in info.columns.items()) or "no metadata"
+        print(f"{info.name}, version {info.version}: {columns}")
+    return 0
+
+
+def _update(client: Client, arguments: argparse.Namespace) -> int:
+    if sum(map(bool, (arguments.words, arguments.where, arguments.source))) != 1:
+        raise InvalidInput("an update is of ids, of --where or of --from FILE", remedy="say one of the three")
+    if bool(arguments.source) == bool(arguments.values):
+        raise InvalidInput("an update takes its values from --set, or from --from FILE", remedy="say one of the two")
+    known = client.set(arguments.set).columns
+    if arguments.source:
+        told = _from_file(client, arguments, known)
+    else:
+        values = _values(arguments.values, known)
+        told = client.update(arguments.set, arguments.words or None, values, where=arguments.where)
+    return _told(arguments, told)
+
+
+def _from_file(client: Client, arguments: argparse.Namespace, known: Mapping[str, str]) -> UpdateReport:
+    """An empty cell takes the value away."""
+    if not arguments.id:
+        raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
+    source = write_sources.from_records(
+        arguments.source, Taken(id=arguments.id, kinds=known, separator=arguments.separator, encoding=arguments.encoding)
+    )
+    entries = list(source.entries)
+    names = dict.fromkeys(name for entry in entries for name in entry.metadata)
+    columns = {name: [entry.metadata.get(name) for entry in entries] for name in names}
+    return client.update(arguments.set, [entry.id for entry in entries], columns)
+
+
+def _values(pairs: list[tuple[str, str]], known: Mapping[str, str]) -> dict[str, Any]:
+    """As the set's columns have them; of a new column, as a .csv would be read."""
+    found: dict[str, Any] = {}
+    for name, text in pairs:
+        kind = next((type for column, type in known.items() if column.lower() == name.lower()), None) or _guessed(text)
+        try:
+            found[name] = None if text == "" else convert("float" if kind == "int" and not _is_int(text) else kind, text)
+        except ValueError:
+            raise InvalidInput(
+                f"{name} is {kind}, and {text!r} is none", remedy="say another value, or cast the column"
+            ) from None
+    return found
+
+
+def _is_int(text: str) -> bool:
+    return text.strip().lstrip("+-").isdecimal()
+
+
+def _guessed(text: str) -> str:
+    guess = Guess()
+    guess.take_text(text)
+    return guess.kind or "string"
+
+
+def _told(arguments: argparse.Namespace, told: UpdateReport) -> int:
+    if arguments.json:
+        record = {"set": arguments.set, "updated": told.updated, "missing": list(told.missing), "version": told.version}
+        output.as_json(record)
+        return 0
+    print(f"{counted(told.updated, 'item')} updated in {arguments.set}, version {told.version}")
+    if told.missing:
+        shown = ", ".join(told.missing[:5]) + (" ..." if len(told.missing) > 5 else "")
+        output.say(f"{counted(len(told.missing), 'id')} not in the set: {shown}")
+    return 0
+
+
+VERBS: Mapping[str, Run] = {
+    "count": _count,
+    "add-column": _add_column,
+    "rename-column": _rename_column,
+    "cast-column": _cast_column,
+    "drop-column": _drop_column,
+    "update": _update,
+}

@@ -1,0 +1,151 @@
+"""`topwork write`: items, or ready vectors, into a feature set."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from topwork._codec.messages import PRIORITIES
+from topwork.cli import output, vector_files, write_sources
+from topwork.cli.arg_types import column_type, names, option
+from topwork.cli.connection_flags import connected, patient
+from topwork.cli.inputs import add_source
+from topwork.cli.output import counted
+from topwork.cli.write_progress import Skipped, finish, send
+from topwork.cli.write_sources import Source, Taken
+from topwork.client import Client
+from topwork.errors import InvalidInput, NotFound
+from topwork.sets import SetInfo
+
+EXAMPLES = """\
+A set that is not there is made. An item whose id is there replaces it; one that is there already, with equal content and
+metadata, is not encoded again: what was interrupted goes on where it was when the same command runs again.
+
+items and their ids:
+  a folder        its files, also in folders of it; ids are paths from it on, metadata are `folder` and `name`
+  .csv .tsv .jsonl .parquet
+                  a row an item: --column names its text or path (relative ones from where the file is), --id its id (default:
+                  the file's name and the row's number, reviews:17); other columns become metadata, of types that are found by
+                  reading the file first (--type says otherwise)
+  .txt            a line an item
+  words           texts (ids: the texts), or paths of pictures or clips; - for lines of stdin
+
+Files are UTF-8, or what their byte order mark says; --encoding names another. Names of columns keep their letters.
+
+The exit status is 0 even if bad items were skipped, as --skip-bad-items asks; they are named on stderr, with their lines.
+
+examples:
+  topwork write birds photos/ --encoder efficientnet-lite0
+  topwork write reviews --from reviews.csv --column body --id review_id --metadata stars,date --encoder all-minilm-l6-v2
+  topwork write notes "buy milk" "call the bank" --encoder all-minilm-l6-v2 --keep-inputs
+  topwork write mine --vectors rows.npy --from rows.csv --id name
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "write",
+        parents=[common],
+        help="texts, pictures, clips or vectors into a set",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("set", metavar="SET")
+    parser.add_argument("items", nargs="*", metavar="ITEM")
+    parser.add_argument("--encoder", metavar="E", help="needed to make a set of items")
+    add_source(parser)
+    parser.add_argument("--id", metavar="COLUMN", help="the file's column of ids")
+    metadata = parser.add_mutually_exclusive_group()
+    metadata.add_argument("--metadata", type=names, metavar="COLUMN,...", help="keep these columns (default: all others)")
+    metadata.add_argument("--no-metadata", action="store_const", const=[], dest="metadata", help="keep none")
+    parser.add_argument(
+        "--type",
+        action="append",
+        default=[],
+        type=column_type,
+        metavar="COLUMN=TYPE",
+        help="bool, int, float, string, time or strings, where reading the file would find another",
+    )
+    parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
+    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
+    parser.add_argument("--dtype", choices=("float32", "float16"), help="as stored (default: float32)")
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the texts, pictures or clips themselves, too")
+    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
+    parser.add_argument(
+        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
+    )
+    parser.add_argument("--vectors", type=Path, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
+    parser.add_argument("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")
+    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    _check_usage(arguments, parser)
+    skipped = Skipped()
+    with connected(arguments) as client:
+        known = _known(client, arguments.set)
+        call = _vectors(arguments, known) if arguments.vectors else _items(client, arguments, known, skipped)
+    source: Source = call.pop("source")
+    if not arguments.json:
+        for note in source.notes:
+            output.say(note)
+    started = time.perf_counter()
+    with patient(arguments) as client:
+        tally, ended = send(client, arguments, call, source, skipped)
+    return finish(arguments, tally, ended, skipped, time.perf_counter() - started)
+
+
+def _check_usage(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """A lone word that is a folder, or a file of items, is the source."""
+    if not arguments.source and len(arguments.items) == 1 and write_sources.is_source(Path(arguments.items[0])):
+        arguments.source, arguments.items = Path(arguments.items[0]), []
+    if arguments.vectors and arguments.items:
+        parser.error("vectors have no items: name their ids and metadata with --from")
+    if arguments.fingerprint and not arguments.vectors:
+        parser.error("--fingerprint is of --vectors")
+    if not arguments.vectors and bool(arguments.items) == bool(arguments.source):
+        parser.error("name items, or a file of them with --from (one of the two)")
+
+
+def _known(client: Client, name: str) -> SetInfo | None:
+    try:
+        return client.set(name)
+    except NotFound:
+        return None
+
+
+def _taken(arguments: argparse.Namespace, known: SetInfo | None, **others: Any) -> Taken:
+    """The types of columns that the set has are the set's; a new set's are found."""
+    kinds = {**(known.columns if known else {}), **dict(arguments.type)}
+    of_file = {name: getattr(arguments, name) for name in ("id", "metadata", "separator", "encoding")}
+    return Taken(kinds=kinds, **of_file, **others)
+
+
+def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None, skipped: Skipped) -> dict[str, Any]:
+    encoder = arguments.encoder or (known.encoder if known else "")
+    if not encoder:
+        what = f"{arguments.set} holds vectors of no encoder" if known else f"there is no set {arguments.set!r} yet"
+        raise InvalidInput(what, remedy="name the items' encoder with --encoder, or write --vectors")
+    refuse = skipped.refuse if arguments.skip_bad_items else None
+    taken = _taken(arguments, known, modality=client.encoder(encoder).modality, column=arguments.column, refuse=refuse)
+    if arguments.source:
+        source = write_sources.from_path(arguments.source, taken)
+    else:
+        source = write_sources.from_words(arguments.items, taken)
+    return {"source": source, "encoder": encoder, "skip_bad_items": arguments.skip_bad_items}
+
+
+def _vectors(arguments: argparse.Namespace, known: SetInfo | None) -> dict[str, Any]:
+    found = vector_files.load(arguments.vectors)
+    source = write_sources.from_names(found.labels(arguments.vectors))
+    if arguments.source:
+        source = write_sources.from_records(arguments.source, _taken(arguments, known))
+    if source.total != len(found):
+        raise InvalidInput(
+            f"{arguments.vectors} holds {counted(len(found), 'item')}, {arguments.source} {source.total:,}",
+            remedy="they need as many, in the same order",
+        )
+    vectors = found.rows if found.features is None else found.features
+    return {"source": source, "vectors": vectors, "encoder": arguments.encoder, "fingerprint": arguments.fingerprint}

@@ -1,0 +1,139 @@
+"""Encoded pictures and arrays to RGB: what is refused, which way is up, and what becomes of alpha, palettes and 16 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from topwork import errors, image_modes
+from topwork_server import InvalidInput, Item, Picture
+from topwork_server.types import Array
+
+from topwork_plugins.images.pixel_budget import BUDGET
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: As the SDK has it, which refuses a larger PIL image before it is sent.
+MAX_PIXELS = image_modes.MAX_PIXELS
+#: What PIL may try: never formats that run another program (EPS) or that only look like pictures.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+#: The most pixels times scans of a JPEG, some 10 s of work: a progressive one decodes all pixels for each scan (10 are usual).
+MAX_WORK = 2**30
+#: libjpeg goes on after damage and fills with grey; these of its warnings mean that pixels are missing or wrong.
+DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "bogus")
+
+KINDS = "send an encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or an array (H, W, 3) uint8 of RGB"
+
+
+@contextmanager
+def opened(item: Item) -> Iterator[Image]:
+    """What `decode` gives, within the memory that all threads together may take: make it small before this ends."""
+    with ExitStack() as held:
+        yield decode(item, lambda pixels: held.enter_context(BUDGET.of(pixels)))
+
+
+def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Image:
+    """An RGB picture, upright, of at most MAX_PIXELS; InvalidInput says what is wrong with the item.
+
+    `hold` is called with the number of pixels before they are decoded.
+
+    EXIF orientation is applied. Alpha is laid over white. Grey and palette become RGB; of 16 bits the upper 8 are kept;
+    colour profiles are not applied. An animation gives its first frame.
+    """
+    if isinstance(item, Picture):
+        return _from_bytes(item.data, hold)
+    if isinstance(item, np.ndarray):
+        return _from_array(item)
+    raise InvalidInput(f"an image encoder reads pictures, not a {type(item).__name__.lower()}", remedy=KINDS)
+
+
+def _from_array(array: Array) -> Image:
+    from PIL import Image
+
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise InvalidInput(
+            f"an array {array.shape} of {array.dtype} is not a picture", remedy="send an array (H, W, 3) uint8 of RGB"
+        )
+    _check_size(array.shape[1], array.shape[0])
+    return Image.fromarray(array)
+
+
+def _check_size(width: int, height: int) -> None:
+    try:
+        image_modes.check_size(width, height)
+    except errors.InvalidInput as error:
+        raise InvalidInput(error.message, remedy=error.remedy) from None
+
+
+def _from_bytes(data: bytes, hold: Callable[[int], None]) -> Image:
+    if not data:
+        raise InvalidInput("the picture is empty (0 bytes)", remedy=KINDS)
+    image = _open(data)
+    _check_size(*image.size)
+    hold(image.width * image.height)
+    try:
+        return image_modes.turned(_rgb(image, data), image_modes.orientation(image))
+    except errors.InvalidInput as error:
+        raise InvalidInput(error.message, remedy=error.remedy) from None
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:  # PIL's readers raise whatever their format makes them trip over
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> InvalidInput:
+    return InvalidInput(f"the picture is damaged or cut short: {error}", remedy="send the whole file")
+
+
+def _open(data: bytes) -> Image:
+    """Reads the header alone. PIL has a pixel limit of its own, above ours."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidInput(f"the picture has too many pixels: {error}", remedy="make it smaller before sending") from error
+    except UnidentifiedImageError:
+        start = data[:8].hex(" ")
+        raise InvalidInput(f"{len(data)} bytes are not a picture (they begin {start})", remedy=KINDS) from None
+    except Exception as error:
+        raise _broken(error) from error
+
+
+def _rgb(image: Image, data: bytes) -> Image:
+    """RGB as the pixels lie in the file."""
+    from PIL import Image
+
+    if image.format in ("JPEG", "MPO"):
+        _check_scans(image, data)
+        decoded = _jpeg(data) if image.mode in ("RGB", "L") else None
+        if decoded is not None:
+            return Image.fromarray(decoded)
+    image.load()
+    return image_modes.rgb(image)
+
+
+def _check_scans(image: Image, data: bytes) -> None:
+    scans = data.count(b"\xff\xda")
+    if scans * image.width * image.height > MAX_WORK:
+        raise InvalidInput(
+            f"the picture has {scans} scans of {image.width} x {image.height} pixels",
+            remedy="save it again, with the usual scans",
+        )
+
+
+def _jpeg(data: bytes) -> Array | None:
+    """(H, W, 3) uint8, bit for bit what PIL decodes, but told of damage that PIL hides; None where PIL should do it."""
+    import simplejpeg
+
+    try:
+        decoded: Array = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError as error:
+        if any(word in str(error).lower() for word in DAMAGE):
+            raise
+        return None  # such as bytes between segments, which cost no pixel
+    return decoded
