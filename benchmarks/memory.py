@@ -31,8 +31,8 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 WITH_TORCH = """
 import psutil
 before = psutil.Process().memory_info().rss
-from topwork_server import torch_shim
-torch_shim.import_ready()
+from topwork_server.models import torch_compat
+torch_compat.import_ready()
 import timm
 from transformers import BertModel
 print(psutil.Process().memory_info().rss - before)

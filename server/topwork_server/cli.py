@@ -50,21 +50,21 @@ def said(command: Command) -> Command:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from topwork_server.commands import serve as cli_serve
+    from topwork_server.commands import serve as serve_command
 
-    return cli_serve.run(arguments)
+    return serve_command.run(arguments)
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from topwork_server.commands import pull as cli_weights
+    from topwork_server.commands import pull as pull_command
 
-    return cli_weights.pull(arguments)
+    return pull_command.pull(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from topwork_server.commands import pull as cli_weights
+    from topwork_server.commands import pull as pull_command
 
-    return cli_weights.export(arguments)
+    return pull_command.export(arguments)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
@@ -74,15 +74,15 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from topwork_server.commands import forget as cli_forget
+    from topwork_server.commands import forget as forget_command
 
-    return cli_forget.forget(arguments)
+    return forget_command.forget(arguments)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from topwork_server.commands import forget as cli_forget
+    from topwork_server.commands import forget as forget_command
 
-    return cli_forget.prune(arguments)
+    return forget_command.prune(arguments)
 
 
 def _plugins(arguments: argparse.Namespace) -> int:

@@ -26,15 +26,15 @@ NAMES = ("all-minilm-l6-v2", "resnet50-thin", "efficientnet-lite0", "i3d-resnet5
 FINGERPRINTS = """
 import json, os, sys
 from pathlib import Path
-from topwork_server import sources
-from topwork_server.catalogue import Catalogue
-from topwork_server.export import fingerprints
-from topwork_server.plugins import Plugins
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api import sources
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+from topwork_server.runtime.export import fingerprints
 
 answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # the libraries print too
 home, *names = sys.argv[1:]
-catalogue, found = Catalogue(Plugins.load(), Path(home)), {}
+catalogue, found = Catalog(PluginRegistry.load(), Path(home)), {}
 for name in names:
     spec = catalogue.spec(name)
     found[name] = fingerprints(spec, sources.fetch(catalogue.source(name), Path(home), spec.sha256))

@@ -119,9 +119,10 @@ import sys, pathlib
 from topwork_plugins.resnet import plugin as resnet
 specs = list(resnet.register_encoders())
 assert not [m for m in ("PIL", "torch", "timm", "onnxruntime", "simplejpeg") if m in sys.modules], "listing is free"
-from topwork_server import NoOptions, examples
+from topwork_server import NoOptions
+from topwork_server.plugin_api import example_inputs
 encoder = specs[0].encoder(specs[0], pathlib.Path({str(tmp_path)!r}))
-for picture in examples.pictures():
+for picture in example_inputs.pictures():
     (sample,) = encoder.preprocess(picture, NoOptions())
     assert sample.inputs["pictures"].shape == (3, 224, 224)
 assert not [m for m in ("torch", "timm", "torchvision", "onnx") if m in sys.modules]

@@ -53,7 +53,10 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path, monk
 
 
 HOLDS = "import fcntl, sys, threading; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
-RUNS = "import sys; from topwork_server.jobs.child_processes import Children, python; Children().run([*python('holds'), *sys.argv[1:]])"
+RUNS = """
+import sys; from topwork_server.jobs.child_processes import ChildProcesses, python
+ChildProcesses().run([*python('holds'), *sys.argv[1:]])
+"""
 
 
 def test_a_child_ends_with_its_parent_and_lets_go_of_its_lock(tmp_path: Path) -> None:

@@ -331,13 +331,13 @@ sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
 from pathlib import Path
 import toys
 from topwork_server import Text
-from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
-from topwork_server.engine import Ask, Engine
+from topwork_server.inference.engine import EmbedParams, Engine
+from topwork_server.models.catalog import Catalog
 async def go():
     home = Path({str(home)!r})
-    engine = Engine(Catalogue(toys.FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
-    print(len((await engine.embed(Ask("letters"), [Text("a")])).taps[0].rows))
+    engine = Engine(Catalog(toys.FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
+    print(len((await engine.embed(EmbedParams("letters"), [Text("a")])).taps[0].rows))
     await engine.close()
 asyncio.run(go())
 print([name for name in ("torch", "transformers", "timm", "onnx") if name in sys.modules])

@@ -340,10 +340,10 @@ SERVER = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from topwork_server.jobs import Jobs
+from topwork_server.jobs.manager import JobManager
 
 async def main():
-    jobs = Jobs(Path(sys.argv[1]))
+    jobs = JobManager(Path(sys.argv[1]))
     job = jobs.start("toy", "birds", "toy_jobs:hold", {"child": True})
     async for job in jobs.watch(job.id):
         if job.message.startswith("holding"):

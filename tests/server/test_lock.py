@@ -17,7 +17,7 @@ from topwork_server.home_lock import Holder, HomeLock, holder
 SERVER = """
 import sys
 from pathlib import Path
-from topwork_server.lock import HomeLock
+from topwork_server.home_lock import HomeLock
 
 with HomeLock(Path(sys.argv[1])) as held:
     held.listening("127.0.0.1:1234")

@@ -94,8 +94,9 @@ def test_they_pass_the_contracts(environment: dict[str, str], tmp_path: Path, mo
 
 def test_what_comes_to_stand_beside_it_in_site_packages_leaves_it_ready(environment: dict[str, str]) -> None:
     ask = """
-import os; from pathlib import Path; from topwork_server.models.catalog import Catalogue; from topwork_server.plugin_api.plugin_registry import Plugins
-print(Catalogue(Plugins.load(), Path(os.environ["TOPWORK_HOME"])).entry("colours").state)
+import os; from pathlib import Path; from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
+print(Catalog(PluginRegistry.load(), Path(os.environ["TOPWORK_HOME"])).entry("colours").state)
 """
     command = [sys.executable, "-c", ask]
     assert topwork(environment, "pull", "colours").returncode == 0

@@ -67,7 +67,7 @@ def test_listing_imports_nothing_heavy() -> None:
     import subprocess
 
     code = (
-        "import sys; from topwork_server.plugin_api.plugin_registry import Plugins; Plugins.load().found();"
+        "import sys; from topwork_server.plugin_api.plugin_registry import PluginRegistry; PluginRegistry.load().found();"
         "heavy = 'torch timm transformers onnxruntime onnx cv2 av pyarrow faiss lance'.split();"
         "print([n for n in heavy if n in sys.modules])"
     )

@@ -149,24 +149,24 @@ HELD = """
 import sys, tempfile, threading
 from types import SimpleNamespace
 from topwork import cli
-from topwork_server import cli_quantize
-from topwork_server.catalogue import Catalogue
-from topwork_server.parity import Record
+from topwork_server.commands import quantize_encoder
+from topwork_server.models.catalog import Catalog
+from topwork_server.runtime.parity import ParityRecord
 from topwork_server.types import Numerics
 
 def make(entry, material, floor, out, say):
     out.write_bytes(b"graph")
     tempfile.mkdtemp()
-    parity = Record(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}})
+    parity = ParityRecord(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}})
     return SimpleNamespace(parity=parity, island=0, convolutions=9, narrow=False)
 
 def export(self, name):
     print("exporting", flush=True)
     threading.Event().wait()
 
-cli_quantize._ready = lambda catalogue, name, say: SimpleNamespace(spec=catalogue.spec(name))
-cli_quantize._material = lambda entry, arguments, say: SimpleNamespace(learnt=(), judged=(), refused={})
-cli_quantize.make, Catalogue.export = make, export
+quantize_encoder._ready = lambda catalogue, name, say: SimpleNamespace(spec=catalogue.spec(name))
+quantize_encoder._material = lambda entry, arguments, say: SimpleNamespace(learnt=(), judged=(), refused={})
+quantize_encoder.make, Catalog.export = make, export
 sys.exit(cli.main(sys.argv[1:]))
 """
 

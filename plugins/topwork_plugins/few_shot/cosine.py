@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, TrainerTrial
-from topwork_server.plugin_api import head_graphs
+from topwork_server import Examples, FittedHead, InvalidInput, Target, TrainerTrial, head_graph
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class CosineHead(FittedHead):
 
         nodes = [*unit_nodes(), helper.make_node("Gemm", ["unit", "weight", "bias"], ["scores"], transB=1)]
         constants = {**unit_constants(self._centre), "weight": self._weight, "bias": self._bias}
-        return head_graphs(nodes, constants, self._weight.shape[1], len(self._weight))
+        return head_graph(nodes, constants, self._weight.shape[1], len(self._weight))
 
 
 def unit_nodes() -> list[onnx.NodeProto]:

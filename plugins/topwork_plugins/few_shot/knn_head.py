@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, Target, TrainerTrial
-from topwork_server.plugin_api import head_graphs
+from topwork_server import Examples, FittedHead, Target, TrainerTrial, head_graph
 from topwork_server.types import Array
 
 from topwork_plugins.few_shot.cosine import unit, unit_constants, unit_nodes
@@ -112,7 +111,7 @@ class KnnHead(FittedHead):
         nodes = [*unit_nodes(), *self._weigh(), *_vote(self._votes.target)]
         used = {name for node in nodes for name in node.input}
         kept = {name: array for name, array in constants.items() if name in used}
-        return head_graphs(nodes, kept, self._rows.shape[1], outputs)
+        return head_graph(nodes, kept, self._rows.shape[1], outputs)
 
     def _weigh(self) -> list[onnx.NodeProto]:
         """From `unit` to `weights` (n, k) and `positions` (n, k)."""

@@ -1,0 +1,1 @@
+"""Images for every encoder that reads them: decoding, bounds and preprocessing without torch."""

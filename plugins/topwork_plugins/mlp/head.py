@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import FittedHead
-from topwork_server.plugin_api import head_graphs
+from topwork_server import FittedHead, head_graph
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -60,4 +59,4 @@ class Mlp(FittedHead):
             nodes.append(make_node("Add", [f"product{at}", f"bias{at}"], [f"added{at}"]))
             constants |= {f"weight{at}": weight, f"bias{at}": bias}
         nodes.append(make_node("ReduceMean", [f"added{len(self._layers) - 1}", "net"], ["scores"], keepdims=0))
-        return head_graphs(nodes, constants, len(self._scale.mean), self._layers[-1][0].shape[2])
+        return head_graph(nodes, constants, len(self._scale.mean), self._layers[-1][0].shape[2])

@@ -1,1 +1,1 @@
-"""Feature sets: stored rows (Lance)."""
+"""Feature sets: Lance datasets with their ids, metadata, versions, pins, filters and checksums."""

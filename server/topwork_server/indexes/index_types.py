@@ -1,7 +1,7 @@
 """What indexes are made of and asked for: frozen data, nothing heavy.
 
-An index over a tap is a `BuiltIndex` (immutable, from a job), what was written since (fresh, searched exactly) and what died since.
-Vectors are known by their item's key (see sets/model.py) and by which of the item's rows they are.
+An index over a tap is a `BuiltIndex` (immutable, from a job), what was written since (fresh, searched exactly) and what died
+since. Vectors are known by their item's key (see `set_types.py`) and by which of the item's rows they are.
 """
 
 from __future__ import annotations

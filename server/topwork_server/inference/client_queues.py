@@ -13,7 +13,7 @@ from topwork_server.types import Priority
 #: Which of the line's budgets counts (the lane), and what else the members of one batch have in common.
 Group: TypeAlias = tuple[int, Hashable]
 #: (cost, order, who): sorted, so that the nearest in length are neighbours.
-Entry: TypeAlias = "tuple[int, int, Waiting]"
+Entry: TypeAlias = "tuple[int, int, QueuedSample]"
 
 #: Emptied flows whose costs are remembered.
 REMEMBERED = 1000

@@ -1,0 +1,1 @@
+"""Long work in child processes: its queue, records, progress and cancellation."""

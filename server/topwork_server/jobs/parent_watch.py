@@ -1,4 +1,5 @@
-"""`python -m topwork_server.jobs.parent_watch MODULE ARGUMENTS`: a module as `python -m` runs it, in a process that ends with its parent.
+"""`python -m topwork_server.jobs.parent_watch MODULE ARGUMENTS`: a module as `python -m` runs it,
+in a process that ends with its parent.
 
 Its stdin is a pipe that the parent holds open: its end says that the parent has died, however it did. Then this process ends at
 once, with those that it started, so that a lock that it holds is free.

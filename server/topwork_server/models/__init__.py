@@ -1,0 +1,1 @@
+"""Encoders on disk: the catalog, their records, artifacts, fingerprints and ONNX graphs."""

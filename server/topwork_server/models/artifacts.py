@@ -4,7 +4,7 @@ artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
                    default.onnx     the way to the default tap alone, where that is less
                    manifest.json    taps with fingerprints, parity, checksums; written last
                    parity.npz       the real inputs that parity is measured on
-                   samples.npz      the items that those came from (see sample_inputs.py)
+                   samples.npz      the items that those came from (see `sample_inputs.py`)
                    head-NAME.*      heads that the pretrained network brought: graph and record
                    ...              what the encoder's own `export` wrote
 """

@@ -1,0 +1,1 @@
+"""Base classes, hooks and registry of plugins: what a plugin author implements, found, checked and listed."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.types import Array, Item, Modality, Picture, Text
 
-FOLDER = Path(__file__).parent / "example_inputs"
+FOLDER = Path(__file__).parent / "example_files"
 
 
 def texts() -> list[Text]:

@@ -1,1 +1,1 @@
-"""Sessions: a graph becomes something that runs, on a device that was measured. The only importers of onnxruntime."""
+"""Sessions that run ONNX graphs, the devices they run on, and the export, parity and quantization of graphs."""

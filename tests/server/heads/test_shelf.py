@@ -238,7 +238,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import made_heads
-from topwork_server.heads.head_store import Shelf
+from topwork_server.heads.head_store import HeadStore
 
 folder, step = Path(sys.argv[1]), 0
 new = made_heads.head(created=2.0)
@@ -255,10 +255,10 @@ while True:
                 if not left:
                     os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(die)
-        Shelf(folder).publish(new, graph, None)
+        HeadStore(folder).publish(new, graph, None)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
-    shelf = Shelf(folder)
+    shelf = HeadStore(folder)
     seen = [(head.created, shelf.graph(head.name).stat().st_size) for head in shelf.all()]
     shelf.sweep()
     left = sorted(path.name for path in folder.rglob("*") if not path.name.isdecimal())

@@ -421,13 +421,13 @@ from pathlib import Path
 import grpc
 from topwork.v1 import heads_pb2, heads_pb2_grpc
 from topwork_server.app import App
-from topwork_server.catalogue import Catalogue
 from topwork_server.config import Config
-from topwork_server.plugins import Plugins
+from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 async def main(home):
-    plugins = Plugins.load()
-    app = App(Catalogue(plugins, home), Config(home=home, listen="127.0.0.1:0", provider="cpu"), plugins=plugins)
+    plugins = PluginRegistry.load()
+    app = App(Catalog(plugins, home), Config(home=home, listen="127.0.0.1:0", provider="cpu"), plugins=plugins)
     ready = await app.start()
     async with grpc.aio.insecure_channel(ready.address) as channel:
         stub = heads_pb2_grpc.HeadsStub(channel)

@@ -12,8 +12,8 @@ from topwork_server.services.uploads import UploadStore
 LEAVE_ONE = """
 import asyncio, os, sys
 from pathlib import Path
-from topwork_server.services.uploads import Spool
-upload = Spool(Path(sys.argv[1]), 100).open()
+from topwork_server.services.uploads import UploadStore
+upload = UploadStore(Path(sys.argv[1]), 100).open()
 asyncio.run(upload.write(b"abc"))
 print(upload.path, flush=True)
 sys.stdin.readline()

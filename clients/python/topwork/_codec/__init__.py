@@ -1,0 +1,1 @@
+"""Protobuf messages <-> numpy arrays and the dataclasses of this package."""

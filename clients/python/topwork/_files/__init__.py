@@ -1,0 +1,1 @@
+"""Features, rows and predictions as files and as tables of other libraries."""

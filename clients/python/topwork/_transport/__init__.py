@@ -1,0 +1,1 @@
+"""Channels, retries, streams and statuses: how calls reach a server."""

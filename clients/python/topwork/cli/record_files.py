@@ -1,5 +1,5 @@
-"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl. Parquet is in `parquet_reader.py`, the letters
-of files in `text_encoding.py`."""
+"""Files of records, read a line at a time and never whole: .txt, .csv, .tsv, .jsonl. Parquet is in
+`parquet_reader.py`, the letters of files in `text_encoding.py`."""
 
 from __future__ import annotations
 

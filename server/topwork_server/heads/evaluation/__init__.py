@@ -1,1 +1,1 @@
-"""How a head is judged: figures with intervals, calibration, what it got wrong. `evaluate.py` is the door."""
+"""Evaluation of heads on held-out rows: metrics with intervals, calibration, errors and the report."""

@@ -1,1 +1,1 @@
-"""Trunk, pooling and head as one ONNX file."""
+"""A head and its trunk as one ONNX file with a model card."""

@@ -1,1 +1,1 @@
-"""What is learnt from: labels, rows and raw items of a pinned version of a set."""
+"""Training of heads: labels and rows of a pinned version become a head, in a child process."""

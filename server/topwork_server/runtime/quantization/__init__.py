@@ -1,1 +1,1 @@
-"""Static int8 of convolutional networks: calibrated on real pictures, judged on others."""
+"""8-bit graphs: calibration, quantization, and the layers that stay in fp32."""

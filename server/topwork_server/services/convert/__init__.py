@@ -1,0 +1,1 @@
+"""Protobuf messages <-> the dataclasses of the server, and nothing else."""

@@ -1,1 +1,0 @@
-"""The report as data, and as a page."""
