@@ -51,6 +51,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 protos: install  ## write the generated code anew
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
@@ -85,4 +86,4 @@ memory: install weights  ## resident memory of the server, idle and with all off
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -32,7 +32,7 @@ WITH_TORCH = """
 import psutil
 before = psutil.Process().memory_info().rss
 from topwork_server.models import torch_compat
-torch_compat.import_ready()
+torch_compat.prepare_torchvision()
 import timm
 from transformers import BertModel
 print(psutil.Process().memory_info().rss - before)

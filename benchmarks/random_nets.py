@@ -13,7 +13,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 def _resnet50() -> Any:
     from topwork_server.models import torch_compat
 
-    torch_compat.import_ready()
+    torch_compat.prepare_torchvision()
     import timm
 
     return timm.create_model("resnet50", zero_init_last=False).state_dict()

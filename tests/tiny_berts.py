@@ -15,13 +15,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from topwork_plugins.bert.plugin import BertEncoder, BertOptions
 from topwork_server import EncoderSpec, Modality, Sample, Text
 from topwork_server.models.artifacts import MODEL, Manifest
-from topwork_server.models.torch_compat import import_ready
+from topwork_server.models.torch_compat import prepare_torchvision
 from topwork_server.plugin_api import example_inputs
 from topwork_server.runtime.export import export_encoder
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
-import_ready()
+prepare_torchvision()
 
 DIM = 32
 LAYERS = 3

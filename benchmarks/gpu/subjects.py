@@ -128,7 +128,7 @@ SUBJECTS: Mapping[str, Callable[[Path], Subject]] = {"resnet50": resnet50, "bert
 
 
 def _seed() -> None:
-    torch_compat.import_ready()
+    torch_compat.prepare_torchvision()
     import torch
 
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", [(480, 320), (320, 481), (33, 47), (300, 300), (201, 64)])
 def test_preprocessing_equals_timms_to_the_bit(name: str, size: tuple[int, int]) -> None:
-    torch_compat.import_ready()
+    torch_compat.prepare_torchvision()
     from timm.data import create_transform
 
     image = Image.open(io.BytesIO(PHOTOGRAPH)).resize(size)
@@ -54,7 +54,7 @@ def test_preprocessing_equals_timms_to_the_bit(name: str, size: tuple[int, int])
 
 
 def test_every_example_picture_equals_timms() -> None:
-    torch_compat.import_ready()
+    torch_compat.prepare_torchvision()
     from timm.data import create_transform
 
     transform, recipe = create_transform(**CONFIGS["resnet"]), Recipe.from_timm(CONFIGS["resnet"])

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork_server import EncoderSpec, Text, Trunk
-from topwork_server.plugin_api.example_inputs import texts
+from topwork_server import EncoderSpec, Text, Trunk, example_texts
 
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, position_limit
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
@@ -95,7 +94,7 @@ def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
         return text
 
     limit = tokenization.limit
-    short = [cut(text.text, limit) for text in texts()]
+    short = [cut(text.text, limit) for text in example_texts()]
     pair = Text(*(cut(text, limit // 2) for text in short[1:3]))
     made = [*map(Text, short), pair, Text(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
     known = [text for text in made if not tokenization.encode(text.text, text.pair, prompt=prompt).strange]

@@ -1,6 +1,6 @@
 """The torch side: a transformers encoder and its poolings as one module that gives all taps in one pass.
 
-Imported by the export process alone, after `torch_shim.import_ready()`.
+Imported by the export process alone, after `topwork_server.prepare_torchvision()`.
 """
 
 from __future__ import annotations

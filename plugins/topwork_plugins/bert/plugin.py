@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from topwork_server import (
+    Array,
     Encoder,
     EncoderSpec,
     InvalidInput,
@@ -25,7 +26,6 @@ from topwork_server import (
     Trunk,
     hookimpl,
 )
-from topwork_server.types import Array
 
 from topwork_plugins.bert import known_models as bert_catalogue
 from topwork_plugins.bert import layout as bert_layout
@@ -66,9 +66,9 @@ class BertEncoder(Encoder):
         """
         if not spec.settings.get("trunk_only"):
             bert_layout.refuse_cross_encoder(assets)
-        from topwork_server.models.torch_compat import import_ready
+        from topwork_server import prepare_torchvision
 
-        import_ready()
+        prepare_torchvision()
         from topwork_plugins.bert.export import export
 
         return export(spec, assets, out)

@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import check_caller
-from topwork_server.types import Array
+from topwork_server import Array, check_caller
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import InvalidInput, TokenSpans
-from topwork_server.ragged_arrays import starts_of, sums_of
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, TokenSpans, starts_of, sums_of
 
 from topwork_plugins.bert.text_prefix import MARGIN, Beginnings, Condensed
 

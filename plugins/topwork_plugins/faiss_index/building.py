@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from topwork_server import Metric, VectorSource
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, Metric, Report, VectorSource
 
 from topwork_plugins.faiss_index import factory, introspection, library
 from topwork_plugins.faiss_index.build_params import FLAT, Recipe

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 from topwork_plugins.faiss_index import introspection, library, scores, search_params
 from topwork_plugins.faiss_index.masks import Mask

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from topwork_server import InvalidInput, Metric, VectorIndex, VectorSource
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, Metric, Report, VectorIndex, VectorSource
 
 from topwork_plugins.faiss_index import building, factory, files, introspection, library, scores, search_params
 from topwork_plugins.faiss_index.build_params import Recipe

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from topwork_server.errors import DiskFull, InvalidInput
+from topwork_server import DiskFull, InvalidInput
 
 #: Exhaustive search multiplies matrices where queries x dim is at least this, and goes row by row below it. Measured at
 #: 60,000 x 384, 2 threads, queries a second: 4 at once 455 row by row against 326; 16: 454 against 977; 64: 429 against 1,751.

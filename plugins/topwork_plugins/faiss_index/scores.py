@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from topwork_server import Metric
-from topwork_server.types import Array
+from topwork_server import Array, Metric
 
 #: Below this share of |query|^2 + |row|^2 a squared distance that came out of a matrix product has lost more than three digits.
 NEAR = 1e-3

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, TrainerTrial, head_graph
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Target, TrainerTrial, head_graph
 
 if TYPE_CHECKING:
     import onnx

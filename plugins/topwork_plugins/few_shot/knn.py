@@ -7,9 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial
 
 from topwork_plugins.few_shot.cosine import MEASURE, best, check_some, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.knn_head import BLOCK, KnnHead, Votes, nearest

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, Target, TrainerTrial, head_graph
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, Target, TrainerTrial, head_graph
 
 from topwork_plugins.few_shot.cosine import unit, unit_constants, unit_nodes
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial
 
 from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import ZeroShotOptions

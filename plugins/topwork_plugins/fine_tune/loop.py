@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import FineTuneDataset, InvalidInput
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, FineTuneDataset, InvalidInput, Report
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.adam import Optimiser, schedule

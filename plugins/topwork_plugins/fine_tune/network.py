@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, FineTuneDataset, Granularity, InvalidInput, Sample, Target, Trunk
-from topwork_server.plugin_api.encoder import batch_key
+from topwork_server import Encoder, FineTuneDataset, Granularity, InvalidInput, Sample, Target, Trunk, batch_key
 from torch import Tensor, nn
 
 from topwork_plugins.fine_tune.samples import Prepared, mirrored, within

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import FineTuneDataset, InvalidInput, Target
-from topwork_server.types import Array
+from topwork_server import Array, FineTuneDataset, InvalidInput, Target
 from torch import Tensor
 from torch.nn import functional
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, TrainerSpec, Trunk, hookimpl
-from topwork_server.jobs.progress import Report
+from topwork_server import Encoder, FineTuneDataset, FineTuner, FineTuneResult, Report, TrainerSpec, Trunk, hookimpl
 
 from topwork_plugins.fine_tune.options import FineTuneOptions
 

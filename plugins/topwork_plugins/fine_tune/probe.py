@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from topwork_server import FineTuneDataset
-from topwork_server.types import Array
+from topwork_server import Array, FineTuneDataset
 from torch import Tensor
 
 from topwork_plugins.fine_tune.network import Network

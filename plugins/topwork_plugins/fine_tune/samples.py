@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from topwork_server import Encoder, InvalidInput, Item, Sample
-from topwork_server.types import Array
+from topwork_server import Array, Encoder, InvalidInput, Item, Sample
 
 #: Samples beyond this are prepared anew each time that they are read; an item of more than ITEM_BYTES always is.
 CACHE_BYTES = 2 << 30

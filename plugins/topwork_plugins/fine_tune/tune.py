@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Trunk
-from topwork_server.jobs.progress import Report
+from topwork_server import Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
 from torch import nn
 
 from topwork_plugins.fine_tune import blocks

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import InvalidInput
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput
 
 from topwork_plugins.i3d.videos import pixels
 from topwork_plugins.i3d.windows import Frame

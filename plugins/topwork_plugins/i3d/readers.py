@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from topwork_server import Clip, Item
-from topwork_server.types import Array
+from topwork_server import Array, Clip, Item
 
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.videos import check_clip, frames_of, from_array, pixels

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from topwork_server import Clip, InvalidInput, Item
-from topwork_server.types import Array
+from topwork_server import Array, Clip, InvalidInput, Item
 
 from topwork_plugins.i3d.display_matrix import upright
 from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed

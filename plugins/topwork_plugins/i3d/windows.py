@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topwork_server import InvalidInput, check_caller
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, check_caller
 
 #: The most frames that one item may show its encoder: 46 hours of 25 a second.
 LONGEST = 2**22

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork import errors, image_modes
-from topwork_server import InvalidInput, Item, Picture
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, Item, Picture
 
 from topwork_plugins.images.pixel_budget import BUDGET
 

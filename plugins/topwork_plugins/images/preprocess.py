@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from topwork_server import InvalidInput
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput
 
 from topwork_plugins.images.decode import MAX_PIXELS
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from topwork_server import Examples, InvalidInput, Target, TrainerTrial
-from topwork_server.types import Array
+from topwork_server import Array, Examples, InvalidInput, Target, TrainerTrial
 
 from topwork_plugins.linear.head import LinearHead
 from topwork_plugins.linear.losses import Loss, Sigmoids, Softmax, Spans, Squares

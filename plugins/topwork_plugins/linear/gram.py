@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 #: Rows handled at a time: fits the processor's caches, and no second copy of all rows is made.
 CHUNK = 4096

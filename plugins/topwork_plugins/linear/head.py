@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import FittedHead, TrainerTrial, linear_graph
-from topwork_server.types import Array
+from topwork_server import Array, FittedHead, TrainerTrial, linear_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 from topwork_plugins.linear.problem import Problem
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 _TINY = np.float32(1e-30)
 

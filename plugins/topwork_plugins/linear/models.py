@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 from topwork_plugins.linear.lbfgs import Objective, minimise
 from topwork_plugins.linear.losses import Softmax

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from topwork_server import Examples, FittedHead, InvalidInput, Trainer, TrainerSpec, hookimpl
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Trainer, TrainerSpec, hookimpl
 
 from topwork_plugins.linear.fold import Lesson
 from topwork_plugins.linear.options import LinearOptions

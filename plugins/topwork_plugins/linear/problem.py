@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 from topwork_plugins.linear.gram import Frame
 from topwork_plugins.linear.losses import Loss

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from topwork_server import Examples, InvalidInput, folds, rest
-from topwork_server.types import Array
+from topwork_server import Array, Examples, InvalidInput, folds, rest
 
 from topwork_plugins.linear.gram import Frame, Moments, frame, moments
 from topwork_plugins.linear.losses import Loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 from topwork_plugins.linear.losses import Loss, Spans
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import FittedHead, head_graph
-from topwork_server.types import Array
+from topwork_server import Array, FittedHead, head_graph
 
 if TYPE_CHECKING:
     import onnx

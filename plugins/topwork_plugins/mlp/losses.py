@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from topwork_server import Examples, InvalidInput, Target
-from topwork_server.types import Array
+from topwork_server import Array, Examples, InvalidInput, Target
 
 if TYPE_CHECKING:
     from torch import Tensor

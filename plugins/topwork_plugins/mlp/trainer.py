@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerTrial, folds
-from topwork_server.jobs.progress import Report
-from topwork_server.types import Array
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial, folds
 
 from topwork_plugins.mlp.head import Mlp, Scale
 from topwork_plugins.mlp.losses import Task

@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
-from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Sample, Tap, Trunk
-from topwork_server.features import rows_of
-from topwork_server.plugin_api.encoder import batch_key
-from topwork_server.runtime.parity import FP32_FLOOR, difference
-from topwork_server.runtime.session import Session
-from topwork_server.types import Array
+from topwork_server import (
+    FP32_FLOOR,
+    Array,
+    Encoder,
+    EncoderSpec,
+    InvalidInput,
+    Item,
+    Sample,
+    Session,
+    Tap,
+    Trunk,
+    batch_key,
+    difference,
+    rows_of,
+)
 
 from topwork_plugins.onnx_file import description as onnx_description
 from topwork_plugins.onnx_file import graph as onnx_graph

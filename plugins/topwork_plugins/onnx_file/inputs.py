@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from topwork_server import InvalidInput, Item
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, Item
 
 from topwork_plugins.bert import tokens as bert_tokens
 from topwork_plugins.bert.settings import Settings

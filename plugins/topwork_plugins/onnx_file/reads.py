@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from topwork_server import InvalidInput, Item, Sample
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, Item, Sample
 
 from topwork_plugins.images.decode import opened
 from topwork_plugins.images.preprocess import Recipe

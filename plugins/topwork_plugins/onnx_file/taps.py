@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from topwork_server import Granularity, InvalidInput, Tap
-from topwork_server.types import Array
+from topwork_server import Array, Granularity, InvalidInput, Tap
 
 from topwork_plugins.onnx_file import graph as onnx_graph
 from topwork_plugins.onnx_file.description import TapReads

@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from topwork_server import InvalidInput, NativeHead
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput, NativeHead
 from torch import Tensor, nn
 
 BLOCKS = (3, 4, 6, 3)

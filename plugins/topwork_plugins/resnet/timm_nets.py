@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from topwork_server import InvalidInput
-from topwork_server.models import torch_compat
+from topwork_server import InvalidInput, prepare_torchvision
 from torch import Tensor, nn
 
 #: Weights in a folder of the hub's layout, best first.
@@ -54,7 +53,7 @@ def load_in_order(architecture: str, path: Path) -> nn.Module:
 
 def create(architecture: str, **arguments: Any) -> nn.Module:
     """A timm net with random weights, in evaluation mode; nothing is downloaded."""
-    torch_compat.import_ready()
+    prepare_torchvision()
     import timm
 
     if not timm.is_model(architecture):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from topwork_server import InvalidInput
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput
 
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE = 1 << 20

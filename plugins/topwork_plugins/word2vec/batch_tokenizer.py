@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import numpy as np
-from topwork_server.ragged_arrays import starts_of, sums_of
-from topwork_server.types import Array
+from topwork_server import Array, starts_of, sums_of
 
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
 

@@ -15,8 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from topwork_server import InvalidInput
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput
 
 from topwork_plugins.word2vec.arrays import (
     BLOCK_BYTES,

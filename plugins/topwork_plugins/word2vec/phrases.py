@@ -14,7 +14,7 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from topwork_server.types import Array
+from topwork_server import Array
 
 FILE = "phrases.npy"
 #: Longer entries are not looked for in texts.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from topwork_server import (
+    Array,
     Encoder,
     EncoderSpec,
     Granularity,
@@ -29,10 +30,9 @@ from topwork_server import (
     Text,
     TokenSpans,
     Trunk,
+    example_texts,
     hookimpl,
 )
-from topwork_server.plugin_api import example_inputs
-from topwork_server.types import Array
 
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import table as word_table
@@ -167,7 +167,7 @@ class WordVectors(Encoder):
 
     def known_examples(self) -> list[Text]:
         """The example texts that have words of this vocabulary (which may be of another language), and three of its words."""
-        texts = [text for text in example_inputs.texts() if any(t.row != UNKNOWN for t in self._tokenizer.tokens(text.text))]
+        texts = [text for text in example_texts() if any(t.row != UNKNOWN for t in self._tokenizer.tokens(text.text))]
         words = [self.table.word(row) for row in range(min(len(self.table), 1000))]
         return texts + [Text(word) for word in words if self._tokenizer.row(word) != UNKNOWN and len(word.split()) == 1][:3]
 

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from topwork_server import InvalidInput
-from topwork_server.types import Array
+from topwork_server import Array, InvalidInput
 
 from topwork_plugins.word2vec import phrases
 from topwork_plugins.word2vec.files import Block

@@ -18,7 +18,7 @@ SCHEMAS = {
 }
 
 
-def import_ready() -> None:
+def prepare_torchvision() -> None:
     """Call before the first import of torchvision, timm or transformers; cheap, and safe to call again."""
     import torch
 
