@@ -162,7 +162,7 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
             invalid(f"set {request.set!r} has no column {request.target!r}").abort(context)
         name = request.name or f"{request.set}-{request.target}"
         if name in self.heads and not request.replace:
-            Refusal(grpc.StatusCode.ALREADY_EXISTS, "AlreadyThere", f"head {name!r} is there", "say replace").abort(context)
+            Refusal(grpc.StatusCode.ALREADY_EXISTS, "AlreadyExists", f"head {name!r} is there", "say replace").abort(context)
         job = self.jobs.start(name, "train")
         self.heads[name] = head(name, "CLASSIFICATION", set=request.set, target=request.target, job=job, seed=request.seed)
         begun = heads_pb2.Head()

@@ -88,7 +88,7 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
         tap = request.tap or next(iter(found.taps))
         name = request.name or tap
         if name in found.indexes:
-            Refusal(grpc.StatusCode.ALREADY_EXISTS, "AlreadyThere", f"index {name!r} is there", "drop it").abort(context)
+            Refusal(grpc.StatusCode.ALREADY_EXISTS, "AlreadyExists", f"index {name!r} is there", "drop it").abort(context)
         found.indexes[name] = indexes_pb2.Index(
             set=request.set,
             name=name,

@@ -229,7 +229,7 @@ class World(sets_world.SetsWorld):
         return feature_set
 
     async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
-        features = await self.engine.embed(sets_world.Ask("letters", tuple(taps)), [Text(text) for text in texts])
+        features = await self.engine.embed(sets_world.EmbedParams("letters", tuple(taps)), [Text(text) for text in texts])
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
         inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.wanted.keep_inputs else []
         block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)

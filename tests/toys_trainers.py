@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerSpec, TrainerTrial, linear_graph
+from topwork_server import Examples, FittedHead, InvalidInput, Target, Trainer, TrainerSpec, Trial, linear_graph
 from topwork_server.jobs.progress import Report
 from topwork_server.types import Array
 
@@ -26,7 +26,7 @@ class Nearest(FittedHead):
 
     measure = "accuracy"
 
-    def __init__(self, means: Array, variance: float, seen: Array, trial: TrainerTrial) -> None:
+    def __init__(self, means: Array, variance: float, seen: Array, trial: Trial) -> None:
         self.weight = (means / variance).astype(np.float32)
         self.bias = np.where(seen, -0.5 * (means**2).sum(axis=1) / variance, -1e4).astype(np.float32)
         self.chosen = dict(trial.settings)
@@ -67,7 +67,7 @@ def _head(examples: Examples, subset: Array, shrinkage: float) -> Nearest:
     np.add.at(means, classes, rows)
     means = middle + (1 - shrinkage) * (means / np.maximum(counts, 1)[:, None] - middle)
     spread = ((rows - means[classes]) ** 2).mean() or rows.var() or 1.0
-    trial = TrainerTrial(view.tap, view.pooling, {"shrinkage": shrinkage}, 0.0)
+    trial = Trial(view.tap, view.pooling, {"shrinkage": shrinkage}, 0.0)
     return Nearest(means, float(spread), counts > 0, trial)
 
 

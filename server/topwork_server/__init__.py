@@ -30,7 +30,7 @@ from topwork_server.plugin_api.trainer import (
     Target,
     Trainer,
     TrainerSpec,
-    TrainerTrial,
+    Trial,
 )
 from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
 from topwork_server.ragged_arrays import starts_of, sums_of
@@ -103,7 +103,7 @@ __all__ = [
     "TopworkError",
     "Trainer",
     "TrainerSpec",
-    "TrainerTrial",
+    "Trial",
     "Trunk",
     "VectorIndex",
     "VectorSource",

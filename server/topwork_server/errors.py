@@ -4,12 +4,12 @@ TopworkError                INTERNAL
 ├── InvalidInput            INVALID_ARGUMENT     the request is wrong: what, where, and what to send instead
 ├── NotFound                NOT_FOUND            no encoder, tap, set, index or job of that name
 ├── NotReady                FAILED_PRECONDITION  weights are not here, or a fingerprint does not match
-├── AlreadyThere            ALREADY_EXISTS       the name is taken
+├── AlreadyExists            ALREADY_EXISTS       the name is taken
 ├── Overloaded              RESOURCE_EXHAUSTED   the queue is full: come back later
 ├── TooLarge                RESOURCE_EXHAUSTED   this item, or this encoder, can never fit
 ├── DiskFull                RESOURCE_EXHAUSTED   nothing was written; what was there is as it was
 ├── DataLoss                DATA_LOSS            a file on the server's disk is damaged: what it described cannot be used
-├── DeadlinePassed          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
+├── DeadlineExceeded          DEADLINE_EXCEEDED    the caller's time ran out while its work was queued
 ├── Unavailable             UNAVAILABLE          draining, or a worker is being restarted
 ├── PluginFault             INTERNAL             a plugin returned what its contract forbids
 ├── ExportFailed            INTERNAL             the export process failed; its last words are in the message

@@ -5,7 +5,7 @@ from topwork_server import (
     Target,
     Trainer,
     TrainerSpec,
-    TrainerTrial,
+    Trial,
     folds,
     hookimpl,
     linear_graph,
@@ -50,7 +50,7 @@ class NearestMean(Trainer):
 
 def best(examples, seed):
     """A head on the view whose means are right most often about rows that they were not computed from."""
-    trials = [TrainerTrial(view.tap, view.pooling, {}, accuracy(examples, at, seed)) for at, view in enumerate(examples.views)]
+    trials = [Trial(view.tap, view.pooling, {}, accuracy(examples, at, seed)) for at, view in enumerate(examples.views)]
     head = Means(examples, max(range(len(trials)), key=lambda at: trials[at].score))
     head.trials = trials
     return head

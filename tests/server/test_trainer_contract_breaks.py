@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_contracts import failures
-from topwork_server import FittedHead, InvalidInput, Target, TrainerTrial, linear_graph
+from topwork_server import FittedHead, InvalidInput, Target, Trial, linear_graph
 from topwork_server.testing import TrainerContract
 from topwork_server.testing.trainer import TrainedSubject
 from topwork_server.types import Array
@@ -101,7 +101,7 @@ class ChosenTuple(Wrapped):
 class StrangeTrials(Wrapped):
     def __init__(self, head: Any) -> None:
         super().__init__(head)
-        self.trials = [TrainerTrial("elsewhere", "row", {}, 0.5)]
+        self.trials = [Trial("elsewhere", "row", {}, 0.5)]
 
 
 class NoMeasure(Wrapped):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Target, TrainerTrial, head_graph
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Target, Trial, head_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,7 @@ class CosineHead(FittedHead):
         self.view = view
         self._centre, self._weight, self._bias = (array.astype(np.float32) for array in (centre, weight, bias))
 
-    def tell(self, chosen: Mapping[str, Any], trials: Sequence[TrainerTrial], measure: str = MEASURE) -> CosineHead:
+    def tell(self, chosen: Mapping[str, Any], trials: Sequence[Trial], measure: str = MEASURE) -> CosineHead:
         self.chosen, self.trials, self.measure = chosen, trials, measure
         return self
 
@@ -74,7 +74,7 @@ def log_likelihood(target: Target, scores: Array, values: Array) -> float:
     return float(((1 - doubt) * right + doubt * said.mean(axis=1)).mean())
 
 
-def best(trials: Sequence[TrainerTrial]) -> int:
+def best(trials: Sequence[Trial]) -> int:
     """The first of those that are best but for rounding."""
     most = max(trial.score for trial in trials)
     return next(at for at, trial in enumerate(trials) if trial.score >= most - 1e-6)

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial
 
 from topwork_plugins.few_shot.cosine import MEASURE, best, check_some, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.knn_head import BLOCK, KnnHead, Votes, nearest
@@ -45,7 +45,7 @@ class Knn(Trainer):
 def _fit(examples: Examples, options: KnnOptions, seed: int) -> KnnHead:
     _check_size(examples)
     votes, judges = Votes.of(examples), _judges(examples, seed)
-    tried: list[tuple[int, TrainerTrial]] = []
+    tried: list[tuple[int, Trial]] = []
     for view, centred in product(range(len(examples.views)), (True, False) if options.centre is None else (options.centre,)):
         tried += [(view, trial) for trial in _tried(examples, votes, view, centred, options, judges)]
     trials = [trial for _, trial in tried]
@@ -77,9 +77,7 @@ def _judges(examples: Examples, seed: int) -> Array:
     return np.sort(rows[:JUDGES])
 
 
-def _tried(
-    examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array
-) -> Iterator[TrainerTrial]:
+def _tried(examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
     if not len(judges):
         return
     seen = examples.views[view]
@@ -88,7 +86,7 @@ def _tried(
     for k, temperature in product(ks, TEMPERATURES if options.temperature is None else (options.temperature,)):
         scores = votes.scores(similar, positions, k, temperature)
         settings = {"k": k, "temperature": temperature, "centre": centred}
-        yield TrainerTrial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
+        yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
 
 
 def _others(rows: Array, groups: Array, judges: Array, count: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, Target, TrainerTrial, head_graph
+from topwork_server import Array, Examples, FittedHead, Target, Trial, head_graph
 
 from topwork_plugins.few_shot.cosine import unit, unit_constants, unit_nodes
 
@@ -78,7 +78,7 @@ class KnnHead(FittedHead):
 
     def __init__(self, view: int, centre: Array, rows: Array, votes: Votes, settings: Mapping[str, Any]) -> None:
         self.view, self.chosen = view, settings
-        self.trials: Sequence[TrainerTrial] = ()
+        self.trials: Sequence[Trial] = ()
         self._centre, self._rows, self._votes = centre.astype(np.float32), unit(rows, centre), votes
         self._k, self._temperature = int(settings["k"]), float(settings["temperature"])
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial, folds
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds
 
 from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_some, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import PrototypeOptions
@@ -121,9 +121,9 @@ def _settings(means: _Means, temperature: float, weighted: bool) -> dict[str, An
     return {"centre": means.centred, "temperature": temperature, "class_frequencies": weighted}
 
 
-def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> TrainerTrial:
+def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> Trial:
     view = examples.views[means.view]
-    return TrainerTrial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
+    return Trial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
 
 
 def _judged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial
 
 from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import ZeroShotOptions
@@ -43,7 +43,7 @@ def _fit(examples: Examples, options: ZeroShotOptions) -> CosineHead:
         cosines = _head(examples, at, 1.0).scores(view.rows).astype(np.float64)
         for temperature in TEMPERATURES if options.temperature is None else (options.temperature,):
             score = log_likelihood(examples.target, cosines / temperature, examples.values)
-            trials.append(TrainerTrial(view.tap, view.pooling, {"temperature": temperature}, score))
+            trials.append(Trial(view.tap, view.pooling, {"temperature": temperature}, score))
             views.append(at)
     chosen = best(trials)
     temperature = trials[chosen].settings["temperature"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from topwork_server import Array, Examples, InvalidInput, Target, TrainerTrial
+from topwork_server import Array, Examples, InvalidInput, Target, Trial
 
 from topwork_plugins.linear.head import LinearHead
 from topwork_plugins.linear.losses import Loss, Sigmoids, Softmax, Spans, Squares
@@ -44,7 +44,7 @@ class Lesson:
         told = bare.target is not Target.CLASSES or len(self.seen) > 1
         self.splits = splits(bare, widest, seed) if told else []
         self.models = models(bare.target, options)
-        self.trials: list[TrainerTrial] = []
+        self.trials: list[Trial] = []
 
     def head(self, step: Callable[[], None]) -> LinearHead:
         """`step` is called once a view."""
@@ -88,7 +88,7 @@ class Lesson:
     def _remember(self, at: int, tried: Sequence[Tried]) -> None:
         view = self.examples.views[at]
         settings = [{"model": one.model, "l2": one.strength, "rows": one.rows} for one in tried]
-        self.trials += [TrainerTrial(view.tap, view.pooling, said, one.score) for said, one in zip(settings, tried, strict=True)]
+        self.trials += [Trial(view.tap, view.pooling, said, one.score) for said, one in zip(settings, tried, strict=True)]
 
     def _learnt(self, best: Candidate) -> tuple[Array, Array]:
         """Weight and bias float32, of all rows of the subset."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Array, FittedHead, TrainerTrial, linear_graph
+from topwork_server import Array, FittedHead, Trial, linear_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -21,7 +21,7 @@ class LinearHead(FittedHead):
     bias: Array
     view: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    trials: Sequence[TrainerTrial] = ()
+    trials: Sequence[Trial] = ()
     measure: str = ""
 
     def scores(self, rows: Array) -> Array:

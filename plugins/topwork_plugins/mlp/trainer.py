@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, TrainerTrial, folds
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds
 
 from topwork_plugins.mlp.head import Mlp, Scale
 from topwork_plugins.mlp.losses import Task
@@ -69,7 +69,7 @@ def _unscaled(layers: Sequence[tuple[Array, Array]], task: Task) -> list[tuple[A
     return [*layers[:-1], last]
 
 
-def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> TrainerTrial:
+def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> Trial:
     view = examples.views[at]
     score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
-    return TrainerTrial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)
+    return Trial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)

@@ -47,7 +47,7 @@ class ColumnChanges:
         writer.widen = lambda name: self._cast(name, ColumnType.FLOAT)
 
     def add(self, name: str, type: ColumnType) -> None:
-        """Without a value for any item. AlreadyThere where the name is taken."""
+        """Without a value for any item. AlreadyExists where the name is taken."""
         self._begin()
         check_column_name(name)
         self._check_free(name)

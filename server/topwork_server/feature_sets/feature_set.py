@@ -172,7 +172,7 @@ class FeatureSet:
 
     @while_present
     def add_column(self, name: str, type: ColumnType) -> None:
-        """A metadata column without values. AlreadyThere, or InvalidInput for a name that filters do not take."""
+        """A metadata column without values. AlreadyExists, or InvalidInput for a name that filters do not take."""
         self._in_turn(lambda: self._columns.add(name, type))
 
     @while_present
@@ -256,7 +256,7 @@ class FeatureSet:
 
     @while_present
     def pin(self, pin: str, version: int = 0) -> SetVersion:
-        """Keep a version (0: the current one) under a name. AlreadyThere, NotFound, InvalidInput."""
+        """Keep a version (0: the current one) under a name. AlreadyExists, NotFound, InvalidInput."""
         return self._in_turn(lambda: self._pinned(pin, version))
 
     @while_present

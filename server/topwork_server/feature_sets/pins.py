@@ -80,7 +80,7 @@ def record(sums: Checksums) -> None:
 
 
 def add(dataset: Any, sums: Checksums, name: str, version: int) -> None:
-    """Keep a version that is there. AlreadyThere where the name is taken, InvalidInput where Lance would not have it."""
+    """Keep a version that is there. AlreadyExists where the name is taken, InvalidInput where Lance would not have it."""
     if not PIN.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot name a version",

@@ -74,7 +74,7 @@ class FeatureSets:
         return {name: pins.names(self._path(name)) for name in self.names()}
 
     def create(self, wanted: SetDefinition) -> FeatureSet:
-        """An empty set. AlreadyThere, or InvalidInput for what cannot be stored."""
+        """An empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
         with self._made(wanted) as making:
             self._show(making, wanted.name)
         return self.get(wanted.name)
@@ -109,7 +109,7 @@ class FeatureSets:
                 shutil.rmtree(making, ignore_errors=True)
 
     def _show(self, making: Path, name: str) -> None:
-        """Give it its name. AlreadyThere where another one was faster."""
+        """Give it its name. AlreadyExists where another one was faster."""
         with self._lock:
             self._check_free(name)
             lance_io.sync([making])

@@ -70,7 +70,7 @@ def listed(sums: Checksums) -> list[SetVersion]:
 
 
 def pin(dataset: Any, sums: Checksums, name: str, version: int) -> SetVersion:
-    """Keep a version under a name. AlreadyThere where the name is taken, NotFound where the version is gone."""
+    """Keep a version under a name. AlreadyExists where the name is taken, NotFound where the version is gone."""
     there = list(lance_io.manifests(sums.path))
     if version not in there:
         raise NotFound(f"there is no version {version}", remedy=f"choose one of {_some(sorted(there))}")

@@ -61,7 +61,7 @@ class HeadManager:
         self._tuned.sweep()
 
     async def train(self, wish: TrainRequest) -> HeadDescription:
-        """Begins a training. NotFound, InvalidInput, NotReady or AlreadyThere where it cannot be."""
+        """Begins a training. NotFound, InvalidInput, NotReady or AlreadyExists where it cannot be."""
         name = named(wish)
         async with self._turn(name):
             await self._let_go(name)

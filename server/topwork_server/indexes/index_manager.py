@@ -81,7 +81,7 @@ class IndexManager:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def create(self, wish: CreateIndexParams) -> IndexDescription:
-        """Begins a build. NotFound, InvalidInput or AlreadyThere where it cannot be."""
+        """Begins a build. NotFound, InvalidInput or AlreadyExists where it cannot be."""
         async with self._turn(wish.set):
             return await whole(self._create(wish))
 

@@ -33,7 +33,7 @@ class DeadlineQueue:
         self, request: TimedRequest, ticket: BatchRequest, items: int, lane: int, flow: Hashable, priority: Priority, now: float
     ) -> list[TimedRequest]:
         """A ticket of a request is about to join the line: the requests that give way to it, with their errors. Overloaded or
-        DeadlinePassed where it is not to be done."""
+        DeadlineExceeded where it is not to be done."""
         if request.error is not None:
             raise request.error.at(None)
         cost = sum([rider.cost for rider in ticket.riders])

@@ -129,7 +129,7 @@ class DeadlineAdmission:
         self._crowded = 0.0 if idle else max(self._crowded - CALM, 0.0)
 
     def check_alone(self, new: TimedRequest, now: float) -> None:
-        """DeadlinePassed where the request takes longer by itself than it has."""
+        """DeadlineExceeded where the request takes longer by itself than it has."""
         if (alone := self._seconds(new)) > HOPELESS * (new.deadline - now):
             raise _hopeless(alone)
 

@@ -79,7 +79,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerTrial:
+class Trial:
     """One thing that was tried while a trainer chose: `score` is on rows that it was not trained on; more is better."""
 
     tap: str
@@ -98,7 +98,7 @@ class FittedHead(ABC):
 
     view: int = 0
     chosen: Mapping[str, Any] = {}
-    trials: Sequence[TrainerTrial] = ()
+    trials: Sequence[Trial] = ()
     measure: str = ""
 
     @abstractmethod

@@ -207,7 +207,7 @@ async def test_a_name_is_trained_once_at_a_time(home):
         await w.fill()
         w.jobs.gate.clear()
         outcomes = await asyncio.gather(w.heads.train(BIRDS), w.heads.train(BIRDS), return_exceptions=True)
-        assert sorted(type(one).__name__ for one in outcomes) == ["AlreadyThere", "Described"]
+        assert sorted(type(one).__name__ for one in outcomes) == ["AlreadyExists", "HeadDescription"]
         with pytest.raises(AlreadyExists, match="in training"):
             await w.heads.train(replace(BIRDS, replace=True))
         other = await w.heads.train(replace(BIRDS, name="other"))

@@ -63,12 +63,12 @@ def update(
 
 
 def add_column(session: Session, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
-    """A metadata column without values: "bool", "int", "float", "string", "time" or "strings". Raises AlreadyThere."""
+    """A metadata column without values: "bool", "int", "float", "string", "time" or "strings". Raises AlreadyExists."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, add=_type(type)), timeout))
 
 
 def rename_column(session: Session, set: str, column: str, to: str, *, timeout: float | None = None) -> Steps[SetInfo]:
-    """Give a metadata column another name. Raises NotFound, and AlreadyThere where the name is taken."""
+    """Give a metadata column another name. Raises NotFound, and AlreadyExists where the name is taken."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, rename=to), timeout))
 
 

@@ -144,7 +144,3 @@ def _complain(error: TopworkError, as_json: bool) -> None:
     from rich.text import Text
 
     Console(stderr=True).print(Text(f"topwork: {error}", style="red"), soft_wrap=True)
-
-
-if __name__ == "__main__":
-    command()

@@ -16,7 +16,7 @@ from topwork_server.heads.evaluation.safe_deviation import deviation
 from topwork_server.heads.served_graph import ROWS, SCORES
 from topwork_server.heads.training.equal_rows import centers_and_spreads
 from topwork_server.models.onnx_splice import NodeWriter, rename
-from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, TrainerTrial
+from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trial
 from topwork_server.types import Array
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class ScaledHead(FittedHead):
     def __init__(self, inner: FittedHead, rows: RowScale | None, target: TargetScale | None) -> None:
         self.view: int = inner.view
         self.chosen: Mapping[str, Any] = inner.chosen
-        self.trials: Sequence[TrainerTrial] = inner.trials
+        self.trials: Sequence[Trial] = inner.trials
         self.measure: str = inner.measure
         self._inner, self._rows, self.target = inner, rows, target
 
