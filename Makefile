@@ -6,7 +6,7 @@ export TOPWORK_HOME ?= $(CURDIR)/.topwork
 # Weight packages and wheels come from pip's own index settings.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test test-all test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory clean
+.PHONY: install demo test test-all test-fast lint protos bench bench-peers bench-search bench-heads bench-transfer soak memory docs clean
 
 install: $(VENV)/installed  ## .venv with everything in it: server, plugins, client, development tools
 
@@ -53,6 +53,10 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: install  ## the pages as a site with an API reference, in site/; a link that leads nowhere fails it
+	$(BIN)/python -c 'import material, mkdocstrings_handlers.python' || $(BIN)/python -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 protos: install  ## write the generated code anew
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
 
@@ -86,4 +90,4 @@ memory: install weights  ## resident memory of the server, idle and with all off
 	$(BIN)/python -m benchmarks.memory
 
 clean:
-	rm -rf $(VENV) .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .bench-peers $(SKLEARN) .topwork .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

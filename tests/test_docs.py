@@ -25,7 +25,7 @@ from topwork_server.plugin_api.sources import SCHEMES
 from topwork_server.types import Granularity, Modality
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "clients/python/README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "clients/python/README.md"]
 
 
 def text(name: str) -> str:
