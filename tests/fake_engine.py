@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import grpc
@@ -131,9 +130,7 @@ class FakeEngine:
         self.on_health = on_health
         self.loaded: dict[str, Any] = {}
         self.chosen: PlanSet | None = None
-        self.garage = SimpleNamespace(
-            provider="cpu", get=self.loaded.get, live=self._live, busy=lambda: False, choice=lambda entry: self.chosen
-        )
+        self.provider_names, self.loaded_encoder = "cpu", self.loaded.get
         self.gate = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         self.asked: list[tuple[EmbedParams, Sequence[Item]]] = []
@@ -175,8 +172,14 @@ class FakeEngine:
             self.most_running = max(self.most_running, self.running)
             self._changed.notify_all()
 
-    def _live(self, name: str) -> tuple[str, str] | None:
+    def encoder_status(self, name: str) -> tuple[str, str] | None:
         return ("loaded", "") if name in self.loaded else None
+
+    def plans_of(self, entry: CatalogEntry) -> PlanSet | None:
+        return self.chosen
+
+    def is_busy(self) -> bool:
+        return False
 
     def _features(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         failures: dict[int, TopworkError] = {}

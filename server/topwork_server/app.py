@@ -114,7 +114,7 @@ class App:
         await self._server.start()
         self.stores.lock.listening(address)
         entries = await asyncio.to_thread(readable_entries, self._catalogue)
-        return ReadyMessage(address, self.engine.garage.provider, Counter(entry.state for entry in entries))
+        return ReadyMessage(address, self.engine.provider_names, Counter(entry.state for entry in entries))
 
     async def stop(self, drained: Callable[[], object] = bool) -> None:
         """Health says NOT_SERVING, accepted requests finish, streams take no more, new requests are refused; then the rest
@@ -135,7 +135,7 @@ class App:
         await self.engine.close()
 
     def _serves(self, name: str) -> bool:
-        loaded = self.engine.garage.get(name)
+        loaded = self.engine.loaded_encoder(name)
         if loaded is not None:
             return loaded.batcher.serving
         try:

@@ -25,7 +25,7 @@ class ServerState:
     """Made on the running loop. StartError where another server has the home."""
 
     def __init__(self, catalogue: Catalog, config: Config, plugins: PluginRegistry, engine: Engine) -> None:
-        home, busy = config.home, engine.garage.busy
+        home, busy = config.home, engine.is_busy
         self.lock = HomeLock(home)
         self.lock.acquire()
         unfinished.sweep(home / "encoders", catalogue)

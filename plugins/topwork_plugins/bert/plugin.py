@@ -56,7 +56,7 @@ class BertEncoder(Encoder):
     options = BertOptions
     pads = True
     budget = 1024
-    brief = 512
+    inline_max_chars = 512
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

@@ -76,8 +76,8 @@ class WordVectors(Encoder):
     options = WordOptions
     pads = True
     budget = 16384  # words
-    slab = 128
-    brief = 512
+    chunk_items = 128
+    inline_max_chars = 512
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:

@@ -214,7 +214,7 @@ class HeadManager:
             await asyncio.wait({learning})
         await asyncio.to_thread(self._remove, name, tuned)
         if tuned:
-            self._engine.garage.unload(tuned)
+            self._engine.unload(tuned)
 
     def _remove(self, name: str, tuned: str) -> None:
         if name in self.shelf.names():

@@ -1,4 +1,4 @@
-"""Places in an encoder's queue: who finds none is refused at once, or waits his turn."""
+"""Admission to an encoder's queue: a request that finds no room is refused at once, or waits its turn."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import TypeAlias
 from topwork_server.errors import Overloaded
 from topwork_server.types import Priority
 
-#: A flow may hold so many times what it leaves free, by its priority: however much one brings, there is room for another
+#: A client may hold so many times what it leaves free, by its priority: however much one brings, there is room for another
 #: (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
 SHARE = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
-#: A waiting flow that holds nothing is let in, whatever it brings, while no more than this part is taken.
-OPEN = 7 / 8
+#: A waiting client that holds nothing is admitted, however much it brings, while no more than this part is taken.
+OPEN_SHARE = 7 / 8
 
 
-#: Who shares, and at which priority: each has a share of its own.
+#: Client and priority: each pair has a share of its own.
 _Key: TypeAlias = tuple[Hashable, Priority]
-_Wish: TypeAlias = tuple[int, asyncio.Future[None]]
+_Waiter: TypeAlias = tuple[int, asyncio.Future[None]]
 
 
 class AdmissionController:
-    """Places in an encoder's queue, in items. Flows that wait are let in by turns, each in its own order."""
+    """Bounds the items in an encoder's queue. Clients that wait are admitted by turns, each in its own order."""
 
     def __init__(self, places: int, name: str) -> None:
         self._places, self._name = places, name
         self._taken = 0
         self._held: Counter[_Key] = Counter()
-        self._waiting: dict[_Key, deque[_Wish]] = {}
+        self._waiting: dict[_Key, deque[_Waiter]] = {}
 
     @asynccontextmanager
-    async def places(
-        self, count: int, *, wait: bool, flow: Hashable = None, priority: Priority = Priority.NORMAL
+    async def reserve(
+        self, count: int, *, wait: bool, client: Hashable = None, priority: Priority = Priority.NORMAL
     ) -> AsyncIterator[None]:
-        """Overloaded at once where there is no room and the caller will not wait."""
-        key = (flow, priority)
+        """Hold places for `count` items. Overloaded at once where there is no room and the caller will not wait."""
+        key = (client, priority)
         if wait:
-            await self._wait(count, key)
+            await self._wait_for_room(count, key)
         elif self._fits(count, key):
-            self._take(count, key)
+            self._grant(count, key)
         else:
             raise Overloaded(
                 f"the queue of {self._name} is full: {self._taken} of {self._places} items are waiting",
@@ -50,58 +50,58 @@ class AdmissionController:
         try:
             yield
         finally:
-            self._leave(count, key)
+            self._release(count, key)
 
     def _fits(self, count: int, key: _Key) -> bool:
         left = self._places - self._taken - count
         return not self._taken or (left >= 0 and self._held[key] + count <= SHARE[key[1]] * (left + 1))
 
-    def _take(self, count: int, key: _Key) -> None:
+    def _grant(self, count: int, key: _Key) -> None:
         self._taken += count
         self._held[key] += count
 
-    def _leave(self, count: int, key: _Key) -> None:
+    def _release(self, count: int, key: _Key) -> None:
         self._taken -= count
         self._held[key] -= count
         if not self._held[key]:
             del self._held[key]
-        self._admit()
+        self._admit_waiting()
 
-    async def _wait(self, count: int, key: _Key) -> None:
-        wish = count, asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, deque()).append(wish)
-        self._admit()
+    async def _wait_for_room(self, count: int, key: _Key) -> None:
+        waiter = count, asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(waiter)
+        self._admit_waiting()
         try:
-            await wish[1]
+            await waiter[1]
         except asyncio.CancelledError:
-            if wish[1].done() and not wish[1].cancelled():  # admitted and cancelled in one turn of the loop
-                self._leave(count, key)
+            if waiter[1].done() and not waiter[1].cancelled():  # admitted and cancelled in one turn of the loop
+                self._release(count, key)
             else:
-                self._forget(key, wish)
-                self._admit()
+                self._dequeue(key, waiter)
+                self._admit_waiting()
             raise
 
-    def _admit(self) -> None:
-        """One of each flow, and again while that lets somebody in."""
+    def _admit_waiting(self) -> None:
+        """Admit one request of each client, and repeat while any is admitted."""
         admitted = True
         while admitted and self._taken < self._places:
             admitted = False
             for key in list(self._waiting):
-                wish = self._waiting[key][0]
-                if self._admits(wish[0], key):
+                waiter = self._waiting[key][0]
+                if self._may_enter(waiter[0], key):
                     admitted = True
-                    self._forget(key, wish)
-                    if not wish[1].done():
-                        self._take(wish[0], key)
-                        wish[1].set_result(None)
+                    self._dequeue(key, waiter)
+                    if not waiter[1].done():
+                        self._grant(waiter[0], key)
+                        waiter[1].set_result(None)
 
-    def _admits(self, count: int, key: _Key) -> bool:
-        return self._fits(count, key) or (not self._held[key] and self._taken <= self._places * OPEN)
+    def _may_enter(self, count: int, key: _Key) -> bool:
+        return self._fits(count, key) or (not self._held[key] and self._taken <= self._places * OPEN_SHARE)
 
-    def _forget(self, key: _Key, wish: _Wish) -> None:
-        """Its flow goes to the end of those that wait."""
-        wishes = self._waiting.pop(key, deque())
-        if wish in wishes:
-            wishes.remove(wish)
-        if wishes:
-            self._waiting[key] = wishes
+    def _dequeue(self, key: _Key, waiter: _Waiter) -> None:
+        """Remove a waiter; its client goes to the end of the turns."""
+        waiters = self._waiting.pop(key, deque())
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if waiters:
+            self._waiting[key] = waiters

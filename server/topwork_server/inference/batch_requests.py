@@ -1,4 +1,4 @@
-"""One caller's samples on their way through a session, and how their results come back to the caller's event loop."""
+"""One caller's samples on their way through a session, and the delivery of their results to the caller's event loop."""
 
 from __future__ import annotations
 
@@ -17,72 +17,72 @@ from topwork_server.types import Array, Sample, Tap
 
 UNSETTLED = Unavailable("not settled yet")
 
-#: One sample's rows (n, dim) for each tap of its ticket.
+#: One sample's rows (n, dim) for each tap of its request.
 Rows: TypeAlias = tuple[Array, ...]
 
 
 class BatchRequest:
-    """One caller's samples and, in the end, a result for each: rows, or the error that this sample met.
+    """One caller's samples and, in the end, a result for each: rows, or an error.
 
-    Made on the caller's event loop; settled by the workers' threads; `done` wakes the caller once, when all are settled.
-    Failure travels on the ticket that carries the results, so that no caller waits for ever.
+    Created on the caller's event loop and settled by the workers' threads; `done` wakes the caller once, when all are settled.
+    Failures travel on the request that carries the results, so that no caller waits forever.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None, request: TimedRequest | None = None
+        self, samples: Sequence[Sample], taps: Sequence[Tap], deadline: float | None, timed_request: TimedRequest | None = None
     ) -> None:
-        self.samples, self.taps, self.request = samples, tuple(taps), request
+        self.samples, self.taps, self.timed_request = samples, tuple(taps), timed_request
         self.expires = math.inf if deadline is None else deadline
         self.results: list[Rows | TopworkError] = [UNSETTLED] * len(samples)
-        self.riders: list[RequestSample] = []
-        self.queued = self.computed = 0.0
-        self.made = time.monotonic()
+        self.queued_samples: list[RequestSample] = []
+        self.queue_seconds = self.compute_seconds = 0.0
+        self.created = time.monotonic()
         self.remaining = len(samples)
-        self.on_cancel: Callable[[BatchRequest], None] = lambda ticket: None
+        self.on_cancel: Callable[[BatchRequest], None] = lambda request: None
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
         if not samples:
             self.done.set_result(None)
 
     def cancel(self) -> None:
-        """The caller left: samples that still wait never reach the session."""
+        """Remove the samples that still wait, so that they never reach the session."""
         if self.remaining:
             self.on_cancel(self)
 
 
 @dataclass(eq=False, slots=True)
 class RequestSample(QueuedSample):
-    """A ticket's sample in line."""
+    """A request's sample in the queue."""
 
-    ticket: BatchRequest
+    request: BatchRequest
     index: int
 
     @property
     def sample(self) -> Sample:
-        return self.ticket.samples[self.index]
+        return self.request.samples[self.index]
 
     @property
     def settled(self) -> bool:
-        return self.ticket.results[self.index] is not UNSETTLED
+        return self.request.results[self.index] is not UNSETTLED
 
     def settle(self, result: Rows | TopworkError) -> bool:
-        """Whether its ticket is done. One thread at a time."""
-        self.ticket.results[self.index] = result
-        self.ticket.remaining -= 1
-        if self.ticket.request:
-            self.ticket.request.left -= self.cost
-        return not self.ticket.remaining
+        """Store the sample's result; True if its request is now done. One thread at a time."""
+        self.request.results[self.index] = result
+        self.request.remaining -= 1
+        if self.request.timed_request:
+            self.request.timed_request.cost_left -= self.cost
+        return not self.request.remaining
 
 
-def wake(tickets: Sequence[BatchRequest]) -> None:
-    """Tell the callers of those that are done: an event loop is woken once for all of them."""
-    for loop in {ticket.loop for ticket in tickets}:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-            loop.call_soon_threadsafe(_finish, [ticket for ticket in tickets if ticket.loop is loop])
+def wake_callers(requests: Sequence[BatchRequest]) -> None:
+    """Wake the callers of requests that are done, each event loop once for all of its requests."""
+    for loop in {request.loop for request in requests}:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller is left
+            loop.call_soon_threadsafe(_resolve, [request for request in requests if request.loop is loop])
 
 
-def _finish(tickets: Sequence[BatchRequest]) -> None:
-    for ticket in tickets:
-        ticket.riders = []  # they hold the ticket, and it all samples: a cycle would keep those until Python looks for cycles
-        if not ticket.done.done():
-            ticket.done.set_result(None)
+def _resolve(requests: Sequence[BatchRequest]) -> None:
+    for request in requests:
+        request.queued_samples = []  # breaks a reference cycle, which would keep all samples in memory until a collection
+        if not request.done.done():
+            request.done.set_result(None)

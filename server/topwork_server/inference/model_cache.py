@@ -1,4 +1,4 @@
-"""Which encoders are in memory: loaded on first use, exported first where need be, unloaded when idle or when room is needed."""
+"""Encoders in memory: loaded on first use, exported first if need be, unloaded when idle or when memory is short."""
 
 from __future__ import annotations
 
@@ -41,31 +41,32 @@ class LoadedEncoder:
     encoder: Encoder
     manifest: Manifest
     batcher: Batcher
-    room: AdmissionController
-    choice: PlanSet
+    admission: AdmissionController
+    plans: PlanSet
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
     @property
     def numerics(self) -> Numerics:
-        """Of the default tap."""
+        """Numerics of the default tap."""
         return self.numerics_of(0, [self.encoder.spec.default_tap])
 
     @property
     def bytes(self) -> int:
-        """Of its weights, in each lane that is open."""
-        return self.manifest.bytes * self.batcher.lanes_open
+        """Bytes of its weights, in each backend that is open."""
+        return self.manifest.bytes * self.batcher.open_backends
 
-    def lane_of(self, taps: Sequence[Tap]) -> int:
-        """Which of the batcher's lanes computes these taps. NotReady where no device does it well enough."""
-        return self.choice.way_of([tap.name for tap in taps])
+    def backend_for(self, taps: Sequence[Tap]) -> int:
+        """Index of the backend that computes these taps. NotReady where no device does it well enough."""
+        return self.plans.plan_index_for([tap.name for tap in taps])
 
-    def numerics_of(self, lane: int, taps: Sequence[str]) -> Numerics:
-        return self.choice.ways[lane].numerics_of(taps)
+    def numerics_of(self, backend: int, taps: Sequence[str]) -> Numerics:
+        return self.plans.plans[backend].numerics_of(taps)
 
 
 class ModelCache:
-    """Owns what is loaded. `on_health(name, serving)` is called from a worker's thread when it dies or is back."""
+    """Loads and unloads encoders. `on_health(name, serving)` is called from a worker's thread when its session dies or is
+    back."""
 
     def __init__(self, catalogue: Catalog, config: Config, on_health: Callable[[str, bool], None]) -> None:
         self._catalogue, self._config, self._on_health = catalogue, config, on_health
@@ -74,19 +75,19 @@ class ModelCache:
         self._measuring: set[str] = set()
         self._loaded: dict[str, LoadedEncoder] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._opening = asyncio.Lock()  # one at a time, so that two do not take the same room
+        self._opening = asyncio.Lock()  # one at a time, so that two do not take the same memory
         self._exporting: set[str] = set()
         self._failures: dict[str, str] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._memory_at_start = int(psutil.Process().memory_info().rss)
 
     @property
-    def provider(self) -> str:
-        """Those that may compute here, likely fastest first: "openvino or cpu"."""
+    def provider_names(self) -> str:
+        """Providers that may compute here, likely fastest first: "openvino or cpu"."""
         return " or ".join(dict.fromkeys(device.provider for device in self._survey.devices))
 
     @asynccontextmanager
-    async def using(self, name: str) -> AsyncIterator[LoadedEncoder]:
+    async def acquire(self, name: str) -> AsyncIterator[LoadedEncoder]:
         """The encoder, kept in memory for as long as the context lasts."""
         while (loaded := self._loaded.get(name)) is None:
             if name not in self._loading:
@@ -100,37 +101,37 @@ class ModelCache:
             loaded.users -= 1
             loaded.last_used = time.monotonic()
 
-    def live(self, name: str) -> tuple[str, str] | None:
-        """("loaded" | "exporting" | "ready" | "failed", detail) where this process knows more than the disk does."""
+    def status(self, name: str) -> tuple[str, str] | None:
+        """("loaded" | "exporting" | "ready" | "failed", detail), where this process knows more than the disk does."""
         if name in self._loaded:
             return "loaded", "" if self._loaded[name].batcher.serving else "its worker is being restarted"
         if name in self._exporting:
             return "exporting", "its weights are being exported"
         if name in self._measuring:
-            return "ready", "what each device here makes of it is being measured, once: 3 to 20 seconds"
+            return "ready", "its speed and parity on each device here are being measured, once: 3 to 20 seconds"
         return ("failed", self._failures[name]) if name in self._failures else None
 
     def get(self, name: str) -> LoadedEncoder | None:
         return self._loaded.get(name)
 
-    def choice(self, entry: CatalogEntry) -> PlanSet | None:
-        """Which device computes what of an encoder here, in memory or not: None where that is not measured yet, no ways where no
+    def plans_of(self, entry: CatalogEntry) -> PlanSet | None:
+        """The devices that compute an encoder here, in memory or not; None where that is not measured yet, no plans where no
         device does it."""
         if loaded := self._loaded.get(entry.spec.name):
-            return loaded.choice
+            return loaded.plans
         if entry.folder is None or entry.manifest is None:
             return None
         try:
-            return self._survey.kept(entry.folder, entry.manifest, entry.spec.default_tap)
+            return self._survey.stored_plans(entry.folder, entry.manifest, entry.spec.default_tap)
         except NotReady:
             return PlanSet(())
 
-    def busy(self) -> bool:
-        """Whether any encoder computes now; from any thread."""
+    def is_busy(self) -> bool:
+        """True if any encoder computes now; from any thread."""
         return any(loaded.batcher.busy for loaded in list(self._loaded.values()))
 
     def unload(self, name: str) -> bool:
-        """False where somebody uses it."""
+        """Drop an encoder from memory; False while it is in use."""
         loaded = self._loaded.get(name)
         if loaded is None or loaded.users:
             return False
@@ -155,12 +156,12 @@ class ModelCache:
         try:
             folder = await self._artifact(name)
             manifest = await asyncio.to_thread(Manifest.read, folder)
-            encoder, choice = await asyncio.to_thread(self._examine, name, folder, manifest)
+            encoder, plans = await asyncio.to_thread(self._verify_and_plan, name, folder, manifest)
             async with self._opening:
                 self._make_room(name, manifest.bytes)
-                self._loaded[name] = await asyncio.to_thread(self._open, encoder, manifest, choice)
+                self._loaded[name] = await asyncio.to_thread(self._open, encoder, manifest, plans)
             self._failures.pop(name, None)
-            log.info("loaded %s on %s", name, choice)
+            log.info("loaded %s on %s", name, plans)
         except Exception as error:
             if not isinstance(error, NotReady | Overloaded):
                 self._failures[name] = str(error)
@@ -182,32 +183,32 @@ class ModelCache:
         finally:
             self._exporting.discard(name)
 
-    def _examine(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, PlanSet]:
-        """In a thread: checksums, the encoder's own files, its preprocessing of the kept examples, and what was measured of it
-        here, or is measured now."""
+    def _verify_and_plan(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, PlanSet]:
+        """In a thread: verify checksums, open the encoder's own files, check its preprocessing of the stored examples, and read
+        or measure its devices."""
         artifacts.verify(folder, manifest)
         spec = self._catalogue.spec(name)
         encoder = spec.encoder(spec, folder)
         sample_inputs.check(encoder, folder)
         self._measuring.add(name)
         try:
-            return encoder, self._survey.of(encoder, folder, manifest)
+            return encoder, self._survey.plans_for(encoder, folder, manifest)
         finally:
             self._measuring.discard(name)
 
-    def _open(self, encoder: Encoder, manifest: Manifest, choice: PlanSet) -> LoadedEncoder:
-        """In a thread: the sessions of the first lane."""
+    def _open(self, encoder: Encoder, manifest: Manifest, plans: PlanSet) -> LoadedEncoder:
+        """In a thread: open the sessions of the first backend."""
         name = encoder.spec.name
-        lanes = [Backend(way.numerics, partial(self._sessions, encoder.folder, way)) for way in choice.ways]
-        batcher = Batcher(encoder, lanes, partial(self._on_health, name))
-        return LoadedEncoder(encoder, manifest, batcher, AdmissionController(self._config.queue, name), choice)
+        backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
+        batcher = Batcher(encoder, backends, partial(self._on_health, name))
+        return LoadedEncoder(encoder, manifest, batcher, AdmissionController(self._config.queue, name), plans)
 
-    def _sessions(self, folder: Path, way: ExecutionPlan) -> list[RunnableSession]:
-        return [open_session(folder / way.graph, device, self._config.threads) for device in everywhere(way.device)]
+    def _sessions(self, folder: Path, plan: ExecutionPlan) -> list[RunnableSession]:
+        return [open_session(folder / plan.graph, device, self._config.threads) for device in everywhere(plan.device)]
 
     def _make_room(self, name: str, need: int) -> None:
-        """Unload the longest idle until an artifact of `need` bytes fits in the budget. The sizes of artifacts are a hard bound;
-        what the process really takes (weights, and the arenas that batches grew) is one as far as unloading helps."""
+        """Unload the longest idle encoders until an artifact of `need` bytes fits in the budget. The sizes of artifacts are a
+        hard bound; the process's real memory (weights, and the arenas that batches grew) is one as far as unloading helps."""
         budget = self._config.memory_budget
         if need > budget:
             raise TooLarge(
@@ -223,7 +224,7 @@ class ModelCache:
             )
 
     def _taken(self) -> int:
-        """Bytes that the encoders take: what the process grew by, at least their artifacts."""
+        """Bytes that the encoders take: the growth of the process, at least their artifacts."""
         grown = int(psutil.Process().memory_info().rss) - self._memory_at_start
         return max(grown, sum(loaded.bytes for loaded in self._loaded.values()))
 
@@ -232,7 +233,7 @@ class ModelCache:
         return min(idle)[1] if idle else None
 
     async def _sweep(self) -> None:
-        """Unload what nobody has used for a while, and sooner where the budget is exceeded."""
+        """Unload encoders that were idle for a while, and sooner where the budget is exceeded."""
         while True:
             await asyncio.sleep(min(self._config.idle_seconds / 4, 30.0))
             for name, loaded in list(self._loaded.items()):

@@ -1,4 +1,4 @@
-"""Rows as the caller wants them: truncated, of unit length, in fewer bits. Arrays in, arrays out; numpy only."""
+"""Output format of rows: truncated, of unit length, in fewer bits. Arrays in, arrays out; numpy only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from topwork_server.types import Array
 
 
 class RowType(StrEnum):
-    """How the numbers of a row are sent."""
+    """Number type of the rows that are sent."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -22,7 +22,7 @@ class RowType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """What a request asks of its rows. `dimensions` 0 keeps all."""
+    """Requested format of rows. `dimensions` 0 keeps all."""
 
     dtype: RowType = RowType.FLOAT32
     normalize: bool = False
@@ -39,16 +39,16 @@ class EncodedRows:
     scales: Array | None = None
 
 
-def shape(rows: Array, shaping: OutputFormat) -> EncodedRows:
-    """(n, dim) float32 rows, first truncated, then normalised, then quantised."""
-    rows = truncate(rows, shaping.dimensions)
-    if shaping.normalize:
+def format_rows(rows: Array, output: OutputFormat) -> EncodedRows:
+    """Truncate, then normalize, then quantize (n, dim) float32 rows."""
+    rows = truncate(rows, output.dimensions)
+    if output.normalize:
         rows = normalize(rows)
-    return pack(rows, shaping.dtype)
+    return pack(rows, output.dtype)
 
 
 def truncate(rows: Array, dimensions: int) -> Array:
-    """The first so many columns. Refuses more than there are: a longer row than was asked for would be read wrongly."""
+    """The first so many columns. InvalidInput for more than there are, since the caller would read them wrongly."""
     dim = rows.shape[1]
     if not 0 <= dimensions <= dim:
         raise InvalidInput(f"{dimensions} dimensions of a tap that has {dim}", remedy=f"ask for 1 to {dim}, or 0 for all")
@@ -68,32 +68,32 @@ def pack(rows: Array, dtype: RowType) -> EncodedRows:
     dim = rows.shape[1]
     match dtype:
         case RowType.FLOAT16:
-            return EncodedRows(dtype, dim, _half(rows))
+            return EncodedRows(dtype, dim, _to_float16(rows))
         case RowType.INT8:
-            return EncodedRows(dtype, dim, *_int8(rows))
+            return EncodedRows(dtype, dim, *_to_int8(rows))
         case RowType.BINARY:
             return EncodedRows(dtype, dim, np.packbits(rows > 0, axis=1, bitorder="big"))
     return EncodedRows(dtype, dim, np.ascontiguousarray(rows, np.float32))
 
 
-def _half(rows: Array) -> Array:
-    largest = _peaks(rows).max(initial=0)
+def _to_float16(rows: Array) -> Array:
+    largest = _largest_magnitudes(rows).max(initial=0)
     if largest > np.finfo(np.float16).max:
         raise InvalidInput(
-            f"a row reaches {largest:.4g}, and float16 ends at 65504", remedy="ask for float32, or for normalised rows"
+            f"a row reaches {largest:.4g}, and float16 ends at 65504", remedy="ask for float32, or for normalized rows"
         )
     return rows.astype(np.float16)
 
 
-def _int8(rows: Array) -> tuple[Array, Array]:
-    """Symmetric, one scale a row, so that value = byte * scale and the largest number of a row is +-127."""
-    scales = (_peaks(rows) / 127).astype(np.float32)
+def _to_int8(rows: Array) -> tuple[Array, Array]:
+    """Quantize symmetrically, one scale a row: value = byte * scale, and the largest number of a row is +-127."""
+    scales = (_largest_magnitudes(rows) / 127).astype(np.float32)
     steps = np.where(scales == 0, np.float32(1), scales)[:, None]
     # The clip is for subnormal rows, whose scale is rounded so far that the quotient passes 127.
     return np.clip(np.rint(rows / steps), -127, 127).astype(np.int8), scales
 
 
-def _peaks(rows: Array) -> Array:
+def _largest_magnitudes(rows: Array) -> Array:
     """The largest magnitude of each row (n,)."""
     peaks: Array = np.abs(rows).max(axis=1, initial=0)
     if not np.isfinite(peaks).all():

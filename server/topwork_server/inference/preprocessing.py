@@ -1,4 +1,5 @@
-"""Items -> samples, in the threads of one pool; a few short texts where they come sooner than a thread wakes."""
+"""Preprocessing of items into samples, in a thread pool; a few short texts on the event loop, which is sooner than a thread
+wakes."""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Items that one thread prepares at a time, where the encoder does not say, and samples of one long item that are taken ahead of
-#: the session.
-SLAB = {Modality.TEXT: 32, Modality.IMAGE: 8, Modality.VIDEO: 1, Modality.TENSOR: 8}
+#: Items that one thread preprocesses at a time unless the encoder sets `chunk_items`, and samples of one long item that are taken
+#: ahead of the session.
+CHUNK = {Modality.TEXT: 32, Modality.IMAGE: 8, Modality.VIDEO: 1, Modality.TENSOR: 8}
 AHEAD = 4
-#: Items of one request in the works: texts enough to find others of their length, of the rest few enough to bound memory.
+#: Items of one request in flight: of texts enough to find others of their length, of the rest few enough to bound memory.
 IN_FLIGHT = {Modality.TEXT: 2048, Modality.IMAGE: 32, Modality.VIDEO: 4, Modality.TENSOR: 32}
 
 
 @dataclass(slots=True)
 class PreparedItem:
-    """One item after preprocessing: its samples, or the first few and where more come from, or what was wrong with it."""
+    """One item after preprocessing: its samples, or the first few and an iterator of the rest, or its error."""
 
     samples: list[Sample]
     rest: Iterator[Sample] | None = None
@@ -40,12 +41,12 @@ class PreparedItem:
 
 
 class PreprocessPool:
-    """What prepares the items of one server."""
+    """The threads that preprocess all items of one server."""
 
     def __init__(self, count: int) -> None:
         self._pool = ContainedThreads(count, "prepare")
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class PreprocessPool:
 
 
 class RequestPreprocessor:
-    """How one request's items are prepared. The first bad item raises its error, which names it, unless `skip` is set."""
+    """Preprocesses one request's items. The first bad item raises its error, which names it, unless `skip` is set."""
 
     def __init__(
         self, encoder: Encoder, options: Any, threads: PreprocessPool, *, skip: bool, deadline: float | None = None
@@ -61,93 +62,93 @@ class RequestPreprocessor:
         """`deadline` is in time.monotonic()."""
         self._encoder, self._options, self._threads, self._skip = encoder, options, threads, skip
         self._deadline = math.inf if deadline is None else deadline
-        self.left = False  # the caller has gone: what is not begun is not done
+        self.cancelled = False  # set when the caller has gone: nothing more is begun
 
-    def has_left(self) -> bool:
-        """Whether nobody waits for the request any more, for whatever reason."""
-        return self.left or time.monotonic() >= self._deadline
-
-    @property
-    def slab(self) -> int:
-        """Items that are prepared at a time."""
-        return self._encoder.slab or SLAB[self._encoder.spec.modality]
+    def is_cancelled(self) -> bool:
+        """True once the caller has gone or the deadline has passed."""
+        return self.cancelled or time.monotonic() >= self._deadline
 
     @property
-    def slabs_in_flight(self) -> int:
-        return max(1, IN_FLIGHT[self._encoder.spec.modality] // self.slab)
+    def chunk_size(self) -> int:
+        """Items that one thread preprocesses at a time."""
+        return self._encoder.chunk_items or CHUNK[self._encoder.spec.modality]
 
-    async def slab_of(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
-        """`start` is the position of the first."""
-        if _characters(items, self._encoder.brief) <= self._encoder.brief:
-            return self._all(start, items)
-        return await self.run(self._all, start, items)
+    @property
+    def chunks_in_flight(self) -> int:
+        return max(1, IN_FLIGHT[self._encoder.spec.modality] // self.chunk_size)
 
-    async def more(self, rest: Iterator[Sample], position: int) -> PreparedItem:
-        """The next few samples of a long item; none at its end."""
-        return await self.run(self._more, rest, position)
+    async def preprocess_chunk(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
+        """Preprocess a chunk; `start` is the position of its first item."""
+        if _characters(items, self._encoder.inline_max_chars) <= self._encoder.inline_max_chars:
+            return self._preprocess_all(start, items)
+        return await self.run_in_pool(self._preprocess_all, start, items)
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """In a thread of the pool, where it is not even begun if the caller has left; `check_caller` then asks of him."""
+    async def preprocess_more(self, rest: Iterator[Sample], position: int) -> PreparedItem:
+        """Preprocess the next few samples of a long item; none at its end."""
+        return await self.run_in_pool(self._next_samples, rest, position)
+
+    async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run in a thread of the pool, unless the caller has gone before; `check_caller` in it checks for that caller."""
 
         def work() -> T:
-            with working_for(self.has_left):
+            with working_for(self.is_cancelled):
                 check_caller()
                 return function(*arguments)
 
-        return await self._threads.run(work)
+        return await self._threads.run_in_pool(work)
 
-    def blame(self, error: Exception, position: int) -> TopworkError:
-        """The error, said of its item; raised now unless bad items are skipped."""
+    def attribute_error(self, error: Exception, position: int) -> TopworkError:
+        """The error with its item's position; raised now unless bad items are skipped."""
         if (found := exhausted(error)) is not None:
-            raise found from error  # the item is as good as any
+            raise found from error  # the machine, not the item, is to blame
         if not isinstance(error, TopworkError):
             log.exception("%s cannot preprocess an item", self._encoder.spec.name, exc_info=error)
             error = TopworkError(
                 f"the encoder failed on this item: {type(error).__name__}: {error}", remedy="report it to the encoder's author"
             )
         if isinstance(error, DeadlineExceeded):
-            raise error  # of the request, not of its item
+            raise error  # the request's error, not its item's
         if not self._skip:
             raise error.at(position)
         return error.at(position)
 
-    def _all(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
+    def _preprocess_all(self, start: int, items: Sequence[Item]) -> list[PreparedItem]:
         prepared: list[PreparedItem] = []
         try:
             for _, made in zip(items, self._encoder.preprocess_many(items, self._options), strict=True):
-                prepared.append(self._one(made, start + len(prepared)))
+                prepared.append(self._prepared_item(made, start + len(prepared)))
                 check_caller()
         except TopworkError:
             raise
-        except BaseException as caught:  # the encoder failed on all of them together, and not on one by itself
+        except BaseException as caught:  # the encoder failed on the whole chunk, not on one item
             error = contained(caught)
-            prepared += [PreparedItem([], error=self.blame(error, start + i)) for i in range(len(prepared), len(items))]
+            prepared += [PreparedItem([], error=self.attribute_error(error, start + i)) for i in range(len(prepared), len(items))]
         return prepared
 
-    def _one(self, made: Iterable[Sample] | Exception, position: int) -> PreparedItem:
+    def _prepared_item(self, made: Iterable[Sample] | Exception, position: int) -> PreparedItem:
         try:
             if isinstance(made, Exception):
                 raise made
             if isinstance(made, Sequence):
-                return PreparedItem(self._checked(made))
+                return PreparedItem(self._check_samples(made))
             rest = iter(made)
-            first = self._checked(islice(rest, AHEAD))
+            first = self._check_samples(islice(rest, AHEAD))
             return PreparedItem(first, rest if len(first) == AHEAD else None)
         except BaseException as error:
-            return PreparedItem([], error=self.blame(contained(error), position))
+            return PreparedItem([], error=self.attribute_error(contained(error), position))
 
-    def _checked(self, made: Iterable[Sample]) -> list[Sample]:
+    def _check_samples(self, made: Iterable[Sample]) -> list[Sample]:
         return [check_sample(self._encoder, sample) for sample in made]
 
-    def _more(self, rest: Iterator[Sample], position: int) -> PreparedItem:
+    def _next_samples(self, rest: Iterator[Sample], position: int) -> PreparedItem:
         try:
-            return PreparedItem(self._checked(islice(rest, AHEAD)))
+            return PreparedItem(self._check_samples(islice(rest, AHEAD)))
         except BaseException as error:
-            return PreparedItem([], error=self.blame(contained(error), position))
+            return PreparedItem([], error=self.attribute_error(contained(error), position))
 
 
 def _characters(items: Sequence[Item], most: int) -> int:
-    """Of texts; more than `most` of anything else."""
+    """Number of characters of texts; more than `most` if any item is not a text."""
     total = 0
     for item in items:
         if not isinstance(item, Text) or total > most:

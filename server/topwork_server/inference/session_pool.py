@@ -1,5 +1,4 @@
-"""The ways in which a batcher computes its graph, and the sessions that they stand on: opened on first use, and anew after one
-died."""
+"""Backends of a batcher, and their sessions: opened on first use, and again after one died."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from topwork_server.types import Array, Numerics
 
 @dataclass(frozen=True)
 class Backend:
-    """One device's way of computing the graph, and how near it is to the reference. `open` gives one session, or one a GPU."""
+    """A device that computes the graph, and its numerics. `open` returns one session, or one for each GPU."""
 
     numerics: Numerics
     open: Callable[[], Sequence[RunnableSession]]
 
 
 class SessionSlot:
-    """A session, and a gate for as many threads as it takes at once."""
+    """A session, guarded by a semaphore for as many threads as it takes at once."""
 
     def __init__(self, session: RunnableSession) -> None:
         self.session = session
@@ -33,54 +32,54 @@ class SessionSlot:
 
 
 class SessionPool:
-    """Lane 0 is opened at once, the others when they are first needed. From any thread."""
+    """Opens and closes the sessions of all backends: backend 0 at once, others when first needed. From any thread."""
 
-    def __init__(self, lanes: Sequence[Backend]) -> None:
-        self._lanes = lanes
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._backends = backends
         self._opening = threading.Lock()
-        self._seats: dict[int, list[SessionSlot]] = {}
+        self._slots: dict[int, list[SessionSlot]] = {}
         self.workers = len(self._open(0))
 
-    def seat(self, lane: int, worker: int) -> SessionSlot:
-        """Where a worker computes: each session has as many as it takes at once. Unavailable where the lane cannot be opened: the
-        others go on."""
-        seats = self._seats.get(lane) or self._opened(lane)
-        return seats[worker % len(seats)]
+    def slot_for(self, backend: int, worker: int) -> SessionSlot:
+        """The slot in which a worker computes; each session has as many as it takes threads at once. Unavailable where this
+        backend cannot be opened: the others go on."""
+        slots = self._slots.get(backend) or self._open_for_request(backend)
+        return slots[worker % len(slots)]
 
     @property
     def open_count(self) -> int:
-        """Of the lanes: each holds the weights once more."""
-        return len(self._seats)
+        """Number of open backends; each holds the weights once more."""
+        return len(self._slots)
 
-    def reopen(self, lane: int) -> None:
-        """Nobody runs on it any more. What cannot be opened is tried again by the next call."""
-        self._close(lane)
-        self._open(lane)
+    def reopen(self, backend: int) -> None:
+        """Close and open a backend on which no thread runs. If it cannot be opened, the next call tries again."""
+        self._close(backend)
+        self._open(backend)
 
     def close(self) -> None:
-        for lane in list(self._seats):
-            self._close(lane)
+        for backend in list(self._slots):
+            self._close(backend)
 
-    def _opened(self, lane: int) -> list[SessionSlot]:
+    def _open_for_request(self, backend: int) -> list[SessionSlot]:
         try:
-            return self._open(lane)
+            return self._open(backend)
         except TopworkError:
             raise
         except Exception as error:
-            asked = self._lanes[lane].numerics
+            asked = self._backends[backend].numerics
             raise Unavailable(
                 f"no session could be opened on {asked.provider} {asked.precision}: {type(error).__name__}: {error}",
                 remedy="try again later, or ask for other taps",
             ) from error
 
-    def _open(self, lane: int) -> list[SessionSlot]:
+    def _open(self, backend: int) -> list[SessionSlot]:
         with self._opening:
-            if lane not in self._seats:
-                once = [SessionSlot(session) for session in self._lanes[lane].open()]
-                self._seats[lane] = [seat for seat in once for _ in range(seat.session.workers)]
-            return self._seats[lane]
+            if backend not in self._slots:
+                once = [SessionSlot(session) for session in self._backends[backend].open()]
+                self._slots[backend] = [slot for slot in once for _ in range(slot.session.workers)]
+            return self._slots[backend]
 
-    def _close(self, lane: int) -> None:
+    def _close(self, backend: int) -> None:
         with self._opening:
-            for session in {seat.session for seat in self._seats.pop(lane, [])}:
+            for session in {slot.session for slot in self._slots.pop(backend, [])}:
                 session.close()

@@ -26,7 +26,7 @@ class EncodeParams:
     wanted: SetDefinition
     deadline: float | None
     skip_bad_items: bool
-    flow: Hashable = None
+    client: Hashable = None
     priority: Priority = Priority.NORMAL
 
     def ask(self) -> EmbedParams:
@@ -37,7 +37,7 @@ class EncodeParams:
             deadline=self.deadline,
             wait=True,
             skip_bad_items=self.skip_bad_items,
-            flow=self.flow,
+            client=self.client,
             priority=self.priority,
         )
 

@@ -116,7 +116,7 @@ class WriteSession:
             if incoming.features:
                 return validation.of_features(settings, incoming.features)
             raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
-        async with engine.garage.using(settings.encoder) as loaded:
+        async with engine.acquire(settings.encoder) as loaded:
             taps, spec = choose_taps(loaded, settings.taps), loaded.encoder.spec
         options = validation.full_options(spec, settings.options)
         dtype = settings.dtype or "float32"
@@ -135,7 +135,7 @@ class WriteSession:
         block, items, ingest = incoming.good(), incoming.items, self._ingest
         with said_of(incoming.positions):
             recalled = await ingest.in_thread(deduplication.recall, items, block, wanted, self._set, ingest.cache)
-            how = EncodeParams(wanted, self._deadline, self.settings.skip_bad_items, flow=self, priority=self.settings.priority)
+            how = EncodeParams(wanted, self._deadline, self.settings.skip_bad_items, client=self, priority=self.settings.priority)
             encoded, failures = await ingest.encoding.encode(items, recalled, how)
             positions = [i for i in range(len(items)) if i in recalled.pieces]
             with said_of(positions):

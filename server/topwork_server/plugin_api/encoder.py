@@ -61,17 +61,17 @@ class Encoder(ABC):
     `options` is a frozen dataclass of what a request may set, with defaults; its field types are checked.
     `pads` says that `collate` may join samples of different shapes (and masks the padding); without it only samples of
     equal shapes share a batch. `budget` is the most that a batch may cost on a CPU, padding included, in units of `cost`.
-    `slab` is how many items one thread prepares at a time; 0: as many as is usual for the modality.
-    `brief` says that texts of so many characters in all are preprocessed sooner than a thread wakes, and never wait for
-    anything: the server prepares them on its event loop. 0: always in threads.
+    `chunk_items` is how many items one thread preprocesses at a time; 0: as many as is usual for the modality.
+    `inline_max_chars` promises that texts of so many characters in all are preprocessed sooner than a thread wakes, and never
+    wait for anything: the server preprocesses them on its event loop. 0: always in threads.
     """
 
     revision: ClassVar[int] = 1
     options: ClassVar[type[Any]] = NoOptions
     pads: ClassVar[bool] = False
     budget: ClassVar[int] = 32
-    slab: ClassVar[int] = 0
-    brief: ClassVar[int] = 0
+    chunk_items: ClassVar[int] = 0
+    inline_max_chars: ClassVar[int] = 0
 
     @classmethod
     @abstractmethod

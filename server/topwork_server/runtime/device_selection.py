@@ -46,25 +46,27 @@ class PlanSet:
     whole one on the same device and, where that fails for some taps, the whole one on a device that gives them too.
     `records`: all that was measured, the one in use first; none where there was nothing to choose from."""
 
-    ways: tuple[ExecutionPlan, ...]
+    plans: tuple[ExecutionPlan, ...]
     records: tuple[DeviceRecord, ...] = ()
 
     def __str__(self) -> str:
-        return ", else ".join(f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.ways))
+        return ", else ".join(
+            f"{way.device} ({len(way.taps)} taps)" if i else str(way.device) for i, way in enumerate(self.plans)
+        )
 
-    def way_of(self, taps: Sequence[str]) -> int:
+    def plan_index_for(self, taps: Sequence[str]) -> int:
         """The position in `ways` of the first that gives all these taps. NotReady where none does."""
-        for position, way in enumerate(self.ways):
+        for position, way in enumerate(self.plans):
             if set(taps) <= set(way.taps):
                 return position
-        raise _refused(self.records, [tap for tap in taps if tap not in self.ways[-1].taps])
+        raise _refused(self.records, [tap for tap in taps if tap not in self.plans[-1].taps])
 
     def device_of(self, tap: str) -> Device | None:
         """What computes this tap where it is asked for alone."""
-        return next((way.device for way in self.ways if tap in way.taps), None)
+        return next((way.device for way in self.plans if tap in way.taps), None)
 
 
-def choose(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str) -> PlanSet:
+def select_plans(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str) -> PlanSet:
     """NotReady where no device gives the default tap."""
     ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
     taps = {record.device: passing(record) for record in ordered}
@@ -73,17 +75,17 @@ def choose(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str
         raise _refused(ordered, [default_tap])
     widest = max(ordered, key=lambda record: len(taps[record.device]))  # among equals the fastest
     whole = [fastest, widest] if len(taps[widest.device]) > len(taps[fastest.device]) else [fastest]
-    ways = [_way(manifest, record, MODEL, taps[record.device]) for record in whole]
+    ways = [_measured_plan(manifest, record, MODEL, taps[record.device]) for record in whole]
     if DEFAULT in manifest.files:
-        ways.insert(0, _way(manifest, fastest, DEFAULT, (default_tap,)))
+        ways.insert(0, _measured_plan(manifest, fastest, DEFAULT, (default_tap,)))
     return PlanSet(tuple(ways), (fastest, *(record for record in ordered if record is not fastest)))
 
 
-def only(manifest: Manifest, default_tap: str) -> PlanSet:
+def plain_plans(manifest: Manifest, default_tap: str) -> PlanSet:
     """The plain device, whose numerics the export measured: nothing to choose."""
     taps = tuple(info.tap.name for info in manifest.taps)
-    alone = [_plain_way(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
-    return PlanSet((*alone, _plain_way(manifest, MODEL, taps)))
+    alone = [_plain_plan(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
+    return PlanSet((*alone, _plain_plan(manifest, MODEL, taps)))
 
 
 def passing(record: DeviceRecord) -> tuple[str, ...]:
@@ -115,20 +117,20 @@ def parity_of(manifest: Manifest, record: DeviceRecord) -> Mapping[str, float]:
     measured = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
     if manifest.numerics.precision == "fp32":
         return measured
-    return {tap: _added(cosine, manifest.parity[tap]["min_cosine"]) for tap, cosine in measured.items()}
+    return {tap: _cosine_of_sum(cosine, manifest.parity[tap]["min_cosine"]) for tap, cosine in measured.items()}
 
 
-def _added(first: float, second: float) -> float:
+def _cosine_of_sum(first: float, second: float) -> float:
     """The cosine of the sum of two angles, given by their cosines."""
     return math.cos(min(sum(math.acos(max(-1.0, min(cosine, 1.0))) for cosine in (first, second)), math.pi))
 
 
-def _way(manifest: Manifest, record: DeviceRecord, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
+def _measured_plan(manifest: Manifest, record: DeviceRecord, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
     by_tap = {tap: numerics_of(manifest, record, (tap,)) for tap in taps}
     return ExecutionPlan(record.device, graph, taps, numerics_of(manifest, record, taps), by_tap)
 
 
-def _plain_way(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
+def _plain_plan(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> ExecutionPlan:
     return ExecutionPlan(
         PLAIN, graph, taps, plain_numerics(manifest, taps), {tap: plain_numerics(manifest, (tap,)) for tap in taps}
     )

@@ -27,7 +27,7 @@ COMMAND = python("topwork_server.runtime.device_benchmark")
 #: How the system ends what takes too much memory, which is not always so: tried again at the next load.
 KILLED = f"signal {signal.SIGKILL:d}"
 #: Seconds that all devices of an encoder may take.
-PATIENCE = 900
+TIMEOUT_SECONDS = 900
 
 
 class DeviceSurvey:
@@ -37,50 +37,50 @@ class DeviceSurvey:
         self.devices, self._threads, self._children = tuple(devices), threads, children
         self._lock = threading.Lock()  # one at a time, or each slows the others
 
-    def kept(self, folder: Path, manifest: Manifest, default_tap: str) -> PlanSet | None:
+    def stored_plans(self, folder: Path, manifest: Manifest, default_tap: str) -> PlanSet | None:
         """What was chosen here before; None where something is not measured. NotReady as `choice.choose`."""
         if self.devices == (PLAIN,):
-            return device_selection.only(manifest, default_tap)
+            return device_selection.plain_plans(manifest, default_tap)
         found = [device_records.read(folder, device, self._machine(device)) for device in self.devices]
         whole = [record for record in found if record is not None]
-        return device_selection.choose(manifest, whole, default_tap) if len(whole) == len(found) else None
+        return device_selection.select_plans(manifest, whole, default_tap) if len(whole) == len(found) else None
 
-    def of(self, encoder: Encoder, folder: Path, manifest: Manifest) -> PlanSet:
+    def plans_for(self, encoder: Encoder, folder: Path, manifest: Manifest) -> PlanSet:
         """What is kept, or else measured now. NotReady where no device gives the default tap."""
         tap = encoder.spec.default_tap
-        if found := self.kept(folder, manifest, tap):
+        if found := self.stored_plans(folder, manifest, tap):
             return found
         with self._lock:
             log.info("measuring %s, once, on %s", encoder.spec.name, ", ".join(map(str, self.devices)))
-            measured = self._measured(encoder, folder)
+            measured = self._measure(encoder, folder)
         for record in measured:
-            log.info("%s on %s", encoder.spec.name, _said(manifest, record, tap))
+            log.info("%s on %s", encoder.spec.name, _summary(manifest, record, tap))
             if KILLED not in record.error:
                 device_records.write(folder, record)
-        return device_selection.choose(manifest, measured, tap)
+        return device_selection.select_plans(manifest, measured, tap)
 
-    def _measured(self, encoder: Encoder, folder: Path) -> list[DeviceRecord]:
+    def _measure(self, encoder: Encoder, folder: Path) -> list[DeviceRecord]:
         """A device that takes the process with it is noted, and the others are tried again without it."""
         fallen: dict[Device, str] = {}
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "batches.npz"
             save_batches(path, batches_of(encoder, saved_inputs(folder / PARITY_INPUTS)))
             while left := [device for device in self.devices if device not in fallen]:
-                trials, fatal, reason = self._tried(folder, path, encoder.spec.default_tap, left)
+                trials, fatal, reason = self._try_devices(folder, path, encoder.spec.default_tap, left)
                 if not reason:
                     break
                 fallen[fatal] = reason
-        lost = {f"{device.provider}/{device.precision}": _lost(reason) for device, reason in fallen.items()}
+        lost = {f"{device.provider}/{device.precision}": _failed_trial(reason) for device, reason in fallen.items()}
         said = {**lost, **{trial["device"]: trial for trial in trials}}
         return [self._record(device, said[f"{device.provider}/{device.precision}"]) for device in self.devices]
 
-    def _tried(
+    def _try_devices(
         self, folder: Path, batches: Path, tap: str, devices: Sequence[Device]
     ) -> tuple[list[dict[str, Any]], Device, str]:
         """What the process said of the devices; or the one that it was at when it ended too soon, and how it ended."""
         names = [f"{device.provider}/{device.precision}" for device in devices]
         command = [*COMMAND, str(folder), str(batches), tap, str(self._threads)]
-        child = self._children.run(command + names, PATIENCE)
+        child = self._children.run(command + names, TIMEOUT_SECONDS)
         said = [json.loads(line) for line in child.out.splitlines() if line.startswith("{")]
         trials = [line for line in said if "device" in line]
         at = next((names.index(line["trying"]) for line in reversed(said) if "trying" in line), 0)
@@ -98,11 +98,11 @@ def _ending(child: ChildExit) -> str:
     return f"the process that tried it {child.how}: {last[0]}"
 
 
-def _lost(reason: str) -> dict[str, Any]:
+def _failed_trial(reason: str) -> dict[str, Any]:
     return {"parity": {}, "invariance": {}, "samples_per_second": 0.0, "error": reason}
 
 
-def _said(manifest: Manifest, record: DeviceRecord, tap: str) -> str:
+def _summary(manifest: Manifest, record: DeviceRecord, tap: str) -> str:
     if record.error:
         return f"{record.device}: {record.error}"
     parity = device_selection.parity_of(manifest, record)

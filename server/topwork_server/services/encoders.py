@@ -53,7 +53,7 @@ class EmbedSettings:
             deadline=deadline,
             wait=wait,
             skip_bad_items=settings.skip_bad_items,
-            flow=flow,
+            client=flow,
             priority=item_messages.priority(settings.priority),
         )
         return cls(ask, item_messages.shaping(settings), settings.fingerprint)
@@ -113,7 +113,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         if request.k > MOST_WORDS:
             raise InvalidInput(f"k is {request.k}", remedy=f"ask for at most {MOST_WORDS} words")
         options = item_messages.options(request.options)
-        ask = EmbedParams(_named(request.encoder), options=options, deadline=deadline(context), flow=context.peer())
+        ask = EmbedParams(_named(request.encoder), options=options, deadline=deadline(context), client=context.peer())
         items, _, _ = item_messages.items(request.items, None, skip=False)
         found = await self._engine.nearest(ask, items, request.k or 10)
         if sum(map(len, found)) > MANY_WORDS:
@@ -147,8 +147,8 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
             )
 
     def _describe(self, entry: CatalogEntry) -> encoders_pb2.Encoder:
-        garage = self._engine.garage
-        return encoder_messages.encoder(entry, garage.live(entry.spec.name), garage.get(entry.spec.name), garage.choice(entry))
+        name, engine = entry.spec.name, self._engine
+        return encoder_messages.encoder(entry, engine.encoder_status(name), engine.loaded_encoder(name), engine.plans_of(entry))
 
 
 def _named(name: str) -> str:

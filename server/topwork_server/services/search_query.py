@@ -76,9 +76,9 @@ class QueryResolver:
         if name == wanted.encoder:
             whose = f"the set {wanted.name}, of {name} (fingerprint {tap.fingerprint}),"
             check_modality(items, wanted.modality, whose, "search it with what its encoder reads")
-            ask = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, flow=flow)
+            ask = EmbedParams(name, (tap.tap.name,), wanted.options, deadline, client=flow)
         else:
-            ask = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, flow=flow)
+            ask = EmbedParams(name, await asyncio.to_thread(self._tap_of_other, name, tap), deadline=deadline, client=flow)
         features = await self._engine.embed(ask, items)
         rows = features.taps[0]
         check_fingerprint(rows.tap.fingerprint, tap, f"the tap {rows.tap.tap.name} of {name} has")

@@ -6,11 +6,12 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
-from fake_engine import DIM, NUMERICS, TAPS, SimpleNamespace, refusal, served
+from fake_engine import DIM, NUMERICS, TAPS, refusal, served
 from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2 as t
@@ -132,7 +133,7 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
 async def test_no_deadline_is_no_deadline(tmp_path):
     async with served(tmp_path) as world:
         await world.encoders.Embed(ask("a"))
-        assert replace(world.engine.asked[0][0], flow=None) == EmbedParams("ready")
+        assert replace(world.engine.asked[0][0], client=None) == EmbedParams("ready")
 
 
 async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_is_passed_on(tmp_path):
@@ -146,8 +147,8 @@ async def test_a_connection_is_one_flow_a_stream_is_one_of_its_own_and_priority_
             assert len([reply async for reply in world.encoders.EmbedStream(iter(messages))]) == 1
         asks = [asked for asked, _ in world.engine.asked]
         assert [asked.priority for asked in asks] == [Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.LOW]
-        assert asks[0].flow == asks[1].flow
-        assert len({asked.flow for asked in asks}) == 3
+        assert asks[0].client == asks[1].client
+        assert len({asked.client for asked in asks}) == 3
         settings = pb.EmbedSettings(encoder="ready", priority=9)  # type: ignore[arg-type]
         code, said, _ = await refusal(world.encoders.Embed(pb.EmbedRequest(settings=settings, items=[t.Item(text="a")])))
         assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no priority 9")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
-from fake_engine import SimpleNamespace, served
+from fake_engine import served
 from google.protobuf import descriptor_pb2
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -102,11 +102,11 @@ def test_it_is_measured_once_and_a_device_that_is_not_here_is_on_record(
 ) -> None:
     encoder, folder, manifest = letters
     devices = (Device("cuda", "fp16"), PLAIN)
-    found = DeviceSurvey(devices, 1, ChildProcesses()).of(encoder, folder, manifest)
-    assert [way.device for way in found.ways] == [PLAIN] * len(found.ways)
+    found = DeviceSurvey(devices, 1, ChildProcesses()).plans_for(encoder, folder, manifest)
+    assert [way.device for way in found.plans] == [PLAIN] * len(found.plans)
     assert "cuda" in found.records[1].error
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert DeviceSurvey(devices, 1, ChildProcesses()).of(encoder, folder, manifest) == found
+    assert DeviceSurvey(devices, 1, ChildProcesses()).plans_for(encoder, folder, manifest) == found
 
 
 def test_another_machine_measures_anew(
@@ -114,16 +114,16 @@ def test_another_machine_measures_anew(
 ) -> None:
     encoder, folder, manifest = letters
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, speed=9.0 if device.startswith('openvino') else 1.0)\n")
-    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == BF16
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device)\n")
-    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16, (
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == BF16, (
         "the record holds"
     )
-    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == PLAIN, (
+    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == PLAIN, (
         "with other threads it does not"
     )
     monkeypatch.setattr(device_records, "cpu_facts", lambda: {"model name": "another"})
-    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).kept(folder, manifest, "mean") is None
+    assert DeviceSurvey((BF16, PLAIN), 2, ChildProcesses()).stored_plans(folder, manifest, "mean") is None
 
 
 def test_a_device_that_takes_its_process_along_is_noted_and_the_others_go_on(
@@ -132,11 +132,11 @@ def test_a_device_that_takes_its_process_along_is_noted_and_the_others_go_on(
     encoder, folder, manifest = letters
     body = "for device in devices:\n    say(trying=device)\n    if 'bf16' in device: os.kill(os.getpid(), 11)\n"
     scripted(tmp_path, monkeypatch, body + "for device in devices: trial(device)\n")
-    found = DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest)
-    assert [str(way.device) for way in found.ways] == ["cpu fp32"] * len(found.ways)
+    found = DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest)
+    assert [str(way.device) for way in found.plans] == ["cpu fp32"] * len(found.plans)
     assert "killed by signal 11" in found.records[1].error
     with pytest.raises(NotReady, match="killed by signal 11"):
-        DeviceSurvey((BF16,), 1, ChildProcesses()).of(encoder, folder, manifest)
+        DeviceSurvey((BF16,), 1, ChildProcesses()).plans_for(encoder, folder, manifest)
 
 
 def test_a_process_that_the_system_killed_is_no_record(
@@ -146,7 +146,7 @@ def test_a_process_that_the_system_killed_is_no_record(
     encoder, folder, manifest = letters
     body = "for device in devices:\n    say(trying=device)\n    if 'bf16' in device: os.kill(os.getpid(), 9)\n"
     scripted(tmp_path, monkeypatch, body + "for device in devices: trial(device)\n")
-    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == PLAIN
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == PLAIN
     assert [path.name for path in folder.glob("device-*")] == ["device-cpu-fp32.json"]
 
 
@@ -158,7 +158,7 @@ def test_a_server_that_stops_blames_no_device(
     os.mkfifo(begun)
     scripted(tmp_path, monkeypatch, f"open({str(begun)!r}, 'w').write('x')\nsys.stdout.flush()\nos.read(os.pipe()[0], 1)\n")
     with ThreadPoolExecutor(1) as pool:
-        measured = pool.submit(DeviceSurvey((BF16, PLAIN), 1, children).of, encoder, folder, manifest)
+        measured = pool.submit(DeviceSurvey((BF16, PLAIN), 1, children).plans_for, encoder, folder, manifest)
         begun.read_text()
         children.close()
         with pytest.raises(Unavailable, match="stopping"):
@@ -174,7 +174,7 @@ def test_an_artifact_that_cannot_be_written_to_is_served_all_the_same(
     encoder, folder, manifest = letters
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, speed=9.0 if device.startswith('openvino') else 1.0)\n")
     monkeypatch.setattr(Path, "rename", refuse)
-    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).of(encoder, folder, manifest).ways[0].device == BF16
+    assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == BF16
     assert "cannot be kept: Read-only" in caplog.text
     assert not list(folder.glob("device-*"))
 
@@ -208,14 +208,14 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
     artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))
     entry = catalogue.entry("letters")
     engine = Engine(catalogue, Config(home=home, threads=1))
-    assert engine.garage.provider == "openvino or cpu"
-    assert engine.garage.choice(entry) is None, "nothing is measured yet"
+    assert engine.model_cache.provider_names == "openvino or cpu"
+    assert engine.model_cache.plans_of(entry) is None, "nothing is measured yet"
     found = await engine.embed(EmbedParams("letters"), [Text("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()
     again = Engine(catalogue, Config(home=home, threads=1))
-    chosen = again.garage.choice(entry)
+    chosen = again.model_cache.plans_of(entry)
     assert chosen is not None
-    assert chosen.ways[0].device == BF16
+    assert chosen.plans[0].device == BF16
     await again.close()

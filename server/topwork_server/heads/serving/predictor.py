@@ -40,7 +40,7 @@ class PredictParams:
     wait: bool = False
     skip_bad_items: bool = False
     features: bool = False
-    flow: Hashable = None
+    client: Hashable = None
     priority: Priority = Priority.NORMAL
 
 
@@ -71,7 +71,7 @@ class Predictor:
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
-            asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.flow, ask.priority)
+            asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
             features.append(await (_of_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
             found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
         return PredictionResult(

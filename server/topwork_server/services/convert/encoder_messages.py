@@ -27,10 +27,12 @@ def encoder(
     state, detail = live or (entry.state.value, entry.detail)
     if state == EncoderState.READY and not detail and chosen is None:
         detail = "the first use measures what each device here makes of it, once: 3 to 20 seconds"
-    if chosen is not None and not chosen.ways:
+    if chosen is not None and not chosen.plans:
         detail, chosen = "no device here computes it well enough: its use is refused with the figures", None
     tap = [spec.default_tap]
-    numerics = chosen.ways[0].numerics_of(tap) if chosen else device_selection.plain_numerics(manifest, tap) if manifest else None
+    numerics = (
+        chosen.plans[0].numerics_of(tap) if chosen else device_selection.plain_numerics(manifest, tap) if manifest else None
+    )
     return encoders_pb2.Encoder(
         name=spec.name,
         modality=f"MODALITY_{spec.modality.name}",

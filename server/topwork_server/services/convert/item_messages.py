@@ -13,7 +13,7 @@ from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
-from topwork_server.inference.output_format import OutputFormat, RowType, shape
+from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.types import (
     Array,
     Clip,
@@ -213,7 +213,7 @@ def timings(found: Timings, total: float) -> encoders_pb2.Timings:
 
 def tap_features(tap: TapRows, wanted: OutputFormat) -> types_pb2.TapFeatures:
     """Rows of one tap, shaped as wanted."""
-    packed = shape(tap.rows, wanted)
+    packed = format_rows(tap.rows, wanted)
     return types_pb2.TapFeatures(
         tap=tap.tap.tap.name,
         fingerprint=tap.tap.fingerprint,

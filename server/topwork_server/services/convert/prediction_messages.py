@@ -22,7 +22,7 @@ def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hasha
         wait=wait,
         skip_bad_items=settings.skip_bad_items,
         features=settings.features,
-        flow=flow,
+        client=flow,
         priority=item_messages.priority(settings.priority),
     )
 

@@ -241,7 +241,7 @@ def test_a_waiting_stream_that_is_cancelled_gives_its_place_back(home: Path, run
 def test_a_passed_deadline_is_counted_and_computes_nothing(ready: Engine, runner: asyncio.Runner) -> None:
     async def go() -> None:
         await ready.embed(EmbedParams("letters"), texts("warm"))
-        loaded = ready.garage.get("letters")
+        loaded = ready.loaded_encoder("letters")
         assert loaded is not None
         before = loaded.batcher.counters["samples"]
         with pytest.raises(TopworkError, match="deadline"):
@@ -257,7 +257,7 @@ def test_idle_encoders_are_unloaded_and_come_back(home: Path, runner: asyncio.Ru
         brief = engine(home, idle_seconds=0.02)
         first = await brief.embed(EmbedParams("letters"), texts("a"))
         async with asyncio.timeout(10):
-            while brief.garage.get("letters"):
+            while brief.loaded_encoder("letters"):
                 await asyncio.sleep(0.005)
         again = await brief.embed(EmbedParams("letters"), texts("a"))
         np.testing.assert_array_equal(first.taps[0].rows, again.taps[0].rows)
@@ -272,8 +272,8 @@ def test_the_longest_idle_makes_room(home: Path, runner: asyncio.Runner) -> None
         tight = engine(home, memory_budget=int(size * 1.5))
         await tight.embed(EmbedParams("letters"), texts("a"))
         await tight.embed(EmbedParams("second"), texts("a"))
-        assert tight.garage.get("letters") is None
-        assert tight.garage.get("second") is not None
+        assert tight.loaded_encoder("letters") is None
+        assert tight.loaded_encoder("second") is not None
         with pytest.raises(TooLarge, match="all encoders together may take 0"):
             await engine(home, memory_budget=10).embed(EmbedParams("letters"), texts("a"))
         await tight.close()
@@ -327,7 +327,7 @@ def test_the_server_process_holds_no_torch(home: Path) -> None:
 
     code = f"""
 import asyncio, sys
-sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
+sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]!r}
 from pathlib import Path
 import toys
 from topwork_server import Text

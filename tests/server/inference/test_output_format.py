@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.inference.output_format import OutputFormat, RowType, normalize, pack, shape, truncate
+from topwork_server.inference.output_format import OutputFormat, RowType, format_rows, normalize, pack, truncate
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def rows() -> np.ndarray:
 
 
 def test_rows_pass_untouched_when_nothing_is_asked(rows):
-    packed = shape(rows, OutputFormat())
+    packed = format_rows(rows, OutputFormat())
     assert packed.values.dtype == np.float32
     assert np.array_equal(packed.values, rows)
 
@@ -35,13 +35,13 @@ def test_normalising_survives_extreme_magnitudes(magnitude):
 def test_a_row_of_zeros_stays_zeros():
     zeros = np.zeros((2, 9), np.float32)
     for dtype in RowType:
-        packed = shape(zeros, OutputFormat(dtype, normalize=True))
+        packed = format_rows(zeros, OutputFormat(dtype, normalize=True))
         assert not packed.values.any()
         assert packed.scales is None or not packed.scales.any()
 
 
 def test_truncation_comes_before_normalisation(rows):
-    packed = shape(rows, OutputFormat(normalize=True, dimensions=5))
+    packed = format_rows(rows, OutputFormat(normalize=True, dimensions=5))
     assert packed.values.shape == (50, 5)
     assert np.allclose(np.linalg.norm(packed.values, axis=1), 1, atol=1e-6)
 
@@ -60,7 +60,7 @@ def test_half_precision_keeps_three_digits(rows):
 def test_what_float16_cannot_hold_is_refused_not_infinite():
     with pytest.raises(InvalidInput, match="65504") as caught:
         pack(np.array([[1.0, 7e4]], np.float32), RowType.FLOAT16)
-    assert "normalised" in caught.value.remedy
+    assert "normalized" in caught.value.remedy
 
 
 def test_int8_rows_are_within_half_a_step(rows):
@@ -102,6 +102,6 @@ def test_rows_that_are_not_finite_are_named(dtype, bad):
 
 @pytest.mark.parametrize("dtype", list(RowType))
 def test_no_rows_are_no_rows(dtype):
-    packed = shape(np.empty((0, 16), np.float32), OutputFormat(dtype, normalize=True, dimensions=8))
+    packed = format_rows(np.empty((0, 16), np.float32), OutputFormat(dtype, normalize=True, dimensions=8))
     assert packed.dim == 8
     assert len(packed.values) == 0

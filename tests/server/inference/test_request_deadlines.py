@@ -61,8 +61,8 @@ class World:
         while True:
             while coming and began + coming[0].at <= self.now:
                 self._come(coming.pop(0), began)
-            self._give_up(self.due.late(self.now))
-            batch = self.line.take(self._is_dead, self.due.first(self.now)).batch
+            self._give_up(self.due.find_late(self.now))
+            batch = self.line.take_batch(self._is_dead, self.due.urgent_samples(self.now)).batch
             if batch:
                 self._compute(batch, began)
             elif coming:
@@ -78,19 +78,19 @@ class World:
         ticket = one.ticket = BatchRequest([Sample({}) for _ in one.costs], (), began + one.at + one.within, one.request)
         self.owner[ticket] = one
         timed = one.request is not None
-        ticket.riders = [RequestSample(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
+        ticket.queued_samples = [RequestSample(cost, (0, None), ticket, i, timed=timed) for i, cost in enumerate(one.costs)]
         try:
             if one.request:
-                self._give_up(self.due.join(one.request, ticket, len(one.costs), 0, one.flow, one.priority, self.now))
+                self._give_up(self.due.register(one.request, ticket, len(one.costs), 0, one.flow, one.priority, self.now))
         except TopworkError as error:
             one.error, one.ended = error, self.now - began
             return
-        self.line.push(ticket.riders, one.flow, one.priority)
+        self.line.push(ticket.queued_samples, one.flow, one.priority)
 
     def _give_up(self, requests: Sequence[TimedRequest]) -> None:
         for request in requests:
-            waiting = self.due.waiting(request)
-            self.due.forget(request, self.now)
+            waiting = self.due.waiting_samples(request)
+            self.due.unregister(request, self.now)
             self.line.remove(waiting)
             for one in self.owner.values():
                 if one.request is request:
@@ -98,22 +98,22 @@ class World:
 
     def _is_dead(self, waiting: QueuedSample) -> bool:
         assert isinstance(waiting, RequestSample)
-        return waiting.ticket.expires <= self.now
+        return waiting.request.expires <= self.now
 
     def _compute(self, batch: Sequence[QueuedSample], began: float) -> None:
         riders = [rider for rider in batch if isinstance(rider, RequestSample)]
-        self.due.began(riders)
+        self.due.mark_begun(riders)
         started = self.now
         costs = [rider.cost for rider in riders]
         self.now += (OVERHEAD * BUDGET + max(costs) * len(costs)) / self.rate
-        self.due.measure(riders, started, self.now)
+        self.due.record_batch(riders, started, self.now)
         for rider in riders:
-            one = self.owner[rider.ticket]
+            one = self.owner[rider.request]
             self.served[one.flow] += rider.cost
             if rider.settle(ROWS):
                 one.ended = self.now - began
                 if one.request:
-                    self.due.forget(one.request, self.now)
+                    self.due.unregister(one.request, self.now)
 
 
 ROWS: tuple[Array, ...] = ()

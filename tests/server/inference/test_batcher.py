@@ -76,8 +76,8 @@ def expected(text: str) -> float:
     return sum(text.encode()) / len(text)
 
 
-def check(ticket: BatchRequest, *texts: str) -> None:
-    for text, result in zip(texts, ticket.results, strict=True):
+def check(request: BatchRequest, *texts: str) -> None:
+    for text, result in zip(texts, request.results, strict=True):
         assert isinstance(result, tuple)
         mean, letters = result
         np.testing.assert_allclose(mean, np.full((1, DIM), expected(text)), rtol=1e-6)
@@ -92,17 +92,17 @@ def benches() -> Iterator[list[Bench]]:
         bench.batcher.close()
 
 
-def errors_of(ticket: BatchRequest) -> list[type[TopworkError] | None]:
-    return [type(result) if isinstance(result, TopworkError) else None for result in ticket.results]
+def errors_of(request: BatchRequest) -> list[type[TopworkError] | None]:
+    return [type(result) if isinstance(result, TopworkError) else None for result in request.results]
 
 
 def test_callers_get_their_own_rows(runner: asyncio.Runner, benches: list[Bench]) -> None:
     async def go() -> None:
         benches.append(bench := Bench())
-        tickets = [bench.submit(text, text[::-1] + "x") for text in ("ab", "hello", "a longer text")]
-        await asyncio.gather(*(ticket.done for ticket in tickets))
-        for ticket, text in zip(tickets, ("ab", "hello", "a longer text"), strict=True):
-            check(ticket, text, text[::-1] + "x")
+        requests = [bench.submit(text, text[::-1] + "x") for text in ("ab", "hello", "a longer text")]
+        await asyncio.gather(*(request.done for request in requests))
+        for request, text in zip(requests, ("ab", "hello", "a longer text"), strict=True):
+            check(request, text, text[::-1] + "x")
 
     runner.run(go())
 
@@ -115,7 +115,7 @@ def test_those_who_wait_while_the_session_is_busy_ride_together(runner: asyncio.
         await asyncio.to_thread(gate.reached.wait, 30)
         crowd = [bench.submit("12345678") for _ in range(8)]
         gate.open.set()
-        await asyncio.gather(first.done, *(ticket.done for ticket in crowd))
+        await asyncio.gather(first.done, *(request.done for request in crowd))
         assert bench.session.sizes == [1, 8]  # 8 x 8 letters: the whole budget of 64
 
     runner.run(go())
@@ -256,10 +256,10 @@ def test_a_batch_on_which_the_encoder_fails_does_not_end_the_worker_and_spares_t
 
     async def go() -> None:
         benches.append(bench := Bench(encoder=Brittle))
-        ticket = bench.submit("aaaa", "bbbb", "!ccc", "dddd")
-        await ticket.done
-        assert errors_of(ticket) == [None, None, TopworkError, None]
-        assert "KeyError: 'no such letter'" in str(ticket.results[2])
+        request = bench.submit("aaaa", "bbbb", "!ccc", "dddd")
+        await request.done
+        assert errors_of(request) == [None, None, TopworkError, None]
+        assert "KeyError: 'no such letter'" in str(request.results[2])
         assert bench.health == []
         assert bench.batcher.counters["restarts"] == 0
 
@@ -292,16 +292,16 @@ def test_a_higher_priority_overtakes_and_flows_take_turns(runner: asyncio.Runner
         await asyncio.to_thread(gate.reached.wait, 30)
         order: list[str] = []
 
-        def put(name: str, text: str, flow: str, priority: Priority) -> BatchRequest:
-            ticket = bench.batcher.submit(bench.samples(text), TAPS, flow=flow, priority=priority)
-            ticket.done.add_done_callback(lambda _: order.append(name))
-            return ticket
+        def put(name: str, text: str, client: str, priority: Priority) -> BatchRequest:
+            request = bench.batcher.submit(bench.samples(text), TAPS, client=client, priority=priority)
+            request.done.add_done_callback(lambda _: order.append(name))
+            return request
 
-        tickets = [put(f"bulk {i}", "x" * 60, "bulk", Priority.NORMAL) for i in range(3)]
-        tickets.append(put("single", "y" * 60, "single", Priority.NORMAL))
-        tickets.append(put("urgent", "z" * 60, "bulk", Priority.HIGH))
+        requests = [put(f"bulk {i}", "x" * 60, "bulk", Priority.NORMAL) for i in range(3)]
+        requests.append(put("single", "y" * 60, "single", Priority.NORMAL))
+        requests.append(put("urgent", "z" * 60, "bulk", Priority.HIGH))
         gate.open.set()
-        await asyncio.gather(first.done, *(ticket.done for ticket in tickets))
+        await asyncio.gather(first.done, *(request.done for request in requests))
         assert order == ["urgent", "bulk 0", "single", "bulk 1", "bulk 2"]
 
     runner.run(go())
@@ -312,10 +312,10 @@ def test_what_was_computed_is_let_go_at_once(runner: asyncio.Runner, benches: li
 
     async def go() -> None:
         benches.append(bench := Bench())
-        ticket = bench.submit("ab")
-        letters = weakref.ref(ticket.samples[0].inputs["codes"])
-        await ticket.done
-        del ticket
+        request = bench.submit("ab")
+        letters = weakref.ref(request.samples[0].inputs["codes"])
+        await request.done
+        del request
         bench.batcher.close()
         assert letters() is None
 
@@ -342,11 +342,11 @@ def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.
         batcher = Batcher(encoder, [lane("fast", fast), lane("plain", plain)])
         samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(Text(text), LetterOptions())]
         await batcher.submit(samples, TAPS).done
-        assert (opened, batcher.lanes_open) == (["fast"], 1)
-        ticket = batcher.submit(samples, TAPS, lane=1)
-        await ticket.done
-        check(ticket, "ab", "cd")
-        assert (opened, fast.sizes, plain.sizes, batcher.lanes_open) == (["fast", "plain"], [2], [2], 2)
+        assert (opened, batcher.open_backends) == (["fast"], 1)
+        request = batcher.submit(samples, TAPS, backend=1)
+        await request.done
+        check(request, "ab", "cd")
+        assert (opened, fast.sizes, plain.sizes, batcher.open_backends) == (["fast", "plain"], [2], [2], 2)
         await asyncio.to_thread(batcher.close)
         assert (fast.closed, plain.closed) == (True, True)
 
@@ -371,16 +371,16 @@ def test_a_lane_that_cannot_be_opened_ends_nobody_else_and_is_tried_again(runner
         encoder, health = Letters(letters_spec(), Path()), list[bool]()
         batcher = Batcher(encoder, [Backend(NUMERICS, lambda: [fast]), Backend(NUMERICS, opening)], health.append)
         samples = list(encoder.preprocess(Text("ab"), LetterOptions()))
-        refused = batcher.submit(samples, TAPS, lane=1)
+        refused = batcher.submit(samples, TAPS, backend=1)
         await refused.done
         assert errors_of(refused) == [Unavailable]
         assert "RuntimeError: no memory now" in str(refused.results[0])
         assert health == []
         fails.append(False)
-        for lane in (0, 1):
-            ticket = batcher.submit(samples, TAPS, lane=lane)
-            await ticket.done
-            check(ticket, "ab")
+        for backend in (0, 1):
+            request = batcher.submit(samples, TAPS, backend=backend)
+            await request.done
+            check(request, "ab")
         await asyncio.to_thread(batcher.close)
 
     runner.run(go())
@@ -395,9 +395,9 @@ def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asy
         batcher = Batcher(encoder, [Backend(NUMERICS, lambda: devices)])
         texts = [letter * 64 for letter in "abcd"]  # each fills a batch
         samples = [sample for text in texts for sample in encoder.preprocess(Text(text), LetterOptions())]
-        ticket = batcher.submit(samples, TAPS)
-        await ticket.done
-        check(ticket, *texts)
+        request = batcher.submit(samples, TAPS)
+        await request.done
+        check(request, *texts)
         assert [device.sizes for device in devices] == [[1, 1], [1, 1]]
         await asyncio.to_thread(batcher.close)
 
@@ -428,9 +428,9 @@ def test_when_one_of_several_workers_dies_all_sessions_are_opened_anew_once(runn
         encoder = Letters(letters_spec(), Path())
         batcher = Batcher(encoder, [Backend(NUMERICS, opening)], tell)
         samples = [sample for text in ("a" * 64, "b" * 64) for sample in encoder.preprocess(Text(text), LetterOptions())]
-        ticket = batcher.submit(samples, TAPS)
-        await ticket.done
-        assert errors_of(ticket) == [Unavailable, Unavailable]
+        request = batcher.submit(samples, TAPS)
+        await request.done
+        assert errors_of(request) == [Unavailable, Unavailable]
         await asyncio.wait_for(back.wait(), 30)
         again = batcher.submit(samples, TAPS)
         await again.done

@@ -18,8 +18,8 @@ from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool,
 class Words(Encoder):
     """Keeps where its items are prepared."""
 
-    brief = 10
-    slab = 3
+    inline_max_chars = 10
+    chunk_items = 3
 
     @classmethod
     def export(cls, spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
@@ -33,7 +33,7 @@ class Words(Encoder):
 
 
 class Never(Words):
-    brief = 0
+    inline_max_chars = 0
 
 
 class Failing(Words):
@@ -50,7 +50,7 @@ class Short(Words):
 class Endless(Words):
     """Works on one item until its caller has left."""
 
-    brief = 0
+    inline_max_chars = 0
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         super().__init__(spec, folder)
@@ -72,7 +72,7 @@ def words(kind: type[Words] = Words) -> Words:
 def prepared(encoder: Words, items: Sequence[Item], *, skip: bool = False) -> list[PreparedItem]:
     threads = PreprocessPool(1)
     try:
-        return asyncio.run(RequestPreprocessor(encoder, None, threads, skip=skip).slab_of(7, items))
+        return asyncio.run(RequestPreprocessor(encoder, None, threads, skip=skip).preprocess_chunk(7, items))
     finally:
         threads.close()
 
@@ -115,20 +115,20 @@ def test_items_that_an_encoder_leaves_unanswered_are_its_failure(kind: type[Word
 
 def test_texts_in_flight_are_enough_to_find_others_of_their_length() -> None:
     preparation = RequestPreprocessor(words(), None, PreprocessPool(1), skip=False)
-    assert (preparation.slab, preparation.slabs_in_flight) == (3, 682)
+    assert (preparation.chunk_size, preparation.chunks_in_flight) == (3, 682)
 
 
 def test_a_caller_that_leaves_ends_the_work_on_an_item_that_is_begun_and_what_waits_is_not_begun() -> None:
     async def go() -> None:
         encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
         leaver = RequestPreprocessor(encoder, None, threads, skip=False)
-        work = asyncio.ensure_future(leaver.slab_of(0, [Text("a")]))
+        work = asyncio.ensure_future(leaver.preprocess_chunk(0, [Text("a")]))
         await asyncio.to_thread(encoder.begun.wait, 30)
         waiting = Endless(words().spec, Path())
         behind = asyncio.ensure_future(
-            RequestPreprocessor(waiting, None, threads, skip=False, deadline=-math.inf).slab_of(0, [Text("b")])
+            RequestPreprocessor(waiting, None, threads, skip=False, deadline=-math.inf).preprocess_chunk(0, [Text("b")])
         )
-        leaver.left = True
+        leaver.cancelled = True
         for ended in (work, behind):
             with pytest.raises(DeadlineExceeded):
                 await asyncio.wait_for(ended, 30)
@@ -144,7 +144,7 @@ def test_a_deadline_ends_the_work_on_an_item_though_bad_items_are_skipped() -> N
         encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
         preparation = RequestPreprocessor(encoder, None, threads, skip=True, deadline=time.monotonic() + 0.01)
         with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(preparation.slab_of(0, [Text("a")]), 30)
+            await asyncio.wait_for(preparation.preprocess_chunk(0, [Text("a")]), 30)
         threads.close()
 
     asyncio.run(go())
