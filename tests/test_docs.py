@@ -32,6 +32,10 @@ def text(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
+def plugin_pages() -> str:
+    return "\n".join(text(f"docs/{name}.md") for name in ("plugins", "plugin-index", "plugin-trainer"))
+
+
 def blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of that language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -124,7 +128,7 @@ def test_every_export_is_listed() -> None:
 
 
 def test_what_an_author_overrides_is_told() -> None:
-    page = text("docs/plugins.md")
+    page = plugin_pages()
     kept = [name for name in vars(topwork_server.Encoder) if not name.startswith("_")]
     for name in [*kept, "__init__"]:
         assert re.search(rf"^\| `{name}\b", page, re.MULTILINE), name
@@ -154,7 +158,7 @@ def test_what_an_author_overrides_is_told() -> None:
 @pytest.mark.parametrize("file", ["colours.py", "brute.py", "means.py", "pyproject.toml", "contract.py"])
 def test_the_plugin_that_is_shown_is_the_one_that_is_tested(file: str) -> None:
     language = {".py": "python", ".toml": "toml"}[Path(file).suffix]
-    assert text(f"tests/outsider/{file}").strip() in [block.strip() for block in blocks(text("docs/plugins.md"), language)]
+    assert text(f"tests/outsider/{file}").strip() in [block.strip() for block in blocks(plugin_pages(), language)]
 
 
 def test_every_encoder_option_and_tap_is_told() -> None:
