@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from topwork_server.models import torch_compat
 from topwork_server.models.artifacts import DEFAULT, MODEL, PARITY_INPUTS
-from topwork_server.models.onnx_subgraph import cut
+from topwork_server.models.onnx_graph import extract_subgraph
 from topwork_server.plugin_api.encoder import Encoder, Trunk
 from topwork_server.runtime.parity import example_batches, export_arguments, save_inputs
 from topwork_server.types import Array, EncoderSpec, Modality
@@ -150,7 +150,7 @@ def _subject(
     batches = example_batches(made, trunk.examples or encoder.examples(spec))
     if not (folder / PARITY_INPUTS).exists():  # of an earlier run
         _write(trunk, export_arguments(made, batches), folder / MODEL)
-        cut(folder / MODEL, spec.default_tap, folder / DEFAULT)
+        extract_subgraph(folder / MODEL, spec.default_tap, folder / DEFAULT)
         save_inputs(batches, folder / PARITY_INPUTS)
     return Subject(name, made, folder, feeds, net)
 

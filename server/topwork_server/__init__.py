@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from topwork_server.errors import DiskFull, InvalidInput, TopworkError
 from topwork_server.features import rows_of
 from topwork_server.jobs.progress import Report
-from topwork_server.models.onnx_nodes import bodies as node_bodies
-from topwork_server.models.onnx_nodes import reads as node_reads
+from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
 from topwork_server.models.torch_compat import prepare_torchvision
 from topwork_server.plugin_api.cancellation import check_caller
 from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
@@ -115,8 +114,8 @@ __all__ = [
     "head_graph",
     "hookimpl",
     "linear_graph",
-    "node_bodies",
-    "node_reads",
+    "node_inputs",
+    "node_subgraphs",
     "option",
     "prepare_torchvision",
     "rest",

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
-from topwork_server import InvalidInput, node_bodies, node_reads
+from topwork_server import InvalidInput, node_inputs, node_subgraphs
 
 #: Protobuf's own limit of one message, and so of an ONNX file without external data.
 LARGEST = 2**31 - 1
@@ -77,7 +77,7 @@ def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> list[str]:
         seen.add(name)
         if name in makers and id(makers[name]) not in kept:
             kept.add(id(makers[name]))
-            wanted += node_reads(makers[name])
+            wanted += node_inputs(makers[name])
     nodes = [node for node in graph.node if id(node) in kept]
     unused = [tensor.name for tensor in graph.initializer if tensor.name not in seen and tensor.data_type in WEIGHTS]
     _replace(graph.node, nodes)
@@ -112,7 +112,7 @@ def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for node in graph.node:
         _rename_in(node.input, old, new)
         _rename_in(node.output, old, new)
-        for body in node_bodies(node):
+        for body in node_subgraphs(node):
             rename(body, old, new)
     for values in (graph.input, graph.output, graph.initializer):
         for value in values:

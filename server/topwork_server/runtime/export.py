@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.heads import pretrained_export
-from topwork_server.models import artifacts, fingerprint, onnx_subgraph
+from topwork_server.models import artifacts, fingerprint, onnx_graph
 from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
@@ -52,7 +52,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     reference = parity.reference_of(trunk)
     parameters = _parameters(trunk)
     _place_graph(encoder, trunk, batches, folder)
-    onnx_subgraph.cut(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
+    onnx_graph.extract_subgraph(folder / artifacts.MODEL, spec.default_tap, folder / artifacts.DEFAULT)
     record = _measured(trunk, spec.default_tap, batches, reference.run, folder)
     record = _check_fp32(spec, record, reference.name) if spec.int8 is None else _as_int8(record, spec.int8)
     parity.save_inputs(batches, folder / artifacts.PARITY_INPUTS)

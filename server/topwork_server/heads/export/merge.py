@@ -12,7 +12,7 @@ from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, m
 from topwork_server.heads.head_types import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
 from topwork_server.heads.served_graph import PROBABILITIES, ROWS, SCORES
-from topwork_server.models.onnx_splice import NodeWriter, at_opset, names, opset, prune, rename
+from topwork_server.models.onnx_graph import NodeWriter, all_names, convert_opset, opset_of, prune_to, rename_values
 from topwork_server.types import Granularity
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]
     import onnx
 
     model, small = onnx.load(str(trunk)), onnx.load(str(graph))
-    prune(model, head.tap.tap.name)
-    later = max(opset(model), opset(small))
-    model, small = at_opset(model, later), at_opset(small, later)
+    prune_to(model, head.tap.tap.name)
+    later = max(opset_of(model), opset_of(small))
+    model, small = convert_opset(model, later), convert_opset(small, later)
     tap = _make_room(model.graph, head)
     nodes = NodeWriter(f"{HEAD}pooling/")
     rows = pool(nodes, head, tap, double(model.graph, tap) if head.pooling in TOWERS else "")
-    rename(small.graph, lambda name: rows if name == ROWS else HEAD + name)
+    rename_values(small.graph, lambda name: rows if name == ROWS else HEAD + name)
     model.graph.node.extend([*nodes.made, *small.graph.node])
     model.graph.initializer.extend(small.graph.initializer)
     _join(model, small)
@@ -65,14 +65,14 @@ def _make_room(graph: onnx.GraphProto, head: Head) -> str:
             f"the trunk {head.encoder} has an input named {sorted(clash)[0]!r}, which the file needs for itself",
             remedy="give the input another name in the encoder's export",
         )
-    found = names(graph)
+    found = all_names(graph)
     if not taken & found and not any(name.startswith(HEAD) for name in found):
         return head.tap.tap.name
 
     def named(name: str) -> str:
         return name if name in inputs else TRUNK + name
 
-    rename(graph, named)
+    rename_values(graph, named)
     return named(head.tap.tap.name)
 
 
@@ -89,7 +89,7 @@ def double(graph: onnx.GraphProto, tap: str) -> str:
             return SECOND_INPUT + name
         return name if name in shared else SECOND + name
 
-    rename(copy, named)
+    rename_values(copy, named)
     for value in copy.input:
         for axis in value.type.tensor_type.shape.dim[1:]:
             axis.dim_param = axis.dim_param and SECOND_INPUT + axis.dim_param

@@ -6,7 +6,7 @@ import numpy as np
 
 from topwork_server.heads.head_types import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.models.onnx_splice import NodeWriter
+from topwork_server.models.onnx_graph import NodeWriter
 from topwork_server.types import Array, Granularity
 
 ROW_MASK, TEXT_MASK, PAIR_MASK = "row_mask", "text_mask", "pair_mask"

@@ -15,7 +15,7 @@ import numpy as np
 from topwork_server.heads.evaluation.safe_deviation import deviation
 from topwork_server.heads.served_graph import ROWS, SCORES
 from topwork_server.heads.training.equal_rows import centers_and_spreads
-from topwork_server.models.onnx_splice import NodeWriter, rename
+from topwork_server.models.onnx_graph import NodeWriter, rename_values
 from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trial
 from topwork_server.types import Array
 
@@ -136,7 +136,7 @@ class ScaledHead(FittedHead):
 
         model = onnx.ModelProto()
         model.CopyFrom(self._inner.graph())
-        rename(model.graph, lambda name: _OWN + name)
+        rename_values(model.graph, lambda name: _OWN + name)
         before, after = NodeWriter(f"{_OWN}rows/"), NodeWriter(f"{_OWN}numbers/")
         _scale_rows(before, self._rows)
         _scale_numbers(after, self.target)

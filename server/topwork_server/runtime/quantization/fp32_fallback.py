@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from topwork_server.models.onnx_subgraph import way
+from topwork_server.models.onnx_graph import ancestors
 from topwork_server.runtime.quantization.qdq import OPERATORS
 
 #: What only moves values. onnxruntime carries integers back across them, so a border behind one is a border before it, and slow.
@@ -20,7 +20,7 @@ def islands(model: Path, tap: str) -> Iterator[list[str]]:
     import onnx
 
     graph = onnx.load(str(model)).graph
-    kept = sorted(way(graph, tap))
+    kept = sorted(ancestors(graph, tap))
     convolutions = sum(graph.node[i].op_type == "Conv" for i in kept)
     last_use = {name: i for i in kept for name in graph.node[i].input}
     names: list[str] = []

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server.models.artifacts import DEFAULT, MODEL, graph_for
-from topwork_server.models.onnx_subgraph import cut
+from topwork_server.models.onnx_graph import extract_subgraph
 from topwork_server.runtime.session import Session
 
 
@@ -33,7 +33,7 @@ def test_it_keeps_what_the_tap_needs_and_nothing_else(tmp_path: Path) -> None:
     model = write(tmp_path / MODEL, ["a", "b"])
     x = np.array([-1.0, 3.0], np.float32)
     for tap, nodes, constants, wanted in (("a", 2, {"two"}, [0.0, 6.0]), ("b", 2, {"shift", "yes"}, [5.0, 8.0])):
-        assert cut(model, tap, tmp_path / DEFAULT)
+        assert extract_subgraph(model, tap, tmp_path / DEFAULT)
         graph = onnx.load(str(tmp_path / DEFAULT)).graph
         assert (len(graph.node), {tensor.name for tensor in graph.initializer}) == (nodes, constants)
         session = Session(tmp_path / DEFAULT, 1)
@@ -43,14 +43,14 @@ def test_it_keeps_what_the_tap_needs_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_all_needed_is_not_written_twice(tmp_path: Path) -> None:
     model = write(tmp_path / MODEL, ["a"])
-    assert cut(model, "a", tmp_path / "first.onnx")
-    assert not cut(tmp_path / "first.onnx", "a", tmp_path / DEFAULT)
+    assert extract_subgraph(model, "a", tmp_path / "first.onnx")
+    assert not extract_subgraph(tmp_path / "first.onnx", "a", tmp_path / DEFAULT)
     assert not (tmp_path / DEFAULT).exists()
 
 
 def test_the_default_tap_alone_has_its_own_graph(tmp_path: Path) -> None:
     model = write(tmp_path / MODEL, ["a", "b"])
     assert graph_for(tmp_path, ["a"], "a") == model, "there is none yet"
-    cut(model, "a", tmp_path / DEFAULT)
+    extract_subgraph(model, "a", tmp_path / DEFAULT)
     assert graph_for(tmp_path, ["a"], "a") == tmp_path / DEFAULT
     assert graph_for(tmp_path, ["b"], "a") == graph_for(tmp_path, ["a", "b"], "a") == model
