@@ -108,6 +108,12 @@ def test_python_that_is_shown_is_python(path: Path) -> None:
         compile(block, str(path), "exec")
 
 
+def test_every_page_is_on_the_site() -> None:
+    shown = set(re.findall(r": ([\w/-]+\.md)$", text("mkdocs.yml"), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert shown == pages | {"index.md", "contributing.md", "python.md"}
+
+
 def test_every_hook_is_documented_with_its_arguments() -> None:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
