@@ -231,14 +231,14 @@ class World(sets_world.SetsWorld):
     async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
         features = await self.engine.embed(sets_world.EmbedParams("letters", tuple(taps)), [Text(text) for text in texts])
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
-        inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.wanted.keep_inputs else []
+        inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.definition.keep_inputs else []
         block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
         await asyncio.wrap_future(feature_set.write(block))
 
     async def write_vectors(self, name: str, count: int, **columns: Any) -> None:
         """Random rows of the set's first tap."""
         feature_set = self.sets.get(name)
-        info = feature_set.wanted.taps[0]
+        info = feature_set.definition.taps[0]
         rows = np.random.default_rng(0).normal(size=(count, info.tap.dim)).astype(np.float32)
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
         block = ItemBatch([f"v{i}" for i in range(count)], (TapRows(info, rows, np.ones(count, np.int64)),), metadata)

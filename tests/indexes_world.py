@@ -172,7 +172,7 @@ def block(ids: list[str], rows: Array, tap: TapInfo = POOLED, counts: Array | No
 
 def nearest_ids(feature_set: FeatureSet, queries: Array, k: int = 10, metric: Metric = Metric.COSINE) -> list[set[str]]:
     """What exact search over all that the set holds finds, computed anew."""
-    blocks = list(feature_set.read(Selection(taps=None, columns=())).blocks)
+    blocks = list(feature_set.read(Selection(taps=None, columns=())).batches)
     ids = [id for part in blocks for id in part.ids]
     rows = np.concatenate([part.taps[0].rows for part in blocks])
     if metric is Metric.COSINE:

@@ -55,17 +55,17 @@ def hold(feature_set: FeatureSet) -> Callable[[], None]:
         held.set()
         go.wait()
 
-    feature_set.follow(follower)
+    feature_set.add_listener(follower)
     feature_set.write(block(["held"]))
     assert held.wait(30)
-    feature_set.unfollow(follower)
+    feature_set.remove_listener(follower)
     return go.set
 
 
 def everything(feature_set: FeatureSet, **selection: Any) -> dict[str, dict[str, Any]]:
     """What a reader sees: by id, its rows of the first tap ("rows") and its metadata."""
     found: dict[str, dict[str, Any]] = {}
-    for part in feature_set.read(Selection(**selection)).blocks:
+    for part in feature_set.read(Selection(**selection)).batches:
         ends = np.cumsum(part.taps[0].counts) if part.taps else np.zeros(len(part.ids), int)
         starts = ends - part.taps[0].counts if part.taps else ends
         for position, id in enumerate(part.ids):

@@ -8,7 +8,7 @@ import numpy as np
 from topwork_server import Granularity, Tap, Text
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import IncomingItems, ready
+from topwork_server.ingest.incoming_items import IncomingItems, incoming_features
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.types import TapInfo, TapRows
 
@@ -23,7 +23,7 @@ def texts(*words, ids=None, **columns):
 async def write(world, *messages, settings=LETTERS):
     """Messages of one stream, all under way at once; their outcomes."""
     writing = await world.ingest.open(settings)
-    places = [writing.place(message.ids) for message in messages]
+    places = [writing.next_slot(message.ids) for message in messages]
     tasks = [asyncio.ensure_future(writing.write(*one)) for one in zip(places, messages, strict=True)]
     try:
         return await asyncio.gather(*tasks)
@@ -36,7 +36,7 @@ async def stored(world, name="birds"):
     """id -> the numbers of its first tap."""
     feature_set = await asyncio.to_thread(world.sets.get, name)
     _, keys = feature_set.keys()
-    block = feature_set.fetch(keys, taps=[feature_set.wanted.taps[0].tap.name])
+    block = feature_set.fetch(keys, taps=[feature_set.definition.taps[0].tap.name])
     return dict(zip(block.ids, block.taps[0].rows.tolist(), strict=True))
 
 
@@ -64,7 +64,7 @@ def vectors(numbers, fingerprint="", tap="", granularity=Granularity.ITEM, count
 
 
 def features(ids, *taps, numerics=None, skip=False):
-    return ready(ids, taps, (), numerics, skip_bad_items=skip)
+    return incoming_features(ids, taps, (), numerics, skip_bad_items=skip)
 
 
 VECTORS = WriteSettings("vectors")

@@ -307,13 +307,13 @@ def test_the_scrub_finds_what_no_time_of_a_file_tells(whole: Path, tmp_path: Pat
     home = homes.copied(whole, tmp_path / "home")
     sets = FeatureSets(home / "sets")
     scrub = ChecksumScrub(sets, lambda: False)
-    scrub.round()
+    scrub.check_all()
     assert sets.damage("birds") == ""
     [path] = (home / "sets" / "birds.lance" / "data").glob("*.lance")
     status = path.stat()
     another_digit(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    scrub.round()
+    scrub.check_all()
     assert path.name in sets.damage("birds")
     sets.close()
 

@@ -30,7 +30,7 @@ def files(home: Path) -> Finding:
 
 def _lost(home: Path) -> Iterator[str]:
     """What only a copy brings back."""
-    from topwork_server.feature_sets.open_set import damaged
+    from topwork_server.feature_sets.open_set import find_damage
     from topwork_server.heads.training_log import TrainingRecord
     from topwork_server.indexes.index_store import IndexStore
     from topwork_server.models.encoder_records import EncoderRecords
@@ -41,7 +41,7 @@ def _lost(home: Path) -> Iterator[str]:
     for name, record in found.whole.items():
         yield from _weights(records.path(name), record)
     for path in sorted((home / "sets").glob("[!.]*.lance")):
-        yield from damaged(path)
+        yield from find_damage(path)
     yield from _heads(home / "heads")
     yield from (one.damage for one in IndexStore(home / "indexes").damaged())
     for path in sorted((home / "trainings").glob("*.json")):

@@ -11,8 +11,8 @@ from topwork_server.feature_sets.set_types import Change
 
 log = logging.getLogger(__name__)
 
-Follower: TypeAlias = Callable[[Change], None]
-Lost: TypeAlias = Callable[[BaseException], None]
+Listener: TypeAlias = Callable[[Change], None]
+OnLost: TypeAlias = Callable[[BaseException], None]
 
 
 class ChangeListeners:
@@ -21,35 +21,35 @@ class ChangeListeners:
     def __init__(self, name: str) -> None:
         self.lock = threading.RLock()
         self._name = name
-        self._following: list[tuple[Follower, Lost | None]] = []
+        self._listeners: list[tuple[Listener, OnLost | None]] = []
 
-    def add(self, follower: Follower, lost: Lost | None) -> None:
+    def add(self, listener: Listener, on_lost: OnLost | None) -> None:
         with self.lock:
-            self._following.append((follower, lost))
+            self._listeners.append((listener, on_lost))
 
-    def remove(self, follower: Follower) -> None:
+    def remove(self, listener: Listener) -> None:
         """No error where it does not follow."""
         with self.lock:
-            self._following = [one for one in self._following if one[0] != follower]
+            self._listeners = [one for one in self._listeners if one[0] != listener]
 
-    def all(self) -> list[tuple[Follower, Lost | None]]:
+    def current(self) -> list[tuple[Listener, OnLost | None]]:
         with self.lock:
-            return list(self._following)
+            return list(self._listeners)
 
-    def tell(self, following: list[tuple[Follower, Lost | None]], change: Change) -> None:
+    def notify(self, listeners: list[tuple[Listener, OnLost | None]], change: Change) -> None:
         """A follower that raises has missed a change and would be wrong from now on: it follows no longer, and is told so."""
-        for follower, lost in following:
+        for listener, on_lost in listeners:
             try:
-                follower(change)
+                listener(change)
             except BaseException as error:
                 log.exception("a follower of the feature set %s failed at version %d", self._name, change.version)
-                self.remove(follower)
-                self._say(lost, error)
+                self.remove(listener)
+                self._report_lost(on_lost, error)
 
-    def _say(self, lost: Lost | None, error: BaseException) -> None:
-        if lost is None:
+    def _report_lost(self, on_lost: OnLost | None, error: BaseException) -> None:
+        if on_lost is None:
             return
         try:
-            lost(error)
+            on_lost(error)
         except BaseException:
             log.exception("a lost follower of the feature set %s failed again", self._name)

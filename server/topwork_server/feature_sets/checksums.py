@@ -30,9 +30,9 @@ from topwork_server.feature_sets.presence import was_dropped
 NAME = "_checksums"
 #: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.
 MOST_BYTES = 2 << 30
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 #: Bytes of the log itself: it is written anew with each pruning.
-LARGEST = 1 << 30
+MOST_LOG_BYTES = 1 << 30
 #: That read files of one call.
 THREADS = 4
 
@@ -63,37 +63,39 @@ class Checksums:
         self._file = path / NAME
         self._root = str(path)
         self._lock = threading.Lock()
-        self._taken: dict[str, tuple[FileSignature, FileChecksum]] = {}
+        self._computed: dict[str, tuple[FileSignature, FileChecksum]] = {}
         self._checked: dict[str, FileSignature] = {}
-        self._bad: dict[str, tuple[FileSignature | None, str]] = {}
-        self.sums: dict[str, FileChecksum] = {}
-        self.faults = self._load()
+        self._damaged: dict[str, tuple[FileSignature | None, str]] = {}
+        self.entries: dict[str, FileChecksum] = {}
+        self.log_damage = self._load()
 
     @property
-    def newest(self) -> int:
+    def newest_version(self) -> int:
         """The newest version that is on record, 0 where there is none."""
-        return max((lance_io.version_of(name) for name in list(self.sums) if name.endswith(lance_io.MANIFEST)), default=0)
+        return max(
+            (lance_io.manifest_version(name) for name in list(self.entries) if name.endswith(lance_io.MANIFEST)), default=0
+        )
 
     @property
-    def bad(self) -> Mapping[str, str]:
+    def damaged_files(self) -> Mapping[str, str]:
         """Files that were found damaged, and how."""
-        return {name: how for name, (_, how) in list(self._bad.items())}
+        return {name: how for name, (_, how) in list(self._damaged.items())}
 
-    def take(self, names: Iterable[str]) -> None:
+    def compute(self, names: Iterable[str]) -> None:
         """The sums of files that a commit has written, for the record that follows it: others wait for the disk meanwhile."""
-        self._taken = {name: self._measured(name) for name in names}
+        self._computed = {name: self._compute_one(name) for name in names}
 
     def record(self, names: Iterable[str], at: float = 0.0) -> None:
         """Take the sums of files that have none yet. A disk that is full costs the record: it is taken with the next commit."""
-        new = [name for name in names if name not in self.sums]
-        taken, self._taken = self._taken, {}
+        new = [name for name in names if name not in self.entries]
+        taken, self._computed = self._computed, {}
         lines = []
         for name in new:
-            signature, one = taken.get(name) or self._measured(name)
-            self.sums[name] = replace(one, time=at)
-            lines.append(_line(name, self.sums[name]))
+            signature, one = taken.get(name) or self._compute_one(name)
+            self.entries[name] = replace(one, time=at)
+            lines.append(_format_line(name, self.entries[name]))
             self._checked[name] = signature
-            self._bad.pop(name, None)
+            self._damaged.pop(name, None)
         if lines and self.owner:
             self._append("".join(lines), new)
 
@@ -101,10 +103,10 @@ class Checksums:
         """DataLoss names the first of the files that is not what was written. Costs a look at each that was checked before."""
         left, due = most, list[str]()
         for name in names:
-            signature = self._signature(name)
+            signature = self._signature_of(name)
             if self._checked.get(name) == signature:
                 continue
-            if name not in self.sums:
+            if name not in self.entries:
                 self.record([name])
             elif left > 0:
                 left -= signature.size
@@ -113,8 +115,8 @@ class Checksums:
 
     def _verify_all(self, names: list[str], size: int) -> None:
         """Hashing leaves the interpreter to others, so that several threads halve the time that a first read waits."""
-        parts = min(THREADS, usable_cores(), len(names)) if size > PIECE else 1
-        parallel_sync.run([partial(self._verify_each, names[part::parts]) for part in range(parts)])
+        parts = min(THREADS, usable_cores(), len(names)) if size > CHUNK_BYTES else 1
+        parallel_sync.run_parallel([partial(self._verify_each, names[part::parts]) for part in range(parts)])
 
     def _verify_each(self, names: list[str]) -> None:
         for name in names:
@@ -122,87 +124,89 @@ class Checksums:
 
     def verify(self, name: str) -> None:
         """Read a file whole, whatever was known of it, and compare. One without a sum is taken as it is."""
-        signature, known = self._signature(name), self.sums.get(name)
-        if known is None:
+        signature, recorded = self._signature_of(name), self.entries.get(name)
+        if recorded is None:
             return self.record([name])
-        if signature.size != known.size:
-            raise self._lost(name, signature, f"it has {signature.size} bytes, and {known.size} were written")
-        if (bad := self._bad.get(name)) and bad[0] == signature:
-            raise self._loss(name)
+        if signature.size != recorded.size:
+            raise self._mark_damaged(name, signature, f"it has {signature.size} bytes, and {recorded.size} were written")
+        if (bad := self._damaged.get(name)) and bad[0] == signature:
+            raise self._data_loss(name)
         try:
-            found = digest_of(self._at(name))
+            found = digest_of(self._full_path(name))
         except OSError as error:
-            raise self._lost(name, signature, error.strerror or str(error)) from error
-        if found != known.digest:
-            raise self._lost(name, signature, "it is not the file that was written (its checksum is another)")
-        self._bad.pop(name, None)
+            raise self._mark_damaged(name, signature, error.strerror or str(error)) from error
+        if found != recorded.digest:
+            raise self._mark_damaged(name, signature, "it is not the file that was written (its checksum is another)")
+        self._damaged.pop(name, None)
         self._checked[name] = signature
         return None
 
-    def take_back(self, name: str) -> None:
+    def retract(self, name: str) -> None:
         """Of a file that is about to be deleted by itself."""
-        known = self.sums.pop(name, None)
-        self.forgive(name)
-        if known and self.owner:
-            self._append(_line(name, FileChecksum(-1, "-")), [])
+        recorded = self.entries.pop(name, None)
+        self.discard_state(name)
+        if recorded and self.owner:
+            self._append(_format_line(name, FileChecksum(-1, "-")), [])
 
-    def forgive(self, name: str) -> None:
+    def discard_state(self, name: str) -> None:
         """Forget what was found of a file that is no part of the set any more."""
         self._checked.pop(name, None)
-        self._bad.pop(name, None)
+        self._damaged.pop(name, None)
 
     def rewrite(self, there: Iterable[str]) -> None:
         """The log anew, with the lines of the files that are there; as it is where that are all of them."""
-        kept = set(there)
-        if not self.faults and {*self.sums, *self._bad} <= kept and self._file.is_file():
+        present = set(there)
+        if not self.log_damage and {*self.entries, *self._damaged} <= present and self._file.is_file():
             return
         with self._lock:
-            self.sums = {name: one for name, one in self.sums.items() if name in kept}
-            for known in (self._checked, self._bad):
-                for name in [name for name in known if name not in kept]:
-                    del known[name]
+            self.entries = {name: one for name, one in self.entries.items() if name in present}
+            for recorded in (self._checked, self._damaged):
+                for name in [name for name in recorded if name not in present]:
+                    del recorded[name]
             scratch = self._file.with_name(f"{NAME}.part")
             try:
-                scratch.write_text("".join(_line(name, one) for name, one in self.sums.items()), "utf-8")
+                scratch.write_text("".join(_format_line(name, one) for name, one in self.entries.items()), "utf-8")
                 lance_io.sync([scratch])
-                _cleared(self._file)
+                _delete_folder(self._file)
                 scratch.replace(self._file)
                 lance_io.sync([self.path])
-                self.faults = ""
+                self.log_damage = ""
             except OSError as error:
                 log.warning("%s could not be written: %s", self._file, error)
 
-    def forget(self) -> None:
+    def recheck(self) -> None:
         """Of what was checked: the files are looked at again."""
         self._checked.clear()
 
-    def _measured(self, name: str) -> tuple[FileSignature, FileChecksum]:
-        signature = self._signature(name)
-        return signature, FileChecksum(signature.size, digest_of(self._at(name)))
+    def _compute_one(self, name: str) -> tuple[FileSignature, FileChecksum]:
+        signature = self._signature_of(name)
+        return signature, FileChecksum(signature.size, digest_of(self._full_path(name)))
 
-    def _at(self, name: str) -> str:
+    def _full_path(self, name: str) -> str:
         """Joined as text: a Path would take longer than the look itself."""
         return f"{self._root}/{name}"
 
-    def _signature(self, name: str) -> FileSignature:
+    def _signature_of(self, name: str) -> FileSignature:
         try:
-            return _signature(self._at(name))
+            return _signature(self._full_path(name))
         except OSError as error:
-            raise self._lost(name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)) from error
+            raise self._mark_damaged(
+                name, None, "it is gone" if isinstance(error, FileNotFoundError) else str(error.strerror)
+            ) from error
 
-    def _lost(self, name: str, signature: FileSignature | None, how: str) -> TopworkError:
+    def _mark_damaged(self, name: str, signature: FileSignature | None, how: str) -> TopworkError:
         """DataLoss; NotFound where the whole set is gone: it was dropped, under whoever reads it."""
         if not self.path.is_dir():
             return was_dropped(self.path.stem)
-        if name not in self._bad:
+        if name not in self._damaged:
             log.error("%s is damaged: %s", self.path / name, how)
-        self._bad[name] = signature, how
+        self._damaged[name] = signature, how
         self._checked.pop(name, None)
-        return self._loss(name)
+        return self._data_loss(name)
 
-    def _loss(self, name: str) -> DataLoss:
+    def _data_loss(self, name: str) -> DataLoss:
         return DataLoss(
-            f"the feature set {self.path.stem!r} is damaged: {self.path / name}: {self._bad[name][1]}",
+            f"the feature set {self.path.stem!r} is damaged: {self.path / name}: {self._damaged[name][1]}",
             remedy="put the file back from a copy, or read a version from before it (`topwork versions`), or drop the set",
         )
 
@@ -218,12 +222,12 @@ class Checksums:
         except OSError as error:
             log.warning("%s could not be written: %s", self._file, error)
             for name in names:
-                del self.sums[name]
+                del self.entries[name]
 
     def _load(self) -> str:
         """What is wrong with the log itself, "" where nothing is."""
         try:
-            lines = regular_files.contents(self._file, LARGEST).splitlines()
+            lines = regular_files.contents(self._file, MOST_LOG_BYTES).splitlines()
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -231,10 +235,10 @@ class Checksums:
         wrong = 0
         for line in lines:
             try:
-                name, one = _parsed(line)
-                self.sums[name] = one
+                name, one = _parse_line(line)
+                self.entries[name] = one
                 if one.size < 0:
-                    del self.sums[name]
+                    del self.entries[name]
             except ValueError:
                 wrong += 1
         return f"{self._file} is damaged: {wrong} of {len(lines)} lines" if wrong else ""
@@ -244,7 +248,7 @@ def digest_of(path: str) -> str:
     """In one pass, without a copy of the file in memory."""
     hasher = xxhash.xxh3_128()
     with regular_files.opened(path) as file:
-        piece = bytearray(min(PIECE, os.fstat(file.fileno()).st_size + 1))
+        piece = bytearray(min(CHUNK_BYTES, os.fstat(file.fileno()).st_size + 1))
         view = memoryview(piece)
         while count := file.readinto(piece):
             hasher.update(view[:count])
@@ -256,12 +260,12 @@ def _signature(path: str) -> FileSignature:
     return FileSignature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _line(name: str, one: FileChecksum) -> str:
+def _format_line(name: str, one: FileChecksum) -> str:
     rest = f"{name} {one.size} {one.digest} {one.time or time.time():.3f}"
     return f"{xxhash.xxh3_64_hexdigest(rest.encode())} {rest}\n"
 
 
-def _parsed(line: bytes) -> tuple[str, FileChecksum]:
+def _parse_line(line: bytes) -> tuple[str, FileChecksum]:
     checksum, _, rest = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(rest).encode() != checksum:
         raise ValueError("not a line that was written")
@@ -269,7 +273,7 @@ def _parsed(line: bytes) -> tuple[str, FileChecksum]:
     return name, FileChecksum(int(size), digest, float(at))
 
 
-def _cleared(path: Path) -> None:
+def _delete_folder(path: Path) -> None:
     """No log is a folder."""
     if path.is_dir():
         import shutil

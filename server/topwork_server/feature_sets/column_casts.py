@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from topwork_server.errors import InvalidInput
-from topwork_server.feature_sets.filter_values import parsed_time
+from topwork_server.feature_sets.filter_values import parse_time
 from topwork_server.feature_sets.set_types import ColumnType
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def cast(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType) -> list[Any]:
+def cast_values(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType) -> list[Any]:
     """The values in another type; missing ones stay missing. InvalidInput, with an example and a count, where some cannot."""
     if stored is type:
         return list(values)
@@ -23,7 +23,7 @@ def cast(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType)
         raise InvalidInput(
             f"metadata column {name!r}: {stored.value} does not become {type.value}", remedy="cast it to string, and that on"
         )
-    made, bad = _each(values, convert)
+    made, bad = _convert_each(values, convert)
     if bad:
         raise InvalidInput(
             f"metadata column {name!r}: {len(bad)} of {len(values)} values are no {type.value}, such as {bad[0]!r:.60}",
@@ -32,7 +32,7 @@ def cast(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType)
     return made
 
 
-def _each(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+def _convert_each(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
     made: list[Any] = []
     bad: list[Any] = []
     for value in values:
@@ -43,39 +43,39 @@ def _each(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[list[An
     return made, bad
 
 
-def _float(value: int) -> float:
+def _int_to_float(value: int) -> float:
     found = float(value)
     if int(found) != value:
         raise ValueError(value)
     return found
 
 
-def _whole(value: float) -> int:
+def _float_to_int(value: float) -> int:
     found = int(value)
     if found != value or not -(1 << 63) <= found < 1 << 63:
         raise ValueError(value)
     return found
 
 
-def _bit(value: int) -> bool:
+def _int_to_bool(value: int) -> bool:
     if value not in (0, 1):
         raise ValueError(value)
     return bool(value)
 
 
-def _words(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+def _from_text(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     """Of texts; an empty one is a missing value."""
     return lambda text: convert(text.strip()) if text.strip() else None
 
 
-def _int_of(text: str) -> int:
+def _parse_int(text: str) -> int:
     found = int(text)
     if "_" in text or not -(1 << 63) <= found < 1 << 63:
         raise ValueError(text)
     return found
 
 
-def _float_of(text: str) -> float:
+def _parse_float(text: str) -> float:
     if "_" in text:
         raise ValueError(text)
     return float(text)
@@ -92,14 +92,14 @@ def _no(text: str) -> bool:
     raise ValueError(text)
 
 
-def _micros_of(text: str) -> int:
-    found = parsed_time(text)
+def _parse_micros(text: str) -> int:
+    found = parse_time(text)
     if not isinstance(found, int):
         raise ValueError(text)
     return found
 
 
-def _list_of(text: str) -> list[str]:
+def _parse_list(text: str) -> list[str]:
     """A JSON list of texts; any other text is a list of itself."""
     if not text.startswith("["):
         return [text]
@@ -109,24 +109,24 @@ def _list_of(text: str) -> list[str]:
     return list(found)
 
 
-def _text_of_time(micros: int) -> str:
+def _time_to_text(micros: int) -> str:
     return (EPOCH + timedelta(microseconds=micros)).isoformat()
 
 
 _CASTS: Mapping[tuple[ColumnType, ColumnType], Callable[[Any], Any]] = {
-    (ColumnType.INT, ColumnType.FLOAT): _float,
-    (ColumnType.INT, ColumnType.BOOL): _bit,
+    (ColumnType.INT, ColumnType.FLOAT): _int_to_float,
+    (ColumnType.INT, ColumnType.BOOL): _int_to_bool,
     (ColumnType.INT, ColumnType.STRING): str,
-    (ColumnType.FLOAT, ColumnType.INT): _whole,
+    (ColumnType.FLOAT, ColumnType.INT): _float_to_int,
     (ColumnType.FLOAT, ColumnType.STRING): repr,
     (ColumnType.BOOL, ColumnType.INT): int,
     (ColumnType.BOOL, ColumnType.FLOAT): float,
     (ColumnType.BOOL, ColumnType.STRING): lambda value: "true" if value else "false",
-    (ColumnType.TIME, ColumnType.STRING): _text_of_time,
+    (ColumnType.TIME, ColumnType.STRING): _time_to_text,
     (ColumnType.STRINGS, ColumnType.STRING): lambda value: json.dumps(value, ensure_ascii=False),
-    (ColumnType.STRING, ColumnType.INT): _words(_int_of),
-    (ColumnType.STRING, ColumnType.FLOAT): _words(_float_of),
-    (ColumnType.STRING, ColumnType.BOOL): _words(_bool_of),
-    (ColumnType.STRING, ColumnType.TIME): _words(_micros_of),
-    (ColumnType.STRING, ColumnType.STRINGS): _list_of,
+    (ColumnType.STRING, ColumnType.INT): _from_text(_parse_int),
+    (ColumnType.STRING, ColumnType.FLOAT): _from_text(_parse_float),
+    (ColumnType.STRING, ColumnType.BOOL): _from_text(_bool_of),
+    (ColumnType.STRING, ColumnType.TIME): _from_text(_parse_micros),
+    (ColumnType.STRING, ColumnType.STRINGS): _parse_list,
 }

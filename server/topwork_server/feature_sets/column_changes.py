@@ -16,20 +16,20 @@ import numpy as np
 from topwork_server.blocking_calls import Check
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.feature_sets import lance_io, read_set
-from topwork_server.feature_sets.column_casts import cast
+from topwork_server.feature_sets.column_casts import cast_values
 from topwork_server.feature_sets.commit import CommitWriter
-from topwork_server.feature_sets.from_arrow import values
+from topwork_server.feature_sets.from_arrow import column_values
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
 from topwork_server.feature_sets.schema import arrow_type
 from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import Column, ColumnType
-from topwork_server.feature_sets.to_arrow import fitted, metadata_array
-from topwork_server.feature_sets.versions import Readers
+from topwork_server.feature_sets.to_arrow import fit_columns, metadata_array
+from topwork_server.feature_sets.versions import VersionReaders
 from topwork_server.feature_sets.write_checks import check_spelling
 from topwork_server.types import Array
 
 #: What a change prepares or leaves behind; `is_reserved` hides it from readers and filters.
-PREPARED = "_change_"
+TEMPORARY_PREFIX = "_change_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +42,37 @@ class UpdateResult:
 
 
 class ColumnChanges:
-    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: Readers) -> None:
+    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: VersionReaders) -> None:
         self._current, self._writer, self._readers = current, writer, readers
         writer.widen = lambda name: self._cast(name, ColumnType.FLOAT)
 
-    def add(self, name: str, type: ColumnType) -> None:
+    def add_column(self, name: str, type: ColumnType) -> None:
         """Without a value for any item. AlreadyExists where the name is taken."""
         self._begin()
         check_column_name(name)
         self._check_free(name)
-        self._in_place(lambda dataset: dataset.add_columns([_field(name, type)]), "adding a metadata column")
+        self._alter_schema(lambda dataset: dataset.add_columns([_field(name, type)]), "adding a metadata column")
 
-    def rename(self, name: str, to: str) -> None:
+    def rename_column(self, name: str, to: str) -> None:
         self._begin()
-        stored = self._stored(name)
+        stored = self._stored_name(name)
         check_column_name(to)
         if to.lower() != stored.lower():
             self._check_free(to)
         if to != stored:
-            self._in_place(lambda dataset: dataset.alter_columns({"path": stored, "name": to}), "renaming a metadata column")
+            self._alter_schema(lambda dataset: dataset.alter_columns({"path": stored, "name": to}), "renaming a metadata column")
 
-    def drop(self, name: str) -> None:
+    def drop_column(self, name: str) -> None:
         self._begin()
-        stored = self._stored(name)
-        self._in_place(lambda dataset: dataset.drop_columns([stored]), "dropping a metadata column")
+        stored = self._stored_name(name)
+        self._alter_schema(lambda dataset: dataset.drop_columns([stored]), "dropping a metadata column")
 
-    def cast(self, name: str, type: ColumnType) -> None:
+    def cast_column(self, name: str, type: ColumnType) -> None:
         """InvalidInput, and nothing is changed, where a value would be lost."""
         self._begin()
-        self._cast(self._stored(name), type)
+        self._cast(self._stored_name(name), type)
 
-    def update(self, where: str, ids: Any, columns: Sequence[Column], check: Check) -> UpdateResult:
+    def update_values(self, where: str, ids: Any, columns: Sequence[Column], check: Check) -> UpdateResult:
         """New values of some columns, of the items of those ids (a value each) or of those that match (one value for all)."""
         import pyarrow as pa
 
@@ -83,60 +83,60 @@ class ColumnChanges:
             _, keys = read_set.keys(self._current, self._readers, where, None, check)
             at, missing = np.zeros(len(keys), np.int64), []
         else:
-            found, _ = self._current.loaded().here.find(ids)
+            found, _ = self._current.loaded_view().loaded_id_map.find(ids)
             at = np.flatnonzero(found >= 0)
             keys, missing = found[at], ids.take(pa.array(np.flatnonzero(found < 0))).to_pylist()
         given = pa.table({column.name: metadata_array(column) for column in columns})
         if len(keys):
-            table = self._fitting(given).take(pa.array(at)).append_column("key", pa.array(keys))
-            self._fill(table, "updating metadata")
+            table = self._fit_to_columns(given).take(pa.array(at)).append_column("key", pa.array(keys))
+            self._set_values(table, "updating metadata")
         return UpdateResult(len(keys), tuple(missing), self._current.view.version)
 
     def _begin(self) -> None:
-        self._writer.settle()
-        self._sweep()
+        self._writer.resolve_uncertainty()
+        self._drop_leftovers()
 
-    def _fitting(self, table: Any) -> Any:
+    def _fit_to_columns(self, table: Any) -> Any:
         """As the set stores it; columns that it lacks are added, and those that must widen do so."""
-        fit = fitted(table, dict(self._current.view.columns))
+        fit = fit_columns(table, dict(self._current.view.columns))
         for name in fit.widened:
             self._cast(name, ColumnType.FLOAT)
-        if fit.grown:
-            fields = [_field(name, type) for name, type in fit.grown.items()]
-            self._in_place(lambda dataset: dataset.add_columns(fields), "adding metadata columns")
+        if fit.new_columns:
+            fields = [_field(name, type) for name, type in fit.new_columns.items()]
+            self._alter_schema(lambda dataset: dataset.add_columns(fields), "adding metadata columns")
         return fit.table
 
     def _cast(self, stored: str, type: ColumnType) -> None:
-        view = self._current.loaded()
-        known = view.columns[stored]
-        if known is type:
+        view = self._current.loaded_view()
+        stored_type = view.columns[stored]
+        if stored_type is type:
             return
-        with lance_io.mapped(f"reading the column {stored}"):
+        with lance_io.map_errors(f"reading the column {stored}"):
             table = view.dataset.to_table(columns=["key", stored])
-        made = cast(stored, values(table[stored], known), known, type)
-        prepared, old = (f"{PREPARED}{secrets.token_hex(8)}" for _ in range(2))
-        self._in_place(lambda dataset: dataset.add_columns([_field(prepared, type)]), "casting a metadata column")
+        made = cast_values(stored, column_values(table[stored], stored_type), stored_type, type)
+        prepared, old = (f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}" for _ in range(2))
+        self._alter_schema(lambda dataset: dataset.add_columns([_field(prepared, type)]), "casting a metadata column")
         if len(table):
             array = metadata_array(Column(prepared, type, made))
-            self._fill(table.select(["key"]).append_column(prepared, array), "casting a metadata column")
+            self._set_values(table.select(["key"]).append_column(prepared, array), "casting a metadata column")
         swap = ({"path": stored, "name": old}, {"path": prepared, "name": stored})
-        self._in_place(lambda dataset: dataset.alter_columns(*swap), "casting a metadata column")
-        self._sweep()
+        self._alter_schema(lambda dataset: dataset.alter_columns(*swap), "casting a metadata column")
+        self._drop_leftovers()
 
-    def _fill(self, table: Any, doing: str) -> None:
+    def _set_values(self, table: Any, doing: str) -> None:
         """Set the columns of the table for the items of its keys, which there are."""
-        self._writer.renew(lambda view: _filled(view, self._current, table), doing)
+        self._writer.replace_dataset(lambda view: _commit_values(view, self._current, table), doing)
 
-    def _sweep(self) -> None:
+    def _drop_leftovers(self) -> None:
         """Drop what changes prepared and did not come to use, and what they replaced."""
-        left = [name for name in self._current.view.dataset.schema.names if name.startswith(PREPARED)]
+        left = [name for name in self._current.view.dataset.schema.names if name.startswith(TEMPORARY_PREFIX)]
         if left:
-            self._in_place(lambda dataset: dataset.drop_columns(left), "dropping what a change left")
+            self._alter_schema(lambda dataset: dataset.drop_columns(left), "dropping what a change left")
 
-    def _in_place(self, change: Any, doing: str) -> None:
-        self._writer.without_rows(change, f"{doing} of the set")
+    def _alter_schema(self, change: Any, doing: str) -> None:
+        self._writer.alter_schema(change, f"{doing} of the set")
 
-    def _stored(self, name: str) -> str:
+    def _stored_name(self, name: str) -> str:
         """The column's name as it is stored: SQL does not tell Year from year."""
         columns = self._current.view.columns
         found = next((stored for stored in columns if stored.lower() == name.lower()), None)
@@ -173,11 +173,11 @@ def _field(name: str, type: ColumnType) -> Any:
     return pa.field(name, arrow_type(type))
 
 
-def _filled(view: VersionView, current: LatestVersion, table: Any) -> Any:
+def _commit_values(view: VersionView, current: LatestVersion, table: Any) -> Any:
     """Commit new files of those columns for the fragments that have some of the keys."""
     import pyarrow as pa
 
-    addresses, _ = view.here.addresses(table["key"].to_numpy())
+    addresses, _ = view.loaded_id_map.addresses(table["key"].to_numpy())
     updated, fields = [], set[int]()
     for owner, rows in _by_fragment(addresses):
         fragment = view.dataset.get_fragment(owner)
@@ -185,7 +185,7 @@ def _filled(view: VersionView, current: LatestVersion, table: Any) -> Any:
         lance_io.sync_new(current.path, fragment.metadata, made)
         updated.append(made)
         fields |= set(modified)
-    operation = lance_io.load().LanceOperation.Update(updated_fragments=updated, fields_modified=sorted(fields))
+    operation = lance_io.load_lance().LanceOperation.Update(updated_fragments=updated, fields_modified=sorted(fields))
     return lance_io.commit(view.dataset, current.path, operation)
 
 

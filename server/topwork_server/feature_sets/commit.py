@@ -12,87 +12,87 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets import id_map as rosters
 from topwork_server.feature_sets import lance_io, schema
 from topwork_server.feature_sets.change_listeners import ChangeListeners
-from topwork_server.feature_sets.commit_batch import CommitOutcome, PendingDelete, PendingWrite, outcome
-from topwork_server.feature_sets.from_arrow import project, to_block
+from topwork_server.feature_sets.commit_batch import CommitOutcome, PendingDelete, PendingWrite, merge_operations
+from topwork_server.feature_sets.from_arrow import make_projection, to_item_batch
 from topwork_server.feature_sets.id_map import IdMap
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, Change, ColumnType, ItemBatch, WriteResult
-from topwork_server.feature_sets.to_arrow import completed, fitted
+from topwork_server.feature_sets.to_arrow import fit_columns, with_all_columns
 from topwork_server.types import Array
 
 log = logging.getLogger(__name__)
 
-NONE = np.zeros(0, np.int64)
+NO_KEYS = np.zeros(0, np.int64)
 
 
 class CommitWriter:
     """`widen` makes a column of whole numbers one of floats, in a version of its own. InvalidInput where one would change."""
 
-    def __init__(self, current: LatestVersion, followers: ChangeListeners) -> None:
-        self._current, self._followers = current, followers
-        self.widen: Callable[[str], None] = _never
-        self._doubt = False
+    def __init__(self, current: LatestVersion, listeners: ChangeListeners) -> None:
+        self._current, self._listeners = current, listeners
+        self.widen: Callable[[str], None] = _refuse_widening
+        self._uncertain = False
         self.commits = 0
 
-    def apply(self, group: list[PendingWrite | PendingDelete]) -> None:
+    def commit_group(self, group: list[PendingWrite | PendingDelete]) -> None:
         """Commit the group and answer its futures. What raises here fails all of those not yet answered."""
-        self.settle()
-        accepted, grown = self._fitting(group)
+        self.resolve_uncertainty()
+        accepted, grown = self._accept(group)
         if not accepted:
             return
-        self._prepare(accepted, grown)
-        view = self._current.loaded()
-        result = outcome(accepted, view.here)
-        if self._rows_of(accepted) or len(result.dead):
+        self._commit_schema_changes(accepted, grown)
+        view = self._current.loaded_view()
+        result = merge_operations(accepted, view.loaded_id_map)
+        if self._row_count(accepted) or len(result.deleted):
             self._commit_rows(view, [op.table for op in accepted if isinstance(op, PendingWrite)], result)
-        self._answer(accepted, result)
+        self._resolve_futures(accepted, result)
 
     @staticmethod
-    def _rows_of(operations: list[PendingWrite | PendingDelete]) -> int:
+    def _row_count(operations: list[PendingWrite | PendingDelete]) -> int:
         return sum(len(operation.table) for operation in operations if isinstance(operation, PendingWrite))
 
-    def _fitting(
+    def _accept(
         self, group: list[PendingWrite | PendingDelete]
     ) -> tuple[list[PendingWrite | PendingDelete], dict[str, ColumnType]]:
         """Those whose metadata fits what is stored and what those before them grow; the others are told what is wrong."""
-        columns = dict(self._current.loaded().columns)
+        columns = dict(self._current.loaded_view().columns)
         accepted: list[PendingWrite | PendingDelete] = []
         grown: dict[str, ColumnType] = {}
         for operation in group:
             try:
-                accepted.append(self._fitted(operation, columns, grown) if isinstance(operation, PendingWrite) else operation)
+                accepted.append(self._fit_write(operation, columns, grown) if isinstance(operation, PendingWrite) else operation)
             except InvalidInput as error:
                 operation.future.set_exception(error)
-        return [self._again(one, columns) if isinstance(one, PendingWrite) else one for one in accepted], grown
+        return [self._refit(one, columns) if isinstance(one, PendingWrite) else one for one in accepted], grown
 
-    def _fitted(self, write: PendingWrite, columns: dict[str, ColumnType], grown: dict[str, ColumnType]) -> PendingWrite:
+    def _fit_write(self, write: PendingWrite, columns: dict[str, ColumnType], grown: dict[str, ColumnType]) -> PendingWrite:
         """Columns that must widen do so at once: what is stored, or what an earlier write of the group has just grown."""
-        fit = fitted(write.table, columns)
+        fit = fit_columns(write.table, columns)
         for name in fit.widened:
             if name not in grown:
                 self.widen(name)
         wider = dict.fromkeys(fit.widened, ColumnType.FLOAT)
-        columns |= fit.grown | wider
-        grown |= fit.grown | {name: type for name, type in wider.items() if name in grown}
+        columns |= fit.new_columns | wider
+        grown |= fit.new_columns | {name: type for name, type in wider.items() if name in grown}
         return PendingWrite(fit.table, write.numerics, write.future)
 
     @staticmethod
-    def _again(write: PendingWrite, columns: dict[str, ColumnType]) -> PendingWrite:
+    def _refit(write: PendingWrite, columns: dict[str, ColumnType]) -> PendingWrite:
         """With the columns as the whole group leaves them: one that widened later holds floats now."""
-        return PendingWrite(fitted(write.table, columns).table, write.numerics, write.future)
+        return PendingWrite(fit_columns(write.table, columns).table, write.numerics, write.future)
 
-    def _prepare(self, accepted: list[PendingWrite | PendingDelete], grown: dict[str, ColumnType]) -> None:
+    def _commit_schema_changes(self, accepted: list[PendingWrite | PendingDelete], grown: dict[str, ColumnType]) -> None:
         """New columns and new numerics, each in a version of its own before the rows: alone they change nothing that is read."""
-        view = self._current.loaded()
+        view = self._current.loaded_view()
         if grown:
-            self.without_rows(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
-        told = tuple(op.numerics for op in accepted if isinstance(op, PendingWrite) and op.numerics is not None)
-        facts = schema.with_numerics(view.facts, told)
-        if facts != view.facts:
-            said = {schema.FACTS.decode(): schema.to_json(facts)}
-            self.without_rows(lambda dataset: dataset.update_schema_metadata(said), "noting what computed the rows")
+            self.alter_schema(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
+        numerics = tuple(op.numerics for op in accepted if isinstance(op, PendingWrite) and op.numerics is not None)
+        set_metadata = schema.with_numerics(view.set_metadata, numerics)
+        if set_metadata != view.set_metadata:
+            record = {schema.METADATA_KEY.decode(): schema.to_json(set_metadata)}
+            self.alter_schema(lambda dataset: dataset.update_schema_metadata(record), "noting what computed the rows")
 
-    def without_rows(self, change: Callable[[Any], Any], doing: str) -> None:
+    def alter_schema(self, change: Callable[[Any], Any], doing: str) -> None:
         """A version that `change` makes of a copy of the dataset, in place."""
 
         def make(view: VersionView) -> Any:
@@ -101,99 +101,104 @@ class CommitWriter:
             lance_io.sync_version(self._current.path, dataset.version)
             return dataset
 
-        self.renew(make, doing)
+        self.replace_dataset(make, doing)
 
-    def renew(self, make: Callable[[VersionView], Any], doing: str) -> None:
+    def replace_dataset(self, make: Callable[[VersionView], Any], doing: str) -> None:
         """Commit a version with the same items at the same places: `make` gives its dataset. Followers hear an empty change."""
-        view = self._current.loaded()
+        view = self._current.loaded_view()
         view.check()  # what is damaged must not be written again under a new checksum
-        self.publish(self._attempt(view, lambda: make(view), doing), view.here)
+        self.publish(self._attempt(view, lambda: make(view), doing), view.loaded_id_map)
 
-    def settle(self) -> None:
+    def resolve_uncertainty(self) -> None:
         """Where a failure left in doubt what is on disk: read it."""
-        if self._doubt:
+        if self._uncertain:
             self.catch_up()
 
     def publish(
         self,
         dataset: Any,
-        roster: IdMap,
+        id_map: IdMap,
         change: Callable[[VersionView], Change] | None = None,
         touched: Container[int] | None = None,
     ) -> None:
         """Make it the newest version, and tell of it; a version that changes no item is told as an empty change. `touched` as
         `Current.publish` takes it."""
-        with self._followers.lock:
-            view = self._current.publish(dataset, roster, touched)
-            following = self._followers.all()
-        if following:
-            self._followers.tell(following, change(view) if change else Change(view.version, NONE, _nothing(view)))
+        with self._listeners.lock:
+            view = self._current.publish(dataset, id_map, touched)
+            listeners = self._listeners.current()
+        if listeners:
+            self._listeners.notify(listeners, change(view) if change else Change(view.version, NO_KEYS, _empty_batch(view)))
 
     def _attempt(self, view: VersionView, make: Callable[[], Any], doing: str) -> Any:
         """The dataset that `make` commits; where it raised though the version is there, that version: writers hear the truth."""
         try:
-            with lance_io.mapped(f"{doing} ({self._current.name})"):
+            with lance_io.map_errors(f"{doing} ({self._current.name})"):
                 return make()
         except BaseException:
-            latest = self._reopened()
+            latest = self._reopen()
             if latest is None or latest.version == view.version:
-                lance_io.sweep(view.dataset)
+                lance_io.delete_leftovers(view.dataset)
                 raise
             log.exception("version %d of %s was committed, though it said:", latest.version, self._current.name)
             return latest
 
-    def _reopened(self) -> Any:
+    def _reopen(self) -> Any:
         """The dataset as it is on disk; None where it cannot be opened now: then the next group begins with that."""
-        self._doubt = True
+        self._uncertain = True
         try:
-            with lance_io.mapped("opening the set"):
+            with lance_io.map_errors("opening the set"):
                 latest = lance_io.open_dataset(self._current.path)
         except Exception:
             log.exception("%s cannot be opened after a failed commit", self._current.path)
             return None
-        self._doubt = False
+        self._uncertain = False
         return latest
 
     def _commit_rows(self, view: VersionView, tables: list[Any], result: CommitOutcome) -> None:
-        table = _joined(view, tables, result.keep)
-        addresses, _ = view.here.addresses(result.dead)
-        dataset = self._attempt(view, lambda: self._made(view, table, addresses), "writing rows")
+        table = _rows_with_keys(view, tables, result.keep)
+        addresses, _ = view.loaded_id_map.addresses(result.deleted)
+        dataset = self._attempt(view, lambda: self._commit_fragments(view, table, addresses), "writing rows")
         self.commits += 1
         if dataset.version != view.version + 1:
             return self._catch_up_to(view, dataset)
-        born = _born(view, dataset, table)
+        inserted = _inserted_segment(view, dataset, table)
         touched = frozenset((addresses >> np.uint64(32)).tolist())
-        self.publish(dataset, view.here.changed(result.dead, born), lambda now: _change(now, table, result.dead), touched)
+        self.publish(
+            dataset,
+            view.loaded_id_map.with_changes(result.deleted, inserted),
+            lambda now: _change(now, table, result.deleted),
+            touched,
+        )
         return None
 
-    def _made(self, view: VersionView, table: Any, addresses: Array) -> Any:
-        lance = lance_io.load()
+    def _commit_fragments(self, view: VersionView, table: Any, addresses: Array) -> Any:
+        lance = lance_io.load_lance()
         path = self._current.path
-        gone, updated = lance_io.kill_rows(view.dataset, path, addresses) if len(addresses) else ([], [])
-        fragments = lance_io.write_rows(view.dataset, path, table, self._current.sums.take) if len(table) else []
-        if not gone and not updated:
+        emptied, updated = lance_io.delete_rows(view.dataset, path, addresses) if len(addresses) else ([], [])
+        fragments = lance_io.write_rows(view.dataset, path, table, self._current.checksums.compute) if len(table) else []
+        if not emptied and not updated:
             return lance_io.commit(view.dataset, path, lance.LanceOperation.Append(fragments))
-        operation = lance.LanceOperation.Update(removed_fragment_ids=gone, updated_fragments=updated, new_fragments=fragments)
+        operation = lance.LanceOperation.Update(removed_fragment_ids=emptied, updated_fragments=updated, new_fragments=fragments)
         return lance_io.commit(view.dataset, path, operation)
 
     def catch_up(self) -> None:
         """After a failure that left in doubt what is on disk: read it, and tell the followers what they missed."""
         latest = lance_io.open_dataset(self._current.path)
-        self._doubt = False
-        view = self._current.loaded()
+        self._uncertain = False
+        view = self._current.loaded_view()
         if latest.version != view.version:
             self._catch_up_to(view, latest)
 
     def _catch_up_to(self, view: VersionView, dataset: Any) -> None:
-        roster = rosters.load(dataset)
-        before, after = view.here.keys(), roster.keys()
-        born, _ = roster.addresses(np.setdiff1d(after, before))
-        seen = VersionView(dataset, dataset.version, view.facts, schema.metadata_columns(dataset.schema))
-        columns = ["id", "key", *project(seen.facts, seen.columns, None, None, False).stored]
-        rows = dataset._take_rows(born, columns=columns) if len(born) else dataset.schema.empty_table()
-        self.publish(dataset, roster, lambda now: _change(now, rows, np.setdiff1d(before, after)))
+        id_map = rosters.load_id_map(dataset)
+        before, after = view.loaded_id_map.keys(), id_map.keys()
+        inserted, _ = id_map.addresses(np.setdiff1d(after, before))
+        seen = VersionView(dataset, dataset.version, view.set_metadata, schema.metadata_columns(dataset.schema))
+        columns = ["id", "key", *make_projection(seen.set_metadata, seen.columns, None, None, False).stored]
+        rows = dataset._take_rows(inserted, columns=columns) if len(inserted) else dataset.schema.empty_table()
+        self.publish(dataset, id_map, lambda now: _change(now, rows, np.setdiff1d(before, after)))
 
-    def _answer(self, accepted: list[PendingWrite | PendingDelete], result: CommitOutcome) -> None:
+    def _resolve_futures(self, accepted: list[PendingWrite | PendingDelete], result: CommitOutcome) -> None:
         version = self._current.view.version
         for operation, (first, updated) in zip(accepted, result.counts, strict=True):
             if isinstance(operation, PendingWrite):
@@ -202,7 +207,7 @@ class CommitWriter:
                 operation.future.set_result((first, version))
 
 
-def _never(name: str) -> None:
+def _refuse_widening(name: str) -> None:
     raise InvalidInput(f"metadata column {name!r} holds int", remedy="cast it to float")
 
 
@@ -212,14 +217,14 @@ def _fields(grown: dict[str, ColumnType]) -> list[Any]:
     return [pa.field(name, schema.arrow_type(type)) for name, type in grown.items()]
 
 
-def _joined(view: VersionView, tables: list[Any], keep: Array | None) -> Any:
+def _rows_with_keys(view: VersionView, tables: list[Any], keep: Array | None) -> Any:
     """The rows that are born, with their keys."""
     import pyarrow as pa
 
     arrow = view.dataset.schema
     keyless = arrow.remove(arrow.get_field_index("key"))
     empty = [keyless.empty_table().replace_schema_metadata(None)]
-    table = pa.concat_tables([completed(table, keyless) for table in tables] or empty)
+    table = pa.concat_tables([with_all_columns(table, keyless) for table in tables] or empty)
     table = table if keep is None else table.take(pa.array(keep))
     if len(table) > 1 << KEY_BITS:
         raise TopworkError(f"{len(table)} rows in one commit, and a key counts to {1 << KEY_BITS}")
@@ -227,20 +232,22 @@ def _joined(view: VersionView, tables: list[Any], keep: Array | None) -> Any:
     return table.add_column(1, arrow.field("key"), pa.array(keys))
 
 
-def _born(view: VersionView, dataset: Any, table: Any) -> rosters.IdSegment | None:
+def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> rosters.IdSegment | None:
     """The new rows' keys, ids and places: those of the fragments that the version before had not."""
     if not len(table):
         return None
     new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in view.files]
     places = [(np.uint64(f.fragment_id) << np.uint64(32)) + np.arange(f.physical_rows, dtype=np.uint64) for f in new]
-    return rosters.segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
+    return rosters.make_segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
 
 
-def _change(view: VersionView, table: Any, dead: Array) -> Change:
+def _change(view: VersionView, table: Any, deleted: Array) -> Change:
     """What the followers of this version hear: rows as they are stored, so that a float16 is the float16 that a reader sees."""
-    return Change(view.version, dead, to_block(table, project(view.facts, view.columns, None, None, False)))
+    return Change(
+        view.version, deleted, to_item_batch(table, make_projection(view.set_metadata, view.columns, None, None, False))
+    )
 
 
-def _nothing(view: VersionView) -> ItemBatch:
+def _empty_batch(view: VersionView) -> ItemBatch:
     """A block of no items, with the set's taps and columns."""
-    return _change(view, view.dataset.schema.empty_table(), NONE).born
+    return _change(view, view.dataset.schema.empty_table(), NO_KEYS).inserted

@@ -49,25 +49,25 @@ class CommitOutcome:
     `inserted` (or, of a deletion, deleted) and `updated` by operation."""
 
     keep: Array | None
-    dead: Array
+    deleted: Array
     counts: list[tuple[int, int]]
 
 
-def outcome(operations: Sequence[PendingWrite | PendingDelete], roster: IdMap) -> CommitOutcome:
+def merge_operations(operations: Sequence[PendingWrite | PendingDelete], id_map: IdMap) -> CommitOutcome:
     """Of two writes of one id the last wins; a deletion takes what was written before it, and not what comes after."""
     if len(operations) == 1 and isinstance(operations[0], PendingWrite):
-        keys, _ = roster.find(operations[0].ids)
+        keys, _ = id_map.find(operations[0].ids)
         updated = int(np.count_nonzero(keys >= 0))
         return CommitOutcome(None, np.unique(keys[keys >= 0]), [(len(keys) - updated, updated)])
-    merging = _Merging(roster)
+    merging = _OperationMerger(id_map)
     for operation in operations:
         merging.write(operation.ids) if isinstance(operation, PendingWrite) else merging.delete(operation.ids)
     return merging.outcome()
 
 
-class _Merging:
-    def __init__(self, roster: IdMap) -> None:
-        self._roster = roster
+class _OperationMerger:
+    def __init__(self, id_map: IdMap) -> None:
+        self._roster = id_map
         self._present: dict[str, bool] = {}
         self._places: dict[str, int] = {}
         self._dead: list[Array] = []
@@ -98,5 +98,5 @@ class _Merging:
 
     def outcome(self) -> CommitOutcome:
         keep = np.sort(np.fromiter(self._places.values(), np.int64, len(self._places)))
-        dead = np.unique(np.concatenate(self._dead)) if self._dead else np.zeros(0, np.int64)
-        return CommitOutcome(None if len(keep) == self._rows else keep, dead, self._counts)
+        deleted = np.unique(np.concatenate(self._dead)) if self._dead else np.zeros(0, np.int64)
+        return CommitOutcome(None if len(keep) == self._rows else keep, deleted, self._counts)

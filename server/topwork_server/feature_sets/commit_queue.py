@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
-from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.commit_threads import DaemonPool
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +41,19 @@ class CommitQueue:
     after `TIDY_EVERY` groups even if something does. It must not take long without asking busy().
     """
 
-    TIDY_EVERY = 64
+    MAINTAIN_EVERY = 64
 
     def __init__(
         self,
         name: str,
         apply: Callable[[list[PendingWrite | PendingDelete]], None],
         tidy: Callable[[Callable[[], bool]], None],
-        threads: CommitThreads,
+        threads: DaemonPool,
     ) -> None:
-        self._name, self._apply, self._tidy, self._threads = name, apply, tidy, threads
+        self._name, self._apply, self._maintain, self._threads = name, apply, tidy, threads
         self._changed = threading.Condition()
         self._queue: deque[Operation] = deque()
-        self._waiting_bytes = self._untidy = 0
+        self._waiting_bytes = self._since_maintenance = 0
         self._in_turn = False  # a turn is under way, or has its place among those of other sets
         self._thread: int | None = None  # of the turn under way
         self._closed = False
@@ -68,7 +68,7 @@ class CommitQueue:
             self._queue.append(operation)
             self._waiting_bytes += operation.size
             if not self._in_turn:
-                self._take_turn()
+                self._schedule_turn()
 
     def commit_now(self, operation: PendingWrite | PendingDelete) -> None:
         """Commit it before all that waits: for tasks, in the commit thread. Its future is answered when this returns."""
@@ -85,51 +85,51 @@ class CommitQueue:
             if threading.get_ident() != self._thread:
                 self._changed.wait_for(lambda: not self._in_turn)
 
-    def _take_turn(self) -> None:
+    def _schedule_turn(self) -> None:
         """With the lock held. Where no thread can be had, all that waits is told so."""
         try:
-            self._threads.run(self._turn)
+            self._threads.submit(self._run_turn)
             self._in_turn = True
         except BaseException as error:
             self._in_turn = False
-            self._fail(error)
+            self._fail_waiting(error)
         self._changed.notify_all()
 
-    def _turn(self) -> None:
+    def _run_turn(self) -> None:
         """Commit group after group; where other sets wait, the next one is another turn, behind theirs."""
         self._thread = threading.get_ident()
         try:
-            self._work(self._next())
+            self._process(self._next_group())
             while self._queue and not self._threads.waiting:
-                self._work(self._next())
+                self._process(self._next_group())
         except BaseException as error:  # such as MemoryError: whoever waits must hear of it
             with self._changed:
-                self._fail(error)
+                self._fail_waiting(error)
             log.exception("the commits of the feature set %s broke off", self._name)
         finally:
             with self._changed:
                 self._thread = None
                 self._in_turn = False
                 if self._queue:
-                    self._take_turn()
+                    self._schedule_turn()
                 self._changed.notify_all()
 
-    def _work(self, group: list[Operation]) -> None:
+    def _process(self, group: list[Operation]) -> None:
         if group and isinstance(group[0], CommitTask):
-            self._do(group[0])
+            self._run_task(group[0])
         elif group:
             self._commit([operation for operation in group if not isinstance(operation, CommitTask)])
-            self._untidy += 1
-        if self._untidy and (not self._queue or self._untidy >= self.TIDY_EVERY):
-            self._untidy = 0
-            self._tidy_up()
+            self._since_maintenance += 1
+        if self._since_maintenance and (not self._queue or self._since_maintenance >= self.MAINTAIN_EVERY):
+            self._since_maintenance = 0
+            self._run_maintenance()
 
-    def _next(self) -> list[Operation]:
+    def _next_group(self) -> list[Operation]:
         """The group that is first in the queue."""
         with self._changed:
             group: list[Operation] = []
             size = rows = 0
-            while self._queue and self._joins(group, self._queue[0], size, rows):
+            while self._queue and self._fits_group(group, self._queue[0], size, rows):
                 operation = self._queue.popleft()
                 self._waiting_bytes -= operation.size
                 size += operation.size
@@ -138,15 +138,15 @@ class CommitQueue:
             self._changed.notify_all()
             return group
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail_waiting(self, error: BaseException) -> None:
         """With the lock held: tell all that wait."""
         while self._queue:
             operation = self._queue.popleft()
             self._waiting_bytes -= operation.size
             if operation.future.set_running_or_notify_cancel():
-                operation.future.set_exception(_told(error))
+                operation.future.set_exception(_as_topwork_error(error))
 
-    def _joins(self, group: list[Operation], operation: Operation, size: int, rows: int) -> bool:
+    def _fits_group(self, group: list[Operation], operation: Operation, size: int, rows: int) -> bool:
         if not group:
             return True
         if isinstance(operation, CommitTask) or isinstance(group[0], CommitTask):
@@ -164,9 +164,9 @@ class CommitQueue:
             log.error("a commit to the feature set %s failed: %s", self._name, error, exc_info=None if known else error)
             for operation in waited:
                 if not operation.future.done():
-                    operation.future.set_exception(_told(error))
+                    operation.future.set_exception(_as_topwork_error(error))
 
-    def _do(self, task: CommitTask) -> None:
+    def _run_task(self, task: CommitTask) -> None:
         if not task.future.set_running_or_notify_cancel():
             return
         try:
@@ -174,15 +174,15 @@ class CommitQueue:
         except BaseException as error:
             task.future.set_exception(error)
 
-    def _tidy_up(self) -> None:
+    def _run_maintenance(self) -> None:
         try:
-            self._tidy(self.busy)
+            self._maintain(self.busy)
         except (DiskFull, DataLoss) as error:
             log.warning("housekeeping of the feature set %s waits: %s", self._name, error)
         except BaseException:  # nothing is lost by a compaction or a pruning that failed
             log.exception("housekeeping of the feature set %s failed", self._name)
 
 
-def _told(error: BaseException) -> TopworkError:
+def _as_topwork_error(error: BaseException) -> TopworkError:
     """What the writers hear."""
     return exhausted(error) or (error if isinstance(error, TopworkError) else TopworkError(f"not written: {error}"))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 #: Seconds for which a count is good: a set under small writes has thousands of files, and each of its writers asks.
-FRESH = 1.0
+FRESH_SECONDS = 1.0
 
 
 class DiskUsage:
@@ -23,7 +23,7 @@ class DiskUsage:
         """Of all versions, as it was a moment ago."""
         when, found = self._counted
         first = found == 0
-        if time.monotonic() - when > FRESH and self._counting.acquire(blocking=first):
+        if time.monotonic() - when > FRESH_SECONDS and self._counting.acquire(blocking=first):
             try:
                 found = _bytes_below(str(self._folder))
                 self._counted = time.monotonic(), found

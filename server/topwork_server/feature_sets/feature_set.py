@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import DataLoss, InvalidInput
 from topwork_server.feature_sets import filters, pins, read_set, versions
-from topwork_server.feature_sets.change_listeners import ChangeListeners, Lost
+from topwork_server.feature_sets.change_listeners import ChangeListeners, OnLost
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResult
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
-from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.commit_threads import DaemonPool
 from topwork_server.feature_sets.disk_usage import DiskUsage
-from topwork_server.feature_sets.lance_io import mapped, open_dataset
+from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import LatestVersion
 from topwork_server.feature_sets.maintenance import Maintenance
 from topwork_server.feature_sets.pins import Pin
-from topwork_server.feature_sets.presence import Presence, PresentBlocks, was_dropped, while_present
-from topwork_server.feature_sets.set_names import check_ids
+from topwork_server.feature_sets.presence import Presence, PresentBatches, was_dropped, while_present
+from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import (
     Change,
     Column,
@@ -43,8 +43,8 @@ from topwork_server.feature_sets.set_types import (
     StoredItem,
     WriteResult,
 )
-from topwork_server.feature_sets.to_arrow import fitted, to_table
-from topwork_server.feature_sets.versions import Readers, SetVersion
+from topwork_server.feature_sets.to_arrow import fit_columns, to_arrow_table
+from topwork_server.feature_sets.versions import SetVersion, VersionReaders
 from topwork_server.feature_sets.write_checks import check_numerics
 from topwork_server.types import Array, Numerics
 
@@ -54,22 +54,22 @@ T = TypeVar("T")
 class FeatureSet:
     """Thread-safe; every call blocks but `write` and `delete`, which give futures (they wait only while 256 MB are queued)."""
 
-    def __init__(self, path: Path, name: str, threads: CommitThreads) -> None:
+    def __init__(self, path: Path, name: str, threads: DaemonPool) -> None:
         """Open what `FeatureSets.create` made; `threads` commit. NotReady where the folder is not a readable set."""
         self.path = path
         self.presence = Presence(name)
         self._current = LatestVersion(path, name)
         self._size = DiskUsage(path)
-        self._readers = Readers()
-        self._followers = ChangeListeners(name)
-        writer = CommitWriter(self._current, self._followers)
+        self._readers = VersionReaders()
+        self._listeners = ChangeListeners(name)
+        writer = CommitWriter(self._current, self._listeners)
         self._columns = ColumnChanges(self._current, writer, self._readers)
-        self._housekeeping = Maintenance(self._current, writer, self._readers)
-        self._committer = CommitQueue(name, writer.apply, self._housekeeping.tidy, threads)
+        self._maintenance = Maintenance(self._current, writer, self._readers)
+        self._commit_queue = CommitQueue(name, writer.commit_group, self._maintenance.run_due, threads)
 
     @property
-    def wanted(self) -> SetDefinition:
-        return self._current.view.facts.wanted
+    def definition(self) -> SetDefinition:
+        return self._current.view.set_metadata.definition
 
     @property
     def version(self) -> int:
@@ -79,15 +79,15 @@ class FeatureSet:
     @property
     def created(self) -> float:
         """Seconds since 1970: another set of that name has another time."""
-        return self._current.view.facts.created
+        return self._current.view.set_metadata.created
 
     @property
     def checksums(self) -> Checksums:
-        return self._current.sums
+        return self._current.checksums
 
     def damage(self) -> DataLoss | None:
         """Why the newest version cannot be read or a pin cannot be trusted, as far as that is known."""
-        damage = self._current.damage() or pins.damage(self._current.sums)
+        damage = self._current.damage() or pins.first_damage(self._current.checksums)
         if damage is not None and self.presence.dropped:
             raise was_dropped(self.presence.name)
         return damage
@@ -95,29 +95,29 @@ class FeatureSet:
     @while_present
     def damaged_pins(self) -> list[Pin]:
         """Those whose files are not what was written."""
-        return [pin for pin in pins.found(self._current.sums) if pin.damage]
+        return [pin for pin in pins.read_pins(self._current.checksums) if pin.damage]
 
     @while_present
-    def described(self) -> SetDescription:
+    def describe(self) -> SetDescription:
         view = self._current.view
-        with mapped("counting items"):
-            items = view.dataset.count_rows() if view.roster is None else view.roster.items
-        facts = view.facts
+        with map_errors("counting items"):
+            items = view.dataset.count_rows() if view.id_map is None else view.id_map.items
+        set_metadata = view.set_metadata
         return SetDescription(
-            wanted=facts.wanted,
+            definition=set_metadata.definition,
             columns=dict(view.columns),
-            tap_columns=dict(facts.columns),
+            tap_columns=dict(set_metadata.columns),
             items=items,
             version=view.version,
             bytes=self._size.bytes(),
-            created=facts.created,
-            numerics=facts.numerics,
+            created=set_metadata.created,
+            numerics=set_metadata.numerics,
             path=str(self.path),
             damage=damage.message if (damage := self.damage()) else "",
         )
 
     @while_present
-    def write(self, block: ItemBatch, numerics: Numerics | None = None) -> Future[WriteResult]:
+    def write(self, batch: ItemBatch, numerics: Numerics | None = None) -> Future[WriteResult]:
         """Upsert a block by id. Its arrays must not be changed before the future resolves.
 
         The future resolves when the block is committed and the followers were told; of blocks that wait together, the later one
@@ -128,10 +128,10 @@ class FeatureSet:
         """
         check_numerics(numerics)
         view = self._current.view
-        table = to_table(view.facts, block)
-        fitted(table, view.columns)
+        table = to_arrow_table(view.set_metadata, batch)
+        fit_columns(table, view.columns)
         operation = PendingWrite(table, numerics)
-        self._committer.put(operation)
+        self._commit_queue.put(operation)
         return operation.future
 
     @while_present
@@ -146,12 +146,12 @@ class FeatureSet:
         if ids is None and not where:
             raise InvalidInput("neither ids nor a filter", remedy="say what to delete; drop the set to delete everything")
         if ids is not None:
-            operation = PendingDelete(check_ids(list(dict.fromkeys(ids))))
-            self._committer.put(operation)
+            operation = PendingDelete(id_array(list(dict.fromkeys(ids))))
+            self._commit_queue.put(operation)
             return operation.future
         filters.check_constants(where)
         task = CommitTask(lambda: self._delete_matching(where, check))
-        self._committer.put(task)
+        self._commit_queue.put(task)
         return task.future
 
     @while_present
@@ -167,41 +167,41 @@ class FeatureSet:
         if bool(ids) == bool(where):
             raise InvalidInput("an update is of ids or of a filter, one of them", remedy="say whose metadata changes")
         filters.check_constants(where)
-        wanted = check_ids(ids) if ids else None
-        return self._in_turn(lambda: self._columns.update(where, wanted, columns, check))
+        given = id_array(ids) if ids else None
+        return self._run_exclusive(lambda: self._columns.update_values(where, given, columns, check))
 
     @while_present
     def add_column(self, name: str, type: ColumnType) -> None:
         """A metadata column without values. AlreadyExists, or InvalidInput for a name that filters do not take."""
-        self._in_turn(lambda: self._columns.add(name, type))
+        self._run_exclusive(lambda: self._columns.add_column(name, type))
 
     @while_present
     def rename_column(self, name: str, to: str) -> None:
-        self._in_turn(lambda: self._columns.rename(name, to))
+        self._run_exclusive(lambda: self._columns.rename_column(name, to))
 
     @while_present
     def cast_column(self, name: str, type: ColumnType) -> None:
         """InvalidInput, and nothing is changed, where a value would be lost."""
-        self._in_turn(lambda: self._columns.cast(name, type))
+        self._run_exclusive(lambda: self._columns.cast_column(name, type))
 
     @while_present
     def drop_column(self, name: str) -> None:
         """Older versions keep it."""
-        self._in_turn(lambda: self._columns.drop(name))
+        self._run_exclusive(lambda: self._columns.drop_column(name))
 
     def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
         """In the commit thread: what matches now, with all that was queued before."""
         check()
         _, keys = read_set.keys(self._current, self._readers, where, None, check)
-        ids = [id for id in self._current.loaded().here.ids(keys) if id is not None]
-        operation = PendingDelete(check_ids(ids))
-        self._committer.commit_now(operation)
+        ids = [id for id in self._current.loaded_view().loaded_id_map.ids(keys) if id is not None]
+        operation = PendingDelete(id_array(ids))
+        self._commit_queue.commit_now(operation)
         return operation.future.result()
 
     @while_present
-    def known(self, ids: Sequence[str]) -> dict[str, StoredItem]:
+    def stored_items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
-        return read_set.known(self._current, self._readers, ids)
+        return read_set.stored_items(self._current, self._readers, ids)
 
     @while_present
     def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:
@@ -213,7 +213,7 @@ class FeatureSet:
         `check` is called between parts of the work, and raises where nobody waits any more.
         """
         reading = read_set.read(self._current, self._readers, selection, check)
-        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
+        return replace(reading, batches=PresentBatches(reading.batches, self.presence))
 
     @while_present
     def keys(self, where: str = "", ids: Sequence[str] | None = None, check: Check = always_waits) -> tuple[int, Array]:
@@ -231,62 +231,62 @@ class FeatureSet:
     @while_present
     def ids_of(self, keys: Array) -> list[str | None]:
         """The id of each key, None where it is gone. From memory."""
-        return self._current.loaded().here.ids(keys)
+        return self._current.loaded_view().loaded_id_map.ids(keys)
 
     @while_present
-    def follow(self, follower: Callable[[Change], None], on_lost: Lost | None = None) -> int:
+    def add_listener(self, listener: Callable[[Change], None], on_lost: OnLost | None = None) -> int:
         """Call `follower` with every later change, in order, in the commit thread, before the writers are answered.
 
         Returns the version from which it follows. A version that changes no item (a new column, a compaction) is an empty
         change. A follower that raises has lost its place: it is called no more, and `on_lost` is called with its error.
         """
-        self._current.loaded()
-        with self._followers.lock:
-            self._followers.add(follower, on_lost)
+        self._current.loaded_view()
+        with self._listeners.lock:
+            self._listeners.add(listener, on_lost)
             return self.version
 
-    def unfollow(self, follower: Callable[[Change], None]) -> None:
+    def remove_listener(self, listener: Callable[[Change], None]) -> None:
         """No error where it does not follow (any more)."""
-        self._followers.remove(follower)
+        self._listeners.remove(listener)
 
     @while_present
     def versions(self) -> list[SetVersion]:
         """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
-        return versions.listed(self._current.sums)
+        return versions.list_versions(self._current.checksums)
 
     @while_present
     def pin(self, pin: str, version: int = 0) -> SetVersion:
         """Keep a version (0: the current one) under a name. AlreadyExists, NotFound, InvalidInput."""
-        return self._in_turn(lambda: self._pinned(pin, version))
+        return self._run_exclusive(lambda: self._pin(pin, version))
 
     @while_present
     def unpin(self, pin: str) -> None:
-        self._in_turn(lambda: pins.remove(self._current.sums, pin))
+        self._run_exclusive(lambda: pins.remove_pin(self._current.checksums, pin))
 
     @while_present
     def prune(self, older_than: float) -> tuple[int, int]:
         """Delete versions older than so many seconds, but for pinned ones, the current one, and those that are read: (versions,
         bytes) that went."""
-        return self._in_turn(lambda: self._housekeeping.prune(older_than))
+        return self._run_exclusive(lambda: self._maintenance.prune(older_than))
 
     @while_present
     def compact(self) -> int:
         """Join small fragments now, as happens by itself when many have gathered: how many steps were done."""
-        return self._in_turn(self._housekeeping.compact)
+        return self._run_exclusive(self._maintenance.compact)
 
-    def _pinned(self, pin: str, version: int) -> SetVersion:
+    def _pin(self, pin: str, version: int) -> SetVersion:
         if not version:
             self._current.check()
-        return versions.pin(self._own(), self._current.sums, pin, version or self.version)
+        return versions.pin(self._open_for_pinning(), self._current.checksums, pin, version or self.version)
 
-    def _own(self) -> Any:
+    def _open_for_pinning(self) -> Any:
         """The dataset, opened for one change of its pins: Lance refuses it ("Already borrowed") on one that others read."""
-        with mapped("opening the set"):
+        with map_errors("opening the set"):
             return open_dataset(self.path, self.version)
 
-    def _in_turn(self, call: Callable[[], T]) -> T:
+    def _run_exclusive(self, call: Callable[[], T]) -> T:
         task = CommitTask(call)
-        self._committer.put(task)
+        self._commit_queue.put(task)
         result: T = task.future.result()
         return result
 
@@ -297,4 +297,4 @@ class FeatureSet:
 
     def close(self) -> None:
         """Finish what waits, and take no more writes. Reads under way go on."""
-        self._committer.close()
+        self._commit_queue.close()

@@ -31,7 +31,7 @@ class FilterCompiler:
         self._columns["id"] = ("id", ValueType.STRING)
         self._now = time.time_ns() // 1000
 
-    def value(self, node: FilterNode) -> FilterValue:
+    def compile_value(self, node: FilterNode) -> FilterValue:
         """The value of any expression."""
         match node.kind:
             case "number":
@@ -45,17 +45,17 @@ class FilterCompiler:
             case "column":
                 return self._column(node.value)
             case "date" | "timestamp":
-                return values.moment(values.parsed_time(node.value))
+                return values.time_constant(values.parse_time(node.value))
             case "interval":
-                return values.moment(values.parsed_interval(node.value), ValueType.INTERVAL)
+                return values.time_constant(values.parse_interval(node.value), ValueType.INTERVAL)
             case "list":
                 return self._list(node)
             case "neg":
-                return self._negative(self.value(node.args[0]))
+                return self._negative(self.compile_value(node.args[0]))
             case "and" | "or":
-                return values.joined(node.kind, [self.condition(term) for term in node.args])
+                return values.join_conditions(node.kind, [self.compile_condition(term) for term in node.args])
             case "not":
-                return values.negation(self.condition(node.args[0]))
+                return values.negation(self.compile_condition(node.args[0]))
             case "is":
                 return self._is(node)
             case "in":
@@ -68,9 +68,9 @@ class FilterCompiler:
                 return self._call(node)
         return self._operation(node)
 
-    def condition(self, node: FilterNode) -> FilterValue:
+    def compile_condition(self, node: FilterNode) -> FilterValue:
         """Of an expression that must be true, false or missing."""
-        found = self.value(node)
+        found = self.compile_value(node)
         if found.type not in (ValueType.BOOL, ValueType.NULL):
             raise InvalidInput(
                 f"{found} is no condition: a filter is true or false", remedy="compare it with something, such as n > 0"
@@ -78,10 +78,10 @@ class FilterCompiler:
         return found
 
     def _operation(self, node: FilterNode) -> FilterValue:
-        args = [self.value(arg) for arg in node.args]
+        args = [self.compile_value(arg) for arg in node.args]
         match node.kind:
             case "compare":
-                return values.compared(node.value, *args)
+                return values.compare(node.value, *args)
             case "arithmetic":
                 return functions.arithmetic(node.value, *args)
             case "cast" | "try_cast":
@@ -89,11 +89,11 @@ class FilterCompiler:
             case "concat":
                 _check("||", args, ValueType.STRING)
                 return FilterValue(
-                    f"{args[0].within(CONCAT - 1)} || {args[1].within(CONCAT)}", ValueType.STRING, CONCAT, name="a text"
+                    f"{args[0].as_operand(CONCAT - 1)} || {args[1].as_operand(CONCAT)}", ValueType.STRING, CONCAT, name="a text"
                 )
         _check("[...]", args[:1], ValueType.STRINGS)
         _check("[...]", args[1:], ValueType.INT)
-        return FilterValue(f"{args[0].within(ATOM - 1)}[{args[1].sql}]", ValueType.STRING, name="an element")
+        return FilterValue(f"{args[0].as_operand(ATOM - 1)}[{args[1].sql}]", ValueType.STRING, name="an element")
 
     def _column(self, name: str) -> FilterValue:
         if name.lower() in self._columns:
@@ -112,7 +112,7 @@ class FilterCompiler:
         return ", ".join(shown[:40]) + (" ..." if len(shown) > 40 else "")
 
     def _list(self, node: FilterNode) -> FilterValue:
-        args = [self.value(arg) for arg in node.args]
+        args = [self.compile_value(arg) for arg in node.args]
         _check("a list", args, ValueType.STRING)
         texts = tuple(arg.constant for arg in args)
         return FilterValue(
@@ -122,74 +122,74 @@ class FilterCompiler:
     @staticmethod
     def _negative(value: FilterValue) -> FilterValue:
         if value.type is ValueType.INTERVAL and value.constant is not None:
-            return values.moment(-value.constant, ValueType.INTERVAL)
+            return values.time_constant(-value.constant, ValueType.INTERVAL)
         if value.type in values.NUMBERS and value.constant is not None:
             return values.number(-value.constant)
         _check("-", [value], *values.NUMBERS, ValueType.INTERVAL)
         if value.sql.startswith("-") and value.power == NEGATE:
             return FilterValue(value.sql[1:].strip(), value.type, name=value.name)
-        return FilterValue(f"-{value.within(NEGATE)}", value.type, NEGATE, name=value.name)
+        return FilterValue(f"-{value.as_operand(NEGATE)}", value.type, NEGATE, name=value.name)
 
     def _call(self, node: FilterNode) -> FilterValue:
         if node.value == "now":
-            return values.moment(self._now)
-        return functions.called(node.value, [self.value(arg) for arg in node.args])
+            return values.time_constant(self._now)
+        return functions.call_function(node.value, [self.compile_value(arg) for arg in node.args])
 
     def _is(self, node: FilterNode) -> FilterValue:
         word = node.value
         if word == "distinct":
             return self._distinct(node)
-        value = self.value(node.args[0]) if word == "null" else self.condition(node.args[0])
+        value = self.compile_value(node.args[0]) if word == "null" else self.compile_condition(node.args[0])
         negated = "NOT " if node.negated else ""
-        said = "NULL" if word in ("null", "unknown") else word.upper()
-        sql = "NULL" if value.type is ValueType.NULL and said == "NULL" else value.within(IS)
-        return FilterValue(f"{sql} IS {negated}{said}", ValueType.BOOL, IS)
+        keyword = "NULL" if word in ("null", "unknown") else word.upper()
+        sql = "NULL" if value.type is ValueType.NULL and keyword == "NULL" else value.as_operand(IS)
+        return FilterValue(f"{sql} IS {negated}{keyword}", ValueType.BOOL, IS)
 
     def _distinct(self, node: FilterNode) -> FilterValue:
-        left, right = (self.value(arg) for arg in node.args)
-        equal = values.compared("=", left, right)
+        left, right = (self.compile_value(arg) for arg in node.args)
+        equal = values.compare("=", left, right)
         missing = " AND ".join(f"({'NULL' if value.type is ValueType.NULL else value.sql}) IS NULL" for value in (left, right))
         same = FilterValue(f"({equal.sql}) IS TRUE OR ({missing})", ValueType.BOOL, 1, terms=2)
         return same if node.negated else values.negation(same)
 
     def _in(self, node: FilterNode) -> FilterValue:
-        left = self.value(node.args[0])
-        found = [values.compared("=", left, self.value(item)) for item in node.args[1:]]
+        left = self.compile_value(node.args[0])
+        found = [values.compare("=", left, self.compile_value(item)) for item in node.args[1:]]
         missing = any(item.kind == "null" for item in node.args[1:])
-        kept = [one for one, item in zip(found, node.args[1:], strict=True) if item.kind != "null"]
-        either = values.joined("or", kept) if kept else None
+        literals = [one for one, item in zip(found, node.args[1:], strict=True) if item.kind != "null"]
+        either = values.join_conditions("or", literals) if literals else None
         if missing:
             nothing = FilterValue("CAST(NULL AS BOOLEAN)", ValueType.BOOL)
             known = either.choice if either is not None else None
-            if known is not None and known.what == left.within(COMPARE):
-                either = values.chosen(ValueChoice(known.what, (*known.literals, "NULL"), False))
+            if known is not None and known.what == left.as_operand(COMPARE):
+                either = values.from_choice(ValueChoice(known.what, (*known.literals, "NULL"), False))
             else:
-                either = nothing if either is None else values.joined("or", [either, nothing])
+                either = nothing if either is None else values.join_conditions("or", [either, nothing])
         assert either is not None
         return values.negation(either) if node.negated else either
 
     def _between(self, node: FilterNode) -> FilterValue:
-        value, low, high = (self.value(arg) for arg in node.args)
-        both = values.joined("and", [values.compared(">=", value, low), values.compared("<=", value, high)])
+        value, low, high = (self.compile_value(arg) for arg in node.args)
+        both = values.join_conditions("and", [values.compare(">=", value, low), values.compare("<=", value, high)])
         return values.negation(both) if node.negated else both
 
     def _like(self, node: FilterNode) -> FilterValue:
-        text, pattern, *escape = (self.value(arg) for arg in node.args)
+        text, pattern, *escape = (self.compile_value(arg) for arg in node.args)
         _check(node.value.upper(), [text, pattern], ValueType.STRING)
         if escape:
-            pattern = _escaped(pattern, escape[0])
+            pattern = _with_backslash_escape(pattern, escape[0])
         word = f"{'NOT ' if node.negated else ''}{node.value.upper()}"
-        return FilterValue(f"{text.within(AMONG)} {word} {pattern.within(AMONG)}", ValueType.BOOL, AMONG)
+        return FilterValue(f"{text.as_operand(AMONG)} {word} {pattern.as_operand(AMONG)}", ValueType.BOOL, AMONG)
 
 
 def _check(what: str, args: Sequence[FilterValue], *types: ValueType) -> None:
     for arg in args:
         if arg.type not in types:
-            wanted = " or ".join(type.value for type in types)
-            raise InvalidInput(f"{what} takes {wanted}, and is given {arg}", remedy="pass another column, or cast it")
+            expected = " or ".join(type.value for type in types)
+            raise InvalidInput(f"{what} takes {expected}, and is given {arg}", remedy="pass another column, or cast it")
 
 
-def _escaped(pattern: FilterValue, escape: FilterValue) -> FilterValue:
+def _with_backslash_escape(pattern: FilterValue, escape: FilterValue) -> FilterValue:
     """The pattern with the backslash as its escape, which is the only one that Lance knows."""
     if not isinstance(pattern.constant, str) or not isinstance(escape.constant, str) or len(escape.constant) != 1:
         raise InvalidInput("LIKE ... ESCAPE takes a text and one character", remedy="write LIKE '50!%' ESCAPE '!'")

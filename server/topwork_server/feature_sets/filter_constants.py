@@ -25,7 +25,7 @@ def _search(node: FilterNode, *, is_condition: bool) -> tuple[bool, FilterNode |
     return names_column, found
 
 
-def described(node: FilterNode) -> str:
+def describe_condition(node: FilterNode) -> str:
     """The condition in SQL, cut where it is long."""
     text = _sql(node)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

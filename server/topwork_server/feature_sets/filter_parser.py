@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 )
 _COMPARISONS = {"=": "=", "==": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 #: How strongly each operator binds, as in PostgreSQL.
-OR, AND, NOT, IS, COMPARE, AMONG, CONCAT, ADD, TIMES, NEGATE, ATOM = range(1, 12)
+OR, AND, NOT, IS, COMPARE, AMONG, CONCAT, ADD, MULTIPLY, NEGATE, ATOM = range(1, 12)
 _POWERS = {
     "or": OR,
     "and": AND,
@@ -31,7 +31,7 @@ _POWERS = {
     **dict.fromkeys(("in", "between", "like", "ilike", "not"), AMONG),
     "||": CONCAT,
     **dict.fromkeys("+-", ADD),
-    **dict.fromkeys("*/%", TIMES),
+    **dict.fromkeys("*/%", MULTIPLY),
     **dict.fromkeys(("::", "["), ATOM),
 }
 #: Words that begin no operand.
@@ -54,7 +54,7 @@ def parse(where: str) -> FilterNode:
     """The tree of a filter. InvalidInput names what is not understood, and what was expected."""
     tokens = list(_tokens(where))
     _check_depth(tokens)
-    return _Parser(tokens).whole()
+    return _Parser(tokens).parse_filter()
 
 
 def _tokens(where: str) -> Iterator[tuple[str, str]]:
@@ -121,7 +121,7 @@ class _Parser:
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self._tokens, self._at = [*tokens, ("end", "")], 0
 
-    def whole(self) -> FilterNode:
+    def parse_filter(self) -> FilterNode:
         node = self.expression(0)
         if self._tokens[self._at][0] != "end":
             raise self._expected("AND, OR, or the end of the filter")
@@ -131,7 +131,7 @@ class _Parser:
         """An operand and all operators behind it that bind more strongly than `power`."""
         node = self._operand()
         while (found := _POWERS.get(self._word, 0)) > power:
-            node = self._joined(node, found)
+            node = self._infix(node, found)
         return node
 
     @property
@@ -144,14 +144,14 @@ class _Parser:
         self._at += 1
         return self._tokens[self._at - 1]
 
-    def _taken(self, *words: str) -> str:
+    def _accept(self, *words: str) -> str:
         """The next word, where it is one of these; else "", and it stays."""
         if self._word in words and self._word:
             return self._next()[1].lower()
         return ""
 
-    def _take(self, word: str) -> None:
-        if not self._taken(word):
+    def _require(self, word: str) -> None:
+        if not self._accept(word):
             raise self._expected(word.upper())
 
     def _expected(self, what: str) -> InvalidInput:
@@ -177,11 +177,11 @@ class _Parser:
         return self._atom()
 
     def _in_parentheses(self) -> FilterNode:
-        self._take("(")
+        self._require("(")
         node = self.expression(0)
         if self._word == ",":
             raise self._expected("one value; rows of several do not compare")
-        self._take(")")
+        self._require(")")
         return node
 
     def _atom(self) -> FilterNode:
@@ -195,9 +195,9 @@ class _Parser:
             return FilterNode("number", value=int(text) if text.isdigit() and len(text) < 400 else Decimal(text))
         if kind == "quoted":
             return self._column(text[1:-1].replace('""', '"') if text[0] == '"' else text[1:-1])
-        return self._named(text)
+        return self._word_operand(text)
 
-    def _named(self, text: str) -> FilterNode:
+    def _word_operand(self, text: str) -> FilterNode:
         """A word: a constant, a function, a typed text, or a column."""
         word, (kind, following) = text.lower(), self._tokens[self._at]
         if following == "(":
@@ -209,12 +209,12 @@ class _Parser:
         if word == "case":
             raise InvalidInput("CASE is not for filters", remedy="use AND and OR")
         if word in ("date", "timestamp", "interval") and kind == "string":
-            return self._typed(word, self._next()[1][1:-1])
+            return self._typed_literal(word, self._next()[1][1:-1])
         if word == "interval" and kind == "number":
-            return self._typed(word, self._next()[1])
+            return self._typed_literal(word, self._next()[1])
         return self._column(text)
 
-    def _typed(self, word: str, text: str) -> FilterNode:
+    def _typed_literal(self, word: str, text: str) -> FilterNode:
         """`interval '7' day` has its unit behind the text."""
         if word == "interval" and self._tokens[self._at][0] == "word" and text.strip().lstrip("-").isdigit():
             text = f"{text} {self._next()[1]}"
@@ -224,38 +224,38 @@ class _Parser:
         return FilterNode("column", value=name)
 
     def _call(self, name: str) -> FilterNode:
-        self._take("(")
+        self._require("(")
         if name in ("cast", "try_cast"):
             return self._cast(name)
         if name == "extract":
             part = self._next()[1].strip("'")
-            self._take("from")
+            self._require("from")
             args: tuple[FilterNode, ...] = (FilterNode("string", value=part), self.expression(0))
-            self._take(")")
+            self._require(")")
             return FilterNode("call", args, "date_part")
-        if self._taken(")"):
+        if self._accept(")"):
             return FilterNode("call", (), name)
         first = self.expression(AMONG if name == "position" else 0)
-        if name == "position" and self._taken("in"):
+        if name == "position" and self._accept("in"):
             args = (self.expression(0), first)
-            self._take(")")
+            self._require(")")
             return FilterNode("call", args, "strpos")
-        if name in ("substr", "substring") and self._taken("from"):
+        if name in ("substr", "substring") and self._accept("from"):
             return self._substring(first)
         return FilterNode("call", (first, *self._list(")", begun=True)), name)
 
     def _substring(self, text: FilterNode) -> FilterNode:
         args = [text, self.expression(0)]
-        if self._taken("for"):
+        if self._accept("for"):
             args.append(self.expression(0))
-        self._take(")")
+        self._require(")")
         return FilterNode("call", tuple(args), "substr")
 
     def _cast(self, kind: str) -> FilterNode:
         value = self.expression(0)
-        self._take("as")
+        self._require("as")
         node = FilterNode(kind, (value,), self._type())
-        self._take(")")
+        self._require(")")
         return node
 
     def _type(self) -> str:
@@ -263,7 +263,7 @@ class _Parser:
         kind, text = self._next()
         if kind != "word":
             raise self._expected("a type, such as double")
-        if self._taken("("):
+        if self._accept("("):
             self._list(")")
         return text.lower()
 
@@ -272,12 +272,12 @@ class _Parser:
         found: list[FilterNode] = []
         if not begun:
             found.append(self.expression(0))
-        while self._taken(","):
+        while self._accept(","):
             found.append(self.expression(0))
-        self._take(end)
+        self._require(end)
         return tuple(found)
 
-    def _joined(self, left: FilterNode, power: int) -> FilterNode:
+    def _infix(self, left: FilterNode, power: int) -> FilterNode:
         """`left` with the operator that follows and what is behind it."""
         word = self._next()[1].lower()
         if power in (AND, OR):
@@ -297,30 +297,30 @@ class _Parser:
 
     def _chain(self, left: FilterNode, word: str, power: int) -> FilterNode:
         terms = [left, self.expression(power)]
-        while self._taken(word):
+        while self._accept(word):
             terms.append(self.expression(power))
         return FilterNode(word, tuple(terms))
 
     def _among(self, left: FilterNode, word: str, *, negated: bool) -> FilterNode:
         if word == "in":
-            self._take("(")
+            self._require("(")
             return FilterNode("in", (left, *self._list(")")), negated=negated)
         if word == "between":
             low = self.expression(AMONG)
-            self._take("and")
+            self._require("and")
             return FilterNode("between", (left, low, self.expression(AMONG)), negated=negated)
         if word not in ("like", "ilike"):
             raise self._expected("IN, BETWEEN or LIKE behind NOT")
         args = [left, self.expression(AMONG)]
-        if self._taken("escape"):
+        if self._accept("escape"):
             args.append(self.expression(AMONG))
         return FilterNode("like", tuple(args), word, negated)
 
     def _is(self, left: FilterNode) -> FilterNode:
-        negated = bool(self._taken("not"))
-        word = self._taken("null", "true", "false", "unknown", "distinct")
+        negated = bool(self._accept("not"))
+        word = self._accept("null", "true", "false", "unknown", "distinct")
         if word == "distinct":
-            self._take("from")
+            self._require("from")
             return FilterNode("is", (left, self.expression(IS)), word, negated)
         if not word:
             raise self._expected("NULL, TRUE, FALSE or DISTINCT FROM behind IS")

@@ -16,10 +16,10 @@ from typing import Any
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.filter_parser import AND, ATOM, COMPARE, IS, NEGATE, OR
 
-LARGEST = (1 << 63) - 1
+MAX_INT64 = (1 << 63) - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: A chain of fewer conditions is written flat; a longer one as a balanced tree, since Lance's planner walks it by recursion.
-FLAT = 8
+MOST_FLAT_TERMS = 8
 
 
 class ValueType(StrEnum):
@@ -66,19 +66,19 @@ class FilterValue:
     terms: int = 1
     choice: ValueChoice | None = None
 
-    def within(self, power: int) -> str:
+    def as_operand(self, power: int) -> str:
         """As an operand of an operator of that power."""
         return self.sql if self.power > power else f"({self.sql})"
 
     def __str__(self) -> str:
-        said = repr(self.constant) if isinstance(self.constant, str) else self.name or self.sql
-        return f"{said:.60} ({self.type.value})" if self.constant is None else f"{said:.60}"
+        shown = repr(self.constant) if isinstance(self.constant, str) else self.name or self.sql
+        return f"{shown:.60} ({self.type.value})" if self.constant is None else f"{shown:.60}"
 
 
 def number(value: int | Decimal) -> FilterValue:
     if isinstance(value, int):
-        return FilterValue(_whole(value), ValueType.INT, ATOM if value >= 0 else NEGATE, value)
-    return FilterValue(_float(value), ValueType.FLOAT, ATOM if value >= 0 else NEGATE, value, name=str(value))
+        return FilterValue(_int_literal(value), ValueType.INT, ATOM if value >= 0 else NEGATE, value)
+    return FilterValue(_float_literal(value), ValueType.FLOAT, ATOM if value >= 0 else NEGATE, value, name=str(value))
 
 
 def string(value: str) -> FilterValue:
@@ -93,7 +93,7 @@ def null() -> FilterValue:
     return FilterValue("CAST(NULL AS BOOLEAN)", ValueType.NULL, name="NULL")
 
 
-def moment(micros: int | Decimal, type: ValueType = ValueType.TIME) -> FilterValue:
+def time_constant(micros: int | Decimal, type: ValueType = ValueType.TIME) -> FilterValue:
     """A time, or an interval."""
     whole = int(Decimal(micros).to_integral_value(ROUND_FLOOR))
     return replace(number(whole), type=type, constant=micros, name=f"a constant {type.value}")
@@ -102,22 +102,22 @@ def moment(micros: int | Decimal, type: ValueType = ValueType.TIME) -> FilterVal
 def negation(value: FilterValue) -> FilterValue:
     """As NOT says; of a choice, the opposite choice."""
     if value.choice is not None:
-        return chosen(replace(value.choice, negated=not value.choice.negated))
+        return from_choice(replace(value.choice, negated=not value.choice.negated))
     if value.sql.startswith("NOT ") and value.power == IS - 1:
         return replace(value, sql=value.sql[5:-1], power=0)
     return replace(value, sql=f"NOT ({value.sql})", power=IS - 1, constant=None, choice=None)
 
 
-def chosen(choice: ValueChoice) -> FilterValue:
+def from_choice(choice: ValueChoice) -> FilterValue:
     return FilterValue(choice.sql, ValueType.BOOL, COMPARE if len(choice.literals) == 1 else COMPARE + 1, choice=choice)
 
 
 def always(what: FilterValue, truth: bool) -> FilterValue:
     """True (or false) of every value that is not missing."""
-    return FilterValue(f"{what.within(COMPARE)} {'=' if truth else '<>'} {what.within(COMPARE)}", ValueType.BOOL, COMPARE)
+    return FilterValue(f"{what.as_operand(COMPARE)} {'=' if truth else '<>'} {what.as_operand(COMPARE)}", ValueType.BOOL, COMPARE)
 
 
-def joined(word: str, values: Sequence[FilterValue]) -> FilterValue:
+def join_conditions(word: str, values: Sequence[FilterValue]) -> FilterValue:
     """A chain of AND or OR: a condition that is there twice is asked once, and equalities of one column become one IN."""
     merged: dict[str, FilterValue] = {}
     literals: dict[str, dict[str, None]] = {}
@@ -130,23 +130,23 @@ def joined(word: str, values: Sequence[FilterValue]) -> FilterValue:
         merged.setdefault(f"{choice.what} IN", value)
         known.update(dict.fromkeys(choice.literals))
     for what, known in literals.items():
-        merged[f"{what} IN"] = chosen(ValueChoice(what, tuple(known), word == "and"))
+        merged[f"{what} IN"] = from_choice(ValueChoice(what, tuple(known), word == "and"))
     parts = list(merged.values())
     if len(parts) == 1:
         return parts[0]
     power = AND if word == "and" else OR
-    sql = _tree(f" {word.upper()} ", [part.within(power) for part in parts])
+    sql = _tree(f" {word.upper()} ", [part.as_operand(power) for part in parts])
     return FilterValue(sql, ValueType.BOOL, power, terms=sum(part.terms for part in parts))
 
 
 def _tree(operator: str, parts: list[str]) -> str:
-    if len(parts) <= FLAT:
+    if len(parts) <= MOST_FLAT_TERMS:
         return operator.join(parts)
     half = len(parts) // 2
     return f"({_tree(operator, parts[:half])}){operator}({_tree(operator, parts[half:])})"
 
 
-def compared(operator: str, left: FilterValue, right: FilterValue) -> FilterValue:
+def compare(operator: str, left: FilterValue, right: FilterValue) -> FilterValue:
     """`left` compared with `right`: a constant takes the type of the other side, and whole numbers compare with others
     exactly. InvalidInput where the two types do not compare."""
     if ValueType.NULL in (left.type, right.type):
@@ -154,36 +154,36 @@ def compared(operator: str, left: FilterValue, right: FilterValue) -> FilterValu
     if left.constant is not None and (
         right.constant is None or (left.type is ValueType.STRING and right.type is not ValueType.STRING)
     ):
-        return compared({"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(operator, operator), right, left)
+        return compare({"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(operator, operator), right, left)
     if right.constant is not None:
-        right = coerced(right, left)
+        right = coerce(right, left)
         if left.type is ValueType.BOOL and operator in ("=", "<>"):
             return left if right.constant is (operator == "=") else negation(left)
         if left.type in (ValueType.INT, ValueType.TIME, ValueType.INTERVAL):
-            return _against(operator, left, right.constant)
+            return _compare_exactly(operator, left, right.constant)
         return _equal_or(operator, left, right.sql)
-    left, right = _alike(left, right)
-    return FilterValue(f"{left.within(COMPARE)} {operator} {right.within(COMPARE)}", ValueType.BOOL, COMPARE)
+    left, right = _same_type(left, right)
+    return FilterValue(f"{left.as_operand(COMPARE)} {operator} {right.as_operand(COMPARE)}", ValueType.BOOL, COMPARE)
 
 
-def coerced(constant: FilterValue, other: FilterValue) -> FilterValue:
+def coerce(constant: FilterValue, other: FilterValue) -> FilterValue:
     """The constant in the type of the value that it is compared with."""
     kind, given = other.type, constant.constant
     if kind is constant.type or (kind in NUMBERS and constant.type in NUMBERS):
         return number(Decimal(given)) if kind is ValueType.FLOAT and isinstance(given, int) else constant
     if constant.type is ValueType.STRING:
         if kind is ValueType.TIME:
-            return moment(parsed_time(given))
+            return time_constant(parse_time(given))
         if kind in NUMBERS:
-            return coerced(_parsed_number(given, other), other)
+            return coerce(_parse_number(given, other), other)
         if kind is ValueType.BOOL and given.lower() in ("true", "false"):
             return boolean(given.lower() == "true")
     if kind is ValueType.BOOL and constant.type is ValueType.INT and given in (0, 1):
         return boolean(bool(given))
-    raise unlike(other, constant)
+    raise not_comparable(other, constant)
 
 
-def unlike(left: FilterValue, right: FilterValue) -> InvalidInput:
+def not_comparable(left: FilterValue, right: FilterValue) -> InvalidInput:
     kinds = {left.type, right.type}
     remedy = "compare a column with a value of its type: texts stand in '...', times are '2024-01-31 12:00:00'"
     if ValueType.STRINGS in kinds:
@@ -191,12 +191,12 @@ def unlike(left: FilterValue, right: FilterValue) -> InvalidInput:
     return InvalidInput(f"the filter compares {left} with {right}", remedy=remedy)
 
 
-def _alike(left: FilterValue, right: FilterValue) -> tuple[FilterValue, FilterValue]:
+def _same_type(left: FilterValue, right: FilterValue) -> tuple[FilterValue, FilterValue]:
     if left.type is right.type:
         return left, right
     if left.type in NUMBERS and right.type in NUMBERS:
         return as_float(left), as_float(right)
-    raise unlike(left, right)
+    raise not_comparable(left, right)
 
 
 def as_float(value: FilterValue) -> FilterValue:
@@ -207,31 +207,31 @@ def as_float(value: FilterValue) -> FilterValue:
     return FilterValue(f"CAST({value.sql} AS DOUBLE)", ValueType.FLOAT, name=value.name)
 
 
-def _against(operator: str, left: FilterValue, constant: int | Decimal) -> FilterValue:
+def _compare_exactly(operator: str, left: FilterValue, constant: int | Decimal) -> FilterValue:
     """A value of whole numbers against any number, exactly."""
     whole = int(Decimal(constant).to_integral_value(ROUND_FLOOR))
     if whole != constant:
         if operator in ("=", "<>"):
             return always(left, operator == "<>")
         operator = ">" if operator in (">", ">=") else "<="
-    if -LARGEST - 1 <= whole <= LARGEST:
-        return _equal_or(operator, left, _whole(whole))
+    if -MAX_INT64 - 1 <= whole <= MAX_INT64:
+        return _equal_or(operator, left, _int_literal(whole))
     return always(left, operator == "<>" or operator in (("<", "<=") if whole > 0 else (">", ">=")))
 
 
 def _equal_or(operator: str, left: FilterValue, literal: str) -> FilterValue:
     if operator in ("=", "<>") and left.type is not ValueType.STRINGS:
-        return chosen(ValueChoice(left.within(COMPARE), (literal,), operator == "<>"))
-    return FilterValue(f"{left.within(COMPARE)} {operator} {literal}", ValueType.BOOL, COMPARE)
+        return from_choice(ValueChoice(left.as_operand(COMPARE), (literal,), operator == "<>"))
+    return FilterValue(f"{left.as_operand(COMPARE)} {operator} {literal}", ValueType.BOOL, COMPARE)
 
 
-def _whole(value: int) -> str:
-    if abs(value) > LARGEST:
-        return f"({-LARGEST} - 1)" if value == -LARGEST - 1 else _float(Decimal(value))
+def _int_literal(value: int) -> str:
+    if abs(value) > MAX_INT64:
+        return f"({-MAX_INT64} - 1)" if value == -MAX_INT64 - 1 else _float_literal(Decimal(value))
     return str(value)
 
 
-def _float(value: Decimal) -> str:
+def _float_literal(value: Decimal) -> str:
     try:
         found = float(value)
     except OverflowError:
@@ -241,10 +241,10 @@ def _float(value: Decimal) -> str:
     return repr(found)
 
 
-def _parsed_number(text: str, other: FilterValue) -> FilterValue:
+def _parse_number(text: str, other: FilterValue) -> FilterValue:
     if re.fullmatch(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", text, re.ASCII):
         return number(int(text) if text.strip().lstrip("+-").isdigit() and len(text) < 400 else Decimal(text.strip()))
-    raise unlike(other, string(text))
+    raise not_comparable(other, string(text))
 
 
 _TIME = re.compile(
@@ -254,7 +254,7 @@ _TIME = re.compile(
 )
 
 
-def parsed_time(text: str) -> int | Decimal:
+def parse_time(text: str) -> int | Decimal:
     """Microseconds since 1970 of a date, or of a date and time with or without a zone (UTC where it is left out)."""
     match = _TIME.fullmatch(text)
     try:
@@ -298,7 +298,7 @@ _UNITS = {
 _PARTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([A-Za-z]+)", re.ASCII)
 
 
-def parsed_interval(text: str) -> int:
+def parse_interval(text: str) -> int:
     """Microseconds of '7 days' or '1 day 2 hours'. Months and years are refused: they have no one length."""
     parts = _PARTS.findall(text)
     if not parts or _PARTS.sub("", text).strip():
@@ -309,6 +309,6 @@ def parsed_interval(text: str) -> int:
         if micros is None:
             raise InvalidInput(f"an interval in {unit[:20]!r}", remedy="count in weeks, days, hours, minutes or seconds")
         total += Decimal(amount) * micros
-    if abs(total) > LARGEST:
+    if abs(total) > MAX_INT64:
         raise InvalidInput(f"the interval {text[:60]!r} is too long", remedy="times are of the years 1 to 9999")
     return int(total)

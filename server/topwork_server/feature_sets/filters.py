@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.filter_compiler import FilterCompiler
-from topwork_server.feature_sets.filter_constants import constant_condition, described
+from topwork_server.feature_sets.filter_constants import constant_condition, describe_condition
 from topwork_server.feature_sets.filter_parser import parse
-from topwork_server.feature_sets.lance_io import plain, translated
+from topwork_server.feature_sets.lance_io import error_text, translate_error
 from topwork_server.feature_sets.set_types import ColumnType
 
 MOST_CHARACTERS = 1 << 19
@@ -24,14 +24,14 @@ MOST_CHARACTERS = 1 << 19
 MOST_CONDITIONS = 1000
 
 
-def compiled(where: str, columns: Mapping[str, ColumnType]) -> str:
+def compile_filter(where: str, columns: Mapping[str, ColumnType]) -> str:
     """The filter for Lance. InvalidInput, naming what was wrong, for one that it should not see. `columns` are the metadata."""
     if len(where) > MOST_CHARACTERS:
         raise InvalidInput(f"a filter of {len(where)} characters", remedy=f"at most {MOST_CHARACTERS}; select by ids instead")
     if not where.strip():
         raise InvalidInput("an empty filter", remedy="leave it out to have all items")
     with _bounded_depth():
-        found = FilterCompiler(columns).condition(parse(where))
+        found = FilterCompiler(columns).compile_condition(parse(where))
     if found.terms > MOST_CONDITIONS:
         raise InvalidInput(
             f"a filter of {found.terms} different conditions",
@@ -49,7 +49,7 @@ def check_constants(where: str) -> None:
         constant = constant_condition(parse(where))
     if constant is not None:
         raise InvalidInput(
-            f"a condition that names no column: {described(constant)}; it is the same for every item",
+            f"a condition that names no column: {describe_condition(constant)}; it is the same for every item",
             remedy='write a column without single quotes, label or "label"; for all items say id IS NOT NULL',
         )
 
@@ -67,10 +67,10 @@ def changes_with_time(where: str) -> bool:
     return re.search(r"\bnow\s*\(", where, re.IGNORECASE) is not None
 
 
-def refused(error: BaseException, where: str) -> TopworkError:
+def translate_refusal(error: BaseException, where: str) -> TopworkError:
     """Lance's complaint about a filter, in our words. Errors that have nothing to do with the filter are mapped as such."""
-    text = plain(error)
-    ours = translated(error, f"filter {where:.200}")
+    text = error_text(error)
+    ours = translate_error(error, f"filter {where:.200}")
     # Only ValueError and its kin (Arrow's and Lance's refusals of an expression) are the caller's to mend.
     return InvalidInput(f"filter {where:.200}: {text:.500}", remedy=_hint(text)) if _is_refusal(error, ours) else ours
 

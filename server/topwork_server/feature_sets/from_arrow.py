@@ -19,7 +19,7 @@ from topwork_server.types import Array, Granularity, Spans, TapInfo, TapRows
 class Projection:
     """What is read of a set: some of its taps and metadata, in the order asked, and the raw inputs."""
 
-    facts: SetMetadata
+    set_metadata: SetMetadata
     taps: tuple[TapInfo, ...]
     columns: dict[str, ColumnType]
     inputs: bool
@@ -27,23 +27,31 @@ class Projection:
     @property
     def stored(self) -> list[str]:
         """The dataset's columns that it takes, all but `id` and `key`."""
-        fields = [f.name for t in self.taps for f in tap_fields(t.tap, self.facts.columns[t.tap.name], self.facts.wanted.dtype)]
+        fields = [
+            f.name
+            for t in self.taps
+            for f in tap_fields(t.tap, self.set_metadata.columns[t.tap.name], self.set_metadata.definition.dtype)
+        ]
         return [*fields, *self.columns, *([f.name for f in input_fields()] if self.inputs else [])]
 
 
-def project(
-    facts: SetMetadata, known: dict[str, ColumnType], taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+def make_projection(
+    set_metadata: SetMetadata,
+    known: dict[str, ColumnType],
+    taps: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    inputs: bool,
 ) -> Projection:
     """The taps and columns of those names, None for all. InvalidInput names an unknown one and those that there are."""
-    by_name = {info.tap.name: info for info in facts.wanted.taps}
-    chosen_taps = _chosen("tap", taps, list(by_name))
-    chosen = _chosen("metadata column", columns, list(known))
-    if inputs and not facts.wanted.keep_inputs:
-        raise InvalidInput(f"the set {facts.wanted.name!r} keeps no inputs", remedy="make a set with keep_inputs")
-    return Projection(facts, tuple(by_name[name] for name in chosen_taps), {name: known[name] for name in chosen}, inputs)
+    by_name = {info.tap.name: info for info in set_metadata.definition.taps}
+    chosen_taps = _check_names("tap", taps, list(by_name))
+    chosen = _check_names("metadata column", columns, list(known))
+    if inputs and not set_metadata.definition.keep_inputs:
+        raise InvalidInput(f"the set {set_metadata.definition.name!r} keeps no inputs", remedy="make a set with keep_inputs")
+    return Projection(set_metadata, tuple(by_name[name] for name in chosen_taps), {name: known[name] for name in chosen}, inputs)
 
 
-def _chosen(what: str, asked: Sequence[str] | None, known: list[str]) -> list[str]:
+def _check_names(what: str, asked: Sequence[str] | None, known: list[str]) -> list[str]:
     if asked is None:
         return known
     for name in asked:
@@ -52,29 +60,29 @@ def _chosen(what: str, asked: Sequence[str] | None, known: list[str]) -> list[st
     return list(dict.fromkeys(asked))
 
 
-def to_block(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> ItemBatch:
+def to_item_batch(table: Any, projection: Projection, ids: list[str] | None = None, keys: Array | None = None) -> ItemBatch:
     """The block of a table with the projection's columns; its ids and keys are the table's own where none are given."""
-    taps = tuple(tap_rows(table, projection.facts, info) for info in projection.taps)
+    taps = tuple(tap_rows(table, projection.set_metadata, info) for info in projection.taps)
     return ItemBatch(
         ids=table["id"].to_pylist() if ids is None else ids,
         taps=taps,
-        metadata=tuple(Column(name, type, values(table[name], type)) for name, type in projection.columns.items()),
+        metadata=tuple(Column(name, type, column_values(table[name], type)) for name, type in projection.columns.items()),
         inputs=stored_inputs.from_table(table) if projection.inputs else (),
         keys=table["key"].combine_chunks().to_numpy() if keys is None else keys,
     )
 
 
-def values(column: Any, type: ColumnType) -> list[Any]:
+def column_values(column: Any, type: ColumnType) -> list[Any]:
     """Python values, None where missing; TIME in microseconds since 1970."""
     import pyarrow as pa
 
     return list((column.cast(pa.int64()) if type is ColumnType.TIME else column).to_pylist())
 
 
-def tap_rows(table: Any, facts: SetMetadata, info: TapInfo) -> TapRows:
+def tap_rows(table: Any, set_metadata: SetMetadata, info: TapInfo) -> TapRows:
     """The rows of one tap: (n, dim) float32, a view of Arrow's memory where it is stored so."""
-    tap, column = info.tap, facts.columns[info.tap.name]
-    array = _one(table[column])
+    tap, column = info.tap, set_metadata.columns[info.tap.name]
+    array = _single_array(table[column])
     if tap.granularity is Granularity.ITEM:
         return TapRows(info, _numbers(array, tap.dim), np.ones(len(array), np.int64))
     counts = np.diff(array.offsets.to_numpy()).astype(np.int64)
@@ -84,27 +92,27 @@ def tap_rows(table: Any, facts: SetMetadata, info: TapInfo) -> TapRows:
 
 def _spans(table: Any, granularity: Granularity, column: str, rows: int) -> Spans | None:
     kind, width = SPAN_KINDS[granularity]
-    spans = _one(table[companion(column, "spans")])
+    spans = _single_array(table[companion(column, "spans")])
     if spans.null_count == len(spans):
         return None
-    covered = _filled(spans, table[column], lambda array: _numbers(array, width), np.zeros((rows, width), np.float32))
+    covered = _fill_missing(spans, table[column], lambda array: _numbers(array, width), np.zeros((rows, width), np.float32))
     if granularity is not Granularity.TOKEN:
         return Spans(kind, covered)
-    parts = _one(table[companion(column, "parts")])
-    return Spans(kind, covered, _filled(parts, table[column], lambda array: array.to_numpy(), np.zeros(rows, np.int32)))
+    parts = _single_array(table[companion(column, "parts")])
+    return Spans(kind, covered, _fill_missing(parts, table[column], lambda array: array.to_numpy(), np.zeros(rows, np.int32)))
 
 
-def _filled(array: Any, rows: Any, numbers: Any, nothing: Array) -> Array:
+def _fill_missing(array: Any, rows: Any, numbers: Any, nothing: Array) -> Array:
     """The numbers of a list column: zeros for the rows of items that have none of them, though others do."""
     given: Array = numbers(array.flatten())
     if len(given) == len(nothing):
         return given
-    there = np.repeat(array.is_valid().to_numpy(zero_copy_only=False), np.diff(_one(rows).offsets.to_numpy()))
+    there = np.repeat(array.is_valid().to_numpy(zero_copy_only=False), np.diff(_single_array(rows).offsets.to_numpy()))
     nothing[there] = given
     return nothing
 
 
-def _one(column: Any) -> Any:
+def _single_array(column: Any) -> Any:
     import pyarrow as pa
 
     if not isinstance(column, pa.ChunkedArray):
@@ -116,7 +124,7 @@ def _numbers(array: Any, width: int) -> Array:
     return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width), np.float32)
 
 
-def cut(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
+def rechunk(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
     """The same rows as tables of about `block_bytes` each: small ones are joined, large ones are cut."""
     import pyarrow as pa
 
@@ -126,13 +134,13 @@ def cut(tables: Iterable[Any], block_bytes: int) -> Iterator[Any]:
         waiting.append(table)
         size += table.nbytes
         if size >= block_bytes:
-            yield from pieces(pa.concat_tables(waiting), block_bytes)
+            yield from split_table(pa.concat_tables(waiting), block_bytes)
             waiting, size = [], 0
     if waiting:
-        yield from pieces(pa.concat_tables(waiting), block_bytes)
+        yield from split_table(pa.concat_tables(waiting), block_bytes)
 
 
-def pieces(table: Any, block_bytes: int) -> Iterator[Any]:
+def split_table(table: Any, block_bytes: int) -> Iterator[Any]:
     """Even parts by the mean size of a row; a part that is still twice too large is halved."""
     if not len(table):
         return
@@ -141,7 +149,7 @@ def pieces(table: Any, block_bytes: int) -> Iterator[Any]:
     for start in range(0, len(table), rows):
         part = table.slice(start, rows)
         if len(part) > 1 and part.nbytes > 2 * block_bytes:
-            yield from pieces(part.slice(0, len(part) // 2), block_bytes)
-            yield from pieces(part.slice(len(part) // 2), block_bytes)
+            yield from split_table(part.slice(0, len(part) // 2), block_bytes)
+            yield from split_table(part.slice(len(part) // 2), block_bytes)
         else:
             yield part

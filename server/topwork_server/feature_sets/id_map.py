@@ -23,13 +23,13 @@ _MULTIPLIER = np.uint64(secrets.randbits(64) | 1)
 _POWERS = np.multiply.accumulate(np.full(1 << 10, _MULTIPLIER, np.uint64))
 
 
-def hashes(ids: Any) -> Array:
+def hash_ids(ids: Any) -> Array:
     """(n,) uint64 of an Arrow string array without nulls or empty strings: a polynomial over the bytes."""
-    parts = [_hashes(ids.slice(start, _CHUNK)) for start in range(0, len(ids), _CHUNK)]
+    parts = [_hash_chunk(ids.slice(start, _CHUNK)) for start in range(0, len(ids), _CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-def _hashes(ids: Any) -> Array:
+def _hash_chunk(ids: Any) -> Array:
     _, offsets_buffer, data = ids.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int32)[ids.offset : ids.offset + len(ids) + 1].astype(np.int64)
     lengths = np.diff(offsets)
@@ -50,54 +50,54 @@ class IdSegment:
     addresses: Array
     sorted_hashes: Array
     by_hash: Array
-    alive: Array
+    live: Array
 
     @cached_property
     def count(self) -> int:
-        return int(np.count_nonzero(self.alive))
+        return int(np.count_nonzero(self.live))
 
-    def find(self, wanted: Array, ids: Any) -> Array:
+    def find(self, id_hashes: Array, ids: Any) -> Array:
         """Positions of the ids that are alive here, -1 for the others. `wanted` are their hashes."""
         import pyarrow.compute as pc
 
-        found = np.full(len(wanted), -1, np.int64)
-        left, right = (np.searchsorted(self.sorted_hashes, wanted, side) for side in ("left", "right"))
+        found = np.full(len(id_hashes), -1, np.int64)
+        left, right = (np.searchsorted(self.sorted_hashes, id_hashes, side) for side in ("left", "right"))
         asked = np.flatnonzero(left < right)
         while len(asked):
             here = self.by_hash[left[asked]].astype(np.int64)
-            same = pc.equal(self.ids.take(here), ids.take(asked)).to_numpy(zero_copy_only=False) & self.alive[here]
+            same = pc.equal(self.ids.take(here), ids.take(asked)).to_numpy(zero_copy_only=False) & self.live[here]
             found[asked[same]] = here[same]
             left[asked] += 1
             asked = asked[~same & (left[asked] < right[asked])]
         return found
 
-    def without(self, positions: Array) -> IdSegment:
-        alive = self.alive.copy()
-        alive[positions] = False
-        return replace(self, alive=alive)
+    def delete_positions(self, positions: Array) -> IdSegment:
+        live = self.live.copy()
+        live[positions] = False
+        return replace(self, live=live)
 
 
-def segment(keys: Array, ids: Any, addresses: Array) -> IdSegment:
-    found = hashes(ids)
+def make_segment(keys: Array, ids: Any, addresses: Array) -> IdSegment:
+    found = hash_ids(ids)
     order = np.argsort(found).astype(np.int32)
     return IdSegment(keys, ids, addresses, found[order], order, np.ones(len(keys), bool))
 
 
-def merged(segments: Sequence[IdSegment]) -> IdSegment:
+def merge_segments(segments: Sequence[IdSegment]) -> IdSegment:
     """One segment of what is alive in those. Nothing is hashed again, and runs that are sorted are merged, not sorted."""
     import pyarrow as pa
 
     parts: list[tuple[Array, Array]] = []
     start = 0
     for s in segments:
-        live = s.alive[s.by_hash]
-        parts.append((s.sorted_hashes[live], (np.cumsum(s.alive) - 1 + start)[s.by_hash[live]]))
+        live = s.live[s.by_hash]
+        parts.append((s.sorted_hashes[live], (np.cumsum(s.live) - 1 + start)[s.by_hash[live]]))
         start += s.count
     found, at = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(found, kind="stable")
-    keys = np.concatenate([s.keys[s.alive] for s in segments])
-    ids = pa.concat_arrays([s.ids.filter(pa.array(s.alive)) for s in segments])
-    addresses = np.concatenate([s.addresses[s.alive] for s in segments])
+    keys = np.concatenate([s.keys[s.live] for s in segments])
+    ids = pa.concat_arrays([s.ids.filter(pa.array(s.live)) for s in segments])
+    addresses = np.concatenate([s.addresses[s.live] for s in segments])
     return IdSegment(keys, ids, addresses, found[order], at[order].astype(np.int32), np.ones(len(keys), bool))
 
 
@@ -111,66 +111,66 @@ class IdMap:
 
     def keys(self) -> Array:
         """Those of all items, ascending (n,) int64."""
-        return np.concatenate([np.zeros(0, np.int64), *(s.keys[s.alive] for s in self.segments)])
+        return np.concatenate([np.zeros(0, np.int64), *(s.keys[s.live] for s in self.segments)])
 
     def find(self, ids: Any) -> tuple[Array, Array]:
         """Keys (n,) int64 and addresses (n,) uint64 of an Arrow array of ids; the key is -1 where there is no such item."""
         keys, addresses = np.full(len(ids), -1, np.int64), np.zeros(len(ids), np.uint64)
-        wanted = hashes(ids) if self.segments else keys
+        id_hashes = hash_ids(ids) if self.segments else keys
         for s in self.segments:
-            at = s.find(wanted, ids)
+            at = s.find(id_hashes, ids)
             here = at >= 0
             keys[here], addresses[here] = s.keys[at[here]], s.addresses[at[here]]
         return keys, addresses
 
-    def places(self, keys: Array) -> Iterator[tuple[IdSegment, Array, Array]]:
+    def locate(self, keys: Array) -> Iterator[tuple[IdSegment, Array, Array]]:
         """By segment: which of the `keys` (positions) are alive in it, and where in it they stand."""
         for s in self.segments:
             at = np.minimum(np.searchsorted(s.keys, keys), len(s.keys) - 1)
-            here = np.flatnonzero((s.keys[at] == keys) & s.alive[at])
+            here = np.flatnonzero((s.keys[at] == keys) & s.live[at])
             if len(here):
                 yield s, here, at[here]
 
     def addresses(self, keys: Array) -> tuple[Array, Array]:
         """Addresses (n,) uint64, and which of the keys there are (n,) bool."""
         addresses, there = np.zeros(len(keys), np.uint64), np.zeros(len(keys), bool)
-        for s, here, at in self.places(keys):
+        for s, here, at in self.locate(keys):
             addresses[here], there[here] = s.addresses[at], True
         return addresses, there
 
     def ids(self, keys: Array) -> list[str | None]:
         found: list[str | None] = [None] * len(keys)
-        for s, here, at in self.places(keys):
+        for s, here, at in self.locate(keys):
             for position, id in zip(here.tolist(), s.ids.take(at).to_pylist(), strict=True):
                 found[position] = id
         return found
 
-    def changed(self, dead: Array, born: IdSegment | None) -> IdMap:
+    def with_changes(self, deleted: Array, inserted: IdSegment | None) -> IdMap:
         """After a commit: without the `dead` keys (alive until now), with those of `born` (greater than all before)."""
-        gone = {id(s): s.without(at) for s, _, at in self.places(dead)}
-        segments = [s for s in (gone.get(id(s), s) for s in self.segments) if s.count]
-        if born is not None and len(born.keys):
-            segments.append(born)
-        return IdMap(_tidy(segments))
+        shrunk = {id(s): s.delete_positions(at) for s, _, at in self.locate(deleted)}
+        segments = [s for s in (shrunk.get(id(s), s) for s in self.segments) if s.count]
+        if inserted is not None and len(inserted.keys):
+            segments.append(inserted)
+        return IdMap(_compact_segments(segments))
 
-    def moved(self, keys: Array, addresses: Array) -> IdMap:
+    def with_addresses(self, keys: Array, addresses: Array) -> IdMap:
         """After a compaction: the same items at other addresses. `keys` ascending, of all items."""
-        alive = [merged([s]) for s in self.segments if s.count]
+        alive = [merge_segments([s]) for s in self.segments if s.count]
         return IdMap(tuple(replace(s, addresses=addresses[np.searchsorted(keys, s.keys)]) for s in alive))
 
 
-def _tidy(segments: list[IdSegment]) -> tuple[IdSegment, ...]:
+def _compact_segments(segments: list[IdSegment]) -> tuple[IdSegment, ...]:
     """Merge a segment with the one before while it is at least half as large; rebuild one that is more dead than alive."""
-    segments = [merged([s]) if s.count * 2 < len(s.keys) else s for s in segments]
+    segments = [merge_segments([s]) if s.count * 2 < len(s.keys) else s for s in segments]
     while len(segments) > 1 and segments[-1].count * 2 >= segments[-2].count:
-        segments[-2:] = [merged(segments[-2:])]
+        segments[-2:] = [merge_segments(segments[-2:])]
     return tuple(segments)
 
 
-def load(dataset: Any) -> IdMap:
+def load_id_map(dataset: Any) -> IdMap:
     """The roster of a dataset's version: one scan of two columns."""
     table = dataset.scanner(columns=["id", "key"], with_row_address=True).to_table().sort_by("key").combine_chunks()
     if not len(table):
         return IdMap()
     ids = table["id"].chunk(0)
-    return IdMap((segment(table["key"].to_numpy(), ids, table["_rowaddr"].to_numpy()),))
+    return IdMap((make_segment(table["key"].to_numpy(), ids, table["_rowaddr"].to_numpy()),))

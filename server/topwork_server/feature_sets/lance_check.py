@@ -45,18 +45,18 @@ def readable(path: Path, version: int) -> str:
 def main(path: str, version: str) -> None:
     from topwork_server.feature_sets import lance_io
 
-    lance = lance_io.load()  # what fails here is no fault of the set
+    lance = lance_io.load_lance()  # what fails here is no fault of the set
     try:
         _read(lance, path, int(version))
         fault = ""
     except MemoryError:  # no fault of the set either
         raise
     except Exception as error:
-        fault = lance_io.plain(error)[:LONGEST]
+        fault = lance_io.error_text(error)[:LONGEST]
     except BaseException as error:
-        if not lance_io.panicked(error):
+        if not lance_io.is_panic(error):
             raise
-        fault = lance_io.plain(error)[:LONGEST]
+        fault = lance_io.error_text(error)[:LONGEST]
     print(json.dumps({"fault": fault}), flush=True)
 
 

@@ -29,7 +29,7 @@ _SOURCE_LINES = re.compile(r",?\s*/\S+\.rs:\d+:\d+")
 
 
 @cache
-def load() -> Any:
+def load_lance() -> Any:
     """The lance module. Its two pools default to all cores and more I/O threads than a local disk can use; they share the
     machine with the encoders here, so each has as many threads as there are cores. Read at the import, hence before it."""
     threads = str(min(8, max(2, usable_cores())))
@@ -42,7 +42,7 @@ def load() -> Any:
 
 def open_dataset(path: Path, version: int | None = None) -> Any:
     """The dataset at a version, or at its latest one."""
-    return load().dataset(str(path), version=version)
+    return load_lance().dataset(str(path), version=version)
 
 
 def manifests(path: Path) -> dict[int, str]:
@@ -51,16 +51,16 @@ def manifests(path: Path) -> dict[int, str]:
         names = [name for name in os.listdir(path / VERSIONS) if name.endswith(MANIFEST)]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {version_of(name): f"{VERSIONS}/{name}" for name in names if name.removesuffix(MANIFEST).isdecimal()}
+    return {manifest_version(name): f"{VERSIONS}/{name}" for name in names if name.removesuffix(MANIFEST).isdecimal()}
 
 
-def manifest_of(path: Path, version: int) -> str:
+def manifest_name(path: Path, version: int) -> str:
     """The name of a version's manifest, of either kind of names."""
     name = f"{VERSIONS}/{(1 << 64) - 1 - version:020}{MANIFEST}"
     return name if (path / name).exists() else f"{VERSIONS}/{version}{MANIFEST}"
 
 
-def version_of(manifest: str) -> int:
+def manifest_version(manifest: str) -> int:
     """Lance counts versions down in the names of their manifests, so that the newest is listed first; it once counted up."""
     number = int(manifest.rpartition("/")[2].removesuffix(MANIFEST))
     return (1 << 64) - 1 - number if number >= 1 << 63 else number
@@ -74,42 +74,42 @@ def files_of(
     found = {}
     for fragment in dataset._ds.get_fragments():
         number = fragment.id()
-        known = before.get(number)
-        if known is not None and number not in touched:
-            found[number] = known
+        names = before.get(number)
+        if names is not None and number not in touched:
+            found[number] = names
             continue
-        data = tuple(name for name in known or () if name.startswith("data/"))
+        data = tuple(name for name in names or () if name.startswith("data/"))
         data = data or tuple(f"data/{file.path}" for file in fragment.data_files())
         deletions = fragment.deletion_file()
         found[number] = (*data, deletions) if deletions else data
     return found
 
 
-def plain(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The error's own words on one line, without the lines of Lance's source."""
     text = _SOURCE_LINES.sub("", str(error)).removeprefix("Invalid user input: ")
     return " ".join(text.split()) or type(error).__name__
 
 
 @contextmanager
-def mapped(doing: str) -> Iterator[None]:
+def map_errors(doing: str) -> Iterator[None]:
     """Errors of Lance, Arrow and the disk as ours: DiskFull where the disk is full, else TopworkError that says `doing`."""
     try:
         yield
     except TopworkError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and not panicked(error):
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
-        raise translated(error, doing) from error
+        raise translate_error(error, doing) from error
 
 
-def panicked(error: BaseException) -> bool:
+def is_panic(error: BaseException) -> bool:
     """Whether Lance's own code gave up: pyo3's class is no `Exception`, and cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
-def translated(error: BaseException, doing: str) -> TopworkError:
+def translate_error(error: BaseException, doing: str) -> TopworkError:
     if isinstance(error, TopworkError):
         return error
     number = error.errno if isinstance(error, OSError) else None
@@ -118,47 +118,49 @@ def translated(error: BaseException, doing: str) -> TopworkError:
             f"{doing}: no space left on the disk",
             remedy="free some space (prune versions, drop sets) and try again; what was stored is as it was",
         )
-    return TopworkError(f"{doing}: {plain(error)}")
+    return TopworkError(f"{doing}: {error_text(error)}")
 
 
 def write_rows(dataset: Any, path: Path, table: Any, hashed: Callable[[list[str]], None]) -> list[Any]:
     """Write a table as data files (on disk when this returns) that no version holds yet; gives their fragments. `hashed` takes
     the checksums of the files of those names while the disk writes them."""
-    load()
+    load_lance()
     from lance.fragment import write_fragments
 
     fragments: list[Any] = list(write_fragments(table, dataset))
     names = [f"data/{file.path}" for fragment in fragments for file in fragment.files]
     if names:
-        parallel_sync.run([lambda: hashed(names), *parallel_sync.syncs([path / "data", *(path / name for name in names)])])
+        parallel_sync.run_parallel(
+            [lambda: hashed(names), *parallel_sync.sync_calls([path / "data", *(path / name for name in names)])]
+        )
     return fragments
 
 
 def sync_new(path: Path, before: Any, after: Any) -> None:
     """Wait until the data files that a fragment has gained are on disk."""
-    known = {file.path for file in before.files}
-    sync([*(path / "data" / file.path for file in after.files if file.path not in known), path / "data"])
+    names = {file.path for file in before.files}
+    sync([*(path / "data" / file.path for file in after.files if file.path not in names), path / "data"])
 
 
-def kill_rows(dataset: Any, path: Path, addresses: Any) -> tuple[list[int], list[Any]]:
+def delete_rows(dataset: Any, path: Path, addresses: Any) -> tuple[list[int], list[Any]]:
     """Deletion files for the rows at those addresses (fragment << 32 | offset): ids of fragments with no row left, and the
     fragments that some are left of. No version holds them yet."""
     import numpy as np
 
-    gone, updated = [], []
+    emptied, updated = [], []
     owners = addresses >> np.uint64(32)
     for owner in np.unique(owners).tolist():
         offsets = (addresses[owners == owner] & np.uint64(0xFFFFFFFF)).tolist()
         left = dataset.get_fragment(owner).delete_rows(offsets)
         if left is None:
-            gone.append(owner)
+            emptied.append(owner)
         else:
             updated.append(left)
     if updated:
         folder = path / "_deletions"
         newest = {fragment.id: _newest(folder, fragment.id) for fragment in updated}
         sync([*newest.values(), folder])
-    return gone, updated
+    return emptied, updated
 
 
 def _newest(folder: Path, fragment: int) -> Path:
@@ -167,7 +169,7 @@ def _newest(folder: Path, fragment: int) -> Path:
 
 def commit(dataset: Any, path: Path, operation: Any) -> Any:
     """Make a version of it, on disk when this returns. The given dataset stays at its own version."""
-    made = load().LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    made = load_lance().LanceDataset.commit(dataset, operation, read_version=dataset.version)
     sync_version(path, made.version)
     return made
 
@@ -178,10 +180,10 @@ def sync_version(path: Path, version: int) -> None:
     sync([*(folder / name for name in names if (folder / name).exists()), folder])
 
 
-def sweep(dataset: Any) -> None:
+def delete_leftovers(dataset: Any) -> None:
     """Delete what a failed attempt left; the disk may be full of it. Nothing else may be writing."""
     try:
-        with mapped("deleting leftovers"):
+        with map_errors("deleting leftovers"):
             dataset.cleanup_old_versions(versions=[dataset.version], delete_unverified=True, error_if_tagged_old_versions=False)
     except Exception:
         log.warning("leftovers of a failed write to %s stay until the next pruning", dataset.uri, exc_info=True)

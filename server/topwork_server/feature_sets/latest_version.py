@@ -15,8 +15,8 @@ from topwork_server.feature_sets import id_map as rosters
 from topwork_server.feature_sets import lance_io, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap
-from topwork_server.feature_sets.lance_io import mapped
-from topwork_server.feature_sets.open_set import opened, version_of
+from topwork_server.feature_sets.lance_io import map_errors
+from topwork_server.feature_sets.open_set import open_newest, open_version
 from topwork_server.feature_sets.version_view import VersionView, record_version, view_after, view_of
 
 __all__ = ["LatestVersion", "VersionView"]
@@ -33,15 +33,15 @@ class LatestVersion:
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         self._loading = threading.Lock()
-        self._tried = time.monotonic()
-        self.sums = Checksums(path)
-        if self.sums.faults:
-            log.warning("%s: what is missing is taken anew", self.sums.faults)
-            self.sums.rewrite([*self.sums.sums])
-        found = opened(self.sums, name)
-        self.view, self.lost = found.view, found.lost
+        self._last_retry = time.monotonic()
+        self.checksums = Checksums(path)
+        if self.checksums.log_damage:
+            log.warning("%s: what is missing is taken anew", self.checksums.log_damage)
+            self.checksums.rewrite([*self.checksums.entries])
+        found = open_newest(self.checksums, name)
+        self.view, self.newest_damage = found.view, found.newest_damage
         try:
-            pins.record(self.sums)
+            pins.record_checksums(self.checksums)
         except (TopworkError, OSError) as error:
             log.warning("pins of %s: %s", name, error)
 
@@ -55,37 +55,37 @@ class LatestVersion:
 
     def check(self) -> None:
         """DataLoss where the newest version is lost, or one of its files is known to be damaged, until it is put back."""
-        if self.lost is not None and self.sums.bad and time.monotonic() - self._tried > AGAIN:
+        if self.newest_damage is not None and self.checksums.damaged_files and time.monotonic() - self._last_retry > AGAIN:
             with self._loading:
-                self._tried = time.monotonic()
-                found = opened(self.sums, self.name)
-                self.view, self.lost = found.view, found.lost
-        if self.lost is not None:
-            raise DataLoss(self.lost.message, remedy=self.lost.remedy)
-        if self.sums.bad:
+                self._last_retry = time.monotonic()
+                found = open_newest(self.checksums, self.name)
+                self.view, self.newest_damage = found.view, found.newest_damage
+        if self.newest_damage is not None:
+            raise DataLoss(self.newest_damage.message, remedy=self.newest_damage.remedy)
+        if self.checksums.damaged_files:
             self.view.check()
 
-    def loaded(self) -> VersionView:
+    def loaded_view(self) -> VersionView:
         """The newest view, with its roster. DataLoss where it is damaged."""
         self.check()
         view = self.view
-        if view.roster is not None:
+        if view.id_map is not None:
             return view
         with self._loading:
             # Commits load it first, so no view without a roster is ever replaced by another while this lock is held.
-            if self.view.roster is None:
+            if self.view.id_map is None:
                 self.view.check()
-                with mapped(f"reading the ids of the set {self.name!r}"):
-                    self.view = replace(self.view, roster=rosters.load(self.view.dataset))
+                with map_errors(f"reading the ids of the set {self.name!r}"):
+                    self.view = replace(self.view, id_map=rosters.load_id_map(self.view.dataset))
             return self.view
 
-    def publish(self, dataset: Any, roster: IdMap, touched: Container[int] | None = None) -> VersionView:
+    def publish(self, dataset: Any, id_map: IdMap, touched: Container[int] | None = None) -> VersionView:
         """Make it the newest, once the checksums of what its commit wrote are on disk. `touched` of a commit that only added and
         deleted rows: the fragments that it deleted from."""
         if touched is None:
-            view = view_of(dataset, self.name, self.sums, roster)
+            view = view_of(dataset, self.name, self.checksums, id_map)
         else:
-            view = view_after(self.view, dataset, roster, touched)
+            view = view_after(self.view, dataset, id_map, touched)
         try:
             record_version(view)
         except (TopworkError, OSError) as error:  # what is committed stays so: the next open finds what is wrong
@@ -93,25 +93,25 @@ class LatestVersion:
         self.view = view
         return self.view
 
-    def at(self, version: int) -> VersionView:
+    def view_at(self, version: int) -> VersionView:
         """The view of an older version, 0 for the newest. NotFound where it was pruned or never was."""
         view = self.view
         if version == 0:
             self.check()
         if version in (0, view.version):
             return view
-        if not (self.path / lance_io.manifest_of(self.path, version)).exists():
-            raise self._missing(version)
+        if not (self.path / lance_io.manifest_name(self.path, version)).exists():
+            raise self._no_version(version)
         try:
-            return version_of(self.sums, self.name, version)
+            return open_version(self.checksums, self.name, version)
         except DataLoss:
-            if not (self.path / lance_io.manifest_of(self.path, version)).exists():  # it was pruned meanwhile
-                raise self._missing(version) from None
+            if not (self.path / lance_io.manifest_name(self.path, version)).exists():  # it was pruned meanwhile
+                raise self._no_version(version) from None
             raise
 
-    def _missing(self, version: int) -> TopworkError:
-        if self.lost is not None and version >= self.sums.newest:
-            return DataLoss(self.lost.message, remedy=self.lost.remedy)
+    def _no_version(self, version: int) -> TopworkError:
+        if self.newest_damage is not None and version >= self.checksums.newest_version:
+            return DataLoss(self.newest_damage.message, remedy=self.newest_damage.remedy)
         return NotFound(
             f"the set {self.name!r} has no version {version}; the newest is {self.view.version}",
             remedy="list its versions; pin those that must stay",

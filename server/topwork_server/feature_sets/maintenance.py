@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # Fragments are joined in two steps, so that a row is copied about twice in its life and no step takes more than seconds.
 SMALL_ROWS, LARGE_ROWS = 1 << 14, 1 << 18
 LARGE_BYTES = 512 << 20
-MANY = 32
+MANY_FRAGMENTS = 32
 # A fragment with more dead rows than this is written anew.
 DEAD_SHARE = 0.3
 
@@ -29,14 +29,14 @@ PRUNE_SECONDS, PRUNE_COMMITS = 60.0, 128
 
 
 class Maintenance:
-    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: versions.Readers) -> None:
+    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: versions.VersionReaders) -> None:
         self._current, self._writer, self._readers = current, writer, readers
-        self._compacted_at = -MANY
+        self._compacted_at = -MANY_FRAGMENTS
         self._pruned_at = (float("-inf"), 0)
 
-    def tidy(self, busy: Callable[[], bool]) -> None:
+    def run_due(self, busy: Callable[[], bool]) -> None:
         """Whatever is due, in steps; stops between them when something waits."""
-        if self._writer.commits - self._compacted_at >= MANY:
+        if self._writer.commits - self._compacted_at >= MANY_FRAGMENTS:
             self._compacted_at = self._writer.commits
             self.compact(busy)
         when, commits = self._pruned_at
@@ -46,64 +46,64 @@ class Maintenance:
 
     def prune(self, older_than: float, most: int | None = None) -> tuple[int, int]:
         self._current.check()
-        dataset, sums = self._current.view.dataset, self._current.sums
+        dataset, sums = self._current.view.dataset, self._current.checksums
         return versions.prune(dataset, sums, versions.prunable(sums, dataset.version, self._readers, older_than, most))
 
     def compact(self, busy: Callable[[], bool] = lambda: False) -> int:
         """Join small fragments and rewrite those with many dead rows: how many steps were done. Readers notice nothing."""
         self._current.check()
-        target = self._target()
+        target = self._target_rows()
         if target is None:
             return 0
-        lance_io.load()
+        lance_io.load_lance()
         from lance.optimize import Compaction
 
-        view = self._current.loaded()
+        view = self._current.loaded_view()
         view.check()  # rows that are damaged must not get new checksums
         options = {"target_rows_per_fragment": target, "materialize_deletions_threshold": DEAD_SHARE}
         steps = 0
         for task in Compaction.plan(view.dataset, options).tasks:
             try:
-                with lance_io.mapped(f"joining fragments of {self._current.name}"):
-                    self._step(task, target)
+                with lance_io.map_errors(f"joining fragments of {self._current.name}"):
+                    self._run_compaction(task, target)
             except TopworkError:
-                lance_io.sweep(self._current.view.dataset)
+                lance_io.delete_leftovers(self._current.view.dataset)
                 raise
             steps += 1
             if busy():
                 break
         return steps
 
-    def _target(self) -> int | None:
+    def _target_rows(self) -> int | None:
         """Rows a fragment should have after the next step; None where there is nothing to gain."""
         fragments = [fragment.metadata for fragment in self._current.view.dataset.get_fragments()]
         rows: int = sum(f.physical_rows for f in fragments)
         size: int = sum(file.file_size_bytes or 0 for f in fragments for file in f.files)
-        large = min(LARGE_ROWS, max(MANY, LARGE_BYTES * rows // max(1, size)))
+        large = min(LARGE_ROWS, max(MANY_FRAGMENTS, LARGE_BYTES * rows // max(1, size)))
         small = min(SMALL_ROWS, max(1, large // 4))
-        if sum(f.physical_rows < small for f in fragments) > MANY:
+        if sum(f.physical_rows < small for f in fragments) > MANY_FRAGMENTS:
             return small
-        if sum(f.physical_rows < large for f in fragments) > MANY:
+        if sum(f.physical_rows < large for f in fragments) > MANY_FRAGMENTS:
             return large
         wasted = any(f.deletion_file and f.deletion_file.num_deleted_rows > DEAD_SHARE * f.physical_rows for f in fragments)
         return small if wasted else None
 
-    def _step(self, task: Any, target: int) -> None:
+    def _run_compaction(self, task: Any, target: int) -> None:
         from lance.optimize import Compaction
 
-        view, began = self._current.loaded(), time.time()
+        view, began = self._current.loaded_view(), time.time()
         result = task.execute(view.dataset)
         _sync_newer(self._current.path / "data", began - 1)
         dataset = lance_io.copy_of(view.dataset)
         Compaction.commit(dataset, [result])
         lance_io.sync_version(self._current.path, dataset.version)
-        self._writer.publish(dataset, _moved(view, dataset))
+        self._writer.publish(dataset, _id_map_after(view, dataset))
         log.debug("fragments of %s joined to %d rows in %.2f s", self._current.name, target, time.time() - began)
 
 
-def _moved(view: VersionView, dataset: Any) -> Any:
+def _id_map_after(view: VersionView, dataset: Any) -> Any:
     table = dataset.scanner(columns=["key"], with_row_address=True).to_table().sort_by("key")
-    return view.here.moved(table["key"].to_numpy(), table["_rowaddr"].to_numpy())
+    return view.loaded_id_map.with_addresses(table["key"].to_numpy(), table["_rowaddr"].to_numpy())
 
 
 def _sync_newer(folder: Path, than: float) -> None:

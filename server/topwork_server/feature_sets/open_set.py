@@ -32,88 +32,96 @@ class OpenedVersion:
     """The newest version that can be read. `lost` says which newer ones cannot."""
 
     view: VersionView
-    lost: DataLoss | None = None
+    newest_damage: DataLoss | None = None
 
 
-def opened(sums: Checksums, name: str) -> OpenedVersion:
+def open_newest(checksums: Checksums, name: str) -> OpenedVersion:
     """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
-    path, there = sums.path, lance_io.manifests(sums.path)
+    path, there = checksums.path, lance_io.manifests(checksums.path)
     if not path.is_dir():
         raise was_dropped(name)
-    if sums.owner:
-        _clear_pipes(sums)
-    if not there and not sums.newest:
+    if checksums.owner:
+        _delete_special_files(checksums)
+    if not there and not checksums.newest_version:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version", remedy=_remedy(path))
     lost: DataLoss | None = None
-    for version in sorted({*there, *([sums.newest] if sums.newest else [])}, reverse=True):
+    for version in sorted({*there, *([checksums.newest_version] if checksums.newest_version else [])}, reverse=True):
         try:
-            return OpenedVersion(version_of(sums, name, version), _with_older(lost, version))
-        except _Torn as torn:
+            return OpenedVersion(open_version(checksums, name, version), _with_newest_readable(lost, version))
+        except _IncompleteCommit as torn:
             log.warning("%s: version %d was never acknowledged and is set aside: %s", path, version, torn)
         except DataLoss as error:
             lost = lost or error
     raise lost or DataLoss(f"the feature set {name!r} has no version that can be read", remedy=_remedy(path))
 
 
-def version_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
+def open_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
     """One version. DataLoss where its manifest or one of its deletion files is damaged, or a data file is gone. `alone`: nobody
     is served by this process, which may try by itself what has no checksum."""
-    dataset = dataset_of(sums, name, version, alone=alone)
+    dataset = open_dataset_version(checksums, name, version, alone=alone)
     try:
-        view = view_of(dataset, name, sums)
+        view = view_of(dataset, name, checksums)
     except NotReady as error:
-        remedy = error.remedy or _remedy(sums.path)
+        remedy = error.remedy or _remedy(checksums.path)
         raise NotReady(f"the feature set {name!r} cannot be opened: {error.message}", remedy=remedy) from error
-    sums.check([name for names in view.files.values() for name in names if name.startswith("_deletions/")])
+    checksums.check([name for names in view.files.values() for name in names if name.startswith("_deletions/")])
     return view
 
 
-def dataset_of(sums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
+def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
     """As `version_of`, of any dataset, of which only the manifest was compared."""
-    manifest = lance_io.manifests(sums.path).get(version) or _recorded(sums, version)
-    if manifest not in sums.sums and not alone:
-        _adopt(sums, name, version, manifest)
-    sums.verify(manifest)
+    manifest = lance_io.manifests(checksums.path).get(version) or _recorded_manifest(checksums, version)
+    if manifest not in checksums.entries and not alone:
+        _record_manifest(checksums, name, version, manifest)
+    checksums.verify(manifest)
     try:
-        with lance_io.mapped(f"opening version {version} of the set {name!r}"):
-            return lance_io.open_dataset(sums.path, version)
+        with lance_io.map_errors(f"opening version {version} of the set {name!r}"):
+            return lance_io.open_dataset(checksums.path, version)
     except TopworkError as error:
-        raise DataLoss(f"the feature set {name!r} is damaged: {error.message}", remedy=_remedy(sums.path)) from error
+        raise DataLoss(f"the feature set {name!r} is damaged: {error.message}", remedy=_remedy(checksums.path)) from error
 
 
-def _clear_pipes(sums: Checksums) -> None:
+def _delete_special_files(checksums: Checksums) -> None:
     """Delete pipes and devices among the files that Lance reads without a checksum, hints and notes: it would wait for ever."""
     for folder in (lance_io.VERSIONS, TRANSACTIONS):
-        with suppress(OSError), os.scandir(sums.path / folder) as entries:
+        with suppress(OSError), os.scandir(checksums.path / folder) as entries:
             for entry in entries:
-                if not entry.is_file() and not entry.is_dir() and f"{folder}/{entry.name}" not in sums.sums:
+                if not entry.is_file() and not entry.is_dir() and f"{folder}/{entry.name}" not in checksums.entries:
                     log.warning("%s is no regular file, and is deleted", entry.path)
                     os.unlink(entry.path)
 
 
-class _Torn(Exception):
+class _IncompleteCommit(Exception):
     """A commit that was killed before it was whole."""
 
 
-def _recorded(sums: Checksums, version: int) -> str:
-    names = (name for name in list(sums.sums) if name.endswith(lance_io.MANIFEST))
-    return next((name for name in names if lance_io.version_of(name) == version), lance_io.manifest_of(sums.path, version))
+def _recorded_manifest(checksums: Checksums, version: int) -> str:
+    names = (name for name in list(checksums.entries) if name.endswith(lance_io.MANIFEST))
+    return next(
+        (name for name in names if lance_io.manifest_version(name) == version), lance_io.manifest_name(checksums.path, version)
+    )
 
 
-def _adopt(sums: Checksums, name: str, version: int, manifest: str) -> None:
+def _record_manifest(checksums: Checksums, name: str, version: int, manifest: str) -> None:
     """Take the sum of a manifest that has none, once another process could read its version."""
-    fault = lance_check.readable(sums.path, version)
+    fault = lance_check.readable(checksums.path, version)
     if not fault:
-        log.warning("%s: version %d has no checksum, and gets one now that another process has read it", sums.path, version)
-        sums.record([manifest], (sums.path / manifest).stat().st_mtime)
+        log.warning("%s: version %d has no checksum, and gets one now that another process has read it", checksums.path, version)
+        checksums.record([manifest], (checksums.path / manifest).stat().st_mtime)
         return
-    if 0 < sums.newest < version and sums.owner and not (sums.path / manifest).read_bytes().endswith(MAGIC):
-        (sums.path / manifest).rename(sums.path / f"{manifest}.torn")
-        raise _Torn(fault)
-    raise DataLoss(f"the feature set {name!r} is damaged: version {version} cannot be read: {fault}", remedy=_remedy(sums.path))
+    if (
+        0 < checksums.newest_version < version
+        and checksums.owner
+        and not (checksums.path / manifest).read_bytes().endswith(MAGIC)
+    ):
+        (checksums.path / manifest).rename(checksums.path / f"{manifest}.torn")
+        raise _IncompleteCommit(fault)
+    raise DataLoss(
+        f"the feature set {name!r} is damaged: version {version} cannot be read: {fault}", remedy=_remedy(checksums.path)
+    )
 
 
-def _with_older(lost: DataLoss | None, version: int) -> DataLoss | None:
+def _with_newest_readable(lost: DataLoss | None, version: int) -> DataLoss | None:
     """Its remedy names the newest version that can be read."""
     if lost is None:
         return None
@@ -125,24 +133,24 @@ def _remedy(path: Path) -> str:
     return f"put the folder {path} right from a copy, or drop the set"
 
 
-def damaged(path: Path) -> Iterator[str]:
+def find_damage(path: Path) -> Iterator[str]:
     """Files of a set that are not what was written, or that its newest version lacks. Reads all that has a checksum."""
-    sums = Checksums(path, owner=False)
+    checksums = Checksums(path, owner=False)
     there = lance_io.manifests(path)
-    if sums.faults:
-        yield sums.faults
+    if checksums.log_damage:
+        yield checksums.log_damage
     try:
-        version_of(sums, path.stem, max([*there, sums.newest])).check()
+        open_version(checksums, path.stem, max([*there, checksums.newest_version])).check()
     except (DataLoss, NotReady) as error:
         yield error.message
     except NotFound:
         return
-    yield from (pin.damage.message for pin in pins.found(sums) if pin.damage)
-    bad = {*sums.bad}
-    for name in list(sums.sums):
+    yield from (pin.damage.message for pin in pins.read_pins(checksums) if pin.damage)
+    bad = {*checksums.damaged_files}
+    for name in list(checksums.entries):
         if name in bad or not (path / name).exists():
             continue  # said, or pruned
         try:
-            sums.verify(name)
+            checksums.verify(name)
         except DataLoss as error:
             yield error.message

@@ -10,55 +10,55 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.commit_threads import DaemonPool
 
 T = TypeVar("T")
 
 #: For all sets together. They wait for the disk, or hash without the interpreter's lock.
-_threads = CommitThreads(4, name="disk")
+_threads = DaemonPool(4, name="disk")
 
 
 def sync(paths: Iterable[Path]) -> None:
     """Wait until those files or folders are on disk, and not only in the page cache."""
-    run(syncs(paths))
+    run_parallel(sync_calls(paths))
 
 
-def syncs(paths: Iterable[Path]) -> list[Callable[[], None]]:
+def sync_calls(paths: Iterable[Path]) -> list[Callable[[], None]]:
     """The calls that `sync` makes."""
     return [partial(_sync, path) for path in paths]
 
 
-def run(calls: Sequence[Callable[[], T]]) -> list[T]:
+def run_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of calls that do not depend on each other, once all have ended. The first one's error is raised. None of the
     calls may come here itself: all threads could then wait for calls that wait for a thread."""
-    others = [_started(call) for call in calls[1:]]
-    own = [_done(call) for call in calls[:1]]
-    return [future.result() for future in _ended([*own, *others])]
+    others = [_submit(call) for call in calls[1:]]
+    own = [_run_here(call) for call in calls[:1]]
+    return [future.result() for future in _wait_for_all([*own, *others])]
 
 
-def _ended(futures: list[Future[T]]) -> list[Future[T]]:
+def _wait_for_all(futures: list[Future[T]]) -> list[Future[T]]:
     for future in futures:
         future.exception()
     return futures
 
 
-def _started(call: Callable[[], T]) -> Future[T]:
+def _submit(call: Callable[[], T]) -> Future[T]:
     """Where no thread can be had the call is made here."""
     future: Future[T] = Future()
     try:
-        _threads.run(lambda: _answer(future, call))
+        _threads.submit(lambda: _resolve(future, call))
     except RuntimeError:
-        _answer(future, call)
+        _resolve(future, call)
     return future
 
 
-def _done(call: Callable[[], T]) -> Future[T]:
+def _run_here(call: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()
-    _answer(future, call)
+    _resolve(future, call)
     return future
 
 
-def _answer(future: Future[T], call: Callable[[], T]) -> None:
+def _resolve(future: Future[T], call: Callable[[], T]) -> None:
     try:
         future.set_result(call())
     except BaseException as error:

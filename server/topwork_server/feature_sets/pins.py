@@ -17,14 +17,14 @@ from topwork_server import json_records
 from topwork_server.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.lance_io import mapped
+from topwork_server.feature_sets.lance_io import map_errors
 
 TAGS, SUFFIX = "_refs/tags", ".json"
 
 #: Names that readers take for the version that is current.
-NOT_PINS = frozenset({"latest", "current"})
+RESERVED_PINS = frozenset({"latest", "current"})
 # As Lance has them: a pin is a file of that name.
-PIN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+PIN_PATTERN = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Tag:
     version: int
 
 
-def names(path: Path) -> list[str]:
+def pin_names(path: Path) -> list[str]:
     """Of the dataset there, by Lance's own files: nothing is opened."""
     try:
         return sorted(name.removesuffix(SUFFIX) for name in os.listdir(path / TAGS) if name.endswith(SUFFIX))
@@ -51,68 +51,68 @@ def names(path: Path) -> list[str]:
         return []
 
 
-def found(sums: Checksums) -> list[Pin]:
+def read_pins(checksums: Checksums) -> list[Pin]:
     """Every pin that has a file or a record, by name."""
-    recorded = (name.removeprefix(f"{TAGS}/").removesuffix(SUFFIX) for name in list(sums.sums) if name.startswith(TAGS))
-    pins = [pin for name in sorted({*names(sums.path), *recorded}) if (pin := _read(sums, name))]
+    recorded = (name.removeprefix(f"{TAGS}/").removesuffix(SUFFIX) for name in list(checksums.entries) if name.startswith(TAGS))
+    pins = [pin for name in sorted({*pin_names(checksums.path), *recorded}) if (pin := _read(checksums, name))]
     if not pins:
         return []
-    there = lance_io.manifests(sums.path)  # after the pins: no version of theirs is pruned meanwhile
-    return [pin if pin.damage or pin.version in there else _without_version(sums, pin) for pin in pins]
+    there = lance_io.manifests(checksums.path)  # after the pins: no version of theirs is pruned meanwhile
+    return [pin if pin.damage or pin.version in there else _without_version(checksums, pin) for pin in pins]
 
 
-def damage(sums: Checksums) -> DataLoss | None:
+def first_damage(checksums: Checksums) -> DataLoss | None:
     """Why the first damaged pin is none that can be trusted, None where all are whole."""
-    return next((pin.damage for pin in found(sums) if pin.damage), None)
+    return next((pin.damage for pin in read_pins(checksums) if pin.damage), None)
 
 
-def check(sums: Checksums) -> None:
+def check_pins(checksums: Checksums) -> None:
     """DataLoss where a pin is damaged."""
-    if error := damage(sums):
+    if error := first_damage(checksums):
         raise error
 
 
-def record(sums: Checksums) -> None:
+def record_checksums(checksums: Checksums) -> None:
     """Take the checksums of pins that have none: those of an older server, and one of a server that was killed as it pinned."""
-    for pin in found(sums):
-        if not pin.damage and _file(pin.name) not in sums.sums:
-            sums.record([_file(pin.name)], pin.version)
+    for pin in read_pins(checksums):
+        if not pin.damage and _file(pin.name) not in checksums.entries:
+            checksums.record([_file(pin.name)], pin.version)
 
 
-def add(dataset: Any, sums: Checksums, name: str, version: int) -> None:
+def add_pin(dataset: Any, checksums: Checksums, name: str, version: int) -> None:
     """Keep a version that is there. AlreadyExists where the name is taken, InvalidInput where Lance would not have it."""
-    if not PIN.fullmatch(name):
+    if not PIN_PATTERN.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot name a version",
             remedy="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
         )
-    if name.isdecimal() or name.lower() in NOT_PINS:
+    if name.isdecimal() or name.lower() in RESERVED_PINS:
         raise InvalidInput(
             f"the pin {name!r} could be taken for a version's number, or for the current version",
             remedy="choose another name with a letter, such as v1",
         )
-    for pin in found(sums):
+    for pin in read_pins(checksums):
         if pin.name == name:
             raise _taken(pin)
-    _make_folder(sums.path)
-    with mapped(f"pinning version {version}"):
+    _make_folder(checksums.path)
+    with map_errors(f"pinning version {version}"):
         dataset.tags.create(name, version)
-        lance_io.sync([sums.path / _file(name), sums.path / TAGS])
-    sums.record([_file(name)], version)
+        lance_io.sync([checksums.path / _file(name), checksums.path / TAGS])
+    checksums.record([_file(name)], version)
 
 
-def remove(sums: Checksums, name: str) -> None:
+def remove_pin(checksums: Checksums, name: str) -> None:
     """Whole or damaged. A pin is a file, which is gone in one step."""
-    pins = {pin.name for pin in found(sums)}
+    pins = {pin.name for pin in read_pins(checksums)}
     if name not in pins:
         raise NotFound(f"there is no pin {name!r}", remedy=f"pins are: {', '.join(sorted(pins)) or 'none'}")
-    with mapped(f"unpinning {name!r}"):
-        sums.take_back(_file(name))
+    with map_errors(f"unpinning {name!r}"):
+        checksums.retract(_file(name))
         with suppress(NotADirectoryError):
-            removed(sums.path / _file(name))
+            delete_path(checksums.path / _file(name))
 
 
-def by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[str, ...]]:
+def names_by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[str, ...]]:
     """Names of those that are whole, or of those that are not."""
     names: dict[int, tuple[str, ...]] = {}
     for pin in pins:
@@ -121,7 +121,7 @@ def by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[str, ...
     return names
 
 
-def removed(path: Path) -> None:
+def delete_path(path: Path) -> None:
     """Delete a file, or a folder in its place, for good."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     with suppress(FileNotFoundError):
@@ -132,38 +132,38 @@ def _file(name: str) -> str:
     return f"{TAGS}/{name}{SUFFIX}"
 
 
-def _read(sums: Checksums, name: str) -> Pin | None:
+def _read(checksums: Checksums, name: str) -> Pin | None:
     """None where it was removed meanwhile."""
     file = _file(name)
-    known = sums.sums.get(file)
+    recorded = checksums.entries.get(file)
     try:
-        if known is not None:
-            sums.check([file])
-        return Pin(name, json_records.read(sums.path / file, _Tag).version)
+        if recorded is not None:
+            checksums.check([file])
+        return Pin(name, json_records.read(checksums.path / file, _Tag).version)
     except (FileNotFoundError, NotADirectoryError) as error:
         how = error.strerror or "it is gone"
     except DataLoss as error:
-        how = sums.bad.get(file) or json_records.reason(error)
-    if known is not None and file not in sums.sums:
-        sums.forgive(file)
+        how = checksums.damaged_files.get(file) or json_records.reason(error)
+    if recorded is not None and file not in checksums.entries:
+        checksums.discard_state(file)
         return None
-    if known is None and not os.path.lexists(sums.path / file):
+    if recorded is None and not os.path.lexists(checksums.path / file):
         return None
-    return _damaged(sums, name, int(known.time) if known else 0, how)
+    return _damaged(checksums, name, int(recorded.time) if recorded else 0, how)
 
 
-def _without_version(sums: Checksums, pin: Pin) -> Pin:
-    return _damaged(sums, pin.name, pin.version, f"there is no version {pin.version}")
+def _without_version(checksums: Checksums, pin: Pin) -> Pin:
+    return _damaged(checksums, pin.name, pin.version, f"there is no version {pin.version}")
 
 
-def _damaged(sums: Checksums, name: str, version: int, how: str) -> Pin:
+def _damaged(checksums: Checksums, name: str, version: int, how: str) -> Pin:
     held = f"; it was made of version {version}" if version else ""
     error = DataLoss(
-        f"the pin {name!r} of the feature set {sums.path.stem!r} is damaged: {sums.path / _file(name)}: {how}{held}",
-        remedy=f"remove the pin (`topwork versions {sums.path.stem} --unpin {name}`), then pin "
+        f"the pin {name!r} of the feature set {checksums.path.stem!r} is damaged: {checksums.path / _file(name)}: {how}{held}",
+        remedy=f"remove the pin (`topwork versions {checksums.path.stem} --unpin {name}`), then pin "
         + (f"version {version} again" if version else "the version again"),
     )
-    if _file(name) not in sums.bad:  # else the log says it
+    if _file(name) not in checksums.damaged_files:  # else the log says it
         json_records.warn_once(error.message)
     return Pin(name, version, error)
 

@@ -59,23 +59,23 @@ def while_present(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenat
     return guarded
 
 
-class PresentBlocks:
+class PresentBatches:
     """The blocks of a read under way, with NotFound where the set is dropped before the last of them."""
 
     def __init__(self, blocks: Iterator[ItemBatch], presence: Present) -> None:
-        self._blocks, self._presence = blocks, presence
+        self._batches, self._presence = blocks, presence
 
-    def __iter__(self) -> PresentBlocks:
+    def __iter__(self) -> PresentBatches:
         return self
 
     def __next__(self) -> ItemBatch:
         try:
-            return next(self._blocks)
+            return next(self._batches)
         except StopIteration:
             raise
         except Exception as error:
             raise self._presence.explain(error) from error
 
     def close(self) -> None:
-        close: Any = getattr(self._blocks, "close", bool)
+        close: Any = getattr(self._batches, "close", bool)
         close()

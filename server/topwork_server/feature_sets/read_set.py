@@ -11,11 +11,11 @@ import numpy as np
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets import filters
-from topwork_server.feature_sets.from_arrow import Projection, cut, project, to_block, values
-from topwork_server.feature_sets.lance_io import mapped, translated
+from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
+from topwork_server.feature_sets.lance_io import map_errors, translate_error
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
-from topwork_server.feature_sets.versions import Readers
+from topwork_server.feature_sets.versions import VersionReaders
 from topwork_server.types import Array
 
 # Lance reads ahead: bounded, so that a slow reader of large rows does not fill the memory.
@@ -27,110 +27,110 @@ MOST_ROWS = 8192
 class BatchReader:
     """An iterator of blocks that holds its version from pruning until it is exhausted, closed or forgotten."""
 
-    def __init__(self, blocks: Iterator[ItemBatch], readers: Readers, version: int) -> None:
-        self._blocks, self._readers, self._version = blocks, readers, version
+    def __init__(self, blocks: Iterator[ItemBatch], readers: VersionReaders, version: int) -> None:
+        self._batches, self._readers, self._version = blocks, readers, version
         self._open = True
-        readers.enter(version)
+        readers.acquire(version)
 
     def __iter__(self) -> BatchReader:
         return self
 
     def __next__(self) -> ItemBatch:
         try:
-            return next(self._blocks)
+            return next(self._batches)
         except StopIteration:
             self.close()
             raise
         except BaseException as error:
             self.close()
-            raise translated(error, "reading rows") from error
+            raise translate_error(error, "reading rows") from error
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._readers.leave(self._version)
+            self._readers.release(self._version)
 
     def __del__(self) -> None:
         self.close()
 
 
 @contextmanager
-def newest(current: LatestVersion, readers: Readers) -> Iterator[VersionView]:
+def newest_view(current: LatestVersion, readers: VersionReaders) -> Iterator[VersionView]:
     """The newest view with its roster, safe from pruning while the block runs."""
     while True:
-        view = current.loaded()
-        readers.enter(view.version)
+        view = current.loaded_view()
+        readers.acquire(view.version)
         # Still the newest after it was entered: so no pruning can have looked before and delete after.
         if current.view.version == view.version:
             break
-        readers.leave(view.version)
+        readers.release(view.version)
     try:
         yield view
     finally:
-        readers.leave(view.version)
+        readers.release(view.version)
 
 
-def read(current: LatestVersion, readers: Readers, selection: Selection, check: Check = always_waits) -> ReadResult:
+def read(current: LatestVersion, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
     """As FeatureSet.read says."""
-    if selection.offset < 0 or selection.limit < 0 or selection.block_bytes < 1:
+    if selection.offset < 0 or selection.limit < 0 or selection.batch_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
-    with _held(current, readers, selection.version) as view:
+    with _view_at(current, readers, selection.version) as view:
         return read_view(view, readers, selection, check)
 
 
-def count(current: LatestVersion, readers: Readers, where: str, version: int, check: Check) -> tuple[int, int]:
+def count(current: LatestVersion, readers: VersionReaders, where: str, version: int, check: Check) -> tuple[int, int]:
     """As FeatureSet.count says."""
-    with _held(current, readers, version) as view:
-        return counted(view, checked(view, where), where, check), view.version
+    with _view_at(current, readers, version) as view:
+        return count_matching(view, safe_condition(view, where), where, check), view.version
 
 
 @contextmanager
-def _held(current: LatestVersion, readers: Readers, version: int) -> Iterator[VersionView]:
+def _view_at(current: LatestVersion, readers: VersionReaders, version: int) -> Iterator[VersionView]:
     """The view of a version (0: the newest), safe from pruning while the block runs."""
-    if version == 0 or (version == current.view.version and current.lost is None):
-        with newest(current, readers) as view:
+    if version == 0 or (version == current.view.version and current.newest_damage is None):
+        with newest_view(current, readers) as view:
             yield view
     else:
-        with readers.holding(version):
-            yield current.at(version)
+        with readers.reading(version):
+            yield current.view_at(version)
 
 
-def read_view(view: VersionView, readers: Readers, selection: Selection, check: Check = always_waits) -> ReadResult:
+def read_view(view: VersionView, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
     """Of a view that the caller keeps from pruning until this returns."""
-    projection = project(view.facts, view.columns, selection.taps, selection.columns, selection.inputs)
+    projection = make_projection(view.set_metadata, view.columns, selection.taps, selection.columns, selection.inputs)
     view.check()
     condition = _condition(view, selection)
     if selection.ids is None:
-        total = counted(view, condition, selection.where, check)
-        tables = _scanned(view, projection, condition, selection)
+        total = count_matching(view, condition, selection.where, check)
+        tables = _scan_tables(view, projection, condition, selection)
     else:
         addresses = _addresses(view, condition, selection, check)
         total = len(addresses)
-        tables = _taken(view, projection, addresses, selection)
-    blocks = (to_block(table, projection) for table in cut(_while_waited(tables, check), selection.block_bytes))
+        tables = _take_tables(view, projection, addresses, selection)
+    blocks = (to_item_batch(table, projection) for table in rechunk(_checked_between(tables, check), selection.batch_bytes))
     return ReadResult(view.version, total, BatchReader(blocks, readers, view.version))
 
 
 def _condition(view: VersionView, selection: Selection) -> str:
     """The filter, safe and whole, joined with `since`."""
-    where = checked(view, selection.where)
+    where = safe_condition(view, selection.where)
     since = f"key >= {selection.since << KEY_BITS}" if selection.since else ""
     return f"{where} AND {since}" if where and since else where or since
 
 
-def checked(view: VersionView, where: str) -> str:
+def safe_condition(view: VersionView, where: str) -> str:
     """The filter as Lance is given it, in parentheses so that it may be joined with another."""
-    return f"({filters.compiled(where, view.columns)})" if where else ""
+    return f"({filters.compile_filter(where, view.columns)})" if where else ""
 
 
-def counted(view: VersionView, condition: str, where: str, check: Check = always_waits) -> int:
+def count_matching(view: VersionView, condition: str, where: str, check: Check = always_waits) -> int:
     """How many items match; `condition` as `checked` gives it, of the filter `where`."""
     if not condition:
         return int(view.dataset.count_rows())
-    return sum(batch.num_rows for batch in _matched(view, "key", condition, where, check))
+    return sum(batch.num_rows for batch in _scan_matching(view, "key", condition, where, check))
 
 
-def _matched(
+def _scan_matching(
     view: VersionView, column: str, condition: str, where: str, check: Check, *, addresses: bool = False
 ) -> Iterator[Any]:
     """Batches of one column of what matches. `check` is called at each, and as often as a filter that lets nothing through."""
@@ -139,27 +139,27 @@ def _matched(
         scanner = view.dataset.scanner(
             columns=[column], filter=condition or None, with_row_address=addresses, batch_size=MOST_ROWS
         )
-        yield from _while_waited(scanner.to_batches(), check)
+        yield from _checked_between(scanner.to_batches(), check)
     except Exception as error:
-        raise filters.refused(error, where) from error
+        raise filters.translate_refusal(error, where) from error
 
 
-def _while_waited(parts: Iterator[Any], check: Check) -> Iterator[Any]:
+def _checked_between(parts: Iterator[Any], check: Check) -> Iterator[Any]:
     for part in parts:
         check()
         yield part
 
 
-def _scanned(view: VersionView, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
+def _scan_tables(view: VersionView, projection: Projection, condition: str, selection: Selection) -> Iterator[Any]:
     import pyarrow as pa
 
-    with mapped("reading rows"):
+    with map_errors("reading rows"):
         scanner = view.dataset.scanner(
             columns=["id", "key", *projection.stored],
             filter=condition or None,
             offset=selection.offset or None,
             limit=selection.limit or None,
-            batch_size_bytes=selection.block_bytes,
+            batch_size_bytes=selection.batch_bytes,
             batch_size=MOST_ROWS,
             batch_readahead=READ_AHEAD,
             fragment_readahead=READ_AHEAD,
@@ -174,18 +174,18 @@ def _addresses(view: VersionView, condition: str, selection: Selection, check: C
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted = _texts(selection.ids or ())
-    if not condition and view.roster is not None:
-        keys, addresses = view.here.find(wanted)
+    ids_given = _arrow_ids(selection.ids or ())
+    if not condition and view.id_map is not None:
+        keys, addresses = view.loaded_id_map.find(ids_given)
         return np.asarray(np.sort(addresses[keys >= 0]))
     found = [np.zeros(0, np.uint64)]
-    for batch in _matched(view, "id", condition, selection.where, check, addresses=True):
+    for batch in _scan_matching(view, "id", condition, selection.where, check, addresses=True):
         table = pa.Table.from_batches([batch])
-        found.append(table.filter(pc.is_in(table["id"], value_set=wanted))["_rowaddr"].to_numpy())
+        found.append(table.filter(pc.is_in(table["id"], value_set=ids_given))["_rowaddr"].to_numpy())
     return np.sort(np.concatenate(found))
 
 
-def _texts(ids: Sequence[str]) -> Any:
+def _arrow_ids(ids: Sequence[str]) -> Any:
     """Each id once, as Arrow strings; an empty one is no item's."""
     import pyarrow as pa
 
@@ -195,76 +195,81 @@ def _texts(ids: Sequence[str]) -> Any:
         raise InvalidInput(f"ids are texts (UTF-8): {error}") from error
 
 
-def _taken(view: VersionView, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:
+def _take_tables(view: VersionView, projection: Projection, addresses: Array, selection: Selection) -> Iterator[Any]:
     end = selection.offset + selection.limit if selection.limit else len(addresses)
     chosen = addresses[selection.offset : end]
     start, step = 0, 16
     while start < len(chosen):
-        table = take(view, chosen[start : start + step], ["id", "key", *projection.stored])
+        table = take_rows(view, chosen[start : start + step], ["id", "key", *projection.stored])
         yield table
         start += step
         # As many as make a block, by what these took; but rows differ, so not much more than last time.
-        step = max(1, min(MOST_ROWS, 8 * step, selection.block_bytes * len(table) // max(1, table.nbytes)))
+        step = max(1, min(MOST_ROWS, 8 * step, selection.batch_bytes * len(table) // max(1, table.nbytes)))
 
 
-def take(view: VersionView, addresses: Array, columns: Sequence[str]) -> Any:
+def take_rows(view: VersionView, addresses: Array, columns: Sequence[str]) -> Any:
     """Rows by address, in that order."""
     import pyarrow as pa
 
     view.check(addresses)
-    with mapped("reading rows"):
+    with map_errors("reading rows"):
         return view.dataset._take_rows(pa.array(addresses, pa.uint64()), columns=list(columns))
 
 
 def keys(
-    current: LatestVersion, readers: Readers, where: str, ids: Sequence[str] | None, check: Check = always_waits
+    current: LatestVersion, readers: VersionReaders, where: str, ids: Sequence[str] | None, check: Check = always_waits
 ) -> tuple[int, Array]:
     """As FeatureSet.keys says."""
-    with newest(current, readers) as view:
-        matching = _matching(view, where, check) if where else None
+    with newest_view(current, readers) as view:
+        matching = _matching_keys(view, where, check) if where else None
         if ids is None:
-            return view.version, view.here.keys() if matching is None else matching
-        found, _ = view.here.find(_texts(ids))
+            return view.version, view.loaded_id_map.keys() if matching is None else matching
+        found, _ = view.loaded_id_map.find(_arrow_ids(ids))
         there = np.sort(found[found >= 0])
         return view.version, there if matching is None else np.intersect1d(there, matching, assume_unique=True)
 
 
-def _matching(view: VersionView, where: str, check: Check) -> Array:
-    batches = _matched(view, "key", checked(view, where), where, check)
+def _matching_keys(view: VersionView, where: str, check: Check) -> Array:
+    batches = _scan_matching(view, "key", safe_condition(view, where), where, check)
     found = [np.zeros(0, np.int64), *(batch.column("key").to_numpy() for batch in batches)]
     return np.sort(np.concatenate(found))
 
 
 def fetch(
-    current: LatestVersion, readers: Readers, keys: Array, taps: Sequence[str] | None, columns: Sequence[str] | None, inputs: bool
+    current: LatestVersion,
+    readers: VersionReaders,
+    keys: Array,
+    taps: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    inputs: bool,
 ) -> ItemBatch:
     """As FeatureSet.fetch says."""
     keys = np.asarray(keys, np.int64)
     if not len(keys):
         view = current.view
-        projection = project(view.facts, view.columns, taps, columns, inputs)
-        return to_block(view.dataset.schema.empty_table(), projection, [], keys)
-    with newest(current, readers) as view:
-        projection = project(view.facts, view.columns, taps, columns, inputs)
-        addresses, there = view.here.addresses(keys)
-        kept = keys[there]
-        ids = [id or "" for id in view.here.ids(kept)]
-        if projection.stored and len(kept):
-            return to_block(take(view, addresses[there], projection.stored), projection, ids, kept)
+        projection = make_projection(view.set_metadata, view.columns, taps, columns, inputs)
+        return to_item_batch(view.dataset.schema.empty_table(), projection, [], keys)
+    with newest_view(current, readers) as view:
+        projection = make_projection(view.set_metadata, view.columns, taps, columns, inputs)
+        addresses, there = view.loaded_id_map.addresses(keys)
+        found_keys = keys[there]
+        ids = [id or "" for id in view.loaded_id_map.ids(found_keys)]
+        if projection.stored and len(found_keys):
+            return to_item_batch(take_rows(view, addresses[there], projection.stored), projection, ids, found_keys)
         empty = view.dataset.schema.empty_table()
-        return to_block(empty, projection, ids, kept)
+        return to_item_batch(empty, projection, ids, found_keys)
 
 
-def known(current: LatestVersion, readers: Readers, ids: Sequence[str]) -> dict[str, StoredItem]:
+def stored_items(current: LatestVersion, readers: VersionReaders, ids: Sequence[str]) -> dict[str, StoredItem]:
     """As FeatureSet.known says."""
-    wanted = _texts(ids)
-    with newest(current, readers) as view:
-        keys, addresses = view.here.find(wanted)
+    ids_given = _arrow_ids(ids)
+    with newest_view(current, readers) as view:
+        keys, addresses = view.loaded_id_map.find(ids_given)
         there = np.flatnonzero(keys >= 0)
         if not len(there):
             return {}
-        table = take(view, addresses[there], ["content", *view.columns])
-        found = [values(table[name], type) for name, type in view.columns.items()]
+        table = take_rows(view, addresses[there], ["content", *view.columns])
+        found = [column_values(table[name], type) for name, type in view.columns.items()]
         metadata = [dict(zip(view.columns, row, strict=True)) for row in zip(*found, strict=True)] or [{}] * len(there)
-        rows = zip(wanted.take(there).to_pylist(), keys[there].tolist(), table["content"].to_pylist(), metadata, strict=True)
+        rows = zip(ids_given.take(there).to_pylist(), keys[there].tolist(), table["content"].to_pylist(), metadata, strict=True)
         return {id: StoredItem(key, content or "", one) for id, key, content, one in rows}

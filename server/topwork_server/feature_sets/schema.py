@@ -14,7 +14,7 @@ from topwork_server.feature_sets.set_names import check_set_name, is_reserved
 from topwork_server.feature_sets.set_types import ColumnType, SetDefinition
 from topwork_server.types import Granularity, Modality, Numerics, Tap, TapInfo
 
-FACTS = b"topwork"
+METADATA_KEY = b"topwork"
 FORMAT = 1
 DTYPES = ("float32", "float16")
 SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2), Granularity.CELL: ("box", 4)}
@@ -24,26 +24,26 @@ SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2
 class SetMetadata:
     """What a set is made of. `columns` names the dataset's column of each tap."""
 
-    wanted: SetDefinition
+    definition: SetDefinition
     columns: Mapping[str, str]
     created: float
     numerics: tuple[Numerics, ...] = ()
 
 
-def new_facts(wanted: SetDefinition) -> SetMetadata:
+def new_set_metadata(definition: SetDefinition) -> SetMetadata:
     """Facts of a set that is about to be made. Refuses what cannot be stored."""
-    check_set_name(wanted.name)
-    if wanted.dtype not in DTYPES:
-        raise InvalidInput(f"features are not stored as {wanted.dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")
-    if not wanted.taps:
-        raise InvalidInput(f"the set {wanted.name!r} has no tap", remedy="name at least one")
-    names = [info.tap.name for info in wanted.taps]
-    for info in wanted.taps:
+    check_set_name(definition.name)
+    if definition.dtype not in DTYPES:
+        raise InvalidInput(f"features are not stored as {definition.dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")
+    if not definition.taps:
+        raise InvalidInput(f"the set {definition.name!r} has no tap", remedy="name at least one")
+    names = [info.tap.name for info in definition.taps]
+    for info in definition.taps:
         if names.count(info.tap.name) > 1 or info.tap.dim < 1:
             raise InvalidInput(
                 f"tap {info.tap.name!r} stands twice, or has {info.tap.dim} dimensions", remedy="name each tap once, with its dim"
             )
-    return SetMetadata(wanted, _tap_columns(names), time.time())
+    return SetMetadata(definition, _tap_columns(names), time.time())
 
 
 def _tap_columns(names: list[str]) -> dict[str, str]:
@@ -62,53 +62,60 @@ def companion(tap_column: str, start: str) -> str:
     return tap_column.replace("features", start, 1)
 
 
-def to_json(facts: SetMetadata) -> str:
-    wanted = facts.wanted
-    taps = [{**asdict(t.tap), "fingerprint": t.fingerprint, "column": facts.columns[t.tap.name]} for t in wanted.taps]
-    plain = {"name": wanted.name, "encoder": wanted.encoder, "options": dict(wanted.options), "modality": wanted.modality}
-    stored = {"dtype": wanted.dtype, "keep_inputs": wanted.keep_inputs, "created": facts.created}
-    return json.dumps({"format": FORMAT, **plain, **stored, "taps": taps, "numerics": [asdict(n) for n in facts.numerics]})
+def to_json(set_metadata: SetMetadata) -> str:
+    definition = set_metadata.definition
+    taps = [{**asdict(t.tap), "fingerprint": t.fingerprint, "column": set_metadata.columns[t.tap.name]} for t in definition.taps]
+    plain = {
+        "name": definition.name,
+        "encoder": definition.encoder,
+        "options": dict(definition.options),
+        "modality": definition.modality,
+    }
+    stored = {"dtype": definition.dtype, "keep_inputs": definition.keep_inputs, "created": set_metadata.created}
+    return json.dumps({"format": FORMAT, **plain, **stored, "taps": taps, "numerics": [asdict(n) for n in set_metadata.numerics]})
 
 
 def from_schema(schema: Any, name: str) -> SetMetadata:
     """The facts of an opened dataset; the folder's name is the set's. NotReady where it is not one of ours."""
     try:
-        said = json.loads((schema.metadata or {})[FACTS])
-        if said["format"] != FORMAT:
-            raise NotReady(f"it is of format {said['format']}, and this server reads {FORMAT}", remedy="update the server")
-        taps = tuple(_tap(tap) for tap in said["taps"])
-        modality = Modality(said["modality"]) if said["modality"] else None
-        wanted = SetDefinition(name, taps, said["encoder"], said["options"], modality, said["dtype"], said["keep_inputs"])
-        numerics = tuple(Numerics(**one) for one in said["numerics"])
-        return SetMetadata(wanted, {tap["name"]: tap["column"] for tap in said["taps"]}, said["created"], numerics)
+        record = json.loads((schema.metadata or {})[METADATA_KEY])
+        if record["format"] != FORMAT:
+            raise NotReady(f"it is of format {record['format']}, and this server reads {FORMAT}", remedy="update the server")
+        taps = tuple(_tap(tap) for tap in record["taps"])
+        modality = Modality(record["modality"]) if record["modality"] else None
+        definition = SetDefinition(
+            name, taps, record["encoder"], record["options"], modality, record["dtype"], record["keep_inputs"]
+        )
+        numerics = tuple(Numerics(**one) for one in record["numerics"])
+        return SetMetadata(definition, {tap["name"]: tap["column"] for tap in record["taps"]}, record["created"], numerics)
     except (KeyError, ValueError, TypeError) as error:
         raise NotReady(f"its schema does not say what set it is ({error!r})", remedy="it was not made by Topwork") from error
 
 
-def _tap(said: Mapping[str, Any]) -> TapInfo:
-    grid = tuple(said["grid"]) if said["grid"] else None
-    tap = Tap(said["name"], said["dim"], Granularity(said["granularity"]), grid, said["description"])
-    return TapInfo(tap, said["fingerprint"])
+def _tap(record: Mapping[str, Any]) -> TapInfo:
+    grid = tuple(record["grid"]) if record["grid"] else None
+    tap = Tap(record["name"], record["dim"], Granularity(record["granularity"]), grid, record["description"])
+    return TapInfo(tap, record["fingerprint"])
 
 
-def with_numerics(facts: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
+def with_numerics(set_metadata: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:
     """The facts with every new pair of provider and precision; a known pair stays as it was first told."""
-    known = {(n.provider, n.precision): n for n in facts.numerics}
+    known = {(n.provider, n.precision): n for n in set_metadata.numerics}
     for one in numerics:
         known.setdefault((one.provider, one.precision), one)
-    return replace(facts, numerics=tuple(known.values()))
+    return replace(set_metadata, numerics=tuple(known.values()))
 
 
-def arrow_schema(facts: SetMetadata) -> Any:
+def arrow_schema(set_metadata: SetMetadata) -> Any:
     """The schema of an empty set: no metadata columns yet."""
     import pyarrow as pa
 
     fields = [pa.field("id", pa.string(), False), pa.field("key", pa.int64(), False), pa.field("content", pa.string())]
-    for info in facts.wanted.taps:
-        fields += tap_fields(info.tap, facts.columns[info.tap.name], facts.wanted.dtype)
-    if facts.wanted.keep_inputs:
+    for info in set_metadata.definition.taps:
+        fields += tap_fields(info.tap, set_metadata.columns[info.tap.name], set_metadata.definition.dtype)
+    if set_metadata.definition.keep_inputs:
         fields += input_fields()
-    return pa.schema(fields, metadata={FACTS: to_json(facts)})
+    return pa.schema(fields, metadata={METADATA_KEY: to_json(set_metadata)})
 
 
 def tap_fields(tap: Tap, column: str, dtype: str) -> list[Any]:

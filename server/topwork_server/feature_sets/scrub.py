@@ -16,7 +16,7 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 RATE = 64 << 20
 PERIOD = 24 * 3600.0
 #: Seconds after the start, and between two looks whether encoders compute.
-FIRST, PAUSE = 30.0, 1.0
+FIRST_SECONDS, PAUSE_SECONDS = 30.0, 1.0
 
 log = logging.getLogger(__name__)
 
@@ -38,37 +38,37 @@ class ChecksumScrub:
             self._thread.join()
 
     def _run(self) -> None:
-        wait = FIRST
+        wait = FIRST_SECONDS
         while not self._stop.wait(wait):
             try:
-                self.round()
+                self.check_all()
             except Exception:
                 log.exception("the files of sets could not be checked")
             wait = PERIOD
 
-    def round(self) -> None:
+    def check_all(self) -> None:
         """Every set once."""
         for name in self._sets.names():
-            sums = self._sets.checksums(name)
-            for file in list(sums.sums):
+            checksums = self._sets.checksums(name)
+            for file in list(checksums.entries):
                 if self._stop.is_set():
                     return
-                self._file(sums, file)
+                self._check_file(checksums, file)
 
-    def _file(self, sums: Checksums, name: str) -> None:
-        path = sums.path / name
+    def _check_file(self, checksums: Checksums, name: str) -> None:
+        path = checksums.path / name
         if not path.exists():
             return  # pruned; what a version needs is looked for when it is opened
-        self._let_others()
+        self._wait_while_busy()
         began = time.monotonic()
         try:
-            sums.verify(name)
+            checksums.verify(name)
         except (DataLoss, NotFound):  # said in the log, and remembered
             return
         self._stop.wait(_size(path) / RATE - (time.monotonic() - began))
 
-    def _let_others(self) -> None:
-        while self._busy() and not self._stop.wait(PAUSE):
+    def _wait_while_busy(self) -> None:
+        while self._busy() and not self._stop.wait(PAUSE_SECONDS):
             pass
 
 

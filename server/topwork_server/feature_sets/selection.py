@@ -12,7 +12,7 @@ from topwork_server.ragged_arrays import aranges, starts_of
 from topwork_server.types import Array, Spans, TapRows
 
 
-def picked(rows: TapRows, items: Array) -> TapRows:
+def take_rows(rows: TapRows, items: Array) -> TapRows:
     """Those items, by position, in that order; one may be there several times."""
     counts = rows.counts[items]
     at = aranges(starts_of(rows.counts)[items], counts)
@@ -34,6 +34,6 @@ def stored_rows(feature_set: FeatureSet, ids: Sequence[str], taps: Sequence[str]
     if not here.all():
         missing = int(np.argmin(here))
         raise NotFound(
-            f"the set {feature_set.wanted.name} has no item {ids[missing]!r}", remedy="send ids that it has", item=missing
+            f"the set {feature_set.definition.name} has no item {ids[missing]!r}", remedy="send ids that it has", item=missing
         )
-    return tuple(picked(rows, at) for rows in block.taps), keys
+    return tuple(take_rows(rows, at) for rows in block.taps), keys

@@ -44,7 +44,7 @@ def check_column_name(column: str) -> None:
         )
 
 
-def check_ids(ids: Sequence[str]) -> Any:
+def id_array(ids: Sequence[str]) -> Any:
     """The ids as an Arrow string array. Refuses empty, long and repeated ones, and those with NUL, each by name."""
     import pyarrow as pa
     import pyarrow.compute as pc

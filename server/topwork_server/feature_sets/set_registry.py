@@ -15,7 +15,7 @@ from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, T
 from topwork_server.excerpts import excerpt
 from topwork_server.feature_sets import lance_io, pins, schema
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.commit_threads import CommitThreads
+from topwork_server.feature_sets.commit_threads import DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_names import SET_NAME
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
@@ -35,7 +35,7 @@ class FeatureSets:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._threads = CommitThreads()
+        self._threads = DaemonPool()
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._open: dict[str, FeatureSet] = {}
@@ -48,11 +48,11 @@ class FeatureSets:
 
     def get(self, name: str) -> FeatureSet:
         """NotFound (with names near to it), or NotReady where its folder cannot be read: other sets are served all the same."""
-        with self._turn(name):
+        with self._set_lock(name):
             if name in self._open:
                 return self._open[name]
-            if not self._there(name):
-                raise self._unknown(name)
+            if not self._exists(name):
+                raise self._not_found(name)
             self._open[name] = FeatureSet(self._path(name), name, self._threads)
             return self._open[name]
 
@@ -71,44 +71,44 @@ class FeatureSets:
 
     def pins(self) -> dict[str, list[str]]:
         """Of each set the names of its pins; opens none."""
-        return {name: pins.names(self._path(name)) for name in self.names()}
+        return {name: pins.pin_names(self._path(name)) for name in self.names()}
 
-    def create(self, wanted: SetDefinition) -> FeatureSet:
+    def create(self, definition: SetDefinition) -> FeatureSet:
         """An empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
-        with self._made(wanted) as making:
-            self._show(making, wanted.name)
-        return self.get(wanted.name)
+        with self._new_folder(definition) as making:
+            self._publish(making, definition.name)
+        return self.get(definition.name)
 
     def create_with(
-        self, wanted: SetDefinition, block: ItemBatch, numerics: Numerics | None = None
+        self, definition: SetDefinition, batch: ItemBatch, numerics: Numerics | None = None
     ) -> tuple[FeatureSet, WriteResult]:
         """A set and its first rows, in one step: nobody sees it before they are on disk. Errors of `create` and of a write."""
-        with self._made(wanted) as making:
-            unseen = FeatureSet(making, wanted.name, self._threads)
+        with self._new_folder(definition) as making:
+            unseen = FeatureSet(making, definition.name, self._threads)
             try:
-                written = unseen.write(block, numerics).result()
+                written = unseen.write(batch, numerics).result()
             finally:
                 unseen.close()
-            self._show(making, wanted.name)
-        return self.get(wanted.name), written
+            self._publish(making, definition.name)
+        return self.get(definition.name), written
 
     @contextmanager
-    def _made(self, wanted: SetDefinition) -> Iterator[Path]:
+    def _new_folder(self, definition: SetDefinition) -> Iterator[Path]:
         """A folder that holds the set without rows, under a name that no set has; gone afterwards unless it was renamed."""
-        self._check_free(wanted.name)
-        facts = schema.new_facts(wanted)
+        self._check_free(definition.name)
+        set_metadata = schema.new_set_metadata(definition)
         making = self.folder / f"{MAKING}{secrets.token_hex(8)}"
-        with lance_io.mapped(f"making the set {wanted.name!r}"):
+        with lance_io.map_errors(f"making the set {definition.name!r}"):
             try:
-                empty = schema.arrow_schema(facts).empty_table()
-                made = lance_io.load().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+                empty = schema.arrow_schema(set_metadata).empty_table()
+                made = lance_io.load_lance().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
                 lance_io.sync_version(making, made.version)
-                Checksums(making).record([lance_io.manifest_of(making, made.version)], facts.created)
+                Checksums(making).record([lance_io.manifest_name(making, made.version)], set_metadata.created)
                 yield making
             finally:
                 shutil.rmtree(making, ignore_errors=True)
 
-    def _show(self, making: Path, name: str) -> None:
+    def _publish(self, making: Path, name: str) -> None:
         """Give it its name. AlreadyExists where another one was faster."""
         with self._lock:
             self._check_free(name)
@@ -117,21 +117,21 @@ class FeatureSets:
             lance_io.sync([self.folder])
 
     def _check_free(self, name: str) -> None:
-        if self._in_the_way(name):
-            raise self._unknown(name)
+        if self._path_is_blocked(name):
+            raise self._not_found(name)
         if self._path(name).exists():
             raise AlreadyExists(f"there is a feature set {name!r}", remedy="choose another name, or drop it first")
 
     def drop(self, name: str) -> None:
         """Delete a set with all of its versions: gone at once; what a crash leaves on disk goes at the next start."""
-        with self._turn(name):
-            if not self._there(name):
-                raise self._unknown(name)
+        with self._set_lock(name):
+            if not self._exists(name):
+                raise self._not_found(name)
             opened = self._open.pop(name, None)
             if opened is not None:
                 opened.drop()
             dropped = self.folder / f"{DROPPED}{name}-{secrets.token_hex(8)}"
-            with lance_io.mapped(f"dropping the set {name!r}"):
+            with lance_io.map_errors(f"dropping the set {name!r}"):
                 self._path(name).rename(dropped)
                 lance_io.sync([self.folder])
         _remove(dropped)
@@ -143,17 +143,17 @@ class FeatureSets:
         for feature_set in opened:
             feature_set.close()
 
-    def _turn(self, name: str) -> threading.Lock:
+    def _set_lock(self, name: str) -> threading.Lock:
         """Held while a set is opened or dropped: a lock of its own for each, so that none waits for another."""
-        if not self._there(name):
-            raise self._unknown(name)
+        if not self._exists(name):
+            raise self._not_found(name)
         with self._lock:
             return self._opening.setdefault(name, threading.Lock())
 
-    def _there(self, name: str) -> bool:
+    def _exists(self, name: str) -> bool:
         return bool(SET_NAME.fullmatch(name)) and self._path(name).is_dir()
 
-    def _in_the_way(self, name: str) -> bool:
+    def _path_is_blocked(self, name: str) -> bool:
         """Whether something else than a folder has the place of a set."""
         return bool(SET_NAME.fullmatch(name)) and os.path.lexists(self._path(name)) and not self._path(name).is_dir()
 
@@ -165,8 +165,8 @@ class FeatureSets:
             log.info("removing what is left of %s", path.name)
             _remove(path)
 
-    def _unknown(self, name: str) -> TopworkError:
-        if self._in_the_way(name):
+    def _not_found(self, name: str) -> TopworkError:
+        if self._path_is_blocked(name):
             return NotReady(
                 f"{self._path(name)} is in the way of the feature set {name!r}: it is no folder",
                 remedy="move it away, or delete it",

@@ -53,7 +53,7 @@ class SetDefinition:
 class SetDescription:
     """A set as it stands. `columns` are metadata; `tap_columns` names the dataset's column of each tap; times in seconds."""
 
-    wanted: SetDefinition
+    definition: SetDefinition
     columns: Mapping[str, ColumnType]
     tap_columns: Mapping[str, str]
     items: int
@@ -73,7 +73,7 @@ class ItemBatch:
     ids: Sequence[str]
     taps: tuple[TapRows, ...] = ()
     metadata: tuple[Column, ...] = ()
-    contents: Sequence[str] = ()
+    content_hashes: Sequence[str] = ()
     inputs: Sequence[Item | None] = ()
     keys: Array | None = None  # (n,) int64, of items that were read
 
@@ -93,7 +93,7 @@ class StoredItem:
     """A stored item, for a writer who asks whether it must encode: its content's digest and its metadata (missing ones too)."""
 
     key: int
-    content: str
+    content_hash: str
     metadata: Mapping[str, Any]
 
 
@@ -102,8 +102,8 @@ class Change:
     """What one commit changed, for whoever follows the set: told in the order of versions, before the writers are."""
 
     version: int
-    dead: Array  # (n,) int64 keys that are no more
-    born: ItemBatch  # with keys; all taps; no inputs
+    deleted: Array  # (n,) int64 keys that are no more
+    inserted: ItemBatch  # with keys; all taps; no inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Selection:
     offset: int = 0
     limit: int = 0
     since: int = 0  # only items written after this version
-    block_bytes: int = 4 << 20
+    batch_bytes: int = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +128,4 @@ class ReadResult:
 
     version: int
     total: int
-    blocks: Iterator[ItemBatch]
+    batches: Iterator[ItemBatch]

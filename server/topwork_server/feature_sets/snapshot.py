@@ -9,11 +9,11 @@ from pathlib import Path
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.feature_sets import lance_io, read_set
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.open_set import opened, version_of
-from topwork_server.feature_sets.presence import PresentBlocks, was_dropped, while_present
+from topwork_server.feature_sets.open_set import open_newest, open_version
+from topwork_server.feature_sets.presence import PresentBatches, was_dropped, while_present
 from topwork_server.feature_sets.set_types import ColumnType, ReadResult, Selection, SetDefinition
 from topwork_server.feature_sets.version_view import VersionView
-from topwork_server.feature_sets.versions import Readers
+from topwork_server.feature_sets.versions import VersionReaders
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class FolderPresence:
 
     def explain(self, error: Exception) -> Exception:
         """The error itself, or NotFound where the set was dropped, and perhaps another one made."""
-        return was_dropped(self.name) if not self.path.is_dir() or self._another() else error
+        return was_dropped(self.name) if not self.path.is_dir() or self._was_replaced() else error
 
-    def _another(self) -> bool:
+    def _was_replaced(self) -> bool:
         if not self.created:
             return False
         try:
-            return self.of_another(opened(Checksums(self.path, owner=False), self.name).view)
+            return self.is_other_set(open_newest(Checksums(self.path, owner=False), self.name).view)
         except Exception:  # nobody can tell
             return False
 
-    def of_another(self, view: VersionView) -> bool:
-        return self.created not in (0.0, view.facts.created)
+    def is_other_set(self, view: VersionView) -> bool:
+        return self.created not in (0.0, view.set_metadata.created)
 
 
 class Snapshot:
@@ -46,15 +46,15 @@ class Snapshot:
     def __init__(self, view: VersionView, presence: FolderPresence) -> None:
         self.presence = presence
         self._view = view
-        self._readers = Readers()
+        self._readers = VersionReaders()
 
     @property
     def version(self) -> int:
         return self._view.version
 
     @property
-    def wanted(self) -> SetDefinition:
-        return self._view.facts.wanted
+    def definition(self) -> SetDefinition:
+        return self._view.set_metadata.definition
 
     @property
     def columns(self) -> Mapping[str, ColumnType]:
@@ -65,22 +65,22 @@ class Snapshot:
     def read(self, selection: Selection) -> ReadResult:
         """As FeatureSet.read says, always of this version."""
         reading = read_set.read_view(self._view, self._readers, replace(selection, version=self.version))
-        return replace(reading, blocks=PresentBlocks(reading.blocks, self.presence))
+        return replace(reading, batches=PresentBatches(reading.batches, self.presence))
 
     @while_present
-    def contents(self, where: str = "") -> dict[str, str]:
+    def content_hashes(self, where: str = "") -> dict[str, str]:
         """By id, the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
-        condition = read_set.checked(self._view, where) or None
+        condition = read_set.safe_condition(self._view, where) or None
         self._view.check()
         found: dict[str, str] = {}
-        with lance_io.mapped("reading digests"):
+        with lance_io.map_errors("reading digests"):
             for batch in self._view.dataset.scanner(columns=["id", "content"], filter=condition).to_batches():
                 digests = (digest or "" for digest in batch.column("content").to_pylist())
                 found |= zip(batch.column("id").to_pylist(), digests, strict=True)
         return found
 
 
-def snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snapshot:
+def open_snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snapshot:
     """NotFound where the set was dropped or the version is gone, NotReady where the folder is no readable set, DataLoss where it
     is damaged. `created` tells the set from another one of that name."""
     presence = FolderPresence(path, name, created)
@@ -88,7 +88,7 @@ def snapshot(path: Path, name: str, version: int, created: float = 0.0) -> Snaps
         view = _view(path, name, version)
     except Exception as error:
         raise presence.explain(error) from error
-    if presence.of_another(view):
+    if presence.is_other_set(view):
         raise was_dropped(name)
     return Snapshot(view, presence)
 
@@ -101,4 +101,4 @@ def _view(path: Path, name: str, version: int) -> VersionView:
         raise NotFound(
             f"the set {name!r} has no version {version}; the newest is {max(there)}", remedy="pin a version that must stay"
         )
-    return version_of(Checksums(path, owner=False), name, version, alone=True)
+    return open_version(Checksums(path, owner=False), name, version, alone=True)

@@ -12,7 +12,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.types import Clip, Item, Picture, Text
 
-Stored = tuple[str | None, str | None, str | None, bytes | None]
+StoredInput = tuple[str | None, str | None, str | None, bytes | None]
 
 
 def to_arrays(items: Sequence[Item | None]) -> list[Any]:
@@ -30,7 +30,7 @@ def _binary(data: Sequence[bytes | None]) -> Any:
     return pa.array(data, pa.large_binary())
 
 
-def _stored(item: Item | None, position: int) -> Stored:
+def _stored(item: Item | None, position: int) -> StoredInput:
     match item:
         case None:
             return None, None, None, None

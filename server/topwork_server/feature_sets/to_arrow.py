@@ -10,7 +10,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets import stored_inputs, write_checks
 from topwork_server.feature_sets.schema import SetMetadata, arrow_type, companion, input_fields, metadata_columns, tap_fields
-from topwork_server.feature_sets.set_names import check_ids
+from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.types import Array, Granularity, TapRows
 
@@ -18,50 +18,50 @@ from topwork_server.types import Array, Granularity, TapRows
 FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
-def to_table(facts: SetMetadata, block: ItemBatch) -> Any:
+def to_arrow_table(set_metadata: SetMetadata, batch: ItemBatch) -> Any:
     """The block's columns as the set stores them, all but `key`: that is given by the commit. Checks everything but whether the
     metadata fits what is stored (see `fitted`). InvalidInput or NotReady, each naming what was wrong."""
     import pyarrow as pa
 
-    write_checks.check_block(block, facts.wanted.keep_inputs)
-    ids = check_ids(block.ids)
-    columns: dict[str, Any] = {"id": ids, "content": _contents(block)}
-    for rows in write_checks.check_taps(facts.wanted, block):
-        columns |= _tap_arrays(facts, rows)
-    if facts.wanted.keep_inputs:
-        kept = block.inputs or [None] * len(block.ids)
+    write_checks.check_block(batch, set_metadata.definition.keep_inputs)
+    ids = id_array(batch.ids)
+    columns: dict[str, Any] = {"id": ids, "content": _contents(batch)}
+    for rows in write_checks.check_taps(set_metadata.definition, batch):
+        columns |= _tap_arrays(set_metadata, rows)
+    if set_metadata.definition.keep_inputs:
+        kept = batch.inputs or [None] * len(batch.ids)
         columns |= zip((field.name for field in input_fields()), stored_inputs.to_arrays(kept), strict=True)
-    for column in block.metadata:
+    for column in batch.metadata:
         columns[column.name] = metadata_array(column)
     return pa.table(columns)
 
 
-def _contents(block: ItemBatch) -> Any:
+def _contents(batch: ItemBatch) -> Any:
     import pyarrow as pa
 
-    return pa.array([content or None for content in block.contents] or [None] * len(block.ids), pa.string())
+    return pa.array([content or None for content in batch.content_hashes] or [None] * len(batch.ids), pa.string())
 
 
-def _tap_arrays(facts: SetMetadata, rows: TapRows) -> dict[str, Any]:
+def _tap_arrays(set_metadata: SetMetadata, rows: TapRows) -> dict[str, Any]:
     import pyarrow as pa
 
-    tap, column = rows.tap.tap, facts.columns[rows.tap.tap.name]
-    numbers = _fixed(rows.rows, np.float16 if facts.wanted.dtype == "float16" else np.float32)
+    tap, column = rows.tap.tap, set_metadata.columns[rows.tap.tap.name]
+    numbers = _fixed_size_lists(rows.rows, np.float16 if set_metadata.definition.dtype == "float16" else np.float32)
     if tap.granularity is Granularity.ITEM:
         return {column: numbers}
     offsets = pa.array(np.concatenate([[0], np.cumsum(rows.counts)]).astype(np.int32))
-    fields = tap_fields(tap, column, facts.wanted.dtype)
+    fields = tap_fields(tap, column, set_metadata.definition.dtype)
     arrays: dict[str, Any] = {field.name: pa.nulls(len(rows.counts), field.type) for field in fields}
     arrays[column] = pa.ListArray.from_arrays(offsets, numbers)
     if rows.spans is not None:
-        arrays[companion(column, "spans")] = pa.ListArray.from_arrays(offsets, _fixed(rows.spans.values, np.float32))
+        arrays[companion(column, "spans")] = pa.ListArray.from_arrays(offsets, _fixed_size_lists(rows.spans.values, np.float32))
         if rows.spans.parts is not None and tap.granularity is Granularity.TOKEN:
             parts = pa.array(np.ascontiguousarray(rows.spans.parts, np.int32))
             arrays[companion(column, "parts")] = pa.ListArray.from_arrays(offsets, parts)
     return arrays
 
 
-def _fixed(numbers: Array, dtype: Any) -> Any:
+def _fixed_size_lists(numbers: Array, dtype: Any) -> Any:
     import pyarrow as pa
 
     rows = np.ascontiguousarray(numbers, dtype)
@@ -123,11 +123,11 @@ class FittedTable:
     """A table as a set takes it, the columns that must be grown for it, and those of whole numbers that must become floats."""
 
     table: Any
-    grown: dict[str, ColumnType]
+    new_columns: dict[str, ColumnType]
     widened: tuple[str, ...]
 
 
-def fitted(table: Any, stored: dict[str, ColumnType]) -> FittedTable:
+def fit_columns(table: Any, stored: dict[str, ColumnType]) -> FittedTable:
     """The table with its metadata as a set with the columns `stored` takes it.
 
     Whole numbers go into a column of floats, and floats into one of whole numbers, which widens unless they are all whole.
@@ -142,10 +142,10 @@ def fitted(table: Any, stored: dict[str, ColumnType]) -> FittedTable:
             write_checks.check_spelling(name, stored)
             grown[name] = given
             continue
-        write_checks.check_type(name, stored[name], given, empty)
+        write_checks.check_column_type(name, stored[name], given, empty)
         if given is stored[name]:
             continue
-        made = _converted(name, column, stored[name], empty)
+        made = _convert_column(name, column, stored[name], empty)
         if made is None:
             widened.append(name)
         else:
@@ -153,7 +153,7 @@ def fitted(table: Any, stored: dict[str, ColumnType]) -> FittedTable:
     return FittedTable(table, grown, tuple(widened))
 
 
-def _converted(name: str, column: Any, type: ColumnType, empty: bool) -> Any:
+def _convert_column(name: str, column: Any, type: ColumnType, empty: bool) -> Any:
     """The column in another type; None where it is of floats that are not all whole, and whole ones are stored."""
     import pyarrow as pa
 
@@ -177,7 +177,7 @@ def _converted(name: str, column: Any, type: ColumnType, empty: bool) -> Any:
     return column.cast(target, safe=False)
 
 
-def completed(table: Any, schema: Any) -> Any:
+def with_all_columns(table: Any, schema: Any) -> Any:
     """The table with exactly the columns of `schema`, in its order: nulls where it has none."""
     import pyarrow as pa
 

@@ -21,41 +21,41 @@ from topwork_server.types import Array
 class VersionView:
     dataset: Any
     version: int
-    facts: SetMetadata
+    set_metadata: SetMetadata
     columns: dict[str, ColumnType]
-    roster: IdMap | None = None
-    sums: Checksums | None = None
+    id_map: IdMap | None = None
+    checksums: Checksums | None = None
     files: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # data and deletion files, by fragment
 
     def check(self, addresses: Array | None = None) -> None:
         """DataLoss where a file that is about to be read is damaged: all of them, or those that hold these rows."""
-        if self.sums is None:
+        if self.checksums is None:
             return
         of = self.files if addresses is None else np.unique(np.asarray(addresses, np.uint64) >> np.uint64(32)).tolist()
-        self.sums.check([name for fragment in of for name in self.files.get(fragment, ())])
+        self.checksums.check([name for fragment in of for name in self.files.get(fragment, ())])
 
     @property
-    def here(self) -> IdMap:
-        assert self.roster is not None, "the view is loaded"
-        return self.roster
+    def loaded_id_map(self) -> IdMap:
+        assert self.id_map is not None, "the view is loaded"
+        return self.id_map
 
 
-def view_of(dataset: Any, name: str, sums: Checksums, roster: IdMap | None = None) -> VersionView:
+def view_of(dataset: Any, name: str, checksums: Checksums, id_map: IdMap | None = None) -> VersionView:
     arrow, files = dataset.schema, lance_io.files_of(dataset)
     return VersionView(
-        dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), roster, sums, files
+        dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), id_map, checksums, files
     )
 
 
-def view_after(view: VersionView, dataset: Any, roster: IdMap, touched: Container[int]) -> VersionView:
+def view_after(view: VersionView, dataset: Any, id_map: IdMap, touched: Container[int]) -> VersionView:
     """Of a version that a commit of rows alone made of the view's: `touched` fragments lost some."""
     return replace(
-        view, dataset=dataset, version=dataset.version, roster=roster, files=lance_io.files_of(dataset, view.files, touched)
+        view, dataset=dataset, version=dataset.version, id_map=id_map, files=lance_io.files_of(dataset, view.files, touched)
     )
 
 
 def record_version(view: VersionView) -> None:
     """Take the checksums of all files of a version that have none: those that its commit wrote, and its manifest."""
-    assert view.sums is not None
+    assert view.checksums is not None
     names = [name for names in view.files.values() for name in names]
-    view.sums.record([*names, lance_io.manifest_of(view.sums.path, view.version)], time.time())
+    view.checksums.record([*names, lance_io.manifest_name(view.checksums.path, view.version)], time.time())

@@ -25,23 +25,24 @@ def check_numerics(numerics: Numerics | None) -> None:
         )
 
 
-def check_taps(wanted: SetDefinition, block: ItemBatch) -> tuple[TapRows, ...]:
+def check_taps(definition: SetDefinition, batch: ItemBatch) -> tuple[TapRows, ...]:
     """The block's taps in the set's order, rows as (n, dim) of a float type. Dims, fingerprints, counts, spans, finiteness."""
-    given = {rows.tap.tap.name: rows for rows in block.taps}
-    names = [info.tap.name for info in wanted.taps]
-    if len(given) != len(block.taps) or set(given) != set(names):
+    given = {rows.tap.tap.name: rows for rows in batch.taps}
+    names = [info.tap.name for info in definition.taps]
+    if len(given) != len(batch.taps) or set(given) != set(names):
         raise InvalidInput(
-            f"rows of the taps {', '.join(sorted(given)) or 'none'}", remedy=f"the set {wanted.name!r} takes {', '.join(names)}"
+            f"rows of the taps {', '.join(sorted(given)) or 'none'}",
+            remedy=f"the set {definition.name!r} takes {', '.join(names)}",
         )
-    return tuple(_check_tap(info, given[info.tap.name], block.ids, wanted) for info in wanted.taps)
+    return tuple(_check_tap(info, given[info.tap.name], batch.ids, definition) for info in definition.taps)
 
 
-def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], wanted: SetDefinition) -> TapRows:
+def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], definition: SetDefinition) -> TapRows:
     name = info.tap.name
-    said = given.tap.fingerprint
-    if said and said != info.fingerprint:
+    fingerprint = given.tap.fingerprint
+    if fingerprint and fingerprint != info.fingerprint:
         raise NotReady(
-            f"rows of tap {name!r} have the fingerprint {said}, and the set {wanted.name!r} has {info.fingerprint or 'none'}",
+            f"rows of tap {name!r} have the fingerprint {fingerprint}, and {definition.name!r} has {info.fingerprint or 'none'}",
             remedy="write them to a set of their own encoder",
         )
     rows, counts = np.asarray(given.rows), np.asarray(given.counts)
@@ -50,7 +51,7 @@ def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], wanted: SetDef
             f"rows of tap {name!r} are {rows.dtype} of shape {rows.shape}", remedy=f"send floats of shape (n, {info.tap.dim})"
         )
     _check_counts(info, counts, len(ids), len(rows))
-    _check_finite(name, rows, counts, ids, wanted.dtype)
+    _check_finite(name, rows, counts, ids, definition.dtype)
     _check_spans(info, given, len(rows))
     return replace(given, tap=info, rows=rows, counts=counts.astype(np.int64))
 
@@ -93,17 +94,17 @@ def _check_spans(info: TapInfo, given: TapRows, rows: int) -> None:
         raise InvalidInput(f"tap {info.tap.name!r}: parts of shape {np.shape(given.spans.parts)} for {rows} rows")
 
 
-def check_block(block: ItemBatch, keep_inputs: bool) -> None:
+def check_block(batch: ItemBatch, keep_inputs: bool) -> None:
     """Lengths and names, before anything is converted."""
-    items = len(block.ids)
+    items = len(batch.ids)
     if items > MOST_ITEMS:
         raise InvalidInput(f"{items} items in one block", remedy=f"send at most {MOST_ITEMS}")
-    lists = {"contents": len(block.contents), "inputs": len(block.inputs) if keep_inputs else 0}
+    lists = {"contents": len(batch.content_hashes), "inputs": len(batch.inputs) if keep_inputs else 0}
     for what, length in lists.items():
         if length not in (0, items):
             raise InvalidInput(f"{length} {what} for {items} items", remedy="one an item, or none at all")
     seen: dict[str, str] = {}
-    for column in block.metadata:
+    for column in batch.metadata:
         check_column_name(column.name)
         if len(column.values) != items:
             raise InvalidInput(f"metadata column {column.name!r}: {len(column.values)} values for {items} items")
@@ -114,7 +115,7 @@ def check_block(block: ItemBatch, keep_inputs: bool) -> None:
         seen[column.name.lower()] = column.name
 
 
-def check_type(name: str, stored: ColumnType, given: ColumnType, empty: bool) -> None:
+def check_column_type(name: str, stored: ColumnType, given: ColumnType, empty: bool) -> None:
     """May values of the type `given` go into a column of the type `stored`? Numbers go with numbers; nothing is nothing."""
     numbers = (ColumnType.INT, ColumnType.FLOAT)
     if given is not stored and not empty and not (given in numbers and stored in numbers):

@@ -65,7 +65,7 @@ class FineTunedEncoders:
         """What stands on an encoder, besides the head that came with it."""
         for set_name in self._sets.names():
             with suppress(TopworkError):  # one that cannot be opened is in nobody's way
-                if self._sets.get(set_name).wanted.encoder == encoder:
+                if self._sets.get(set_name).definition.encoder == encoder:
                     yield f"the set {set_name}"
         yield from (f"the head {head.name}" for head in self._shelf.all() if head.encoder == encoder and head.name != but)
         yield from (f"the encoder {other}" for other in self._catalogue.made_of(encoder))

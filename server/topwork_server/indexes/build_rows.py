@@ -16,7 +16,7 @@ import numpy as np
 
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.open_set import dataset_of
+from topwork_server.feature_sets.open_set import open_dataset_version
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric
@@ -75,14 +75,14 @@ class Chosen:
 
 def collect(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
     """Read the tap's rows into a file of `scratch`, which must outlive the answer. DiskFull where it does not fit."""
-    with lance_io.mapped("reading the set"):
+    with lance_io.map_errors("reading the set"):
         return _collected(dataset, tap, metric, scratch, report)
 
 
 def _collected(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
     path = Path(dataset.path)
     sums = Checksums(path, owner=False)
-    table = dataset_of(sums, path.stem, dataset.version, alone=True)
+    table = open_dataset_version(sums, path.stem, dataset.version, alone=True)
     sums.check([name for names in lance_io.files_of(table).values() for name in names])
     total = max(1, table.count_rows())
     keys, counts, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0

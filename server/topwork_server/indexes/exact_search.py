@@ -50,7 +50,7 @@ def search(
     version, blocks = source.version, fetched(source, tap, allowed) if few and allowed is not None else None
     if blocks is None:
         reading = source.read(Selection(taps=[tap.tap.name], columns=[]))
-        version, blocks = reading.version, reading.blocks
+        version, blocks = reading.version, reading.batches
     compared = 0
     for block in blocks:
         check()

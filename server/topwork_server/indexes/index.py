@@ -106,7 +106,7 @@ class Index:
     def _order(self, feature_set: FeatureSet, anew: bool) -> tuple[BuildJob, ReadResult, bool]:
         """What the job is given, what keeps the version that it reads from being pruned, and whether it is a small one."""
         held = feature_set.read(Selection(taps=(), columns=()))
-        described = feature_set.described()
+        described = feature_set.describe()
         dataset = Dataset(described.path, held.version, described.tap_columns[self.definition.tap.tap.name])
         threads = max(1, self._house.threads // 2) if self._house.busy() else self._house.threads
         tap = self.definition.tap.tap
@@ -142,7 +142,7 @@ class Index:
         """Out of memory; the next search loads it again. Searches under way end on what they have."""
         async with self._turn:
             if self._open:
-                await asyncio.to_thread(self._open.feature_set.unfollow, self._open.follower)
+                await asyncio.to_thread(self._open.feature_set.remove_listener, self._open.follower)
                 self._open = None
 
     async def drop(self) -> None:
@@ -182,7 +182,7 @@ class Index:
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> OpenedIndex:
         feature_set = self._house.sets.get(self.definition.set)
-        if feature_set.described().created != self._created:
+        if feature_set.describe().created != self._created:
             raise NotFound(f"the index {self.subject} was of another set of that name", remedy="drop it and create it anew")
         live = LiveIndex(self.definition, feature_set, self._house.threads)
 
@@ -191,12 +191,12 @@ class Index:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self.consider)
 
-        feature_set.follow(follower, self._lose)
+        feature_set.add_listener(follower, self._lose)
         opened = OpenedIndex(self.definition, live, feature_set, follower)
         try:
             self._install(opened)
         except BaseException:
-            feature_set.unfollow(follower)
+            feature_set.remove_listener(follower)
             raise
         return opened
 

@@ -86,7 +86,7 @@ class IndexManager:
             return await whole(self._create(wish))
 
     async def _create(self, wish: CreateIndexParams) -> IndexDescription:
-        described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).described())
+        described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).describe())
         definition = _definition(wish, described)
         await asyncio.to_thread(check_kind, definition, self._house.kinds)
         key = _key(definition)
@@ -110,7 +110,7 @@ class IndexManager:
     async def unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
         """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
         feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
-        return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.wanted), metric)
+        return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
     async def get(self, set_name: str, name: str = "") -> IndexDescription:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
@@ -156,7 +156,7 @@ class IndexManager:
         found = await self._known(set_name, name)
         if found is None:
             feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
-            tap = tap_named(feature_set.wanted, name)
+            tap = tap_named(feature_set.definition, name)
             if tap is None:
                 raise self._missing(set_name, name)
             return self._unindexed.of(feature_set, tap, metric or Metric.COSINE)
@@ -236,7 +236,7 @@ class IndexManager:
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
             return self._indexes[set_name, names[0]]
-        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).wanted)
+        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).definition)
         names = self.names(set_name)  # as they are now
         return self._indexes.get((set_name, name or self._usual(wanted, names)))
 
@@ -291,7 +291,7 @@ class IndexManager:
 
 
 def _definition(wish: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
-    tap = _tap(wish.set, wish.tap, described.wanted)
+    tap = _tap(wish.set, wish.tap, described.definition)
     name = wish.name or slug(tap.tap.name)
     if not NAME.fullmatch(name):
         raise InvalidInput(

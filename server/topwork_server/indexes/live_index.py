@@ -74,17 +74,21 @@ class LiveIndex:
         """A follower of the set: called by its commit thread, in the order of versions."""
         if self._fresh is None:
             return  # the set itself is searched until a build is installed, which reads what it lacks
-        rows = exact_search.searchable(change.born, self.definition.tap, self.definition.metric) if len(change.born.ids) else None
+        rows = (
+            exact_search.searchable(change.inserted, self.definition.tap, self.definition.metric)
+            if len(change.inserted.ids)
+            else None
+        )
         with self._lock:
             if self._fresh is None:
                 return
             self._version = max(self._version, change.version)
             if rows is not None and change.version > self._read:
                 self._fresh.append(rows)
-            self._deaths.append((change.version, change.dead))
-            self._fresh.kill(change.dead)
+            self._deaths.append((change.version, change.deleted))
+            self._fresh.kill(change.deleted)
             if self._state is not None:
-                self._state = LiveState(self._version, self._state.main.without(change.dead), self._fresh.view())
+                self._state = LiveState(self._version, self._state.main.without(change.deleted), self._fresh.view())
 
     def install(self, built: BuiltIndex, keys: Array) -> None:
         """Swap in a build. `keys` are the live keys of the set (sorted), read after it was followed.
@@ -179,7 +183,7 @@ class LiveIndex:
             return None, 0
         reading = self._set.read(Selection(since=since, taps=[self.definition.tap.tap.name], columns=[]))
         gap, later = self._none(), []
-        for block in reading.blocks:
+        for block in reading.batches:
             rows = exact_search.searchable(block, self.definition.tap, self.definition.metric)
             later += [] if gap.append(rows) else [rows]
         return gap.with_rows(later), reading.version

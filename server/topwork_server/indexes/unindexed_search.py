@@ -28,7 +28,7 @@ class UnindexedSearch:
 
     def of(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
         """What searches a tap of the set as it is on the disk."""
-        key = feature_set.wanted.name, tap.tap.name, metric
+        key = feature_set.definition.name, tap.tap.name, metric
         with self._lock:
             known = self._known.get(key)
             if known is None or known.feature_set is not feature_set:

@@ -25,7 +25,7 @@ _CHECKSUM, _LENGTH = struct.Struct("<Q"), struct.Struct("<I")
 class CacheEntry:
     """One item's features of one tap, and what computed them."""
 
-    piece: ItemFeatures
+    features: ItemFeatures
     numerics: Numerics
 
 
@@ -41,31 +41,31 @@ class _Head:
 
 
 @lru_cache(1024)
-def _said(head: _Head) -> bytes:
+def _head_to_json(head: _Head) -> bytes:
     return json.dumps(asdict(head), separators=(",", ":")).encode()
 
 
 @lru_cache(1024)
-def _read(said: bytes) -> _Head:
-    record = json.loads(said)
+def _head_from_json(head_json: bytes) -> _Head:
+    record = json.loads(head_json)
     return _Head(**{**record, "shape": tuple(record["shape"]), "numerics": Numerics(**record["numerics"])})
 
 
-def packed(key: bytes, kept: CacheEntry) -> bytes:
-    rows, spans = kept.piece.rows, kept.piece.spans
-    head = _Head((rows.shape[0], rows.shape[1]), kept.numerics)
+def pack_entry(key: bytes, entry: CacheEntry) -> bytes:
+    rows, spans = entry.features.rows, entry.features.spans
+    head = _Head((rows.shape[0], rows.shape[1]), entry.numerics)
     arrays = [rows.astype("<f4", copy=False)]
     if spans is not None:
         head = replace(head, spans=spans.kind, width=spans.values.shape[1], parts=spans.parts is not None)
         arrays.append(spans.values.astype("<f4", copy=False))
         if spans.parts is not None:
             arrays.append(spans.parts.astype("<i4", copy=False))
-    said = _said(head)
-    body = b"".join([_LENGTH.pack(len(said)), said, *(array.tobytes() for array in arrays)])
+    head_json = _head_to_json(head)
+    body = b"".join([_LENGTH.pack(len(head_json)), head_json, *(array.tobytes() for array in arrays)])
     return _CHECKSUM.pack(_checksum(key, body)) + body
 
 
-def unpacked(key: bytes, data: bytes) -> CacheEntry | None:
+def unpack_entry(key: bytes, data: bytes) -> CacheEntry | None:
     """None where the bytes are not what was written under this key."""
     if len(data) < _CHECKSUM.size + _LENGTH.size:
         return None
@@ -73,7 +73,7 @@ def unpacked(key: bytes, data: bytes) -> CacheEntry | None:
         return None
     begin = _CHECKSUM.size + _LENGTH.size
     start = begin + _LENGTH.unpack_from(data, _CHECKSUM.size)[0]
-    head = _read(data[begin:start])
+    head = _head_from_json(data[begin:start])
     n, dim = head.shape
     rows = np.frombuffer(data, "<f4", n * dim, start).reshape(n, dim)
     return CacheEntry(ItemFeatures(rows, _spans(head, data, start + rows.nbytes) if head.spans else None), head.numerics)

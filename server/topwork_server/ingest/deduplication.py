@@ -11,76 +11,76 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, StoredItem
 from topwork_server.ingest.cache_entry import CacheEntry
-from topwork_server.ingest.content_hash import digest
+from topwork_server.ingest.content_hash import content_hash
 from topwork_server.ingest.feature_cache import FeatureCache, key_of
-from topwork_server.ingest.in_flight import Result
-from topwork_server.ingest.item_features import ItemFeatures, split
+from topwork_server.ingest.in_flight import EncodeResult
+from topwork_server.ingest.item_features import ItemFeatures, split_features
 from topwork_server.types import Array, Features, Item, Numerics
 
 #: One item's features, a piece for each tap of the set.
-Pieces = tuple[ItemFeatures, ...]
+FeaturesByTap = tuple[ItemFeatures, ...]
 
 
-class Stored(Protocol):
+class StoredItems(Protocol):
     """The part of a feature set that is asked."""
 
-    def known(self, ids: Sequence[str]) -> dict[str, StoredItem]: ...
+    def stored_items(self, ids: Sequence[str]) -> dict[str, StoredItem]: ...
     def fetch(
         self, keys: Array, *, taps: Sequence[str] = (), columns: Sequence[str] | None = (), inputs: bool = False
     ) -> ItemBatch: ...
 
 
 @dataclass(slots=True)
-class Recalled:
+class DeduplicatedItems:
     """By position in the items: what is known of them. Those in neither `unchanged` nor `pieces` are to be encoded."""
 
-    contents: list[str]
+    content_hashes: list[str]
     unchanged: set[int] = field(default_factory=set)
-    pieces: dict[int, Pieces] = field(default_factory=dict)
+    features: dict[int, FeaturesByTap] = field(default_factory=dict)
     numerics: set[Numerics] = field(default_factory=set)
 
-    def missing(self) -> list[int]:
-        return [i for i in range(len(self.contents)) if i not in self.pieces and i not in self.unchanged]
+    def missing_positions(self) -> list[int]:
+        return [i for i in range(len(self.content_hashes)) if i not in self.features and i not in self.unchanged]
 
-    def add(self, results: Mapping[int, Result | None]) -> dict[int, TopworkError]:
+    def add_results(self, results: Mapping[int, EncodeResult | None]) -> dict[int, TopworkError]:
         """What was encoded, by position; gives the bad ones."""
         for position, result in results.items():
             if result is not None and result.error is None:
-                self.pieces[position] = result.pieces
+                self.features[position] = result.features
                 self.numerics |= {result.numerics} if result.numerics else set()
         return {i: result.error for i, result in results.items() if result is not None and result.error is not None}
 
 
-def item_key(wanted: SetDefinition, content: str) -> bytes:
+def item_key(definition: SetDefinition, content: str) -> bytes:
     """Of an item's features of all taps."""
-    return key_of(" ".join(info.fingerprint for info in wanted.taps), wanted.options, content)
+    return key_of(" ".join(info.fingerprint for info in definition.taps), definition.options, content)
 
 
-def results_of(features: Features) -> list[Result]:
+def split_results(features: Features) -> list[EncodeResult]:
     """One an item."""
-    items = zip(*(split(tap) for tap in features.taps), strict=True)
+    items = zip(*(split_features(tap) for tap in features.taps), strict=True)
     return [
-        Result(error=features.failures[i]) if i in features.failures else Result(pieces, features.numerics)
+        EncodeResult(error=features.failures[i]) if i in features.failures else EncodeResult(pieces, features.numerics)
         for i, pieces in enumerate(items)
     ]
 
 
-def recall(
-    items: Sequence[Item], block: ItemBatch, wanted: SetDefinition, stored: Stored | None, cache: FeatureCache
-) -> Recalled:
+def deduplicate(
+    items: Sequence[Item], batch: ItemBatch, definition: SetDefinition, stored: StoredItems | None, cache: FeatureCache
+) -> DeduplicatedItems:
     """`block` has the ids and metadata of the items."""
-    recalled = Recalled([_digest(item, i) for i, item in enumerate(items)])
+    deduplicated = DeduplicatedItems([_digest(item, i) for i, item in enumerate(items)])
     if stored is not None:
-        _from_set(recalled, block, wanted, stored)
-    _from_cache(recalled, wanted, cache)
-    return recalled
+        _reuse_stored(deduplicated, batch, definition, stored)
+    _reuse_cached(deduplicated, definition, cache)
+    return deduplicated
 
 
-def keep(cache: FeatureCache, wanted: SetDefinition, contents: Sequence[str], features: Features) -> None:
+def cache_features(cache: FeatureCache, definition: SetDefinition, contents: Sequence[str], features: Features) -> None:
     """Put what was encoded into the cache; `contents` are the digests of the items."""
     for tap in features.taps:
-        keys = [key_of(tap.tap.fingerprint, wanted.options, content) for content in contents]
-        pieces = zip(keys, split(tap), strict=True)
+        keys = [key_of(tap.tap.fingerprint, definition.options, content) for content in contents]
+        pieces = zip(keys, split_features(tap), strict=True)
         cache.put(
             {key: CacheEntry(piece, features.numerics) for i, (key, piece) in enumerate(pieces) if i not in features.failures}
         )
@@ -88,45 +88,47 @@ def keep(cache: FeatureCache, wanted: SetDefinition, contents: Sequence[str], fe
 
 def _digest(item: Item, position: int) -> str:
     try:
-        return digest(item)
+        return content_hash(item)
     except OSError as error:
         raise InvalidInput(f"the file cannot be read: {error.strerror}", remedy="check the path", item=position) from error
 
 
-def _from_set(recalled: Recalled, block: ItemBatch, wanted: SetDefinition, stored: Stored) -> None:
-    known = stored.known(block.ids)
+def _reuse_stored(deduplicated: DeduplicatedItems, batch: ItemBatch, definition: SetDefinition, stored: StoredItems) -> None:
+    known = stored.stored_items(batch.ids)
     rewritten: dict[int, int] = {}  # key of the stored item -> position
-    for position, (id, content) in enumerate(zip(block.ids, recalled.contents, strict=True)):
+    for position, (id, content) in enumerate(zip(batch.ids, deduplicated.content_hashes, strict=True)):
         found = known.get(id)
-        if found is None or found.content != content:
+        if found is None or found.content_hash != content:
             continue
-        if same_metadata(found.metadata, {c.name: c.values[position] for c in block.metadata}):
-            recalled.unchanged.add(position)
+        if same_metadata(found.metadata, {c.name: c.values[position] for c in batch.metadata}):
+            deduplicated.unchanged.add(position)
         else:
             rewritten[found.key] = position
     if rewritten:
-        names = [info.tap.name for info in wanted.taps]
+        names = [info.tap.name for info in definition.taps]
         rows = stored.fetch(np.array(list(rewritten), np.int64), taps=names)
         assert rows.keys is not None
         for key, pieces in zip(rows.keys.tolist(), _by_item(rows), strict=True):
-            recalled.pieces[rewritten[key]] = pieces  # one that was deleted meanwhile is left out, and encoded
+            deduplicated.features[rewritten[key]] = pieces  # one that was deleted meanwhile is left out, and encoded
 
 
-def _from_cache(recalled: Recalled, wanted: SetDefinition, cache: FeatureCache) -> None:
+def _reuse_cached(deduplicated: DeduplicatedItems, definition: SetDefinition, cache: FeatureCache) -> None:
     keys = {
-        position: [key_of(info.fingerprint, wanted.options, recalled.contents[position]) for info in wanted.taps]
-        for position in recalled.missing()
+        position: [
+            key_of(info.fingerprint, definition.options, deduplicated.content_hashes[position]) for info in definition.taps
+        ]
+        for position in deduplicated.missing_positions()
     }
     found = cache.get([key for some in keys.values() for key in some])
     for position, some in keys.items():
-        kept = [found[key] for key in some if key in found]
-        if len(kept) == len(some):
-            recalled.pieces[position] = tuple(one.piece for one in kept)
-            recalled.numerics.update(one.numerics for one in kept)
+        entries = [found[key] for key in some if key in found]
+        if len(entries) == len(some):
+            deduplicated.features[position] = tuple(one.features for one in entries)
+            deduplicated.numerics.update(one.numerics for one in entries)
 
 
-def _by_item(block: ItemBatch) -> list[Pieces]:
-    return list(zip(*(split(tap) for tap in block.taps), strict=True))
+def _by_item(batch: ItemBatch) -> list[FeaturesByTap]:
+    return list(zip(*(split_features(tap) for tap in batch.taps), strict=True))
 
 
 def same_metadata(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

@@ -58,40 +58,40 @@ class FeatureCache:
         """Those that are here."""
         if not keys:
             return {}
-        return self._tried(lambda connection: self._get(connection, keys)) or {}
+        return self._attempt(lambda connection: self._get(connection, keys)) or {}
 
     def put(self, entries: Mapping[bytes, CacheEntry]) -> None:
         """Keep what may be mixed with rows of other numerics; make room for it."""
         most = self.limit * LARGEST_SHARE
-        rows = [(key, cache_entry.packed(key, one)) for key, one in entries.items() if one.numerics.mixes]
+        rows = [(key, cache_entry.pack_entry(key, one)) for key, one in entries.items() if one.numerics.mixes]
         rows = [row for row in rows if len(row[1]) <= most]
         if rows:
-            self._tried(lambda connection: self._put(connection, rows))
+            self._attempt(lambda connection: self._put(connection, rows))
 
     def close(self) -> None:
         with self._lock:
             self._disconnect()
 
-    def _tried(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """None where the cache is off or fails; a corrupt one starts anew."""
         if self.limit <= 0:
             return None
         with self._lock:
             try:
-                done = self._once(work)
+                done = self._run_transaction(work)
                 self._failing = False
                 return done
             except Exception as error:  # values of other types than were written, say, in a file that is damaged
-                self._failed(error)
+                self._on_failure(error)
         return None
 
-    def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _run_transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._open is None:
-            self._open = self._connected()
+            self._open = self._connect()
         with self._open:  # a transaction
             return work(self._open)
 
-    def _failed(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception) -> None:
         """The next call opens it again; what is said is said once."""
         corrupt = getattr(error, "sqlite_errorcode", None) in _CORRUPT or not isinstance(error, sqlite3.Error | OSError)
         if not self._failing:
@@ -101,7 +101,7 @@ class FeatureCache:
         if corrupt:
             self._delete()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, check_same_thread=False)
         try:
@@ -135,7 +135,7 @@ class FeatureCache:
             marks = ",".join("?" * len(some))
             found.update(connection.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", some).fetchall())
         found = {key: found[key] for key in keys if key in found}  # a damaged file may answer with what was not asked
-        whole = {key: cache_entry.unpacked(key, value) for key, value in found.items()}
+        whole = {key: cache_entry.unpack_entry(key, value) for key, value in found.items()}
         with contextlib.suppress(sqlite3.OperationalError):  # on a full disk there are answers still
             self._touch(connection, whole)
         return {key: one for key, one in whole.items() if one is not None}

@@ -13,16 +13,16 @@ from topwork_server.types import Numerics
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class EncodeResult:
     """One item's features, a piece a tap, and what computed them; or what is wrong with it."""
 
-    pieces: tuple[ItemFeatures, ...] = ()
+    features: tuple[ItemFeatures, ...] = ()
     numerics: Numerics | None = None
     error: TopworkError | None = None
 
 
 #: None: whoever was encoding it gave up.
-Pending = asyncio.Future[Result | None]
+PendingResult = asyncio.Future[EncodeResult | None]
 
 
 @dataclass(slots=True)
@@ -30,11 +30,11 @@ class Claim:
     """Of some contents: `mine` are positions of those to be encoded by who claims, `others` are in the works (also of his own,
     where a content is there twice)."""
 
-    mine: list[int] = field(default_factory=list)
-    others: dict[int, Pending] = field(default_factory=dict)
-    futures: dict[int, Pending] = field(default_factory=dict)
+    owned: list[int] = field(default_factory=list)
+    others: dict[int, PendingResult] = field(default_factory=dict)
+    futures: dict[int, PendingResult] = field(default_factory=dict)
 
-    def give(self, position: int, result: Result) -> None:
+    def resolve(self, position: int, result: EncodeResult) -> None:
         self.futures[position].set_result(result)
 
 
@@ -42,7 +42,7 @@ class InFlight:
     """By key of content and of all that decides its features. On the event loop."""
 
     def __init__(self) -> None:
-        self._pending: dict[bytes, Pending] = {}
+        self._pending: dict[bytes, PendingResult] = {}
 
     @contextmanager
     def claim(self, positions: Sequence[int], keys: Sequence[bytes]) -> Iterator[Claim]:
@@ -53,7 +53,7 @@ class InFlight:
                 claim.others[position] = self._pending[key]
             else:
                 self._pending[key] = claim.futures[position] = asyncio.get_running_loop().create_future()
-                claim.mine.append(position)
+                claim.owned.append(position)
         named = dict(zip(positions, keys, strict=True))
         try:
             yield claim

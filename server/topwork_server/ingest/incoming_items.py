@@ -10,7 +10,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.feature_sets.set_types import Column, ItemBatch
-from topwork_server.ingest.item_features import taken
+from topwork_server.ingest.item_features import take_items
 from topwork_server.types import Item, Numerics, TapRows
 
 
@@ -30,13 +30,13 @@ class IncomingItems:
     metadata: tuple[Column, ...] = ()
     numerics: Numerics | None = None
 
-    def good(self) -> ItemBatch:
+    def good_items(self) -> ItemBatch:
         """Ids and metadata of the good ones, and their features where these are ready."""
         whole = ItemBatch(ids=self.ids, metadata=self.metadata)
-        return replace(taken(whole, self.positions), taps=self.features)
+        return replace(take_items(whole, self.positions), taps=self.features)
 
 
-def check_ids(ids: Sequence[str]) -> None:
+def check_message_ids(ids: Sequence[str]) -> None:
     """InvalidInput says which is empty, too long, or there twice."""
     if not ids:
         raise InvalidInput("the message has no ids", remedy="send an id for each item")
@@ -58,7 +58,7 @@ def check_count(ids: Sequence[str], count: int, what: str) -> None:
         raise InvalidInput(f"{len(ids)} ids came with {count} {what}", remedy="send as many ids as items")
 
 
-def ready(
+def incoming_features(
     ids: Sequence[str],
     features: tuple[TapRows, ...],
     metadata: tuple[Column, ...],
@@ -73,7 +73,7 @@ def ready(
     if failures and not skip_bad_items:
         raise failures[min(failures)]
     positions = [i for i in range(len(ids)) if i not in failures]
-    good = taken(ItemBatch(ids=ids, taps=features), positions).taps if failures else features
+    good = take_items(ItemBatch(ids=ids, taps=features), positions).taps if failures else features
     return IncomingItems(ids, (), positions, failures, good, metadata, numerics)
 
 

@@ -19,13 +19,13 @@ class ItemFeatures:
     spans: Spans | None = None
 
 
-def split(features: TapRows) -> list[ItemFeatures]:
+def split_features(features: TapRows) -> list[ItemFeatures]:
     """A piece an item; views, nothing is copied."""
     ends = np.cumsum(features.counts).tolist()
-    return [_piece(features, start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    return [_slice_item(features, start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def join(info: TapInfo, pieces: Sequence[ItemFeatures]) -> TapRows:
+def join_features(info: TapInfo, pieces: Sequence[ItemFeatures]) -> TapRows:
     """The inverse of `split`."""
     rows = [piece.rows for piece in pieces]
     return TapRows(
@@ -36,27 +36,27 @@ def join(info: TapInfo, pieces: Sequence[ItemFeatures]) -> TapRows:
     )
 
 
-def taken(block: ItemBatch, positions: Sequence[int]) -> ItemBatch:
+def take_items(batch: ItemBatch, positions: Sequence[int]) -> ItemBatch:
     """The items of a block at those positions, in their order."""
-    if list(positions) == list(range(len(block.ids))):
-        return block
+    if list(positions) == list(range(len(batch.ids))):
+        return batch
     return replace(
-        block,
-        ids=[block.ids[i] for i in positions],
-        taps=tuple(_taken(tap, positions) for tap in block.taps),
-        metadata=tuple(Column(c.name, c.type, [c.values[i] for i in positions]) for c in block.metadata),
-        contents=[block.contents[i] for i in positions] if block.contents else (),
-        inputs=[block.inputs[i] for i in positions] if block.inputs else (),
-        keys=None if block.keys is None else block.keys[list(positions)],
+        batch,
+        ids=[batch.ids[i] for i in positions],
+        taps=tuple(_taken(tap, positions) for tap in batch.taps),
+        metadata=tuple(Column(c.name, c.type, [c.values[i] for i in positions]) for c in batch.metadata),
+        content_hashes=[batch.content_hashes[i] for i in positions] if batch.content_hashes else (),
+        inputs=[batch.inputs[i] for i in positions] if batch.inputs else (),
+        keys=None if batch.keys is None else batch.keys[list(positions)],
     )
 
 
 def _taken(features: TapRows, positions: Sequence[int]) -> TapRows:
-    pieces = split(features)
-    return join(features.tap, [pieces[i] for i in positions])
+    pieces = split_features(features)
+    return join_features(features.tap, [pieces[i] for i in positions])
 
 
-def _piece(features: TapRows, start: int, end: int) -> ItemFeatures:
+def _slice_item(features: TapRows, start: int, end: int) -> ItemFeatures:
     spans = features.spans
     return ItemFeatures(
         features.rows[start:end],

@@ -18,11 +18,11 @@ from topwork_server.feature_sets.set_names import check_set_name
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
 from topwork_server.inference.engine import Engine, choose_taps
 from topwork_server.ingest import deduplication, validation
-from topwork_server.ingest.deduplication import Recalled
-from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, said_of
+from topwork_server.ingest.deduplication import DeduplicatedItems
+from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, map_item_positions
 from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.incoming_items import IncomingItems
-from topwork_server.ingest.item_features import join, taken
+from topwork_server.ingest.item_features import join_features, take_items
 from topwork_server.ingest.sequencer import Sequencer, SequencerSlot
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.models.catalog import Catalog
@@ -57,7 +57,7 @@ class IngestPipeline:
 
         `deadline` is in time.monotonic(), for work that waits in the encoder's queue.
         """
-        return WriteSession(self, settings, deadline, await self.in_thread(self._existing, settings))
+        return WriteSession(self, settings, deadline, await self.in_thread(self._existing_set, settings))
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
@@ -67,7 +67,7 @@ class IngestPipeline:
         self._pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.cache.close)
 
-    def _existing(self, settings: WriteSettings) -> FeatureSet | None:
+    def _existing_set(self, settings: WriteSettings) -> FeatureSet | None:
         check_set_name(settings.set)
         try:
             found = self.sets.get(settings.set)
@@ -75,7 +75,7 @@ class IngestPipeline:
             if settings.encoder:
                 validation.full_options(self.catalogue.spec(settings.encoder), settings.options)
             return None
-        validation.check(settings, found.wanted, self.catalogue)
+        validation.check_settings(settings, found.definition, self.catalogue)
         return found
 
 
@@ -87,34 +87,34 @@ class WriteSession:
         self._ingest = ingest
         self._deadline = deadline
         self._set = found
-        self._wanted = found.wanted if found else None
-        self._line = Sequencer()
-        self._planning = asyncio.Lock()
-        self.place = self._line.place
+        self._definition = found.definition if found else None
+        self._sequencer = Sequencer()
+        self._definition_lock = asyncio.Lock()
+        self.next_slot = self._sequencer.next_slot
 
     async def write(self, place: SequencerSlot, incoming: IncomingItems) -> IngestOutcome:
         """Upsert one message. Raises TopworkError, with the position in the message where one item is to blame; then nothing of
         it, nor of the messages behind it, is written."""
         try:
-            wanted = await self._plan(incoming)
+            definition = await self._resolve_definition(incoming)
             if incoming.features:
-                return await self._write_features(place, incoming, wanted)
-            return await self._write_items(place, incoming, wanted)
+                return await self._write_features(place, incoming, definition)
+            return await self._write_items(place, incoming, definition)
         finally:
-            place.leave()
+            place.release()
 
-    async def _plan(self, incoming: IncomingItems) -> SetDefinition:
+    async def _resolve_definition(self, incoming: IncomingItems) -> SetDefinition:
         """What the set is, or will be; asked by the first message of the stream first."""
-        async with self._planning:
-            if self._wanted is None:
-                self._wanted = await self._new(incoming)
-            return self._wanted
+        async with self._definition_lock:
+            if self._definition is None:
+                self._definition = await self._new_definition(incoming)
+            return self._definition
 
-    async def _new(self, incoming: IncomingItems) -> SetDefinition:
+    async def _new_definition(self, incoming: IncomingItems) -> SetDefinition:
         settings, engine = self.settings, self._ingest.engine
         if not settings.encoder:
             if incoming.features:
-                return validation.of_features(settings, incoming.features)
+                return validation.definition_from_features(settings, incoming.features)
             raise NotFound(f"there is no set {settings.set!r}", remedy="to make it, name the encoder of its items")
         async with engine.acquire(settings.encoder) as loaded:
             taps, spec = choose_taps(loaded, settings.taps), loaded.encoder.spec
@@ -122,73 +122,79 @@ class WriteSession:
         dtype = settings.dtype or "float32"
         return SetDefinition(settings.set, taps, settings.encoder, options, spec.modality, dtype, settings.keep_inputs)
 
-    async def _write_features(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
-        features = validation.matched(incoming.features, wanted)
-        block = replace(incoming.good(), taps=features)
-        with said_of(incoming.positions):
-            return IngestOutcome(await self._submit(place, block, incoming.numerics), 0, incoming.failures)
+    async def _write_features(self, place: SequencerSlot, incoming: IncomingItems, definition: SetDefinition) -> IngestOutcome:
+        features = validation.match_features(incoming.features, definition)
+        batch = replace(incoming.good_items(), taps=features)
+        with map_item_positions(incoming.positions):
+            return IngestOutcome(await self._submit(place, batch, incoming.numerics), 0, incoming.failures)
 
-    async def _write_items(self, place: SequencerSlot, incoming: IncomingItems, wanted: SetDefinition) -> IngestOutcome:
-        if not wanted.encoder:
-            raise InvalidInput(f"the set {wanted.name} is of ready vectors: it has no encoder", remedy="send features, not items")
-        await place.settled()
-        block, items, ingest = incoming.good(), incoming.items, self._ingest
-        with said_of(incoming.positions):
-            recalled = await ingest.in_thread(deduplication.recall, items, block, wanted, self._set, ingest.cache)
-            how = EncodeParams(wanted, self._deadline, self.settings.skip_bad_items, client=self, priority=self.settings.priority)
-            encoded, failures = await ingest.encoding.encode(items, recalled, how)
-            positions = [i for i in range(len(items)) if i in recalled.pieces]
-            with said_of(positions):
-                written = await self._submit(place, _block(block, items, recalled, positions, wanted), _numerics(recalled))
+    async def _write_items(self, place: SequencerSlot, incoming: IncomingItems, definition: SetDefinition) -> IngestOutcome:
+        if not definition.encoder:
+            raise InvalidInput(
+                f"the set {definition.name} is of ready vectors: it has no encoder", remedy="send features, not items"
+            )
+        await place.wait_for_earlier_ids()
+        batch, items, ingest = incoming.good_items(), incoming.items, self._ingest
+        with map_item_positions(incoming.positions):
+            deduplicated = await ingest.in_thread(deduplication.deduplicate, items, batch, definition, self._set, ingest.cache)
+            params = EncodeParams(
+                definition, self._deadline, self.settings.skip_bad_items, client=self, priority=self.settings.priority
+            )
+            encoded, failures = await ingest.encoding.encode(items, deduplicated, params)
+            positions = [i for i in range(len(items)) if i in deduplicated.features]
+            with map_item_positions(positions):
+                written = await self._submit(
+                    place, _batch_to_write(batch, items, deduplicated, positions, definition), _numerics(deduplicated)
+                )
         failures = {incoming.positions[i]: error for i, error in failures.items()}
-        written = replace(written, unchanged=len(recalled.unchanged))
+        written = replace(written, unchanged=len(deduplicated.unchanged))
         return IngestOutcome(written, encoded, {**incoming.failures, **failures})
 
-    async def _submit(self, place: SequencerSlot, block: ItemBatch, numerics: Numerics | None) -> WriteResult:
+    async def _submit(self, place: SequencerSlot, batch: ItemBatch, numerics: Numerics | None) -> WriteResult:
         """In its turn; then wait until it is on disk."""
-        await place.turn()
-        if not block.ids:
+        await place.wait_for_turn()
+        if not batch.ids:
             place.submitted.set()
             return WriteResult(self._set.version if self._set else 0, 0, 0)
-        future = await self._ingest.in_thread(self._write_now, block, numerics)
+        future = await self._ingest.in_thread(self._write_now, batch, numerics)
         place.submitted.set()
         return await asyncio.wrap_future(future)
 
-    def _write_now(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult]:
+    def _write_now(self, batch: ItemBatch, numerics: Numerics | None) -> Future[WriteResult]:
         """In a thread, one message of the stream at a time."""
-        if self._set is None and (written := self._make(block, numerics)):
+        if self._set is None and (written := self._create_set(batch, numerics)):
             return written
         assert self._set is not None
-        return self._set.write(block, numerics=numerics)
+        return self._set.write(batch, numerics=numerics)
 
-    def _make(self, block: ItemBatch, numerics: Numerics | None) -> Future[WriteResult] | None:
+    def _create_set(self, batch: ItemBatch, numerics: Numerics | None) -> Future[WriteResult] | None:
         """The set with its first rows, in one step; None where another stream was faster: then it is written to as any other."""
-        assert self._wanted is not None
+        assert self._definition is not None
         try:
-            self._set, written = self._ingest.sets.create_with(self._wanted, block, numerics)
+            self._set, written = self._ingest.sets.create_with(self._definition, batch, numerics)
         except AlreadyExists:
-            self._set = self._ingest.sets.get(self._wanted.name)
-            validation.check_equal(self._wanted, self._set.wanted)
-            self._wanted = self._set.wanted
+            self._set = self._ingest.sets.get(self._definition.name)
+            validation.check_same_definition(self._definition, self._set.definition)
+            self._definition = self._set.definition
             return None
         done: Future[WriteResult] = Future()
         done.set_result(written)
         return done
 
 
-def _block(
-    block: ItemBatch, items: Sequence[Item], recalled: Recalled, positions: Sequence[int], wanted: SetDefinition
+def _batch_to_write(
+    batch: ItemBatch, items: Sequence[Item], deduplicated: DeduplicatedItems, positions: Sequence[int], definition: SetDefinition
 ) -> ItemBatch:
     """What is to be written: the items at those positions, with features, digests and, where they are kept, themselves."""
-    columns = zip(*(recalled.pieces[i] for i in positions), strict=True)
+    columns = zip(*(deduplicated.features[i] for i in positions), strict=True)
     return replace(
-        taken(block, positions),
-        taps=tuple(join(info, pieces) for info, pieces in zip(wanted.taps, columns, strict=bool(positions))),
-        contents=[recalled.contents[i] for i in positions],
-        inputs=[items[i] for i in positions] if wanted.keep_inputs else (),
+        take_items(batch, positions),
+        taps=tuple(join_features(info, pieces) for info, pieces in zip(definition.taps, columns, strict=bool(positions))),
+        content_hashes=[deduplicated.content_hashes[i] for i in positions],
+        inputs=[items[i] for i in positions] if definition.keep_inputs else (),
     )
 
 
-def _numerics(recalled: Recalled) -> Numerics | None:
+def _numerics(deduplicated: DeduplicatedItems) -> Numerics | None:
     """Of what computed the rows; of several the one that is farthest from the reference."""
-    return min(recalled.numerics, key=lambda numerics: numerics.parity, default=None)
+    return min(deduplicated.numerics, key=lambda numerics: numerics.parity, default=None)

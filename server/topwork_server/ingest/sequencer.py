@@ -14,7 +14,7 @@ class Sequencer:
         self._claims: dict[str, SequencerSlot] = {}
         self.items = 0
 
-    def place(self, ids: Sequence[str]) -> SequencerSlot:
+    def next_slot(self, ids: Sequence[str]) -> SequencerSlot:
         """To be taken before anything is awaited."""
         self.items += len(ids)
         place = SequencerSlot(self._claims, ids, self._last, self.items)
@@ -39,17 +39,17 @@ class SequencerSlot:
         self._earlier = {claims[id] for id in ids if id in claims}
         claims.update(dict.fromkeys(ids, self))
 
-    async def settled(self) -> None:
+    async def wait_for_earlier_ids(self) -> None:
         """Until earlier messages with any of these ids are done: only then does the set know what these ids hold."""
         for place in self._earlier:
             await place._done.wait()
 
-    async def turn(self) -> None:
+    async def wait_for_turn(self) -> None:
         """Until the write of the message before was submitted."""
         if self._before:
             await self._before.wait()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The message is done, or given up."""
         self._done.set()
         for id in self._ids:

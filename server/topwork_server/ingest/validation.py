@@ -13,7 +13,7 @@ from topwork_server.plugin_api import options as request_options
 from topwork_server.types import EncoderSpec, Priority, TapInfo, TapRows
 
 #: The tap of ready vectors that name none, in a set that they make.
-NAMELESS = "vectors"
+DEFAULT_TAP = "vectors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +35,34 @@ def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(request_options.parse(spec.encoder.options, given))
 
 
-def check(settings: WriteSettings, wanted: SetDefinition, catalogue: Catalog) -> None:
+def check_settings(settings: WriteSettings, definition: SetDefinition, catalogue: Catalog) -> None:
     """NotReady where the settings say something else than the set is."""
-    names = [info.tap.name for info in wanted.taps]
+    names = [info.tap.name for info in definition.taps]
     pairs: list[tuple[str, Any, Any]] = [
-        ("encoder", settings.encoder, wanted.encoder),
+        ("encoder", settings.encoder, definition.encoder),
         ("taps", sorted(settings.taps), sorted(names)),
-        ("dtype", settings.dtype, wanted.dtype),
-        ("keep_inputs", settings.keep_inputs, wanted.keep_inputs),
+        ("dtype", settings.dtype, definition.dtype),
+        ("keep_inputs", settings.keep_inputs, definition.keep_inputs),
     ]
-    for what, said, found in pairs:
-        if said and said != found:
-            raise _disagree(wanted.name, what, said, found)
+    for what, given, found in pairs:
+        if given and given != found:
+            raise _disagree(definition.name, what, given, found)
     if settings.options:
-        said, found = _options(settings.options, wanted, catalogue), _options(wanted.options, wanted, catalogue)
-        if said != found:
-            raise _disagree(wanted.name, "options", said, found)
+        given, found = _options(settings.options, definition, catalogue), _options(definition.options, definition, catalogue)
+        if given != found:
+            raise _disagree(definition.name, "options", given, found)
 
 
-def _options(given: Mapping[str, Any], wanted: SetDefinition, catalogue: Catalog) -> dict[str, Any]:
+def _options(given: Mapping[str, Any], definition: SetDefinition, catalogue: Catalog) -> dict[str, Any]:
     try:
-        return full_options(catalogue.spec(wanted.encoder), given)
+        return full_options(catalogue.spec(definition.encoder), given)
     except NotFound:  # the set's encoder is not served any more, or it has none
         return dict(given)
 
 
-def _disagree(name: str, what: str, said: Any, found: Any) -> NotReady:
+def _disagree(name: str, what: str, given: Any, found: Any) -> NotReady:
     return NotReady(
-        f"the set {name} has {what} {_shown(found)}, not {_shown(said)}",
+        f"the set {name} has {what} {_shown(found)}, not {_shown(given)}",
         remedy=f"leave {what} out of the settings, or write to another set",
     )
 
@@ -75,22 +75,22 @@ def _shown(value: Any) -> str:
     return str(value) or "none"
 
 
-def check_equal(mine: SetDefinition, found: SetDefinition) -> None:
+def check_same_definition(mine: SetDefinition, found: SetDefinition) -> None:
     """NotReady where another writer made the set meanwhile, and otherwise than this one would have."""
     for what in ("encoder", "options", "dtype", "keep_inputs"):
-        said, is_ = getattr(mine, what), getattr(found, what)
-        if said != is_:
-            raise _disagree(mine.name, what, said, is_)
-    said, is_ = ([f"{t.tap.name} {t.tap.dim} {t.fingerprint}" for t in one.taps] for one in (mine, found))
-    if sorted(said) != sorted(is_):
-        raise _disagree(mine.name, "taps", said, is_)
+        given, is_ = getattr(mine, what), getattr(found, what)
+        if given != is_:
+            raise _disagree(mine.name, what, given, is_)
+    given, is_ = ([f"{t.tap.name} {t.tap.dim} {t.fingerprint}" for t in one.taps] for one in (mine, found))
+    if sorted(given) != sorted(is_):
+        raise _disagree(mine.name, "taps", given, is_)
 
 
-def of_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefinition:
+def definition_from_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefinition:
     """What a set of ready features is made with, where no encoder is named."""
     if settings.options:
         raise InvalidInput("options came without an encoder", remedy="name the encoder that they belong to")
-    taps = tuple(replace(f.tap, tap=replace(f.tap.tap, name=f.tap.tap.name or NAMELESS)) for f in features)
+    taps = tuple(replace(f.tap, tap=replace(f.tap.tap, name=f.tap.tap.name or DEFAULT_TAP)) for f in features)
     names = {info.tap.name for info in taps}
     if settings.taps and names != set(settings.taps):
         raise InvalidInput(
@@ -100,35 +100,35 @@ def of_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefi
     return SetDefinition(settings.set, taps, dtype=settings.dtype or "float32", keep_inputs=settings.keep_inputs)
 
 
-def matched(features: Sequence[TapRows], wanted: SetDefinition) -> tuple[TapRows, ...]:
+def match_features(features: Sequence[TapRows], definition: SetDefinition) -> tuple[TapRows, ...]:
     """Ready features in the order of the set's taps. InvalidInput or NotReady where they are not the set's."""
     named = {f.tap.tap.name: f for f in features}
-    if set(named) == {""} and len(wanted.taps) == 1:
-        named = {wanted.taps[0].tap.name: features[0]}
-    names = [info.tap.name for info in wanted.taps]
+    if set(named) == {""} and len(definition.taps) == 1:
+        named = {definition.taps[0].tap.name: features[0]}
+    names = [info.tap.name for info in definition.taps]
     if set(named) != set(names) or len(features) != len(names):
         came = ", ".join(f.tap.tap.name or "no name" for f in features)
         raise InvalidInput(
-            f"features of {came} came, and the set {wanted.name} has {', '.join(names)}",
+            f"features of {came} came, and the set {definition.name} has {', '.join(names)}",
             remedy="send features of each of the set's taps, each once",
         )
-    return tuple(_checked(named[info.tap.name], info, wanted) for info in wanted.taps)
+    return tuple(_check_features(named[info.tap.name], info, definition) for info in definition.taps)
 
 
-def _checked(features: TapRows, info: TapInfo, wanted: SetDefinition) -> TapRows:
+def _check_features(features: TapRows, info: TapInfo, definition: SetDefinition) -> TapRows:
     came, tap = features.tap.tap, info.tap
     if (came.dim, came.granularity) != (tap.dim, tap.granularity):
         raise InvalidInput(
-            f"rows of {came.dim} numbers, one a {came.granularity}, came for the tap {tap.name} of {wanted.name}, "
+            f"rows of {came.dim} numbers, one a {came.granularity}, came for the tap {tap.name} of {definition.name}, "
             f"which has {tap.dim}, one a {tap.granularity}",
             remedy="send what the set keeps, or write to another set",
         )
     if not features.tap.fingerprint and info.fingerprint:
         raise InvalidInput(
-            f"features for the tap {tap.name} of {wanted.name} came without a fingerprint",
+            f"features for the tap {tap.name} of {definition.name} came without a fingerprint",
             remedy=f"send the fingerprint that came with them; the set's is {info.fingerprint}",
         )
-    check_fingerprint(features.tap.fingerprint, info, wanted.name)
+    check_fingerprint(features.tap.fingerprint, info, definition.name)
     return replace(features, tap=info)
 
 

@@ -17,7 +17,7 @@ from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selecti
 from topwork_server.heads.version_pins import OURS
 from topwork_server.ingest import incoming_items
 from topwork_server.ingest.incoming_items import IncomingItems
-from topwork_server.ingest.item_features import taken
+from topwork_server.ingest.item_features import take_items
 from topwork_server.ingest.pipeline import IngestPipeline
 from topwork_server.services.convert import item_messages, set_messages
 from topwork_server.services.encoders import Context, deadline
@@ -78,7 +78,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
 
         async def answer(message: sets_pb2.WriteRequest, upload: Upload | None) -> sets_pb2.WriteResponse:
             rows = message.rows
-            place = writing.place(rows.ids)  # before anything is awaited: the order of the stream
+            place = writing.next_slot(rows.ids)  # before anything is awaited: the order of the stream
             if len(rows.items) > self._max_items:
                 raise InvalidInput(
                     f"{len(rows.items)} items in one message, which may have {self._max_items}", remedy="send smaller messages"
@@ -162,7 +162,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         return await asyncio.to_thread(self._sets.get, _named(name))
 
     def _describe(self, name: str) -> sets_pb2.FeatureSet:
-        return set_messages.feature_set(self._sets.get(name).described(), self._indexes_of(name))
+        return set_messages.feature_set(self._sets.get(name).describe(), self._indexes_of(name))
 
     def _all(self) -> list[sets_pb2.FeatureSet]:
         """One that cannot be opened must not hide the others."""
@@ -194,7 +194,7 @@ def _load(message: sets_pb2.WriteRequest) -> float:
 
 def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> IncomingItems:
     """In a thread: 4 MB of features take a few milliseconds."""
-    incoming_items.check_ids(rows.ids)
+    incoming_items.check_message_ids(rows.ids)
     if bool(rows.items) == bool(rows.features):
         raise InvalidInput(
             "a message of rows has items or features, one of them", remedy="send items, or features that are ready"
@@ -204,7 +204,9 @@ def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> In
     if rows.features:
         item_messages.items((), path, skip=skip)  # refuses parts of a video that no item takes
         features = set_messages.features(rows.features, len(rows.ids))
-        return incoming_items.ready(list(rows.ids), features, metadata, set_messages.numerics(rows), skip_bad_items=skip)
+        return incoming_items.incoming_features(
+            list(rows.ids), features, metadata, set_messages.numerics(rows), skip_bad_items=skip
+        )
     incoming_items.check_count(rows.ids, len(rows.items), "items")
     items, positions, failures = item_messages.items(rows.items, path, skip=skip)
     return IncomingItems(list(rows.ids), items, positions, failures, metadata=metadata)
@@ -220,15 +222,15 @@ def _messages(feature_set: FeatureSet, selection: Selection, check: Check) -> Ge
     reading = feature_set.read(selection, check)
     said = False
     try:
-        for block in reading.blocks:
+        for block in reading.batches:
             for message in _within_bounds(block, reading):
                 said = True
                 yield message
     finally:
-        close = getattr(reading.blocks, "close", bool)  # else its version is held until it is collected
+        close = getattr(reading.batches, "close", bool)  # else its version is held until it is collected
         close()
     if not said:
-        taps = [info.tap.name for info in feature_set.wanted.taps] if selection.taps is None else selection.taps
+        taps = [info.tap.name for info in feature_set.definition.taps] if selection.taps is None else selection.taps
         block = feature_set.fetch(np.zeros(0, np.int64), taps=taps, columns=selection.columns, inputs=selection.inputs)
         yield set_messages.read_response(block, reading)
 
@@ -246,5 +248,5 @@ def _within_bounds(block: ItemBatch, reading: ReadResult) -> Iterator[sets_pb2.R
             remedy="read fewer taps, or no inputs",
         )
     del message
-    yield from _within_bounds(taken(block, range(half)), reading)
-    yield from _within_bounds(taken(block, range(half, len(block.ids))), reading)
+    yield from _within_bounds(take_items(block, range(half)), reading)
+    yield from _within_bounds(take_items(block, range(half, len(block.ids))), reading)

@@ -215,7 +215,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except GeneratorExit:  # the loop is closed
             raise
         except BaseException as error:
-            _refuse(context, _internal() if lance_io.panicked(error) else _as_ours(contained(error)))
+            _refuse(context, _internal() if lance_io.is_panic(error) else _as_ours(contained(error)))
             release(error)
         return None
 

@@ -65,7 +65,7 @@ class QueryResolver:
         return replace(found, query=_with_settings(found.query, request, k))
 
     async def _of_items(self, request: Request, opened: OpenedIndex, deadline: float | None, flow: Hashable) -> ResolvedQuery:
-        tap, wanted = opened.definition.tap, opened.feature_set.wanted
+        tap, wanted = opened.definition.tap, opened.feature_set.definition
         name = request.encoder or wanted.encoder
         if not name:
             raise NotReady(
@@ -87,7 +87,7 @@ class QueryResolver:
     async def _check_encoder(self, name: str, opened: OpenedIndex) -> None:
         """An encoder that is named beside ready rows must be one that makes such rows. It reads nothing."""
         tap = opened.definition.tap
-        if name == opened.feature_set.wanted.encoder or len(await asyncio.to_thread(self._tap_of_other, name, tap)):
+        if name == opened.feature_set.definition.encoder or len(await asyncio.to_thread(self._tap_of_other, name, tap)):
             return
         raise InvalidInput(
             f"the encoder {name} is named beside vectors or stored ids, and it is not known whether it makes such rows",

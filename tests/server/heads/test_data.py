@@ -100,7 +100,7 @@ def test_updates_and_compactions_change_nothing(sets, birds):
     labels = [None if int(id[-2:]) % 5 == 0 else ("emu", "owl")[int(id[-2:]) % 2] for id in ids]
     birds.write(ItemBatch(ids, (features(POOLED, ids),), (column("label", T.STRING, labels),))).result()
     birds.compact()
-    first = next(birds.read(Selection()).blocks).ids
+    first = next(birds.read(Selection()).batches).ids
     assert list(first) != sorted(first), "the set itself is in another order now"
     after = loaded(birds).examples
     np.testing.assert_array_equal(after.views[0].rows, before.views[0].rows)

@@ -48,7 +48,7 @@ async def write(w, items, name="pairs", taps=("mean",), **more):
     feature_set = w.make(name, taps, **{"keep_inputs": True} | more)
     features = await w.engine.embed(EmbedParams("letters", tuple(taps)), [Text(item.text) for item in items])
     column = Column("label", ColumnType.STRING, SAME[: len(items)])
-    inputs = items if feature_set.wanted.keep_inputs else []
+    inputs = items if feature_set.definition.keep_inputs else []
     block = ItemBatch([f"p{i:02}" for i in range(len(items))], features.taps, (column,), inputs=inputs)
     await asyncio.wrap_future(feature_set.write(block))
     return feature_set

@@ -65,7 +65,7 @@ def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0,
 def definition(feature_set: FeatureSet, **more: Any) -> HeadDefinition:
     plain = HeadDefinition(
         name="birds-label",
-        set=feature_set.wanted.name,
+        set=feature_set.definition.name,
         version=feature_set.version,
         path=str(feature_set.path),
         target="label",

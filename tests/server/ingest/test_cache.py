@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 from topwork_server.ingest import feature_cache as cache_module
-from topwork_server.ingest.cache_entry import CacheEntry, packed, unpacked
+from topwork_server.ingest.cache_entry import CacheEntry, pack_entry, unpack_entry
 from topwork_server.ingest.feature_cache import FeatureCache, key_of
 from topwork_server.ingest.item_features import ItemFeatures
 from topwork_server.types import Numerics, Spans
@@ -29,9 +29,9 @@ def key(i):
 
 def equal(one, other):
     assert one.numerics == other.numerics
-    assert np.array_equal(one.piece.rows, other.piece.rows)
-    assert one.piece.rows.dtype == np.float32
-    mine, theirs = one.piece.spans, other.piece.spans
+    assert np.array_equal(one.features.rows, other.features.rows)
+    assert one.features.rows.dtype == np.float32
+    mine, theirs = one.features.spans, other.features.spans
     assert (mine is None) == (theirs is None)
     if mine is not None:
         assert (mine.kind, mine.parts is None) == (theirs.kind, theirs.parts is None)
@@ -57,7 +57,7 @@ def cache(tmp_path):
     ],
 )
 def test_an_entry_comes_back_as_it_went(cache, kept):
-    equal(unpacked(key(1), packed(key(1), kept)), kept)
+    equal(unpack_entry(key(1), pack_entry(key(1), kept)), kept)
     cache.put({key(1): kept})
     equal(cache.get([key(1)])[key(1)], kept)
 
@@ -66,7 +66,7 @@ def test_it_is_there_after_a_restart(tmp_path, cache):
     cache.put({key(i): entry(i) for i in range(3)})
     cache.close()
     again = FeatureCache(tmp_path / "cache", 64 * MIB)
-    assert {k: v.piece.rows[0, 0] for k, v in again.get([key(2), key(7), key(0)]).items()} == {key(0): 0, key(2): 2}
+    assert {k: v.features.rows[0, 0] for k, v in again.get([key(2), key(7), key(0)]).items()} == {key(0): 0, key(2): 2}
     again.close()
 
 
@@ -175,8 +175,8 @@ def test_a_changed_bit_of_an_entry_is_a_miss_and_it_is_forgotten(tmp_path, cache
     assert set(cache.get([key(1), key(2)])) == {key(2)}
     assert file.execute("SELECT count(*) FROM features").fetchone() == (1,)
     file.close()
-    assert unpacked(key(1), wrong) is None
-    assert unpacked(key(1), b"") is None
+    assert unpack_entry(key(1), wrong) is None
+    assert unpack_entry(key(1), b"") is None
 
 
 def test_a_cache_that_cannot_be_written_is_left_out_and_said_once(tmp_path, caplog):
@@ -228,7 +228,7 @@ def test_many_threads_share_it(cache):
             mine = {key((n, i, j)): entry(n * 1000 + i) for j in range(5)}
             cache.put(mine)
             found = cache.get(list(mine))
-            if {k: v.piece.rows[0, 0] for k, v in found.items()} != dict.fromkeys(mine, n * 1000 + i):
+            if {k: v.features.rows[0, 0] for k, v in found.items()} != dict.fromkeys(mine, n * 1000 + i):
                 failures.append((n, i))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]

@@ -1,12 +1,12 @@
-"""contents.py: equal content, equal digest; and nothing else."""
+"""content_hash.py: equal content, equal digest; and nothing else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from topwork_server import Clip, Picture, Text
-from topwork_server.ingest import content_hash
-from topwork_server.ingest.content_hash import digest
+from topwork_server.ingest import content_hash as module
+from topwork_server.ingest.content_hash import content_hash
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -30,7 +30,7 @@ DIFFERENT = [
 
 
 def test_different_items_have_different_digests():
-    found = [digest(item) for item in DIFFERENT]
+    found = [content_hash(item) for item in DIFFERENT]
     assert len(set(found)) == len(DIFFERENT)
     assert all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one in found)
 
@@ -46,15 +46,15 @@ def test_different_items_have_different_digests():
     ],
 )
 def test_equal_items_have_equal_digests(one, other):
-    assert digest(one) == digest(other)
+    assert content_hash(one) == content_hash(other)
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
 def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(content_hash, "PIECE", 100)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 100)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "clip.mp4").write_bytes(data)
-    assert digest(Clip(tmp_path / "clip.mp4")) == digest(Clip(data))
+    assert content_hash(Clip(tmp_path / "clip.mp4")) == content_hash(Clip(data))
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monk
 )
 def test_digests_do_not_change_between_releases(item, first_digits):
     """They are stored: another way to take them would encode every set anew."""
-    assert digest(item).startswith(first_digits)
+    assert content_hash(item).startswith(first_digits)

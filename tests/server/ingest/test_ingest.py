@@ -20,11 +20,11 @@ async def test_a_set_is_made_of_what_the_encoder_gives(home):
         (outcome,) = await write(world, texts("owl", "wren"))
         assert counts(outcome) == (2, 0, 0, 2)
         assert await stored(world) == await rows(world, "owl", "wren")
-        described = world.sets.get("birds").described()
-        assert described.wanted.encoder == "letters"
-        assert [info.tap.name for info in described.wanted.taps] == ["mean"]
-        assert all(len(info.fingerprint) == 64 for info in described.wanted.taps)
-        assert described.wanted.options == {"case": "keep", "repeat": 1}
+        described = world.sets.get("birds").describe()
+        assert described.definition.encoder == "letters"
+        assert [info.tap.name for info in described.definition.taps] == ["mean"]
+        assert all(len(info.fingerprint) == 64 for info in described.definition.taps)
+        assert described.definition.options == {"case": "keep", "repeat": 1}
         assert (described.items, described.version) == (2, outcome.written.version)
         assert [n.provider for n in described.numerics] == ["cpu"]
 
@@ -90,7 +90,7 @@ async def test_sets_of_one_encoder_share_features_through_the_cache(home):
         assert counts(outcome) == (2, 0, 0, 1)
         assert world.engine.encoded == ["owl", "wren", "kite"]
         assert (await stored(world, "more"))["wren"] == (await stored(world))["wren"]
-        assert [n.provider for n in world.sets.get("more").described().numerics] == ["cpu"]
+        assert [n.provider for n in world.sets.get("more").describe().numerics] == ["cpu"]
 
 
 async def test_the_cache_outlives_the_server_and_tells_encoders_taps_and_options_apart(home):
@@ -223,10 +223,10 @@ async def test_a_message_of_bad_items_alone_makes_no_set(home):
 async def test_an_encoder_that_fails_in_the_middle_loses_nothing_that_was_acknowledged(home):
     async with composed(home) as world:
         writing = await world.ingest.open(LETTERS)
-        good = await writing.write(writing.place(["owl"]), texts("owl"))
+        good = await writing.write(writing.next_slot(["owl"]), texts("owl"))
         assert good.written.inserted == 1
         with pytest.raises(RuntimeError):
-            await writing.write(writing.place(["crash"]), texts("crash"))
+            await writing.write(writing.next_slot(["crash"]), texts("crash"))
         assert set(await stored(world)) == {"owl"}
         await write(world, texts("owl", "wren"))
         assert world.engine.encoded == ["owl", "crash", "wren"]
@@ -238,7 +238,7 @@ async def test_interrupted_and_written_again_encodes_nothing_twice(home):
     async with composed(home, feature_cache=0) as world:
         writing = await world.ingest.open(LETTERS)
         for message in messages[:6]:
-            await writing.write(writing.place(message.ids), message)
+            await writing.write(writing.next_slot(message.ids), message)
         # ... and here the writer is gone.
         outcomes = await write(world, *messages)
         assert sum(outcome.written.unchanged for outcome in outcomes) == 24

@@ -8,7 +8,7 @@ from sets_world import composed
 from topwork_server import Granularity, Text
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import ready
+from topwork_server.ingest.incoming_items import incoming_features
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.types import Numerics, Spans
 from writing import VECTORS, counts, features, stored, texts, vectors, write
@@ -21,7 +21,7 @@ async def test_vectors_of_no_encoder_make_a_set(home):
         )
         assert [counts(outcome) for outcome in outcomes] == [(2, 0, 0, 0), (1, 1, 0, 0)]
         assert await stored(world, "vectors") == {"a": [1, 2], "b": [5, 6], "c": [7, 8]}
-        wanted = world.sets.get("vectors").wanted
+        wanted = world.sets.get("vectors").definition
         assert (wanted.encoder, wanted.modality, wanted.taps[0].fingerprint) == ("", None, "")
         with pytest.raises(InvalidInput, match="ready vectors"):
             await write(world, texts("owl"), settings=VECTORS)
@@ -62,7 +62,7 @@ async def test_of_ready_features_the_later_message_wins_too(home):
 async def test_features_that_are_not_the_sets_are_refused(home, bad, error, complaint):
     async with composed(home) as world:
         await write(world, texts("owl"))
-        fingerprint = world.sets.get("birds").wanted.taps[0].fingerprint
+        fingerprint = world.sets.get("birds").definition.taps[0].fingerprint
         with pytest.raises(error) as caught:
             await write(world, features("a", bad(fingerprint)), settings=WriteSettings("birds"))
         assert complaint in caught.value.message
@@ -77,8 +77,8 @@ async def test_features_of_an_encoder_make_its_set(home):
         embedded = await world.engine.embed(EmbedParams("letters"), [Text("owl"), Text("wren")])
         message = features(["owl", "wren"], embedded.taps[0], numerics=embedded.numerics)
         await write(world, message)
-        assert world.sets.get("birds").wanted.encoder == "letters"
-        assert world.sets.get("birds").described().numerics == (embedded.numerics,)
+        assert world.sets.get("birds").definition.encoder == "letters"
+        assert world.sets.get("birds").describe().numerics == (embedded.numerics,)
         with pytest.raises(NotReady):
             await write(world, features("a", vectors([[1] * 8], "0" * 64, "mean")), settings=WriteSettings("other", "letters"))
         assert world.sets.names() == ["birds"]
@@ -108,6 +108,6 @@ async def test_a_number_beyond_float16_is_said_of_its_item(home):
     async with composed(home) as world:
         features = vectors([[np.nan, 0.0], [1.0, 2.0], [1e6, 0.0]])
         with pytest.raises(InvalidInput, match="float16") as caught:
-            await write(world, ready(list("abc"), (features,), (), None, skip_bad_items=True), settings=settings)
+            await write(world, incoming_features(list("abc"), (features,), (), None, skip_bad_items=True), settings=settings)
         assert caught.value.item == 2
         assert world.sets.names() == []

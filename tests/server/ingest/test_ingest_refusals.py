@@ -12,7 +12,7 @@ from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import check_count, check_ids
+from topwork_server.ingest.incoming_items import check_count, check_message_ids
 from topwork_server.ingest.validation import WriteSettings
 from toys import letters_spec
 from writing import LETTERS, counts, stored, texts, write, years
@@ -74,7 +74,7 @@ async def test_what_no_set_can_be_made_with_is_refused(home, settings, error, co
 async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home) as world:
         await write(world, texts("owl"))
-        mine = world.sets.get("birds").wanted.taps[0].fingerprint
+        mine = world.sets.get("birds").definition.taps[0].fingerprint
     changed = letters_spec(seed=7)
     (home / "artifacts").unlink()
     export(home, [changed])
@@ -93,9 +93,9 @@ async def test_another_writer_made_the_set_otherwise(home):
     async with composed(home) as world:
         mine = await world.ingest.open(LETTERS)
         theirs = await world.ingest.open(replace(LETTERS, dtype="float16"))
-        await theirs.write(theirs.place(["owl"]), texts("owl"))
+        await theirs.write(theirs.next_slot(["owl"]), texts("owl"))
         with pytest.raises(NotReady, match="has dtype float16, not float32"):
-            await mine.write(mine.place(["wren"]), texts("wren"))
+            await mine.write(mine.next_slot(["wren"]), texts("wren"))
         assert set(await stored(world)) == {"owl"}
 
 
@@ -138,12 +138,12 @@ async def test_a_full_disk_is_said_and_the_next_write_goes_on(home, monkeypatch)
 )
 def test_ids(ids, complaint, item):
     with pytest.raises(InvalidInput, match=complaint) as caught:
-        check_ids(ids)
+        check_message_ids(ids)
     assert caught.value.item == item
 
 
 def test_as_many_ids_as_items():
-    check_ids(["x" * 512, "é" * 256])
+    check_message_ids(["x" * 512, "é" * 256])
     check_count(["a"], 1, "items")
     with pytest.raises(InvalidInput, match="1 ids came with 2 items"):
         check_count(["a"], 2, "items")

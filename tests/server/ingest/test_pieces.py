@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from topwork_server import Granularity, Tap, Text
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
-from topwork_server.ingest.item_features import join, split, taken
+from topwork_server.ingest.item_features import join_features, split_features, take_items
 from topwork_server.types import Spans, TapInfo, TapRows
 
 INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)
@@ -35,15 +35,15 @@ def equal(one, other):
 @pytest.mark.parametrize("counts", [[1, 1, 1], [2, 0, 3], [0, 4], [5]])
 def test_split_and_joined_is_the_same(counts, kind):
     before = features(counts, kind)
-    pieces = split(before)
+    pieces = split_features(before)
     assert [len(piece.rows) for piece in pieces] == counts
-    equal(join(INFO, pieces), before)
+    equal(join_features(INFO, pieces), before)
 
 
 def test_of_no_items_there_are_no_rows_of_the_same_width():
-    joined = join(INFO, [])
+    joined = join_features(INFO, [])
     assert (joined.rows.shape, joined.counts.shape, joined.spans) == ((0, 3), (0,), None)
-    assert split(joined) == []
+    assert split_features(joined) == []
 
 
 def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
@@ -51,12 +51,12 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
         ids=["a", "b", "c"],
         taps=(features([2, 0, 3]),),
         metadata=(Column("year", ColumnType.INT, [1, None, 3]),),
-        contents=["x", "y", "z"],
+        content_hashes=["x", "y", "z"],
         inputs=[Text("a"), None, Text("c")],
         keys=np.array([7, 8, 9]),
     )
-    some = taken(block, [2, 0])
-    assert (some.ids, some.metadata[0].values, some.contents, some.inputs) == (
+    some = take_items(block, [2, 0])
+    assert (some.ids, some.metadata[0].values, some.content_hashes, some.inputs) == (
         ["c", "a"],
         [3, 1],
         ["z", "x"],
@@ -66,4 +66,4 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
     assert some.taps[0].counts.tolist() == [3, 2]
     assert some.taps[0].rows[:, 0].tolist() == [6, 9, 12, 0, 3]
     assert some.taps[0].spans.values[:, 0].tolist() == [4, 6, 8, 0, 2]
-    assert taken(block, [0, 1, 2]) is block
+    assert take_items(block, [0, 1, 2]) is block

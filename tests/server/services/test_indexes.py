@@ -51,7 +51,7 @@ class World:
 
     async def write(self, *words: str, tap: str = "mean", set: str = "birds", **columns: list[Any]) -> None:
         feature_set = self.sets.get(set)
-        rows = await self.embed(*words, tap=tap, **feature_set.wanted.options)
+        rows = await self.embed(*words, tap=tap, **feature_set.definition.options)
         metadata = tuple(Column(n, ColumnType.INT if isinstance(v[0], int) else ColumnType.STRING, v) for n, v in columns.items())
         feature_set.write(ItemBatch(list(words), (rows,), metadata)).result()
 

@@ -348,7 +348,7 @@ async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
         numbers = np.zeros((20_000, 64), np.float32)
         await write(world, vectors([str(i) for i in range(20_000)], numbers))
         monkeypatch.setattr(service, "MAX_MESSAGE", 20_000)
-        made, reached, gate, inner = [], threading.Event(), threading.Event(), service.convert_sets.read_response
+        made, reached, gate, inner = [], threading.Event(), threading.Event(), service.set_messages.read_response
 
         def slow(*arguments):
             made.append(arguments)
@@ -357,7 +357,7 @@ async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
                 assert gate.wait(20)
             return inner(*arguments)
 
-        monkeypatch.setattr(service.convert_sets, "read_response", slow)
+        monkeypatch.setattr(service.set_messages, "read_response", slow)
         call = world.stub.Read(pb.ReadRequest(set="birds", all_taps=True))
         await call.read()
         await asyncio.to_thread(reached.wait)
@@ -366,7 +366,7 @@ async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
         await world.requests.idle()
         assert len(made) < 40  # of some 400: the message under way was finished, and no more
         (feature_set,) = world.world.sets._open.values()
-        assert feature_set._readers.held() == set()
+        assert feature_set._readers.versions_in_use() == set()
         assert caplog.text == ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_blocks import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.feature_sets.column_changes import PREPARED
+from topwork_server.feature_sets.column_changes import TEMPORARY_PREFIX
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.latest_version import VersionView
@@ -29,7 +29,7 @@ def made(folder: Path) -> FeatureSet:
 
 
 def values(feature_set: FeatureSet, name: str = "n") -> list[object]:
-    return [value for block in feature_set.read(Selection(taps=(), columns=[name])).blocks for value in block.metadata[0].values]
+    return [value for block in feature_set.read(Selection(taps=(), columns=[name])).batches for value in block.metadata[0].values]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -38,7 +38,7 @@ def test_a_cast_that_ends_halfway_leaves_one_of_the_two_columns(
 ) -> None:
     birds = made(tmp_path)
     left = STEPS.index(step)
-    renew = CommitWriter.renew
+    renew = CommitWriter.replace_dataset
 
     def failing(writer: CommitWriter, make: Callable[[VersionView], Any], doing: str) -> None:
         nonlocal left
@@ -47,17 +47,17 @@ def test_a_cast_that_ends_halfway_leaves_one_of_the_two_columns(
             raise TopworkError("the disk went")
         renew(writer, make, doing)
 
-    monkeypatch.setattr(CommitWriter, "renew", failing)
+    monkeypatch.setattr(CommitWriter, "replace_dataset", failing)
     with pytest.raises(TopworkError, match="the disk went"):
         birds.cast_column("n", ColumnType.FLOAT)
     monkeypatch.undo()
     birds.close()
     again = FeatureSets(tmp_path).get("birds")
     expected = ColumnType.FLOAT if step == "dropping" else ColumnType.INT
-    assert again.described().columns == {"n": expected}
+    assert again.describe().columns == {"n": expected}
     assert values(again) == [1, 2, None] * 2
     again.add_column("m", ColumnType.INT)
-    assert not [name for name in again._current.view.dataset.schema.names if name.startswith(PREPARED)]
+    assert not [name for name in again._current.view.dataset.schema.names if name.startswith(TEMPORARY_PREFIX)]
     assert values(again) == [1, 2, None] * 2
 
 
@@ -65,7 +65,7 @@ def test_writes_that_share_a_commit_widen_a_column_for_each_other(tmp_path: Path
     """Whole numbers, then others, of a column that none of them finds there."""
     birds = FeatureSets(tmp_path).create(wanted())
     gate = Event()
-    birds.follow(lambda change: gate.wait(20) and None)
+    birds.add_listener(lambda change: gate.wait(20) and None)
     first = birds.write(ItemBatch(["0"], (rows(POOLED, [1]),)))
     rest = [
         birds.write(ItemBatch([str(i)], (rows(POOLED, [1]),), (Column("n", type, [value]),)))
@@ -79,4 +79,4 @@ def test_writes_that_share_a_commit_widen_a_column_for_each_other(tmp_path: Path
     with pytest.raises(InvalidInput, match="holds float"):
         rest[3].result()
     assert values(birds) == [None, 1.0, 2.5, 3.0]
-    assert birds.described().columns == {"n": ColumnType.FLOAT}
+    assert birds.describe().columns == {"n": ColumnType.FLOAT}

@@ -31,11 +31,11 @@ def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> 
         dtype="float16",
         keep_inputs=True,
     )
-    described = sets.create(made).described()
+    described = sets.create(made).describe()
     sets.close()
-    again = FeatureSets(sets.folder).get("a.b-c_d").described()
+    again = FeatureSets(sets.folder).get("a.b-c_d").describe()
     assert again == described
-    assert again.wanted == made
+    assert again.definition == made
     assert again.tap_columns == {
         "pooled": "features_pooled",
         "hidden.6": "features_hidden_6",
@@ -46,7 +46,7 @@ def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> 
 
 def test_taps_whose_names_look_alike_have_columns_of_their_own(sets: FeatureSets) -> None:
     taps = [TapInfo(Tap(name, 2, Granularity.ITEM), "") for name in ("a.b", "a_b", "A-b", "a_b_2")]
-    columns = sets.create(wanted("alike", *taps)).described().tap_columns
+    columns = sets.create(wanted("alike", *taps)).describe().tap_columns
     assert columns == {"a.b": "features_a_b", "a_b": "features_a_b_2", "A-b": "features_a_b_3", "a_b_2": "features_a_b_2_2"}
 
 
@@ -88,7 +88,7 @@ def test_a_dropped_set_is_gone_and_its_name_is_free(sets: FeatureSets) -> None:
     with pytest.raises(NotFound):
         birds.write(block(["b"]))
     again = sets.create(wanted("birds", TOKENS))
-    assert again.described().items == 0
+    assert again.describe().items == 0
 
 
 def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
@@ -131,7 +131,7 @@ def test_nothing_is_left_of_a_set_that_could_not_be_made(sets: FeatureSets, monk
         with pytest.raises(DiskFull):
             sets.create(wanted("birds"))
     assert list(sets.folder.iterdir()) == []
-    assert sets.create(wanted("birds")).described().items == 0
+    assert sets.create(wanted("birds")).describe().items == 0
 
 
 def test_a_server_without_sets_does_not_load_lance(tmp_path: Path) -> None:

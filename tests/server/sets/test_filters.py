@@ -56,7 +56,7 @@ def test_answers(birds: FeatureSet, where: str) -> None:
     assert sorted(id or "" for id in birds.ids_of(keys)) == RIGHT[where]
     reading = birds.read(Selection(where=where))
     assert reading.total == len(RIGHT[where])
-    assert sorted(id for part in reading.blocks for id in part.ids) == RIGHT[where]
+    assert sorted(id for part in reading.batches for id in part.ids) == RIGHT[where]
     assert birds.keys(where, ids=["b", "nobody"])[1].tolist() == [k for k in keys if birds.ids_of(keys[keys == k]) == ["b"]]
 
 
@@ -123,7 +123,7 @@ WRONG = {
 
 @pytest.mark.parametrize("where", WRONG, ids=lambda where: where[:40])
 def test_refuses_in_our_words(birds: FeatureSet, where: str) -> None:
-    for ask in (birds.keys, lambda where: list(birds.read(Selection(where=where)).blocks)):
+    for ask in (birds.keys, lambda where: list(birds.read(Selection(where=where)).batches)):
         with pytest.raises(InvalidInput) as told:
             ask(where)
         assert WRONG[where] in str(told.value)

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from topwork_server.feature_sets import id_map as rosters
-from topwork_server.feature_sets.id_map import IdMap, segment
+from topwork_server.feature_sets.id_map import IdMap, make_segment
 
 
 def born(first: int, ids: list[str]) -> rosters.IdSegment:
     keys = np.arange(first, first + len(ids))
-    return segment(keys, pa.array(ids, pa.string()), keys.astype(np.uint64) + np.uint64(1 << 32))
+    return make_segment(keys, pa.array(ids, pa.string()), keys.astype(np.uint64) + np.uint64(1 << 32))
 
 
 def agrees(roster: IdMap, model: dict[str, int]) -> bool:
@@ -39,7 +39,7 @@ def test_agrees_with_a_dictionary_through_many_changes() -> None:
         ids = [f"id {n}" for n in rng.choice(400, rng.integers(0, 30), replace=False)]
         gone = [f"id {n}" for n in rng.choice(400, 10, replace=False)]
         dead = [model.pop(id) for id in {*ids, *gone} if id in model]
-        roster = roster.changed(np.sort(np.array(dead, np.int64)), born(key, ids))
+        roster = roster.with_changes(np.sort(np.array(dead, np.int64)), born(key, ids))
         model |= dict(zip(ids, range(key, key + len(ids)), strict=True))
         key += len(ids)
         assert len(roster.segments) <= 12
@@ -49,41 +49,45 @@ def test_agrees_with_a_dictionary_through_many_changes() -> None:
 
 
 def test_an_older_roster_stays_as_it_was() -> None:
-    old = IdMap().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c"]))
-    new = old.changed(np.array([1]), born(3, ["b"]))
+    old = IdMap().with_changes(np.zeros(0, np.int64), born(0, ["a", "b", "c"]))
+    new = old.with_changes(np.array([1]), born(3, ["b"]))
     assert agrees(old, {"a": 0, "b": 1, "c": 2})
     assert agrees(new, {"a": 0, "b": 3, "c": 2})
 
 
 def test_a_compaction_moves_rows_and_nothing_else() -> None:
-    roster = IdMap().changed(np.zeros(0, np.int64), born(0, ["a", "b", "c", "d", "e"])).changed(np.array([1]), born(5, ["f"]))
+    roster = (
+        IdMap()
+        .with_changes(np.zeros(0, np.int64), born(0, ["a", "b", "c", "d", "e"]))
+        .with_changes(np.array([1]), born(5, ["f"]))
+    )
     keys = roster.keys()
-    moved = roster.moved(keys, keys.astype(np.uint64) + np.uint64(1 << 32))
+    moved = roster.with_addresses(keys, keys.astype(np.uint64) + np.uint64(1 << 32))
     assert agrees(moved, {"a": 0, "c": 2, "d": 3, "e": 4, "f": 5})
 
 
 def test_ids_of_equal_hashes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rosters, "hashes", lambda ids: np.full(len(ids), 7, np.uint64))
-    roster = IdMap().changed(np.zeros(0, np.int64), born(0, list("abcdef"))).changed(np.array([2]), None)
+    monkeypatch.setattr(rosters, "hash_ids", lambda ids: np.full(len(ids), 7, np.uint64))
+    roster = IdMap().with_changes(np.zeros(0, np.int64), born(0, list("abcdef"))).with_changes(np.array([2]), None)
     assert agrees(roster, {"a": 0, "b": 1, "d": 3, "e": 4, "f": 5})
 
 
 def test_nothing_is_found_in_nothing() -> None:
     assert agrees(IdMap(), {})
     assert IdMap().ids(np.zeros(0, np.int64)) == []
-    assert agrees(IdMap().changed(np.zeros(0, np.int64), born(0, [])), {})
+    assert agrees(IdMap().with_changes(np.zeros(0, np.int64), born(0, [])), {})
 
 
 def test_hashes_do_not_depend_on_where_a_string_stands() -> None:
     ids = pa.array([f"é{n}" * (n % 5 + 1) for n in range(1000)])
-    np.testing.assert_array_equal(rosters.hashes(ids)[123:456], rosters.hashes(ids.slice(123, 333)))
-    assert len(np.unique(rosters.hashes(ids))) == 1000
+    np.testing.assert_array_equal(rosters.hash_ids(ids)[123:456], rosters.hash_ids(ids.slice(123, 333)))
+    assert len(np.unique(rosters.hash_ids(ids))) == 1000
 
 
 def test_a_million_take_less_than_a_hundred_megabytes() -> None:
     """By what its arrays hold, at a tenth of that size."""
     count = 100_000
-    roster = IdMap().changed(np.zeros(0, np.int64), born(0, [f"item-{n:08d}" for n in range(count)]))
+    roster = IdMap().with_changes(np.zeros(0, np.int64), born(0, [f"item-{n:08d}" for n in range(count)]))
     (one,) = roster.segments
-    arrays = (one.keys, one.addresses, one.sorted_hashes, one.by_hash, one.alive)
+    arrays = (one.keys, one.addresses, one.sorted_hashes, one.by_hash, one.live)
     assert (sum(array.nbytes for array in arrays) + one.ids.nbytes) / count < 60

@@ -14,16 +14,16 @@ from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import ColumnType, Selection
-from topwork_server.feature_sets.snapshot import snapshot
+from topwork_server.feature_sets.snapshot import open_snapshot
 
 OTHER = """
 import sys
 from pathlib import Path
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.feature_sets.snapshot import snapshot
-taken = snapshot(Path(sys.argv[1]), "birds", int(sys.argv[2]))
-print(*(f"{i}:{y}" for b in taken.read(Selection(where="year > 1")).blocks for i, y in zip(b.ids, b.metadata[0].values)))
+from topwork_server.feature_sets.snapshot import open_snapshot
+taken = open_snapshot(Path(sys.argv[1]), "birds", int(sys.argv[2]))
+print(*(f"{i}:{y}" for b in taken.read(Selection(where="year > 1")).batches for i, y in zip(b.ids, b.metadata[0].values)))
 """
 
 
@@ -35,10 +35,10 @@ def test_a_version_stays_as_it_was(birds: FeatureSet) -> None:
     birds.delete(names(0, 5)).result()
     birds.compact()
     birds.prune(0)
-    taken = snapshot(birds.path, "birds", version)
+    taken = open_snapshot(birds.path, "birds", version)
     assert taken.version == version
     assert taken.columns == {"year": ColumnType.INT}
-    assert taken.wanted == birds.wanted
+    assert taken.definition == birds.definition
     found = everything(taken)  # type: ignore[arg-type]
     assert list(found) == list(before)
     for id, item in before.items():
@@ -48,7 +48,7 @@ def test_a_version_stays_as_it_was(birds: FeatureSet) -> None:
 
 def test_filters_ids_and_columns_are_as_in_the_set(birds: FeatureSet) -> None:
     birds.write(block(names(0, 9), contents=[*"abcdefgh", ""], year=[*range(8), None], label=["x"] * 9)).result()
-    taken = snapshot(birds.path, "birds", birds.version)
+    taken = open_snapshot(birds.path, "birds", birds.version)
     for selection in (
         Selection(where="year > 3", columns=["label"]),
         Selection(ids=["item-00002", "item-00007", "nobody"], taps=(), where="year < 5"),
@@ -56,15 +56,15 @@ def test_filters_ids_and_columns_are_as_in_the_set(birds: FeatureSet) -> None:
     ):
         mine, theirs = taken.read(selection), birds.read(selection)
         assert mine.total == theirs.total
-        assert [(b.ids, b.metadata, len(b.taps)) for b in mine.blocks] == [
-            (b.ids, b.metadata, len(b.taps)) for b in theirs.blocks
+        assert [(b.ids, b.metadata, len(b.taps)) for b in mine.batches] == [
+            (b.ids, b.metadata, len(b.taps)) for b in theirs.batches
         ]
-    assert taken.contents() == dict(zip(names(0, 9), [*"abcdefgh", ""], strict=True))
-    assert taken.contents("year > 5") == {"item-00006": "g", "item-00007": "h"}
+    assert taken.content_hashes() == dict(zip(names(0, 9), [*"abcdefgh", ""], strict=True))
+    assert taken.content_hashes("year > 5") == {"item-00006": "g", "item-00007": "h"}
     with pytest.raises(InvalidInput, match="no metadata column 'colour'"):
         taken.read(Selection(columns=["colour"]))
     with pytest.raises(InvalidInput, match="'colour'"):
-        taken.contents("colour = 3")
+        taken.content_hashes("colour = 3")
 
 
 def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:
@@ -80,12 +80,12 @@ def test_another_process_reads_beside_the_writer(birds: FeatureSet) -> None:
 
 def test_what_is_gone_is_told(birds: FeatureSet, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="'birds' has no version 77; the newest is 1"):
-        snapshot(birds.path, "birds", 77)
+        open_snapshot(birds.path, "birds", 77)
     with pytest.raises(NotFound, match="'nothing' was dropped"):
-        snapshot(tmp_path / "nothing", "nothing", 1)
+        open_snapshot(tmp_path / "nothing", "nothing", 1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotReady, match="'empty' cannot be opened"):
-        snapshot(tmp_path / "empty", "empty", 1)
+        open_snapshot(tmp_path / "empty", "empty", 1)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["dropped", "dropped and made anew"])
@@ -96,17 +96,17 @@ def test_a_set_that_is_dropped_under_another_process_is_told_so(
     rows = block(names(0, 4), year=[1, 2, 3, 4])
     birds.write(rows).result()
     path, version, created = birds.path, birds.version, birds.created
-    taken = snapshot(path, "birds", version, created)
-    reading = snapshot(path, "birds", version, created).read(Selection())
+    taken = open_snapshot(path, "birds", version, created)
+    reading = open_snapshot(path, "birds", version, created).read(Selection())
     sets.drop("birds")
     if again:
         sets.create(wanted()).write(rows).result()
     for call in (
-        lambda: snapshot(path, "birds", version, created),
-        lambda: snapshot(path, "birds", version + 5, created),
+        lambda: open_snapshot(path, "birds", version, created),
+        lambda: open_snapshot(path, "birds", version + 5, created),
         lambda: taken.read(Selection(where="year > 1")),
-        lambda: [*reading.blocks],
-        taken.contents,
+        lambda: [*reading.batches],
+        taken.content_hashes,
     ):
         with pytest.raises(NotFound, match="the feature set 'birds' was dropped") as told:
             call()

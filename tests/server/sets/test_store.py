@@ -26,7 +26,7 @@ def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:
     assert {id: item["year"] for id, item in found.items()} == {"b": 20, "c": 3, "d": 40}
     np.testing.assert_array_equal(found["b"]["rows"], second.taps[0].rows[:1])
     np.testing.assert_array_equal(found["c"]["rows"], first.taps[0].rows[2:])
-    assert birds.described().items == 3
+    assert birds.describe().items == 3
 
 
 def test_deletes_by_filter_what_was_written_before_it(birds: FeatureSet) -> None:
@@ -52,7 +52,7 @@ def test_items_of_many_rows_keep_their_rows_and_spans(sets: FeatureSets, info: T
     counts = [3, 0, 2, 5]
     sent = rows(info, counts, spans=spans)
     many.write(ItemBatch(["w", "x", "y", "z"], (rows(POOLED, [1] * 4), sent))).result()
-    (got,) = many.read(Selection(taps=[info.tap.name])).blocks
+    (got,) = many.read(Selection(taps=[info.tap.name])).batches
     assert [t.tap for t in got.taps] == [info]
     np.testing.assert_array_equal(got.taps[0].counts, counts)
     np.testing.assert_array_equal(got.taps[0].rows, sent.rows)
@@ -70,7 +70,7 @@ def test_items_with_and_without_spans_share_a_block(sets: FeatureSets) -> None:
     told = rows(TOKENS, [2])
     many.write(ItemBatch(["told"], (told,))).result()
     many.write(ItemBatch(["untold"], (rows(TOKENS, [3], spans=False),))).result()
-    (got,) = many.read(Selection()).blocks
+    (got,) = many.read(Selection()).batches
     spans, sent = got.taps[0].spans, told.spans
     assert spans is not None
     assert sent is not None
@@ -99,7 +99,7 @@ def test_raw_inputs_come_back(sets: FeatureSets, tmp_path: Path) -> None:
     items = [Text("a", "b"), Text(""), Picture(b"\x00png"), Clip(b"mp4"), Clip(film), array, None]
     sent = replace(block(names(0, len(items))), inputs=items)
     kept.write(sent).result()
-    (got,) = kept.read(Selection(inputs=True)).blocks
+    (got,) = kept.read(Selection(inputs=True)).batches
     assert list(got.inputs[:5]) == [*items[:4], Clip(b"a film")]
     np.testing.assert_array_equal(got.inputs[5], array)
     assert got.inputs[6] is None
@@ -146,13 +146,13 @@ def test_fetches_by_key_in_their_order_without_those_that_are_gone(birds: Featur
 
 def test_tells_what_is_known(birds: FeatureSet) -> None:
     birds.write(block(["a", "b"], contents=["f" * 64, ""], year=[1, None])).result()
-    known = birds.known(["b", "nobody", "a"])
-    assert {id: (one.content, one.metadata) for id, one in known.items()} == {
+    known = birds.stored_items(["b", "nobody", "a"])
+    assert {id: (one.content_hash, one.metadata) for id, one in known.items()} == {
         "a": ("f" * 64, {"year": 1}),
         "b": ("", {"year": None}),
     }
     assert known["a"].key == birds.keys(ids=["a"])[1][0]
-    assert birds.known(["nobody"]) == {}
+    assert birds.stored_items(["nobody"]) == {}
 
 
 def test_reads_what_was_asked(birds: FeatureSet) -> None:
@@ -167,7 +167,7 @@ def test_reads_what_was_asked(birds: FeatureSet) -> None:
     assert list(everything(birds, ids=names(0, 20), offset=18)) == names(18, 20)
     reading = birds.read(Selection(where="year < 20", offset=5, limit=3))
     assert (reading.total, reading.version) == (20, birds.version)
-    (got,) = birds.read(Selection(taps=(), columns=("year",))).blocks
+    (got,) = birds.read(Selection(taps=(), columns=("year",))).batches
     assert (got.taps, [column.name for column in got.metadata]) == ((), ["year"])
     assert everything(birds, version=middle).keys() == set(names(0, 50))
 
@@ -176,7 +176,7 @@ def test_blocks_are_about_as_large_as_asked(birds: FeatureSet) -> None:
     for start in range(0, 3000, 1000):
         birds.write(block(names(start, start + 1000))).result()
     for ids in (None, names(0, 3000)):
-        parts = list(birds.read(Selection(block_bytes=8000, columns=(), ids=ids)).blocks)
+        parts = list(birds.read(Selection(batch_bytes=8000, columns=(), ids=ids)).batches)
         sizes = [len(part.ids) * (DIM * 4 + 8 + 14) for part in parts]
         assert sum(len(part.ids) for part in parts) == 3000
         assert max(sizes) <= 16_000
@@ -185,7 +185,7 @@ def test_blocks_are_about_as_large_as_asked(birds: FeatureSet) -> None:
 
 def test_an_empty_set_reads_as_nothing(birds: FeatureSet) -> None:
     reading = birds.read(Selection())
-    assert (reading.total, list(reading.blocks)) == (0, [])
+    assert (reading.total, list(reading.batches)) == (0, [])
     assert birds.write(ItemBatch([], (rows(POOLED, []),))).result() == WriteResult(birds.version, 0, 0)
 
 
@@ -222,7 +222,7 @@ REFUSED = {
         "spans",
     ),
     "a short column": (lambda: replace(block(["a", "b"]), metadata=(Column("year", ColumnType.INT, [1]),)), "'year': 1 values"),
-    "short contents": (lambda: replace(block(["a", "b"]), contents=["x"]), "1 contents"),
+    "short contents": (lambda: replace(block(["a", "b"]), content_hashes=["x"]), "1 contents"),
     "our own column": (lambda: block(["a"], key=[1]), "'key'"),
     "our own prefix": (lambda: block(["a"], features_x=[1]), "'features_x'"),
     "an underscore": (lambda: block(["a"], _x=[1]), "'_x'"),
@@ -264,6 +264,6 @@ def test_notes_what_computed_the_rows(sets: FeatureSets, birds: FeatureSet) -> N
     cpu, amx = Numerics("CPU", "fp32", 1.0, 0.0), Numerics("OpenVINO", "bf16", 0.9999, 0.01)
     for numerics in (cpu, amx, cpu, replace(cpu, parity=0.9995)):
         birds.write(block(["a"]), numerics).result()
-    assert birds.described().numerics == (cpu, amx)
+    assert birds.describe().numerics == (cpu, amx)
     sets.close()
-    assert FeatureSets(sets.folder).get("birds").described().numerics == (cpu, amx)
+    assert FeatureSets(sets.folder).get("birds").describe().numerics == (cpu, amx)

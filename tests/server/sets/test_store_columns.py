@@ -37,10 +37,10 @@ def with_column(ids: list[str], type: ColumnType, values: list[Any], name: str =
 @pytest.mark.parametrize("type", list(ColumnType))
 def test_every_type_comes_back(birds: FeatureSet, type: ColumnType) -> None:
     birds.write(with_column(["a", "b", "c"], type, VALUES[type])).result()
-    assert birds.described().columns == {"column": type}
-    (got,) = birds.read(Selection()).blocks
+    assert birds.describe().columns == {"column": type}
+    (got,) = birds.read(Selection()).batches
     assert got.metadata == (Column("column", type, VALUES[type]),)
-    assert birds.known(["c"])["c"].metadata == {"column": VALUES[type][2]}
+    assert birds.stored_items(["c"])["c"].metadata == {"column": VALUES[type][2]}
 
 
 @pytest.mark.parametrize("given", list(ColumnType))
@@ -63,7 +63,7 @@ def test_another_type_changes_nothing(birds: FeatureSet, stored: ColumnType, giv
     # Where nothing has a value, nothing has another type.
     birds.write(with_column(["c"], given, [None])).result()
     assert everything(birds)["c"]["column"] is None
-    assert birds.described().columns == {"column": stored}
+    assert birds.describe().columns == {"column": stored}
 
 
 def test_columns_grow_and_older_rows_have_none(birds: FeatureSet) -> None:

@@ -15,7 +15,7 @@ from made_blocks import block, everything, hold, names, wanted
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
-from topwork_server.feature_sets.commit_threads import MOST_THREADS, CommitThreads
+from topwork_server.feature_sets.commit_threads import MOST_THREADS, DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Change, WriteResult
@@ -37,14 +37,14 @@ class Mirror:
         now = feature_set.fetch(feature_set.keys()[1], taps=None)
         assert now.keys is not None
         self.items = dict(zip(now.keys.tolist(), zip(now.ids, now.taps[0].rows, strict=True), strict=True))
-        self.versions = [feature_set.follow(self)]
+        self.versions = [feature_set.add_listener(self)]
 
     def __call__(self, change: Change) -> None:
         self.versions.append(change.version)
-        for key in change.dead.tolist():
+        for key in change.deleted.tolist():
             del self.items[key]
-        assert change.born.keys is not None
-        for key, id, row in zip(change.born.keys.tolist(), change.born.ids, change.born.taps[0].rows, strict=True):
+        assert change.inserted.keys is not None
+        for key, id, row in zip(change.inserted.keys.tolist(), change.inserted.ids, change.inserted.taps[0].rows, strict=True):
             assert key not in self.items
             self.items[key] = (id, row)
 
@@ -127,8 +127,8 @@ def test_a_follower_that_fails_is_lost_and_told_so(birds: FeatureSet) -> None:
         calls.append(change.version)
         raise ValueError("full up")
 
-    birds.follow(failing, lost.append)
-    birds.follow(failing)
+    birds.add_listener(failing, lost.append)
+    birds.add_listener(failing)
     last = Mirror(birds)
     assert birds.write(block(["a"])).result().inserted == 1
     birds.write(block(["b"])).result()
@@ -223,7 +223,7 @@ def test_closing_finishes_what_waits_and_takes_no_more(birds: FeatureSet) -> Non
     futures = [birds.write(block([id])) for id in names(0, 50)]
     birds.close()
     assert all(future.done() for future in futures)
-    assert birds.described().items == 50
+    assert birds.describe().items == 50
     with pytest.raises(Unavailable, match="'birds'"):
         birds.write(block(["late"]))
 
@@ -247,7 +247,7 @@ def test_many_sets_share_a_few_threads(sets: FeatureSets) -> None:
         for future in [one.write(block(["a"])) for one in made]:
             future.result()
     assert 1 <= len(committing() - before) <= MOST_THREADS
-    assert all(one.described().items == 1 for one in made)
+    assert all(one.describe().items == 1 for one in made)
 
 
 def committing() -> set[threading.Thread]:
@@ -256,7 +256,7 @@ def committing() -> set[threading.Thread]:
 
 def test_a_set_that_writes_much_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
     """With one thread for all: the second set's write comes before the rest of the first's."""
-    threads, reached, go = CommitThreads(1), threading.Event(), threading.Event()
+    threads, reached, go = DaemonPool(1), threading.Event(), threading.Event()
 
     def held() -> None:
         reached.set()
@@ -285,7 +285,7 @@ def test_without_memory_the_writers_are_told_and_the_set_goes_on(
     def no_memory(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(CommitQueue, "_joins", no_memory)  # between two commits, where nobody has taken an operation
+    monkeypatch.setattr(CommitQueue, "_fits_group", no_memory)  # between two commits, where nobody has taken an operation
     together()
     for future in waiting:
         with pytest.raises(Overloaded, match="no room left"):
@@ -308,10 +308,10 @@ def test_without_a_thread_the_writers_are_told(sets: FeatureSets, monkeypatch: p
 
 
 def test_threads_that_have_nothing_to_do_end() -> None:
-    before, threads, ran = committing(), CommitThreads(2, idle_seconds=0.01), threading.Event()
+    before, threads, ran = committing(), DaemonPool(2, idle_seconds=0.01), threading.Event()
     for _ in range(2):
         ran.clear()
-        threads.run(ran.set)
+        threads.submit(ran.set)
         assert ran.wait(60)
         for thread in committing() - before:
             thread.join(60)

@@ -95,11 +95,11 @@ def test_pins_change_while_others_read(sets: FeatureSets, birds: FeatureSet) -> 
 
 def test_a_version_that_is_read_is_not_pruned(birds: FeatureSet) -> None:
     birds.write(block(names(0, 3000))).result()
-    reading = birds.read(Selection(block_bytes=1000))
-    first = next(reading.blocks)
+    reading = birds.read(Selection(batch_bytes=1000))
+    first = next(reading.batches)
     birds.delete(names(0, 2999)).result()
     birds.prune(0)
-    rest = [id for part in reading.blocks for id in part.ids]
+    rest = [id for part in reading.batches for id in part.ids]
     assert [*first.ids, *rest] == names(0, 3000)
     assert reading.version in [info.version for info in birds.versions()][:-1]
     birds.prune(0)
@@ -111,7 +111,7 @@ def test_a_reader_who_never_began_or_gave_up_holds_nothing(birds: FeatureSet) ->
     given_up = birds.read(Selection())
     birds.read(Selection())
     gc.collect()
-    given_up.blocks.close()  # type: ignore[attr-defined]
+    given_up.batches.close()  # type: ignore[attr-defined]
     birds.write(block(["b"])).result()
     birds.prune(0)
     assert len(birds.versions()) == 1
@@ -119,18 +119,18 @@ def test_a_reader_who_never_began_or_gave_up_holds_nothing(birds: FeatureSet) ->
 
 def test_small_fragments_are_joined_by_themselves_and_nothing_is_lost(sets: FeatureSets, birds: FeatureSet) -> None:
     changes: list[Change] = []
-    birds.follow(changes.append)
-    for number in range(3 * maintenance.MANY):
+    birds.add_listener(changes.append)
+    for number in range(3 * maintenance.MANY_FRAGMENTS):
         birds.write(block([f"a{number}", "b"], number, n=[number, number])).result()
     _, keys = birds.keys()
     birds.prune(0)  # waits for the housekeeping before it
-    assert fragments(birds) <= maintenance.MANY + 1
+    assert fragments(birds) <= maintenance.MANY_FRAGMENTS + 1
     told = [change.version for change in changes]
     assert told == sorted(set(told))
     assert told[-1] == birds.version
     assert {id: item["n"] for id, item in everything(birds).items()} == {
-        **{f"a{number}": number for number in range(3 * maintenance.MANY)},
-        "b": 3 * maintenance.MANY - 1,
+        **{f"a{number}": number for number in range(3 * maintenance.MANY_FRAGMENTS)},
+        "b": 3 * maintenance.MANY_FRAGMENTS - 1,
     }
     check_by_key(birds, keys)
     sets.close()
@@ -164,11 +164,11 @@ def test_fragments_of_dead_rows_are_written_anew(birds: FeatureSet) -> None:
 
 
 def test_reading_goes_on_while_fragments_are_joined(birds: FeatureSet) -> None:
-    for number in range(maintenance.MANY + 2):
+    for number in range(maintenance.MANY_FRAGMENTS + 2):
         birds.write(block([f"a{number}"])).result()
-    reading = birds.read(Selection(block_bytes=1))
-    seen = list(next(reading.blocks).ids)
+    reading = birds.read(Selection(batch_bytes=1))
+    seen = list(next(reading.batches).ids)
     birds.compact()
     birds.prune(0)
-    seen += [id for part in reading.blocks for id in part.ids]
+    seen += [id for part in reading.batches for id in part.ids]
     assert len(set(seen)) == len(seen) == reading.total

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.feature_sets.selection import picked
+from topwork_server.feature_sets.selection import take_rows
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.serving.span_decoding import answer, entities, entity_labels
@@ -68,7 +68,7 @@ def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> H
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = spread(_decoded(head, picked(rows, good), run), good, len(usable))
+    found = spread(_decoded(head, take_rows(rows, good), run), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
@@ -87,7 +87,7 @@ def _usable(head: Head, rows: TapRows) -> Array:
 
 def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     try:
-        pooling.pooled(head.task, head.pooling, picked(rows, np.array([item])))
+        pooling.pooled(head.task, head.pooling, take_rows(rows, np.array([item])))
     except InvalidInput as error:
         return error.at(item)
     what = f"it has {rows.counts[item]} cells, and a mask of {head.name!r} has {_cells(head)}"

@@ -144,16 +144,16 @@ class Predictor:
 
     def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         opened = self._opened(names)
-        has = {info.tap.name: info for info in feature_set.wanted.taps}
+        has = {info.tap.name: info for info in feature_set.definition.taps}
         for head in (one.head for one in opened):
             tap = head.tap.tap.name
             if tap not in has:
                 raise NotReady(
-                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.wanted.name!r} has not",
+                    f"the head {head.name!r} reads the tap {tap}, which the set {feature_set.definition.name!r} has not",
                     remedy=f"its taps are {', '.join(has)}: name a set that has {tap}, or send items",
                 )
             _check_fingerprint(
-                head, has[tap].fingerprint, f"the set {feature_set.wanted.name!r} has", "name the set it learnt from"
+                head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set it learnt from"
             )
         parts = [_said_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
         return PredictionResult(tuple(joined([part[name] for part in parts]) for name in names))
@@ -170,21 +170,23 @@ async def _of_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> 
 
 def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list[Item]:
     """NotReady where the set keeps none; NotFound names an id that it has not."""
-    if not feature_set.wanted.keep_inputs:
+    if not feature_set.definition.keep_inputs:
         raise NotReady(
-            f"the head {head!r} reads each text of a pair by itself, and the set {feature_set.wanted.name!r} keeps no raw inputs",
+            f"the head {head!r} reads each text of a pair by itself, and {feature_set.definition.name!r} keeps no raw inputs",
             remedy="send the pairs themselves",
         )
-    blocks = feature_set.read(Selection(taps=(), columns=(), inputs=True, ids=list(dict.fromkeys(ids)))).blocks
+    blocks = feature_set.read(Selection(taps=(), columns=(), inputs=True, ids=list(dict.fromkeys(ids)))).batches
     found = {id: item for block in blocks for id, item in zip(block.ids, block.inputs, strict=True)}
     items = []
     for position, id in enumerate(ids):
         if id not in found:
-            raise NotFound(f"the set {feature_set.wanted.name} has no item {id!r}", remedy="send ids that it has", item=position)
+            raise NotFound(
+                f"the set {feature_set.definition.name} has no item {id!r}", remedy="send ids that it has", item=position
+            )
         item = found[id]
         if item is None:
             raise NotReady(
-                f"the set {feature_set.wanted.name} does not keep the input of {id!r}", remedy="send the pair", item=position
+                f"the set {feature_set.definition.name} does not keep the input of {id!r}", remedy="send the pair", item=position
             )
         items.append(item)
     return items

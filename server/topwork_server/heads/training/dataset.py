@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Selection
-from topwork_server.feature_sets.snapshot import Snapshot, snapshot
+from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.training.equal_rows import equal_rows, item_means
@@ -44,10 +44,10 @@ class TrainingDataset:
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
         """The raw inputs of those items, as far as the set keeps them."""
-        if self.taken is None or not self.taken.wanted.keep_inputs or not ids:
+        if self.taken is None or not self.taken.definition.keep_inputs or not ids:
             return {}
         reading = self.taken.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
-        pairs = (pair for block in reading.blocks for pair in zip(block.ids, block.inputs, strict=True))
+        pairs = (pair for block in reading.batches for pair in zip(block.ids, block.inputs, strict=True))
         return {id: item for id, item in pairs if item is not None}
 
 
@@ -66,7 +66,7 @@ def load(
 ) -> TrainingDataset:
     """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
     cannot be learnt."""
-    taken = snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
+    taken = open_snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
     return _Load(taken, definition, least_per_class, by_direction, encode).data(report)
@@ -88,7 +88,7 @@ class _Load:
         definition = self._definition
         report(0.0, "reading labels")
         every = items(self._taken.read, definition)
-        contents = self._taken.contents(definition.where)
+        contents = self._taken.content_hashes(definition.where)
         learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
         labels = labels_of_learnt(learnt, definition, self._least)
         unlabelled = _chosen(learnt, ~labels.labelled)

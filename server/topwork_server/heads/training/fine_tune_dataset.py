@@ -61,7 +61,7 @@ def lesson(
 def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -> None:
     if some:
         return
-    keeps = data.taken is not None and data.taken.wanted.keep_inputs
+    keeps = data.taken is not None and data.taken.definition.keep_inputs
     raise NotReady(
         f"the set {definition.set!r} keeps {'the raw input of no labelled item' if keeps else 'no raw inputs'}, and"
         f" {definition.kind} learns from them",

@@ -60,7 +60,7 @@ def _columns(read: Read, definition: HeadDefinition) -> tuple[list[str], dict[st
     ids: list[str] = []
     values: dict[str, list[Any]] = {name: [] for name in (definition.target, definition.group) if name}
     types: dict[str, ColumnType] = {}
-    for block in read(_selection(definition, definition.where, list(values))).blocks:
+    for block in read(_selection(definition, definition.where, list(values))).batches:
         ids += block.ids
         for column in block.metadata:
             values[column.name] += column.values
@@ -81,7 +81,7 @@ def _matching(read: Read, definition: HeadDefinition) -> set[str]:
     if not definition.test_where:
         return set()
     where = both(definition.where, definition.test_where)
-    ids = {id for block in read(_selection(definition, where, ())).blocks for id in block.ids}
+    ids = {id for block in read(_selection(definition, where, ())).batches for id in block.ids}
     if not ids:
         within = " among the items to learn from" if definition.where else ""
         raise InvalidInput(f"no item matches {definition.test_where:.200}{within}", remedy="mend `test_where`, or leave it out")

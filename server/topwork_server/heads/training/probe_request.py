@@ -65,7 +65,7 @@ def _wish(wish: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
 
 def _taps(wish: ProbeRequest, sets: FeatureSets) -> dict[str, list[str]]:
     """Of each set. NotFound for a tap that none of them has, and for a set that has none of the taps."""
-    there = {name: [info.tap.name for info in sets.get(name).wanted.taps] for name in wish.sets}
+    there = {name: [info.tap.name for info in sets.get(name).definition.taps] for name in wish.sets}
     for tap in wish.taps:
         if not any(tap in taps for taps in there.values()):
             said = "; ".join(f"{name} has {', '.join(taps)}" for name, taps in there.items())

@@ -79,12 +79,12 @@ class TrainRequests:
     def _checked(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
         """In a thread; `caller` raises once the caller has left."""
         feature_set = self._sets.get(wish.set)
-        described, read = feature_set.described(), partial(feature_set.read, check=caller)
+        described, read = feature_set.describe(), partial(feature_set.read, check=caller)
         wish = replace(wish, version=wish.version or described.version)
         _check_settings(wish, spec)
         _check_columns(wish, spec, described)
         _check_trunk(wish, spec, described)
-        taps = taps_of(wish.set, described.wanted.taps, wish.taps)
+        taps = taps_of(wish.set, described.definition.taps, wish.taps)
         task = wish.task or (task_of(_column(wish, read)) if wish.target else Task.CLASSIFICATION)
         if any_tap:
             taps = _suited(task, taps)
@@ -111,16 +111,16 @@ def _towers_of(taps: Sequence[TapInfo]) -> Views:
 def _keeps_pairs(wish: TrainRequest, feature_set: FeatureSet) -> bool:
     """Whether the set keeps its items, and the first of them are pairs of texts. Others are left out of a training on pairs, so
     that one that is none says no."""
-    wanted = feature_set.wanted
+    wanted = feature_set.definition
     if not (wanted.encoder and wanted.keep_inputs and wanted.modality is Modality.TEXT):
         return False
     selection = Selection(version=wish.version, taps=(), columns=(), inputs=True, where=wish.where, limit=PAIRS_SEEN)
-    inputs = [item for block in feature_set.read(selection).blocks for item in block.inputs]
+    inputs = [item for block in feature_set.read(selection).batches for item in block.inputs]
     return bool(inputs) and all(is_pair(item) for item in inputs)
 
 
 def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
-    if described.wanted.keep_inputs:
+    if described.definition.keep_inputs:
         return InvalidInput(
             f"the items of {wish.set} are no pairs of texts, whose sides could be compared", remedy="choose other poolings"
         )
@@ -169,7 +169,7 @@ def _pooling(name: str) -> Pooling:
 
 
 def _definition(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
-    wanted = described.wanted
+    wanted = described.definition
     return HeadDefinition(
         name=named(wish),
         set=wish.set,
@@ -219,7 +219,7 @@ def _check_columns(wish: TrainRequest, spec: TrainerSpec, described: SetDescript
 
 
 def _check_trunk(wish: TrainRequest, spec: TrainerSpec, described: SetDescription) -> None:
-    wanted = described.wanted
+    wanted = described.definition
     if spec.tunes and not (wanted.encoder and wanted.keep_inputs):
         missing = "keeps no raw inputs" if wanted.encoder else "holds ready vectors of no encoder"
         raise NotReady(
@@ -264,7 +264,7 @@ def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views)
 
 def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Column:
     selection = Selection(version=wish.version, taps=(), columns=(wish.target,), where=wish.where)
-    columns = [block.metadata[0] for block in read(selection).blocks]
+    columns = [block.metadata[0] for block in read(selection).batches]
     values: list[Any] = [value for column in columns for value in column.values]
     if not columns:
         what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"

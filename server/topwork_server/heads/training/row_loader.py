@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.feature_sets.selection import picked
+from topwork_server.feature_sets.selection import take_rows
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling
@@ -57,7 +57,7 @@ def gather(
     reading = taken.read(Selection(taps=taps, columns=(), where=where, inputs=towers is not None))
     done, whole = 0, report
     report = part(whole, 0, 0.3) if towers else whole
-    for block in reading.blocks:
+    for block in reading.batches:
         for view in views:
             view.add(block, slots)
         if towers:
@@ -192,4 +192,4 @@ def without(rows: LoadedRows, items: Array) -> LoadedRows:
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
     """Those of some of the items, (items,) bool."""
-    return rows if chosen.all() else picked(rows, np.flatnonzero(chosen))
+    return rows if chosen.all() else take_rows(rows, np.flatnonzero(chosen))

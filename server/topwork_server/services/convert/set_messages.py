@@ -204,7 +204,7 @@ def write_response(outcome: IngestOutcome, watermark: int) -> sets_pb2.WriteResp
 
 
 def feature_set(found: SetDescription, indexes: Sequence[str]) -> sets_pb2.FeatureSet:
-    wanted = found.wanted
+    wanted = found.definition
     options = Struct()
     options.update(dict(wanted.options))
     return sets_pb2.FeatureSet(
