@@ -5,68 +5,53 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from topwork_server.errors import DiskFull, InvalidInput, TopworkError
-from topwork_server.features import rows_of
-from topwork_server.jobs.progress import Report
-from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
-from topwork_server.models.torch_compat import prepare_torchvision
-from topwork_server.plugin_api.cancellation import check_caller
-from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
-from topwork_server.plugin_api.example_inputs import texts as example_texts
-from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
-from topwork_server.plugin_api.hookspecs import hookimpl
-from topwork_server.plugin_api.options import option
-from topwork_server.plugin_api.sources import SourceUri
-from topwork_server.plugin_api.splits import folds, rest
-from topwork_server.plugin_api.trainer import (
-    Examples,
-    FeatureView,
-    FineTuneDataset,
-    FineTuner,
-    FineTuneResult,
-    FittedHead,
-    NativeHead,
-    Target,
-    Trainer,
-    TrainerSpec,
-    Trial,
-)
-from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
-from topwork_server.ragged_arrays import starts_of, sums_of
-from topwork_server.types import (
-    Array,
-    Clip,
-    EncoderSpec,
-    Granularity,
-    Item,
-    Modality,
-    Picture,
-    Refusal,
-    Sample,
-    Tap,
-    Text,
-    TokenSpans,
-)
-
 if TYPE_CHECKING:
+    from topwork_server.errors import DiskFull, InvalidInput, TopworkError
+    from topwork_server.features import rows_of
+    from topwork_server.jobs.progress import Report
+    from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
+    from topwork_server.models.torch_compat import prepare_torchvision
+    from topwork_server.plugin_api.cancellation import check_caller
+    from topwork_server.plugin_api.encoder import Encoder, NoOptions, Trunk, batch_key
+    from topwork_server.plugin_api.example_inputs import texts as example_texts
+    from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
+    from topwork_server.plugin_api.hookspecs import hookimpl
+    from topwork_server.plugin_api.options import option
+    from topwork_server.plugin_api.sources import SourceUri
+    from topwork_server.plugin_api.splits import folds, rest
+    from topwork_server.plugin_api.trainer import (
+        Examples,
+        FeatureView,
+        FineTuneDataset,
+        FineTuner,
+        FineTuneResult,
+        FittedHead,
+        NativeHead,
+        Target,
+        Trainer,
+        TrainerSpec,
+        Trial,
+    )
+    from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
+    from topwork_server.ragged_arrays import starts_of, sums_of
     from topwork_server.runtime.parity import FP32_FLOOR, difference
     from topwork_server.runtime.session import Session
+    from topwork_server.types import (
+        Array,
+        Clip,
+        EncoderSpec,
+        Granularity,
+        Item,
+        Modality,
+        Picture,
+        Refusal,
+        Sample,
+        Tap,
+        Text,
+        TokenSpans,
+    )
 
 __version__ = "0.1.0"
-
-#: Loaded at their first use: only an export needs them.
-_LOADED_LATE = {
-    "FP32_FLOOR": "topwork_server.runtime.parity",
-    "Session": "topwork_server.runtime.session",
-    "difference": "topwork_server.runtime.parity",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LOADED_LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LOADED_LATE[name]), name)
-
 
 __all__ = [
     "FP32_FLOOR",
@@ -123,3 +108,43 @@ __all__ = [
     "starts_of",
     "sums_of",
 ]
+
+#: The module of each name, and its name there where that is another. A name loads at its first use, so that commands start
+#: fast and what only an export needs stays out of a server at rest.
+_MODULES = {
+    "errors": "DiskFull InvalidInput TopworkError",
+    "features": "rows_of",
+    "jobs.progress": "Report",
+    "models.onnx_graph": "node_inputs node_subgraphs",
+    "models.torch_compat": "prepare_torchvision",
+    "plugin_api.cancellation": "check_caller",
+    "plugin_api.encoder": "Encoder NoOptions Trunk batch_key",
+    "plugin_api.example_inputs": "example_texts=texts",
+    "plugin_api.head_graphs": "head_graph linear_graph",
+    "plugin_api.hookspecs": "hookimpl",
+    "plugin_api.options": "option",
+    "plugin_api.sources": "SourceUri",
+    "plugin_api.splits": "folds rest",
+    "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead NativeHead Target Trainer "
+    "TrainerSpec Trial",
+    "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
+    "ragged_arrays": "starts_of sums_of",
+    "runtime.parity": "FP32_FLOOR difference",
+    "runtime.session": "Session",
+    "types": "Array Clip EncoderSpec Granularity Item Modality Picture Refusal Sample Tap Text TokenSpans",
+}
+
+if not TYPE_CHECKING:  # for a type checker the names are those of the imports above
+
+    def __getattr__(name: str) -> Any:
+        """Load a name of `__all__` at its first use."""
+        for module, names in _MODULES.items():
+            for there in names.split():
+                here, _, original = there.partition("=")
+                if here == name:
+                    found = globals()[name] = getattr(import_module(f"topwork_server.{module}"), original or here)
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

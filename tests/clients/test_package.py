@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import topwork
@@ -12,6 +14,7 @@ from google.protobuf import descriptor_pool, message_factory
 from topwork import errors
 from topwork._ops.calls import Method
 from topwork._transport import methods, status
+from topwork.cli.help_screen import CLIENT_COMMANDS
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 HEAVY = {
@@ -45,6 +48,20 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_its_command_imports_nothing_heavy() -> None:
     program = "import topwork.cli\ntry: topwork.cli.main(['embed', '--help'])\nexcept SystemExit: pass"
     assert not imported_by(program) & HEAVY
+
+
+def test_the_help_screen_needs_no_library() -> None:
+    """Of the client's own commands and of the server's: `topwork --help` stays under half a second."""
+    program = "import topwork.cli\ntry: topwork.cli.main(['--help'])\nexcept SystemExit: pass"
+    assert not imported_by(program) & {*HEAVY - {"topwork_server"}, "numpy", "grpc", "google.protobuf", "pluggy", "asyncio"}
+
+
+def test_every_command_of_the_client_has_its_line_on_the_help_screen() -> None:
+    listed = {verb: command.module for group in CLIENT_COMMANDS.values() for verb, command in group.items()}
+    for module in set(listed.values()):
+        commands = argparse.ArgumentParser().add_subparsers()
+        import_module(f"topwork.cli.{module}").add(commands, argparse.ArgumentParser(add_help=False))
+        assert set(commands.choices) == {verb for verb, home in listed.items() if home == module}
 
 
 SERVICES = {

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import grpc
@@ -155,6 +155,19 @@ def test_plugins_are_listed_with_their_distribution(parser, capsys):
     assert "word2vec" in capsys.readouterr().out
 
 
+@pytest.fixture
+def plugin_of_another(monkeypatch):
+    """An entry point of a plugin that is not of our own distribution, so that the commands of plugins are looked for."""
+    monkeypatch.setattr(cli, "entry_points", lambda group: [EntryPoint("other", "other.plugin", group)])
+
+
+def test_our_own_plugins_bring_no_commands():
+    commands = argparse.ArgumentParser().add_subparsers()
+    assert PluginRegistry.load().add_commands(commands) == []
+    assert not commands.choices
+
+
+@pytest.mark.usefixtures("plugin_of_another")
 def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
     def broken():
         raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="mend it")
@@ -178,6 +191,7 @@ class Brings:
         commands.add_parser("wander").set_defaults(run=fail)
 
 
+@pytest.mark.usefixtures("plugin_of_another")
 def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, capsys):
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -213,8 +227,8 @@ def test_the_parsers_import_nothing_heavy():
         "add_commands(argparse.ArgumentParser().add_subparsers()); print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "topwork_server.plugin_api.plugin_registry" in modules
-    assert not HEAVY & set(modules)
+    assert "topwork_server.cli" in modules
+    assert not {*HEAVY, "numpy", "grpc", "topwork_server.plugin_api.plugin_registry"} & set(modules)
 
 
 WORDS = "\n".join(["8 2", *[f"word{i} {i / 8} {1 - i / 8}" for i in range(8)]])

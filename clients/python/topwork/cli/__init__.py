@@ -11,22 +11,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import topwork
-from topwork.cli.help_screen import INTERRUPTED, CommandParser, Parser
+from topwork.cli.help_screen import CLIENT_COMMANDS, INTERRUPTED, SERVER_VERBS, CommandParser, Parser
 from topwork.cli.standard_streams import open_closed_streams, stop_writing
-from topwork.errors import InvalidInput, TopworkError
+
+if TYPE_CHECKING:
+    from topwork.errors import TopworkError
 
 GROUP = "topwork.commands"
-#: What the server brings, so that its absence can be told from a typing mistake.
-SERVER_VERBS = ("serve", "pull", "export", "quantize", "forget", "prune", "plugins", "doctor", "demo")
 
 
-def command() -> None:
-    """`main` as a process of its own. After Ctrl-C it ends without the interpreter's farewells: an interrupt may leave a thread
-    of gRPC with a lock that they would wait for."""
+def command(begin: Callable[[], None] | None = None) -> None:
+    """Run `main` as a process of its own. After Ctrl-C it ends without the interpreter's cleanup: an interrupt may leave a thread
+    of gRPC with a lock that the cleanup would wait for."""
     open_closed_streams()
-    status = main()
+    status = main(begin=begin)
     if status == INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -34,21 +36,28 @@ def command() -> None:
     sys.exit(status)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. Wrong usage raises SystemExit(2), as argparse does."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    arguments = argparse.Namespace()
+def main(argv: Sequence[str] | None = None, begin: Callable[[], None] | None = None) -> int:
+    """Run one command and return its exit status. Wrong usage raises SystemExit(2), as argparse does. `begin` is called when all
+    that the command needs is imported."""
     try:
-        arguments = _parse(words)
-        run: Callable[[argparse.Namespace], int] = arguments.run
-        status = run(arguments)
+        arguments = _parse(list(sys.argv[1:] if argv is None else argv))
+        if begin:
+            begin()
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from topwork.errors import TopworkError  # with gRPC, which the help screen does not need
+
+    try:
+        status: int = arguments.run(arguments)
         sys.stdout.flush()
     except TopworkError as error:
         _complain(error, getattr(arguments, "json", False))
         return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         stop_writing()
         return 0
     except OSError as error:  # standard output is on a full disk; the commands name what they read and write themselves
@@ -59,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unwritten(error: OSError) -> TopworkError:
+    from topwork.errors import InvalidInput
+
     what = error.filename or "the output"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free space, or write to another place" if full else "check the path, and who may use it"
@@ -74,11 +85,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.set_defaults(run=lambda arguments: _help(parser))
     kind: type[argparse.ArgumentParser] = CommandParser
     parser.commands = commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=kind)
-    _add_client_commands(commands)
-    if not words or words[0] not in commands.choices:
+    verb = next((word for word in words if not word.startswith("-")), "")
+    _add_client_commands(commands, verb)
+    if verb not in commands.choices:
         _add_commands_of_others(commands)
-        if words and words[0] in SERVER_VERBS and words[0] not in commands.choices:
-            parser.error(f"`topwork {words[0]}` comes with the server: pip install topwork-server")
+        if verb in SERVER_VERBS and verb not in commands.choices:
+            parser.error(f"`topwork {verb}` comes with the server: pip install topwork-server")
     return _parsed(parser, words)
 
 
@@ -97,30 +109,16 @@ def _help(parser: argparse.ArgumentParser) -> int:
     return 2
 
 
-def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from topwork.cli import (
-        connection_flags,
-        embed,
-        encoders,
-        heads,
-        indexes,
-        jobs,
-        predict,
-        probe,
-        read,
-        report,
-        search,
-        sets,
-        train,
-        versions,
-        write,
-    )
+def _add_client_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], verb: str) -> None:
+    """Import the module of this command and let it add its parser; for the help screen only list them all."""
+    known = {name: command for group in CLIENT_COMMANDS.values() for name, command in group.items()}
+    if verb in known:
+        from topwork.cli import connection_flags
 
-    common = connection_flags.common()
-    of_sets = (write, sets, read, versions)
-    of_heads = (train, predict, heads, report, probe)
-    for verbs in (encoders, embed, *of_sets, indexes, search, jobs, *of_heads):
-        verbs.add(commands, common)
+        import_module(f"topwork.cli.{known[verb].module}").add(commands, connection_flags.common())
+        return
+    for name, command in known.items():
+        commands.add_parser(name, help=command.summary)
 
 
 def _add_commands_of_others(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

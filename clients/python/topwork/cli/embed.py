@@ -42,7 +42,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser = commands.add_parser(
         "embed",
         parents=[common],
-        help="features of texts, pictures or clips",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -24,10 +24,10 @@ NARROW = ("name", "reads", "default tap", "params", "state")
 
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    encoders = commands.add_parser("encoders", parents=[common], help="what the server serves")
+    encoders = commands.add_parser("encoders", parents=[common])
     encoders.add_argument("name", nargs="?", metavar="NAME", help="show this one in full")
     encoders.set_defaults(run=_encoders)
-    nearest = commands.add_parser("nearest", parents=[common], help="nearest words of an encoder's vocabulary")
+    nearest = commands.add_parser("nearest", parents=[common])
     nearest.add_argument("encoder", metavar="ENCODER")
     nearest.add_argument("words", nargs="+", metavar="WORD")
     nearest.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")

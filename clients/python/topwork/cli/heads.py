@@ -31,9 +31,7 @@ examples:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "heads", parents=[common], help="what heads there are, or one in full; export, drop", epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = commands.add_parser("heads", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("items", nargs="*", metavar="[export | drop] NAME")
     parser.add_argument("--encoder", default="", metavar="E", help="only those on this one")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="of export: the .onnx, trunk and head in one")

@@ -32,7 +32,7 @@ examples:
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    index = commands.add_parser("index", parents=[common], help="build an index over a set", epilog=EXAMPLES, formatter_class=raw)
+    index = commands.add_parser("index", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     index.add_argument("set", metavar="SET")
     index.add_argument("--name", default="", metavar="N", help="default: the tap's name")
     index.add_argument("--tap", metavar="T", help="default: the set's first")
@@ -47,7 +47,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     index.add_argument("--rebuild", action="store_true", help="build one that is there anew; searches go on on the old one")
     index.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
     index.set_defaults(run=lambda arguments: _index(arguments, index))
-    indexes = commands.add_parser("indexes", parents=[common], help="what indexes there are, or one in full; kinds")
+    indexes = commands.add_parser("indexes", parents=[common])
     indexes.add_argument("set", nargs="?", default="", metavar="SET")
     indexes.add_argument("name", nargs="?", metavar="NAME")
     indexes.add_argument("--kinds", action="store_true", help="what kinds there are, and their options")

@@ -25,7 +25,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser = commands.add_parser(
         "jobs",
         parents=[common],
-        help="builds and trainings, under way and before: list, watch, cancel",
         epilog=EXAMPLES,
         formatter_class=raw,
     )

@@ -40,9 +40,7 @@ examples:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "predict", parents=[common], help="what heads say of items", epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = commands.add_parser("predict", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("heads", type=names, metavar="HEAD[,HEAD...]")
     parser.add_argument("items", nargs="*", metavar="ITEM")
     add_source(parser)

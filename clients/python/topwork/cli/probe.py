@@ -22,9 +22,7 @@ examples:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "probe", parents=[common], help="compare encoders and taps on one task", epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = commands.add_parser("probe", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("sets", nargs="+", metavar="SET")
     parser.add_argument("--target", required=True, metavar="COLUMN", help=TARGET)
     add_task(parser)

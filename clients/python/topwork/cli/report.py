@@ -34,9 +34,7 @@ examples:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "report", parents=[common], help="how good a head is, and where it fails", epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = commands.add_parser("report", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("head", metavar="HEAD")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write it with plots, as one HTML file")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")

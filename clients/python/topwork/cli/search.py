@@ -40,7 +40,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser = commands.add_parser(
         "search",
         parents=[common],
-        help="what of a set is nearest to a query",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

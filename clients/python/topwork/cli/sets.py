@@ -23,26 +23,25 @@ examples:
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    said = "what sets there are; one in full; its columns, counts and updates"
-    sets = commands.add_parser("sets", parents=[common], help=said, epilog=set_changes.EXAMPLES, formatter_class=raw)
+    sets = commands.add_parser("sets", parents=[common], epilog=set_changes.EXAMPLES, formatter_class=raw)
     sets.add_argument("set", nargs="?", metavar="SET")
     set_changes.add(sets)
     sets.set_defaults(run=_sets)
-    delete = _parser(commands, common, "delete", "items out of a set", DELETE_EXAMPLES)
+    delete = _parser(commands, common, "delete", DELETE_EXAMPLES)
     delete.add_argument("items", nargs="*", metavar="ID")
     delete.add_argument("--where", default="", metavar="SQL", help="those of which this is true, over id and metadata")
     delete.set_defaults(run=lambda arguments: _delete(arguments, delete))
-    drop = _parser(commands, common, "drop", "a whole set with its indexes, or one index")
+    drop = _parser(commands, common, "drop")
     drop.add_argument("--index", metavar="NAME", help="this index alone; the set stays")
     drop.add_argument("--yes", action="store_true", help="do not ask")
     drop.set_defaults(run=_drop)
 
 
 def _parser(
-    commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser, verb: str, said: str, examples: str = ""
+    commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser, verb: str, examples: str = ""
 ) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(verb, parents=[common], help=said, epilog=examples, formatter_class=raw)
+    parser = commands.add_parser(verb, parents=[common], epilog=examples, formatter_class=raw)
     parser.add_argument("set", metavar="SET")
     return parser
 

@@ -34,9 +34,7 @@ examples:
 
 def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    train = commands.add_parser(
-        "train", parents=[common], help="a head that learns a column of a set", epilog=EXAMPLES, formatter_class=raw
-    )
+    train = commands.add_parser("train", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     train.add_argument("set", metavar="SET")
     train.add_argument("--name", default="", metavar="N", help="default: SET-TARGET")
     train.add_argument("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
@@ -50,7 +48,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     train.add_argument("--replace", action="store_true", help="a head of that name, which serves until the new one is ready")
     train.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
     train.set_defaults(run=lambda arguments: _train(arguments, train))
-    trainers = commands.add_parser("trainers", parents=[common], help="the kinds of training, and their options")
+    trainers = commands.add_parser("trainers", parents=[common])
     trainers.add_argument("kind", nargs="?", metavar="KIND", help="show this one in full")
     trainers.set_defaults(run=lambda arguments: _trainers(arguments, trainers))
 

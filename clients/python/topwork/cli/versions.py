@@ -23,7 +23,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     versions = commands.add_parser(
         "versions",
         parents=[common],
-        help="a set's versions: list, pin, prune",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

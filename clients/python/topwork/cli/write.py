@@ -48,7 +48,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
     parser = commands.add_parser(
         "write",
         parents=[common],
-        help="texts, pictures, clips or vectors into a set",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
