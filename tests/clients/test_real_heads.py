@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_from_labels_to_predictions(both: OpenDoor, tmp_path: Path) -> None:
     about = both.export_head("birds-label", tmp_path / "whole.onnx")
     onnx.checker.check_model(onnx.load(tmp_path / "whole.onnx"))
     assert about["names"] == list(head.names)
+
+
+def test_a_column_of_any_script_makes_a_default_name(both: OpenDoor) -> None:
+    for column in ("тема", "größe"):
+        both.add_column("birds", column, "string")
+        both.update("birds", [f"r{i}" for i in range(60)], {column: list(LABELS)})
+    names = [both.train("birds", target=column, kind="prototype").name for column in ("тема", "größe", "label")]
+    assert names[2] == "birds-label"
+    assert all(re.fullmatch(r"birds-[a-z-]*[0-9a-f]{6}", name) for name in names[:2])
+    assert len(set(names)) == 3
+    with pytest.raises(topwork.InvalidInput, match=r"cannot name a head .*--name"):
+        both.train("birds", target="label", name="моя голова")
 
 
 def test_what_is_refused(both: OpenDoor, tmp_path: Path) -> None:

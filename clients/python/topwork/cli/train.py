@@ -36,7 +36,7 @@ def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentPa
     raw = argparse.RawDescriptionHelpFormatter
     train = commands.add_parser("train", parents=[common], epilog=EXAMPLES, formatter_class=raw)
     train.add_argument("set", metavar="SET")
-    train.add_argument("--name", default="", metavar="N", help="default: SET-TARGET")
+    train.add_argument("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
     train.add_argument("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
     add_task(train)
     train.add_argument("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")

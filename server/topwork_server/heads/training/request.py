@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +28,8 @@ from topwork_server.types import Granularity, Modality, TapInfo
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+#: Characters of the set and the column in a default name that ends with a digest.
+LONGEST_KEPT = 60
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 LONGEST_DESCRIPTION = 10_000
 #: Items that tell whether a set is of pairs.
@@ -41,18 +45,30 @@ class TrainerKinds(Protocol):
 
 
 def named(wish: TrainRequest) -> str:
-    """The head's name. InvalidInput where it can be none."""
-    name = wish.name or f"{wish.set}-{wish.target or wish.kind or USUAL_KIND}"
+    """The head's name: the given one, or one made of the set and the column. InvalidInput for a given name that can be none."""
+    name = wish.name or default_name(wish.set, wish.target or wish.kind or USUAL_KIND)
     if "/" in name:
         raise InvalidInput(
-            f"{name!r} names a head that comes with its encoder", remedy="choose a name without '/' for what you train"
+            f"{name!r} names a head that comes with its encoder",
+            remedy="choose a name without '/' for what you train, in `name` (--name)",
         )
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot name a head",
-            remedy="use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no '.' at the end",
+            remedy="in `name` (--name) use letters, digits, '.', '_' and '-', at most 80, a letter or digit first; no '..', no "
+            "'.' at the end",
         )
     return name
+
+
+def default_name(set_name: str, target: str) -> str:
+    """SET-TARGET; where that cannot name a head, what can be kept of it, and a digest that tells such names apart."""
+    full = f"{set_name}-{target}"
+    if NAME.fullmatch(full):
+        return full
+    plain = unicodedata.normalize("NFKD", full).encode("ascii", "ignore").decode()
+    kept = re.sub(r"[^A-Za-z0-9_]+", "-", plain)[:LONGEST_KEPT].strip("-_")
+    return f"{kept}-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
 
 
 class TrainRequests:
