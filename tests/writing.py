@@ -8,8 +8,7 @@ import numpy as np
 from topwork_server import Granularity, Tap, Text
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import IncomingItems, incoming_features
-from topwork_server.ingest.validation import WriteSettings
+from topwork_server.ingest.validation import IncomingItems, WriteSettings, incoming_features
 from topwork_server.types import TapInfo, TapRows
 
 LETTERS = WriteSettings("birds", "letters")

@@ -24,7 +24,7 @@ import xxhash
 from topwork_server import regular_files
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, TopworkError
-from topwork_server.feature_sets import lance_io, parallel_sync
+from topwork_server.feature_sets import daemon_pool, lance_io
 from topwork_server.feature_sets.presence import was_dropped
 
 NAME = "_checksums"
@@ -116,7 +116,7 @@ class Checksums:
     def _verify_all(self, names: list[str], size: int) -> None:
         """Hashing leaves the interpreter to others, so that several threads halve the time that a first read waits."""
         parts = min(THREADS, usable_cores(), len(names)) if size > CHUNK_BYTES else 1
-        parallel_sync.run_parallel([partial(self._verify_each, names[part::parts]) for part in range(parts)])
+        daemon_pool.run_parallel([partial(self._verify_each, names[part::parts]) for part in range(parts)])
 
     def _verify_each(self, names: list[str]) -> None:
         for name in names:

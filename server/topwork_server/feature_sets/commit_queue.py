@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
 from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
-from topwork_server.feature_sets.commit_threads import DaemonPool
+from topwork_server.feature_sets.daemon_pool import DaemonPool
 
 log = logging.getLogger(__name__)
 

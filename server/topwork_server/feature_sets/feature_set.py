@@ -23,7 +23,7 @@ from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResu
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
-from topwork_server.feature_sets.commit_threads import DaemonPool
+from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.disk_usage import DiskUsage
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import LatestVersion

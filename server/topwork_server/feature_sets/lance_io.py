@@ -15,8 +15,8 @@ from typing import Any
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.feature_sets import parallel_sync
-from topwork_server.feature_sets.parallel_sync import sync as sync
+from topwork_server.feature_sets import daemon_pool
+from topwork_server.feature_sets.daemon_pool import sync as sync
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ def write_rows(dataset: Any, path: Path, table: Any, hashed: Callable[[list[str]
     fragments: list[Any] = list(write_fragments(table, dataset))
     names = [f"data/{file.path}" for fragment in fragments for file in fragment.files]
     if names:
-        parallel_sync.run_parallel(
-            [lambda: hashed(names), *parallel_sync.sync_calls([path / "data", *(path / name for name in names)])]
+        daemon_pool.run_parallel(
+            [lambda: hashed(names), *daemon_pool.sync_calls([path / "data", *(path / name for name in names)])]
         )
     return fragments
 

@@ -15,7 +15,7 @@ from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, T
 from topwork_server.excerpts import excerpt
 from topwork_server.feature_sets import lance_io, pins, schema
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.commit_threads import DaemonPool
+from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_names import SET_NAME
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult

@@ -1,21 +1,69 @@
-"""Which items of a message need no encoding: their features are in the set, or in the cache. Blocking; called in threads."""
+"""Finds the items of a message that need no encoding: the set or the cache has their features. Blocking; runs in threads."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, StoredItem
-from topwork_server.ingest.cache_entry import CacheEntry
-from topwork_server.ingest.content_hash import content_hash
-from topwork_server.ingest.feature_cache import FeatureCache, key_of
-from topwork_server.ingest.in_flight import EncodeResult
+from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of
 from topwork_server.ingest.item_features import ItemFeatures, split_features
-from topwork_server.types import Array, Features, Item, Numerics
+from topwork_server.types import Array, Clip, Features, Item, Numerics, Picture, Text
+
+#: Of a file, read at a time.
+CHUNK_BYTES = 1 << 20
+
+
+def content_hash(item: Item) -> str:
+    """64 hex digits. Of a clip the same whether it comes as bytes or as a file; OSError where the file cannot be read."""
+    match item:
+        case Text(text, None):
+            return _hash_parts("text", _utf8(text))
+        case Text(text, str(pair)):
+            return _hash_parts("pair", _utf8(text), _utf8(pair))
+        case Picture(data):
+            return _hash_parts("picture", data)
+        case Clip(Path() as path):
+            return _hash_file(path)
+        case Clip(bytes(data)):
+            return _hash_parts("clip", data)
+    assert isinstance(item, np.ndarray)
+    return _hash_array(item)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _hash_parts(kind: str, *parts: bytes | memoryview) -> str:
+    """Each part goes in with its length, so that no two lists of parts give the same bytes."""
+    found = hashlib.sha256(kind.encode())
+    for part in parts:
+        found.update(b":%d:" % len(part))
+        found.update(part)
+    return found.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    """As of the bytes of a clip, a piece at a time."""
+    with path.open("rb") as file:
+        found = hashlib.sha256(b"clip:%d:" % path.stat().st_size)
+        while piece := file.read(CHUNK_BYTES):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def _hash_array(array: Array) -> str:
+    """With dtype and shape; neither byte order nor layout in memory matters."""
+    plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return _hash_parts("array", repr((plain.dtype.str, plain.shape)).encode(), plain.reshape(-1).view(np.uint8).data)
+
 
 #: One item's features, a piece for each tap of the set.
 FeaturesByTap = tuple[ItemFeatures, ...]
@@ -28,6 +76,15 @@ class StoredItems(Protocol):
     def fetch(
         self, keys: Array, *, taps: Sequence[str] = (), columns: Sequence[str] | None = (), inputs: bool = False
     ) -> ItemBatch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeResult:
+    """One item's features, a piece a tap, and what computed them; or what is wrong with it."""
+
+    features: tuple[ItemFeatures, ...] = ()
+    numerics: Numerics | None = None
+    error: TopworkError | None = None
 
 
 @dataclass(slots=True)

@@ -1,21 +1,65 @@
-"""Items of a message that nobody knows yet go through their encoder: each content once, in one call a message."""
+"""Encodes the items of a message that are not known yet: each content once, in one call per message.
+
+Equal content that arrives on any stream while it is being encoded waits for the result.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from topwork_server.errors import TopworkError
 from topwork_server.feature_sets.set_types import SetDefinition
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.ingest import deduplication, validation
-from topwork_server.ingest.deduplication import DeduplicatedItems
+from topwork_server.ingest.deduplication import DeduplicatedItems, EncodeResult
 from topwork_server.ingest.feature_cache import FeatureCache
-from topwork_server.ingest.in_flight import Claim, InFlight
 from topwork_server.types import Item, Priority
+
+#: None: whoever was encoding it gave up.
+PendingResult = asyncio.Future[EncodeResult | None]
+
+
+@dataclass(slots=True)
+class Claim:
+    """Of some contents: `mine` are positions of those to be encoded by who claims, `others` are in the works (also of his own,
+    where a content is there twice)."""
+
+    owned: list[int] = field(default_factory=list)
+    others: dict[int, PendingResult] = field(default_factory=dict)
+    futures: dict[int, PendingResult] = field(default_factory=dict)
+
+    def resolve(self, position: int, result: EncodeResult) -> None:
+        self.futures[position].set_result(result)
+
+
+class InFlight:
+    """By key of content and of all that decides its features. On the event loop."""
+
+    def __init__(self) -> None:
+        self._pending: dict[bytes, PendingResult] = {}
+
+    @contextmanager
+    def claim(self, positions: Sequence[int], keys: Sequence[bytes]) -> Iterator[Claim]:
+        """What is not given when the context ends, others encode themselves."""
+        claim = Claim()
+        for position, key in zip(positions, keys, strict=True):
+            if key in self._pending:
+                claim.others[position] = self._pending[key]
+            else:
+                self._pending[key] = claim.futures[position] = asyncio.get_running_loop().create_future()
+                claim.owned.append(position)
+        named = dict(zip(positions, keys, strict=True))
+        try:
+            yield claim
+        finally:
+            for position, future in claim.futures.items():
+                del self._pending[named[position]]
+                if not future.done():
+                    future.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)

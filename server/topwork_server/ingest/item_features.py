@@ -1,4 +1,4 @@
-"""Features of one tap, item by item: what comes from the encoder, from the cache and from the set is put together of these."""
+"""Features of one tap by item: the form in which rows from the encoder, the cache and the set are combined."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Items and ready features on their way into a set: what is known already is not encoded again.
+"""Writes of items and ready features to sets, without encoding again what is known.
 
-Of one message: the set is asked, then the cache, then the encoder for the rest, in one call; its write follows that of
-the message before it. Several messages of a stream are on their way at a time.
+For each message the pipeline asks the set, then the cache, then the encoder for the rest, in one call. Its write follows that of
+the message before it. Several messages of a stream are in progress at a time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from topwork_server.ingest import deduplication, validation
 from topwork_server.ingest.deduplication import DeduplicatedItems
 from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, map_item_positions
 from topwork_server.ingest.feature_cache import FeatureCache
-from topwork_server.ingest.incoming_items import IncomingItems
 from topwork_server.ingest.item_features import join_features, take_items
-from topwork_server.ingest.sequencer import Sequencer, SequencerSlot
-from topwork_server.ingest.validation import WriteSettings
+from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from topwork_server.models.catalog import Catalog
 from topwork_server.types import Item, Numerics
 
@@ -198,3 +196,54 @@ def _batch_to_write(
 def _numerics(deduplicated: DeduplicatedItems) -> Numerics | None:
     """Of what computed the rows; of several the one that is farthest from the reference."""
     return min(deduplicated.numerics, key=lambda numerics: numerics.parity, default=None)
+
+
+class Sequencer:
+    """Hands out places in the order in which it is asked. On the event loop."""
+
+    def __init__(self) -> None:
+        self._last: asyncio.Event | None = None
+        self._claims: dict[str, SequencerSlot] = {}
+        self.items = 0
+
+    def next_slot(self, ids: Sequence[str]) -> SequencerSlot:
+        """To be taken before anything is awaited."""
+        self.items += len(ids)
+        place = SequencerSlot(self._claims, ids, self._last, self.items)
+        self._last = place.submitted
+        return place
+
+
+class SequencerSlot:
+    """One message's. `watermark` counts the items of the stream up to and with it.
+
+    A message that fails never says `submitted`: those behind it wait until their stream is cancelled, and write nothing.
+    """
+
+    def __init__(
+        self, claims: dict[str, SequencerSlot], ids: Sequence[str], before: asyncio.Event | None, watermark: int
+    ) -> None:
+        self.watermark = watermark
+        self.submitted = asyncio.Event()
+        self._before = before
+        self._done = asyncio.Event()
+        self._claims, self._ids = claims, ids
+        self._earlier = {claims[id] for id in ids if id in claims}
+        claims.update(dict.fromkeys(ids, self))
+
+    async def wait_for_earlier_ids(self) -> None:
+        """Until earlier messages with any of these ids are done: only then does the set know what these ids hold."""
+        for place in self._earlier:
+            await place._done.wait()
+
+    async def wait_for_turn(self) -> None:
+        """Until the write of the message before was submitted."""
+        if self._before:
+            await self._before.wait()
+
+    def release(self) -> None:
+        """The message is done, or given up."""
+        self._done.set()
+        for id in self._ids:
+            if self._claims.get(id) is self:
+                del self._claims[id]

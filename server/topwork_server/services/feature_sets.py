@@ -15,10 +15,10 @@ from topwork_server.blocking_calls import BlockingCaller, Check, in_thread
 from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selection
 from topwork_server.heads.version_pins import OURS
-from topwork_server.ingest import incoming_items
-from topwork_server.ingest.incoming_items import IncomingItems
+from topwork_server.ingest import validation
 from topwork_server.ingest.item_features import take_items
 from topwork_server.ingest.pipeline import IngestPipeline
+from topwork_server.ingest.validation import IncomingItems
 from topwork_server.services.convert import item_messages, set_messages
 from topwork_server.services.encoders import Context, deadline
 from topwork_server.services.message_budget import MAX_MESSAGE
@@ -194,7 +194,7 @@ def _load(message: sets_pb2.WriteRequest) -> float:
 
 def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> IncomingItems:
     """In a thread: 4 MB of features take a few milliseconds."""
-    incoming_items.check_message_ids(rows.ids)
+    validation.check_message_ids(rows.ids)
     if bool(rows.items) == bool(rows.features):
         raise InvalidInput(
             "a message of rows has items or features, one of them", remedy="send items, or features that are ready"
@@ -204,10 +204,8 @@ def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> In
     if rows.features:
         item_messages.items((), path, skip=skip)  # refuses parts of a video that no item takes
         features = set_messages.features(rows.features, len(rows.ids))
-        return incoming_items.incoming_features(
-            list(rows.ids), features, metadata, set_messages.numerics(rows), skip_bad_items=skip
-        )
-    incoming_items.check_count(rows.ids, len(rows.items), "items")
+        return validation.incoming_features(list(rows.ids), features, metadata, set_messages.numerics(rows), skip_bad_items=skip)
+    validation.check_count(rows.ids, len(rows.items), "items")
     items, positions, failures = item_messages.items(rows.items, path, skip=skip)
     return IncomingItems(list(rows.ids), items, positions, failures, metadata=metadata)
 

@@ -1,12 +1,12 @@
-"""content_hash.py: equal content, equal digest; and nothing else."""
+"""Content hashes: equal content, equal digest; and nothing else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from topwork_server import Clip, Picture, Text
-from topwork_server.ingest import content_hash as module
-from topwork_server.ingest.content_hash import content_hash
+from topwork_server.ingest import deduplication
+from topwork_server.ingest.deduplication import content_hash
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -51,7 +51,7 @@ def test_equal_items_have_equal_digests(one, other):
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
 def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(deduplication, "CHUNK_BYTES", 100)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "clip.mp4").write_bytes(data)
     assert content_hash(Clip(tmp_path / "clip.mp4")) == content_hash(Clip(data))

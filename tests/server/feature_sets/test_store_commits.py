@@ -15,7 +15,7 @@ from made_blocks import block, everything, hold, names, wanted
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
-from topwork_server.feature_sets.commit_threads import MOST_THREADS, DaemonPool
+from topwork_server.feature_sets.daemon_pool import MOST_THREADS, DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Change, WriteResult

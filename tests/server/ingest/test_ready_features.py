@@ -8,8 +8,7 @@ from sets_world import composed
 from topwork_server import Granularity, Text
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import incoming_features
-from topwork_server.ingest.validation import WriteSettings
+from topwork_server.ingest.validation import WriteSettings, incoming_features
 from topwork_server.types import Numerics, Spans
 from writing import VECTORS, counts, features, stored, texts, vectors, write
 

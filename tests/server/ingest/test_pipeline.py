@@ -10,8 +10,7 @@ import pytest
 from sets_world import composed
 from topwork_server import Text
 from topwork_server.errors import InvalidInput
-from topwork_server.ingest.incoming_items import IncomingItems
-from topwork_server.ingest.validation import WriteSettings
+from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from writing import LETTERS, counts, rows, stored, texts, write, years
 
 

@@ -10,8 +10,7 @@ import threading
 import numpy as np
 import pytest
 from topwork_server.ingest import feature_cache as cache_module
-from topwork_server.ingest.cache_entry import CacheEntry, pack_entry, unpack_entry
-from topwork_server.ingest.feature_cache import FeatureCache, key_of
+from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of, pack_entry, unpack_entry
 from topwork_server.ingest.item_features import ItemFeatures
 from topwork_server.types import Numerics, Spans
 

@@ -12,8 +12,7 @@ from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.ingest.incoming_items import check_count, check_message_ids
-from topwork_server.ingest.validation import WriteSettings
+from topwork_server.ingest.validation import WriteSettings, check_count, check_message_ids
 from toys import letters_spec
 from writing import LETTERS, counts, stored, texts, write, years
 
