@@ -1,4 +1,4 @@
-"""Who follows a set: told of every change in the order of versions, in the commit thread, before the writers are answered."""
+"""Listeners of a set: called with every change, in the order of versions, in the commit thread, before writers are answered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OnLost: TypeAlias = Callable[[BaseException], None]
 
 
 class ChangeListeners:
-    """`lock` is held while a version becomes the newest, so that whoever joins under it misses none and hears none twice."""
+    """The listeners of one set. `lock` is held while a version becomes the newest, so that a new listener misses no change."""
 
     def __init__(self, name: str) -> None:
         self.lock = threading.RLock()
@@ -28,7 +28,7 @@ class ChangeListeners:
             self._listeners.append((listener, on_lost))
 
     def remove(self, listener: Listener) -> None:
-        """No error where it does not follow."""
+        """Remove a listener; one that is not registered is no error."""
         with self.lock:
             self._listeners = [one for one in self._listeners if one[0] != listener]
 
@@ -37,12 +37,12 @@ class ChangeListeners:
             return list(self._listeners)
 
     def notify(self, listeners: list[tuple[Listener, OnLost | None]], change: Change) -> None:
-        """A follower that raises has missed a change and would be wrong from now on: it follows no longer, and is told so."""
+        """Call each listener. One that raises has missed a change, so it is removed and its `on_lost` is called."""
         for listener, on_lost in listeners:
             try:
                 listener(change)
             except BaseException as error:
-                log.exception("a follower of the feature set %s failed at version %d", self._name, change.version)
+                log.exception("a listener of the feature set %s failed at version %d", self._name, change.version)
                 self.remove(listener)
                 self._report_lost(on_lost, error)
 
@@ -52,4 +52,4 @@ class ChangeListeners:
         try:
             on_lost(error)
         except BaseException:
-            log.exception("a lost follower of the feature set %s failed again", self._name)
+            log.exception("the removed listener of the feature set %s failed again", self._name)

@@ -5,7 +5,7 @@
 SUM is xxh3 (128 bits) of the file, TIME the seconds since 1970 of a manifest's commit, or the version that a pin holds, LINE
 xxh3 (64 bits) of the rest of the line. A negative SIZE takes the line before it back. The lines of a commit are appended and on
 disk before its writers are answered. A commit whose process was killed before that has a manifest newer than all lines:
-`opening.py` tells it from damage. Files that are pruned keep their lines until the log is written anew.
+`open_set.py` tells it from damage. Pruned files keep their lines until the log is rewritten.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ NAME = "_checksums"
 #: Bytes of data files that one call checks before Lance reads them; the rest is left to later calls and to the scrub.
 MOST_BYTES = 2 << 30
 CHUNK_BYTES = 1 << 20
-#: Bytes of the log itself: it is written anew with each pruning.
+#: Bytes of the log itself: each pruning rewrites it.
 MOST_LOG_BYTES = 1 << 30
-#: That read files of one call.
+#: Threads that read the files of one call.
 THREADS = 4
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class FileChecksum:
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """What tells without reading that a file is still the one that was checked."""
+    """Stat fields that tell without reading that a file is still the one that was checked."""
 
     modified: int
     size: int
@@ -56,7 +56,7 @@ class FileSignature:
 
 
 class Checksums:
-    """Of one set. Thread-safe; its `owner`, the one process that writes the set, writes the log."""
+    """The checksums of one set. Thread-safe; only the `owner`, the process that writes the set, writes the log."""
 
     def __init__(self, path: Path, owner: bool = True) -> None:
         self.path, self.owner = path, owner
@@ -78,15 +78,15 @@ class Checksums:
 
     @property
     def damaged_files(self) -> Mapping[str, str]:
-        """Files that were found damaged, and how."""
+        """Files found damaged, and how."""
         return {name: how for name, (_, how) in list(self._damaged.items())}
 
     def compute(self, names: Iterable[str]) -> None:
-        """The sums of files that a commit has written, for the record that follows it: others wait for the disk meanwhile."""
+        """Compute the sums of files that a commit has written, while other threads wait for the disk; `record` stores them."""
         self._computed = {name: self._compute_one(name) for name in names}
 
     def record(self, names: Iterable[str], at: float = 0.0) -> None:
-        """Take the sums of files that have none yet. A disk that is full costs the record: it is taken with the next commit."""
+        """Store the sums of files that have none yet. On a full disk nothing is stored, and the next commit tries again."""
         new = [name for name in names if name not in self.entries]
         taken, self._computed = self._computed, {}
         lines = []
@@ -100,7 +100,7 @@ class Checksums:
             self._append("".join(lines), new)
 
     def check(self, names: Iterable[str], most: int = MOST_BYTES) -> None:
-        """DataLoss names the first of the files that is not what was written. Costs a look at each that was checked before."""
+        """Raise DataLoss for the first file that is not what was written. A file checked before costs one stat."""
         left, due = most, list[str]()
         for name in names:
             signature = self._signature_of(name)
@@ -114,7 +114,7 @@ class Checksums:
         self._verify_all(due, most - left)
 
     def _verify_all(self, names: list[str], size: int) -> None:
-        """Hashing leaves the interpreter to others, so that several threads halve the time that a first read waits."""
+        """Verify in several threads: hashing releases the interpreter lock, which halves the wait of a first read."""
         parts = min(THREADS, usable_cores(), len(names)) if size > CHUNK_BYTES else 1
         daemon_pool.run_parallel([partial(self._verify_each, names[part::parts]) for part in range(parts)])
 
@@ -123,7 +123,7 @@ class Checksums:
             self.verify(name)
 
     def verify(self, name: str) -> None:
-        """Read a file whole, whatever was known of it, and compare. One without a sum is taken as it is."""
+        """Read a whole file and compare it with its sum, even if it was checked before. A file without a sum gets one."""
         signature, recorded = self._signature_of(name), self.entries.get(name)
         if recorded is None:
             return self.record([name])
@@ -142,19 +142,19 @@ class Checksums:
         return None
 
     def retract(self, name: str) -> None:
-        """Of a file that is about to be deleted by itself."""
+        """Retract the sum of a file that is about to be deleted."""
         recorded = self.entries.pop(name, None)
         self.discard_state(name)
         if recorded and self.owner:
             self._append(_format_line(name, FileChecksum(-1, "-")), [])
 
     def discard_state(self, name: str) -> None:
-        """Forget what was found of a file that is no part of the set any more."""
+        """Discard findings about a file that no longer belongs to the set."""
         self._checked.pop(name, None)
         self._damaged.pop(name, None)
 
     def rewrite(self, there: Iterable[str]) -> None:
-        """The log anew, with the lines of the files that are there; as it is where that are all of them."""
+        """Rewrite the log with the lines of the present files only; leave it where nothing would change."""
         present = set(there)
         if not self.log_damage and {*self.entries, *self._damaged} <= present and self._file.is_file():
             return
@@ -175,7 +175,7 @@ class Checksums:
                 log.warning("%s could not be written: %s", self._file, error)
 
     def recheck(self) -> None:
-        """Of what was checked: the files are looked at again."""
+        """Forget which files were checked, so that they are checked again."""
         self._checked.clear()
 
     def _compute_one(self, name: str) -> tuple[FileSignature, FileChecksum]:
@@ -183,7 +183,7 @@ class Checksums:
         return signature, FileChecksum(signature.size, digest_of(self._full_path(name)))
 
     def _full_path(self, name: str) -> str:
-        """Joined as text: a Path would take longer than the look itself."""
+        """Join the path as text: building a Path takes longer than the stat."""
         return f"{self._root}/{name}"
 
     def _signature_of(self, name: str) -> FileSignature:
@@ -195,7 +195,7 @@ class Checksums:
             ) from error
 
     def _mark_damaged(self, name: str, signature: FileSignature | None, how: str) -> TopworkError:
-        """DataLoss; NotFound where the whole set is gone: it was dropped, under whoever reads it."""
+        """Note the damage and return DataLoss, or NotFound where the set was dropped during the read."""
         if not self.path.is_dir():
             return was_dropped(self.path.stem)
         if name not in self._damaged:
@@ -225,7 +225,7 @@ class Checksums:
                 del self.entries[name]
 
     def _load(self) -> str:
-        """What is wrong with the log itself, "" where nothing is."""
+        """Read the log; return what is wrong with it, "" where nothing is."""
         try:
             lines = regular_files.contents(self._file, MOST_LOG_BYTES).splitlines()
         except FileNotFoundError:
@@ -245,7 +245,7 @@ class Checksums:
 
 
 def digest_of(path: str) -> str:
-    """In one pass, without a copy of the file in memory."""
+    """Hash a file in one pass, without a copy of it in memory."""
     hasher = xxhash.xxh3_128()
     with regular_files.opened(path) as file:
         piece = bytearray(min(CHUNK_BYTES, os.fstat(file.fileno()).st_size + 1))
@@ -274,7 +274,7 @@ def _parse_line(line: bytes) -> tuple[str, FileChecksum]:
 
 
 def _delete_folder(path: Path) -> None:
-    """No log is a folder."""
+    """Delete a folder that stands in the place of the log."""
     if path.is_dir():
         import shutil
 

@@ -1,4 +1,4 @@
-"""Values of one type of metadata as those of another, where nothing is lost."""
+"""Casts of metadata values from one type to another that lose nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def cast_values(name: str, values: Sequence[Any], stored: ColumnType, type: ColumnType) -> list[Any]:
-    """The values in another type; missing ones stay missing. InvalidInput, with an example and a count, where some cannot."""
+    """Cast the values; missing ones stay missing. InvalidInput gives an example and a count of values that cannot be cast."""
     if stored is type:
         return list(values)
     convert = _CASTS.get((stored, type))
@@ -64,7 +64,7 @@ def _int_to_bool(value: int) -> bool:
 
 
 def _from_text(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Of texts; an empty one is a missing value."""
+    """Make a cast of texts; an empty text is a missing value."""
     return lambda text: convert(text.strip()) if text.strip() else None
 
 
@@ -100,7 +100,7 @@ def _parse_micros(text: str) -> int:
 
 
 def _parse_list(text: str) -> list[str]:
-    """A JSON list of texts; any other text is a list of itself."""
+    """Parse a JSON list of texts; any other text becomes a list of itself."""
     if not text.startswith("["):
         return [text]
     found = json.loads(text)

@@ -34,7 +34,7 @@ TEMPORARY_PREFIX = "_change_"
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """`missing` are ids that the set has not."""
+    """The result of a metadata update; `missing` are ids that the set does not have."""
 
     items: int
     missing: tuple[str, ...]
@@ -47,7 +47,7 @@ class ColumnChanges:
         writer.widen = lambda name: self._cast(name, ColumnType.FLOAT)
 
     def add_column(self, name: str, type: ColumnType) -> None:
-        """Without a value for any item. AlreadyExists where the name is taken."""
+        """Add a column without values. AlreadyExists where the name is taken."""
         self._begin()
         check_column_name(name)
         self._check_free(name)
@@ -68,12 +68,12 @@ class ColumnChanges:
         self._alter_schema(lambda dataset: dataset.drop_columns([stored]), "dropping a metadata column")
 
     def cast_column(self, name: str, type: ColumnType) -> None:
-        """InvalidInput, and nothing is changed, where a value would be lost."""
+        """Cast a column. InvalidInput, and nothing is changed, where a value would be lost."""
         self._begin()
         self._cast(self._stored_name(name), type)
 
     def update_values(self, where: str, ids: Any, columns: Sequence[Column], check: Check) -> UpdateResult:
-        """New values of some columns, of the items of those ids (a value each) or of those that match (one value for all)."""
+        """Set some columns of the items with those ids (a value each) or of those that match (one value for all)."""
         import pyarrow as pa
 
         self._begin()
@@ -97,7 +97,7 @@ class ColumnChanges:
         self._drop_leftovers()
 
     def _fit_to_columns(self, table: Any) -> Any:
-        """As the set stores it; columns that it lacks are added, and those that must widen do so."""
+        """Convert a table to the set's columns, after adding missing columns and widening those that must become floats."""
         fit = fit_columns(table, dict(self._current.view.columns))
         for name in fit.widened:
             self._cast(name, ColumnType.FLOAT)
@@ -124,11 +124,11 @@ class ColumnChanges:
         self._drop_leftovers()
 
     def _set_values(self, table: Any, doing: str) -> None:
-        """Set the columns of the table for the items of its keys, which there are."""
+        """Set the table's columns for the items with its keys, all of which exist."""
         self._writer.replace_dataset(lambda view: _commit_values(view, self._current, table), doing)
 
     def _drop_leftovers(self) -> None:
-        """Drop what changes prepared and did not come to use, and what they replaced."""
+        """Drop columns that interrupted changes prepared, and those that finished changes replaced."""
         left = [name for name in self._current.view.dataset.schema.names if name.startswith(TEMPORARY_PREFIX)]
         if left:
             self._alter_schema(lambda dataset: dataset.drop_columns(left), "dropping what a change left")
@@ -137,7 +137,7 @@ class ColumnChanges:
         self._writer.alter_schema(change, f"{doing} of the set")
 
     def _stored_name(self, name: str) -> str:
-        """The column's name as it is stored: SQL does not tell Year from year."""
+        """Look up the stored spelling of a column: SQL does not tell Year from year."""
         columns = self._current.view.columns
         found = next((stored for stored in columns if stored.lower() == name.lower()), None)
         if found is None:

@@ -1,4 +1,4 @@
-"""Commits a group of writes and deletions as one version of the dataset, and tells the followers. Runs in the commit thread."""
+"""Commits a group of writes and deletions as one version of the dataset, and notifies listeners. Runs in the commit thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_KEYS = np.zeros(0, np.int64)
 
 
 class CommitWriter:
-    """`widen` makes a column of whole numbers one of floats, in a version of its own. InvalidInput where one would change."""
+    """Commits of one set. `widen` turns an int column into floats in its own version; InvalidInput where a value would change."""
 
     def __init__(self, current: LatestVersion, listeners: ChangeListeners) -> None:
         self._current, self._listeners = current, listeners
@@ -54,7 +54,7 @@ class CommitWriter:
     def _accept(
         self, group: list[PendingWrite | PendingDelete]
     ) -> tuple[list[PendingWrite | PendingDelete], dict[str, ColumnType]]:
-        """Those whose metadata fits what is stored and what those before them grow; the others are told what is wrong."""
+        """Keep the operations whose metadata fits the stored columns and those that earlier ones add; fail the others."""
         columns = dict(self._current.loaded_view().columns)
         accepted: list[PendingWrite | PendingDelete] = []
         grown: dict[str, ColumnType] = {}
@@ -78,11 +78,11 @@ class CommitWriter:
 
     @staticmethod
     def _refit(write: PendingWrite, columns: dict[str, ColumnType]) -> PendingWrite:
-        """With the columns as the whole group leaves them: one that widened later holds floats now."""
+        """Fit a write to the columns that the whole group leaves: a column that widened later holds floats now."""
         return PendingWrite(fit_columns(write.table, columns).table, write.numerics, write.future)
 
     def _commit_schema_changes(self, accepted: list[PendingWrite | PendingDelete], grown: dict[str, ColumnType]) -> None:
-        """New columns and new numerics, each in a version of its own before the rows: alone they change nothing that is read."""
+        """Commit new columns and numerics before the rows, each in its own version: alone they change nothing that is read."""
         view = self._current.loaded_view()
         if grown:
             self.alter_schema(lambda dataset: dataset.add_columns(_fields(grown)), "growing metadata columns")
@@ -93,7 +93,7 @@ class CommitWriter:
             self.alter_schema(lambda dataset: dataset.update_schema_metadata(record), "noting what computed the rows")
 
     def alter_schema(self, change: Callable[[Any], Any], doing: str) -> None:
-        """A version that `change` makes of a copy of the dataset, in place."""
+        """Commit a version that `change` makes in place, on a copy of the dataset."""
 
         def make(view: VersionView) -> Any:
             dataset = lance_io.copy_of(view.dataset)
@@ -110,7 +110,7 @@ class CommitWriter:
         self.publish(self._attempt(view, lambda: make(view), doing), view.loaded_id_map)
 
     def resolve_uncertainty(self) -> None:
-        """Where a failure left in doubt what is on disk: read it."""
+        """Read the dataset again if a failure left it uncertain what is on disk."""
         if self._uncertain:
             self.catch_up()
 
@@ -130,7 +130,7 @@ class CommitWriter:
             self._listeners.notify(listeners, change(view) if change else Change(view.version, NO_KEYS, _empty_batch(view)))
 
     def _attempt(self, view: VersionView, make: Callable[[], Any], doing: str) -> Any:
-        """The dataset that `make` commits; where it raised though the version is there, that version: writers hear the truth."""
+        """Return the dataset that `make` commits, or the committed version where `make` raised after committing it."""
         try:
             with lance_io.map_errors(f"{doing} ({self._current.name})"):
                 return make()
@@ -143,7 +143,7 @@ class CommitWriter:
             return latest
 
     def _reopen(self) -> Any:
-        """The dataset as it is on disk; None where it cannot be opened now: then the next group begins with that."""
+        """Open the dataset as it is on disk; None where that fails now, and the next group tries again."""
         self._uncertain = True
         try:
             with lance_io.map_errors("opening the set"):
@@ -182,7 +182,7 @@ class CommitWriter:
         return lance_io.commit(view.dataset, path, operation)
 
     def catch_up(self) -> None:
-        """After a failure that left in doubt what is on disk: read it, and tell the followers what they missed."""
+        """Read the dataset after an uncertain commit, and notify listeners of what they missed."""
         latest = lance_io.open_dataset(self._current.path)
         self._uncertain = False
         view = self._current.loaded_view()
@@ -218,7 +218,7 @@ def _fields(grown: dict[str, ColumnType]) -> list[Any]:
 
 
 def _rows_with_keys(view: VersionView, tables: list[Any], keep: Array | None) -> Any:
-    """The rows that are born, with their keys."""
+    """Join the tables to insert, with keys."""
     import pyarrow as pa
 
     arrow = view.dataset.schema
@@ -233,7 +233,7 @@ def _rows_with_keys(view: VersionView, tables: list[Any], keep: Array | None) ->
 
 
 def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> rosters.IdSegment | None:
-    """The new rows' keys, ids and places: those of the fragments that the version before had not."""
+    """Map the new rows' keys and ids to their places, in the fragments that the version before did not have."""
     if not len(table):
         return None
     new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in view.files]
@@ -242,12 +242,12 @@ def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> rosters.Id
 
 
 def _change(view: VersionView, table: Any, deleted: Array) -> Change:
-    """What the followers of this version hear: rows as they are stored, so that a float16 is the float16 that a reader sees."""
+    """Build the change that listeners get, with rows as stored, so that a float16 is what a reader sees."""
     return Change(
         view.version, deleted, to_item_batch(table, make_projection(view.set_metadata, view.columns, None, None, False))
     )
 
 
 def _empty_batch(view: VersionView) -> ItemBatch:
-    """A block of no items, with the set's taps and columns."""
+    """Build a batch of no items, with the set's taps and columns."""
     return _change(view, view.dataset.schema.empty_table(), NO_KEYS).inserted

@@ -1,4 +1,4 @@
-"""What a group of writes and deletions comes to, in their order: the rows that are born, the keys that die, who did what."""
+"""Merges a group of writes and deletions, in order, into inserted rows, deleted keys and counts per operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topwork_server.types import Array, Numerics
 
 @dataclass(frozen=True, eq=False)
 class PendingWrite:
-    """A block on its way: a table of all of its columns but `key`."""
+    """A queued write: a table of all columns but `key`."""
 
     table: Any
     numerics: Numerics | None = None
@@ -33,7 +33,7 @@ class PendingWrite:
 
 @dataclass(frozen=True, eq=False)
 class PendingDelete:
-    """Ids (Arrow strings, each once) that shall go."""
+    """A queued deletion of ids (Arrow strings, each once)."""
 
     ids: Any
     future: Future[tuple[int, int]] = field(default_factory=Future)
@@ -45,7 +45,7 @@ class PendingDelete:
 
 @dataclass(frozen=True, slots=True)
 class CommitOutcome:
-    """`keep` are positions in the tables of the writes, one after another, None for all; `dead` keys that are no more;
+    """`keep` are positions in the tables of the writes, one after another, None for all; `dead` keys that no longer exist;
     `inserted` (or, of a deletion, deleted) and `updated` by operation."""
 
     keep: Array | None
@@ -54,7 +54,7 @@ class CommitOutcome:
 
 
 def merge_operations(operations: Sequence[PendingWrite | PendingDelete], id_map: IdMap) -> CommitOutcome:
-    """Of two writes of one id the last wins; a deletion takes what was written before it, and not what comes after."""
+    """Merge operations: of two writes of one id the last wins; a deletion affects only what was written before it."""
     if len(operations) == 1 and isinstance(operations[0], PendingWrite):
         keys, _ = id_map.find(operations[0].ids)
         updated = int(np.count_nonzero(keys >= 0))
@@ -75,7 +75,7 @@ class _OperationMerger:
         self._rows = 0
 
     def _before(self, ids: Any) -> list[tuple[str, bool]]:
-        """Each id, and whether there is such an item so far."""
+        """Pair each id with whether such an item exists so far."""
         keys, _ = self._roster.find(ids)
         self._dead.append(keys[keys >= 0])
         stored = (keys >= 0).tolist()

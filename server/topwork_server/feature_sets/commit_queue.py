@@ -1,4 +1,4 @@
-"""The commits of a set, one at a time: what waits together shares a commit, and failures stay with those who caused them."""
+"""The commit queue of a set: operations that wait together share a commit, and a bad one fails alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUEUE_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class CommitTask:
-    """Anything else that must not run beside a commit."""
+    """Another call that must not run beside a commit."""
 
     call: Callable[[], Any]
     future: Future[Any] = field(default_factory=Future)
@@ -102,7 +102,7 @@ class CommitQueue:
             self._process(self._next_group())
             while self._queue and not self._threads.waiting:
                 self._process(self._next_group())
-        except BaseException as error:  # such as MemoryError: whoever waits must hear of it
+        except BaseException as error:  # such as MemoryError: all waiting futures must fail
             with self._changed:
                 self._fail_waiting(error)
             log.exception("the commits of the feature set %s broke off", self._name)
@@ -184,5 +184,5 @@ class CommitQueue:
 
 
 def _as_topwork_error(error: BaseException) -> TopworkError:
-    """What the writers hear."""
+    """Convert an error to the one that writers get."""
     return exhausted(error) or (error if isinstance(error, TopworkError) else TopworkError(f"not written: {error}"))

@@ -1,4 +1,4 @@
-"""How much of the disk a set takes."""
+"""The disk usage of a set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DiskUsage:
         self._counted = float("-inf"), 0
 
     def bytes(self) -> int:
-        """Of all versions, as it was a moment ago."""
+        """Return the bytes of all versions, as they were up to a second ago."""
         when, found = self._counted
         first = found == 0
         if time.monotonic() - when > FRESH_SECONDS and self._counting.acquire(blocking=first):
@@ -33,7 +33,7 @@ class DiskUsage:
 
 
 def _bytes_below(folder: str) -> int:
-    """A file that goes meanwhile counts nothing."""
+    """Sum the files below a folder; one deleted meanwhile counts nothing."""
     total = 0
     try:
         with os.scandir(folder) as entries:

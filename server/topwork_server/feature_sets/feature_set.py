@@ -1,6 +1,6 @@
 """One feature set: a Lance dataset that one thread at a time writes and any thread reads.
 
-Every write goes through the set's commit thread (commits.py), where what waits together becomes one version. When a write's
+Every write goes through the set's commit queue (commit_queue.py), where what waits together becomes one version. When a write's
 future resolves its rows are on disk: data and manifest have been through fsync, in that order, so they survive the end of the
 process (kill -9), and that of the machine as far as the disk keeps what it acknowledges. Only one process may write a set; others
 may read it at any time with plain `lance.dataset(path)`, and should pin the version that they work on.
@@ -73,7 +73,7 @@ class FeatureSet:
 
     @property
     def version(self) -> int:
-        """Of the last commit."""
+        """The version of the last commit."""
         return self._current.view.version
 
     @property
@@ -94,7 +94,7 @@ class FeatureSet:
 
     @while_present
     def damaged_pins(self) -> list[Pin]:
-        """Those whose files are not what was written."""
+        """List the pins whose files are not what was written."""
         return [pin for pin in pins.read_pins(self._current.checksums) if pin.damage]
 
     @while_present
@@ -181,7 +181,7 @@ class FeatureSet:
 
     @while_present
     def cast_column(self, name: str, type: ColumnType) -> None:
-        """InvalidInput, and nothing is changed, where a value would be lost."""
+        """Cast a column. InvalidInput, and nothing is changed, where a value would be lost."""
         self._run_exclusive(lambda: self._columns.cast_column(name, type))
 
     @while_present

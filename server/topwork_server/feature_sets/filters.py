@@ -70,7 +70,7 @@ def translate_refusal(error: BaseException, where: str) -> TopworkError:
     """Lance's complaint about a filter, in our words. Errors that have nothing to do with the filter are mapped as such."""
     text = error_text(error)
     ours = translate_error(error, f"filter {where:.200}")
-    # Only ValueError and its kin (Arrow's and Lance's refusals of an expression) are the caller's to mend.
+    # Only ValueError and its kin (Arrow's and Lance's refusals of an expression) are the caller's error.
     return InvalidInput(f"filter {where:.200}: {text:.500}", remedy=_hint(text)) if _is_refusal(error, ours) else ours
 
 

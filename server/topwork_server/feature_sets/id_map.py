@@ -1,6 +1,6 @@
-"""Which items a set has, in memory: id to key, key to id, and where in the dataset the row is.
+"""The in-memory map of a set's items: id to key, key to id, and the address of the row.
 
-About 45 bytes an item with ids of 13 characters. A roster never changes: a commit makes a new one that shares what stayed, so a
+About 45 bytes an item with ids of 13 characters. An id map never changes: a commit makes a new one that shares what stayed, so a
 reader holds one and needs no lock. It is a list of segments, each with greater keys than those before; small ones are merged as
 they gather, so that there are few.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from topwork_server.types import Array
 
 _CHUNK = 1 << 16
-# Not known outside of this process: nobody can make ids that all fall on one hash.
+# Random for each process, so that nobody can construct ids that share one hash.
 _MULTIPLIER = np.uint64(secrets.randbits(64) | 1)
 _POWERS = np.multiply.accumulate(np.full(1 << 10, _MULTIPLIER, np.uint64))
 
@@ -124,7 +124,7 @@ class IdMap:
         return keys, addresses
 
     def locate(self, keys: Array) -> Iterator[tuple[IdSegment, Array, Array]]:
-        """By segment: which of the `keys` (positions) are alive in it, and where in it they stand."""
+        """Yield for each segment the positions in `keys` of those it holds, and their positions in the segment."""
         for s in self.segments:
             at = np.minimum(np.searchsorted(s.keys, keys), len(s.keys) - 1)
             here = np.flatnonzero((s.keys[at] == keys) & s.live[at])
@@ -160,7 +160,7 @@ class IdMap:
 
 
 def _compact_segments(segments: list[IdSegment]) -> tuple[IdSegment, ...]:
-    """Merge a segment with the one before while it is at least half as large; rebuild one that is more dead than alive."""
+    """Merge a segment with the one before while it is at least half as large; rebuild one that is mostly deleted."""
     segments = [merge_segments([s]) if s.count * 2 < len(s.keys) else s for s in segments]
     while len(segments) > 1 and segments[-1].count * 2 >= segments[-2].count:
         segments[-2:] = [merge_segments(segments[-2:])]
@@ -168,7 +168,7 @@ def _compact_segments(segments: list[IdSegment]) -> tuple[IdSegment, ...]:
 
 
 def load_id_map(dataset: Any) -> IdMap:
-    """The roster of a dataset's version: one scan of two columns."""
+    """Load the id map of a dataset's version: one scan of two columns."""
     table = dataset.scanner(columns=["id", "key"], with_row_address=True).to_table().sort_by("key").combine_chunks()
     if not len(table):
         return IdMap()

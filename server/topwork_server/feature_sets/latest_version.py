@@ -1,4 +1,4 @@
-"""The newest version of a set as its users hold it, and older ones."""
+"""The newest version of a set as readers hold it, and access to older ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LatestVersion:
         self._last_retry = time.monotonic()
         self.checksums = Checksums(path)
         if self.checksums.log_damage:
-            log.warning("%s: what is missing is taken anew", self.checksums.log_damage)
+            log.warning("%s: what is missing is computed again", self.checksums.log_damage)
             self.checksums.rewrite([*self.checksums.entries])
         found = open_newest(self.checksums, name)
         self.view, self.newest_damage = found.view, found.newest_damage
@@ -66,7 +66,7 @@ class LatestVersion:
             self.view.check()
 
     def loaded_view(self) -> VersionView:
-        """The newest view, with its roster. DataLoss where it is damaged."""
+        """Return the newest view with its id map. DataLoss where it is damaged."""
         self.check()
         view = self.view
         if view.id_map is not None:

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 SMALL_ROWS, LARGE_ROWS = 1 << 14, 1 << 18
 LARGE_BYTES = 512 << 20
 MANY_FRAGMENTS = 32
-# A fragment with more dead rows than this is written anew.
+# A fragment with a greater share of deleted rows is rewritten.
 DEAD_SHARE = 0.3
 
-# Versions that nobody pinned: kept for an hour, and the newest 256 of them (a thousand make a commit twice as slow).
+# Versions without a pin: kept for an hour, and the newest 256 of them (a thousand make a commit twice as slow).
 KEEP_SECONDS = 3600.0
 KEEP_VERSIONS = 256
 PRUNE_SECONDS, PRUNE_COMMITS = 60.0, 128
@@ -35,7 +35,7 @@ class Maintenance:
         self._pruned_at = (float("-inf"), 0)
 
     def run_due(self, busy: Callable[[], bool]) -> None:
-        """Whatever is due, in steps; stops between them when something waits."""
+        """Compact and prune if due, in steps; stop between steps when something waits."""
         if self._writer.commits - self._compacted_at >= MANY_FRAGMENTS:
             self._compacted_at = self._writer.commits
             self.compact(busy)
@@ -50,7 +50,7 @@ class Maintenance:
         return versions.prune(dataset, sums, versions.prunable(sums, dataset.version, self._readers, older_than, most))
 
     def compact(self, busy: Callable[[], bool] = lambda: False) -> int:
-        """Join small fragments and rewrite those with many dead rows: how many steps were done. Readers notice nothing."""
+        """Join small fragments and rewrite those with many deleted rows: how many steps were done. Readers notice nothing."""
         self._current.check()
         target = self._target_rows()
         if target is None:

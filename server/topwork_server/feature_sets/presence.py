@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def was_dropped(name: str) -> NotFound:
-    return NotFound(f"the feature set {name!r} was dropped", remedy="write to it to make it anew")
+    return NotFound(f"the feature set {name!r} was dropped", remedy="write to it to create it again")
 
 
 class Presence:

@@ -56,7 +56,7 @@ class BatchReader:
 
 @contextmanager
 def newest_view(current: LatestVersion, readers: VersionReaders) -> Iterator[VersionView]:
-    """The newest view with its roster, safe from pruning while the block runs."""
+    """The newest view with its id map, safe from pruning while the block runs."""
     while True:
         view = current.loaded_view()
         readers.acquire(view.version)
@@ -71,7 +71,7 @@ def newest_view(current: LatestVersion, readers: VersionReaders) -> Iterator[Ver
 
 
 def read(current: LatestVersion, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
-    """As FeatureSet.read says."""
+    """Read as FeatureSet.read says."""
     if selection.offset < 0 or selection.limit < 0 or selection.batch_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
     with _view_at(current, readers, selection.version) as view:
@@ -79,7 +79,7 @@ def read(current: LatestVersion, readers: VersionReaders, selection: Selection, 
 
 
 def count(current: LatestVersion, readers: VersionReaders, where: str, version: int, check: Check) -> tuple[int, int]:
-    """As FeatureSet.count says."""
+    """Count as FeatureSet.count says."""
     with _view_at(current, readers, version) as view:
         return count_matching(view, safe_condition(view, where), where, check), view.version
 
@@ -170,7 +170,7 @@ def _scan_tables(view: VersionView, projection: Projection, condition: str, sele
 
 
 def _addresses(view: VersionView, condition: str, selection: Selection, check: Check) -> Array:
-    """Where the items of those ids are that match, in the order of the set."""
+    """Find the addresses of matching items with those ids, in the order of the set."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -219,7 +219,7 @@ def take_rows(view: VersionView, addresses: Array, columns: Sequence[str]) -> An
 def keys(
     current: LatestVersion, readers: VersionReaders, where: str, ids: Sequence[str] | None, check: Check = always_waits
 ) -> tuple[int, Array]:
-    """As FeatureSet.keys says."""
+    """Select as FeatureSet.keys says."""
     with newest_view(current, readers) as view:
         matching = _matching_keys(view, where, check) if where else None
         if ids is None:
@@ -243,7 +243,7 @@ def fetch(
     columns: Sequence[str] | None,
     inputs: bool,
 ) -> ItemBatch:
-    """As FeatureSet.fetch says."""
+    """Fetch as FeatureSet.fetch says."""
     keys = np.asarray(keys, np.int64)
     if not len(keys):
         view = current.view
@@ -261,7 +261,7 @@ def fetch(
 
 
 def stored_items(current: LatestVersion, readers: VersionReaders, ids: Sequence[str]) -> dict[str, StoredItem]:
-    """As FeatureSet.known says."""
+    """Read as FeatureSet.stored_items says."""
     ids_given = _arrow_ids(ids)
     with newest_view(current, readers) as view:
         keys, addresses = view.loaded_id_map.find(ids_given)

@@ -1,4 +1,4 @@
-"""What a set is, as an Arrow schema: the columns of its dataset, and its facts as JSON under `topwork` in its metadata."""
+"""The Arrow schema of a set: the columns of its dataset, and its description as JSON under `topwork` in the metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPAN_KINDS = {Granularity.TOKEN: ("chars", 2), Granularity.WINDOW: ("seconds", 2
 
 @dataclass(frozen=True, slots=True)
 class SetMetadata:
-    """What a set is made of. `columns` names the dataset's column of each tap."""
+    """The definition and history of a set. `columns` names the dataset's column of each tap."""
 
     definition: SetDefinition
     columns: Mapping[str, str]
@@ -31,7 +31,7 @@ class SetMetadata:
 
 
 def new_set_metadata(definition: SetDefinition) -> SetMetadata:
-    """Facts of a set that is about to be made. Refuses what cannot be stored."""
+    """Describe a new set. Refuses what cannot be stored."""
     check_set_name(definition.name)
     if definition.dtype not in DTYPES:
         raise InvalidInput(f"features are not stored as {definition.dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")

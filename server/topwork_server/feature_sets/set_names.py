@@ -1,4 +1,4 @@
-"""What sets, ids and metadata columns may be called."""
+"""Rules for the names of sets and metadata columns, and for ids."""
 
 from __future__ import annotations
 

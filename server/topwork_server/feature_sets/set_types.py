@@ -1,4 +1,4 @@
-"""What feature sets are made of: frozen data, nothing heavy.
+"""Types of feature sets: frozen data, no heavy import.
 
 A set is a Lance dataset with one row an item: `id`, `key`, `content`, the rows of each tap, their spans, and metadata.
 An item's `key` (int64) is given anew each time that it is written and never used again, not even after deletions and
@@ -80,7 +80,7 @@ class ItemBatch:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What a commit did to one block."""
+    """The result of one written batch."""
 
     version: int
     inserted: int
@@ -99,16 +99,16 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one commit changed, for whoever follows the set: told in the order of versions, before the writers are."""
+    """The changes of one commit, for listeners: sent in the order of versions, before the writers are answered."""
 
     version: int
-    deleted: Array  # (n,) int64 keys that are no more
+    deleted: Array  # (n,) int64 keys that no longer exist
     inserted: ItemBatch  # with keys; all taps; no inputs
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to read of a set. `version` 0 is the current one; None for `taps` or `columns` is all of them."""
+    """A selection to read from a set. `version` 0 is the current one; None for `taps` or `columns` is all of them."""
 
     version: int = 0
     taps: Sequence[str] | None = None

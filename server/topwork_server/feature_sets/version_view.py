@@ -1,4 +1,4 @@
-"""One version of a set: the dataset, its facts, columns and files, and (once needed) its roster."""
+"""One version of a set: the dataset, its metadata, columns and files, and (once needed) its id map."""
 
 from __future__ import annotations
 

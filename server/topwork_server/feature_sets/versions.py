@@ -1,4 +1,4 @@
-"""Versions of a set: listed, pinned under a name, pruned. A version that somebody reads is never pruned."""
+"""Versions of a set: listed, pinned under a name, pruned. A version in use is never pruned."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SetVersion:
 
 
 class VersionReaders:
-    """Counts who reads which version."""
+    """Reference counts of the versions being read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,7 +82,7 @@ def prunable(
     checksums: Checksums, current: int, readers: VersionReaders, older_than: float, most: int | None = None
 ) -> list[int]:
     """Versions that may go: not the current one, not pinned, not read, and older than so many seconds (or beyond the newest
-    `most`). DataLoss while a pin is damaged: nobody can tell for sure what it keeps."""
+    `most`). DataLoss while a pin is damaged: it is not certain which version it keeps."""
     pins.check_pins(checksums)
     held, now = readers.versions_in_use() | {current}, time.time()
     infos = list_versions(checksums)
@@ -95,7 +95,7 @@ def prune(dataset: Any, checksums: Checksums, versions: list[int]) -> tuple[int,
     """Delete those versions, and whatever files no version holds (of commits that never ended): (versions, bytes) removed.
 
     To be called where no commit is under way. The current version in the list is left, so it alone deletes leftovers only.
-    Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since nobody can tell its files.
+    Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since its files are unknown.
     """
     checksums.verify(
         lance_io.manifest_name(checksums.path, dataset.version)

@@ -1,4 +1,4 @@
-"""Is a block what its set takes? Every refusal names what was wrong, and the set is as it was."""
+"""Checks a batch against its set. Every refusal names what was wrong and leaves the set unchanged."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def check_block(batch: ItemBatch, keep_inputs: bool) -> None:
 
 
 def check_column_type(name: str, stored: ColumnType, given: ColumnType, empty: bool) -> None:
-    """May values of the type `given` go into a column of the type `stored`? Numbers go with numbers; nothing is nothing."""
+    """Check that values of type `given` may go into a column of type `stored`: numbers mix, and empty columns fit anything."""
     numbers = (ColumnType.INT, ColumnType.FLOAT)
     if given is not stored and not empty and not (given in numbers and stored in numbers):
         raise InvalidInput(

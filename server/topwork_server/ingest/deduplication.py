@@ -114,7 +114,7 @@ def item_key(definition: SetDefinition, content: str) -> bytes:
 
 
 def split_results(features: Features) -> list[EncodeResult]:
-    """One an item."""
+    """Split an encoder's answer into one result per item."""
     items = zip(*(split_features(tap) for tap in features.taps), strict=True)
     return [
         EncodeResult(error=features.failures[i]) if i in features.failures else EncodeResult(pieces, features.numerics)
@@ -189,7 +189,7 @@ def _by_item(batch: ItemBatch) -> list[FeaturesByTap]:
 
 
 def same_metadata(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether a write would change nothing: what is not given becomes missing."""
+    """Tell whether a write would change nothing; metadata that is not given becomes missing."""
     return all(_equal(stored.get(name), given.get(name)) for name in stored.keys() | given.keys())
 
 

@@ -19,13 +19,13 @@ from topwork_server.ingest.deduplication import DeduplicatedItems, EncodeResult
 from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.types import Item, Priority
 
-#: None: whoever was encoding it gave up.
+#: None: the stream that was encoding it gave up.
 PendingResult = asyncio.Future[EncodeResult | None]
 
 
 @dataclass(slots=True)
 class Claim:
-    """Of some contents: `mine` are positions of those to be encoded by who claims, `others` are in the works (also of his own,
+    """Positions of some contents: `owned` are to be encoded by the claimer, `others` are being encoded already (also by itself,
     where a content is there twice)."""
 
     owned: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class InFlight:
 
     @contextmanager
     def claim(self, positions: Sequence[int], keys: Sequence[bytes]) -> Iterator[Claim]:
-        """What is not given when the context ends, others encode themselves."""
+        """Claim contents to encode. Streams that wait encode themselves what is not resolved when the context ends."""
         claim = Claim()
         for position, key in zip(positions, keys, strict=True):
             if key in self._pending:
@@ -129,7 +129,7 @@ class MessageEncoder:
 
 @contextmanager
 def map_item_positions(positions: Sequence[int]) -> Iterator[None]:
-    """Errors that blame one of some items are said of its position among all."""
+    """Map an error's item from a subset to its position among all items."""
     try:
         yield
     except TopworkError as error:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class IngestOutcome:
-    """What became of one message. `failures` go by position in the message; `encoded` went through the encoder."""
+    """The result of one message. `failures` go by position in the message; `encoded` went through the encoder."""
 
     written: WriteResult
     encoded: int = 0
@@ -149,7 +149,7 @@ class WriteSession:
         return IngestOutcome(written, encoded, {**incoming.failures, **failures})
 
     async def _submit(self, place: SequencerSlot, batch: ItemBatch, numerics: Numerics | None) -> WriteResult:
-        """In its turn; then wait until it is on disk."""
+        """Submit a batch in its turn, then wait until it is on disk."""
         await place.wait_for_turn()
         if not batch.ids:
             place.submitted.set()
@@ -207,7 +207,7 @@ class Sequencer:
         self.items = 0
 
     def next_slot(self, ids: Sequence[str]) -> SequencerSlot:
-        """To be taken before anything is awaited."""
+        """Take the next slot, before anything is awaited."""
         self.items += len(ids)
         place = SequencerSlot(self._claims, ids, self._last, self.items)
         self._last = place.submitted
@@ -232,17 +232,17 @@ class SequencerSlot:
         claims.update(dict.fromkeys(ids, self))
 
     async def wait_for_earlier_ids(self) -> None:
-        """Until earlier messages with any of these ids are done: only then does the set know what these ids hold."""
+        """Wait until earlier messages with any of these ids are done: only then does the set know what these ids hold."""
         for place in self._earlier:
             await place._done.wait()
 
     async def wait_for_turn(self) -> None:
-        """Until the write of the message before was submitted."""
+        """Wait until the write of the message before was submitted."""
         if self._before:
             await self._before.wait()
 
     def release(self) -> None:
-        """The message is done, or given up."""
+        """Release the slot of a message that is done or given up."""
         self._done.set()
         for id in self._ids:
             if self._claims.get(id) is self:

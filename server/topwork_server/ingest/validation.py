@@ -22,7 +22,7 @@ DEFAULT_TAP = "vectors"
 
 @dataclass(frozen=True, slots=True)
 class WriteSettings:
-    """What a stream of writes begins with. What is empty is not said: of a new set it is the default, else the set's own."""
+    """Settings of a stream of writes. An empty one is not given: of a new set it is the default, else the set's own."""
 
     set: str
     encoder: str = ""
@@ -40,7 +40,7 @@ def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_settings(settings: WriteSettings, definition: SetDefinition, catalogue: Catalog) -> None:
-    """NotReady where the settings say something else than the set is."""
+    """Raise NotReady where the settings differ from the set."""
     names = [info.tap.name for info in definition.taps]
     pairs: list[tuple[str, Any, Any]] = [
         ("encoder", settings.encoder, definition.encoder),
@@ -91,7 +91,7 @@ def check_same_definition(mine: SetDefinition, found: SetDefinition) -> None:
 
 
 def definition_from_features(settings: WriteSettings, features: Sequence[TapRows]) -> SetDefinition:
-    """What a set of ready features is made with, where no encoder is named."""
+    """Define a set of ready features without an encoder."""
     if settings.options:
         raise InvalidInput("options came without an encoder", remedy="name the encoder that they belong to")
     taps = tuple(replace(f.tap, tap=replace(f.tap.tap, name=f.tap.tap.name or DEFAULT_TAP)) for f in features)
@@ -221,6 +221,6 @@ def _not_finite_in(tap: TapRows) -> list[int]:
 def _not_finite(tap: TapRows, position: int) -> TopworkError:
     return InvalidInput(
         f"a row of {tap.tap.tap.name or 'features'} has numbers that are not finite",
-        remedy="leave the item out, or mend its vector",
+        remedy="leave the item out, or correct its vector",
         item=position,
     )
