@@ -22,8 +22,8 @@ from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, MetricValue, definition_of
 from topwork_server.heads.pooling import dim_after
-from topwork_server.heads.served_graph import served_graph
 from topwork_server.jobs.manager import Job, JobState
+from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
 from topwork_server.types import Item, TapInfo, TapRows, Text

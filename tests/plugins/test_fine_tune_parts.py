@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from topwork_plugins.fine_tune import blocks
-from topwork_plugins.fine_tune.adam import BETAS, EPSILON, Optimiser, schedule
+from topwork_plugins.fine_tune.loop import BETAS, EPSILON, Optimizer, schedule
 from topwork_plugins.fine_tune.network import pooled
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
@@ -51,7 +51,7 @@ def test_two_steps_are_those_of_the_formulas(corrected: bool, scale: float) -> N
     start = np.array([1.0, -2.0, 0.5])
     gradients = [scale * np.array([0.3, -0.1, 2.0]), scale * np.array([-0.2, 0.4, 1.0])]
     parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    optimiser = Optimiser([{"params": [parameter], "lr": 0.1, "weight_decay": 0.02}], bias_correction=corrected)
+    optimiser = Optimizer([{"params": [parameter], "lr": 0.1, "weight_decay": 0.02}], bias_correction=corrected)
     for gradient in gradients:
         parameter.grad = torch.from_numpy(gradient)
         optimiser.prepare(factor=0.5)

@@ -13,11 +13,12 @@ import torch
 from topwork_server import Array, FineTuneDataset, InvalidInput, Report
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.adam import Optimiser, schedule
 from topwork_plugins.fine_tune.network import Network
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
 from topwork_plugins.fine_tune.samples import shuffled
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Loop:
         report: Report,
     ) -> None:
         self._network, self._objective, self._lesson, self._options = network, objective, lesson, options
-        self._optimiser = Optimiser(groups, bias_correction=options.bias_correction)
+        self._optimizer = Optimizer(groups, bias_correction=options.bias_correction)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
         self._steps = options.epochs * math.ceil(len(lesson.train) / options.batch)
@@ -104,8 +105,8 @@ class Loop:
 
     def _step(self, batch: Array) -> tuple[float, int]:
         """Sum of the loss, and over how much. InvalidInput where it is not finite."""
-        self._optimiser.prepare(schedule(self._done, self._steps, self._options.warmup))
-        self._optimiser.torch.zero_grad(set_to_none=True)
+        self._optimizer.prepare(schedule(self._done, self._steps, self._options.warmup))
+        self._optimizer.torch.zero_grad(set_to_none=True)
         size, total = self._objective.size(batch), 0.0
         for part in self._network.parts(batch):
             raw = self._network.learn(part, self._random, self._options.windows, flip=self._options.flip)
@@ -114,10 +115,10 @@ class Loop:
             total += float(loss.detach())
         if not math.isfinite(total):
             raise InvalidInput(f"the loss of step {self._done + 1} is not finite", remedy="give a smaller learning_rate")
-        self._scaler.unscale_(self._optimiser.torch)
+        self._scaler.unscale_(self._optimizer.torch)
         if self._options.clip:
             nn.utils.clip_grad_norm_(self._parameters, self._options.clip)
-        self._scaler.step(self._optimiser.torch)
+        self._scaler.step(self._optimizer.torch)
         self._scaler.update()
         self._done += 1
         return total, size
@@ -156,3 +157,43 @@ class Loop:
         spent = time.monotonic() - self._begun
         by_time = spent / self._options.max_seconds if self._options.max_seconds else 0.0
         self._report(min(1.0, max(self._done / self._steps, by_time)), said)
+
+
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) over groups with rates of their own, that rise and fall together.
+
+    Without `bias_correction` a step is m / (sqrt(v) + eps), as in the optimiser that BERT came with (Mosbach et al. 2021, 5.1)
+    instead of Kingma and Ba's m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (2015, algorithm 1): the first steps are then larger,
+    the very first (1 - b1) / sqrt(1 - b2) = 3.2 times.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, bias_correction: bool) -> None:
+        self._adam = torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON)
+        self._rates = [(float(group["lr"]), float(group["weight_decay"])) for group in self._adam.param_groups]
+        self._corrected = bias_correction
+
+    @property
+    def torch(self) -> torch.optim.Optimizer:
+        return self._adam
+
+    def prepare(self, factor: float) -> None:
+        """Before a step: its rates are `factor` of those that the groups came with.
+
+        The correction lies in the rate and in eps alone (Kingma and Ba 2015, end of section 2), and is undone there; decay is no
+        part of it.
+        """
+        taken = max((float(state["step"]) for state in self._adam.state.values()), default=0.0)  # a scaler may have skipped some
+        ones, twos = (1 - beta ** (taken + 1) for beta in BETAS)
+        for group, (rate, decay) in zip(self._adam.param_groups, self._rates, strict=True):
+            undo = 1.0 if self._corrected else ones / math.sqrt(twos)
+            group["lr"] = rate * factor * undo
+            group["eps"] = EPSILON if self._corrected else EPSILON / math.sqrt(twos)
+            group["weight_decay"] = decay / undo
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Of step 0 .. steps - 1: up from 0 to 1 over the first part of them, then down to 0 (Devlin et al. 2019, A.2)."""
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return (steps - step) / max(steps - rising, 1)

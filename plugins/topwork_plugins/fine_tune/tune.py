@@ -13,11 +13,11 @@ from topwork_server import Encoder, FineTuneDataset, FineTuneResult, InvalidInpu
 from torch import nn
 
 from topwork_plugins.fine_tune import blocks
+from topwork_plugins.fine_tune.linear_probe import measure_scale, start_linear
 from topwork_plugins.fine_tune.loop import Loop
 from topwork_plugins.fine_tune.network import Network
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.probe import measure_scale, start_linear
 from topwork_plugins.fine_tune.samples import Prepared
 from topwork_plugins.linear.head import LinearHead
 

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.heads.export.export_head import exported
+from topwork_server.heads.export.merge import exported
 from topwork_server.heads.fine_tuned_encoders import FineTunedEncoders
 from topwork_server.heads.head_status import HeadDescription, HeadStatus, serving
 from topwork_server.heads.head_store import HeadStore

@@ -1,4 +1,4 @@
-"""Heads that came with their encoders, as `pretrained_export.py` wrote them into the artifact: served as ENCODER/NAME."""
+"""Heads that came with their encoders, read from the files of their artifacts and served as ENCODER/NAME."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from topwork_server import json_records
 from topwork_server.errors import DataLoss, NotFound
+from topwork_server.heads import pooling
 from topwork_server.heads.head_store import StoredHead, damaged
-from topwork_server.heads.head_types import Head
+from topwork_server.heads.head_types import Head, Task
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import Catalog, EncoderState
+from topwork_server.models.pretrained_heads import PREFIX, PretrainedHeadRecord
 from topwork_server.plugin_api.sources import file_sha256
 
 log = logging.getLogger(__name__)
-
-PREFIX = "head-"
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,30 @@ def _read(folder: Path, encoder: str, stamp: int) -> tuple[StoredHead, ...]:
 def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> StoredHead:
     graph = path.with_suffix(".onnx")
     try:
-        head, written = json_records.read(path, Head), files.get(path.name)
+        head, written = _head(json_records.read(path, PretrainedHeadRecord)), files.get(path.name)
         if written and file_sha256(path) != written:
             raise DataLoss("it is not the file that was exported")
         return StoredHead(head, graph, (str(path), stamp), files[graph.name])
-    except (OSError, LookupError, DataLoss) as error:
+    except (OSError, LookupError, ValueError, DataLoss) as error:
         name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
         remedy = f"run `topwork export {encoder} --force`"
         raise damaged(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error
+
+
+def _head(record: PretrainedHeadRecord) -> Head:
+    task = Task(record.task)
+    return Head(
+        name=record.name,
+        definition=None,
+        task=task,
+        encoder=record.encoder,
+        encoder_options={},
+        tap=record.tap,
+        pooling=pooling.usual(task, record.tap.tap.granularity),
+        dim=record.tap.tap.dim,
+        names=record.names,
+        created=record.created,
+        code=record.code,
+        kind="native",
+        estimate=record.estimate,
+    )

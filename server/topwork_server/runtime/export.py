@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import ExportFailed, TopworkError
-from topwork_server.heads import pretrained_export
-from topwork_server.models import artifacts, fingerprint, onnx_graph
+from topwork_server.models import artifacts, fingerprint, onnx_graph, pretrained_heads
 from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder, Trunk
@@ -59,7 +58,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
     sample_inputs.save(examples, batches, folder)
     taps = _fingerprints(spec, trunk, folder)
     for head in trunk.heads if spec.tuned is None else ():  # a tuned trunk's features are not what they were trained on
-        pretrained_export.write(folder, spec.name, head, taps)
+        pretrained_heads.write(folder, spec.name, head, taps)
     manifest = Manifest(
         encoder=spec.name,
         taps=taps,

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import helper
 from topwork_server.errors import TopworkError
-from topwork_server.heads.served_graph import AT_ONCE, agreement, run, served_graph
+from topwork_server.heads.serving.head_session import CHUNK_ROWS, max_score_difference, run_head
+from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
 from topwork_server.plugin_api.trainer import FittedHead, Target
 from topwork_server.runtime.session import Session
@@ -32,7 +33,7 @@ class Linear(FittedHead):
 
 def said(tmp_path, target, temperature, rows=ROWS):
     (tmp_path / "head.onnx").write_bytes(served_graph(Linear().graph(), target, temperature))
-    return run(Session(tmp_path / "head.onnx", 1), rows)
+    return run_head(Session(tmp_path / "head.onnx", 1), rows)
 
 
 def softmax(scores):
@@ -56,9 +57,9 @@ def test_scores_stay_and_probabilities_follow_the_target(tmp_path, target):
 
 
 def test_many_rows_go_in_parts_and_none_is_fine(tmp_path):
-    rows = np.tile(ROWS, (AT_ONCE // 5, 1))
-    assert len(rows) > AT_ONCE
-    np.testing.assert_allclose(said(tmp_path, Target.CLASSES, 1.0, rows)[0], np.tile(SCORES, (AT_ONCE // 5, 1)), rtol=1e-5)
+    rows = np.tile(ROWS, (CHUNK_ROWS // 5, 1))
+    assert len(rows) > CHUNK_ROWS
+    np.testing.assert_allclose(said(tmp_path, Target.CLASSES, 1.0, rows)[0], np.tile(SCORES, (CHUNK_ROWS // 5, 1)), rtol=1e-5)
     assert [part.shape for part in said(tmp_path, Target.CLASSES, 1.0, ROWS[:0])] == [(0, 3), (0, 3)]
 
 
@@ -72,9 +73,9 @@ def test_the_trainers_graph_is_left_alone():
 
 def test_agreement_is_the_largest_difference():
     graph = served_graph(Linear().graph(), Target.CLASSES, 3.0)
-    assert agreement(Linear(), graph, ROWS) < 1e-5
-    assert agreement(Linear(0.25), graph, ROWS) == pytest.approx(0.25, rel=1e-3)
-    assert agreement(Linear(), graph, ROWS[:0]) == 0.0
+    assert max_score_difference(Linear(), graph, ROWS) < 1e-5
+    assert max_score_difference(Linear(0.25), graph, ROWS) == pytest.approx(0.25, rel=1e-3)
+    assert max_score_difference(Linear(), graph, ROWS[:0]) == 0.0
 
 
 def test_a_graph_of_other_names_is_refused():

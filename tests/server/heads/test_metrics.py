@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from topwork_server.heads.evaluation import metrics, task_metrics, unit_counts
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.evaluation.ranking_metrics import auroc_and_precision, ranked
 from topwork_server.heads.evaluation.span_metrics import right_answers
+from topwork_server.heads.evaluation.task_metrics import auroc_and_precision, ranked
 from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 

@@ -8,10 +8,11 @@ from topwork_plugins.few_shot.plugin import Knn
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
-from topwork_server.heads import served_graph
 from topwork_server.heads.evaluation.evaluate import HeldOutPredictions, judge
 from topwork_server.heads.head_types import Task
+from topwork_server.heads.serving.head_session import run_head
 from topwork_server.heads.training.scaling import Scaling, row_scale
+from topwork_server.models.head_graph import served_graph
 from topwork_server.runtime.session import Session
 
 COUNT, DIM = 120, 6
@@ -42,8 +43,8 @@ def judged(given, head, held):
 
 
 def served(given, head, path):
-    path.write_bytes(served_graph.served_graph(head.graph(), given.target, 1.0))
-    return served_graph.run(Session(path, 1), given.views[0].rows)[1]
+    path.write_bytes(served_graph(head.graph(), given.target, 1.0))
+    return run_head(Session(path, 1), given.views[0].rows)[1]
 
 
 PLAIN = judged(examples(ROWS, NUMBERS[:, None]), *learned(examples(ROWS, NUMBERS[:, None])))

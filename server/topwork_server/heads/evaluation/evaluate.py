@@ -12,8 +12,8 @@ from topwork_server.heads.evaluation import calibration, report_tables, report_w
 from topwork_server.heads.evaluation.baseline import baseline
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, judged
 from topwork_server.heads.evaluation.metrics import MAIN
-from topwork_server.heads.evaluation.misclassified import Spell, by_number, wrong
 from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
+from topwork_server.heads.evaluation.report_tables import Spell, by_number, wrong
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan
 from topwork_server.heads.head_types import MetricValue, Task
 from topwork_server.plugin_api.trainer import Examples, Target

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.evaluation.safe_deviation import deviation
 from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
@@ -41,6 +40,13 @@ FEW_CLASSES = 25  # up to so many have their own IoU among the figures
 
 def bounds(name: str) -> tuple[float, float]:
     return BOUNDS.get(name, SHARE)
+
+
+def deviation(numbers: Array) -> float:
+    """The standard deviation in float64; squares of very large or very small numbers neither overflow nor vanish."""
+    off = np.asarray(numbers, np.float64) - np.mean(numbers, dtype=np.float64)
+    largest = float(np.abs(off).max(initial=0.0))
+    return largest * float(np.sqrt(np.mean((off / largest) ** 2))) if largest else 0.0
 
 
 def values(judged: EvaluationData, sums: Sums) -> Values:

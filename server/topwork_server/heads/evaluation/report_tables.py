@@ -1,12 +1,15 @@
-"""Tables of a report: each class, what is confused with what, truth against prediction."""
+"""Tables of a report: metrics of each class, the confusion matrix, predictions of numbers, and the misclassified items."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from topwork_server.heads.evaluation import metrics, unit_counts
+from topwork_server.heads.evaluation import metrics, span_metrics, unit_counts
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix
+from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target
@@ -15,6 +18,11 @@ from topwork_server.types import Array
 MOST_CONFUSED = 25
 MOST_POINTS = 1000
 OTHERS = "others"
+MOST = 20
+MOST_KINDS = 3  # of cells that are named
+
+#: What a span of an item's rows (its id, from, to: half-open) is called.
+Spell = Callable[[str, int, int], str]
 
 
 def classes(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
@@ -56,3 +64,126 @@ def scatter(judged: EvaluationData, seed: int) -> tuple[tuple[float, float], ...
         return ()
     rows = np.random.default_rng(seed).permutation(len(judged.truth))[:MOST_POINTS]
     return tuple((float(judged.truth[row]), float(judged.said[row])) for row in np.sort(rows))
+
+
+def wrong(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
+    """Up to 20; `ids` of all items."""
+    if judged.task in SPELT:
+        return SPELT[judged.task](judged, ids, spell)
+    return FIND[judged.task](judged, ids)
+
+
+def by_number(id: str, start: int, end: int) -> str:
+    """As "3-5", where nothing is known of the rows."""
+    return f"{start}-{end}"
+
+
+def _classes(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
+    sure = judged.probable.max(axis=1)
+    rows = _surest(np.flatnonzero(judged.said != judged.truth), sure)
+    names = judged.names
+    return tuple(
+        Misclassified(ids[judged.items[row]], names[judged.truth[row]], names[judged.said[row]], float(sure[row])) for row in rows
+    )
+
+
+def _labels(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
+    """As confident as in its surest wrong label."""
+    decided = np.where(judged.said, judged.probable, 1 - judged.probable)
+    sure = np.where(judged.said != judged.truth, decided, 0).max(axis=1)
+    rows = _surest(np.flatnonzero((judged.said != judged.truth).any(axis=1)), sure)
+
+    def text(labels: Array) -> str:
+        return ", ".join(judged.names[at] for at in np.flatnonzero(labels)) or "none"
+
+    return tuple(
+        Misclassified(ids[judged.items[row]], text(judged.truth[row]), text(judged.said[row]), float(sure[row])) for row in rows
+    )
+
+
+def _numbers(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
+    error = np.abs(judged.said - judged.truth)
+    rows = _surest(np.flatnonzero(error > 0), error)
+    return tuple(
+        Misclassified(ids[judged.items[row]], *_apart(judged.truth[row], judged.said[row]), float(error[row])) for row in rows
+    )
+
+
+def _apart(truth: float, said: float) -> tuple[str, str]:
+    """As texts, with so many digits that they differ."""
+    error, largest = abs(said - truth), max(abs(truth), abs(said))
+    digits = min(max(6, math.ceil(math.log10(largest / error)) + 2), 17)
+    return f"{truth:.{digits}g}", f"{said:.{digits}g}"
+
+
+def _entities(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
+    """Items with an entity missed, invented or misplaced, as "PER" and its words; as confident as in their surest wrong row."""
+    sure = judged.probable.max(axis=1)
+    truth, said = (span_metrics.entities(judged, classes) for classes in (judged.truth, judged.said))
+    unlike = np.setxor1d(truth.key(len(sure)), said.key(len(sure))) // (len(sure) + 1) % (len(sure) + 1)
+    items = np.unique(_item_of(judged, unlike))
+    surest = np.maximum.reduceat(np.where(judged.said != judged.truth, sure, 0), judged.starts[:-1])
+    labels = entity_labels(judged.names)
+
+    def text(found: span_metrics.EntitySpans, item: int) -> str:
+        start, end = judged.starts[item : item + 2]
+        here, id = np.flatnonzero((found.start >= start) & (found.start < end)), ids[judged.items[start]]
+        spelt = (spell(id, int(found.start[at] - start), int(found.end[at] - start)) for at in here)
+        return ", ".join(f"{labels[found.label[at]]} {said}" for at, said in zip(here, spelt, strict=True)) or "none"
+
+    return tuple(
+        Misclassified(ids[judged.items[judged.starts[item]]], text(truth, item), text(said, item), float(surest[item]))
+        for item in _surest(items, surest)
+    )
+
+
+def _answers(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
+    answered = span_metrics.answered(judged)
+    sure = np.array([answer.probability for answer in answered])
+    found = []
+    for item in _surest(np.flatnonzero([not answer.exact for answer in answered]), sure):
+        id = ids[judged.items[judged.starts[item]]]
+        right = " or ".join(spell(id, *span) for span in answered[item].right) or "none"
+        found.append(Misclassified(id, right, spell(id, *answered[item].said), float(sure[item])))
+    return tuple(found)
+
+
+def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
+    """Items by the share of their cells that is wrong, weighted by how sure they were; the confidence is that of wrong cells."""
+    mistaken = judged.said != judged.truth
+    sure = np.where(mistaken, judged.probable.max(axis=1), 0)
+    starts, lengths = judged.starts[:-1], np.diff(judged.starts)
+    total, many = np.add.reduceat(sure, starts), np.add.reduceat(mistaken.astype(np.int64), starts)
+
+    def text(classes: Array) -> str:
+        kinds, counts = np.unique(classes, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:MOST_KINDS]
+        return ", ".join(f"{judged.names[kinds[at]]} {counts[at] / len(classes):.0%}" for at in order)
+
+    found = []
+    for item in _surest(np.flatnonzero(many), total / lengths):
+        of = slice(*judged.starts[item : item + 2])
+        confidence = float(total[item] / many[item])
+        found.append(Misclassified(ids[judged.items[of.start]], text(judged.truth[of]), text(judged.said[of]), confidence))
+    return tuple(found)
+
+
+def _surest(places: Array, sure: Array) -> Array:
+    """Of those places the 20 surest, surest first."""
+    return np.asarray(places[np.argsort(-sure[places], kind="stable")[:MOST]])
+
+
+def _item_of(judged: EvaluationData, rows: Array) -> Array:
+    return np.searchsorted(judged.starts[1:], rows, side="right")
+
+
+FIND: dict[Task, Callable[[EvaluationData, Sequence[str]], tuple[Misclassified, ...]]] = {
+    Task.CLASSIFICATION: _classes,
+    Task.MULTI_LABEL: _labels,
+    Task.REGRESSION: _numbers,
+    Task.SEGMENTATION: _cells,
+}
+SPELT: dict[Task, Callable[[EvaluationData, Sequence[str], Spell], tuple[Misclassified, ...]]] = {
+    Task.TAGGING: _entities,
+    Task.QUESTION_ANSWERING: _answers,
+}

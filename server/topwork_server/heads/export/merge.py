@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 from topwork_server.errors import NotReady
 from topwork_server.heads.export.model_card import description
 from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
+from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.heads.served_graph import PROBABILITIES, ROWS, SCORES
+from topwork_server.heads.pretrained import native_kept
+from topwork_server.models.artifacts import MODEL, verify
+from topwork_server.models.catalog import Catalog
+from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES
 from topwork_server.models.onnx_graph import NodeWriter, all_names, convert_opset, opset_of, prune_to, rename_values
 from topwork_server.types import Granularity
 
@@ -26,6 +30,30 @@ SECOND = "topwork.second/"
 TOKENS = "topwork.tokens"
 #: Of the file's own metadata: the description, in JSON.
 METADATA = "topwork"
+
+
+def exported(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
+    """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
+    if not head.encoder:
+        raise NotReady(
+            f"the head {head.name!r} learnt from ready vectors of no encoder: there is no trunk to export it with",
+            remedy="export heads of sets that an encoder made",
+        )
+    entry = catalogue.entry(head.encoder)
+    if entry.folder is None or entry.manifest is None:
+        raise NotReady(f"the encoder {head.encoder} of the head {head.name!r} is not ready", remedy=entry.detail)
+    tap = entry.manifest.tap(head.tap.tap.name)
+    if tap is None or tap.fingerprint != head.tap.fingerprint:
+        raise NotReady(
+            f"the head {head.name!r} stands on fingerprint {head.tap.fingerprint}, and {head.encoder} now has"
+            f" {tap.fingerprint if tap else 'no such tap'}",
+            remedy=f"train it again, or serve the {head.encoder} that it stands on",
+        )
+    kept = native_kept(catalogue, head.name) if head.native else shelf.kept(head.name)
+    kept.check()
+    verify(entry.folder, entry.manifest)
+    data, description = merged(entry.folder / MODEL, kept.graph, kept.head)
+    return data, json.dumps(description)
 
 
 def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:

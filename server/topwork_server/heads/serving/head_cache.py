@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from topwork_server.errors import NotReady
-from topwork_server.heads import served_graph
 from topwork_server.heads.head_store import TRIES, StoredHead
 from topwork_server.heads.head_types import Head
+from topwork_server.heads.serving.head_session import run_head
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
 
@@ -33,7 +33,7 @@ class OpenedHead:
     def run(self, rows: Array) -> tuple[Array, Array]:
         """Scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
         with self._lock:
-            return served_graph.run(self.session, rows)
+            return run_head(self.session, rows)
 
 
 class HeadCache:

@@ -13,11 +13,12 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import rows_of, spans_of
-from topwork_server.heads import pooling, served_graph
+from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
 from topwork_server.heads.evaluation.previews import SpanPreviews, shown
 from topwork_server.heads.head_types import HeadDefinition
+from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.frozen import MOST_DISAGREEMENT
@@ -27,6 +28,7 @@ from topwork_server.jobs.progress import Report as Progress
 from topwork_server.jobs.progress import part
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog, CatalogEntry
+from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api import sources
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.options import parse
@@ -126,7 +128,7 @@ def _learnt(
     test_ids = [ids[position] for position in lesson.test]
     said = HeldOutPredictions(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
     judgement = evaluate.judge(judged, definition.task, said, test_ids, learnt, definition.seed, SpanPreviews(found))
-    served = served_graph.served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
+    served = served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
     inputs = dict(zip(ids, lesson.items, strict=True))
     return TrainingResult(
         fitted=tuned.head,
@@ -192,7 +194,7 @@ def _agreement(
     rows = np.concatenate([pooling.pooled(definition.task, definition.views[0][1], one)[0] for one in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
-    found = max(served_graph.agreement(tuned.head, served, rows, target.unit), apart)
+    found = max(max_score_difference(tuned.head, served, rows, target.unit), apart)
     if not found <= 10 * MOST_DISAGREEMENT * max(1.0, float(np.abs((wanted - target.center) / target.unit).max())):
         raise TopworkError(
             f"the exported trunk and head are not what was trained: their scores differ by {found:.2g}",

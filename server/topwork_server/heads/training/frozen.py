@@ -9,19 +9,20 @@ from itertools import chain, islice
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.heads import served_graph
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
 from topwork_server.heads.evaluation.previews import SpanPreviews, shown
 from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
 from topwork_server.heads.head_types import HeadDefinition, MetricValue, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
+from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, answers, items_of
 from topwork_server.jobs.progress import Report as Progress
 from topwork_server.jobs.progress import part
+from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.result_checks import fit_heads
 from topwork_server.plugin_api.trainer import Examples, FittedHead, Trainer, TrainerSpec
@@ -152,7 +153,7 @@ class _Frozen:
     def _unjudged(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
         tap, pooling = self.definition.views[fitted.view]
         view = self.examples.views[fitted.view]
-        served = served_graph.served_graph(fitted.graph(), self.examples.target, temperature)
+        served = served_graph(fitted.graph(), self.examples.target, temperature)
         return TrainingResult(
             fitted=fitted,
             graph=served,
@@ -176,7 +177,7 @@ def agreement(fitted: FittedHead, served: bytes, rows: Array, target: TargetScal
     if not len(rows):
         return 0.0
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
-    found = served_graph.agreement(fitted, served, chosen, target.unit if target else 1.0)
+    found = max_score_difference(fitted, served, chosen, target.unit if target else 1.0)
     scores = fitted.scores(chosen)
     if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.scores(scores) if target else scores).max())):
         raise TopworkError(

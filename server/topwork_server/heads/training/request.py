@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -17,14 +18,13 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ReadResult, Selection, SetDescription
 from topwork_server.heads.head_types import DESCRIBED, USUAL_KIND, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
 from topwork_server.heads.pair_features import is_pair
-from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, usual
-from topwork_server.heads.training.class_descriptions import embedded
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, pooled, usual
 from topwork_server.heads.training.dataset import labels_of
 from topwork_server.heads.training.labels import check_target, task_of
-from topwork_server.inference.engine import Engine
+from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Target, TrainerSpec
-from topwork_server.types import Granularity, Modality, TapInfo
+from topwork_server.types import Granularity, Modality, TapInfo, TapRows, Text
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
@@ -36,6 +36,8 @@ LONGEST_DESCRIPTION = 10_000
 PAIRS_SEEN = 100
 
 Views = tuple[tuple[TapInfo, Pooling], ...]
+#: For each view a row a class.
+Described = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 class TrainerKinds(Protocol):
@@ -286,3 +288,39 @@ def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Colu
         what = f"no item of {wish.set} matches {wish.where:.200}" if wish.where else f"the set {wish.set} has no items"
         raise InvalidInput(what, remedy="mend `where`, or write items first")
     return replace(columns[0], values=values)
+
+
+async def embedded(definition: HeadDefinition, engine: Engine) -> Described:
+    """With the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it is not the set's."""
+    taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
+    ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
+    try:
+        features = await engine.embed(ask, [Text(text) for text in definition.descriptions.values()])
+    except InvalidInput as error:
+        raise _not_embedded(definition, error) from error
+    rows = {tap.tap.tap.name: tap for tap in features.taps}
+    return await asyncio.to_thread(_pooled_descriptions, definition, rows)
+
+
+def _pooled_descriptions(definition: HeadDefinition, rows: Mapping[str, TapRows]) -> Described:
+    found = []
+    for info, pooling in definition.views:
+        here = rows[info.tap.name]
+        if here.tap.fingerprint != info.fingerprint:
+            raise NotReady(
+                f"the tap {info.tap.name} of {definition.encoder} has fingerprint {here.tap.fingerprint}, and the set "
+                f"{definition.set} has {info.fingerprint}",
+                remedy="the encoder has changed since: write the set anew",
+            )
+        vectors, _ = pooled(definition.task, pooling, here)
+        found.append(tuple(tuple(row) for row in vectors.tolist()))
+    return tuple(found)
+
+
+def _not_embedded(definition: HeadDefinition, error: InvalidInput) -> InvalidInput:
+    names = list(definition.descriptions)
+    whose = f"of the class {names[error.item]!r} " if error.item is not None else ""
+    return InvalidInput(
+        f"{definition.encoder} does not embed the description {whose}as a text: {error.message}",
+        remedy=error.remedy or "train on a set of an encoder that embeds texts, or leave the descriptions out",
+    )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork_server.heads.evaluation.safe_deviation import deviation
-from topwork_server.heads.served_graph import ROWS, SCORES
+from topwork_server.heads.evaluation.metrics import deviation
 from topwork_server.heads.training.equal_rows import centers_and_spreads
+from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.onnx_graph import NodeWriter, rename_values
 from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trial
 from topwork_server.types import Array

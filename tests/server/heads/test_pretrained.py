@@ -15,6 +15,7 @@ from topwork_server.heads.pretrained import native_heads, native_kept
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import EncoderState
+from topwork_server.models.pretrained_heads import PretrainedHeadRecord
 from topwork_server.plugin_api.sources import file_sha256
 
 
@@ -42,7 +43,8 @@ class Catalogue:
         """As the export does it."""
         head = made_heads.head(f"{encoder}/{name}", definition=None, encoder=encoder, **fields)
         folder = self.entries[encoder].folder
-        (folder / f"head-{name}.json").write_text(json.dumps(asdict(head)))
+        record = PretrainedHeadRecord(head.name, head.task, encoder, head.tap, head.names, head.created, head.code, head.estimate)
+        (folder / f"head-{name}.json").write_text(json.dumps(asdict(record)))
         (folder / f"head-{name}.onnx").write_bytes(made_heads.graph(head))
         files = {path.name: file_sha256(path) for path in folder.glob("head-*")}
         (folder / MANIFEST).write_text(json.dumps({"files": files}))
@@ -60,7 +62,8 @@ def test_heads_of_ready_encoders_are_listed(catalogue):
     found = native_heads(catalogue)
     assert list(found) == ["net/imagenet"]
     head, graph = found["net/imagenet"]
-    assert head == imagenet
+    assert (head.name, head.task, head.tap, head.names) == (imagenet.name, imagenet.task, imagenet.tap, imagenet.names)
+    assert (head.pooling, head.dim, head.encoder) == (imagenet.pooling, imagenet.dim, "net")
     assert head.native
     assert graph == catalogue.entries["net"].folder / "head-imagenet.onnx"
 
