@@ -80,7 +80,7 @@ class World:
                 outputs = [trunk.module(*(torch.from_numpy(i[name]) for name in trunk.inputs))[place][0].numpy() for i in inputs]
             rows = np.concatenate([rows_of(lesson.tap, o, s) for o, s in zip(outputs, samples, strict=True)])
             one = TapRows(TapInfo(lesson.tap, ""), rows, np.array([len(rows)]), spans_of(lesson.tap, samples))
-            scores.append(tuned.head.scores(pooling.pooled(task, Pooling(lesson.pooling), one)[0]))
+            scores.append(tuned.head.scores(pooling.pool_rows(task, Pooling(lesson.pooling), one)[0]))
         return np.concatenate(scores)
 
 

@@ -14,7 +14,7 @@ import torch
 from lessons import World
 from safetensors.torch import load_file
 from topwork_plugins.bert.plugin import BertEncoder, register_encoders
-from topwork_plugins.fine_tune.loop import Loop
+from topwork_plugins.fine_tune.loop import TrainingLoop
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
 from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, Text, Trunk
@@ -182,12 +182,12 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
     assert [entry["epoch"] for entry in stopped.history] == [1, 2, 3, 4]
     assert stopped.head.chosen["epoch"] == 2
     scripted([0.1, 0.9])
-    monkeypatch.setattr(Loop, "_late", lambda loop: len(loop.history) == 2)
+    monkeypatch.setattr(TrainingLoop, "_out_of_time", lambda loop: len(loop.history) == 2)
     cut = bert.tune(lesson, tmp_path / "cut", epochs=9)
     assert stopped.weights.read_bytes() == cut.weights.read_bytes()
     np.testing.assert_array_equal(stopped.test_scores, cut.test_scores)
     scripted([0.1, 0.9, 0.95])
-    monkeypatch.setattr(Loop, "_late", lambda loop: len(loop.history) == 3)
+    monkeypatch.setattr(TrainingLoop, "_out_of_time", lambda loop: len(loop.history) == 3)
     assert bert.tune(lesson, tmp_path / "on", epochs=9).weights.read_bytes() != cut.weights.read_bytes()
 
 

@@ -15,7 +15,7 @@ from topwork_plugins.fine_tune.loop import BETAS, EPSILON, Optimizer, schedule
 from topwork_plugins.fine_tune.network import pooled
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.samples import Prepared, mirrored, shuffled, within
+from topwork_plugins.fine_tune.samples import PreparedSamples, mirrored, runs_within_budget, shuffled
 from topwork_server import (
     Encoder,
     EncoderSpec,
@@ -54,7 +54,7 @@ def test_two_steps_are_those_of_the_formulas(corrected: bool, scale: float) -> N
     optimiser = Optimizer([{"params": [parameter], "lr": 0.1, "weight_decay": 0.02}], bias_correction=corrected)
     for gradient in gradients:
         parameter.grad = torch.from_numpy(gradient)
-        optimiser.prepare(factor=0.5)
+        optimiser.set_rates(factor=0.5)
         optimiser.torch.step()
     expected = adam_by_hand(start, gradients, rate=0.05, decay=0.02, corrected=corrected)
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
@@ -85,14 +85,14 @@ BLOCKS = (("embed.",), ("layer.0.",), ("layer.1.",), ("layer.2.",))
 
 
 def home(net: torch.nn.Module) -> dict[str, int]:
-    return blocks.homes([name for name, _ in net.named_parameters()], BLOCKS)
+    return blocks.block_of_parameters([name for name, _ in net.named_parameters()], BLOCKS)
 
 
 def test_what_no_prefix_names_is_in_the_last_block() -> None:
     found = home(Stack())
     assert {found["norm.weight"], found["norm.bias"], found["layer.2.bias"]} == {3}
     assert (found["embed.weight"], found["layer.0.weight"]) == (0, 1)
-    assert set(blocks.homes(["a", "b"], ()).values()) == {0}
+    assert set(blocks.block_of_parameters(["a", "b"], ()).values()) == {0}
 
 
 def rates(net: torch.nn.Module, **given: Any) -> dict[str, tuple[float, float]]:
@@ -182,12 +182,12 @@ def test_numbers_are_learnt_in_units_of_their_own() -> None:
     objective = Objective(lesson, "none")
     raw = torch.tensor([[-1.0], [1.0]])
     assert float(objective.loss(raw, [0, 1])) == 0
-    said = objective.said(raw)
+    said = objective.scores_of(raw)
     assert said.tolist() == [[100], [300]]
     assert objective.score(said, [0, 1]) == 1
     assert objective.score(said[::-1], [0, 1]) == -3
     rows, weight, bias = np.array([[2.0, 4.0]], np.float32), np.array([[0.5, 1.0]], np.float32), np.array([0.25], np.float32)
-    folded, shift = objective.folded(weight, bias, scale=2.0)
+    folded, shift = objective.fold_output_layer(weight, bias, scale=2.0)
     np.testing.assert_allclose(rows @ folded.T + shift, ((rows / 2) @ weight.T + bias) * 100 + 200)
 
 
@@ -242,7 +242,7 @@ def numbers(samples: Any) -> list[float]:
 
 def test_samples_are_kept_within_the_bound_and_else_made_anew(counted: Counted) -> None:
     items: Any = [3, 2, 4]
-    prepared = Prepared(counted, items, NoOptions(), threads=2, cache=5 * 16)
+    prepared = PreparedSamples(counted, items, NoOptions(), threads=2, cache=5 * 16)
     assert (prepared.counts.tolist(), prepared.costs.tolist(), Counted.asked) == ([3, 2, 4], [3, 2, 4], 3)
     assert [numbers(prepared.samples(i)) for i in range(3)] == [[0, 1, 2], [0, 1], [0, 1, 2, 3]]
     assert Counted.asked == 4
@@ -250,19 +250,19 @@ def test_samples_are_kept_within_the_bound_and_else_made_anew(counted: Counted) 
 
 def test_items_that_cannot_be_read_are_named(counted: Counted) -> None:
     with pytest.raises(InvalidInput, match="item 1: it is negative"):
-        Prepared(counted, [1, -1], NoOptions(), threads=2)  # type: ignore[list-item]
+        PreparedSamples(counted, [1, -1], NoOptions(), threads=2)  # type: ignore[list-item]
     with pytest.raises(InvalidInput, match="item 1: it gives the trunk nothing"):
-        Prepared(counted, [1, 0], NoOptions(), threads=1)  # type: ignore[list-item]
+        PreparedSamples(counted, [1, 0], NoOptions(), threads=1)  # type: ignore[list-item]
 
 
 def test_a_few_windows_are_drawn_in_order(counted: Counted) -> None:
     items: Any = [9, 2]
-    prepared = Prepared(counted, items, NoOptions(), threads=1)
+    prepared = PreparedSamples(counted, items, NoOptions(), threads=1)
     random = np.random.default_rng(0)
-    draws = [numbers(prepared.few(0, 3, random)) for _ in range(20)]
+    draws = [numbers(prepared.draw_samples(0, 3, random)) for _ in range(20)]
     assert all(draw == sorted(set(draw)) and len(draw) == 3 for draw in draws)
     assert {n for draw in draws for n in draw} == set(range(9))
-    assert numbers(prepared.few(1, 3, random)) == [0, 1]
+    assert numbers(prepared.draw_samples(1, 3, random)) == [0, 1]
 
 
 def test_batches_hold_each_item_once_and_items_of_like_length() -> None:
@@ -277,9 +277,9 @@ def test_batches_hold_each_item_once_and_items_of_like_length() -> None:
 
 
 def test_runs_stay_within_the_budget() -> None:
-    assert within([], 10) == []
-    assert within([3, 3, 3, 3], 10) == [slice(0, 3), slice(3, 4)]
-    assert within([1, 1, 20, 1, 6], 10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+    assert runs_within_budget([], 10) == []
+    assert runs_within_budget([3, 3, 3, 3], 10) == [slice(0, 3), slice(3, 4)]
+    assert runs_within_budget([1, 1, 20, 1, 6], 10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
 
 
 def test_a_mirror_turns_columns() -> None:

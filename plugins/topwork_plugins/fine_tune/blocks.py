@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SPREAD = 0.02
 
 
-def homes(names: Sequence[str], blocks: Sequence[Sequence[str]]) -> dict[str, int]:
+def block_of_parameters(names: Sequence[str], blocks: Sequence[Sequence[str]]) -> dict[str, int]:
     """The block of each parameter, as `Trunk.blocks` says it; all are in one block where it says nothing."""
     last = max(len(blocks) - 1, 0)
     return {name: next((i for i, block in enumerate(blocks) if name.startswith(tuple(block))), last) for name in names}

@@ -22,7 +22,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The best epoch so far: by its score, and of equal scores by its loss. `state` is what learnt, on the CPU."""
 
     epoch: int = 0
@@ -30,11 +30,11 @@ class Best:
     loss: float = math.inf
     state: list[Tensor] = field(default_factory=list)
 
-    def better(self, score: float, loss: float) -> bool:
+    def is_better(self, score: float, loss: float) -> bool:
         return (score, -loss) > (self.score, -self.loss)
 
 
-class Loop:
+class TrainingLoop:
     """One training. `run` leaves the best epoch's state in the network."""
 
     def __init__(
@@ -49,37 +49,37 @@ class Loop:
         random: np.random.Generator,
         report: Report,
     ) -> None:
-        self._network, self._objective, self._lesson, self._options = network, objective, lesson, options
+        self._network, self._objective, self._dataset, self._options = network, objective, lesson, options
         self._optimizer = Optimizer(groups, bias_correction=options.bias_correction)
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rate, self._scaler, self._random, self._report = rate, scaler, random, report
         self._steps = options.epochs * math.ceil(len(lesson.train) / options.batch)
-        self._done = 0
-        self._begun = time.monotonic()
-        self.best = Best()
+        self._step_count = 0
+        self._started = time.monotonic()
+        self.best = BestEpoch()
         self.history: list[Mapping[str, Any]] = []
 
     def run(self) -> None:
-        self.best.state = self._copied()
+        self.best.state = self._copy_state()
         for epoch in range(1, self._options.epochs + 1):
             loss = self._epoch(epoch)
-            score, validation = self.judge(self._lesson.validation)
-            self._note(epoch, loss, score, validation)
-            if self._late() or self._patience_ends(epoch):
+            score, validation = self.evaluate(self._dataset.validation)
+            self._record_epoch(epoch, loss, score, validation)
+            if self._out_of_time() or self._patience_ends(epoch):
                 break
         with torch.no_grad():
             for parameter, value in zip(self._parameters, self.best.state, strict=True):
                 parameter.copy_(value)
 
-    def judge(self, positions: Array) -> tuple[float | None, float | None]:
+    def evaluate(self, positions: Array) -> tuple[float | None, float | None]:
         """Score and mean loss of those items; nothing of none."""
         if not len(positions):
             return None, None
-        raw = self.raw(positions)
+        raw = self.raw_scores(positions)
         loss = float(self._objective.loss(raw, positions)) / max(self._objective.size(positions), 1)
-        return self._objective.score(self._objective.said(raw), positions), loss
+        return self._objective.score(self._objective.scores_of(raw), positions), loss
 
-    def raw(self, positions: Array, *, exact: bool = False) -> Tensor:
+    def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
         """Raw scores of those items' rows in the order of the positions, on the CPU."""
         with torch.no_grad():
             found = {
@@ -95,40 +95,40 @@ class Loop:
         for part in self._network.module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.eval()  # batches are small, and the statistics good
-        for batch in shuffled(self._lesson.train, self._network.prepared.costs, self._options.batch, self._random):
+        for batch in shuffled(self._dataset.train, self._network.prepared.costs, self._options.batch, self._random):
             loss, count = self._step(batch)
             total, size = total + loss, size + count
-            self._say(epoch, total / max(size, 1))
-            if self._late():
+            self._report_progress(epoch, total / max(size, 1))
+            if self._out_of_time():
                 break
         return total / max(size, 1)
 
     def _step(self, batch: Array) -> tuple[float, int]:
         """Sum of the loss, and over how much. InvalidInput where it is not finite."""
-        self._optimizer.prepare(schedule(self._done, self._steps, self._options.warmup))
+        self._optimizer.set_rates(schedule(self._step_count, self._steps, self._options.warmup))
         self._optimizer.torch.zero_grad(set_to_none=True)
         size, total = self._objective.size(batch), 0.0
         for part in self._network.parts(batch):
-            raw = self._network.learn(part, self._random, self._options.windows, flip=self._options.flip)
+            raw = self._network.training_scores(part, self._random, self._options.windows, flip=self._options.flip)
             loss = self._objective.loss(raw, part)
             self._scaler.scale(loss / max(size, 1)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if not math.isfinite(total):
-            raise InvalidInput(f"the loss of step {self._done + 1} is not finite", remedy="give a smaller learning_rate")
+            raise InvalidInput(f"the loss of step {self._step_count + 1} is not finite", remedy="give a smaller learning_rate")
         self._scaler.unscale_(self._optimizer.torch)
         if self._options.clip:
             nn.utils.clip_grad_norm_(self._parameters, self._options.clip)
         self._scaler.step(self._optimizer.torch)
         self._scaler.update()
-        self._done += 1
+        self._step_count += 1
         return total, size
 
-    def _note(self, epoch: int, loss: float, score: float | None, validation: float | None) -> None:
-        rate = self._rate * schedule(self._done - 1, self._steps, self._options.warmup)
+    def _record_epoch(self, epoch: int, loss: float, score: float | None, validation: float | None) -> None:
+        rate = self._rate * schedule(self._step_count - 1, self._steps, self._options.warmup)
         self.history.append(
             {
                 "epoch": epoch,
-                "step": self._done,
+                "step": self._step_count,
                 "loss": loss,
                 "score": score,
                 "validation_loss": validation,
@@ -136,27 +136,27 @@ class Loop:
             }
         )
         if score is None or validation is None:  # nothing judges: the last epoch is the best
-            self.best = Best(epoch, state=self._copied())
-        elif self.best.better(score, validation):
-            self.best = Best(epoch, score, validation, self._copied())
+            self.best = BestEpoch(epoch, state=self._copy_state())
+        elif self.best.is_better(score, validation):
+            self.best = BestEpoch(epoch, score, validation, self._copy_state())
 
     def _patience_ends(self, epoch: int) -> bool:
         return 0 < self._options.patience <= epoch - self.best.epoch
 
-    def _late(self) -> bool:
-        return 0 < self._options.max_seconds <= time.monotonic() - self._begun
+    def _out_of_time(self) -> bool:
+        return 0 < self._options.max_seconds <= time.monotonic() - self._started
 
-    def _copied(self) -> list[Tensor]:
+    def _copy_state(self) -> list[Tensor]:
         return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]
 
-    def _say(self, epoch: int, loss: float) -> None:
+    def _report_progress(self, epoch: int, loss: float) -> None:
         """The job itself says how much time is left."""
-        said = f"epoch {epoch}/{self._options.epochs}, step {self._done}/{self._steps}, loss {loss:.3f}"
+        said = f"epoch {epoch}/{self._options.epochs}, step {self._step_count}/{self._steps}, loss {loss:.3f}"
         if self.history and self.history[-1]["score"] is not None:
             said += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
-        spent = time.monotonic() - self._begun
+        spent = time.monotonic() - self._started
         by_time = spent / self._options.max_seconds if self._options.max_seconds else 0.0
-        self._report(min(1.0, max(self._done / self._steps, by_time)), said)
+        self._report(min(1.0, max(self._step_count / self._steps, by_time)), said)
 
 
 class Optimizer:
@@ -176,7 +176,7 @@ class Optimizer:
     def torch(self) -> torch.optim.Optimizer:
         return self._adam
 
-    def prepare(self, factor: float) -> None:
+    def set_rates(self, factor: float) -> None:
         """Before a step: its rates are `factor` of those that the groups came with.
 
         The correction lies in the rate and in eps alone (Kingma and Ba 2015, end of section 2), and is undone there; decay is no

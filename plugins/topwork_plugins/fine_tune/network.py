@@ -11,7 +11,7 @@ import torch
 from topwork_server import Encoder, FineTuneDataset, Granularity, InvalidInput, Sample, Target, Trunk, batch_key
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.samples import Prepared, mirrored, within
+from topwork_plugins.fine_tune.samples import PreparedSamples, mirrored, runs_within_budget
 
 #: How many items' rows are held at a time where nothing is learnt.
 HELD = 64
@@ -24,11 +24,11 @@ class Network:
     """The trunk up to one tap, its pooling, and a linear output layer on rows divided by `scale`."""
 
     def __init__(
-        self, trunk: Trunk, encoder: Encoder, lesson: FineTuneDataset, prepared: Prepared, device: torch.device, kind: Any
+        self, trunk: Trunk, encoder: Encoder, lesson: FineTuneDataset, prepared: PreparedSamples, device: torch.device, kind: Any
     ) -> None:
         assert trunk.module is not None
         self.module: nn.Module = trunk.module.to(device)
-        self.encoder, self.lesson, self.prepared, self.device = encoder, lesson, prepared, device
+        self.encoder, self.dataset, self.prepared, self.device = encoder, lesson, prepared, device
         self._inputs = tuple(trunk.inputs)
         self._place = [tap.name for tap in trunk.taps].index(lesson.tap.name)
         self._autocast = kind
@@ -45,12 +45,14 @@ class Network:
     def parts(self, positions: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         """Positions of a batch as parts whose activations fit into memory together; gradients add up over them."""
         costs = self.prepared.costs[positions].tolist()
-        return (positions[run] for run in within(costs, self.budget))
+        return (positions[run] for run in runs_within_budget(costs, self.budget))
 
-    def learn(self, positions: np.ndarray[Any, Any], random: np.random.Generator, windows: int, *, flip: bool) -> Tensor:
+    def training_scores(
+        self, positions: np.ndarray[Any, Any], random: np.random.Generator, windows: int, *, flip: bool
+    ) -> Tensor:
         """Raw scores (rows of those items, outputs), with gradients."""
-        whole = self.lesson.pooling == "rows" or self.lesson.tap.granularity is not Granularity.WINDOW
-        drawn = [self.prepared.few(int(p), 1 << 30 if whole else windows, random) for p in positions]
+        whole = self.dataset.pooling == "rows" or self.dataset.tap.granularity is not Granularity.WINDOW
+        drawn = [self.prepared.draw_samples(int(p), 1 << 30 if whole else windows, random) for p in positions]
         if flip:
             drawn = [[mirrored(s) for s in samples] if random.random() < 0.5 else samples for samples in drawn]
         rows = self._rows([sample for samples in drawn for sample in samples], self._autocast)
@@ -71,21 +73,21 @@ class Network:
         kind = torch.autocast(self.device.type, enabled=False) if exact else self._autocast
         order = sorted(positions, key=lambda p: (int(self.prepared.costs[p]), p))
         for start in range(0, len(order), HELD):
-            yield from self._some(order[start : start + HELD], kind)
+            yield from self._features_of(order[start : start + HELD], kind)
 
-    def _some(self, positions: Sequence[int], kind: AbstractContextManager[Any]) -> Iterator[tuple[int, Tensor]]:
-        for run in within(self.prepared.costs[list(positions)].tolist(), self.budget):
+    def _features_of(self, positions: Sequence[int], kind: AbstractContextManager[Any]) -> Iterator[tuple[int, Tensor]]:
+        for run in runs_within_budget(self.prepared.costs[list(positions)].tolist(), self.budget):
             group = positions[run]
             rows: list[list[Tensor]] = [[] for _ in group]
             kept: list[list[Sample]] = [[] for _ in group]
-            for owners, samples in self._streamed(group):
+            for owners, samples in self._batches(group):
                 for owner, sample, found in zip(owners, samples, self._rows(samples, kind), strict=True):
                     rows[owner].append(found)
                     kept[owner].append(Sample({}, sample.tokens))
             for position, own, samples in zip(group, rows, kept, strict=True):
                 yield position, self._pooled(own, samples, position).cpu()
 
-    def _streamed(self, positions: Sequence[int]) -> Iterator[tuple[list[int], list[Sample]]]:
+    def _batches(self, positions: Sequence[int]) -> Iterator[tuple[list[int], list[Sample]]]:
         """The items' samples in batches within the budget, never more than one batch of them beyond those that are kept."""
         owners: list[int] = []
         samples: list[Sample] = []
@@ -122,10 +124,10 @@ class Network:
         """An item's rows as its head reads them; `heads/pooling.py` does the same when it serves."""
         parts = _parts(samples)
         try:
-            return pooled(self.lesson.pooling, torch.cat(list(rows)), parts, self.lesson.target)
+            return pooled(self.dataset.pooling, torch.cat(list(rows)), parts, self.dataset.target)
         except LookupError as error:
             raise InvalidInput(
-                f"tap {self.lesson.tap.name!r} has {error} for it", remedy="leave it out, or pool otherwise", item=position
+                f"tap {self.dataset.tap.name!r} has {error} for it", remedy="leave it out, or pool otherwise", item=position
             ) from error
 
 

@@ -29,9 +29,9 @@ class Objective:
         self._counts = lesson.counts
         self._values = np.asarray(lesson.values, np.int64 if self.target is Target.CLASSES else np.float32)
         self._rowwise = lesson.pooling == "rows"
-        learnt = self._values[self.rows(lesson.train)]
+        learnt = self._values[self.rows_of(lesson.train)]
         _check(learnt, lesson)
-        self.centre, self.unit = _units(learnt) if self.target is Target.NUMBERS else (0.0, 1.0)
+        self.center, self.unit = _units(learnt) if self.target is Target.NUMBERS else (0.0, 1.0)
         weight = _weights(learnt, self.target, len(lesson.names)) if class_weight == "balanced" else None
         self._weight = None if weight is None else torch.from_numpy(weight)
 
@@ -41,14 +41,14 @@ class Objective:
             return "macro F1" if self._rowwise else "accuracy"
         return {Target.LABELS: "macro F1", Target.NUMBERS: "R2", Target.SPAN: "exact match"}[self.target]
 
-    def rows(self, positions: Sequence[int] | Array) -> Array:
+    def rows_of(self, positions: Sequence[int] | Array) -> Array:
         """Of items, in their order, into `Lesson.values`."""
         spans = [np.arange(self._ends[p] - self._counts[p], self._ends[p]) for p in positions]
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 
     def size(self, positions: Array) -> int:
         """How many rows (of SPAN: items) with a value the mean loss of these items is over."""
-        values = self._values[self.rows(positions)]
+        values = self._values[self.rows_of(positions)]
         if self.target is Target.SPAN:
             return len(positions)
         return int((values >= 0).sum()) if self.target is Target.CLASSES else len(values)
@@ -60,7 +60,7 @@ class Objective:
                 f"the trunk gives {len(raw)} rows for {len(positions)} items, and there are {wanted} values",
                 remedy="write the set again with the options of its encoder",
             )
-        values = torch.from_numpy(self._values[self.rows(positions)]).to(raw.device)
+        values = torch.from_numpy(self._values[self.rows_of(positions)]).to(raw.device)
         weight = None if self._weight is None else self._weight.to(raw.device)
         if self.target is Target.CLASSES:
             return functional.cross_entropy(raw, values, weight, ignore_index=IGNORED, reduction="sum")
@@ -68,7 +68,7 @@ class Objective:
             each = functional.binary_cross_entropy_with_logits(raw, values, pos_weight=weight, reduction="none")
             return each.mean(1).sum()
         if self.target is Target.NUMBERS:
-            return ((raw - (values - self.centre) / self.unit) ** 2).sum()
+            return ((raw - (values - self.center) / self.unit) ** 2).sum()
         return self._span_loss(raw, values, positions)
 
     def _span_loss(self, raw: Tensor, values: Tensor, positions: Sequence[int] | Array) -> Tensor:
@@ -81,14 +81,14 @@ class Objective:
                 total = total + (own.logsumexp(0) - among.logsumexp(0)).mean()
         return total
 
-    def said(self, raw: Tensor) -> Array:
+    def scores_of(self, raw: Tensor) -> Array:
         """Scores as Target has them, float32."""
-        found: Array = (raw * self.unit + self.centre).numpy().astype(np.float32)
+        found: Array = (raw * self.unit + self.center).numpy().astype(np.float32)
         return found
 
     def score(self, scores: Array, positions: Sequence[int] | Array) -> float:
         """Of scores as `said` gives them, for the rows of those items."""
-        values = self._values[self.rows(positions)]
+        values = self._values[self.rows_of(positions)]
         if self.target is Target.SPAN:
             return _exact(scores, values, self._counts[list(positions)])
         if self.target is Target.NUMBERS:
@@ -102,11 +102,11 @@ class Objective:
             return _macro_f1(best[:, None] == classes, values[:, None] == classes)
         return float((best == values).mean()) if len(values) else 0.0
 
-    def folded(self, weight: Array, bias: Array, scale: float) -> tuple[Array, Array]:
+    def fold_output_layer(self, weight: Array, bias: Array, scale: float) -> tuple[Array, Array]:
         """The output layer that reads rows as they are and says numbers as they are."""
         return (
             np.ascontiguousarray(weight / scale * self.unit, np.float32),
-            np.asarray(bias * self.unit + self.centre, np.float32),
+            np.asarray(bias * self.unit + self.center, np.float32),
         )
 
 

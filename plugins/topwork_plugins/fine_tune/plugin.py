@@ -31,9 +31,9 @@ class FineTune(FineTuner):
         out: Path,
         report: Report,
     ) -> FineTuneResult:
-        from topwork_plugins.fine_tune.tune import tune
+        from topwork_plugins.fine_tune.tune import fine_tune
 
-        return tune(trunk, encoder, lesson, options, seed, threads, out, report)
+        return fine_tune(trunk, encoder, lesson, options, seed, threads, out, report)
 
 
 @hookimpl

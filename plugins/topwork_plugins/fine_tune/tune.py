@@ -14,11 +14,11 @@ from torch import nn
 
 from topwork_plugins.fine_tune import blocks
 from topwork_plugins.fine_tune.linear_probe import measure_scale, start_linear
-from topwork_plugins.fine_tune.loop import Loop
+from topwork_plugins.fine_tune.loop import TrainingLoop
 from topwork_plugins.fine_tune.network import Network
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.samples import Prepared
+from topwork_plugins.fine_tune.samples import PreparedSamples
 from topwork_plugins.linear.head import LinearHead
 
 WEIGHTS = "trunk.safetensors"
@@ -26,7 +26,7 @@ WEIGHTS = "trunk.safetensors"
 PREPARED, TRAINED = 0.05, 0.95
 
 
-def tune(
+def fine_tune(
     trunk: Trunk,
     encoder: Encoder,
     lesson: FineTuneDataset,
@@ -52,7 +52,7 @@ def tune(
         precision = _precision(options.precision, device)
         objective = Objective(lesson, options.class_weight)
         report(0.0, f"preparing {len(lesson.items)} items")
-        prepared = Prepared(encoder, lesson.items, lesson.options, threads)
+        prepared = PreparedSamples(encoder, lesson.items, lesson.options, threads)
         network = Network(trunk, encoder, lesson, prepared, device, _autocast(precision, device))
         groups, chosen = _start(trunk, network, objective, lesson, options)
         report(PREPARED, "training")
@@ -61,13 +61,13 @@ def tune(
             report(PREPARED + (TRAINED - PREPARED) * fraction, message)
 
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-        loop = Loop(
+        loop = TrainingLoop(
             network, objective, lesson, options, groups, chosen["learning_rate"], scaler, np.random.default_rng(seed), told
         )
         loop.run()
         report(TRAINED, f"epoch {loop.best.epoch} was best; judging")
         chosen |= {"epoch": loop.best.epoch, "device": device.type, "precision": str(precision).removeprefix("torch.")}
-        return _tuned(trunk.module, network, objective, loop, lesson, chosen, out)
+        return _result(trunk.module, network, objective, loop, lesson, chosen, out)
 
 
 def _start(
@@ -75,7 +75,7 @@ def _start(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Freezes, restarts and scales; the groups that the optimiser takes, and what was chosen."""
     module = network.module
-    home = blocks.homes([name for name, _ in module.named_parameters()], trunk.blocks)
+    home = blocks.block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
     learning = blocks.freeze(module, home, _reached(network, lesson), count, options.frozen_blocks)
     blocks.reinitialise(module, home, learning, options.reinitialise)
@@ -97,7 +97,7 @@ def _reached(network: Network, lesson: FineTuneDataset) -> set[str]:
     module = network.module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    raw = network.learn(lesson.train[:1], np.random.default_rng(0), windows=1, flip=False)
+    raw = network.training_scores(lesson.train[:1], np.random.default_rng(0), windows=1, flip=False)
     raw.sum().backward()  # type: ignore[no-untyped-call]
     found = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
     module.zero_grad(set_to_none=True)
@@ -105,20 +105,20 @@ def _reached(network: Network, lesson: FineTuneDataset) -> set[str]:
     return found
 
 
-def _tuned(
+def _result(
     module: nn.Module,
     network: Network,
     objective: Objective,
-    loop: Loop,
+    loop: TrainingLoop,
     lesson: FineTuneDataset,
     chosen: dict[str, Any],
     out: Path,
 ) -> FineTuneResult:
     from safetensors.torch import save_file
 
-    validation, test = (objective.said(loop.raw(which, exact=True)) for which in (lesson.validation, lesson.test))
+    validation, test = (objective.scores_of(loop.raw_scores(which, exact=True)) for which in (lesson.validation, lesson.test))
     layer = network.head.cpu()
-    weight, bias = objective.folded(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
+    weight, bias = objective.fold_output_layer(layer.weight.detach().numpy(), layer.bias.detach().numpy(), network.scale)
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in module.state_dict().items()}
     save_file(state, out / WEIGHTS)  # copies: tensors that are shared are written for each of their names
     return FineTuneResult(out / WEIGHTS, LinearHead(weight, bias, chosen=chosen), validation, test, loop.history)

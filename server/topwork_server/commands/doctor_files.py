@@ -70,8 +70,8 @@ def _heads(folder: Path) -> Iterator[str]:
     shelf = HeadStore(folder)
     for name in shelf.names():
         try:
-            kept = shelf.kept(name)
-            kept.check()
+            kept = shelf.find(name)
+            kept.check_graph()
             if (kept.graph.parent / REPORT).exists() or kept.report:
                 shelf.report(name)
         except TopworkError as error:

@@ -20,7 +20,7 @@ class FineTunedEncoders:
     """Blocking."""
 
     def __init__(self, shelf: HeadStore, sets: FeatureSets, catalogue: Catalog) -> None:
-        self._shelf, self._sets, self._catalogue = shelf, sets, catalogue
+        self._store, self._sets, self._catalogue = shelf, sets, catalogue
 
     def check_droppable(self, head: Head) -> None:
         """NotReady where something else stands on the encoder that goes with the head."""
@@ -40,11 +40,11 @@ class FineTunedEncoders:
         for encoder in self._catalogue.tuned():
             if (not name or _is_of(name, encoder)) and not self._has_head(encoder):
                 try:
-                    self._sweep(encoder)
+                    self._sweep_encoder(encoder)
                 except TopworkError as error:  # its base is gone, say: others are served all the same
                     log.warning("encoder=%s has no head any more, and stays: %s", encoder, error)
 
-    def _sweep(self, encoder: str) -> None:
+    def _sweep_encoder(self, encoder: str) -> None:
         users = list(self.users(encoder))
         if users:
             log.info("encoder=%s has no head any more, and stays: on it stand %s", encoder, ", ".join(users))
@@ -52,12 +52,12 @@ class FineTunedEncoders:
             self.drop(encoder)
 
     def _has_head(self, encoder: str) -> bool:
-        return any(self._has(name, encoder) for name in self._shelf.names())
+        return any(self._goes_with(name, encoder) for name in self._store.names())
 
-    def _has(self, name: str, encoder: str) -> bool:
+    def _goes_with(self, name: str, encoder: str) -> bool:
         """Whether it goes with that head; where its files are damaged, whether it may."""
         try:
-            return self._shelf.get(name).tuned == encoder
+            return self._store.get(name).tuned == encoder
         except TopworkError:
             return _is_of(name, encoder)
 
@@ -67,7 +67,7 @@ class FineTunedEncoders:
             with suppress(TopworkError):  # one that cannot be opened is in nobody's way
                 if self._sets.get(set_name).definition.encoder == encoder:
                     yield f"the set {set_name}"
-        yield from (f"the head {head.name}" for head in self._shelf.all() if head.encoder == encoder and head.name != but)
+        yield from (f"the head {head.name}" for head in self._store.all() if head.encoder == encoder and head.name != but)
         yield from (f"the encoder {other}" for other in self._catalogue.made_of(encoder))
 
 

@@ -11,7 +11,7 @@ from topwork_server.errors import NotFound, NotReady
 from topwork_server.excerpts import excerpt
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition
-from topwork_server.heads.pretrained import native_heads, native_kept
+from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.jobs.manager import Job, JobManager, JobState
 from topwork_server.models.catalog import Catalog
@@ -44,7 +44,7 @@ class HeadDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadsOnDisk:
+class StoredHeadState:
     """What the disk knows of a head. `damage` says why its files are not to be used."""
 
     name: str
@@ -54,7 +54,7 @@ class HeadsOnDisk:
     damage: str = ""
 
 
-def serving(described: HeadDescription) -> Head:
+def serving_head(described: HeadDescription) -> Head:
     """What serves. NotReady says why nothing does."""
     if described.head is None:
         training = described.state is HeadState.TRAINING
@@ -66,29 +66,29 @@ def serving(described: HeadDescription) -> Head:
 
 class HeadStatus:
     def __init__(self, shelf: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
-        self._shelf, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
+        self._store, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
 
-    def find(self, name: str) -> HeadsOnDisk:
+    def find(self, name: str) -> StoredHeadState:
         """Blocking. NotFound names what is near."""
         if "/" in name:
-            kept = native_kept(self._catalogue, name)
+            kept = pretrained_head(self._catalogue, name)
             return _native(kept.head, kept.graph)
-        training, trained = self._trainings.get(name), name in self._shelf.names()
+        training, trained = self._trainings.get(name), name in self._store.names()
         if not trained and training is None:
             raise self._unknown(name)
-        return self._trained(name, training) if trained else HeadsOnDisk(name, None, training)
+        return self._stored(name, training) if trained else StoredHeadState(name, None, training)
 
-    def find_all(self) -> Iterator[HeadsOnDisk]:
+    def find_all(self) -> Iterator[StoredHeadState]:
         """Blocking. Those that were trained by name, then those that came with encoders."""
-        for name in self._own():
+        for name in self._trained_names():
             try:
                 yield self.find(name)
             except NotFound:  # it was dropped meanwhile
                 continue
-        for _, native in sorted(native_heads(self._catalogue).items()):
+        for _, native in sorted(pretrained_heads(self._catalogue).items()):
             yield _native(*native)
 
-    def described(self, found: HeadsOnDisk) -> HeadDescription:
+    def describe(self, found: StoredHeadState) -> HeadDescription:
         """On the event loop, where jobs are."""
         head, training = found.head, found.training
         definition = head.definition if head else training.definition if training else None
@@ -96,11 +96,11 @@ class HeadStatus:
         state, detail = _state(found, job)
         return HeadDescription(found.name, state, detail, head, definition, job, found.bytes)
 
-    def _trained(self, name: str, training: TrainingRecord | None) -> HeadsOnDisk:
+    def _stored(self, name: str, training: TrainingRecord | None) -> StoredHeadState:
         try:
-            return HeadsOnDisk(name, self._shelf.get(name), training, self._shelf.bytes(name))
+            return StoredHeadState(name, self._store.get(name), training, self._store.bytes(name))
         except NotReady as error:
-            return HeadsOnDisk(name, None, training, damage=error.message)
+            return StoredHeadState(name, None, training, damage=error.message)
 
     def _job(self, training: TrainingRecord | None) -> Job | None:
         try:
@@ -108,19 +108,19 @@ class HeadStatus:
         except NotFound:  # its record is among those that were dropped
             return None
 
-    def _own(self) -> list[str]:
-        return sorted({*self._shelf.names(), *self._trainings.names()})
+    def _trained_names(self) -> list[str]:
+        return sorted({*self._store.names(), *self._trainings.names()})
 
     def _unknown(self, name: str) -> NotFound:
-        names = [*self._own(), *sorted(native_heads(self._catalogue))]
+        names = [*self._trained_names(), *sorted(pretrained_heads(self._catalogue))]
         return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, names, "train it first"))
 
 
-def _native(head: Head, graph: Path) -> HeadsOnDisk:
-    return HeadsOnDisk(head.name, head, bytes=graph.stat().st_size)
+def _native(head: Head, graph: Path) -> StoredHeadState:
+    return StoredHeadState(head.name, head, bytes=graph.stat().st_size)
 
 
-def _state(found: HeadsOnDisk, job: Job | None) -> tuple[HeadState, str]:
+def _state(found: StoredHeadState, job: Job | None) -> tuple[HeadState, str]:
     if job and job.active and not found.head:
         return HeadState.TRAINING, ""
     if found.damage:

@@ -40,7 +40,7 @@ HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: What is not finished, or is going away, has a name that no head can have.
 SCRATCH = ".part-"
-ANEW = "train it again with replace, or drop it"
+RETRAIN = "train it again with replace, or drop it"
 #: Reads of a head that is replaced meanwhile.
 TRIES = 100
 
@@ -72,21 +72,21 @@ class StoredHead:
     sha256: str
     report: str = ""
 
-    def check(self) -> None:
+    def check_graph(self) -> None:
         """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
         try:
             found = file_sha256(self.graph)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self.damaged(f"cannot be read: {error.strerror}") from error
+            raise self.damage(f"cannot be read: {error.strerror}") from error
         if found != self.sha256:
-            raise self.damaged("is not the file that was written")
+            raise self.damage("is not the file that was written")
 
-    def damaged(self, how: str) -> NotReady:
+    def damage(self, how: str) -> NotReady:
         """What is said of its graph."""
-        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else ANEW
-        return damaged(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
+        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else RETRAIN
+        return damaged_head(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
 
 
 class HeadStore:
@@ -94,18 +94,18 @@ class HeadStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, StoredHead] = {}
+        self._cache: dict[str, StoredHead] = {}
 
     def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
         """The head, in place of an older one of its name; on disk when this returns. DiskFull where there is no room."""
         check_head_name(head.name)
         place = self.folder / head.name
         with _disk(head.name):
-            _make(place)
+            _make_folder(place)
             scratch = Path(tempfile.mkdtemp(dir=place, prefix=SCRATCH))
             try:
                 _write(scratch, head, graph, report)
-                _put(scratch, place)
+                _move_into_place(scratch, place)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
                 with suppress(OSError):
@@ -122,7 +122,7 @@ class HeadStore:
 
     def get(self, name: str) -> Head:
         """NotFound names what is near; NotReady where its files are damaged."""
-        return self.kept(name).head
+        return self.find(name).head
 
     def all(self) -> list[Head]:
         """Sorted by name. A head that cannot be read is said in the log and left out."""
@@ -136,32 +136,32 @@ class HeadStore:
 
     def graph(self, name: str) -> Path:
         """Read it together with the head: `kept`."""
-        return self.kept(name).graph
+        return self.find(name).graph
 
-    def kept(self, name: str) -> StoredHead:
+    def find(self, name: str) -> StoredHead:
         """The head and its graph, of one version. Costs microseconds where the version is known."""
         for _ in range(TRIES):
             version = self._newest(name)
             folder = self.folder / name / version
             try:
-                return self._read(name, folder)
+                return self._load(name, folder)
             except (FileNotFoundError, NotADirectoryError) as error:
                 if self._newest(name) == version:  # else it was replaced while it was read
-                    raise damaged(name, folder, f"{HEAD} is gone") from error
+                    raise damaged_head(name, folder, f"{HEAD} is gone") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def report(self, name: str) -> dict[str, Any]:
         """As it was written. NotFound where the head was never judged."""
         for _ in range(TRIES):
-            kept = self.kept(name)
+            kept = self.find(name)
             folder = kept.graph.parent
             try:
                 return _report(name, folder, kept.report)
             except FileNotFoundError as error:
-                if self.kept(name).graph.parent != folder:
+                if self.find(name).graph.parent != folder:
                     continue
                 if kept.report:
-                    raise damaged(name, folder, f"{REPORT} is gone") from error
+                    raise damaged_head(name, folder, f"{REPORT} is gone") from error
                 raise NotFound(f"the head {name!r} has no report", remedy="train it: trainings are judged") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
@@ -180,7 +180,7 @@ class HeadStore:
             doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
             (self.folder / name).rename(doomed / "gone")
             _sync(self.folder)
-        self._known.pop(name, None)
+        self._cache.pop(name, None)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> None:
@@ -200,32 +200,32 @@ class HeadStore:
             raise self._unknown(name)
         return versions[-1]
 
-    def _read(self, name: str, folder: Path) -> StoredHead:
+    def _load(self, name: str, folder: Path) -> StoredHead:
         status = os.stat(folder / HEAD)
         stamp = (str(folder), status.st_mtime_ns, status.st_size)
-        known = self._known.get(name)
+        known = self._cache.get(name)
         if known is None or known.stamp != stamp:
-            known = self._known[name] = _kept(name, folder, stamp)
+            known = self._cache[name] = _load_head(name, folder, stamp)
         return known
 
     def _unknown(self, name: str) -> NotFound:
         return NotFound(f"there is no head {excerpt(name)}", remedy=instead(name, self.names(), "train it first"))
 
 
-def damaged(name: str, folder: Path, how: str, remedy: str = ANEW) -> NotReady:
+def damaged_head(name: str, folder: Path, how: str, remedy: str = RETRAIN) -> NotReady:
     return NotReady(f"the head {name!r} at {folder} is damaged: {how}", remedy=remedy)
 
 
-def _kept(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
+def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
     """FileNotFoundError where the folder is gone."""
     try:
         record = json_records.read(folder / HEAD, HeadPointer)
     except DataLoss as error:
-        raise damaged(name, folder, f"{HEAD}: {json_records.reason(error)}") from error
+        raise damaged_head(name, folder, f"{HEAD}: {json_records.reason(error)}") from error
     if record.format != FORMAT:
-        raise damaged(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
+        raise damaged_head(name, folder, f"{HEAD}: format {record.format}, and this server reads {FORMAT}")
     if GRAPH not in record.files:
-        raise damaged(name, folder, f"{HEAD} names no {GRAPH}")
+        raise damaged_head(name, folder, f"{HEAD} names no {GRAPH}")
     return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
 
 
@@ -238,9 +238,9 @@ def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
         raise
     except (OSError, ValueError, RecursionError) as error:
         how = error.strerror if isinstance(error, OSError) else error
-        raise damaged(name, folder, f"{REPORT}: {how}") from error
+        raise damaged_head(name, folder, f"{REPORT}: {how}") from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise damaged(name, folder, f"{REPORT} is not the file that was written")
+        raise damaged_head(name, folder, f"{REPORT} is not the file that was written")
     return record
 
 
@@ -255,7 +255,7 @@ def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> No
         _sync(path)
 
 
-def _put(scratch: Path, place: Path) -> None:
+def _move_into_place(scratch: Path, place: Path) -> None:
     """Under a number that is greater than all there are: clocks go back."""
     newest = _versions(place)
     scratch.rename(place / str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0)))
@@ -276,7 +276,7 @@ def _versions(place: Path) -> list[str]:
         return []
 
 
-def _make(place: Path) -> None:
+def _make_folder(place: Path) -> None:
     """The folder of a name, on disk."""
     new = [path for path in (place, place.parent) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from topwork_server import json_records
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Modality, TapInfo
 
-USUAL_KIND = "linear"
+DEFAULT_KIND = "linear"
 
 
 class Task(StrEnum):
@@ -45,7 +45,7 @@ TARGETS = {
 
 
 #: Whose classes may be described by text.
-DESCRIBED = (Task.CLASSIFICATION, Task.MULTI_LABEL)
+DESCRIBABLE = (Task.CLASSIFICATION, Task.MULTI_LABEL)
 
 
 class Pooling(StrEnum):
@@ -76,7 +76,7 @@ class TrainRequest:
     set: str
     target: str
     name: str = ""
-    kind: str = USUAL_KIND
+    kind: str = DEFAULT_KIND
     task: Task | None = None
     taps: tuple[str, ...] = ()
     poolings: tuple[str, ...] = ()

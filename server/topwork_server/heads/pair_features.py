@@ -36,7 +36,7 @@ def is_pair(item: Item | None) -> bool:
     return isinstance(item, Text) and bool(item.text) and bool(item.pair)
 
 
-def sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
+def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
     """All texts, then the other side of each. InvalidInput for what is no pair, unless it is skipped: then it is left to the
     encoder, which reads no empty text."""
     for position, item in enumerate(items):
@@ -46,19 +46,19 @@ def sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
     return [*(Text(one.text if one.pair else "") for one in texts), *(Text(one.pair or "") for one in texts)]
 
 
-def beside(features: Features, count: int) -> Features:
-    """Of `sides` of so many items: two rows an item, none of one whose sides are not both there."""
+def pair_sides(features: Features, count: int) -> Features:
+    """Of `split_sides` of so many items: two rows an item, none of one whose sides are not both there."""
     failures: dict[int, TopworkError] = {}
     notes: dict[int, Mapping[str, int]] = {}
     for position, error in features.failures.items():
         failures.setdefault(position % count, error.at(position % count))
     for position, note in features.notes.items():
         notes[position % count] = {**notes.get(position % count, {}), **note}
-    taps = tuple(rows_beside(rows, count) for rows in features.taps)
+    taps = tuple(paired_rows(rows, count) for rows in features.taps)
     return Features(taps, notes, failures, features.numerics, features.timings)
 
 
-def rows_beside(rows: TapRows, count: int) -> TapRows:
+def paired_rows(rows: TapRows, count: int) -> TapRows:
     """Of 2 * count items, the first sides before the second ones."""
     there = rows.counts > 0
     both = there[:count] & there[count:]
@@ -78,7 +78,7 @@ class PairEncoder:
 
     def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
         """(n, dim) of each tap that two towers read, of rows of tokens their means. NotReady where the trunk is another now."""
-        encoder, session, taps = self._opened()
+        encoder, session, taps = self._open()
         options = parse(encoder.options, self._definition.encoder_options)
         found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in taps}
         samples = [self._sample(encoder, text, options) for text in texts]
@@ -93,7 +93,7 @@ class PairEncoder:
             report((start + len(places)) / len(order), f"encoded {start + len(places):,} of {len(order):,} sides of pairs")
         return found
 
-    def _opened(self) -> tuple[Encoder, Session, list[TapInfo]]:
+    def _open(self) -> tuple[Encoder, Session, list[TapInfo]]:
         definition, catalogue = self._definition, Catalog(self._plugins, self._home)
         entry = catalogue.entry(definition.encoder)
         if entry.folder is None or entry.manifest is None:
@@ -114,7 +114,7 @@ class PairEncoder:
         return sample
 
 
-def pooled_sides(how: Pooling, tap: TapInfo, u: Array, v: Array) -> Array:
+def pool_sides(how: Pooling, tap: TapInfo, u: Array, v: Array) -> Array:
     """What a head reads of (n, dim) rows of both sides."""
     rows = TapRows(tap, np.stack([u, v], axis=1).reshape(-1, u.shape[1]), np.full(len(u), 2))
-    return pooling.reduced(how, rows)
+    return pooling.reduce_rows(how, rows)

@@ -21,16 +21,16 @@ GRANULARITIES = {
 PARTS = {Task.TAGGING: 0, Task.QUESTION_ANSWERING: 1}
 
 
-def usual(task: Task, granularity: Granularity) -> Pooling:
+def default_pooling(task: Task, granularity: Granularity) -> Pooling:
     """What is done where nothing is said."""
     if task.every_row:
         return Pooling.ROWS
     return Pooling.ROW if granularity is Granularity.ITEM else Pooling.MEAN
 
 
-def possible(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
+def possible_poolings(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
     """The usual one first."""
-    first = usual(task, granularity)
+    first = default_pooling(task, granularity)
     if first is Pooling.ROW:
         return (first, *TOWERS)
     if first is not Pooling.MEAN:
@@ -39,7 +39,7 @@ def possible(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
     return (*several, Pooling.PAIR, *TOWERS) if granularity is Granularity.TOKEN else several
 
 
-def check(task: Task, tap: Tap, pooling: Pooling) -> None:
+def check_pooling(task: Task, tap: Tap, pooling: Pooling) -> None:
     """InvalidInput where the task cannot read this tap, or not so."""
     needed = GRANULARITIES.get(task)
     if needed is not None and tap.granularity is not needed:
@@ -47,7 +47,7 @@ def check(task: Task, tap: Tap, pooling: Pooling) -> None:
             f"{task} needs a row for each {needed}, and tap {tap.name!r} has one for each {tap.granularity}",
             remedy=f"choose a tap of {needed} rows, of a set that has one",
         )
-    there = possible(task, tap.granularity)
+    there = possible_poolings(task, tap.granularity)
     if pooling not in there:
         raise InvalidInput(
             f"pooling {pooling.value!r} does not suit {task} on tap {tap.name!r}, which has {_rows(tap.granularity)}",
@@ -61,7 +61,7 @@ def dim_after(pooling: Pooling, dim: int) -> int:
     return FACTORS.get(pooling, 1) * dim
 
 
-def kept(task: Task, rows: TapRows) -> Array:
+def rows_read(task: Task, rows: TapRows) -> Array:
     """(n,) bool: which rows of a tap the task reads. Tagging: those of the text; question answering: those of the pair, which is
     the context; others: all."""
     part = PARTS.get(task)
@@ -73,8 +73,8 @@ def kept(task: Task, rows: TapRows) -> Array:
     return np.asarray(parts == part)
 
 
-def usable(task: Task, pooling: Pooling, rows: TapRows) -> Array:
-    """(items,) bool: whether an item has the rows that `pooled` needs."""
+def usable_items(task: Task, pooling: Pooling, rows: TapRows) -> Array:
+    """(items,) bool: whether an item has the rows that `pool_rows` needs."""
     if pooling is Pooling.PAIR:
         parts = _parts(rows)
         if parts is None:
@@ -82,23 +82,23 @@ def usable(task: Task, pooling: Pooling, rows: TapRows) -> Array:
         return (_counted(rows.counts, parts == 0) > 0) & (_counted(rows.counts, parts == 1) > 0)
     if pooling in TOWERS:
         return np.asarray(rows.counts == 2)
-    counts = _counted(rows.counts, kept(task, rows))
+    counts = _counted(rows.counts, rows_read(task, rows))
     return np.asarray(counts == 1 if pooling is Pooling.ROW else counts > 0)
 
 
-def pooled(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
+def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
     """What a head reads: (n, dim_after) float32, C-contiguous, and how many rows each item has, (items,) int64.
 
     InvalidInput with its position for an item that has not the rows it needs.
     """
-    lacking = np.flatnonzero(~usable(task, pooling, rows))
+    lacking = np.flatnonzero(~usable_items(task, pooling, rows))
     if len(lacking):
         raise _lacking(task, pooling, rows, int(lacking[0]))
     if pooling is Pooling.ROWS:
-        chosen = kept(task, rows)
+        chosen = rows_read(task, rows)
         whole = chosen.all()
         return _float32(rows.rows if whole else rows.rows[chosen]), _counted(rows.counts, chosen)
-    return _float32(reduced(pooling, rows)), np.ones(len(rows.counts), np.int64)
+    return _float32(reduce_rows(pooling, rows)), np.ones(len(rows.counts), np.int64)
 
 
 def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidInput:
@@ -114,7 +114,7 @@ def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidI
     return InvalidInput(f"tap {name!r} has no row for it", remedy="an empty item has no features: leave it out", item=item)
 
 
-def reduced(pooling: Pooling, rows: TapRows) -> Array:
+def reduce_rows(pooling: Pooling, rows: TapRows) -> Array:
     """One row an item; each has at least one."""
     if pooling is Pooling.ROW or not len(rows.counts):
         return rows.rows if pooling is Pooling.ROW else np.empty((0, dim_after(pooling, rows.tap.tap.dim)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from topwork_server import json_records
 from topwork_server.errors import DataLoss, NotFound
 from topwork_server.heads import pooling
-from topwork_server.heads.head_store import StoredHead, damaged
+from topwork_server.heads.head_store import StoredHead, damaged_head
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import Catalog, EncoderState
@@ -28,16 +28,16 @@ class _Files:
     files: Mapping[str, str]
 
 
-def native_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
+def pretrained_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
     """By name: those of all encoders that are ready, and their graphs, which are not opened. One that cannot be read is said in
     the log and left out."""
     return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
 
 
-def native_kept(catalogue: Catalog, name: str) -> StoredHead:
+def pretrained_head(catalogue: Catalog, name: str) -> StoredHead:
     """The head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
     encoder = name.rpartition("/")[0]
-    found = {kept.head.name: kept for kept in _of(catalogue, encoder)}
+    found = {kept.head.name: kept for kept in _heads_of(catalogue, encoder)}
     if name not in found:
         there = f"{encoder} has {', '.join(found)}" if found else f"{encoder} is not exported, or brings no heads"
         raise NotFound(f"there is no head {name!r}", remedy=there)
@@ -46,13 +46,13 @@ def native_kept(catalogue: Catalog, name: str) -> StoredHead:
 
 def _listed(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
     try:
-        return _of(catalogue, encoder)
+        return _heads_of(catalogue, encoder)
     except Exception as error:  # a plugin may raise anything on weights that are damaged
         log.warning("encoder=%s: its heads are left out: %s: %s", encoder, type(error).__name__, error)
         return ()
 
 
-def _of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
+def _heads_of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
     entry = catalogue.entry(encoder)
     if entry.state is not EncoderState.READY or entry.folder is None or not (entry.folder / MANIFEST).exists():
         return ()
@@ -63,10 +63,10 @@ def _of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
 def _read(folder: Path, encoder: str, stamp: int) -> tuple[StoredHead, ...]:
     """`stamp` is the manifest's: written last at each export."""
     files = json_records.read(folder / MANIFEST, _Files).files
-    return tuple(_kept(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
+    return tuple(_load_head(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
 
 
-def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> StoredHead:
+def _load_head(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> StoredHead:
     graph = path.with_suffix(".onnx")
     try:
         head, written = _head(json_records.read(path, PretrainedHeadRecord)), files.get(path.name)
@@ -76,7 +76,7 @@ def _kept(path: Path, encoder: str, stamp: int, files: Mapping[str, str]) -> Sto
     except (OSError, LookupError, ValueError, DataLoss) as error:
         name = f"{encoder}/{path.stem.removeprefix(PREFIX)}"
         remedy = f"run `topwork export {encoder} --force`"
-        raise damaged(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error
+        raise damaged_head(name, path.parent, f"{path.name}: {type(error).__name__}: {error}", remedy) from error
 
 
 def _head(record: PretrainedHeadRecord) -> Head:
@@ -88,7 +88,7 @@ def _head(record: PretrainedHeadRecord) -> Head:
         encoder=record.encoder,
         encoder_options={},
         tap=record.tap,
-        pooling=pooling.usual(task, record.tap.tap.granularity),
+        pooling=pooling.default_pooling(task, record.tap.tap.granularity),
         dim=record.tap.tap.dim,
         names=record.names,
         created=record.created,

@@ -28,22 +28,22 @@ class TrainingLog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = {training.definition.name: training for training in self._load()}
+        self._records = {training.definition.name: training for training in self._load()}
 
     def names(self) -> list[str]:
-        return sorted(self._known)
+        return sorted(self._records)
 
     def get(self, name: str) -> TrainingRecord | None:
-        return self._known.get(name)
+        return self._records.get(name)
 
     def add(self, training: TrainingRecord) -> None:
         """In memory alone; `save` then writes it."""
         # Embedded descriptions may be large, and nobody asks for them again.
-        self._known[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
+        self._records[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
 
     def save(self, name: str) -> None:
         """Atomically; never raises."""
-        training, scratch = self._known[name], self._folder / f"{name}.part"
+        training, scratch = self._records[name], self._folder / f"{name}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_text(json_records.dumps(asdict(training)), "utf-8")
@@ -54,7 +54,7 @@ class TrainingLog:
 
     def remove(self, name: str) -> None:
         """No error where there is none."""
-        self._known.pop(name, None)
+        self._records.pop(name, None)
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:

@@ -16,7 +16,7 @@ from topwork_server.heads.head_types import HeadDefinition
 
 HEAD, TRAINING, PROBE = "head-", "training-", "probe-"
 #: A pin whose name begins so is the server's own.
-OURS = (HEAD, TRAINING, PROBE)
+RESERVED_PREFIXES = (HEAD, TRAINING, PROBE)
 
 log = logging.getLogger(__name__)
 
@@ -27,57 +27,57 @@ class VersionPins:
     def __init__(self, sets: FeatureSets) -> None:
         self._sets = sets
 
-    def hold(self, definition: HeadDefinition) -> None:
+    def pin_training(self, definition: HeadDefinition) -> None:
         """While it is learnt from. NotFound where the version is gone."""
-        self._drop(f"{TRAINING}{definition.name}")  # of one whose server ended
+        self._unpin(f"{TRAINING}{definition.name}")  # of one whose server ended
         self._pin(definition, f"{TRAINING}{definition.name}")
 
-    def settle(self, name: str, learnt: HeadDefinition | None) -> None:
+    def move_to_head(self, name: str, learnt: HeadDefinition | None) -> None:
         """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
         wanted = (learnt.set, learnt.version) if learnt else None
-        if wanted in self._found(f"{TRAINING}{name}"):
+        if wanted in self._versions_with(f"{TRAINING}{name}"):
             assert learnt is not None
-            self._drop(f"{HEAD}{name}")
+            self._unpin(f"{HEAD}{name}")
             self._pin(learnt, f"{HEAD}{name}")
         elif learnt is None:
-            self._drop(f"{HEAD}{name}")
-        self._drop(f"{TRAINING}{name}")
+            self._unpin(f"{HEAD}{name}")
+        self._unpin(f"{TRAINING}{name}")
 
-    def hold_all(self, definitions: Iterable[HeadDefinition]) -> str:
+    def pin_probe(self, definitions: Iterable[HeadDefinition]) -> str:
         """The versions of a probe, under the name that it returns."""
         name = f"{PROBE}{secrets.token_hex(8)}"
         try:
             for definition in definitions:
                 self._pin(definition, name)
         except BaseException:
-            self._drop(name)
+            self._unpin(name)
             raise
         return name
 
-    def release(self, name: str) -> None:
+    def release_probe(self, name: str) -> None:
         """What `hold_all` returned. Never raises: what is left goes at the next start."""
         try:
-            self._drop(name)
+            self._unpin(name)
         except TopworkError as error:
             log.warning("pin=%s is left: %s", name, error)
 
-    def put_right(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
+    def sweep(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
         """At the start, when nothing learns: what a server that was killed left. Opens no set where there is nothing to do."""
         pins = {pin for found in self._sets.pins().values() for pin in found}
         for pin in sorted(pins):
             try:
-                self._put_right(pin, learnt)
+                self._sweep_pin(pin, learnt)
             except TopworkError as error:  # of a set that cannot be opened: others are served all the same
                 log.warning("pin=%s could not be put right: %s", pin, error)
 
-    def _put_right(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
+    def _sweep_pin(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
         if pin.startswith(TRAINING):
             name = pin.removeprefix(TRAINING)
-            self.settle(name, learnt(name))
+            self.move_to_head(name, learnt(name))
         elif pin.startswith(PROBE) or (pin.startswith(HEAD) and learnt(pin.removeprefix(HEAD)) is None):
-            self._drop(pin)
+            self._unpin(pin)
 
-    def _found(self, pin: str) -> list[tuple[str, int]]:
+    def _versions_with(self, pin: str) -> list[tuple[str, int]]:
         """Where that pin is: sets and versions."""
         sets = [name for name, pins in self._sets.pins().items() if pin in pins]
         return [
@@ -96,7 +96,7 @@ class VersionPins:
             feature_set.unpin(pin)
         feature_set.pin(pin, definition.version)
 
-    def _drop(self, pin: str) -> None:
+    def _unpin(self, pin: str) -> None:
         for name, pins in self._sets.pins().items():
             if pin in pins:
                 with suppress(NotFound):  # the set was dropped meanwhile, or somebody unpinned it

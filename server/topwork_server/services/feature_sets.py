@@ -14,7 +14,7 @@ from topwork.v1 import sets_pb2, sets_pb2_grpc
 from topwork_server.blocking_calls import BlockingCaller, Check, in_thread
 from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selection
-from topwork_server.heads.version_pins import OURS
+from topwork_server.heads.version_pins import RESERVED_PREFIXES
 from topwork_server.ingest import validation
 from topwork_server.ingest.item_features import take_items
 from topwork_server.ingest.pipeline import IngestPipeline
@@ -137,7 +137,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         return set_messages.versions(found, damaged)
 
     async def PinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.Version:  # noqa: N802
-        if request.pin.startswith(OURS):
+        if request.pin.startswith(RESERVED_PREFIXES):
             raise InvalidInput(
                 f"{request.pin!r} is a name of the server's own pins: heads keep versions so", remedy="choose another name"
             )

@@ -13,9 +13,9 @@ from topwork.v1 import heads_pb2, heads_pb2_grpc, jobs_pb2, types_pb2
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.heads.evaluation.report_page import page
+from topwork_server.heads.evaluation.report_page import render_page
 from topwork_server.heads.head_manager import HeadManager
-from topwork_server.heads.serving.head_output import spread as spread_said
+from topwork_server.heads.serving.head_output import spread_output as spread_said
 from topwork_server.heads.serving.predictor import PredictionResult, Predictor, PredictParams
 from topwork_server.inference.engine import Engine
 from topwork_server.models.catalog import Catalog
@@ -52,7 +52,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         self._stopping = stopping
         self._heads, self._sets, self._plugins, self._spool = heads, sets, plugins, spool
         self._max_items = config.max_items
-        self._predictor = Predictor(engine, catalogue, heads.shelf, config.threads)
+        self._predictor = Predictor(engine, catalogue, heads.store, config.threads)
 
     async def ListTrainers(  # noqa: N802
         self, request: heads_pb2.ListTrainersRequest, context: Context
@@ -78,7 +78,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
 
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
         report = await self._heads.report(head_messages.head_name(request.name))
-        made = await asyncio.to_thread(page, report) if request.page else ""
+        made = await asyncio.to_thread(render_page, report) if request.page else ""
         return heads_pb2.Report(json=json.dumps(report), page=made)
 
     async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
@@ -112,7 +112,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
 
     async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802
         name = head_messages.head_name(request.name)
-        data, description = await self._heads.exported(name)
+        data, description = await self._heads.export(name)
         for start in range(0, len(data), PART):
             said = description if start == 0 else ""
             await context.write(head_messages.export_response(data[start : start + PART], len(data), said))
@@ -122,7 +122,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             case "items":
                 return await self._of_items(names, ask, request.items.items)
             case "vectors":
-                return await self._predictor.of_vectors(names, head_messages.vectors(request.vectors), request.fingerprint)
+                return await self._predictor.predict_vectors(names, head_messages.vectors(request.vectors), request.fingerprint)
             case "stored":
                 return await self._of_stored(names, request.stored)
         raise InvalidInput("nothing to predict", remedy="send items, vectors, or ids of a set")
@@ -136,7 +136,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         if not failures:
             return found
         return PredictionResult(
-            said=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.said),
+            outputs=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.outputs),
             features=tuple(spread(features, positions, failures) for features in found.features),
             notes={positions[i]: note for i, note in found.notes.items()},
             failures={**{positions[i]: error for i, error in found.failures.items()}, **failures},
@@ -147,7 +147,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, named(stored.set))
-        return await self._predictor.of_stored(names, feature_set, list(stored.ids))
+        return await self._predictor.predict_stored(names, feature_set, list(stored.ids))
 
     def _check_count(self, items: Sequence[types_pb2.Item]) -> None:
         if not items:

@@ -19,7 +19,7 @@ def right_or_wrong(right: Array, groups: Array) -> EvaluationData:
 
 
 def covered(truth: float, draws: list[EvaluationData]) -> float:
-    found = [task_metrics.main_figure(draw, seed) for seed, draw in enumerate(draws)]
+    found = [task_metrics.main_metric(draw, seed) for seed, draw in enumerate(draws)]
     return float(np.mean([figure.low <= truth <= figure.high for figure in found]))
 
 
@@ -41,13 +41,13 @@ def test_items_of_a_group_count_as_one() -> None:
 
 def test_all_right_is_not_certain() -> None:
     """Wilson's interval of 20 of 20: 20 / (20 + 1.96 ** 2)."""
-    figure = task_metrics.main_figure(right_or_wrong(np.ones(20, bool), np.arange(20)), 0)
+    figure = task_metrics.main_metric(right_or_wrong(np.ones(20, bool), np.arange(20)), 0)
     assert (figure.value, figure.high) == (1.0, 1.0)
     assert figure.low == pytest.approx(20 / (20 + 1.96**2), abs=1e-4)
 
 
 def test_one_item_says_nothing() -> None:
-    figure = task_metrics.main_figure(right_or_wrong(np.ones(3, bool), np.zeros(3, int)), 0)
+    figure = task_metrics.main_metric(right_or_wrong(np.ones(3, bool), np.zeros(3, int)), 0)
     assert (figure.low, figure.high) == SHARE
 
 

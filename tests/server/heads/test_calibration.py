@@ -65,6 +65,6 @@ def test_probabilities_of_great_scores_are_finite() -> None:
 
 
 def test_a_reliability_curve_counts_every_row_once() -> None:
-    found = calibration.curve(np.array([0.52, 0.53, 0.99, 1.0]), np.array([True, False, True, True]))
+    found = calibration.reliability_curve(np.array([0.52, 0.53, 0.99, 1.0]), np.array([True, False, True, True]))
     assert [(one.count, one.accuracy) for one in found] == [(2, 0.5), (2, 1.0)]
     assert found[0].confidence == pytest.approx(0.525)

@@ -12,7 +12,8 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.features import cell_boxes
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
-from topwork_server.heads.training.dataset import labels_of, lesson, load
+from topwork_server.heads.training.dataset import labels_of, load_dataset
+from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Granularity, Modality, Spans, Tap, TapInfo, TapRows, Text
 
@@ -60,7 +61,7 @@ def quiet(fraction, message):
 
 
 def loaded(birds, *args, least=2, **more):
-    return load(definition(birds, *args, **more), least, quiet)
+    return load_dataset(definition(birds, *args, **more), least, quiet)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_the_version_is_the_pinned_one(birds):
     old = definition(birds)
     birds.pin("head-h", old.version)
     birds.write(ItemBatch(["item-00001"], (features(POOLED, ["item-99999"]),), (column("label", T.STRING, ["kiwi"]),))).result()
-    assert load(old, 2, quiet).examples.names == ("emu", "owl")
+    assert load_dataset(old, 2, quiet).examples.names == ("emu", "owl")
     with pytest.raises(InvalidInput, match="'kiwi' has 1 example"):
         loaded(birds)
 
@@ -154,11 +155,11 @@ def test_labels_alone_are_read_in_the_server(birds):
 def test_what_is_wrong_names_the_column_or_the_id(sets):
     ids = names(0, 3)
     birds = written(sets, ids, [features(POOLED, ids)], column("label", T.FLOAT, [1.0, float("nan"), 2.0]))
-    for asked in (lambda d: load(d, 2, quiet), lambda d: labels_of(birds.read, d, 2)):
+    for asked in (lambda d: load_dataset(d, 2, quiet), lambda d: labels_of(birds.read, d, 2)):
         with pytest.raises(InvalidInput, match="item 'item-00001': column 'label': the number is nan"):
             asked(definition(birds, Task.REGRESSION))
     with pytest.raises(InvalidInput, match=r"no metadata column 'lable' to learn .did you mean label"):
-        load(replace(definition(birds), target="lable"), 2, quiet)
+        load_dataset(replace(definition(birds), target="lable"), 2, quiet)
 
 
 def test_groups_join_items_of_equal_content_and_of_the_group_column(sets):
@@ -278,7 +279,7 @@ def test_several_views_have_the_same_items(sets):
 
 
 def test_numbers_are_a_column(birds):
-    examples = load(replace(definition(birds, Task.REGRESSION), target="year"), 2, quiet).examples
+    examples = load_dataset(replace(definition(birds, Task.REGRESSION), target="year"), 2, quiet).examples
     assert examples.target is Target.NUMBERS
     assert examples.values.tolist() == [[2000 + i] for i in range(40)]
     assert examples.values.dtype == np.float64
@@ -299,7 +300,7 @@ def test_described_classes_need_no_label(sets):
     birds.write(ItemBatch(ids[:2], (features(POOLED, ids[:2]),), (column("label", T.STRING, ["emu", "owl"]),))).result()
     assert loaded(birds, **more, least=0).examples.values.tolist() == [1, 0]
     with pytest.raises(InvalidInput, match="no label for any"):
-        load(definition(birds, where="id > 'item-00001'"), 1, quiet)
+        load_dataset(definition(birds, where="id > 'item-00001'"), 1, quiet)
 
 
 def words(text, start=0):
@@ -400,8 +401,8 @@ def kept(sets, count=60, missing=(), keep=True, **columns):
 
 def test_a_lesson_splits_raw_items_by_group_and_class(sets):
     wanted = definition(kept(sets), group="who")
-    data = load(wanted, 2, quiet)
-    made, ids = lesson(wanted, data, "options", 7)
+    data = load_dataset(wanted, 2, quiet)
+    made, ids = fine_tune_dataset(wanted, data, "options", 7)
     assert ids == tuple(names(0, 60))
     assert made.items == [Text(f"text {i}") for i in range(60)]
     assert (made.options, made.tap, made.pooling, made.target) == ("options", POOLED.tap, "row", Target.CLASSES)
@@ -413,17 +414,17 @@ def test_a_lesson_splits_raw_items_by_group_and_class(sets):
     groups = [{i // 2 for i in part} for part in (made.train, made.validation, made.test)]
     assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
     assert all({i % 3 for i in part} == {0, 1, 2} for part in (made.train, made.validation, made.test))
-    again, _ = lesson(wanted, data, "options", 7)
+    again, _ = fine_tune_dataset(wanted, data, "options", 7)
     np.testing.assert_array_equal(again.test, made.test)
-    other, _ = lesson(wanted, data, "options", 8)
+    other, _ = fine_tune_dataset(wanted, data, "options", 8)
     assert other.test.tolist() != made.test.tolist()
 
 
 def test_a_lesson_takes_the_test_that_is_given_and_leaves_out_what_is_missing(sets):
     wanted = definition(kept(sets, missing=(3, 50)), test_where="id >= 'item-00040'")
-    data = load(wanted, 2, quiet)
+    data = load_dataset(wanted, 2, quiet)
     told: list[str] = []
-    made, ids = lesson(wanted, data, None, 0, told.append)
+    made, ids = fine_tune_dataset(wanted, data, None, 0, told.append)
     assert told == ["2 items are left out: the set does not keep their input (such as 'item-00003')"]
     assert ids == tuple(id for id in names(0, 60) if id not in ("item-00003", "item-00050"))
     assert [ids[i] for i in made.test] == [id for id in names(40, 60) if id != "item-00050"]
@@ -434,14 +435,14 @@ def test_a_lesson_takes_the_test_that_is_given_and_leaves_out_what_is_missing(se
 
 def test_without_raw_inputs_there_is_no_lesson(sets):
     wanted = definition(kept(sets, keep=False))
-    data = load(wanted, 2, quiet)
+    data = load_dataset(wanted, 2, quiet)
     assert data.inputs(["item-00001"]) == {}
     with pytest.raises(NotReady, match=r"keeps no raw inputs, and linear learns from them .*write --keep-inputs"):
-        lesson(wanted, data, None, 0)
+        fine_tune_dataset(wanted, data, None, 0)
 
 
 def test_inputs_are_those_of_the_version(sets):
     birds = kept(sets, 8)
-    data = load(definition(birds), 2, quiet)
+    data = load_dataset(definition(birds), 2, quiet)
     assert data.inputs(["item-00001", "item-00005", "nobody"]) == {"item-00001": Text("text 1"), "item-00005": Text("text 5")}
     assert data.inputs([]) == {}

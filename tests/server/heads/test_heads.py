@@ -41,7 +41,7 @@ class Anything(toys_trainers.NearestMean):
 
 async def trained(w, **more):
     made = await w.heads.train(replace(BIRDS, **more))
-    return await w.heads.settled(made.name)
+    return await w.heads.wait_until_trained(made.name)
 
 
 async def test_looking_for_labels_ends_when_the_caller_leaves(home, monkeypatch):
@@ -85,7 +85,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
         assert (definition.views, definition.path) == (((w.taps("mean")[0], Pooling.ROW),), str(feature_set.path))
         assert (definition.encoder, definition.version) == ("letters", feature_set.version)
         w.jobs.gate.set()
-        done = await w.heads.settled("birds-label")
+        done = await w.heads.wait_until_trained("birds-label")
         assert (done.state, done.detail, done.job.state) == (HeadState.READY, "", JobState.DONE)
         assert done.head.names == ("others", "plosives", "vowels")
         assert done.head.labelled == 30
@@ -213,7 +213,7 @@ async def test_a_name_is_trained_once_at_a_time(home):
         other = await w.heads.train(replace(BIRDS, name="other"))
         assert other.state is HeadState.TRAINING
         w.jobs.gate.set()
-        assert (await w.heads.settled("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
         with pytest.raises(AlreadyExists, match="there is a head named 'birds-label'"):
             await w.heads.train(BIRDS)
         assert len(w.jobs.started) == 2
@@ -222,14 +222,14 @@ async def test_a_name_is_trained_once_at_a_time(home):
 async def test_who_hears_that_a_training_has_ended_may_train_again_at_once(home, monkeypatch):
     async with world(home) as w:
         await w.fill()
-        settling, settle = threading.Event(), w.heads._settle
-        monkeypatch.setattr(w.heads, "_settle", lambda name: (settling.wait(10), settle(name)))
+        settling, settle = threading.Event(), w.heads._release
+        monkeypatch.setattr(w.heads, "_release", lambda name: (settling.wait(10), settle(name)))
         begun = await w.heads.train(BIRDS)
         await w.jobs.wait(begun.job.id)
         again = asyncio.create_task(w.heads.train(replace(BIRDS, replace=True)))
         asyncio.get_running_loop().call_later(0.02, settling.set)
         assert (await again).job.id != begun.job.id
-        assert (await w.heads.settled("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
 
 
 async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
@@ -243,13 +243,13 @@ async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
         assert (again.state, again.head, again.job.state) == (HeadState.READY, old.head, JobState.RUNNING)
         assert w.pins() == {"head-birds-label": first, "training-birds-label": feature_set.version}
         w.jobs.gate.set()
-        new = await w.heads.settled("birds-label")
+        new = await w.heads.wait_until_trained("birds-label")
         assert (new.head.labelled, new.definition.version) == (31, feature_set.version)
         assert w.pins() == {"head-birds-label": feature_set.version}
         # of another set
         await w.fill("others")
         other = await w.heads.train(replace(BIRDS, set="others", name="birds-label", replace=True))
-        assert (await w.heads.settled(other.name)).definition.set == "others"
+        assert (await w.heads.wait_until_trained(other.name)).definition.set == "others"
         assert w.pins() == {"head-birds-label": w.sets.get("others").version}
         assert not w.sets.pins()["birds"]
 
@@ -281,7 +281,7 @@ async def test_a_training_that_is_cancelled(home):
         w.jobs.gate.clear()
         begun = await w.heads.train(BIRDS)
         await w.jobs.cancel(begun.job.id)
-        ended = await w.heads.settled("birds-label")
+        ended = await w.heads.wait_until_trained("birds-label")
         assert (ended.state, ended.detail) == (HeadState.FAILED, "the last training was cancelled")
         assert w.pins() == {}
 

@@ -32,7 +32,7 @@ async def test_from_a_set_to_a_prediction(home):
         begun = await w.heads.train(TrainRequest("birds", "label", taps=("mean", "letters"), folds=3))
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
-        done = await w.heads.settled("birds-label")
+        done = await w.heads.wait_until_trained("birds-label")
         assert (done.state, done.head.kind, done.head.estimate) == (
             HeadState.READY,
             "linear",
@@ -44,10 +44,10 @@ async def test_from_a_set_to_a_prediction(home):
         assert w.pins() == {"head-birds-label": done.definition.version}
         report = await w.heads.report("birds-label")
         assert json.loads(json.dumps(report))["confusion"]["names"] == list(done.head.names)
-        predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
+        predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
         texts, classes = words(60, seed=9)
         found = await predictor.predict(["birds-label"], PredictParams(), [Text(text) for text in texts])
-        said = [done.head.names[i] for i in found.said[0].probabilities.argmax(1)]
+        said = [done.head.names[i] for i in found.outputs[0].probabilities.argmax(1)]
         assert np.mean([a == b for a, b in zip(said, classes, strict=True)]) > 0.8
         [kept] = w.jobs.list("train", "birds-label")
         assert kept.result["head"] == "birds-label"
@@ -99,9 +99,9 @@ async def test_other_tasks(home, task):
         assert begun.definition.task == task
         job = await w.jobs.wait(begun.job.id)
         assert job.state is JobState.DONE, job.error
-        head = (await w.heads.settled(begun.name)).head
-        predictor = Predictor(w.engine, w.catalogue, w.heads.shelf, 1)
-        [said] = (await predictor.predict([begun.name], PredictParams(), [Text("aabbe"), Text("bcd")])).said
+        head = (await w.heads.wait_until_trained(begun.name)).head
+        predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
+        [said] = (await predictor.predict([begun.name], PredictParams(), [Text("aabbe"), Text("bcd")])).outputs
         match task:
             case "multi-label":
                 assert said.probabilities.shape == (2, 4)
@@ -110,4 +110,4 @@ async def test_other_tasks(home, task):
             case "tagging":
                 assert [(span.start, span.end) for span in said.spans[0]] != []
                 assert head.metrics[0].value > 0.5
-        assert await asyncio.to_thread(w.heads.shelf.report, begun.name)
+        assert await asyncio.to_thread(w.heads.store.report, begun.name)

@@ -32,7 +32,7 @@ def ids(given: Examples) -> list[str]:
 
 def answered(given: Examples, scores: Array, folds: int = 5) -> HeldOutPredictions:
     """As if a head a fold had said it."""
-    held = evaluate.plan(given, folds, 0).held
+    held = evaluate.plan_splits(given, folds, 0).test
     rows = np.concatenate(held)
     order = np.argsort(rows)
     of = np.repeat(np.arange(len(held)), [len(part) for part in held])
@@ -48,17 +48,17 @@ def classes(count: int, many: int = 3, sure: float = 3.0, seed: int = 0) -> tupl
 
 def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
     given, _ = classes(103)
-    plan = evaluate.plan(given, 0, 0)
-    assert sorted(np.concatenate(plan.held)) == list(range(103))
-    assert len(plan.held) == 5
-    for held, train in zip(plan.held, plan.train, strict=True):
+    plan = evaluate.plan_splits(given, 0, 0)
+    assert sorted(np.concatenate(plan.test)) == list(range(103))
+    assert len(plan.test) == 5
+    for held, train in zip(plan.test, plan.train, strict=True):
         assert np.array_equal(train, rest(103, held))
     assert plan.estimate == "5-fold cross-validation over 103 items"
 
 
 def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
     given, _ = classes(200)
-    plan = evaluate.plan(given, 0, 0)
+    plan = evaluate.plan_splits(given, 0, 0)
     assert [[len(rows) for rows in size] for size in plan.curve] == [[10] * 5, [20] * 5, [40] * 5, [80] * 5]
     for size, next_size in zip(plan.curve, [*plan.curve[1:], plan.train], strict=True):
         for smaller, larger in zip(size, next_size, strict=True):
@@ -68,56 +68,56 @@ def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
 
 def test_of_many_items_one_fold_alone_has_a_curve() -> None:
     given, _ = classes(2400)
-    plan = evaluate.plan(given, 0, 0)
+    plan = evaluate.plan_splits(given, 0, 0)
     assert len(plan.train) == 5
     assert [len(size) for size in plan.curve] == [1] * 4
 
 
 def test_many_items_are_judged_by_a_fifth() -> None:
     given, _ = classes(20_005)
-    plan = evaluate.plan(given, 0, 0)
-    assert [len(held) for held in plan.held] == [4001]
+    plan = evaluate.plan_splits(given, 0, 0)
+    assert [len(held) for held in plan.test] == [4001]
     assert plan.estimate == "one split: 4,001 of 20,005 items held out"
-    assert len(evaluate.plan(given, 3, 0).held) == 3
+    assert len(evaluate.plan_splits(given, 3, 0).test) == 3
 
 
 def test_a_class_of_one_example_is_always_learnt_and_never_judged() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2]), ("a", "b", "rare"))
-    plan = evaluate.plan(given, 0, 0)
-    assert 20 not in np.concatenate(plan.held)
+    plan = evaluate.plan_splits(given, 0, 0)
+    assert 20 not in np.concatenate(plan.test)
     assert all(20 in train for train in plan.train)
     scores = np.eye(3)[given.values]
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     assert any("never judged: rare" in warning for warning in found.warnings)
 
 
 def test_a_class_of_one_group_is_never_judged_either() -> None:
     groups = np.array([*range(20), 20, 20])
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2, 2]), ("a", "b", "twice"), groups=groups)
-    held = np.concatenate(evaluate.plan(given, 0, 0).held)
+    held = np.concatenate(evaluate.plan_splits(given, 0, 0).test)
     assert sorted(held) == list(range(20))
 
 
 def test_one_split_keeps_groups_whole_where_its_fifth_could_not_judge() -> None:
     """The largest groups, which are dealt first, hold a class each that no other group has."""
     classes, groups = np.repeat([0, 1, 2, 2], [10, 10, 3, 3]), np.repeat([0, 1, 2, 3], [10, 10, 3, 3])
-    plan = evaluate.plan(examples(Task.CLASSIFICATION, classes, ("a", "b", "c"), groups=groups), 1, 0)
-    [held], [train] = plan.held, plan.train
+    plan = evaluate.plan_splits(examples(Task.CLASSIFICATION, classes, ("a", "b", "c"), groups=groups), 1, 0)
+    [held], [train] = plan.test, plan.train
     assert set(classes[held]) == {2}
     assert not set(groups[held]) & set(groups[train])
 
 
 def test_nothing_can_judge_one_example_a_class() -> None:
-    plan = evaluate.plan(examples(Task.CLASSIFICATION, np.arange(4), tuple("abcd")), 0, 0)
-    assert (plan.held, plan.train, plan.curve) == ([], [], [])
+    plan = evaluate.plan_splits(examples(Task.CLASSIFICATION, np.arange(4), tuple("abcd")), 0, 0)
+    assert (plan.test, plan.train, plan.curve) == ([], [], [])
     assert "no class has two examples" in plan.estimate
 
 
 def test_items_of_several_rows_stay_whole() -> None:
     items = np.repeat(np.arange(60), 7)
     values = np.random.default_rng(0).integers(0, 5, 420)
-    plan = evaluate.plan(examples(Task.TAGGING, values, BIO, items), 0, 0)
-    for held, train in zip(plan.held, plan.train, strict=True):
+    plan = evaluate.plan_splits(examples(Task.TAGGING, values, BIO, items), 0, 0)
+    for held, train in zip(plan.test, plan.train, strict=True):
         assert not np.isin(items[held], items[train]).any()
     assert plan.estimate == "5-fold cross-validation over 60 items"
     assert len(np.unique(items[plan.curve[-1][0]])) == 24
@@ -126,12 +126,12 @@ def test_items_of_several_rows_stay_whole() -> None:
 def test_groups_are_named_in_the_estimate() -> None:
     given, _ = classes(60)
     grouped = examples(Task.CLASSIFICATION, given.values, given.names, groups=np.arange(60) // 3)
-    assert evaluate.plan(grouped, 4, 0).estimate == "4-fold cross-validation over 60 items in 20 groups"
+    assert evaluate.plan_splits(grouped, 4, 0).estimate == "4-fold cross-validation over 60 items in 20 groups"
 
 
 def test_a_good_head() -> None:
     given, scores = classes(300)
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     figures = {figure.name: figure for figure in found.metrics}
     assert list(figures) == [
         *("accuracy", "balanced accuracy", "macro F1", "AUROC", "average precision", "log loss"),
@@ -151,7 +151,7 @@ def test_a_good_head() -> None:
 
 def test_scaling_repairs_confidence() -> None:
     given, scores = classes(2000, sure=1.0)
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores * 5), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores * 5), ids(given), None, 0)
     figures = {figure.name: figure.value for figure in found.metrics}
     assert figures[metrics.CALIBRATION_BEFORE] > 0.2
     assert figures[metrics.CALIBRATION] < 0.05
@@ -161,7 +161,8 @@ def test_scaling_repairs_confidence() -> None:
 def test_the_same_seed_gives_the_same_judgement() -> None:
     given, scores = classes(120)
     first, again, other = (
-        evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, seed) for seed in (1, 1, 2)
+        evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, seed)
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert first.metrics != other.metrics
@@ -172,7 +173,7 @@ def test_the_most_confident_errors_come_first() -> None:
     scores = np.eye(2)[given.values] * 4
     scores[7] = [9, 0]
     scores[10] = [0, 2]
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     assert [(one.id, one.truth, one.predicted) for one in found.wrong] == [("item-7", "b", "a"), ("item-10", "a", "b")]
     assert found.wrong[0].confidence > found.wrong[1].confidence > 0.5
 
@@ -180,23 +181,23 @@ def test_the_most_confident_errors_come_first() -> None:
 def test_a_blind_head_is_called_so() -> None:
     given, _ = classes(200)
     scores = np.random.default_rng(5).normal(size=(200, 3))
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     assert any("not clearly better than the baseline" in warning for warning in found.warnings)
 
 
 def test_few_items_are_warned_of() -> None:
     given, scores = classes(20, many=2, sure=1.0)
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     assert any("label more" in warning for warning in found.warnings)
     few = examples(Task.CLASSIFICATION, np.array([0] * 30 + [1] * 4), ("many", "few"))
-    found = evaluate.judge(few, Task.CLASSIFICATION, answered(few, np.eye(2)[few.values]), ids(few), None, 0)
+    found = evaluate.evaluate_predictions(few, Task.CLASSIFICATION, answered(few, np.eye(2)[few.values]), ids(few), None, 0)
     assert any("few (4)" in warning and "many" not in warning for warning in found.warnings)
 
 
 def test_a_fold_that_lost_a_class_is_told() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0, 0, 0, 0, 1, 1]), ("a", "b"))
     said = HeldOutPredictions(np.arange(6), np.eye(2)[given.values].astype(np.float32), np.array([0, 0, 1, 1, 1, 1]))
-    found = evaluate.judge(given, Task.CLASSIFICATION, said, ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, said, ids(given), None, 0)
     assert any("in one fold" in warning and ": b" in warning for warning in found.warnings)
 
 
@@ -205,7 +206,7 @@ def test_a_test_set_of_its_own() -> None:
     learnt = examples(Task.CLASSIFICATION, np.array([0] * 9 + [1]), ("a", "b"))
     test = examples(Task.CLASSIFICATION, np.array([1] * 30 + [0] * 10), ("a", "b"))
     said = HeldOutPredictions(np.arange(40), np.eye(2)[test.values].astype(np.float32), np.zeros(40, int))
-    found = evaluate.judge(test, Task.CLASSIFICATION, said, ids(test), learnt, 0)
+    found = evaluate.evaluate_predictions(test, Task.CLASSIFICATION, said, ids(test), learnt, 0)
     assert (found.metrics[0].value, found.baseline[0].value) == (1.0, 0.25)
 
 
@@ -213,7 +214,7 @@ def test_a_training_score_is_refused() -> None:
     given, scores = classes(50)
     said = HeldOutPredictions(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
     with pytest.raises(TopworkError, match="learnt from"):
-        evaluate.judge(given, Task.CLASSIFICATION, said, ids(given), None, 0)
+        evaluate.evaluate_predictions(given, Task.CLASSIFICATION, said, ids(given), None, 0)
 
 
 def test_multi_label() -> None:
@@ -221,7 +222,7 @@ def test_multi_label() -> None:
     values = (random.random((200, 3)) < [0.5, 0.3, 0.1]).astype(np.float32)
     scores = random.normal(size=(200, 3)) + 4 * values - 2
     given = examples(Task.MULTI_LABEL, values, ("a", "b", "c"))
-    found = evaluate.judge(given, Task.MULTI_LABEL, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.MULTI_LABEL, answered(given, scores), ids(given), None, 0)
     assert [figure.name for figure in found.metrics][:5] == [
         "macro F1",
         "micro F1",
@@ -240,7 +241,7 @@ def test_regression_with_its_band() -> None:
     values = random.normal(50, 10, (2000, 1)).astype(np.float32)
     noise = random.normal(0, 2, (2000, 1))
     given = examples(Task.REGRESSION, values, ())
-    found = evaluate.judge(given, Task.REGRESSION, answered(given, values + noise), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.REGRESSION, answered(given, values + noise), ids(given), None, 0)
     assert found.interval == pytest.approx(2 * 1.645, rel=0.06)
     assert len(found.scatter) == 1000
     assert found.wrong[0].confidence == pytest.approx(np.abs(noise).max(), rel=1e-3)
@@ -252,7 +253,7 @@ def test_the_band_is_the_residual_of_its_rank() -> None:
     """Of 19 residuals 1 .. 19 the 18th: ceil(0.9 * 20)."""
     given = examples(Task.REGRESSION, np.zeros((19, 1), np.float32), ())
     said = HeldOutPredictions(np.arange(19), np.arange(1, 20, dtype=np.float32)[:, None], np.arange(19) % 5)
-    assert evaluate.judge(given, Task.REGRESSION, said, ids(given), None, 0).interval == 18
+    assert evaluate.evaluate_predictions(given, Task.REGRESSION, said, ids(given), None, 0).interval == 18
 
 
 def test_tagging() -> None:
@@ -261,7 +262,7 @@ def test_tagging() -> None:
     said = truth.copy()
     said[8] = 0  # the first entity of the second item ends too soon
     given = examples(Task.TAGGING, truth, BIO, items)
-    found = evaluate.judge(given, Task.TAGGING, answered(given, 5 * np.eye(5)[said]), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.TAGGING, answered(given, 5 * np.eye(5)[said]), ids(given), None, 0)
     assert found.metrics[0].value == pytest.approx(2 * 79 / 160)
     assert [(of.name, of.support) for of in found.classes] == [("PER", 40), ("LOC", 40)]
     assert [(one.id, one.truth, one.predicted) for one in found.wrong] == [("item-1", "PER 1-3, LOC 4-5", "PER 1-2, LOC 4-5")]
@@ -277,7 +278,7 @@ def test_question_answering() -> None:
     scores = 9.0 * values
     scores[first[0], 0] = -9
     given = examples(Task.QUESTION_ANSWERING, values, (), items)
-    found = evaluate.judge(given, Task.QUESTION_ANSWERING, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.QUESTION_ANSWERING, answered(given, scores), ids(given), None, 0)
     assert [(figure.name, figure.value > 0.95) for figure in found.metrics] == [("F1", True), ("exact match", True)]
     assert [(one.id, one.truth) for one in found.wrong] == [("item-0", "0-2")]
     assert found.baseline[1].value == pytest.approx(6 / 30)
@@ -290,7 +291,7 @@ def test_segmentation() -> None:
     scores = random.normal(size=(640, 3)) + 3 * np.eye(3)[values]
     scores[:16] = 9 * np.eye(3)[(values[:16] + 1) % 3]
     given = examples(Task.SEGMENTATION, values, ("sky", "sea", "sand"), items)
-    found = evaluate.judge(given, Task.SEGMENTATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.SEGMENTATION, answered(given, scores), ids(given), None, 0)
     assert found.metrics[0].name == "mean IoU"
     assert found.wrong[0].id == "item-0"
     assert found.wrong[0].confidence > 0.9
@@ -299,7 +300,7 @@ def test_segmentation() -> None:
 
 def test_many_classes_are_confused_as_others() -> None:
     given, scores = classes(600, many=40, sure=2.0)
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
     assert found.confusion is not None
     assert len(found.confusion.names) == report_tables.MOST_CONFUSED
     assert found.confusion.names[-1] == report_tables.OTHERS
@@ -318,9 +319,9 @@ def test_the_main_figure_is_that_of_the_judgement(task: Task) -> None:
     outputs = 1 if task.target is Target.NUMBERS else 5
     given = examples(task, values, BIO, np.arange(200) // 4 if task.every_row else None)
     said = answered(given, random.normal(size=(200, outputs)))
-    main = evaluate.main(given, task, said, 0)
-    assert main.name == evaluate.main_name(task)
-    assert main == evaluate.judge(given, task, said, ids(given), None, 0).metrics[0]
+    main = evaluate.main_metric(given, task, said, 0)
+    assert main.name == evaluate.main_metric_name(task)
+    assert main == evaluate.evaluate_predictions(given, task, said, ids(given), None, 0).metrics[0]
 
 
 def test_a_difference_is_paired() -> None:
@@ -330,12 +331,12 @@ def test_a_difference_is_paired() -> None:
     mistaken = np.flatnonzero(scores.argmax(axis=1) != given.values)[:10]
     better[mistaken] = 9 * np.eye(3)[given.values[mistaken]]
     a, b = answered(given, better), answered(given, scores)
-    gain = evaluate.difference(given, Task.CLASSIFICATION, a, b, 0)
+    gain = evaluate.metric_difference(given, Task.CLASSIFICATION, a, b, 0)
     assert (gain.name, gain.value) == ("accuracy", pytest.approx(10 / 200))
     assert 0 < gain.low < gain.value < gain.high
-    own = evaluate.main(given, Task.CLASSIFICATION, b, 0)
+    own = evaluate.main_metric(given, Task.CLASSIFICATION, b, 0)
     assert gain.high - gain.low < (own.high - own.low) * 0.6
-    nothing = evaluate.difference(given, Task.CLASSIFICATION, a, a, 0)
+    nothing = evaluate.metric_difference(given, Task.CLASSIFICATION, a, a, 0)
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
 
 
@@ -343,14 +344,14 @@ def test_a_difference_is_of_the_rows_that_both_were_asked() -> None:
     given, scores = classes(100)
     whole = answered(given, scores)
     part = HeldOutPredictions(whole.rows[:50], whole.scores[:50], whole.folds[:50])
-    assert evaluate.difference(given, Task.CLASSIFICATION, whole, part, 0).value == 0
+    assert evaluate.metric_difference(given, Task.CLASSIFICATION, whole, part, 0).value == 0
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
     given, scores = classes(50)
     scores[3, 1] = np.nan
     with pytest.raises(TopworkError, match="not finite"):
-        evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
+        evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
 
 
 def test_rankings_of_few_groups_take_no_more_memory_than_others() -> None:
@@ -359,7 +360,7 @@ def test_rankings_of_few_groups_take_no_more_memory_than_others() -> None:
     given, scores = classes(8000, 2)
     given = examples(Task.CLASSIFICATION, given.values, given.names, groups=np.arange(8000) % 3)
     tracemalloc.start()
-    found = evaluate.judge(given, Task.CLASSIFICATION, answered(given, scores, 3), ids(given), None, 0)
+    found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores, 3), ids(given), None, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "AUROC" in {figure.name for figure in found.metrics}
@@ -369,4 +370,6 @@ def test_rankings_of_few_groups_take_no_more_memory_than_others() -> None:
 def test_nothing_held_out_is_told() -> None:
     given, _ = classes(50)
     with pytest.raises(TopworkError, match="nothing to judge"):
-        evaluate.main(given, Task.CLASSIFICATION, HeldOutPredictions(np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)), 0)
+        evaluate.main_metric(
+            given, Task.CLASSIFICATION, HeldOutPredictions(np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)), 0
+        )

@@ -7,7 +7,7 @@ import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.training.labels import check_target, read_as, read_labels, task_of
+from topwork_server.heads.training.labels import check_target, read_labels, read_test_labels, task_of
 
 T = ColumnType
 
@@ -221,15 +221,15 @@ def test_described_classes_need_no_labels_and_take_no_others():
 
 def test_a_test_set_is_read_under_the_classes_that_were_learnt():
     known = read(T.STRING, ["a", "b"], least=1)
-    test = read_as(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
+    test = read_test_labels(Column("label", T.STRING, ["b", "c", None, "a"]), known, "label")
     assert test.values == [1, None, None, 0]
     assert test.warnings == ("1 test items are left out: nothing was learnt of their classes (c)",)
     tags = read(T.STRINGS, [["0:1:x"]], Task.TAGGING, 1)
-    test = read_as(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
+    test = read_test_labels(Column("label", T.STRINGS, [["2:3:x"], ["0:1:y"], []]), tags, "label")
     assert test.names == tags.names
     assert test.values == [[(2, 3, 0)], None, []]
     numbers = read(T.FLOAT, [1.0, 2.0])
-    assert read_as(Column("label", T.FLOAT, [3.0, None]), numbers, "label").values == [3.0, None]
+    assert read_test_labels(Column("label", T.FLOAT, [3.0, None]), numbers, "label").values == [3.0, None]
 
 
 def test_a_column_that_is_not_there_is_told_with_its_neighbours():

@@ -35,7 +35,7 @@ def publish(shelf, name="birds", seed=0, **fields):
 
 
 def finder(shelf, name="birds"):
-    return lambda: shelf.kept(name)
+    return lambda: shelf.find(name)
 
 
 def expected(seed=0):
@@ -46,19 +46,19 @@ def expected(seed=0):
 def test_a_head_is_opened_once(shelf):
     publish(shelf)
     live = HeadCache()
-    opened = live.opened(finder(shelf))
-    np.testing.assert_allclose(opened.run(ROWS)[0], expected(), rtol=1e-5)
-    assert live.opened(finder(shelf)) is opened
+    opened = live.open(finder(shelf))
+    np.testing.assert_allclose(opened.predict(ROWS)[0], expected(), rtol=1e-5)
+    assert live.open(finder(shelf)) is opened
 
 
 def test_a_head_that_is_replaced_serves_at_once_and_who_held_the_old_one_keeps_it(shelf):
     publish(shelf)
     live = HeadCache()
-    old = live.opened(finder(shelf))
+    old = live.open(finder(shelf))
     publish(HeadStore(shelf.folder), seed=1)
-    new = live.opened(finder(shelf))
-    np.testing.assert_allclose(new.run(ROWS)[0], expected(1), rtol=1e-5)
-    np.testing.assert_allclose(old.run(ROWS)[0], expected(0), rtol=1e-5)
+    new = live.open(finder(shelf))
+    np.testing.assert_allclose(new.predict(ROWS)[0], expected(1), rtol=1e-5)
+    np.testing.assert_allclose(old.predict(ROWS)[0], expected(0), rtol=1e-5)
     assert live.names() == ["birds"]
 
 
@@ -67,12 +67,12 @@ def test_a_head_that_is_replaced_while_it_is_opened(shelf):
     looks = []
 
     def find():
-        looks.append(shelf.kept("birds"))
+        looks.append(shelf.find("birds"))
         if len(looks) == 1:
             publish(shelf, seed=1)
         return looks[-1]
 
-    np.testing.assert_allclose(HeadCache().opened(find).run(ROWS)[0], expected(1), rtol=1e-5)
+    np.testing.assert_allclose(HeadCache().open(find).predict(ROWS)[0], expected(1), rtol=1e-5)
 
 
 def test_idle_heads_are_closed(shelf):
@@ -80,25 +80,25 @@ def test_idle_heads_are_closed(shelf):
     publish(shelf, "fish")
     clock = Clock()
     live = HeadCache(idle_seconds=10, clock=clock)
-    first = live.opened(finder(shelf))
+    first = live.open(finder(shelf))
     clock.now = 9
-    assert live.opened(finder(shelf)) is first
-    live.opened(finder(shelf, "fish"))
+    assert live.open(finder(shelf)) is first
+    live.open(finder(shelf, "fish"))
     clock.now = 18
-    live.opened(finder(shelf, "fish"))
+    live.open(finder(shelf, "fish"))
     assert sorted(live.names()) == ["birds", "fish"]
     clock.now = 20
-    live.opened(finder(shelf, "fish"))
+    live.open(finder(shelf, "fish"))
     assert live.names() == ["fish"]
 
 
 def test_a_removed_head_is_not_found(shelf):
     publish(shelf)
     live = HeadCache()
-    live.opened(finder(shelf))
+    live.open(finder(shelf))
     shelf.remove("birds")
     with pytest.raises(NotFound):
-        live.opened(finder(shelf))
+        live.open(finder(shelf))
 
 
 def test_damaged_graphs_are_named(shelf):
@@ -106,10 +106,10 @@ def test_damaged_graphs_are_named(shelf):
     graph = shelf.graph("birds")
     graph.write_bytes(b"no graph")
     with pytest.raises(NotReady, match=r"head\.onnx is not the file that was written"):
-        HeadCache().opened(finder(shelf))
+        HeadCache().open(finder(shelf))
     graph.unlink()
     with pytest.raises(NotReady, match="is gone"):
-        HeadCache().opened(finder(shelf))
+        HeadCache().open(finder(shelf))
 
 
 def test_threads_share_a_head(shelf):
@@ -118,7 +118,7 @@ def test_threads_share_a_head(shelf):
 
     def one():
         try:
-            np.testing.assert_allclose(live.opened(finder(shelf)).run(ROWS)[0], expected(), rtol=1e-5)
+            np.testing.assert_allclose(live.open(finder(shelf)).predict(ROWS)[0], expected(), rtol=1e-5)
         except Exception as error:
             errors.append(error)
 

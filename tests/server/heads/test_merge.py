@@ -14,11 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.heads import pooling
-from topwork_server.heads.export.merge import METADATA, merged
+from topwork_server.heads.export.merge import METADATA, merge_onnx
 from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
-from topwork_server.heads.serving.head_output import said
+from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.serving.span_decoding import bio_names
 from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api.sources import file_sha256
@@ -73,13 +73,13 @@ def head(granularity=Granularity.ITEM, how=Pooling.ROW, task=Task.CLASSIFICATION
 def joined(folder, made, model=None):
     """The merged file, opened by plain onnxruntime, and its description."""
     (folder / "head.onnx").write_bytes(made_heads.graph(made))
-    data, description = merged(model or trunk(folder), folder / "head.onnx", made)
+    data, description = merge_onnx(model or trunk(folder), folder / "head.onnx", made)
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]), description
 
 
 def alone(folder, made):
     """The head alone, as it is served."""
-    return HeadCache().opened(lambda: StoredHead(made, folder / "head.onnx", (), file_sha256(folder / "head.onnx"))).run
+    return HeadCache().open(lambda: StoredHead(made, folder / "head.onnx", (), file_sha256(folder / "head.onnx"))).predict
 
 
 def features(x):
@@ -127,7 +127,7 @@ def test_pooled_tokens(tmp_path, how):
     mask[2] = [0, 1, 1, 0, 1]
     x[mask == 0] = np.nan
     rows, counts, spans = token_rows(x, mask)
-    expected = said(made, TapRows(made.tap, rows, counts, spans), alone(tmp_path, made)).probabilities
+    expected = decode_output(made, TapRows(made.tap, rows, counts, spans), alone(tmp_path, made)).probabilities
     check(session.run(["probabilities"], {"x": x, "row_mask": mask}), [expected])
     assert [value["name"] for value in description["inputs"]] == ["x", "row_mask"]
     assert "special tokens" in description["inputs"][1]["description"]
@@ -139,7 +139,7 @@ def test_pairs_of_texts(tmp_path):
     x = some(2, 6, DIM)
     parts = np.array([[-1, 0, 0, 1, 1, 1], [-1, 0, 1, 1, -1, -1]])
     rows, counts, spans = token_rows(x, (parts >= 0).astype(np.int64), parts)
-    expected = said(made, TapRows(made.tap, rows, counts, spans), alone(tmp_path, made)).probabilities
+    expected = decode_output(made, TapRows(made.tap, rows, counts, spans), alone(tmp_path, made)).probabilities
     masks = {"text_mask": (parts == 0).astype(np.int64), "pair_mask": (parts == 1).astype(np.int64)}
     check(session.run(["probabilities"], {"x": x, **masks}), [expected])
     assert [value["name"] for value in description["inputs"]] == ["x", "text_mask", "pair_mask"]
@@ -151,7 +151,7 @@ def test_pooled_cells(tmp_path, how):
     session, description = joined(tmp_path, made)
     x = some(2, 6, DIM)
     rows = TapRows(made.tap, features(x).reshape(-1, DIM), np.array([6, 6]))
-    check(session.run(["probabilities"], {"x": x}), [said(made, rows, alone(tmp_path, made)).probabilities])
+    check(session.run(["probabilities"], {"x": x}), [decode_output(made, rows, alone(tmp_path, made)).probabilities])
     assert description["grid"] == list(GRID)
 
 
@@ -161,7 +161,7 @@ def test_the_windows_of_one_clip(tmp_path, how):
     session, description = joined(tmp_path, made)
     x = some(4, DIM)
     rows = TapRows(made.tap, features(x), np.array([4]))
-    check(session.run(["probabilities"], {"x": x}), [said(made, rows, alone(tmp_path, made)).probabilities])
+    check(session.run(["probabilities"], {"x": x}), [decode_output(made, rows, alone(tmp_path, made)).probabilities])
     assert description["one_clip_at_a_time"]
     assert "windows of one clip" in description["inputs"][0]["description"]
 
@@ -189,7 +189,7 @@ def test_only_the_way_to_the_tap_is_kept(tmp_path):
     (tmp_path / "head.onnx").write_bytes(made_heads.graph(made))
     path = trunk(tmp_path, size=100_000)
     assert path.stat().st_size > 2_000_000
-    assert len(merged(path, tmp_path / "head.onnx", made)[0]) < 20_000
+    assert len(merge_onnx(path, tmp_path / "head.onnx", made)[0]) < 20_000
 
 
 @pytest.mark.parametrize("inner", ["scores", "probabilities", "topwork.head/scores", "topwork.head/ends/node_0"])

@@ -13,7 +13,7 @@ from topwork_server import Text
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput
 from topwork_server.heads import pooling
-from topwork_server.heads.export.merge import merged
+from topwork_server.heads.export.merge import merge_onnx
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
@@ -85,10 +85,10 @@ async def both(tmp_path, catalogue, home, made, items):
     shelf.publish(made, made_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     try:
-        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictParams(), items)).said
+        (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictParams(), items)).outputs
     finally:
         await engine.close()
-    data, _ = await asyncio.to_thread(merged, catalogue.entry(made.encoder).folder / MODEL, shelf.graph(made.name), made)
+    data, _ = await asyncio.to_thread(merge_onnx, catalogue.entry(made.encoder).folder / MODEL, shelf.graph(made.name), made)
     feeds, samples = prepared(catalogue, made, items)
     return said, run(data, feeds), samples
 
@@ -129,7 +129,7 @@ async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
         await engine.close()
     assert caught.value.item == 1
     assert list(found.failures) == [1]
-    np.testing.assert_allclose(found.said[0].probabilities[[0, 2]], whole.said[0].probabilities, atol=1e-6)
+    np.testing.assert_allclose(found.outputs[0].probabilities[[0, 2]], whole.outputs[0].probabilities, atol=1e-6)
 
 
 REAL = [

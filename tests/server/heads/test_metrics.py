@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.heads.evaluation import metrics, task_metrics, unit_counts
+from topwork_server.heads.evaluation import metrics, task_metrics, unit_sums
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.evaluation.span_metrics import right_answers
 from topwork_server.heads.evaluation.task_metrics import auroc_and_precision, ranked
@@ -20,7 +20,7 @@ def judged(task: Task, values: object, scores: object, names: str = "", items: o
 
 def found(given: EvaluationData, weights: Array | None = None) -> dict[str, float]:
     ones = np.ones((1, given.units)) if weights is None else weights[None]
-    of = metrics.values(given, unit_counts.tally(given).totals(ones))
+    of = metrics.metric_values(given, unit_sums.unit_sums(given).weighted(ones))
     return {name: float(value[0]) for name, value in of.items()}
 
 
@@ -107,7 +107,7 @@ def test_ranking_of_weights_is_that_of_copies() -> None:
 
 def test_rankings_of_one_class_alone_are_left_out() -> None:
     given = judged(Task.CLASSIFICATION, [1] * 6, one_hot([1, 1, 1, 1, 0, 1], 2), "a b")
-    names = [figure.name for figure in task_metrics.figures(given, 0)]
+    names = [figure.name for figure in task_metrics.task_metrics(given, 0)]
     assert "AUROC" not in names
     assert names[0] == "accuracy"
 
@@ -124,7 +124,7 @@ def test_regression_far_from_zero_keeps_its_digits() -> None:
 
 
 def test_constant_truth_has_no_r2() -> None:
-    main = task_metrics.main_figure(judged(Task.REGRESSION, np.ones((5, 1)), np.arange(5)[:, None]), 0)
+    main = task_metrics.main_metric(judged(Task.REGRESSION, np.ones((5, 1)), np.arange(5)[:, None]), 0)
     assert (main.name, main.value) == ("R2", 0.0)
 
 
@@ -141,7 +141,7 @@ def test_tagging_counts_exact_spans_as_conll_does() -> None:
 
 
 def test_no_entity_at_all_is_a_main_figure_of_nothing() -> None:
-    main = task_metrics.main_figure(judged(Task.TAGGING, [0, 0], one_hot([0, 0], 5), BIO, [0, 1]), 0)
+    main = task_metrics.main_metric(judged(Task.TAGGING, [0, 0], one_hot([0, 0], 5), BIO, [0, 1]), 0)
     assert (main.value, main.low, main.high) == (0.0, 0.0, 1.0)
 
 

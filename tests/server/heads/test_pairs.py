@@ -15,9 +15,9 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Pooling, Task, TrainRequest, definition_of
-from topwork_server.heads.pair_features import rows_beside
+from topwork_server.heads.pair_features import paired_rows
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
-from topwork_server.heads.training.training_job import TrainingJob, make
+from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.types import Granularity, Tap, TapInfo, TapRows
 from toys import FakePlugins
@@ -71,14 +71,14 @@ async def test_validation_chooses_how_pairs_are_read_and_what_serves_reads_them_
         definition = await begun(w)
         assert poolings(definition) == [Pooling.ROW, Pooling.TWO_TOWER, Pooling.COSINE]
         head = await asyncio.to_thread(
-            make, TrainingJob(home, definition, 1), Plugins(sets_world.SPECS), lambda fraction, message: None
+            run_training, TrainingJob(home, definition, 1), Plugins(sets_world.SPECS), lambda fraction, message: None
         )
         assert head.pooling in pooling.TOWERS
         assert head.metrics[0].low > 0.6
-        predictor = Predictor(w.engine, w.catalogue, w.heads.shelf)
-        found = (await predictor.predict([head.name], PredictParams(), items)).said[0]
+        predictor = Predictor(w.engine, w.catalogue, w.heads.store)
+        found = (await predictor.predict([head.name], PredictParams(), items)).outputs[0]
         assert np.mean([head.names[i] == same for i, same in zip(found.probabilities.argmax(1), SAME, strict=True)]) > 0.8
-        stored = (await predictor.of_stored([head.name], feature_set, ["p07", "p03", "p07"])).said[0]
+        stored = (await predictor.predict_stored([head.name], feature_set, ["p07", "p03", "p07"])).outputs[0]
         np.testing.assert_allclose(stored.probabilities, found.probabilities[[7, 3, 7]], atol=1e-6)
 
 
@@ -109,11 +109,11 @@ async def test_two_towers_are_not_for_texts_alone_nor_for_sets_without_inputs(ho
 def test_what_a_head_reads_of_both_sides():
     tap = TapInfo(Tap("t", 3, Granularity.ITEM), "")
     rows = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    both = rows_beside(TapRows(tap, rows, np.ones(4, np.int64)), 2)
-    got, counts = pooling.pooled(Task.CLASSIFICATION, Pooling.TWO_TOWER, both)
+    both = paired_rows(TapRows(tap, rows, np.ones(4, np.int64)), 2)
+    got, counts = pooling.pool_rows(Task.CLASSIFICATION, Pooling.TWO_TOWER, both)
     for i, (u, v) in enumerate(zip(rows[:2], rows[2:], strict=True)):
         cosine = u @ v / np.linalg.norm(u) / np.linalg.norm(v)
         np.testing.assert_allclose(got[i], [*u, *v, *abs(u - v), *(u * v), cosine], atol=1e-6)
     assert counts.tolist() == [1, 1]
-    lacking = rows_beside(TapRows(tap, rows[:3], np.array([1, 1, 0, 1])), 2)
-    assert pooling.usable(Task.CLASSIFICATION, Pooling.COSINE, lacking).tolist() == [False, True]
+    lacking = paired_rows(TapRows(tap, rows[:3], np.array([1, 1, 0, 1])), 2)
+    assert pooling.usable_items(Task.CLASSIFICATION, Pooling.COSINE, lacking).tolist() == [False, True]

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.heads.pooling import check, dim_after, kept, pooled, possible, usable, usual
+from topwork_server.heads.pooling import (
+    check_pooling,
+    default_pooling,
+    dim_after,
+    pool_rows,
+    possible_poolings,
+    rows_read,
+    usable_items,
+)
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
 KINDS = {Granularity.TOKEN: "chars", Granularity.WINDOW: "seconds", Granularity.CELL: "box"}
@@ -40,7 +48,7 @@ def item(rows, position):
 @pytest.mark.parametrize("granularity", KINDS)
 def test_items_are_pooled_one_by_one(pooling, expected, granularity):
     rows = tap_rows([3, 1, 7, 2], granularity)
-    got, counts = pooled(Task.CLASSIFICATION, pooling, rows)
+    got, counts = pool_rows(Task.CLASSIFICATION, pooling, rows)
     assert got.dtype == np.float32
     assert got.flags.c_contiguous
     assert got.shape == (4, dim_after(pooling, 5))
@@ -52,17 +60,17 @@ def test_items_are_pooled_one_by_one(pooling, expected, granularity):
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.MAX, Pooling.MEAN_STD, Pooling.PAIR])
 def test_an_item_does_not_depend_on_those_beside_it(pooling):
     rows = tap_rows([40, 3, 200, 17], parts=[i % 2 for i in range(260)], dim=64)
-    together, _ = pooled(Task.CLASSIFICATION, pooling, rows)
+    together, _ = pool_rows(Task.CLASSIFICATION, pooling, rows)
     for i in range(4):
         part = item(rows, i)
         spans = Spans("chars", rows.spans.values[part], rows.spans.parts[part])
-        alone, _ = pooled(Task.CLASSIFICATION, pooling, TapRows(rows.tap, rows.rows[part], rows.counts[i : i + 1], spans))
+        alone, _ = pool_rows(Task.CLASSIFICATION, pooling, TapRows(rows.tap, rows.rows[part], rows.counts[i : i + 1], spans))
         np.testing.assert_array_equal(alone[0], together[i])
 
 
 def test_a_pair_is_its_parts_and_how_they_differ():
     rows = tap_rows([3, 4], parts=[0, 0, 1, 1, 0, 1, 0])
-    got, _ = pooled(Task.CLASSIFICATION, Pooling.PAIR, rows)
+    got, _ = pool_rows(Task.CLASSIFICATION, Pooling.PAIR, rows)
     for i, (u, v) in enumerate([([0, 1], [2]), ([4, 6], [3, 5])]):
         u, v = rows.rows[u].mean(0), rows.rows[v].mean(0)
         np.testing.assert_allclose(got[i], np.concatenate([u, v, abs(u - v), u * v]), atol=1e-6)
@@ -70,47 +78,47 @@ def test_a_pair_is_its_parts_and_how_they_differ():
 
 def test_an_item_that_is_no_pair_is_named():
     rows = tap_rows([2, 2], parts=[0, 1, 0, 0])
-    assert usable(Task.CLASSIFICATION, Pooling.PAIR, rows).tolist() == [True, False]
+    assert usable_items(Task.CLASSIFICATION, Pooling.PAIR, rows).tolist() == [True, False]
     with pytest.raises(InvalidInput, match="item 1: tap 't' has not both parts of a pair"):
-        pooled(Task.CLASSIFICATION, Pooling.PAIR, rows)
+        pool_rows(Task.CLASSIFICATION, Pooling.PAIR, rows)
     with pytest.raises(InvalidInput, match="item 0: tap 't' has not both parts"):
-        pooled(Task.CLASSIFICATION, Pooling.PAIR, tap_rows([2, 2]))
+        pool_rows(Task.CLASSIFICATION, Pooling.PAIR, tap_rows([2, 2]))
 
 
 def test_one_row_stays_itself():
     rows = tap_rows([1, 1, 1], Granularity.ITEM)
-    got, counts = pooled(Task.REGRESSION, Pooling.ROW, rows)
+    got, counts = pool_rows(Task.REGRESSION, Pooling.ROW, rows)
     np.testing.assert_array_equal(got, rows.rows)
     assert counts.tolist() == [1, 1, 1]
     with pytest.raises(InvalidInput, match="item 1: tap 't' has 2 rows for it"):
-        pooled(Task.REGRESSION, Pooling.ROW, tap_rows([1, 2]))
+        pool_rows(Task.REGRESSION, Pooling.ROW, tap_rows([1, 2]))
 
 
 def test_rows_of_the_part_that_is_asked_about_are_kept():
     rows = tap_rows([3, 4], parts=[0, 0, 1, 1, 0, 1, 0])
-    context, counts = pooled(Task.QUESTION_ANSWERING, Pooling.ROWS, rows)
+    context, counts = pool_rows(Task.QUESTION_ANSWERING, Pooling.ROWS, rows)
     np.testing.assert_array_equal(context, rows.rows[[2, 3, 5]])
     assert counts.tolist() == [1, 2]
-    text, counts = pooled(Task.TAGGING, Pooling.ROWS, rows)
+    text, counts = pool_rows(Task.TAGGING, Pooling.ROWS, rows)
     np.testing.assert_array_equal(text, rows.rows[[0, 1, 4, 6]])
     assert counts.tolist() == [2, 2]
-    assert kept(Task.TAGGING, tap_rows([2])).all(), "texts without parts are no pairs"
-    assert not usable(Task.QUESTION_ANSWERING, Pooling.ROWS, tap_rows([2])).any()
+    assert rows_read(Task.TAGGING, tap_rows([2])).all(), "texts without parts are no pairs"
+    assert not usable_items(Task.QUESTION_ANSWERING, Pooling.ROWS, tap_rows([2])).any()
 
 
 @pytest.mark.parametrize("pooling", [Pooling.ROWS, Pooling.MEAN, Pooling.MAX, Pooling.MEAN_STD])
 def test_an_item_without_rows_is_refused(pooling):
     task = Task.SEGMENTATION if pooling is Pooling.ROWS else Task.CLASSIFICATION
     rows = tap_rows([2, 0, 1], Granularity.CELL)
-    assert usable(task, pooling, rows).tolist() == [True, False, True]
+    assert usable_items(task, pooling, rows).tolist() == [True, False, True]
     with pytest.raises(InvalidInput, match="item 1: tap 't' has no row for it"):
-        pooled(task, pooling, rows)
+        pool_rows(task, pooling, rows)
 
 
 @pytest.mark.parametrize("pooling", Pooling)
 def test_no_items_are_no_rows(pooling):
     granularity = Granularity.ITEM if pooling is Pooling.ROW else Granularity.TOKEN
-    got, counts = pooled(Task.CLASSIFICATION, pooling, tap_rows([], granularity, []))
+    got, counts = pool_rows(Task.CLASSIFICATION, pooling, tap_rows([], granularity, []))
     assert got.shape == (0, dim_after(pooling, 5))
     assert counts.shape == (0,)
 
@@ -118,9 +126,9 @@ def test_no_items_are_no_rows(pooling):
 def test_what_suits():
     for task in Task:
         for granularity in Granularity:
-            assert possible(task, granularity)[0] is usual(task, granularity)
-    check(Task.CLASSIFICATION, Tap("t", 5, Granularity.TOKEN), Pooling.PAIR)
-    check(Task.SEGMENTATION, Tap("t", 5, Granularity.CELL), Pooling.ROWS)
+            assert possible_poolings(task, granularity)[0] is default_pooling(task, granularity)
+    check_pooling(Task.CLASSIFICATION, Tap("t", 5, Granularity.TOKEN), Pooling.PAIR)
+    check_pooling(Task.SEGMENTATION, Tap("t", 5, Granularity.CELL), Pooling.ROWS)
     for task, granularity, pooling, said in [
         (Task.CLASSIFICATION, Granularity.CELL, Pooling.PAIR, "choose 'mean' or 'max' or 'mean\\+std'"),
         (Task.CLASSIFICATION, Granularity.ITEM, Pooling.MEAN, "one row an item .choose 'row'"),
@@ -130,4 +138,4 @@ def test_what_suits():
         (Task.SEGMENTATION, Granularity.TOKEN, Pooling.ROWS, "segmentation needs a row for each cell"),
     ]:
         with pytest.raises(InvalidInput, match=said):
-            check(task, Tap("t", 5, granularity), pooling)
+            check_pooling(task, Tap("t", 5, granularity), pooling)

@@ -77,8 +77,8 @@ async def test_probabilities_of_items(world):
         head = w.publish("birds", temperature=2.0)
         found = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         expected = softmax(scores(head, (await w.rows()).rows) / 2)
-        np.testing.assert_allclose(found.said[0].probabilities, expected, rtol=1e-4)
-        assert found.said[0].head == head
+        np.testing.assert_allclose(found.outputs[0].probabilities, expected, rtol=1e-4)
+        assert found.outputs[0].head == head
         assert found.features == ()
         assert found.notes == {0: {"spaces": 2}}
         assert found.timings.compute > 0
@@ -94,10 +94,10 @@ async def test_several_heads_take_one_pass_of_each_trunk(world):
         names = ["other", "size", "birds", "tags", "spread"]
         together = await w.predictor.predict(names, PredictParams(features=True), TEXTS)
         assert len(w.engine.asked) == 2
-        assert [one.head.name for one in together.said] == names
+        assert [one.head.name for one in together.outputs] == names
         assert [[rows.tap.tap.name for rows in one.taps] for one in together.features] == [["mean"], ["mean", "letters"]]
-        for name, one in zip(names, together.said, strict=True):
-            (alone,) = (await w.predictor.predict([name], PredictParams(), TEXTS)).said
+        for name, one in zip(names, together.outputs, strict=True):
+            (alone,) = (await w.predictor.predict([name], PredictParams(), TEXTS)).outputs
             for field in ("probabilities", "values"):
                 if getattr(alone, field) is not None:
                     np.testing.assert_allclose(getattr(one, field), getattr(alone, field), rtol=1e-5)
@@ -110,11 +110,11 @@ async def test_options_are_those_of_the_training_unless_asked(world):
         w.publish("lower", encoder_options={"case": "lower"})
         both = await w.predictor.predict(["upper", "lower"], PredictParams(), TEXTS)
         assert len(w.engine.asked) == 2
-        assert not np.allclose(both.said[0].probabilities[1], both.said[1].probabilities[1])
-        np.testing.assert_allclose(both.said[0].probabilities[0], both.said[1].probabilities[0], rtol=1e-5)
+        assert not np.allclose(both.outputs[0].probabilities[1], both.outputs[1].probabilities[1])
+        np.testing.assert_allclose(both.outputs[0].probabilities[0], both.outputs[1].probabilities[0], rtol=1e-5)
         same = await w.predictor.predict(["upper", "lower"], PredictParams(options={"case": "lower"}), TEXTS)
         assert len(w.engine.asked) == 3
-        np.testing.assert_array_equal(same.said[0].probabilities, same.said[1].probabilities)
+        np.testing.assert_array_equal(same.outputs[0].probabilities, same.outputs[1].probabilities)
         with pytest.raises(InvalidInput, match="unknown option 'casing'"):
             await w.predictor.predict(["upper"], PredictParams(options={"casing": 1}), TEXTS)
 
@@ -143,7 +143,7 @@ async def test_bad_items_are_named_or_skipped(world):
         found = await w.predictor.predict(["birds", "tags"], PredictParams(skip_bad_items=True), texts)
         assert list(found.failures) == [1]
         assert "the text is empty" in str(found.failures[1])
-        birds, tags = found.said
+        birds, tags = found.outputs
         assert np.isnan(birds.probabilities[1]).all()
         assert np.isfinite(birds.probabilities[[0, 2]]).all()
         assert len(tags.spans) == 3
@@ -181,13 +181,13 @@ async def test_a_head_of_no_encoder_reads_no_items(world):
         w.shelf.publish(head, made_heads.graph(head), None)
         with pytest.raises(NotReady, match="no encoder"):
             await w.predictor.predict(["vectors"], PredictParams(), TEXTS)
-        assert (await w.predictor.of_vectors(["vectors"], np.ones((2, 8)))).said[0].probabilities.shape == (2, 2)
+        assert (await w.predictor.predict_vectors(["vectors"], np.ones((2, 8)))).outputs[0].probabilities.shape == (2, 2)
 
 
 async def test_no_items_give_no_predictions(world):
     async with world() as w:
         w.publish("birds")
-        assert (await w.predictor.predict(["birds"], PredictParams(), [])).said[0].probabilities.shape == (0, 2)
+        assert (await w.predictor.predict(["birds"], PredictParams(), [])).outputs[0].probabilities.shape == (0, 2)
 
 
 async def test_a_deadline_reaches_the_engine(world):
@@ -202,17 +202,17 @@ async def test_vectors(world):
     async with world() as w:
         head = w.publish("birds")
         rows = (await w.rows()).rows
-        said = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).said[0]
-        found = await w.predictor.of_vectors(["birds"], rows, head.tap.fingerprint)
-        np.testing.assert_allclose(found.said[0].probabilities, said.probabilities, rtol=1e-5)
+        said = (await w.predictor.predict(["birds"], PredictParams(), TEXTS)).outputs[0]
+        found = await w.predictor.predict_vectors(["birds"], rows, head.tap.fingerprint)
+        np.testing.assert_allclose(found.outputs[0].probabilities, said.probabilities, rtol=1e-5)
         with pytest.raises(NotReady, match="the vectors have " + "0" * 64):
-            await w.predictor.of_vectors(["birds"], rows, "0" * 64)
+            await w.predictor.predict_vectors(["birds"], rows, "0" * 64)
         for bad in (rows[:, :3], rows[0]):
             with pytest.raises(InvalidInput, match="vectors of shape"):
-                await w.predictor.of_vectors(["birds"], bad)
+                await w.predictor.predict_vectors(["birds"], bad)
         rows[1, 2] = np.nan
         with pytest.raises(InvalidInput, match="not finite") as caught:
-            await w.predictor.of_vectors(["birds"], rows)
+            await w.predictor.predict_vectors(["birds"], rows)
         assert caught.value.item == 1
 
 
@@ -220,7 +220,7 @@ async def test_vectors_tell_nothing_to_a_tagger(world):
     async with world() as w:
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         with pytest.raises(InvalidInput, match="bare vectors"):
-            await w.predictor.of_vectors(["tags"], np.ones((2, 8)))
+            await w.predictor.predict_vectors(["tags"], np.ones((2, 8)))
 
 
 async def stored(w, taps=("mean", "letters")):
@@ -237,11 +237,11 @@ async def test_stored_items(world):
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w)
         asked = len(w.engine.asked)
-        found = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "c"])
+        found = await w.predictor.predict_stored(["birds", "tags"], feature_set, ["c", "a", "c"])
         assert len(w.engine.asked) == asked
         fresh = await w.predictor.predict(["birds", "tags"], PredictParams(), [TEXTS[2], TEXTS[0], TEXTS[2]])
-        np.testing.assert_allclose(found.said[0].probabilities, fresh.said[0].probabilities, rtol=1e-5)
-        places = [[[(s.start, s.end, s.label) for s in item] for item in one.said[1].spans] for one in (found, fresh)]
+        np.testing.assert_allclose(found.outputs[0].probabilities, fresh.outputs[0].probabilities, rtol=1e-5)
+        places = [[[(s.start, s.end, s.label) for s in item] for item in one.outputs[1].spans] for one in (found, fresh)]
         assert places[0] == places[1]
 
 
@@ -251,13 +251,13 @@ async def test_stored_items_are_read_a_few_at_a_time(world, monkeypatch, at_once
         w.publish("birds")
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w)
-        whole = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
+        whole = await w.predictor.predict_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
         monkeypatch.setattr(predict, "STORED", at_once)
-        parts = await w.predictor.of_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
-        np.testing.assert_allclose(parts.said[0].probabilities, whole.said[0].probabilities, rtol=1e-5)
-        assert parts.said[1].spans == whole.said[1].spans
+        parts = await w.predictor.predict_stored(["birds", "tags"], feature_set, ["c", "a", "b", "c"])
+        np.testing.assert_allclose(parts.outputs[0].probabilities, whole.outputs[0].probabilities, rtol=1e-5)
+        assert parts.outputs[1].spans == whole.outputs[1].spans
         with pytest.raises(NotFound, match="no item 'nope'") as caught:
-            await w.predictor.of_stored(["birds"], feature_set, ["a", "b", "c", "nope"])
+            await w.predictor.predict_stored(["birds"], feature_set, ["a", "b", "c", "nope"])
         assert caught.value.item == 3
 
 
@@ -266,11 +266,11 @@ async def test_stored_items_that_are_not_there(world):
         w.publish("birds")
         feature_set = await stored(w)
         with pytest.raises(NotFound, match="no item 'nope'") as caught:
-            await w.predictor.of_stored(["birds"], feature_set, ["a", "nope"])
+            await w.predictor.predict_stored(["birds"], feature_set, ["a", "nope"])
         assert caught.value.item == 1
         with pytest.raises(NotFound):
-            await w.predictor.of_stored(["birds"], feature_set, ["", "a"])
-        assert (await w.predictor.of_stored(["birds"], feature_set, [])).said[0].probabilities.shape == (0, 2)
+            await w.predictor.predict_stored(["birds"], feature_set, ["", "a"])
+        assert (await w.predictor.predict_stored(["birds"], feature_set, [])).outputs[0].probabilities.shape == (0, 2)
 
 
 async def test_sets_of_other_features_are_refused(world):
@@ -279,10 +279,10 @@ async def test_sets_of_other_features_are_refused(world):
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
         feature_set = await stored(w, ("mean",))
         with pytest.raises(NotReady, match="the set 'texts' has") as caught:
-            await w.predictor.of_stored(["other"], feature_set, ["a"])
+            await w.predictor.predict_stored(["other"], feature_set, ["a"])
         assert w.tap("second", "mean").fingerprint in caught.value.message
         with pytest.raises(NotReady, match="reads the tap letters"):
-            await w.predictor.of_stored(["tags"], feature_set, ["a"])
+            await w.predictor.predict_stored(["tags"], feature_set, ["a"])
 
 
 async def test_a_head_that_is_replaced_serves_at_once(world):
@@ -291,5 +291,5 @@ async def test_a_head_that_is_replaced_serves_at_once(world):
         first = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
         w.publish("birds", seed=1, created=5.0)
         second = await w.predictor.predict(["birds"], PredictParams(), TEXTS)
-        assert second.said[0].head.created == 5.0
-        assert not np.allclose(first.said[0].probabilities, second.said[0].probabilities)
+        assert second.outputs[0].head.created == 5.0
+        assert not np.allclose(first.outputs[0].probabilities, second.outputs[0].probabilities)

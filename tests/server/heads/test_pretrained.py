@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import made_heads
 import pytest
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.heads.pretrained import native_heads, native_kept
+from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import EncoderState
@@ -59,7 +59,7 @@ def catalogue(tmp_path):
 def test_heads_of_ready_encoders_are_listed(catalogue):
     imagenet = catalogue.write("net", "imagenet")
     catalogue.write("absent", "imagenet")
-    found = native_heads(catalogue)
+    found = pretrained_heads(catalogue)
     assert list(found) == ["net/imagenet"]
     head, graph = found["net/imagenet"]
     assert (head.name, head.task, head.tap, head.names) == (imagenet.name, imagenet.task, imagenet.tap, imagenet.names)
@@ -70,45 +70,45 @@ def test_heads_of_ready_encoders_are_listed(catalogue):
 
 def test_an_export_anew_is_seen(catalogue):
     catalogue.write("net", "imagenet")
-    assert native_kept(catalogue, "net/imagenet").head.created == 1700000000.0
+    assert pretrained_head(catalogue, "net/imagenet").head.created == 1700000000.0
     catalogue.write("net", "imagenet", created=2.0)
     os.utime(catalogue.entries["net"].folder / MANIFEST, ns=(1, 1))
-    assert native_kept(catalogue, "net/imagenet").head.created == 2.0
+    assert pretrained_head(catalogue, "net/imagenet").head.created == 2.0
 
 
 def test_unknown_ones_name_those_that_there_are(catalogue):
     catalogue.write("net", "imagenet")
     with pytest.raises(NotFound, match="net has net/imagenet"):
-        native_kept(catalogue, "net/cars")
+        pretrained_head(catalogue, "net/cars")
     with pytest.raises(NotFound, match="other is not exported, or brings no heads"):
-        native_kept(catalogue, "other/imagenet")
+        pretrained_head(catalogue, "other/imagenet")
     with pytest.raises(NotFound, match="no encoder"):
-        native_kept(catalogue, "nothing/imagenet")
+        pretrained_head(catalogue, "nothing/imagenet")
 
 
 def test_a_damaged_one_hides_no_other(catalogue):
     catalogue.write("net", "imagenet")
     catalogue.write("other", "cars")
     (catalogue.entries["net"].folder / "head-imagenet.json").write_text("{")
-    assert list(native_heads(catalogue)) == ["other/cars"]
+    assert list(pretrained_heads(catalogue)) == ["other/cars"]
     with pytest.raises(NotReady, match="topwork export net --force"):
-        native_kept(catalogue, "net/imagenet")
+        pretrained_head(catalogue, "net/imagenet")
 
 
 def test_a_graph_that_is_gone_names_the_remedy(catalogue):
     catalogue.write("net", "imagenet")
-    kept = native_kept(catalogue, "net/imagenet")
+    kept = pretrained_head(catalogue, "net/imagenet")
     kept.graph.unlink()
     with pytest.raises(NotReady, match="topwork export net --force"):
-        HeadCache().opened(lambda: kept)
+        HeadCache().open(lambda: kept)
 
 
 def test_a_graph_that_was_changed_is_found(catalogue):
     catalogue.write("net", "imagenet")
-    kept = native_kept(catalogue, "net/imagenet")
+    kept = pretrained_head(catalogue, "net/imagenet")
     kept.graph.write_bytes(b"no graph")
     with pytest.raises(NotReady, match=r"head-imagenet\.onnx is not the file.*topwork export net --force"):
-        HeadCache().opened(lambda: kept)
+        HeadCache().open(lambda: kept)
     unreadable = replace(kept, sha256=file_sha256(kept.graph))
     with pytest.raises(NotReady, match="cannot be opened"):
-        HeadCache().opened(lambda: unreadable)
+        HeadCache().open(lambda: unreadable)

@@ -10,7 +10,7 @@ import pytest
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.selection import take_rows
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.heads.serving.head_output import PredictedSpan, said
+from topwork_server.heads.serving.head_output import PredictedSpan, decode_output
 from topwork_server.heads.serving.span_decoding import bio_names
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
@@ -72,20 +72,22 @@ def test_picked_items_keep_their_rows_and_spans():
 @pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.MULTI_LABEL])
 def test_probabilities_of_items(task):
     rows = one_hot([0, 2])
-    found = said(head(task), of_items(rows), echo)
+    found = decode_output(head(task), of_items(rows), echo)
     np.testing.assert_array_equal(found.probabilities, rows)
     assert (found.values, found.spans, found.masks) == (None, None, None)
 
 
 def test_values_of_a_regression():
-    found = said(head(Task.REGRESSION, names=("value",)), of_items(np.zeros((2, DIM), np.float32)), saying([[1.5], [-2]]))
+    found = decode_output(
+        head(Task.REGRESSION, names=("value",)), of_items(np.zeros((2, DIM), np.float32)), saying([[1.5], [-2]])
+    )
     assert found.values.tolist() == [1.5, -2]
     assert found.probabilities is None
 
 
 def test_several_rows_are_pooled_as_in_training():
     rows = replace(of_items(one_hot([0, 0, 2, 2]), [2, 2]), tap=tap(Granularity.WINDOW))
-    found = said(head(Task.CLASSIFICATION, Granularity.WINDOW, Pooling.MEAN), rows, echo)
+    found = decode_output(head(Task.CLASSIFICATION, Granularity.WINDOW, Pooling.MEAN), rows, echo)
     np.testing.assert_allclose(found.probabilities, one_hot([0, 2]), rtol=1e-6)
 
 
@@ -94,7 +96,7 @@ def test_tags_are_characters_of_the_text():
     rows = of_tokens([4, 2])
     sure = one_hot([1, 2, 0, 1, 0, 2])
     sure[1, 2] = 0.6
-    found = said(tagger, rows, saying(sure))
+    found = decode_output(tagger, rows, saying(sure))
     assert found.spans == (
         (PredictedSpan(0, 4, "PER", pytest.approx(0.7)), PredictedSpan(6, 8, "PER", pytest.approx(0.8))),
         (PredictedSpan(2, 4, "PER", pytest.approx(0.8)),),
@@ -103,19 +105,19 @@ def test_tags_are_characters_of_the_text():
 
 def test_a_tagger_reads_the_text_and_not_its_pair():
     tagger = head(Task.TAGGING, Granularity.TOKEN, Pooling.ROWS, names=bio_names(("PER",)))
-    found = said(tagger, of_tokens([4], parts=[0, 0, 1, 1]), saying(one_hot([0, 1])))
+    found = decode_output(tagger, of_tokens([4], parts=[0, 0, 1, 1]), saying(one_hot([0, 1])))
     assert found.spans == ((PredictedSpan(2, 4, "PER", pytest.approx(0.8)),),)
 
 
 def test_rows_that_cover_no_character_make_no_span():
     tagger = head(Task.TAGGING, Granularity.TOKEN, Pooling.ROWS, names=bio_names(("PER",)))
-    assert said(tagger, of_tokens([2], width=0), saying(one_hot([1, 2]))).spans == ((),)
+    assert decode_output(tagger, of_tokens([2], width=0), saying(one_hot([1, 2]))).spans == ((),)
 
 
 def test_an_answer_lies_in_the_context():
     answerer = head(Task.QUESTION_ANSWERING, Granularity.TOKEN, Pooling.ROWS, names=())
     rows = of_tokens([5], parts=[0, 0, 1, 1, 1])
-    found = said(answerer, rows, saying([[9, 0], [0, 0], [0, 9]]))
+    found = decode_output(answerer, rows, saying([[9, 0], [0, 0], [0, 9]]))
     ((span,),) = found.spans
     assert (span.start, span.end, span.part) == (4, 10, 1)
     assert 0.9 < span.probability < 1
@@ -128,7 +130,7 @@ def test_masks_have_the_shape_of_the_grid():
     cells = np.array([[x, y, x + 10, y + 10] for y in (5, 15) for x in (0, 10, 20)], np.float32)
     boxes = Spans("box", np.concatenate([cells, cells + 100]))
     rows = TapRows(tap(Granularity.CELL, grid), one_hot(classes), np.array([6, 6]), boxes)
-    found = said(segmenter, rows, echo)
+    found = decode_output(segmenter, rows, echo)
     assert found.masks.dtype == np.uint8
     np.testing.assert_array_equal(found.masks, np.reshape(classes, (2, 2, 3)))
     np.testing.assert_allclose(found.confidences, np.full((2, 2, 3), 0.8), rtol=1e-6)
@@ -139,9 +141,9 @@ def test_masks_of_more_than_one_picture_an_item_are_refused():
     segmenter = head(Task.SEGMENTATION, Granularity.CELL, Pooling.ROWS, grid=(1, 2))
     rows = TapRows(tap(Granularity.CELL, (1, 2)), one_hot([0] * 6), np.array([2, 4]))
     with pytest.raises(InvalidInput, match="4 cells") as caught:
-        said(segmenter, rows, echo)
+        decode_output(segmenter, rows, echo)
     assert caught.value.item == 1
-    found = said(segmenter, rows, echo, skip_bad_items=True)
+    found = decode_output(segmenter, rows, echo, skip_bad_items=True)
     assert list(found.failures) == [1]
     assert found.masks[1].tolist() == [[255, 255]]
     assert np.isnan(found.boxes[1]).all()
@@ -157,7 +159,7 @@ BAD = [
 @pytest.mark.parametrize(("of", "rows"), BAD)
 def test_an_item_that_lacks_what_is_read_is_named(of, rows):
     with pytest.raises(InvalidInput) as caught:
-        said(of, rows, echo)
+        decode_output(of, rows, echo)
     assert caught.value.item == 1
     assert caught.value.remedy
 
@@ -165,8 +167,8 @@ def test_an_item_that_lacks_what_is_read_is_named(of, rows):
 @pytest.mark.parametrize(("of", "rows"), BAD)
 def test_bad_items_that_are_skipped_leave_the_others_as_they_are(of, rows):
     run = echo if of.names else lambda rows: (rows[:, :2], rows[:, :2])
-    found = said(of, rows, run, skip_bad_items=True)
-    alone = said(of, take_rows(rows, np.array([0, 2])), run)
+    found = decode_output(of, rows, run, skip_bad_items=True)
+    alone = decode_output(of, take_rows(rows, np.array([0, 2])), run)
     assert list(found.failures) == [1]
     assert found.failures[1].item == 1
     if of.task is Task.QUESTION_ANSWERING:
@@ -186,7 +188,7 @@ def test_no_items_and_none_that_is_good(task):
     spans = {Granularity.TOKEN: Spans("chars", np.zeros((0, 2)), np.zeros(0, np.int32)), Granularity.CELL: None}
     for items in (0, 2):
         rows = TapRows(of.tap, np.zeros((0, DIM), np.float32), np.zeros(items, np.int64), spans.get(of.tap.tap.granularity))
-        found = said(of, rows, echo, skip_bad_items=True)
+        found = decode_output(of, rows, echo, skip_bad_items=True)
         assert list(found.failures) == list(range(items))
         told = [found.probabilities, found.values, found.spans, found.masks]
         assert [len(one) for one in told if one is not None] == [items]

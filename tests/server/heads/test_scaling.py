@@ -8,7 +8,7 @@ from topwork_plugins.few_shot.plugin import Knn
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
-from topwork_server.heads.evaluation.evaluate import HeldOutPredictions, judge
+from topwork_server.heads.evaluation.evaluate import HeldOutPredictions, evaluate_predictions
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.head_session import run_head
 from topwork_server.heads.training.scaling import Scaling, row_scale
@@ -30,13 +30,13 @@ def learned(given, trainer=LinearTrainer, **options):
     scaling = Scaling.of(given)
     learn, held = np.arange(0, COUNT, 2), np.arange(1, COUNT, 2)
     [fitted] = trainer.fit(scaling.examples, [learn], trainer.options(**options), 0, 1, lambda fraction, message: None)
-    return scaling.head(fitted), held
+    return scaling.unscaled(fitted), held
 
 
 def judged(given, head, held):
     task = Task.REGRESSION if given.target is Target.NUMBERS else Task.CLASSIFICATION
     rows = given.views[0].rows[held]
-    found = judge(
+    found = evaluate_predictions(
         given, task, HeldOutPredictions(held, head.scores(rows), held % 4 // 2), [str(i) for i in range(COUNT)], None, 0
     )
     return {figure.name: figure.value for figure in found.metrics}

@@ -42,7 +42,7 @@ def test_a_head_comes_back_as_it_was(shelf):
     assert shelf.graph("birds").read_bytes() == GRAPH
     assert shelf.report("birds")["estimate"] == "5-fold cross-validation over 20 items"
     assert shelf.bytes("birds") > len(GRAPH)
-    shelf.kept("birds").check()
+    shelf.find("birds").check_graph()
 
 
 def test_another_process_that_published_is_seen(shelf):
@@ -144,7 +144,7 @@ def test_a_changed_graph_is_found(shelf):
     publish(shelf)
     shelf.graph("birds").write_bytes(GRAPH[:-1] + b"x")
     with pytest.raises(NotReady, match=r"head\.onnx is not the file"):
-        shelf.kept("birds").check()
+        shelf.find("birds").check_graph()
 
 
 def test_what_killed_writers_left_is_swept(shelf):
@@ -214,14 +214,14 @@ def test_readers_see_one_whole_head_or_another(shelf):
     writer.start()
     last, seen = 0.0, 0
     while not done.is_set():
-        kept = shelf.kept("birds")
+        kept = shelf.find("birds")
         assert kept.head.created >= last
         last, seen = kept.head.created, seen + 1
         assert shelf.report("birds")["head"] == "birds"
         try:
             assert kept.graph.read_bytes() == graphs[int(kept.head.created) % 2]
         except FileNotFoundError:
-            assert shelf.kept("birds").stamp != kept.stamp
+            assert shelf.find("birds").stamp != kept.stamp
     writer.join()
     assert seen > 5
     assert shelf.get("birds").created == 59.0

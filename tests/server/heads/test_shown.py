@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from topwork_server.heads.evaluation.previews import SpanPreviews, shown
+from topwork_server.heads.evaluation.previews import SpanPreviews, preview
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.labels import LabelColumn
@@ -59,7 +59,7 @@ def test_a_picture_that_was_sent_as_an_array_is_shown_and_of_a_clip_its_middle(s
         pixels[2, ..., 0] = 200
     else:
         pixels[..., 0] = 200
-    found = shown(pixels)
+    found = preview(pixels)
     assert found.startswith("data:image/jpeg;base64,")
     with Image.open(io.BytesIO(base64.b64decode(found.partition(",")[2]))) as picture:
         red, green, _ = np.asarray(picture).reshape(-1, 3).mean(axis=0)
@@ -68,4 +68,4 @@ def test_a_picture_that_was_sent_as_an_array_is_shown_and_of_a_clip_its_middle(s
 
 @pytest.mark.parametrize("array", [np.zeros((3, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)])
 def test_of_other_arrays_nothing_is_shown(array: np.ndarray) -> None:
-    assert shown(array) == ""
+    assert preview(array) == ""

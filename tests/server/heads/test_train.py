@@ -19,8 +19,8 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import HeadDefinition, MetricValue, Pooling, Task, UnlabeledUse
-from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, table
-from topwork_server.heads.training.training_job import TrainingJob, make
+from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, probe_table
+from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.runtime.session import Session
 from topwork_server.types import Modality, TapInfo, TapRows, Text
 from toys_trainers import NearestMean
@@ -80,7 +80,7 @@ def definition(feature_set: FeatureSet, **more: Any) -> HeadDefinition:
 
 
 def trained(home: Path, wanted: HeadDefinition, trainers: Any = None) -> Any:
-    return make(TrainingJob(home, wanted, 1), trainers or Trainers(), quiet)  # type: ignore[arg-type]
+    return run_training(TrainingJob(home, wanted, 1), trainers or Trainers(), quiet)  # type: ignore[arg-type]
 
 
 def quiet(fraction: float, message: str) -> None:
@@ -224,7 +224,7 @@ def test_nothing_to_learn_from_is_refused(sets: Sets, tmp_path: Path) -> None:
 
 
 def probed(definitions: list[HeadDefinition]) -> dict[str, Any]:
-    return table(definitions, Trainers().trainer("linear"), 1, quiet)
+    return probe_table(definitions, Trainers().trainer("linear"), 1, quiet)
 
 
 def test_a_probe_ranks_sets_and_taps_on_the_same_folds(sets: Sets) -> None:

@@ -14,13 +14,13 @@ from topwork_server.heads.head_types import TrainRequest
 BIRDS = TrainRequest("birds", "label")
 
 
-@pytest.mark.parametrize("work", ["hold", "settle"])
-async def test_a_caller_who_leaves_keeps_their_turn_until_their_work_is_done(home, monkeypatch, work):
+@pytest.mark.parametrize("work", ["pin_training", "move_to_head"])
+async def test_a_caller_who_leaves_keeps_the_lock_until_their_work_is_done(home, monkeypatch, work):
     """Whoever comes next must not begin in the middle of it, be it a training or a drop."""
     async with world(home) as w:
         await w.fill()
-        if work == "settle":
-            await w.heads.settled((await w.heads.train(BIRDS)).name)
+        if work == "move_to_head":
+            await w.heads.wait_until_trained((await w.heads.train(BIRDS)).name)
         held, go, plain = threading.Event(), threading.Event(), getattr(w.heads._pins, work)
 
         def slow(*arguments):
@@ -30,21 +30,21 @@ async def test_a_caller_who_leaves_keeps_their_turn_until_their_work_is_done(hom
 
         monkeypatch.setattr(w.heads._pins, work, slow)
         w.jobs.gate.clear()
-        first = asyncio.create_task(w.heads.train(BIRDS) if work == "hold" else w.heads.drop("birds-label"))
+        first = asyncio.create_task(w.heads.train(BIRDS) if work == "pin_training" else w.heads.drop("birds-label"))
         await asyncio.to_thread(held.wait, 10)
         first.cancel()
         second = asyncio.create_task(w.heads.train(BIRDS))
         done, _ = await asyncio.wait({second}, timeout=0.3)
         assert not done
-        assert len(w.jobs.started) == (work == "settle")
+        assert len(w.jobs.started) == (work == "move_to_head")
         go.set()
         with pytest.raises(asyncio.CancelledError):
             await first
         w.jobs.gate.set()
-        if work == "hold":
+        if work == "pin_training":
             with pytest.raises(AlreadyExists, match="is in training"):
                 await second
         else:
             await second
-        assert (await w.heads.settled("birds-label")).state is HeadState.READY
+        assert (await w.heads.wait_until_trained("birds-label")).state is HeadState.READY
         assert list(w.pins()) == ["head-birds-label"]

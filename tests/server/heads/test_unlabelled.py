@@ -10,7 +10,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import UnlabeledUse
 from topwork_server.heads.training import neighbor_graph, semi_supervised
 from topwork_server.heads.training.neighbor_graph import NeighborPropagation, nearest
-from topwork_server.heads.training.semi_supervised import groups_of, joined, learn, sure
+from topwork_server.heads.training.semi_supervised import confident_rows, fit_semi_supervised, groups_of, joined
 from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from toys_trainers import NearestMean, Shrinking
@@ -44,7 +44,7 @@ def problem(labelled=12, free=600, seed=0):
 
 
 def fit(examples, subsets, method):
-    return learn(NearestMean, examples, subsets, Shrinking(), 0, 1, quiet, method)
+    return fit_semi_supervised(NearestMean, examples, subsets, Shrinking(), 0, 1, quiet, method)
 
 
 def accuracy(head, seed=999):
@@ -112,10 +112,10 @@ def test_only_classes_and_only_with_unlabelled_rows(method):
 
 def test_the_sure_are_taken_an_equal_share_a_class():
     probabilities = np.array([[0.95, 0.05]] * 6 + [[0.99, 0.01]] * 2 + [[0.08, 0.92]] + [[0.6, 0.4]])
-    positions, classes = sure(probabilities, 0.9)
+    positions, classes = confident_rows(probabilities, 0.9)
     assert positions.tolist() == [0, 1, 2, 6, 7, 8], "9 are sure, so 5 of each class at most, the surest first"
     assert classes.tolist() == [0, 0, 0, 0, 0, 1]
-    positions, classes = sure(np.full((4, 3), 1 / 3), 0.5)
+    positions, classes = confident_rows(np.full((4, 3), 1 / 3), 0.5)
     assert len(positions) == len(classes) == 0
 
 

@@ -45,7 +45,7 @@ class World:
 
     async def train(self, **fields: Any) -> pb.Head:
         made = await self.stub.Train(pb.TrainRequest(**{"set": "birds", "target": "label", **fields}))
-        await self.parts.heads.settled(made.name)
+        await self.parts.heads.wait_until_trained(made.name)
         return await self.stub.GetHead(pb.GetHeadRequest(name=made.name))
 
     async def predict(self, *heads: str, **fields: Any) -> pb.PredictResponse:
@@ -130,7 +130,7 @@ async def test_a_head_is_trained_described_and_dropped(home):
         code, message, _ = await refusal(w.predict(items=items("aeiou")))
         assert (code, "in training" in message) == (Code.FAILED_PRECONDITION, True)
         w.parts.jobs.gate.set()
-        await w.parts.heads.settled("birds-label")
+        await w.parts.heads.wait_until_trained("birds-label")
         head = await w.stub.GetHead(pb.GetHeadRequest(name="birds-label"))
         assert (head.state, head.detail, list(head.names)) == (pb.HEAD_STATE_READY, "", NAMES)
         assert (head.estimate, head.labelled, head.code) == ("5-fold cross-validation over 30 items", 30, "1.2.3")
@@ -382,7 +382,7 @@ async def test_a_head_of_vectors_or_of_another_trunk_cannot_leave(home):
     async with served(home) as w:
         [tap] = w.parts.taps("mean")
         for name, info, encoder in [("vectors", tap, ""), ("old", TapInfo(tap.tap, "0" * 64), "letters")]:
-            w.parts.sets.create(heads_world.Wanted(name, (info,), encoder))
+            w.parts.sets.create(heads_world.SetDefinition(name, (info,), encoder))
             await w.parts.write_vectors(name, 6, label=["a", "b"] * 3)
             await w.train(set=name)
         for name, words in [("vectors-label", "ready vectors of no encoder"), ("old-label", "0" * 64)]:

@@ -22,7 +22,7 @@ LEVEL = 0.95
 CHUNK = 1 << 22  # weights that are held at once
 
 #: (b, units) float64 weights to (b,) values; NaN where a resample leaves a figure undefined.
-Figures = Callable[[Array], dict[str, Array]]
+MetricFunction = Callable[[Array], dict[str, Array]]
 #: What a figure of that name can be.
 Bounds = Callable[[str], tuple[float, float]]
 
@@ -34,7 +34,9 @@ class ConfidenceInterval:
     high: float
 
 
-def intervals(figures: Figures, units: int, count: int, seed: int, bounds: Bounds) -> dict[str, ConfidenceInterval]:
+def bootstrap_intervals(
+    figures: MetricFunction, units: int, count: int, seed: int, bounds: Bounds
+) -> dict[str, ConfidenceInterval]:
     """Each figure with its interval from `count` resamples; a figure that is undefined on all items is left out."""
     values = {name: float(value[0]) for name, value in figures(np.ones((1, units))).items()}
     draws: dict[str, list[Array]] = {name: [] for name, value in values.items() if np.isfinite(value)}
@@ -55,7 +57,7 @@ def resamples(units: int, count: int, seed: int) -> Iterator[Array]:
         yield np.stack([np.bincount(row, minlength=units) for row in drawn]).astype(np.float64)
 
 
-def affordable(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTILES) -> int:
+def affordable_resamples(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTILES) -> int:
     """How many resamples of so many numbers are worth their time: RESAMPLES where there are few, `least` where many."""
     return int(np.clip(budget // max(1, entries), least, RESAMPLES))
 

@@ -69,7 +69,7 @@ def _lowest(tried: Array, losses: Array) -> float:
     return float(np.exp(logs[at] + np.clip(shift, -1, 1) * (logs[1] - logs[0])))
 
 
-def sureness(probable: Array, values: Array, target: Target) -> tuple[Array, Array]:
+def confidences(probable: Array, values: Array, target: Target) -> tuple[Array, Array]:
     """(m,) how sure, and (m,) bool whether so: of CLASSES the likeliest class of each row; of LABELS every label of every row."""
     if target is Target.LABELS:
         return probable.ravel(), values.ravel() > 0
@@ -80,7 +80,7 @@ def bin_of(confidence: Array) -> Array:
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
-def curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
+def reliability_curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
     """The bins that are not empty."""
     bins = bin_of(confidence)
     count = np.bincount(bins, minlength=BINS)

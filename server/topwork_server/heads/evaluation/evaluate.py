@@ -10,16 +10,25 @@ import numpy as np
 from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import calibration, report_tables, report_warnings, task_metrics
 from topwork_server.heads.evaluation.baseline import baseline
-from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, judged
-from topwork_server.heads.evaluation.metrics import MAIN
+from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
+from topwork_server.heads.evaluation.metrics import MAIN_METRIC
 from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
-from topwork_server.heads.evaluation.report_tables import Spell, by_number, wrong
-from topwork_server.heads.evaluation.split_plan import SplitPlan, plan
+from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
+from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
 from topwork_server.heads.head_types import MetricValue, Task
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
-__all__ = ["Evaluation", "HeldOutPredictions", "SplitPlan", "difference", "judge", "main", "main_name", "plan"]
+__all__ = [
+    "Evaluation",
+    "HeldOutPredictions",
+    "SplitPlan",
+    "evaluate_predictions",
+    "main_metric",
+    "main_metric_name",
+    "metric_difference",
+    "plan_splits",
+]
 
 COVERED = 0.9  # of held-out items, by the band of a regression
 
@@ -42,14 +51,14 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
 
 
-def judge(
+def evaluate_predictions(
     examples: Examples,
     task: Task,
     answers: HeldOutPredictions,
     ids: Sequence[str],
     learnt: Examples | None,
     seed: int,
-    spell: Spell = by_number,
+    spell: SpanText = span_by_number,
 ) -> Evaluation:
     """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own; `spell`
     names spans of what is wrong.
@@ -57,13 +66,13 @@ def judge(
     TopworkError where a head judges all that there was to learn from: that would be its training score."""
     if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
         raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
-    raw = judged(examples, task, answers)
+    raw = evaluation_data(examples, task, answers)
     scaled, temperature = _scaled(raw, seed)
-    found = task_metrics.figures(scaled, seed)
+    found = task_metrics.task_metrics(scaled, seed)
     known_nothing = baseline(examples, answers, learnt)
-    unknowing = task_metrics.baseline_figures(judged(examples, task, known_nothing), seed)
-    gain = task_metrics.difference(raw, judged(examples, task, known_nothing), seed)
-    of_classes = report_tables.classes(raw)
+    unknowing = task_metrics.baseline_metrics(evaluation_data(examples, task, known_nothing), seed)
+    gain = task_metrics.metric_difference(raw, evaluation_data(examples, task, known_nothing), seed)
+    of_classes = report_tables.class_metrics(raw)
     before, after = _reliability(raw, scaled)
     return Evaluation(
         metrics=found,
@@ -73,27 +82,27 @@ def judge(
         calibration_before=before,
         calibration_after=after,
         classes=of_classes,
-        confusion=report_tables.confusion(raw),
-        scatter=report_tables.scatter(raw, seed),
-        wrong=wrong(scaled, ids, spell),
+        confusion=report_tables.confusion_matrix(raw),
+        scatter=report_tables.scatter_points(raw, seed),
+        wrong=misclassified(scaled, ids, spell),
         warnings=report_warnings.warnings(raw, examples, answers, learnt, found[0], gain, of_classes),
     )
 
 
-def main(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
+def main_metric(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
     """The task's main figure alone."""
-    return task_metrics.main_figure(judged(examples, task, answers), seed)
+    return task_metrics.main_metric(evaluation_data(examples, task, answers), seed)
 
 
-def difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
+def metric_difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
     """By how much the main figure of `a` exceeds that of `b`, on the rows that both were asked."""
     rows = np.intersect1d(a.rows, b.rows)
-    first, second = (judged(examples, task, _only(answers, rows)) for answers in (a, b))
-    return task_metrics.difference(first, second, seed)
+    first, second = (evaluation_data(examples, task, _only(answers, rows)) for answers in (a, b))
+    return task_metrics.metric_difference(first, second, seed)
 
 
-def main_name(task: Task) -> str:
-    return MAIN[task]
+def main_metric_name(task: Task) -> str:
+    return MAIN_METRIC[task]
 
 
 def _only(answers: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
@@ -109,13 +118,15 @@ def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
     if len(np.unique(parts)) < 2:
         parts = (np.random.default_rng(seed).permutation(raw.units) % 2)[raw.unit]
     of_rows, served = calibration.temperatures(raw.scores, raw.values, raw.target, parts)
-    return raw.at(of_rows), served
+    return raw.at_temperature(of_rows), served
 
 
 def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[ReliabilityBin, ...], tuple[ReliabilityBin, ...]]:
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return (), ()
-    before, after = (calibration.curve(*calibration.sureness(of.probable, of.values, of.target)) for of in (raw, scaled))
+    before, after = (
+        calibration.reliability_curve(*calibration.confidences(of.probabilities, of.values, of.target)) for of in (raw, scaled)
+    )
     return before, after
 
 
@@ -124,6 +135,6 @@ def _interval(raw: EvaluationData) -> float:
     residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items the largest."""
     if raw.target is not Target.NUMBERS:
         return 0.0
-    residuals = np.sort(np.abs(raw.said - raw.truth))
+    residuals = np.sort(np.abs(raw.y_pred - raw.y_true))
     rank = int(np.ceil(COVERED * (len(residuals) + 1)))
     return float(residuals[min(rank, len(residuals)) - 1])

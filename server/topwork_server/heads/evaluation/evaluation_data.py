@@ -53,21 +53,21 @@ class EvaluationData:
         return int(self.unit.max()) + 1
 
     @cached_property
-    def said(self) -> Array:
+    def y_pred(self) -> Array:
         """What is predicted: (m,) int64 classes, (m, labels) bool, (m,) float64 numbers."""
         if self.target is Target.CLASSES:
             return np.asarray(self.scores.argmax(axis=1))
         return self.scores > 0 if self.target is Target.LABELS else self.scores[:, 0].astype(np.float64)
 
     @cached_property
-    def truth(self) -> Array:
+    def y_true(self) -> Array:
         """In the same form."""
         if self.target is Target.CLASSES:
             return self.values
         return self.values > 0 if self.target is Target.LABELS else self.values[:, 0].astype(np.float64)
 
     @cached_property
-    def probable(self) -> Array:
+    def probabilities(self) -> Array:
         """(m, outputs) float32, of CLASSES and LABELS."""
         return calibration.probabilities(self.scores, self.target, self.temperature)
 
@@ -77,11 +77,11 @@ class EvaluationData:
         edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(self.items)) + 1, [len(self.items)]])
         return edges
 
-    def at(self, temperature: Array | float) -> EvaluationData:
+    def at_temperature(self, temperature: Array | float) -> EvaluationData:
         return replace(self, temperature=temperature)
 
 
-def judged(examples: Examples, task: Task, answers: HeldOutPredictions) -> EvaluationData:
+def evaluation_data(examples: Examples, task: Task, answers: HeldOutPredictions) -> EvaluationData:
     """TopworkError where a head said what is no number, or there is nothing to judge."""
     rows = answers.rows
     if not len(rows):

@@ -18,7 +18,7 @@ from topwork_server.types import Array
 Sums = dict[str, Array]  # name to (b, width)
 Values = dict[str, Array]  # figure to (b,)
 
-MAIN = {
+MAIN_METRIC = {
     Task.CLASSIFICATION: "accuracy",
     Task.MULTI_LABEL: "macro F1",
     Task.REGRESSION: "R2",
@@ -42,14 +42,14 @@ def bounds(name: str) -> tuple[float, float]:
     return BOUNDS.get(name, SHARE)
 
 
-def deviation(numbers: Array) -> float:
+def stable_deviation(numbers: Array) -> float:
     """The standard deviation in float64; squares of very large or very small numbers neither overflow nor vanish."""
     off = np.asarray(numbers, np.float64) - np.mean(numbers, dtype=np.float64)
     largest = float(np.abs(off).max(initial=0.0))
     return largest * float(np.sqrt(np.mean((off / largest) ** 2))) if largest else 0.0
 
 
-def values(judged: EvaluationData, sums: Sums) -> Values:
+def metric_values(judged: EvaluationData, sums: Sums) -> Values:
     """The main figure first."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {**OF_SUMS[judged.task](judged, sums), **_of_calibration(judged, sums)}
@@ -88,7 +88,7 @@ def _of_labels(judged: EvaluationData, sums: Sums) -> Values:
 
 
 def _of_numbers(judged: EvaluationData, sums: Sums) -> Values:
-    rows, scale = sums["rows"][:, 0], deviation(judged.truth) or 1.0
+    rows, scale = sums["rows"][:, 0], stable_deviation(judged.y_true) or 1.0
     of = {name: total[:, 0] / rows for name, total in sums.items()}
     spread = of["yy"] - of["y"] ** 2
     found = {

@@ -15,11 +15,11 @@ LONGEST, LONGEST_SPAN = 300, 60
 SIDE = 112
 
 
-def shown(item: Item | None) -> str:
+def preview(item: Item | None) -> str:
     """The text, cut; a JPEG as a data: URI; "" for what cannot be shown."""
     match item:
         case Text():
-            return " | ".join(_cut(text) for text in (item.text, item.pair) if text)
+            return " | ".join(_shorten(text) for text in (item.text, item.pair) if text)
         case Picture():
             return _thumbnail(io.BytesIO(item.data))
         case np.ndarray():
@@ -38,7 +38,7 @@ class SpanPreviews:
         chars = self._data.chars[id][start:end]
         first, last = int(chars[:, 0].min()), int(chars[:, 1].max())
         words = self._text(id)[first:last]
-        return repr(_cut(words, LONGEST_SPAN)) if words else f"{first}:{last}"
+        return repr(_shorten(words, LONGEST_SPAN)) if words else f"{first}:{last}"
 
     def _text(self, id: str) -> str:
         """Of what the task marks: an answer is in the pair."""
@@ -49,7 +49,7 @@ class SpanPreviews:
         return self._texts[id]
 
 
-def _cut(text: str, longest: int = LONGEST) -> str:
+def _shorten(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 

@@ -44,7 +44,7 @@ th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:firs
 """
 
 
-def page(report: Mapping[str, Any]) -> str:
+def render_page(report: Mapping[str, Any]) -> str:
     """Of a Report as JSON. Everything that came from a user is escaped."""
     sections = [_head(report), _warnings(report), _figures(report), _plots(report), _help(report), _classes(report)]
     sections += [_confusion(report), _wrong(report), _trials(report), _history(report), _facts(report)]

@@ -21,7 +21,7 @@ class PlotFrame:
     log: bool = False
     left, right, top, bottom = 46, 12, 10, 34
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def to_pixels(self, x: float, y: float) -> tuple[float, float]:
         """Pixels."""
         x0, x1, x = (math.log10(v) for v in (*self.x, x)) if self.log else (*self.x, x)
         across = (x - x0) / ((x1 - x0) or 1.0)
@@ -29,7 +29,7 @@ class PlotFrame:
         inner = self.width - self.left - self.right, self.height - self.top - self.bottom
         return round(self.left + across * inner[0], 1), round(self.top + (1 - up) * inner[1], 1)
 
-    def drawn(self, inside: Sequence[str], xlabel: str, ylabel: str, xticks: Sequence[float] | None = None) -> str:
+    def render(self, inside: Sequence[str], xlabel: str, ylabel: str, xticks: Sequence[float] | None = None) -> str:
         """The picture: grid and ticks below, `inside` above."""
         ys, xs = ticks(*self.y), ticks(*self.x) if xticks is None else xticks
         parts = [self._tick_y(y, text) for y, text in zip(ys, tick_texts(ys), strict=True)]
@@ -41,12 +41,12 @@ class PlotFrame:
         return svg(self.width, self.height, [*parts, *inside])
 
     def _tick_y(self, y: float, text: str) -> str:
-        (x0, py), (x1, _) = self.at(self.x[0], y), self.at(self.x[1], y)
+        (x0, py), (x1, _) = self.to_pixels(self.x[0], y), self.to_pixels(self.x[1], y)
         line = f'<line x1="{x0}" x2="{x1}" y1="{py}" y2="{py}" class="grid"/>'
         return f'{line}<text x="{x0 - 4}" y="{py + 4}" class="tick" text-anchor="end">{text}</text>'
 
     def _tick_x(self, x: float, text: str) -> str:
-        px, bottom = self.at(x, self.y[0])
+        px, bottom = self.to_pixels(x, self.y[0])
         return f'<text x="{px}" y="{bottom + 14}" class="tick" text-anchor="middle">{text}</text>'
 
 
@@ -75,17 +75,17 @@ def tick_texts(values: Sequence[float]) -> list[str]:
 
 
 def path(frame: PlotFrame, points: Points, kind: str) -> str:
-    where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in points))
+    where = " ".join(f"{x},{y}" for x, y in (frame.to_pixels(*point) for point in points))
     return f'<polyline points="{where}" class="{kind}"/>'
 
 
 def dots(frame: PlotFrame, points: Points, kind: str, radius: float = 3) -> str:
-    placed = (frame.at(*point) for point in points)
+    placed = (frame.to_pixels(*point) for point in points)
     return "".join(f'<circle cx="{x}" cy="{y}" r="{radius}" class="{kind}"/>' for x, y in placed)
 
 
 def band(frame: PlotFrame, low: Points, high: Points) -> str:
-    where = " ".join(f"{x},{y}" for x, y in (frame.at(*point) for point in [*high, *reversed(low)]))
+    where = " ".join(f"{x},{y}" for x, y in (frame.to_pixels(*point) for point in [*high, *reversed(low)]))
     return f'<polygon points="{where}" class="band"/>'
 
 
@@ -98,7 +98,7 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
     inside = [band(frame, sides[1], sides[2]), path(frame, sides[0], "line"), dots(frame, sides[0], "dot")]
     if baseline is not None:
         inside.append(path(frame, [(sizes[0], baseline), (frame.x[1], baseline)], "dashed"))
-    return frame.drawn(inside, "items learnt from", name, sizes)
+    return frame.render(inside, "items learnt from", name, sizes)
 
 
 def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
@@ -110,18 +110,18 @@ def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tupl
         kept = [one for one in bins if one[2]]
         inside.append(path(frame, [(confidence, accuracy) for confidence, accuracy, _ in kept], kind))
         inside += [_counted_dot(frame, *one, most, kind) for one in kept]
-    return frame.drawn(inside, "how sure it was", "how often it was right")
+    return frame.render(inside, "how sure it was", "how often it was right")
 
 
 def _counted_dot(frame: PlotFrame, sure: float, right: float, count: int, most: int, kind: str) -> str:
     """As large as its share of the predictions; of what is served their number stands at the foot."""
-    x, y = frame.at(sure, right)
+    x, y = frame.to_pixels(sure, right)
     radius = round(2 + 5 * math.sqrt(count / most), 1)
     title = f"<title>{count:,} predictions, {sure:.0%} sure, {right:.0%} right</title>"
     dot = f'<circle cx="{x}" cy="{y}" r="{radius}" class="dot {kind}">{title}</circle>'
     if kind == "before":
         return dot
-    bottom = frame.at(0, 0)[1] - 4
+    bottom = frame.to_pixels(0, 0)[1] - 4
     return f'{dot}<text x="{x}" y="{bottom}" class="count" text-anchor="middle">{_short(count)}</text>'
 
 
@@ -140,7 +140,7 @@ def scatter(points: Points, interval: float) -> str:
     inside = [band(frame, [(x, max(frame.y[0], x - interval)) for x in ends], [(x, min(frame.y[1], x + interval)) for x in ends])]
     inside += [path(frame, [(x, x) for x in ends], "dashed"), dots(frame, points, "dot faint", 2.2)]
     said = f", less {less:.17g}" if less else ""
-    return frame.drawn(inside, f"truth{said}", f"prediction{said}")
+    return frame.render(inside, f"truth{said}", f"prediction{said}")
 
 
 def _offset(low: float, high: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from topwork_server.heads.evaluation import metrics, span_metrics, unit_counts
+from topwork_server.heads.evaluation import metrics, span_metrics, unit_sums
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified
 from topwork_server.heads.head_types import Task
@@ -22,14 +22,14 @@ MOST = 20
 MOST_KINDS = 3  # of cells that are named
 
 #: What a span of an item's rows (its id, from, to: half-open) is called.
-Spell = Callable[[str, int, int], str]
+SpanText = Callable[[str, int, int], str]
 
 
-def classes(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
+def class_metrics(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
     """Of what is neither true nor predicted, all is 0."""
     if judged.target not in (Target.CLASSES, Target.LABELS):
         return ()
-    sums = unit_counts.tally(judged, whole=False).totals(np.ones((1, judged.units)))
+    sums = unit_sums.unit_sums(judged, whole=False).weighted(np.ones((1, judged.units)))
     hit, truth, said = (sums[name][0] for name in ("hit", "truth", "said"))
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = [np.nan_to_num(part) for part in (hit / said, hit / truth, metrics.f1(sums)[0])]
@@ -37,12 +37,12 @@ def classes(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
     return tuple(ClassMetrics(name, int(truth[at]), *(float(part[at]) for part in parts)) for at, name in enumerate(names))
 
 
-def confusion(judged: EvaluationData) -> ConfusionMatrix | None:
+def confusion_matrix(judged: EvaluationData) -> ConfusionMatrix | None:
     """Of CLASSES. Of more than 25 the 24 that are most in error, and the rest as one."""
     if judged.target is not Target.CLASSES:
         return None
     many = len(judged.names)
-    cells = np.bincount(judged.truth * many + judged.said, minlength=many * many).reshape(many, many)
+    cells = np.bincount(judged.y_true * many + judged.y_pred, minlength=many * many).reshape(many, many)
     if many <= MOST_CONFUSED:
         return _confusion(judged.names, cells)
     errors = cells.sum(axis=0) + cells.sum(axis=1) - 2 * np.diag(cells)
@@ -58,54 +58,56 @@ def _confusion(names: tuple[str, ...], cells: Array) -> ConfusionMatrix:
     return ConfusionMatrix(names, tuple(tuple(int(count) for count in row) for row in cells))
 
 
-def scatter(judged: EvaluationData, seed: int) -> tuple[tuple[float, float], ...]:
+def scatter_points(judged: EvaluationData, seed: int) -> tuple[tuple[float, float], ...]:
     """(truth, prediction) of up to 1,000 items of regression, chosen at random."""
     if judged.target is not Target.NUMBERS:
         return ()
-    rows = np.random.default_rng(seed).permutation(len(judged.truth))[:MOST_POINTS]
-    return tuple((float(judged.truth[row]), float(judged.said[row])) for row in np.sort(rows))
+    rows = np.random.default_rng(seed).permutation(len(judged.y_true))[:MOST_POINTS]
+    return tuple((float(judged.y_true[row]), float(judged.y_pred[row])) for row in np.sort(rows))
 
 
-def wrong(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
+def misclassified(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
     """Up to 20; `ids` of all items."""
-    if judged.task in SPELT:
-        return SPELT[judged.task](judged, ids, spell)
-    return FIND[judged.task](judged, ids)
+    if judged.task in SPAN_FINDERS:
+        return SPAN_FINDERS[judged.task](judged, ids, spell)
+    return FINDERS[judged.task](judged, ids)
 
 
-def by_number(id: str, start: int, end: int) -> str:
+def span_by_number(id: str, start: int, end: int) -> str:
     """As "3-5", where nothing is known of the rows."""
     return f"{start}-{end}"
 
 
 def _classes(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
-    sure = judged.probable.max(axis=1)
-    rows = _surest(np.flatnonzero(judged.said != judged.truth), sure)
+    sure = judged.probabilities.max(axis=1)
+    rows = _surest(np.flatnonzero(judged.y_pred != judged.y_true), sure)
     names = judged.names
     return tuple(
-        Misclassified(ids[judged.items[row]], names[judged.truth[row]], names[judged.said[row]], float(sure[row])) for row in rows
+        Misclassified(ids[judged.items[row]], names[judged.y_true[row]], names[judged.y_pred[row]], float(sure[row]))
+        for row in rows
     )
 
 
 def _labels(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     """As confident as in its surest wrong label."""
-    decided = np.where(judged.said, judged.probable, 1 - judged.probable)
-    sure = np.where(judged.said != judged.truth, decided, 0).max(axis=1)
-    rows = _surest(np.flatnonzero((judged.said != judged.truth).any(axis=1)), sure)
+    decided = np.where(judged.y_pred, judged.probabilities, 1 - judged.probabilities)
+    sure = np.where(judged.y_pred != judged.y_true, decided, 0).max(axis=1)
+    rows = _surest(np.flatnonzero((judged.y_pred != judged.y_true).any(axis=1)), sure)
 
     def text(labels: Array) -> str:
         return ", ".join(judged.names[at] for at in np.flatnonzero(labels)) or "none"
 
     return tuple(
-        Misclassified(ids[judged.items[row]], text(judged.truth[row]), text(judged.said[row]), float(sure[row])) for row in rows
+        Misclassified(ids[judged.items[row]], text(judged.y_true[row]), text(judged.y_pred[row]), float(sure[row]))
+        for row in rows
     )
 
 
 def _numbers(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
-    error = np.abs(judged.said - judged.truth)
+    error = np.abs(judged.y_pred - judged.y_true)
     rows = _surest(np.flatnonzero(error > 0), error)
     return tuple(
-        Misclassified(ids[judged.items[row]], *_apart(judged.truth[row], judged.said[row]), float(error[row])) for row in rows
+        Misclassified(ids[judged.items[row]], *_apart(judged.y_true[row], judged.y_pred[row]), float(error[row])) for row in rows
     )
 
 
@@ -116,13 +118,13 @@ def _apart(truth: float, said: float) -> tuple[str, str]:
     return f"{truth:.{digits}g}", f"{said:.{digits}g}"
 
 
-def _entities(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
+def _entities(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
     """Items with an entity missed, invented or misplaced, as "PER" and its words; as confident as in their surest wrong row."""
-    sure = judged.probable.max(axis=1)
-    truth, said = (span_metrics.entities(judged, classes) for classes in (judged.truth, judged.said))
+    sure = judged.probabilities.max(axis=1)
+    truth, said = (span_metrics.entity_spans(judged, classes) for classes in (judged.y_true, judged.y_pred))
     unlike = np.setxor1d(truth.key(len(sure)), said.key(len(sure))) // (len(sure) + 1) % (len(sure) + 1)
     items = np.unique(_item_of(judged, unlike))
-    surest = np.maximum.reduceat(np.where(judged.said != judged.truth, sure, 0), judged.starts[:-1])
+    surest = np.maximum.reduceat(np.where(judged.y_pred != judged.y_true, sure, 0), judged.starts[:-1])
     labels = entity_labels(judged.names)
 
     def text(found: span_metrics.EntitySpans, item: int) -> str:
@@ -137,21 +139,21 @@ def _entities(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple
     )
 
 
-def _answers(judged: EvaluationData, ids: Sequence[str], spell: Spell) -> tuple[Misclassified, ...]:
-    answered = span_metrics.answered(judged)
+def _answers(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
+    answered = span_metrics.answer_spans(judged)
     sure = np.array([answer.probability for answer in answered])
     found = []
     for item in _surest(np.flatnonzero([not answer.exact for answer in answered]), sure):
         id = ids[judged.items[judged.starts[item]]]
         right = " or ".join(spell(id, *span) for span in answered[item].right) or "none"
-        found.append(Misclassified(id, right, spell(id, *answered[item].said), float(sure[item])))
+        found.append(Misclassified(id, right, spell(id, *answered[item].predicted), float(sure[item])))
     return tuple(found)
 
 
 def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
     """Items by the share of their cells that is wrong, weighted by how sure they were; the confidence is that of wrong cells."""
-    mistaken = judged.said != judged.truth
-    sure = np.where(mistaken, judged.probable.max(axis=1), 0)
+    mistaken = judged.y_pred != judged.y_true
+    sure = np.where(mistaken, judged.probabilities.max(axis=1), 0)
     starts, lengths = judged.starts[:-1], np.diff(judged.starts)
     total, many = np.add.reduceat(sure, starts), np.add.reduceat(mistaken.astype(np.int64), starts)
 
@@ -164,7 +166,7 @@ def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, .
     for item in _surest(np.flatnonzero(many), total / lengths):
         of = slice(*judged.starts[item : item + 2])
         confidence = float(total[item] / many[item])
-        found.append(Misclassified(ids[judged.items[of.start]], text(judged.truth[of]), text(judged.said[of]), confidence))
+        found.append(Misclassified(ids[judged.items[of.start]], text(judged.y_true[of]), text(judged.y_pred[of]), confidence))
     return tuple(found)
 
 
@@ -177,13 +179,13 @@ def _item_of(judged: EvaluationData, rows: Array) -> Array:
     return np.searchsorted(judged.starts[1:], rows, side="right")
 
 
-FIND: dict[Task, Callable[[EvaluationData, Sequence[str]], tuple[Misclassified, ...]]] = {
+FINDERS: dict[Task, Callable[[EvaluationData, Sequence[str]], tuple[Misclassified, ...]]] = {
     Task.CLASSIFICATION: _classes,
     Task.MULTI_LABEL: _labels,
     Task.REGRESSION: _numbers,
     Task.SEGMENTATION: _cells,
 }
-SPELT: dict[Task, Callable[[EvaluationData, Sequence[str], Spell], tuple[Misclassified, ...]]] = {
+SPAN_FINDERS: dict[Task, Callable[[EvaluationData, Sequence[str], SpanText], tuple[Misclassified, ...]]] = {
     Task.TAGGING: _entities,
     Task.QUESTION_ANSWERING: _answers,
 }

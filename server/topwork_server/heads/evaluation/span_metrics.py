@@ -24,7 +24,7 @@ class EntitySpans:
         return (self.label * (rows + 1) + self.start) * (rows + 1) + self.end
 
 
-def entities(judged: EvaluationData, classes: Array) -> EntitySpans:
+def entity_spans(judged: EvaluationData, classes: Array) -> EntitySpans:
     """Of all items, decoded in one go: a row of no class between items ends what an item leaves open."""
     lengths = np.diff(judged.starts)
     outside = len(judged.names)
@@ -40,24 +40,24 @@ class AnswerSpans:
     """Of one item: the right answers (start, end), half-open, in rows of the item; what was said, and how sure."""
 
     right: tuple[tuple[int, int], ...]
-    said: tuple[int, int]
+    predicted: tuple[int, int]
     probability: float
 
     @property
     def exact(self) -> bool:
-        return self.said in self.right
+        return self.predicted in self.right
 
     @property
     def f1(self) -> float:
         """Over rows, against the best of the right answers (Rajpurkar et al. 2016, section 6.1, with rows for words)."""
-        start, end = self.said
+        start, end = self.predicted
         shared = [max(0, min(end, to) - max(start, at)) for at, to in self.right]
         return max(
             (2 * rows / (end - start + to - at) for rows, (at, to) in zip(shared, self.right, strict=True) if rows), default=0.0
         )
 
 
-def answered(judged: EvaluationData) -> list[AnswerSpans]:
+def answer_spans(judged: EvaluationData) -> list[AnswerSpans]:
     """One an item."""
     found = []
     for start, end in zip(judged.starts[:-1], judged.starts[1:], strict=True):

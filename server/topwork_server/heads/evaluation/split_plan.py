@@ -23,20 +23,20 @@ class SplitPlan:
     first folds or of all, that grows with s up to train[i] itself, which is not among them. All are empty where nothing can be
     judged: `estimate` says why."""
 
-    held: list[Array]
+    test: list[Array]
     train: list[Array]
     curve: list[list[Array]]
     estimate: str
 
 
-def plan(examples: Examples, folds: int, seed: int) -> SplitPlan:
+def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
     """`folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
 
     Where each item has a class, one that stands in one group alone is always learnt from and never judged.
     """
     items = len(np.unique(examples.items))
     single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
-    judged = judgeable(examples)
+    judged = testable_rows(examples)
     if len(np.unique(examples.groups)) < 2 or not judged.any():
         return SplitPlan([], [], [], "nothing could be judged: no class has two examples that share no group")
     parts = splits.folds(examples, USUAL_FOLDS if folds < 2 else folds, seed)
@@ -48,7 +48,7 @@ def plan(examples: Examples, folds: int, seed: int) -> SplitPlan:
     return SplitPlan(held, train, [[parts[many] for parts in grown] for many in sizes], _estimate(examples, held, items))
 
 
-def judgeable(examples: Examples) -> Array:
+def testable_rows(examples: Examples) -> Array:
     """(n,) bool: rows whose class some other group has, too. Rows of one item stay together: then all of them."""
     groups = examples.groups
     if examples.target is not Target.CLASSES or len(np.unique(examples.items)) < examples.count:

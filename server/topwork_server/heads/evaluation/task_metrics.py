@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.heads.evaluation import bootstrap, metrics, unit_counts
+from topwork_server.heads.evaluation import bootstrap, metrics, unit_sums
 from topwork_server.heads.evaluation.bootstrap import ConfidenceInterval
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import MetricValue, Task
@@ -22,49 +22,49 @@ BASELINE_BUDGET = 25_000_000
 DIFFERENCE_BUDGET = 50_000_000
 
 
-def figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+def task_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """All, the main one first. What is undefined (AUROC where one class is there alone) is left out, but for the main one."""
     found = _of_sums(judged, seed)
     if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
         found = _ranking_before_losses(found, _of_rankings(judged, seed))
-    return _figures(found, metrics.MAIN[judged.task])
+    return _metric_values(found, metrics.MAIN_METRIC[judged.task])
 
 
-def main_figure(judged: EvaluationData, seed: int) -> MetricValue:
-    tally, name = unit_counts.tally(judged, whole=False), metrics.MAIN[judged.task]
-    found = bootstrap.intervals(
-        lambda weights: {name: metrics.values(judged, tally.totals(weights))[name]},
+def main_metric(judged: EvaluationData, seed: int) -> MetricValue:
+    tally, name = unit_sums.unit_sums(judged, whole=False), metrics.MAIN_METRIC[judged.task]
+    found = bootstrap.bootstrap_intervals(
+        lambda weights: {name: metrics.metric_values(judged, tally.weighted(weights))[name]},
         judged.units,
-        bootstrap.affordable(tally.cost),
+        bootstrap.affordable_resamples(tally.cost),
         seed,
         metrics.bounds,
     )
-    return _figures(found, name)[0]
+    return _metric_values(found, name)[0]
 
 
-def difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
+def metric_difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
     """Of the main figures of two heads on the same rows, a - b: both are resampled together (the paired bootstrap)."""
-    first, second, name = unit_counts.tally(a, whole=False), unit_counts.tally(b, whole=False), metrics.MAIN[a.task]
+    first, second, name = unit_sums.unit_sums(a, whole=False), unit_sums.unit_sums(b, whole=False), metrics.MAIN_METRIC[a.task]
 
     def both(weights: Array) -> dict[str, Array]:
-        of_a, of_b = (metrics.values(of, tally.totals(weights))[name] for of, tally in ((a, first), (b, second)))
+        of_a, of_b = (metrics.metric_values(of, tally.weighted(weights))[name] for of, tally in ((a, first), (b, second)))
         return {name: of_a - of_b}
 
-    many = bootstrap.affordable(first.cost + second.cost, DIFFERENCE_BUDGET)
-    return _figures(bootstrap.intervals(both, a.units, many, seed, _endless), name)[0]
+    many = bootstrap.affordable_resamples(first.cost + second.cost, DIFFERENCE_BUDGET)
+    return _metric_values(bootstrap.bootstrap_intervals(both, a.units, many, seed, _endless), name)[0]
 
 
-def baseline_figures(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+def baseline_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """Of answers that know nothing of the rows; calibration says nothing of them."""
-    tally = unit_counts.tally(judged, whole=False)
-    found = bootstrap.intervals(
-        lambda weights: metrics.values(judged, tally.totals(weights)),
+    tally = unit_sums.unit_sums(judged, whole=False)
+    found = bootstrap.bootstrap_intervals(
+        lambda weights: metrics.metric_values(judged, tally.weighted(weights)),
         judged.units,
-        bootstrap.affordable(tally.cost, BASELINE_BUDGET),
+        bootstrap.affordable_resamples(tally.cost, BASELINE_BUDGET),
         seed,
         metrics.bounds,
     )
-    return _figures(found, metrics.MAIN[judged.task])
+    return _metric_values(found, metrics.MAIN_METRIC[judged.task])
 
 
 def _endless(name: str) -> tuple[float, float]:
@@ -72,18 +72,18 @@ def _endless(name: str) -> tuple[float, float]:
 
 
 def _of_sums(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
-    tally = unit_counts.tally(judged)
-    many = bootstrap.affordable(tally.cost)
-    return bootstrap.intervals(
-        lambda weights: metrics.values(judged, tally.totals(weights)), judged.units, many, seed, metrics.bounds
+    tally = unit_sums.unit_sums(judged)
+    many = bootstrap.affordable_resamples(tally.cost)
+    return bootstrap.bootstrap_intervals(
+        lambda weights: metrics.metric_values(judged, tally.weighted(weights)), judged.units, many, seed, metrics.bounds
     )
 
 
 def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
     """Each class against the rest, and the mean of those that are defined; of two classes, the second. Of scores as they are: a
     temperature for each fold would mix up their order."""
-    of_classes = _ranked_classes(judged.at(1.0))
-    many = bootstrap.affordable(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
+    of_classes = _ranked_classes(judged.at_temperature(1.0))
+    many = bootstrap.affordable_resamples(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
 
     at_once = max(1, bootstrap.CHUNK // len(judged.values))  # of few groups there are far fewer weights than rows
 
@@ -98,14 +98,14 @@ def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInter
         return dict(zip((AUROC, PRECISION), means, strict=True))
 
     with np.errstate(invalid="ignore"):
-        return bootstrap.intervals(values, judged.units, many, seed, metrics.bounds)
+        return bootstrap.bootstrap_intervals(values, judged.units, many, seed, metrics.bounds)
 
 
 def _ranked_classes(judged: EvaluationData) -> list[RankedScores]:
     columns: Sequence[int] = range(len(judged.names))
     if judged.task is Task.MULTI_LABEL:
-        return [ranked(judged.probable[:, at], judged.truth[:, at]) for at in columns]
-    return [ranked(judged.probable[:, at], judged.truth == at) for at in (columns[1:] if len(columns) == 2 else columns)]
+        return [ranked(judged.probabilities[:, at], judged.y_true[:, at]) for at in columns]
+    return [ranked(judged.probabilities[:, at], judged.y_true == at) for at in (columns[1:] if len(columns) == 2 else columns)]
 
 
 def _ranking_before_losses(
@@ -116,7 +116,7 @@ def _ranking_before_losses(
     return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
 
 
-def _figures(found: dict[str, ConfidenceInterval], main: str) -> tuple[MetricValue, ...]:
+def _metric_values(found: dict[str, ConfidenceInterval], main: str) -> tuple[MetricValue, ...]:
     """A main figure that is undefined (no entity, neither true nor predicted) is 0, and nothing is known of it."""
     undefined = ConfidenceInterval(0.0, 0.0, 1.0)
     all_of_them = {main: found.get(main, undefined), **found}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork_server.errors import NotReady
-from topwork_server.heads.export.model_card import description
+from topwork_server.heads.export.model_card import model_card
 from topwork_server.heads.export.pooling_graph import PAIR_MASK, SECOND_INPUT, masks_of, pool, unpool
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, Pooling
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.heads.pretrained import native_kept
+from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.models.artifacts import MODEL, verify
 from topwork_server.models.catalog import Catalog
 from topwork_server.models.head_graph import PROBABILITIES, ROWS, SCORES
@@ -32,7 +32,7 @@ TOKENS = "topwork.tokens"
 METADATA = "topwork"
 
 
-def exported(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
+def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
     """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
     if not head.encoder:
         raise NotReady(
@@ -49,14 +49,14 @@ def exported(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, s
             f" {tap.fingerprint if tap else 'no such tap'}",
             remedy=f"train it again, or serve the {head.encoder} that it stands on",
         )
-    kept = native_kept(catalogue, head.name) if head.native else shelf.kept(head.name)
-    kept.check()
+    kept = pretrained_head(catalogue, head.name) if head.native else shelf.find(head.name)
+    kept.check_graph()
     verify(entry.folder, entry.manifest)
-    data, description = merged(entry.folder / MODEL, kept.graph, kept.head)
+    data, description = merge_onnx(entry.folder / MODEL, kept.graph, kept.head)
     return data, json.dumps(description)
 
 
-def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:
+def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:
     """The file, and what its user must know, as JSON.
 
     `trunk` is the model of an encoder's artifact, `graph` that of the head. The file has the trunk's inputs, the masks that
@@ -69,22 +69,22 @@ def merged(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]
     prune_to(model, head.tap.tap.name)
     later = max(opset_of(model), opset_of(small))
     model, small = convert_opset(model, later), convert_opset(small, later)
-    tap = _make_room(model.graph, head)
+    tap = _free_names(model.graph, head)
     nodes = NodeWriter(f"{HEAD}pooling/")
-    rows = pool(nodes, head, tap, double(model.graph, tap) if head.pooling in TOWERS else "")
+    rows = pool(nodes, head, tap, duplicate_trunk(model.graph, tap) if head.pooling in TOWERS else "")
     rename_values(small.graph, lambda name: rows if name == ROWS else HEAD + name)
     model.graph.node.extend([*nodes.made, *small.graph.node])
     model.graph.initializer.extend(small.graph.initializer)
     _join(model, small)
     _add_ends(model.graph, small.graph, head, tap)
-    said = description(head, model, trunk.parent)
+    said = model_card(head, model, trunk.parent)
     model.producer_name = "topwork"
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA, value=json.dumps(said))
     return model.SerializeToString(), said
 
 
-def _make_room(graph: onnx.GraphProto, head: Head) -> str:
+def _free_names(graph: onnx.GraphProto, head: Head) -> str:
     """The trunk's own values give way to the names that the file needs. The name of the tap's value."""
     taken = {SCORES, PROBABILITIES, *masks_of(head)}
     inputs = {value.name for value in graph.input}
@@ -104,7 +104,7 @@ def _make_room(graph: onnx.GraphProto, head: Head) -> str:
     return named(head.tap.tap.name)
 
 
-def double(graph: onnx.GraphProto, tap: str) -> str:
+def duplicate_trunk(graph: onnx.GraphProto, tap: str) -> str:
     """A second pass of the trunk over inputs of its own, with the same weights. The name of its tap."""
     shared = {tensor.name for tensor in graph.initializer}
     own = {value.name for value in graph.input} - shared
@@ -144,11 +144,11 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
     kind = small.output[0].type.tensor_type.elem_type  # of numbers DOUBLE
     for name in (SCORES, PROBABILITIES):
         unpool(nodes, head, tap, HEAD + name, name)
-        graph.output.append(helper.make_tensor_value_info(name, kind, [*_places(head), outputs]))
+        graph.output.append(helper.make_tensor_value_info(name, kind, [*_leading_axes(head), outputs]))
     graph.node.extend(nodes.made)
 
 
-def _places(head: Head) -> list[str | int]:
+def _leading_axes(head: Head) -> list[str | int]:
     """Axes of an output before that of its names."""
     tap = head.tap.tap
     if head.pooling is Pooling.ROWS:

@@ -41,7 +41,7 @@ READ = {
 }
 
 
-def description(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, Any]:
+def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, Any]:
     """`artifact` is the encoder's folder."""
     tap = head.tap.tap
     return {

@@ -28,7 +28,7 @@ def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
     the windows of one clip. `other`: of two towers the tap of the second text."""
     granularity = head.tap.tap.granularity
     if head.pooling in TOWERS:
-        masks = [_there(nodes, mask) for mask in masks_of(head)]
+        masks = [_mask_as_bool(nodes, mask) for mask in masks_of(head)]
         u, v = (_mean(nodes, one, mask) for one, mask in zip((tap, other), masks, strict=True)) if masks else (tap, other)
         return _towers(nodes, head.pooling, u, v)
     if head.pooling is Pooling.ROW:
@@ -37,12 +37,12 @@ def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
         return nodes.add("Reshape", tap, _ints(nodes, -1, head.dim))
     if granularity is Granularity.WINDOW:
         tap = nodes.add("Unsqueeze", tap, _ints(nodes, 0))
-    there = [_there(nodes, mask) for mask in masks_of(head)]
+    there = [_mask_as_bool(nodes, mask) for mask in masks_of(head)]
     if head.pooling is Pooling.PAIR:
         return _pair(nodes, *(_mean(nodes, tap, one) for one in there))
     mask = there[0] if there else ""
     if head.pooling is Pooling.MAX:
-        return nodes.add("ReduceMax", _only(nodes, tap, mask, _LEAST), _ints(nodes, 1), keepdims=0)
+        return nodes.add("ReduceMax", _masked(nodes, tap, mask, _LEAST), _ints(nodes, 1), keepdims=0)
     mean = _mean(nodes, tap, mask)
     return mean if head.pooling is Pooling.MEAN else nodes.add("Concat", mean, _spread(nodes, tap, mean, mask), axis=-1)
 
@@ -55,12 +55,12 @@ def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> s
     return nodes.add("Reshape", said, nodes.add("Concat", places, _ints(nodes, -1), axis=0), output=output)
 
 
-def _there(nodes: NodeWriter, mask: str) -> str:
+def _mask_as_bool(nodes: NodeWriter, mask: str) -> str:
     """(batch, tokens, 1) bool."""
     return nodes.add("Greater", nodes.add("Unsqueeze", mask, _ints(nodes, 2)), nodes.constant(np.array(0, np.int64)))
 
 
-def _only(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
+def _masked(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
     """Whatever stands at other positions, NaN too, has no part in it."""
     return nodes.add("Where", there, rows, nodes.constant(np.array(instead, np.float32))) if there else rows
 
@@ -68,7 +68,7 @@ def _only(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
 def _mean(nodes: NodeWriter, rows: str, there: str) -> str:
     if not there:
         return nodes.add("ReduceMean", rows, _ints(nodes, 1), keepdims=0)
-    total = nodes.add("ReduceSum", _only(nodes, rows, there, 0.0), _ints(nodes, 1), keepdims=0)
+    total = nodes.add("ReduceSum", _masked(nodes, rows, there, 0.0), _ints(nodes, 1), keepdims=0)
     count = nodes.add("ReduceSum", nodes.add("Cast", there, to=1), _ints(nodes, 1), keepdims=0)
     return nodes.add("Div", total, count)
 

@@ -21,16 +21,16 @@ IDLE_SECONDS = 900.0
 class OpenedHead:
     """A head and its graph, which stays in memory for whoever holds this, whatever becomes of its files."""
 
-    kept: StoredHead
+    stored: StoredHead
     session: Session
     used: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def head(self) -> Head:
-        return self.kept.head
+        return self.stored.head
 
-    def run(self, rows: Array) -> tuple[Array, Array]:
+    def predict(self, rows: Array) -> tuple[Array, Array]:
         """Scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
         with self._lock:
             return run_head(self.session, rows)
@@ -44,27 +44,27 @@ class HeadCache:
         self._lock = threading.Lock()
         self._open: dict[str, OpenedHead] = {}
 
-    def opened(self, find: Callable[[], StoredHead]) -> OpenedHead:
+    def open(self, find: Callable[[], StoredHead]) -> OpenedHead:
         """The head that `find` gives now. NotReady where its graph is damaged."""
         for _ in range(TRIES):
             kept = find()
             try:
-                return self._used(kept)
+                return self._cached(kept)
             except FileNotFoundError as error:
                 if find().stamp == kept.stamp:  # else it was replaced between the look and the opening
-                    raise kept.damaged("is gone") from error
+                    raise kept.damage("is gone") from error
         raise NotReady("the head is replaced again and again", remedy="try again")
 
     def names(self) -> list[str]:
         """Of the heads in memory."""
         return list(self._open)
 
-    def _used(self, kept: StoredHead) -> OpenedHead:
+    def _cached(self, kept: StoredHead) -> OpenedHead:
         now = self._clock()
         with self._lock:
             self._open = {name: one for name, one in self._open.items() if now - one.used < self._idle}
             found = self._open.get(kept.head.name)
-        if found is None or found.kept.stamp != kept.stamp:
+        if found is None or found.stored.stamp != kept.stamp:
             found = OpenedHead(kept, self._session(kept))
         found.used = now
         with self._lock:
@@ -72,10 +72,10 @@ class HeadCache:
         return found
 
     def _session(self, kept: StoredHead) -> Session:
-        kept.check()
+        kept.check_graph()
         try:
             return Session(kept.graph, self._threads)
         except Exception as error:  # of onnxruntime's own classes
             if not kept.graph.exists():  # it was replaced or dropped since the check
                 raise FileNotFoundError(kept.graph) from error
-            raise kept.damaged(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error
+            raise kept.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error

@@ -17,7 +17,7 @@ from topwork_server.heads.serving.span_decoding import answer, entities, entity_
 from topwork_server.types import Array, TapRows
 
 #: Rows (n, head.dim) to scores and probabilities (n, outputs).
-Run = Callable[[Array], tuple[Array, Array]]
+RunHead = Callable[[Array], tuple[Array, Array]]
 #: Of a mask, where an item failed.
 NOTHING = 255
 
@@ -60,7 +60,7 @@ class HeadOutput:
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
-def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> HeadOutput:
+def decode_output(head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool = False) -> HeadOutput:
     """Of all items of `rows`, which are of its tap. InvalidInput for one that lacks what it reads, unless it is skipped."""
     usable = _usable(head, rows)
     if usable.all():
@@ -68,11 +68,11 @@ def said(head: Head, rows: TapRows, run: Run, skip_bad_items: bool = False) -> H
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = spread(_decoded(head, take_rows(rows, good), run), good, len(usable))
+    found = spread_output(_decoded(head, take_rows(rows, good), run), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
-def of_pooled(head: Head, rows: Array, run: Run) -> HeadOutput:
+def output_of_pooled(head: Head, rows: Array, run: RunHead) -> HeadOutput:
     """Of (n, head.dim) rows, each of which is an item. For tasks that read one row an item."""
     _, probabilities = run(rows)
     if head.task is Task.REGRESSION:
@@ -81,21 +81,21 @@ def of_pooled(head: Head, rows: Array, run: Run) -> HeadOutput:
 
 
 def _usable(head: Head, rows: TapRows) -> Array:
-    usable = pooling.usable(head.task, head.pooling, rows)
+    usable = pooling.usable_items(head.task, head.pooling, rows)
     return usable & (rows.counts == _cells(head)) if head.task is Task.SEGMENTATION else usable
 
 
 def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     try:
-        pooling.pooled(head.task, head.pooling, take_rows(rows, np.array([item])))
+        pooling.pool_rows(head.task, head.pooling, take_rows(rows, np.array([item])))
     except InvalidInput as error:
         return error.at(item)
     what = f"it has {rows.counts[item]} cells, and a mask of {head.name!r} has {_cells(head)}"
     return InvalidInput(what, remedy="send one picture an item", item=item)
 
 
-def _decoded(head: Head, rows: TapRows, run: Run) -> HeadOutput:
-    read, counts = pooling.pooled(head.task, head.pooling, rows)
+def _decoded(head: Head, rows: TapRows, run: RunHead) -> HeadOutput:
+    read, counts = pooling.pool_rows(head.task, head.pooling, rows)
     match head.task:
         case Task.TAGGING:
             return HeadOutput(head, spans=_tagged(head, rows, read, counts, run))
@@ -103,10 +103,10 @@ def _decoded(head: Head, rows: TapRows, run: Run) -> HeadOutput:
             return HeadOutput(head, spans=_answered(head, rows, read, counts, run))
         case Task.SEGMENTATION:
             return _segmented(head, rows, read, run)
-    return of_pooled(head, read, run)
+    return output_of_pooled(head, read, run)
 
 
-def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
+def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: RunHead) -> tuple[tuple[PredictedSpan, ...], ...]:
     _, probabilities = run(read)
     labels, chars = entity_labels(head.names), _chars(head, rows)
     classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -119,7 +119,7 @@ def _tagged(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> 
     return tuple(map(one, _slices(counts)))
 
 
-def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: Run) -> tuple[tuple[PredictedSpan, ...], ...]:
+def _answered(head: Head, rows: TapRows, read: Array, counts: Array, run: RunHead) -> tuple[tuple[PredictedSpan, ...], ...]:
     _, logits = run(read)
     chars = _chars(head, rows)
 
@@ -137,7 +137,7 @@ def _span(chars: Array, label: str, probability: float, part: int) -> PredictedS
 def _chars(head: Head, rows: TapRows) -> Array:
     """(n, 2) characters that the rows cover which the head reads."""
     assert rows.spans is not None, "TOKEN rows have spans"
-    return np.asarray(rows.spans.values[pooling.kept(head.task, rows)])
+    return np.asarray(rows.spans.values[pooling.rows_read(head.task, rows)])
 
 
 def _slices(counts: Array) -> list[slice]:
@@ -150,7 +150,7 @@ def _cells(head: Head) -> int:
     return math.prod(head.tap.tap.grid)
 
 
-def _segmented(head: Head, rows: TapRows, read: Array, run: Run) -> HeadOutput:
+def _segmented(head: Head, rows: TapRows, read: Array, run: RunHead) -> HeadOutput:
     _, probabilities = run(read)
     shape = (len(rows.counts), *(head.tap.tap.grid or ()))
     return HeadOutput(
@@ -169,7 +169,7 @@ def _covered(rows: TapRows, cells: int) -> Array:
     return np.concatenate([boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)], axis=1).astype(np.float32)
 
 
-def joined(parts: Sequence[HeadOutput]) -> HeadOutput:
+def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
     """Of items that follow each other, all of which were read."""
     if len(parts) == 1:
         return parts[0]
@@ -181,7 +181,7 @@ def joined(parts: Sequence[HeadOutput]) -> HeadOutput:
     return HeadOutput(parts[0].head, **arrays, spans=spans)
 
 
-def spread(found: HeadOutput, good: Array, items: int) -> HeadOutput:
+def spread_output(found: HeadOutput, good: Array, items: int) -> HeadOutput:
     """What was said of the items at the positions `good`, said of all: the others failed."""
 
     def wide(array: Array | None) -> Array | None:

@@ -16,11 +16,11 @@ from topwork_server.feature_sets.selection import stored_rows
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import Head
-from topwork_server.heads.pair_features import beside, sides
+from topwork_server.heads.pair_features import pair_sides, split_sides
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.heads.pretrained import native_kept
+from topwork_server.heads.pretrained import pretrained_head
 from topwork_server.heads.serving.head_cache import HeadCache, OpenedHead
-from topwork_server.heads.serving.head_output import HeadOutput, joined, of_pooled, said
+from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs, decode_output, output_of_pooled
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.modalities import check_modality
@@ -49,7 +49,7 @@ class PredictionResult:
     """What the heads say, in the order asked. `features`: of each trunk, if asked. Notes and failures are by item, which may have
     failed for some of the heads only."""
 
-    said: tuple[HeadOutput, ...]
+    outputs: tuple[HeadOutput, ...]
     features: tuple[Features, ...] = ()
     notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
@@ -60,66 +60,66 @@ class Predictor:
     """Used on the event loop; its blocking work is done in threads, of which each head's graph takes `threads` more."""
 
     def __init__(self, engine: Engine, catalogue: Catalog, shelf: HeadStore, threads: int = 1) -> None:
-        self._engine, self._catalogue, self._shelf = engine, catalogue, shelf
-        self.live = HeadCache(threads)
+        self._engine, self._catalogue, self._store = engine, catalogue, shelf
+        self.cache = HeadCache(threads)
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
         """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
-        opened = await asyncio.to_thread(self._ready, names, items)
+        opened = await asyncio.to_thread(self._opened_for, names, items)
         found: dict[str, HeadOutput] = {}
         features: list[Features] = []
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
             asked = EmbedParams(encoder, taps, options, ask.deadline, ask.wait, ask.skip_bad_items, ask.client, ask.priority)
-            features.append(await (_of_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
-            found |= await asyncio.to_thread(_said_of, heads, features[-1].taps, ask.skip_bad_items)
+            features.append(await (_embed_sides(self._engine, asked, items) if towers else self._engine.embed(asked, items)))
+            found |= await asyncio.to_thread(_outputs_of, heads, features[-1].taps, ask.skip_bad_items)
         return PredictionResult(
-            said=tuple(found[name] for name in names),
+            outputs=tuple(found[name] for name in names),
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
             failures=_failures(features, found.values()),
             timings=_timings(features),
         )
 
-    async def of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
+    async def predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
         """Of (n, dim) rows of the heads' tap, pooled: each row is an item."""
-        return await asyncio.to_thread(self._of_vectors, names, np.asarray(rows), fingerprint)
+        return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint)
 
-    async def of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+    async def predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
         opened = await asyncio.to_thread(self._opened, names)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
-        found = await asyncio.to_thread(self._of_stored, others, feature_set, ids) if others else PredictionResult(())
+        found = await asyncio.to_thread(self._predict_stored, others, feature_set, ids) if others else PredictionResult(())
         if not towers:
             return found
-        by_name = {one.head.name: one for one in (*found.said, *await self._of_kept(towers, feature_set, ids))}
+        by_name = {one.head.name: one for one in (*found.outputs, *await self._predict_stored_pairs(towers, feature_set, ids))}
         return PredictionResult(tuple(by_name[name] for name in names))
 
-    async def _of_kept(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
+    async def _predict_stored_pairs(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
         """Of pairs whose texts are encoded now, each by itself."""
         parts = []
         for start in range(0, max(1, len(ids)), STORED):
             try:
                 items = await asyncio.to_thread(_kept_inputs, feature_set, ids[start : start + STORED], names[0])
-                parts.append((await self.predict(names, PredictParams(wait=True), items)).said)
+                parts.append((await self.predict(names, PredictParams(wait=True), items)).outputs)
             except TopworkError as error:
                 raise error if error.item is None else error.at(start + error.item) from None
-        return [joined(of_one) for of_one in zip(*parts, strict=True)]
+        return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
 
     def find(self, name: str) -> StoredHead:
         """A head of the shelf, or ENCODER/NAME."""
-        return native_kept(self._catalogue, name) if "/" in name else self._shelf.kept(name)
+        return pretrained_head(self._catalogue, name) if "/" in name else self._store.find(name)
 
     def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
         if not names:
             raise InvalidInput("no head is named", remedy="name one or more")
         if len(set(names)) != len(names):
             raise InvalidInput("a head is named twice", remedy="name each head once")
-        return [self.live.opened(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
+        return [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
 
-    def _ready(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
+    def _opened_for(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
         """Heads that read such items, as far as that shows before anything is computed."""
         opened = self._opened(names)
         for head in (one.head for one in opened):
@@ -133,16 +133,16 @@ class Predictor:
             check_modality(items, reads, whose, "send what its encoder reads")
         return opened
 
-    def _of_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> PredictionResult:
+    def _predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str) -> PredictionResult:
         opened = self._opened(names)
         for head in (one.head for one in opened):
             _check_vectors(head, rows, fingerprint)
         ready = np.ascontiguousarray(rows, np.float32)
         for item in np.flatnonzero(~np.isfinite(ready).all(axis=1))[:1]:
             raise InvalidInput("the vector has numbers that are not finite", remedy="send finite numbers", item=int(item))
-        return PredictionResult(tuple(of_pooled(one.head, ready, one.run) for one in opened))
+        return PredictionResult(tuple(output_of_pooled(one.head, ready, one.predict) for one in opened))
 
-    def _of_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
+    def _predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
         opened = self._opened(names)
         has = {info.tap.name: info for info in feature_set.definition.taps}
         for head in (one.head for one in opened):
@@ -155,15 +155,15 @@ class Predictor:
             _check_fingerprint(
                 head, has[tap].fingerprint, f"the set {feature_set.definition.name!r} has", "name the set it learnt from"
             )
-        parts = [_said_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
-        return PredictionResult(tuple(joined([part[name] for part in parts]) for name in names))
+        parts = [_outputs_of_stored(opened, feature_set, ids, start) for start in range(0, max(1, len(ids)), STORED)]
+        return PredictionResult(tuple(concat_outputs([part[name] for part in parts]) for name in names))
 
 
-async def _of_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
+async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
     """Rows of pairs whose sides are encoded each by itself: two an item."""
     count = len(items)
     try:
-        return beside(await engine.embed(ask, sides(items, ask.skip_bad_items)), count)
+        return pair_sides(await engine.embed(ask, split_sides(items, ask.skip_bad_items)), count)
     except TopworkError as error:
         raise error if error.item is None else error.at(error.item % count) from None
 
@@ -202,26 +202,26 @@ def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> 
     return groups
 
 
-def _said_of_stored(
+def _outputs_of_stored(
     heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int
 ) -> dict[str, HeadOutput]:
     """Of `STORED` ids from `start` on; an error is of a position among all of them."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
         rows, _ = stored_rows(feature_set, ids[start : start + STORED], taps)
-        return _said_of(heads, rows, skip_bad_items=False)
+        return _outputs_of(heads, rows, skip_bad_items=False)
     except TopworkError as error:
         raise error if error.item is None else error.at(start + error.item) from None
 
 
-def _said_of(heads: Sequence[OpenedHead], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, HeadOutput]:
+def _outputs_of(heads: Sequence[OpenedHead], taps: Sequence[TapRows], skip_bad_items: bool) -> dict[str, HeadOutput]:
     by_name = {rows.tap.tap.name: rows for rows in taps}
     found = {}
     for one in heads:
         head, rows = one.head, by_name[one.head.tap.tap.name]
         remedy = f"train it again, or serve the {head.encoder} that it stands on"
         _check_fingerprint(head, rows.tap.fingerprint, f"{head.encoder} now has", remedy)
-        found[head.name] = said(head, rows, one.run, skip_bad_items)
+        found[head.name] = decode_output(head, rows, one.predict, skip_bad_items)
     return found
 
 

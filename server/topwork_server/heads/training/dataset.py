@@ -14,11 +14,18 @@ from topwork_server.feature_sets.snapshot import Snapshot, open_snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.training.equal_rows import equal_rows, item_means
-from topwork_server.heads.training.fine_tune_dataset import lesson as lesson
-from topwork_server.heads.training.labeled_items import LabeledItems, Read, both, grouped, items, labels_of_learnt, labels_of_test
+from topwork_server.heads.training.labeled_items import (
+    LabeledItems,
+    Read,
+    both,
+    group_numbers,
+    labeled_items,
+    test_labels,
+    training_labels,
+)
 from topwork_server.heads.training.labels import SHOWN, LabelColumn, check_target
-from topwork_server.heads.training.row_loader import LoadedRows, gather, without
-from topwork_server.heads.training.target_values import TargetValues, of_items, of_rows
+from topwork_server.heads.training.row_loader import LoadedRows, load_rows, without_items
+from topwork_server.heads.training.target_values import TargetValues, item_values, row_values
 from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.trainer import Examples, FeatureView, Target
 from topwork_server.types import Array, Item
@@ -26,10 +33,16 @@ from topwork_server.types import Array, Item
 
 @dataclass(frozen=True)
 class TrainingDataset:
-    """examples: labelled items, none of the test; its `items` are positions in `ids`, and it is empty where classes are described
-    and nothing is labelled. test: those that `test_where` names, with positions in `test_ids`. labels: of `ids`. unlabelled: how
-    many items there are without a label. partial: ids of the items that lost some of their rows (cells that nobody labelled).
-    chars: of tasks whose rows are tokens, (rows, 2) characters that the rows of each item cover."""
+    """The labels and rows of a training, in the order of ids.
+
+    examples   labeled items, none of the test; its `items` are positions in `ids`. It is empty where classes are described and
+               nothing is labeled.
+    test       the items that `test_where` names, with positions in `test_ids`
+    labels     those of `ids`
+    unlabelled how many items have no label
+    partial    ids of the items that lost some of their rows (cells that nobody labeled)
+    chars      for tasks whose rows are tokens: (rows, 2), the characters that the rows of each item cover
+    """
 
     labels: LabelColumn
     examples: Examples
@@ -40,69 +53,69 @@ class TrainingDataset:
     warnings: tuple[str, ...] = ()
     partial: frozenset[str] = frozenset()
     chars: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
-    taken: Snapshot | None = field(default=None, repr=False, compare=False)
+    snapshot: Snapshot | None = field(default=None, repr=False, compare=False)
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
         """The raw inputs of those items, as far as the set keeps them."""
-        if self.taken is None or not self.taken.definition.keep_inputs or not ids:
+        if self.snapshot is None or not self.snapshot.definition.keep_inputs or not ids:
             return {}
-        reading = self.taken.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
+        reading = self.snapshot.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
         pairs = (pair for block in reading.batches for pair in zip(block.ids, block.inputs, strict=True))
         return {id: item for id, item in pairs if item is not None}
 
 
 def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
     """The labels alone, of the items that are learnt from. InvalidInput for what is wrong with them, or with the test's."""
-    every = items(read, definition)
+    every = labeled_items(read, definition)
     learnt = every.take(np.flatnonzero(~every.test))
-    labels = labels_of_learnt(learnt, definition, least_per_class)
+    labels = training_labels(learnt, definition, least_per_class)
     if every.test.any():
-        labels_of_test(every.take(np.flatnonzero(every.test)), labels, definition)
+        test_labels(every.take(np.flatnonzero(every.test)), labels, definition)
     return labels
 
 
-def load(
+def load_dataset(
     definition: HeadDefinition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
 ) -> TrainingDataset:
-    """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `gather`. InvalidInput for what
+    """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `load_rows`. InvalidInput for what
     cannot be learnt."""
     taken = open_snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
-    return _Load(taken, definition, least_per_class, by_direction, encode).data(report)
+    return _Loader(taken, definition, least_per_class, by_direction, encode).load(report)
 
 
-class _Load:
+class _Loader:
     """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
 
     def __init__(
         self, taken: Snapshot, definition: HeadDefinition, least_per_class: int, by_direction: bool, encode: Encode | None
     ) -> None:
         self._encode = encode
-        self._taken, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
+        self._snapshot, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
         self._warnings: list[str] = []
         self._partial: set[str] = set()
         self._chars: dict[str, Array] = {}
 
-    def data(self, report: Report) -> TrainingDataset:
+    def load(self, report: Report) -> TrainingDataset:
         definition = self._definition
         report(0.0, "reading labels")
-        every = items(self._taken.read, definition)
-        contents = self._taken.content_hashes(definition.where)
+        every = labeled_items(self._snapshot.read, definition)
+        contents = self._snapshot.content_hashes(definition.where)
         learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
-        labels = labels_of_learnt(learnt, definition, self._least)
+        labels = training_labels(learnt, definition, self._least)
         unlabelled = _chosen(learnt, ~labels.labelled)
-        learnt = self._apart(_chosen(learnt, labels.labelled), test, contents)
+        learnt = self._without_test_content(_chosen(learnt, labels.labelled), test, contents)
         if len(test.ids):
-            test = _chosen(test, labels_of_test(test, labels, definition).labelled)
+            test = _chosen(test, test_labels(test, labels, definition).labelled)
         used = unlabelled.ids if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
         rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
         learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
-        learnt, rows[0] = self._unequal(learnt, test, rows)
-        labels = self._left(labels, learnt)
-        return self._made(labels, learnt, test, rows, contents, len(unlabelled.ids))
+        learnt, rows[0] = self._without_test_features(learnt, test, rows)
+        labels = self._remaining_labels(labels, learnt)
+        return self._dataset(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
-    def _apart(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
+    def _without_test_content(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
         """Without the items whose content is that of a test item, too. Groups that `test_where` cuts in two are told."""
         judged = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
@@ -124,7 +137,7 @@ class _Load:
         where, target = self._definition.where, self._definition.target
         if not len(ids[-1]):
             where = both(where, f"`{target}` IS NOT NULL" if target else "id = ''")  # no id is empty
-        return _cut(gather(self._taken, self._definition, where, slots, report, self._encode), ends)
+        return _cut(load_rows(self._snapshot, self._definition, where, slots, report, self._encode), ends)
 
     def _with_rows(self, some: LabeledItems, rows: Sequence[LoadedRows], which: int) -> LabeledItems:
         there = rows[which].counts > 0
@@ -137,7 +150,9 @@ class _Load:
             )
         return _chosen(some, there)
 
-    def _unequal(self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]) -> tuple[LabeledItems, LoadedRows]:
+    def _without_test_features(
+        self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
+    ) -> tuple[LabeledItems, LoadedRows]:
         """Without the items whose features are those of a test item."""
         if not (len(learnt.ids) and len(test.ids)):
             return learnt, rows[0]
@@ -147,7 +162,7 @@ class _Load:
             again |= np.isin(ours, theirs) | np.isin(ours, firsts[theirs])
         if again.any():
             self._warnings.append(f"{again.sum():,} items are not learnt from: their features are those of a test item")
-        return _chosen(learnt, ~again), without(rows[0], again)
+        return _chosen(learnt, ~again), without_items(rows[0], again)
 
     def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
         """For each view (items,) int64: of each item that has rows the position of the first one with equal features."""
@@ -159,7 +174,7 @@ class _Load:
         told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
         return [equal_rows(view, self._by_direction) for view in told]
 
-    def _left(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
+    def _remaining_labels(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
         """Of the items that are left; read again where some are not, since a class may have lost too many."""
         there = int(labels.labelled.sum())
         if there and not len(learnt.ids):
@@ -167,10 +182,10 @@ class _Load:
             raise InvalidInput("no labelled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
         if there == len(learnt.ids):
             return _taken(labels, np.flatnonzero(labels.labelled))
-        again = labels_of_learnt(learnt, self._definition, self._least)
+        again = training_labels(learnt, self._definition, self._least)
         return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
 
-    def _made(
+    def _dataset(
         self,
         labels: LabelColumn,
         learnt: LabeledItems,
@@ -185,7 +200,7 @@ class _Load:
         free = self._views(rows[2].views) if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
         described = tuple(np.array(view, np.float32) for view in definition.described)
         examples = replace(examples, unlabelled=free, described=described)
-        judged, test_ids = self._judged(labels, test, rows[1], contents) if definition.test_where else (None, ())
+        judged, test_ids = self._test_examples(labels, test, rows[1], contents) if definition.test_where else (None, ())
         return TrainingDataset(
             labels=_taken(labels, positions),
             examples=examples,
@@ -196,13 +211,13 @@ class _Load:
             warnings=(*labels.warnings, *self._warnings),
             partial=frozenset(self._partial),
             chars=self._chars,
-            taken=self._taken,
+            snapshot=self._snapshot,
         )
 
-    def _judged(
+    def _test_examples(
         self, labels: LabelColumn, test: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
     ) -> tuple[Examples, tuple[str, ...]]:
-        mine = labels_of_test(test, labels, self._definition)
+        mine = test_labels(test, labels, self._definition)
         self._warnings += mine.warnings
         judged, positions = self._examples(mine, test, rows, contents)
         if not judged.count:
@@ -215,17 +230,17 @@ class _Load:
         """Their rows and values, and the positions of those items that have any."""
         definition, counts = self._definition, rows.counts[rows.counts > 0]
         if definition.task.every_row:
-            values = of_rows(labels, some.ids, counts, rows.spans)
+            values = row_values(labels, some.ids, counts, rows.spans)
             self._warnings += values.warnings
             if definition.task is not Task.SEGMENTATION and rows.spans is not None:
                 self._chars |= zip(some.ids, np.split(rows.spans, np.cumsum(counts)[:-1]), strict=True)
         else:
-            values = TargetValues(of_items(labels), np.ones(len(some.ids), bool))
+            values = TargetValues(item_values(labels), np.ones(len(some.ids), bool))
         owners = np.repeat(np.arange(len(some.ids)), counts)
         self._partial |= {some.ids[i] for i in np.unique(owners[~values.keep])}
         owners = owners[values.keep]
         there, places = np.unique(owners, return_inverse=True)
-        groups = grouped(some.ids, some.groups, contents, self._equal([rows]))[owners]
+        groups = group_numbers(some.ids, some.groups, contents, self._equal([rows]))[owners]
         views = self._views([view if values.keep.all() else view[values.keep] for view in rows.views])
         items = np.asarray(places, np.int64)
         examples = Examples(views, definition.task.target, labels.names, values.values[values.keep], items, groups)

@@ -58,7 +58,7 @@ def _equal(rows: Array) -> Array:
     centre, spread = centers_and_spreads(rows)
     if not (spread > 0).any():
         return alone
-    found = _Groups(rows, centre, spread).found()
+    found = _Groups(rows, centre, spread).find()
     return found if found.any() else alone
 
 
@@ -90,10 +90,10 @@ class _Groups:
         self._points = self._projected(min(PROJECTED, rows.shape[1]))
         self.firsts = self._same_cells()
 
-    def found(self) -> Array:
+    def find(self) -> Array:
         for _ in range(ROUNDS):
             leaders = np.flatnonzero(self.firsts == np.arange(len(self.firsts)))
-            pairs = self._near(leaders)
+            pairs = self._close_pairs(leaders)
             if not len(pairs):
                 break
             self._join(leaders, pairs)
@@ -115,7 +115,7 @@ class _Groups:
         _, first, of = np.unique(cells, axis=0, return_index=True, return_inverse=True)
         return np.asarray(first[of.reshape(-1)], np.int64)
 
-    def _near(self, leaders: Array) -> Array:
+    def _close_pairs(self, leaders: Array) -> Array:
         """(pairs, 2) positions in `leaders` that are within the radius of each other."""
         if len(leaders) < 2:
             return np.zeros((0, 2), np.int64)

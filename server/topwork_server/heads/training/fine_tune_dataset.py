@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PARTS = 7
 
 
-def lesson(
+def fine_tune_dataset(
     definition: HeadDefinition, data: TrainingDataset, encoder_options: Any, seed: int, warn: Callable[[str], None] = log.warning
 ) -> tuple[FineTuneDataset, tuple[str, ...]]:
     """The lesson, and the ids of its items. Groups are whole, and classes are spread evenly; `test` is the items that
@@ -61,7 +61,7 @@ def lesson(
 def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -> None:
     if some:
         return
-    keeps = data.taken is not None and data.taken.definition.keep_inputs
+    keeps = data.snapshot is not None and data.snapshot.definition.keep_inputs
     raise NotReady(
         f"the set {definition.set!r} keeps {'the raw input of no labelled item' if keeps else 'no raw inputs'}, and"
         f" {definition.kind} learns from them",

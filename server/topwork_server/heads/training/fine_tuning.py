@@ -16,11 +16,12 @@ from topwork_server.features import rows_of, spans_of
 from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
-from topwork_server.heads.evaluation.previews import SpanPreviews, shown
+from topwork_server.heads.evaluation.previews import SpanPreviews, preview
 from topwork_server.heads.head_types import HeadDefinition
 from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.heads.training.frozen import MOST_DISAGREEMENT
 from topwork_server.heads.training.scaling import ScaledHead, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult
@@ -51,14 +52,14 @@ from topwork_server.types import Array, Item, TapInfo, TapRows
 COMPARED = 16
 
 
-def learn(
+def fine_tune(
     definition: HeadDefinition, spec: TrainerSpec, home: Path, plugins: PluginRegistry, threads: int, report: Progress
 ) -> TrainingResult:
     """InvalidInput for what cannot be learnt; TopworkError where what is exported is not what was trained."""
     if not issubclass(spec.trainer, FineTuner):
         raise InvalidInput(f"{spec.kind} learns heads on frozen features")
     catalogue = Catalog(plugins, home)
-    found = dataset.load(definition, spec.least_per_class, part(report, 0.0, 0.02))
+    found = dataset.load_dataset(definition, spec.least_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
         base = catalogue.spec(definition.encoder)
         assets = sources.fetch(catalogue.source(base.name), home, base.sha256)
@@ -66,7 +67,7 @@ def learn(
         encoder = base.encoder(base, Path(scratch))
         warnings = list(found.warnings)
         asked = parse(base.encoder.options, definition.encoder_options)
-        lesson, ids = dataset.lesson(definition, found, asked, definition.seed, warnings.append)
+        lesson, ids = fine_tune_dataset(definition, found, asked, definition.seed, warnings.append)
         options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         target = TargetScale.of(lesson.values) if lesson.target is Target.NUMBERS else None
         tuned = spec.trainer.tune(
@@ -79,14 +80,14 @@ def learn(
 
 
 def _scaled(lesson: FineTuneDataset, target: TargetScale | None) -> FineTuneDataset:
-    return lesson if target is None else replace(lesson, values=target.scores(lesson.values))
+    return lesson if target is None else replace(lesson, values=target.to_scores(lesson.values))
 
 
 def _in_numbers(tuned: FineTuneResult, target: TargetScale | None) -> FineTuneResult:
     """With scores as the values came."""
     if target is None:
         return tuned
-    validation, test = target.numbers(tuned.validation_scores), target.numbers(tuned.test_scores)
+    validation, test = target.to_numbers(tuned.validation_scores), target.to_numbers(tuned.test_scores)
     return replace(tuned, head=ScaledHead(tuned.head, None, target), validation_scores=validation, test_scores=test)
 
 
@@ -127,7 +128,9 @@ def _learnt(
     judged, learnt = (_examples(lesson, positions, groups) for positions in (lesson.test, lesson.train))
     test_ids = [ids[position] for position in lesson.test]
     said = HeldOutPredictions(np.arange(judged.count), tuned.test_scores, np.zeros(judged.count, np.int64))
-    judgement = evaluate.judge(judged, definition.task, said, test_ids, learnt, definition.seed, SpanPreviews(found))
+    judgement = evaluate.evaluate_predictions(
+        judged, definition.task, said, test_ids, learnt, definition.seed, SpanPreviews(found)
+    )
     served = served_graph(tuned.head.graph(), lesson.target, judgement.temperature)
     inputs = dict(zip(ids, lesson.items, strict=True))
     return TrainingResult(
@@ -144,11 +147,11 @@ def _learnt(
         unlabelled=found.unlabelled,
         agreement=_agreement(definition, lesson, tuned, served, entry, tap, target or TargetScale()),
         target=target,
-        judgement=judgement,
-        shown={wrong.id: shown(inputs[wrong.id]) for wrong in judgement.wrong},
+        evaluation=judgement,
+        previews={wrong.id: preview(inputs[wrong.id]) for wrong in judgement.wrong},
         history=tuned.history,
         warnings=found.warnings,
-        tuned=entry.spec.name,
+        tuned_encoder=entry.spec.name,
     )
 
 
@@ -191,7 +194,7 @@ def _agreement(
     encoder, session = entry.spec.encoder(entry.spec, entry.folder), Session(entry.folder / MODEL)
     compared = lesson.test[:COMPARED]
     features = [_features(encoder, session, tap, lesson.items[i], lesson.options) for i in compared]
-    rows = np.concatenate([pooling.pooled(definition.task, definition.views[0][1], one)[0] for one in features])
+    rows = np.concatenate([pooling.pool_rows(definition.task, definition.views[0][1], one)[0] for one in features])
     wanted = tuned.test_scores[: len(rows)]
     apart = float(np.abs((tuned.head.scores(rows) - wanted) / target.unit).max())
     found = max(max_score_difference(tuned.head, served, rows, target.unit), apart)

@@ -11,7 +11,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
-from topwork_server.heads.evaluation.previews import SpanPreviews, shown
+from topwork_server.heads.evaluation.previews import SpanPreviews, preview
 from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
 from topwork_server.heads.head_types import HeadDefinition, MetricValue, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
@@ -19,7 +19,7 @@ from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.scaling import Scaling, TargetScale
-from topwork_server.heads.training.training_result import TrainingResult, answers, items_of
+from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
 from topwork_server.jobs.progress import Report as Progress
 from topwork_server.jobs.progress import part
 from topwork_server.models.head_graph import served_graph
@@ -39,13 +39,13 @@ WORTH_THREADS = 30_000_000
 NOTHING = SplitPlan([], [], [], "no item had a label: nothing was judged")
 
 
-def learn(
+def train_on_frozen_features(
     definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
 ) -> TrainingResult:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
-    found = dataset.load(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
+    found = dataset.load_dataset(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
     threads = threads_for(found.examples, threads)
-    return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).learn(part(report, 0.85, 0.95))
+    return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).train(part(report, 0.85, 0.95))
 
 
 def threads_for(examples: Examples, threads: int) -> int:
@@ -67,10 +67,10 @@ class _Frozen:
         self._trainer, self._threads, self._report = spec.trainer, threads, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
 
-    def learn(self, report: Progress) -> TrainingResult:
+    def train(self, report: Progress) -> TrainingResult:
         """One call trains all heads; those of `held` judge, the last is the one that is served."""
         examples, everything = self.examples, np.arange(self.examples.count)
-        plan = evaluate.plan(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
+        plan = evaluate.plan_splits(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
         of_folds = plan.train if self.data.test is None else []
         curve = [size if of_folds else size[:1] for size in plan.curve]
         heads = iter(self._fit([*of_folds, *chain.from_iterable(curve), everything]))
@@ -78,24 +78,24 @@ class _Frozen:
         grown = [list(islice(heads, len(size))) for size in curve]
         final = next(heads)
         if not folds and self.data.test is None:
-            return replace(self._unjudged(final), estimate=plan.estimate)
+            return replace(self._unevaluated(final), estimate=plan.estimate)
         judged = self.data.test or examples
-        held = plan.held if folds else [np.arange(judged.count)]
-        said = answers(judged, held, folds or [final])
+        held = plan.test if folds else [np.arange(judged.count)]
+        said = held_out_predictions(judged, held, folds or [final])
         report(0.2, "judging")
-        judgement = self._judgement(judged, said)
-        sizes = [items_of(examples, rows[0]) for rows in (*curve, plan.train if folds else [everything])]
+        judgement = self._evaluation(judged, said)
+        sizes = [item_count(examples, rows[0]) for rows in (*curve, plan.train if folds else [everything])]
         points = self._curve(judged, held, sizes, [*grown, (folds or [final])[: len(grown[0]) if grown else 1]])
         report(0.6, "checking what is served")
         return replace(
-            self._unjudged(final, judgement.temperature),
+            self._unevaluated(final, judgement.temperature),
             estimate=plan.estimate if folds else f"{len(self.data.test_ids):,} items that match {self.definition.test_where}",
-            items=items_of(judged, said.rows),
-            judgement=judgement,
+            items=item_count(judged, said.rows),
+            evaluation=judgement,
             curve=points,
             curve_estimate=self._curve_estimate(judged, held, len(folds), grown),
-            help=self._help(judged, held, said, of_folds),
-            shown=self._shown(judgement),
+            help=self._semi_supervised_gain(judged, held, said, of_folds),
+            previews=self._previews(judgement),
         )
 
     def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
@@ -103,35 +103,37 @@ class _Frozen:
         if method is UnlabeledUse.LEFT_OUT:
             examples = self._scaling.examples
             heads = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, self._report)
-            return [self._scaling.head(head) for head in heads]
-        heads, used = semi_supervised.learn(
+            return [self._scaling.unscaled(head) for head in heads]
+        heads, used = semi_supervised.fit_semi_supervised(
             self._trainer, self._scaling.examples, subsets, self._options, seed, self._threads, self._report, method
         )
         self._used = used[-1]
-        return [self._scaling.head(head) for head in heads]
+        return [self._scaling.unscaled(head) for head in heads]
 
-    def _judgement(self, judged: Examples, said: HeldOutPredictions) -> Evaluation:
+    def _evaluation(self, judged: Examples, said: HeldOutPredictions) -> Evaluation:
         learnt = None if judged is self.examples else self.examples
         ids = self.data.ids if learnt is None else self.data.test_ids
-        return evaluate.judge(judged, self.definition.task, said, ids, learnt, self.definition.seed, SpanPreviews(self.data))
+        return evaluate.evaluate_predictions(
+            judged, self.definition.task, said, ids, learnt, self.definition.seed, SpanPreviews(self.data)
+        )
 
     def _curve(
         self, judged: Examples, held: Sequence[Array], sizes: Sequence[int], heads: Sequence[Sequence[FittedHead]]
     ) -> tuple[LearningCurvePoint, ...]:
         """How the main figure grows with the items that are learnt from, always on the same held-out ones."""
-        figures = [self._main(judged, answers(judged, held[: len(size)], size)) for size in heads]
+        figures = [self._main_metric(judged, held_out_predictions(judged, held[: len(size)], size)) for size in heads]
         return tuple(LearningCurvePoint(size, figure) for size, figure in zip(sizes, figures, strict=True))
 
     def _curve_estimate(self, judged: Examples, held: Sequence[Array], folds: int, grown: Sequence[Sequence[FittedHead]]) -> str:
         """Of a curve on the first fold alone."""
         if not grown or len(grown[0]) >= folds:
             return ""
-        return f"the first of {folds} folds alone, {items_of(judged, held[0]):,} items"
+        return f"the first of {folds} folds alone, {item_count(judged, held[0]):,} items"
 
-    def _main(self, judged: Examples, said: HeldOutPredictions) -> MetricValue:
-        return evaluate.main(judged, self.definition.task, said, self.definition.seed)
+    def _main_metric(self, judged: Examples, said: HeldOutPredictions) -> MetricValue:
+        return evaluate.main_metric(judged, self.definition.task, said, self.definition.seed)
 
-    def _help(
+    def _semi_supervised_gain(
         self, judged: Examples, held: Sequence[Array], said: HeldOutPredictions, of_folds: Sequence[Array]
     ) -> SemiSupervisedGain | None:
         """The same folds without the unlabelled items."""
@@ -140,17 +142,17 @@ class _Frozen:
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
         examples = self._scaling.examples
         plain = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, lambda fraction, message: None)
-        without = answers(judged, held, [self._scaling.head(head) for head in plain])
-        gain = evaluate.difference(judged, self.definition.task, said, without, seed)
+        without = held_out_predictions(judged, held, [self._scaling.unscaled(head) for head in plain])
+        gain = evaluate.metric_difference(judged, self.definition.task, said, without, seed)
         return SemiSupervisedGain(
-            self.definition.unlabelled, self._used, self._main(judged, without), self._main(judged, said), gain
+            self.definition.unlabelled, self._used, self._main_metric(judged, without), self._main_metric(judged, said), gain
         )
 
-    def _shown(self, judgement: Evaluation) -> dict[str, str]:
+    def _previews(self, judgement: Evaluation) -> dict[str, str]:
         inputs = self.data.inputs([wrong.id for wrong in judgement.wrong])
-        return {id: shown(item) for id, item in inputs.items()}
+        return {id: preview(item) for id, item in inputs.items()}
 
-    def _unjudged(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
+    def _unevaluated(self, fitted: FittedHead, temperature: float = 1.0) -> TrainingResult:
         tap, pooling = self.definition.views[fitted.view]
         view = self.examples.views[fitted.view]
         served = served_graph(fitted.graph(), self.examples.target, temperature)
@@ -166,20 +168,20 @@ class _Frozen:
             items=0,
             labelled=len(self.data.ids),
             unlabelled=self.data.unlabelled,
-            agreement=agreement(fitted, served, view.rows, self._scaling.target),
+            agreement=check_served_graph(fitted, served, view.rows, self._scaling.target),
             target=self._scaling.target,
             warnings=self.data.warnings,
         )
 
 
-def agreement(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
+def check_served_graph(fitted: FittedHead, served: bytes, rows: Array, target: TargetScale | None) -> float:
     """In units of the target. TopworkError where what would be served is not what was trained."""
     if not len(rows):
         return 0.0
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), AGREED_ON)).astype(np.int64)]
     found = max_score_difference(fitted, served, chosen, target.unit if target else 1.0)
     scores = fitted.scores(chosen)
-    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.scores(scores) if target else scores).max())):
+    if not found <= MOST_DISAGREEMENT * max(1.0, float(np.abs(target.to_scores(scores) if target else scores).max())):
         raise TopworkError(
             f"the head's graph is not the head: their scores differ by {found:.2g}", remedy="report it to the trainer's author"
         )

@@ -27,12 +27,12 @@ class LabelFormat(ABC):
     least_classes: ClassVar[int] = 0
 
     @abstractmethod
-    def read(self, value: Any) -> Any:
+    def parse(self, value: Any) -> Any:
         """Of one that is there. None where it says nothing to learn from; InvalidInput where it is badly written."""
 
-    def written(self, value: Any) -> Any:
+    def matches(self, value: Any) -> Any:
         """As `read`, of a column whose task nobody has said; False too says that it is written otherwise."""
-        return self.read(value)
+        return self.parse(value)
 
     def classes(self, value: Any) -> Iterable[str]:
         """Those of a value that was read, each once."""
@@ -54,7 +54,7 @@ class Classification(LabelFormat):
     types = (ColumnType.STRING, ColumnType.BOOL, ColumnType.INT)
     least_classes = 2
 
-    def read(self, value: Any) -> str | None:
+    def parse(self, value: Any) -> str | None:
         if isinstance(value, bool):
             return "true" if value else "false"
         return str(value) if str(value).strip() else None
@@ -73,7 +73,7 @@ class MultiLabel(LabelFormat):
     types = (ColumnType.STRINGS,)
     least_classes = 1
 
-    def read(self, value: Sequence[str | None]) -> tuple[str, ...]:
+    def parse(self, value: Sequence[str | None]) -> tuple[str, ...]:
         for label in value:
             if not label:
                 raise InvalidInput("one of its labels is empty", remedy="write a text for each, and [] for none")
@@ -89,7 +89,7 @@ class MultiLabel(LabelFormat):
 class Regression(LabelFormat):
     types = (ColumnType.FLOAT, ColumnType.INT)
 
-    def read(self, value: Any) -> float:
+    def parse(self, value: Any) -> float:
         if not math.isfinite(value) or abs(value) > LARGEST:
             raise InvalidInput(
                 f"the number is {value:.6g}", remedy=f"write a finite number, of at most {LARGEST:g}, or none where it is unknown"
@@ -101,7 +101,7 @@ class Tagging(LabelFormat):
     types = (ColumnType.STRINGS,)
     least_classes = 1
 
-    def read(self, value: Sequence[str | None]) -> list[tuple[int, int, str]]:
+    def parse(self, value: Sequence[str | None]) -> list[tuple[int, int, str]]:
         return span_labels.tagged(value)
 
     def classes(self, value: list[tuple[int, int, str]]) -> Iterable[str]:
@@ -117,7 +117,7 @@ class Tagging(LabelFormat):
 class QuestionAnswering(LabelFormat):
     types = (ColumnType.STRINGS,)
 
-    def read(self, value: Sequence[str | None]) -> list[tuple[int, int]] | None:
+    def parse(self, value: Sequence[str | None]) -> list[tuple[int, int]] | None:
         return span_labels.answers(value) or None
 
     def names(self, classes: Iterable[str]) -> tuple[str, ...]:
@@ -128,12 +128,12 @@ class Segmentation(LabelFormat):
     types = (ColumnType.STRING, ColumnType.STRINGS)
     least_classes = 2
 
-    def read(self, value: Any) -> ImageMask | None:
+    def parse(self, value: Any) -> ImageMask | None:
         if isinstance(value, str):
             return mask_labels.png_mask(value) if value else None
         return mask_labels.box_mask(value)
 
-    def written(self, value: Any) -> Any:
+    def matches(self, value: Any) -> Any:
         return mask_labels.is_png(value) if isinstance(value, str) else mask_labels.box_mask(value)
 
     def classes(self, value: ImageMask) -> Iterable[str]:
@@ -158,7 +158,7 @@ class LabelMask:
         return self.mask.cells(boxes, self.index)
 
 
-FORMS: Mapping[Task, LabelFormat] = {
+FORMATS: Mapping[Task, LabelFormat] = {
     Task.CLASSIFICATION: Classification(),
     Task.MULTI_LABEL: MultiLabel(),
     Task.REGRESSION: Regression(),

@@ -13,7 +13,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Column, ColumnType, ReadResult, Selection
 from topwork_server.heads.head_types import HeadDefinition
 from topwork_server.heads.training.equal_rows import components
-from topwork_server.heads.training.labels import LabelColumn, read_as, read_labels
+from topwork_server.heads.training.labels import LabelColumn, read_labels, read_test_labels
 from topwork_server.types import Array
 
 Read = Callable[[Selection], ReadResult]
@@ -36,7 +36,7 @@ class LabeledItems:
         return LabeledItems(ids, replace(self.column, values=values), groups, self.test[positions])
 
 
-def items(read: Read, definition: HeadDefinition) -> LabeledItems:
+def labeled_items(read: Read, definition: HeadDefinition) -> LabeledItems:
     """InvalidInput where a column is not there, or nothing matches."""
     ids, found = _columns(read, definition)
     if not ids:
@@ -92,7 +92,7 @@ def both(where: str, other: str) -> str:
     return f"({where}) AND ({other})" if where else other
 
 
-def labels_of_learnt(learnt: LabeledItems, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
+def training_labels(learnt: LabeledItems, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
     """InvalidInput names the id of the item that is to blame."""
     names = tuple(definition.descriptions)
     if not learnt.ids:
@@ -102,15 +102,15 @@ def labels_of_learnt(learnt: LabeledItems, definition: HeadDefinition, least_per
     try:
         return read_labels(learnt.column, definition.task, least_per_class, definition.target, names)
     except InvalidInput as error:
-        raise _named(error, learnt.ids) from None
+        raise _with_id(error, learnt.ids) from None
 
 
-def labels_of_test(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:
+def test_labels(test: LabeledItems, labels: LabelColumn, definition: HeadDefinition) -> LabelColumn:
     """InvalidInput also where none of them can judge."""
     try:
-        found = read_as(test.column, labels, definition.target)
+        found = read_test_labels(test.column, labels, definition.target)
     except InvalidInput as error:
-        raise _named(error, test.ids) from None
+        raise _with_id(error, test.ids) from None
     if not found.labelled.any():
         raise InvalidInput(
             f"no item that matches {definition.test_where:.200} has a label that was learnt", remedy="label some of them"
@@ -118,13 +118,13 @@ def labels_of_test(test: LabeledItems, labels: LabelColumn, definition: HeadDefi
     return found
 
 
-def _named(error: InvalidInput, ids: Sequence[str]) -> InvalidInput:
+def _with_id(error: InvalidInput, ids: Sequence[str]) -> InvalidInput:
     if error.item is None:
         return error
     return InvalidInput(f"item {ids[error.item]!r}: {error.message}", remedy=error.remedy)
 
 
-def grouped(
+def group_numbers(
     ids: Sequence[str], groups: Sequence[Hashable | None], contents: Mapping[str, str], equal: Sequence[Array] = ()
 ) -> Array:
     """(n,) int64: equal for items of one group, for items of equal content or of equal features, and for what these join.

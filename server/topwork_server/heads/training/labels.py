@@ -18,7 +18,7 @@ from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.span_decoding import entity_labels
 from topwork_server.heads.training import mask_labels
-from topwork_server.heads.training.label_formats import FORMS, LabelFormat
+from topwork_server.heads.training.label_formats import FORMATS, LabelFormat
 from topwork_server.suggestions import instead
 from topwork_server.types import Array
 
@@ -66,10 +66,10 @@ def task_of(column: Column) -> Task:
             several = len(set(column.values) - {None}) > MOST_INT_CLASSES
             return Task.REGRESSION if several else Task.CLASSIFICATION
         case ColumnType.STRING:
-            return Task.SEGMENTATION if _all(column, FORMS[Task.SEGMENTATION].written) else Task.CLASSIFICATION
+            return Task.SEGMENTATION if _all(column, FORMATS[Task.SEGMENTATION].matches) else Task.CLASSIFICATION
         case ColumnType.STRINGS:
             rows = (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
-            return next((task for task in rows if _all(column, FORMS[task].written)), Task.MULTI_LABEL)
+            return next((task for task in rows if _all(column, FORMATS[task].matches)), Task.MULTI_LABEL)
     return Task.CLASSIFICATION
 
 
@@ -89,10 +89,10 @@ def read_labels(column: Column, task: Task | None, least_per_class: int, target:
     finite, no labels at all, one class alone, a class of fewer than `least_per_class` items.
     """
     task = task or task_of(column)
-    form = FORMS[task]
+    form = FORMATS[task]
     if column.type not in form.types:
         raise _wrong_type(target, column.type, task)
-    read = _read(form, column)
+    read = _parse(form, column)
     if not names:
         _check_some(target, read, column)
     counts = Counter(name for value in read if value is not None for name in form.classes(value))
@@ -100,21 +100,21 @@ def read_labels(column: Column, task: Task | None, least_per_class: int, target:
         _check_described(target, form, read, names)
     _check_classes(target, task, counts, read, least_per_class, column.type, names)
     labels = _labels(task, form, read, tuple(names) or tuple(form.order(counts)))
-    return _warned(labels, [*_empty(target, column, read), *_alike(target, counts)])
+    return _with_warnings(labels, [*_empty(target, column, read), *_near_duplicates(target, counts)])
 
 
-def read_as(column: Column, known: LabelColumn, target: str) -> LabelColumn:
+def read_test_labels(column: Column, known: LabelColumn, target: str) -> LabelColumn:
     """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabelled, with a
     warning."""
-    form = FORMS[known.task]
-    read = _read(form, column)
+    form = FORMATS[known.task]
+    read = _parse(form, column)
     classes = set(classes_of(known.task, known.names))
     strange = {name for value in read if value is not None for name in form.classes(value)} - classes
     kept = [value if value is None or classes.issuperset(form.classes(value)) else None for value in read]
     lost = sum(value is not None for value in read) - sum(value is not None for value in kept)
     labels = _labels(known.task, form, kept, classes_of(known.task, known.names))
-    said = f"{lost} test items are left out: nothing was learnt of their classes ({_some(sorted(strange))})"
-    return _warned(labels, [said] if lost else [])
+    said = f"{lost} test items are left out: nothing was learnt of their classes ({_listed(sorted(strange))})"
+    return _with_warnings(labels, [said] if lost else [])
 
 
 def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,11 +124,11 @@ def classes_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
     return () if task is Task.QUESTION_ANSWERING else names
 
 
-def _read(form: LabelFormat, column: Column) -> list[Any]:
+def _parse(form: LabelFormat, column: Column) -> list[Any]:
     read: list[Any] = []
     for position, value in enumerate(column.values):
         try:
-            read.append(None if value is None else form.read(value))
+            read.append(None if value is None else form.parse(value))
         except InvalidInput as error:
             said = InvalidInput(f"column {column.name!r}: {error.message}", remedy=error.remedy, item=position)
             raise said from None
@@ -141,7 +141,7 @@ def _labels(task: Task, form: LabelFormat, read: Sequence[Any], classes: tuple[s
     return LabelColumn(task, form.names(classes), values, np.array([value is not None for value in read], bool))
 
 
-def _warned(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
+def _with_warnings(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
     return LabelColumn(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
 
 
@@ -158,8 +158,8 @@ def _check_described(target: str, form: LabelFormat, read: Sequence[Any], names:
         for name in () if value is None else form.classes(value):
             if name not in names:
                 raise InvalidInput(
-                    f"column {target!r}: the class {_cut(name)!r} is not described",
-                    remedy=f"describe it too, or leave it out; described are {_some(names)}",
+                    f"column {target!r}: the class {_shorten(name)!r} is not described",
+                    remedy=f"describe it too, or leave it out; described are {_listed(names)}",
                     item=position,
                 )
 
@@ -199,18 +199,18 @@ def _check_numbers(target: str, numbers: Sequence[float]) -> None:
 
 def _check_several(target: str, task: Task, counts: Counter[str], labelled: int) -> None:
     everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labelled}
-    if len(counts) >= FORMS[task].least_classes and not everywhere:
+    if len(counts) >= FORMATS[task].least_classes and not everywhere:
         return
-    only = f"all {labelled:,} labels are {_some(list(counts))}" if counts else f"all {labelled:,} labels are empty"
+    only = f"all {labelled:,} labels are {_listed(list(counts))}" if counts else f"all {labelled:,} labels are empty"
     raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
 
 
 def _too_few(target: str, task: Task, few: list[tuple[int, str]], least: int, type: ColumnType) -> InvalidInput:
     count, name = few[0]
-    others = f"; the same goes for {_some([f'{_cut(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
+    others = f"; the same goes for {_listed([f'{_shorten(name)} ({count})' for count, name in few[1:]])}" if few[1:] else ""
     more = f"label more items of {'it' if len(few) == 1 else 'them'}, choose a kind of training that needs fewer"
     return InvalidInput(
-        f"column {target!r}: the class {_cut(name)!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed"
+        f"column {target!r}: the class {_shorten(name)!r} has {count} example{'s' if count > 1 else ''}, and {least} are needed"
         f"{others}",
         remedy=f"{more}, or {_without(target, task, [name for _, name in few], type)}",
     )
@@ -234,8 +234,8 @@ def _wrong_type(target: str, type: ColumnType, task: Task | None) -> InvalidInpu
             f"column {target!r} holds times, which no head predicts",
             remedy="write them as numbers (years, seconds) or as classes (texts) in a column of their own",
         )
-    takes = " or ".join(one.value for one in FORMS[task].types)
-    fitting = [str(other) for other, form in FORMS.items() if type in form.types]
+    takes = " or ".join(one.value for one in FORMATS[task].types)
+    fitting = [str(other) for other, form in FORMATS.items() if type in form.types]
     other = f"; {type.value} suits {' or '.join(fitting)}" if fitting else ""
     return InvalidInput(f"column {target!r} holds {type.value}, and {task} reads {takes}", remedy=f"write {takes}{other}")
 
@@ -248,18 +248,18 @@ def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
     return [f"column {target!r}: {said} as unlabelled"]
 
 
-def _alike(target: str, classes: Iterable[str]) -> list[str]:
+def _near_duplicates(target: str, classes: Iterable[str]) -> list[str]:
     """Of classes that differ in nothing but case and space."""
     by_key: dict[str, list[str]] = {}
     for name in sorted(classes):
         by_key.setdefault(" ".join(name.casefold().split()), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in by_key.values() if len(names) > 1]
-    return [f"column {target!r}: classes that differ in case or space alone: {_some(alike)}"] if alike else []
+    return [f"column {target!r}: classes that differ in case or space alone: {_listed(alike)}"] if alike else []
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(_cut, names[:SHOWN])) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_shorten, names[:SHOWN])) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
-def _cut(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."

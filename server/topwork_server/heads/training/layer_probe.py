@@ -23,7 +23,7 @@ from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.frozen import threads_for
 from topwork_server.heads.training.scaling import Scaling
-from topwork_server.heads.training.training_result import answers, items_of
+from topwork_server.heads.training.training_result import held_out_predictions, item_count
 from topwork_server.jobs.progress import Report as Progress
 from topwork_server.jobs.progress import part
 from topwork_server.plugin_api.options import parse
@@ -53,9 +53,9 @@ class ProbeLine:
 class _Probed:
     """A line, and what it was judged by."""
 
-    row: ProbeLine
+    line: ProbeLine
     examples: Examples
-    said: HeldOutPredictions
+    predictions: HeldOutPredictions
     ids: tuple[str, ...]
 
 
@@ -65,10 +65,10 @@ def probe(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     plugins, threads = PluginRegistry.load(), int(arguments["threads"])
     home = Path(arguments["home"])
     encoders = [PairEncoder(home, plugins, one, threads) for one in definitions]
-    return table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
+    return probe_table(definitions, plugins.trainer(definitions[0].kind), threads, report, encoders)
 
 
-def table(
+def probe_table(
     definitions: Sequence[HeadDefinition], spec: TrainerSpec, threads: int, report: Progress, encoders: Sequence[Encode] = ()
 ) -> dict[str, Any]:
     """InvalidInput where there is nothing to learn from, or nothing to judge by."""
@@ -80,15 +80,15 @@ def table(
         one = _Set(definition, spec, threads, steps, encoders[i] if encoders else None)
         first = first or one
         warnings += [f"{definition.set}: {warning}" for warning in one.data.warnings]
-        probed += one.probed()
+        probed += one.probe_views()
     assert first is not None, "a probe is of one set at least"
-    probed.sort(key=lambda one: -one.row.figure.value)
+    probed.sort(key=lambda one: -one.line.figure.value)
     task, seed = definitions[0].task, definitions[0].seed
-    rows = [replace(one.row, difference=_difference(probed[0], one, task, seed)) for one in probed]
+    rows = [replace(one.line, difference=_difference(probed[0], one, task, seed)) for one in probed]
     return {
-        "measure": evaluate.main_name(task),
+        "measure": evaluate.main_metric_name(task),
         "estimate": first.plan.estimate,
-        "items": items_of(first.data.examples, probed[0].said.rows),
+        "items": item_count(first.data.examples, probed[0].predictions.rows),
         "baseline": asdict(first.baseline(probed)),
         "rows": [asdict(row) for row in rows],
         "advice": advice(rows),
@@ -106,29 +106,29 @@ class _Set:
             raise InvalidInput(f"a probe looks at frozen features, and {spec.kind} changes them", remedy="probe with linear")
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
-        self.data: TrainingDataset = dataset.load(
+        self.data: TrainingDataset = dataset.load_dataset(
             definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode
         )
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self._threads = threads_for(self.data.examples, threads)
-        self.plan = evaluate.plan(self.data.examples, definition.folds, definition.seed)
-        if not self.plan.held:
+        self.plan = evaluate.plan_splits(self.data.examples, definition.folds, definition.seed)
+        if not self.plan.test:
             raise InvalidInput(f"{definition.set} cannot be probed: {self.plan.estimate}", remedy="label more of its items")
 
-    def probed(self) -> list[_Probed]:
+    def probe_views(self) -> list[_Probed]:
         count = len(self.data.examples.views)
-        return [self._view(i, part(self._report, 0.2 + 0.8 * i / count, 0.2 + 0.8 * (i + 1) / count)) for i in range(count)]
+        return [self._probe_view(i, part(self._report, 0.2 + 0.8 * i / count, 0.2 + 0.8 * (i + 1) / count)) for i in range(count)]
 
-    def _view(self, position: int, report: Progress) -> _Probed:
+    def _probe_view(self, position: int, report: Progress) -> _Probed:
         began, definition = time.monotonic(), self.definition
         view, encoder = self.data.examples.views[position], definition.encoder
         examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
         report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
         scaling, plan, seed = Scaling.of(examples), self.plan, definition.seed
         heads = fit_heads(self._trainer, scaling.examples, plan.train, self._options, seed, self._threads, report)
-        said = answers(examples, plan.held, [scaling.head(head) for head in heads])
-        figure = evaluate.main(examples, definition.task, said, definition.seed)
+        said = held_out_predictions(examples, plan.test, [scaling.unscaled(head) for head in heads])
+        figure = evaluate.main_metric(examples, definition.task, said, definition.seed)
         seconds, chosen = time.monotonic() - began, dict(heads[0].chosen)
         row = ProbeLine(definition.set, encoder, view.tap, view.pooling, view.rows.shape[1], figure, chosen, seconds)
         return _Probed(row, replace(examples, views=()), said, self.data.ids)
@@ -139,21 +139,23 @@ class _Set:
 
     def baseline(self, probed: Sequence[_Probed]) -> MetricValue:
         """The majority class, or the mean, on the same folds."""
-        one = next(one for one in probed if one.row.set == self.definition.set)
-        return evaluate.judge(one.examples, self.definition.task, one.said, one.ids, None, self.definition.seed).baseline[0]
+        one = next(one for one in probed if one.line.set == self.definition.set)
+        return evaluate.evaluate_predictions(
+            one.examples, self.definition.task, one.predictions, one.ids, None, self.definition.seed
+        ).baseline[0]
 
 
 def _difference(best: _Probed, one: _Probed, task: Any, seed: int) -> MetricValue | None:
     """Of the main figures of two heads that were judged by the same labels of the same items."""
     if one is best or one.ids != best.ids or not _same(one, best):
         return None
-    return evaluate.difference(best.examples, task, one.said, best.said, seed)
+    return evaluate.metric_difference(best.examples, task, one.predictions, best.predictions, seed)
 
 
 def _same(one: _Probed, best: _Probed) -> bool:
     """Sets of one column may hold other classes, or another label of an item."""
     there, truth = one.examples.names == best.examples.names, (one.examples.values, best.examples.values)
-    return there and np.array_equal(one.said.rows, best.said.rows) and np.array_equal(*truth)
+    return there and np.array_equal(one.predictions.rows, best.predictions.rows) and np.array_equal(*truth)
 
 
 def advice(rows: Sequence[ProbeLine]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.heads.head_types import USUAL_KIND, HeadDefinition, Task, TrainRequest
+from topwork_server.heads.head_types import DEFAULT_KIND, HeadDefinition, Task, TrainRequest
 from topwork_server.heads.training.request import TrainRequests
 
 
@@ -19,7 +19,7 @@ class ProbeRequest:
 
     sets: tuple[str, ...]
     target: str
-    kind: str = USUAL_KIND
+    kind: str = DEFAULT_KIND
     task: Task | None = None
     taps: tuple[str, ...] = ()
     poolings: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ async def definitions(wish: ProbeRequest, wishes: TrainRequests, sets: FeatureSe
     if len(set(wish.sets)) != len(wish.sets):
         raise InvalidInput("a set is named twice", remedy="name each set once")
     taps = await asyncio.to_thread(_taps, wish, sets)
-    found = [await wishes.definition(_wish(wish, name, taps[name]), any_tap=not wish.taps) for name in wish.sets]
+    found = [await wishes.definition(_train_request(wish, name, taps[name]), any_tap=not wish.taps) for name in wish.sets]
     tasks = {definition.set: definition.task for definition in found}
     if len(set(tasks.values())) > 1:
         said = ", ".join(f"{task} in {name}" for name, task in tasks.items())
@@ -46,7 +46,7 @@ async def definitions(wish: ProbeRequest, wishes: TrainRequests, sets: FeatureSe
     return found
 
 
-def _wish(wish: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
+def _train_request(wish: ProbeRequest, name: str, taps: Sequence[str]) -> TrainRequest:
     return TrainRequest(
         set=name,
         target=wish.target,

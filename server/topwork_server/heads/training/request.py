@@ -16,9 +16,9 @@ from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ReadResult, Selection, SetDescription
-from topwork_server.heads.head_types import DESCRIBED, USUAL_KIND, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
+from topwork_server.heads.head_types import DEFAULT_KIND, DESCRIBABLE, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
 from topwork_server.heads.pair_features import is_pair
-from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check, pooled, usual
+from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check_pooling, default_pooling, pool_rows
 from topwork_server.heads.training.dataset import labels_of
 from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -46,9 +46,9 @@ class TrainerKinds(Protocol):
     def trainer(self, kind: str) -> TrainerSpec: ...
 
 
-def named(wish: TrainRequest) -> str:
+def head_name(wish: TrainRequest) -> str:
     """The head's name: the given one, or one made of the set and the column. InvalidInput for a given name that can be none."""
-    name = wish.name or default_name(wish.set, wish.target or wish.kind or USUAL_KIND)
+    name = wish.name or default_name(wish.set, wish.target or wish.kind or DEFAULT_KIND)
     if "/" in name:
         raise InvalidInput(
             f"{name!r} names a head that comes with its encoder",
@@ -79,7 +79,7 @@ class TrainRequests:
 
     def check_probe(self, kind: str) -> None:
         """InvalidInput for a kind that learns from more than features and labels."""
-        spec = self._trainers.trainer(kind or USUAL_KIND)
+        spec = self._trainers.trainer(kind or DEFAULT_KIND)
         if spec.tunes or spec.needs_descriptions:
             needs = "learns the trunk, too" if spec.tunes else "learns from descriptions of classes"
             raise InvalidInput(f"a probe looks at frozen features, and the kind {kind} {needs}", remedy="probe with linear")
@@ -88,13 +88,13 @@ class TrainRequests:
         """NotFound, InvalidInput (of settings and of labels), or NotReady where the set does not have what the kind needs.
 
         `any_tap`: of the taps those that suit the task, rather than InvalidInput for one that does not."""
-        spec = self._trainers.trainer(wish.kind or USUAL_KIND)
-        definition = await in_thread(lambda caller: self._checked(wish, spec, any_tap, caller), None)
+        spec = self._trainers.trainer(wish.kind or DEFAULT_KIND)
+        definition = await in_thread(lambda caller: self._resolve(wish, spec, any_tap, caller), None)
         if not definition.descriptions:
             return definition
-        return replace(definition, described=await embedded(definition, self._engine))
+        return replace(definition, described=await embed_descriptions(definition, self._engine))
 
-    def _checked(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
+    def _resolve(self, wish: TrainRequest, spec: TrainerSpec, any_tap: bool, caller: Check) -> HeadDefinition:
         """In a thread; `caller` raises once the caller has left."""
         feature_set = self._sets.get(wish.set)
         described, read = feature_set.describe(), partial(feature_set.read, check=caller)
@@ -102,26 +102,26 @@ class TrainRequests:
         _check_settings(wish, spec)
         _check_columns(wish, spec, described)
         _check_trunk(wish, spec, described)
-        taps = taps_of(wish.set, described.definition.taps, wish.taps)
+        taps = select_taps(wish.set, described.definition.taps, wish.taps)
         task = wish.task or (task_of(_column(wish, read)) if wish.target else Task.CLASSIFICATION)
         if any_tap:
-            taps = _suited(task, taps)
+            taps = _readable_taps(task, taps)
         views = views_of(task, taps, wish.poolings)
         towers = any(how in TOWERS for _, how in views)
         if towers or not (wish.poolings or any_tap or spec.tunes or wish.descriptions or task.every_row):
             pairs = _keeps_pairs(wish, feature_set)
             if towers and not pairs:
                 raise _no_sides(wish, described)
-            views = (*views, *_towers_of(taps)) if pairs and not towers else views
+            views = (*views, *_tower_views(taps)) if pairs and not towers else views
         _check_kind(wish, spec, task, views)
-        definition = _definition(wish, spec, described, task, views)
+        definition = _definition_of(wish, spec, described, task, views)
         labels = labels_of(read, definition, spec.least_per_class)
         if wish.unlabelled is not UnlabeledUse.LEFT_OUT and labels.labelled.all():
             raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
         return definition
 
 
-def _towers_of(taps: Sequence[TapInfo]) -> Views:
+def _tower_views(taps: Sequence[TapInfo]) -> Views:
     """Beside what reads both texts of a pair together: validation chooses."""
     return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
 
@@ -148,7 +148,7 @@ def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
     )
 
 
-def taps_of(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
+def select_taps(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
     """Those that are wanted; of none the set's first. NotFound names what there is."""
     by_name = {info.tap.name: info for info in there}
     if len(set(wanted)) != len(wanted):
@@ -159,7 +159,7 @@ def taps_of(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> t
     return tuple(by_name[name] for name in wanted or (there[0].tap.name,))
 
 
-def _suited(task: Task, taps: Sequence[TapInfo]) -> tuple[TapInfo, ...]:
+def _readable_taps(task: Task, taps: Sequence[TapInfo]) -> tuple[TapInfo, ...]:
     """Those that the task can read; all of them where it can read none, so that it is said why."""
     needed = GRANULARITIES.get(task)
     return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
@@ -173,8 +173,8 @@ def views_of(task: Task, taps: Sequence[TapInfo], poolings: Sequence[str]) -> Vi
     views = []
     for info in taps:
         pooled = wanted and not (several and info.tap.granularity is Granularity.ITEM)
-        for pooling in wanted if pooled else (usual(task, info.tap.granularity),):
-            check(task, info.tap, pooling)
+        for pooling in wanted if pooled else (default_pooling(task, info.tap.granularity),):
+            check_pooling(task, info.tap, pooling)
             views.append((info, pooling))
     return tuple(views)
 
@@ -186,10 +186,10 @@ def _pooling(name: str) -> Pooling:
         raise InvalidInput(f"there is no pooling {name!r}", remedy=f"there are {', '.join(Pooling)}") from None
 
 
-def _definition(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
+def _definition_of(wish: TrainRequest, spec: TrainerSpec, described: SetDescription, task: Task, views: Views) -> HeadDefinition:
     wanted = described.definition
     return HeadDefinition(
-        name=named(wish),
+        name=head_name(wish),
         set=wish.set,
         version=wish.version,
         path=described.path,
@@ -276,7 +276,7 @@ def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views)
         )
     if wish.unlabelled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
         raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
-    if wish.descriptions and task not in DESCRIBED:
+    if wish.descriptions and task not in DESCRIBABLE:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 
 
@@ -290,7 +290,7 @@ def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Colu
     return replace(columns[0], values=values)
 
 
-async def embedded(definition: HeadDefinition, engine: Engine) -> Described:
+async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Described:
     """With the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it is not the set's."""
     taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
     ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
@@ -312,7 +312,7 @@ def _pooled_descriptions(definition: HeadDefinition, rows: Mapping[str, TapRows]
                 f"{definition.set} has {info.fingerprint}",
                 remedy="the encoder has changed since: write the set anew",
             )
-        vectors, _ = pooled(definition.task, pooling, here)
+        vectors, _ = pool_rows(definition.task, pooling, here)
         found.append(tuple(tuple(row) for row in vectors.tolist()))
     return tuple(found)
 

@@ -12,8 +12,8 @@ from topwork_server.feature_sets.selection import take_rows
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
 from topwork_server.heads.head_types import HeadDefinition, Pooling
-from topwork_server.heads.pair_features import Encode, is_pair, pooled_sides
-from topwork_server.heads.pooling import TOWERS, dim_after, kept, pooled, usable
+from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
+from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
 from topwork_server.jobs.progress import Report, part
 from topwork_server.ragged_arrays import aranges, starts_of
 from topwork_server.types import Array, TapInfo, TapRows, Text
@@ -39,7 +39,7 @@ class _BlockView:
     spans: Array | None
 
 
-def gather(
+def load_rows(
     taken: Snapshot,
     definition: HeadDefinition,
     where: str,
@@ -59,15 +59,15 @@ def gather(
     report = part(whole, 0, 0.3) if towers else whole
     for block in reading.batches:
         for view in views:
-            view.add(block, slots)
+            view.add_batch(block, slots)
         if towers:
-            towers.add(block, slots)
+            towers.add_batch(block, slots)
         done += len(block.ids)
         report(done / max(1, reading.total), f"read {done:,} of {reading.total:,} items")
     if towers:
         towers.encode(part(whole, 0.3, 1))
-    joined = [view.joined(len(slots)) for view in views]
-    return _agreed(joined, [info.tap.name for info, _ in definition.views])
+    joined = [view.join(len(slots)) for view in views]
+    return _align_views(joined, [info.tap.name for info, _ in definition.views])
 
 
 class _View:
@@ -76,18 +76,18 @@ class _View:
         self._pooling, self._task = pooling, definition.task
         self._parts: list[_BlockView] = []
 
-    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+    def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         rows = next(rows for rows in block.taps if rows.tap.tap.name == self._name)
         places = np.array([slots.get(id, -1) for id in block.ids], np.int64)
-        chosen = (places >= 0) & usable(self._task, self._pooling, rows)
+        chosen = (places >= 0) & usable_items(self._task, self._pooling, rows)
         rows = chosen_items(rows, chosen)
-        features, counts = pooled(self._task, self._pooling, rows)
-        spans = rows.spans.values[kept(self._task, rows)] if self._task.every_row and rows.spans is not None else None
+        features, counts = pool_rows(self._task, self._pooling, rows)
+        spans = rows.spans.values[rows_read(self._task, rows)] if self._task.every_row and rows.spans is not None else None
         # Copied, where it is Arrow's memory still: a block is let go once it is read.
         features = features if features.base is None else features.copy()
         self._parts.append(_BlockView(places[chosen], counts, features, spans))
 
-    def joined(self, count: int) -> LoadedRows:
+    def join(self, count: int) -> LoadedRows:
         """The parts go as they are copied, so that all is there once, not twice."""
         counts = np.zeros(count, np.int64)
         for piece in self._parts:
@@ -120,7 +120,7 @@ class _Towers:
     def view(self, info: TapInfo, pooling: Pooling) -> _Tower:
         return _Tower(self, info, pooling)
 
-    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+    def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         for id, item in zip(block.ids, block.inputs, strict=True):
             if id in slots and is_pair(item):
                 assert isinstance(item, Text), "a pair is of texts"
@@ -147,22 +147,22 @@ class _Tower:
     def __init__(self, towers: _Towers, info: TapInfo, pooling: Pooling) -> None:
         self._towers, self._info, self._pooling = towers, info, pooling
 
-    def add(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
+    def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         """Its rows are made of all pairs at once."""
 
-    def joined(self, count: int) -> LoadedRows:
+    def join(self, count: int) -> LoadedRows:
         slots, rows = self._towers.slots, self._towers.rows[self._info.tap.name]
         first, second = self._towers.pairs.T
         order = np.argsort(slots, kind="stable")
         counts = np.zeros(count, np.int64)
         counts[slots] = 1
-        return LoadedRows([pooled_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
+        return LoadedRows([pool_sides(self._pooling, self._info, rows[first[order]], rows[second[order]])], counts, None)
 
 
-def _agreed(views: list[LoadedRows], names: list[str]) -> LoadedRows:
+def _align_views(views: list[LoadedRows], names: list[str]) -> LoadedRows:
     """Slots that lack rows in one view are left out of all."""
     there = np.logical_and.reduce([view.counts > 0 for view in views])
-    views = [_some(view, there) for view in views]
+    views = [_with_rows(view, there) for view in views]
     for view, name in zip(views, names, strict=True):
         if not np.array_equal(view.counts, views[0].counts):
             raise InvalidInput(
@@ -172,14 +172,14 @@ def _agreed(views: list[LoadedRows], names: list[str]) -> LoadedRows:
     return LoadedRows([view.views[0] for view in views], views[0].counts, views[0].spans)
 
 
-def _some(view: LoadedRows, there: Array) -> LoadedRows:
+def _with_rows(view: LoadedRows, there: Array) -> LoadedRows:
     keep = np.repeat(there, view.counts)
     if keep.all():
         return view
     return LoadedRows([view.views[0][keep]], np.where(there, view.counts, 0), None if view.spans is None else view.spans[keep])
 
 
-def without(rows: LoadedRows, items: Array) -> LoadedRows:
+def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
     """Without the rows of some items: a mask of those that have rows."""
     slots = np.flatnonzero(rows.counts)
     keep = np.repeat(~items, rows.counts[slots])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork_server.heads.evaluation.metrics import deviation
+from topwork_server.heads.evaluation.metrics import stable_deviation
 from topwork_server.heads.training.equal_rows import centers_and_spreads
 from topwork_server.models.head_graph import ROWS, SCORES
 from topwork_server.models.onnx_graph import NodeWriter, rename_values
@@ -38,13 +38,13 @@ class TargetScale:
     @classmethod
     def of(cls, numbers: Array) -> TargetScale:
         center = float(numbers.mean(dtype=np.float64))
-        return cls(center, deviation(numbers) or 1.0)
+        return cls(center, stable_deviation(numbers) or 1.0)
 
-    def scores(self, numbers: Array) -> Array:
+    def to_scores(self, numbers: Array) -> Array:
         """Of mean 0 and deviation 1, float32."""
         return np.asarray((numbers.astype(np.float64) - self.center) / self.unit, np.float32)
 
-    def numbers(self, scores: Array) -> Array:
+    def to_numbers(self, scores: Array) -> Array:
         """float64."""
         return np.asarray(scores.astype(np.float64) * self.unit + self.center)
 
@@ -72,7 +72,7 @@ class Scaling:
     def of(cls, examples: Examples) -> Scaling:
         target = TargetScale.of(examples.values) if examples.target is Target.NUMBERS and examples.count else None
         views = tuple(row_scale(view.rows) for view in examples.views)
-        values = target.scores(examples.values) if target else examples.values
+        values = target.to_scores(examples.values) if target else examples.values
         scaled = replace(
             examples,
             views=_scaled(examples.views, views),
@@ -82,7 +82,7 @@ class Scaling:
         )
         return cls(scaled, target, views)
 
-    def head(self, fitted: FittedHead) -> FittedHead:
+    def unscaled(self, fitted: FittedHead) -> FittedHead:
         rows = self.views[fitted.view]
         return fitted if rows is None and self.target is None else ScaledHead(fitted, rows, self.target)
 
@@ -129,7 +129,7 @@ class ScaledHead(FittedHead):
 
     def scores(self, rows: Array) -> Array:
         scores = self._inner.scores(_rows(rows, self._rows))
-        return self.target.numbers(scores) if self.target else scores
+        return self.target.to_numbers(scores) if self.target else scores
 
     def graph(self) -> onnx.ModelProto:
         import onnx

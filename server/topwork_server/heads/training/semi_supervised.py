@@ -26,13 +26,13 @@ from topwork_server.types import Array
 SURE, SURE_SHARE = 0.9, 0.7
 #: Of self-training.
 ROUNDS = 3
-NEIGHBOURS = 20
+NEIGHBORS = 20
 #: Rows that a graph is made of; of more, a sample.
 MOST_ROWS = 50_000
 Pseudo = tuple[Array, Array]  # positions of unlabelled rows (ascending), and the class that each is taken for
 
 
-def learn(
+def fit_semi_supervised(
     trainer: type[Trainer],
     examples: Examples,
     subsets: Sequence[Array],
@@ -51,7 +51,9 @@ def learn(
     for i, (subset, head) in enumerate(zip(subsets, plain, strict=True)):
         step = part(report, 0.25 + 0.75 * i / len(subsets), 0.25 + 0.75 * (i + 1) / len(subsets))
         better, count = (
-            work.propagate(subset, head, step) if method is UnlabeledUse.LABEL_PROPAGATION else work.train(subset, head, step)
+            work.propagate(subset, head, step)
+            if method is UnlabeledUse.LABEL_PROPAGATION
+            else work.self_train(subset, head, step)
         )
         heads.append(better)
         used.append(count)
@@ -72,13 +74,13 @@ class _SelfTraining:
         self._graphs: dict[int, NeighborPropagation] = {}
         self._groups = groups_of(examples)
 
-    def train(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
+    def self_train(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
         """Self-training (Yarowsky 1995; Lee 2013): who the head is sure of teaches the next one. Each round begins anew, so that
         what was taken wrongly can be left again."""
         before: Pseudo = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         for turn in range(ROUNDS):
             scores = head.scores(self._examples.unlabelled[head.view].rows)
-            chosen = sure(softmax(np.asarray(scores, np.float64)), SURE)
+            chosen = confident_rows(softmax(np.asarray(scores, np.float64)), SURE)
             if _equal(before, chosen):
                 break
             before = chosen
@@ -88,24 +90,24 @@ class _SelfTraining:
     def propagate(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
         """Label propagation (Zhou et al. 2004) over the view that the plain head has chosen."""
         report(0.0, "spreading labels along neighbours")
-        near, among = self._near(head.view)
+        near, among = self._neighbors(head.view)
         rows, values = self._examples.views[head.view].rows[subset], self._examples.values[subset]
         labels = np.zeros((len(subset) + len(among), len(self._examples.names)), np.float32)
         labels[np.arange(len(subset)), values] = 1
         mass = near.with_labelled(rows).spread(labels)[len(subset) :]
         total = mass.sum(axis=1, keepdims=True)
-        positions, classes = sure(np.divide(mass, total, out=np.zeros_like(mass), where=total > 0), SURE_SHARE)
+        positions, classes = confident_rows(np.divide(mass, total, out=np.zeros_like(mass), where=total > 0), SURE_SHARE)
         if not len(positions):
             return head, 0
         return self._fit(subset, (among[positions], classes), part(report, 0.5, 1)), len(positions)
 
-    def _near(self, view: int) -> tuple[NeighborPropagation, Array]:
+    def _neighbors(self, view: int) -> tuple[NeighborPropagation, Array]:
         rows = self._examples.unlabelled[view].rows
         among = np.arange(len(rows))
         if len(rows) > MOST_ROWS:
             among = np.sort(np.random.default_rng(self._seed).choice(len(rows), MOST_ROWS, replace=False))
         if view not in self._graphs:
-            self._graphs[view] = NeighborPropagation(rows[among], NEIGHBOURS)
+            self._graphs[view] = NeighborPropagation(rows[among], NEIGHBORS)
         return self._graphs[view], among
 
     def _fit(self, subset: Array, pseudo: Pseudo, report: Report) -> FittedHead:
@@ -114,7 +116,7 @@ class _SelfTraining:
         return head
 
 
-def sure(probabilities: Array, least: float) -> Pseudo:
+def confident_rows(probabilities: Array, least: float) -> Pseudo:
     """Rows whose likeliest class is sure enough: of each class the surest, at most an equal share, so that none floods others."""
     classes = probabilities.argmax(axis=1)
     surety = probabilities[np.arange(len(classes)), classes]

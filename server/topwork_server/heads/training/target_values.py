@@ -26,7 +26,7 @@ class TargetValues:
     warnings: tuple[str, ...] = ()
 
 
-def of_items(labels: LabelColumn) -> Array:
+def item_values(labels: LabelColumn) -> Array:
     """Of tasks with a value an item; all of them are labelled."""
     match labels.task.target:
         case Target.NUMBERS:
@@ -39,7 +39,7 @@ def of_items(labels: LabelColumn) -> Array:
     return np.array(labels.values, np.int64)
 
 
-def of_rows(labels: LabelColumn, ids: Sequence[str], counts: Array, spans: Array | None) -> TargetValues:
+def row_values(labels: LabelColumn, ids: Sequence[str], counts: Array, spans: Array | None) -> TargetValues:
     """Of tasks with a value a row. `spans` (rows, 2 or 4): what each row covers; InvalidInput where the set does not know."""
     if spans is None:
         raise InvalidInput(

@@ -35,21 +35,21 @@ class TrainingJob:
 def train(arguments: Mapping[str, Any], report: Progress) -> Mapping[str, Any]:
     """The job. Returns the head's name and its figures."""
     order, plugins = TrainingJob.of(arguments), PluginRegistry.load()
-    head = make(order, plugins, report)
+    head = run_training(order, plugins, report)
     return {"head": head.name, "estimate": head.estimate, "metrics": [asdict(figure) for figure in head.metrics]}
 
 
-def make(order: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
+def run_training(order: TrainingJob, plugins: PluginRegistry, report: Progress) -> Head:
     """Learn, judge, publish. TopworkError for what cannot be learnt; then nothing has changed."""
     began = time.monotonic()
     spec = plugins.trainer(order.definition.kind)
     if spec.tunes:
         from topwork_server.heads.training import fine_tuning
 
-        learnt = fine_tuning.learn(order.definition, spec, order.home, plugins, order.threads, report)
+        learnt = fine_tuning.fine_tune(order.definition, spec, order.home, plugins, order.threads, report)
     else:
         encode = PairEncoder(order.home, plugins, order.definition, order.threads)
-        learnt = frozen.learn(order.definition, spec, order.threads, report, encode)
+        learnt = frozen.train_on_frozen_features(order.definition, spec, order.threads, report, encode)
     report(0.97, "publishing")
     head = _head(order.definition, learnt, time.monotonic() - began)
     HeadStore(order.home / "heads").publish(head, learnt.graph, _report(head, learnt))
@@ -77,11 +77,11 @@ def _head(definition: HeadDefinition, learnt: TrainingResult, seconds: float) ->
         agreement=learnt.agreement,
         seconds=seconds,
         warnings=learnt.warnings,
-        tuned=learnt.tuned,
+        tuned=learnt.tuned_encoder,
         target_center=learnt.target.center if learnt.target else 0.0,
         target_unit=learnt.target.unit if learnt.target else 1.0,
     )
-    judged = learnt.judgement
+    judged = learnt.evaluation
     if judged is None:
         return head
     return replace(
@@ -95,7 +95,7 @@ def _head(definition: HeadDefinition, learnt: TrainingResult, seconds: float) ->
 
 
 def _report(head: Head, learnt: TrainingResult) -> Report:
-    definition, judged = head.definition, learnt.judgement
+    definition, judged = head.definition, learnt.evaluation
     assert definition is not None, "a head that was trained has a definition"
     report = Report(
         head=head.name,
@@ -132,7 +132,7 @@ def _report(head: Head, learnt: TrainingResult) -> Report:
     )
     if judged is None:
         return report
-    shown = learnt.shown or {}
+    shown = learnt.previews or {}
     return replace(
         report,
         calibration_before=judged.calibration_before,

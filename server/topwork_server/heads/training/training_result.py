@@ -33,18 +33,18 @@ class TrainingResult:
     labelled: int
     unlabelled: int
     agreement: float
-    judgement: Evaluation | None = None
+    evaluation: Evaluation | None = None
     curve: tuple[LearningCurvePoint, ...] = ()
     curve_estimate: str = ""
     help: SemiSupervisedGain | None = None
-    shown: Mapping[str, str] | None = None  # of the items that were got wrong, by id
+    previews: Mapping[str, str] | None = None  # of the items that were got wrong, by id
     history: Sequence[Mapping[str, Any]] = ()
     warnings: tuple[str, ...] = ()
-    tuned: str = ""
+    tuned_encoder: str = ""
     target: TargetScale | None = None
 
 
-def answers(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
+def held_out_predictions(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHead]) -> HeldOutPredictions:
     """What each head says of the rows that are held from it."""
     scores = [head.scores(examples.views[head.view].rows[rows]) for rows, head in zip(held, heads, strict=True)]
     rows = np.concatenate(held)
@@ -53,6 +53,6 @@ def answers(examples: Examples, held: Sequence[Array], heads: Sequence[FittedHea
     return HeldOutPredictions(rows[order], np.concatenate(scores)[order], folds[order])
 
 
-def items_of(examples: Examples, rows: Array) -> int:
+def item_count(examples: Examples, rows: Array) -> int:
     """How many items those rows are of."""
     return len(np.unique(examples.items[rows]))

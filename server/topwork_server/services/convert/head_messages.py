@@ -12,8 +12,8 @@ from topwork.v1 import heads_pb2, types_pb2
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_status import HeadDescription, HeadState
 from topwork_server.heads.head_types import (
-    DESCRIBED,
-    USUAL_KIND,
+    DEFAULT_KIND,
+    DESCRIBABLE,
     Head,
     HeadDefinition,
     MetricValue,
@@ -52,7 +52,7 @@ def wish(request: heads_pb2.TrainRequest) -> TrainRequest:
         set=named(request.set),
         target=request.target,
         name=request.name,
-        kind=request.kind or USUAL_KIND,
+        kind=request.kind or DEFAULT_KIND,
         task=_task(request.task),
         taps=tuple(request.taps),
         poolings=tuple(request.poolings),
@@ -73,7 +73,7 @@ def probe_wish(request: heads_pb2.ProbeRequest) -> ProbeRequest:
     return ProbeRequest(
         sets=tuple(request.sets),
         target=request.target,
-        kind=request.kind or USUAL_KIND,
+        kind=request.kind or DEFAULT_KIND,
         task=_task(request.task),
         taps=tuple(request.taps),
         poolings=tuple(request.poolings),
@@ -107,7 +107,7 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
 
 def _undescribed(task: Task, spec: TrainerSpec) -> bool:
     """Whether the kind needs descriptions, and the task's classes have none."""
-    return spec.needs_descriptions and task not in DESCRIBED
+    return spec.needs_descriptions and task not in DESCRIBABLE
 
 
 def head(described: HeadDescription) -> heads_pb2.Head:

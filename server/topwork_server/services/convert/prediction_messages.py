@@ -29,16 +29,18 @@ def ask(settings: heads_pb2.PredictSettings, deadline: float | None, flow: Hasha
 
 def size(found: PredictionResult) -> int:
     """About how many bytes it takes."""
-    arrays = [array for said in found.said for array in (said.probabilities, said.masks, said.confidences) if array is not None]
+    arrays = [
+        array for said in found.outputs for array in (said.probabilities, said.masks, said.confidences) if array is not None
+    ]
     arrays += [tap.rows for features in found.features for tap in features.taps]
-    spans = sum(len(one) for said in found.said for one in said.spans or ())
+    spans = sum(len(one) for out in found.outputs for one in out.spans or ())
     return sum(array.nbytes for array in arrays) + 64 * spans
 
 
 def response(found: PredictionResult, top: int, total: float) -> heads_pb2.PredictResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return heads_pb2.PredictResponse(
-        predictions=[predictions(said, top) for said in found.said],
+        predictions=[predictions(said, top) for said in found.outputs],
         features=[item_messages.tap_features(tap, OutputFormat()) for features in found.features for tap in features.taps],
         notes=item_messages.notes(found.notes),
         failures=[item_messages.failure(i, error) for i, error in sorted(found.failures.items())],

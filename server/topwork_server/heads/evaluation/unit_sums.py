@@ -11,7 +11,7 @@ import numpy as np
 
 from topwork_server.heads.evaluation import calibration, span_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.evaluation.metrics import deviation
+from topwork_server.heads.evaluation.metrics import stable_deviation
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target
@@ -46,7 +46,7 @@ class UnitSums:
         dense = sum(sums.size for sums in self._dense.values())
         return self.units + dense // DENSE_SPEED + sum(len(unit) for _, unit, _, _ in self._sparse.values())
 
-    def totals(self, weights: Array) -> dict[str, Array]:
+    def weighted(self, weights: Array) -> dict[str, Array]:
         """(b, units) weights to (b, width) sums of each name."""
         totals = {name: np.asarray(weights @ sums) for name, sums in self._dense.items()}
         for name, (width, unit, column, amount) in self._sparse.items():
@@ -54,7 +54,7 @@ class UnitSums:
         return totals
 
 
-def tally(judged: EvaluationData, whole: bool = True) -> UnitSums:
+def unit_sums(judged: EvaluationData, whole: bool = True) -> UnitSums:
     """The sums that `metrics.values` reads; with `whole` false, what the main figure needs."""
     found = UnitSums(judged.units)
     FILL[judged.task](judged, found)
@@ -66,25 +66,25 @@ def tally(judged: EvaluationData, whole: bool = True) -> UnitSums:
 
 
 def _add_classes(judged: EvaluationData, found: UnitSums) -> None:
-    many, right = len(judged.names), judged.said == judged.truth
+    many, right = len(judged.names), judged.y_pred == judged.y_true
     found.add("rows", 1, judged.unit)
-    found.add("truth", many, judged.unit, judged.truth)
-    found.add("said", many, judged.unit, judged.said)
-    found.add("hit", many, judged.unit[right], judged.truth[right])
+    found.add("truth", many, judged.unit, judged.y_true)
+    found.add("said", many, judged.unit, judged.y_pred)
+    found.add("hit", many, judged.unit[right], judged.y_true[right])
 
 
 def _add_labels(judged: EvaluationData, found: UnitSums) -> None:
     found.add("rows", 1, judged.unit)
-    for name, cells in (("truth", judged.truth), ("said", judged.said), ("hit", judged.truth & judged.said)):
+    for name, cells in (("truth", judged.y_true), ("said", judged.y_pred), ("hit", judged.y_true & judged.y_pred)):
         row, label = np.nonzero(cells)
         found.add(name, len(judged.names), judged.unit[row], label)
-    found.add("exact", 1, judged.unit[(judged.truth == judged.said).all(axis=1)])
+    found.add("exact", 1, judged.unit[(judged.y_true == judged.y_pred).all(axis=1)])
 
 
 def _add_numbers(judged: EvaluationData, found: UnitSums) -> None:
     """Centred and of unit spread, or sums of squares would lose their digits."""
-    middle, spread = judged.truth.mean(), deviation(judged.truth) or 1.0
-    truth, said = (judged.truth - middle) / spread, (judged.said - middle) / spread
+    middle, spread = judged.y_true.mean(), stable_deviation(judged.y_true) or 1.0
+    truth, said = (judged.y_true - middle) / spread, (judged.y_pred - middle) / spread
     found.add("rows", 1, judged.unit)
     moments = {"y": truth, "yy": truth**2, "absolute": np.abs(said - truth), "squared": (said - truth) ** 2}
     for name, amount in moments.items():
@@ -92,24 +92,24 @@ def _add_numbers(judged: EvaluationData, found: UnitSums) -> None:
 
 
 def _add_ranks(judged: EvaluationData, found: UnitSums) -> None:
-    a, b = _ranks(judged.truth), _ranks(judged.said)
+    a, b = _ranks(judged.y_true), _ranks(judged.y_pred)
     for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
         found.add(name, 1, judged.unit, 0, amount)
 
 
 def _add_entities(judged: EvaluationData, found: UnitSums) -> None:
-    truth, said = (span_metrics.entities(judged, classes) for classes in (judged.truth, judged.said))
-    right = np.isin(truth.key(len(judged.truth)), said.key(len(judged.truth)))
+    truth, said = (span_metrics.entity_spans(judged, classes) for classes in (judged.y_true, judged.y_pred))
+    right = np.isin(truth.key(len(judged.y_true)), said.key(len(judged.y_true)))
     many = max(1, len(entity_labels(judged.names)))
     found.add("rows", 1, judged.unit)
-    found.add("right", 1, judged.unit[judged.truth == judged.said])
+    found.add("right", 1, judged.unit[judged.y_true == judged.y_pred])
     found.add("truth", many, judged.unit[truth.start], truth.label)
     found.add("said", many, judged.unit[said.start], said.label)
     found.add("hit", many, judged.unit[truth.start[right]], truth.label[right])
 
 
 def _add_answers(judged: EvaluationData, found: UnitSums) -> None:
-    answered, unit = span_metrics.answered(judged), judged.unit[judged.starts[:-1]]
+    answered, unit = span_metrics.answer_spans(judged), judged.unit[judged.starts[:-1]]
     found.add("items", 1, unit)
     found.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
     found.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
@@ -121,9 +121,9 @@ def _add_calibration(judged: EvaluationData, found: UnitSums) -> None:
     found.add("loss", 1, judged.unit, 0, losses)
     for name, probable in (
         ("gap before", calibration.probabilities(judged.scores, judged.target)),
-        ("gap", judged.probable),
+        ("gap", judged.probabilities),
     ):
-        sure, so = calibration.sureness(probable, judged.values, judged.target)
+        sure, so = calibration.confidences(probable, judged.values, judged.target)
         unit = np.repeat(judged.unit, len(sure) // len(judged.unit))
         found.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
 
