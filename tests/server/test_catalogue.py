@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from topwork import errors as of_client
 from topwork_server import errors
 from topwork_server.errors import ExportFailed, InvalidInput, NotFound, NotReady
 from topwork_server.models import artifacts
@@ -113,4 +114,5 @@ def test_every_error_of_the_tree_can_come_back_from_an_export() -> None:
         error = kind("said", remedy="do", item=3)
         assert str(error) == "item 3: said (do)"
         assert type(error.at(4)) is kind
-        assert kind.__name__ in (errors.__doc__ or ""), "the tree is drawn whole"
+        drawn = f"{errors.__doc__}{of_client.__doc__}"
+        assert kind.__name__ in drawn, "the tree is drawn whole"

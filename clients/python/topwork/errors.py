@@ -1,4 +1,7 @@
-"""Every error that a call raises. Each says what was wrong and, where the server knows one, the remedy.
+"""The one tree of errors, of the client and of the server. Each says what was wrong and, where one is known, the remedy.
+
+The server sends the name of the class, and the client raises the same class. `topwork_server.errors` adds those that never leave
+the server's process.
 
 TopworkError                 any status that has no class below (INTERNAL, UNKNOWN ...)
 ├── InvalidInput             INVALID_ARGUMENT     also a ValueError; `item` is the position of the item to blame
@@ -21,6 +24,7 @@ TopworkError                 any status that has no class below (INTERNAL, UNKNO
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -34,15 +38,23 @@ E = TypeVar("E", bound="TopworkError")
 
 
 class TopworkError(Exception):
-    """Base of all. `remedy` says what you can do; `item` is a position in the items that you passed; `retry_after`
-    is the number of seconds after which the server asks to be called again, where it does."""
+    """Base of all. `remedy` says what the caller can do; `item` is the position of the item to blame; `retry_after` is the number
+    of seconds after which the server asks to be called again, where it does."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
     retry_after: float | None = None
     #: The server certainly did not begin what was asked, so that asking again cannot do it twice.
     untouched: bool = False
 
-    def __init__(self, message: str, *, remedy: str = "", item: int | None = None, code: grpc.StatusCode | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        item: int | None = None,
+        code: grpc.StatusCode | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         message = shortened(message)
         super().__init__(message)
         self.message = message
@@ -50,6 +62,19 @@ class TopworkError(Exception):
         self.item = item
         if code is not None:
             self.code = code
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+    @property
+    def reason(self) -> str:
+        """The name of its class in the tree above; for a class derived elsewhere, that of its base there."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
+    def at(self: E, item: int | None) -> E:
+        """A copy that blames the item at that position of the request, or the whole request."""
+        moved = copy.copy(self)
+        moved.item = item
+        return moved
 
     def shifted(self: E, start: int) -> E:
         """The same error, where item 0 of what was sent is item `start` of what the caller passed."""

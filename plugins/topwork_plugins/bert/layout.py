@@ -196,6 +196,8 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     try:
         modules = sorted(_load(path), key=lambda module: int(module["idx"]))
         assert all({"path", "type"} <= set(module) for module in modules)
+    except InvalidInput:
+        raise
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"{path} is no list of modules", remedy="copy the model's folder again") from error
     if not modules or _kind(modules[0]) != "Transformer":

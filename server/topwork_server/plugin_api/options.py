@@ -53,6 +53,8 @@ def parse(declared: type[Any], given: Mapping[str, Any], owner: str = "this enco
             raise InvalidInput(f"unknown option {name!r}", remedy=taken)
     try:
         return declared(**{name: _checked(*fields[name], value) for name, value in given.items()})
+    except InvalidInput:
+        raise
     except ValueError as error:  # a dataclass may check more in __post_init__
         raise InvalidInput(f"option out of range: {error}") from error
 

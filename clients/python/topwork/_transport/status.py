@@ -14,18 +14,21 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 #: The classes that a server names in its ErrorInfo.
 REASONS: dict[str, type[TopworkError]] = {
-    "InvalidInput": errors.InvalidInput,
-    "NotFound": errors.NotFound,
-    "NotReady": errors.NotReady,
-    "AlreadyExists": errors.AlreadyExists,
-    "Overloaded": errors.Overloaded,
-    "TooLarge": errors.TooLarge,
-    "DiskFull": errors.DiskFull,
-    "DataLoss": errors.DataLoss,
-    "DeadlineExceeded": errors.DeadlineExceeded,
-    "Unavailable": errors.Unavailable,
-    "PluginFault": errors.PluginFault,
-    "ExportFailed": errors.ExportFailed,
+    kind.__name__: kind
+    for kind in (
+        errors.InvalidInput,
+        errors.NotFound,
+        errors.NotReady,
+        errors.AlreadyExists,
+        errors.Overloaded,
+        errors.TooLarge,
+        errors.DiskFull,
+        errors.DataLoss,
+        errors.DeadlineExceeded,
+        errors.Unavailable,
+        errors.PluginFault,
+        errors.ExportFailed,
+    )
 }
 #: What a status means that comes without an ErrorInfo: from gRPC itself, from a proxy, or in the failures of a reply.
 STATUSES: dict[grpc.StatusCode, type[TopworkError]] = {
