@@ -14,7 +14,7 @@ from fake_heads_service import REPORT, TABLE
 from topwork._codec import decode_reports
 from topwork.encoders import OptionInfo
 from topwork.errors import JobFailed, NotFound
-from topwork.heads import Figure, HeadInfo, TrainerInfo
+from topwork.heads import HeadInfo, MetricValue, TrainerInfo
 from topwork.jobs import Job
 from topwork.predictions import FoundSpan, Predictions
 from topwork.probes import ProbeTable
@@ -22,10 +22,10 @@ from topwork.report import Report
 
 WHEN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 FIGURES = (
-    Figure("accuracy", 0.912, 0.885, 0.936),
-    Figure("macro F1", 0.9, 0.86, 0.93),
-    Figure("calibration error before scaling", 0.081, 0.07, 0.09),
-    Figure("calibration error", 0.021, 0.015, 0.03),
+    MetricValue("accuracy", 0.912, 0.885, 0.936),
+    MetricValue("macro F1", 0.9, 0.86, 0.93),
+    MetricValue("calibration error before scaling", 0.081, 0.07, 0.09),
+    MetricValue("calibration error", 0.021, 0.015, 0.03),
 )
 
 
@@ -50,7 +50,7 @@ def head_info(**others: Any) -> HeadInfo:
         fingerprint="ab" * 32,
         names=("owl", "wren"),
         metrics=FIGURES,
-        baseline=(Figure("accuracy", 0.104, 0.08, 0.13),),
+        baseline=(MetricValue("accuracy", 0.104, 0.08, 0.13),),
         estimate="5-fold cross-validation over 482 items",
         options={},
         chosen={"l2": 0.1},

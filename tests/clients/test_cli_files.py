@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from topwork._codec import items
 from topwork.cli import folders, parquet_reader, record_files, schema_inference, vector_files, write_sources
-from topwork.cli.column_types import Guess, convert, identifiers
+from topwork.cli.column_types import TypeInference, convert, identifiers
 from topwork.cli.inputs import gather
-from topwork.cli.schema_inference import Request
-from topwork.cli.write_sources import Entry, Source, Taken
+from topwork.cli.schema_inference import SchemaRequest
+from topwork.cli.write_sources import InputSelection, WriteItem, WriteSource
 from topwork.errors import InvalidInput, NotReady, TopworkError
 from topwork.features import Features, Numerics
 
@@ -27,7 +27,7 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def entries(source: Source) -> list[Entry]:
+def entries(source: WriteSource) -> list[WriteItem]:
     return [entry._replace(place="") for entry in source.entries]
 
 
@@ -35,27 +35,27 @@ CSV = "id,text,stars,good,when,price,zip\na,one,5,true,2024-01-02,1,00123\nb,two
 
 
 def test_a_csv_gives_ids_items_and_typed_metadata(tmp_path: Path) -> None:
-    source = write_sources.from_path(written(tmp_path / "a.csv", CSV), Taken(id="id"))
+    source = write_sources.from_path(written(tmp_path / "a.csv", CSV), InputSelection(id="id"))
     assert source.total == 2
     assert entries(source) == [
-        Entry(
+        WriteItem(
             "a",
             "one",
             {"stars": 5, "good": True, "when": datetime(2024, 1, 2, tzinfo=UTC), "price": 1.0, "zip": "00123"},
         ),
-        Entry("b", "two", {"good": False, "when": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "price": 2.5, "zip": "99"}),
+        WriteItem("b", "two", {"good": False, "when": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "price": 2.5, "zip": "99"}),
     ]
-    assert isinstance(entries(write_sources.from_path(tmp_path / "a.csv", Taken()))[0].metadata["price"], float)
+    assert isinstance(entries(write_sources.from_path(tmp_path / "a.csv", InputSelection()))[0].metadata["price"], float)
 
 
 def test_ids_are_the_files_name_and_the_rows_number_where_no_column_has_them(tmp_path: Path) -> None:
     path = written(tmp_path / "my reviews.csv", "text\n\none\n\ntwo\n")
-    assert [entry.id for entry in entries(write_sources.from_path(path, Taken()))] == ["my reviews:1", "my reviews:2"]
+    assert [entry.id for entry in entries(write_sources.from_path(path, InputSelection()))] == ["my reviews:1", "my reviews:2"]
 
 
 def test_columns_that_are_no_names_get_some_and_this_is_said_once(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,My-Col,my col,2x,id,_key,,features_x,größe,日本,empty\nt,1,2,3,4,5,6,7,8,9,\n")
-    source = write_sources.from_path(path, Taken())
+    source = write_sources.from_path(path, InputSelection())
     [entry] = source.entries
     known = {"My_Col": 1, "my_col_": 2, "meta_2x": 3, "meta_id": 4, "meta_key": 5, "column_6": 6, "meta_features_x": 7}
     assert entry.metadata == {**known, "größe": 8, "日本": 9}
@@ -72,23 +72,23 @@ def test_names_do_not_clash() -> None:
 
 def test_what_is_kept_may_be_chosen(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", CSV)
-    assert entries(write_sources.from_path(path, Taken(metadata=[])))[0].metadata == {}
-    kept = entries(write_sources.from_path(path, Taken(metadata=["text", "stars"])))[0].metadata
+    assert entries(write_sources.from_path(path, InputSelection(metadata=[])))[0].metadata == {}
+    kept = entries(write_sources.from_path(path, InputSelection(metadata=["text", "stars"])))[0].metadata
     assert kept == {"text": "one", "stars": 5}
     with pytest.raises(InvalidInput, match=r"no column 'x' \(--metadata is one of id, text"):
-        write_sources.from_path(path, Taken(metadata=["x"]))
+        write_sources.from_path(path, InputSelection(metadata=["x"]))
     with pytest.raises(InvalidInput, match=r"no column 'nr' \(--id is one of"):
-        write_sources.from_path(path, Taken(id="nr"))
+        write_sources.from_path(path, InputSelection(id="nr"))
 
 
 def test_types_may_be_declared_and_are_checked_before_anything_is_sent(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,n,m\na,1,1\nb,2,x\n")
-    source = write_sources.from_path(path, Taken(kinds={"n": "float"}))
+    source = write_sources.from_path(path, InputSelection(kinds={"n": "float"}))
     assert entries(source)[0].metadata == {"n": 1.0, "m": "1"}
     with pytest.raises(InvalidInput, match=r"a\.csv line 3: 'm' is 'x', no int"):
-        write_sources.from_path(path, Taken(kinds={"m": "int"}))
+        write_sources.from_path(path, InputSelection(kinds={"m": "int"}))
     path = written(tmp_path / "b.csv", 'text,tags\na,"[""x"", ""y""]"\nb,\n')
-    assert [e.metadata for e in write_sources.from_path(path, Taken(kinds={"tags": "strings"})).entries] == [
+    assert [e.metadata for e in write_sources.from_path(path, InputSelection(kinds={"tags": "strings"})).entries] == [
         {"tags": ["x", "y"]},
         {},
     ]
@@ -96,15 +96,15 @@ def test_types_may_be_declared_and_are_checked_before_anything_is_sent(tmp_path:
 
 def test_a_byte_order_mark_a_tab_and_a_semicolon(tmp_path: Path) -> None:
     marked = written(tmp_path / "a.csv", "\ufefftext,n\r\none,1\r\n".encode())
-    assert entries(write_sources.from_path(marked, Taken())) == [Entry("a:1", "one", {"n": 1})]
+    assert entries(write_sources.from_path(marked, InputSelection())) == [WriteItem("a:1", "one", {"n": 1})]
     tabs = written(tmp_path / "a.tsv", "text\tn\none, two\t1\n")
-    assert entries(write_sources.from_path(tabs, Taken())) == [Entry("a:1", "one, two", {"n": 1})]
+    assert entries(write_sources.from_path(tabs, InputSelection())) == [WriteItem("a:1", "one, two", {"n": 1})]
     odd = written(tmp_path / "b.csv", "text;n\none;1\n")
     with pytest.raises(InvalidInput, match=r"separated by ';', not ',' \(say --separator ';'\)"):
-        write_sources.from_path(odd, Taken())
-    assert entries(write_sources.from_path(odd, Taken(separator=";"))) == [Entry("b:1", "one", {"n": 1})]
+        write_sources.from_path(odd, InputSelection())
+    assert entries(write_sources.from_path(odd, InputSelection(separator=";"))) == [WriteItem("b:1", "one", {"n": 1})]
     with pytest.raises(InvalidInput, match="has no separator of columns"):
-        write_sources.from_path(written(tmp_path / "c.txt", "a"), Taken(separator=";"))
+        write_sources.from_path(written(tmp_path / "c.txt", "a"), InputSelection(separator=";"))
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_a_file_that_is_not_sound_is_refused_before_anything_is_sent(
     if content is not None:
         written(tmp_path / name, content)
     with pytest.raises(InvalidInput, match=message):
-        write_sources.from_path(tmp_path / name, Taken(**taken))
+        write_sources.from_path(tmp_path / name, InputSelection(**taken))
 
 
 def test_many_ids_that_come_twice_are_named_in_part(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,i\n" + "".join(f"t,{i % 5}\n" for i in range(40)))
     with pytest.raises(InvalidInput) as caught:
-        write_sources.from_path(path, Taken(id="i"))
+        write_sources.from_path(path, InputSelection(id="i"))
     assert "'0' in lines 2, 7, 12, 17, 22 and ..., " in str(caught.value)
     assert "and 2 more" in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_many_ids_that_come_twice_are_named_in_part(tmp_path: Path) -> None:
 def test_ids_that_only_hash_alike_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_inference, "hash", lambda value: len(value), raising=False)
     path = written(tmp_path / "a.csv", "text,i\na,x\nb,y\n")
-    assert [entry.id for entry in entries(write_sources.from_path(path, Taken(id="i")))] == ["x", "y"]
+    assert [entry.id for entry in entries(write_sources.from_path(path, InputSelection(id="i")))] == ["x", "y"]
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -169,34 +169,34 @@ def test_json_lines(tmp_path: Path) -> None:
         "",
         '{"text": "b", "late-comer": true, "f": 0.5, "n": NaN, "empty": ""}',
     ]
-    source = write_sources.from_path(written(tmp_path / "a.jsonl", "\n".join(lines)), Taken(kinds={"n": "float"}))
+    source = write_sources.from_path(written(tmp_path / "a.jsonl", "\n".join(lines)), InputSelection(kinds={"n": "float"}))
     assert entries(source) == [
-        Entry("a:1", "a\u2028b", {"n": 1.0, "tags": ["x"], "f": 1.0}),
-        Entry("a:2", "b", {"late_comer": True, "f": 0.5, "empty": ""}),
+        WriteItem("a:1", "a\u2028b", {"n": 1.0, "tags": ["x"], "f": 1.0}),
+        WriteItem("a:2", "b", {"late_comer": True, "f": 0.5, "empty": ""}),
     ]
     assert any("'deep' is left out: it holds an object in line 1" in note for note in source.notes)
     plain = written(tmp_path / "b.jsonl", '"one"\n"two"\n')
-    assert entries(write_sources.from_path(plain, Taken())) == [Entry("b:1", "one", {}), Entry("b:2", "two", {})]
+    assert entries(write_sources.from_path(plain, InputSelection())) == [WriteItem("b:1", "one", {}), WriteItem("b:2", "two", {})]
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "one\u2028more\r\ntwo")
-    source = write_sources.from_path(path, Taken())
-    assert (source.total, entries(source)) == (2, [Entry("a:1", "one\u2028more", {}), Entry("a:2", "two", {})])
+    source = write_sources.from_path(path, InputSelection())
+    assert (source.total, entries(source)) == (2, [WriteItem("a:1", "one\u2028more", {}), WriteItem("a:2", "two", {})])
 
 
 def test_a_file_is_read_as_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.csv", "text,n\n" + "x,1\n" * 1000)
-    source = write_sources.from_path(path, Taken())
+    source = write_sources.from_path(path, InputSelection())
     read: list[int] = []
-    rows = record_files.Delimited._rows
+    rows = record_files.DelimitedFile._rows
 
     def counted(self: Any) -> Any:
         for row in rows(self):
             read.append(row[0])
             yield row
 
-    monkeypatch.setattr(record_files.Delimited, "_rows", counted)
+    monkeypatch.setattr(record_files.DelimitedFile, "_rows", counted)
     first = next(iter(source.entries))
     assert (first.id, len(read)) == ("a:1", 2)
 
@@ -222,29 +222,29 @@ def test_parquet_is_typed_by_its_schema(tmp_path: Path) -> None:
         "vector": pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float32())),
         "price": pa.array([1, 2, 3], pa.decimal128(5, 2)),
     }
-    source = write_sources.from_path(parquet(tmp_path / "a.parquet", **columns), Taken())
+    source = write_sources.from_path(parquet(tmp_path / "a.parquet", **columns), InputSelection())
     first, second, third = entries(source)
     day = datetime(1970, 1, 1, tzinfo=UTC)
-    assert first == Entry(
+    assert first == WriteItem(
         "a:1", "one", {"n": 1, "f": 1.5, "when": day.replace(microsecond=1), "day": day, "word": "x", "tags": ["a"], "price": 1.0}
     )
     assert second.metadata == {"when": day.replace(microsecond=2), "word": "x", "tags": [], "price": 2.0}
     assert third.metadata == {"n": 3, "day": datetime(1970, 1, 2, tzinfo=UTC), "word": "y", "price": 3.0}
     assert source.notes == ["column 'vector' is left out: its type is none of metadata's"]
     with pytest.raises(InvalidInput, match="'vector' cannot be kept"):
-        write_sources.from_path(tmp_path / "a.parquet", Taken(metadata=["vector"]))
+        write_sources.from_path(tmp_path / "a.parquet", InputSelection(metadata=["vector"]))
 
 
 def test_parquet_may_hold_pictures_and_has_rows_for_lines(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", path=[b"png", b"jpg"], i=["x", "x"])
-    assert [entry.item for entry in entries(write_sources.from_path(path, Taken("image")))] == [b"png", b"jpg"]
+    assert [entry.item for entry in entries(write_sources.from_path(path, InputSelection("image")))] == [b"png", b"jpg"]
     with pytest.raises(InvalidInput, match="'x' in rows 1 and 2"):
-        write_sources.from_path(path, Taken("image", id="i"))
+        write_sources.from_path(path, InputSelection("image", id="i"))
     mixed = parquet(tmp_path / "b.parquet", text=["a", None, "b"])
     with pytest.raises(InvalidInput, match="row 2 has no text"):
-        entries(write_sources.from_path(mixed, Taken()))
+        entries(write_sources.from_path(mixed, InputSelection()))
     refused: list[str] = []
-    taken = Taken(refuse=lambda id, error: refused.append(id))
+    taken = InputSelection(refuse=lambda id, error: refused.append(id))
     assert [entry.id for entry in entries(write_sources.from_path(mixed, taken))] == ["b:1", "b:3"]
     assert refused == ["b:2"]
 
@@ -258,12 +258,12 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         parquet_reader._pyarrow()
     monkeypatch.setattr(parquet_reader, "_pyarrow", missing)
     with pytest.raises(NotReady, match=r"topwork\[parquet\]"):
-        write_sources.from_path(tmp_path / "a.parquet", Taken())
+        write_sources.from_path(tmp_path / "a.parquet", InputSelection())
 
 
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     path = written(tmp_path / "sub/list.csv", "path,label\na.jpg,owl\n/abs/b.jpg,wren\n")
-    assert [entry.item for entry in entries(write_sources.from_path(path, Taken("image")))] == [
+    assert [entry.item for entry in entries(write_sources.from_path(path, InputSelection("image")))] == [
         tmp_path / "sub/a.jpg",
         Path("/abs/b.jpg"),
     ]
@@ -272,23 +272,23 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     for name in ("b.jpg", "owls/a.PNG", "owls/deep/c.gif", "notes.txt", ".thumbs/x.jpg", "owls/.hidden.jpg"):
         written(tmp_path / name, b"four")
-    source = write_sources.from_path(tmp_path, Taken("image"))
+    source = write_sources.from_path(tmp_path, InputSelection("image"))
     assert source.total == 3
     assert entries(source) == [
-        Entry("b.jpg", tmp_path / "b.jpg", {"name": "b.jpg"}),
-        Entry("owls/a.PNG", tmp_path / "owls/a.PNG", {"name": "a.PNG", "folder": "owls"}),
-        Entry("owls/deep/c.gif", tmp_path / "owls/deep/c.gif", {"name": "c.gif", "folder": "owls/deep"}),
+        WriteItem("b.jpg", tmp_path / "b.jpg", {"name": "b.jpg"}),
+        WriteItem("owls/a.PNG", tmp_path / "owls/a.PNG", {"name": "a.PNG", "folder": "owls"}),
+        WriteItem("owls/deep/c.gif", tmp_path / "owls/deep/c.gif", {"name": "c.gif", "folder": "owls/deep"}),
     ]
-    assert [e.metadata for e in write_sources.from_path(tmp_path, Taken("image", metadata=["folder"])).entries][1:] == [
+    assert [e.metadata for e in write_sources.from_path(tmp_path, InputSelection("image", metadata=["folder"])).entries][1:] == [
         {"folder": "owls"},
         {"folder": "owls/deep"},
     ]
     with pytest.raises(InvalidInput, match=r"files have no 'x' \(--metadata is one of folder, name\)"):
-        entries(write_sources.from_path(tmp_path, Taken("image", metadata=["x"])))
+        entries(write_sources.from_path(tmp_path, InputSelection("image", metadata=["x"])))
     with pytest.raises(InvalidInput, match="leave --column, --id and --separator out"):
-        write_sources.from_path(tmp_path, Taken("image", id="x"))
+        write_sources.from_path(tmp_path, InputSelection("image", id="x"))
     with pytest.raises(InvalidInput, match="holds no files of"):
-        write_sources.from_path(tmp_path, Taken("video"))
+        write_sources.from_path(tmp_path, InputSelection("video"))
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def linked(tmp_path: Path) -> Path:
 def test_a_folder_s_links_are_followed_once_and_what_is_left_out_is_said(
     linked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write_sources.from_path(linked, Taken("image"))
+    source = write_sources.from_path(linked, InputSelection("image"))
     taken = ["a.jpg", "one.jpg", "again/c.jpg", "again/deep/d.jpg", "owls/b.jpg"]
     assert [entry.id for entry in entries(source)] == taken
     assert source.total == len(taken)
@@ -353,10 +353,10 @@ def test_a_folder_that_cannot_be_read_is_said(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert [entry.id for entry in entries(write_sources.from_path(tmp_path, Taken("image")))] == ["a.jpg"]
+    assert [entry.id for entry in entries(write_sources.from_path(tmp_path, InputSelection("image")))] == ["a.jpg"]
     assert f"{tmp_path / 'closed'}: the folder cannot be read: Permission denied" in capsys.readouterr().err
     with pytest.raises(InvalidInput, match=r"holds no files of .*Permission denied"):
-        write_sources.from_path(tmp_path / "closed", Taken("image"))
+        write_sources.from_path(tmp_path / "closed", InputSelection("image"))
 
 
 @pytest.mark.parametrize("modality", ["image", "video", "tensor"])
@@ -372,10 +372,10 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     written(tmp_path / "a.txt", "\ufeffone\ntwo")
     written(tmp_path / "b.txt", b"\xff")
     with pytest.raises(InvalidInput, match=r"b\.txt is not UTF-8"):
-        entries(write_sources.from_path(tmp_path, Taken()))
+        entries(write_sources.from_path(tmp_path, InputSelection()))
     refused: dict[str, TopworkError] = {}
-    source = write_sources.from_path(tmp_path, Taken(refuse=lambda id, error: refused.update({id: error})))
-    assert entries(source) == [Entry("a.txt", "one\ntwo", {"name": "a.txt"})]
+    source = write_sources.from_path(tmp_path, InputSelection(refuse=lambda id, error: refused.update({id: error})))
+    assert entries(source) == [WriteItem("a.txt", "one\ntwo", {"name": "a.txt"})]
     assert list(refused) == ["b.txt"]
     with pytest.raises(InvalidInput, match=r"nowhere\.txt cannot be read"):
         folders.contents(tmp_path / "nowhere.txt")
@@ -384,28 +384,28 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
 def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     written(tmp_path / b"\xff.jpg".decode(errors="surrogateescape"), b"four")
     with pytest.raises(InvalidInput, match=r"the name of b'\\xff.jpg' is not UTF-8"):
-        entries(write_sources.from_path(tmp_path, Taken("image")))
+        entries(write_sources.from_path(tmp_path, InputSelection("image")))
 
 
 def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "word " * 100
-    source = write_sources.from_words(["a red bird", long], Taken())
+    source = write_sources.from_words(["a red bird", long], InputSelection())
     first, second = source.entries
-    assert (source.total, first) == (2, Entry("a red bird", "a red bird", {}))
+    assert (source.total, first) == (2, WriteItem("a red bird", "a red bird", {}))
     assert (second.item, len(second.id)) == (long, 70)
     with pytest.raises(InvalidInput, match="'a' comes twice"):
-        entries(write_sources.from_words(["a", "b", "a"], Taken()))
+        entries(write_sources.from_words(["a", "b", "a"], InputSelection()))
     with pytest.raises(InvalidInput, match="is a folder, among texts"):
-        write_sources.from_words([str(tmp_path), "a"], Taken())
+        write_sources.from_words([str(tmp_path), "a"], InputSelection())
     with pytest.raises(InvalidInput, match="are for files of items"):
-        write_sources.from_words(["a"], Taken(id="x"))
+        write_sources.from_words(["a"], InputSelection(id="x"))
     written(tmp_path / "one/a.jpg", b"four")
     written(tmp_path / "two/a.jpg", b"four")
     monkeypatch.chdir(tmp_path)
-    source = write_sources.from_words(["one", "two/a.jpg"], Taken("image"))
+    source = write_sources.from_words(["one", "two/a.jpg"], InputSelection("image"))
     assert (source.total, [entry.id for entry in entries(source)]) == (2, ["a.jpg", "two/a.jpg"])
     with pytest.raises(InvalidInput, match=r"'a\.jpg' comes twice"):
-        entries(write_sources.from_words(["one", "two"], Taken("image")))
+        entries(write_sources.from_words(["one", "two"], InputSelection("image")))
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_types_of_texts(texts: list[str], kind: str | None) -> None:
-    guess = Guess()
+    guess = TypeInference()
     for text in texts:
         guess.take_text(text)
     assert (guess.kind, guess.conflict) == (kind, "")
@@ -482,13 +482,13 @@ def test_conversions_that_would_lose_something(kind: str, value: Any) -> None:
 def test_a_survey_of_parquet_reads_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = record_files.opened(parquet(tmp_path / "a.parquet", text=["a", "b"], n=[1, 2], i=["x", "y"]))
     asked: list[Any] = []
-    records = parquet_reader.Parquet.every
+    records = parquet_reader.ParquetFile.every
     monkeypatch.setattr(
-        parquet_reader.Parquet, "every", lambda self, columns=None: asked.append(columns) or records(self, columns)
+        parquet_reader.ParquetFile, "every", lambda self, columns=None: asked.append(columns) or records(self, columns)
     )
-    assert schema_inference.survey(table, Request("text", None, None, {})).total == 2
+    assert schema_inference.survey(table, SchemaRequest("text", None, None, {})).total == 2
     assert asked == []
-    schema_inference.survey(table, Request("text", "i", None, {"n": "float"}))
+    schema_inference.survey(table, SchemaRequest("text", "i", None, {"n": "float"}))
     assert asked == [["n", "i"]]
 
 

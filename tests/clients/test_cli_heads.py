@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli_stub import StubCommand
 from cli_stub_heads import FIGURES, head_info
-from topwork.report import Confusion, Help, OfClass, Point, Wrong
+from topwork.report import ClassMetrics, ConfusionMatrix, LearningCurvePoint, Misclassified, SemiSupervisedGain
 
 
 @pytest.fixture
@@ -149,11 +149,11 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     gain = replace(FIGURES[0], value=0.012, low=-0.003, high=0.02)
     topwork.client.found_report = replace(
         topwork.client.found_report,
-        confusion=Confusion(names, counts),
-        classes=tuple(OfClass(name, 9, 0.5, 0.5, i / 20) for i, name in enumerate(names)),
+        confusion=ConfusionMatrix(names, counts),
+        classes=tuple(ClassMetrics(name, 9, 0.5, 0.5, i / 20) for i, name in enumerate(names)),
         curve=(),
-        wrong=(Wrong("a.jpg", "owl", "wren", 0.9, "data:image/jpeg;base64,AAAA"),),
-        help=Help("self-training", 100, FIGURES[0], FIGURES[0], gain),
+        wrong=(Misclassified("a.jpg", "owl", "wren", 0.9, "data:image/jpeg;base64,AAAA"),),
+        help=SemiSupervisedGain("self-training", 100, FIGURES[0], FIGURES[0], gain),
     )
     assert topwork("report", "kinds") == 0
     assert "confused most often" in topwork.said
@@ -170,7 +170,7 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
 
 
 def test_a_report_of_what_nothing_judged_or_helped(topwork: StubCommand) -> None:
-    unused = Help("label-propagation", 0, FIGURES[0], FIGURES[0], FIGURES[0])
+    unused = SemiSupervisedGain("label-propagation", 0, FIGURES[0], FIGURES[0], FIGURES[0])
     topwork.client.found_report = replace(topwork.client.found_report, metrics=(), baseline=(), curve=(), help=unused)
     assert topwork("report", "kinds") == 0
     assert "figures on held-out items" not in topwork.said
@@ -181,8 +181,8 @@ def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
     """Classes that were never judged, and those of very many that stand under one name."""
     names = (*(f"class {i}" for i in range(13)), "others")
     counts = tuple(tuple(9 if j == 13 and i != 13 else 1 if (i, j) == (0, 1) else 0 for j in range(14)) for i in range(14))
-    classes = (OfClass("never", 0, 0.0, 0.0, 0.0), OfClass("y" * 100, 5, 0.5, 0.5, 0.5))
-    topwork.client.found_report = replace(topwork.client.found_report, confusion=Confusion(names, counts), classes=classes)
+    classes = (ClassMetrics("never", 0, 0.0, 0.0, 0.0), ClassMetrics("y" * 100, 5, 0.5, 0.5, 0.5))
+    topwork.client.found_report = replace(topwork.client.found_report, confusion=ConfusionMatrix(names, counts), classes=classes)
     assert topwork("report", "kinds") == 0
     assert ["1", "class", "0", "class", "1"] in [line.split() for line in topwork.said.splitlines()]
     assert "others" not in topwork.said
@@ -192,14 +192,16 @@ def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:
 
 def test_a_flat_learning_curve(topwork: StubCommand) -> None:
     flat = replace(FIGURES[0], value=1.0, low=1.0, high=1.0)
-    topwork.client.found_report = replace(topwork.client.found_report, curve=(Point(10, flat), Point(1000, flat)))
+    topwork.client.found_report = replace(
+        topwork.client.found_report, curve=(LearningCurvePoint(10, flat), LearningCurvePoint(1000, flat))
+    )
     assert topwork("report", "kinds") == 0
     assert "   10  " + "#" * 30 in topwork.said
 
 
 def test_classes_that_are_cut_alike_stay_apart(topwork: StubCommand) -> None:
     names = ("a very long name of one", "a very long name of two")
-    topwork.client.found_report = replace(topwork.client.found_report, confusion=Confusion(names, ((7, 1), (0, 5))))
+    topwork.client.found_report = replace(topwork.client.found_report, confusion=ConfusionMatrix(names, ((7, 1), (0, 5))))
     assert topwork("report", "kinds") == 0
     assert "a very long... 1" in topwork.said
 

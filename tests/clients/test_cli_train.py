@@ -6,7 +6,7 @@ import pytest
 from cli_stub import StubCommand
 from cli_stub_heads import head_info, train_job
 from fake_heads_service import TABLE
-from topwork.heads import Figure
+from topwork.heads import MetricValue
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_described_classes_need_no_column(topwork: StubCommand) -> None:
 
 
 def test_a_figure_of_nothing_has_no_sign(topwork: StubCommand) -> None:
-    nothing = Figure("R2", -1e-5, -0.2, -1e-6)
+    nothing = MetricValue("R2", -1e-5, -0.2, -1e-6)
     topwork.client.found_heads = [head_info(metrics=(nothing,), baseline=(nothing,))]
     assert topwork("train", "birds", "--target", "label") == 0
     assert "0.000 (-0.200 to 0.000), baseline 0.000" in topwork.said

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cli_stub import FINGERPRINT, StubCommand, set_info
 from topwork.cli import progress
-from topwork.cli.progress import Tally
+from topwork.cli.progress import WriteCounts
 from topwork.errors import InvalidInput, Unavailable
 
 
@@ -247,8 +247,8 @@ def test_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixt
 
 
 def test_a_tally_in_words() -> None:
-    assert str(Tally(inserted=5, unchanged=2, encoded=4, failed=1)) == "4 encoded, 3 known already, 1 failed"
-    assert str(Tally(ready=True, inserted=5, unchanged=2)) == "5 new, 0 updated, 2 unchanged"
+    assert str(WriteCounts(inserted=5, unchanged=2, encoded=4, failed=1)) == "4 encoded, 3 known already, 1 failed"
+    assert str(WriteCounts(ready=True, inserted=5, unchanged=2)) == "5 new, 0 updated, 2 unchanged"
 
 
 def test_a_bar_for_people() -> None:

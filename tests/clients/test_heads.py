@@ -39,7 +39,7 @@ def test_a_training_is_waited_for(both: OpenDoor, server: FakeServer) -> None:
     assert [job.state for job in seen] == ["running", "running", "done"]
     assert (head.name, head.state, head.job.state, head.job.kind) == ("birds-label", "ready", "done", "train")
     assert (head.task, head.names, head.chosen) == ("classification", ("low", "middle", "high"), {"l2": 0.1})
-    assert head.metric == topwork.Figure("accuracy", 0.912, 0.885, 0.936)
+    assert head.metric == topwork.MetricValue("accuracy", 0.912, 0.885, 0.936)
     assert head.created == datetime.fromtimestamp(5, UTC)
     assert repr(head) == (
         "<HeadInfo birds-label: classification of 3 classes, linear on letters/pooled, accuracy 0.912 (0.885 to 0.936)>"
@@ -154,7 +154,7 @@ def test_the_report(both: OpenDoor) -> None:
     assert report.confusion.counts[0] == (180, 20, 0)
     assert report.confusion.pairs()[0] == (20, "low", "middle")
     assert [(point.items, point.figure.value) for point in report.curve] == [(48, 0.7), (96, 0.8), (386, 0.91)]
-    assert report.calibration_after[0] == topwork.report.Bin(0.85, 0.84, 400)
+    assert report.calibration_after[0] == topwork.report.ReliabilityBin(0.85, 0.84, 400)
     assert (report.wrong[0].text, report.classes[0].support, report.help) == ("not [bad] at all", 200, None)
     assert report.trials[0]["settings"] == {"l2": 0.1}
     assert report.json["of_a_newer_server"] == 1

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 from cli_stub_heads import head_info
 from PIL import Image
-from topwork.heads import Figure
+from topwork.heads import MetricValue
 from topwork.predictions import SHOWN, Predictions
-from topwork.report import Report, Wrong
+from topwork.report import Misclassified, Report
 
 EVIL = "<script>alert(1)</script>"
 
@@ -21,8 +21,8 @@ def report(**others: object) -> Report:
     known = Report(
         head=EVIL, task="classification", kind="linear", set="birds", version=1, target="label", encoder="letters", tap="mean",
         pooling="row", fingerprint="f", names=("owl", EVIL), estimate="5-fold cross-validation over 60 items", items=60,
-        labelled=60, unlabelled=0, metrics=(Figure("accuracy", 0.9, 0.8, 0.95), Figure("RMSE", 4e-11, 3e-11, 5e-11)),
-        baseline=(Figure("accuracy", 0.5, 0.4, 0.6),), warnings=(EVIL,),
+        labelled=60, unlabelled=0, metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95), MetricValue("RMSE", 4e-11, 3e-11, 5e-11)),
+        baseline=(MetricValue("accuracy", 0.5, 0.4, 0.6),), warnings=(EVIL,),
     )  # fmt: skip
     return replace(known, **others)  # type: ignore[arg-type]
 
@@ -34,7 +34,9 @@ def jpeg() -> str:
 
 
 def test_a_head_tells_what_it_is_and_how_good() -> None:
-    head = head_info(name=EVIL, metrics=(Figure("accuracy", 0.9, 0.8, 0.95),), baseline=(Figure("accuracy", 0.5, 0.4, 0.6),))
+    head = head_info(
+        name=EVIL, metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95),), baseline=(MetricValue("accuracy", 0.5, 0.4, 0.6),)
+    )
     html = head._repr_html_()
     assert EVIL not in html
     assert "0.900 (0.800 to 0.950), baseline 0.500" in html
@@ -46,9 +48,9 @@ def test_a_head_tells_what_it_is_and_how_good() -> None:
 
 def test_a_report_shows_its_figures_and_what_went_wrong() -> None:
     wrong = (
-        Wrong("folder/a.png", EVIL, "wren", 0.98, jpeg()),
-        Wrong("b", "owl", "wren", 0.97, f"a text {EVIL}"),
-        Wrong("c", "owl", "wren", 0.96, 'data:image/jpeg;base64,AA" onerror="alert(1)'),
+        Misclassified("folder/a.png", EVIL, "wren", 0.98, jpeg()),
+        Misclassified("b", "owl", "wren", 0.97, f"a text {EVIL}"),
+        Misclassified("c", "owl", "wren", 0.96, 'data:image/jpeg;base64,AA" onerror="alert(1)'),
     )
     html = report(wrong=wrong)._repr_html_()
     assert EVIL not in html

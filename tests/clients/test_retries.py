@@ -14,8 +14,8 @@ import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
 from topwork._ops import timeout_message
-from topwork._transport.retry_policy import Patience
-from topwork._transport.send_window import CHUNK, FIRST, Pace
+from topwork._transport.retry_policy import RetryPolicy
+from topwork._transport.send_window import CHUNK, FIRST, SendWindow
 
 
 def cut_off() -> Refusal:
@@ -31,7 +31,7 @@ class Clock:
         return self.now
 
 
-def pauses(patience: Patience, clock: Clock, error: topwork.TopworkError) -> list[float]:
+def pauses(patience: RetryPolicy, clock: Clock, error: topwork.TopworkError) -> list[float]:
     found = []
     while (pause := patience.pause(error)) is not None:
         found.append(pause)
@@ -41,7 +41,7 @@ def pauses(patience: Patience, clock: Clock, error: topwork.TopworkError) -> lis
 
 def test_tries_last_as_long_as_they_should_with_growing_pauses() -> None:
     clock = Clock()
-    found = pauses(Patience(60.0, clock=clock), clock, topwork.Unavailable("away"))
+    found = pauses(RetryPolicy(60.0, clock=clock), clock, topwork.Unavailable("away"))
     assert clock.now == pytest.approx(60.0)
     assert all(
         0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], strict=False)
@@ -51,14 +51,14 @@ def test_tries_last_as_long_as_they_should_with_growing_pauses() -> None:
 
 def test_tries_end_with_the_deadline() -> None:
     clock = Clock()
-    pauses(Patience(60.0, deadline=7.0, clock=clock), clock, topwork.Unavailable("away"))
+    pauses(RetryPolicy(60.0, deadline=7.0, clock=clock), clock, topwork.Unavailable("away"))
     assert clock.now == pytest.approx(7.0)
 
 
 def test_the_server_says_when_to_come_back() -> None:
     clock, error = Clock(), topwork.Overloaded("busy")
     error.retry_after = 20.0
-    found = pauses(Patience(60.0, clock=clock), clock, error)
+    found = pauses(RetryPolicy(60.0, clock=clock), clock, error)
     assert 1 <= len(found) <= 2
     assert all(20.0 <= pause <= 24.0 for pause in found)
 
@@ -67,7 +67,7 @@ def test_a_short_wait_of_the_server_grows_all_the_same() -> None:
     """An overloaded server that does not know when it is free asks for a tenth of a second, each time."""
     clock, error = Clock(), topwork.Overloaded("busy")
     error.retry_after = 0.1
-    found = pauses(Patience(60.0, clock=clock), clock, error)
+    found = pauses(RetryPolicy(60.0, clock=clock), clock, error)
     assert all(
         0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], strict=False)
     )
@@ -238,7 +238,7 @@ class Server:
         self.chunks: list[int] = []
 
     def run(self, items: int) -> None:
-        pace, left = Pace(128, self.clock), items
+        pace, left = SendWindow(128, self.clock), items
         while left or self.line:
             while left and len(self.line) < pace.window(32):
                 self.line.append(min(pace.limit(), left))
@@ -263,7 +263,7 @@ def test_a_fast_server_gets_all_that_it_can_take() -> None:
     server = Server(1e-4)
     server.run(50_000)
     assert set(server.chunks[:-1]) == {128}
-    pace = Pace(128, server.clock)
+    pace = SendWindow(128, server.clock)
     pace.sent()
     server.clock.now += 0.01
     pace.answered(128, idle=False)

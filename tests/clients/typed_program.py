@@ -10,7 +10,7 @@ from typing import Any, assert_type
 import numpy as np
 import topwork
 from topwork.predictions import FoundSpan
-from topwork.report import Wrong
+from topwork.report import Misclassified
 
 
 def blocking(client: topwork.Client) -> None:
@@ -57,10 +57,10 @@ def blocking(client: topwork.Client) -> None:
     searches(client, features)
 
     assert_type(client.trainers(), list[topwork.TrainerInfo])
-    assert_type(client.train("s", target="label", taps=["pooled"], version="before").metrics, tuple[topwork.Figure, ...])
+    assert_type(client.train("s", target="label", taps=["pooled"], version="before").metrics, tuple[topwork.MetricValue, ...])
     assert_type(client.head("h"), topwork.HeadInfo)
     assert_type(client.heads(), list[topwork.HeadInfo])
-    assert_type(client.report("h").wrong, tuple[Wrong, ...])
+    assert_type(client.report("h").wrong, tuple[Misclassified, ...])
     assert_type(client.report_page("h"), str)
     assert_type(client.export_head("h", Path("h.onnx")), dict[str, Any])
     client.drop_head("h")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from topwork.features import Features, Numerics, Timings, concatenate
-    from topwork.heads import Figure, HeadInfo, TrainerInfo
+    from topwork.heads import HeadInfo, MetricValue, TrainerInfo
     from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
     from topwork.jobs import Job
     from topwork.predictions import FoundSpan, Prediction, Predictions
@@ -51,7 +51,6 @@ __all__ = [
     "DiskFull",
     "EncoderInfo",
     "Features",
-    "Figure",
     "FoundSpan",
     "HeadInfo",
     "Hit",
@@ -62,6 +61,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "LiveRecall",
+    "MetricValue",
     "NotFound",
     "NotReady",
     "Numerics",
@@ -103,7 +103,7 @@ _MODULES = {
     "errors": "AlreadyExists DataLoss DeadlineExceeded DiskFull InvalidInput JobFailed NotFound "
     "NotReady Overloaded TooLarge TopworkError Unavailable",
     "features": "Features Numerics Timings concatenate",
-    "heads": "Figure HeadInfo TrainerInfo",
+    "heads": "HeadInfo MetricValue TrainerInfo",
     "indexes": "IndexInfo IndexKind LiveRecall OperatingPoint",
     "jobs": "Job",
     "predictions": "FoundSpan Prediction Predictions",

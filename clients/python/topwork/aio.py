@@ -24,13 +24,13 @@ from topwork._ops import (
     set_ops,
     write_ops,
 )
-from topwork._ops.calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._ops.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
 from topwork._ops.overloads import Predict, Probe, Search
 from topwork._transport import channel
-from topwork._transport.async_bridge import Bridge
+from topwork._transport.async_bridge import AsyncBridge
 from topwork._transport.connection import TIMEOUT, connection
 from topwork._transport.retry_policy import RETRY_FOR
-from topwork._transport.unary_retry import UnaryTries
+from topwork._transport.unary_retry import UnaryRetries
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.jobs import Job
@@ -45,7 +45,7 @@ Awaited: TypeAlias = Coroutine[Any, Any, T]
 
 
 def _asynchronous(
-    verb: Callable[Concatenate[Session, P], Steps[T]],
+    verb: Callable[Concatenate[ClientState, P], Steps[T]],
 ) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     @wraps(verb)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,7 +57,7 @@ def _asynchronous(
 
 
 def _iterating(
-    verb: Callable[Concatenate[Session, P], Steps[Stream[T]]],
+    verb: Callable[Concatenate[ClientState, P], Steps[StreamCall[T]]],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]]:
     @wraps(verb)
     def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
@@ -92,7 +92,7 @@ class AsyncClient:
         self._streaming = Client(
             target, timeout=timeout, retry_for=retry_for, gzip=gzip, credentials=credentials, metadata=metadata
         )
-        self._session = Session(made.target, made.timeout, made.retry_for, Bridge, self._streaming._inputs)
+        self._session = ClientState(made.target, made.timeout, made.retry_for, AsyncBridge, self._streaming._inputs)
         self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
@@ -185,24 +185,24 @@ class AsyncClient:
         finally:
             steps.close()
 
-    async def _iterate(self, steps: Steps[Stream[T]]) -> AsyncGenerator[T, None]:
+    async def _iterate(self, steps: Steps[StreamCall[T]]) -> AsyncGenerator[T, None]:
         async with aclosing(self._replies(await self._run(steps))) as replies:
             async for value in replies:
                 yield value
 
     async def _perform(self, step: Step) -> Any:
         match step:
-            case Unary():
+            case UnaryCall():
                 return await self._call(step)
-            case Work():
+            case BlockingWork():
                 return await asyncio.to_thread(step.function)
-            case Stream():
+            case StreamCall():
                 async for _ in self._replies(step):
                     pass
                 return None
 
-    async def _call(self, call: Unary) -> Any:
-        tries = UnaryTries(self._session, call)
+    async def _call(self, call: UnaryCall) -> Any:
+        tries = UnaryRetries(self._session, call)
         while True:
             try:
                 return await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
@@ -210,7 +210,7 @@ class AsyncClient:
                 pause = tries.failed(error)
             await asyncio.sleep(pause)
 
-    async def _replies(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
+    async def _replies(self, stream: StreamCall[T]) -> AsyncGenerator[T, None]:
         """Streams run on blocking calls in a thread of their own: files and the caller's iterator are read there anyway, and
         where a server ends a stream while grpc.aio still writes to it, the write's failure hides what the server said.
         """

@@ -21,7 +21,7 @@ from topwork._ops import (
     set_ops,
     write_ops,
 )
-from topwork._ops.calls import Method, Session, Step, Steps, Stream, Unary, Work, dress
+from topwork._ops.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
 from topwork._ops.overloads import Predict, Probe, Search
 from topwork._ops.timeout_message import SOON
 from topwork._transport import channel, status
@@ -29,7 +29,7 @@ from topwork._transport.connection import TIMEOUT, connection
 from topwork._transport.interruptible import interruptible
 from topwork._transport.methods import GET_ENCODER
 from topwork._transport.retry_policy import RETRY_FOR
-from topwork._transport.unary_retry import UnaryTries
+from topwork._transport.unary_retry import UnaryRetries
 from topwork.errors import InvalidInput, TopworkError
 from topwork.jobs import Job
 from topwork.predictions import Predictions
@@ -44,7 +44,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
+def _blocking(verb: Callable[Concatenate[ClientState, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         given, named = arguments.bound(verb, (self._session, *args), kwargs)
@@ -55,7 +55,7 @@ def _blocking(verb: Callable[Concatenate[Session, P], Steps[T]]) -> Callable[Con
 
 
 def _iterating(
-    verb: Callable[Concatenate[Session, P], Steps[Stream[T]]],
+    verb: Callable[Concatenate[ClientState, P], Steps[StreamCall[T]]],
 ) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
     @wraps(verb)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
@@ -95,7 +95,7 @@ class Client:
     ) -> None:
         made = self._connection = connection(target, timeout, retry_for, gzip, credentials, metadata)
         self._channel = channel.connect(grpc, made.target, made.gzip, made.credentials)
-        self._session = Session(made.target, made.timeout, made.retry_for, _refuse_asynchronous, self._inputs)
+        self._session = ClientState(made.target, made.timeout, made.retry_for, _refuse_asynchronous, self._inputs)
         self._closed = False
         self._stubs: dict[Method[Any, Any], Any] = {}
 
@@ -194,22 +194,22 @@ class Client:
         finally:
             steps.close()
 
-    def _iterate(self, steps: Steps[Stream[T]]) -> Generator[T, None, None]:
+    def _iterate(self, steps: Steps[StreamCall[T]]) -> Generator[T, None, None]:
         yield from self._replies(self._run(steps))
 
     def _perform(self, step: Step) -> Any:
         match step:
-            case Unary():
+            case UnaryCall():
                 return self._call(step)
-            case Work():
+            case BlockingWork():
                 return step.function()
-            case Stream():
+            case StreamCall():
                 for _ in self._replies(step):
                     pass
                 return None
 
-    def _call(self, call: Unary) -> Any:
-        tries = UnaryTries(self._session, call)
+    def _call(self, call: UnaryCall) -> Any:
+        tries = UnaryRetries(self._session, call)
         while True:
             try:
                 return self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
@@ -217,7 +217,7 @@ class Client:
                 pause = tries.failed(error)
             time.sleep(pause)
 
-    def _replies(self, stream: Stream[T]) -> Generator[T, None, None]:
+    def _replies(self, stream: StreamCall[T]) -> Generator[T, None, None]:
         """Each reply's value; a break is met by another try."""
         stream.tries.method, stream.tries.activity = stream.method.name, self._activity
         try:
@@ -240,7 +240,7 @@ class Client:
             return None
         return found.state, found.detail, sorted(found.counters.items())
 
-    def _one_try(self, stream: Stream[T]) -> Iterator[T]:
+    def _one_try(self, stream: StreamCall[T]) -> Iterator[T]:
         tries = stream.tries
         requests = tries.requests()
         if requests is None:

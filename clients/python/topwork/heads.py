@@ -16,7 +16,7 @@ DESCRIBED = "classes by their descriptions"
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """A figure on items that the head has not learnt from. `low` to `high` is its 95% bootstrap interval over items."""
 
     name: str
@@ -81,8 +81,8 @@ class HeadInfo:
     pooling: str
     fingerprint: str
     names: tuple[str, ...]
-    metrics: tuple[Figure, ...]
-    baseline: tuple[Figure, ...]
+    metrics: tuple[MetricValue, ...]
+    baseline: tuple[MetricValue, ...]
     estimate: str
     options: Mapping[str, Any]
     chosen: Mapping[str, Any]
@@ -99,7 +99,7 @@ class HeadInfo:
     code: str
 
     @property
-    def metric(self) -> Figure | None:
+    def metric(self) -> MetricValue | None:
         """The figure to look at; None before the head is there, and for heads that came with their encoder."""
         return next(iter(self.metrics), None)
 
@@ -127,14 +127,14 @@ class HeadInfo:
         return html.facts(f"{self.name} (head)", [*pairs, *(("warning", warning) for warning in self.warnings[:3])])
 
 
-def _told(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> Iterator[tuple[Figure, str]]:
+def _told(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> Iterator[tuple[MetricValue, str]]:
     """Each figure with its interval, and what the baseline has."""
     for figure, known in beside(metrics, baseline):
         than = f", baseline {main_text(figure, known.value)}" if known else ""
         yield figure, f"{main_text(figure)} ({interval_text(figure)}){than}"
 
 
-def beside(metrics: Sequence[Figure], baseline: Sequence[Figure]) -> list[tuple[Figure, Figure | None]]:
+def beside(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> list[tuple[MetricValue, MetricValue | None]]:
     """Each figure with the baseline's of the same name, where there is one."""
     known = {figure.name: figure for figure in baseline}
     return [(figure, known.get(figure.name)) for figure in metrics]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topwork.errors import InvalidInput, JobFailed
-from topwork.heads import Figure
+from topwork.heads import MetricValue
 from topwork.jobs import Job
 
 TITLES = ("set", "encoder", "tap", "pooling", "dim", "interval", "to the best", "chosen")
@@ -24,8 +24,8 @@ class ProbeRow:
     tap: str
     pooling: str
     dim: int
-    figure: Figure
-    difference: Figure | None = None
+    figure: MetricValue
+    difference: MetricValue | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -45,7 +45,7 @@ class ProbeTable:
     rows: tuple[ProbeRow, ...]
     advice: str = ""
     warnings: tuple[str, ...] = ()
-    baseline: Figure | None = None
+    baseline: MetricValue | None = None
 
     @staticmethod
     def of(job: Job) -> ProbeTable:

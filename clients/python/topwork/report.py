@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from topwork._display.figure_text import interval_text, main_text
-from topwork.heads import Figure
+from topwork.heads import MetricValue
 
 #: How pictures of a report begin.
 JPEG = "data:image/jpeg;base64,"
 
 
 @dataclass(frozen=True)
-class OfClass:
+class ClassMetrics:
     """One class or label, or kind of entity. `support`: items (or rows, or entities) that are truly of it."""
 
     name: str
@@ -26,7 +26,7 @@ class OfClass:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionMatrix:
     """counts[truth][predicted]; of very many classes those confused most, the rest joined under "others"."""
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Bin:
+class ReliabilityBin:
     """Of a reliability curve: how sure the head was, and how often it was right, over `count` predictions."""
 
     confidence: float
@@ -49,15 +49,15 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Point:
+class LearningCurvePoint:
     """Of a learning curve: the main figure when so many items were learnt from, on the same held-out items."""
 
     items: int
-    figure: Figure
+    figure: MetricValue
 
 
 @dataclass(frozen=True)
-class Wrong:
+class Misclassified:
     """An item that the head got wrong. `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs.
     `confidence`: the probability of what was predicted; of numbers the error."""
 
@@ -74,14 +74,14 @@ class Wrong:
 
 
 @dataclass(frozen=True)
-class Help:
+class SemiSupervisedGain:
     """What unlabelled items did to the main figure on the same held-out items: with, without, and the paired difference."""
 
     method: str
     items: int
-    without: Figure
-    with_them: Figure
-    gain: Figure
+    without: MetricValue
+    with_them: MetricValue
+    gain: MetricValue
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,19 +119,19 @@ class Report:
     items: int
     labelled: int
     unlabelled: int
-    metrics: tuple[Figure, ...]
-    baseline: tuple[Figure, ...]
-    calibration_before: tuple[Bin, ...] = ()
-    calibration_after: tuple[Bin, ...] = ()
+    metrics: tuple[MetricValue, ...]
+    baseline: tuple[MetricValue, ...]
+    calibration_before: tuple[ReliabilityBin, ...] = ()
+    calibration_after: tuple[ReliabilityBin, ...] = ()
     temperature: float = 1.0
     interval: float = 0.0
-    classes: tuple[OfClass, ...] = ()
-    confusion: Confusion | None = None
-    curve: tuple[Point, ...] = ()
+    classes: tuple[ClassMetrics, ...] = ()
+    confusion: ConfusionMatrix | None = None
+    curve: tuple[LearningCurvePoint, ...] = ()
     curve_estimate: str = ""
     scatter: tuple[tuple[float, float], ...] = ()
-    wrong: tuple[Wrong, ...] = ()
-    help: Help | None = None
+    wrong: tuple[Misclassified, ...] = ()
+    help: SemiSupervisedGain | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ""
     trials: tuple[Mapping[str, Any], ...] = ()
@@ -144,7 +144,7 @@ class Report:
     json: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def metric(self) -> Figure | None:
+    def metric(self) -> MetricValue | None:
         """The main figure."""
         return next(iter(self.metrics), None)
 

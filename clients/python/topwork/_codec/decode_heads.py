@@ -11,7 +11,7 @@ from topwork._codec import decode_sets, messages
 from topwork._transport import status
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
-from topwork.heads import Figure, HeadInfo, TrainerInfo
+from topwork.heads import HeadInfo, MetricValue, TrainerInfo
 from topwork.predictions import FoundSpan, Predictions
 from topwork.v1 import heads_pb2, types_pb2
 
@@ -86,8 +86,8 @@ def head(message: heads_pb2.Head) -> HeadInfo:
     )
 
 
-def _figure(message: heads_pb2.Figure) -> Figure:
-    return Figure(message.name, message.value, message.low, message.high)
+def _figure(message: heads_pb2.Figure) -> MetricValue:
+    return MetricValue(message.name, message.value, message.low, message.high)
 
 
 def predictions(

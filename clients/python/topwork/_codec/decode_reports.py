@@ -8,9 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from topwork.heads import Figure
+from topwork.heads import MetricValue
 from topwork.probes import ProbeRow, ProbeTable
-from topwork.report import Bin, Confusion, Help, OfClass, Point, Report, Wrong
+from topwork.report import (
+    ClassMetrics,
+    ConfusionMatrix,
+    LearningCurvePoint,
+    Misclassified,
+    ReliabilityBin,
+    Report,
+    SemiSupervisedGain,
+)
 
 T = TypeVar("T")
 
@@ -19,16 +27,18 @@ def report(text: str) -> Report:
     """Of its JSON. What this client does not know is in `json` alone."""
     record = json.loads(text)
     parts = {
-        "metrics": _all(Figure, record.get("metrics")),
-        "baseline": _all(Figure, record.get("baseline")),
+        "metrics": _all(MetricValue, record.get("metrics")),
+        "baseline": _all(MetricValue, record.get("baseline")),
         "names": tuple(record.get("names") or ()),
-        "calibration_before": _all(Bin, record.get("calibration_before")),
-        "calibration_after": _all(Bin, record.get("calibration_after")),
-        "classes": _all(OfClass, record.get("classes")),
+        "calibration_before": _all(ReliabilityBin, record.get("calibration_before")),
+        "calibration_after": _all(ReliabilityBin, record.get("calibration_after")),
+        "classes": _all(ClassMetrics, record.get("classes")),
         "confusion": _confusion(record.get("confusion")),
-        "curve": tuple(Point(point["items"], _known(Figure, point["figure"])) for point in record.get("curve") or ()),
+        "curve": tuple(
+            LearningCurvePoint(point["items"], _known(MetricValue, point["figure"])) for point in record.get("curve") or ()
+        ),
         "scatter": tuple((float(truth), float(said)) for truth, said in record.get("scatter") or ()),
-        "wrong": _all(Wrong, record.get("wrong")),
+        "wrong": _all(Misclassified, record.get("wrong")),
         "help": _help(record.get("help")),
         "chosen": record.get("chosen") or {},
         "options": record.get("options") or {},
@@ -48,13 +58,13 @@ def probe(record: Mapping[str, Any]) -> ProbeTable:
         rows=tuple(rows),
         advice=record.get("advice", ""),
         warnings=tuple(record.get("warnings") or ()),
-        baseline=_known(Figure, record["baseline"]) if record.get("baseline") else None,
+        baseline=_known(MetricValue, record["baseline"]) if record.get("baseline") else None,
     )
 
 
 def _row(record: Mapping[str, Any]) -> ProbeRow:
     gap = record.get("difference")
-    parts = {"figure": _known(Figure, record["figure"]), "difference": _known(Figure, gap) if gap else None}
+    parts = {"figure": _known(MetricValue, record["figure"]), "difference": _known(MetricValue, gap) if gap else None}
     return _known(ProbeRow, {**record, **parts, "chosen": record.get("chosen") or {}})
 
 
@@ -67,12 +77,12 @@ def _all(kind: type[T], records: Iterable[Mapping[str, Any]] | None) -> tuple[T,
     return tuple(_known(kind, record) for record in records or ())
 
 
-def _confusion(record: Mapping[str, Any] | None) -> Confusion | None:
-    return Confusion(tuple(record["names"]), tuple(map(tuple, record["counts"]))) if record else None
+def _confusion(record: Mapping[str, Any] | None) -> ConfusionMatrix | None:
+    return ConfusionMatrix(tuple(record["names"]), tuple(map(tuple, record["counts"]))) if record else None
 
 
-def _help(record: Mapping[str, Any] | None) -> Help | None:
+def _help(record: Mapping[str, Any] | None) -> SemiSupervisedGain | None:
     if not record:
         return None
-    figures = {name: _known(Figure, record[name]) for name in ("without", "with_them", "gain")}
-    return Help(method=record["method"], items=record["items"], **figures)
+    figures = {name: _known(MetricValue, record[name]) for name in ("without", "with_them", "gain")}
+    return SemiSupervisedGain(method=record["method"], items=record["items"], **figures)

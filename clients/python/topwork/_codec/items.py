@@ -38,7 +38,7 @@ class SupportsArray(Protocol):
     def __array__(self) -> Array: ...
 
 
-class Picture(Protocol):
+class PilImage(Protocol):
     """A PIL image."""
 
     @property
@@ -47,7 +47,7 @@ class Picture(Protocol):
     def convert(self, mode: str) -> Any: ...
 
 
-ItemLike: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | tuple[str, str] | SupportsArray | Picture
+ItemLike: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | tuple[str, str] | SupportsArray | PilImage
 #: One item, several, or a source of them (an asynchronous one with AsyncClient alone).
 Items: TypeAlias = ItemLike | Iterable[ItemLike] | AsyncIterable[ItemLike]
 

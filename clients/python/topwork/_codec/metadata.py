@@ -39,7 +39,7 @@ FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _seen: dict[type, str] = {}
 
 
-class Types:
+class ColumnTypes:
     """The types of a write's columns. A column keeps the type that it has in the set, or that its first values had."""
 
     def __init__(self, known: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from topwork._files import dataframes, save_features
-from topwork._files.growing_arrays import ArraySpool, Spool, TextSpool
+from topwork._files.array_files import ArrayFile, NumericArrayFile, TextArrayFile
 from topwork.errors import InvalidInput
 from topwork.features import Array, Features
 from topwork.rows import Rows
@@ -34,7 +34,7 @@ _ARRAYS: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-class Sink(Protocol):
+class RowsWriter(Protocol):
     """A file under way. Pieces follow each other in the order of the set; there is at least one."""
 
     def add(self, rows: Rows) -> None: ...
@@ -50,7 +50,7 @@ def save(rows: Rows, path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def sink(path: Path) -> Iterator[Sink]:
+def sink(path: Path) -> Iterator[RowsWriter]:
     """The sink of that suffix, and in the end its file."""
     make = save_features.chosen(SINKS, path)
     with save_features.whole(path) as file, ExitStack() as stack:
@@ -80,13 +80,13 @@ def _tap(features: Features) -> dict[str, Any]:
     }
 
 
-class Npz:
+class NpzWriter:
     """ids; of each tap features_, counts_, spans_ and parts_; of each column metadata_, and missing_ where anything is."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
         self._file, self._stack = file, stack
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent)))
-        self._spools: dict[str, Spool] = {}
+        self._spools: dict[str, ArrayFile] = {}
         self._missing: set[str] = set()
         self._first: Rows | None = None
 
@@ -119,15 +119,15 @@ class Npz:
         if name not in self._spools:
             path = self._folder / str(len(self._spools))
             file = self._stack.enter_context(path.open("w+b"))
-            self._spools[name] = TextSpool(file, path) if isinstance(values, list) else ArraySpool(file, path)
+            self._spools[name] = TextArrayFile(file, path) if isinstance(values, list) else NumericArrayFile(file, path)
         self._spools[name].add(values)
 
 
-class Npy:
+class NpyWriter:
     """The features of one tap, and nothing else."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
-        self._spool = ArraySpool(file)
+        self._spool = NumericArrayFile(file)
 
     def add(self, rows: Rows) -> None:
         if len(rows.features) != 1:
@@ -140,7 +140,7 @@ class Npy:
         self._spool.finish()
 
 
-class Parquet:
+class ParquetWriter:
     """`Rows.to_arrow`; what made the features in the schema."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
@@ -162,7 +162,7 @@ class Parquet:
         self._writer.close()
 
 
-class JsonLines:
+class JsonLinesWriter:
     """An object an item: id, metadata, features by tap (a list where an item has one row, else a list of them), input."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
@@ -176,7 +176,7 @@ class JsonLines:
         self._text.flush()
 
 
-class Csv:
+class CsvWriter:
     """A line an item: id, metadata (times in ISO 8601, lists as JSON), features_TAP as JSON."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
@@ -247,10 +247,10 @@ def _texts(inputs: Sequence[Any]) -> list[str]:
     return [value or "" for value in inputs]
 
 
-SINKS: Mapping[str, Callable[[IO[bytes], Path, ExitStack], Sink]] = {
-    ".npz": Npz,
-    ".parquet": Parquet,
-    ".npy": Npy,
-    ".jsonl": JsonLines,
-    ".csv": Csv,
+SINKS: Mapping[str, Callable[[IO[bytes], Path, ExitStack], RowsWriter]] = {
+    ".npz": NpzWriter,
+    ".parquet": ParquetWriter,
+    ".npy": NpyWriter,
+    ".jsonl": JsonLinesWriter,
+    ".csv": CsvWriter,
 }

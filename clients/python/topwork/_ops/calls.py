@@ -18,7 +18,7 @@ from topwork.heads import HeadInfo
 from topwork.sets import SetInfo
 
 if TYPE_CHECKING:
-    from topwork._transport.retry import Tries
+    from topwork._transport.retry import StreamRetries
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Message)
@@ -41,7 +41,7 @@ class Method(Generic[Q, R]):
 
 
 @dataclass(frozen=True)
-class Unary:
+class UnaryCall:
     """One request, one reply. `timeout` in seconds; None is the client's own. `start` is the position of its first item."""
 
     method: Method[Any, Any]
@@ -51,38 +51,38 @@ class Unary:
 
 
 @dataclass(frozen=True)
-class Stream(Generic[T]):
-    """Many replies: one to each chunk of a `Feed`, or all to the one request of a `Tail`.
+class StreamCall(Generic[T]):
+    """Many replies: one to each chunk of an `UploadStream`, or all to the one request of a `DownloadStream`.
 
     `receive(reply, chunk)` makes a value of one.
     """
 
     method: Method[Any, Any]
-    tries: Tries[Any]
+    tries: StreamRetries[Any]
     receive: Callable[[Any, Any], T]
 
 
 @dataclass(frozen=True)
-class Work:
+class BlockingWork:
     """Something that may take a while (files, the caller's own iterator); `AsyncClient` does it beside its event loop."""
 
     function: Callable[[], Any]
 
 
-Step: TypeAlias = Unary | Stream[Any] | Work
+Step: TypeAlias = UnaryCall | StreamCall[Any] | BlockingWork
 Steps: TypeAlias = Generator[Step, Any, T]
 
 
 def unary(method: Method[Q, R], request: Q, timeout: float | None = None, start: int = 0) -> Steps[R]:
-    return cast(R, (yield Unary(method, request, timeout, start)))
+    return cast(R, (yield UnaryCall(method, request, timeout, start)))
 
 
 def work(function: Callable[[], T]) -> Steps[T]:
-    return cast(T, (yield Work(function)))
+    return cast(T, (yield BlockingWork(function)))
 
 
 @dataclass
-class Session:
+class ClientState:
     """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
     is away or overloaded.
 
@@ -105,7 +105,7 @@ def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:
     signature = inspect.signature(verb)
     session, *others = signature.parameters.values()
     result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
-    result = result.removeprefix("Stream[").removesuffix("]") if result.startswith("Stream[") else result
+    result = result.removeprefix("StreamCall[").removesuffix("]") if result.startswith("StreamCall[") else result
     method.__signature__ = signature.replace(
         parameters=[session.replace(name="self"), *others], return_annotation=returns.format(result)
     )

@@ -39,14 +39,14 @@ class Chunk:
 
 
 @dataclass
-class Sizes:
+class MessageSizes:
     """How many bytes an item's rows will take, guessed from what the server says of the taps that were asked for."""
 
     taps: list[TapInfo]
     width: float
 
     @classmethod
-    def of(cls, encoder: EncoderInfo, taps: Iterable[str], dtype: int) -> Sizes:
+    def of(cls, encoder: EncoderInfo, taps: Iterable[str], dtype: int) -> MessageSizes:
         wanted = [encoder.tap(tap) for tap in taps] or [encoder.tap()]
         return cls([tap for tap in wanted if tap], WIDTHS.get(dtype, 4.0))
 
@@ -85,7 +85,7 @@ class _Batch:
 
 
 def chunks(
-    items: Iterable[object], modality: str, sizes: Sizes, *, limit: int | Callable[[], int] = ITEMS, skip: bool = False
+    items: Iterable[object], modality: str, sizes: MessageSizes, *, limit: int | Callable[[], int] = ITEMS, skip: bool = False
 ) -> Iterator[Chunk]:
     """Chunks of at most `limit` items, a function where that changes. With `skip` an unreadable item becomes a failure.
 

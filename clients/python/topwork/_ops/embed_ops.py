@@ -10,7 +10,7 @@ from google.protobuf import wrappers_pb2
 from topwork._codec import messages
 from topwork._codec.items import Items
 from topwork._ops import embed_results
-from topwork._ops.calls import Session, Steps, Stream, unary
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.progress_bar import Progress
 from topwork._transport.methods import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
 from topwork.encoders import EncoderInfo, Word
@@ -20,7 +20,7 @@ from topwork.v1 import encoders_pb2
 HEALTH_STATES = {1: "serving", 2: "not serving", 3: "unknown service"}
 
 
-def health(session: Session, service: str = "", *, timeout: float | None = None) -> Steps[str]:
+def health(session: ClientState, service: str = "", *, timeout: float | None = None) -> Steps[str]:
     """ "serving", "not serving" (starting, draining, or a worker is down) or "unknown".
 
     `service` is a gRPC service such as "topwork.v1.Encoders"; none asks for the server as a whole. Raises NotFound for a
@@ -30,13 +30,13 @@ def health(session: Session, service: str = "", *, timeout: float | None = None)
     return HEALTH_STATES.get(reply.value, "unknown")
 
 
-def encoders(session: Session, *, timeout: float | None = None) -> Steps[list[EncoderInfo]]:
+def encoders(session: ClientState, *, timeout: float | None = None) -> Steps[list[EncoderInfo]]:
     """All that the server serves, by name, whether its weights are there or not."""
     reply = yield from unary(LIST_ENCODERS, encoders_pb2.ListEncodersRequest(), timeout)
     return [messages.encoder(message) for message in reply.encoders]
 
 
-def encoder(session: Session, name: str, *, timeout: float | None = None) -> Steps[EncoderInfo]:
+def encoder(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[EncoderInfo]:
     """One encoder, as it stands now. Raises NotFound."""
     reply = yield from unary(GET_ENCODER, encoders_pb2.GetEncoderRequest(name=name), timeout)
     info = session.encoders[name] = messages.encoder(reply)
@@ -44,7 +44,7 @@ def encoder(session: Session, name: str, *, timeout: float | None = None) -> Ste
 
 
 def embed(
-    session: Session,
+    session: ClientState,
     encoder: str,
     items: Items,
     *,
@@ -86,7 +86,7 @@ def embed(
 
 
 def embed_taps(
-    session: Session,
+    session: ClientState,
     encoder: str,
     items: Items,
     taps: Sequence[str],
@@ -110,7 +110,7 @@ def embed_taps(
 
 
 def embed_stream(
-    session: Session,
+    session: ClientState,
     encoder: str,
     items: Items,
     *,
@@ -124,7 +124,7 @@ def embed_stream(
     skip_bad_items: bool = False,
     priority: str = "normal",
     timeout: float | None = None,
-) -> Steps[Stream[Features]]:
+) -> Steps[StreamCall[Features]]:
     """Features chunk by chunk, in order, for any number of items, even endless: memory stays bounded.
 
     `items` is read a few chunks ahead and no further. A Features holds at most `chunk` items (fewer where they are large; 1
@@ -139,7 +139,7 @@ def embed_stream(
 
 
 def nearest_words(
-    session: Session,
+    session: ClientState,
     encoder: str,
     items: Items,
     k: int = 10,

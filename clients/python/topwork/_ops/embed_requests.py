@@ -9,19 +9,19 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from topwork._ops.calls import Method, Session, Steps, Stream, unary, work
+from topwork._ops.calls import ClientState, Method, Steps, StreamCall, unary, work
 from topwork._ops.chunking import Chunk
 from topwork._ops.progress_bar import Advance, Progress, reporting
 from topwork._ops.timeout_message import explained
-from topwork._transport.async_bridge import Bridge
-from topwork._transport.upload_stream import Feed
+from topwork._transport.async_bridge import AsyncBridge
+from topwork._transport.upload_stream import UploadStream
 from topwork.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ask(Generic[T]):
+class StreamedRequest(Generic[T]):
     """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply; the
     `encoder` reads the items."""
 
@@ -33,16 +33,16 @@ class Ask(Generic[T]):
     read: Callable[[Any, Chunk], T]
 
     def feed(
-        self, session: Session, chunks: Iterator[Chunk], timeout: float | None, release: Callable[[], object] = bool
-    ) -> Feed[Chunk]:
-        feed = Feed(session, self.opening, chunks, timeout, release)
+        self, session: ClientState, chunks: Iterator[Chunk], timeout: float | None, release: Callable[[], object] = bool
+    ) -> UploadStream[Chunk]:
+        feed = UploadStream(session, self.opening, chunks, timeout, release)
         feed.encoder = self.encoder
         return feed
 
 
 def answered(
-    session: Session,
-    ask: Ask[T],
+    session: ClientState,
+    ask: StreamedRequest[T],
     source: Iterable[object],
     chunks: Iterator[Chunk],
     label: str,
@@ -73,24 +73,24 @@ def _first_two(chunks: Iterator[Chunk]) -> tuple[Chunk | None, Chunk | None]:
     return next(chunks, None), next(chunks, None)
 
 
-def _in_one_message(ask: Ask[T], chunk: Chunk, timeout: float | None, advance: Advance) -> Steps[T]:
+def _in_one_message(ask: StreamedRequest[T], chunk: Chunk, timeout: float | None, advance: Advance) -> Steps[T]:
     reply = yield from unary(ask.alone, ask.request(chunk), timeout)
     advance(len(chunk))
     return ask.read(reply, chunk)
 
 
-def _collected(ask: Ask[T], feed: Feed[Chunk], advance: Advance) -> Steps[list[T]]:
+def _collected(ask: StreamedRequest[T], feed: UploadStream[Chunk], advance: Advance) -> Steps[list[T]]:
     pieces: list[T] = []
 
     def receive(reply: Message, chunk: Chunk) -> None:
         pieces.append(ask.read(reply, chunk))
         advance(len(chunk))
 
-    yield Stream(ask.stream, feed, receive)
+    yield StreamCall(ask.stream, feed, receive)
     return pieces
 
 
 def release(source: object) -> None:
     """Stop waiting for an asynchronous source of the caller's."""
-    if isinstance(source, Bridge):
+    if isinstance(source, AsyncBridge):
         source.cancel()

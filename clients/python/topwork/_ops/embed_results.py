@@ -10,9 +10,9 @@ from topwork._codec import items as _items
 from topwork._codec import messages
 from topwork._codec.items import Items
 from topwork._ops import chunking
-from topwork._ops.calls import Session, Steps, Stream, unary
-from topwork._ops.chunking import Chunk, Sizes
-from topwork._ops.embed_requests import Ask, answered, release
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary
+from topwork._ops.chunking import Chunk, MessageSizes
+from topwork._ops.embed_requests import StreamedRequest, answered, release
 from topwork._ops.progress_bar import Progress
 from topwork._transport.methods import EMBED, EMBED_STREAM, GET_ENCODER
 from topwork.encoders import EncoderInfo
@@ -22,7 +22,7 @@ from topwork.v1.encoders_pb2 import EmbedSettings
 
 
 def whole(
-    session: Session, settings: EmbedSettings, items: Items, progress: Progress, timeout: float | None
+    session: ClientState, settings: EmbedSettings, items: Items, progress: Progress, timeout: float | None
 ) -> Steps[list[Features]]:
     """Features of all items, one for each tap in the order asked."""
     info = yield from known(session, settings.encoder, timeout)
@@ -33,8 +33,8 @@ def whole(
     return [concatenate(tap) for tap in zip(*pieces, strict=True)]
 
 
-def _ask(settings: EmbedSettings) -> Ask[list[Features]]:
-    return Ask(
+def _ask(settings: EmbedSettings) -> StreamedRequest[list[Features]]:
+    return StreamedRequest(
         encoder=settings.encoder,
         alone=EMBED,
         request=lambda chunk: encoders_pb2.EmbedRequest(settings=settings, items=chunk.items),
@@ -45,8 +45,8 @@ def _ask(settings: EmbedSettings) -> Ask[list[Features]]:
 
 
 def chunkwise(
-    session: Session, settings: EmbedSettings, items: Items, limit: int, timeout: float | None
-) -> Steps[Stream[Features]]:
+    session: ClientState, settings: EmbedSettings, items: Items, limit: int, timeout: float | None
+) -> Steps[StreamCall[Features]]:
     """A stream of the Features of one tap, a chunk of at most `limit` items at a time."""
     info = yield from known(session, settings.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
@@ -56,17 +56,17 @@ def chunkwise(
         [features] = _received(reply, settings.encoder, chunk)
         return features
 
-    return Stream(EMBED_STREAM, _ask(settings).feed(session, chunks, timeout, partial(release, source)), receive)
+    return StreamCall(EMBED_STREAM, _ask(settings).feed(session, chunks, timeout, partial(release, source)), receive)
 
 
-def known_chunks(session: Session, encoder: str, items: Items, timeout: float | None) -> Steps[Iterator[Chunk]]:
+def known_chunks(session: ClientState, encoder: str, items: Items, timeout: float | None) -> Steps[Iterator[Chunk]]:
     """Chunks for calls that are not streams."""
     info = yield from known(session, encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     return _split(source, info, EmbedSettings(encoder=encoder), chunking.ITEMS)
 
 
-def known(session: Session, encoder: str, timeout: float | None) -> Steps[EncoderInfo]:
+def known(session: ClientState, encoder: str, timeout: float | None) -> Steps[EncoderInfo]:
     """What this client has asked once: what the encoder reads and how large its rows are."""
     info = session.encoders.get(encoder)
     if info is None or not info.taps:  # the taps of an encoder may be known only after its first use
@@ -76,7 +76,7 @@ def known(session: Session, encoder: str, timeout: float | None) -> Steps[Encode
 
 
 def _split(source: Iterable[object], info: EncoderInfo, settings: EmbedSettings, limit: int) -> Iterator[Chunk]:
-    sizes = Sizes.of(info, settings.taps, settings.dtype)
+    sizes = MessageSizes.of(info, settings.taps, settings.dtype)
     return chunking.chunks(source, info.modality, sizes, limit=limit, skip=settings.skip_bad_items)
 
 

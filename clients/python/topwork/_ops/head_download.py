@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from topwork._files import save_features
-from topwork._ops.calls import Session, Steps, Stream
+from topwork._ops.calls import ClientState, Steps, StreamCall
 from topwork._ops.progress_bar import Advance, Progress, reporting
-from topwork._transport.download_stream import Tail
+from topwork._transport.download_stream import DownloadStream
 from topwork._transport.methods import EXPORT_HEAD
 from topwork.errors import InvalidInput, TopworkError
 from topwork.v1 import heads_pb2
 
 
 @dataclass
-class Download:
+class HeadDownload:
     """`total` is None before the first part."""
 
     request: heads_pb2.GetHeadRequest
@@ -48,7 +48,7 @@ class Download:
 
 
 def exported(
-    session: Session, name: str, path: str | os.PathLike[str], progress: Progress, timeout: float | None
+    session: ClientState, name: str, path: str | os.PathLike[str], progress: Progress, timeout: float | None
 ) -> Steps[dict[str, Any]]:
     """See `export_head`."""
     target = Path(path)
@@ -57,9 +57,9 @@ def exported(
     if target.is_dir():
         raise InvalidInput(f"{target} is a folder", remedy="name a file")
     with save_features.whole(target) as file, reporting(progress, None, name) as advance:
-        download = Download(heads_pb2.GetHeadRequest(name=name), file, advance)
-        tail = Tail(session, download.ask, session.timeout if timeout is None else timeout)
-        yield Stream(EXPORT_HEAD, tail, download.receive)
+        download = HeadDownload(heads_pb2.GetHeadRequest(name=name), file, advance)
+        tail = DownloadStream(session, download.ask, session.timeout if timeout is None else timeout)
+        yield StreamCall(EXPORT_HEAD, tail, download.receive)
         if download.done != download.total:
             raise TopworkError(f"{session.target} sent {download.done:,} of {download.total or 0:,} bytes of {name}")
     return download.description

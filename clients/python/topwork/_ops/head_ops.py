@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topwork._codec import decode_heads, decode_sets, messages
-from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.job_ops import ended, left
 from topwork._ops.progress_bar import Progress, watching
 from topwork._ops.set_ops import numbered
@@ -21,14 +21,14 @@ from topwork.report import Report
 from topwork.v1 import heads_pb2
 
 
-def trainers(session: Session, *, timeout: float | None = None) -> Steps[list[TrainerInfo]]:
+def trainers(session: ClientState, *, timeout: float | None = None) -> Steps[list[TrainerInfo]]:
     """The kinds of training that `train` takes, with their tasks and their options."""
     reply = yield from unary(LIST_TRAINERS, heads_pb2.ListTrainersRequest(), timeout)
     return [decode_heads.trainer(message) for message in reply.trainers]
 
 
 def train(
-    session: Session,
+    session: ClientState,
     set: str,
     *,
     target: str = "",
@@ -109,26 +109,26 @@ def train(
     return (yield from head(session, begun.name, timeout=timeout))
 
 
-def head(session: Session, name: str, *, timeout: float | None = None) -> Steps[HeadInfo]:
+def head(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[HeadInfo]:
     """One head, as it stands now. Raises NotFound."""
     info = decode_heads.head((yield from unary(GET_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)))
     session.heads[name] = info
     return info
 
 
-def heads(session: Session, encoder: str = "", *, timeout: float | None = None) -> Steps[list[HeadInfo]]:
+def heads(session: ClientState, encoder: str = "", *, timeout: float | None = None) -> Steps[list[HeadInfo]]:
     """All heads, or those on one encoder; those that came with their encoder ("efficientnet-lite0/imagenet"), too."""
     reply = yield from unary(LIST_HEADS, heads_pb2.ListHeadsRequest(encoder=encoder), timeout)
     return [decode_heads.head(message) for message in reply.heads]
 
 
-def drop_head(session: Session, name: str, *, timeout: float | None = None) -> Steps[None]:
+def drop_head(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete a head and its report, and end its training if one runs. Its set stays. Raises NotFound."""
     session.heads.pop(name, None)
     yield from unary(DROP_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)
 
 
-def report(session: Session, name: str, *, timeout: float | None = None) -> Steps[Report]:
+def report(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[Report]:
     """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
     from topwork._codec import decode_reports
 
@@ -136,13 +136,13 @@ def report(session: Session, name: str, *, timeout: float | None = None) -> Step
     return decode_reports.report(reply.json)
 
 
-def report_page(session: Session, name: str, *, timeout: float | None = None) -> Steps[str]:
+def report_page(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[str]:
     """The same as a page with plots, in HTML, all in one file."""
     return (yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name, page=True), timeout)).page
 
 
 def probe(
-    session: Session,
+    session: ClientState,
     sets: str | Sequence[str],
     *,
     target: str,
@@ -189,7 +189,7 @@ def probe(
 
 
 def export_head(
-    session: Session, name: str, path: str | os.PathLike[str], *, progress: Progress = None, timeout: float | None = None
+    session: ClientState, name: str, path: str | os.PathLike[str], *, progress: Progress = None, timeout: float | None = None
 ) -> Steps[dict[str, Any]]:
     """Trunk and head as one ONNX file, which plain onnxruntime runs with the same numbers.
 
@@ -204,7 +204,7 @@ def export_head(
     return (yield from head_download.exported(session, name, path, progress, timeout))
 
 
-def _done(session: Session, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
+def _done(session: ClientState, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
     """The job, which is done; else JobFailed."""
     with watching(progress, label) as show:
         job = yield from ended(session, job, show, timeout)

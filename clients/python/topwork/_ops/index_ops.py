@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from topwork._codec import decode_indexes, messages
-from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.job_ops import ended, left
 from topwork._ops.progress_bar import watching
 from topwork._transport.methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX
@@ -17,14 +17,14 @@ from topwork.jobs import JobProgress
 from topwork.v1 import indexes_pb2
 
 
-def index_kinds(session: Session, *, timeout: float | None = None) -> Steps[list[IndexKind]]:
+def index_kinds(session: ClientState, *, timeout: float | None = None) -> Steps[list[IndexKind]]:
     """The kinds of index that `create_index` takes, with their options."""
     reply = yield from unary(LIST_KINDS, indexes_pb2.ListKindsRequest(), timeout)
     return [decode_indexes.kind(message) for message in reply.kinds]
 
 
 def create_index(
-    session: Session,
+    session: ClientState,
     set: str,
     *,
     name: str = "",
@@ -78,7 +78,7 @@ def create_index(
 
 
 def rebuild_index(
-    session: Session,
+    session: ClientState,
     set: str,
     name: str = "",
     *,
@@ -93,24 +93,26 @@ def rebuild_index(
     return (yield from _built(session, begun, progress, timeout, started)) if wait else begun
 
 
-def index(session: Session, set: str, name: str = "", *, timeout: float | None = None) -> Steps[IndexInfo]:
+def index(session: ClientState, set: str, name: str = "", *, timeout: float | None = None) -> Steps[IndexInfo]:
     """One index, as it stands now; no name: the only one, or that of the set's first tap. Raises NotFound."""
     reply = yield from unary(GET_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
     return decode_indexes.index(reply)
 
 
-def indexes(session: Session, set: str = "", *, timeout: float | None = None) -> Steps[list[IndexInfo]]:
+def indexes(session: ClientState, set: str = "", *, timeout: float | None = None) -> Steps[list[IndexInfo]]:
     """The indexes of a set, or of all sets."""
     reply = yield from unary(LIST_INDEXES, indexes_pb2.ListIndexesRequest(set=set), timeout)
     return [decode_indexes.index(message) for message in reply.indexes]
 
 
-def drop_index(session: Session, set: str, name: str, *, timeout: float | None = None) -> Steps[None]:
+def drop_index(session: ClientState, set: str, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete an index; the set stays. Raises NotFound."""
     yield from unary(DROP_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
 
 
-def _built(session: Session, begun: IndexInfo, progress: JobProgress, timeout: float | None, started: float) -> Steps[IndexInfo]:
+def _built(
+    session: ClientState, begun: IndexInfo, progress: JobProgress, timeout: float | None, started: float
+) -> Steps[IndexInfo]:
     """The index once its build has ended. A server that ended meanwhile begins another build, which is waited for, too."""
     info, label = begun, f"{begun.set}/{begun.name}"
     with watching(progress, label) as show:

@@ -17,7 +17,7 @@ from topwork.errors import InvalidInput
 IDS = "pass one id an item: str or int"
 
 
-class Ids(Protocol):
+class IdSource(Protocol):
     """`total` is None where it is not known beforehand."""
 
     total: int | None
@@ -25,7 +25,7 @@ class Ids(Protocol):
     def take(self, start: int, count: int) -> list[str]: ...
 
 
-class Metadata(Protocol):
+class MetadataSource(Protocol):
     total: int | None
 
     def take(self, start: int, count: int) -> dict[str, list[Any]]: ...
@@ -80,7 +80,7 @@ class PathIds:
 LAST_YEAR = np.datetime64("10000-01-01", "us")
 
 
-def ids_of(ids: Any) -> Ids:
+def ids_of(ids: Any) -> IdSource:
     if isinstance(ids, str | int | np.integer):
         return KnownIds([text_of(ids, 0)])
     if isinstance(ids, Sized) and isinstance(ids, Iterable) and not isinstance(ids, Mapping | bytes):
@@ -155,7 +155,7 @@ class StreamedMetadata:
         return columns_of(rows, start)
 
 
-def metadata_of(metadata: Any) -> Metadata:
+def metadata_of(metadata: Any) -> MetadataSource:
     """Rows (dicts), columns (a dict, a data frame, an Arrow table), or nothing."""
     if metadata is None:
         return KnownMetadata({}, None)

@@ -6,42 +6,44 @@ import time
 from collections.abc import Callable
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import Session, Steps, Stream, unary
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.timeout_message import unfinished
-from topwork._transport.download_stream import Tail
+from topwork._transport.download_stream import DownloadStream
 from topwork._transport.methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
 from topwork.errors import DeadlineExceeded
 from topwork.jobs import Job
 from topwork.v1 import jobs_pb2
 
 
-def jobs(session: Session, kind: str = "", subject: str = "", *, timeout: float | None = None) -> Steps[list[Job]]:
+def jobs(session: ClientState, kind: str = "", subject: str = "", *, timeout: float | None = None) -> Steps[list[Job]]:
     """Jobs that run and that have ended, newest first: all, or those of a kind ("index", "train") or subject ("birds/pooled")."""
     reply = yield from unary(LIST_JOBS, jobs_pb2.ListJobsRequest(kind=kind, subject=subject), timeout)
     return [decode_sets.job(message) for message in reply.jobs]
 
 
-def job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Job]:
+def job(session: ClientState, id: str, *, timeout: float | None = None) -> Steps[Job]:
     """One job, as it stands now. Raises NotFound."""
     return decode_sets.job((yield from unary(GET_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))
 
 
-def watch_job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Stream[Job]]:
+def watch_job(session: ClientState, id: str, *, timeout: float | None = None) -> Steps[StreamCall[Job]]:
     """The job as it stands, then again at each change, until it has ended: the last one says how. Raises NotFound.
 
     `timeout` in seconds is for all of it; None watches as long as it takes. A server that restarts meanwhile is met with retries.
     """
     yield from ()
     request = jobs_pb2.GetJobRequest(id=id)
-    return Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), lambda reply, _: decode_sets.job(reply))
+    return StreamCall(
+        WATCH_JOB, DownloadStream(session, lambda: request, timeout, in_all=True), lambda reply, _: decode_sets.job(reply)
+    )
 
 
-def cancel_job(session: Session, id: str, *, timeout: float | None = None) -> Steps[Job]:
+def cancel_job(session: ClientState, id: str, *, timeout: float | None = None) -> Steps[Job]:
     """End a job, and its process. One that has ended stays as it is. Raises NotFound."""
     return decode_sets.job((yield from unary(CANCEL_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))
 
 
-def ended(session: Session, job: Job, show: Callable[[Job], object], timeout: float | None) -> Steps[Job]:
+def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout: float | None) -> Steps[Job]:
     """The job once it has ended; `show` is called at each change. For verbs that wait."""
     seen = [job]
 
@@ -51,7 +53,7 @@ def ended(session: Session, job: Job, show: Callable[[Job], object], timeout: fl
 
     request = jobs_pb2.GetJobRequest(id=job.id)
     try:
-        yield Stream(WATCH_JOB, Tail(session, lambda: request, timeout, in_all=True), receive)
+        yield StreamCall(WATCH_JOB, DownloadStream(session, lambda: request, timeout, in_all=True), receive)
     except DeadlineExceeded:
         raise unfinished(seen[-1]) from None
     return seen[-1]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.set_ops import numbered
 from topwork._transport.methods import CHANGE_COLUMN, COUNT_ROWS, GET_SET, UPDATE_ROWS
 from topwork.errors import InvalidInput
@@ -17,7 +17,7 @@ from topwork.v1 import sets_pb2
 IDS = 50_000
 
 
-def count(session: Session, set: str, where: str = "", *, version: int | str = 0, timeout: float | None = None) -> Steps[int]:
+def count(session: ClientState, set: str, where: str = "", *, version: int | str = 0, timeout: float | None = None) -> Steps[int]:
     """How many items a filter matches; all without one. `version` as for `read`."""
     number = yield from numbered(session, set, version, timeout)
     request = sets_pb2.CountRowsRequest(set=set, where=where, version=number)
@@ -25,7 +25,7 @@ def count(session: Session, set: str, where: str = "", *, version: int | str = 0
 
 
 def update(
-    session: Session,
+    session: ClientState,
     set: str,
     ids: str | int | Iterable[str | int] | None = None,
     metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
@@ -44,10 +44,10 @@ def update(
     """
     if (ids is None) == (not where):
         raise InvalidInput("an update is of ids or of a filter", remedy="pass one of the two")
-    from topwork._codec.metadata import Types
+    from topwork._codec.metadata import ColumnTypes
     from topwork._ops.update_columns import by_filter, by_ids
 
-    known = Types(decode_sets.feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout))).columns)
+    known = ColumnTypes(decode_sets.feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout))).columns)
     chosen, columns = ([], by_filter(metadata)) if ids is None else by_ids(ids, metadata)
     known.survey(columns)
     updated, missing, version = 0, list[str](), 0
@@ -62,28 +62,28 @@ def update(
     return UpdateReport(updated, tuple(missing), version)
 
 
-def add_column(session: Session, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+def add_column(session: ClientState, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
     """A metadata column without values: "bool", "int", "float", "string", "time" or "strings". Raises AlreadyExists."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, add=_type(type)), timeout))
 
 
-def rename_column(session: Session, set: str, column: str, to: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+def rename_column(session: ClientState, set: str, column: str, to: str, *, timeout: float | None = None) -> Steps[SetInfo]:
     """Give a metadata column another name. Raises NotFound, and AlreadyExists where the name is taken."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, rename=to), timeout))
 
 
-def cast_column(session: Session, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+def cast_column(session: ClientState, set: str, column: str, type: str, *, timeout: float | None = None) -> Steps[SetInfo]:
     """Give a metadata column another type. Raises InvalidInput, and changes nothing, where a value would be lost."""
     return (yield from _changed(session, sets_pb2.ChangeColumnRequest(set=set, column=column, cast=_type(type)), timeout))
 
 
-def drop_column(session: Session, set: str, column: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+def drop_column(session: ClientState, set: str, column: str, *, timeout: float | None = None) -> Steps[SetInfo]:
     """Take a metadata column away; older versions keep it. Raises NotFound."""
     request = sets_pb2.ChangeColumnRequest(set=set, column=column, drop=sets_pb2.DropColumn())
     return (yield from _changed(session, request, timeout))
 
 
-def _changed(session: Session, request: sets_pb2.ChangeColumnRequest, timeout: float | None) -> Steps[SetInfo]:
+def _changed(session: ClientState, request: sets_pb2.ChangeColumnRequest, timeout: float | None) -> Steps[SetInfo]:
     reply = yield from unary(CHANGE_COLUMN, request, timeout)
     info = session.sets[request.set] = decode_sets.feature_set(reply)
     return info

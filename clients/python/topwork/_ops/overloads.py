@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from topwork._codec.items import ItemLike, Items, Picture, SupportsArray
+from topwork._codec.items import ItemLike, Items, PilImage, SupportsArray
 from topwork._ops.progress_bar import Progress
 from topwork.features import Features
 from topwork.jobs import JobProgress
@@ -15,7 +15,7 @@ One = TypeVar("One", covariant=True)
 Many = TypeVar("Many", covariant=True)
 
 #: One item by its type alone; an array is one item or several by its axes.
-LoneItem: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | Picture
+LoneItem: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike[str] | PilImage
 #: Ids of several items.
 SeveralIds: TypeAlias = Iterable[str | int]
 #: Rows of vectors by their type alone.

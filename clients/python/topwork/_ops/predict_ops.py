@@ -7,7 +7,7 @@ from typing import Any
 
 from topwork._codec import messages
 from topwork._codec.items import Items
-from topwork._ops.calls import Session, Steps
+from topwork._ops.calls import ClientState, Steps
 from topwork._ops.head_ops import several
 from topwork._ops.progress_bar import Progress
 from topwork.errors import InvalidInput
@@ -17,7 +17,7 @@ from topwork.v1 import heads_pb2
 
 
 def predict(
-    session: Session,
+    session: ClientState,
     heads: str | Sequence[str],
     items: Items | None = None,
     *,

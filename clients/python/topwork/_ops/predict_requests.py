@@ -12,9 +12,9 @@ from topwork._codec import decode_heads
 from topwork._codec import items as _items
 from topwork._codec import messages as _convert
 from topwork._ops import chunking, embed_results, head_ops, ready_vectors
-from topwork._ops.calls import Session, Steps, unary
-from topwork._ops.chunking import Chunk, Sizes
-from topwork._ops.embed_requests import Ask, answered
+from topwork._ops.calls import ClientState, Steps, unary
+from topwork._ops.chunking import Chunk, MessageSizes
+from topwork._ops.embed_requests import StreamedRequest, answered
 from topwork._ops.item_labels import texts
 from topwork._ops.progress_bar import Progress, reporting
 from topwork._transport.methods import PREDICT, PREDICT_STREAM
@@ -29,7 +29,7 @@ from topwork.v1.heads_pb2 import PredictRequest, PredictSettings, PredictStreamR
 MOST, WITH_FEATURES = 1024, 64
 
 
-class Sent(Chunk):
+class PredictChunk(Chunk):
     """A chunk on its way to heads."""
 
     def messages(self) -> Iterator[PredictStreamRequest]:  # type: ignore[override]
@@ -41,7 +41,7 @@ class Sent(Chunk):
 
 
 def predicted(
-    session: Session,
+    session: ClientState,
     settings: PredictSettings,
     items: Any,
     vectors: tuple[Any, str],
@@ -64,7 +64,7 @@ def predicted(
     return [joined(of_one) for of_one in zip(*pieces, strict=True)]
 
 
-def _known(session: Session, names: Any, timeout: float | None) -> Steps[dict[str, HeadInfo]]:
+def _known(session: ClientState, names: Any, timeout: float | None) -> Steps[dict[str, HeadInfo]]:
     """What this client has asked once: on which encoder a head stands."""
     for name in names:
         if name not in session.heads or not session.heads[name].encoder:
@@ -73,7 +73,7 @@ def _known(session: Session, names: Any, timeout: float | None) -> Steps[dict[st
 
 
 def _of_items(
-    session: Session,
+    session: ClientState,
     settings: PredictSettings,
     known: Mapping[str, HeadInfo],
     items: Any,
@@ -92,15 +92,15 @@ def _of_items(
     info = yield from embed_results.known(session, first.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     taps = {head.tap for head in known.values() if settings.features and head.encoder == first.encoder}
-    sizes = Sizes.of(info, sorted(taps), 0) if taps else Sizes([], 4.0)
+    sizes = MessageSizes.of(info, sorted(taps), 0) if taps else MessageSizes([], 4.0)
     cut = chunking.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
-    chunks: Iterator[Chunk] = (Sent(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
+    chunks: Iterator[Chunk] = (PredictChunk(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
     ask, brief = _ask(settings, known, info.name), _items.is_brief(source, info.modality)
     return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
 
 
-def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo], encoder: str) -> Ask[list[Predictions]]:
-    return Ask(
+def _ask(settings: PredictSettings, known: Mapping[str, HeadInfo], encoder: str) -> StreamedRequest[list[Predictions]]:
+    return StreamedRequest(
         encoder=encoder,
         alone=PREDICT,
         request=lambda chunk: PredictRequest(settings=settings, items=encoders_pb2.Items(items=chunk.items)),

@@ -11,10 +11,10 @@ import numpy as np
 
 from topwork._codec import decode_sets
 from topwork._files import save_rows
-from topwork._ops.calls import Session, Steps, Stream, unary, work
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._ops.item_labels import texts
 from topwork._ops.progress_bar import Progress, reporting
-from topwork._transport.download_stream import Tail
+from topwork._transport.download_stream import DownloadStream
 from topwork._transport.methods import GET_SET, READ
 from topwork.encoders import TapInfo
 from topwork.features import Features, Numerics
@@ -24,7 +24,7 @@ from topwork.v1 import sets_pb2
 
 
 @dataclass
-class Reading:
+class ReadState:
     """`request` asks for what has not come yet; `wanted` is how many items come in all, None before the first reply."""
 
     request: sets_pb2.ReadRequest
@@ -32,8 +32,8 @@ class Reading:
     wanted: int | None = None
     came: int = 0
 
-    def tail(self, session: Session, timeout: float | None) -> Tail:
-        return Tail(session, self._ask, session.timeout if timeout is None else timeout)
+    def tail(self, session: ClientState, timeout: float | None) -> DownloadStream:
+        return DownloadStream(session, self._ask, session.timeout if timeout is None else timeout)
 
     def _ask(self) -> sets_pb2.ReadRequest | None:
         return None if self.came == self.wanted else self.request
@@ -57,7 +57,7 @@ class Reading:
 
 
 def whole(
-    session: Session, request: sets_pb2.ReadRequest, by_ids: bool, progress: Progress, timeout: float | None
+    session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, progress: Progress, timeout: float | None
 ) -> Steps[Rows]:
     """All that is asked for, as one Rows."""
     reading = yield from begun(session, request, by_ids, timeout)
@@ -68,12 +68,12 @@ def whole(
             pieces.append(reading.receive(reply))
             advance(len(reply.ids), reading.wanted)
 
-        yield Stream(READ, reading.tail(session, timeout), receive)
+        yield StreamCall(READ, reading.tail(session, timeout), receive)
     return joined(pieces) if pieces else emptied(reading, request)
 
 
 def saved(
-    session: Session, request: sets_pb2.ReadRequest, by_ids: bool, path: Path, progress: Progress, timeout: float | None
+    session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, path: Path, progress: Progress, timeout: float | None
 ) -> Steps[SavedSet]:
     """All that is asked for, into a file; no more than a part of it is in memory."""
     reading = yield from begun(session, request, by_ids, timeout)
@@ -88,7 +88,7 @@ def saved(
             keep(reading.receive(reply))
             advance(len(reply.ids), reading.wanted)
 
-        yield Stream(READ, reading.tail(session, timeout), receive)
+        yield StreamCall(READ, reading.tail(session, timeout), receive)
         if tally.first is None:
             keep(emptied(reading, request))
         yield from work(sink.finish)
@@ -114,12 +114,12 @@ class _Tally:
         return SavedSet(name, path, self.items, self.first.total, self.first.version, self.rows, path.stat().st_size)
 
 
-def begun(session: Session, request: sets_pb2.ReadRequest, by_ids: bool, timeout: float | None) -> Steps[Reading]:
+def begun(session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, timeout: float | None) -> Steps[ReadState]:
     """The set is asked for first: who made its rows, and how, is not in the replies. `by_ids`: ids were passed, though perhaps
     none, which on the wire would be all."""
     reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=request.set), timeout)
     info = session.sets[request.set] = decode_sets.feature_set(reply)
-    return Reading(request, info, wanted=0 if by_ids and not request.ids else None)
+    return ReadState(request, info, wanted=0 if by_ids and not request.ids else None)
 
 
 def asked(
@@ -148,7 +148,7 @@ def asked(
     )
 
 
-def emptied(reading: Reading, request: sets_pb2.ReadRequest) -> Rows:
+def emptied(reading: ReadState, request: sets_pb2.ReadRequest) -> Rows:
     """No item is selected, and the server had nothing to send."""
     info = reading.info
     taps = [tap for tap in info.taps if request.all_taps or tap.name in request.taps]

@@ -20,7 +20,7 @@ GRANULARITIES = {name.removeprefix("GRANULARITY_").lower(): name for name, _ in 
 
 
 @dataclass(frozen=True)
-class Target:
+class VectorTarget:
     """What is known of the taps that vectors go to. `tap` is that of a bare array, "" for the set's only one; fingerprints are by
     tap, that of "" is any other's."""
 
@@ -31,7 +31,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyVectors:
     """Features of one tap that were made elsewhere: items are counted, rows are cast as they are sent."""
 
     tap: str
@@ -57,7 +57,7 @@ class Ready:
         assert self.counts is not None
         return np.concatenate([[0], np.cumsum(self.counts)])
 
-    def cut(self, start: int, end: int) -> Ready:
+    def cut(self, start: int, end: int) -> ReadyVectors:
         if self.counts is None:
             return replace(self, rows=self.rows[start:end])
         first, last = int(self._starts[start]), int(self._starts[end])
@@ -88,7 +88,7 @@ class Ready:
         return types_pb2.Spans(kind=SPANS.get(self.span_kind or ""), values=values, parts=parts)
 
 
-def pieces(vectors: Any, target: Target) -> Iterator[tuple[Ready, ...]]:
+def pieces(vectors: Any, target: VectorTarget) -> Iterator[tuple[ReadyVectors, ...]]:
     """The taps of consecutive items, as many items in each: of one array, Features or dict of them, or of an iterable of such."""
     position = 0
     for piece in _listed(vectors):
@@ -147,7 +147,7 @@ def _listed(vectors: Any) -> Iterable[Any]:
     return vectors
 
 
-def _taps(piece: Any, target: Target, position: int) -> tuple[Ready, ...]:
+def _taps(piece: Any, target: VectorTarget, position: int) -> tuple[ReadyVectors, ...]:
     if not isinstance(piece, Mapping):
         return (_ready(piece, piece.tap if isinstance(piece, Features) else target.tap, target, position),)
     if not piece:
@@ -155,7 +155,7 @@ def _taps(piece: Any, target: Target, position: int) -> tuple[Ready, ...]:
     return tuple(_ready(values, tap, target, position) for tap, values in piece.items())
 
 
-def _ready(values: Any, tap: str, target: Target, position: int) -> Ready:
+def _ready(values: Any, tap: str, target: VectorTarget, position: int) -> ReadyVectors:
     wanted = target.fingerprints.get(tap, target.fingerprints.get("", ""))
     if isinstance(values, Features):
         return _of_features(values, tap, wanted, position)
@@ -171,17 +171,17 @@ def _ready(values: Any, tap: str, target: Target, position: int) -> Ready:
         raise InvalidInput(
             "bare vectors do not say which encoder made them", remedy="pass fingerprint=, or Features, which carry it"
         )
-    return Ready(tap, wanted, granularity, rows, None)
+    return ReadyVectors(tap, wanted, granularity, rows, None)
 
 
-def _of_features(features: Features, tap: str, wanted: str, position: int) -> Ready:
+def _of_features(features: Features, tap: str, wanted: str, position: int) -> ReadyVectors:
     if features.dtype not in ("float32", "float16"):
         raise InvalidInput(f"features of {features.dtype}", remedy="embed them as float32 or float16")
     if wanted and wanted != features.fingerprint:
         raise NotReady(f"the features have fingerprint {features.fingerprint}, not {wanted}", remedy="embed the items again")
     for item, error in sorted(features.failures.items()):
         raise InvalidInput(f"it has no features: {error.message}", remedy="leave failed items out", item=position + item)
-    return Ready(
+    return ReadyVectors(
         tap=tap,
         fingerprint=features.fingerprint,
         granularity=features.granularity,

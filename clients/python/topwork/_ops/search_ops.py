@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from topwork._codec.items import Items
-from topwork._ops.calls import Session, Steps
+from topwork._ops.calls import ClientState, Steps
 from topwork.search_results import Hits
 from topwork.v1.indexes_pb2 import SearchRequest
 
 
 def search(
-    session: Session,
+    session: ClientState,
     set: str,
     query: Items | None = None,
     *,

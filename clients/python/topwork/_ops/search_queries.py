@@ -10,8 +10,8 @@ from typing import Any
 from topwork._codec import decode_indexes, items, messages
 from topwork._codec.decode_sets import feature_set
 from topwork._ops import chunking, embed_requests, embed_results, ready_vectors
-from topwork._ops.calls import Session, Steps, unary, work
-from topwork._ops.chunking import Chunk, Sizes
+from topwork._ops.calls import ClientState, Steps, unary, work
+from topwork._ops.chunking import Chunk, MessageSizes
 from topwork._ops.item_labels import texts
 from topwork._transport.methods import GET_SET, SEARCH
 from topwork.errors import InvalidInput, TooLarge, TopworkError
@@ -26,7 +26,7 @@ QUERIES, HITS, HITS_WITH_METADATA, HITS_WITH_VECTORS = 1024, 200_000, 50_000, 8_
 
 
 @dataclass(frozen=True)
-class Part:
+class SearchBatch:
     """Some of the queries: the field of the request that they fill, and the position of the first."""
 
     start: int
@@ -34,7 +34,7 @@ class Part:
 
 
 def found(
-    session: Session, settings: SearchRequest, query: Any, vectors: Any, stored: Any, timeout: float | None
+    session: ClientState, settings: SearchRequest, query: Any, vectors: Any, stored: Any, timeout: float | None
 ) -> Steps[Hits | list[Hits]]:
     """Hits for a lone query, a list of them for several."""
     if sum(given is not None for given in (query, vectors, stored)) != 1:
@@ -55,7 +55,7 @@ def found(
     return hits[0] if lone else hits
 
 
-def of_an_index(session: Session, set: str, encoder: str, queries: Any, timeout: float | None) -> Steps[dict[str, Any]]:
+def of_an_index(session: ClientState, set: str, encoder: str, queries: Any, timeout: float | None) -> Steps[dict[str, Any]]:
     """Fields of a CreateIndexRequest: the caller's own queries, as many as go into one message and 1,000 at most."""
     fields: dict[str, Any] = {"encoder": encoder}
     if isinstance(queries, Features):
@@ -76,14 +76,14 @@ def of_an_index(session: Session, set: str, encoder: str, queries: Any, timeout:
     return fields | part.query
 
 
-def _encoder(session: Session, set: str, timeout: float | None) -> Steps[str]:
+def _encoder(session: ClientState, set: str, timeout: float | None) -> Steps[str]:
     info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)))
     session.sets[set] = info
     return info.encoder
 
 
 def _each(
-    session: Session, settings: SearchRequest, parts: Iterator[Part], files: bool, timeout: float | None
+    session: ClientState, settings: SearchRequest, parts: Iterator[SearchBatch], files: bool, timeout: float | None
 ) -> Steps[list[Hits]]:
     """All parts, one after another; `files`: a part may take a while to come."""
     found: list[Hits] = []
@@ -106,7 +106,7 @@ def _most(settings: SearchRequest) -> int:
     return max(1, min(QUERIES, hits // (settings.k + settings.offset)))
 
 
-def _modality(session: Session, set: str, encoder: str, timeout: float | None) -> Steps[str]:
+def _modality(session: ClientState, set: str, encoder: str, timeout: float | None) -> Steps[str]:
     """What the query is. A set is asked for once."""
     if encoder:
         return (yield from embed_results.known(session, encoder, timeout)).modality
@@ -119,10 +119,12 @@ def _modality(session: Session, set: str, encoder: str, timeout: float | None) -
     return info.modality
 
 
-def _of_items(query: Any, modality: str, most: int) -> Iterator[Part]:
+def _of_items(query: Any, modality: str, most: int) -> Iterator[SearchBatch]:
     try:
-        for chunk in chunking.chunks(items.listed(query, modality), modality, Sizes([], 4.0), limit=min(most, chunking.ITEMS)):
-            yield Part(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
+        for chunk in chunking.chunks(
+            items.listed(query, modality), modality, MessageSizes([], 4.0), limit=min(most, chunking.ITEMS)
+        ):
+            yield SearchBatch(chunk.start, {"items": encoders_pb2.Items(items=_sendable(chunk))})
     finally:
         embed_requests.release(query)
 
@@ -135,7 +137,7 @@ def _sendable(chunk: Chunk) -> Sequence[Any]:
     return chunk.items
 
 
-def _of_vectors(vectors: Any, most: int) -> tuple[bool, Iterator[Part]]:
+def _of_vectors(vectors: Any, most: int) -> tuple[bool, Iterator[SearchBatch]]:
     rows = ready_vectors.matrix(vectors.dequantized() if isinstance(vectors, Features) else vectors)
     if rows.ndim not in (1, 2):
         raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
@@ -143,11 +145,13 @@ def _of_vectors(vectors: Any, most: int) -> tuple[bool, Iterator[Part]]:
     several = rows[None] if lone else rows
     step = max(1, min(most, chunking.REQUEST // max(1, several.shape[1] * 4)))
     return lone, (
-        Part(start, {"vectors": messages.tensor(ready_vectors.sendable(several[start : start + step]))})
+        SearchBatch(start, {"vectors": messages.tensor(ready_vectors.sendable(several[start : start + step]))})
         for start in range(0, len(several), step)
     )
 
 
-def _of_stored(stored: Any, most: int) -> Iterator[Part]:
+def _of_stored(stored: Any, most: int) -> Iterator[SearchBatch]:
     ids = texts(stored)
-    return (Part(start, {"stored": sets_pb2.Strings(values=ids[start : start + most])}) for start in range(0, len(ids), most))
+    return (
+        SearchBatch(start, {"stored": sets_pb2.Strings(values=ids[start : start + most])}) for start in range(0, len(ids), most)
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import Session, Steps, Stream, unary
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.progress_bar import Progress
 from topwork._transport.methods import (
     DELETE_ROWS,
@@ -29,27 +29,27 @@ from topwork.v1 import sets_pb2
 LONGEST_NUMBER = 19
 
 
-def sets(session: Session, *, timeout: float | None = None) -> Steps[list[SetInfo]]:
+def sets(session: ClientState, *, timeout: float | None = None) -> Steps[list[SetInfo]]:
     """All feature sets of the server, by name."""
     reply = yield from unary(LIST_SETS, sets_pb2.ListSetsRequest(), timeout)
     return [decode_sets.feature_set(message) for message in reply.sets]
 
 
-def set(session: Session, name: str, *, timeout: float | None = None) -> Steps[SetInfo]:
+def set(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[SetInfo]:
     """One set, as it stands now. Raises NotFound."""
     reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=name), timeout)
     info = session.sets[name] = decode_sets.feature_set(reply)
     return info
 
 
-def drop_set(session: Session, name: str, *, timeout: float | None = None) -> Steps[None]:
+def drop_set(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete a set with its versions and its indexes. Raises NotFound."""
     session.sets.pop(name, None)
     yield from unary(DROP_SET, sets_pb2.GetSetRequest(set=name), timeout)
 
 
 def read(
-    session: Session,
+    session: ClientState,
     set: str,
     *,
     taps: Sequence[str] | None = None,
@@ -84,7 +84,7 @@ def read(
 
 
 def read_stream(
-    session: Session,
+    session: ClientState,
     set: str,
     *,
     taps: Sequence[str] | None = None,
@@ -96,7 +96,7 @@ def read_stream(
     limit: int = 0,
     inputs: bool = False,
     timeout: float | None = None,
-) -> Steps[Stream[Rows]]:
+) -> Steps[StreamCall[Rows]]:
     """As `read`, a part at a time (of some megabytes), for sets of any size: memory stays bounded.
 
     A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
@@ -106,11 +106,11 @@ def read_stream(
     number = yield from numbered(session, set, version, timeout)
     request = read_requests.asked(set, taps, columns, where, ids, number, offset, limit, inputs)
     reading = yield from read_requests.begun(session, request, ids is not None, timeout)
-    return Stream(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
+    return StreamCall(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
 
 
 def export_set(
-    session: Session,
+    session: ClientState,
     set: str,
     path: str | os.PathLike[str],
     *,
@@ -137,7 +137,7 @@ def export_set(
 
 
 def delete(
-    session: Session,
+    session: ClientState,
     set: str,
     ids: str | int | Iterable[str | int] | None = None,
     *,
@@ -156,12 +156,12 @@ def delete(
     return (yield from unary(DELETE_ROWS, request, timeout)).deleted
 
 
-def versions(session: Session, set: str, *, timeout: float | None = None) -> Steps[list[VersionInfo]]:
+def versions(session: ClientState, set: str, *, timeout: float | None = None) -> Steps[list[VersionInfo]]:
     """The versions that can still be read, oldest first."""
     return decode_sets.versions((yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)))
 
 
-def numbered(session: Session, set: str, version: int | str, timeout: float | None) -> Steps[int]:
+def numbered(session: ClientState, set: str, version: int | str, timeout: float | None) -> Steps[int]:
     """The number of a version that is named by its number or by its pin. Raises NotFound, or DataLoss for a damaged pin."""
     if not isinstance(version, str):
         return version
@@ -177,18 +177,18 @@ def numbered(session: Session, set: str, version: int | str, timeout: float | No
     raise NotFound(f"{set} has no pin {version!r}", remedy=f"its pins: {', '.join(pins) or 'none'}")
 
 
-def pin(session: Session, set: str, pin: str, version: int = 0, *, timeout: float | None = None) -> Steps[VersionInfo]:
+def pin(session: ClientState, set: str, pin: str, version: int = 0, *, timeout: float | None = None) -> Steps[VersionInfo]:
     """Keep a version (0: the current one) from pruning, under a name."""
     request = sets_pb2.PinVersionRequest(set=set, pin=pin, version=version)
     return decode_sets.version((yield from unary(PIN_VERSION, request, timeout)))
 
 
-def unpin(session: Session, set: str, pin: str, *, timeout: float | None = None) -> Steps[None]:
+def unpin(session: ClientState, set: str, pin: str, *, timeout: float | None = None) -> Steps[None]:
     """Let a pinned version be pruned again. Raises NotFound."""
     yield from unary(UNPIN_VERSION, sets_pb2.PinVersionRequest(set=set, pin=pin), timeout)
 
 
-def prune(session: Session, set: str, older_than: float, *, timeout: float | None = None) -> Steps[Pruned]:
+def prune(session: ClientState, set: str, older_than: float, *, timeout: float | None = None) -> Steps[Pruned]:
     """Delete the versions that nobody pinned and that are older than so many seconds. The current one stays."""
     reply = yield from unary(PRUNE_VERSIONS, sets_pb2.PruneVersionsRequest(set=set, older_than=older_than), timeout)
     return Pruned(reply.removed, reply.bytes)

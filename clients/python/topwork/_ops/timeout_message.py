@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from topwork._codec import messages
-from topwork._ops.calls import Session, Steps, unary
+from topwork._ops.calls import ClientState, Steps, unary
 from topwork._transport.methods import GET_ENCODER
 from topwork.errors import DeadlineExceeded, TopworkError
 from topwork.jobs import Job
@@ -14,7 +14,7 @@ SOON = 2.0
 IDLE = ("ready", "loaded")
 
 
-def explained(session: Session, encoder: str, error: DeadlineExceeded) -> Steps[DeadlineExceeded]:
+def explained(session: ClientState, encoder: str, error: DeadlineExceeded) -> Steps[DeadlineExceeded]:
     """The error with what the encoder was doing: its first use exports, measures and loads it."""
     if not encoder:
         return error

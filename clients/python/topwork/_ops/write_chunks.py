@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from topwork._codec import items as _items
 from topwork._codec import messages as _convert
 from topwork._codec.items import LongVideo
-from topwork._codec.metadata import Types
+from topwork._codec.metadata import ColumnTypes
 from topwork._ops import chunking
-from topwork._ops.chunking import Sizes
-from topwork._ops.item_labels import IDS, Ids, KnownIds, KnownMetadata, Metadata, PathIds
-from topwork._ops.ready_vectors import Ready
-from topwork._transport.send_window import Pace
+from topwork._ops.chunking import MessageSizes
+from topwork._ops.item_labels import IDS, IdSource, KnownIds, KnownMetadata, MetadataSource, PathIds
+from topwork._ops.ready_vectors import ReadyVectors
+from topwork._transport.send_window import SendWindow
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Numerics
 from topwork.v1 import sets_pb2, types_pb2
@@ -23,12 +23,12 @@ from topwork.v1 import sets_pb2, types_pb2
 ITEMS, VECTORS, VECTOR_BYTES, MOST_BYTES = 128, 8192, 4 * _items.MIB, 48 * _items.MIB
 
 
-class Body(Protocol):
+class ChunkBody(Protocol):
     """What a chunk is about: items, or features."""
 
     def __len__(self) -> int: ...
 
-    def cut(self, start: int, end: int) -> Body: ...
+    def cut(self, start: int, end: int) -> ChunkBody: ...
 
     def fill(self, rows: sets_pb2.WriteRows) -> None: ...
 
@@ -49,7 +49,7 @@ class ItemBody:
 
 @dataclass(frozen=True)
 class VectorBody:
-    taps: tuple[Ready, ...]
+    taps: tuple[ReadyVectors, ...]
 
     def __len__(self) -> int:
         return len(self.taps[0])
@@ -88,12 +88,12 @@ class WriteChunk:
 
 
 @dataclass
-class Labels:
+class ItemLabels:
     """Ids and metadata of all items. Raises InvalidInput where they are fewer or more than the items."""
 
-    ids: Ids
-    metadata: Metadata
-    types: Types
+    ids: IdSource
+    metadata: MetadataSource
+    types: ColumnTypes
 
     def __post_init__(self) -> None:
         if isinstance(self.metadata, KnownMetadata):
@@ -124,18 +124,18 @@ class _Part:
     start: int
     ids: list[str]
     metadata: dict[str, list[Any]]
-    body: Body
+    body: ChunkBody
 
     def half(self, start: int, end: int) -> _Part:
         metadata = {name: values[start:end] for name, values in self.metadata.items()}
         return _Part(self.start + start, self.ids[start:end], metadata, self.body.cut(start, end))
 
 
-def item_chunks(source: Iterable[Any], modality: str, labels: Labels, skip: bool, pace: Pace) -> Iterator[WriteChunk]:
+def item_chunks(source: Iterable[Any], modality: str, labels: ItemLabels, skip: bool, pace: SendWindow) -> Iterator[WriteChunk]:
     """Chunks of items that the server embeds, as large as their pace allows."""
     items = labels.ids.noting(source) if isinstance(labels.ids, PathIds) else source
     count = 0
-    for chunk in chunking.chunks(items, modality, Sizes([], 4.0), limit=pace.limit, skip=skip):
+    for chunk in chunking.chunks(items, modality, MessageSizes([], 4.0), limit=pace.limit, skip=skip):
         count += len(chunk)
         part = _Part(chunk.start, *labels.take(chunk.start, len(chunk)), ItemBody(chunk.items))
         failures = {chunk.start + i: error for i, error in chunk.failures.items()}
@@ -143,7 +143,7 @@ def item_chunks(source: Iterable[Any], modality: str, labels: Labels, skip: bool
     labels.finish(count)
 
 
-def vector_chunks(pieces: Iterable[tuple[Ready, ...]], labels: Labels) -> Iterator[WriteChunk]:
+def vector_chunks(pieces: Iterable[tuple[ReadyVectors, ...]], labels: ItemLabels) -> Iterator[WriteChunk]:
     """Chunks of ready vectors."""
     count = 0
     for taps in pieces:
@@ -156,7 +156,9 @@ def vector_chunks(pieces: Iterable[tuple[Ready, ...]], labels: Labels) -> Iterat
     labels.finish(count)
 
 
-def _fitting(part: _Part, types: Types, video: LongVideo | None, failures: Mapping[int, TopworkError]) -> Iterator[WriteChunk]:
+def _fitting(
+    part: _Part, types: ColumnTypes, video: LongVideo | None, failures: Mapping[int, TopworkError]
+) -> Iterator[WriteChunk]:
     """One chunk, or, where its metadata makes it too large for a message, its halves."""
     rows = sets_pb2.WriteRows(ids=part.ids, metadata=types.pack(part.metadata, part.start))
     part.body.fill(rows)

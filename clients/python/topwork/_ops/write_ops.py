@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from topwork._codec.items import Items
-from topwork._ops.calls import Session, Steps, Stream
+from topwork._ops.calls import ClientState, Steps, StreamCall
 from topwork._ops.progress_bar import Progress
 from topwork._transport.methods import WRITE
 from topwork.features import Features
@@ -21,7 +21,7 @@ Vectors: TypeAlias = Features | Mapping[str, Any] | Iterable[Any] | AsyncIterabl
 
 
 def write(
-    session: Session,
+    session: ClientState,
     set: str,
     items: Items | None = None,
     ids: Ids | None = None,
@@ -65,12 +65,12 @@ def write(
     from topwork._ops import write_request
 
     settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
-    asked = write_request.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
+    asked = write_request.WriteArguments(set, items, ids, metadata, vectors, fingerprint, *settings)
     return (yield from write_request.written(session, asked, progress, timeout))
 
 
 def write_stream(
-    session: Session,
+    session: ClientState,
     set: str,
     items: Items | None = None,
     ids: Ids | None = None,
@@ -86,7 +86,7 @@ def write_stream(
     skip_bad_items: bool = False,
     priority: str = "normal",
     timeout: float | None = None,
-) -> Steps[Stream[Acknowledged]]:
+) -> Steps[StreamCall[Acknowledged]]:
     """As `write`, for any number of items, even endless: an `Acknowledged` for each chunk, as soon as it is on disk.
 
     `items`, `ids`, `metadata` and `vectors` may be iterators; they are read a few chunks ahead and no further.
@@ -94,6 +94,6 @@ def write_stream(
     from topwork._ops import write_request
 
     settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
-    asked = write_request.Asked(set, items, ids, metadata, vectors, fingerprint, *settings)
+    asked = write_request.WriteArguments(set, items, ids, metadata, vectors, fingerprint, *settings)
     plan = yield from write_request.planned(session, asked, timeout)
-    return Stream(WRITE, plan.feed, write_request.acknowledged)
+    return StreamCall(WRITE, plan.feed, write_request.acknowledged)

@@ -8,25 +8,25 @@ from typing import Any
 
 from topwork._codec import items as _items
 from topwork._codec.decode_sets import feature_set
-from topwork._codec.metadata import Types
+from topwork._codec.metadata import ColumnTypes
 from topwork._ops import embed_requests, embed_results, item_labels, ready_vectors, write_chunks
-from topwork._ops.calls import Session, Steps, Stream, unary, work
+from topwork._ops.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._ops.item_labels import IDS, PathIds
 from topwork._ops.progress_bar import Progress, reporting
-from topwork._ops.ready_vectors import Target
+from topwork._ops.ready_vectors import VectorTarget
 from topwork._ops.timeout_message import explained
-from topwork._ops.write_chunks import Labels, WriteChunk
+from topwork._ops.write_chunks import ItemLabels, WriteChunk
 from topwork._transport import status
 from topwork._transport.methods import GET_SET, WRITE
-from topwork._transport.send_window import Pace
-from topwork._transport.upload_stream import Feed
+from topwork._transport.send_window import SendWindow
+from topwork._transport.upload_stream import UploadStream
 from topwork.errors import DeadlineExceeded, InvalidInput, NotFound, TopworkError
 from topwork.sets import Acknowledged, SetInfo, WriteReport
 from topwork.v1 import sets_pb2
 
 
 @dataclass(frozen=True)
-class Asked:
+class WriteArguments:
     """The arguments of `write`."""
 
     set: str
@@ -47,7 +47,7 @@ class Asked:
         taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
         return write_chunks.settings(self.set, self.encoder or "", taps, self.options, self.dtype, keep, skip, self.priority)
 
-    def bridged(self, session: Session) -> Asked:
+    def bridged(self, session: ClientState) -> WriteArguments:
         """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
         sources = {"items": self.items, "ids": self.ids, "metadata": self.metadata, "vectors": self.vectors}
         turned: dict[str, Any] = {
@@ -62,15 +62,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WritePlan:
     """`total` is the number of items, where it is known; `encoder` reads them, none of ready vectors."""
 
-    feed: Feed[WriteChunk]
+    feed: UploadStream[WriteChunk]
     total: int | None
     encoder: str
 
 
-def written(session: Session, asked: Asked, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
+def written(session: ClientState, asked: WriteArguments, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
     """The whole write."""
     plan = yield from planned(session, asked, timeout)
     done: list[Acknowledged] = []
@@ -81,14 +81,14 @@ def written(session: Session, asked: Asked, progress: Progress, timeout: float |
             advance(len(chunk))
 
         try:
-            yield Stream(WRITE, plan.feed, receive)
+            yield StreamCall(WRITE, plan.feed, receive)
         except DeadlineExceeded as error:
             error.message += f"; {done[-1].watermark if done else 0:,} items are done"
             raise (yield from explained(session, plan.encoder, error)) from None
     return summed(done)
 
 
-def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan]:
+def planned(session: ClientState, asked: WriteArguments, timeout: float | None) -> Steps[WritePlan]:
     """Raises InvalidInput for what is wrong without a look at the items themselves."""
     if (asked.items is None) == (asked.vectors is None):
         raise InvalidInput("a write is of items or of vectors", remedy="pass one of the two")
@@ -97,20 +97,20 @@ def planned(session: Session, asked: Asked, timeout: float | None) -> Steps[Plan
     info = yield from found(session, asked.set, timeout)
     modality = "" if asked.items is None else (yield from _modality(session, asked, info, timeout))
     ids = ids or _paths(modality)
-    labels = yield from work(lambda: Labels(ids, metadata, Types(info.columns if info else {})))
+    labels = yield from work(lambda: ItemLabels(ids, metadata, ColumnTypes(info.columns if info else {})))
     if asked.items is None:
         pace = None
         chunks, total = _vector_chunks(asked, info, labels)
     else:
-        pace = Pace(write_chunks.ITEMS)
+        pace = SendWindow(write_chunks.ITEMS)
         chunks, total = _item_chunks(asked, modality, labels, pace)
     encoder = "" if asked.items is None else asked.encoder or (info.encoder if info else "")
-    feed = Feed(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release, pace)
+    feed = UploadStream(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release, pace)
     feed.encoder = encoder
-    return Plan(feed, total, encoder)
+    return WritePlan(feed, total, encoder)
 
 
-def found(session: Session, name: str, timeout: float | None) -> Steps[SetInfo | None]:
+def found(session: ClientState, name: str, timeout: float | None) -> Steps[SetInfo | None]:
     """The set as it stands now, or None."""
     try:
         info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=name), timeout)))
@@ -154,20 +154,20 @@ def summed(done: Sequence[Acknowledged]) -> WriteReport:
     )
 
 
-def _read_labels(asked: Asked) -> tuple[item_labels.Ids | None, item_labels.Metadata]:
+def _read_labels(asked: WriteArguments) -> tuple[item_labels.IdSource | None, item_labels.MetadataSource]:
     """Ids that come twice are found here, before anything is sent."""
     ids = None if asked.ids is None else item_labels.ids_of(asked.ids)
     lone = [asked.metadata] if _is_lone_row(asked) else asked.metadata
     return ids, item_labels.metadata_of(lone)
 
 
-def _is_lone_row(asked: Asked) -> bool:
+def _is_lone_row(asked: WriteArguments) -> bool:
     """Whether the metadata is the one dict of the one item: no value of it is a column."""
     values = asked.metadata.values() if isinstance(asked.metadata, Mapping) else ()
     return isinstance(asked.ids, str | int) and bool(values) and not any(isinstance(value, list) for value in values)
 
 
-def _modality(session: Session, asked: Asked, info: SetInfo | None, timeout: float | None) -> Steps[str]:
+def _modality(session: ClientState, asked: WriteArguments, info: SetInfo | None, timeout: float | None) -> Steps[str]:
     encoder = asked.encoder or (info.encoder if info else "")
     if not encoder and info is None:
         raise InvalidInput(f"there is no set {asked.set!r} yet", remedy="pass encoder= to make it")
@@ -184,10 +184,10 @@ def _paths(modality: str) -> PathIds:
     return PathIds()
 
 
-def _target(asked: Asked, info: SetInfo | None) -> Target:
+def _target(asked: WriteArguments, info: SetInfo | None) -> VectorTarget:
     taps = asked.taps or [tap.name for tap in (info.taps if info else ())]
     fingerprint = asked.fingerprint or {}
-    return Target(
+    return VectorTarget(
         tap=taps[0] if len(taps) == 1 else "",
         fingerprints={"": fingerprint} if isinstance(fingerprint, str) else fingerprint,
         granularities={tap.name: tap.granularity for tap in (info.taps if info else ())},
@@ -195,14 +195,16 @@ def _target(asked: Asked, info: SetInfo | None) -> Target:
     )
 
 
-def _item_chunks(asked: Asked, modality: str, labels: Labels, pace: Pace) -> tuple[Iterator[WriteChunk], int | None]:
+def _item_chunks(
+    asked: WriteArguments, modality: str, labels: ItemLabels, pace: SendWindow
+) -> tuple[Iterator[WriteChunk], int | None]:
     source = _items.listed(asked.items, modality)
     total = len(source) if isinstance(source, Sized) else None
     labels.check(total)
     return write_chunks.item_chunks(source, modality, labels, asked.skip_bad_items, pace), total
 
 
-def _vector_chunks(asked: Asked, info: SetInfo | None, labels: Labels) -> tuple[Iterator[WriteChunk], int | None]:
+def _vector_chunks(asked: WriteArguments, info: SetInfo | None, labels: ItemLabels) -> tuple[Iterator[WriteChunk], int | None]:
     total = ready_vectors.total(asked.vectors)
     labels.check(total)
     pieces = ready_vectors.pieces(asked.vectors, _target(asked, info))

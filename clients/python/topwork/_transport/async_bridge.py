@@ -10,7 +10,7 @@ from typing import Any
 _END = object()
 
 
-class Bridge(Iterator[Any]):
+class AsyncBridge(Iterator[Any]):
     """An asynchronous source that a thread iterates over, while the loop in which this is made runs."""
 
     def __init__(self, source: AsyncIterable[Any]) -> None:

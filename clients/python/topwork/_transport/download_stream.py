@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
-from topwork._ops.calls import Session
-from topwork._transport.retry import Tries
+from topwork._ops.calls import ClientState
+from topwork._transport.retry import StreamRetries
 
 
-class Tail(Tries[None]):
+class DownloadStream(StreamRetries[None]):
     """`ask()` is the request for what has not come yet, None where all has: it is asked anew after a break."""
 
     def __init__(
-        self, session: Session, ask: Callable[[], Message | None], timeout: float | None, *, in_all: bool = False
+        self, session: ClientState, ask: Callable[[], Message | None], timeout: float | None, *, in_all: bool = False
     ) -> None:
         super().__init__(session, timeout, in_all=in_all)
         self._ask = ask

@@ -8,15 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from topwork._ops.calls import Session
+from topwork._ops.calls import ClientState
 from topwork._transport import status
-from topwork._transport.retry_policy import Patience
+from topwork._transport.retry_policy import RetryPolicy
 from topwork.errors import TopworkError
 
 A = TypeVar("A")
 
 
-class Tries(ABC, Generic[A]):
+class StreamRetries(ABC, Generic[A]):
     """gRPC itself never retries a stream of which a reply has come, so a long job would die with one restart of its server. Here
     a stream that broke is opened again for what has not been answered yet.
 
@@ -30,7 +30,7 @@ class Tries(ABC, Generic[A]):
     activity: Callable[[str], object] | None = None
 
     def __init__(
-        self, session: Session, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
+        self, session: ClientState, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
     ) -> None:
         self.failure: BaseException | None = None
         self._session = session
@@ -39,7 +39,7 @@ class Tries(ABC, Generic[A]):
         self._in_all = in_all
         self._changed = threading.Condition()
         self._abort: Callable[[], object] = bool
-        self._patience = Patience(session.retry_for)
+        self._patience = RetryPolicy(session.retry_for)
         self._moved = time.monotonic()
         self._reading = True
         self._watched = self._closed = False

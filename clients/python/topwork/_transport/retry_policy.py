@@ -16,7 +16,7 @@ RETRY_FOR = 60.0
 FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.1, 5.0, 0.2
 
 
-class Patience:
+class RetryPolicy:
     """Tries within `retry_for` seconds of the first failure, and before `deadline` (time.monotonic(); None for none).
 
     `once`: the call must not be done twice, so it is made again only where the server certainly did not begin it.

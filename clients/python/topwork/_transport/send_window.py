@@ -11,7 +11,7 @@ CHUNK, AHEAD = 3.0, 20.0
 FEWEST, FIRST = 4, 4
 
 
-class Pace:
+class SendWindow:
     """`items` are those of the largest chunk. On the thread that reads answers, but for `limit` and `window`."""
 
     def __init__(self, items: int, clock: Callable[[], float] = time.monotonic) -> None:

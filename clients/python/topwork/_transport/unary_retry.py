@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from topwork._ops.calls import Session, Unary
+from topwork._ops.calls import ClientState, UnaryCall
 from topwork._transport import status
-from topwork._transport.retry_policy import Patience
+from topwork._transport.retry_policy import RetryPolicy
 
 
-class UnaryTries:
+class UnaryRetries:
     """The timeout is of all tries together."""
 
-    def __init__(self, session: Session, call: Unary) -> None:
+    def __init__(self, session: ClientState, call: UnaryCall) -> None:
         self._session, self._call = session, call
         self._timeout = session.timeout if call.timeout is None else call.timeout
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        self._patience = Patience(session.retry_for, self._deadline, call.method.once)
+        self._patience = RetryPolicy(session.retry_for, self._deadline, call.method.once)
 
     def left(self) -> float | None:
         """Seconds that the next try may take."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from topwork._ops.calls import Session
-from topwork._transport.retry import Tries
-from topwork._transport.send_window import Pace
+from topwork._ops.calls import ClientState
+from topwork._transport.retry import StreamRetries
+from topwork._transport.send_window import SendWindow
 from topwork.errors import TopworkError
 
 #: Chunks on their way: enough for the server to find texts of like length for its batches; where those on their way have more
@@ -19,7 +19,7 @@ WINDOW, HEAVY_WINDOW = 32, 8
 LIGHT = 4 << 20
 
 
-class Sendable(Protocol):
+class UploadChunk(Protocol):
     """A chunk: its messages, made anew each time that it is sent, and the position of its first item."""
 
     @property
@@ -30,10 +30,10 @@ class Sendable(Protocol):
     def messages(self) -> Iterator[Any]: ...
 
 
-C = TypeVar("C", bound=Sendable)
+C = TypeVar("C", bound=UploadChunk)
 
 
-class Feed(Tries[C]):
+class UploadStream(StreamRetries[C]):
     """Shared by a thread that sends (`requests`), the caller that reads replies, and a watch over the time.
 
     A stream that broke is opened again from the oldest chunk without a reply: each chunk is answered by itself, and unanswered
@@ -42,12 +42,12 @@ class Feed(Tries[C]):
 
     def __init__(
         self,
-        session: Session,
+        session: ClientState,
         opening: Message,
         chunks: Iterator[C],
         timeout: float | None,
         release: Callable[[], object] = bool,
-        pace: Pace | None = None,
+        pace: SendWindow | None = None,
     ) -> None:
         super().__init__(session, session.timeout if timeout is None else timeout, release)
         self._opening = opening

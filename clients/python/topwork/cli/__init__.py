@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import topwork
-from topwork.cli.help_screen import CLIENT_COMMANDS, INTERRUPTED, SERVER_VERBS, CommandParser, Parser
+from topwork.cli.help_screen import CLIENT_COMMANDS, INTERRUPTED, SERVER_VERBS, CommandParser, TopworkParser
 from topwork.cli.standard_streams import open_closed_streams, stop_writing
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _unwritten(error: OSError) -> TopworkError:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = Parser(
+    parser = TopworkParser(
         prog="topwork",
         description="Features of texts, pictures and videos, from frozen encoders served over gRPC; search and trained heads.",
     )

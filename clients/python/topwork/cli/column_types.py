@@ -46,7 +46,7 @@ def _identifier(column: str) -> str:
     return f"meta_{name}" if reserved or (name and not name[0].isalpha()) else name
 
 
-class Guess:
+class TypeInference:
     """What type all values of a column have. Texts are read (`007` and 20 digits are no numbers: that would lose something);
     values that have a type already (of JSON) keep it."""
 

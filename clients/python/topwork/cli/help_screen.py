@@ -68,7 +68,7 @@ class CommandParser(argparse.ArgumentParser):
         super().error(shortened(message))
 
 
-class Parser(CommandParser):
+class TopworkParser(CommandParser):
     """The parser of the whole command; its help lists the commands in groups, a line each."""
 
     commands: argparse._SubParsersAction[Any] | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork.cli import folders, record_files
-from topwork.cli.record_files import LINE, Table
+from topwork.cli.record_files import LINE, RecordFile
 from topwork.cli.record_values import text_of
 from topwork.cli.text_encoding import name as encoding_name
 from topwork.errors import InvalidInput, TopworkError
@@ -61,7 +61,7 @@ def stdin_lines() -> Iterator[str]:
     return (line.rstrip("\n") for line in sys.stdin)
 
 
-def item_column(table: Table, column: str | None, modality: str) -> str:
+def item_column(table: RecordFile, column: str | None, modality: str) -> str:
     """Which column holds the items. Raises InvalidInput where the file has none such."""
     if table.columns == ():
         if column:

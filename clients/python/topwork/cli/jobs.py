@@ -67,7 +67,7 @@ def follow(client: Client, id: str, quiet: bool) -> Job:
     return job
 
 
-class Seen:
+class JobWatch:
     """Shows the job, and remembers it."""
 
     def __init__(self, show: Callable[[Job], object]) -> None:
@@ -80,10 +80,10 @@ class Seen:
 
 
 @contextmanager
-def awaited(quiet: bool) -> Iterator[Seen]:
+def awaited(quiet: bool) -> Iterator[JobWatch]:
     """Yields what a verb that waits for a job takes as its progress. Ctrl-C ends the waiting, not the job."""
     with progress.of_job(quiet) as show:
-        seen = Seen(show)
+        seen = JobWatch(show)
         try:
             yield seen
         except KeyboardInterrupt:

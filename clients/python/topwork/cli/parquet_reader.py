@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork.cli.record_files import Record, Table
+from topwork.cli.record_files import Record, RecordFile
 from topwork.errors import InvalidInput, NotReady
 
 BATCH = 1024
 
 
-class Parquet(Table):
+class ParquetFile(RecordFile):
     """.parquet: the types of its columns are the schema's. Times come in UTC; without a zone they are UTC. A decimal is a
     float where the float has the same digits."""
 

@@ -20,7 +20,7 @@ COUNTS = re.compile(r"[\d.,]+")
 
 
 @dataclass
-class Tally:
+class WriteCounts:
     """What a write has done so far. `items` are done: stored, or failed; `ready` are vectors, which nobody encodes."""
 
     ready: bool = False

@@ -27,7 +27,7 @@ class Record(NamedTuple):
     error: InvalidInput | None = None
 
 
-class Table:
+class RecordFile:
     """A file of records. It can be read again and again; each reading starts at the top.
 
     columns   their names in order; None where only a reading tells (.jsonl)
@@ -70,7 +70,7 @@ class Table:
             raise InvalidInput(f"{self.path} has no column {column!r}", remedy=f"{flag} is one of {names}")
 
 
-class Lines(Table):
+class LinesFile(RecordFile):
     """.txt: a line an item. Other separators of lines (U+2028 ...) are part of a text."""
 
     def every(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
@@ -79,7 +79,7 @@ class Lines(Table):
                 yield Record(number, {LINE: line.removesuffix("\n").removesuffix("\r")})
 
 
-class JsonLines(Table):
+class JsonLinesFile(RecordFile):
     """.jsonl: an object a line, or a string a line."""
 
     columns = None
@@ -102,7 +102,7 @@ class JsonLines(Table):
         return Record(number, {}, InvalidInput(f"{self.path} line {number} is {kind}, and no object", remedy=remedy))
 
 
-class Delimited(Table):
+class DelimitedFile(RecordFile):
     """.csv and .tsv: a first line of names, then as many values on each line; values may be quoted and hold line breaks."""
 
     texts = True
@@ -167,13 +167,13 @@ def _values(count: int) -> str:
     return f"{count} value{'s' * (count != 1)}"
 
 
-def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> Table:
+def opened(path: Path, separator: str | None = None, encoding: str | None = None) -> RecordFile:
     """The file's records by its suffix. Raises InvalidInput for other suffixes and unreadable heads, NotReady without pyarrow."""
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise InvalidInput(f"{path} is not a list of items", remedy=f"give one of {', '.join(TABLES)}, or a folder")
     if suffix in SEPARATORS:
-        return Delimited(path, separator or SEPARATORS[suffix], encoding)
+        return DelimitedFile(path, separator or SEPARATORS[suffix], encoding)
     if separator:
         raise InvalidInput(f"{path} has no separator of columns", remedy="leave --separator out")
     if encoding and suffix == ".parquet":
@@ -181,17 +181,17 @@ def opened(path: Path, separator: str | None = None, encoding: str | None = None
     return TABLES[suffix](path, encoding)
 
 
-def _parquet(path: Path, encoding: str | None) -> Table:
-    from topwork.cli.parquet_reader import Parquet
+def _parquet(path: Path, encoding: str | None) -> RecordFile:
+    from topwork.cli.parquet_reader import ParquetFile
 
-    return Parquet(path)
+    return ParquetFile(path)
 
 
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
-TABLES: Mapping[str, Callable[[Path, str | None], Table]] = {
-    ".txt": Lines,
+TABLES: Mapping[str, Callable[[Path, str | None], RecordFile]] = {
+    ".txt": LinesFile,
     **{suffix: lambda path, encoding: opened(path, None, encoding) for suffix in SEPARATORS},
-    ".jsonl": JsonLines,
-    ".ndjson": JsonLines,
+    ".jsonl": JsonLinesFile,
+    ".ndjson": JsonLinesFile,
     ".parquet": _parquet,
 }

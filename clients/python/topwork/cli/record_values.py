@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from topwork.cli.column_types import convert
-from topwork.cli.record_files import LINE, Record, Table
+from topwork.cli.record_files import LINE, Record, RecordFile
 from topwork.errors import InvalidInput
 
 
-class Column(NamedTuple):
+class RecordColumn(NamedTuple):
     """A column of a file that becomes one of metadata: its name there, its name in the set, its type."""
 
     source: str
@@ -18,7 +18,7 @@ class Column(NamedTuple):
     kind: str
 
 
-def id_of(table: Table, column: str, record: Record) -> str:
+def id_of(table: RecordFile, column: str, record: Record) -> str:
     value = record.values.get(column)
     if value is None or value == "":
         raise InvalidInput(f"{table.name(record)} has no id under {column!r}", remedy="give each item one")
@@ -30,7 +30,7 @@ def id_of(table: Table, column: str, record: Record) -> str:
     return str(value)
 
 
-def text_of(table: Table, column: str, record: Record) -> str | bytes:
+def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
     """The item itself: a text, the path of a file or (of .parquet) its bytes."""
     value = record.values.get(column, record.values.get(LINE))
     if isinstance(value, str) or (isinstance(value, bytes) and value):
@@ -42,7 +42,7 @@ def text_of(table: Table, column: str, record: Record) -> str | bytes:
     )
 
 
-def value_of(table: Table, column: str, kind: str, record: Record) -> Any:
+def value_of(table: RecordFile, column: str, kind: str, record: Record) -> Any:
     value = record.values.get(column)
     if table.texts and value == "":
         return None
@@ -55,7 +55,7 @@ def value_of(table: Table, column: str, kind: str, record: Record) -> Any:
         ) from None
 
 
-def metadata_of(table: Table, columns: Iterable[Column], record: Record) -> dict[str, Any]:
+def metadata_of(table: RecordFile, columns: Iterable[RecordColumn], record: Record) -> dict[str, Any]:
     """By the names in the set; what is missing is left out."""
     found: Iterator[tuple[str, Any]] = ((c.name, value_of(table, c.source, c.kind, record)) for c in columns)
     return {name: value for name, value in found if value is not None}

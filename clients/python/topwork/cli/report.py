@@ -14,9 +14,9 @@ from topwork.cli import output
 from topwork.cli.connection_flags import connected
 from topwork.cli.output import counted, cut
 from topwork.errors import InvalidInput
-from topwork.heads import DESCRIBED, Figure, beside
+from topwork.heads import DESCRIBED, MetricValue, beside
 from topwork.probes import said
-from topwork.report import OfClass, Point, Report, Wrong
+from topwork.report import ClassMetrics, LearningCurvePoint, Misclassified, Report
 
 #: Classes of a confusion matrix that fits on a screen; pairs, classes and items that are shown of more; letters.
 MATRIX, PAIRS, WORST, WRONG = 12, 8, 10, 8
@@ -103,7 +103,7 @@ def _figures(report: Report) -> None:
     output.rows(table, (_figure(*pair) for pair in beside(report.metrics, report.baseline)))
 
 
-def _figure(figure: Figure, baseline: Figure | None) -> Iterable[str]:
+def _figure(figure: MetricValue, baseline: MetricValue | None) -> Iterable[str]:
     return (
         figure.name,
         main_text(figure),
@@ -123,7 +123,7 @@ def _help(report: Report) -> None:
     print(f"{used.without.name} {used.without.value:.3f} without, {used.with_them.value:.3f} with them: {gain}")
 
 
-def _curve(points: Iterable[Point], estimate: str) -> None:
+def _curve(points: Iterable[LearningCurvePoint], estimate: str) -> None:
     """A bar a size, from the worst interval's end to the best one's, so that growth can be seen."""
     found = list(points)
     if not found:
@@ -159,7 +159,7 @@ def _distinct(names: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} {position}" for position, name in enumerate(names, 1)]
 
 
-def _classes(classes: Iterable[OfClass]) -> None:
+def _classes(classes: Iterable[ClassMetrics]) -> None:
     every = list(classes)
     found = sorted((one for one in every if one.support), key=lambda one: one.f1)
     if not found:
@@ -170,7 +170,7 @@ def _classes(classes: Iterable[OfClass]) -> None:
     output.rows(output.table("class", *numbers, right=numbers), map(_class_line, found[:WORST]))
 
 
-def _class_line(one: OfClass) -> Iterable[str]:
+def _class_line(one: ClassMetrics) -> Iterable[str]:
     return cut(one.name, TEXT), f"{one.support:,}", *(f"{part:.3f}" for part in (one.precision, one.recall, one.f1))
 
 
@@ -184,7 +184,7 @@ def _wrong(report: Report) -> None:
     output.rows(table, (_wrong_line(one, texts) for one in report.wrong[:WRONG]))
 
 
-def _wrong_line(one: Wrong, texts: bool) -> Iterable[str]:
+def _wrong_line(one: Misclassified, texts: bool) -> Iterable[str]:
     width = BESIDE_TEXT if texts else TEXT
     cells = (cut(one.id, TEXT), cut(one.truth, width), cut(one.predicted, width), f"{one.confidence:.3f}")
     return *cells, *([cut(one.text, TEXT)] if texts else [])

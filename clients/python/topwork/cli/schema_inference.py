@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.cli.column_types import Guess, identifiers
-from topwork.cli.record_files import LINE, Record, Table
-from topwork.cli.record_values import Column, id_of, text_of, value_of
+from topwork.cli.column_types import TypeInference, identifiers
+from topwork.cli.record_files import LINE, Record, RecordFile
+from topwork.cli.record_values import RecordColumn, id_of, text_of, value_of
 from topwork.errors import InvalidInput
 
 #: Ids that come twice which are named before the rest is counted.
@@ -23,7 +23,7 @@ MOULD = "metadata are truth values, numbers, texts, times and lists of texts"
 
 
 @dataclass(frozen=True)
-class Request:
+class SchemaRequest:
     """What is taken of a file. `metadata` None takes all other columns; `kinds` are types that are known, by either name; `skip`
     leaves bad records out."""
 
@@ -35,15 +35,15 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Survey:
+class InferredSchema:
     """What the file holds. `left_out` are columns of which nothing can be kept, with the reason."""
 
     total: int
-    columns: tuple[Column, ...]
+    columns: tuple[RecordColumn, ...]
     left_out: Mapping[str, str]
 
 
-def survey(table: Table, request: Request) -> Survey:
+def survey(table: RecordFile, request: SchemaRequest) -> InferredSchema:
     """Reads what must be read. Raises InvalidInput: a column that is missing, a value of another type, an id that comes twice."""
     for column, flag in ((request.id, "--id"), *((name, "--metadata") for name in request.metadata or ())):
         if column is not None:
@@ -54,17 +54,17 @@ def survey(table: Table, request: Request) -> Survey:
             reading.take(record)
     reading.ids.check(table, request)
     columns, left_out = reading.columns()
-    return Survey(reading.total if table.rows is None else table.rows, columns, left_out)
+    return InferredSchema(reading.total if table.rows is None else table.rows, columns, left_out)
 
 
 class _Reading:
-    def __init__(self, table: Table, request: Request) -> None:
+    def __init__(self, table: RecordFile, request: SchemaRequest) -> None:
         self.total = 0
-        self.ids = Ids()
+        self.ids = DuplicateIdCheck()
         self._table, self._request = table, request
         self._names: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
-        self._guesses: dict[str, Guess] = {}
+        self._guesses: dict[str, TypeInference] = {}
         if table.columns is not None:
             self._expect([column for column in table.columns if self._is_metadata(column)])
         else:
@@ -91,7 +91,7 @@ class _Reading:
             if known:
                 self._kinds[column] = known
             elif not self._table.kinds:
-                self._guesses.setdefault(column, Guess())
+                self._guesses.setdefault(column, TypeInference())
 
     def take(self, record: Record) -> None:
         try:
@@ -127,12 +127,12 @@ class _Reading:
             else:
                 guess.take(record.values.get(column), record.line)
 
-    def columns(self) -> tuple[tuple[Column, ...], dict[str, str]]:
+    def columns(self) -> tuple[tuple[RecordColumn, ...], dict[str, str]]:
         found, left_out = [], {}
         for column, name in self._names.items():
             kind = self._kinds.get(column) or (self._guesses[column].kind if column in self._guesses else None)
             if kind:
-                found.append(Column(column, name, kind))
+                found.append(RecordColumn(column, name, kind))
             else:
                 left_out[column] = self._reason(column)
         self._refuse_what_was_asked_for(left_out)
@@ -158,7 +158,7 @@ class _Reading:
         )
 
 
-class Ids:
+class DuplicateIdCheck:
     """All ids of a file as 8 bytes each: enough to know whether any may come twice."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class Ids:
     def take(self, value: str) -> None:
         self._hashes.append(hash(value))
 
-    def check(self, table: Table, request: Request) -> None:
+    def check(self, table: RecordFile, request: SchemaRequest) -> None:
         """Raises InvalidInput that names ids that come twice, and where. Reads the file again only if some seem to."""
         ordered = np.sort(np.array(self._hashes, np.int64))
         suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
@@ -183,7 +183,7 @@ class Ids:
             raise _repeated(table, request.id, twice)
 
 
-def _id(table: Table, column: str, record: Record) -> str | None:
+def _id(table: RecordFile, column: str, record: Record) -> str | None:
     """None of a record that is skipped: without skipping it was refused before."""
     try:
         return None if record.error else id_of(table, column, record)
@@ -191,7 +191,7 @@ def _id(table: Table, column: str, record: Record) -> str | None:
         return None
 
 
-def _repeated(table: Table, column: str, twice: Mapping[str, list[int]]) -> InvalidInput:
+def _repeated(table: RecordFile, column: str, twice: Mapping[str, list[int]]) -> InvalidInput:
     named = [f"{value!r} in {table.place}s {_listed(places)}" for value, places in list(twice.items())[:NAMED]]
     more = f" and {len(twice) - NAMED} more" if len(twice) > NAMED else ""
     return InvalidInput(f"{table.path}: ids in {column!r} come twice: {', '.join(named)}{more}", remedy="an id names one item")

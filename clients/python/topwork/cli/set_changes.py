@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from topwork.cli import output, write_sources
 from topwork.cli.arg_types import pair_or_empty, version
-from topwork.cli.column_types import KINDS, Guess, convert
+from topwork.cli.column_types import KINDS, TypeInference, convert
 from topwork.cli.output import counted
 from topwork.cli.text_encoding import name as encoding_name
-from topwork.cli.write_sources import Taken
+from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
 from topwork.errors import InvalidInput
 from topwork.sets import SetInfo, UpdateReport
@@ -134,7 +134,7 @@ def _from_file(client: Client, arguments: argparse.Namespace, known: Mapping[str
     if not arguments.id:
         raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
     source = write_sources.from_records(
-        arguments.source, Taken(id=arguments.id, kinds=known, separator=arguments.separator, encoding=arguments.encoding)
+        arguments.source, InputSelection(id=arguments.id, kinds=known, separator=arguments.separator, encoding=arguments.encoding)
     )
     entries = list(source.entries)
     names = dict.fromkeys(name for entry in entries for name in entry.metadata)
@@ -161,7 +161,7 @@ def _is_int(text: str) -> bool:
 
 
 def _guessed(text: str) -> str:
-    guess = Guess()
+    guess = TypeInference()
     guess.take_text(text)
     return guess.kind or "string"
 

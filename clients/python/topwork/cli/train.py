@@ -13,7 +13,7 @@ from topwork.cli.arg_types import option, pair, version
 from topwork.cli.connection_flags import connected
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
-from topwork.heads import Figure, HeadInfo, TrainerInfo, beside
+from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
 from topwork.probes import said
 
 Commands = argparse._SubParsersAction
@@ -146,7 +146,7 @@ def source(head: HeadInfo) -> str:
     return f"{counted(head.labelled, 'item')} of {head.set}, version {head.version}{unlabelled}"
 
 
-def with_interval(figure: Figure) -> str:
+def with_interval(figure: MetricValue) -> str:
     return f"{main_text(figure)} ({interval_text(figure)})"
 
 

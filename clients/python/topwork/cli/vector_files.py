@@ -13,7 +13,7 @@ from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array, Features, Numerics
 
 
-class Vectors(NamedTuple):
+class VectorFile(NamedTuple):
     """One item a row of `rows` (n, dim); or `features`, which a .npz of `topwork embed -o` holds: they know their fingerprint and
     which rows are whose. `names` are what the items were, where the file says so."""
 
@@ -29,7 +29,7 @@ class Vectors(NamedTuple):
         return self.names or [f"{path.stem}:{number}" for number in range(1, len(self) + 1)]
 
 
-def load(path: Path) -> Vectors:
+def load(path: Path) -> VectorFile:
     """Rows of a file. Those of .npy stay on disk until they are sent. Raises InvalidInput."""
     try:
         found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -38,12 +38,12 @@ def load(path: Path) -> Vectors:
     except (ValueError, EOFError) as error:
         raise InvalidInput(f"{path} holds no vectors: {error}", remedy="give .npy, or .npz of `topwork embed -o`") from None
     if isinstance(found, np.ndarray):
-        return Vectors(_checked(found, path))
+        return VectorFile(_checked(found, path))
     with found:
         return _of_embed({name: found[name] for name in found.files}, path)
 
 
-def single(path: Path) -> Vectors:
+def single(path: Path) -> VectorFile:
     """As `load`, but each item must have one row: what can be searched for."""
     found = load(path)
     if found.features is not None and (found.features.counts != 1).any():
@@ -51,7 +51,7 @@ def single(path: Path) -> Vectors:
     return found
 
 
-def _of_embed(arrays: Mapping[str, Array], path: Path) -> Vectors:
+def _of_embed(arrays: Mapping[str, Array], path: Path) -> VectorFile:
     if not {"rows", "counts", "about"} <= set(arrays):
         raise InvalidInput(f"{path} was not written by `topwork embed -o`", remedy="give its array as .npy")
     about = json.loads(str(arrays["about"]))
@@ -66,7 +66,7 @@ def _of_embed(arrays: Mapping[str, Array], path: Path) -> Vectors:
         failures={int(item): TopworkError(said) for item, said in about["failures"].items()},
         **{name: about[name] for name in ("encoder", "tap", "fingerprint", "granularity", "dtype", "dim", "span_kind")},
     )
-    return Vectors(features.rows, features, arrays["inputs"].tolist() if "inputs" in arrays else None)
+    return VectorFile(features.rows, features, arrays["inputs"].tolist() if "inputs" in arrays else None)
 
 
 def _checked(rows: Array, path: Path) -> Array:

@@ -13,8 +13,8 @@ from topwork.cli.arg_types import column_type, names, option
 from topwork.cli.connection_flags import connected, patient
 from topwork.cli.inputs import add_source
 from topwork.cli.output import counted
-from topwork.cli.write_progress import Skipped, finish, send
-from topwork.cli.write_sources import Source, Taken
+from topwork.cli.write_progress import SkippedItems, finish, send
+from topwork.cli.write_sources import InputSelection, WriteSource
 from topwork.client import Client
 from topwork.errors import InvalidInput, NotFound
 from topwork.sets import SetInfo
@@ -82,11 +82,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: a
 
 def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     _check_usage(arguments, parser)
-    skipped = Skipped()
+    skipped = SkippedItems()
     with connected(arguments) as client:
         known = _known(client, arguments.set)
         call = _vectors(arguments, known) if arguments.vectors else _items(client, arguments, known, skipped)
-    source: Source = call.pop("source")
+    source: WriteSource = call.pop("source")
     if not arguments.json:
         for note in source.notes:
             output.say(note)
@@ -115,14 +115,14 @@ def _known(client: Client, name: str) -> SetInfo | None:
         return None
 
 
-def _taken(arguments: argparse.Namespace, known: SetInfo | None, **others: Any) -> Taken:
+def _taken(arguments: argparse.Namespace, known: SetInfo | None, **others: Any) -> InputSelection:
     """The types of columns that the set has are the set's; a new set's are found."""
     kinds = {**(known.columns if known else {}), **dict(arguments.type)}
     of_file = {name: getattr(arguments, name) for name in ("id", "metadata", "separator", "encoding")}
-    return Taken(kinds=kinds, **of_file, **others)
+    return InputSelection(kinds=kinds, **of_file, **others)
 
 
-def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None, skipped: Skipped) -> dict[str, Any]:
+def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None, skipped: SkippedItems) -> dict[str, Any]:
     encoder = arguments.encoder or (known.encoder if known else "")
     if not encoder:
         what = f"{arguments.set} holds vectors of no encoder" if known else f"there is no set {arguments.set!r} yet"

@@ -12,9 +12,9 @@ from typing import Any
 from topwork.cli import output, progress
 from topwork.cli.help_screen import INTERRUPTED
 from topwork.cli.output import counted, seconds
-from topwork.cli.progress import Tally
+from topwork.cli.progress import WriteCounts
 from topwork.cli.slow_start import explained
-from topwork.cli.write_sources import Entry, Source
+from topwork.cli.write_sources import WriteItem, WriteSource
 from topwork.client import Client
 from topwork.errors import TopworkError
 from topwork.sets import Acknowledged
@@ -23,7 +23,7 @@ from topwork.sets import Acknowledged
 NAMED = 5
 
 
-class Skipped:
+class SkippedItems:
     """Bad items: the first few by name, and how many. `refuse` is for those that do not even reach the server."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Skipped:
         if len(self.named) < NAMED:
             self.named.append((id, f"{place}: {_said(error)}" if place else _said(error)))
 
-    def take(self, reply: Acknowledged, done: Sequence[Entry]) -> None:
+    def take(self, reply: Acknowledged, done: Sequence[WriteItem]) -> None:
         """`done` are the entries that the reply answers."""
         for position, error in reply.failures.items():
             self.refuse(reply.failed_ids[position], error, done[position - reply.start].place)
@@ -53,11 +53,11 @@ def _said(error: TopworkError) -> str:
 
 
 def send(
-    client: Client, arguments: argparse.Namespace, call: dict[str, Any], source: Source, skipped: Skipped
-) -> tuple[Tally, BaseException | None]:
+    client: Client, arguments: argparse.Namespace, call: dict[str, Any], source: WriteSource, skipped: SkippedItems
+) -> tuple[WriteCounts, BaseException | None]:
     """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
-    pending: deque[Entry] = deque()
-    tally = Tally(ready="vectors" in call)
+    pending: deque[WriteItem] = deque()
+    tally = WriteCounts(ready="vectors" in call)
     ids, metadata, *items = tee(source.entries, 2 if tally.ready else 3)  # one that nobody reads would keep all entries
     if items:
         call["items"] = (entry.item for entry in items.pop())
@@ -86,14 +86,14 @@ def send(
     return tally, None
 
 
-def _noting(entries: Iterator[Entry], pending: deque[Entry]) -> Iterator[str]:
+def _noting(entries: Iterator[WriteItem], pending: deque[WriteItem]) -> Iterator[str]:
     """The ids; `pending` is what was sent and not yet acknowledged."""
     for entry in entries:
         pending.append(entry._replace(item=None, metadata={}))
         yield entry.id
 
 
-def _named(error: TopworkError, tally: Tally, pending: deque[Entry]) -> TopworkError:
+def _named(error: TopworkError, tally: WriteCounts, pending: deque[WriteItem]) -> TopworkError:
     place = -1 if error.item is None else error.item - tally.items
     if not 0 <= place < len(pending):
         return error
@@ -105,7 +105,9 @@ def _named(error: TopworkError, tally: Tally, pending: deque[Entry]) -> TopworkE
     return error
 
 
-def finish(arguments: argparse.Namespace, tally: Tally, ended: BaseException | None, skipped: Skipped, elapsed: float) -> int:
+def finish(
+    arguments: argparse.Namespace, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float
+) -> int:
     if not arguments.json:
         skipped.report()
         if ended and (tally.stored or isinstance(ended, KeyboardInterrupt)):
@@ -119,7 +121,7 @@ def finish(arguments: argparse.Namespace, tally: Tally, ended: BaseException | N
     return INTERRUPTED if ended else 0
 
 
-def _safe(tally: Tally, ended: BaseException) -> str:
+def _safe(tally: WriteCounts, ended: BaseException) -> str:
     if not tally.stored:
         return "nothing is stored of it"
     verb = "is" if tally.stored == 1 else "are"
@@ -127,7 +129,7 @@ def _safe(tally: Tally, ended: BaseException) -> str:
     return f"{counted(tally.stored, 'item')} {verb} stored; {what}: nothing is encoded twice"
 
 
-def _summary(name: str, tally: Tally, skipped: Skipped, elapsed: float) -> str:
+def _summary(name: str, tally: WriteCounts, skipped: SkippedItems, elapsed: float) -> str:
     """5,000 items in birds (4,950 new, 50 unchanged), version 12, 31 s, 161/s."""
     done = tally.stored + skipped.count
     parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged), ("skipped", skipped.count)]
@@ -136,7 +138,7 @@ def _summary(name: str, tally: Tally, skipped: Skipped, elapsed: float) -> str:
     return f"{counted(done, 'item')} in {name} ({said or 'none'}), version {tally.version}, {seconds(elapsed)}, {rate}"
 
 
-def _record(name: str, tally: Tally, ended: BaseException | None, skipped: Skipped, elapsed: float) -> dict[str, Any]:
+def _record(name: str, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float) -> dict[str, Any]:
     counts = {"inserted": tally.inserted, "updated": tally.updated, "unchanged": tally.unchanged, "encoded": tally.encoded}
     failures = {"failed": skipped.count, "failures": [{"id": id, "message": message} for id, message in skipped.named]}
     items = tally.stored + skipped.count

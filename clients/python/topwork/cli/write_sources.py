@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from topwork.cli import folders as _cli_folders
 from topwork.cli import record_files
 from topwork.cli.inputs import item_column, stdin_lines
-from topwork.cli.record_files import Record, Table
+from topwork.cli.record_files import Record, RecordFile
 from topwork.cli.record_values import id_of, metadata_of, text_of
-from topwork.cli.schema_inference import Request, Survey, survey
+from topwork.cli.schema_inference import InferredSchema, SchemaRequest, survey
 from topwork.errors import InvalidInput, TopworkError
 
 #: Characters of a text that is its own id; of a longer one its beginning and a digest.
@@ -25,7 +25,7 @@ LONGEST_ID = 100
 FOLDER_COLUMNS = ("folder", "name")
 
 
-class Entry(NamedTuple):
+class WriteItem(NamedTuple):
     """One item: a text, a path, or (of .parquet) the bytes of a file; None where vectors are written. `place` is where in a
     file of items it stands."""
 
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Taken:
+class InputSelection:
     """What of the inputs is taken, and as what: see the flags of `topwork write`.
 
     `refuse` is called with the id of an item that cannot be read, where such items are skipped.
@@ -53,15 +53,15 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Source:
+class WriteSource:
     """Items in order, each read as it is asked for; `total` None where nobody knows; `notes` are to be said once."""
 
-    entries: Iterable[Entry]
+    entries: Iterable[WriteItem]
     total: int | None
     notes: Sequence[str] = ()
 
 
-def from_words(words: Sequence[str], taken: Taken) -> Source:
+def from_words(words: Sequence[str], taken: InputSelection) -> WriteSource:
     """Texts, or paths of files and folders; - is stdin, a line an item."""
     folders = [Path(word) for word in words if taken.modality != "text" and os.path.isdir(word)]
     if taken.column or taken.id or taken.separator or taken.encoding:
@@ -73,15 +73,15 @@ def from_words(words: Sequence[str], taken: Taken) -> Source:
     sizes = [_cli_folders.count(folder, taken.modality) for folder in folders]
     total = None if "-" in words else sum(sizes) + len(words) - len(folders)
     entries = chain.from_iterable(_of_word(word, taken) for word in words)
-    return Source(_once(entries), total)
+    return WriteSource(_once(entries), total)
 
 
-def from_path(path: Path, taken: Taken) -> Source:
+def from_path(path: Path, taken: InputSelection) -> WriteSource:
     """A folder, or a file of items. Raises InvalidInput before anything of a file is sent that is not sound."""
     if path.is_dir():
         if taken.column or taken.id or taken.separator:
             raise InvalidInput(f"{path} is a folder", remedy="leave --column, --id and --separator out")
-        return Source(_of_folder(path, taken), _cli_folders.count(path, taken.modality))
+        return WriteSource(_of_folder(path, taken), _cli_folders.count(path, taken.modality))
     table = record_files.opened(path, taken.separator, taken.encoding)
     item = item_column(table, taken.column, taken.modality)
     return _of_table(table, item, taken, lambda record: _item(table, item, record, taken.modality))
@@ -92,33 +92,33 @@ def is_source(path: Path) -> bool:
     return os.path.isdir(path) or (path.suffix.lower() in record_files.TABLES and os.path.isfile(path))
 
 
-def from_names(names: Sequence[str]) -> Source:
+def from_names(names: Sequence[str]) -> WriteSource:
     """Ids alone, for vectors."""
-    return Source(_once(Entry(_text_id(name), None, {}) for name in names), len(names))
+    return WriteSource(_once(WriteItem(_text_id(name), None, {}) for name in names), len(names))
 
 
-def from_records(path: Path, taken: Taken) -> Source:
+def from_records(path: Path, taken: InputSelection) -> WriteSource:
     """Ids and metadata alone, for vectors that are in another file."""
     table = record_files.opened(path, taken.separator, taken.encoding)
     return _of_table(table, None, taken, lambda record: None)
 
 
-def _of_table(table: Table, item: str | None, taken: Taken, read: Callable[[Record], Any]) -> Source:
-    found = survey(table, Request(item, taken.id, taken.metadata, taken.kinds, skip=taken.refuse is not None))
+def _of_table(table: RecordFile, item: str | None, taken: InputSelection, read: Callable[[Record], Any]) -> WriteSource:
+    found = survey(table, SchemaRequest(item, taken.id, taken.metadata, taken.kinds, skip=taken.refuse is not None))
     if not found.total:
         raise InvalidInput(f"{table.path} holds no items", remedy="give another file")
     columns = None if table.columns is None else _wanted(item, taken.id, found)
-    return Source(_records(table, columns, found, taken, read), found.total, _notes(found))
+    return WriteSource(_records(table, columns, found, taken, read), found.total, _notes(found))
 
 
-def _wanted(item: str | None, id_column: str | None, found: Survey) -> list[str]:
+def _wanted(item: str | None, id_column: str | None, found: InferredSchema) -> list[str]:
     named = [column for column in (item, id_column) if column is not None]
     return list(dict.fromkeys([*named, *(column.source for column in found.columns)]))
 
 
 def _records(
-    table: Table, columns: Sequence[str] | None, found: Survey, taken: Taken, read: Callable[[Record], Any]
-) -> Iterator[Entry]:
+    table: RecordFile, columns: Sequence[str] | None, found: InferredSchema, taken: InputSelection, read: Callable[[Record], Any]
+) -> Iterator[WriteItem]:
     for number, record in enumerate(table.every(columns), 1):
         name = f"{table.path.stem}:{number}"
         try:
@@ -126,25 +126,25 @@ def _records(
                 raise record.error
             name = id_of(table, taken.id, record) if taken.id else name
             place = f"{table.path.name} {table.place} {record.line}"
-            entry = Entry(name, read(record), metadata_of(table, found.columns, record), place)
+            entry = WriteItem(name, read(record), metadata_of(table, found.columns, record), place)
         except TopworkError as error:
             _refuse(name, error, taken)
         else:
             yield entry
 
 
-def _item(table: Table, column: str, record: Record, modality: str) -> Any:
+def _item(table: RecordFile, column: str, record: Record, modality: str) -> Any:
     item = text_of(table, column, record)
     return item if modality == "text" or isinstance(item, bytes) else table.path.parent / item
 
 
-def _notes(found: Survey) -> list[str]:
+def _notes(found: InferredSchema) -> list[str]:
     renamed = [f"{column.source!r} is {column.name}" for column in found.columns if column.name != column.source]
     left_out = [f"column {column!r} is left out: {reason}" for column, reason in found.left_out.items()]
     return [*([f"metadata columns need names for SQL: {', '.join(renamed)}"] if renamed else []), *left_out]
 
 
-def _of_word(word: str, taken: Taken) -> Iterator[Entry]:
+def _of_word(word: str, taken: InputSelection) -> Iterator[WriteItem]:
     if word == "-":
         return (_single(line, taken, f"stdin:{number}") for number, line in enumerate(stdin_lines(), 1))
     if taken.modality != "text" and os.path.isdir(word):
@@ -152,11 +152,11 @@ def _of_word(word: str, taken: Taken) -> Iterator[Entry]:
     return iter([_single(word, taken)])
 
 
-def _single(word: str, taken: Taken, name: str | None = None) -> Entry:
+def _single(word: str, taken: InputSelection, name: str | None = None) -> WriteItem:
     if taken.modality == "text":
-        return Entry(name or _text_id(word), word, {})
+        return WriteItem(name or _text_id(word), word, {})
     path = Path(word)
-    return Entry(_sendable(path.as_posix()), path, _chosen({"name": path.name}, taken))
+    return WriteItem(_sendable(path.as_posix()), path, _chosen({"name": path.name}, taken))
 
 
 def _text_id(text: str) -> str:
@@ -165,7 +165,7 @@ def _text_id(text: str) -> str:
     return f"{text[: LONGEST_ID // 2]}... {hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"
 
 
-def _of_folder(root: Path, taken: Taken) -> Iterator[Entry]:
+def _of_folder(root: Path, taken: InputSelection) -> Iterator[WriteItem]:
     """Ids are paths from the folder on; `folder` is missing for files that lie in it directly."""
     for path in _cli_folders.files(root, taken.modality):
         inside = path.relative_to(root)
@@ -176,10 +176,10 @@ def _of_folder(root: Path, taken: Taken) -> Iterator[Entry]:
         except TopworkError as error:
             _refuse(name, error, taken)
         else:
-            yield Entry(name, item, _chosen(metadata, taken))
+            yield WriteItem(name, item, _chosen(metadata, taken))
 
 
-def _chosen(metadata: Mapping[str, Any], taken: Taken) -> dict[str, Any]:
+def _chosen(metadata: Mapping[str, Any], taken: InputSelection) -> dict[str, Any]:
     wanted = FOLDER_COLUMNS if taken.metadata is None else taken.metadata
     unknown = [name for name in wanted if name not in FOLDER_COLUMNS]
     if unknown:
@@ -187,13 +187,13 @@ def _chosen(metadata: Mapping[str, Any], taken: Taken) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if name in wanted}
 
 
-def _refuse(name: str, error: TopworkError, taken: Taken) -> None:
+def _refuse(name: str, error: TopworkError, taken: InputSelection) -> None:
     if taken.refuse is None:
         raise error
     taken.refuse(name, error)
 
 
-def _once(entries: Iterable[Entry]) -> Iterator[Entry]:
+def _once(entries: Iterable[WriteItem]) -> Iterator[WriteItem]:
     """Names what comes twice: two folders may hold files of one name."""
     seen: set[int] = set()
     for entry in entries:

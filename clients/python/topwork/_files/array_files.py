@@ -16,7 +16,7 @@ HEADER = 128
 BATCH = 4096
 
 
-class Spool(Protocol):
+class ArrayFile(Protocol):
     """`add` appends values; `finish` completes the file and gives its path."""
 
     def add(self, values: Any) -> None: ...
@@ -24,7 +24,7 @@ class Spool(Protocol):
     def finish(self) -> Path: ...
 
 
-class ArraySpool:
+class NumericArrayFile:
     """Numbers of one dtype, along the first axis. `file` is written from its start on."""
 
     def __init__(self, file: IO[bytes], path: Path | None = None) -> None:
@@ -47,7 +47,7 @@ class ArraySpool:
         return self._path or Path()
 
 
-class TextSpool:
+class TextArrayFile:
     """Texts, which an array of numpy holds padded to the longest."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
