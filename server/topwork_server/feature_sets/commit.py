@@ -139,7 +139,7 @@ class CommitWriter:
             if latest is None or latest.version == view.version:
                 lance_io.delete_leftovers(view.dataset)
                 raise
-            log.exception("version %d of %s was committed, though it said:", latest.version, self._current.name)
+            log.exception("version %d of %s was committed although this was raised:", latest.version, self._current.name)
             return latest
 
     def _reopen(self) -> Any:

@@ -45,7 +45,7 @@ class PendingDelete:
 
 @dataclass(frozen=True, slots=True)
 class CommitOutcome:
-    """`keep` are positions in the tables of the writes, one after another, None for all; `dead` keys that no longer exist;
+    """`keep` are positions in the tables of the writes, one after another, None for all; `deleted` keys that no longer exist;
     `inserted` (or, of a deletion, deleted) and `updated` by operation."""
 
     keep: Array | None

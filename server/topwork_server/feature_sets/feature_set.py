@@ -139,7 +139,7 @@ class FeatureSet:
         """Delete the items of those ids (those that are not there are no error), or those that match a filter, not both.
 
         The future resolves to how many were deleted, and the version; a bad filter is its InvalidInput, since a column may still
-        be on its way. `check` is called while items are matched, and raises where nobody waits any more: nothing is deleted then.
+        be on its way. `check` is called while items are matched, and raises once the caller has left: nothing is deleted then.
         """
         if ids is not None and where:
             raise InvalidInput("ids and a filter", remedy="delete by one of them")
@@ -210,7 +210,7 @@ class FeatureSet:
         `total` counts what matches before offset and limit. The order is the set's own: it stays the same within a version, so
         reading on with an offset asks for the version too. InvalidInput for an unknown tap or column and for a bad filter,
         NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
-        `check` is called between parts of the work, and raises where nobody waits any more.
+        `check` is called between parts of the work, and raises once the caller has left.
         """
         reading = read_set.read(self._current, self._readers, selection, check)
         return replace(reading, batches=PresentBatches(reading.batches, self.presence))
@@ -235,10 +235,10 @@ class FeatureSet:
 
     @while_present
     def add_listener(self, listener: Callable[[Change], None], on_lost: OnLost | None = None) -> int:
-        """Call `follower` with every later change, in order, in the commit thread, before the writers are answered.
+        """Call `listener` with every later change, in order, in the commit thread, before the writers are answered.
 
         Returns the version from which it follows. A version that changes no item (a new column, a compaction) is an empty
-        change. A follower that raises has lost its place: it is called no more, and `on_lost` is called with its error.
+        change. A listener that raises is called no more, and `on_lost` is called with its error.
         """
         self._current.loaded_view()
         with self._listeners.lock:

@@ -24,7 +24,7 @@ _TYPES = {
 
 
 class FilterCompiler:
-    """Of one filter, over the metadata `columns`. Every method may raise InvalidInput."""
+    """Compiles one filter over the metadata `columns`. Every method may raise InvalidInput."""
 
     def __init__(self, columns: Mapping[str, ColumnType]) -> None:
         self._columns = {name.lower(): (name, _TYPES[type]) for name, type in columns.items()}
@@ -32,7 +32,7 @@ class FilterCompiler:
         self._now = time.time_ns() // 1000
 
     def compile_value(self, node: FilterNode) -> FilterValue:
-        """The value of any expression."""
+        """Compile any expression."""
         match node.kind:
             case "number":
                 return values.number(node.value)
@@ -69,7 +69,7 @@ class FilterCompiler:
         return self._operation(node)
 
     def compile_condition(self, node: FilterNode) -> FilterValue:
-        """Of an expression that must be true, false or missing."""
+        """Compile an expression that must be true, false or missing."""
         found = self.compile_value(node)
         if found.type not in (ValueType.BOOL, ValueType.NULL):
             raise InvalidInput(

@@ -20,7 +20,7 @@ TRUNCATED = frozenset("year quarter month week day hour minute second millisecon
 
 
 def timestamp(value: FilterValue) -> str:
-    """Of a time in microseconds, as Lance's functions take it."""
+    """Write a time in microseconds as Lance's functions take it."""
     return f"to_timestamp_micros({value.sql})"
 
 
@@ -48,7 +48,7 @@ def _abs(name: str, args: Sequence[FilterValue]) -> FilterValue:
 
 
 def _same_type_call(name: str, args: Sequence[FilterValue]) -> FilterValue:
-    """Of coalesce and nullif: all arguments are of one type."""
+    """Compile coalesce and nullif, whose arguments are of one type."""
     kinds = {arg.type for arg in args} - {ValueType.NULL}
     if kinds == set(NUMBERS):
         args, kinds = [as_float(arg) if arg.type in NUMBERS else arg for arg in args], {ValueType.FLOAT}
@@ -85,7 +85,7 @@ def _check_part(name: str, value: FilterValue, known: frozenset[str]) -> str:
 
 
 def as_time(value: FilterValue) -> FilterValue:
-    """A text, read as a time."""
+    """Read a text as a time."""
     if value.type is ValueType.TIME:
         return value
     if isinstance(value.constant, str):

@@ -23,7 +23,7 @@ MOST_FLAT_TERMS = 8
 
 
 class ValueType(StrEnum):
-    """As an error names them."""
+    """Types of values, as errors name them."""
 
     BOOL = "bool"
     INT = "int"
@@ -67,7 +67,7 @@ class FilterValue:
     choice: ValueChoice | None = None
 
     def as_operand(self, power: int) -> str:
-        """As an operand of an operator of that power."""
+        """Return the SQL as an operand of an operator of that power."""
         return self.sql if self.power > power else f"({self.sql})"
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ def time_constant(micros: int | Decimal, type: ValueType = ValueType.TIME) -> Fi
 
 
 def negation(value: FilterValue) -> FilterValue:
-    """As NOT says; of a choice, the opposite choice."""
+    """Negate a condition; a choice becomes the opposite choice."""
     if value.choice is not None:
         return from_choice(replace(value.choice, negated=not value.choice.negated))
     if value.sql.startswith("NOT ") and value.power == IS - 1:

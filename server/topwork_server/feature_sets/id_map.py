@@ -146,7 +146,7 @@ class IdMap:
         return found
 
     def with_changes(self, deleted: Array, inserted: IdSegment | None) -> IdMap:
-        """After a commit: without the `dead` keys (alive until now), with those of `born` (greater than all before)."""
+        """Apply a commit: remove the `deleted` keys (live until now), add those `inserted` (greater than all before)."""
         shrunk = {id(s): s.delete_positions(at) for s, _, at in self.locate(deleted)}
         segments = [s for s in (shrunk.get(id(s), s) for s in self.segments) if s.count]
         if inserted is not None and len(inserted.keys):

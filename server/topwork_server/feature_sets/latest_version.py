@@ -72,7 +72,7 @@ class LatestVersion:
         if view.id_map is not None:
             return view
         with self._loading:
-            # Commits load it first, so no view without a roster is ever replaced by another while this lock is held.
+            # Commits load it first, so no view without an id map is ever replaced by another while this lock is held.
             if self.view.id_map is None:
                 self.view.check()
                 with map_errors(f"reading the ids of the set {self.name!r}"):

@@ -56,7 +56,7 @@ def open_newest(checksums: Checksums, name: str) -> OpenedVersion:
 
 
 def open_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> VersionView:
-    """One version. DataLoss where its manifest or one of its deletion files is damaged, or a data file is gone. `alone`: nobody
+    """Open one version. DataLoss where its manifest or a deletion file is damaged, or a data file is gone. `alone`: nobody
     is served by this process, which may try by itself what has no checksum."""
     dataset = open_dataset_version(checksums, name, version, alone=alone)
     try:
@@ -149,7 +149,7 @@ def find_damage(path: Path) -> Iterator[str]:
     bad = {*checksums.damaged_files}
     for name in list(checksums.entries):
         if name in bad or not (path / name).exists():
-            continue  # said, or pruned
+            continue  # reported already, or pruned
         try:
             checksums.verify(name)
         except DataLoss as error:

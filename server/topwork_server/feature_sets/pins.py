@@ -44,7 +44,7 @@ class _Tag:
 
 
 def pin_names(path: Path) -> list[str]:
-    """Of the dataset there, by Lance's own files: nothing is opened."""
+    """List the pins of a dataset by Lance's own files: nothing is opened."""
     try:
         return sorted(name.removesuffix(SUFFIX) for name in os.listdir(path / TAGS) if name.endswith(SUFFIX))
     except OSError:
@@ -102,7 +102,7 @@ def add_pin(dataset: Any, checksums: Checksums, name: str, version: int) -> None
 
 
 def remove_pin(checksums: Checksums, name: str) -> None:
-    """Whole or damaged. A pin is a file, which is gone in one step."""
+    """Remove a pin, intact or damaged. A pin is a file, which is deleted in one step."""
     pins = {pin.name for pin in read_pins(checksums)}
     if name not in pins:
         raise NotFound(f"there is no pin {name!r}", remedy=f"pins are: {', '.join(sorted(pins)) or 'none'}")
@@ -113,7 +113,7 @@ def remove_pin(checksums: Checksums, name: str) -> None:
 
 
 def names_by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[str, ...]]:
-    """Names of those that are whole, or of those that are not."""
+    """Group the names of intact (or of damaged) pins by version."""
     names: dict[int, tuple[str, ...]] = {}
     for pin in pins:
         if (pin.damage is not None) is damaged:
@@ -133,7 +133,7 @@ def _file(name: str) -> str:
 
 
 def _read(checksums: Checksums, name: str) -> Pin | None:
-    """None where it was removed meanwhile."""
+    """Read a pin; None where it was removed meanwhile."""
     file = _file(name)
     recorded = checksums.entries.get(file)
     try:
@@ -170,7 +170,7 @@ def _damaged(checksums: Checksums, name: str, version: int, how: str) -> Pin:
 
 def _taken(pin: Pin) -> AlreadyExists:
     state = "is damaged: it held" if pin.damage else "holds"
-    which = f"version {pin.version}" if pin.version else "a version that nobody knows"
+    which = f"version {pin.version}" if pin.version else "an unknown version"
     return AlreadyExists(f"the pin {pin.name!r} {state} {which}", remedy="unpin it first, or choose another name")
 
 

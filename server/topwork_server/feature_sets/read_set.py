@@ -96,7 +96,7 @@ def _view_at(current: LatestVersion, readers: VersionReaders, version: int) -> I
 
 
 def read_view(view: VersionView, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
-    """Of a view that the caller keeps from pruning until this returns."""
+    """Read a view that the caller keeps from pruning until this returns."""
     projection = make_projection(view.set_metadata, view.columns, selection.taps, selection.columns, selection.inputs)
     view.check()
     condition = _condition(view, selection)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ChecksumScrub:
-    """One thread for all sets. What it finds is said in the log, and the set is DATA_LOSS from then on."""
+    """One thread for all sets. Damage is logged, and the set is DATA_LOSS from then on."""
 
     def __init__(self, sets: FeatureSets, busy: Callable[[], bool]) -> None:
         self._sets, self._busy = sets, busy
@@ -47,7 +47,7 @@ class ChecksumScrub:
             wait = PERIOD
 
     def check_all(self) -> None:
-        """Every set once."""
+        """Check every file of every set once."""
         for name in self._sets.names():
             checksums = self._sets.checksums(name)
             for file in list(checksums.entries):
@@ -63,7 +63,7 @@ class ChecksumScrub:
         began = time.monotonic()
         try:
             checksums.verify(name)
-        except (DataLoss, NotFound):  # said in the log, and remembered
+        except (DataLoss, NotFound):  # logged, and remembered
             return
         self._stop.wait(_size(path) / RATE - (time.monotonic() - began))
 

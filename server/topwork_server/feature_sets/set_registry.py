@@ -42,7 +42,7 @@ class FeatureSets:
         self._sweep()
 
     def names(self) -> list[str]:
-        """All sets, sorted; those too that cannot be opened."""
+        """List all sets, sorted, with those that cannot be opened."""
         found = (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}") if path.is_dir())
         return sorted(name for name in found if SET_NAME.fullmatch(name))
 
@@ -57,12 +57,12 @@ class FeatureSets:
             return self._open[name]
 
     def checksums(self, name: str) -> Checksums:
-        """Those that the open set goes by, or as they are on the disk."""
+        """Return the checksums of the open set, or those on disk."""
         opened = self._open.get(name)
         return opened.checksums if opened else Checksums(self._path(name), owner=False)
 
     def damage(self, name: str) -> str:
-        """Which file of a set is damaged, as far as that is known; "" where none is. NotFound."""
+        """Name the damaged file of a set, as far as that is known; "" where none is. NotFound."""
         try:
             damage = self.get(name).damage()
         except DataLoss as error:
@@ -70,11 +70,11 @@ class FeatureSets:
         return damage.message if damage else ""
 
     def pins(self) -> dict[str, list[str]]:
-        """Of each set the names of its pins; opens none."""
+        """Map each set to the names of its pins, without opening a set."""
         return {name: pins.pin_names(self._path(name)) for name in self.names()}
 
     def create(self, definition: SetDefinition) -> FeatureSet:
-        """An empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
+        """Create an empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
         with self._new_folder(definition) as making:
             self._publish(making, definition.name)
         return self.get(definition.name)
@@ -82,7 +82,7 @@ class FeatureSets:
     def create_with(
         self, definition: SetDefinition, batch: ItemBatch, numerics: Numerics | None = None
     ) -> tuple[FeatureSet, WriteResult]:
-        """A set and its first rows, in one step: nobody sees it before they are on disk. Errors of `create` and of a write."""
+        """Create a set with its first rows, visible only once they are on disk. Errors of `create` and of a write."""
         with self._new_folder(definition) as making:
             unseen = FeatureSet(making, definition.name, self._threads)
             try:
@@ -109,7 +109,7 @@ class FeatureSets:
                 shutil.rmtree(making, ignore_errors=True)
 
     def _publish(self, making: Path, name: str) -> None:
-        """Give it its name. AlreadyExists where another one was faster."""
+        """Move the folder to the set's name. AlreadyExists where another writer was faster."""
         with self._lock:
             self._check_free(name)
             lance_io.sync([making])
@@ -154,7 +154,7 @@ class FeatureSets:
         return bool(SET_NAME.fullmatch(name)) and self._path(name).is_dir()
 
     def _path_is_blocked(self, name: str) -> bool:
-        """Whether something else than a folder has the place of a set."""
+        """Tell whether something other than a folder has the place of a set."""
         return bool(SET_NAME.fullmatch(name)) and os.path.lexists(self._path(name)) and not self._path(name).is_dir()
 
     def _path(self, name: str) -> Path:

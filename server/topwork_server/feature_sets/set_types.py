@@ -1,9 +1,9 @@
 """Types of feature sets: frozen data, no heavy import.
 
 A set is a Lance dataset with one row an item: `id`, `key`, `content`, the rows of each tap, their spans, and metadata.
-An item's `key` (int64) is given anew each time that it is written and never used again, not even after deletions and
+An item's `key` (int64) is new each time that it is written and never used again, not even after deletions and
 restarts: key = (version of the set before the commit) << KEY_BITS | position in the commit. So the items written since version v
-are those with key >= v << KEY_BITS, and an index that holds a key that the set no longer has holds a dead row.
+are those with key >= v << KEY_BITS, and an index that holds a key that the set no longer has holds a deleted row.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class FolderPresence:
             return False
         try:
             return self.is_other_set(open_newest(Checksums(self.path, owner=False), self.name).view)
-        except Exception:  # nobody can tell
+        except Exception:  # unknown
             return False
 
     def is_other_set(self, view: VersionView) -> bool:

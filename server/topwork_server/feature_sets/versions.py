@@ -125,7 +125,7 @@ def _delete_damaged(checksums: Checksums, versions: list[int]) -> list[int]:
 
 
 def _files(path: Path) -> list[str]:
-    """Those that have checksums."""
+    """List the files that have checksums."""
     folders = ("data", "_deletions", lance_io.VERSIONS, pins.TAGS)
     return [f"{folder}/{name}" for folder in folders if (path / folder).is_dir() for name in os.listdir(path / folder)]
 

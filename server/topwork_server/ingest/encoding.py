@@ -37,7 +37,7 @@ class Claim:
 
 
 class InFlight:
-    """By key of content and of all that decides its features. On the event loop."""
+    """Encodings in progress, by key of content and of all that decides its features. On the event loop."""
 
     def __init__(self) -> None:
         self._pending: dict[bytes, PendingResult] = {}

@@ -140,13 +140,13 @@ class FeatureCache:
         self._failing = False
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CacheEntry]:
-        """Those that are here."""
+        """Return the cached entries."""
         if not keys:
             return {}
         return self._attempt(lambda connection: self._get(connection, keys)) or {}
 
     def put(self, entries: Mapping[bytes, CacheEntry]) -> None:
-        """Keep what may be mixed with rows of other numerics; make room for it."""
+        """Store entries that may be mixed with rows of other numerics, evicting others."""
         most = self.limit * LARGEST_SHARE
         rows = [(key, pack_entry(key, one)) for key, one in entries.items() if one.numerics.mixes]
         rows = [row for row in rows if len(row[1]) <= most]
@@ -158,7 +158,7 @@ class FeatureCache:
             self._disconnect()
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """None where the cache is off or fails; a corrupt one starts anew."""
+        """Run `work` in a transaction; None where the cache is off or fails. A corrupt cache is deleted."""
         if self.limit <= 0:
             return None
         with self._lock:
@@ -177,7 +177,7 @@ class FeatureCache:
             return work(self._open)
 
     def _on_failure(self, error: Exception) -> None:
-        """The next call opens it again; what is said is said once."""
+        """Close the cache, so that the next call opens it again, and warn once."""
         corrupt = getattr(error, "sqlite_errorcode", None) in _CORRUPT or not isinstance(error, sqlite3.Error | OSError)
         if not self._failing:
             log.warning("the feature cache %s: %s", "is corrupt and starts anew" if corrupt else "is left out", error)
@@ -255,7 +255,7 @@ class FeatureCache:
 
 
 def _bytes(connection: sqlite3.Connection) -> int:
-    """Of pages in use."""
+    """Count the bytes of pages in use."""
     numbers = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")]
     return int(numbers[0] - numbers[1]) * int(numbers[2])
 

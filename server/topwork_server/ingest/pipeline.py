@@ -78,7 +78,7 @@ class IngestPipeline:
 
 
 class WriteSession:
-    """One stream. `place` is taken as a message comes, in order; `write` may then be awaited for many at a time."""
+    """A write stream. `next_slot` is called as a message comes, in order; `write` may then be awaited for many at a time."""
 
     def __init__(self, ingest: IngestPipeline, settings: WriteSettings, deadline: float | None, found: FeatureSet | None) -> None:
         self.settings = settings
@@ -199,7 +199,7 @@ def _numerics(deduplicated: DeduplicatedItems) -> Numerics | None:
 
 
 class Sequencer:
-    """Hands out places in the order in which it is asked. On the event loop."""
+    """Hands out slots in order. On the event loop."""
 
     def __init__(self) -> None:
         self._last: asyncio.Event | None = None
@@ -215,7 +215,7 @@ class Sequencer:
 
 
 class SequencerSlot:
-    """One message's. `watermark` counts the items of the stream up to and with it.
+    """The slot of one message. `watermark` counts the items of the stream up to and with it.
 
     A message that fails never says `submitted`: those behind it wait until their stream is cancelled, and write nothing.
     """

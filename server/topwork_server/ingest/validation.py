@@ -35,7 +35,7 @@ class WriteSettings:
 
 
 def full_options(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """With the defaults of what is not given: equal options are equal however they are said."""
+    """Fill in defaults, so that equal options are equal however they are spelled."""
     return asdict(request_options.parse(spec.encoder.options, given))
 
 
@@ -163,7 +163,7 @@ class IncomingItems:
     numerics: Numerics | None = None
 
     def good_items(self) -> ItemBatch:
-        """Ids and metadata of the good ones, and their features where these are ready."""
+        """Return ids and metadata of the good items, and their features where these are ready."""
         whole = ItemBatch(ids=self.ids, metadata=self.metadata)
         return replace(take_items(whole, self.positions), taps=self.features)
 
