@@ -116,6 +116,11 @@ def test_delete(topwork: StubCommand) -> None:
         "2 items deleted from birds\n",
         {"set": "birds", "ids": ["a", "b"], "where": ""},
     )
+    topwork.client.rows = Rows(["a"], {})
+    assert topwork("delete", "birds", "a", "zzz", "zzz") == 0
+    assert topwork.complained == "topwork: 1 id not in the set: zzz\n"
+    assert topwork("delete", "birds", "a", "zzz", "--json") == 0
+    assert topwork.json["missing"] == ["zzz"]
     assert topwork("delete", "birds", "--where", "year < 2020", "--json") == 0
     assert topwork.json == {"set": "birds", "deleted": 7}
     assert topwork.asked("delete")["ids"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,13 @@ def plain(found: Any) -> Any:
     if isinstance(found, np.ndarray | np.generic):
         return found.tolist()
     return f"{len(found)} bytes" if isinstance(found, bytes) else found
+
+
+def say_missing(ids: Sequence[str]) -> None:
+    """Name ids that were asked for and are not in the set."""
+    if ids:
+        shown = ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")
+        say(f"{counted(len(ids), 'id')} not in the set: {shown}")
 
 
 def counted(count: int, noun: str) -> str:

@@ -172,9 +172,7 @@ def _told(arguments: argparse.Namespace, told: UpdateReport) -> int:
         output.as_json(record)
         return 0
     print(f"{counted(told.updated, 'item')} updated in {arguments.set}, version {told.version}")
-    if told.missing:
-        shown = ", ".join(told.missing[:5]) + (" ..." if len(told.missing) > 5 else "")
-        output.say(f"{counted(len(told.missing), 'id')} not in the set: {shown}")
+    output.say_missing(told.missing)
     return 0
 
 

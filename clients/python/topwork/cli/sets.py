@@ -112,12 +112,19 @@ def _delete(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> i
     if bool(arguments.items) == bool(arguments.where):
         parser.error("name ids, or say which with --where (one of the two)")
     with connected(arguments) as client:
+        missing = _missing(client, arguments.set, arguments.items) if arguments.items else []
         deleted = client.delete(arguments.set, arguments.items or None, where=arguments.where)
     if arguments.json:
-        output.as_json({"set": arguments.set, "deleted": deleted})
+        output.as_json({"set": arguments.set, "deleted": deleted, **({"missing": missing} if arguments.items else {})})
     else:
         print(f"{counted(deleted, 'item')} deleted from {arguments.set}")
+        output.say_missing(missing)
     return 0
+
+
+def _missing(client: Client, name: str, ids: list[str]) -> list[str]:
+    there = set(client.read(name, taps=[], columns=[], ids=ids).ids)
+    return [id for id in dict.fromkeys(ids) if id not in there]
 
 
 def _drop(arguments: argparse.Namespace) -> int:
