@@ -82,13 +82,22 @@ def _export(catalogue: Catalog, name: str, arguments: argparse.Namespace, *, for
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(f"exporting {name} and measuring its parity, in a process of its own"):
+    doing = f"exporting {name} and measuring its parity, in a process of its own"
+    if not sys.stderr.isatty():
+        _say(f"{doing}: this takes from half a minute to some minutes")
+    with Console(stderr=True).status(doing):
         catalogue.export(name, force=force)
+
+
+def _say(text: str) -> None:
+    print(f"topwork: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
     if json_wanted or not sys.stderr.isatty():
+        if not json_wanted:
+            _say(f"fetching the weights of {name}")
         yield quiet
         return
     from rich.console import Console
