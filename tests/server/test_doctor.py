@@ -165,6 +165,17 @@ def test_weights_that_pip_cannot_fetch_fail_where_nothing_is_ready(monkeypatch, 
     assert "=" not in asked[0]
 
 
+def test_the_server_that_clients_are_sent_to_is_looked_for(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        target = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("TOPWORK_SERVER", target)
+    finding = doctor._address(None)()
+    assert finding.grade is Grade.WARN
+    assert target in finding.detail
+    assert "TOPWORK_SERVER" in finding.detail
+    assert "is free" in doctor._address(target)().detail
+
+
 def test_an_address_is_free_taken_or_ours(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         address = f"127.0.0.1:{stranger.getsockname()[1]}"

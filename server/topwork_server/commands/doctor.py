@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             "weights": partial(checks.weights, home),
             "hub": checks.hub,
             "memory": checks.memory,
-            "address": partial(checks.address, arguments.listen or Config.listen),
+            "address": _address(arguments.listen),
         }
     )
     if arguments.json:
@@ -46,6 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(findings)
     return int(any(finding.grade is Grade.FAIL for finding in findings))
+
+
+def _address(listen: str | None) -> Callable[[], Finding]:
+    """The check of --listen, else of the server that clients are sent to, else of the default."""
+    server = os.environ.get("TOPWORK_SERVER")
+    if server and not listen:
+        return partial(checks.server, server)
+    return partial(checks.address, listen or Config.listen)
 
 
 def examine(questions: dict[str, Callable[[], Finding]]) -> list[Finding]:

@@ -265,6 +265,14 @@ def address(listen: str) -> Finding:
     return Finding(Grade.OK, f"{listen} is free")
 
 
+def server(target: str) -> Finding:
+    """Whether a Topwork server answers where TOPWORK_SERVER sends clients."""
+    if _topwork_answers(target):
+        return Finding(Grade.OK, f"a Topwork server answers on {target} (TOPWORK_SERVER)")
+    remedy = f"start one there (`topwork serve --listen {target}`), or set TOPWORK_SERVER to where one listens"
+    return Finding(Grade.WARN, f"no Topwork server answers on {target} (TOPWORK_SERVER)", remedy)
+
+
 def _topwork_answers(listen: str) -> bool:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc

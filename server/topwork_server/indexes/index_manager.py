@@ -92,7 +92,10 @@ class IndexManager:
         key = _key(definition)
         if key in self._indexes:
             raise AlreadyExists(
-                f"{definition.set} has an index named {definition.name}", remedy="choose another name, rebuild it, or drop it"
+                f"{definition.set} has an index named {definition.name}",
+                remedy=f"choose another name (`topwork index {definition.set} --name NAME`), rebuild it (`topwork index "
+                f"{definition.set} --name {definition.name} --rebuild`), or drop it (`topwork drop {definition.set} --index "
+                f"{definition.name}`)",
             )
         kept = StoredIndex(definition, described.created)
         if self._damaged.get(*key):
