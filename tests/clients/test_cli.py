@@ -51,6 +51,16 @@ def topwork(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch:
     return Command(server.target, capsys)
 
 
+def test_an_unknown_command_gets_a_near_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, said in (("serch", "did you mean `topwork search`"), ("frobnicate", "`topwork --help` lists all")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([word])
+        complained = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert said in complained
+        assert "choose from" not in complained
+
+
 def test_the_catalogue_for_people(topwork: Command) -> None:
     assert topwork("encoders") == 0
     line = next(line for line in topwork.said.splitlines() if line.startswith("letters"))

@@ -10,7 +10,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,15 @@ def _parse(words: list[str]) -> argparse.Namespace:
         _add_commands_of_others(commands)
         if verb in SERVER_VERBS and verb not in commands.choices:
             parser.error(f"`topwork {verb}` comes with the server: pip install topwork-server")
+        if words and not words[0].startswith("-") and words[0] not in commands.choices:
+            parser.error(_unknown(words[0], commands.choices))
     return _parsed(parser, words)
+
+
+def _unknown(word: str, commands: Iterable[str]) -> str:
+    near = get_close_matches(word, commands, n=3, cutoff=0.6)
+    said = f": did you mean {' or '.join(f'`topwork {name}`' for name in near)}?" if near else ""
+    return f"there is no command {word!r}{said or '; `topwork --help` lists all'}"
 
 
 def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
