@@ -56,6 +56,14 @@ def test_hits_with_texts(both: OpenDoor) -> None:
     assert "&lt;script&gt;" in html
 
 
+def test_features_show_their_first_rows(both: OpenDoor) -> None:
+    html = both.embed("letters", [str(i) for i in range(12)])._repr_html_()
+    assert html.count("<tr>") == 1 + 10
+    assert "12 rows of" in html
+    assert "2 more rows" in html
+    assert "characters" in both.embed("letters", ["a b"], tap="tokens")._repr_html_()
+
+
 def test_hits_outlive_their_client(server: FakeServer) -> None:
     with topwork.Client(server.target) as client:
         client.write("pics", [jpeg()], ["a"], encoder="pictures", keep_inputs=True)

@@ -14,6 +14,8 @@ from numpy.typing import DTypeLike, NDArray
 from topwork.errors import NotReady, TopworkError
 
 Array = NDArray[Any]
+#: Rows and numbers of each that a notebook shows.
+SHOWN, SHOWN_NUMBERS = 10, 6
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,21 @@ class Features:
         size = f"{len(self.rows)} rows of {self.dim} {self.dtype} from {len(self.counts)} items"
         bad = f", {len(self.failures)} failed" if self.failures else ""
         return f"<Features {self.encoder}/{self.tap}: {size}{bad}, {self.fingerprint[:12] or 'no fingerprint'}>"
+
+    def _repr_html_(self) -> str:
+        """The first rows: whose they are, what they stand for, and their first numbers."""
+        from topwork._display import html
+
+        first = range(min(len(self.rows), SHOWN))
+        titles = ["item", *([self.span_kind or "span"] if self.spans is not None else []), "first numbers"]
+        more = f"... and {len(self.rows) - SHOWN:,} more rows" if len(self.rows) > SHOWN else ""
+        return html.table(repr(self)[1:-1], titles, map(self._cells, first), more)
+
+    def _cells(self, row: int) -> Iterator[Any]:
+        yield int(self.items[row])
+        if self.spans is not None:
+            yield ", ".join(f"{number:g}" for number in self.spans[row])
+        yield ", ".join(f"{number:.4g}" for number in self.rows[row, :SHOWN_NUMBERS].tolist())
 
 
 def concatenate(pieces: Sequence[Features]) -> Features:
