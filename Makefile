@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml clients/python/pyproject.toml
 	$(BIN)/python -m pip install --quiet -e clients/python -e '.[demo,dev]'
 	touch $@
 
-demo: install  ## real texts, words, pictures and clips become features over gRPC
+demo: install  ## turn real texts, words, pictures and clips into features over gRPC
 	$(BIN)/topwork demo
 
 # Each worker takes whole files, so that what a file shares is made once, in the order of tests/conftest.py; a worker needs up to
@@ -30,7 +30,7 @@ test-all: export TOPWORK_WHOLE := 1
 test-all: export TOPWORK_DAMAGES := all
 test-all: export TOPWORK_ARGUMENTS := all
 test-all: export TOPWORK_STEPS := 80
-test-all: test  ## with every damage to every file, more random changes, and whole networks instead of shortened ones
+test-all: test  ## `make test` with every damage to every file, more random changes, and complete networks
 
 test-fast: install node  ## without the packaged weights
 	$(PYTEST) -m 'not weights'
@@ -57,7 +57,7 @@ docs: install  ## the pages as a site with an API reference, in site/; a link th
 	$(BIN)/python -c 'import material, mkdocstrings_handlers.python' || $(BIN)/python -m pip install --quiet -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-protos: install  ## write the generated code anew
+protos: install  ## generate the code of protos/ again
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
 
 BENCH_PARTS ?= text,pictures,video,words
@@ -83,7 +83,7 @@ bench-heads: install weights  ## train to first prediction, latency beside a tra
 	$(BIN)/python -m benchmarks.heads
 	$(BIN)/python -m benchmarks.probe_sweep --sklearn $(SKLEARN)/bin/python
 
-bench-transfer: install weights  ## does transfer work? on real data (see benchmarks/transfer/subjects.py for what must be installed)
+bench-transfer: install weights  ## whether transfer learning works, on real data (see benchmarks/transfer/subjects.py for what must be installed)
 	$(BIN)/python -m benchmarks.transfer
 
 memory: install weights  ## resident memory of the server, idle and with all offline encoders
