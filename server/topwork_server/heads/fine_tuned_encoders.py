@@ -1,4 +1,4 @@
-"""Encoders that were fine-tuned with a head: they come with it, and go with it."""
+"""Encoders that were fine-tuned together with a head, and are dropped with it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class FineTunedEncoders:
-    """Blocking."""
+    """Drops the encoders whose head is gone. Its methods block."""
 
     def __init__(self, shelf: HeadStore, sets: FeatureSets, catalogue: Catalog) -> None:
         self._store, self._sets, self._catalogue = shelf, sets, catalogue
 
     def check_droppable(self, head: Head) -> None:
-        """NotReady where something else stands on the encoder that goes with the head."""
+        """Raise NotReady where anything else uses the encoder that would be dropped with the head."""
         users = list(self.users(head.tuned, head.name)) if head.tuned else []
         if users:
             raise NotReady(
@@ -35,13 +35,15 @@ class FineTunedEncoders:
         self._catalogue.drop_tuned(encoder)
 
     def sweep(self, name: str = "") -> None:
-        """Those whose head was replaced or never ready, of one name or of all, on which nothing stands; no training of that name
-        may be under way."""
+        """Drop the unused encoders whose head was replaced or never ready, of one name or of all.
+
+        No training of that name may be running.
+        """
         for encoder in self._catalogue.tuned():
             if (not name or _is_of(name, encoder)) and not self._has_head(encoder):
                 try:
                     self._sweep_encoder(encoder)
-                except TopworkError as error:  # its base is gone, say: others are served all the same
+                except TopworkError as error:  # such as a base that is gone: the others are still swept
                     log.warning("encoder=%s has no head any more, and stays: %s", encoder, error)
 
     def _sweep_encoder(self, encoder: str) -> None:
@@ -55,16 +57,16 @@ class FineTunedEncoders:
         return any(self._goes_with(name, encoder) for name in self._store.names())
 
     def _goes_with(self, name: str, encoder: str) -> bool:
-        """Whether it goes with that head; where its files are damaged, whether it may."""
+        """Tell whether the encoder was tuned with that head; where the head is damaged, whether its name says so."""
         try:
             return self._store.get(name).tuned == encoder
         except TopworkError:
             return _is_of(name, encoder)
 
     def users(self, encoder: str, but: str = "") -> Iterator[str]:
-        """What stands on an encoder, besides the head that came with it."""
+        """Name the sets, heads and encoders that use an encoder, besides the head `but`."""
         for set_name in self._sets.names():
-            with suppress(TopworkError):  # one that cannot be opened is in nobody's way
+            with suppress(TopworkError):  # a set that cannot be opened uses nothing
                 if self._sets.get(set_name).definition.encoder == encoder:
                     yield f"the set {set_name}"
         yield from (f"the head {head.name}" for head in self._store.all() if head.encoder == encoder and head.name != but)
@@ -72,5 +74,5 @@ class FineTunedEncoders:
 
 
 def _is_of(name: str, encoder: str) -> bool:
-    """As `tuning.py` names encoders."""
+    """Tell whether `training/fine_tuning.py` gave an encoder its name for that head."""
     return re.fullmatch(f"{re.escape(name)}-[0-9a-f]{{8}}", encoder) is not None

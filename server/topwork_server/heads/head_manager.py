@@ -1,4 +1,4 @@
-"""All heads of a server: trained, described, reported on, dropped. The shelf has their files, jobs train them."""
+"""All heads of a server: train, describe, report on, export and drop them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class HeadManager:
-    """Made and used on the event loop; its blocking work is done in threads."""
+    """Starts trainings and probes as jobs, and keeps the files of heads in a HeadStore.
+
+    It is created and used on the event loop; its blocking work runs in threads.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class HeadManager:
         self._fine_tuned.sweep()
 
     async def train(self, wish: TrainRequest) -> HeadDescription:
-        """Begins a training. NotFound, InvalidInput, NotReady or AlreadyExists where it cannot be."""
+        """Start a training. NotFound, InvalidInput, NotReady or AlreadyExists where it cannot be."""
         name = head_name(wish)
         async with self._lock(name):
             await self._await_ended_job(name)
@@ -71,11 +74,11 @@ class HeadManager:
         return await self.get(name)
 
     async def get(self, name: str) -> HeadDescription:
-        """NotFound names what is near."""
+        """Describe a head. NotFound suggests similar names."""
         return self._status.describe(await asyncio.to_thread(self._status.find, name))
 
     async def list(self, encoder: str = "") -> builtins.list[HeadDescription]:
-        """By name: trained, in training and failed; then those that came with encoders. `encoder` "" is all."""
+        """List heads by name: the trained, the training and the failed ones, then those of encoders. `encoder` "" lists all."""
         found = await asyncio.to_thread(lambda: [*self._status.find_all()])
         described = [self._status.describe(one) for one in found]
         chosen = [one for one in described if encoder in ("", one.encoder)]
@@ -84,30 +87,30 @@ class HeadManager:
         return chosen
 
     async def report(self, name: str) -> dict[str, Any]:
-        """Of the head that serves. NotReady where none does yet, InvalidInput where it was not trained here."""
+        """Read the report of a head that serves. InvalidInput where it was not trained here."""
         described = await self.get(name)
         if serving_head(described).native:
             raise InvalidInput(f"{name} came with its encoder: it was not judged here", remedy="judge it with a set of your own")
         return await asyncio.to_thread(self.store.report, name)
 
     async def export(self, name: str) -> tuple[bytes, str]:
-        """Trunk and head as one ONNX file, and how to use it, in JSON. NotReady where the trunk is not here."""
+        """Export trunk and head as one ONNX file, with its model card in JSON. NotReady where the trunk is not here."""
         try:
             return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalogue)
         except FileNotFoundError:  # dropped or replaced while its files were read
             return await asyncio.to_thread(export_head, serving_head(await self.get(name)), self.store, self._catalogue)
 
     async def check_served(self, names: Sequence[str]) -> None:
-        """NotFound, or NotReady where one of them does not serve yet."""
+        """Raise NotFound, or NotReady where one of the heads does not serve yet."""
         for name in names:
             serving_head(await self.get(name))
 
     async def probe(self, wish: ProbeRequest) -> Job:
-        """Begins one. Errors as `train` has them."""
+        """Start a probe. The errors are those of `train`."""
         return await asyncio.shield(self._start_probe(await definitions(wish, self._requests, self._sets)))
 
     async def drop(self, name: str) -> None:
-        """With its training, if one is under way, and with the encoder that was fine-tuned with it."""
+        """Drop a head, its running training, and the encoder that was fine-tuned with it."""
         if "/" in name:
             await self.get(name)
             raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
@@ -116,23 +119,23 @@ class HeadManager:
             await whole(self._drop(name, tuned))
 
     async def wait_until_trained(self, name: str) -> HeadDescription:
-        """When no training of it is under way."""
+        """Wait until no training of the head is running, and describe it."""
         if name in self._running:
             await asyncio.wait({self._running[name]})
         return await self.get(name)
 
     async def close(self) -> None:
-        """Jobs must have ended before: what they held is let go."""
+        """Release what the jobs held; they must have ended before."""
         pending = {*self._running.values(), *self._probing}
         if pending:
             await asyncio.wait(pending)
 
     def _lock(self, name: str) -> asyncio.Lock:
-        """Trainings and drops of one name begin one after another."""
+        """The lock under which trainings and drops of one name start."""
         return self._locks.setdefault(name, asyncio.Lock())
 
     async def _await_ended_job(self, name: str) -> None:
-        """Of a training whose job has ended, what it held: callers hear of the end before that is let go."""
+        """Wait for the cleanup of a training whose job has ended: callers hear of the end before it is done."""
         learning, training = self._running.get(name), self._trainings.get(name)
         if learning and training and not self._jobs.get(training.job).active:
             await asyncio.wait({learning})
@@ -149,7 +152,7 @@ class HeadManager:
         name = definition.name
         await asyncio.to_thread(self._pins.pin_training, definition)
         try:
-            # Kinds stand in lines of their own: who trains for a second does not wait for who tunes for an hour.
+            # Each kind has a queue of its own, so that a training of a second does not wait for a fine-tuning of an hour.
             kind = "tune" if self._trainers.trainer(definition.kind).tunes else "train"
             job = self._start_job(kind, name, TRAIN, definition=asdict(definition))
         except BaseException:
@@ -162,7 +165,7 @@ class HeadManager:
         return self._jobs.start(kind, subject, call, {"home": str(self._home), "threads": self._threads, **arguments})
 
     async def _follow_training(self, name: str, job: str) -> None:
-        """Until a training has ended, however it does."""
+        """Clean up after a training, however it ends."""
         try:
             await asyncio.to_thread(self._trainings.save, name)
             await self._jobs.wait(job)
@@ -171,7 +174,7 @@ class HeadManager:
             del self._running[name]
 
     def _release(self, name: str) -> None:
-        """Never raises: what could not be put right is put right at the next start."""
+        """Release what a training held. It never raises: what is left is released at the next start."""
         try:
             self._pins.move_to_head(name, self._served_definition(name))
             self._fine_tuned.sweep(name)
@@ -179,7 +182,7 @@ class HeadManager:
             log.warning("head=%s: what its training held is left: %s", name, error)
 
     def _served_definition(self, name: str) -> HeadDefinition | None:
-        """How the head that serves was learnt; None where none does. NotReady where its files are damaged."""
+        """The definition of the head that serves, or None. NotReady where its files are damaged."""
         return self.store.get(name).definition if name in self.store.names() else None
 
     async def _start_probe(self, learnt: Sequence[HeadDefinition]) -> Job:
@@ -200,7 +203,7 @@ class HeadManager:
         await asyncio.to_thread(self._pins.release_probe, pin)
 
     def _encoder_to_drop(self, name: str) -> str:
-        """The encoder that goes with it, or "". NotFound; NotReady where something stands on that encoder."""
+        """The encoder to drop with the head, or "". NotFound; NotReady where that encoder is in use."""
         head = self._status.find(name).head
         if head is None:
             return ""

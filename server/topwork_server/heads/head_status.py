@@ -1,4 +1,4 @@
-"""How a head stands: what is on the shelf, what was asked of its latest training, and what became of that."""
+"""Head status, from its files, its last training request and the job of that training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ class HeadState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeadDescription:
-    """A head as it stands. `head` is what serves, None where nothing does; `definition` is how that was, or is, learnt. `job` is
-    the latest training, None for heads that came with their encoder, and where its record is no longer kept."""
+    """A head and its state.
+
+    `head` is what serves, or None; `definition` is what it was, or is being, trained from. `job` is the latest training: None for
+    heads that came with their encoder, and where its record has expired.
+    """
 
     name: str
     state: HeadState
@@ -45,7 +48,7 @@ class HeadDescription:
 
 @dataclass(frozen=True, slots=True)
 class StoredHeadState:
-    """What the disk knows of a head. `damage` says why its files are not to be used."""
+    """A head as the disk holds it. `damage` says why its files cannot be used."""
 
     name: str
     head: Head | None = None
@@ -55,7 +58,7 @@ class StoredHeadState:
 
 
 def serving_head(described: HeadDescription) -> Head:
-    """What serves. NotReady says why nothing does."""
+    """The head that serves. NotReady says why none does."""
     if described.head is None:
         training = described.state is HeadState.TRAINING
         how = "it is in training" if training else described.detail
@@ -65,11 +68,13 @@ def serving_head(described: HeadDescription) -> Head:
 
 
 class HeadStatus:
+    """Combines the store, the training log, the catalog and the jobs into descriptions of heads."""
+
     def __init__(self, shelf: HeadStore, trainings: TrainingLog, catalogue: Catalog, jobs: JobManager) -> None:
         self._store, self._trainings, self._catalogue, self._jobs = shelf, trainings, catalogue, jobs
 
     def find(self, name: str) -> StoredHeadState:
-        """Blocking. NotFound names what is near."""
+        """Look a head up on the disk; it blocks. NotFound suggests similar names."""
         if "/" in name:
             kept = pretrained_head(self._catalogue, name)
             return _native(kept.head, kept.graph)
@@ -79,17 +84,17 @@ class HeadStatus:
         return self._stored(name, training) if trained else StoredHeadState(name, None, training)
 
     def find_all(self) -> Iterator[StoredHeadState]:
-        """Blocking. Those that were trained by name, then those that came with encoders."""
+        """Look up all heads; it blocks. The trained ones come first, by name, then those of encoders."""
         for name in self._trained_names():
             try:
                 yield self.find(name)
-            except NotFound:  # it was dropped meanwhile
+            except NotFound:  # it was dropped in the meantime
                 continue
         for _, native in sorted(pretrained_heads(self._catalogue).items()):
             yield _native(*native)
 
     def describe(self, found: StoredHeadState) -> HeadDescription:
-        """On the event loop, where jobs are."""
+        """Add the state of its job. It runs on the event loop, where jobs live."""
         head, training = found.head, found.training
         definition = head.definition if head else training.definition if training else None
         job = self._job(training)
@@ -105,7 +110,7 @@ class HeadStatus:
     def _job(self, training: TrainingRecord | None) -> Job | None:
         try:
             return self._jobs.get(training.job) if training else None
-        except NotFound:  # its record is among those that were dropped
+        except NotFound:  # its record has expired
             return None
 
     def _trained_names(self) -> list[str]:
@@ -134,7 +139,7 @@ def _state(found: StoredHeadState, job: Job | None) -> tuple[HeadState, str]:
 
 
 def _end(job: Job | None) -> str:
-    """Why a training gave no head; "" where it did, or may yet."""
+    """Why a training gave no head; "" where it did, or still may."""
     if job and job.state is JobState.FAILED:
         return f"the last training failed: {job.error}"
     return "the last training was cancelled" if job and job.state is JobState.CANCELLED else ""

@@ -1,10 +1,10 @@
-"""Owns $TOPWORK_HOME/heads: the heads that were trained here, each whole or not there at all.
+"""Owns $TOPWORK_HOME/heads, the heads that were trained here. Each is complete or absent.
 
 heads/NAME/VERSION/head.onnx     the graph, as `model.Head` says
-                   report.json   where the head was judged
+                   report.json   where the head was evaluated
                    head.json     the head, and checksums of the others; written last
-A version is the time of its publication in nanoseconds, and never used again; the newest is the head. It is published by a rename
-of a folder whose files are on disk, so a job that is killed leaves the old head or the new one. Readers need no lock.
+A version is the time of its publication in nanoseconds and is never reused; the newest is the head. A version is published by
+renaming a folder whose files are already on disk, so that a killed job leaves the old head or the new one. Readers take no lock.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
 
-#: Of the folder and its files; raised when they change.
+#: The format of the folder and its files; raised when they change.
 FORMAT = 1
 HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: What is not finished, or is going away, has a name that no head can have.
+#: Prefix of folders that are being written or deleted; no head can have such a name.
 SCRATCH = ".part-"
 RETRAIN = "train it again with replace, or drop it"
-#: Reads of a head that is replaced meanwhile.
+#: Attempts to read a head that keeps being replaced.
 TRIES = 100
 
 
@@ -55,7 +55,7 @@ def check_head_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class HeadPointer:
-    """What HEAD holds."""
+    """The contents of head.json."""
 
     format: int
     head: Head
@@ -64,7 +64,10 @@ class HeadPointer:
 
 @dataclass(frozen=True)
 class StoredHead:
-    """A head, its graph, what tells it from others that had the name, and the SHA-256 of the graph and of its report, if any."""
+    """A head and its graph on the disk.
+
+    `stamp` tells it from other heads that had the name; `sha256` is that of the graph, `report` that of the report, if any.
+    """
 
     head: Head
     graph: Path
@@ -73,7 +76,7 @@ class StoredHead:
     report: str = ""
 
     def check_graph(self) -> None:
-        """NotReady where the graph is not the file that was written; FileNotFoundError where it is gone."""
+        """Raise NotReady where the graph is not the file that was written, FileNotFoundError where it is gone."""
         try:
             found = file_sha256(self.graph)
         except FileNotFoundError:
@@ -84,20 +87,20 @@ class StoredHead:
             raise self.damage("is not the file that was written")
 
     def damage(self, how: str) -> NotReady:
-        """What is said of its graph."""
+        """The error for a damaged graph."""
         remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else RETRAIN
         return damaged_head(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
 
 
 class HeadStore:
-    """Thread-safe. Several processes may read; of one name, one at a time publishes."""
+    """Reads and publishes heads. It is thread-safe; several processes may read, and one at a time may publish a name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._cache: dict[str, StoredHead] = {}
 
     def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
-        """The head, in place of an older one of its name; on disk when this returns. DiskFull where there is no room."""
+        """Write a head in place of an older one of its name, durably. DiskFull where there is no space."""
         check_head_name(head.name)
         place = self.folder / head.name
         with _disk(head.name):
@@ -109,11 +112,11 @@ class HeadStore:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
                 with suppress(OSError):
-                    place.rmdir()  # of a first head that could not be written; others stand in its way
+                    place.rmdir()  # only a first head that could not be written leaves it empty
             _prune(place)
 
     def names(self) -> list[str]:
-        """All heads, sorted; those too that cannot be read."""
+        """The names of all heads, sorted, including those that cannot be read."""
         try:
             found = os.listdir(self.folder)
         except FileNotFoundError:
@@ -121,11 +124,11 @@ class HeadStore:
         return sorted(name for name in found if HEAD_NAME.fullmatch(name) and _versions(self.folder / name))
 
     def get(self, name: str) -> Head:
-        """NotFound names what is near; NotReady where its files are damaged."""
+        """Read a head. NotFound suggests similar names; NotReady where its files are damaged."""
         return self.find(name).head
 
     def all(self) -> list[Head]:
-        """Sorted by name. A head that cannot be read is said in the log and left out."""
+        """All readable heads, sorted by name; the others are logged and left out."""
         heads = []
         for name in self.names():
             try:
@@ -135,23 +138,23 @@ class HeadStore:
         return heads
 
     def graph(self, name: str) -> Path:
-        """Read it together with the head: `kept`."""
+        """The path of a graph; `find` gives it together with its head."""
         return self.find(name).graph
 
     def find(self, name: str) -> StoredHead:
-        """The head and its graph, of one version. Costs microseconds where the version is known."""
+        """Read a head and its graph, of one version. It takes microseconds where the version is cached."""
         for _ in range(TRIES):
             version = self._newest(name)
             folder = self.folder / name / version
             try:
                 return self._load(name, folder)
             except (FileNotFoundError, NotADirectoryError) as error:
-                if self._newest(name) == version:  # else it was replaced while it was read
+                if self._newest(name) == version:  # otherwise it was replaced while it was read
                     raise damaged_head(name, folder, f"{HEAD} is gone") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def report(self, name: str) -> dict[str, Any]:
-        """As it was written. NotFound where the head was never judged."""
+        """Read a report. NotFound where the head was never evaluated."""
         for _ in range(TRIES):
             kept = self.find(name)
             folder = kept.graph.parent
@@ -166,15 +169,15 @@ class HeadStore:
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def bytes(self, name: str) -> int:
-        """That the head takes on disk."""
+        """How many bytes a head takes on the disk."""
         folder, size = self.folder / name / self._newest(name), 0
         for path in folder.glob("*"):
-            with suppress(FileNotFoundError):  # it is replaced or dropped meanwhile
+            with suppress(FileNotFoundError):  # it was replaced or dropped in the meantime
                 size += path.stat().st_size
         return size
 
     def remove(self, name: str) -> None:
-        """Gone in one step, damaged ones too. NotFound."""
+        """Remove a head in one step, a damaged one too. NotFound where there is none."""
         self._newest(name)
         with _disk(name):
             doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
@@ -184,7 +187,7 @@ class HeadStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Delete what was left by jobs and drops that were killed. Once, at the start: no job may be running."""
+        """Delete what killed jobs and drops left. Called once, at the start: no job may be running."""
         for leftover in (*self.folder.glob(f"{SCRATCH}*"), *self.folder.glob(f"*/{SCRATCH}*")):
             log.info("removing what is left of %s", leftover)
             shutil.rmtree(leftover, ignore_errors=True)
@@ -194,7 +197,7 @@ class HeadStore:
                 place.rmdir()  # no version was ever finished
 
     def _newest(self, name: str) -> str:
-        """Its version."""
+        """The newest version of a head."""
         versions = _versions(self.folder / name) if HEAD_NAME.fullmatch(name) else []
         if not versions:
             raise self._unknown(name)
@@ -217,7 +220,7 @@ def damaged_head(name: str, folder: Path, how: str, remedy: str = RETRAIN) -> No
 
 
 def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
-    """FileNotFoundError where the folder is gone."""
+    """Read head.json. FileNotFoundError where the folder is gone."""
     try:
         record = json_records.read(folder / HEAD, HeadPointer)
     except DataLoss as error:
@@ -230,7 +233,7 @@ def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
 
 
 def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
-    """FileNotFoundError where there is none; NotReady where it is not what was written."""
+    """Read and check report.json. FileNotFoundError where there is none; NotReady where it is not what was written."""
     try:
         data = regular_files.contents(folder / REPORT, json_records.LARGEST)
         record: dict[str, Any] = json.loads(data)
@@ -256,20 +259,20 @@ def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> No
 
 
 def _move_into_place(scratch: Path, place: Path) -> None:
-    """Under a number that is greater than all there are: clocks go back."""
+    """Publish a folder under a number greater than all others: clocks can go back."""
     newest = _versions(place)
     scratch.rename(place / str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0)))
     _sync(place)
 
 
 def _prune(place: Path) -> None:
-    """Delete all versions but the newest. Their readers ask again."""
+    """Delete all versions but the newest. Their readers retry."""
     for version in _versions(place)[:-1]:
         shutil.rmtree(place / version, ignore_errors=True)
 
 
 def _versions(place: Path) -> list[str]:
-    """Oldest first."""
+    """The versions of a head, oldest first."""
     try:
         return sorted(filter(str.isdecimal, os.listdir(place)), key=int)
     except (FileNotFoundError, NotADirectoryError):
@@ -277,7 +280,7 @@ def _versions(place: Path) -> list[str]:
 
 
 def _make_folder(place: Path) -> None:
-    """The folder of a name, on disk."""
+    """Create the folder of a name, durably."""
     new = [path for path in (place, place.parent) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)
     for path in new:
@@ -285,7 +288,7 @@ def _make_folder(place: Path) -> None:
 
 
 def _json(record: Mapping[str, Any]) -> str:
-    """Numbers of numpy's, which trainers put into `chosen`, become plain ones."""
+    """Dump a record; NumPy numbers, which trainers put into `chosen`, become plain ones."""
     return json.dumps(record, indent=1, default=_plain) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What heads are made of: frozen data, nothing heavy. Through JSON and back by `asdict`, `definition_of`, `head_of`."""
+"""Frozen data of heads, their definitions and their requests, with their conversion to and from JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_KIND = "linear"
 
 
 class Task(StrEnum):
-    """What a head is for, in the field's words. How labels of each are written: `labels.py`."""
+    """The task of a head. `training/label_formats.py` says how the labels of each are written."""
 
     CLASSIFICATION = "classification"
     MULTI_LABEL = "multi-label"
@@ -30,7 +30,7 @@ class Task(StrEnum):
 
     @property
     def every_row(self) -> bool:
-        """Whether each row has a value of its own (TOKEN, CELL), rather than an item's rows together."""
+        """Whether each row (TOKEN, CELL) has a value of its own, rather than the item as a whole."""
         return self in (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
 
 
@@ -44,25 +44,25 @@ TARGETS = {
 }
 
 
-#: Whose classes may be described by text.
+#: Tasks whose classes may be described by text.
 DESCRIBABLE = (Task.CLASSIFICATION, Task.MULTI_LABEL)
 
 
 class Pooling(StrEnum):
-    """How an item's rows become one. ROW: it has one; ROWS: each keeps its own."""
+    """How the rows of an item become one. ROW: the item has a single row; ROWS: all rows are kept."""
 
     ROW = "row"
     ROWS = "rows"
     MEAN = "mean"
     MAX = "max"
     MEAN_STD = "mean+std"  # (2 dim): the mean, and the population's standard deviation
-    TWO_TOWER = "two-tower"  # (4 dim + 1) of both sides of a pair, encoded each by itself: u, v, |u - v|, u * v, their cosine
+    TWO_TOWER = "two-tower"  # (4 dim + 1) of both sides of a pair, each encoded separately: u, v, |u - v|, u * v, their cosine
     COSINE = "cosine"  # (1) of the same: the cosine alone
     PAIR = "pair"  # (4 dim) of TOKEN rows of a pair: u, v, |u - v|, u * v, where u and v are the means of its two parts
 
 
 class UnlabeledUse(StrEnum):
-    """What items without a label are used for."""
+    """How items without a label are used."""
 
     LEFT_OUT = ""
     SELF_TRAINING = "self-training"
@@ -71,7 +71,7 @@ class UnlabeledUse(StrEnum):
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What Train may say; what is left out is chosen."""
+    """The settings of a Train request; what is left out is chosen by the server."""
 
     set: str
     target: str
@@ -94,8 +94,11 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class HeadDefinition:
-    """A wish come to terms with its set: `views` are the taps and poolings to choose from. `described` holds, for each
-    view, the descriptions of the classes as the trunk embeds them, in the order of `descriptions`."""
+    """A training request resolved against its set.
+
+    `views` are the taps and poolings to choose from. `described` holds, for each view, the embeddings of the class descriptions,
+    in the order of `descriptions`.
+    """
 
     name: str
     set: str
@@ -117,12 +120,12 @@ class HeadDefinition:
     unlabelled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    set_created: float = 0.0  # which tells it from another set of that name; 0.0 in records of older servers
+    set_created: float = 0.0  # tells it from another set of that name; 0.0 in records of older servers
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """A figure on items that the head has not learnt from, with its 95% bootstrap interval over items."""
+    """A metric on held-out items, with its 95% bootstrap interval over items."""
 
     name: str
     value: float
@@ -132,11 +135,11 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class Head:
-    """A head that is ready: head.json beside its graph. Times in seconds, `created` since 1970.
+    """A trained head: head.json beside its graph. Times are in seconds, `created` since 1970.
 
-    Its graph takes `rows` (n, dim) float32 of `tap` pooled by `pooling`, and gives `scores` as its Target has them, and
-    `probabilities`: of CLASSES and LABELS after the temperature, of SPAN the scores (their softmax is over an item's rows), of
-    NUMBERS the numbers. Both are float32, of NUMBERS float64.
+    The graph takes `rows` (n, dim) float32 of `tap`, pooled by `pooling`. It gives `scores`, as the Target defines them, and
+    `probabilities`: for CLASSES and LABELS after the temperature, for SPAN the scores (their softmax is over the rows of an
+    item), for NUMBERS the numbers. Both are float32, or float64 for NUMBERS.
     """
 
     name: str
@@ -146,7 +149,7 @@ class Head:
     encoder_options: Mapping[str, Any]
     tap: TapInfo
     pooling: Pooling
-    dim: int  # of what the graph reads, after pooling
+    dim: int  # what the graph reads, after pooling
     names: tuple[str, ...]
     created: float
     code: str
@@ -162,8 +165,8 @@ class Head:
     agreement: float = 0.0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    tuned: str = ""  # the encoder that was fine-tuned with it, whose files are its own
-    target_center: float = 0.0  # REGRESSION: numbers were learnt as (number - center) / unit; the graph gives them as they came
+    tuned: str = ""  # the encoder that was fine-tuned with it, and is dropped with it
+    target_center: float = 0.0  # REGRESSION: trained on (number - center) / unit; the graph gives plain numbers
     target_unit: float = 1.0
 
     @property
@@ -172,10 +175,10 @@ class Head:
 
 
 def definition_of(record: Mapping[str, Any]) -> HeadDefinition:
-    """Of its JSON. ValueError names the field that is not of its type."""
+    """Read it from JSON. ValueError names a field of the wrong type."""
     return json_records.convert(record, HeadDefinition)
 
 
 def head_of(record: Mapping[str, Any]) -> Head:
-    """Of its JSON. ValueError names the field that is not of its type."""
+    """Read it from JSON. ValueError names a field of the wrong type."""
     return json_records.convert(record, Head)

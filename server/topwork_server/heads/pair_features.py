@@ -1,4 +1,4 @@
-"""Pairs of texts whose two sides a trunk reads each by itself (two towers), beside those that it reads together.
+"""Features of text pairs whose two sides are encoded separately (two towers).
 
 u, v, |u - v|, u * v: Conneau et al. 2017, section 3.1; with the cosine, as Reimers and Gurevych 2019, section 3, compare by it.
 """
@@ -25,10 +25,10 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Features, Item, Sample, TapInfo, TapRows, Text
 
-#: Samples of one pass, which are of about one length.
+#: Samples of one pass; they are sorted by length.
 BATCH = 32
 
-#: Texts to one row each of some taps, by name.
+#: Encodes texts to one row each, by the name of the tap.
 Encode = Callable[[Sequence[str], Report], Mapping[str, Array]]
 
 
@@ -37,8 +37,10 @@ def is_pair(item: Item | None) -> bool:
 
 
 def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
-    """All texts, then the other side of each. InvalidInput for what is no pair, unless it is skipped: then it is left to the
-    encoder, which reads no empty text."""
+    """List all texts, then the other side of each.
+
+    InvalidInput for an item that is no pair, unless it is skipped: then it is left to the encoder, which rejects empty texts.
+    """
     for position, item in enumerate(items):
         if not skip and not is_pair(item):
             raise InvalidInput("it is no pair of texts", remedy="send a text and its pair, neither empty", item=position)
@@ -47,7 +49,7 @@ def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
 
 
 def pair_sides(features: Features, count: int) -> Features:
-    """Of `split_sides` of so many items: two rows an item, none of one whose sides are not both there."""
+    """Join the features of `split_sides`: two rows per item, none for an item of which one side failed."""
     failures: dict[int, TopworkError] = {}
     notes: dict[int, Mapping[str, int]] = {}
     for position, error in features.failures.items():
@@ -59,7 +61,7 @@ def pair_sides(features: Features, count: int) -> Features:
 
 
 def paired_rows(rows: TapRows, count: int) -> TapRows:
-    """Of 2 * count items, the first sides before the second ones."""
+    """Join the rows of 2 * count items, the first sides before the second ones."""
     there = rows.counts > 0
     both = there[:count] & there[count:]
     means = np.zeros((2 * count, rows.rows.shape[1]), np.float32)
@@ -71,13 +73,13 @@ def paired_rows(rows: TapRows, count: int) -> TapRows:
 
 
 class PairEncoder:
-    """A set's trunk, in the process of a training."""
+    """Runs the trunk of a set in the process of a training."""
 
     def __init__(self, home: Path, plugins: PluginRegistry, definition: HeadDefinition, threads: int) -> None:
         self._home, self._plugins, self._definition, self._threads = home, plugins, definition, threads
 
     def __call__(self, texts: Sequence[str], report: Report) -> dict[str, Array]:
-        """(n, dim) of each tap that two towers read, of rows of tokens their means. NotReady where the trunk is another now."""
+        """Encode texts to (n, dim) for each two-tower tap; rows of tokens are averaged. NotReady where the trunk has changed."""
         encoder, session, taps = self._open()
         options = parse(encoder.options, self._definition.encoder_options)
         found = {info.tap.name: np.zeros((len(texts), info.tap.dim), np.float32) for info in taps}
@@ -115,6 +117,6 @@ class PairEncoder:
 
 
 def pool_sides(how: Pooling, tap: TapInfo, u: Array, v: Array) -> Array:
-    """What a head reads of (n, dim) rows of both sides."""
+    """Pool (n, dim) rows of both sides to what a head reads."""
     rows = TapRows(tap, np.stack([u, v], axis=1).reshape(-1, u.shape[1]), np.full(len(u), 2))
     return pooling.reduce_rows(how, rows)

@@ -1,4 +1,4 @@
-"""How an item's rows become what a head reads. The same code runs in training and in serving."""
+"""Pooling of an item's rows to what a head reads. Training and serving run the same code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from topwork_server.ragged_arrays import starts_of
 from topwork_server.types import Array, Granularity, Tap, TapRows
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
-#: Of items with two rows, one for each side of a pair.
+#: Poolings of items with two rows, one for each side of a pair.
 TOWERS = (Pooling.TWO_TOWER, Pooling.COSINE)
-#: What a task whose rows have values of their own reads, and which part of a text (0: text, 1: pair) its rows are of.
+#: The granularity that a task with a value per row reads, and the part of a text (0: text, 1: pair) that its rows belong to.
 GRANULARITIES = {
     Task.TAGGING: Granularity.TOKEN,
     Task.QUESTION_ANSWERING: Granularity.TOKEN,
@@ -22,14 +22,14 @@ PARTS = {Task.TAGGING: 0, Task.QUESTION_ANSWERING: 1}
 
 
 def default_pooling(task: Task, granularity: Granularity) -> Pooling:
-    """What is done where nothing is said."""
+    """The pooling where a request names none."""
     if task.every_row:
         return Pooling.ROWS
     return Pooling.ROW if granularity is Granularity.ITEM else Pooling.MEAN
 
 
 def possible_poolings(task: Task, granularity: Granularity) -> tuple[Pooling, ...]:
-    """The usual one first."""
+    """All poolings that suit a task, the default one first."""
     first = default_pooling(task, granularity)
     if first is Pooling.ROW:
         return (first, *TOWERS)
@@ -40,7 +40,7 @@ def possible_poolings(task: Task, granularity: Granularity) -> tuple[Pooling, ..
 
 
 def check_pooling(task: Task, tap: Tap, pooling: Pooling) -> None:
-    """InvalidInput where the task cannot read this tap, or not so."""
+    """Raise InvalidInput where the task cannot read this tap, or not with this pooling."""
     needed = GRANULARITIES.get(task)
     if needed is not None and tap.granularity is not needed:
         raise InvalidInput(
@@ -62,8 +62,10 @@ def dim_after(pooling: Pooling, dim: int) -> int:
 
 
 def rows_read(task: Task, rows: TapRows) -> Array:
-    """(n,) bool: which rows of a tap the task reads. Tagging: those of the text; question answering: those of the pair, which is
-    the context; others: all."""
+    """Select the rows that the task reads, (n,) bool.
+
+    Tagging reads those of the text, question answering those of the pair, which is the context, other tasks all.
+    """
     part = PARTS.get(task)
     if part is None:
         return np.ones(len(rows.rows), bool)
@@ -74,7 +76,7 @@ def rows_read(task: Task, rows: TapRows) -> Array:
 
 
 def usable_items(task: Task, pooling: Pooling, rows: TapRows) -> Array:
-    """(items,) bool: whether an item has the rows that `pool_rows` needs."""
+    """Tell which items have the rows that `pool_rows` needs, (items,) bool."""
     if pooling is Pooling.PAIR:
         parts = _parts(rows)
         if parts is None:
@@ -87,9 +89,9 @@ def usable_items(task: Task, pooling: Pooling, rows: TapRows) -> Array:
 
 
 def pool_rows(task: Task, pooling: Pooling, rows: TapRows) -> tuple[Array, Array]:
-    """What a head reads: (n, dim_after) float32, C-contiguous, and how many rows each item has, (items,) int64.
+    """Pool to what a head reads: (n, dim_after) float32, C-contiguous, and the number of rows of each item, (items,) int64.
 
-    InvalidInput with its position for an item that has not the rows it needs.
+    InvalidInput with the position of an item that lacks the rows it needs.
     """
     lacking = np.flatnonzero(~usable_items(task, pooling, rows))
     if len(lacking):
@@ -115,7 +117,7 @@ def _lacking(task: Task, pooling: Pooling, rows: TapRows, item: int) -> InvalidI
 
 
 def reduce_rows(pooling: Pooling, rows: TapRows) -> Array:
-    """One row an item; each has at least one."""
+    """Reduce the rows of each item, at least one, to a single row."""
     if pooling is Pooling.ROW or not len(rows.counts):
         return rows.rows if pooling is Pooling.ROW else np.empty((0, dim_after(pooling, rows.tap.tap.dim)))
     if pooling in TOWERS:
@@ -132,7 +134,7 @@ def reduce_rows(pooling: Pooling, rows: TapRows) -> Array:
 
 
 def _pair(rows: TapRows) -> Array:
-    """u, v, |u - v|, u * v, as InferSent joins two sentences (Conneau et al. 2017, section 3.1)."""
+    """Concatenate u, v, |u - v|, u * v, as InferSent joins two sentences (Conneau et al. 2017, section 3.1)."""
     parts = _parts(rows)
     assert parts is not None, "usable items have parts"
     u, v = (_mean(rows.rows[parts == part], _counted(rows.counts, parts == part)) for part in (0, 1))
@@ -146,12 +148,12 @@ def _towers(pooling: Pooling, u: Array, v: Array) -> Array:
 
 
 def _mean(rows: Array, counts: Array) -> Array:
-    """Of each item's rows (at least one each), summed in float64 one after another: it does not depend on other items."""
+    """The mean of each item's rows, summed in float64 in order, so that it does not depend on other items."""
     return np.asarray(np.add.reduceat(rows, starts_of(counts), axis=0, dtype=np.float64) / counts[:, None])
 
 
 def _counted(counts: Array, chosen: Array) -> Array:
-    """How many of each item's rows are chosen, (items,) int64."""
+    """Count the chosen rows of each item, (items,) int64."""
     before = np.concatenate([[0], np.cumsum(chosen)])
     ends = np.cumsum(counts)
     return np.asarray(before[ends] - before[ends - counts], np.int64)

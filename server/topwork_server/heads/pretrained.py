@@ -23,19 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Files:
-    """Of a manifest: the SHA-256 of each file of the artifact."""
+    """The part of a manifest that is read here: the SHA-256 of each file of the artifact."""
 
     files: Mapping[str, str]
 
 
 def pretrained_heads(catalogue: Catalog) -> dict[str, tuple[Head, Path]]:
-    """By name: those of all encoders that are ready, and their graphs, which are not opened. One that cannot be read is said in
-    the log and left out."""
+    """The heads of all ready encoders and the paths of their graphs, by name; unreadable ones are logged and left out."""
     return {kept.head.name: (kept.head, kept.graph) for name in catalogue.names() for kept in _listed(catalogue, name)}
 
 
 def pretrained_head(catalogue: Catalog, name: str) -> StoredHead:
-    """The head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
+    """Read the head ENCODER/NAME. NotFound names those that its encoder has; NotReady where its files are damaged."""
     encoder = name.rpartition("/")[0]
     found = {kept.head.name: kept for kept in _heads_of(catalogue, encoder)}
     if name not in found:
@@ -61,7 +60,7 @@ def _heads_of(catalogue: Catalog, encoder: str) -> tuple[StoredHead, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, encoder: str, stamp: int) -> tuple[StoredHead, ...]:
-    """`stamp` is the manifest's: written last at each export."""
+    """Read the heads in an artifact. `stamp` is the time of the manifest, which each export writes last."""
     files = json_records.read(folder / MANIFEST, _Files).files
     return tuple(_load_head(path, encoder, stamp, files) for path in sorted(folder.glob(f"{PREFIX}*.json")))
 

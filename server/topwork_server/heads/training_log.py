@@ -1,4 +1,4 @@
-"""Owns $TOPWORK_HOME/trainings: of each name that was ever trained and not dropped, what its latest training was asked for."""
+"""Owns $TOPWORK_HOME/trainings: the latest training request of each head that was not dropped."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`job` is the id of its job."""
+    """What was trained, and the id of its job."""
 
     definition: HeadDefinition
     job: str
 
 
 class TrainingLog:
-    """What is known is in memory; a disk that is full costs the record of a training, and not the training."""
+    """Keeps all records in memory, so that a full disk loses the record of a training, not the training."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,12 +37,12 @@ class TrainingLog:
         return self._records.get(name)
 
     def add(self, training: TrainingRecord) -> None:
-        """In memory alone; `save` then writes it."""
-        # Embedded descriptions may be large, and nobody asks for them again.
+        """Add a record in memory; `save` writes it."""
+        # Embedded descriptions may be large, and are not read again.
         self._records[training.definition.name] = replace(training, definition=replace(training.definition, described=()))
 
     def save(self, name: str) -> None:
-        """Atomically; never raises."""
+        """Write a record atomically. It never raises."""
         training, scratch = self._records[name], self._folder / f"{name}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class TrainingLog:
             log.warning("the record of the training of %s could not be written: %s", name, error)
 
     def remove(self, name: str) -> None:
-        """No error where there is none."""
+        """Remove a record, if there is one."""
         self._records.pop(name, None)
         self._path(name).unlink(missing_ok=True)
 
@@ -61,7 +61,7 @@ class TrainingLog:
         return self._folder / f"{name}.json"
 
     def _load(self) -> list[TrainingRecord]:
-        for leftover in self._folder.glob("*.part"):  # of a server that was killed
+        for leftover in self._folder.glob("*.part"):  # left by a killed server
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]

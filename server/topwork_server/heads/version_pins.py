@@ -1,5 +1,5 @@
-"""What heads keep of sets: a version is pinned as "training-NAME" while NAME is learnt from it, as "head-NAME" for as long as
-there is that head, and as "probe-..." while it is probed.
+"""Pins of set versions that heads need: "training-NAME" while NAME is trained on a version, "head-NAME" for as long as that head
+exists, and "probe-..." while the version is probed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.head_types import HeadDefinition
 
 HEAD, TRAINING, PROBE = "head-", "training-", "probe-"
-#: A pin whose name begins so is the server's own.
+#: Pins whose names begin so belong to the server.
 RESERVED_PREFIXES = (HEAD, TRAINING, PROBE)
 
 log = logging.getLogger(__name__)
 
 
 class VersionPins:
-    """Blocking. Of one name, one call at a time."""
+    """Pins and unpins versions. It blocks; calls for one name must not overlap."""
 
     def __init__(self, sets: FeatureSets) -> None:
         self._sets = sets
 
     def pin_training(self, definition: HeadDefinition) -> None:
-        """While it is learnt from. NotFound where the version is gone."""
-        self._unpin(f"{TRAINING}{definition.name}")  # of one whose server ended
+        """Pin the version of a training. NotFound where the version is gone."""
+        self._unpin(f"{TRAINING}{definition.name}")  # left by a server that ended
         self._pin(definition, f"{TRAINING}{definition.name}")
 
     def move_to_head(self, name: str, learnt: HeadDefinition | None) -> None:
-        """When nothing learns `name` any more, and the head that there is now has learnt so (None: there is none)."""
+        """Replace the training pin by the head pin of the definition that now serves, or by none."""
         wanted = (learnt.set, learnt.version) if learnt else None
         if wanted in self._versions_with(f"{TRAINING}{name}"):
             assert learnt is not None
@@ -44,7 +44,7 @@ class VersionPins:
         self._unpin(f"{TRAINING}{name}")
 
     def pin_probe(self, definitions: Iterable[HeadDefinition]) -> str:
-        """The versions of a probe, under the name that it returns."""
+        """Pin the versions of a probe, and return the name of the pin."""
         name = f"{PROBE}{secrets.token_hex(8)}"
         try:
             for definition in definitions:
@@ -55,19 +55,19 @@ class VersionPins:
         return name
 
     def release_probe(self, name: str) -> None:
-        """What `hold_all` returned. Never raises: what is left goes at the next start."""
+        """Release the pin that `pin_probe` returned. It never raises: what is left is swept at the next start."""
         try:
             self._unpin(name)
         except TopworkError as error:
             log.warning("pin=%s is left: %s", name, error)
 
     def sweep(self, learnt: Callable[[str], HeadDefinition | None]) -> None:
-        """At the start, when nothing learns: what a server that was killed left. Opens no set where there is nothing to do."""
+        """Correct the pins that a killed server left. Called at the start; it opens no set where all pins are right."""
         pins = {pin for found in self._sets.pins().values() for pin in found}
         for pin in sorted(pins):
             try:
                 self._sweep_pin(pin, learnt)
-            except TopworkError as error:  # of a set that cannot be opened: others are served all the same
+            except TopworkError as error:  # such as of a set that cannot be opened: the others are still swept
                 log.warning("pin=%s could not be put right: %s", pin, error)
 
     def _sweep_pin(self, pin: str, learnt: Callable[[str], HeadDefinition | None]) -> None:
@@ -78,7 +78,7 @@ class VersionPins:
             self._unpin(pin)
 
     def _versions_with(self, pin: str) -> list[tuple[str, int]]:
-        """Where that pin is: sets and versions."""
+        """The sets and versions that have that pin."""
         sets = [name for name, pins in self._sets.pins().items() if pin in pins]
         return [
             (name, info.version)
@@ -88,7 +88,7 @@ class VersionPins:
         ]
 
     def _pin(self, definition: HeadDefinition, pin: str) -> None:
-        """In place of one of that name of which only the record is left. NotFound where the set was dropped."""
+        """Pin a version, replacing a stale pin of that name. NotFound where the set was dropped."""
         feature_set = self._sets.get(definition.set)
         if definition.set_created not in (0.0, feature_set.created):
             raise was_dropped(definition.set)
@@ -99,5 +99,5 @@ class VersionPins:
     def _unpin(self, pin: str) -> None:
         for name, pins in self._sets.pins().items():
             if pin in pins:
-                with suppress(NotFound):  # the set was dropped meanwhile, or somebody unpinned it
+                with suppress(NotFound):  # the set was dropped in the meantime, or a user unpinned it
                     self._sets.get(name).unpin(pin)

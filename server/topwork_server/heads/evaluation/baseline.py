@@ -1,4 +1,4 @@
-"""Answers that know nothing of the rows: the majority class, the mean; learnt on the same items as the heads that are judged."""
+"""Baseline predictions that ignore the features: the majority class or the mean of the items that the heads were trained on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from topwork_server.types import Array
 
 
 def baseline(examples: Examples, answers: HeldOutPredictions, learnt: Examples | None) -> HeldOutPredictions:
-    """Of CLASSES how frequent each is, of LABELS too, of NUMBERS the mean; of SPAN the first rows, as many as answers have.
-    Learnt from `learnt`, or for each fold from the rows that it does not judge."""
+    """Predict the frequencies of classes or labels, the mean of numbers, and for SPAN the first rows, as many as answers have.
+
+    They are computed from `learnt`, or for each fold from the rows outside it.
+    """
     scores = np.zeros(answers.scores.shape, answers.scores.dtype)
     for fold in np.unique(answers.folds):
         here = answers.folds == fold
@@ -41,7 +43,7 @@ def _mean(learnt: Examples, items: Array) -> Array:
 
 
 def _first_rows(learnt: Examples, items: Array) -> Array:
-    """(rows, 2) logits that point at the first row of each item, and at the last of so many as answers have on average."""
+    """Give (rows, 2) logits that point at the first row of each item and at the end of an answer of average length."""
     edges = _edges(learnt.items)
     answers = [right_answers(learnt.values[start:end]) for start, end in pairwise(edges)]
     lengths = [end - start for spans in answers for start, end in spans]

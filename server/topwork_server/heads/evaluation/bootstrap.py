@@ -1,8 +1,8 @@
-"""95% intervals of figures, by the bootstrap over items (Efron and Tibshirani 1993, chapter 13).
+"""95% intervals of metrics, by the bootstrap over items (Efron and Tibshirani 1993, chapter 13).
 
-A resample is a weight for each unit (an item, or a group of items): how often it was drawn. Figures are computed from weights,
-many resamples at once. The intervals are of the heads that were judged: what another draw of training items would have changed
-is not in them.
+A resample is a weight for each unit (an item, or a group of items): how often it was drawn. Metrics are computed from weights,
+many resamples at once. The intervals describe the heads that were evaluated; they do not include the variation that another draw
+of training items would bring.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from topwork_server.types import Array
 
 RESAMPLES = 1000
-#: Fewer than this do not show their own tails: then the interval is that of the normal distribution with their spread.
+#: Fewer resamples do not show the tails: the interval is then that of a normal distribution with their spread.
 FOR_QUANTILES = 200
 LEVEL = 0.95
 CHUNK = 1 << 22  # weights that are held at once
 
-#: (b, units) float64 weights to (b,) values; NaN where a resample leaves a figure undefined.
+#: Maps (b, units) float64 weights to (b,) values; NaN where a resample leaves a metric undefined.
 MetricFunction = Callable[[Array], dict[str, Array]]
-#: What a figure of that name can be.
+#: The lowest and the highest value of a metric, by its name.
 Bounds = Callable[[str], tuple[float, float]]
 
 
@@ -37,7 +37,7 @@ class ConfidenceInterval:
 def bootstrap_intervals(
     figures: MetricFunction, units: int, count: int, seed: int, bounds: Bounds
 ) -> dict[str, ConfidenceInterval]:
-    """Each figure with its interval from `count` resamples; a figure that is undefined on all items is left out."""
+    """Compute each metric with its interval from `count` resamples; a metric that is undefined on all items is left out."""
     values = {name: float(value[0]) for name, value in figures(np.ones((1, units))).items()}
     draws: dict[str, list[Array]] = {name: [] for name, value in values.items() if np.isfinite(value)}
     for weights in resamples(units, count, seed):
@@ -48,7 +48,7 @@ def bootstrap_intervals(
 
 
 def resamples(units: int, count: int, seed: int) -> Iterator[Array]:
-    """(b, units) float64, `count` in all: how often each unit was drawn, of as many draws as there are units."""
+    """Yield (b, units) float64 weights, `count` in all: how often each unit was drawn, in as many draws as there are units."""
     random = np.random.default_rng(seed)
     at_once = max(1, CHUNK // units)
     for start in range(0, count, at_once):
@@ -58,15 +58,17 @@ def resamples(units: int, count: int, seed: int) -> Iterator[Array]:
 
 
 def affordable_resamples(entries: int, budget: int = 100_000_000, least: int = FOR_QUANTILES) -> int:
-    """How many resamples of so many numbers are worth their time: RESAMPLES where there are few, `least` where many."""
+    """Choose the number of resamples by their cost: RESAMPLES for few entries, `least` for many."""
     return int(np.clip(budget // max(1, entries), least, RESAMPLES))
 
 
 def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]) -> ConfidenceInterval:
-    """Percentiles of the resamples, made wider for few units (Hesterberg 2015, section 3.2: the expanded percentile interval)
-    and moved by twice the bias that the bootstrap shows (once for the resamples', once for the value's own). Where all resamples
-    agree on a share (all right, or all wrong) it is Wilson's (1927). Where half of them are undefined, it is all that the figure
-    can be; where that has no end, its value: no infinity goes into a report.
+    """Compute an interval from the percentiles of the resamples.
+
+    It is widened for few units (Hesterberg 2015, section 3.2: the expanded percentile interval) and moved by twice the bias that
+    the bootstrap shows (once for the resamples', once for the value's own). Where all resamples agree on a share (all right, or
+    all wrong) it is Wilson's (1927). Where half of them are undefined, it spans the bounds of the metric; an infinite bound is
+    replaced by the value, since a report holds no infinity.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) * 2 < len(draws) or units < 2:
@@ -83,7 +85,7 @@ def interval(value: float, draws: Array, units: int, bounds: tuple[float, float]
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Student's, by the expansion of Abramowitz and Stegun 26.7.5; within 1% from 3 degrees of freedom on."""
+    """Student's quantile, by the expansion of Abramowitz and Stegun 26.7.5; within 1% from 3 degrees of freedom on."""
     z, v = NormalDist().inv_cdf(probability), max(freedom, 2)
     terms = (
         (z**3 + z) / 4,

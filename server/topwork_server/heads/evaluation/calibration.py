@@ -1,4 +1,4 @@
-"""Whether a head that says 80% is right in 80%: temperature scaling, calibration error, reliability (Guo et al. 2017)."""
+"""Calibration of probabilities: temperature scaling, calibration error and reliability curves (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from topwork_server.types import Array
 BINS = 15  # of equal width, as Guo et al. have them
 COLDEST, HOTTEST = 1 / 20, 20.0
 STEPS = 41
-MOST_SCORES = 1_000_000  # that one temperature is fitted on: rows beyond that are thinned evenly
+MOST_SCORES = 1_000_000  # that one temperature is fitted on; more are thinned evenly
 
 
 def probabilities(scores: Array, target: Target, temperature: float | Array = 1.0) -> Array:
-    """(n, classes) logits to float32 probabilities, by softmax (CLASSES) or a sigmoid each (LABELS). One temperature for
-    all rows, or (n, 1) one for each."""
+    """Turn (n, classes) logits into float32 probabilities, by softmax (CLASSES) or sigmoid (LABELS).
+
+    The temperature is one for all rows, or (n, 1) one for each.
+    """
     scaled = np.asarray(scores / np.asarray(temperature, np.float32), np.float32)
     if target is Target.LABELS:
         return np.asarray(1 / (1 + np.exp(-np.clip(scaled, -80, 80))))
@@ -25,7 +27,7 @@ def probabilities(scores: Array, target: Target, temperature: float | Array = 1.
 
 
 def log_losses(scores: Array, values: Array, target: Target, temperature: float | Array = 1.0) -> Array:
-    """(n,) negative log likelihood of each row; of LABELS the mean over its labels."""
+    """Compute the negative log likelihood of each row, (n,); for LABELS the mean over its labels."""
     scaled = np.asarray(scores / np.asarray(temperature, np.float32), np.float32)
     if target is Target.LABELS:
         softplus = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
@@ -36,10 +38,10 @@ def log_losses(scores: Array, values: Array, target: Target, temperature: float 
 
 
 def temperatures(scores: Array, values: Array, target: Target, parts: Array) -> tuple[Array, float]:
-    """Of each row the temperature that the rows of the other parts ask for, (n, 1), and the one of all rows.
+    """Fit for each row the temperature on the rows of the other parts, (n, 1), and one on all rows.
 
-    `parts` (n,) are the folds, or two halves. The likeliest temperature under a weak prior, log T ~ N(0, 1), or answers without
-    an error would ask for boundless confidence.
+    `parts` (n,) are the folds, or two halves. It is the likeliest temperature under a weak prior, log T ~ N(0, 1): without the
+    prior, predictions without an error would ask for unbounded confidence.
     """
     thin = slice(None, None, max(1, scores.size // MOST_SCORES))
     few, truth = scores[thin], values[thin]
@@ -59,7 +61,7 @@ def _sums(losses: Array, part: Array, parts: int) -> Array:
 
 
 def _lowest(tried: Array, losses: Array) -> float:
-    """Where the parabola through the lowest point and its neighbours, in log T, has its lowest."""
+    """Find the minimum of the parabola, in log T, through the lowest point and its neighbors."""
     logs = np.log(tried)
     total = losses + logs**2 / 2
     at = int(np.clip(np.argmin(total), 1, len(tried) - 2))
@@ -70,7 +72,7 @@ def _lowest(tried: Array, losses: Array) -> float:
 
 
 def confidences(probable: Array, values: Array, target: Target) -> tuple[Array, Array]:
-    """(m,) how sure, and (m,) bool whether so: of CLASSES the likeliest class of each row; of LABELS every label of every row."""
+    """Give (m,) confidences and (m,) bool outcomes: for CLASSES of the likeliest class of each row, for LABELS of every label."""
     if target is Target.LABELS:
         return probable.ravel(), values.ravel() > 0
     return probable.max(axis=1), probable.argmax(axis=1) == values
@@ -81,7 +83,7 @@ def bin_of(confidence: Array) -> Array:
 
 
 def reliability_curve(confidence: Array, right: Array) -> tuple[ReliabilityBin, ...]:
-    """The bins that are not empty."""
+    """Compute the reliability curve; empty bins are left out."""
     bins = bin_of(confidence)
     count = np.bincount(bins, minlength=BINS)
     sure, so = (np.bincount(bins, part, minlength=BINS) for part in (confidence, right))

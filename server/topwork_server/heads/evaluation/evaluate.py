@@ -1,4 +1,4 @@
-"""The honest judge: which rows judge, what heads are worth on rows that they have not learnt from, and how sure that is."""
+"""Evaluation of heads on rows that they were not trained on."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ COVERED = 0.9  # of held-out items, by the band of a regression
 
 @dataclass(frozen=True)
 class Evaluation:
-    """As Report has them. Log loss, calibration error and confidences are of probabilities after a temperature that was fitted on
-    the other folds; `temperature` is fitted on all held-out rows, and is what is served."""
+    """The results of an evaluation; `Report` describes its fields.
+
+    Log loss, calibration error and confidences belong to probabilities after a temperature that was fitted on the other folds;
+    `temperature` is fitted on all held-out rows, and is the one that is served.
+    """
 
     metrics: tuple[MetricValue, ...]
     baseline: tuple[MetricValue, ...]
@@ -60,10 +63,11 @@ def evaluate_predictions(
     seed: int,
     spell: SpanText = span_by_number,
 ) -> Evaluation:
-    """`ids` of the items of `examples`; `learnt`: the training examples, where `examples` are a test set of their own; `spell`
-    names spans of what is wrong.
+    """Evaluate held-out predictions: metrics, baseline, calibration, tables and warnings.
 
-    TopworkError where a head judges all that there was to learn from: that would be its training score."""
+    `ids` are those of the items of `examples`; `learnt` are the training examples, where `examples` are a test set of their own;
+    `spell` gives the text of misclassified spans. TopworkError where a head would be evaluated on all that it was trained on.
+    """
     if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
         raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
     raw = evaluation_data(examples, task, answers)
@@ -90,12 +94,12 @@ def evaluate_predictions(
 
 
 def main_metric(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
-    """The task's main figure alone."""
+    """Compute only the main metric of the task."""
     return task_metrics.main_metric(evaluation_data(examples, task, answers), seed)
 
 
 def metric_difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
-    """By how much the main figure of `a` exceeds that of `b`, on the rows that both were asked."""
+    """Compute by how much the main metric of `a` exceeds that of `b`, on the rows that both predicted."""
     rows = np.intersect1d(a.rows, b.rows)
     first, second = (evaluation_data(examples, task, _only(answers, rows)) for answers in (a, b))
     return task_metrics.metric_difference(first, second, seed)
@@ -111,7 +115,7 @@ def _only(answers: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
 
 
 def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
-    """With each row's temperature from other folds (with one fold, from the other half), and the one that is served."""
+    """Scale each row by the temperature of the other folds (with one fold, of the other half); give the served one too."""
     if raw.target not in (Target.CLASSES, Target.LABELS):
         return raw, 1.0
     parts = raw.folds
@@ -131,8 +135,11 @@ def _reliability(raw: EvaluationData, scaled: EvaluationData) -> tuple[tuple[Rel
 
 
 def _interval(raw: EvaluationData) -> float:
-    """Half the width of the band around a prediction that holds the truth in 90% of new items: split-conformal, the absolute
-    residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items the largest."""
+    """Compute half the width of the band around a prediction that holds the true number of 90% of new items.
+
+    It is split-conformal: the absolute residual of rank ceil(0.9 (n + 1)) (Lei et al. 2018, algorithm 2); of fewer than 9 items
+    the largest.
+    """
     if raw.target is not Target.NUMBERS:
         return 0.0
     residuals = np.sort(np.abs(raw.y_pred - raw.y_true))

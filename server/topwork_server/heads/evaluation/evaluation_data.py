@@ -1,4 +1,4 @@
-"""What is judged: rows that a head has not learnt from, their values, and what the head said of them."""
+"""Held-out rows, their true values and the predictions for them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True)
 class HeldOutPredictions:
-    """What heads said of rows that they have not learnt from. rows (m,) int64: positions in the examples, ascending; scores
-    (m, outputs) float32, as Target has them (numbers in float64); folds (m,) int64: which head said it."""
+    """Scores of rows by heads that were not trained on them.
+
+    rows (m,) int64: positions in the examples, ascending; scores (m, outputs) float32, as Target defines them (numbers in
+    float64); folds (m,) int64: the head that predicted each row.
+    """
 
     rows: Array
     scores: Array
@@ -26,8 +29,10 @@ class HeldOutPredictions:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """All arrays have an entry a row, m in all, in the order of items. `temperature` (m, 1) is cross-fitted: that of a row was
-    fitted on rows of other folds."""
+    """Everything that metrics are computed from. All arrays have m entries, one per row, in the order of items.
+
+    `temperature` (m, 1) is cross-fitted: that of a row was fitted on rows of other folds.
+    """
 
     task: Task
     names: tuple[str, ...]
@@ -44,7 +49,7 @@ class EvaluationData:
 
     @cached_property
     def unit(self) -> Array:
-        """(m,) int64: of each row which unit of the bootstrap it is of: its group, counted from 0."""
+        """The bootstrap unit of each row, (m,) int64: its group, counted from 0."""
         unit: Array = np.unique(self.groups, return_inverse=True)[1]
         return unit
 
@@ -54,26 +59,26 @@ class EvaluationData:
 
     @cached_property
     def y_pred(self) -> Array:
-        """What is predicted: (m,) int64 classes, (m, labels) bool, (m,) float64 numbers."""
+        """The predictions: (m,) int64 classes, (m, labels) bool, (m,) float64 numbers."""
         if self.target is Target.CLASSES:
             return np.asarray(self.scores.argmax(axis=1))
         return self.scores > 0 if self.target is Target.LABELS else self.scores[:, 0].astype(np.float64)
 
     @cached_property
     def y_true(self) -> Array:
-        """In the same form."""
+        """The true values, in the form of `y_pred`."""
         if self.target is Target.CLASSES:
             return self.values
         return self.values > 0 if self.target is Target.LABELS else self.values[:, 0].astype(np.float64)
 
     @cached_property
     def probabilities(self) -> Array:
-        """(m, outputs) float32, of CLASSES and LABELS."""
+        """The probabilities (m, outputs) float32, for CLASSES and LABELS."""
         return calibration.probabilities(self.scores, self.target, self.temperature)
 
     @cached_property
     def starts(self) -> Array:
-        """(items + 1,): where the rows of each item begin, and the end of all."""
+        """The first row of each item, and the end of the last, (items + 1,)."""
         edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(self.items)) + 1, [len(self.items)]])
         return edges
 
@@ -82,7 +87,7 @@ class EvaluationData:
 
 
 def evaluation_data(examples: Examples, task: Task, answers: HeldOutPredictions) -> EvaluationData:
-    """TopworkError where a head said what is no number, or there is nothing to judge."""
+    """Join examples and predictions. TopworkError for scores that are not finite, or where nothing was held out."""
     rows = answers.rows
     if not len(rows):
         raise TopworkError("there is nothing to judge: no item was held out")

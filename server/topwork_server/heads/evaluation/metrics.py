@@ -1,7 +1,6 @@
-"""Figures of each task, from sums over weighted units, so that a point estimate and 1,000 resamples are one computation.
+"""Metrics of each task, computed from sums over weighted units, so that a point estimate and 1,000 resamples are one computation.
 
-Means over classes (macro) are over those that are defined: a class that is neither true nor predicted among the rows counts
-nowhere.
+Macro means are over the classes that are defined: a class that is neither true nor predicted among the rows is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 
 Sums = dict[str, Array]  # name to (b, width)
-Values = dict[str, Array]  # figure to (b,)
+Values = dict[str, Array]  # metric to (b,)
 
 MAIN_METRIC = {
     Task.CLASSIFICATION: "accuracy",
@@ -35,7 +34,7 @@ BOUNDS = {
     "Spearman correlation": (-1.0, 1.0),
     "log loss": (0.0, ENDLESS),
 }
-FEW_CLASSES = 25  # up to so many have their own IoU among the figures
+FEW_CLASSES = 25  # up to so many classes have their own IoU among the metrics
 
 
 def bounds(name: str) -> tuple[float, float]:
@@ -43,30 +42,30 @@ def bounds(name: str) -> tuple[float, float]:
 
 
 def stable_deviation(numbers: Array) -> float:
-    """The standard deviation in float64; squares of very large or very small numbers neither overflow nor vanish."""
+    """Compute the standard deviation in float64, without overflow or underflow for numbers from 1e-150 to 1e150."""
     off = np.asarray(numbers, np.float64) - np.mean(numbers, dtype=np.float64)
     largest = float(np.abs(off).max(initial=0.0))
     return largest * float(np.sqrt(np.mean((off / largest) ** 2))) if largest else 0.0
 
 
 def metric_values(judged: EvaluationData, sums: Sums) -> Values:
-    """The main figure first."""
+    """Compute all metrics of the task, the main one first."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {**OF_SUMS[judged.task](judged, sums), **_of_calibration(judged, sums)}
 
 
 def f1(sums: Sums) -> Array:
-    """(b, classes)"""
+    """Compute the F1 score of each class, (b, classes)."""
     return np.asarray(2 * sums["hit"] / (sums["truth"] + sums["said"]))
 
 
 def iou(sums: Sums) -> Array:
-    """(b, classes): intersection over union, Everingham et al. 2010, section 4.1.2."""
+    """Compute intersection over union, (b, classes): Everingham et al. 2010, section 4.1.2."""
     return np.asarray(sums["hit"] / (sums["truth"] + sums["said"] - sums["hit"]))
 
 
 def mean_of_defined(of_classes: Array) -> Array:
-    """(b, classes) to (b,)."""
+    """Average (b, classes) to (b,) over the classes that are defined."""
     defined = np.isfinite(of_classes)
     return np.asarray(np.where(defined, of_classes, 0).sum(axis=1) / defined.sum(axis=1))
 
@@ -100,7 +99,7 @@ def _of_numbers(judged: EvaluationData, sums: Sums) -> Values:
 
 
 def _spearman(of: Values) -> Array:
-    """With the ranks among all, in every resample."""
+    """Compute Spearman's correlation; every resample uses the ranks among all rows."""
     together = of["ab"] - of["a"] * of["b"]
     apart = np.sqrt((of["aa"] - of["a"] ** 2).clip(0) * (of["bb"] - of["b"] ** 2).clip(0))
     return np.where(apart > 1e-12, together / apart, np.nan).clip(-1, 1)
@@ -129,8 +128,11 @@ def _of_cells(judged: EvaluationData, sums: Sums) -> Values:
 
 
 def _of_calibration(judged: EvaluationData, sums: Sums) -> Values:
-    """Expected calibration error: Guo et al. 2017, equation 5. Of LABELS over all decisions. Of few items it reads too high, as
-    chance alone parts confidence from accuracy (Roelofs et al. 2022), and its interval may then miss the truth."""
+    """Compute log loss and the expected calibration error (Guo et al. 2017, equation 5), for LABELS over all decisions.
+
+    For few items the error is too high, as chance alone separates confidence from accuracy (Roelofs et al. 2022), and its
+    interval may then miss the true value.
+    """
     if "gap" not in sums:
         return {}
     rows = sums["rows"][:, 0]

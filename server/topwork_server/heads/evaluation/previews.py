@@ -1,4 +1,4 @@
-"""What a report shows of an item: its text, or a small picture."""
+"""Previews of items in a report: their text, or a small image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 112
 
 
 def preview(item: Item | None) -> str:
-    """The text, cut; a JPEG as a data: URI; "" for what cannot be shown."""
+    """Preview an item: its shortened text, a JPEG as a data: URI, or "" where it cannot be shown."""
     match item:
         case Text():
             return " | ".join(_shorten(text) for text in (item.text, item.pair) if text)
@@ -28,7 +28,7 @@ def preview(item: Item | None) -> str:
 
 
 class SpanPreviews:
-    """Names a span of an item's tokens by its words; where the set kept no text, by its characters, as labels are written."""
+    """Gives the words of a span of tokens, or its characters (as labels are written) where the set kept no text."""
 
     def __init__(self, data: TrainingDataset) -> None:
         self._data = data
@@ -41,7 +41,7 @@ class SpanPreviews:
         return repr(_shorten(words, LONGEST_SPAN)) if words else f"{first}:{last}"
 
     def _text(self, id: str) -> str:
-        """Of what the task marks: an answer is in the pair."""
+        """The text that the task marks: for question answering the pair, which is the context."""
         if id not in self._texts:
             item = self._data.inputs([id]).get(id)
             answers = self._data.labels.task is Task.QUESTION_ANSWERING
@@ -54,7 +54,7 @@ def _shorten(text: str, longest: int = LONGEST) -> str:
 
 
 def _of_array(array: Array) -> str:
-    """Of a picture (height, width, 3) uint8, or of the frame in the middle of a clip (frames, height, width, 3)."""
+    """Preview an image (height, width, 3) uint8, or the middle frame of a video (frames, height, width, 3)."""
     from PIL import Image
 
     pixels = array[len(array) // 2] if array.ndim == 4 and len(array) else array

@@ -1,6 +1,6 @@
-"""The honest report as data: what is in report.json, in the SDK's object and on the page. Frozen; plain values only.
+"""The evaluation report as data: report.json, the object of the SDK and the page have these fields. Plain values only.
 
-Every figure is of items that the head which gave it has not learnt from. docs/heads.md says what each means.
+Every metric is computed on items that the head was not trained on. docs/heads.md explains each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from topwork_server.heads.head_types import MetricValue
 
 @dataclass(frozen=True, slots=True)
 class ClassMetrics:
-    """One class or label, or kind of entity. `support`: items (or rows, or entities) that are truly of it."""
+    """Metrics of a class, label or kind of entity. `support`: items (or rows, or entities) that truly belong to it."""
 
     name: str
     support: int
@@ -25,7 +25,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionMatrix:
-    """counts[truth][predicted]; of very many classes those confused most, the rest joined under "others"."""
+    """The counts[truth][predicted]; of many classes the most confused ones, with the rest joined as "others"."""
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -33,7 +33,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Of a reliability curve: how sure the head was, and how often it was right, over `count` predictions."""
+    """A bin of a reliability curve: mean confidence and accuracy over `count` predictions."""
 
     confidence: float
     accuracy: float
@@ -42,7 +42,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurvePoint:
-    """Of a learning curve: the main figure when so many items were learnt from, on the same held-out items."""
+    """A point of a learning curve: the main metric after training on so many items, on the same held-out items."""
 
     items: int
     figure: MetricValue
@@ -50,8 +50,11 @@ class LearningCurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Misclassified:
-    """An item that the head got wrong, most confident first. `shown`: its text, or a small JPEG as a data: URI, where the set
-    kept its inputs. `confidence`: the probability of what was predicted; of numbers the error."""
+    """An item that the head got wrong.
+
+    `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs. `confidence`: the probability of the
+    prediction; for numbers the error.
+    """
 
     id: str
     truth: str
@@ -62,7 +65,7 @@ class Misclassified:
 
 @dataclass(frozen=True, slots=True)
 class SemiSupervisedGain:
-    """What unlabelled items did to the main figure on the same held-out items: with, without, and the paired difference."""
+    """The effect of unlabeled items on the main metric, on the same held-out items: with, without, and the paired difference."""
 
     method: str
     items: int  # that were used
@@ -73,6 +76,8 @@ class SemiSupervisedGain:
 
 @dataclass(frozen=True)
 class Report:
+    """The evaluation of one head, as report.json holds it."""
+
     head: str
     task: str
     kind: str
@@ -85,7 +90,7 @@ class Report:
     fingerprint: str
     names: tuple[str, ...]
     estimate: str  # "5-fold cross-validation over 482 items"
-    items: int  # that were judged
+    items: int  # that were evaluated
     labelled: int
     unlabelled: int
     metrics: tuple[MetricValue, ...]  # the first is the main one
@@ -97,14 +102,14 @@ class Report:
     classes: tuple[ClassMetrics, ...] = ()
     confusion: ConfusionMatrix | None = None
     curve: tuple[LearningCurvePoint, ...] = ()
-    curve_estimate: str = ""  # how the curve was judged, where it was otherwise than the figures
+    curve_estimate: str = ""  # how the curve was evaluated, where that differs from the metrics
     scatter: tuple[tuple[float, float], ...] = ()  # truth and prediction; regression
     wrong: tuple[Misclassified, ...] = ()
     help: SemiSupervisedGain | None = None
     chosen: Mapping[str, Any] | None = None
-    measure: str = ""  # what the trials' scores are
+    measure: str = ""  # the measure of the trials' scores
     trials: tuple[Mapping[str, Any], ...] = ()  # {"tap", "pooling", "settings", "score"}
-    history: tuple[Mapping[str, Any], ...] = ()  # of fine-tuning: {"epoch", "loss", "score"}
+    history: tuple[Mapping[str, Any], ...] = ()  # fine-tuning: {"epoch", "loss", "score"}
     options: Mapping[str, Any] | None = None
     seed: int = 0
     code: str = ""

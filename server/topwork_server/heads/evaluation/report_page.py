@@ -1,4 +1,4 @@
-"""The report as a page: one HTML file without scripts, that a person can open, send and print."""
+"""The report as one HTML page without scripts, to be opened, sent and printed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from topwork_server.heads.evaluation import report_plots
 
-#: Figures that are errors: less is better, and their scale is their own.
+#: Metrics that are errors: lower is better, and each group has a scale of its own.
 ERRORS = (("calibration error",), ("log loss",), ("mae", "rmse"))
-#: How far their scales go at least: a small error is to look small.
+#: The least end of their scales, so that a small error looks small.
 LEAST = {"calibration error": 0.2, "log loss": 0.7}
-#: Letters of a class beside a table, and above it, where they stand upright.
+#: Characters of a class name beside a table, and above it, where the text is rotated.
 BESIDE, ABOVE = 40, 24
-#: What the baseline says, where it is not the majority class.
+#: The baseline, where it is not the majority class.
 BASELINES = {"regression": "the mean", "question-answering": "an answer of the first tokens"}
 STYLE = """
 :root{--ink:#1d2329;--soft:#66707a;--line:#d9dee3;--paper:#fff;--tint:#f5f7f9;--main:#1f6f54;--warm:#b4632a;--wash:31,111,84}
@@ -45,7 +45,7 @@ th{font-weight:500;color:var(--soft);border-bottom:1px solid var(--line)}td:firs
 
 
 def render_page(report: Mapping[str, Any]) -> str:
-    """Of a Report as JSON. Everything that came from a user is escaped."""
+    """Render a Report, given as JSON. Everything that came from a user is escaped."""
     sections = [_head(report), _warnings(report), _figures(report), _plots(report), _help(report), _classes(report)]
     sections += [_confusion(report), _wrong(report), _trials(report), _history(report), _facts(report)]
     title = escape(f"{report['head']}: {report['task']}")
@@ -74,7 +74,7 @@ def _head(report: Mapping[str, Any]) -> str:
 
 
 def _read(report: Mapping[str, Any]) -> str:
-    """What the head reads: "pooled of resnet50-thin"."""
+    """Name what the head reads: "pooled of resnet50-thin"."""
     if not report["encoder"]:
         return f"ready vectors of the set {report['set']}"
     pooling = f" ({report['pooling']})" if report["pooling"] not in ("row", "rows") else ""
@@ -94,7 +94,7 @@ def _figures(report: Mapping[str, Any]) -> str:
 
 
 def _reach(name: str, report: Mapping[str, Any]) -> float:
-    """Where the scale of an error ends, the same for those of one unit; 0 for shares, which end at 1."""
+    """Find the end of the scale of an error, the same for those of one unit; 0 for shares, which end at 1."""
     kin = next((names for names in ERRORS if name.lower().startswith(names)), ())
     found = [one for one in report["metrics"] if kin and one["name"].lower().startswith(kin)]
     ends = [one["high"] for one in found] + [one["value"] for one in report["baseline"] if one["name"].lower().startswith(kin)]
@@ -111,12 +111,12 @@ def _figure(metric: Mapping[str, Any], base: Mapping[str, Any] | None, reach: fl
 
 
 def _floor(lowest: float) -> float:
-    """Where the scale of a share begins: at 0, or at a round number below."""
+    """Find the start of the scale of a share: 0, or a round number below."""
     return max(-1.0, math.floor(lowest * 10) / 10) if lowest < -0.02 else 0.0
 
 
 def _number(value: float, *beside: float) -> str:
-    """Three decimals, or four digits where this and the numbers `beside` it are all very large or very small."""
+    """Format with three decimals, or four digits where the value and those `beside` it are all very large or very small."""
     largest = max(map(abs, (value, *beside)))
     return f"{value:z.3f}" if not largest or 1e-3 <= largest < 1e5 else f"{value:.4g}"
 
@@ -139,7 +139,7 @@ def _plots(report: Mapping[str, Any]) -> str:
 
 
 def _of_curve(report: Mapping[str, Any]) -> str:
-    """How to read the curve, and why its end is not the headline where it is not."""
+    """Explain the curve, and why its end differs from the headline, where it does."""
     said = "band: the 95% interval; dashed: the baseline"
     last, main = report["curve"][-1]["figure"]["value"], report["metrics"][0]["value"]
     if not report.get("curve_estimate"):
@@ -177,7 +177,7 @@ def _classes(report: Mapping[str, Any]) -> str:
 
 
 def _class(one: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of one that was never judged nothing is known."""
+    """Format a class; one that was never evaluated has dashes."""
     parts = (f"{one[part]:.3f}" if one["support"] else "-" for part in ("precision", "recall", "f1"))
     return (one["name"], f"{one['support']:,}", *parts)
 
@@ -196,7 +196,7 @@ def _confusion(report: Mapping[str, Any]) -> str:
 
 
 def _title(name: str, longest: int) -> str:
-    """Cut; in full where the pointer rests on it."""
+    """A header cell with a shortened name, in full under the pointer."""
     said = name if len(name) <= longest else f"{name[: longest - 3]}..."
     return f'<th title="{escape(name)}">{escape(said)}</th>'
 

@@ -1,4 +1,4 @@
-"""The report's plots as SVG. Colours are the page's (CSS variables), so that they follow its light or dark."""
+"""The report's plots as SVG. Colors are the page's CSS variables, so that they follow its light or dark theme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class PlotFrame:
-    """A plane of x0..x1 by y0..y1 in a picture with room for ticks. `log` is of the x axis."""
+    """The axes of a plot, x0..x1 by y0..y1, with space for ticks. `log` makes the x axis logarithmic."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -22,7 +22,7 @@ class PlotFrame:
     left, right, top, bottom = 46, 12, 10, 34
 
     def to_pixels(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels."""
+        """Convert a point to pixels."""
         x0, x1, x = (math.log10(v) for v in (*self.x, x)) if self.log else (*self.x, x)
         across = (x - x0) / ((x1 - x0) or 1.0)
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1.0)
@@ -30,7 +30,7 @@ class PlotFrame:
         return round(self.left + across * inner[0], 1), round(self.top + (1 - up) * inner[1], 1)
 
     def render(self, inside: Sequence[str], xlabel: str, ylabel: str, xticks: Sequence[float] | None = None) -> str:
-        """The picture: grid and ticks below, `inside` above."""
+        """Render the plot: grid and ticks, then the marks of `inside` on top."""
         ys, xs = ticks(*self.y), ticks(*self.x) if xticks is None else xticks
         parts = [self._tick_y(y, text) for y, text in zip(ys, tick_texts(ys), strict=True)]
         parts += [self._tick_x(x, text) for x, text in zip(xs, tick_texts(xs), strict=True)]
@@ -55,7 +55,7 @@ def svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from low to high."""
+    """List round numbers from low to high."""
     if not high > low:
         return [low]
     rough = (high - low) / about
@@ -66,7 +66,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """Each with the digits that tell it from its neighbours: of 1e9 + 1 and 1e9 + 2 ten."""
+    """Format values with the digits that tell them apart: ten for 1e9 + 1 and 1e9 + 2."""
     for digits in range(4, 18):
         texts = [f"{value:.{digits}g}" for value in values]
         if len(set(texts)) == len(values) and all(abs(float(t) - v) <= 1e-9 * abs(v) for t, v in zip(texts, values, strict=True)):
@@ -90,7 +90,7 @@ def band(frame: PlotFrame, low: Points, high: Points) -> str:
 
 
 def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], name: str, baseline: float | None) -> str:
-    """The main figure (value, low, high) by the number of items that were learnt from."""
+    """Plot the main metric (value, low, high) over the number of training items."""
     lows = [low for _, low, _ in figures] + ([baseline] if baseline is not None else [])
     y = max(-1.0, min(lows)), max(high for _, _, high in figures)
     frame = PlotFrame((sizes[0], max(sizes[-1], sizes[0] + 1)), padded(y), log=sizes[-1] > 8 * sizes[0])
@@ -102,7 +102,7 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
 
 
 def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
-    """How often the head was right by how sure it was: dots grow with the predictions behind them."""
+    """Plot accuracy over confidence; dots grow with the number of predictions."""
     frame = PlotFrame((0, 1), (0, 1))
     inside = [path(frame, [(0, 0), (1, 1)], "dashed")]
     most = max((count for _, _, count in (*before, *after)), default=1)
@@ -114,7 +114,7 @@ def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tupl
 
 
 def _counted_dot(frame: PlotFrame, sure: float, right: float, count: int, most: int, kind: str) -> str:
-    """As large as its share of the predictions; of what is served their number stands at the foot."""
+    """Draw a dot sized by its share of the predictions; the served curve shows their number below."""
     x, y = frame.to_pixels(sure, right)
     radius = round(2 + 5 * math.sqrt(count / most), 1)
     title = f"<title>{count:,} predictions, {sure:.0%} sure, {right:.0%} right</title>"
@@ -130,7 +130,7 @@ def _short(count: int) -> str:
 
 
 def scatter(points: Points, interval: float) -> str:
-    """Truth and prediction, with the band that held 90% of held-out items."""
+    """Plot prediction over truth, with the band that held 90% of held-out items."""
     low, high = min(min(p) for p in points), max(max(p) for p in points)
     less = _offset(low, high)
     points = [(truth - less, said - less) for truth, said in points]
@@ -144,7 +144,7 @@ def scatter(points: Points, interval: float) -> str:
 
 
 def _offset(low: float, high: float) -> float:
-    """Of numbers that differ in their last digits alone, a round one among them."""
+    """Choose a round number to subtract from numbers that differ only in their last digits."""
     if not high > low or max(abs(low), abs(high)) < 1e4 * (high - low):
         return 0.0
     return ticks(low, high)[0]
@@ -156,7 +156,7 @@ def padded(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 def interval(value: float, low: float, high: float, ends: tuple[float, float], baseline: float | None) -> str:
-    """A figure's interval as a bar, with the baseline as a mark, and the ends of its scale in numbers."""
+    """Draw an interval as a bar, with the baseline as a mark and the ends of the scale as numbers."""
 
     def at(x: float) -> float:
         return round(48 + 152 * (min(max(x, ends[0]), ends[1]) - ends[0]) / ((ends[1] - ends[0]) or 1.0), 1)

@@ -19,14 +19,14 @@ MOST_CONFUSED = 25
 MOST_POINTS = 1000
 OTHERS = "others"
 MOST = 20
-MOST_KINDS = 3  # of cells that are named
+MOST_KINDS = 3  # kinds of cells that are named
 
-#: What a span of an item's rows (its id, from, to: half-open) is called.
+#: Gives the text of a span of an item's rows (its id, from, to: half-open).
 SpanText = Callable[[str, int, int], str]
 
 
 def class_metrics(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
-    """Of what is neither true nor predicted, all is 0."""
+    """Compute precision, recall and F1 of each class; all are 0 for one that is neither true nor predicted."""
     if judged.target not in (Target.CLASSES, Target.LABELS):
         return ()
     sums = unit_sums.unit_sums(judged, whole=False).weighted(np.ones((1, judged.units)))
@@ -38,7 +38,7 @@ def class_metrics(judged: EvaluationData) -> tuple[ClassMetrics, ...]:
 
 
 def confusion_matrix(judged: EvaluationData) -> ConfusionMatrix | None:
-    """Of CLASSES. Of more than 25 the 24 that are most in error, and the rest as one."""
+    """Count CLASSES by truth and prediction; of more than 25, the 24 with the most errors, and the rest as one."""
     if judged.target is not Target.CLASSES:
         return None
     many = len(judged.names)
@@ -59,7 +59,7 @@ def _confusion(names: tuple[str, ...], cells: Array) -> ConfusionMatrix:
 
 
 def scatter_points(judged: EvaluationData, seed: int) -> tuple[tuple[float, float], ...]:
-    """(truth, prediction) of up to 1,000 items of regression, chosen at random."""
+    """Sample (truth, prediction) of up to 1,000 items of a regression."""
     if judged.target is not Target.NUMBERS:
         return ()
     rows = np.random.default_rng(seed).permutation(len(judged.y_true))[:MOST_POINTS]
@@ -67,14 +67,14 @@ def scatter_points(judged: EvaluationData, seed: int) -> tuple[tuple[float, floa
 
 
 def misclassified(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
-    """Up to 20; `ids` of all items."""
+    """List up to 20 misclassified items, the most confident first; `ids` are those of all items."""
     if judged.task in SPAN_FINDERS:
         return SPAN_FINDERS[judged.task](judged, ids, spell)
     return FINDERS[judged.task](judged, ids)
 
 
 def span_by_number(id: str, start: int, end: int) -> str:
-    """As "3-5", where nothing is known of the rows."""
+    """Name a span by its rows, as "3-5"."""
     return f"{start}-{end}"
 
 
@@ -89,7 +89,7 @@ def _classes(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified,
 
 
 def _labels(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
-    """As confident as in its surest wrong label."""
+    """List items with a wrong label; the confidence is that of the most confident wrong one."""
     decided = np.where(judged.y_pred, judged.probabilities, 1 - judged.probabilities)
     sure = np.where(judged.y_pred != judged.y_true, decided, 0).max(axis=1)
     rows = _surest(np.flatnonzero((judged.y_pred != judged.y_true).any(axis=1)), sure)
@@ -112,14 +112,14 @@ def _numbers(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified,
 
 
 def _apart(truth: float, said: float) -> tuple[str, str]:
-    """As texts, with so many digits that they differ."""
+    """Format two numbers with enough digits to differ."""
     error, largest = abs(said - truth), max(abs(truth), abs(said))
     digits = min(max(6, math.ceil(math.log10(largest / error)) + 2), 17)
     return f"{truth:.{digits}g}", f"{said:.{digits}g}"
 
 
 def _entities(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tuple[Misclassified, ...]:
-    """Items with an entity missed, invented or misplaced, as "PER" and its words; as confident as in their surest wrong row."""
+    """List items with a missed, invented or misplaced entity; the confidence is that of the most confident wrong row."""
     sure = judged.probabilities.max(axis=1)
     truth, said = (span_metrics.entity_spans(judged, classes) for classes in (judged.y_true, judged.y_pred))
     unlike = np.setxor1d(truth.key(len(sure)), said.key(len(sure))) // (len(sure) + 1) % (len(sure) + 1)
@@ -151,7 +151,7 @@ def _answers(judged: EvaluationData, ids: Sequence[str], spell: SpanText) -> tup
 
 
 def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, ...]:
-    """Items by the share of their cells that is wrong, weighted by how sure they were; the confidence is that of wrong cells."""
+    """List items by the confidence-weighted share of wrong cells; the confidence is the mean of the wrong cells."""
     mistaken = judged.y_pred != judged.y_true
     sure = np.where(mistaken, judged.probabilities.max(axis=1), 0)
     starts, lengths = judged.starts[:-1], np.diff(judged.starts)
@@ -171,7 +171,7 @@ def _cells(judged: EvaluationData, ids: Sequence[str]) -> tuple[Misclassified, .
 
 
 def _surest(places: Array, sure: Array) -> Array:
-    """Of those places the 20 surest, surest first."""
+    """Select the 20 most confident places, the most confident first."""
     return np.asarray(places[np.argsort(-sure[places], kind="stable")[:MOST]])
 
 

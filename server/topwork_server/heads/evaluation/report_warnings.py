@@ -1,4 +1,4 @@
-"""What a reader of the report should know before they trust it: few, short, each with what to do."""
+"""Warnings of a report: short, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from topwork_server.heads.head_types import MetricValue, Task
 from topwork_server.plugin_api import splits
 from topwork_server.plugin_api.trainer import Examples, Target
 
-FEW = 10  # examples of a class that were judged
-WIDE = 0.2  # an interval of a share
+FEW = 10  # evaluated examples of a class
+WIDE = 0.2  # width of an interval of a share
 NAMED = 5
 
 
@@ -26,7 +26,7 @@ def warnings(
     gain: MetricValue,
     classes: Sequence[ClassMetrics],
 ) -> tuple[str, ...]:
-    """`gain`: of the main figure over the baseline's."""
+    """Collect all warnings; `gain` is that of the main metric over the baseline's."""
     found = [_interval(judged, main), _gain(main, gain), _classes(judged, examples, learnt, classes)]
     return tuple(text for text in (*found, _lost(judged, examples, answers, learnt)) if text)
 
@@ -47,7 +47,7 @@ def _gain(main: MetricValue, gain: MetricValue) -> str:
 
 
 def _classes(judged: EvaluationData, examples: Examples, learnt: Examples | None, classes: Sequence[ClassMetrics]) -> str:
-    """Classes that were learnt and never judged, or by few examples."""
+    """Name classes that were trained on and never evaluated, or on few examples."""
     never = [of.name for of in classes if not of.support and _known(learnt or examples, of.name)]
     few = [f"{of.name} ({of.support})" for of in classes if 0 < of.support < FEW]
     kind = "entities" if judged.task is Task.TAGGING else "examples"
@@ -57,7 +57,7 @@ def _classes(judged: EvaluationData, examples: Examples, learnt: Examples | None
 
 
 def _known(examples: Examples, name: str) -> bool:
-    """Whether rows are of that class, or label, or of that kind of entity."""
+    """Tell whether any row has that class, label or kind of entity."""
     at = [place for place, of in enumerate(examples.names) if of in (name, f"B-{name}", f"I-{name}")]
     if examples.target is Target.CLASSES:
         return bool(np.isin(examples.values, at).any())
@@ -65,7 +65,7 @@ def _known(examples: Examples, name: str) -> bool:
 
 
 def _lost(judged: EvaluationData, examples: Examples, answers: HeldOutPredictions, learnt: Examples | None) -> str:
-    """Classes that some head was asked for and could not know."""
+    """Name classes that some head had to predict without having seen them."""
     if judged.target is not Target.CLASSES:
         return ""
     lost: set[int] = set()

@@ -1,4 +1,4 @@
-"""Spans of judged rows: entities of a tagger, answers of a reader; what is right and what was said."""
+"""True and predicted spans: entities of a tagger, answers of question answering."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from topwork_server.types import Array
 
 @dataclass(frozen=True)
 class EntitySpans:
-    """(k,) int64 each, in the order of rows: start and end (half-open) of an entity among all judged rows, its label."""
+    """The start, end (half-open, among all rows) and label of each entity, (k,) int64 each, in the order of rows."""
 
     start: Array
     end: Array
     label: Array
 
     def key(self, rows: int) -> Array:
-        """Equal where entities are."""
+        """A number for each entity, equal for equal entities."""
         return (self.label * (rows + 1) + self.start) * (rows + 1) + self.end
 
 
 def entity_spans(judged: EvaluationData, classes: Array) -> EntitySpans:
-    """Of all items, decoded in one go: a row of no class between items ends what an item leaves open."""
+    """Decode the entities of all items at once: a row of no class between items ends an entity that is still open."""
     lengths = np.diff(judged.starts)
     outside = len(judged.names)
     apart = np.insert(classes, judged.starts[1:-1], outside)
@@ -37,7 +37,7 @@ def entity_spans(judged: EvaluationData, classes: Array) -> EntitySpans:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpans:
-    """Of one item: the right answers (start, end), half-open, in rows of the item; what was said, and how sure."""
+    """The right answers (start, end) of one item, half-open in its rows, the predicted one and its probability."""
 
     right: tuple[tuple[int, int], ...]
     predicted: tuple[int, int]
@@ -49,7 +49,7 @@ class AnswerSpans:
 
     @property
     def f1(self) -> float:
-        """Over rows, against the best of the right answers (Rajpurkar et al. 2016, section 6.1, with rows for words)."""
+        """F1 over rows, against the best of the right answers (Rajpurkar et al. 2016, section 6.1, with rows for words)."""
         start, end = self.predicted
         shared = [max(0, min(end, to) - max(start, at)) for at, to in self.right]
         return max(
@@ -58,7 +58,7 @@ class AnswerSpans:
 
 
 def answer_spans(judged: EvaluationData) -> list[AnswerSpans]:
-    """One an item."""
+    """Decode the answer of each item."""
     found = []
     for start, end in zip(judged.starts[:-1], judged.starts[1:], strict=True):
         first, last, probability = span_decoding.answer(judged.scores[start:end])
@@ -67,7 +67,7 @@ def answer_spans(judged: EvaluationData) -> list[AnswerSpans]:
 
 
 def right_answers(marks: Array) -> tuple[tuple[int, int], ...]:
-    """(rows, 2) marks to spans: each start with the first end from there on, each end with the last start up to there."""
+    """Turn (rows, 2) marks into spans: each start with the next end, each end with the last start before it."""
     starts, ends = np.flatnonzero(marks[:, 0] > 0), np.flatnonzero(marks[:, 1] > 0)
     forth = {(int(start), int(ends[ends >= start][0]) + 1) for start in starts if (ends >= start).any()}
     back = {(int(starts[starts <= end][-1]), int(end) + 1) for end in ends if (starts <= end).any()}

@@ -1,4 +1,4 @@
-"""Which items learn, and which judge what was learnt."""
+"""The split of examples into training and test rows: folds, or one split, and the parts of a learning curve."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 
 USUAL_FOLDS = 5
-MANY_ITEMS = 20_000  # beyond so many, one split of a fifth judges well enough
-PARTS = 16  # of the learning curve: it grows by 1, 2, 4 and 8 of them
-FEWEST_ITEMS = 8  # that a point of the curve learns from
-CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone judges few
+MANY_ITEMS = 20_000  # beyond so many, one split of a fifth is accurate enough
+PARTS = 16  # of a fold: the learning curve uses 1, 2, 4 and 8 of them
+FEWEST_ITEMS = 8  # of a point of the learning curve
+CURVE_ITEMS = 300  # up to so many, every fold has a curve of its own: one fold alone tests few
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Row positions, ascending. Head i learns from train[i] and is judged on held[i]. curve[s][i] is a part of train[i], of the
-    first folds or of all, that grows with s up to train[i] itself, which is not among them. All are empty where nothing can be
-    judged: `estimate` says why."""
+    """Row positions, ascending: head i is trained on train[i] and evaluated on test[i].
+
+    curve[s][i] is a part of train[i], of the first folds or of all, that grows with s; train[i] itself is not among them. All are
+    empty where nothing can be evaluated: `estimate` says why.
+    """
 
     test: list[Array]
     train: list[Array]
@@ -30,9 +32,9 @@ class SplitPlan:
 
 
 def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
-    """`folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
+    """Plan the splits. `folds` 0: five, or one split of a fifth where there are many items; 1: one split of a fifth.
 
-    Where each item has a class, one that stands in one group alone is always learnt from and never judged.
+    A class that occurs in a single group is always trained on and never tested.
     """
     items = len(np.unique(examples.items))
     single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
@@ -49,7 +51,7 @@ def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
 
 
 def testable_rows(examples: Examples) -> Array:
-    """(n,) bool: rows whose class some other group has, too. Rows of one item stay together: then all of them."""
+    """Tell which rows can be tested, (n,) bool: those whose class another group has, too; all where items have several rows."""
     groups = examples.groups
     if examples.target is not Target.CLASSES or len(np.unique(examples.items)) < examples.count:
         return np.ones(examples.count, bool)
@@ -61,7 +63,7 @@ def testable_rows(examples: Examples) -> Array:
 
 
 def _grown(examples: Examples, train: Array, seed: int) -> dict[int, Array]:
-    """Parts of the rows to learn from, each holding the ones before, by how many sixteenths they are."""
+    """Grow nested parts of the training rows, by how many sixteenths they are."""
     learnt = examples.take(train)
     if len(np.unique(learnt.groups)) < 2:
         return {}
@@ -71,7 +73,7 @@ def _grown(examples: Examples, train: Array, seed: int) -> dict[int, Array]:
 
 
 def _learnable(examples: Examples, rows: Array) -> bool:
-    """Whether there are a few items, and of classes two."""
+    """Tell whether rows suffice for a point of the curve: enough items, and two classes."""
     if len(np.unique(examples.items[rows])) < FEWEST_ITEMS:
         return False
     return examples.target is not Target.CLASSES or len(np.unique(examples.values[rows])) > 1

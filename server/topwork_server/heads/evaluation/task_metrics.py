@@ -1,4 +1,4 @@
-"""A task's figures with their intervals: those that are made of sums, and those of rankings."""
+"""Metrics of a task with their intervals: those computed from sums, and those of rankings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from topwork_server.heads.head_types import MetricValue, Task
 from topwork_server.types import Array
 
 AUROC, PRECISION = "AUROC", "average precision"
-#: Rankings are resampled so often where there are very many scores: enough for the spread, which the normal distribution then
-#: turns into an interval.
+#: Resamples of rankings where there are very many scores: enough for the spread, from which the normal distribution gives an
+#: interval.
 FEWEST_RANKINGS = 50
 RANK_BUDGET = 50_000_000
 BASELINE_BUDGET = 25_000_000
@@ -23,7 +23,7 @@ DIFFERENCE_BUDGET = 50_000_000
 
 
 def task_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
-    """All, the main one first. What is undefined (AUROC where one class is there alone) is left out, but for the main one."""
+    """Compute all metrics, the main one first. An undefined one (AUROC of a single class) is left out, except the main one."""
     found = _of_sums(judged, seed)
     if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
         found = _ranking_before_losses(found, _of_rankings(judged, seed))
@@ -43,7 +43,7 @@ def main_metric(judged: EvaluationData, seed: int) -> MetricValue:
 
 
 def metric_difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
-    """Of the main figures of two heads on the same rows, a - b: both are resampled together (the paired bootstrap)."""
+    """Compute the difference a - b of the main metrics of two heads on the same rows, by the paired bootstrap."""
     first, second, name = unit_sums.unit_sums(a, whole=False), unit_sums.unit_sums(b, whole=False), metrics.MAIN_METRIC[a.task]
 
     def both(weights: Array) -> dict[str, Array]:
@@ -55,7 +55,7 @@ def metric_difference(a: EvaluationData, b: EvaluationData, seed: int) -> Metric
 
 
 def baseline_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
-    """Of answers that know nothing of the rows; calibration says nothing of them."""
+    """Compute the metrics of the baseline, without those of calibration, which mean nothing there."""
     tally = unit_sums.unit_sums(judged, whole=False)
     found = bootstrap.bootstrap_intervals(
         lambda weights: metrics.metric_values(judged, tally.weighted(weights)),
@@ -80,12 +80,14 @@ def _of_sums(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]
 
 
 def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
-    """Each class against the rest, and the mean of those that are defined; of two classes, the second. Of scores as they are: a
-    temperature for each fold would mix up their order."""
+    """Rank each class against the rest and average those that are defined; of two classes, the second.
+
+    Scores are unscaled: a temperature for each fold would change their order.
+    """
     of_classes = _ranked_classes(judged.at_temperature(1.0))
     many = bootstrap.affordable_resamples(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
 
-    at_once = max(1, bootstrap.CHUNK // len(judged.values))  # of few groups there are far fewer weights than rows
+    at_once = max(1, bootstrap.CHUNK // len(judged.values))  # few groups have far fewer weights than rows
 
     def values(weights: Array) -> dict[str, Array]:
         parts = [of_part(weights[start : start + at_once]) for start in range(0, len(weights), at_once)]
@@ -111,13 +113,13 @@ def _ranked_classes(judged: EvaluationData) -> list[RankedScores]:
 def _ranking_before_losses(
     found: dict[str, ConfidenceInterval], rankings: dict[str, ConfidenceInterval]
 ) -> dict[str, ConfidenceInterval]:
-    """Figures of rightness first, those of probabilities last."""
+    """Order the metrics: those of correctness first, those of probabilities last."""
     last = [name for name in found if name == "log loss" or name.startswith(metrics.CALIBRATION)]
     return {name: of for name, of in found.items() if name not in last} | rankings | {name: found[name] for name in last}
 
 
 def _metric_values(found: dict[str, ConfidenceInterval], main: str) -> tuple[MetricValue, ...]:
-    """A main figure that is undefined (no entity, neither true nor predicted) is 0, and nothing is known of it."""
+    """Make metric values; an undefined main metric (no entity, neither true nor predicted) is 0, between 0 and 1."""
     undefined = ConfidenceInterval(0.0, 0.0, 1.0)
     all_of_them = {main: found.get(main, undefined), **found}
     return tuple(MetricValue(name, of.value, of.low, of.high) for name, of in all_of_them.items())
@@ -125,8 +127,10 @@ def _metric_values(found: dict[str, ConfidenceInterval], main: str) -> tuple[Met
 
 @dataclass(frozen=True)
 class RankedScores:
-    """Rows in ascending order of one class's score. `positives`: where in that order its rows are; `first`, `last`: half-open,
-    the rows whose scores are the same as theirs."""
+    """Rows in ascending order of one class's score.
+
+    `positives`: positions of its rows in that order; `first`, `last`: half-open, the rows with the same score.
+    """
 
     order: Array
     positives: Array
@@ -135,7 +139,7 @@ class RankedScores:
 
 
 def ranked(scores: Array, positive: Array) -> RankedScores:
-    """(n,) scores and bool."""
+    """Rank (n,) scores; `positive` (n,) bool are the rows of the class."""
     order = np.argsort(scores, kind="stable")
     ascending, positives = scores[order], np.flatnonzero(positive[order])
     edges = np.concatenate([[0], np.flatnonzero(np.diff(ascending)) + 1, [len(order)]])
@@ -144,9 +148,11 @@ def ranked(scores: Array, positive: Array) -> RankedScores:
 
 
 def auroc_and_precision(ranked: RankedScores, weights: Array) -> tuple[Array, Array]:
-    """(b, n) float32 weights of rows to two (b,): the probability that a positive stands above a negative, ties as a half (Hanley
-    and McNeil 1982); and precision averaged over the positives, without interpolation, ties at their worst. NaN without
-    positives; AUROC without negatives, too."""
+    """Compute AUROC and average precision, (b,) each, from (b, n) float32 weights of rows.
+
+    AUROC is the probability that a positive ranks above a negative, with ties as a half (Hanley and McNeil 1982). Average
+    precision is not interpolated and takes ties at their worst. Both are NaN without positives, AUROC without negatives too.
+    """
     below = np.zeros((len(weights), len(ranked.order) + 1), np.float32)
     np.cumsum(weights[:, ranked.order], axis=1, out=below[:, 1:])
     of_positives = weights[:, ranked.order[ranked.positives]].astype(np.float64)

@@ -22,7 +22,7 @@ DENSE_SPEED = 16  # so many numbers of a matrix product take the time of one spa
 
 
 class UnitSums:
-    """Named rows of sums. A unit (an item, or a group of items) adds amounts to columns of them."""
+    """Named rows of sums, to whose columns each unit (an item, or a group of items) adds amounts."""
 
     def __init__(self, units: int) -> None:
         self.units = units
@@ -30,7 +30,7 @@ class UnitSums:
         self._sparse: dict[str, tuple[int, Array, Array, Array]] = {}
 
     def add(self, name: str, width: int, unit: Array, column: Array | int = 0, amount: Array | float = 1.0) -> None:
-        """`amount` of `unit` to `column` (0 .. width - 1) of `name`; arrays of one length, or one value for all."""
+        """Add `amount` of `unit` to `column` (0 .. width - 1) of `name`; arrays of one length, or one value for all."""
         cell = unit * width + column
         amounts = np.broadcast_to(np.asarray(amount, np.float64), cell.shape)
         if width <= NARROW:
@@ -42,12 +42,12 @@ class UnitSums:
 
     @property
     def cost(self) -> int:
-        """Of one resample, in sparse entries; drawing it costs one a unit."""
+        """The cost of one resample, in sparse entries; drawing it costs one per unit."""
         dense = sum(sums.size for sums in self._dense.values())
         return self.units + dense // DENSE_SPEED + sum(len(unit) for _, unit, _, _ in self._sparse.values())
 
     def weighted(self, weights: Array) -> dict[str, Array]:
-        """(b, units) weights to (b, width) sums of each name."""
+        """Turn (b, units) weights into (b, width) sums of each name."""
         totals = {name: np.asarray(weights @ sums) for name, sums in self._dense.items()}
         for name, (width, unit, column, amount) in self._sparse.items():
             totals[name] = np.stack([np.bincount(column, amount * row[unit], minlength=width) for row in weights])
@@ -55,7 +55,7 @@ class UnitSums:
 
 
 def unit_sums(judged: EvaluationData, whole: bool = True) -> UnitSums:
-    """The sums that `metrics.values` reads; with `whole` false, what the main figure needs."""
+    """Compute the sums that `metric_values` reads; with `whole` false, only those of the main metric."""
     found = UnitSums(judged.units)
     FILL[judged.task](judged, found)
     if whole and judged.target in (Target.CLASSES, Target.LABELS):
@@ -82,7 +82,7 @@ def _add_labels(judged: EvaluationData, found: UnitSums) -> None:
 
 
 def _add_numbers(judged: EvaluationData, found: UnitSums) -> None:
-    """Centred and of unit spread, or sums of squares would lose their digits."""
+    """Add moments of centered numbers of unit spread: plain sums of squares would lose their digits."""
     middle, spread = judged.y_true.mean(), stable_deviation(judged.y_true) or 1.0
     truth, said = (judged.y_true - middle) / spread, (judged.y_pred - middle) / spread
     found.add("rows", 1, judged.unit)
@@ -116,7 +116,7 @@ def _add_answers(judged: EvaluationData, found: UnitSums) -> None:
 
 
 def _add_calibration(judged: EvaluationData, found: UnitSums) -> None:
-    """Log loss, and in each bin by how much confidence exceeds accuracy."""
+    """Add the log loss, and for each bin by how much confidence exceeds accuracy."""
     losses = calibration.log_losses(judged.scores, judged.values, judged.target, judged.temperature)
     found.add("loss", 1, judged.unit, 0, losses)
     for name, probable in (
@@ -129,7 +129,7 @@ def _add_calibration(judged: EvaluationData, found: UnitSums) -> None:
 
 
 def _ranks(numbers: Array) -> Array:
-    """From -1 to 1, equal numbers the mean of theirs."""
+    """Rank numbers from -1 to 1; equal numbers get their mean rank."""
     _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count + 1) / 2
     return np.asarray(2 * middle[place] / max(1, len(numbers) - 1) - 1)

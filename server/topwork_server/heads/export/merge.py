@@ -1,4 +1,4 @@
-"""Trunk, pooling and head in one ONNX file, which plain onnxruntime runs; `model_card.py` says how."""
+"""Export of trunk, pooling and head as one ONNX file for plain onnxruntime; `model_card.py` explains its use."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 HEAD = "topwork.head/"
 TRUNK = "topwork.trunk/"
-#: Of the second pass, where the trunk reads both texts of a pair each by itself.
+#: Prefix of the second pass, where the trunk reads the two texts of a pair separately.
 SECOND = "topwork.second/"
-#: No trunk names an axis so: one that did, of another length, would mislead onnxruntime.
+#: An axis name that no trunk uses: an axis of this name and another length would mislead onnxruntime.
 TOKENS = "topwork.tokens"
-#: Of the file's own metadata: the description, in JSON.
+#: Key of the model card, in JSON, in the metadata of the file.
 METADATA = "topwork"
 
 
 def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes, str]:
-    """The ONNX file, and how to use it, in JSON. NotReady where the head's trunk is not here, or is another one now."""
+    """Export the ONNX file and its model card, in JSON. NotReady where the head's trunk is missing or has changed."""
     if not head.encoder:
         raise NotReady(
             f"the head {head.name!r} learnt from ready vectors of no encoder: there is no trunk to export it with",
@@ -57,11 +57,11 @@ def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes
 
 
 def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, Any]]:
-    """The file, and what its user must know, as JSON.
+    """Merge the graphs of trunk and head; give the file and its model card.
 
     `trunk` is the model of an encoder's artifact, `graph` that of the head. The file has the trunk's inputs, the masks that
-    pooling needs, and the outputs `scores` and `probabilities`; of the trunk it holds the way to the head's tap alone. Imports
-    onnx and holds the trunk about three times: not for the event loop.
+    pooling needs, and the outputs `scores` and `probabilities`; of the trunk it keeps only what the head's tap needs. It imports
+    onnx and holds the trunk about three times in memory: do not call it on the event loop.
     """
     import onnx
 
@@ -85,7 +85,7 @@ def merge_onnx(trunk: Path, graph: Path, head: Head) -> tuple[bytes, dict[str, A
 
 
 def _free_names(graph: onnx.GraphProto, head: Head) -> str:
-    """The trunk's own values give way to the names that the file needs. The name of the tap's value."""
+    """Rename the trunk's values that clash with names of the file; return the name of the tap's value."""
     taken = {SCORES, PROBABILITIES, *masks_of(head)}
     inputs = {value.name for value in graph.input}
     if clash := taken & inputs:
@@ -105,7 +105,7 @@ def _free_names(graph: onnx.GraphProto, head: Head) -> str:
 
 
 def duplicate_trunk(graph: onnx.GraphProto, tap: str) -> str:
-    """A second pass of the trunk over inputs of its own, with the same weights. The name of its tap."""
+    """Add a second pass of the trunk, with its own inputs and the same weights; return the name of its tap."""
     shared = {tensor.name for tensor in graph.initializer}
     own = {value.name for value in graph.input} - shared
     copy = type(graph)()
@@ -127,7 +127,7 @@ def duplicate_trunk(graph: onnx.GraphProto, tap: str) -> str:
 
 
 def _join(model: onnx.ModelProto, small: onnx.ModelProto) -> None:
-    """What both models say of themselves."""
+    """Merge the IR versions and operator sets of both models."""
     model.ir_version = max(model.ir_version, small.ir_version)
     known = {one.domain for one in model.opset_import}
     model.opset_import.extend(one for one in small.opset_import if one.domain not in known)
@@ -149,7 +149,7 @@ def _add_ends(graph: onnx.GraphProto, small: onnx.GraphProto, head: Head, tap: s
 
 
 def _leading_axes(head: Head) -> list[str | int]:
-    """Axes of an output before that of its names."""
+    """The axes of an output before that of its names."""
     tap = head.tap.tap
     if head.pooling is Pooling.ROWS:
         return ["batch", TOKENS if tap.grid is None else tap.grid[0] * tap.grid[1]]

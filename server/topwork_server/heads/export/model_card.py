@@ -1,4 +1,4 @@
-"""What somebody must know who runs a merged file without a server: as JSON, in the file's metadata and beside it."""
+"""The model card of an exported file: how to run it without a server, as JSON in its metadata and beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from topwork_server.types import Granularity
 if TYPE_CHECKING:
     import onnx
 
-#: Larger files of an artifact are named by their checksums, and not shown.
+#: Larger files of an artifact are listed by their checksums only.
 SHOWN = 64 << 10
 MASKS = {
     ROW_MASK: "1 for tokens of the text (and of its pair); 0 for padding, for special tokens, and for those of a prompt",
@@ -42,7 +42,7 @@ READ = {
 
 
 def model_card(head: Head, model: onnx.ModelProto, artifact: Path) -> dict[str, Any]:
-    """`artifact` is the encoder's folder."""
+    """Describe inputs, outputs, preprocessing and meaning of the scores; `artifact` is the encoder's folder."""
     tap = head.tap.tap
     return {
         "head": head.name,
@@ -98,7 +98,7 @@ def _output(name: str, head: Head) -> str:
 
 
 def _preprocessing(head: Head, artifact: Path) -> dict[str, Any]:
-    """What the encoder's own export wrote for it, whichever family it is of: small JSON files as they are."""
+    """Collect what the encoder's export wrote, whatever its family: small JSON files are copied."""
     manifest = Manifest.read(artifact)
     ours = {MANIFEST, "model.onnx", "parity.npz", sample_inputs.FILE}
     files = {name: digest for name, digest in manifest.files.items() if name not in ours and not name.startswith(PREFIX)}

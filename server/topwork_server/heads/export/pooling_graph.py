@@ -1,4 +1,4 @@
-"""`pooling.py` as ONNX nodes: the output of a tap for a batch becomes what a head reads, (n, dim_after)."""
+"""The pooling of `pooling.py` as ONNX nodes, from the output of a tap for a batch to what a head reads, (n, dim_after)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from topwork_server.models.onnx_graph import NodeWriter
 from topwork_server.types import Array, Granularity
 
 ROW_MASK, TEXT_MASK, PAIR_MASK = "row_mask", "text_mask", "pair_mask"
-#: Before the names of the inputs that the second text of a pair becomes, where each is read by itself.
+#: Prefix of the inputs for the second text of a pair, where each text is read separately.
 SECOND_INPUT = "second_"
 _LEAST = float(np.finfo(np.float32).min)
 _SMALL = 1e-30
 
 
 def masks_of(head: Head) -> tuple[str, ...]:
-    """Inputs (batch, tokens) int64 that its pooling needs beside the trunk's: 1 for tokens that are rows."""
+    """Name the inputs (batch, tokens) int64 that the pooling needs beside the trunk's: 1 for tokens that are rows."""
     if head.tap.tap.granularity is not Granularity.TOKEN or head.pooling in (Pooling.ROW, Pooling.ROWS):
         return ()
     return (TEXT_MASK, PAIR_MASK) if head.pooling in (Pooling.PAIR, *TOWERS) else (ROW_MASK,)
 
 
 def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
-    """The name of the pooled rows. `tap`: (batch, dim) of ITEM, (batch, rows, dim) of TOKEN and CELL; of WINDOW (windows, dim),
-    the windows of one clip. `other`: of two towers the tap of the second text."""
+    """Write the nodes of a pooling and return the name of the pooled rows.
+
+    `tap`: (batch, dim) for ITEM, (batch, rows, dim) for TOKEN and CELL, (windows, dim) for WINDOW, the windows of one video.
+    `other`: for two towers the tap of the second text.
+    """
     granularity = head.tap.tap.granularity
     if head.pooling in TOWERS:
         masks = [_mask_as_bool(nodes, mask) for mask in masks_of(head)]
@@ -48,7 +51,7 @@ def pool(nodes: NodeWriter, head: Head, tap: str, other: str = "") -> str:
 
 
 def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> str:
-    """What a head says of rows, one for each position of the tap again."""
+    """Reshape the outputs for rows back to one for each position of the tap."""
     if head.pooling is not Pooling.ROWS:
         return nodes.add("Identity", said, output=output)
     places = nodes.add("Shape", tap, start=0, end=2)
@@ -56,12 +59,12 @@ def unpool(nodes: NodeWriter, head: Head, tap: str, said: str, output: str) -> s
 
 
 def _mask_as_bool(nodes: NodeWriter, mask: str) -> str:
-    """(batch, tokens, 1) bool."""
+    """Turn a mask into (batch, tokens, 1) bool."""
     return nodes.add("Greater", nodes.add("Unsqueeze", mask, _ints(nodes, 2)), nodes.constant(np.array(0, np.int64)))
 
 
 def _masked(nodes: NodeWriter, rows: str, there: str, instead: float) -> str:
-    """Whatever stands at other positions, NaN too, has no part in it."""
+    """Replace the values at masked positions, NaN too, so that they have no effect."""
     return nodes.add("Where", there, rows, nodes.constant(np.array(instead, np.float32))) if there else rows
 
 
@@ -74,7 +77,7 @@ def _mean(nodes: NodeWriter, rows: str, there: str) -> str:
 
 
 def _spread(nodes: NodeWriter, rows: str, mean: str, there: str) -> str:
-    """The population's standard deviation."""
+    """Compute the population's standard deviation."""
     off = nodes.add("Sub", rows, nodes.add("Unsqueeze", mean, _ints(nodes, 1)))
     return nodes.add("Sqrt", _mean(nodes, nodes.add("Mul", off, off), there))
 

@@ -1,1 +1,1 @@
-"""Heads that are ready: opened, fed and read."""
+"""Serving of heads: open them, run them and decode their outputs."""

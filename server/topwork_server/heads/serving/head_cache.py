@@ -1,4 +1,4 @@
-"""Heads in memory: opened when first asked for, by name and version, and closed when replaced or long unused."""
+"""A cache of opened heads, by name and version; replaced and long unused ones are closed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE_SECONDS = 900.0
 
 @dataclass(eq=False)
 class OpenedHead:
-    """A head and its graph, which stays in memory for whoever holds this, whatever becomes of its files."""
+    """A head and its session, which stays usable for its holders when the files are replaced."""
 
     stored: StoredHead
     session: Session
@@ -31,13 +31,13 @@ class OpenedHead:
         return self.stored.head
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
-        """Scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
+        """Compute scores and probabilities (n, outputs) float32 of (n, head.dim) pooled rows."""
         with self._lock:
             return run_head(self.session, rows)
 
 
 class HeadCache:
-    """Blocking and thread-safe. `threads` is how many a graph computes with."""
+    """Opens heads when they are first used. It blocks and is thread-safe; each graph computes with `threads` threads."""
 
     def __init__(self, threads: int = 1, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads, self._idle, self._clock = threads, idle_seconds, clock
@@ -45,18 +45,18 @@ class HeadCache:
         self._open: dict[str, OpenedHead] = {}
 
     def open(self, find: Callable[[], StoredHead]) -> OpenedHead:
-        """The head that `find` gives now. NotReady where its graph is damaged."""
+        """Open the head that `find` returns. NotReady where its graph is damaged."""
         for _ in range(TRIES):
             kept = find()
             try:
                 return self._cached(kept)
             except FileNotFoundError as error:
-                if find().stamp == kept.stamp:  # else it was replaced between the look and the opening
+                if find().stamp == kept.stamp:  # otherwise it was replaced before it was opened
                     raise kept.damage("is gone") from error
         raise NotReady("the head is replaced again and again", remedy="try again")
 
     def names(self) -> list[str]:
-        """Of the heads in memory."""
+        """The names of the heads in memory."""
         return list(self._open)
 
     def _cached(self, kept: StoredHead) -> OpenedHead:
@@ -75,7 +75,7 @@ class HeadCache:
         kept.check_graph()
         try:
             return Session(kept.graph, self._threads)
-        except Exception as error:  # of onnxruntime's own classes
+        except Exception as error:  # onnxruntime raises classes of its own
             if not kept.graph.exists():  # it was replaced or dropped since the check
                 raise FileNotFoundError(kept.graph) from error
             raise kept.damage(f"cannot be opened: {str(error).partition(chr(10))[0]}") from error

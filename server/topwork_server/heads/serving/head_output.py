@@ -1,4 +1,4 @@
-"""What a head says of items: its probabilities, decoded as its task asks."""
+"""Decoding of the probabilities of a head by its task: classes, numbers, spans and masks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.serving.span_decoding import answer, entities, entity_labels
 from topwork_server.types import Array, TapRows
 
-#: Rows (n, head.dim) to scores and probabilities (n, outputs).
+#: Maps rows (n, head.dim) to scores and probabilities (n, outputs).
 RunHead = Callable[[Array], tuple[Array, Array]]
-#: Of a mask, where an item failed.
+#: The value of a mask where an item failed.
 NOTHING = 255
 
 
 @dataclass(frozen=True, slots=True)
 class PredictedSpan:
-    """Characters (half-open) of the text (part 0) or of its pair (part 1). `probability`: of a tagger, the mean over the rows of
-    the class that each was given; of an answerer, that the answer starts and ends there."""
+    """A span of characters (half-open) of the text (part 0) or of its pair (part 1).
+
+    `probability`: for tagging the mean over the rows, of the class that each was given; for question answering that the answer
+    starts and ends there.
+    """
 
     start: int
     end: int
@@ -34,20 +37,20 @@ class PredictedSpan:
     part: int = 0
 
 
-#: Fields of Said that are arrays, with an entry an item.
+#: Fields of HeadOutput that are arrays with one entry per item.
 ARRAYS = ("probabilities", "values", "masks", "confidences", "boxes")
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """Of all items in order; what is not of the head's task is None. Items that failed have NaN, no spans, and masks of 255.
+    """The output of a head for all items. Fields of other tasks are None; failed items have NaN, no spans, masks of 255.
 
     probabilities  (items, names) float32: classification, multi-label
     values         (items,) float64: regression
-    spans          an entry an item: tagging, question answering
+    spans          one entry per item: tagging, question answering
     masks, confidences  (items, rows, columns) uint8 and float32: segmentation; the likeliest class, and its probability
     boxes          (items, 4) float32 x0, y0, x1, y1: the part of its picture, in pixels, that a mask covers
-    failures       by item: those that lack what the head reads
+    failures       by item: those that lack rows that the head reads
     """
 
     head: Head
@@ -61,7 +64,7 @@ class HeadOutput:
 
 
 def decode_output(head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool = False) -> HeadOutput:
-    """Of all items of `rows`, which are of its tap. InvalidInput for one that lacks what it reads, unless it is skipped."""
+    """Run a head on the rows of its tap and decode. InvalidInput for an item that lacks rows, unless it is skipped."""
     usable = _usable(head, rows)
     if usable.all():
         return _decoded(head, rows, run)
@@ -73,7 +76,7 @@ def decode_output(head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool 
 
 
 def output_of_pooled(head: Head, rows: Array, run: RunHead) -> HeadOutput:
-    """Of (n, head.dim) rows, each of which is an item. For tasks that read one row an item."""
+    """Run a head on (n, head.dim) rows, one per item, for tasks that read one row per item."""
     _, probabilities = run(rows)
     if head.task is Task.REGRESSION:
         return HeadOutput(head, values=probabilities[:, 0])
@@ -135,7 +138,7 @@ def _span(chars: Array, label: str, probability: float, part: int) -> PredictedS
 
 
 def _chars(head: Head, rows: TapRows) -> Array:
-    """(n, 2) characters that the rows cover which the head reads."""
+    """The characters (n, 2) of the rows that the head reads."""
     assert rows.spans is not None, "TOKEN rows have spans"
     return np.asarray(rows.spans.values[pooling.rows_read(head.task, rows)])
 
@@ -162,7 +165,7 @@ def _segmented(head: Head, rows: TapRows, read: Array, run: RunHead) -> HeadOutp
 
 
 def _covered(rows: TapRows, cells: int) -> Array:
-    """(items, 4): the smallest box around the cells of each item."""
+    """The smallest box around the cells of each item, (items, 4)."""
     if rows.spans is None:
         return np.full((len(rows.counts), 4), np.nan, np.float32)
     boxes = rows.spans.values.reshape(-1, cells, 4)
@@ -170,7 +173,7 @@ def _covered(rows: TapRows, cells: int) -> Array:
 
 
 def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
-    """Of items that follow each other, all of which were read."""
+    """Concatenate the outputs for consecutive items, none of which failed."""
     if len(parts) == 1:
         return parts[0]
     arrays: dict[str, Any] = {
@@ -182,7 +185,7 @@ def concat_outputs(parts: Sequence[HeadOutput]) -> HeadOutput:
 
 
 def spread_output(found: HeadOutput, good: Array, items: int) -> HeadOutput:
-    """What was said of the items at the positions `good`, said of all: the others failed."""
+    """Expand the output for the items at positions `good` to all items; the others failed."""
 
     def wide(array: Array | None) -> Array | None:
         if array is None:

@@ -1,4 +1,4 @@
-"""Items, vectors or stored items in, what heads say of them out: one pass of each trunk for all heads that stand on it."""
+"""Predictions of heads for items, vectors or stored items, with one pass of each trunk for all its heads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.modalities import check_modality
 from topwork_server.types import Array, Features, Item, Priority, TapRows, Timings
 
-#: Stored items whose rows are in memory at a time: a tap of cells has 90 KB an item.
+#: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000
 
 
 @dataclass(frozen=True)
 class PredictParams:
-    """`options` of the encoder: None is those of each head's own training. The others as engine.Ask has them; `features` are to
-    come back too."""
+    """Settings of a prediction.
+
+    `options` of the encoder: None means those of each head's own training. `features`: return the features too. The others are
+    those of EmbedParams.
+    """
 
     options: Mapping[str, Any] | None = None
     deadline: float | None = None
@@ -46,8 +49,10 @@ class PredictParams:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """What the heads say, in the order asked. `features`: of each trunk, if asked. Notes and failures are by item, which may have
-    failed for some of the heads only."""
+    """The outputs of the heads, in the order of their names.
+
+    `features`: of each trunk, if requested. Notes and failures are by item; an item may have failed for some heads only.
+    """
 
     outputs: tuple[HeadOutput, ...]
     features: tuple[Features, ...] = ()
@@ -57,14 +62,14 @@ class PredictionResult:
 
 
 class Predictor:
-    """Used on the event loop; its blocking work is done in threads, of which each head's graph takes `threads` more."""
+    """Runs heads. It is used on the event loop; blocking work runs in threads, and each head's graph uses `threads` more."""
 
     def __init__(self, engine: Engine, catalogue: Catalog, shelf: HeadStore, threads: int = 1) -> None:
         self._engine, self._catalogue, self._store = engine, catalogue, shelf
         self.cache = HeadCache(threads)
 
     async def predict(self, names: Sequence[str], ask: PredictParams, items: Sequence[Item]) -> PredictionResult:
-        """NotReady where a head learnt from other features than its trunk gives now; InvalidInput with the item that is bad."""
+        """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
         opened = await asyncio.to_thread(self._opened_for, names, items)
         found: dict[str, HeadOutput] = {}
         features: list[Features] = []
@@ -83,11 +88,11 @@ class Predictor:
         )
 
     async def predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
-        """Of (n, dim) rows of the heads' tap, pooled: each row is an item."""
+        """Predict for pooled (n, dim) rows of the heads' tap; each row is an item."""
         return await asyncio.to_thread(self._predict_vectors, names, np.asarray(rows), fingerprint)
 
     async def predict_stored(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> PredictionResult:
-        """Of items that a set holds, which must have the heads' taps. NotFound names an id that it has not."""
+        """Predict for items of a set, which must have the heads' taps. NotFound names an unknown id."""
         opened = await asyncio.to_thread(self._opened, names)
         towers = [one.head.name for one in opened if one.head.pooling in TOWERS]
         others = [name for name in names if name not in towers]
@@ -98,7 +103,7 @@ class Predictor:
         return PredictionResult(tuple(by_name[name] for name in names))
 
     async def _predict_stored_pairs(self, names: Sequence[str], feature_set: FeatureSet, ids: Sequence[str]) -> list[HeadOutput]:
-        """Of pairs whose texts are encoded now, each by itself."""
+        """Predict for stored pairs; their texts are encoded now, each separately."""
         parts = []
         for start in range(0, max(1, len(ids)), STORED):
             try:
@@ -109,7 +114,7 @@ class Predictor:
         return [concat_outputs(of_one) for of_one in zip(*parts, strict=True)]
 
     def find(self, name: str) -> StoredHead:
-        """A head of the shelf, or ENCODER/NAME."""
+        """Find a trained head, or ENCODER/NAME."""
         return pretrained_head(self._catalogue, name) if "/" in name else self._store.find(name)
 
     def _opened(self, names: Sequence[str]) -> list[OpenedHead]:
@@ -120,7 +125,7 @@ class Predictor:
         return [self.cache.open(lambda name=name: self.find(name)) for name in names]  # type: ignore[misc]
 
     def _opened_for(self, names: Sequence[str], items: Sequence[Item]) -> list[OpenedHead]:
-        """Heads that read such items, as far as that shows before anything is computed."""
+        """Open heads, and check as far as possible before computing that they read such items."""
         opened = self._opened(names)
         for head in (one.head for one in opened):
             if not head.encoder:
@@ -160,7 +165,7 @@ class Predictor:
 
 
 async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
-    """Rows of pairs whose sides are encoded each by itself: two an item."""
+    """Encode the two sides of each pair separately, to two rows per item."""
     count = len(items)
     try:
         return pair_sides(await engine.embed(ask, split_sides(items, ask.skip_bad_items)), count)
@@ -169,7 +174,7 @@ async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) 
 
 
 def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list[Item]:
-    """NotReady where the set keeps none; NotFound names an id that it has not."""
+    """Read the stored inputs. NotReady where the set keeps none; NotFound names an unknown id."""
     if not feature_set.definition.keep_inputs:
         raise NotReady(
             f"the head {head!r} reads each text of a pair by itself, and {feature_set.definition.name!r} keeps no raw inputs",
@@ -193,7 +198,7 @@ def _kept_inputs(feature_set: FeatureSet, ids: Sequence[str], head: str) -> list
 
 
 def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> dict[tuple[str, str, bool], list[OpenedHead]]:
-    """Heads that one pass of a trunk serves: of one encoder, with the same options, reading pairs alike."""
+    """Group heads that share one pass of a trunk: the same encoder and options, and the same reading of pairs."""
     groups: dict[tuple[str, str, bool], list[OpenedHead]] = {}
     for one in opened:
         asked = one.head.encoder_options if options is None else options
@@ -205,7 +210,7 @@ def _groups(opened: Sequence[OpenedHead], options: Mapping[str, Any] | None) -> 
 def _outputs_of_stored(
     heads: Sequence[OpenedHead], feature_set: FeatureSet, ids: Sequence[str], start: int
 ) -> dict[str, HeadOutput]:
-    """Of `STORED` ids from `start` on; an error is of a position among all of them."""
+    """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
         rows, _ = stored_rows(feature_set, ids[start : start + STORED], taps)
@@ -258,7 +263,7 @@ def _notes(features: Sequence[Features]) -> dict[int, Mapping[str, int]]:
 
 
 def _failures(features: Sequence[Features], found: Any) -> dict[int, TopworkError]:
-    """The first of each item: what its encoder says stands before what a head lacks."""
+    """Keep the first failure of each item; those of encoders come before those of heads."""
     failures: dict[int, TopworkError] = {}
     for source in (*features, *found):
         failures = {**source.failures, **failures}

@@ -1,6 +1,6 @@
-"""From what a head says of single rows to spans of rows: entities from BIO classes, an answer from its starts and ends.
+"""Decoding of row scores into spans of rows: entities from BIO classes, an answer from its starts and ends.
 
-The judge and the server decode alike. Spans of rows are half-open.
+Evaluation and serving share it. Spans of rows are half-open.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from topwork_server.types import Array
 
 OUTSIDE = "O"
 BEGIN, INSIDE = "B-", "I-"
-#: Rows that an answer may have: that of SQuAD's published readers (Devlin et al. 2019, run_squad.py: max_answer_length).
+#: Rows that an answer may have, as in SQuAD's published readers (Devlin et al. 2019, run_squad.py: max_answer_length).
 LONGEST_ANSWER = 30
 
 
 def bio_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """Classes of rows: "O", then "B-x" and "I-x" of each label, in order."""
+    """List the classes of rows: "O", then "B-x" and "I-x" of each label, in order."""
     return (OUTSIDE, *(mark + label for label in labels for mark in (BEGIN, INSIDE)))
 
 
 def entity_labels(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of BIO names, in the order in which they first stand there: what a label index counts in."""
+    """List the labels of BIO names in the order of their first occurrence, which label indexes count in."""
     return tuple(dict.fromkeys(name[2:] for name in names if name.startswith((BEGIN, INSIDE))))
 
 
 def bio(spans: Iterable[tuple[int, int, int]], rows: int) -> Array:
-    """(rows,) int64 classes, in the order of `bio_names`, of spans (start, end, label index). A later span covers an earlier."""
+    """Encode spans (start, end, label index) as (rows,) int64 classes, in the order of `bio_names`; later spans win."""
     classes = np.zeros(rows, np.int64)
     for start, end, label in spans:
         classes[start:end] = 2 + 2 * label
@@ -37,7 +37,7 @@ def bio(spans: Iterable[tuple[int, int, int]], rows: int) -> Array:
 
 
 def entities(classes: Array, names: Sequence[str]) -> list[tuple[int, int, int]]:
-    """Spans (start, end, index into `entity_labels(names)`) of the (rows,) classes of one item, in order.
+    """Decode the (rows,) classes of one item into spans (start, end, index into `entity_labels(names)`), in order.
 
     An I- that continues nothing of its label begins a span, as conlleval counts it (Tjong Kim Sang and Buchholz 2000).
     """
@@ -52,7 +52,7 @@ def entities(classes: Array, names: Sequence[str]) -> list[tuple[int, int, int]]
 
 
 def _kinds(names: Sequence[str]) -> tuple[Array, Array]:
-    """Of each class: its label's index (-1 of what is no entity), and whether it begins one."""
+    """Give for each class the index of its label (-1 where it is no entity), and whether it begins one."""
     places = {label: place for place, label in enumerate(entity_labels(names))}
     entity = [name.startswith((BEGIN, INSIDE)) for name in names]
     label = [places[name[2:]] if known else -1 for name, known in zip(names, entity, strict=True)]
@@ -60,7 +60,7 @@ def _kinds(names: Sequence[str]) -> tuple[Array, Array]:
 
 
 def answer(scores: Array, longest: int = LONGEST_ANSWER) -> tuple[int, int, float]:
-    """The span (start, end) of at most `longest` rows whose start and end are likeliest together, and that probability.
+    """Find the span (start, end) of at most `longest` rows whose start and end are likeliest together, and that probability.
 
     `scores` (rows, 2) are logits of one item's rows: where an answer starts, and which row is its last. The probability is the
     product of both softmaxes over the rows. (0, 0, 0.0) where there are no rows or no finite scores.
@@ -69,7 +69,7 @@ def answer(scores: Array, longest: int = LONGEST_ANSWER) -> tuple[int, int, floa
     rows = len(start)
     if not rows or not (start.any() and end.any()):
         return 0, 0, 0.0
-    # (rows, width): of each start, the ends that its answers may have.
+    # (rows, width): for each start, the ends that its answers may have.
     width = min(longest, rows)
     ends = np.lib.stride_tricks.sliding_window_view(np.concatenate([end, np.full(width - 1, -1.0)]), width)
     together = start[:, None] * ends
@@ -78,7 +78,7 @@ def answer(scores: Array, longest: int = LONGEST_ANSWER) -> tuple[int, int, floa
 
 
 def softmax(scores: Array) -> Array:
-    """Over the last axis. What is not finite has probability 0; all is 0 where nothing is finite."""
+    """Compute the softmax over the last axis. Scores that are not finite get 0; all get 0 where none is finite."""
     finite = np.where(np.isfinite(scores), scores, -np.inf)
     highest = finite.max(axis=-1, keepdims=True, initial=-np.inf)
     powers = np.exp(finite - np.where(np.isfinite(highest), highest, 0))

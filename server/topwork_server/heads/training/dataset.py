@@ -1,4 +1,4 @@
-"""What a training learns from and is judged by: labels and rows of a pinned version of a set, checked and in the order of ids."""
+"""The dataset of a training: labels and rows of a pinned version of a set, checked and in the order of ids."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TrainingDataset:
     snapshot: Snapshot | None = field(default=None, repr=False, compare=False)
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
-        """The raw inputs of those items, as far as the set keeps them."""
+        """Read the raw inputs of items, as far as the set keeps them."""
         if self.snapshot is None or not self.snapshot.definition.keep_inputs or not ids:
             return {}
         reading = self.snapshot.read(Selection(taps=(), columns=(), inputs=True, ids=ids))
@@ -65,7 +65,7 @@ class TrainingDataset:
 
 
 def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
-    """The labels alone, of the items that are learnt from. InvalidInput for what is wrong with them, or with the test's."""
+    """Read only the labels of the training items. InvalidInput for wrong ones among them or among the test items'."""
     every = labeled_items(read, definition)
     learnt = every.take(np.flatnonzero(~every.test))
     labels = training_labels(learnt, definition, least_per_class)
@@ -77,8 +77,10 @@ def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> L
 def load_dataset(
     definition: HeadDefinition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
 ) -> TrainingDataset:
-    """Everything, in the job; `by_direction`: multiples of a row are its copies; `encode`: see `load_rows`. InvalidInput for what
-    cannot be learnt."""
+    """Load labels and rows, in the process of the job.
+
+    `by_direction`: multiples of a row count as its copies; `encode`: see `load_rows`. InvalidInput for what cannot be trained on.
+    """
     taken = open_snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
@@ -86,7 +88,7 @@ def load_dataset(
 
 
 class _Loader:
-    """One load under way. Items are learnt from, or judge, or are unlabelled; what turns out to be of no use is left out."""
+    """Loads one dataset: training items, test items and unlabeled ones, without those that turn out to be unusable."""
 
     def __init__(
         self, taken: Snapshot, definition: HeadDefinition, least_per_class: int, by_direction: bool, encode: Encode | None
@@ -116,7 +118,7 @@ class _Loader:
         return self._dataset(labels, learnt, test, rows, contents, len(unlabelled.ids))
 
     def _without_test_content(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
-        """Without the items whose content is that of a test item, too. Groups that `test_where` cuts in two are told."""
+        """Leave out training items with the content of a test item, and warn of groups that `test_where` splits."""
         judged = {contents.get(id) for id in test.ids} - {"", None}
         again = np.array([contents.get(id) in judged for id in learnt.ids], bool)
         if again.any():
@@ -131,7 +133,7 @@ class _Loader:
         return learnt
 
     def _rows(self, ids: Sequence[Sequence[str]], report: Report) -> list[LoadedRows]:
-        """Of each list of ids, in its order."""
+        """Load the rows of each list of ids, in its order."""
         ends = np.cumsum([len(one) for one in ids])
         slots = {id: slot for slot, id in enumerate(id for one in ids for id in one)}
         where, target = self._definition.where, self._definition.target
@@ -153,7 +155,7 @@ class _Loader:
     def _without_test_features(
         self, learnt: LabeledItems, test: LabeledItems, rows: Sequence[LoadedRows]
     ) -> tuple[LabeledItems, LoadedRows]:
-        """Without the items whose features are those of a test item."""
+        """Leave out training items with the features of a test item."""
         if not (len(learnt.ids) and len(test.ids)):
             return learnt, rows[0]
         again = np.zeros(len(learnt.ids), bool)
@@ -165,17 +167,17 @@ class _Loader:
         return _chosen(learnt, ~again), without_items(rows[0], again)
 
     def _equal(self, rows: Sequence[LoadedRows]) -> list[Array]:
-        """For each view (items,) int64: of each item that has rows the position of the first one with equal features."""
+        """Give for each view (items,) int64: for each item with rows, the first item with equal features."""
         counts = np.concatenate([one.counts[one.counts > 0] for one in rows])
         items, count = np.repeat(np.arange(len(counts)), counts), len(counts)
         views = [np.concatenate(parts) if len(rows) > 1 else parts[0] for parts in zip(*(one.views for one in rows), strict=True)]
         whole = views if len(items) == count else [item_means(view, items, count) for view in views]
-        # A cosine alone is no copy of another: many pairs have it.
+        # Equal cosines do not make items equal: many pairs share one.
         told = [view for view, (_, how) in zip(whole, self._definition.views, strict=True) if how is not Pooling.COSINE]
         return [equal_rows(view, self._by_direction) for view in told]
 
     def _remaining_labels(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
-        """Of the items that are left; read again where some are not, since a class may have lost too many."""
+        """Reduce the labels to the remaining items; they are checked again, since a class may have lost too many."""
         there = int(labels.labelled.sum())
         if there and not len(learnt.ids):
             pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
@@ -227,7 +229,7 @@ class _Loader:
     def _examples(
         self, labels: LabelColumn, some: LabeledItems, rows: LoadedRows, contents: Mapping[str, str]
     ) -> tuple[Examples, Array]:
-        """Their rows and values, and the positions of those items that have any."""
+        """Make examples, and give the positions of the items that have rows."""
         definition, counts = self._definition, rows.counts[rows.counts > 0]
         if definition.task.every_row:
             values = row_values(labels, some.ids, counts, rows.spans)
@@ -260,7 +262,7 @@ def _chosen(some: LabeledItems, mask: Array) -> LabeledItems:
 
 
 def _cut(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
-    """Views of the same memory."""
+    """Split rows into parts that share their memory."""
     at = [0, *np.concatenate([[0], np.cumsum(rows.counts)])[ends].tolist()]
     slots = [0, *ends.tolist()]
     found = []
@@ -272,7 +274,7 @@ def _cut(rows: LoadedRows, ends: Array) -> list[LoadedRows]:
 
 
 def _check_several(definition: HeadDefinition, examples: Examples) -> None:
-    """Of tasks whose rows have classes: most of an area, or of a text, may leave one of them alone."""
+    """Check that rows have two classes: small labels may be outvoted in every row."""
     if definition.task.every_row and examples.target is Target.CLASSES and len(np.unique(examples.values)) < 2:
         raise InvalidInput(
             f"column {definition.target!r}: all rows of tap {definition.views[0][0].tap.name!r} are of one class",
