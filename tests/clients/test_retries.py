@@ -14,7 +14,8 @@ import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
 from topwork._ops import timeout_message
-from topwork._transport.retry_policy import RetryPolicy
+from topwork._transport import retry_policy
+from topwork._transport.retry_policy import CONNECT_FOR, RetryPolicy
 from topwork._transport.send_window import CHUNK, FIRST, SendWindow
 
 
@@ -72,6 +73,32 @@ def test_a_short_wait_of_the_server_grows_all_the_same() -> None:
         0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(found, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], strict=False)
     )
     assert all(pause >= 0.1 for pause in found[:-1])
+
+
+def test_a_server_that_was_never_reached_is_soon_given_up() -> None:
+    away = topwork.Unavailable("no answer: Connection refused")
+    away.unconnected = True
+    clock = Clock()
+    pauses(RetryPolicy(60.0, clock=clock, reached=lambda: False), clock, away)
+    assert clock.now == pytest.approx(CONNECT_FOR)
+    clock = Clock()
+    pauses(RetryPolicy(60.0, clock=clock), clock, away)
+    assert clock.now == pytest.approx(60.0)
+
+
+@pytest.mark.usefixtures("_briskly")
+def test_a_client_that_was_never_answered_gives_up_and_others_wait(door: Door, server: FakeServer, monkeypatch: Any) -> None:
+    monkeypatch.setattr(retry_policy, "CONNECT_FOR", 0.1)
+    port = int(server.target.rpartition(":")[2])
+    known = door.open()
+    known.encoders()
+    server.__exit__()
+    with pytest.raises(topwork.Unavailable, match=r"Connection refused \(.*topwork serve"):
+        door.open().embed("letters", ["a"])
+    back = threading.Timer(1.0, lambda: server.open(port))
+    back.start()
+    known.encoders()
+    back.join()
 
 
 @pytest.mark.usefixtures("_briskly")

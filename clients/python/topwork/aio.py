@@ -205,9 +205,12 @@ class AsyncClient:
         tries = UnaryRetries(self._session, call)
         while True:
             try:
-                return await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+                reply = await self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
             except grpc.RpcError as error:
                 pause = tries.failed(error)
+            else:
+                tries.answered()
+                return reply
             await asyncio.sleep(pause)
 
     async def _replies(self, stream: StreamCall[T]) -> AsyncGenerator[T, None]:

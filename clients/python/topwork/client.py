@@ -75,7 +75,8 @@ class Client:
                  (0.3 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
                  on from its first unanswered chunk, and its time is counted anew after each answer. Nothing else is tried again:
                  not a deadline that passed, not a request that was refused, nor what might then be done twice (a training, a
-                 build of an index, a deletion of a set) unless the server certainly did not begin it
+                 build of an index, a deletion of a set) unless the server certainly did not begin it. A client
+                 that has never had an answer gives up after 5 s where it cannot connect: no server runs yet, or it is elsewhere
     gzip         compress what is sent (worth it for texts over a slow network, not for pictures and videos)
     credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
     metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
@@ -212,9 +213,12 @@ class Client:
         tries = UnaryRetries(self._session, call)
         while True:
             try:
-                return self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
+                reply = self._stub(call.method)(call.request, timeout=tries.left(), metadata=self._connection.metadata)
             except grpc.RpcError as error:
                 pause = tries.failed(error)
+            else:
+                tries.answered()
+                return reply
             time.sleep(pause)
 
     def _replies(self, stream: StreamCall[T]) -> Generator[T, None, None]:

@@ -45,6 +45,8 @@ class TopworkError(Exception):
     retry_after: float | None = None
     #: The server certainly did not begin what was asked, so that asking again cannot do it twice.
     untouched: bool = False
+    #: No connection was made: nothing listens there, or there is no host of that name.
+    unconnected: bool = False
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from google.protobuf.message import Message
 
 from topwork.encoders import EncoderInfo
+from topwork.errors import DeadlineExceeded, TopworkError
 from topwork.heads import HeadInfo
 from topwork.sets import SetInfo
 
@@ -84,7 +85,7 @@ def work(function: Callable[[], T]) -> Steps[T]:
 @dataclass
 class ClientState:
     """What the verbs of one client share. `timeout` in seconds, None for no limit; `retry_for` seconds where the server
-    is away or overloaded.
+    is away or overloaded; `reached`: it has answered once.
 
     `blocking` turns a caller's asynchronous source into one that a thread can iterate over; `inputs` gives the raw inputs of some
     items of a set, by id, where it keeps any.
@@ -98,6 +99,11 @@ class ClientState:
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)
     sets: dict[str, SetInfo] = field(default_factory=dict)
     heads: dict[str, HeadInfo] = field(default_factory=dict)
+    reached: bool = False
+
+    def heard(self, error: TopworkError | None = None) -> None:
+        """Note a reply, or an error that shows that a server is there."""
+        self.reached |= error is None or not (error.unconnected or isinstance(error, DeadlineExceeded))
 
 
 def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:

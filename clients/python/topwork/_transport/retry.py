@@ -39,7 +39,7 @@ class StreamRetries(ABC, Generic[A]):
         self._in_all = in_all
         self._changed = threading.Condition()
         self._abort: Callable[[], object] = bool
-        self._patience = RetryPolicy(session.retry_for)
+        self._patience = RetryPolicy(session.retry_for, reached=lambda: session.reached)
         self._moved = time.monotonic()
         self._reading = True
         self._watched = self._closed = False
@@ -88,6 +88,7 @@ class StreamRetries(ABC, Generic[A]):
         """Wait until the next try; raises where there is none. The error's item is made the caller's."""
         if self.failure:
             raise self.failure
+        self._session.heard(error)
         with self._changed:
             pause = self._patience.pause(error)
             if pause is None:
@@ -109,6 +110,7 @@ class StreamRetries(ABC, Generic[A]):
 
     def _progressed(self) -> None:
         """A reply has come: tries are counted anew, and the clock stands until `reading`."""
+        self._session.heard()
         self._patience.reset()
         self._reading = self._in_all
         self._move()

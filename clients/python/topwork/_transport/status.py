@@ -131,7 +131,7 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
 def _unreachable(details: str, target: str) -> errors.Unavailable:
     """Where no connection was made, nothing was sent."""
     found = errors.Unavailable(f"no answer from {target}: {address.reason(details)}", remedy=address.remedy(target))
-    found.untouched = details.startswith(UNCONNECTED)
+    found.untouched = found.unconnected = details.startswith(UNCONNECTED)
     return found
 
 
