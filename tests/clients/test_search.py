@@ -81,6 +81,16 @@ def test_vectors_as_queries(both: OpenDoor, server: FakeServer) -> None:
         both.search("mine", vectors=np.ones((1, 1, 3)))
 
 
+def test_an_array_of_floats_is_a_query_of_vectors(both: OpenDoor) -> None:
+    both.write("mine", vectors=np.eye(3), ids=list("abc"), fingerprint="aa")
+    assert both.search("mine", np.array([0, 0, 1], np.float32), k=1).ids == ["c"]
+    assert [hits.ids for hits in both.search("mine", np.eye(3), k=1)] == [["a"], ["b"], ["c"]]
+    both.write("birds", TEXTS, list("wxyz"), encoder="letters")
+    made = both.embed("letters", TEXTS)
+    assert both.search("birds", made[0], k=1).ids == both.search("birds", TEXTS[0], k=1).ids
+    assert len(both.search("birds", made, k=1)) == len(TEXTS)
+
+
 def test_features_say_their_fingerprint(both: OpenDoor, server: FakeServer) -> None:
     fill(both)
     found = both.search("birds", vectors=both.embed("letters", ["a", "b c"]), k=1)

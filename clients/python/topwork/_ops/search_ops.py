@@ -35,8 +35,9 @@ def search(
 ) -> Steps[Hits | list[Hits]]:
     """The items of a set that are nearest to a query: Hits for a lone query, a list of Hits for several.
 
-    query        what the set's encoder reads: a text, a path, a picture ...; or several of them
-    vectors      or vectors: (dim,) or (n, dim), or Features (each row is a query; they say their fingerprint)
+    query        what the set's encoder reads: a text, a path, a picture ...; or several of them. Features, and arrays of
+                 floats of shape (dim,) or (n, dim), are taken as vectors
+    vectors      or vectors: (dim,) is one query, (n, dim) are n; or Features (each row is a query; they say their fingerprint)
     stored       or ids of the set: their own items are not among their hits
     k            hits of each query at the most, up to 10,000
     index        its name; none: the only one, or that of the set's first tap

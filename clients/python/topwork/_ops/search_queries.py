@@ -39,10 +39,12 @@ def found(
     """Hits for a lone query, a list of them for several."""
     if sum(given is not None for given in (query, vectors, stored)) != 1:
         raise InvalidInput("a search is for one kind of query", remedy="pass query, vectors= or stored=, one of them")
-    if isinstance(vectors, Features) and not settings.fingerprint:
-        settings.fingerprint = vectors.fingerprint
     if isinstance(query, AsyncIterable):
         query = session.blocking(query)
+    if _is_vectors(query):
+        query, vectors = None, query
+    if isinstance(vectors, Features) and not settings.fingerprint:
+        settings.fingerprint = vectors.fingerprint
     if query is not None:
         modality = yield from _modality(session, settings.set, settings.encoder, timeout)
         lone = items.is_lone(query, modality)
@@ -104,6 +106,13 @@ def _most(settings: SearchRequest) -> int:
     metadata = settings.all_columns or bool(settings.columns)
     hits = HITS_WITH_VECTORS if settings.vectors_too else HITS_WITH_METADATA if metadata else HITS
     return max(1, min(QUERIES, hits // (settings.k + settings.offset)))
+
+
+def _is_vectors(query: Any) -> bool:
+    """Whether it is numbers rather than items: Features, or an array of floats of one axis (a vector) or of two (a row each)."""
+    if isinstance(query, Features):
+        return True
+    return getattr(query, "ndim", 0) in (1, 2) and "float" in str(getattr(query, "dtype", ""))
 
 
 def _modality(session: ClientState, set: str, encoder: str, timeout: float | None) -> Steps[str]:
