@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -158,7 +159,19 @@ def test_many_bad_items_are_named_in_part(topwork: StubCommand, tmp_path: Path) 
     complained = topwork.complained.splitlines()
     assert complained[0] == "topwork: skipped 'a:2': a.txt line 2: a bad text (send a good one)"
     assert (len(complained), complained[-1]) == (6, "topwork: skipped 3 more")
-    assert topwork.said.startswith("9 items in birds (1 new, 8 skipped), version 12")
+    assert topwork.said.startswith("1 item in birds (1 new), 8 skipped, version 12")
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_row_without_a_text_decides_no_type(topwork: StubCommand, tmp_path: Path, kind: str, blank: str) -> None:
+    rows: list[tuple[str, int | str]] = [("a", 1), (blank, "many"), ("b", 2)]
+    lines = [json.dumps({"text": t, "n": n}) for t, n in rows] if kind == "jsonl" else ["text,n", *(f"{t},{n}" for t, n in rows)]
+    path = tmp_path / f"a.{kind}"
+    path.write_text("\n".join(lines) + "\n")
+    assert topwork("write", "birds", path, "--column", "text", "--encoder", "letters", "--skip-bad-items") == 0
+    assert topwork.said.startswith("2 items in birds (2 new), 1 skipped")
+    assert topwork.client.written == {"a:1": ("a", {"n": 1}), "a:3": ("b", {"n": 2})}
 
 
 def test_a_file_that_cannot_be_read_here_is_skipped_too(topwork: StubCommand, tmp_path: Path) -> None:
@@ -166,7 +179,7 @@ def test_a_file_that_cannot_be_read_here_is_skipped_too(topwork: StubCommand, tm
     (tmp_path / "b.txt").write_text("good")
     assert topwork("write", "birds", tmp_path, "--encoder", "letters", "--skip-bad-items") == 0
     assert "skipped 'a.txt': " in topwork.complained
-    assert "2 items in birds (1 new, 1 skipped)" in topwork.said
+    assert "1 item in birds (1 new), 1 skipped" in topwork.said
 
 
 def interrupt(done: int) -> None:

@@ -42,6 +42,12 @@ def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
     )
 
 
+def is_blank(column: str, record: Record) -> bool:
+    """Whether a record has no item: nothing, or a text of spaces."""
+    value = record.values.get(column, record.values.get(LINE))
+    return value is None or (isinstance(value, str | bytes) and not value.strip())
+
+
 def value_of(table: RecordFile, column: str, kind: str, record: Record) -> Any:
     value = record.values.get(column)
     if table.texts and value == "":

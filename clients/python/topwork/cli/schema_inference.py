@@ -13,7 +13,7 @@ import numpy as np
 
 from topwork.cli.column_types import TypeInference, identifiers
 from topwork.cli.record_files import LINE, Record, RecordFile
-from topwork.cli.record_values import RecordColumn, id_of, text_of, value_of
+from topwork.cli.record_values import RecordColumn, id_of, is_blank, text_of, value_of
 from topwork.errors import InvalidInput
 
 #: Ids that come twice which are named before the rest is counted.
@@ -75,7 +75,8 @@ class _Reading:
         """Columns that must be read to know them; of a file that declares its types only those that are wanted as others."""
         declared = self._table.kinds
         unsure = [column for column in self._names if not declared or self._kinds.get(column) != declared.get(column)]
-        return [*unsure, *([self._request.id] if self._request.id else ())]
+        item = [self._request.item] if self._request.item and self._request.skip and unsure else []
+        return list(dict.fromkeys([*unsure, *([self._request.id] if self._request.id else ()), *item]))
 
     def _is_metadata(self, column: str) -> bool:
         if self._request.metadata is not None:
@@ -103,7 +104,12 @@ class _Reading:
         self.total += 1
         if self._request.id:
             self.ids.take(name)
-        self._guess(record)
+        if not self._is_skipped(record):
+            self._guess(record)
+
+    def _is_skipped(self, record: Record) -> bool:
+        """Whether the record holds no item and is left out for that: it says nothing about the columns."""
+        return self._request.skip and self._request.item is not None and is_blank(self._request.item, record)
 
     def _checked(self, record: Record) -> str:
         """The id of a record that can be written, if ids are taken. Raises InvalidInput for any other record."""

@@ -130,12 +130,14 @@ def _safe(tally: WriteCounts, ended: BaseException) -> str:
 
 
 def _summary(name: str, tally: WriteCounts, skipped: SkippedItems, elapsed: float) -> str:
-    """5,000 items in birds (4,950 new, 50 unchanged), version 12, 31 s, 161/s."""
+    """5,000 items in birds (4,950 new, 50 unchanged), 2 skipped, version 12, 31 s, 161/s."""
     done = tally.stored + skipped.count
-    parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged), ("skipped", skipped.count)]
+    parts = [("new", tally.inserted), ("updated", tally.updated), ("unchanged", tally.unchanged)]
     said = ", ".join(f"{count:,} {what}" for what, count in parts if count)
     rate = f"{done / elapsed:,.0f}/s" if done >= elapsed else f"{done / elapsed:.2f}/s"
-    return f"{counted(done, 'item')} in {name} ({said or 'none'}), version {tally.version}, {seconds(elapsed)}, {rate}"
+    left_out = f", {skipped.count:,} skipped" if skipped.count else ""
+    changes = f" ({said})" if said else ""
+    return f"{counted(tally.stored, 'item')} in {name}{changes}{left_out}, version {tally.version}, {seconds(elapsed)}, {rate}"
 
 
 def _record(name: str, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float) -> dict[str, Any]:
