@@ -104,7 +104,7 @@ def register_many(home: Path) -> None:
     catalogue = Catalog(PluginRegistry.load(), home)
     source = str(catalogue.source("resnet50-thin"))
     for i in range(MANY):
-        catalogue.adopt(source, f"another-{i}", "resnet")
+        catalogue.add(source, f"another-{i}", "resnet")
 
 
 @contextmanager

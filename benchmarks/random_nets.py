@@ -62,6 +62,6 @@ def exported(home: Path, name: str) -> CatalogEntry:
     path = home / f"{name}.pt"
     torch.save(weights(), path)
     catalogue = Catalog(PluginRegistry.load(), home)
-    catalogue.adopt(f"file:{path}", f"{name}-random", family, settings)
+    catalogue.add(f"file:{path}", f"{name}-random", family, settings)
     catalogue.export(f"{name}-random")
     return catalogue.entry(f"{name}-random")

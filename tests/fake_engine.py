@@ -105,7 +105,7 @@ class FakeCatalogue:
     def names(self) -> list[str]:
         return [*self.entries, *self.broken]
 
-    def tuned(self) -> list[str]:
+    def fine_tuned(self) -> list[str]:
         return []
 
     def damaged(self) -> dict[str, TopworkError]:

@@ -27,7 +27,7 @@ FISH = np.arange(12, dtype=np.float32).reshape(4, 3)
 class HomePlugins(FakePlugins):
     """Toy encoders, the real indexes and trainers, and a family that reads every file as letters."""
 
-    def adopt(self, name: str, source: SourceUri) -> Registered | None:
+    def resolve_source(self, name: str, source: SourceUri) -> Registered | None:
         return Registered(replace(letters_spec(name, seed=3), source=str(source)), "tests", "tests")
 
     def indexes(self) -> dict[str, RegisteredIndex]:
@@ -52,7 +52,7 @@ def fill(home: Path) -> None:
     sets_world.export(home)
     weights = home.parent / "weights.bin"
     weights.write_bytes(b"weights")
-    Catalog(plugins(), home).adopt(f"file:{weights}", "pulled")  # type: ignore[arg-type]
+    Catalog(plugins(), home).add(f"file:{weights}", "pulled")  # type: ignore[arg-type]
     with served(home) as client:
         client.write("birds", TEXTS, [f"b{i}" for i in range(24)], [{"label": label} for label in LABELS], encoder="letters")
         client.pin("birds", "first")

@@ -96,7 +96,7 @@ def pictures(folder: Path) -> World:
 
 def videos(folder: Path) -> World:
     source = as_on_the_hub(random_net("test_resnet"), folder / "net", size=32)
-    spec = i3d.adopt_source("inflated", SourceUri.parse(f"file:{source}", "i3d"))
+    spec = i3d.resolve_source("inflated", SourceUri.parse(f"file:{source}", "i3d"))
     assert spec is not None
     return World(spec, source, folder / "out")
 

@@ -47,7 +47,7 @@ def as_on_the_hub(net: Any, folder: Path, size: int = 64, **changes: Any) -> Pat
 
 
 def spec_of(folder: Path) -> EncoderSpec:
-    spec = resnet.adopt_source("small", SourceUri.parse(f"file:{folder}"))
+    spec = resnet.resolve_source("small", SourceUri.parse(f"file:{folder}"))
     assert spec is not None
     return spec
 

@@ -130,7 +130,7 @@ class FakePlugins:
     def found(self) -> list[object]:
         return []
 
-    def adopt(self, name: str, source: SourceUri) -> Registered | None:
+    def resolve_source(self, name: str, source: SourceUri) -> Registered | None:
         return None
 
     def refusals(self, source: SourceUri) -> list[tuple[str, Refusal]]:

@@ -65,7 +65,7 @@ def from_host(session: GpuSession, tap: str, batches: Sequence[Feeds], pool: Thr
 
 def on_device(session: GpuSession, tap: str, feeds: Feeds) -> Work:
     """The graph alone: its inputs and outputs stay on the device."""
-    slot = session._slots.take(key_of(session.buckets.padded({n: a.shape for n, a in feeds.items()}), [tap]))
+    slot = session._slots.acquire(key_of(session.buckets.padded({n: a.shape for n, a in feeds.items()}), [tap]))
     slot.fill(feeds)
     rows = len(next(iter(feeds.values())))
 

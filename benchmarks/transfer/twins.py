@@ -19,7 +19,7 @@ DEVIATION = 0.02
 def twin(catalogue: Catalog, base: str, seed: int = 0) -> str:
     """The name of a twin of `base`, which is made where it is not there yet. Its batch norms know the means of real inputs."""
     name = f"{base}-random-{seed}"
-    if name in catalogue.tuned():
+    if name in catalogue.fine_tuned():
         return name
     from safetensors.torch import save_file
 
@@ -31,7 +31,9 @@ def twin(catalogue: Catalog, base: str, seed: int = 0) -> str:
         assert trunk.module is not None, "a network in torch"
         state = {key: tensor.clone().contiguous() for key, tensor in trunk.module.state_dict().items()}
         save_file(state, Path(scratch) / "state.safetensors")
-        catalogue.tune(name, base, Path(scratch) / "state.safetensors", spec.default_tap, "nothing: its weights are random")
+        catalogue.add_fine_tuned(
+            name, base, Path(scratch) / "state.safetensors", spec.default_tap, "nothing: its weights are random"
+        )
     return name
 
 

@@ -56,7 +56,7 @@ def test_specs_are_told_apart_and_complete() -> None:
 
 def test_sources_of_this_family_are_adopted(model: Path, tmp_path: Path) -> None:
     def adopted(uri: str, family: str = "") -> bool:
-        spec = bert.adopt_source("mine", SourceUri.parse(uri, family))
+        spec = bert.resolve_source("mine", SourceUri.parse(uri, family))
         assert spec is None or (spec.name == "mine" and SourceUri.parse(spec.source) == SourceUri.parse(uri))
         return spec is not None
 
@@ -82,7 +82,7 @@ def test_a_sentence_transformers_folder_is_adopted_and_read_in_its_sub_folder(co
     tiny_berts.write_modules(
         folder, [(f"{kind}Transformer", "0_BERT", None), (f"{kind}Pooling", "1_Pooling", {"pooling_mode": "cls"})]
     )
-    assert bert.adopt_source("old", SourceUri.parse(f"file:{folder}"))
+    assert bert.resolve_source("old", SourceUri.parse(f"file:{folder}"))
     exported = export(folder, tmp_path / "out")
     with pytest.raises(InvalidInput, match="the limit is 40"):
         exported.embed([Text("A small bird sings. " * 20)])

@@ -74,7 +74,7 @@ class TestQuantiserIsAGraph(IndexContract):
     ],
 )
 def test_factory_strings_are_adopted(kind: str) -> None:
-    spec = plugin.adopt_index(kind)
+    spec = plugin.resolve_index(kind)
     assert spec is not None
     assert spec.kind == kind
     assert spec.suits is None
@@ -92,7 +92,7 @@ def test_factory_strings_are_adopted(kind: str) -> None:
     ],
 )
 def test_what_can_never_be_built_of_such_rows_is_refused_before_a_build(kind: str, dim: int, metric: Metric) -> None:
-    spec = plugin.adopt_index(kind)
+    spec = plugin.resolve_index(kind)
     assert spec is not None
     with pytest.raises(InvalidInput):
         spec.index.check(dim, metric, NoOptions(), 0.95)
@@ -108,7 +108,7 @@ def test_segments_that_do_not_divide_the_rows_are_refused_before_a_build() -> No
 
 @pytest.mark.parametrize("kind", ["milvus", "auto", "", "foo,Flat", "BFlat", "hnswlib", "flatter"])
 def test_what_looks_like_something_else_is_left_to_others(kind: str) -> None:
-    assert plugin.adopt_index(kind) is None
+    assert plugin.resolve_index(kind) is None
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_what_looks_like_something_else_is_left_to_others(kind: str) -> None:
 )
 def test_a_wrong_string_is_refused_in_faiss_words(kind: str, words: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        plugin.adopt_index(kind)
+        plugin.resolve_index(kind)
     assert words in str(caught.value)
     assert caught.value.remedy
 
 
 def build(kind: str, rows: np.ndarray, metric: Metric = Metric.COSINE) -> kinds.FactoryIndex:
-    spec = plugin.adopt_index(kind)
+    spec = plugin.resolve_index(kind)
     assert spec is not None
     found = spec.index.build(ArrayVectors(rows), metric, NoOptions(), 0.95, 1, lambda done, words: None)
     assert isinstance(found, kinds.FactoryIndex)

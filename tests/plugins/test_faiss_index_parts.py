@@ -28,7 +28,7 @@ def build(kind: type[kinds.FaissIndex], rows: np.ndarray, metric: Metric = Metri
 def test_registering_maps_no_faiss() -> None:
     code = (
         "import sys; from topwork_plugins.faiss_index import plugin; "
-        "assert plugin.adopt_index('milvus') is None; "
+        "assert plugin.resolve_index('milvus') is None; "
         "print([s.kind for s in plugin.register_indexes()], 'faiss' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from made_videos import shades, write
 from small_nets import as_on_the_hub, random_net
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d
-from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, adopt_source
+from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, resolve_source
 from topwork_plugins.images.preprocess import Recipe
 from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri
 from topwork_server.plugin_api import example_inputs, options
@@ -228,7 +228,7 @@ def test_bad_flow_is_refused(flow: VideoEncoder, item: Any, says: str) -> None:
 
 
 def adopted(path: Path | str, family: str = "") -> EncoderSpec | None:
-    return adopt_source("mine", SourceUri.parse(f"file:{path}" if isinstance(path, Path) else path, family))
+    return resolve_source("mine", SourceUri.parse(f"file:{path}" if isinstance(path, Path) else path, family))
 
 
 @pytest.mark.parametrize("suffix", ["pt", "pth", "old.pt", "safetensors"])

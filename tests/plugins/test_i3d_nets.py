@@ -321,7 +321,7 @@ def checkpoint(folder: Path, channels: int) -> tuple[EncoderSpec, Path]:
     torch.manual_seed(0)
     path = folder / "weights.pt"
     torch.save(published(liven(InceptionI3d(channels))), path)
-    spec = i3d.adopt_source("inception", SourceUri.parse(f"file:{path}"))
+    spec = i3d.resolve_source("inception", SourceUri.parse(f"file:{path}"))
     assert spec is not None
     return spec, path
 
@@ -370,7 +370,7 @@ def test_a_flow_checkpoint_reads_flow(tmp_path: Path, monkeypatch: pytest.Monkey
 def served_inflated(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     place = tmp_path_factory.mktemp("inflated")
     folder = as_on_the_hub(liven(random_net("test_resnet")), place / "net")
-    spec = i3d.adopt_source("inflated", SourceUri.parse(f"file:{folder}", "i3d"))
+    spec = i3d.resolve_source("inflated", SourceUri.parse(f"file:{folder}", "i3d"))
     assert spec is not None
     return Graph(spec, folder, place)
 

@@ -546,23 +546,23 @@ granularity = "cell"
 def test_a_file_is_adopted_with_its_description(tmp_path: Path) -> None:
     path = picture_net(tmp_path / "net.onnx")
     (tmp_path / "net.toml").write_text(TOML)
-    spec = onnx_file.adopt_source("mine", SourceUri.parse(f"onnx:{path}"))
+    spec = onnx_file.resolve_source("mine", SourceUri.parse(f"onnx:{path}"))
     assert spec is not None
     assert (spec.name, spec.encoder, spec.modality, spec.default_tap) == ("mine", OnnxImage, Modality.IMAGE, "cells")
     assert (spec.licence, spec.trained_on, spec.description) == ("MIT", "noise", "a tiny net")
     json.dumps(dict(spec.settings))  # part of the artifact's key
     (tmp_path / "out").mkdir()
     assert export_encoder(spec, path, tmp_path / "out").tap("cells") is not None
-    assert onnx_file.adopt_source("mine", SourceUri.parse(f"file:{path}", family="onnx")) is not None
-    assert onnx_file.adopt_source("mine", SourceUri.parse(f"file:{path}")) is None
-    assert onnx_file.adopt_source("mine", SourceUri.parse(f"onnx:{path}", family="bert")) is None
+    assert onnx_file.resolve_source("mine", SourceUri.parse(f"file:{path}", family="onnx")) is not None
+    assert onnx_file.resolve_source("mine", SourceUri.parse(f"file:{path}")) is None
+    assert onnx_file.resolve_source("mine", SourceUri.parse(f"onnx:{path}", family="bert")) is None
 
 
 def test_each_modality_has_its_encoder(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").touch()
     for text, expected in ((TOML, OnnxImage), ('modality = "tensor"\n[taps.a]\noutput = "b"', OnnxTensor)):
         (tmp_path / "net.toml").write_text(text)
-        spec = onnx_file.adopt_source("x", SourceUri.parse(f"onnx:{tmp_path}/net.onnx"))
+        spec = onnx_file.resolve_source("x", SourceUri.parse(f"onnx:{tmp_path}/net.onnx"))
         assert spec is not None
         assert spec.encoder is expected
     assert onnx_file.ENCODERS[Modality.TEXT] is OnnxText
@@ -571,13 +571,13 @@ def test_each_modality_has_its_encoder(tmp_path: Path) -> None:
 def test_what_cannot_be_adopted_is_named(tmp_path: Path) -> None:
     source = SourceUri.parse(f"onnx:{tmp_path}/net.onnx")
     with pytest.raises(InvalidInput, match=r"net\.onnx is not there"):
-        onnx_file.adopt_source("x", source)
+        onnx_file.resolve_source("x", source)
     (tmp_path / "net.onnx").touch()
     with pytest.raises(InvalidInput, match=r"net\.onnx has no description beside it"):
-        onnx_file.adopt_source("x", source)
+        onnx_file.resolve_source("x", source)
     (tmp_path / "net.toml").write_text("modality = image")
     with pytest.raises(InvalidInput, match=r"net\.toml is not TOML: .*line 1"):
-        onnx_file.adopt_source("x", source)
+        onnx_file.resolve_source("x", source)
 
 
 def test_the_example_of_the_documentation_is_a_description() -> None:

@@ -16,7 +16,7 @@ from topwork_server import EncoderSpec, SourceUri
 
 def test_sources_that_are_adopted(tmp_path: Path) -> None:
     def adopt(uri: str, family: str = "") -> EncoderSpec | None:
-        return resnet.adopt_source("mine", SourceUri.parse(uri, family))
+        return resnet.resolve_source("mine", SourceUri.parse(uri, family))
 
     folder = as_on_the_hub(random_net("test_resnet"), tmp_path / "net")
     adopted = adopt(f"file:{folder}")
@@ -95,6 +95,6 @@ def test_tensors_map_in_order_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_state_dict_without_its_architecture_is_refused(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "net.pth")
-    spec = resnet.adopt_source("mine", SourceUri.parse(f"file:{tmp_path}/net.pth", "resnet"))
+    spec = resnet.resolve_source("mine", SourceUri.parse(f"file:{tmp_path}/net.pth", "resnet"))
     assert spec is not None
     assert "which net" in refusal(lambda: ResNetEncoder.export(spec, tmp_path / "net.pth", tmp_path))

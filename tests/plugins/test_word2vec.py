@@ -470,7 +470,7 @@ def test_nearest_refuses_what_has_no_direction(encoder: WordVectors, vector: Arr
 
 @pytest.mark.parametrize("write", FORMATS[:-1])
 def test_files_of_word_vectors_are_adopted(write: Write, tmp_path: Path) -> None:
-    spec = word2vec.adopt_source("mine", SourceUri.parse(f"file:{write(tmp_path, WORDS, ROWS)}"))
+    spec = word2vec.resolve_source("mine", SourceUri.parse(f"file:{write(tmp_path, WORDS, ROWS)}"))
     assert spec is not None
     assert (spec.name, spec.encoder, spec.modality, spec.default_tap) == ("mine", WordVectors, Modality.TEXT, "mean")
 
@@ -482,10 +482,10 @@ def test_other_files_are_not_adopted(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     np.save(tmp_path / "alone" / "array.npy", ROWS)
     for name in ("pytorch_model.bin", "prose.txt", "net.onnx", "missing.vec", "alone/array.npy"):
-        assert word2vec.adopt_source("x", SourceUri.parse(f"file:{tmp_path / name}")) is None, name
-    assert word2vec.adopt_source("x", SourceUri.parse("hf:bert-base-uncased")) is None
-    assert word2vec.adopt_source("x", SourceUri.parse(f"file:{tmp_path}", family="word2vec")) is not None
-    assert word2vec.adopt_source("x", SourceUri.parse(f"file:{glove(tmp_path, WORDS, ROWS)}", family="bert")) is None
+        assert word2vec.resolve_source("x", SourceUri.parse(f"file:{tmp_path / name}")) is None, name
+    assert word2vec.resolve_source("x", SourceUri.parse("hf:bert-base-uncased")) is None
+    assert word2vec.resolve_source("x", SourceUri.parse(f"file:{tmp_path}", family="word2vec")) is not None
+    assert word2vec.resolve_source("x", SourceUri.parse(f"file:{glove(tmp_path, WORDS, ROWS)}", family="bert")) is None
 
 
 @pytest.fixture(scope="module")

@@ -333,7 +333,7 @@ def test_the_doctor_compares_what_was_made_here(whole: Path, tmp_path: Path) -> 
     home = homes.copied(whole, tmp_path / "home")
     tuned = tmp_path / "tuned.safetensors"
     tuned.write_bytes(b"weights")
-    Catalog(homes.plugins(), home).tune("mine", "letters", tuned, "mean", "words")  # type: ignore[arg-type]
+    Catalog(homes.plugins(), home).add_fine_tuned("mine", "letters", tuned, "mean", "words")  # type: ignore[arg-type]
     assert files(home).grade is Grade.OK
     another_digit(home / "encoders" / "mine.safetensors")
     assert "mine.safetensors" in files(home).detail

@@ -90,7 +90,9 @@ def test_a_misspelt_hook_stops_the_start(install: Install) -> None:
     with pytest.raises(PluginError, match="register_encoder") as caught:
         PluginRegistry.load()
     assert "one-dist 1.0" in str(caught.value)
-    hooks = "adopt_index, adopt_source, refuse_source, register_commands, register_encoders, register_indexes, register_trainers"
+    hooks = (
+        "refuse_source, register_commands, register_encoders, register_indexes, register_trainers, resolve_index, resolve_source"
+    )
     assert f"the hooks are {hooks}: " in caught.value.remedy
 
 
@@ -118,7 +120,7 @@ ADOPTS = """
 from toys import letters_spec
 
 @hookimpl
-def adopt_source(name, source):
+def resolve_source(name, source):
     return letters_spec(name) if source.location.endswith({suffix!r}) else None
 """
 
@@ -126,13 +128,13 @@ def adopt_source(name, source):
 def test_the_plugin_that_knows_a_source_adopts_it(install: Install) -> None:
     install(one=ADOPTS.format(suffix=".one"), two=ADOPTS.format(suffix=""))
     loaded = PluginRegistry.load()
-    adopted = loaded.adopt("mine", SourceUri.parse("file:/weights.one"))
+    adopted = loaded.resolve_source("mine", SourceUri.parse("file:/weights.one"))
     assert adopted is not None
     assert adopted.spec.name == "mine"
-    named = loaded.adopt("mine", SourceUri.parse("file:/weights.one", family="two"))
+    named = loaded.resolve_source("mine", SourceUri.parse("file:/weights.one", family="two"))
     assert named is not None
     assert named.owner == "two (two-dist 1.0)"
-    assert loaded.adopt("mine", SourceUri.parse("file:/weights.other", family="one")) is None
+    assert loaded.resolve_source("mine", SourceUri.parse("file:/weights.other", family="one")) is None
 
 
 INDEXES = """
@@ -177,7 +179,7 @@ ADOPTS_KINDS = """
 from toys_index import spec
 
 @hookimpl
-def adopt_index(kind):
+def resolve_index(kind):
     if kind.startswith("Mine0"):
         raise InvalidInput("Mine0 is not an index of mine")
     return spec(kind) if kind.startswith("Mine") else None
@@ -277,7 +279,7 @@ def test_what_a_plugin_prints_at_the_start_stays_out_of_standard_output(
 
 FAILS_LATER = """
 @hookimpl
-def adopt_source(name, source):
+def resolve_source(name, source):
     raise RuntimeError("boom")
 
 @hookimpl
@@ -285,7 +287,7 @@ def refuse_source(source):
     exit(3)
 
 @hookimpl
-def adopt_index(kind):
+def resolve_index(kind):
     return kind
 """
 
@@ -293,11 +295,11 @@ def adopt_index(kind):
 def test_a_hook_that_fails_later_is_told_as_the_plugins_own(install: Install) -> None:
     install(one=FAILS_LATER)
     loaded, source = PluginRegistry.load(), SourceUri.parse("file:/x")
-    with pytest.raises(PluginFault, match=r"adopt_source of one \(one-dist 1\.0\) failed: RuntimeError: boom"):
-        loaded.adopt("x", source)
+    with pytest.raises(PluginFault, match=r"resolve_source of one \(one-dist 1\.0\) failed: RuntimeError: boom"):
+        loaded.resolve_source("x", source)
     with pytest.raises(PluginFault, match=r"refuse_source of one .* would end the process"):
         loaded.refusals(source)
-    with pytest.raises(PluginError, match=r"adopt_index of one .* yields 'Mine'"):
+    with pytest.raises(PluginError, match=r"resolve_index of one .* yields 'Mine'"):
         loaded.index("Mine")
 
 

@@ -27,7 +27,7 @@ def tuned(catalogue: Catalog, tmp_path: Path, name: str = "letters-1") -> Encode
     """Letters whose table counts: letter n is (n, n, ...)."""
     table = torch.arange(128, dtype=torch.float32)[:, None].repeat(1, 8)
     save_file({"table.weight": table}, tmp_path / "state.safetensors")
-    return catalogue.tune(name, "letters", tmp_path / "state.safetensors", "letters", "letters, then counting")
+    return catalogue.add_fine_tuned(name, "letters", tmp_path / "state.safetensors", "letters", "letters, then counting")
 
 
 def exported(catalogue: Catalog, spec: EncoderSpec) -> Path:
@@ -40,7 +40,7 @@ def test_it_is_an_encoder_with_weights_of_its_own(catalogue: Catalog, tmp_path: 
     spec = tuned(catalogue, tmp_path)
     assert (spec.name, spec.default_tap, spec.trained_on) == ("letters-1", "letters", "letters, then counting")
     assert catalogue.names() == ["letters", "letters-1"]
-    assert catalogue.tuned() == ["letters-1"]
+    assert catalogue.fine_tuned() == ["letters-1"]
     assert catalogue.entry("letters-1").state is EncoderState.FETCHED
     folder = exported(catalogue, spec)
     codes = {"codes": np.array([[3, 5]]), "mask": np.ones((1, 2), np.float32)}
@@ -59,7 +59,7 @@ def test_a_server_that_starts_later_knows_it(catalogue: Catalog, tmp_path: Path)
 def test_one_made_of_another_has_both_its_weights(catalogue: Catalog, tmp_path: Path) -> None:
     tuned(catalogue, tmp_path)
     save_file({"table.weight": torch.zeros(128, 8)}, tmp_path / "again.safetensors")
-    spec = catalogue.tune("letters-2", "letters-1", tmp_path / "again.safetensors", "mean", "zeros")
+    spec = catalogue.add_fine_tuned("letters-2", "letters-1", tmp_path / "again.safetensors", "mean", "zeros")
     assert spec.tuned is not None
     assert spec.tuned.base == "letters-1"
     assert catalogue.source("letters-2") == catalogue.source("letters")
@@ -76,11 +76,11 @@ def test_weights_that_were_changed_are_not_exported(catalogue: Catalog, tmp_path
 
 def test_it_is_deleted_whole(catalogue: Catalog, tmp_path: Path) -> None:
     exported(catalogue, tuned(catalogue, tmp_path))
-    catalogue.drop_tuned("letters-1")
+    catalogue.delete_fine_tuned("letters-1")
     left = sorted(path.name for path in catalogue.home.rglob("*") if path.suffix != ".lock")
     assert left == ["artifacts", "encoders"]
     with pytest.raises(NotFound):
         catalogue.spec("letters-1")
-    catalogue.drop_tuned("letters-1")
-    catalogue.drop_tuned("letters")
+    catalogue.delete_fine_tuned("letters-1")
+    catalogue.delete_fine_tuned("letters")
     assert catalogue.names() == ["letters"]

@@ -168,7 +168,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Hub repositories, and folders whose config.json or modules.json is of this family; anything where the user says bert."""
     if source.family not in ("", "bert") or source.scheme in ("onnx", "timm"):
         return None

@@ -25,7 +25,7 @@ def register_indexes() -> Iterable[IndexSpec]:
 
 
 @hookimpl
-def adopt_index(kind: str) -> IndexSpec | None:
+def resolve_index(kind: str) -> IndexSpec | None:
     """Whatever faiss.index_factory makes of a string that looks like one."""
     if not factory.looks_like_one(kind):
         return None

@@ -172,7 +172,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Checkpoints of Inception-v1 I3D, known by a key; and where the family is named, ResNets for pictures, to inflate."""
     if source.family not in ("", FAMILY):
         return None

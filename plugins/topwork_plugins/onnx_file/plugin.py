@@ -75,7 +75,7 @@ def _export(spec: EncoderSpec, assets: Path, out: Path) -> Trunk:
 
 
 @hookimpl
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """onnx:/PATH/model.onnx, with model.toml beside it. The description becomes part of the artifact's key."""
     if source.family not in ("", "onnx") or source.scheme not in (("onnx", "file") if source.family else ("onnx",)):
         return None

@@ -117,7 +117,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """timm: and hf:timm/ sources, folders as timm's hub repositories are, and whatever is said to be of this family."""
     config = _timm_config(Path(source.location)) if source.scheme == "file" else None
     hub = source.scheme == "timm" or (source.scheme == "hf" and source.location.startswith("timm/"))

@@ -236,7 +236,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookimpl
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """Files of word vectors, by a look at their first line; with `--family word2vec` whatever is named."""
     asked = source.family == "word2vec"
     if not asked and (source.scheme != "file" or source.family or not word_files.recognise(Path(source.location))):

@@ -38,7 +38,7 @@ def _lost(home: Path) -> Iterator[str]:
     records = EncoderRecords(home / "encoders")
     found = records.read()
     yield from (error.message for error in found.damaged.values())
-    for name, record in found.whole.items():
+    for name, record in found.intact.items():
         yield from _weights(records.path(name), record)
     for path in sorted((home / "sets").glob("[!.]*.lance")):
         yield from find_damage(path)

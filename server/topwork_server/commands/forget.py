@@ -21,14 +21,14 @@ def forget(arguments: argparse.Namespace) -> int:
         users = _users(catalogue, name)
         if users:
             raise NotReady(f"on {name} stand {', '.join(users)}", remedy="drop or forget those first")
-        catalogue.drop(name)
+        catalogue.delete(name)
     print(json.dumps({"forgotten": name}) if arguments.json else f"forgot {name}, and deleted what was made for it")
     return 0
 
 
 def prune(arguments: argparse.Namespace) -> int:
     catalogue = pull.opened(arguments)
-    folders = {path: artifacts.size(path) for path in catalogue.unused()}
+    folders = {path: artifacts.size(path) for path in catalogue.unused_artifacts()}
     if not arguments.dry_run:
         for path in folders:
             artifacts.discard(path)
@@ -51,8 +51,8 @@ def _report(folders: dict[Path, int], arguments: argparse.Namespace) -> None:
 
 def _check_own(catalogue: Catalog, name: str) -> None:
     """Only what a user adopted can be forgotten."""
-    if name in catalogue.adopted():
-        if name in catalogue.tuned():
+    if name in catalogue.added():
+        if name in catalogue.fine_tuned():
             raise InvalidInput(f"{name} goes with the head that it was fine-tuned with", remedy="drop that head instead")
         return
     catalogue.spec(name)  # NotFound where there is no such encoder at all

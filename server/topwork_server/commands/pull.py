@@ -31,7 +31,7 @@ def pull(arguments: argparse.Namespace) -> int:
             _export(catalogue, name, arguments)
     except BaseException:
         if name not in known:
-            catalogue.forget(name)  # a mistyped source leaves no name behind
+            catalogue.remove(name)  # a mistyped source leaves no name behind
         raise
     return show(catalogue.entry(name), arguments)
 
@@ -67,7 +67,7 @@ def _name(catalogue: Catalog, arguments: argparse.Namespace) -> str:
     """The encoder's name; weights that a URI names get one first."""
     target: str = arguments.target
     if ":" in target:
-        return catalogue.adopt(target, arguments.name, arguments.family, settings_of(arguments.set)).name
+        return catalogue.add(target, arguments.name, arguments.family, settings_of(arguments.set)).name
     if arguments.name or arguments.family or arguments.set:
         raise InvalidInput(
             f"{target} has its name, family and settings from the catalogue", remedy="give --name, --family and --set with a URI"

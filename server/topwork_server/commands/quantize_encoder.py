@@ -16,7 +16,7 @@ from topwork_server.errors import AlreadyExists, InvalidInput
 from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState, check_name
 from topwork_server.runtime.quantization import calibration_data, unfinished
 from topwork_server.runtime.quantization.calibration_data import CalibrationData
-from topwork_server.runtime.quantization.quantize import QuantizationResult, make
+from topwork_server.runtime.quantization.quantize import QuantizationResult, quantize
 from topwork_server.types import EncoderSpec, Modality
 
 REFUSED = {
@@ -30,12 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     base = catalogue.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
     folder = catalogue.home / "encoders"
-    with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.alone(folder, say):
-        unfinished.delete_left(folder, catalogue)
+    with _ended_by_sigterm(), _saying(arguments.json) as say, unfinished.quantization_lock(folder, say):
+        unfinished.delete_unfinished(folder, catalogue)
         _check(catalogue, base, name)
         entry = _ready(catalogue, base.name, say)
         material = _material(entry, arguments, say)
-        with unfinished.making(folder, name) as scratch:
+        with unfinished.scratch_folder(folder, name) as scratch:
             made = _made(catalogue, entry, name, material, arguments.parity, scratch, say)
             say(f"exporting {name}")
             _export(catalogue, name)
@@ -65,7 +65,7 @@ def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
     if base.int8 is not None:
         raise InvalidInput(f"{base.name} is int8 already", remedy=f"quantize {base.int8.base} with another --name")
     if name in catalogue.names():
-        adopted = name in catalogue.adopted()
+        adopted = name in catalogue.added()
         forget = f"run `topwork forget {name}` first, or " if adopted else ""
         raise AlreadyExists(f"there is an encoder {name!r}", remedy=f"{forget}choose another name with --name")
 
@@ -80,7 +80,9 @@ def _ready(catalogue: Catalog, name: str, say: Callable[[str], None]) -> Catalog
 def _material(entry: CatalogEntry, arguments: argparse.Namespace, say: Callable[[str], None]) -> CalibrationData:
     assert entry.folder is not None, "it is ready"
     say(f"reading {arguments.calibrate}")
-    material = calibration_data.read(arguments.calibrate, entry.spec.encoder(entry.spec, entry.folder), arguments.most)
+    material = calibration_data.read_calibration_data(
+        arguments.calibrate, entry.spec.encoder(entry.spec, entry.folder), arguments.most
+    )
     for path, why in material.refused.items():
         say(f"left out {path}: {why}")
     return material
@@ -96,31 +98,31 @@ def _made(
     say: Callable[[str], None],
 ) -> QuantizationResult:
     graph = scratch / "int8.onnx"
-    made = make(entry, material, floor, graph, say)
-    catalogue.quantize(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
+    made = quantize(entry, material, floor, graph, say)
+    catalogue.add_quantized(name, entry.spec.name, graph, made.parity.by_tap, _said(made, material))
     return made
 
 
 def _said(made: QuantizationResult, material: CalibrationData) -> str:
-    fp32 = f", the first {made.island} of {made.convolutions} convolutions in fp32" if made.island else ""
+    fp32 = f", the first {made.fp32_convolutions} of {made.convolutions} convolutions in fp32" if made.fp32_convolutions else ""
     narrow = ", weights of 7 bits" if made.narrow else ""
-    return f"calibrated on {len(material.learnt)} inputs and judged on {len(material.judged)} others{fp32}{narrow}"
+    return f"calibrated on {len(material.calibration)} inputs and judged on {len(material.evaluation)} others{fp32}{narrow}"
 
 
 def _export(catalogue: Catalog, name: str) -> None:
     try:
         catalogue.export(name)
     except BaseException:
-        catalogue.drop(name)
+        catalogue.delete(name)
         raise
 
 
 def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: argparse.Namespace) -> int:
     facts = {
         "median_cosine": made.median,
-        "learnt_from": len(material.learnt),
-        "judged_on": len(material.judged),
-        "fp32_convolutions": made.island,
+        "learnt_from": len(material.calibration),
+        "judged_on": len(material.evaluation),
+        "fp32_convolutions": made.fp32_convolutions,
         "convolutions": made.convolutions,
         "refused": {str(path): why for path, why in material.refused.items()},
     }

@@ -32,7 +32,7 @@ INT8_SUFFIX = ".int8.onnx"
 LONGEST_NAME = 100
 
 
-def _own_name(source: SourceUri) -> str:
+def _name_from(source: SourceUri) -> str:
     """The last part of what the source names. InvalidInput where it is too long for a name."""
     name = source.location.rstrip("/").rpartition("/")[2]
     if len(name) > LONGEST_NAME:
@@ -76,14 +76,14 @@ class Catalog:
 
     def names(self) -> list[str]:
         """All that can be asked for: registered by plugins, then pulled by URI."""
-        return [*self._registered, *sorted(self._adopted())]
+        return [*self._registered, *sorted(self._added_records())]
 
     def spec(self, name: str) -> EncoderSpec:
         """NotFound names what is near."""
         return self._lookup(name).spec
 
     def source(self, name: str) -> SourceUri:
-        record = self._adopted().get(name, {})
+        record = self._added_records().get(name, {})
         base = record.get("base") or record.get("int8_of")
         family = self.source(base).family if base else record.get("family", "")
         return SourceUri.parse(self.spec(name).source, family)
@@ -100,27 +100,25 @@ class Catalog:
             return CatalogEntry(found.spec, found.owner, EncoderState.FETCHED, detail)
         return CatalogEntry(found.spec, found.owner, EncoderState.ABSENT, f"run `topwork pull {name}` where the server runs")
 
-    def adopt(
-        self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None
-    ) -> EncoderSpec:
+    def add(self, uri: str, name: str | None = None, family: str = "", settings: Mapping[str, Any] | None = None) -> EncoderSpec:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
         source = SourceUri.parse(uri)
         if name:
             check_name(name)
-        name = name or _own_name(source)
+        name = name or _name_from(source)
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")
         source_refusals.check_there(source)
         record = {"source": str(source), "family": family, "settings": dict(settings or {})}
-        found = self._revive(name, record)
+        found = self._load_record(name, record)
         record["family"] = found.plugin  # it is known again where the file that told it is gone
         self._records.write(name, record)
         return found.spec
 
-    def tune(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
+    def add_fine_tuned(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
         """Remember an encoder that was fine-tuned of `base`; the file of its weights is moved here. `tap` is its default."""
         self.spec(base)
-        kept = self._record(name).with_suffix(".safetensors")
+        kept = self._record_path(name).with_suffix(".safetensors")
         kept.parent.mkdir(parents=True, exist_ok=True)
         artifacts.sync(weights)
         shutil.move(weights, kept)
@@ -128,10 +126,12 @@ class Catalog:
         self._records.write(name, record)
         return self.spec(name)
 
-    def quantize(self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str) -> EncoderSpec:
+    def add_quantized(
+        self, name: str, base: str, graph: Path, parity: Mapping[str, Mapping[str, float]], made: str
+    ) -> EncoderSpec:
         """Remember an encoder whose graph is the int8 form of that of `base`; the file is moved here."""
         self.spec(base)
-        kept = self._record(name).with_suffix(INT8_SUFFIX)
+        kept = self._record_path(name).with_suffix(INT8_SUFFIX)
         kept.parent.mkdir(parents=True, exist_ok=True)
         artifacts.sync(graph)
         shutil.move(graph, kept)
@@ -139,22 +139,22 @@ class Catalog:
         self._records.write(name, record)
         return self.spec(name)
 
-    def made_of(self, base: str) -> list[str]:
+    def derived_from(self, base: str) -> list[str]:
         """The encoders that were fine-tuned or quantized of another."""
-        records = self._adopted().items()
+        records = self._added_records().items()
         return sorted(name for name, record in records if base in (record.get("base"), record.get("int8_of")))
 
-    def tuned(self) -> list[str]:
+    def fine_tuned(self) -> list[str]:
         """The encoders that were fine-tuned here."""
-        return sorted(name for name, record in self._adopted().items() if "base" in record)
+        return sorted(name for name, record in self._added_records().items() if "base" in record)
 
-    def drop_tuned(self, name: str) -> None:
+    def delete_fine_tuned(self, name: str) -> None:
         """Delete an encoder that was fine-tuned here, with its weights and its artifact; no error where there is none."""
         found = self._records.read()
-        if "base" in found.whole.get(name, {}) or name in found.damaged:
-            self.drop(name)
+        if "base" in found.intact.get(name, {}) or name in found.damaged:
+            self.delete(name)
 
-    def drop(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Delete an adopted encoder: its name, its artifact, and the file that was made for it here. Downloads stay."""
         try:
             artifacts.remove(self.home, self.spec(name))
@@ -164,20 +164,20 @@ class Catalog:
                     artifacts.discard(folder)
         except TopworkError:  # one whose base or plugin is gone has no artifact that could be named
             pass
-        self.forget(name)
+        self.remove(name)
         for suffix in (".safetensors", INT8_SUFFIX):
-            self._record(name).with_suffix(suffix).unlink(missing_ok=True)
+            self._record_path(name).with_suffix(suffix).unlink(missing_ok=True)
 
-    def adopted(self) -> list[str]:
+    def added(self) -> list[str]:
         """What was pulled by URI, fine-tuned or quantized here, those too whose record is damaged; not what plugins register."""
         found = self._records.read()
-        return sorted({*found.whole, *found.damaged})
+        return sorted({*found.intact, *found.damaged})
 
     def damaged(self) -> Mapping[str, DataLoss]:
         """Encoders whose record is damaged, by name, and how."""
         return self._records.read().damaged
 
-    def unused(self) -> list[Path]:
+    def unused_artifacts(self) -> list[Path]:
         """Artifacts that no encoder refers to: of older servers, of weights or settings that were changed, of encoders that are
         gone. What has no complete spec any more (its plugin is not here) keeps its own."""
         kept, unknown = set(), [*self.damaged()]
@@ -188,7 +188,7 @@ class Catalog:
                 unknown.append(name)
         return [path for path in artifacts.folders(self.home) if path.name not in kept and not artifacts.is_of(path, unknown)]
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Take an adopted name back; its files stay."""
         self._records.remove(name)
 
@@ -201,52 +201,52 @@ class Catalog:
         if self.entry(name).state is EncoderState.ABSENT:
             raise NotReady(f"the weights of {name} are not here", remedy=self.entry(name).detail)
         command = [*python("topwork_server.runtime.export"), "--home", str(self.home), name, *["--force"] * force]
-        return _outcome(name, (children or ChildProcesses()).run(command))
+        return _export_outcome(name, (children or ChildProcesses()).run(command))
 
-    def _record(self, name: str) -> Path:
+    def _record_path(self, name: str) -> Path:
         return self._records.path(name)
 
     def _lookup(self, name: str) -> Registered:
         if name in self._registered:
             return self._registered[name]
         found = self._records.read()
-        record = found.whole.get(name)
+        record = found.intact.get(name)
         if record is None and name in found.damaged:
             raise found.damaged[name]
         if record is None:
             remedy = instead(name, self.names(), "install a plugin, or `topwork pull` one")
             raise NotFound(f"there is no encoder {excerpt(name)}", remedy=remedy)
-        return self._revive(name, record)
+        return self._load_record(name, record)
 
-    def _adopted(self) -> Mapping[str, Mapping[str, Any]]:
+    def _added_records(self) -> Mapping[str, Mapping[str, Any]]:
         """Those whose records are whole."""
-        return self._records.read().whole
+        return self._records.read().intact
 
-    def _revive(self, name: str, record: Mapping[str, Any]) -> Registered:
+    def _load_record(self, name: str, record: Mapping[str, Any]) -> Registered:
         if "int8_of" in record:
-            return self._quantized(name, record)
-        return self._tuned(name, record) if "base" in record else self._pulled(name, record)
+            return self._load_quantized(name, record)
+        return self._load_fine_tuned(name, record) if "base" in record else self._load_pulled(name, record)
 
-    def _quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
+    def _load_quantized(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["int8_of"])
-        path = str(self._record(name).with_suffix(INT8_SUFFIX))
+        path = str(self._record_path(name).with_suffix(INT8_SUFFIX))
         graph = Int8Graph(base.spec.name, path, record["sha256"], record["parity"], record["made"])
         spec = replace(base.spec, name=name, int8=graph, description=f"{base.spec.name} in int8: {record['made']}")
         return Registered(spec, base.plugin, base.owner)
 
-    def _tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
+    def _load_fine_tuned(self, name: str, record: Mapping[str, Any]) -> Registered:
         base = self._lookup(record["base"])
-        weights = TunedWeights(base.spec.name, str(self._record(name).with_suffix(".safetensors")), record["sha256"])
+        weights = TunedWeights(base.spec.name, str(self._record_path(name).with_suffix(".safetensors")), record["sha256"])
         said = {key: record[key] for key in ("default_tap", "trained_on")}
         description = f"{base.spec.name}, fine-tuned"
         spec = replace(base.spec, name=name, tuned=weights, description=description, **said)
         return Registered(spec, base.plugin, base.owner)
 
-    def _pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
+    def _load_pulled(self, name: str, record: Mapping[str, Any]) -> Registered:
         source = SourceUri.parse(record["source"], record["family"])
-        found = self._plugins.adopt(name, source)
+        found = self._plugins.resolve_source(name, source)
         if found is None:
-            families = [plugin.name for plugin in self._plugins.found() if "adopt_source" in plugin.hooks]
+            families = [plugin.name for plugin in self._plugins.found() if "resolve_source" in plugin.hooks]
             source_refusals.check_there(source)
             raise source_refusals.unread(source, self._plugins.refusals(source), families)
         settings = {**found.spec.settings, **record["settings"]}
@@ -254,7 +254,7 @@ class Catalog:
         return Registered(spec, found.plugin, found.owner)
 
 
-def _outcome(name: str, child: ChildExit) -> Path:
+def _export_outcome(name: str, child: ChildExit) -> Path:
     lines = child.out.splitlines()
     if child.status not in (0, 1) or not lines:
         last = " | ".join(child.err.strip().splitlines()[-3:])

@@ -45,7 +45,7 @@ class _Quantized:
 class EncoderRecordsFound:
     """Records by the name of their encoder, and why others cannot be used, by the name of their file."""
 
-    whole: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    intact: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     damaged: Mapping[str, DataLoss] = field(default_factory=dict)
 
 

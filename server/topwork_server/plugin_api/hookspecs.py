@@ -25,7 +25,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
 
 
 @hookspec(firstresult=True)
-def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
+def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
     """A spec for weights that no plugin registered (`topwork pull hf:bert-base-uncased`), or None where they are not ours.
 
     `source.family` is set where the user named one (`topwork pull --family i3d ...`). Plugins that can tell from the scheme
@@ -35,7 +35,7 @@ def adopt_source(name: str, source: SourceUri) -> EncoderSpec | None:
 
 @hookspec
 def refuse_source(source: SourceUri) -> Refusal | None:
-    """Why `adopt_source` answers None for a source that nobody reads, or None where there is nothing to say: the user is told.
+    """Why `resolve_source` answers None for a source that nobody reads, or None where there is nothing to say: the user is told.
 
     Nothing may be downloaded here; a local file may be looked at: it is there and can be read.
     """
@@ -48,7 +48,7 @@ def register_indexes() -> Iterable[IndexSpec]:
 
 
 @hookspec(firstresult=True)
-def adopt_index(kind: str) -> IndexSpec | None:
+def resolve_index(kind: str) -> IndexSpec | None:
     """A spec for a kind that no plugin registered (a FAISS factory string), or None where it is not ours.
 
     Raise InvalidInput where it is ours and wrong."""

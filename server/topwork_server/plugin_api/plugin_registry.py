@@ -90,7 +90,7 @@ class PluginRegistry:
         return dict(self._encoders)
 
     def indexes(self) -> dict[str, RegisteredIndex]:
-        """By kind; those that a plugin would adopt (FAISS factory strings) are not among them."""
+        """By kind; those that a plugin resolves (FAISS factory strings) are not among them."""
         return dict(self._indexes)
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
@@ -106,16 +106,16 @@ class PluginRegistry:
     def found(self) -> list[PluginInfo]:
         return [self._describe(name) for name in self._sources]
 
-    def adopt(self, name: str, source: SourceUri) -> Registered | None:
+    def resolve_source(self, name: str, source: SourceUri) -> Registered | None:
         """The first plugin that can read such a source, with its spec."""
-        for impl in reversed(self._manager.hook.adopt_source.get_hookimpls()):
+        for impl in reversed(self._manager.hook.resolve_source.get_hookimpls()):
             if source.family and source.family != impl.plugin_name:
                 continue
             given = {k: v for k, v in {"name": name, "source": source}.items() if k in impl.argnames}
-            with asking("adopt_source", self._owner(impl.plugin_name)):
+            with asking("resolve_source", self._owner(impl.plugin_name)):
                 spec: Any = impl.function(**given)
             if spec is not None:
-                checked_spec("adopt_source", self._owner(impl.plugin_name), spec, EncoderSpec)
+                checked_spec("resolve_source", self._owner(impl.plugin_name), spec, EncoderSpec)
                 return Registered(spec, impl.plugin_name, self._owner(impl.plugin_name))
         return None
 
@@ -130,15 +130,15 @@ class PluginRegistry:
         return found
 
     def index(self, kind: str) -> IndexSpec:
-        """The registered kind, or one that a plugin adopts. InvalidInput names the kinds that there are."""
+        """The registered kind, or one that a plugin resolves. InvalidInput names the kinds that there are."""
         if kind in self._indexes:
             return self._indexes[kind].spec
-        for impl in reversed(self._manager.hook.adopt_index.get_hookimpls()):
-            with asking("adopt_index", self._owner(impl.plugin_name)):
-                adopted: Any = impl.function(kind=kind)
-            if adopted is not None:
-                checked_spec("adopt_index", self._owner(impl.plugin_name), adopted, IndexSpec)
-                return cast(IndexSpec, adopted)
+        for impl in reversed(self._manager.hook.resolve_index.get_hookimpls()):
+            with asking("resolve_index", self._owner(impl.plugin_name)):
+                resolved: Any = impl.function(kind=kind)
+            if resolved is not None:
+                checked_spec("resolve_index", self._owner(impl.plugin_name), resolved, IndexSpec)
+                return cast(IndexSpec, resolved)
         kinds = ", ".join([AUTO, *self._indexes])
         raise InvalidInput(
             f"there is no kind of index named {kind!r}",

@@ -1,4 +1,4 @@
-"""What devices are measured with: samples that the export kept, alone and in the batches that the encoder would make of them."""
+"""Batches with which devices are measured: the samples that the export kept, alone and in batches as the encoder makes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BenchmarkBatch:
 
 
 def save_batches(path: Path, batches: Sequence[BenchmarkBatch]) -> None:
-    """As `load_batches` reads them."""
+    """Write batches for `load_batches`."""
     arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
     arrays |= {f"{i}/": np.array(b.members) for i, b in enumerate(batches)}
     np.savez(path, **arrays)
@@ -59,7 +59,7 @@ def _groups(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> list[lis
 
 
 def _filled(encoder: Encoder, members: Sequence[int], inputs: Sequence[Mapping[str, Array]]) -> list[int]:
-    """The members again and again until the batch is full; two at least, or nobody has batch-mates."""
+    """Repeat the members until the batch is full; at least two, so that each has a batch-mate."""
     longest = max((_cost(encoder, inputs[i]) for i in members), default=1)
     return list(islice(cycle(members), max(2, min(MOST, encoder.budget // max(longest, 1)))))
 
@@ -78,7 +78,7 @@ def _joined(encoder: Encoder, members: Sequence[int], inputs: Sequence[Mapping[s
 
 
 def _round_trips(encoder: Encoder, inputs: Sequence[Mapping[str, Array]]) -> bool:
-    """Whether what was saved, which is what the graph reads, is also what `collate` reads."""
+    """True if the saved inputs of the graph are also valid inputs of `collate`."""
     try:
         again = [encoder.collate([_sample(feeds)]) for feeds in inputs]
     except Exception:

@@ -1,4 +1,4 @@
-"""How many threads numpy's matrix products use.
+"""Number of threads of numpy's matrix products.
 
 Left alone, numpy's OpenBLAS spreads each product over a pool of threads of its own, which spin while they wait for one another.
 Beside others who work that costs much: in a search beside the OpenMP threads of an index a product of 0.1 ms took 20 ms on two
@@ -16,7 +16,7 @@ NAMES = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "op
 
 
 def set_threads(count: int) -> bool:
-    """Asks it of the OpenBLAS that numpy is linked to, for the whole process; False where numpy has another BLAS."""
+    """Set the threads of numpy's OpenBLAS for the whole process; False where numpy has another BLAS."""
     try:
         library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
     except (AttributeError, OSError):

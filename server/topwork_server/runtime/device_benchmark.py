@@ -1,4 +1,4 @@
-"""How devices compute one graph, measured in a process of its own:
+"""Benchmark of devices on one graph, run in a process of its own:
 
     python -m topwork_server.runtime.device_benchmark ARTIFACT BATCHES.npz DEFAULT_TAP THREADS DEVICE...
 
@@ -44,7 +44,7 @@ class DeviceTrial:
 
 
 class DeviceBenchmark:
-    """An artifact, what is run through it, and what the plain device makes of that. `tap` is the default one."""
+    """An artifact, the batches that are run through it, and the plain device's outputs. `tap` is the default one."""
 
     def __init__(self, folder: Path, batches: Sequence[BenchmarkBatch], tap: str, threads: int) -> None:
         self._folder, self._batches, self._tap, self._threads = folder, batches, tap, threads
@@ -54,20 +54,20 @@ class DeviceBenchmark:
         plain.close()
 
     def trials(self, devices: Sequence[Device]) -> list[DeviceTrial]:
-        """One a device, in their order. Timed is the graph of the default tap alone."""
+        """One trial a device, in their order. Only the graph of the default tap is timed."""
         trials, sessions = [DeviceTrial(_name(device)) for device in devices], dict[int, RunnableSession]()
         for i, (trial, device) in enumerate(zip(trials, devices, strict=True)):
-            _say({"trying": trial.device})
+            _print_record({"trying": trial.device})
             try:
-                sessions[i] = self._examined(trial, device)
-            except Exception as error:  # what a device cannot do is its record
+                sessions[i] = self._check_device(trial, device)
+            except Exception as error:  # a device's failure is its record
                 trial.error = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         for i, rate in _rates(sessions, self._batches, self._tap).items():
             trials[i].samples_per_second = rate
         return trials
 
-    def _examined(self, trial: DeviceTrial, device: Device) -> RunnableSession:
-        """Both graphs are checked; that of the default tap stays open."""
+    def _check_device(self, trial: DeviceTrial, device: Device) -> RunnableSession:
+        """Check both graphs on a device; that of the default tap stays open."""
         session = open_session(self._folder / MODEL, device, self._threads)
         self._check(trial, session, self._taps)
         graph = graph_for(self._folder, [self._tap], self._tap)
@@ -79,7 +79,7 @@ class DeviceBenchmark:
         return session
 
     def _check(self, trial: DeviceTrial, session: RunnableSession, taps: Sequence[str]) -> None:
-        """Parity of each tap over the samples alone, and how far they move when they ride together."""
+        """Measure the parity of each tap over samples alone, and their invariance in batches."""
         alone = self._alone(session, taps)
         for tap in taps:
             pairs = [difference(_rows(a), _rows(b)) for a, b in zip(self._wanted[tap], alone[tap], strict=True)]
@@ -93,7 +93,7 @@ class DeviceBenchmark:
                     trial.invariance[tap] = min(trial.invariance.get(tap, 1.0), *moved)
 
     def _alone(self, session: RunnableSession, taps: Sequence[str]) -> dict[str, list[Array]]:
-        """By tap, the outputs of each sample without its batch axis."""
+        """Run each sample alone: by tap, its outputs without the batch axis."""
         found = [session.run(taps, batch.feeds) for batch in self._batches if len(batch.members) == 1]
         return {tap: [outputs[i][0] for outputs in found] for i, tap in enumerate(taps)}
 
@@ -108,7 +108,7 @@ def _rows(output: Array) -> Array:
 
 
 def _rates(sessions: Mapping[int, RunnableSession], batches: Sequence[BenchmarkBatch], tap: str) -> dict[int, float]:
-    """Samples a second of each session, in turns, so that what else the machine does falls on all of them."""
+    """Samples a second of each session, measured in turns, so that other load on the machine falls on all of them."""
     best = {i: [float("inf")] * len(batches) for i in sessions}
     began, rounds = time.monotonic(), 0
     while rounds < ROUNDS or time.monotonic() - began < SECONDS * len(sessions):
@@ -130,7 +130,7 @@ def _name(device: Device) -> str:
     return f"{device.provider}/{device.precision}"
 
 
-def _say(record: Mapping[str, Any]) -> None:
+def _print_record(record: Mapping[str, Any]) -> None:
     print(json.dumps(record), flush=True)
 
 
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
     folder, batches, tap, threads, *devices = arguments
     chosen = [Device(provider, precision) for provider, _, precision in (device.partition("/") for device in devices)]
     for trial in DeviceBenchmark(Path(folder), load_batches(Path(batches)), tap, int(threads)).trials(chosen):
-        _say(asdict(trial))
+        _print_record(asdict(trial))
 
 
 if __name__ == "__main__":

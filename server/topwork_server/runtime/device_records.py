@@ -1,5 +1,4 @@
-"""What was measured of an encoder's devices, kept in its artifact as `device-PROVIDER-PRECISION.json` for the machine that it
-holds on."""
+"""Measurements of an encoder's devices, stored in its artifact as `device-PROVIDER-PRECISION.json` for one machine."""
 
 from __future__ import annotations
 
@@ -37,8 +36,8 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A record as its file holds it; the device is told by the file's name."""
+class _StoredRecord:
+    """A record as in its file, whose name tells the device."""
 
     parity: Mapping[str, Mapping[str, float]]
     invariance: Mapping[str, float]
@@ -47,25 +46,25 @@ class _Kept:
     error: str = ""
 
 
-def read(folder: Path, device: Device, machine: str) -> DeviceRecord | None:
-    """None where there is none of this machine."""
+def read_record(folder: Path, device: Device, machine: str) -> DeviceRecord | None:
+    """The stored record; None where there is none of this machine."""
     try:
-        kept = json_records.read(_path(folder, device), _Kept)
+        kept = json_records.read(_path(folder, device), _StoredRecord)
     except OSError:
         return None
     except DataLoss as error:
         log.warning("it is measured again: %s", error)
         return None
     record = DeviceRecord(device, kept.parity, kept.invariance, kept.samples_per_second, kept.machine, kept.error)
-    return record if record.machine == machine and (record.error or _whole(record)) else None
+    return record if record.machine == machine and (record.error or _is_complete(record)) else None
 
 
-def _whole(record: DeviceRecord) -> bool:
+def _is_complete(record: DeviceRecord) -> bool:
     return all({"min_cosine", "max_abs_error"} <= set(worst) for worst in record.parity.values())
 
 
-def write(folder: Path, record: DeviceRecord) -> None:
-    """An artifact that cannot be written to is measured again at each load."""
+def write_record(folder: Path, record: DeviceRecord) -> None:
+    """Store a record. An artifact that cannot be written to is measured again at each load."""
     path = _path(folder, record.device)
     scratch = path.with_suffix(f".{os.getpid()}.part")
     said = {**asdict(record), "device": str(record.device)}
@@ -83,7 +82,7 @@ def _path(folder: Path, device: Device) -> Path:
 
 
 def this_machine(device: Device, threads: int) -> str:
-    """What a measurement of the device depends on: processor or GPU, libraries, threads."""
+    """Key of all that a measurement depends on: processor or GPU, libraries, threads."""
     hardware = _gpu() if device.provider in GPUS else f"{_cpu()}, {threads} threads"
     return f"{hardware}; {_libraries()}; measured as {FORMAT}"
 
@@ -95,7 +94,7 @@ def _cpu() -> str:
 
 
 def _gpu() -> str:
-    """Its name and its driver's, as the driver tells them."""
+    """Names of the GPU and its driver."""
     said = [*Path("/proc/driver/nvidia/gpus").glob("*/information"), Path("/proc/driver/nvidia/version")]
     lines = (" ".join(line.split()) for path in said if path.exists() for line in path.read_text("utf-8").splitlines())
     return "; ".join(sorted({line for line in lines if line.startswith(("Model:", "NVRM version:"))})) or "a GPU"

@@ -1,4 +1,4 @@
-"""Which device and graph compute which tap of an encoder here: the fastest whose rows mix with those of the reference."""
+"""Selection of the device and graph that compute each tap: the fastest whose rows mix with those of the reference."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.providers import PLAIN, Device
 from topwork_server.types import LEAST_PARITY, Numerics
 
-#: How far a row may move with its batch-mates on a device, as a cosine: what bf16 and fp16 round differently in sums of another
-#: order, no more.
+#: Least cosine between a row computed alone and in a batch. It allows for the rounding of bf16 and fp16 in sums of another order,
+#: and no more.
 INVARIANCE = 0.9999
-#: Others must be so many times as fast as the plain device to be taken in its place.
+#: Another device must be so many times as fast as the plain one to replace it.
 HEAD_START = 1.1
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """A graph of the artifact on a device, and the taps that it gives well enough. `numerics` is of the worst of them, `by_tap`
-    of each."""
+    """A graph of the artifact on a device, and the taps that it computes well enough. `numerics` is that of the worst of them,
+    `by_tap` that of each."""
 
     device: Device
     graph: str
@@ -31,7 +31,7 @@ class ExecutionPlan:
     by_tap: Mapping[str, Numerics] = field(default_factory=dict)
 
     def numerics_of(self, taps: Sequence[str]) -> Numerics:
-        """Of a request for these taps."""
+        """Numerics of a request for these taps."""
         found = [self.by_tap.get(tap, self.numerics) for tap in taps]
         return replace(
             self.numerics,
@@ -42,9 +42,9 @@ class ExecutionPlan:
 
 @dataclass(frozen=True)
 class PlanSet:
-    """`ways`, in the order in which a request takes the first that gives all its taps: the graph of the default tap alone, the
-    whole one on the same device and, where that fails for some taps, the whole one on a device that gives them too.
-    `records`: all that was measured, the one in use first; none where there was nothing to choose from."""
+    """Plans for an encoder. A request takes the first that has all its taps: the graph of the default tap alone, the full graph
+    on the same device and, where that fails for some taps, the full graph on a device that has them too. `records` are all
+    measurements, the one in use first; none where there was no choice."""
 
     plans: tuple[ExecutionPlan, ...]
     records: tuple[DeviceRecord, ...] = ()
@@ -55,19 +55,19 @@ class PlanSet:
         )
 
     def plan_index_for(self, taps: Sequence[str]) -> int:
-        """The position in `ways` of the first that gives all these taps. NotReady where none does."""
+        """Position of the first plan that has all these taps. NotReady where none has."""
         for position, way in enumerate(self.plans):
             if set(taps) <= set(way.taps):
                 return position
         raise _refused(self.records, [tap for tap in taps if tap not in self.plans[-1].taps])
 
     def device_of(self, tap: str) -> Device | None:
-        """What computes this tap where it is asked for alone."""
+        """The device that computes this tap when it is requested alone."""
         return next((way.device for way in self.plans if tap in way.taps), None)
 
 
 def select_plans(manifest: Manifest, records: Sequence[DeviceRecord], default_tap: str) -> PlanSet:
-    """NotReady where no device gives the default tap."""
+    """Select plans from measurements. NotReady where no device computes the default tap well enough."""
     ordered = sorted(records, key=lambda record: -record.samples_per_second * (HEAD_START if record.device == PLAIN else 1))
     taps = {record.device: passing(record) for record in ordered}
     fastest = next((record for record in ordered if default_tap in taps[record.device]), None)
@@ -82,21 +82,21 @@ def select_plans(manifest: Manifest, records: Sequence[DeviceRecord], default_ta
 
 
 def plain_plans(manifest: Manifest, default_tap: str) -> PlanSet:
-    """The plain device, whose numerics the export measured: nothing to choose."""
+    """Plans on the plain device alone, whose numerics the export measured."""
     taps = tuple(info.tap.name for info in manifest.taps)
     alone = [_plain_plan(manifest, DEFAULT, (default_tap,))] if DEFAULT in manifest.files else []
     return PlanSet((*alone, _plain_plan(manifest, MODEL, taps)))
 
 
 def passing(record: DeviceRecord) -> tuple[str, ...]:
-    """The taps that the device gives well enough: near to what their fingerprints are of (the fp32 network or, of a quantized
-    encoder, the int8 graph itself), whatever rides along."""
+    """The taps that the device computes well enough: near to the network of their fingerprints (the fp32 network or, of a
+    quantized encoder, the int8 graph itself), alone and in batches."""
     faults = _faults(record)
     return tuple(tap for tap in record.parity if tap not in faults)
 
 
 def _faults(record: DeviceRecord) -> dict[str, str]:
-    """By tap, what is wrong with the rows of those that the device does not give well enough."""
+    """By tap, the fault of those that the device does not compute well enough."""
     near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
     far = {tap: f"a parity of {worst:.5f}, below {LEAST_PARITY}" for tap, worst in near.items() if worst < LEAST_PARITY}
     moved = {tap: worst for tap, worst in record.invariance.items() if worst < INVARIANCE and tap not in far}
@@ -104,14 +104,14 @@ def _faults(record: DeviceRecord) -> dict[str, str]:
 
 
 def invariance_of(record: DeviceRecord) -> float:
-    """The worst of the taps that the device gives well enough, or of all where it gives none."""
+    """Least invariance of the taps that the device computes well enough, or of all where there are none."""
     taps = passing(record) or tuple(record.invariance)
     return min((record.invariance.get(tap, 1.0) for tap in taps), default=0.0)
 
 
 def parity_of(manifest: Manifest, record: DeviceRecord) -> Mapping[str, float]:
-    """By tap, minimum cosine to the reference. The plain device's is the export's own record; other devices were compared with
-    the plain one, which is the reference itself but where its graph is quantized: then both angles add up."""
+    """By tap, the minimum cosine to the reference. The plain device's is the export's own record; other devices were compared
+    with the plain one, which is the reference itself unless its graph is quantized: then both angles add up."""
     if record.device == PLAIN:
         return {tap: worst["min_cosine"] for tap, worst in manifest.parity.items()}
     measured = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
@@ -137,7 +137,7 @@ def _plain_plan(manifest: Manifest, graph: str, taps: tuple[str, ...]) -> Execut
 
 
 def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
-    """Of the plain device for these taps, as the export measured it: the worst of them."""
+    """Numerics of the plain device for the worst of these taps, as the export measured them."""
     worst = [manifest.parity[tap] for tap in taps if tap in manifest.parity]
     if not worst:
         return manifest.numerics
@@ -149,7 +149,7 @@ def plain_numerics(manifest: Manifest, taps: Sequence[str]) -> Numerics:
 
 
 def numerics_of(manifest: Manifest, record: DeviceRecord, taps: Sequence[str]) -> Numerics:
-    """Of a device for these taps: the worst of them."""
+    """Numerics of a device for the worst of these taps."""
     if record.device == PLAIN:
         return plain_numerics(manifest, taps)
     quantized = manifest.numerics.precision != "fp32"
@@ -163,7 +163,7 @@ def numerics_of(manifest: Manifest, record: DeviceRecord, taps: Sequence[str]) -
 
 
 def why_not(record: DeviceRecord) -> str:
-    """Why a device gives not all taps, or none; empty where it gives all."""
+    """Reason why a device does not compute all taps well enough; empty where it does."""
     if record.error:
         return record.error
     faults = _faults(record)

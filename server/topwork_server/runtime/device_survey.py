@@ -1,4 +1,4 @@
-"""The devices of this machine are tried on an encoder, once: what they do is kept beside its graph, and a choice comes of it."""
+"""Survey of this machine's devices on an encoder, once: measurements are kept beside its graph, and plans selected from them."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from topwork_server.runtime.providers import PLAIN, Device
 log = logging.getLogger(__name__)
 
 COMMAND = python("topwork_server.runtime.device_benchmark")
-#: How the system ends what takes too much memory, which is not always so: tried again at the next load.
+#: The system kills a process that takes too much memory. That may pass, so the device is tried again at the next load.
 KILLED = f"signal {signal.SIGKILL:d}"
 #: Seconds that all devices of an encoder may take.
 TIMEOUT_SECONDS = 900
 
 
 class DeviceSurvey:
-    """Blocking; from any thread. What measures is one of `children`; Unavailable where those were ended with the server."""
+    """Measures devices. Blocking; from any thread. The measuring process is one of `children`; Unavailable where those were ended
+    with the server."""
 
     def __init__(self, devices: Sequence[Device], threads: int, children: ChildProcesses) -> None:
         self.devices, self._threads, self._children = tuple(devices), threads, children
         self._lock = threading.Lock()  # one at a time, or each slows the others
 
     def stored_plans(self, folder: Path, manifest: Manifest, default_tap: str) -> PlanSet | None:
-        """What was chosen here before; None where something is not measured. NotReady as `choice.choose`."""
+        """Plans from stored measurements; None where a device is not measured yet. NotReady as `select_plans`."""
         if self.devices == (PLAIN,):
             return device_selection.plain_plans(manifest, default_tap)
-        found = [device_records.read(folder, device, self._machine(device)) for device in self.devices]
+        found = [device_records.read_record(folder, device, self._machine(device)) for device in self.devices]
         whole = [record for record in found if record is not None]
         return device_selection.select_plans(manifest, whole, default_tap) if len(whole) == len(found) else None
 
     def plans_for(self, encoder: Encoder, folder: Path, manifest: Manifest) -> PlanSet:
-        """What is kept, or else measured now. NotReady where no device gives the default tap."""
+        """Plans from stored measurements, or from new ones. NotReady where no device computes the default tap well enough."""
         tap = encoder.spec.default_tap
         if found := self.stored_plans(folder, manifest, tap):
             return found
@@ -56,11 +57,11 @@ class DeviceSurvey:
         for record in measured:
             log.info("%s on %s", encoder.spec.name, _summary(manifest, record, tap))
             if KILLED not in record.error:
-                device_records.write(folder, record)
+                device_records.write_record(folder, record)
         return device_selection.select_plans(manifest, measured, tap)
 
     def _measure(self, encoder: Encoder, folder: Path) -> list[DeviceRecord]:
-        """A device that takes the process with it is noted, and the others are tried again without it."""
+        """Measure all devices. One that crashes the process is recorded, and the others are tried again without it."""
         fallen: dict[Device, str] = {}
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "batches.npz"
@@ -77,7 +78,7 @@ class DeviceSurvey:
     def _try_devices(
         self, folder: Path, batches: Path, tap: str, devices: Sequence[Device]
     ) -> tuple[list[dict[str, Any]], Device, str]:
-        """What the process said of the devices; or the one that it was at when it ended too soon, and how it ended."""
+        """Run the benchmark process: its trials; or the device that it was at when it ended too soon, and how it ended."""
         names = [f"{device.provider}/{device.precision}" for device in devices]
         command = [*COMMAND, str(folder), str(batches), tap, str(self._threads)]
         child = self._children.run(command + names, TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""How near a graph is to the network that it was made from, measured on real inputs at several shapes and batch sizes."""
+"""Parity of a graph with the network that it was exported from, measured on real inputs at several shapes and batch sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Granularity, Item, Numerics, Sample, Tap
 
 FP32_FLOOR = 0.9999
-#: Of one example item, at most so many samples (windows) are measured.
+#: At most so many samples (windows) of one example item are measured.
 SAMPLES_PER_ITEM = 2
 
 Run = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Array]]
@@ -73,7 +73,7 @@ def example_batches(encoder: Encoder, items: Sequence[Item]) -> list[ParityBatch
 
 
 def _fitting(encoder: Encoder, group: Sequence[Sample]) -> int:
-    """How many of a group, in the order of their cost, make one full batch."""
+    """Number of samples of a group, in the order of their cost, that make one full batch."""
     counts = range(1, len(group) + 1)
     return max([n for n in counts if n * encoder.cost(group[n - 1]) <= encoder.budget], default=1)
 
@@ -139,19 +139,19 @@ def measure(taps: Sequence[Tap], batches: Sequence[ParityBatch], reference: Run,
 
 
 def _check_shape(tap: Tap, tensor: Array, count: int) -> None:
-    """See `Tap` for what the shapes are."""
+    """Raise ExportFailed unless the tensor has the shape that `Tap` documents."""
     between = {Granularity.TOKEN: tensor.shape[1:2], Granularity.CELL: (math.prod(tap.grid or (0,)),)}
     wanted = (count, *between.get(tap.granularity, ()), tap.dim)
     if tensor.shape != wanted:
         raise ExportFailed(
             f"the tap {tap.name} ({tap.granularity}, dim {tap.dim}) means the shape {wanted}, and its tensor has {tensor.shape}",
-            remedy="mend Trunk.taps, or what the module returns",
+            remedy="correct Trunk.taps, or what the module returns",
         )
 
 
 def invariance(encoder: Encoder, taps: Sequence[Tap], items: Sequence[Item], run: Run, most: int = 8) -> tuple[float, float]:
-    """How far a row moves with its batch-mates: largest absolute difference and least cosine between samples run alone and in
-    one batch, whatever the padding. `most` samples share a batch."""
+    """Difference of rows alone and in batches: largest absolute difference and least cosine between samples run alone and in
+    one batch, with its padding. `most` samples share a batch."""
     names, worst, least = [tap.name for tap in taps], 0.0, 1.0
     for group in _groups(encoder, [sample for some in _by_item(encoder, items) for sample in some]):
         group = group[:most]
@@ -176,14 +176,14 @@ def difference(a: Array, b: Array) -> tuple[float, float]:
 
 
 def save_inputs(batches: Sequence[ParityBatch], path: Path) -> None:
-    """The feeds of the batches of one (nothing in them is padding), so that other providers can be measured without torch."""
+    """Save the feeds of the batches of one sample (without padding), so that other providers can be measured without torch."""
     batches = [batch for batch in batches if len(batch.samples) == 1]
     arrays: dict[str, Any] = {f"{i}/{name}": array for i, b in enumerate(batches) for name, array in b.feeds.items()}
     np.savez_compressed(path, **arrays)
 
 
 def saved_inputs(path: Path) -> list[dict[str, Array]]:
-    """What `save_inputs` kept."""
+    """Load the feeds that `save_inputs` wrote."""
     feeds: dict[str, dict[str, Array]] = {}
     with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:

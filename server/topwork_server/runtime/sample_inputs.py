@@ -1,4 +1,4 @@
-"""Example items of an artifact, kept to see that preprocessing still gives what it gave when the encoder was exported.
+"""Example items of an artifact, stored to check that preprocessing gives the same as when the encoder was exported.
 
 The export runs in a process of its own, so a difference shows what changes between processes and not between calls: a salted
 `hash()`, the order of a set, a random seed, another version of a library. Such samples would be other features under the
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from topwork_server.runtime.parity import ParityBatch
 
 FILE = "samples.npz"
-#: Bytes of an item that is kept; longer ones are left out.
+#: Largest item that is stored, in bytes.
 LONGEST_ITEM = 16 << 20
 #: Largest difference of a float input, of the input's largest value.
 TOLERANCE = 1e-4
 
 
 def save(items: Sequence[Item], batches: Sequence[ParityBatch], folder: Path) -> None:
-    """Write into `folder` the items of the batches of one sample, and what the graph was fed for them."""
+    """Write into `folder` the items of the batches of one sample, and the graph's inputs for them."""
     arrays: dict[str, Any] = {}
     for i, batch in enumerate(batch for batch in batches if len(batch.samples) == 1):
         item, nth = batch.origins[0]
@@ -42,7 +42,7 @@ def save(items: Sequence[Item], batches: Sequence[ParityBatch], folder: Path) ->
 
 
 def check(encoder: Encoder, folder: Path) -> None:
-    """Preprocess the kept items again. NotReady names the first input that differs from what the export fed to the graph.
+    """Preprocess the stored items again. NotReady names the first input that differs from what the export fed to the graph.
 
     An artifact without such a file, of before there was one, is taken as it is.
     """
@@ -65,7 +65,7 @@ def _fault(encoder: Encoder, item: Item, nth: int, expected: Mapping[str, Array]
         return _difference(expected, encoder.collate(samples) if samples else {})
     except Exception as error:
         if (found := exhausted(error)) is not None:
-            raise found from error  # that says nothing of the encoder
+            raise found from error  # the machine, not the encoder, is to blame
         return f"it raises {type(error).__name__}: {error}"
 
 
@@ -85,7 +85,7 @@ def _pack(item: Item) -> dict[str, Any] | None:
 
 
 def _kept(path: Path) -> list[tuple[int, Item, dict[str, Array]]]:
-    """By sample: its place among its item's samples, the item, and the graph's inputs."""
+    """Load the stored samples: the position among its item's samples, the item, and the graph's inputs."""
     groups: dict[tuple[int, int], tuple[dict[str, Array], dict[str, Array]]] = {}
     with np.load(regular_files.checked(path), allow_pickle=False) as arrays:
         for key in arrays:

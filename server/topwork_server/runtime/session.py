@@ -1,4 +1,4 @@
-"""One graph in memory, ready to run; plainly, in fp32 on the CPU. What runs elsewhere is a subclass of this, or looks like it."""
+"""A graph in memory, ready to run: the protocol of all sessions, and the one in fp32 on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTHORS = "report it to the encoder's author: what `collate` gives must have the
 
 
 class RunnableSession(Protocol):
-    """What a graph that is opened on any device can do. `run` raises MemoryError where a batch does not fit.
+    """A graph that is open on any device. `run` raises MemoryError where a batch does not fit.
 
     `workers` threads may call `run` at once and gain from it: 1 on a CPU, which computes with all its cores for one; 2 or 3 on
     a GPU, where the copies of one batch hide behind the computing of another.

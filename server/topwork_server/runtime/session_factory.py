@@ -1,4 +1,4 @@
-"""A graph is opened on the device that was chosen for it, or not at all."""
+"""Opens sessions on the chosen device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from topwork_server.runtime.session import RunnableSession, Session
 
 
 def open_session(model: Path, device: Device = PLAIN, threads: int | None = None) -> RunnableSession:
-    """StartError where the device does not take the graph. `threads` are those of a CPU; None takes all cores."""
+    """Open a graph on a device. StartError where the device does not take it. `threads` are those of a CPU; None takes all
+    cores."""
     if device.provider == "cpu":
         return Session(model, threads)
     if device.provider == "openvino":

@@ -103,12 +103,12 @@ def _published(
 ) -> TrainingResult:
     """The trunk is in the catalogue once this returns; where it raises, it is not."""
     said = f"{catalogue.spec(definition.encoder).trained_on}; then {definition.target} of {definition.set}"
-    catalogue.tune(name, definition.encoder, tuned.weights, lesson.tap.name, said)
+    catalogue.add_fine_tuned(name, definition.encoder, tuned.weights, lesson.tap.name, said)
     try:
         catalogue.export(name)
         return _learnt(definition, found, lesson, ids, tuned, catalogue.entry(name), target)
     except BaseException:
-        catalogue.drop_tuned(name)
+        catalogue.delete_fine_tuned(name)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Memory of a device and the way to it: buffers that onnxruntime allocates, copies that let other threads run.
+"""Memory of a device, and copies to and from it that let other threads run.
 
 onnxruntime's own copies hold Python's lock and go through pageable memory; these do neither. `HostMemory` is the same interface
 on the CPU, where a device's buffer is a buffer of the host: everything but the card itself runs on it.
@@ -22,23 +22,23 @@ RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 
 
 class DeviceMemory(Protocol):
-    """`name` and `index` are the device by onnxruntime's words. A `way` is an order of copies of its own (a CUDA stream)."""
+    """Memory of one device, which onnxruntime calls `name` and `index`. Copies are ordered by stream, as in CUDA."""
 
     name: str
     index: int
 
     def staging(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of the host that the device copies from and to directly. Lives as long as it is used."""
+        """Host array that the device copies from and to directly. Lives as long as it is used."""
 
-    def open_way(self) -> int: ...
+    def create_stream(self) -> int: ...
 
-    def close_way(self, way: int) -> None: ...
+    def destroy_stream(self, way: int) -> None: ...
 
     def copy(self, target: int, source: int, count: int, direction: int, way: int) -> None:
         """Enqueue a copy of `count` bytes between addresses."""
 
-    def wait(self, way: int) -> None:
-        """Return when all copies of this way are done."""
+    def synchronize(self, way: int) -> None:
+        """Return when all copies of this stream are done."""
 
 
 class HostMemory:
@@ -50,16 +50,16 @@ class HostMemory:
     def staging(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return np.zeros(shape, dtype)
 
-    def open_way(self) -> int:
+    def create_stream(self) -> int:
         return 0
 
-    def close_way(self, way: int) -> None:
+    def destroy_stream(self, way: int) -> None:
         pass
 
     def copy(self, target: int, source: int, count: int, direction: int, way: int) -> None:
         ctypes.memmove(target, source, count)
 
-    def wait(self, way: int) -> None:
+    def synchronize(self, way: int) -> None:
         pass
 
 
@@ -77,16 +77,16 @@ class CudaMemory:
         place = ctypes.c_void_p()
         self._use()
         self._call("cudaHostAlloc", ctypes.byref(place), ctypes.c_size_t(count), ctypes.c_uint(PORTABLE))
-        buffer = _owned(self._cuda, int(place.value or 0), count)
+        buffer = _as_buffer(self._cuda, int(place.value or 0), count)
         return np.frombuffer(buffer, dtype, math.prod(shape)).reshape(shape)
 
-    def open_way(self) -> int:
+    def create_stream(self) -> int:
         stream = ctypes.c_void_p()
         self._use()
         self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), ctypes.c_uint(NON_BLOCKING))
         return int(stream.value or 0)
 
-    def close_way(self, way: int) -> None:
+    def destroy_stream(self, way: int) -> None:
         self._use()
         self._call("cudaStreamDestroy", ctypes.c_void_p(way))
 
@@ -101,11 +101,11 @@ class CudaMemory:
             ctypes.c_void_p(way),
         )
 
-    def wait(self, way: int) -> None:
+    def synchronize(self, way: int) -> None:
         self._call("cudaStreamSynchronize", ctypes.c_void_p(way))
 
     def _use(self) -> None:
-        """A thread has a current device of its own."""
+        """Select the device: each thread has a current device of its own."""
         self._call("cudaSetDevice", ctypes.c_int(self.index))
 
     def _call(self, name: str, *arguments: Any) -> None:
@@ -115,8 +115,8 @@ class CudaMemory:
             raise RuntimeError(f"{name}: CUDA error {status}: {said}")
 
 
-def _owned(cuda: Any, place: int, count: int) -> Any:
-    """Pinned memory as a buffer for numpy, freed when nothing stands on it any more."""
+def _as_buffer(cuda: Any, place: int, count: int) -> Any:
+    """Wrap pinned memory as a buffer for numpy, freed when no array uses it any more."""
     buffer = (ctypes.c_uint8 * count).from_address(place)
     weakref.finalize(buffer, cuda.cudaFreeHost, ctypes.c_void_p(place))
     return buffer

@@ -1,9 +1,9 @@
-"""A graph in fp16 with islands of fp32, its inputs and outputs fp32 as before.
+"""Conversion of a graph to fp16, with some nodes, and all inputs and outputs, left in fp32.
 
-What stays fp32, and why: statistics (sums, means, deviations and norms over many numbers: they are a thousandth of the work, and
-sums of squares leave the range of fp16 at both ends); operators without an fp16 kernel; and, measured over the artifact's own
-inputs, whatever makes or reads a tensor that fp16 cannot hold. onnxruntime.transformers has a converter; it writes a graph that
-does not load where two such islands read one tensor.
+Nodes that stay fp32, and why: statistics (sums, means, deviations and norms over many numbers: they are a thousandth of the work,
+and sums of squares leave the range of fp16 at both ends); operators without an fp16 kernel; and, measured over the artifact's own
+inputs, nodes that produce or read a tensor that fp16 cannot hold. onnxruntime.transformers has a converter; it writes a graph
+that does not load where two such groups of nodes read one tensor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import StartError
-from topwork_server.runtime.gpu.graph_optimization import Model, float_tensors, plain, with_outputs
+from topwork_server.runtime.gpu.graph_optimization import Model, float_tensors, plain_session, with_outputs
 from topwork_server.types import Array
 
 STATISTICS = frozenset("ReduceMean ReduceSum ReduceL1 ReduceL2 ReduceSumSquare Sqrt Pow CumSum GlobalAveragePool".split())
@@ -26,7 +26,7 @@ QUANTIZED = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".sp
 WIDEST, NARROWEST = 16384.0, 2.0**-14
 
 
-def half(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:
+def to_fp16(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:
     """A converted copy. `inputs` are real ones, on which ranges are measured. StartError where fp16 cannot be had."""
     import onnx
 
@@ -35,7 +35,7 @@ def half(model: Model, inputs: Sequence[Mapping[str, Array]] = ()) -> Model:
     for i, node in enumerate(model.graph.node):
         node.name = f"{i}:{node.op_type}"
     floats = float_tensors(model)
-    _Conversion(model, floats, islands(model, floats, inputs)).run()
+    _Conversion(model, floats, fp32_nodes(model, floats, inputs)).convert()
     return model
 
 
@@ -46,15 +46,15 @@ def _check(model: Model) -> None:
         raise StartError(f"the graph {kind} and cannot be turned into fp16", remedy="compute it in fp32")
 
 
-def islands(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, Array]]) -> frozenset[str]:
+def fp32_nodes(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, Array]]) -> frozenset[str]:
     """Names of the nodes that stay fp32."""
-    extreme = {name for name, top in ranges(model, floats, inputs).items() if top > WIDEST or 0 < top < NARROWEST}
+    extreme = {name for name, top in tensor_ranges(model, floats, inputs).items() if top > WIDEST or 0 < top < NARROWEST}
     return frozenset(
         node.name for node in model.graph.node if node.op_type in STATISTICS | NO_KERNEL or extreme & {*node.input, *node.output}
     )
 
 
-def ranges(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+def tensor_ranges(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, float]:
     """The largest magnitude that each computed fp32 tensor takes over `inputs`; infinity where it is not a number."""
     from onnx import helper
 
@@ -65,7 +65,7 @@ def ranges(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, A
     for name in names:
         copy.graph.node.append(helper.make_node("Abs", [name], [f"{name}:abs"]))
         copy.graph.node.append(helper.make_node("ReduceMax", [f"{name}:abs"], [f"{name}:top"], keepdims=0))
-    session = plain(copy)
+    session = plain_session(copy)
     tops = np.array([session.run(None, dict(feeds)) for feeds in inputs], np.float64)
     # A mask's "minus infinity" is the lowest number of fp32 and becomes that of fp16: it is not a range.
     tops = np.where(tops >= np.finfo(np.float32).max, 0.0, tops)
@@ -73,16 +73,16 @@ def ranges(model: Model, floats: frozenset[str], inputs: Sequence[Mapping[str, A
 
 
 class _Conversion:
-    """Rewrites the nodes in place; a cast stands wherever a tensor passes a shore, once a tensor and direction."""
+    """Rewrites the nodes in place, with a cast wherever a tensor passes between fp32 and fp16, once a tensor and direction."""
 
     def __init__(self, model: Model, floats: frozenset[str], kept: frozenset[str]) -> None:
         self._graph, self._floats, self._kept = model.graph, floats, kept
         self._constants = {t.name: t for t in model.graph.initializer if t.name in floats}
-        self._stored_half: set[str] = set()
+        self._stored_fp16: set[str] = set()
         self._made: dict[tuple[str, bool], str] = {}
         self._nodes: list[Any] = []
 
-    def run(self) -> None:
+    def convert(self) -> None:
         results = {output.name for output in self._graph.output}
         for node in list(self._graph.node):
             as_half = node.name not in self._kept and any(name in self._floats for name in (*node.input, *node.output))
@@ -90,12 +90,12 @@ class _Conversion:
             if as_half:
                 _retype(node)
             self._write(node, results, as_half)
-        del self._graph.value_info[:]  # of the types that were
+        del self._graph.value_info[:]  # they have the old types
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
 
     def _read(self, name: str, as_half: bool) -> str:
-        if name not in self._floats or (name in self._stored_half) == as_half:
+        if name not in self._floats or (name in self._stored_fp16) == as_half:
             return name
         if (name, as_half) not in self._made:
             self._made[name, as_half] = self._constant(name) if name in self._constants else self._cast(name, as_half)
@@ -109,7 +109,7 @@ class _Conversion:
                 node.output[i] = self._made[name, True] = f"{name}:half"
                 self._nodes.append(_cast_node(f"{name}:half", name, as_half=False))
             elif as_half and name in self._floats:
-                self._stored_half.add(name)
+                self._stored_fp16.add(name)
 
     def _cast(self, name: str, as_half: bool) -> str:
         target = f"{name}:{'half' if as_half else 'float'}"
@@ -120,12 +120,14 @@ class _Conversion:
         from onnx import numpy_helper
 
         target = f"{name}:half"
-        self._graph.initializer.append(numpy_helper.from_array(to_half(numpy_helper.to_array(self._constants[name])), target))
+        self._graph.initializer.append(
+            numpy_helper.from_array(round_to_fp16(numpy_helper.to_array(self._constants[name])), target)
+        )
         return target
 
 
-def to_half(values: Array) -> Array:
-    """Rounded; what is too large becomes the largest, so that a mask's lowest number does not turn into infinity."""
+def round_to_fp16(values: Array) -> Array:
+    """Round to fp16. Too large numbers become the largest, so that a mask's lowest number does not turn into infinity."""
     top = float(np.finfo(np.float16).max)
     return np.where(np.isinf(values), values, np.clip(values, -top, top)).astype(np.float16)
 
@@ -137,7 +139,7 @@ def _cast_node(source: str, target: str, *, as_half: bool) -> Any:
 
 
 def _retype(node: Any) -> None:
-    """What a node says of types itself: the target of a Cast, a value in an attribute."""
+    """Change the types in a node's attributes to fp16: the target of a Cast, a constant."""
     from onnx import TensorProto, helper, numpy_helper
 
     if node.op_type == "ConstantOfShape" and not node.attribute:
@@ -146,4 +148,4 @@ def _retype(node: Any) -> None:
         if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.FLOAT16
         elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
-            attribute.t.CopyFrom(numpy_helper.from_array(to_half(numpy_helper.to_array(attribute.t)), attribute.t.name))
+            attribute.t.CopyFrom(numpy_helper.from_array(round_to_fp16(numpy_helper.to_array(attribute.t)), attribute.t.name))

@@ -1,4 +1,4 @@
-"""Attention, bias and GELU of a BERT become single nodes, by onnxruntime's own pattern matcher.
+"""Fusion of a BERT's attention, bias and GELU into single nodes, by onnxruntime's own pattern matcher.
 
 It finds nothing in a graph as it is exported (transformers 5 writes the mask as a page of shape arithmetic, and its symbolic
 shape inference fails on that); after the basic pass, and told the heads, it finds all layers. Where there is no attention, or
@@ -18,21 +18,21 @@ log = logging.getLogger(__name__)
 ATTENTION = "Attention"
 
 
-def fused(model: Model) -> Model:
-    """Fused attention reads the mask as lengths (a row's 1s, then its 0s): the form that cuDNN's and TensorRT's attention kernels
-    take. Our encoders pad on the right, so nothing is lost."""
+def fuse_attention(model: Model) -> Model:
+    """Fuse attention, or return the model as it is. Fused attention reads the mask as lengths (a row's 1s, then its 0s): the form
+    that cuDNN's and TensorRT's attention kernels take. Our encoders pad on the right, so nothing is lost."""
     heads, hidden = attention_shape(model)
     if not heads:
         return model
     try:
-        found = _matched(model, heads, hidden)
+        found = _match_attention(model, heads, hidden)
     except Exception as error:  # the matcher assumes much of a graph that looks like attention
         log.info("attention stays as it was exported: %s: %s", type(error).__name__, error)
         return model
     return found if any(node.op_type == ATTENTION for node in found.graph.node) else model
 
 
-def _matched(model: Model, heads: int, hidden: int) -> Model:
+def _match_attention(model: Model, heads: int, hidden: int) -> Model:
     import onnx
     from onnxruntime.transformers.fusion_options import AttentionMaskFormat, FusionOptions
     from onnxruntime.transformers.onnx_model_bert import BertOnnxModel

@@ -1,4 +1,4 @@
-"""A graph on one GPU. Several threads bring batches; one thread of its own runs them; copies go on meanwhile."""
+"""A graph on one GPU. Several threads submit batches; one thread of its own runs them, while copies go on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from topwork_server.errors import StartError
 from topwork_server.runtime.gpu.device_memory import CudaMemory, DeviceMemory, HostMemory
 from topwork_server.runtime.gpu.io_binding import BufferSlot, BufferSlotPool, dtype_of, key_of
-from topwork_server.runtime.gpu.optimized_graph import planes_of, prepared
+from topwork_server.runtime.gpu.optimized_graph import optimized_graph, spatial_axes
 from topwork_server.runtime.gpu.provider_options import WIDE_ROWS, providers
-from topwork_server.runtime.gpu.rw_lock import GATE
-from topwork_server.runtime.gpu.shape_buckets import MOST_ROWS, Axes, Shape, ShapeBuckets, joined, parts
+from topwork_server.runtime.gpu.rw_lock import CAPTURE_LOCK
+from topwork_server.runtime.gpu.shape_buckets import MOST_ROWS, Axes, Shape, ShapeBuckets, concat_outputs, split_rows
 from topwork_server.runtime.providers import Device
 from topwork_server.runtime.session import is_out_of_memory
 from topwork_server.types import Array
@@ -38,27 +38,27 @@ _NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tenso
 
 
 class GpuSession:
-    """See `Runs`. On Device("cpu") it is the same with the host's memory, for tests."""
+    """A `RunnableSession` on a GPU. On Device("cpu") it works in the host's memory, for tests."""
 
     #: One batch is in the graph while another comes in and a third goes out.
     workers = 3
 
     def __init__(self, model: Path, device: Device, *, memory: DeviceMemory | None = None, capture: bool = True) -> None:
-        """StartError where the provider does not take the graph; the first time, its file for this device is made."""
+        """Open the graph; the first time, its file for this device is written. StartError where the provider does not take it."""
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
         if device.provider != "cpu":
             onnxruntime.preload_dlls()
         self.device = device
-        path = prepared(model, device)
-        with GATE.shared(lasting=True):
+        path = optimized_graph(model, device)
+        with CAPTURE_LOCK.shared(lasting=True):
             self._session, self.captures = _opened(path, model.parent, device, capture=capture)
         self._memory = memory or (HostMemory() if device.provider == "cpu" else CudaMemory(device.index))
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs, self.outputs = (tuple(node.name for node in nodes) for nodes in (ins, outs))
         self._dtypes = {node.name: dtype_of(node.type) for node in ins}
-        self.buckets = ShapeBuckets.of(_axes(ins), _axes(outs))
+        self.buckets = ShapeBuckets.of_axes(_axes(ins), _axes(outs))
         wide = device.provider == "tensorrt" and self.buckets.tokens is not None
         self._most_rows = WIDE_ROWS if wide else MOST_ROWS
         self._slots = BufferSlotPool(lambda key: BufferSlot(self._session, self._memory, key, self._dtypes), MOST_BYTES)
@@ -69,66 +69,66 @@ class GpuSession:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for one batch, which is padded to its bucket and cut back. MemoryError where it does not fit."""
         try:
-            return joined([self._run(outputs, part) for part in parts(feeds, self._most_rows)])
+            return concat_outputs([self._run_part(outputs, part) for part in split_rows(feeds, self._most_rows)])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            with GATE.shared():
+            with CAPTURE_LOCK.shared():
                 self._slots.clear()
             raise MemoryError(str(error)) from error
 
-    def _run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """A bucket that the graph refuses is not used again: a table of positions may end below it."""
+    def _run_part(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Run one part. A bucket that the graph refuses is not used again: a table of positions may end below it."""
         shapes = {name: array.shape for name, array in feeds.items()}
         tokens, padded = self.buckets.token_count(shapes), self.buckets.padded(shapes)
         try:
-            return self._ride(outputs, feeds, padded, tokens)
+            return self._run_bucket(outputs, feeds, padded, tokens)
         except Exception as error:
             length = self.buckets.token_count(padded)
             if length is None or length == tokens or is_out_of_memory(error):
                 raise
             self.buckets = replace(self.buckets, longest=min(self.buckets.longest, length - 1))
-            return self._ride(outputs, feeds, self.buckets.padded(shapes), tokens)
+            return self._run_bucket(outputs, feeds, self.buckets.padded(shapes), tokens)
 
-    def _ride(
+    def _run_bucket(
         self, outputs: Sequence[str], feeds: Mapping[str, Array], shapes: Mapping[str, Shape], tokens: int | None
     ) -> list[Array]:
         rows, key = len(next(iter(feeds.values()))), key_of(shapes, outputs)
-        with GATE.shared():
-            slot = self._slots.take(key)
+        with CAPTURE_LOCK.shared():
+            slot = self._slots.acquire(key)
         try:
-            with GATE.shared():
+            with CAPTURE_LOCK.shared():
                 slot.fill(feeds)
             self._launcher.submit(self._compute, slot).result()
-            with GATE.shared():
+            with CAPTURE_LOCK.shared():
                 found = slot.read()
-            results = [self.buckets.cut(name, found[name], rows, tokens).copy() for name in outputs]
+            results = [self.buckets.remove_padding(name, found[name], rows, tokens).copy() for name in outputs]
         except BaseException:
-            with GATE.shared():
+            with CAPTURE_LOCK.shared():
                 slot.close()
             raise
-        with GATE.shared():
-            self._slots.give(slot)
+        with CAPTURE_LOCK.shared():
+            self._slots.release(slot)
         return results
 
     def _compute(self, slot: BufferSlot) -> None:
-        """In the session's own thread."""
+        """Run the graph, in the session's own thread."""
         if not slot.graph and self.captures and slot.runs >= CAPTURE_AFTER and slot.bytes <= LARGEST_CAPTURED:
             self._capture(slot)
-        with GATE.shared():
+        with CAPTURE_LOCK.shared():
             slot.compute(self._session, _run_options(slot.graph or NO_GRAPH, graphs=self.captures))
 
     def _capture(self, slot: BufferSlot) -> None:
-        """Not now where another session is being opened: the next run tries again."""
+        """Capture a CUDA graph, unless another session is being opened: then the next run tries again."""
         if self._graphs >= MOST_GRAPHS:
             return
-        with GATE.alone() as alone:
+        with CAPTURE_LOCK.exclusive() as alone:
             if alone:
                 self._graphs += 1
-                slot.graph = self._captured(slot, self._graphs)
+                slot.graph = self._run_capture(slot, self._graphs)
 
-    def _captured(self, slot: BufferSlot, graph: int) -> int:
-        """The number of the graph; 0 where it could not be captured."""
+    def _run_capture(self, slot: BufferSlot, graph: int) -> int:
+        """Number of the captured graph; 0 where that failed."""
         try:
             for _ in range(WARM_RUNS):
                 slot.compute(self._session, _run_options(graph, graphs=True))
@@ -141,17 +141,17 @@ class GpuSession:
     def close(self) -> None:
         """Give back what it holds. Nothing runs on it any more."""
         self._launcher.shutdown()
-        with GATE.shared():
+        with CAPTURE_LOCK.shared():
             self._slots.clear()
             self._session = None
 
 
 def _opened(path: Path, folder: Path, device: Device, *, capture: bool) -> tuple[Any, bool]:
-    """The session, and whether it can capture CUDA graphs: onnxruntime refuses where a node stays on the CPU."""
+    """Open the session; True if it can capture CUDA graphs, which onnxruntime refuses where a node stays on the CPU."""
     import onnx
 
     model = onnx.load(str(path))
-    planes, inputs = planes_of(model), _declared(model.graph.input)
+    planes, inputs = spatial_axes(model), _declared(model.graph.input)
     if capture and device.provider == "cuda":
         with contextlib.suppress(Exception):
             return _open(path, device, providers(device, folder, inputs, graphs=True, planes=planes)), True
@@ -181,7 +181,7 @@ def _axes(nodes: Sequence[Any]) -> dict[str, Axes]:
 
 
 def _declared(values: Sequence[Any]) -> dict[str, Axes]:
-    """The same, as a graph that is not open yet says it."""
+    """Axes by name, of a graph that is not open yet."""
     dims = {value.name: value.type.tensor_type.shape.dim for value in values}
     return {name: tuple(dim.dim_param or dim.dim_value for dim in axes) for name, axes in dims.items()}
 

@@ -1,4 +1,4 @@
-"""What onnxruntime makes of a graph: simplified, and the types of all tensors (onnx does not know those of fused nodes)."""
+"""Graphs simplified by onnxruntime, and the types of all their tensors (onnx does not know those of fused nodes)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 Model = Any
 
 
-def simplified(model: Path) -> Model:
+def simplify(model: Path) -> Model:
     """The graph after onnxruntime's basic pass: constants folded, so that patterns can be read. For any provider."""
     import onnx
     import onnxruntime
@@ -31,7 +31,7 @@ def float_tensors(model: Model) -> frozenset[str]:
 
     found = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     found |= {given.name for given in model.graph.input if given.type.tensor_type.elem_type == TensorProto.FLOAT}
-    session = plain(with_outputs(model, (name for node in model.graph.node for name in node.output if name)))
+    session = plain_session(with_outputs(model, (name for node in model.graph.node for name in node.output if name)))
     return frozenset(found | {node.name for node in session.get_outputs() if node.type == "tensor(float)"})
 
 
@@ -45,7 +45,7 @@ def with_outputs(model: Model, names: Any) -> Model:
     return copy
 
 
-def plain(model: Model) -> Any:
+def plain_session(model: Model) -> Any:
     """A session on the CPU that runs the graph as it is."""
     import onnxruntime
 

@@ -1,7 +1,7 @@
-"""One batch's place on a device: buffers of fixed shape and address for what goes in and what comes out.
+"""Buffers of one batch on a device, of fixed shape and address, for inputs and outputs.
 
-A batch walks: the host's staging buffer -> the device's input -> the graph -> the device's output -> the host's staging buffer.
-Addresses never change, which is what a captured CUDA graph needs.
+The path of a batch: the host's staging buffer -> the device's input -> the graph -> the device's output -> the host's staging
+buffer. Addresses never change, which is what a captured CUDA graph needs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def key_of(shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Key:
 
 
 class BufferSlot:
-    """Owned by one batch at a time. `graph` is the number of its CUDA graph, 0 before it has one; `runs` counts."""
+    """Input and output buffers, owned by one batch at a time. `graph` is the number of its CUDA graph, 0 before it has one."""
 
     def __init__(self, session: Any, memory: DeviceMemory, key: Key, dtypes: Mapping[str, Any]) -> None:
         self.key, self.graph, self.runs = key, 0, 0
         self._memory = memory
-        self._way = memory.open_way()
+        self._stream = memory.create_stream()
         self._binding = session.io_binding()
         self._ins: dict[str, tuple[Array, Any]] = {}
         self._outs: dict[str, tuple[Array, Any]] = {}
@@ -49,27 +49,27 @@ class BufferSlot:
 
     @property
     def bytes(self) -> int:
-        """On the host, and as many on the device."""
+        """Bytes on the host; the device has as many."""
         return sum(staging.nbytes for staging, _ in (*self._ins.values(), *self._outs.values()))
 
     def fill(self, feeds: Mapping[str, Array]) -> None:
-        """The batch, padded, is on the device when this returns."""
+        """Pad the batch and copy it to the device."""
         for name, array in feeds.items():
             staging, value = self._ins[name]
             pad_into(staging, array)
-            self._memory.copy(value.data_ptr(), staging.ctypes.data, staging.nbytes, TO_DEVICE, self._way)
-        self._memory.wait(self._way)
+            self._memory.copy(value.data_ptr(), staging.ctypes.data, staging.nbytes, TO_DEVICE, self._stream)
+        self._memory.synchronize(self._stream)
 
     def compute(self, session: Any, options: Any) -> None:
-        """Returns when the device is done."""
+        """Run the graph, and return when the device is done."""
         session.run_with_iobinding(self._binding, options)
         self.runs += 1
         if not self._outs:
             self._fix_outputs()
 
     def _fix_outputs(self) -> None:
-        """The first run finds out the shapes; from then on outputs have buffers of their own. The first run's rows are copied
-        out of what it allocated, so it is not run again."""
+        """Give the outputs buffers of their own, of the shapes that the first run found. Its rows are copied out of the memory
+        that it allocated, so it is not run again."""
         found = self._binding.get_outputs()
         for name, value in zip(self.key[1], found, strict=True):
             dtype = _DTYPES[value.data_type()]
@@ -79,12 +79,12 @@ class BufferSlot:
     def read(self) -> dict[str, Array]:
         """Outputs of the last run, in buffers that the next run overwrites."""
         for staging, value in self._outs.values():
-            self._memory.copy(staging.ctypes.data, value.data_ptr(), staging.nbytes, TO_HOST, self._way)
-        self._memory.wait(self._way)
+            self._memory.copy(staging.ctypes.data, value.data_ptr(), staging.nbytes, TO_HOST, self._stream)
+        self._memory.synchronize(self._stream)
         return {name: staging for name, (staging, _) in self._outs.items()}
 
     def close(self) -> None:
-        self._memory.close_way(self._way)
+        self._memory.destroy_stream(self._stream)
 
 
 _DTYPES = {
@@ -105,14 +105,14 @@ def dtype_of(said: str) -> Any:
 
 
 class BufferSlotPool:
-    """Free slots by key. Beyond `most` bytes those that were used longest ago leave; those with a captured graph stay."""
+    """Free slots by key. Beyond `most` bytes the least recently used are closed, except those with a captured graph."""
 
     def __init__(self, make: Callable[[Key], BufferSlot], most: int) -> None:
         self._make, self._most = make, most
         self._free: OrderedDict[int, BufferSlot] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, key: Key) -> BufferSlot:
+    def acquire(self, key: Key) -> BufferSlot:
         with self._lock:
             found = next((slot for slot in reversed(self._free.values()) if slot.key == key), None)
             if found is not None:
@@ -120,16 +120,16 @@ class BufferSlotPool:
                 return found
         return self._make(key)
 
-    def give(self, slot: BufferSlot) -> None:
+    def release(self, slot: BufferSlot) -> None:
         with self._lock:
             self._free[id(slot)] = slot
-            leaving = self._leaving()
+            leaving = self._evicted()
             for one in leaving:
                 del self._free[id(one)]
         for one in leaving:
             one.close()
 
-    def _leaving(self) -> list[BufferSlot]:
+    def _evicted(self) -> list[BufferSlot]:
         kept = 0
         plain = [slot for slot in reversed(self._free.values()) if not slot.graph]
         for i, slot in enumerate(plain):

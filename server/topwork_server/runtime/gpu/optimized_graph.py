@@ -1,4 +1,4 @@
-"""The graph that a GPU runs, made once from an artifact's and kept beside it: fused, and in fp16 where that was asked."""
+"""The optimized graph of a GPU, made once from an artifact's and kept beside it: fused, and in fp16 if requested."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from topwork_server.models.artifacts import PARITY_INPUTS
-from topwork_server.runtime.gpu.fp16 import half
-from topwork_server.runtime.gpu.fusion import fused
-from topwork_server.runtime.gpu.graph_optimization import Model, simplified
+from topwork_server.runtime.gpu.fp16 import to_fp16
+from topwork_server.runtime.gpu.fusion import fuse_attention
+from topwork_server.runtime.gpu.graph_optimization import Model, simplify
 from topwork_server.runtime.parity import saved_inputs
 from topwork_server.runtime.providers import Device
 from topwork_server.types import Array
 
-#: Raised when what is made changes, so that older files are not used.
+#: Raised when the optimization changes, so that older files are not used.
 REVISION = 1
 
 
-def prepared(model: Path, device: Device) -> Path:
-    """The file to open for this device. Safe from several processes. StartError where the device does not take the graph."""
+def optimized_graph(model: Path, device: Device) -> Path:
+    """The graph's file for this device, written if need be. Safe from several processes. StartError where the device cannot run
+    it."""
     target = model.with_name(f"{model.stem}-{device.provider}-{device.precision}-{REVISION}.onnx")
     if target.exists() and target.stat().st_mtime_ns >= model.stat().st_mtime_ns:
         return target
     import onnx
 
     scratch = target.with_suffix(f".{os.getpid()}.part")
-    onnx.save(make(model, device), str(scratch))
+    onnx.save(optimize(model, device), str(scratch))
     scratch.rename(target)
     return target
 
 
-def make(model: Path, device: Device) -> Model:
-    """TensorRT fuses by itself, and knows no fused nodes."""
-    plain = simplified(model)
-    whole = fused(plain) if device.provider != "tensorrt" else plain
-    return half(whole, _examples(model)) if device.precision == "fp16" else whole
+def optimize(model: Path, device: Device) -> Model:
+    """Optimize a graph. It is not fused for TensorRT, which fuses by itself and knows no fused nodes."""
+    plain = simplify(model)
+    whole = fuse_attention(plain) if device.provider != "tensorrt" else plain
+    return to_fp16(whole, _examples(model)) if device.precision == "fp16" else whole
 
 
 def _examples(model: Path) -> list[dict[str, Array]]:
@@ -44,8 +45,8 @@ def _examples(model: Path) -> list[dict[str, Array]]:
     return saved_inputs(path) if path.exists() else []
 
 
-def planes_of(model: Model) -> int:
-    """How many axes the graph convolves over: 2 of pictures, 3 of videos, 0 where it does not."""
+def spatial_axes(model: Model) -> int:
+    """Number of axes over which the graph convolves: 2 for images, 3 for videos, 0 for none."""
     ranks: Mapping[str, int] = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     kernels = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
     return max((ranks.get(name, 2) - 2 for name in kernels), default=0)

@@ -1,4 +1,4 @@
-"""What onnxruntime's CUDA and TensorRT providers are told, and why."""
+"""Options of onnxruntime's CUDA and TensorRT providers, with their reasons."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Providers = list[tuple[str, dict[str, Any]]]
 
 
 def providers(device: Device, folder: Path, inputs: Mapping[str, Axes], *, graphs: bool, planes: int) -> Providers:
-    """In the order of preference. `graphs`: capture CUDA graphs; `planes`: the axes of pictures (2) or videos (3) that the graph
-    convolves over, 0 for none."""
+    """Providers in the order of preference. `graphs`: capture CUDA graphs; `planes`: the axes of pictures (2) or videos (3) that
+    the graph convolves over, 0 for none."""
     cpu: Providers = [("CPUExecutionProvider", {})]
     if device.provider == "cpu":
         return cpu

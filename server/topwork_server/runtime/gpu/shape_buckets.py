@@ -1,4 +1,4 @@
-"""A few shapes instead of all: a batch is padded to the next of them, and its rows are cut back.
+"""Shape buckets: a batch is padded to the next of a few shapes, and the padding is removed from its outputs.
 
 A GPU pays for a new shape (kernels are chosen, buffers allocated, a CUDA graph captured) more than for a little padding. Rows of
 padding repeat the first row; along the axis of tokens padding is 0, which only graphs with a mask have: an axis may be padded
@@ -18,7 +18,7 @@ import numpy as np
 from topwork_server.types import Array
 
 Shape = tuple[int, ...]
-#: What a graph says of an input's or output's axes: a name for a dynamic one.
+#: Axes of a graph's input or output: a name for a dynamic one.
 Axes = tuple[str | int, ...]
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -29,7 +29,7 @@ TOKENS = (8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 160, 192, 224, 256)
 TOKENS_STEP = 64
 
 
-def next_of(steps: Sequence[int], step: int, count: int) -> int:
+def round_up(steps: Sequence[int], step: int, count: int) -> int:
     """The least of `steps`, or above them the least multiple of `step`, that holds `count`."""
     if count <= steps[-1]:
         return steps[bisect_left(steps, count)]
@@ -47,13 +47,13 @@ class ShapeBuckets:
     longest: int = sys.maxsize
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]) -> ShapeBuckets:
+    def of_axes(cls, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]) -> ShapeBuckets:
         masks = [axes for name, axes in inputs.items() if "mask" in name.lower() and len(axes) > 1]
         tokens = masks[0][1] if masks and isinstance(masks[0][1], str) else None
         return cls(inputs, outputs, tokens)
 
     def padded(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """The shape of each input's bucket."""
+        """Shape of each input's bucket."""
         return {name: self._shape(self.inputs[name], shape) for name, shape in shapes.items()}
 
     def _shape(self, axes: Axes, shape: Shape) -> Shape:
@@ -63,12 +63,12 @@ class ShapeBuckets:
         if isinstance(axis, int):
             return size
         if place == 0:
-            return next_of(ROWS, ROWS_STEP, size)
-        padded = next_of(TOKENS, TOKENS_STEP, size) if axis == self.tokens else size
+            return round_up(ROWS, ROWS_STEP, size)
+        padded = round_up(TOKENS, TOKENS_STEP, size) if axis == self.tokens else size
         return padded if padded <= self.longest else size
 
-    def cut(self, name: str, output: Array, rows: int, tokens: int | None) -> Array:
-        """An output without the padding. Its second axis is that of the tokens where it is one of three and has a name (the
+    def remove_padding(self, name: str, output: Array, rows: int, tokens: int | None) -> Array:
+        """Remove the padding from an output. Its second axis is that of the tokens where it is one of three and has a name (the
         shape of a TOKEN tap, see `Tap`; the cells of a picture are a number)."""
         axes = self.outputs[name]
         if tokens is not None and len(axes) == 3 and isinstance(axes[1], str):
@@ -76,7 +76,7 @@ class ShapeBuckets:
         return output[:rows]
 
     def token_count(self, shapes: Mapping[str, Shape]) -> int | None:
-        """Of a batch of these shapes; None where nothing but rows is padded."""
+        """Tokens of a batch of these shapes; None where only rows are padded."""
         for name, shape in shapes.items():
             if self.tokens is not None and self.tokens in self.inputs[name]:
                 return shape[self.inputs[name].index(self.tokens)]
@@ -93,12 +93,12 @@ def pad_into(target: Array, source: Array) -> None:
     target[rows:] = target[:1]
 
 
-def parts(feeds: Mapping[str, Array], most: int = MOST_ROWS) -> list[dict[str, Array]]:
-    """A batch in pieces of at most so many rows."""
+def split_rows(feeds: Mapping[str, Array], most: int = MOST_ROWS) -> list[dict[str, Array]]:
+    """Split a batch into parts of at most so many rows."""
     rows = len(next(iter(feeds.values())))
     return [{name: array[i : i + most] for name, array in feeds.items()} for i in range(0, rows, most)]
 
 
-def joined(pieces: Sequence[Sequence[Array]]) -> list[Array]:
-    """Outputs of the pieces of one batch; TOKEN outputs have one length, since the batch had."""
+def concat_outputs(pieces: Sequence[Sequence[Array]]) -> list[Array]:
+    """Concatenate the outputs of a batch's parts; TOKEN outputs have one length, since the batch had."""
     return list(pieces[0]) if len(pieces) == 1 else [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)]

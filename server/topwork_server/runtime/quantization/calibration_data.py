@@ -1,4 +1,4 @@
-"""The folder of pictures (or videos) that a network is calibrated and judged on."""
+"""The folder of images (or videos) on which a network is calibrated and evaluated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = {
 WORDS = {Modality.IMAGE: "pictures", Modality.VIDEO: "videos"}
 #: Fewer say too little of the values that a network meets; of videos each brings several frames.
 FEWEST = {Modality.IMAGE: 32, Modality.VIDEO: 4}
-#: Of those that can be read one in so many is not learnt from, but judges.
+#: One in so many readable files is held out for the evaluation.
 HELD_OUT = 4
 #: How many of what could not be read are named.
 NAMED = 3
@@ -27,16 +27,15 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Batches of one sample each: those that ranges are learnt from, and those that judge. `refused` says, by file, why."""
+    """Batches of one sample each, for calibration and for evaluation. `refused` holds the reasons by file."""
 
-    learnt: list[ParityBatch]
-    judged: list[ParityBatch]
+    calibration: list[ParityBatch]
+    evaluation: list[ParityBatch]
     refused: dict[Path, str] = field(default_factory=dict)
 
 
-def read(folder: Path, encoder: Encoder, most: int) -> CalibrationData:
-    """Of a folder and the folders in it, spread evenly over the sorted paths. InvalidInput where it has too few that can be
-    read."""
+def read_calibration_data(folder: Path, encoder: Encoder, most: int) -> CalibrationData:
+    """Read files of a folder and its subfolders, spread evenly over the sorted paths. InvalidInput where too few can be read."""
     modality = encoder.spec.modality
     if most < FEWEST[modality]:
         raise InvalidInput(f"{most} {WORDS[modality]} are too few", remedy=f"take at least {FEWEST[modality]} with --most")
@@ -47,7 +46,7 @@ def read(folder: Path, encoder: Encoder, most: int) -> CalibrationData:
         try:
             batches.append(_batches(path, encoder))
         except TopworkError as error:
-            refused[path] = error.message  # its remedy is for who sends items
+            refused[path] = error.message  # its remedy is for callers that send items
         except OSError as error:
             refused[path] = str(error)
     if len(batches) < FEWEST[modality]:

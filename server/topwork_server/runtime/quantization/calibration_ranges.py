@@ -1,4 +1,4 @@
-"""Which values the tensors of a graph take on real inputs, and how much of that 8 bits should cover."""
+"""Ranges of a graph's tensors on real inputs, and the best part of each for 8 bits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Histogram:
         self.counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
 
     def best_range(self) -> tuple[float, float]:
-        """That for which the mean squared error of 8 bits is least. It contains zero, so that padding and ReLU are exact."""
+        """The range with the least mean squared error in 8 bits. It contains zero, so that padding and ReLU are exact."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         tried = [(low * share, high * share) for share in SHARES]
         errors = [self._error(*one) for one in tried]
@@ -51,8 +51,8 @@ class Histogram:
 
 
 def calibrate(model: Path, feeds: Feeds, scratch: Path) -> Ranges:
-    """Two passes over the inputs: the extremes, then histograms between them. Nothing but those is kept."""
-    names = _watch(model, scratch / "watched.onnx")
+    """Measure ranges in two passes over the inputs: the extremes, then histograms between them."""
+    names = _expose_tensors(model, scratch / "watched.onnx")
     session = Session(scratch / "watched.onnx")
     seen: dict[str, Histogram] = {}
     for name, values in _values(session, names, feeds):
@@ -71,7 +71,7 @@ def _values(session: Session, names: Sequence[str], feeds: Feeds) -> Iterator[tu
         yield from zip(computed, session.run(computed, feed), strict=True)
 
 
-def _watch(model: Path, out: Path) -> list[str]:
+def _expose_tensors(model: Path, out: Path) -> list[str]:
     """Write the graph with every tensor that may become integers as an output; returns their names."""
     import onnx
 

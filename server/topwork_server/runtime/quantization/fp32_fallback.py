@@ -1,5 +1,5 @@
-"""How much of a graph may stay fp32 at its beginning. There errors are dearest, for every layer after them carries them on, and
-the first convolutions, with few channels, gain least from integers."""
+"""Choice of the first layers of a graph that stay fp32. Errors cost most there, since every later layer carries them on, and the
+first convolutions, with few channels, gain least from integers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from topwork_server.models.onnx_graph import ancestors
 from topwork_server.runtime.quantization.qdq import OPERATORS
 
-#: What only moves values. onnxruntime carries integers back across them, so a border behind one is a border before it, and slow.
+#: Operators that only move values. onnxruntime carries integers back across them, so a border behind one is a border before it,
+#: and slow.
 MOVES = ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
-#: Islands that are longer than this share of a graph's convolutions leave too little to gain.
+#: A prefix of more than this share of the convolutions leaves too little to gain.
 LONGEST = 0.4
 
 
-def islands(model: Path, tap: str) -> Iterator[list[str]]:
-    """Names of nodes, from none up: all nodes before a place where one tensor alone goes on to the tap."""
+def fp32_prefixes(model: Path, tap: str) -> Iterator[list[str]]:
+    """Prefixes of the graph as names of nodes, the shortest (none) first; after each, a single tensor leads on to the tap."""
     import onnx
 
     graph = onnx.load(str(model)).graph

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-#: What runs on integers: convolutions, and what stands between them, so that values stay integers from one to the next.
+#: Operators that run on integers: convolutions, and what stands between them, so that values stay integers from one to the next.
 OPERATORS = ("Conv", "Add", "Concat", "MaxPool", "Relu", "Clip")
 
 #: By tensor, the least and the largest value that it may take; what lies outside is cut off.
@@ -57,7 +57,7 @@ def write(model: Path, ranges: Ranges, fp32: Collection[str], out: Path, *, narr
 
 
 def _quietly(work: Any, *arguments: Any, **named: Any) -> None:
-    """Without the quantizer's advice to itself."""
+    """Run without the quantizer's log messages and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

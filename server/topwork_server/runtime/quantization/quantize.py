@@ -1,4 +1,4 @@
-"""From an fp32 graph and real inputs to an int8 graph that keeps what the default tap says."""
+"""Static quantization of an fp32 graph to int8, with a floor for the parity of the default tap."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from topwork_server.runtime.providers import cpu_flags
 from topwork_server.runtime.quantization import qdq
 from topwork_server.runtime.quantization.calibration_data import CalibrationData
 from topwork_server.runtime.quantization.calibration_ranges import calibrate
-from topwork_server.runtime.quantization.fp32_fallback import islands
+from topwork_server.runtime.quantization.fp32_fallback import fp32_prefixes
 from topwork_server.runtime.session import Session
 from topwork_server.types import Tap
 
 #: Processors with one of these sum four byte products in 32 bits; others may overflow on the way.
 EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
-#: So many of the inputs that were learnt from choose the island; the others judge what came of it.
+#: Number of calibration inputs on which the fp32 prefix is chosen.
 CHOOSERS = 48
 
 Say = Callable[[str], None]
@@ -34,70 +34,73 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """`parity` is measured on inputs that nothing was learnt from; `median` is the median cosine of the default tap there.
-    `island` counts the convolutions that stay in fp32; `narrow` says that a bit of each weight is unused."""
+    """`parity` is measured on the held-out inputs; `median` is the median cosine of the default tap there. `fp32_convolutions`
+    counts those that stay in fp32; `narrow` says that a bit of each weight is unused."""
 
     parity: ParityRecord
     median: float
-    island: int
+    fp32_convolutions: int
     convolutions: int
     narrow: bool
 
 
-def make(entry: CatalogEntry, material: CalibrationData, floor: float, out: Path, say: Say) -> QuantizationResult:
-    """Write the int8 graph of a ready encoder to `out`. InvalidInput where no island keeps `floor`, the least cosine of the
-    default tap on the inputs that ranges are learnt from."""
+def quantize(entry: CatalogEntry, data: CalibrationData, floor: float, out: Path, say: Say) -> QuantizationResult:
+    """Write the int8 graph of a ready encoder to `out`. InvalidInput where no fp32 prefix keeps `floor`, the least cosine of the
+    default tap on the calibration inputs."""
     assert entry.folder is not None, "it is ready"
     assert entry.manifest is not None, "it is ready"
     taps = [info.tap for info in entry.manifest.taps]
     (default,) = (tap for tap in taps if tap.name == entry.spec.default_tap)
     reference = Session(entry.folder / MODEL)
-    maker = _Maker(entry.spec.name, default, material, reference, not EXACT & cpu_flags(), say)
+    quantizer = _Quantizer(entry.spec.name, default, data, reference, not EXACT & cpu_flags(), say)
     with tempfile.TemporaryDirectory() as scratch:
-        island, convolutions = maker.write(entry.folder / MODEL, Path(scratch), floor, out)
+        fp32_count, convolutions = quantizer.write(entry.folder / MODEL, Path(scratch), floor, out)
     served = Session(out)
-    record = parity.measure(taps, material.judged, reference.run, served.run)
-    return QuantizationResult(record, _median(default, material.judged, reference, served), island, convolutions, maker.narrow)
+    record = parity.measure(taps, data.evaluation, reference.run, served.run)
+    return QuantizationResult(
+        record, _median(default, data.evaluation, reference, served), fp32_count, convolutions, quantizer.narrow
+    )
 
 
 @dataclass(frozen=True)
-class _Maker:
+class _Quantizer:
     name: str
     tap: Tap
-    material: CalibrationData
+    data: CalibrationData
     reference: Session
     narrow: bool
     say: Say
 
     def write(self, model: Path, scratch: Path, floor: float, out: Path) -> tuple[int, int]:
-        """The shortest island that keeps the floor: how many of how many convolutions it has."""
+        """Write the graph with the shortest fp32 prefix that keeps the floor; returns its number of convolutions, and that of
+        all."""
         prepared = scratch / "prepared.onnx"
         qdq.prepare(model, prepared)
         convolutions = _convolutions(prepared, self.name)
-        self.say(f"calibrating on {len(self.material.learnt)} inputs")
-        ranges = calibrate(prepared, [batch.feeds for batch in self.material.learnt], scratch)
+        self.say(f"calibrating on {len(self.data.calibration)} inputs")
+        ranges = calibrate(prepared, [batch.feeds for batch in self.data.calibration], scratch)
         best = 0.0
-        for nodes in islands(prepared, self.tap.name):
+        for nodes in fp32_prefixes(prepared, self.tap.name):
             qdq.write(prepared, ranges, nodes, out, narrow=self.narrow)
-            island, found = sum(name.endswith(".Conv") for name in nodes), self._kept(out)
-            self.say(f"{island} of {convolutions} convolutions in fp32: least cosine {found:.5f}")
+            fp32_count, found = sum(name.endswith(".Conv") for name in nodes), self._least_cosine(out)
+            self.say(f"{fp32_count} of {convolutions} convolutions in fp32: least cosine {found:.5f}")
             if found >= floor:
-                return island, convolutions
+                return fp32_count, convolutions
             best = max(best, found)
         raise InvalidInput(
             f"in int8 {self.name} keeps a least cosine of {best:.5f} at best, and {floor} was asked for",
             remedy=f"ask for less, such as --parity {math.floor(best * 200) / 200}, or calibrate on more of what it will meet",
         )
 
-    def _kept(self, graph: Path) -> float:
-        """The least cosine of the tap over some of the inputs that ranges were learnt from."""
-        learnt = self.material.learnt
+    def _least_cosine(self, graph: Path) -> float:
+        """Least cosine of the tap over some of the calibration inputs."""
+        learnt = self.data.calibration
         choosers = learnt[:: max(1, len(learnt) // CHOOSERS)]
         return parity.measure([self.tap], choosers, self.reference.run, Session(graph).run).numerics.parity
 
 
 def _convolutions(model: Path, name: str) -> int:
-    """How many there are. InvalidInput where the network is not made of them."""
+    """Number of convolutions. InvalidInput where the network does not mainly consist of them."""
     import onnx
 
     kinds = [node.op_type for node in onnx.load(str(model)).graph.node]

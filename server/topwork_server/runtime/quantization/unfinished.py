@@ -1,7 +1,7 @@
-"""Encoders that are being quantized: a folder `.making-NAME` beside the records of encoders, which goes when NAME is exported.
+"""Scratch folders of quantizations: `.making-NAME` beside the records of encoders, deleted when NAME is exported.
 
-All that is written on the way lies in it. Where its process was killed, it and whatever there is of NAME are deleted by the next
-`topwork` command or server that looks at encoders.
+All intermediate files lie in it. If its process was killed, it and all that exists of NAME are deleted by the next `topwork`
+command or server that looks at encoders.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class EncoderNames(Protocol):
-    """What is asked of the catalogue."""
+    """The part of the catalog that is used here."""
 
-    def drop(self, name: str) -> None: ...
+    def delete(self, name: str) -> None: ...
 
 
 @contextmanager
-def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One at a time in a home, so that two do not make the same name."""
+def quantization_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Lock that allows one quantization at a time in a home, so that two do not create the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -45,8 +45,8 @@ def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def making(folder: Path, name: str) -> Iterator[Path]:
-    """A folder for what is made on the way to NAME, of temporary files too; NAME is unfinished while it is there."""
+def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Scratch folder for NAME, also for temporary files; NAME is unfinished while it exists."""
     scratch = folder / f"{MAKING}{name}"
     scratch.mkdir()
     try:
@@ -57,23 +57,23 @@ def making(folder: Path, name: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path, encoders: EncoderNames) -> None:
-    """Delete what quantizations that were killed left, unless one is under way."""
+    """Delete the remains of killed quantizations, unless one is running."""
     if not any(folder.glob(f"{MAKING}*")):
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        delete_left(folder, encoders)
+        delete_unfinished(folder, encoders)
     except BlockingIOError:
-        pass  # its maker lives
+        pass  # its process lives
     finally:
         os.close(handle)
 
 
-def delete_left(folder: Path, encoders: EncoderNames) -> None:
-    """As `sweep`, where the caller is `alone`."""
+def delete_unfinished(folder: Path, encoders: EncoderNames) -> None:
+    """As `sweep`, for a caller that holds `quantization_lock`."""
     for left in folder.glob(f"{MAKING}*"):
         name = left.name.removeprefix(MAKING)
         log.info("encoder=%s was not finished: it is deleted", name)
-        encoders.drop(name)
+        encoders.delete(name)
         shutil.rmtree(left, ignore_errors=True)

@@ -194,13 +194,13 @@ def test_buffers_of_shapes_that_went_out_of_use_leave() -> None:
             self.closed = True
 
     slots = BufferSlotPool(Held, most=250)  # type: ignore[arg-type]
-    held = [slots.take(key) for key in "abc"]  # type: ignore[arg-type]
+    held = [slots.acquire(key) for key in "abc"]  # type: ignore[arg-type]
     held[0].graph = 7
     for one in held:
-        slots.give(one)
-    slots.give(slots.take("d"))  # type: ignore[arg-type]
+        slots.release(one)
+    slots.release(slots.acquire("d"))  # type: ignore[arg-type]
     assert [one.closed for one in held] == [False, True, False]  # the oldest has a graph, the next is one too many
-    assert slots.take("a") is held[0]  # type: ignore[arg-type]
+    assert slots.acquire("a") is held[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])

@@ -187,7 +187,7 @@ def refuse(self: Path, target: Path) -> Path:
 def test_a_damaged_record_is_none(letters: tuple[Letters, Path, Manifest], damage: str) -> None:
     _, folder, _ = letters
     (folder / "device-openvino-bf16.json").write_text(damage)
-    assert device_records.read(folder, BF16, "here") is None
+    assert device_records.read_record(folder, BF16, "here") is None
 
 
 async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart(
@@ -208,14 +208,14 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
     artifacts.publish(home, letters_spec(), lambda folder: export_encoder(letters_spec(), Path(), folder))
     entry = catalogue.entry("letters")
     engine = Engine(catalogue, Config(home=home, threads=1))
-    assert engine.model_cache.provider_names == "openvino or cpu"
-    assert engine.model_cache.plans_of(entry) is None, "nothing is measured yet"
+    assert engine.provider_names == "openvino or cpu"
+    assert engine.plans_of(entry) is None, "nothing is measured yet"
     found = await engine.embed(EmbedParams("letters"), [Text("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()
     again = Engine(catalogue, Config(home=home, threads=1))
-    chosen = again.model_cache.plans_of(entry)
+    chosen = again.plans_of(entry)
     assert chosen is not None
     assert chosen.plans[0].device == BF16
     await again.close()

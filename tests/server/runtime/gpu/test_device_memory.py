@@ -59,11 +59,11 @@ def test_what_went_to_the_device_comes_back(memory: Any) -> None:
     there, back = memory.staging((3, 5), np.float32), memory.staging((3, 5), np.float32)
     device = np.zeros((3, 5), np.float32)
     there[:] = np.arange(15).reshape(3, 5)
-    way = memory.open_way()
+    way = memory.create_stream()
     memory.copy(device.ctypes.data, there.ctypes.data, there.nbytes, TO_DEVICE, way)
     memory.copy(back.ctypes.data, device.ctypes.data, back.nbytes, TO_HOST, way)
-    memory.wait(way)
-    memory.close_way(way)
+    memory.synchronize(way)
+    memory.destroy_stream(way)
     assert (back == np.arange(15).reshape(3, 5)).all()
 
 
@@ -71,7 +71,7 @@ def test_copies_name_the_gpu_the_direction_and_the_stream() -> None:
     runtime = Runtime()
     memory = CudaMemory(3, runtime)
     array = memory.staging((4,), np.int64)
-    way = memory.open_way()
+    way = memory.create_stream()
     memory.copy(array.ctypes.data, array.ctypes.data, array.nbytes, TO_HOST, way)
     assert ("cudaHostAlloc", (32, 1)) in runtime.calls
     assert runtime.calls[-2:] == [("cudaSetDevice", (3,)), ("cudaMemcpyAsync", (TO_HOST, 77))]

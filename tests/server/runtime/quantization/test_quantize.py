@@ -30,7 +30,7 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.export import export_encoder
 from topwork_server.runtime.quantization import unfinished
 from topwork_server.runtime.quantization.calibration_ranges import BINS, Histogram
-from topwork_server.runtime.quantization.fp32_fallback import islands
+from topwork_server.runtime.quantization.fp32_fallback import fp32_prefixes
 from topwork_server.runtime.session import Session
 from topwork_server.types import Numerics
 
@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     weights = as_on_the_hub(random_net("test_resnet"), tmp_path_factory.mktemp("weights") / "small")
     catalogue = Catalog(PluginRegistry.load(), folder)
-    catalogue.adopt(f"file:{weights}", "small")
+    catalogue.add(f"file:{weights}", "small")
     spec = catalogue.spec("small")
     artifacts.publish(folder, spec, partial(export_encoder, spec, weights))
     return folder
@@ -136,7 +136,7 @@ def test_a_failed_export_leaves_no_name(
         return real(self, name, **kwargs)
 
     monkeypatch.setattr(Catalog, "export", export)
-    monkeypatch.setattr(quantize_encoder, "make", _fake_make)
+    monkeypatch.setattr(quantize_encoder, "quantize", _fake_make)
     words = ("quantize", "small", "--name", "doomed", "--calibrate", pictures, "--home", home, "--json")
     assert cli.main([str(word) for word in words]) == 130
     capsys.readouterr()
@@ -158,15 +158,15 @@ def make(entry, material, floor, out, say):
     out.write_bytes(b"graph")
     tempfile.mkdtemp()
     parity = ParityRecord(Numerics("cpu", "int8", 0.99, 0.1), {"pooled": {"min_cosine": 0.99, "max_abs_error": 0.1}})
-    return SimpleNamespace(parity=parity, island=0, convolutions=9, narrow=False)
+    return SimpleNamespace(parity=parity, fp32_convolutions=0, convolutions=9, narrow=False)
 
 def export(self, name):
     print("exporting", flush=True)
     threading.Event().wait()
 
 quantize_encoder._ready = lambda catalogue, name, say: SimpleNamespace(spec=catalogue.spec(name))
-quantize_encoder._material = lambda entry, arguments, say: SimpleNamespace(learnt=(), judged=(), refused={})
-quantize_encoder.make, Catalog.export = make, export
+quantize_encoder._material = lambda entry, arguments, say: SimpleNamespace(calibration=(), evaluation=(), refused={})
+quantize_encoder.quantize, Catalog.export = make, export
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -253,9 +253,9 @@ def test_two_at_once_take_turns(home: Path, tmp_path: Path) -> None:
         said.append(text)
         os.close(handle)  # the other ends
 
-    with unfinished.alone(home / "encoders", say):
+    with unfinished.quantization_lock(home / "encoders", say):
         assert said == ["waiting for another `topwork quantize` to end"]
-    with unfinished.alone(home / "encoders", said.append):
+    with unfinished.quantization_lock(home / "encoders", said.append):
         assert len(said) == 1
 
 
@@ -283,6 +283,6 @@ def test_islands_end_where_one_tensor_goes_on(tmp_path: Path) -> None:
     stem = [("Conv", ["x", "w"], "a"), ("Relu", ["a"], "b"), ("MaxPool", ["b"], "c")]
     block = [("Conv", ["c", "w"], "d"), ("Add", ["c", "d"], "e"), ("Relu", ["e"], "f")]
     rest = [("Conv", [f"f{i}" if i else "f", "w"], f"f{i + 1}") for i in range(4)]
-    found = list(islands(chain(tmp_path / "chain.onnx", [*stem, *block, *rest]), "f4"))
+    found = list(fp32_prefixes(chain(tmp_path / "chain.onnx", [*stem, *block, *rest]), "f4"))
     assert [len(names) for names in found] == [0, 2, 6], "not behind a pool, nor within a block, nor before its ReLU"
     assert found[1] == ["0.Conv", "1.Relu"]

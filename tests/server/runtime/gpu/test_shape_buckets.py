@@ -12,24 +12,24 @@ from topwork_server.runtime.gpu.shape_buckets import (
     TOKENS,
     TOKENS_STEP,
     ShapeBuckets,
-    next_of,
     pad_into,
+    round_up,
 )
 
-TEXT = ShapeBuckets.of(
+TEXT = ShapeBuckets.of_axes(
     {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")},
     {"pooled": ("batch", 384), "hidden.1": ("batch", "rows", 384)},
 )
-PICTURES = ShapeBuckets.of({"pictures": ("batch", 3, 224, 224)}, {"pooled": ("batch", 1024), "layer1": ("batch", 3136, 128)})
-CLIPS = ShapeBuckets.of({"clips": ("batch", 3, "2*halves", 224, 224)}, {"pooled": ("batch", 1024)})
+PICTURES = ShapeBuckets.of_axes({"pictures": ("batch", 3, 224, 224)}, {"pooled": ("batch", 1024), "layer1": ("batch", 3136, 128)})
+CLIPS = ShapeBuckets.of_axes({"clips": ("batch", 3, "2*halves", 224, 224)}, {"pooled": ("batch", 1024)})
 
 
 @pytest.mark.parametrize("steps", [(ROWS, ROWS_STEP), (TOKENS, TOKENS_STEP)])
 def test_a_bucket_holds_what_is_put_into_it_and_not_much_more(steps: tuple[tuple[int, ...], int]) -> None:
-    found = [next_of(*steps, count) for count in range(1, 1025)]
+    found = [round_up(*steps, count) for count in range(1, 1025)]
     assert all(bucket >= count for count, bucket in enumerate(found, 1))
     assert found == sorted(found)
-    assert all(next_of(*steps, bucket) == bucket for bucket in found)
+    assert all(round_up(*steps, bucket) == bucket for bucket in found)
     assert max(bucket / count for count, bucket in enumerate(found, 1) if count >= 16) <= 1.5
     assert len(set(found)) < 50
 
@@ -47,7 +47,7 @@ def test_only_rows_are_padded_where_no_mask_says_what_is_real() -> None:
 
 
 def test_an_axis_that_the_graph_fixes_is_left_alone() -> None:
-    assert ShapeBuckets.of({"x": (5, 3)}, {}).padded({"x": (5, 3)}) == {"x": (5, 3)}
+    assert ShapeBuckets.of_axes({"x": (5, 3)}, {}).padded({"x": (5, 3)}) == {"x": (5, 3)}
 
 
 def test_a_length_beyond_the_longest_keeps_its_own_shape() -> None:
@@ -57,9 +57,9 @@ def test_a_length_beyond_the_longest_keeps_its_own_shape() -> None:
 
 
 def test_rows_and_tokens_of_padding_are_cut_from_outputs() -> None:
-    assert TEXT.cut("pooled", np.zeros((6, 384)), 5, 21).shape == (5, 384)
-    assert TEXT.cut("hidden.1", np.zeros((6, 24, 384)), 5, 21).shape == (5, 21, 384)
-    assert PICTURES.cut("layer1", np.zeros((6, 3136, 128)), 5, None).shape == (5, 3136, 128)
+    assert TEXT.remove_padding("pooled", np.zeros((6, 384)), 5, 21).shape == (5, 384)
+    assert TEXT.remove_padding("hidden.1", np.zeros((6, 24, 384)), 5, 21).shape == (5, 21, 384)
+    assert PICTURES.remove_padding("layer1", np.zeros((6, 3136, 128)), 5, None).shape == (5, 3136, 128)
 
 
 def test_rows_of_padding_are_real_rows_and_tokens_of_padding_are_masked() -> None:
@@ -70,7 +70,7 @@ def test_rows_of_padding_are_real_rows_and_tokens_of_padding_are_masked() -> Non
 
 def test_a_batch_beyond_the_most_rows_runs_in_parts_and_comes_back_whole() -> None:
     feeds = {"x": np.arange(2 * MOST_ROWS + 3)[:, None]}
-    pieces = shape_buckets.parts(feeds)
+    pieces = shape_buckets.split_rows(feeds)
     assert [len(piece["x"]) for piece in pieces] == [MOST_ROWS, MOST_ROWS, 3]
-    (joined,) = shape_buckets.joined([[piece["x"]] for piece in pieces])
+    (joined,) = shape_buckets.concat_outputs([[piece["x"]] for piece in pieces])
     assert (joined == feeds["x"]).all()

@@ -72,7 +72,7 @@ def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None
             order.append("read")
 
     def writer() -> None:
-        with gate.alone():
+        with gate.exclusive():
             order.append("capture")
 
     threads = [threading.Thread(target=reader), threading.Thread(target=writer)]
@@ -90,9 +90,9 @@ def test_who_captures_is_alone_and_who_waits_for_it_gets_in_afterwards() -> None
 def test_nobody_captures_while_a_session_is_being_opened() -> None:
     gate = CaptureLock()
     with gate.shared(lasting=True):
-        with gate.alone() as alone:
+        with gate.exclusive() as alone:
             assert not alone
         with gate.shared():
             pass  # nobody waits behind who gave up
-    with gate.alone() as alone:
+    with gate.exclusive() as alone:
         assert alone

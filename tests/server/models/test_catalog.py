@@ -19,7 +19,7 @@ from toys import FakePlugins, letters_spec
 class Adopting(FakePlugins):
     """Reads any file whose name ends in .letters."""
 
-    def adopt(self, name: str, source: SourceUri) -> Registered | None:
+    def resolve_source(self, name: str, source: SourceUri) -> Registered | None:
         if not source.location.endswith(".letters") or source.family not in ("", "letters"):
             return None
         return Registered(replace(letters_spec(name), source=str(source)), "letters", "tests")
@@ -53,7 +53,7 @@ def test_an_unknown_name_gets_what_is_near(catalogue: Catalog) -> None:
 def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.letters").write_text("weights")
     monkeypatch.chdir(tmp_path)
-    spec = catalogue.adopt("file:my.letters", settings={"seed": 3})
+    spec = catalogue.add("file:my.letters", settings={"seed": 3})
     monkeypatch.chdir("/")
     assert spec.name == "my.letters"
     again = Catalog(Adopting([letters_spec()]), tmp_path)  # type: ignore[arg-type]
@@ -61,18 +61,18 @@ def test_weights_are_adopted_by_uri_and_remembered(catalogue: Catalog, tmp_path:
     assert again.spec("my.letters").settings == {"seed": 3}
     assert again.entry("my.letters").state is EncoderState.FETCHED
     assert again.source("my.letters") == SourceUri("file", str(tmp_path / "my.letters"), family="letters")
-    again.forget("my.letters")
+    again.remove("my.letters")
     assert again.names() == ["letters"]
 
 
 def test_what_no_plugin_reads_is_refused(catalogue: Catalog, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"file:/weights.other: there is no such file"):
-        catalogue.adopt("file:/weights.other")
+        catalogue.add("file:/weights.other")
     (tmp_path / "weights.letters").touch()
     with pytest.raises(InvalidInput, match="bert"):
-        catalogue.adopt(f"file:{tmp_path}/weights.letters", family="bert")
+        catalogue.add(f"file:{tmp_path}/weights.letters", family="bert")
     with pytest.raises(InvalidInput, match="registered encoder"):
-        catalogue.adopt("file:/weights.letters", name="letters")
+        catalogue.add("file:/weights.letters", name="letters")
     assert catalogue.names() == ["letters", "absent"]
 
 
