@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from topwork_server.errors import InvalidInput, PluginError, PluginFault
 from topwork_server.plugin_api import options, plugin_registry
+from topwork_server.plugin_api.hook_checks import loading
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.sources import SourceUri
 
@@ -310,3 +312,25 @@ def test_commands_of_a_plugin_that_fails_cost_only_these(install: Install) -> No
     (error,) = PluginRegistry.load().add_commands(commands)
     assert "register_commands of one (one-dist 1.0)" in error.message
     assert list(commands.choices) == ["mine"]
+
+
+def test_threads_that_load_plugins_at_once_leave_standard_output_alone() -> None:
+    """`topwork doctor --json` loads them for two of its questions, and wrote its answer to stderr."""
+    before, first_in, second_in = sys.stdout, threading.Event(), threading.Event()
+
+    def load_first() -> None:
+        with loading("loading", "toys"):
+            first_in.set()
+            second_in.wait(0.2)  # it waits for this one to end
+
+    def load_second() -> None:
+        assert first_in.wait(30)
+        with loading("loading", "toys"):
+            second_in.set()
+            first.join()
+
+    first, second = threading.Thread(target=load_first), threading.Thread(target=load_second)
+    first.start()
+    second.start()
+    second.join()
+    assert sys.stdout is before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -16,14 +17,16 @@ from topwork_server.types import EncoderSpec, Modality
 
 #: The names that an encoder may have.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: `sys.stdout` belongs to the process: of two threads that exchanged it, the later one put stderr back for good.
+_REDIRECTING = threading.RLock()
 
 
 @contextmanager
 def loading(doing: str, owner: str) -> Iterator[None]:
-    """Plugin code at the start. PluginError names the plugin for whatever it raises, an exit of its own too; what it prints goes
+    """Run plugin code at the start. PluginError names the plugin for all that it raises, an exit of its own too; what it prints goes
     to stderr, since stdout may be read by a program."""
     try:
-        with redirect_stdout(sys.stderr):
+        with _REDIRECTING, redirect_stdout(sys.stderr):
             yield
     except TopworkError:
         raise

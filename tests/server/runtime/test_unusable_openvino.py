@@ -60,6 +60,7 @@ def test_doctor_says_why_it_is_left_out(environment: dict[str, str], tmp_path: P
     command = [sys.executable, "-m", "topwork.cli", "doctor", "--json"]
     environment |= {"TOPWORK_HOME": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.stdout, done.stderr
     [finding] = [f for f in json.loads(done.stdout) if "ran a graph" in f["detail"]]
     assert finding["grade"] == "ok", finding
     assert "finds no CPU" in finding["detail"]
