@@ -23,8 +23,8 @@ _REDIRECTING = threading.RLock()
 
 @contextmanager
 def loading(doing: str, owner: str) -> Iterator[None]:
-    """Run plugin code at the start. PluginError names the plugin for all that it raises, an exit of its own too; what it prints goes
-    to stderr, since stdout may be read by a program."""
+    """Run plugin code at the start. PluginError names the plugin for all that it raises, an exit of its own too; what it
+    prints goes to stderr, since stdout may be read by a program."""
     try:
         with _REDIRECTING, redirect_stdout(sys.stderr):
             yield
