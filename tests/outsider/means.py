@@ -1,16 +1,5 @@
 import numpy as np
-from topwork_server import (
-    FittedHead,
-    InvalidInput,
-    Target,
-    Trainer,
-    TrainerSpec,
-    Trial,
-    folds,
-    hookimpl,
-    linear_graph,
-    rest,
-)
+from topwork_server import FittedHead, InvalidInput, Target, Trainer, TrainerSpec, Trial, folds, hookimpl, linear_graph, rest
 
 
 class Means(FittedHead):
