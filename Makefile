@@ -20,8 +20,9 @@ demo: install  ## turn real texts, words, pictures and clips into features over 
 	$(BIN)/topwork demo
 
 # Each worker takes whole files, so that what a file shares is made once, in the order of tests/conftest.py; a worker needs up to
-# 2 GiB.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# 2 GiB. Tests wait for servers and children a fifth of their time, so three workers share two cores.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(6, (3 * (os.cpu_count() or 1) + 1) // 2))')
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install weights node  ## the whole suite, with real weights, on up to four cores
 	$(PYTEST)
