@@ -102,7 +102,9 @@ class LocalJobs:
             await self.gate.wait()
             if self.fail:
                 raise RuntimeError(self.fail)
-            await asyncio.to_thread(builder.make, builder.BuildJob.of(arguments), self.kinds, lambda fraction, message: None)
+            await asyncio.to_thread(
+                builder.run_build, builder.BuildJob.from_arguments(arguments), self.kinds, lambda fraction, message: None
+            )
             self._end(id, JobState.DONE)
         except asyncio.CancelledError:
             self._end(id, JobState.CANCELLED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from topwork_server.indexes.build_rows import Dataset
+from topwork_server.indexes.build_rows import DatasetColumn
 from topwork_server.types import Array, Granularity, Tap, TapInfo
 
 COLUMN = "features_pooled"
@@ -24,7 +24,7 @@ def clustered(count: int, dim: int = 8, seed: int = 0) -> Array:
     return (rows * random.uniform(0.5, 3, (count, 1))).astype(np.float32)
 
 
-def write(path: Path, keys: Array, rows: Array, counts: Array | None = None, mode: str = "create") -> Dataset:
+def write(path: Path, keys: Array, rows: Array, counts: Array | None = None, mode: str = "create") -> DatasetColumn:
     """Items in the order of `keys`, with their rows one after another; `counts` says how many each has, None for one each."""
     import lance
     import pyarrow as pa
@@ -34,4 +34,4 @@ def write(path: Path, keys: Array, rows: Array, counts: Array | None = None, mod
         column = pa.ListArray.from_arrays(pa.array([0, *np.cumsum(counts)], pa.int32()), column)
     table = pa.table({"id": [f"i{key}" for key in keys], "key": pa.array(keys, pa.int64()), COLUMN: column})
     dataset = lance.write_dataset(table, str(path), mode=mode, data_storage_version="2.1")
-    return Dataset(str(path), dataset.version, COLUMN)
+    return DatasetColumn(str(path), dataset.version, COLUMN)

@@ -106,7 +106,7 @@ class App:
 
     def _whole(self, kind: str, name: str) -> bool:
         """Whether no damage of a set or an index is known. NotFound."""
-        return self.stores.indexes.is_whole(name) if kind == INDEX else not self.stores.sets.damage(name)
+        return self.stores.indexes.has_whole_definition(name) if kind == INDEX else not self.stores.sets.damage(name)
 
     async def start(self) -> ReadyMessage:
         """StartError where the address cannot be had."""

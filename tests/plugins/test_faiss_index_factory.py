@@ -14,18 +14,18 @@ ROWS = 600
 
 
 class TestTransformedAndRefined(IndexContract):
-    index = kinds.of_factory("RR16,IVF8,PQ8x4,RFlat")
+    index = kinds.factory_index_class("RR16,IVF8,PQ8x4,RFlat")
     rows = ROWS
 
 
 class TestGraphOfCodes(IndexContract):
-    index = kinds.of_factory("HNSW16,SQ8")
+    index = kinds.factory_index_class("HNSW16,SQ8")
     rows = ROWS
     score_error = 0.02
 
 
 class TestGraphBehindATransform(IndexContract):
-    index = kinds.of_factory("PCA32,HNSW16")
+    index = kinds.factory_index_class("PCA32,HNSW16")
     rows = ROWS
     metrics = L2_AND_COSINE
     score_error = 0.001
@@ -34,12 +34,12 @@ class TestGraphBehindATransform(IndexContract):
 class TestTakesNoSelector(IndexContract):
     """A kind that refuses a selector: masks are honoured by fetching more."""
 
-    index = kinds.of_factory("PQ8x4fs,RFlat")
+    index = kinds.factory_index_class("PQ8x4fs,RFlat")
     rows = ROWS
 
 
 class TestTakesNoSelectorAndHasNoStorage(IndexContract):
-    index = kinds.of_factory("IVF8,RQ4x4")
+    index = kinds.factory_index_class("IVF8,RQ4x4")
     rows = ROWS
     floor = 0.2
     score_error = 0.6
@@ -48,7 +48,7 @@ class TestTakesNoSelectorAndHasNoStorage(IndexContract):
 class TestKnowsOnlyL2(IndexContract):
     """Cosine goes by L2 of the unit vectors."""
 
-    index = kinds.of_factory("HNSW16,PQ16x4")
+    index = kinds.factory_index_class("HNSW16,PQ16x4")
     rows = ROWS
     metrics = L2_AND_COSINE
     floor = 0.4
@@ -56,7 +56,7 @@ class TestKnowsOnlyL2(IndexContract):
 
 
 class TestQuantiserIsAGraph(IndexContract):
-    index = kinds.of_factory("IVF16_HNSW8,Flat")
+    index = kinds.factory_index_class("IVF16_HNSW8,Flat")
     rows = ROWS
     floor = 1.0
 
@@ -162,6 +162,6 @@ def test_too_few_rows_to_train_are_kept_flat(kind: str, count: int) -> None:
 def test_a_file_of_another_kind_is_not_loaded(tmp_path) -> None:
     build("PCA16,Flat", clustered(300, 32, Metric.COSINE)).save(tmp_path / "index")
     with pytest.raises(ValueError, match="PCA16,Flat"):
-        kinds.of_factory("PCA8,Flat").load(tmp_path / "index", Metric.COSINE)
+        kinds.factory_index_class("PCA8,Flat").load(tmp_path / "index", Metric.COSINE)
     with pytest.raises(ValueError, match="cosine"):
-        kinds.of_factory("PCA16,Flat").load(tmp_path / "index", Metric.L2)
+        kinds.factory_index_class("PCA16,Flat").load(tmp_path / "index", Metric.L2)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_plugins.faiss_index import build_params, kinds, plugin
-from topwork_plugins.faiss_index.masks import Mask
+from topwork_plugins.faiss_index.masks import PositionMask
 from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptions
 from topwork_server import InvalidInput, Metric
 from topwork_server.errors import DiskFull
@@ -63,18 +63,18 @@ def test_lists_have_points_to_train_on(rows: int, wanted: int | None, lists: int
 
 
 def test_codes_divide_the_dim_and_need_points() -> None:
-    assert build_params.ivf_pq(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
-    assert build_params.ivf_pq(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
-    assert build_params.ivf_pq(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
-    assert build_params.ivf_pq(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
-    assert build_params.ivf_pq(100, 384, PqOptions(), 0.95).factory == "Flat"
+    assert build_params.ivf_pq_params(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
+    assert build_params.ivf_pq_params(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
+    assert build_params.ivf_pq_params(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
+    assert build_params.ivf_pq_params(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
+    assert build_params.ivf_pq_params(100, 384, PqOptions(), 0.95).factory == "Flat"
     with pytest.raises(InvalidInput, match="100 segments do not divide 384"):
-        build_params.ivf_pq(100_000, 384, PqOptions(segments=100), 0.95)
+        build_params.ivf_pq_params(100_000, 384, PqOptions(segments=100), 0.95)
 
 
 def test_codes_are_refined_where_the_recall_asks_for_it() -> None:
-    assert build_params.ivf_pq(100_000, 384, PqOptions(), 0.95).factory == "IVF1024,PQ48x8,Refine(SQ8)"
-    assert build_params.ivf_pq(100_000, 384, PqOptions(), 0.5).factory == "IVF1024,PQ48x8"
+    assert build_params.ivf_pq_params(100_000, 384, PqOptions(), 0.95).factory == "IVF1024,PQ48x8,Refine(SQ8)"
+    assert build_params.ivf_pq_params(100_000, 384, PqOptions(), 0.5).factory == "IVF1024,PQ48x8"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_spare_bits_of_a_mask_are_not_positions() -> None:
 
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"13 positions is \(2,\) uint8"):
-        Mask(np.zeros(3, np.uint8), 13)
+        PositionMask(np.zeros(3, np.uint8), 13)
 
 
 def test_the_distance_of_a_row_to_itself_is_nothing() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from topwork_plugins.few_shot import knn
-from topwork_plugins.few_shot.knn import Knn
-from topwork_plugins.few_shot.prototype import Prototype
-from topwork_plugins.few_shot.zero_shot import ZeroShot
+from topwork_plugins.few_shot.knn import KnnTrainer
+from topwork_plugins.few_shot.prototype import PrototypeTrainer
+from topwork_plugins.few_shot.zero_shot import ZeroShotTrainer
 from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.plugin_api.options import parse
 from topwork_server.testing import TrainerContract
@@ -17,22 +17,22 @@ from topwork_server.testing.problems import problem, quality
 
 
 class TestPrototype(TrainerContract):
-    trainer = Prototype
+    trainer = PrototypeTrainer
     least_per_class = 1
 
 
 class TestKnn(TrainerContract):
-    trainer = Knn
+    trainer = KnnTrainer
     least_per_class = 1
 
 
 class TestZeroShot(TrainerContract):
-    trainer = ZeroShot
+    trainer = ZeroShotTrainer
     least_per_class = 0
     needs_descriptions = True
 
 
-FEW = [Prototype, Knn]
+FEW = [PrototypeTrainer, KnnTrainer]
 
 
 def fit(trainer: type, examples: Examples, subset: np.ndarray | None = None, **options: object) -> tuple:
@@ -67,19 +67,19 @@ def test_rows_of_one_group_do_not_judge_each_other(trainer: type) -> None:
 
 def test_what_is_set_is_not_chosen() -> None:
     examples = problem(Target.CLASSES)
-    assert fit(Prototype, examples, temperature=0.3, centre=False)[0].chosen == {
+    assert fit(PrototypeTrainer, examples, temperature=0.3, centre=False)[0].chosen == {
         "centre": False,
         "temperature": 0.3,
         "class_frequencies": False,
     }
-    assert fit(Knn, examples, k=7, temperature=0.3, centre=True)[0].chosen == {"k": 7, "temperature": 0.3, "centre": True}
+    assert fit(KnnTrainer, examples, k=7, temperature=0.3, centre=True)[0].chosen == {"k": 7, "temperature": 0.3, "centre": True}
     described = problem(Target.CLASSES, described=True)
-    assert fit(ZeroShot, described, temperature=0.3)[0].chosen == {"temperature": 0.3}
+    assert fit(ZeroShotTrainer, described, temperature=0.3)[0].chosen == {"temperature": 0.3}
 
 
 def test_neighbours_are_no_more_than_there_are() -> None:
     examples = problem(Target.NUMBERS, 12)
-    head, scores = fit(Knn, examples, k=500)
+    head, scores = fit(KnnTrainer, examples, k=500)
     assert head.chosen["k"] == 11
     assert np.isfinite(scores).all()
 
@@ -89,25 +89,25 @@ def test_many_equal_rows_vote_alike() -> None:
     rows = np.concatenate([np.tile([[1.0, 0.0]], (30, 1)), np.tile([[-1.0, 0.2]], (30, 1))]).astype(np.float32)
     values = np.repeat([[5.0], [-5.0]], 30, axis=0).astype(np.float32)
     examples = Examples((FeatureView("pooled", "row", rows),), Target.NUMBERS, (), values, np.arange(60), np.arange(60))
-    _, scores = fit(Knn, examples, k=10, centre=False)
+    _, scores = fit(KnnTrainer, examples, k=10, centre=False)
     np.testing.assert_allclose(scores, values, atol=0.01)
 
 
 def test_a_description_counts_as_an_example() -> None:
     examples = problem(Target.CLASSES, described=True)
     three = np.flatnonzero(examples.values != 2)
-    _, told = fit(Prototype, examples, three)
+    _, told = fit(PrototypeTrainer, examples, three)
     assert quality(examples, told) > 0.9  # the fourth is known by its description alone
-    _, untold = fit(Prototype, examples, three, prior=0.0)
+    _, untold = fit(PrototypeTrainer, examples, three, prior=0.0)
     assert quality(examples, untold) < 0.8
 
 
-@pytest.mark.parametrize("trainer", [ZeroShot, Prototype])
+@pytest.mark.parametrize("trainer", [ZeroShotTrainer, PrototypeTrainer])
 def test_descriptions_alone_will_do(trainer: type) -> None:
     """No row has a label: a set of none."""
     examples = problem(Target.CLASSES, described=True)
     none = examples.take(np.arange(0))
-    if trainer is Prototype:
+    if trainer is PrototypeTrainer:
         with pytest.raises(InvalidInput, match="no examples"):
             fit(trainer, none)
         return
@@ -118,14 +118,14 @@ def test_descriptions_alone_will_do(trainer: type) -> None:
 
 def test_labels_fit_the_temperature_of_descriptions() -> None:
     examples = problem(Target.CLASSES, described=True)
-    right, _ = fit(ZeroShot, examples)
-    shuffled, _ = fit(ZeroShot, replace(examples, values=np.roll(examples.values, 1)))
+    right, _ = fit(ZeroShotTrainer, examples)
+    shuffled, _ = fit(ZeroShotTrainer, replace(examples, values=np.roll(examples.values, 1)))
     assert right.chosen["temperature"] < shuffled.chosen["temperature"]
 
 
 @pytest.mark.parametrize("name", ["temperature", "k", "prior"])
 def test_an_option_out_of_range_is_refused(name: str) -> None:
-    trainer = {"temperature": ZeroShot, "k": Knn, "prior": Prototype}[name]
+    trainer = {"temperature": ZeroShotTrainer, "k": KnnTrainer, "prior": PrototypeTrainer}[name]
     with pytest.raises(InvalidInput, match=name):
         parse(trainer.options, {name: -1 if name == "k" else -1.0})
 
@@ -133,4 +133,4 @@ def test_an_option_out_of_range_is_refused(name: str) -> None:
 def test_more_rows_than_a_graph_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "MOST_BYTES", 1000)
     with pytest.raises(InvalidInput, match="120 rows of 16 numbers"):
-        fit(Knn, problem(Target.CLASSES))
+        fit(KnnTrainer, problem(Target.CLASSES))

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from topwork_plugins.linear import sweep
-from topwork_plugins.linear.gram import frame
+from topwork_plugins.linear.gram import principal_basis
 from topwork_plugins.linear.head import LinearHead
-from topwork_plugins.linear.lbfgs import Objective, minimise
-from topwork_plugins.linear.losses import Loss, Sigmoids, Softmax, Spans
+from topwork_plugins.linear.lbfgs import PenalizedLoss, minimise
+from topwork_plugins.linear.losses import Loss, SigmoidLoss, SoftmaxLoss, SpanLoss
 from topwork_plugins.linear.models import Discriminant, Ridge
 from topwork_plugins.linear.options import LinearOptions
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.linear.problem import Problem
-from topwork_plugins.linear.temperature import tempered
+from topwork_plugins.linear.temperature import fit_temperatures
 from topwork_server.errors import InvalidInput
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Examples, Target
@@ -51,7 +51,7 @@ def random_problem(loss: Loss, rows: int, dim: int) -> Problem:
         np.random.default_rng(5).standard_normal((rows, dim)).astype(np.float32) * np.linspace(0.1, 3, dim, dtype=np.float32) + 1
     )
     everything = np.arange(rows)
-    return Problem(view, everything, frame(view, everything, "never"), loss)
+    return Problem(view, everything, principal_basis(view, everything, "never"), loss)
 
 
 def losses(rows: int) -> dict[str, Loss]:
@@ -61,16 +61,16 @@ def losses(rows: int) -> dict[str, Loss]:
     labels = (random.random((rows, 3)) < 0.3).astype(np.float32)
     weights = random.uniform(0.5, 2, (rows, 3)).astype(np.float32)
     return {
-        "softmax": Softmax(random.integers(4, size=rows), weights[:, 0], 4),
-        "sigmoids": Sigmoids(labels, weights),
-        "spans": Spans(marks, np.arange(rows) // 4),
+        "softmax": SoftmaxLoss(random.integers(4, size=rows), weights[:, 0], 4),
+        "sigmoids": SigmoidLoss(labels, weights),
+        "spans": SpanLoss(marks, np.arange(rows) // 4),
     }
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoids", "spans"])
 def test_gradients_are_right(name: str) -> None:
     made = random_problem(losses(60)[name], 60, 6)
-    objective = Objective(made, np.array([0.1, 1e-3]))
+    objective = PenalizedLoss(made, np.array([0.1, 1e-3]))
     at = objective.start() + np.random.default_rng(1).standard_normal(objective.start().shape)
     _, gradient, _ = objective(at)
     for place in [(0, 0, 1), (3, 1, 0), (6, 1, 1)]:
@@ -94,7 +94,7 @@ def test_chunks_do_not_change_the_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoids", "spans"])
 def test_minima_are_found_in_few_steps_at_all_strengths_at_once(name: str) -> None:
-    objective = Objective(random_problem(losses(200)[name], 200, 20), np.geomspace(10, 1e-4, 6))
+    objective = PenalizedLoss(random_problem(losses(200)[name], 200, 20), np.geomspace(10, 1e-4, 6))
     found = minimise(objective, objective.start(), 40, 1e-7)
     _, gradient, _ = objective(found)
     _, first, _ = objective(objective.start())
@@ -104,7 +104,7 @@ def test_minima_are_found_in_few_steps_at_all_strengths_at_once(name: str) -> No
 def test_the_discriminant_is_that_of_the_textbook() -> None:
     random = np.random.default_rng(0)
     classes = random.integers(3, size=90)
-    made = random_problem(Softmax(classes, np.ones(90, np.float32), 3), 90, 5)
+    made = random_problem(SoftmaxLoss(classes, np.ones(90, np.float32), 3), 90, 5)
     rows = made.view.astype(np.float64)
     means = np.stack([rows[classes == at].mean(axis=0) for at in range(3)])
     within = (rows - means[classes]).T @ (rows - means[classes])
@@ -112,7 +112,7 @@ def test_the_discriminant_is_that_of_the_textbook() -> None:
     inverse = np.linalg.inv((within + 90 * 0.3 * unit * np.eye(5)) / 87)
     priors = made.loss.bias()
     expected = rows @ inverse @ means.T - 0.5 * np.einsum("kd,de,ke->k", means, inverse, means) + priors
-    weight, bias = made.frame.unfolded(Discriminant(made).coefficients(np.array([0.3]))[:, 0])
+    weight, bias = made.frame.to_raw(Discriminant(made).coefficients(np.array([0.3]))[:, 0])
     found = rows @ weight.T + bias
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], atol=1e-4)
 
@@ -125,7 +125,7 @@ def test_ridge_is_that_of_the_textbook(dim: int) -> None:
     unit = (rows**2).mean()
     targets = made.loss.targets() - made.loss.targets().mean(axis=0)
     expected = np.linalg.solve(rows.T @ rows + 40 * 0.2 * unit * np.eye(dim), rows.T @ targets)
-    weight, _ = made.frame.unfolded(ridge.coefficients(np.array([0.2]))[:, 0] / ridge.scale)
+    weight, _ = made.frame.to_raw(ridge.coefficients(np.array([0.2]))[:, 0] / ridge.scale)
     np.testing.assert_allclose(weight.T, expected, atol=1e-4)
 
 
@@ -133,14 +133,14 @@ def test_ridge_is_that_of_the_textbook(dim: int) -> None:
 def test_frames_diagonalise_and_fold_back(rows: int, dim: int) -> None:
     view = np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32) * 1e-12 + 5e-12
     view[:, 3] = 7  # a constant
-    seen = frame(view, np.arange(rows), "auto")
-    found = seen.rows(view, np.arange(rows)).astype(np.float64)
+    seen = principal_basis(view, np.arange(rows), "auto")
+    found = seen.project(view, np.arange(rows)).astype(np.float64)
     scale = seen.spectrum.max()
     np.testing.assert_allclose(found.T @ found, np.diag(seen.spectrum), atol=1e-4 * scale)
     coefficients = np.random.default_rng(1).standard_normal((seen.rank + 1, 2))
-    weight, bias = seen.unfolded(coefficients)
+    weight, bias = seen.to_raw(coefficients)
     np.testing.assert_allclose(view @ weight.T + bias, found @ coefficients, atol=1e-3 * np.abs(found @ coefficients).max())
-    np.testing.assert_allclose(seen.folded(weight, bias), coefficients, atol=1e-3)
+    np.testing.assert_allclose(seen.from_raw(weight, bias), coefficients, atol=1e-3)
 
 
 def test_what_is_far_too_certain_is_tempered() -> None:
@@ -148,8 +148,8 @@ def test_what_is_far_too_certain_is_tempered() -> None:
     scores = random.standard_normal((2000, 1, 3)).astype(np.float32)
     chances = np.exp(scores[:, 0]) / np.exp(scores[:, 0]).sum(axis=1, keepdims=True)
     classes = (chances.cumsum(axis=1) < random.random((2000, 1))).sum(axis=1).clip(max=2)
-    loss = Softmax(classes, np.ones(2000, np.float32), 3)
-    factors, _ = tempered(loss, np.concatenate([scores, 8 * scores], axis=1))
+    loss = SoftmaxLoss(classes, np.ones(2000, np.float32), 3)
+    factors, _ = fit_temperatures(loss, np.concatenate([scores, 8 * scores], axis=1))
     assert factors == pytest.approx([1, 1 / 8], rel=0.15)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from topwork_plugins.mlp.losses import Task
+from topwork_plugins.mlp.losses import UnitLosses
 from topwork_plugins.mlp.trainer import MlpTrainer
 from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.plugin_api.options import parse
@@ -89,7 +89,7 @@ def test_what_has_no_classes_is_not_balanced(target: Target) -> None:
 
 def test_the_loss_of_a_span_is_the_cross_entropy_over_the_rows_of_its_item() -> None:
     examples = problem(Target.SPAN, 40)
-    task = Task(examples, balanced=False)
+    task = UnitLosses(examples, balanced=False)
     scores = torch.randn(3, examples.count, 2, generator=torch.Generator().manual_seed(0)) * 50
     units = np.array([3, 0, 4])
     found = task.losses(scores[:, task.rows(units)], units)
@@ -118,7 +118,7 @@ def test_a_column_that_never_changed_says_nothing_later() -> None:
 
 
 def test_nets_that_run_away_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Task, "losses", lambda self, scores, units: scores.sum(dim=2) * float("nan"))
+    monkeypatch.setattr(UnitLosses, "losses", lambda self, scores, units: scores.sum(dim=2) * float("nan"))
     with pytest.raises(InvalidInput, match="learning_rate"):
         fit(problem(Target.NUMBERS), epochs=2)
 

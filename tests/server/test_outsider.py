@@ -129,7 +129,7 @@ def test_its_kind_of_index_is_built_measured_and_searched(
         indexes = IndexManager(tmp_path / "indexes", sets, jobs, PluginRegistry.load(), 1, lambda: False)
         job = (await indexes.create(CreateIndexParams("birds", kind="brute", metric=Metric.L2))).job
         assert (await jobs.wait(job)).state is JobState.DONE
-        described, live = await indexes.settled("birds"), await indexes.live("birds")
+        described, live = await indexes.wait_for_build("birds"), await indexes.live("birds")
         hits = live.search(SearchQuery(rows[7:8], np.zeros(1, np.int64), k=3))
         assert kept.ids_of(hits.keys)[0] == "bird 7"
         for closing in (indexes.close(), jobs.close(), asyncio.to_thread(sets.close)):

@@ -18,7 +18,7 @@ LEAST_LISTS, MOST_LISTS = 4, 1 << 16
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildParams:
     """`factory` for faiss.index_factory; rows to train on (0: none); efConstruction (0: faiss's)."""
 
     factory: str
@@ -26,7 +26,7 @@ class Recipe:
     construction_effort: int = 0
 
 
-FLAT = Recipe("Flat")
+FLAT = BuildParams("Flat")
 
 
 def lists_for(rows: int, wanted: int | None) -> int:
@@ -38,16 +38,16 @@ def lists_for(rows: int, wanted: int | None) -> int:
     return best if best >= min(LEAST_LISTS, wanted or LEAST_LISTS) else 0
 
 
-def ivf(rows: int, options: IvfOptions, code: str) -> Recipe:
+def ivf_params(rows: int, options: IvfOptions, code: str) -> BuildParams:
     lists = lists_for(rows, options.lists)
-    return Recipe(f"IVF{lists},{code}", SAMPLED_A_LIST * lists) if lists else FLAT
+    return BuildParams(f"IVF{lists},{code}", SAMPLED_A_LIST * lists) if lists else FLAT
 
 
-def hnsw(target_recall: float, options: HnswOptions) -> Recipe:
+def hnsw_params(target_recall: float, options: HnswOptions) -> BuildParams:
     """More links and a more careful graph where more is asked of it."""
     careful = target_recall > 0.97
     neighbours = options.neighbours or (48 if careful else 32)
-    return Recipe(f"HNSW{neighbours},Flat", construction_effort=options.construction_effort or (200 if careful else 80))
+    return BuildParams(f"HNSW{neighbours},Flat", construction_effort=options.construction_effort or (200 if careful else 80))
 
 
 #: What is kept beside the codes, as the option `refine` names it.
@@ -56,16 +56,16 @@ REFINED = {"none": "", "sq4": ",Refine(SQ4)", "sq6": ",Refine(SQ6)", "sq8": ",Re
 REFINED_FROM = 0.7
 
 
-def ivf_pq(rows: int, dim: int, options: PqOptions, target_recall: float) -> Recipe:
+def ivf_pq_params(rows: int, dim: int, options: PqOptions, target_recall: float) -> BuildParams:
     """Codes need 39 rows for each of their 2^bits centres; with fewer the rows are kept as ivf-sq8 keeps them."""
     points = POINTS_A_LIST * 2**options.bits
-    recipe = ivf(rows, options, "")
+    params = ivf_params(rows, options, "")
     segments = _segments(dim, options.segments)
-    if recipe is FLAT or rows < points:
-        return ivf(rows, options, "SQ8")
+    if params is FLAT or rows < points:
+        return ivf_params(rows, options, "SQ8")
     auto = "sq8" if target_recall >= REFINED_FROM else "none"
     kept = REFINED[auto if options.refine == "auto" else options.refine]
-    return Recipe(f"{recipe.factory}PQ{segments}x{options.bits}{kept}", max(recipe.training_rows, points))
+    return BuildParams(f"{params.factory}PQ{segments}x{options.bits}{kept}", max(params.training_rows, points))
 
 
 def _segments(dim: int, wanted: int | None) -> int:
@@ -78,7 +78,7 @@ def _segments(dim: int, wanted: int | None) -> int:
     return wanted
 
 
-def of_factory(factory: str, rows: int) -> Recipe:
+def factory_params(factory: str, rows: int) -> BuildParams:
     """As it is said. All that it is trained on is what its largest k-means wants."""
     numbers = [int(n) for n in re.findall(r"IVF(\d+)", factory)]
-    return Recipe(factory, max([65_536, *(SAMPLED_A_LIST * n for n in numbers)])) if rows else FLAT
+    return BuildParams(factory, max([65_536, *(SAMPLED_A_LIST * n for n in numbers)])) if rows else FLAT

@@ -23,18 +23,18 @@ MOST_LISTS, MOST_BITS, MOST_SEGMENTS = 1 << 20, 16, 4096
 HAMMING = re.compile(r"(?:^|,)(?:LSH|SH)", re.IGNORECASE)
 
 
-def looks_like_one(kind: str) -> bool:
+def is_factory_string(kind: str) -> bool:
     return bool(LOOKS.fullmatch(kind))
 
 
-def check(kind: str) -> None:
+def check_factory(kind: str) -> None:
     """InvalidInput in faiss's words where the string is none, whatever the dim. Those that need a dim fail at the build."""
     _check_sizes(kind)
     if "IDMap" in kind:
         raise InvalidInput(f"{kind!r}: positions are the server's", remedy="leave IDMap out")
     if HAMMING.search(kind) and "," not in kind.partition("LSH")[2]:
         raise InvalidInput(f"{kind!r} measures bits that differ, not a distance", remedy="order its hits by one: LSH,RFlat")
-    make(kind, _likely_dim(kind), Metric.L2)
+    make_index(kind, _likely_dim(kind), Metric.L2)
 
 
 def check_dim(kind: str, dim: int) -> None:
@@ -47,12 +47,12 @@ def check_dim(kind: str, dim: int) -> None:
             )
 
 
-def make(kind: str, dim: int, metric: Metric) -> Any:
+def make_index(kind: str, dim: int, metric: Metric) -> Any:
     """An empty index of faiss. L2 orders unit vectors as cosine does: COSINE is built on it, and the index's metric_type says so,
     where the kind knows only L2 or shifts the rows to their mean, which moves inner products and no distance."""
     faiss = library.load()
     metric = _without_shift(kind, metric) if "PCA" in kind else metric
-    with library.words_of_faiss(f"faiss cannot make {kind!r} of {dim} numbers", remedy=GUIDE):
+    with library.translate_errors(f"faiss cannot make {kind!r} of {dim} numbers", remedy=GUIDE):
         index = None if metric is Metric.L2 else _by_inner_product(kind, dim, metric)
         return faiss.index_factory(dim, kind, faiss.METRIC_L2) if index is None else index
 

@@ -10,9 +10,9 @@ import numpy as np
 from topwork_server import Array
 
 from topwork_plugins.faiss_index import introspection, library, scores, search_params
-from topwork_plugins.faiss_index.masks import Mask
+from topwork_plugins.faiss_index.masks import PositionMask
 
-Found: TypeAlias = tuple[Array, Array]
+DistancesAndPositions: TypeAlias = tuple[Array, Array]
 
 #: Numbers that an over-fetching search holds at a time.
 MOST_NUMBERS = 1 << 22
@@ -29,10 +29,10 @@ class Searcher:
     def __init__(self, index: Any) -> None:
         self.index = index
         self.takes_masks = _takes_masks(index)
-        self._transforms, storage = _beneath(index)
-        self._under = None if storage is None else Searcher(storage)
+        self._transforms, storage = _exact_storage(index)
+        self._exact_searcher = None if storage is None else Searcher(storage)
 
-    def search(self, queries: Array, k: int, effort: int, mask: Mask) -> Found:
+    def search(self, queries: Array, k: int, effort: int, mask: PositionMask) -> DistancesAndPositions:
         """Distances (q, k) float32 as faiss has them and positions (q, k) int64; 1 <= k <= mask.allowed."""
         distances = np.empty((len(queries), k), np.float32)
         positions = np.full((len(queries), k), -1)
@@ -44,34 +44,38 @@ class Searcher:
                 break
         return distances, positions
 
-    def _attempts(self, effort: int, k: int, mask: Mask) -> Iterator[Callable[[Array, int, Mask], Found]]:
-        few = mask.bits is not None and mask.allowed <= search_params.looks_at(self.index, effort)
-        if not (few and self._under):
-            effort = search_params.enough_for(self.index, effort, k, mask.density)
+    def _attempts(
+        self, effort: int, k: int, mask: PositionMask
+    ) -> Iterator[Callable[[Array, int, PositionMask], DistancesAndPositions]]:
+        few = mask.bits is not None and mask.allowed <= search_params.rows_compared(self.index, effort)
+        if not (few and self._exact_searcher):
+            effort = search_params.sufficient_effort(self.index, effort, k, mask.density)
             yield partial(self._once, effort)
-            for harder in search_params.harder(self.index, effort):
+            for harder in search_params.higher_efforts(self.index, effort):
                 yield partial(self._once, harder)
-        if self._under:
+        if self._exact_searcher:
             yield self._exhaustive
 
-    def _exhaustive(self, queries: Array, k: int, mask: Mask) -> Found:
-        assert self._under is not None
+    def _exhaustive(self, queries: Array, k: int, mask: PositionMask) -> DistancesAndPositions:
+        assert self._exact_searcher is not None
         for transform in self._transforms:
             queries = transform.apply(queries)
-        return self._under.search(queries, k, 0, mask)
+        return self._exact_searcher.search(queries, k, 0, mask)
 
-    def _once(self, effort: int, queries: Array, k: int, mask: Mask) -> Found:
+    def _once(self, effort: int, queries: Array, k: int, mask: PositionMask) -> DistancesAndPositions:
         if mask.bits is not None and not self.takes_masks:
             return self._over_fetched(effort, queries, k, mask)
         return self._nearest(queries, k, effort, mask.selector(self.index))
 
-    def _nearest(self, queries: Array, k: int, effort: int, selector: Any | None) -> Found:
-        distances, positions = self.index.search(queries, k, params=search_params.parameters(self.index, effort, k, selector))
+    def _nearest(self, queries: Array, k: int, effort: int, selector: Any | None) -> DistancesAndPositions:
+        distances, positions = self.index.search(
+            queries, k, params=search_params.search_parameters(self.index, effort, k, selector)
+        )
         if selector is None and introspection.is_flat(self.index) and self.index.metric_type == library.load().METRIC_L2:
-            scores.sharpen(introspection.rows_of(self.index), queries, distances, positions)
+            scores.recompute_small_distances(introspection.rows_of(self.index), queries, distances, positions)
         return distances, positions
 
-    def _over_fetched(self, effort: int, queries: Array, k: int, mask: Mask) -> Found:
+    def _over_fetched(self, effort: int, queries: Array, k: int, mask: PositionMask) -> DistancesAndPositions:
         """For kinds that take no selector: fetch more and leave out, until there are k or no more."""
         distances = np.empty((len(queries), k), np.float32)
         positions = np.full((len(queries), k), -1)
@@ -79,7 +83,7 @@ class Searcher:
         while len(short):
             for some in np.array_split(short, -(-len(short) * fetch // MOST_NUMBERS)):
                 found = self._nearest(queries[some], fetch, effort, None)
-                distances[some], positions[some] = _only(mask, k, *found)
+                distances[some], positions[some] = _keep_allowed(mask, k, *found)
             short = short[positions[short, -1] < 0]
             if fetch == mask.total:
                 break
@@ -87,7 +91,7 @@ class Searcher:
         return distances, positions
 
 
-def _only(mask: Mask, k: int, distances: Array, positions: Array) -> Found:
+def _keep_allowed(mask: PositionMask, k: int, distances: Array, positions: Array) -> DistancesAndPositions:
     """The first k of each row that are allowed; -1 after them."""
     allowed = mask.allows(positions)
     order = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
@@ -97,16 +101,16 @@ def _only(mask: Mask, k: int, distances: Array, positions: Array) -> Found:
 
 def _takes_masks(index: Any) -> bool:
     """Tried rather than listed: some kinds refuse a selector, and which ones changes with faiss."""
-    nothing = Mask(np.zeros((index.ntotal + 7) // 8, np.uint8), index.ntotal)
+    nothing = PositionMask(np.zeros((index.ntotal + 7) // 8, np.uint8), index.ntotal)
     query = np.zeros((1, index.d), np.float32)
     try:
-        index.search(query, 1, params=search_params.parameters(index, 1, 1, nothing.selector(index)))
+        index.search(query, 1, params=search_params.search_parameters(index, 1, 1, nothing.selector(index)))
     except RuntimeError:
         return False
     return True
 
 
-def _beneath(index: Any) -> tuple[list[Any], Any | None]:
+def _exact_storage(index: Any) -> tuple[list[Any], Any | None]:
     """The storage that can compare with every row, and the transforms that a query goes through on its way there."""
     faiss = library.load()
     transforms: list[Any] = []

@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Label:
+class IndexLabel:
     """What a file says of its index. `kind` is what was asked for, `name` what was built."""
 
     kind: str
@@ -33,7 +33,7 @@ class Label:
     trained_on: int
 
 
-def write(index: Any, label: Label, path: Path) -> None:
+def write(index: Any, label: IndexLabel, path: Path) -> None:
     """DiskFull, and no file, where there is no room. faiss writes through us: its own writer loses a late error."""
     faiss = library.load()
     checksum = 0
@@ -46,15 +46,15 @@ def write(index: Any, label: Label, path: Path) -> None:
     try:
         with library.disk_errors(f"cannot write {path.name}"), path.open("wb") as file:
             faiss.write_index(index, faiss.PyCallbackIOWriter(keep, CHUNK))
-            said = json.dumps(asdict(label)).encode()
-            keep(said)
-            file.write(FOOTER.pack(checksum, len(said), MAGIC))
+            encoded = json.dumps(asdict(label)).encode()
+            keep(encoded)
+            file.write(FOOTER.pack(checksum, len(encoded), MAGIC))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
-def read(path: Path) -> tuple[Any, Label]:
+def read(path: Path) -> tuple[Any, IndexLabel]:
     """ValueError where the file is not as it was written."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[Any, Label]:
         if length > size or _checksum(file, size - FOOTER.size) != checksum:
             raise ValueError(f"{path.name} is damaged: its checksum is wrong")
         file.seek(size - FOOTER.size - length)
-        label = Label(**json.loads(file.read(length)))
+        label = IndexLabel(**json.loads(file.read(length)))
     return library.load().read_index(str(path)), label
 
 

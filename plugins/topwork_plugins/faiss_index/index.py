@@ -12,10 +12,10 @@ import numpy as np
 from topwork_server import Array, InvalidInput, Metric, Report, VectorIndex, VectorSource
 
 from topwork_plugins.faiss_index import building, factory, files, introspection, library, scores, search_params
-from topwork_plugins.faiss_index.build_params import Recipe
+from topwork_plugins.faiss_index.build_params import BuildParams
 from topwork_plugins.faiss_index.faiss_search import Searcher
-from topwork_plugins.faiss_index.files import Label
-from topwork_plugins.faiss_index.masks import Mask
+from topwork_plugins.faiss_index.files import IndexLabel
+from topwork_plugins.faiss_index.masks import PositionMask
 
 #: Rows of which every kind is what it says: with fewer some are flat.
 MANY = 100_000
@@ -26,7 +26,7 @@ class FaissIndex(VectorIndex):
 
     kind: ClassVar[str]
 
-    def __init__(self, index: Any, label: Label, bytes_: int | None = None) -> None:
+    def __init__(self, index: Any, label: IndexLabel, bytes_: int | None = None) -> None:
         self._index = index
         self._label = label
         self._bytes = bytes_
@@ -35,27 +35,27 @@ class FaissIndex(VectorIndex):
 
     @classmethod
     @abstractmethod
-    def recipe(cls, rows: int, dim: int, options: Any, target_recall: float) -> Recipe:
+    def choose_params(cls, rows: int, dim: int, options: Any, target_recall: float) -> BuildParams:
         """What to build for so many rows; "Flat" where they are too few for the kind."""
 
     @classmethod
     def check(cls, dim: int, metric: Metric, options: Any, target_recall: float) -> None:
-        kind = cls.recipe(MANY, dim, options, target_recall).factory
+        kind = cls.choose_params(MANY, dim, options, target_recall).factory
         factory.check_dim(kind, dim)
-        factory.make(kind, dim, metric)
+        factory.make_index(kind, dim, metric)
 
     @classmethod
     def build(
         cls, vectors: VectorSource, metric: Metric, options: Any, target_recall: float, threads: int, report: Report
     ) -> Self:
         library.load().omp_set_num_threads(threads)
-        recipe = cls.recipe(vectors.count, vectors.dim, options, target_recall)
-        index, name, trained_on = building.built(recipe, vectors, metric, report)
-        return cls(index, Label(cls.kind, name, metric.value, vectors.dim, index.ntotal, trained_on))
+        params = cls.choose_params(vectors.count, vectors.dim, options, target_recall)
+        index, name, trained_on = building.build_index(params, vectors, metric, report)
+        return cls(index, IndexLabel(cls.kind, name, metric.value, vectors.dim, index.ntotal, trained_on))
 
     def add(self, rows: Array, threads: int) -> None:
         library.load().omp_set_num_threads(threads)
-        building.fill(self._index, self._checked(rows))
+        building.add_rows(self._index, self._checked(rows))
         self._label = replace(self._label, count=self._index.ntotal)
         self._bytes = None
 
@@ -73,7 +73,7 @@ class FaissIndex(VectorIndex):
 
     def search(self, queries: Array, k: int, *, effort: int, threads: int, mask: Array | None = None) -> tuple[Array, Array]:
         queries = self._checked(queries)
-        allowed = Mask(mask, self.count)
+        allowed = PositionMask(mask, self.count)
         wanted = min(k, allowed.allowed)
         metric = Metric(self._label.metric)
         out_scores = np.full((len(queries), k), scores.worst(metric), np.float32)
@@ -81,7 +81,7 @@ class FaissIndex(VectorIndex):
         if wanted > 0 and len(queries):
             library.load().omp_set_num_threads(threads)
             distances, positions = self._searcher.search(queries, wanted, effort, allowed)
-            out_scores[:, :wanted] = scores.of_distances(distances, positions, metric, self._by_l2)
+            out_scores[:, :wanted] = scores.from_distances(distances, positions, metric, self._by_l2)
             out_positions[:, :wanted] = positions
         return out_scores, out_positions
 
@@ -95,7 +95,7 @@ class FaissIndex(VectorIndex):
         return np.ascontiguousarray(rows, np.float32)
 
     def efforts(self) -> tuple[int, ...]:
-        return search_params.ladder(self._index)
+        return search_params.effort_ladder(self._index)
 
     def vectors(self, positions: Array) -> Array | None:
         flat = introspection.matrix(self._index)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from topwork_server import NoOptions
 
 from topwork_plugins.faiss_index import build_params
-from topwork_plugins.faiss_index.build_params import Recipe
+from topwork_plugins.faiss_index.build_params import BuildParams
 from topwork_plugins.faiss_index.index import FaissIndex
 from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptions
 
@@ -32,7 +32,7 @@ class FlatIndex(FaissIndex):
     kind = "flat"
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: NoOptions, target_recall: float) -> Recipe:
+    def choose_params(cls, rows: int, dim: int, options: NoOptions, target_recall: float) -> BuildParams:
         return build_params.FLAT
 
 
@@ -45,8 +45,8 @@ class HnswIndex(FaissIndex):
     options = HnswOptions
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: HnswOptions, target_recall: float) -> Recipe:
-        return build_params.hnsw(target_recall, options)
+    def choose_params(cls, rows: int, dim: int, options: HnswOptions, target_recall: float) -> BuildParams:
+        return build_params.hnsw_params(target_recall, options)
 
 
 class IvfIndex(FaissIndex):
@@ -56,8 +56,8 @@ class IvfIndex(FaissIndex):
     options = IvfOptions
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> Recipe:
-        return build_params.ivf(rows, options, "Flat")
+    def choose_params(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> BuildParams:
+        return build_params.ivf_params(rows, options, "Flat")
 
 
 class IvfSq8Index(FaissIndex):
@@ -67,8 +67,8 @@ class IvfSq8Index(FaissIndex):
     options = IvfOptions
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> Recipe:
-        return build_params.ivf(rows, options, "SQ8")
+    def choose_params(cls, rows: int, dim: int, options: IvfOptions, target_recall: float) -> BuildParams:
+        return build_params.ivf_params(rows, options, "SQ8")
 
 
 class IvfPqIndex(FaissIndex):
@@ -84,8 +84,8 @@ class IvfPqIndex(FaissIndex):
     options = PqOptions
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: PqOptions, target_recall: float) -> Recipe:
-        return build_params.ivf_pq(rows, dim, options, target_recall)
+    def choose_params(cls, rows: int, dim: int, options: PqOptions, target_recall: float) -> BuildParams:
+        return build_params.ivf_pq_params(rows, dim, options, target_recall)
 
 
 class FactoryIndex(FaissIndex):
@@ -94,10 +94,10 @@ class FactoryIndex(FaissIndex):
     factory: ClassVar[str]
 
     @classmethod
-    def recipe(cls, rows: int, dim: int, options: Any, target_recall: float) -> Recipe:
-        return build_params.of_factory(cls.factory, rows)
+    def choose_params(cls, rows: int, dim: int, options: Any, target_recall: float) -> BuildParams:
+        return build_params.factory_params(cls.factory, rows)
 
 
-def of_factory(factory: str) -> type[FactoryIndex]:
+def factory_index_class(factory: str) -> type[FactoryIndex]:
     """The class of a factory string; its files are told apart by it."""
     return type("FactoryIndex", (FactoryIndex,), {"factory": factory, "kind": factory, "__doc__": FactoryIndex.__doc__})

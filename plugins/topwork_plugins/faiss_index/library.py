@@ -27,7 +27,7 @@ def load() -> Any:
 
 
 @contextmanager
-def words_of_faiss(doing: str, remedy: str = "") -> Iterator[None]:
+def translate_errors(doing: str, remedy: str = "") -> Iterator[None]:
     """What faiss throws becomes an error of ours that keeps its last sentence."""
     try:
         yield
@@ -35,11 +35,11 @@ def words_of_faiss(doing: str, remedy: str = "") -> Iterator[None]:
         raise InvalidInput(f"{doing}: not enough memory", remedy="choose a smaller kind, such as ivf-sq8") from error
     except RuntimeError as error:
         if "No space left" in str(error):
-            raise DiskFull(f"{doing}: {said(error)}") from error
-        raise InvalidInput(f"{doing}: {said(error)}", remedy=remedy) from error
+            raise DiskFull(f"{doing}: {error_sentence(error)}") from error
+        raise InvalidInput(f"{doing}: {error_sentence(error)}", remedy=remedy) from error
 
 
-def said(error: Exception) -> str:
+def error_sentence(error: Exception) -> str:
     """faiss's sentence, without the function and the source line that it puts before it."""
     return re.sub(r"^Error in .* at \S+?:\d+: ", "", str(error), flags=re.DOTALL).strip()
 

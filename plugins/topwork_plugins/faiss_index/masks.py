@@ -13,7 +13,7 @@ from topwork_plugins.faiss_index import introspection, library
 SPARSE = 64
 
 
-class Mask:
+class PositionMask:
     """`bits` as VectorIndex.search has them, or None where all of `total` positions are allowed."""
 
     def __init__(self, bits: Array | None, total: int) -> None:

@@ -27,7 +27,7 @@ def register_indexes() -> Iterable[IndexSpec]:
 @hookimpl
 def resolve_index(kind: str) -> IndexSpec | None:
     """Whatever faiss.index_factory makes of a string that looks like one."""
-    if not factory.looks_like_one(kind):
+    if not factory.is_factory_string(kind):
         return None
-    factory.check(kind)
-    return IndexSpec(kind, kinds.of_factory(kind), "a factory string of faiss")
+    factory.check_factory(kind)
+    return IndexSpec(kind, kinds.factory_index_class(kind), "a factory string of faiss")

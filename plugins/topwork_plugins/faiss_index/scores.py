@@ -16,7 +16,7 @@ def worst(metric: Metric) -> float:
     return float("inf") if metric is Metric.L2 else float("-inf")
 
 
-def of_distances(distances: Array, positions: Array, metric: Metric, by_l2: bool) -> Array:
+def from_distances(distances: Array, positions: Array, metric: Metric, by_l2: bool) -> Array:
     """(q, k) float32 scores. `by_l2` says that the distances are squared L2: those of unit vectors are 2 - 2 cosine."""
     if by_l2:
         distances = np.maximum(distances, 0)
@@ -26,7 +26,7 @@ def of_distances(distances: Array, positions: Array, metric: Metric, by_l2: bool
     return np.where(positions >= 0, scores, np.float32(worst(metric))).astype(np.float32, copy=False)
 
 
-def sharpen(rows: Any, queries: Array, distances: Array, positions: Array) -> None:
+def recompute_small_distances(rows: Any, queries: Array, distances: Array, positions: Array) -> None:
     """Compute the small ones of squared L2 `distances` (q, k) anew from `rows`, in place, and order them: |x|^2 + |y|^2 - 2xy
     says 3e-4 of a unit vector and itself."""
     norms = np.einsum("qd,qd->q", queries, queries)[:, None]

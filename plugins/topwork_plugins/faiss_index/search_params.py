@@ -12,7 +12,7 @@ GRAPH_ROWS = 20
 MOST_CANDIDATES = 64
 
 
-def ladder(index: Any) -> tuple[int, ...]:
+def effort_ladder(index: Any) -> tuple[int, ...]:
     """nprobe of IVF to all lists; efSearch of a graph to 2,048; candidates a hit of a refinement over neither; else 0."""
     faiss = library.load()
     core = introspection.core(index)
@@ -33,13 +33,13 @@ def _powers(first: int, last: int) -> tuple[int, ...]:
     return (*steps, last)
 
 
-def harder(index: Any, effort: int) -> tuple[int, ...]:
+def higher_efforts(index: Any, effort: int) -> tuple[int, ...]:
     """What to try after `effort`: every second step of the ladder, and the last one."""
-    above = [step for step in ladder(index) if step > effort]
+    above = [step for step in effort_ladder(index) if step > effort]
     return tuple(sorted({*above[1::2], *above[-1:]}))
 
 
-def enough_for(index: Any, effort: int, k: int, density: float) -> int:
+def sufficient_effort(index: Any, effort: int, k: int, density: float) -> int:
     """`effort`, raised where so few rows are looked at that k of those allowed cannot be among them."""
     faiss = library.load()
     core = introspection.core(index)
@@ -51,7 +51,7 @@ def enough_for(index: Any, effort: int, k: int, density: float) -> int:
     return effort
 
 
-def looks_at(index: Any, effort: int) -> int:
+def rows_compared(index: Any, effort: int) -> int:
     """About how many rows a search compares with."""
     faiss = library.load()
     core = introspection.core(index)
@@ -62,15 +62,15 @@ def looks_at(index: Any, effort: int) -> int:
     return int(core.ntotal // 8)
 
 
-def parameters(index: Any, effort: int, k: int, selector: Any | None) -> Any:
+def search_parameters(index: Any, effort: int, k: int, selector: Any | None) -> Any:
     """SearchParameters for `index` and all that it wraps; None where there is nothing to say (some kinds refuse any)."""
     faiss = library.load()
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        inner = parameters(index.index, effort, k, selector)
+        inner = search_parameters(index.index, effort, k, selector)
         return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = parameters(index.base_index, effort, k, selector)
+        inner = search_parameters(index.base_index, effort, k, selector)
         return faiss.IndexRefineSearchParameters(k_factor=_candidates(index, effort, k) / k, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         return _of_lists(index, effort, selector)

@@ -31,7 +31,7 @@ class CosineHead(FittedHead):
         self.view = view
         self._centre, self._weight, self._bias = (array.astype(np.float32) for array in (centre, weight, bias))
 
-    def tell(self, chosen: Mapping[str, Any], trials: Sequence[Trial], measure: str = MEASURE) -> CosineHead:
+    def with_trials(self, chosen: Mapping[str, Any], trials: Sequence[Trial], measure: str = MEASURE) -> CosineHead:
         self.chosen, self.trials, self.measure = chosen, trials, measure
         return self
 
@@ -63,18 +63,18 @@ def unit_constants(centre: Array) -> dict[str, Array]:
 
 
 def log_likelihood(target: Target, scores: Array, values: Array) -> float:
-    """The mean over rows of CLASSES or LABELS, with the truth held for a little less than certain, as Platt (1999, section 2.2)
+    """The mean over rows of CLASSES or LABELS, with the y_true held for a little less than certain, as Platt (1999, section 2.2)
     does: a handful of rows that are all right must not make a head infinitely sure."""
     doubt = 1 / (len(scores) + 2)
     if target is Target.LABELS:
-        truth = values * (1 - doubt) + doubt / 2
-        return float(-(truth * np.logaddexp(0, -scores) + (1 - truth) * np.logaddexp(0, scores)).mean())
-    said = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-    right = said[np.arange(len(values)), values]
-    return float(((1 - doubt) * right + doubt * said.mean(axis=1)).mean())
+        y_true = values * (1 - doubt) + doubt / 2
+        return float(-(y_true * np.logaddexp(0, -scores) + (1 - y_true) * np.logaddexp(0, scores)).mean())
+    log_probabilities = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    right = log_probabilities[np.arange(len(values)), values]
+    return float(((1 - doubt) * right + doubt * log_probabilities.mean(axis=1)).mean())
 
 
-def best(trials: Sequence[Trial]) -> int:
+def best_trial(trials: Sequence[Trial]) -> int:
     """The first of those that are best but for rounding."""
     most = max(trial.score for trial in trials)
     return next(at for at, trial in enumerate(trials) if trial.score >= most - 1e-6)
@@ -86,6 +86,6 @@ def check_target(examples: Examples, targets: frozenset[Target], kind: str) -> N
         raise InvalidInput(f"{kind} does not learn {examples.target}", remedy=f"it learns {learns}: choose another kind")
 
 
-def check_some(subset: Array, kind: str) -> None:
+def check_not_empty(subset: Array, kind: str) -> None:
     if not len(subset):
         raise InvalidInput(f"{kind} has no examples to learn from", remedy="label some items")

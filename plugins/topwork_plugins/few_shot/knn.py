@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial
 
-from topwork_plugins.few_shot.cosine import MEASURE, best, check_some, check_target, log_likelihood, unit
+from topwork_plugins.few_shot.cosine import MEASURE, best_trial, check_not_empty, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.knn_head import BLOCK, KnnHead, Votes, nearest
 from topwork_plugins.few_shot.options import KnnOptions
 
-NEIGHBOURS = (10, 20, 100, 200)
+NEIGHBORS = (10, 20, 100, 200)
 #: 0.07 is that of Wu et al. and DINO. Cosines of unit rows from their centre are spread more, those of rows that all point
 #: one way (after a ReLU, say) less.
 TEMPERATURES = (0.02, 0.07, 0.2)
-USUAL_NEIGHBOURS, USUAL_TEMPERATURE = 10, 0.07
+DEFAULT_NEIGHBORS, DEFAULT_TEMPERATURE = 10, 0.07
 #: Rows that are judged by the others, at random: enough to tell one k from another.
 JUDGES = 2000
 #: A head holds its examples, and a graph may not pass 2 GB.
 MOST_BYTES = 1 << 30
 
 
-class Knn(Trainer):
+class KnnTrainer(Trainer):
     options = KnnOptions
     targets = frozenset({Target.CLASSES, Target.LABELS, Target.NUMBERS})
 
@@ -35,7 +35,7 @@ class Knn(Trainer):
         check_target(examples, cls.targets, "knn")
         heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
-            check_some(subset, "knn")
+            check_not_empty(subset, "knn")
             report(done / len(subsets), f"neighbours among {len(subset)} rows")
             heads.append(_fit(examples.take(subset), options, seed))
         report(1.0, "neighbours are found")
@@ -44,14 +44,14 @@ class Knn(Trainer):
 
 def _fit(examples: Examples, options: KnnOptions, seed: int) -> KnnHead:
     _check_size(examples)
-    votes, judges = Votes.of(examples), _judges(examples, seed)
+    votes, judges = Votes.from_examples(examples), _judges(examples, seed)
     tried: list[tuple[int, Trial]] = []
     for view, centred in product(range(len(examples.views)), (True, False) if options.centre is None else (options.centre,)):
-        tried += [(view, trial) for trial in _tried(examples, votes, view, centred, options, judges)]
+        tried += [(view, trial) for trial in _trials(examples, votes, view, centred, options, judges)]
     trials = [trial for _, trial in tried]
     if not trials:
-        return _head(examples, votes, 0, _usual(examples, options))
-    chosen = best(trials)
+        return _head(examples, votes, 0, _default_settings(examples, options))
+    chosen = best_trial(trials)
     head = _head(examples, votes, tried[chosen][0], trials[chosen].settings)
     head.trials, head.measure = trials, "R2 of examples that were left out" if examples.target is Target.NUMBERS else MEASURE
     return head
@@ -77,19 +77,21 @@ def _judges(examples: Examples, seed: int) -> Array:
     return np.sort(rows[:JUDGES])
 
 
-def _tried(examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
+def _trials(examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
     if not len(judges):
         return
     seen = examples.views[view]
-    ks = sorted({min(k, examples.count - 1) for k in (NEIGHBOURS if options.k is None else (options.k,))})
-    similar, positions = _others(unit(seen.rows, _centre(seen.rows, centred)), examples.groups, judges, ks[-1] + 1)
+    ks = sorted({min(k, examples.count - 1) for k in (NEIGHBORS if options.k is None else (options.k,))})
+    similar, positions = _nearest_of_other_groups(
+        unit(seen.rows, _centre(seen.rows, centred)), examples.groups, judges, ks[-1] + 1
+    )
     for k, temperature in product(ks, TEMPERATURES if options.temperature is None else (options.temperature,)):
         scores = votes.scores(similar, positions, k, temperature)
         settings = {"k": k, "temperature": temperature, "centre": centred}
         yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
 
 
-def _others(rows: Array, groups: Array, judges: Array, count: int) -> tuple[Array, Array]:
+def _nearest_of_other_groups(rows: Array, groups: Array, judges: Array, count: int) -> tuple[Array, Array]:
     """Cosines and positions of the `count` nearest of each judge among the rows of other groups; -inf where there are no more."""
     found = []
     step = max(1, BLOCK // len(rows))
@@ -109,10 +111,10 @@ def _score(target: Target, scores: Array, values: Array) -> float:
     return 1 - float(((scores - values) ** 2).mean()) / spread if spread else 0.0
 
 
-def _usual(examples: Examples, options: KnnOptions) -> dict[str, Any]:
+def _default_settings(examples: Examples, options: KnnOptions) -> dict[str, Any]:
     return {
-        "k": min(options.k or USUAL_NEIGHBOURS, examples.count),
-        "temperature": options.temperature or USUAL_TEMPERATURE,
+        "k": min(options.k or DEFAULT_NEIGHBORS, examples.count),
+        "temperature": options.temperature or DEFAULT_TEMPERATURE,
         "centre": options.centre is not False,
     }
 

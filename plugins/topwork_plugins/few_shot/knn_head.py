@@ -31,7 +31,7 @@ class Votes:
     prior: Array
 
     @classmethod
-    def of(cls, examples: Examples) -> Votes:
+    def from_examples(cls, examples: Examples) -> Votes:
         values, count = examples.values, examples.count
         if examples.target is Target.CLASSES:
             prior = np.bincount(values, minlength=len(examples.names)) + 0.01

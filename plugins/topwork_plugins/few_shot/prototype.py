@@ -10,20 +10,28 @@ from typing import Any
 import numpy as np
 from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds
 
-from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_some, check_target, log_likelihood, unit
+from topwork_plugins.few_shot.cosine import (
+    TEMPERATURES,
+    CosineHead,
+    best_trial,
+    check_not_empty,
+    check_target,
+    log_likelihood,
+    unit,
+)
 from topwork_plugins.few_shot.options import PrototypeOptions
 
 #: Groups are left out one at a time; of more than so many, as many at a time as make so many turns.
 TURNS = 50
 #: Where nothing can be left out: one example a class.
-USUAL_TEMPERATURE = 0.1
+DEFAULT_TEMPERATURE = 0.1
 #: How much less than any other a class scores of which nothing is known.
 UNKNOWN = 5.0
 #: Rows times means on which temperatures are tried; of more, some are taken.
 MOST_COSINES = 500_000
 
 
-class Prototype(Trainer):
+class PrototypeTrainer(Trainer):
     """Of LABELS, each label has two means: of the rows that have it, and of the others."""
 
     options = PrototypeOptions
@@ -41,14 +49,14 @@ class Prototype(Trainer):
             )
         heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
-            check_some(subset, "prototype")
+            check_not_empty(subset, "prototype")
             report(done / len(subsets), f"prototypes of {len(subset)} rows")
-            heads.append(_fit(examples.take(subset), options, _turns(examples, subset, seed)))
+            heads.append(_fit(examples.take(subset), options, _folds_to_leave_out(examples, subset, seed)))
         report(1.0, "prototypes are computed")
         return heads
 
 
-def _turns(examples: Examples, subset: Array, seed: int) -> list[Array]:
+def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Array]:
     """Who is left out together; nobody where all are of one group."""
     bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
     try:
@@ -106,15 +114,17 @@ def _members(examples: Examples) -> Array:
 
 def _fit(examples: Examples, options: PrototypeOptions, turns: Sequence[Array]) -> CosineHead:
     centring = (True, False) if options.centre is None else (options.centre,)
-    ways = [_means(examples, view, centred, options.prior) for view, centred in product(range(len(examples.views)), centring)]
-    tried = [(means, *setting) for means in ways for setting in _judged(examples, means, options, turns)]
+    alternatives = [
+        _means(examples, view, centred, options.prior) for view, centred in product(range(len(examples.views)), centring)
+    ]
+    tried = [(means, *setting) for means in alternatives for setting in _evaluate_settings(examples, means, options, turns)]
     if not tried:
-        setting = options.temperature or USUAL_TEMPERATURE, False
-        return _head(examples, ways[0], *setting).tell(_settings(ways[0], *setting), ())
+        setting = options.temperature or DEFAULT_TEMPERATURE, False
+        return _head(examples, alternatives[0], *setting).with_trials(_settings(alternatives[0], *setting), ())
     trials = [_trial(examples, *one) for one in tried]
-    chosen = best(trials)
+    chosen = best_trial(trials)
     means, temperature, weighted, _ = tried[chosen]
-    return _head(examples, means, temperature, weighted).tell(trials[chosen].settings, trials)
+    return _head(examples, means, temperature, weighted).with_trials(trials[chosen].settings, trials)
 
 
 def _settings(means: _Means, temperature: float, weighted: bool) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool
     return Trial(view.tap, view.pooling, _settings(means, temperature, weighted), score)
 
 
-def _judged(
+def _evaluate_settings(
     examples: Examples, means: _Means, options: PrototypeOptions, turns: Sequence[Array]
 ) -> Iterator[tuple[float, bool, float]]:
     """(temperature, whether class frequencies count, mean log likelihood of rows by the means of the others), for all that are

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial
 
-from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best, check_target, log_likelihood, unit
+from topwork_plugins.few_shot.cosine import TEMPERATURES, CosineHead, best_trial, check_target, log_likelihood, unit
 from topwork_plugins.few_shot.options import ZeroShotOptions
 
 #: Where there are no examples to fit it on. CLIP's 0.01 is for CLIP, whose cosines are all alike; of MiniLM and 20 topics of
 #: docstrings, those from 0.057 to 0.092 were likeliest (2,437 sentences, of which 44% were right).
-USUAL_TEMPERATURE = 0.07
+DEFAULT_TEMPERATURE = 0.07
 
 
-class ZeroShot(Trainer):
+class ZeroShotTrainer(Trainer):
     """Examples choose the view and the temperature, and nothing else."""
 
     options = ZeroShotOptions
@@ -36,8 +36,8 @@ class ZeroShot(Trainer):
 
 def _fit(examples: Examples, options: ZeroShotOptions) -> CosineHead:
     if not examples.count:
-        temperature = options.temperature or USUAL_TEMPERATURE
-        return _head(examples, 0, temperature).tell({"temperature": temperature}, ())
+        temperature = options.temperature or DEFAULT_TEMPERATURE
+        return _head(examples, 0, temperature).with_trials({"temperature": temperature}, ())
     trials, views = [], []
     for at, view in enumerate(examples.views):
         cosines = _head(examples, at, 1.0).scores(view.rows).astype(np.float64)
@@ -45,9 +45,9 @@ def _fit(examples: Examples, options: ZeroShotOptions) -> CosineHead:
             score = log_likelihood(examples.target, cosines / temperature, examples.values)
             trials.append(Trial(view.tap, view.pooling, {"temperature": temperature}, score))
             views.append(at)
-    chosen = best(trials)
+    chosen = best_trial(trials)
     temperature = trials[chosen].settings["temperature"]
-    return _head(examples, views[chosen], temperature).tell(trials[chosen].settings, trials, "mean log likelihood")
+    return _head(examples, views[chosen], temperature).with_trials(trials[chosen].settings, trials, "mean log likelihood")
 
 
 def _head(examples: Examples, view: int, temperature: float) -> CosineHead:

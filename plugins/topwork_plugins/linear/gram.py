@@ -19,7 +19,7 @@ DOUBLE = 2e9
 
 
 @dataclass(frozen=True)
-class Frame:
+class PrincipalBasis:
     """z = ((row - centre) * unit) @ basis, then a 1 for the bias.
 
     centre (dim,) float32; unit: a power of two that brings the rows near 1, so that squares stay finite; basis (dim, rank) and
@@ -36,7 +36,7 @@ class Frame:
     def rank(self) -> int:
         return int(self.basis.shape[1])
 
-    def rows(self, rows: Array, positions: Array) -> Array:
+    def project(self, rows: Array, positions: Array) -> Array:
         """(positions, rank + 1) float32."""
         found = np.empty((len(positions), self.rank + 1), np.float32)
         found[:, -1] = 1
@@ -44,19 +44,19 @@ class Frame:
             np.matmul(chunk, self.basis, out=found[start : start + len(chunk), :-1])
         return found
 
-    def products(self, rows: Array, positions: Array, targets: Array) -> Array:
+    def project_products(self, rows: Array, positions: Array, targets: Array) -> Array:
         """(rank, outputs) float64: Z' targets, of targets (positions, outputs) float32; no row of Z is kept."""
         total = np.zeros((rows.shape[1], targets.shape[1]))
         for start, chunk in centred(rows, positions, self.centre, self.unit):
             total += chunk.T @ targets[start : start + len(chunk)]
         return self.basis.T @ total
 
-    def unfolded(self, coefficients: Array) -> tuple[Array, Array]:
+    def to_raw(self, coefficients: Array) -> tuple[Array, Array]:
         """Coefficients (rank + 1, outputs) as weight (outputs, dim) and bias (outputs,) float64 of raw rows."""
         weight = coefficients[:-1].T @ (self.basis.T.astype(np.float64) * self.unit)
         return weight, coefficients[-1] - weight @ self.centre
 
-    def folded(self, weight: Array, bias: Array) -> Array:
+    def from_raw(self, weight: Array, bias: Array) -> Array:
         """The inverse of `unfolded`, of what rows of this frame can tell."""
         return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.centre])
 
@@ -77,7 +77,7 @@ class Moments:
         count, total, gram = self.count + other.count, self.total + other.total, self.gram + other.gram
         return Moments(self.origin, self.unit, count, total, gram, self.double)
 
-    def frame(self, standardise: str) -> Frame:
+    def principal_basis(self, standardise: str) -> PrincipalBasis:
         mean = self.total / self.count
         gram = self.gram - self.count * np.outer(mean, mean)
         inverse = _inverse_scale(np.diag(gram).clip(0) / self.count, standardise)
@@ -104,14 +104,14 @@ def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: 
     return Moments(origin, unit, len(positions), total, gram, double)
 
 
-def frame(rows: Array, positions: Array, standardise: str) -> Frame:
+def principal_basis(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
     """Of the rows at `positions` alone. `standardise` as in LinearOptions."""
     if len(positions) >= rows.shape[1]:
-        return moments(rows, [positions])[0].frame(standardise)
+        return moments(rows, [positions])[0].principal_basis(standardise)
     return _dual(rows, positions, standardise)
 
 
-def _dual(rows: Array, positions: Array, standardise: str) -> Frame:
+def _dual(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
     """Through the Gram matrix of the rows, where they are fewer than the columns."""
     origin, unit = _origin(rows, positions)
     whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, origin, unit)])
@@ -126,10 +126,10 @@ def _dual(rows: Array, positions: Array, standardise: str) -> Frame:
     return _framed(centre, unit, inverse, directions, values[kept], len(positions))
 
 
-def _framed(centre: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> Frame:
+def _framed(centre: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> PrincipalBasis:
     basis = directions * inverse[:, None]
     back = directions.T / np.where(inverse > 0, inverse, 1)
-    return Frame(centre, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
+    return PrincipalBasis(centre, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
 
 
 def _inverse_scale(variances: Array, standardise: str) -> Array:

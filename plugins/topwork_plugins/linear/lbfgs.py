@@ -21,7 +21,7 @@ SCORES, MOST = 1 << 19, 8192
 BIAS = 1.0
 
 
-class Objective:
+class PenalizedLoss:
     """The loss, plus half of (strength x rows) times the squared coefficients. Coefficients are (rank + 1, heads, outputs)."""
 
     def __init__(self, problem: Problem, strengths: Array) -> None:
@@ -58,13 +58,13 @@ class Objective:
         return (1 / (curved + self.penalties))[..., None]
 
 
-def minimise(objective: Objective, start: Array, steps: int, tolerance: float) -> Array:
+def minimise(objective: PenalizedLoss, start: Array, steps: int, tolerance: float) -> Array:
     """Until a step lowers no head's value by `tolerance` of it, or for so many steps. Values never rise."""
     at = start
     value, gradient, curvature = objective(at)
     history: list[tuple[Array, Array, Array]] = []
     for _ in range(steps):
-        direction = -_solved(gradient, history, objective.preconditioner(curvature))
+        direction = -_two_loop_direction(gradient, history, objective.preconditioner(curvature))
         slope = _dot(gradient, direction)
         length = np.where(slope < 0, 1.0, 0.0)
         for _ in range(12):
@@ -88,7 +88,7 @@ def minimise(objective: Objective, start: Array, steps: int, tolerance: float) -
     return at
 
 
-def _solved(gradient: Array, history: list[tuple[Array, Array, Array]], inverse: Array) -> Array:
+def _two_loop_direction(gradient: Array, history: list[tuple[Array, Array, Array]], inverse: Array) -> Array:
     """The two loops. A pair whose `scale` is 0 is passed over."""
     found, shares = gradient.copy(), []
     for moved, turned, scale in reversed(history):

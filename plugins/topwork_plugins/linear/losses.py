@@ -60,7 +60,7 @@ class Loss(ABC):
 
 
 @dataclass(frozen=True)
-class Softmax(Loss):
+class SoftmaxLoss(Loss):
     """One of several. classes (n,) int64 of 0 .. many - 1; weights (n,) float32."""
 
     classes: Array
@@ -99,15 +99,15 @@ class Softmax(Loss):
         found[np.arange(len(self.classes)), self.classes] = 1
         return found
 
-    def take(self, rows: Array) -> Softmax:
-        return Softmax(self.classes[rows], self.weights[rows], self.outputs)
+    def take(self, rows: Array) -> SoftmaxLoss:
+        return SoftmaxLoss(self.classes[rows], self.weights[rows], self.outputs)
 
     def _rows(self) -> int:
         return len(self.classes)
 
 
 @dataclass(frozen=True)
-class Sigmoids(Loss):
+class SigmoidLoss(Loss):
     """Any of several. labels (n, outputs) float32, 0 or 1; weights (n, outputs) float32."""
 
     labels: Array
@@ -139,15 +139,15 @@ class Sigmoids(Loss):
     def targets(self) -> Array:
         return self.labels
 
-    def take(self, rows: Array) -> Sigmoids:
-        return Sigmoids(self.labels[rows], self.weights[rows])
+    def take(self, rows: Array) -> SigmoidLoss:
+        return SigmoidLoss(self.labels[rows], self.weights[rows])
 
     def _rows(self) -> int:
         return len(self.labels)
 
 
 @dataclass(frozen=True)
-class Spans(Loss):
+class SpanLoss(Loss):
     """Which row of an item: a softmax over its rows. marks (n, 2) float32, 1 where an answer starts or ends; items (n,)
     ascending. Where several rows are right, the loss is their mean; an item without an answer costs nothing."""
 
@@ -194,15 +194,15 @@ class Spans(Loss):
     def targets(self) -> Array:
         return self.marks
 
-    def take(self, rows: Array) -> Spans:
-        return Spans(self.marks[rows], self.items[rows])
+    def take(self, rows: Array) -> SpanLoss:
+        return SpanLoss(self.marks[rows], self.items[rows])
 
     def _rows(self) -> int:
         return len(self.items)
 
 
 @dataclass(frozen=True)
-class Squares(Loss):
+class SquaredLoss(Loss):
     """Numbers (n, outputs) float32. The score is R2."""
 
     numbers: Array
@@ -227,8 +227,8 @@ class Squares(Loss):
     def targets(self) -> Array:
         return self.numbers
 
-    def take(self, rows: Array) -> Squares:
-        return Squares(self.numbers[rows])
+    def take(self, rows: Array) -> SquaredLoss:
+        return SquaredLoss(self.numbers[rows])
 
     def score(self, losses: Array) -> Array:
         total = np.square(self.numbers - self.bias(), dtype=np.float64).sum()

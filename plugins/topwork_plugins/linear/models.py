@@ -7,14 +7,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 from topwork_server import Array
 
-from topwork_plugins.linear.lbfgs import Objective, minimise
-from topwork_plugins.linear.losses import Softmax
+from topwork_plugins.linear.lbfgs import PenalizedLoss, minimise
+from topwork_plugins.linear.losses import SoftmaxLoss
 from topwork_plugins.linear.problem import Problem
 
 Range = tuple[float, float]
 
 
-class Model(Protocol):
+class LinearModel(Protocol):
     """strengths: from strong to weak, what a mean loss is penalised by (columns have variance 1 in the mean).
     closed: all strengths take little more than one."""
 
@@ -43,12 +43,12 @@ class Logistic:
     def coefficients(self, strengths: Array) -> Array:
         return self._found(strengths, self.steps, self.tolerance)
 
-    def finished(self, strength: float, steps: int = 100) -> Array:
+    def converged_coefficients(self, strength: float, steps: int = 100) -> Array:
         """(rank + 1, outputs)."""
         return self._found(np.array([strength]), steps, 2e-5)[:, 0]
 
     def _found(self, strengths: Array, steps: int, tolerance: float) -> Array:
-        objective = Objective(self.problem, strengths)
+        objective = PenalizedLoss(self.problem, strengths)
         start = objective.start() if self.last is None else np.repeat(self.last[:, None], len(strengths), axis=1)
         found = minimise(objective, start, steps, tolerance)
         self.last = found[:, -1]
@@ -71,7 +71,7 @@ class Ridge:
         self.products = problem.products(targets - self.means.astype(np.float32))
         logits = problem.loss.tempers
         self.scale = 1 / max(float((self.means * (1 - self.means)).mean()), 1e-6) if logits else 1.0
-        self.middle = 0.5 if logits and not isinstance(problem.loss, Softmax) else 0.0
+        self.middle = 0.5 if logits and not isinstance(problem.loss, SoftmaxLoss) else 0.0
 
     def coefficients(self, strengths: Array) -> Array:
         solved = self.products[:, None] / (self.spectrum[:, None] + self.count * strengths)[..., None]
@@ -93,7 +93,7 @@ class Discriminant:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, loss = problem, problem.loss
-        assert isinstance(loss, Softmax)
+        assert isinstance(loss, SoftmaxLoss)
         self.spectrum, self.count = problem.spectrum[:-1], len(loss.classes)
         self.sizes = np.bincount(loss.classes, minlength=loss.outputs).astype(np.float64)
         sums = problem.products(loss.targets())
@@ -109,4 +109,4 @@ class Discriminant:
         return np.concatenate([solved, bias], axis=1).swapaxes(0, 1)
 
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (Logistic, Discriminant, Ridge)}
+MODELS: dict[str, type[LinearModel]] = {model.name: model for model in (Logistic, Discriminant, Ridge)}

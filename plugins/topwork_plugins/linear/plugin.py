@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Trainer, TrainerSpec, hookimpl
 
-from topwork_plugins.linear.fold import Lesson
+from topwork_plugins.linear.fold import SubsetFit
 from topwork_plugins.linear.options import LinearOptions
 
 
@@ -33,7 +33,7 @@ class LinearTrainer(Trainer):
         for subset in subsets:
             if not len(subset):
                 raise InvalidInput("there are no rows to learn from", remedy="label some")
-            heads.append(Lesson(examples, subset, options, seed).head(step))
+            heads.append(SubsetFit(examples, subset, options, seed).fit_head(step))
         return heads
 
 

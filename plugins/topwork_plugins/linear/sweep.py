@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from topwork_server import Array, Examples, InvalidInput, folds, rest
 
-from topwork_plugins.linear.gram import Frame, Moments, frame, moments
+from topwork_plugins.linear.gram import Moments, PrincipalBasis, moments, principal_basis
 from topwork_plugins.linear.losses import Loss
-from topwork_plugins.linear.models import Logistic, Model
+from topwork_plugins.linear.models import LinearModel, Logistic
 from topwork_plugins.linear.problem import Problem
-from topwork_plugins.linear.temperature import tempered
+from topwork_plugins.linear.temperature import fit_temperatures
 
 #: Folds of a subset of so many rows or fewer; where there are more, one split.
 FOLDS = ((150, 5), (1500, 3))
@@ -28,7 +28,7 @@ SCORES = 8_000_000
 
 
 @dataclass(frozen=True)
-class Tried:
+class SweepResult:
     """`temperature` is what scores were multiplied by, `score` what they then got, `rows` how many were learnt from (a fold)."""
 
     model: str
@@ -38,25 +38,25 @@ class Tried:
     rows: int = 0
 
 
-class Part:
+class SweepFold:
     """A fold: the problem of the rows that learn, and the rows that judge, in one frame. Both are positions in `subset`."""
 
-    def __init__(self, view: Array, seen: Frame, learn: Array, judge: Array, loss: Loss, subset: Array) -> None:
+    def __init__(self, view: Array, seen: PrincipalBasis, learn: Array, judge: Array, loss: Loss, subset: Array) -> None:
         self.frame = seen
         self.problem = Problem(view, subset[learn], self.frame, loss.take(learn))
         self.judge = judge
-        self.judged = self.frame.rows(view, subset[judge])
+        self.judged = self.frame.project(view, subset[judge])
 
     @property
     def many(self) -> bool:
         return len(self.problem.positions) > 2 * SAMPLE
 
-    def learnt(self, closed: bool, random: np.random.Generator) -> Problem:
+    def learning_problem(self, closed: bool, random: np.random.Generator) -> Problem:
         """Of fewer rows for paths, where there are many."""
         return self.problem if closed or not self.many else self.problem.sample(SAMPLE, random)
 
 
-class Frames:
+class SplitBases:
     """Frames of what learns in each split, and of all rows of the subset, for one view."""
 
     def __init__(self, view: Array, subset: Array, splits: Sequence[tuple[Array, Array]], standardise: str) -> None:
@@ -66,13 +66,17 @@ class Frames:
         several = [*held, splits[0][0]] if len(splits) == 1 else held
         self.moments = moments(view, [subset[part] for part in several]) if self.tall else []
 
-    def split(self, at: int) -> Frame:
+    def split_basis(self, at: int) -> PrincipalBasis:
         if not self.tall:
-            return frame(self.view, self.subset[self.splits[at][0]], self.standardise)
-        return _sum([part for other, part in enumerate(self.moments) if other != at]).frame(self.standardise)
+            return principal_basis(self.view, self.subset[self.splits[at][0]], self.standardise)
+        return _sum([part for other, part in enumerate(self.moments) if other != at]).principal_basis(self.standardise)
 
-    def whole(self) -> Frame:
-        return _sum(self.moments).frame(self.standardise) if self.tall else frame(self.view, self.subset, self.standardise)
+    def full_basis(self) -> PrincipalBasis:
+        return (
+            _sum(self.moments).principal_basis(self.standardise)
+            if self.tall
+            else principal_basis(self.view, self.subset, self.standardise)
+        )
 
 
 def _sum(parts: Sequence[Moments]) -> Moments:
@@ -101,38 +105,40 @@ def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
     return rows[np.isin(examples.items[rows], kept)]
 
 
-def sweep(parts: Sequence[Part], loss: Loss, model: type[Model], strengths: int, seed: int) -> Iterator[Tried]:
+def sweep(parts: Sequence[SweepFold], loss: Loss, model: type[LinearModel], strengths: int, seed: int) -> Iterator[SweepResult]:
     """Every strength from strong to weak, until a path has been getting worse."""
     judges = np.sort(np.concatenate([part.judge for part in parts]))
     places = [np.searchsorted(judges, part.judge) for part in parts]
     judged = loss.take(judges)
     random = np.random.default_rng(seed)
-    paths = [model(part.learnt(model.closed, random)) for part in parts]
+    paths = [model(part.learning_problem(model.closed, random)) for part in parts]
     best = -np.inf
     scores = np.empty(0, np.float32)
     for block in blocks(model, strengths, paths[0].problem, len(judges)):
-        scores = scores if scores.size == len(judges) * len(block) * loss.outputs else _room(judges, block, loss)
+        scores = scores if scores.size == len(judges) * len(block) * loss.outputs else _new_scores(judges, block, loss)
         for part, place, path in zip(parts, places, paths, strict=True):
             _judge(part, path.coefficients(block), place, scores)
-        temperatures, losses = tempered(judged, scores)
+        temperatures, losses = fit_temperatures(judged, scores)
         found = judged.score(losses)
         for at in range(len(block)):
-            yield Tried(model.name, float(block[at]), float(temperatures[at]), float(found[at]), len(paths[0].problem.positions))
+            yield SweepResult(
+                model.name, float(block[at]), float(temperatures[at]), float(found[at]), len(paths[0].problem.positions)
+            )
         if not model.closed and found.max() < best:
             return
         best = max(best, found.max())
 
 
-def _room(judges: Array, block: Array, loss: Loss) -> Array:
+def _new_scores(judges: Array, block: Array, loss: Loss) -> Array:
     return np.empty((len(judges), len(block), loss.outputs), np.float32)
 
 
-def _judge(part: Part, coefficients: Array, place: Array, scores: Array) -> None:
+def _judge(part: SweepFold, coefficients: Array, place: Array, scores: Array) -> None:
     flat = coefficients.reshape(len(coefficients), -1).astype(np.float32)
     scores[place] = (part.judged @ flat).reshape(len(place), *coefficients.shape[1:])
 
 
-def blocks(model: type[Model], strengths: int, problem: Problem, judges: int) -> list[Array]:
+def blocks(model: type[LinearModel], strengths: int, problem: Problem, judges: int) -> list[Array]:
     """The strengths, strong first, in blocks that are worked on at once: as many as memory allows, of a path fewer where rows
     are many (the last of a block is where the next begins)."""
     every = np.geomspace(*model.strengths, strengths)
@@ -147,11 +153,13 @@ def blocks(model: type[Model], strengths: int, problem: Problem, judges: int) ->
 GROWN = 4
 
 
-def grown(part: Part, tried: Sequence[Tried], loss: Loss, start: Array | None) -> tuple[Array, Tried]:
+def refit_best(part: SweepFold, results: Sequence[SweepResult], loss: Loss, start: Array | None) -> tuple[Array, SweepResult]:
     """Where a path was swept on a sample: its best strength learnt from all rows of the part, and what that got."""
-    best = max(tried, key=lambda one: one.score)
-    found = Logistic(part.problem, None if start is None else start / best.temperature).finished(best.strength, GROWN)
+    best = max(results, key=lambda one: one.score)
+    found = Logistic(part.problem, None if start is None else start / best.temperature).converged_coefficients(
+        best.strength, GROWN
+    )
     judged = loss.take(part.judge)
-    temperatures, losses = tempered(judged, (part.judged @ found.astype(np.float32))[:, None])
+    temperatures, losses = fit_temperatures(judged, (part.judged @ found.astype(np.float32))[:, None])
     [temperature], [score] = temperatures.tolist(), judged.score(losses).tolist()
-    return found, Tried(best.model, best.strength, temperature, score, len(part.problem.positions))
+    return found, SweepResult(best.model, best.strength, temperature, score, len(part.problem.positions))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FAR = 10.0
 
 
-class Scale:
+class ColumnScaler:
     """Columns to mean 0 and deviation 1, within FAR; those that never change to 0."""
 
     def __init__(self, rows: Array) -> None:
@@ -28,10 +28,10 @@ class Scale:
         return np.asarray(np.clip((rows - self.mean) * self.factor, -FAR, FAR), np.float32)
 
 
-class Mlp(FittedHead):
+class MlpHead(FittedHead):
     """Layers of (weight (nets, inputs, outputs), bias (nets, 1, outputs)) float32, with ReLU between them."""
 
-    def __init__(self, view: int, scale: Scale, layers: Sequence[tuple[Array, Array]]) -> None:
+    def __init__(self, view: int, scale: ColumnScaler, layers: Sequence[tuple[Array, Array]]) -> None:
         self.view, self._scale, self._layers = view, scale, layers
 
     def scores(self, rows: Array) -> Array:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Task:
+class UnitLosses:
     """The values of some examples, ready to be learnt. `count` units; `weights` (count,) float32, 1 on average."""
 
     def __init__(self, examples: Examples, *, balanced: bool) -> None:
@@ -32,7 +32,7 @@ class Task:
         if balanced and self.target not in (Target.CLASSES, Target.LABELS):
             raise InvalidInput(f"class_weight 'balanced' means nothing for {self.target.value}", remedy="leave it out")
         self.weights = _weights(examples) if balanced and self.target is Target.CLASSES else np.ones(self.count, np.float32)
-        self._of_labels = _label_weights(values) if balanced and self.target is Target.LABELS else None
+        self._label_class_weights = _label_weights(values) if balanced and self.target is Target.LABELS else None
 
     def rows(self, units: Array) -> Array:
         """The rows of those units, one after the other."""
@@ -45,31 +45,31 @@ class Task:
         import torch
         from torch.nn import functional
 
-        truth = torch.from_numpy(np.ascontiguousarray(self._values[self.rows(units)]))
+        y_true = torch.from_numpy(np.ascontiguousarray(self._values[self.rows(units)]))
         if self.target is Target.CLASSES:
-            said = scores.log_softmax(dim=2)
-            return -said.gather(2, truth.expand(len(scores), -1)[:, :, None])[:, :, 0]
-        truth = truth.expand_as(scores)
+            log_probabilities = scores.log_softmax(dim=2)
+            return -log_probabilities.gather(2, y_true.expand(len(scores), -1)[:, :, None])[:, :, 0]
+        y_true = y_true.expand_as(scores)
         if self.target is Target.LABELS:
             weight = None
-            if self._of_labels is not None:
-                with_it, without = map(torch.from_numpy, self._of_labels)
-                weight = torch.where(truth > 0, with_it, without)
-            return functional.binary_cross_entropy_with_logits(scores, truth, weight, reduction="none").mean(dim=2)
+            if self._label_class_weights is not None:
+                with_it, without = map(torch.from_numpy, self._label_class_weights)
+                weight = torch.where(y_true > 0, with_it, without)
+            return functional.binary_cross_entropy_with_logits(scores, y_true, weight, reduction="none").mean(dim=2)
         if self.target is Target.NUMBERS:
-            return ((scores - truth) ** 2).mean(dim=2)
+            return ((scores - y_true) ** 2).mean(dim=2)
         owner = torch.from_numpy(np.repeat(np.arange(len(units)), self._ends[units] - self.starts[units]))
-        return _of_spans(scores, truth, owner, len(units))
+        return _span_losses(scores, y_true, owner, len(units))
 
 
-def _of_spans(scores: Tensor, truth: Tensor, owner: Tensor, count: int) -> Tensor:
+def _span_losses(scores: Tensor, y_true: Tensor, owner: Tensor, count: int) -> Tensor:
     """Cross entropy of where an answer starts and ends; `owner` (rows,) says to which of `count` items a row belongs."""
     index = owner[None, :, None].expand_as(scores)
     most = scores.new_zeros(len(scores), count, 2).scatter_reduce(1, index, scores.detach(), "amax", include_self=False)
     sums = scores.new_zeros(most.shape).index_add(1, owner, (scores - most.gather(1, index)).exp())
-    said = scores.new_zeros(most.shape).index_add(1, owner, truth * (scores - most.gather(1, index)))
-    answers = scores.new_zeros(most.shape).index_add(1, owner, truth)
-    return (answers * sums.log() - said).sum(dim=2)
+    answered = scores.new_zeros(most.shape).index_add(1, owner, y_true * (scores - most.gather(1, index)))
+    answers = scores.new_zeros(most.shape).index_add(1, owner, y_true)
+    return (answers * sums.log() - answered).sum(dim=2)
 
 
 def _label_weights(values: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from topwork_server import Array, InvalidInput
 
-from topwork_plugins.mlp.losses import Task
+from topwork_plugins.mlp.losses import UnitLosses
 from topwork_plugins.mlp.options import MlpOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainedNets:
     """The nets as they were at their best epoch: layers as `Mlp` has them, and the mean loss of what each left out."""
 
     layers: list[tuple[Array, Array]]
@@ -33,7 +33,7 @@ class Learnt:
     epoch: int
 
 
-class Nets:
+class NetEnsemble:
     def __init__(self, count: int, sizes: Sequence[int], options: MlpOptions, random: Generator) -> None:
         import torch
 
@@ -75,28 +75,28 @@ class Nets:
             group["lr"] = rate
         self._adam.step()
 
-    def taken(self) -> list[tuple[Array, Array]]:
+    def layer_arrays(self) -> list[tuple[Array, Array]]:
         return [(weight.detach().numpy().copy(), bias.detach().numpy().copy()) for weight, bias in self.layers]
 
 
-def learn(rows: Array, task: Task, held: Array, options: MlpOptions, seed: int, threads: int) -> Learnt:
+def train_nets(rows: Array, task: UnitLosses, held: Array, options: MlpOptions, seed: int, threads: int) -> TrainedNets:
     """Of scaled rows; held (nets, units) bool: what each leaves out."""
     import torch
 
     random = torch.Generator().manual_seed(seed)
-    nets = Nets(len(held), [rows.shape[1], *[options.width] * options.layers, task.outputs], options, random)
+    nets = NetEnsemble(len(held), [rows.shape[1], *[options.width] * options.layers, task.outputs], options, random)
     batch = options.batch or min(256, max(4, task.count // 8))
     epochs = options.epochs or min(60, max(10, 500_000 // task.count))
     torch.set_num_threads(threads if batch * rows.shape[1] * options.width * len(held) >= WORTH_THREADS else 1)
     rates = _rates(options.learning_rate, epochs * -(-task.count // batch))
     data = _Data(torch.from_numpy(rows), task, torch.from_numpy(held), torch.from_numpy(task.weights))
-    best = Learnt([], math.inf, 0)
+    best = TrainedNets([], math.inf, 0)
     for epoch in range(1, epochs + 1):
         for units in torch.split(torch.randperm(task.count, generator=random), batch):
             nets.step(data.loss(nets, units), next(rates))
         loss = float(data.held_losses(nets).mean())
         if loss < best.loss:
-            best = Learnt(nets.taken(), loss, epoch)
+            best = TrainedNets(nets.layer_arrays(), loss, epoch)
         if epoch - best.epoch >= options.patience:
             break
     if not best.layers:
@@ -109,17 +109,17 @@ class _Data:
     """Rows (n, dim), and what each net leaves out: (nets, units) bool."""
 
     rows: Tensor
-    task: Task
+    task: UnitLosses
     held: Tensor
     weights: Tensor
 
-    def loss(self, nets: Nets, units: Tensor) -> Tensor:
+    def loss(self, nets: NetEnsemble, units: Tensor) -> Tensor:
         """The sum over nets of their mean losses of those units that they do not leave out."""
         found = self.task.losses(nets.scores(self._rows(units), learning=True), units.numpy())
         weights = self.weights[units] * ~self.held[:, units]
         return ((found * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).sum()
 
-    def held_losses(self, nets: Nets) -> Tensor:
+    def held_losses(self, nets: NetEnsemble) -> Tensor:
         """(nets,) the mean loss of what each leaves out."""
         import torch
 

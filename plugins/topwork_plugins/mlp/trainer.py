@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds
 
-from topwork_plugins.mlp.head import Mlp, Scale
-from topwork_plugins.mlp.losses import Task
-from topwork_plugins.mlp.nets import Learnt, learn
+from topwork_plugins.mlp.head import ColumnScaler, MlpHead
+from topwork_plugins.mlp.losses import UnitLosses
+from topwork_plugins.mlp.nets import TrainedNets, train_nets
 from topwork_plugins.mlp.options import MlpOptions
 
 #: Up to so many examples several nets are averaged; a larger set gives one net enough, and leaves a tenth of it out.
@@ -34,22 +34,22 @@ class MlpTrainer(Trainer):
         return heads
 
 
-def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> Mlp:
-    task = Task(examples, balanced=options.class_weight == "balanced")
+def _fit(examples: Examples, options: MlpOptions, seed: int, threads: int) -> MlpHead:
+    task = UnitLosses(examples, balanced=options.class_weight == "balanced")
     held = _held(examples, task, options, seed)
-    tried: list[tuple[int, Scale, Learnt]] = []
+    tried: list[tuple[int, ColumnScaler, TrainedNets]] = []
     for at, view in enumerate(examples.views):
-        scale = Scale(view.rows)
-        tried.append((at, scale, learn(scale(view.rows), task, held, options, seed, threads)))
+        scale = ColumnScaler(view.rows)
+        tried.append((at, scale, train_nets(scale(view.rows), task, held, options, seed, threads)))
     at, scale, learnt = min(tried, key=lambda one: one[2].loss)
-    head = Mlp(at, scale, _unscaled(learnt.layers, task))
+    head = MlpHead(at, scale, _unscaled(learnt.layers, task))
     head.chosen = {"epochs": learnt.epoch, "members": len(held)}
     head.trials = [_trial(examples, *one) for one in tried]
     head.measure = f"{'R2' if examples.target is Target.NUMBERS else 'mean log likelihood'} of examples that were left out"
     return head
 
 
-def _held(examples: Examples, task: Task, options: MlpOptions, seed: int) -> Array:
+def _held(examples: Examples, task: UnitLosses, options: MlpOptions, seed: int) -> Array:
     """(members, units) bool: what each member leaves out, to stop early and to choose by: items, where all are of one group."""
     members = options.members or (MEMBERS if task.count <= SMALL else 1)
     bare = replace(examples, views=(), unlabelled=(), described=())
@@ -62,14 +62,14 @@ def _held(examples: Examples, task: Task, options: MlpOptions, seed: int) -> Arr
     return held[: len(parts), task.starts]
 
 
-def _unscaled(layers: Sequence[tuple[Array, Array]], task: Task) -> list[tuple[Array, Array]]:
+def _unscaled(layers: Sequence[tuple[Array, Array]], task: UnitLosses) -> list[tuple[Array, Array]]:
     """With the last layer giving numbers as they came."""
     weight, bias = layers[-1]
     last = (weight * task.spread).astype(np.float32), (bias * task.spread + task.shift).astype(np.float32)
     return [*layers[:-1], last]
 
 
-def _trial(examples: Examples, at: int, scale: Scale, learnt: Learnt) -> Trial:
+def _trial(examples: Examples, at: int, scale: ColumnScaler, learnt: TrainedNets) -> Trial:
     view = examples.views[at]
     score = 1 - learnt.loss if examples.target is Target.NUMBERS else -learnt.loss
     return Trial(view.tap, view.pooling, {"epochs": learnt.epoch}, score)

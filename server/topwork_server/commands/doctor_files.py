@@ -85,8 +85,8 @@ def _made_again(home: Path) -> Iterator[str]:
 
     yield from filter(None, (artifacts.damage(folder) for folder in artifacts.folders(home)))
     shelf = IndexStore(home / "indexes")
-    for kept in shelf.all():
-        yield from shelf.slot(kept.definition.set, kept.definition.name).damage()
+    for kept in shelf.stored():
+        yield from shelf.build_folder(kept.definition.set, kept.definition.name).damage()
 
 
 def _damage(path: Path, kind: type[object]) -> Iterator[str]:

@@ -10,19 +10,19 @@ import numpy as np
 from topwork_server.blocking_calls import Check
 from topwork_server.indexes.candidates import TopK
 from topwork_server.indexes.index_types import BuiltIndex
-from topwork_server.indexes.nearest_rows import NearestRows, RowBlock, pieces
+from topwork_server.indexes.nearest_rows import NearestRows, RowBlock, slices
 from topwork_server.indexes.prepared_query import PreparedQuery
-from topwork_server.indexes.sorted_keys import contained, places
+from topwork_server.indexes.sorted_keys import contained, positions_of
 from topwork_server.plugin_api.result_checks import search_index
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array
 
 #: Vectors taken out of the index at once for an exact search.
-TAKEN = 8192
+EXACT_BLOCK = 8192
 #: How much harder an index is tried at each turn, when it found less than there is or there are doubts.
-HARDER = 4
+EFFORT_FACTOR = 4
 #: A search that is tried harder may change one in so many of its hits and count as unchanged.
-STEADY = 40
+UNCHANGED_SHARE = 40
 
 
 class RowMask(Protocol):
@@ -39,10 +39,10 @@ class RowMask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchEffort:
-    """How the index is asked: `doubtful` where nobody measured what this effort finds. `check` is called between its turns."""
+    """How the index is query: `doubtful` where nobody measured what this effort finds. `check` is called between its turns."""
 
     effort: int
-    doubtful: bool
+    unmeasured: bool
     threads: int
     check: Check
 
@@ -57,27 +57,27 @@ class BaseSegment:
     mask: Array | None
     alive: int
     gives_vectors: bool
-    rows_an_item: float
+    rows_per_item: float
 
     @classmethod
-    def of(cls, built: BuiltIndex, live_keys: Array) -> BaseSegment:
+    def from_build(cls, built: BuiltIndex, live_keys: Array) -> BaseSegment:
         """A build of which only items with these keys (sorted) are still in the set."""
         keys = built.keys if built.order is None else built.keys[built.order]
-        whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _rows_an_item(keys))
+        whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _mean_rows_per_item(keys))
         here = contained(built.keys, live_keys)
-        return whole if here.all() else replace(whole, mask=packed(here), alive=int(np.count_nonzero(here)))
+        return whole if here.all() else replace(whole, mask=pack_bits(here), alive=int(np.count_nonzero(here)))
 
-    def without(self, dead: Array) -> BaseSegment:
+    def without_items(self, dead: Array) -> BaseSegment:
         """The same, less the items with these keys."""
         gone = self.positions(dead)
         if not len(gone):
             return self
-        mask = packed(np.ones(len(self.built.keys), bool)) if self.mask is None else self.mask.copy()
+        mask = pack_bits(np.ones(len(self.built.keys), bool)) if self.mask is None else self.mask.copy()
         np.bitwise_and.at(mask, gone >> 3, ~(np.uint8(1) << (gone & 7).astype(np.uint8)))
         return replace(self, mask=mask, alive=self.alive - len(np.unique(gone)))
 
     @property
-    def exactly(self) -> bool:
+    def searchable_exactly(self) -> bool:
         """Whether an exact search can be done here."""
         return self.gives_vectors or self.built.index.exact or not len(self.keys)
 
@@ -89,61 +89,63 @@ class BaseSegment:
 
     def positions(self, keys: Array | None = None) -> Array:
         """Where the rows alive stand, in the order of their keys: all, or those of the items with these keys (sorted)."""
-        at: Array = np.arange(len(self.keys)) if keys is None else places(self.keys, keys)
+        at: Array = np.arange(len(self.keys)) if keys is None else positions_of(self.keys, keys)
         at = at if self.built.order is None else np.asarray(self.built.order[at])
         if self.mask is None:
             return at
         alive = (self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1
         return np.asarray(at[alive == 1])
 
-    def offer_to(self, nearest: NearestRows, positions: Array, check: Check) -> None:
+    def offer_rows(self, nearest: NearestRows, positions: Array, check: Check) -> None:
         """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""
-        for part in pieces(0, len(positions), TAKEN):
+        for part in slices(0, len(positions), EXACT_BLOCK):
             check()
             nearest.offer(self._rows(positions[part]))
 
-    def lists(self, asked: PreparedQuery, fetch: int, trial: SearchEffort, left: RowMask) -> TopK:
+    def search(self, query: PreparedQuery, fetch: int, trial: SearchEffort, rows: RowMask) -> TopK:
         """The `fetch` nearest rows of each vector (a line each) as the index finds them. An index that finds fewer than there
         are is tried harder, and at last its vectors are compared one by one if it gives them; where `trial` has doubts, it is
         tried harder until that changes nothing."""
-        fetch, effort = min(fetch, left.count), trial.effort
-        near, at = self._search(asked, fetch, trial, effort, left.mask)
-        pending = np.arange(len(at)) if trial.doubtful else np.flatnonzero(_short(at))
-        while len(pending) and (harder := self.harder(effort)) > effort:
+        fetch, effort = min(fetch, rows.count), trial.effort
+        near, at = self._search(query, fetch, trial, effort, rows.mask)
+        pending = np.arange(len(at)) if trial.unmeasured else np.flatnonzero(_is_short(at))
+        while len(pending) and (harder := self.higher_effort(effort)) > effort:
             trial.check()
             effort = harder
-            again = self._search(asked.some(pending), fetch, trial, effort, left.mask)
-            moved = _short(again[1]) | (trial.doubtful & _moved(at[pending], again[1]))
+            again = self._search(query.select_vectors(pending), fetch, trial, effort, rows.mask)
+            moved = _is_short(again[1]) | (trial.unmeasured & _changed(at[pending], again[1]))
             near[pending], at[pending] = again
             pending = pending[moved]
-        short = np.flatnonzero(_short(at))
-        found = self._found(near, at)
-        return self._mended(found, short, asked, fetch, left, trial.check) if len(short) and self.gives_vectors else found
+        short = np.flatnonzero(_is_short(at))
+        found = self._to_top_k(near, at)
+        return (
+            self._complete_exactly(found, short, query, fetch, rows, trial.check) if len(short) and self.gives_vectors else found
+        )
 
-    def harder(self, effort: int, times: float = HARDER) -> int:
+    def higher_effort(self, effort: int, times: float = EFFORT_FACTOR) -> int:
         """The first effort of the index's own that is so many times larger, or its last."""
         ladder = self.built.index.efforts()
         return next((step for step in ladder if step >= effort * times), max(ladder[-1], effort))
 
-    def _search(self, asked: PreparedQuery, k: int, trial: SearchEffort, effort: int, mask: Array | None) -> tuple[Array, Array]:
+    def _search(self, query: PreparedQuery, k: int, trial: SearchEffort, effort: int, mask: Array | None) -> tuple[Array, Array]:
         if not k:
-            return np.empty((len(asked.vectors), 0), np.float32), np.empty((len(asked.vectors), 0), np.int64)
-        scores, at = search_index(self.built.index, asked.vectors, k, effort=effort, threads=trial.threads, mask=mask)
-        return (np.negative(scores) if asked.metric is Metric.L2 else scores), at
+            return np.empty((len(query.vectors), 0), np.float32), np.empty((len(query.vectors), 0), np.int64)
+        scores, at = search_index(self.built.index, query.vectors, k, effort=effort, threads=trial.threads, mask=mask)
+        return (np.negative(scores) if query.metric is Metric.L2 else scores), at
 
-    def _found(self, near: Array, at: Array) -> TopK:
+    def _to_top_k(self, near: Array, at: Array) -> TopK:
         none = at < 0
         keys = self.built.keys[at]
         numbers = np.zeros(at.shape, np.int32) if self.built.rows is None else self.built.rows[at]
         found = TopK(near, keys, numbers)
-        return found.lacking(none) if none.any() else found
+        return found.mask_out(none) if none.any() else found
 
-    def _mended(self, found: TopK, short: Array, asked: PreparedQuery, fetch: int, left: RowMask, check: Check) -> TopK:
-        nearest = NearestRows(replace(asked.some(short), k=fetch))
-        self.offer_to(nearest, left.positions(), check)
-        whole = TopK(found.near.copy(), found.keys.copy(), found.numbers.copy())
-        whole.put(short, nearest.found())
-        return whole
+    def _complete_exactly(self, found: TopK, short: Array, query: PreparedQuery, fetch: int, rows: RowMask, check: Check) -> TopK:
+        nearest = NearestRows(replace(query.select_vectors(short), k=fetch))
+        self.offer_rows(nearest, rows.positions(), check)
+        complete = TopK(found.similarity.copy(), found.keys.copy(), found.numbers.copy())
+        complete.assign(short, nearest.top_k())
+        return complete
 
     def _rows(self, positions: Array) -> RowBlock:
         vectors = self.built.index.vectors(positions)
@@ -152,26 +154,26 @@ class BaseSegment:
         return RowBlock(vectors, self.built.keys[positions], numbers)
 
 
-def packed(bits: Array) -> Array:
+def pack_bits(bits: Array) -> Array:
     """(n,) bool as VectorIndex.search wants its mask."""
     return np.packbits(bits, bitorder="little")
 
 
-def _short(at: Array) -> Array:
-    """(lines,) bool: fewer were found than asked for."""
+def _is_short(at: Array) -> Array:
+    """(lines,) bool: fewer were found than query for."""
     return np.asarray(at[:, -1] < 0) if at.shape[1] else np.zeros(len(at), bool)
 
 
-def _moved(before: Array, after: Array) -> Array:
+def _changed(before: Array, after: Array) -> Array:
     """(lines,) bool: too many of the positions (lines, k) are others now."""
     both = np.sort(np.concatenate([before, after], axis=1), axis=1)
     same = (both[:, 1:] == both[:, :-1]).sum(axis=1)
-    return np.asarray((before.shape[1] - same) * STEADY > before.shape[1])
+    return np.asarray((before.shape[1] - same) * UNCHANGED_SHARE > before.shape[1])
 
 
 def _gives_vectors(built: BuiltIndex) -> bool:
     return len(built.keys) > 0 and built.index.vectors(np.zeros(1, np.int64)) is not None
 
 
-def _rows_an_item(keys: Array) -> float:
+def _mean_rows_per_item(keys: Array) -> float:
     return len(keys) / (1 + np.count_nonzero(np.diff(keys))) if len(keys) else 1.0

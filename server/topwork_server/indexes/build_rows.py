@@ -29,7 +29,7 @@ SEED = 20261
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class DatasetColumn:
     """Where the rows are: a set's folder at a version, and the column of the tap."""
 
     path: str
@@ -38,7 +38,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class CollectedRows:
     """All rows, by key: keys (n,) int64 ascending; rows (n,) int32 as Built has them; `places` (n,) int64, where in `file`
     (n, dim) float32 each is, or None where it stands in that order."""
 
@@ -52,10 +52,10 @@ class Collected:
         return np.asarray(self.file[positions if self.places is None else self.places[positions]])
 
 
-class Chosen:
+class RowSubset:
     """Some of the rows, as a plugin sees them (vector_index.Vectors)."""
 
-    def __init__(self, collected: Collected, positions: Array) -> None:
+    def __init__(self, collected: CollectedRows, positions: Array) -> None:
         self.positions = positions
         self.count = len(positions)
         self.dim = int(collected.file.shape[1])
@@ -73,13 +73,13 @@ class Chosen:
         return self._collected.gather(self.positions[np.sort(chosen)])
 
 
-def collect(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
+def collect_rows(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
     """Read the tap's rows into a file of `scratch`, which must outlive the answer. DiskFull where it does not fit."""
     with lance_io.map_errors("reading the set"):
         return _collected(dataset, tap, metric, scratch, report)
 
 
-def _collected(dataset: Dataset, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> Collected:
+def _collected(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
     path = Path(dataset.path)
     sums = Checksums(path, owner=False)
     table = open_dataset_version(sums, path.stem, dataset.version, alone=True)
@@ -124,10 +124,10 @@ def _mapped(path: Path, dim: int) -> Array:
     return np.frombuffer(view, np.float32).reshape(-1, dim)
 
 
-def _ordered(keys: Array, counts: Array, file: Array, several: bool) -> Collected:
+def _ordered(keys: Array, counts: Array, file: Array, several: bool) -> CollectedRows:
     starts = starts_of(counts)
     order = np.argsort(keys, kind="stable")
     in_order = bool((np.diff(keys) > 0).all())
     row_of = aranges(np.zeros_like(starts), counts[order])
     places = None if in_order else np.repeat(starts[order], counts[order]) + row_of
-    return Collected(np.repeat(keys[order], counts[order]), row_of.astype(np.int32) if several else None, file, places)
+    return CollectedRows(np.repeat(keys[order], counts[order]), row_of.astype(np.int32) if several else None, file, places)

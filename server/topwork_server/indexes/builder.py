@@ -16,9 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.build_rows import Chosen, Collected, Dataset, collect
-from topwork_server.indexes.effort_calibration import AT, CalibrationQueries, calibrate, nearest, probe
-from topwork_server.indexes.index_store import BuildFolder, by_key, read_definition
+from topwork_server.indexes.build_rows import CollectedRows, DatasetColumn, RowSubset, collect_rows
+from topwork_server.indexes.effort_calibration import (
+    RECALL_AT,
+    CalibrationQueries,
+    calibrate,
+    nearest_positions,
+    prepare_calibration,
+)
+from topwork_server.indexes.index_store import BuildFolder, order_by_key, read_definition
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
 from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.options import parse
@@ -48,41 +54,41 @@ class IndexKinds(Protocol):
 class BuildJob:
     """What a job is given, as plain values. `anew` asks for a build that adds to no older one."""
 
-    slot: str
-    dataset: Dataset
+    folder: str
+    dataset: DatasetColumn
     threads: int
-    anew: bool
+    from_scratch: bool
 
     def arguments(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> BuildJob:
-        return cls(**{**arguments, "dataset": Dataset(**arguments["dataset"])})
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> BuildJob:
+        return cls(**{**arguments, "dataset": DatasetColumn(**arguments["dataset"])})
 
 
 def build(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """The job. Returns the facts of what was built."""
-    return asdict(make(BuildJob.of(arguments), PluginRegistry.load(), report))
+    return asdict(run_build(BuildJob.from_arguments(arguments), PluginRegistry.load(), report))
 
 
-def make(order: BuildJob, kinds: IndexKinds, report: Report) -> BuildFacts:
+def run_build(job: BuildJob, kinds: IndexKinds, report: Report) -> BuildFacts:
     """Read, build, measure, publish. TopworkError where the kind cannot be built, DiskFull where the disk is full."""
     began = time.monotonic()
-    slot = BuildFolder(Path(order.slot))
-    definition = read_definition(slot)
-    with slot.scratch() as scratch:
-        rows = collect(order.dataset, definition.tap, definition.metric, scratch, part(report, 0, 0.15))
-        spec = resolve(definition, len(rows.keys), kinds)
-        work = _Build(definition, spec, rows, order, report, slot.queries(definition))
-        made = (None if order.anew else work.addition(slot)) or work.anew()
+    folder = BuildFolder(Path(job.folder))
+    definition = read_definition(folder)
+    with folder.scratch() as scratch:
+        rows = collect_rows(job.dataset, definition.tap, definition.metric, scratch, part(report, 0, 0.15))
+        spec = resolve_kind(definition, len(rows.keys), kinds)
+        work = _Build(definition, spec, rows, job, report, folder.queries(definition))
+        made = (None if job.from_scratch else work.extend_older_build(folder)) or work.build_from_scratch()
         report(0.95, "writing the index")
         built = made.built(work, time.monotonic() - began)
-        slot.publish(built)
+        folder.publish(built)
     return built.facts
 
 
-def resolve(definition: IndexDefinition, count: int, kinds: IndexKinds) -> IndexSpec:
+def resolve_kind(definition: IndexDefinition, count: int, kinds: IndexKinds) -> IndexSpec:
     """The kind itself; of "auto" the one that suits so many rows. InvalidInput names the kinds that there are."""
     if definition.kind != AUTO:
         return kinds.index(definition.kind)
@@ -98,7 +104,7 @@ def _within(count: int, least: int, most: int | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _MeasuredBuild:
     """An index that was measured and is complete: what stands at each position, and what was found out."""
 
     index: VectorIndex
@@ -113,7 +119,7 @@ class _Made:
         facts = BuildFacts(
             kind=work.spec.kind,
             built=self.index.name,
-            version=work.order.dataset.version,
+            version=work.job.dataset.version,
             rows=self.index.count,
             scratch_rows=self.scratch_rows,
             trained_on=self.index.trained_on,
@@ -125,7 +131,7 @@ class _Made:
             bytes=0,
             own_queries=work.queries is not None,
         )
-        return BuiltIndex(facts, self.index, self.keys, self.rows, by_key(self.keys, self.rows))
+        return BuiltIndex(facts, self.index, self.keys, self.rows, order_by_key(self.keys, self.rows))
 
 
 class _Build:
@@ -136,26 +142,26 @@ class _Build:
         self,
         definition: IndexDefinition,
         spec: IndexSpec,
-        rows: Collected,
-        order: BuildJob,
+        rows: CollectedRows,
+        job: BuildJob,
         report: Report,
         queries: Array | None = None,
     ) -> None:
-        self.definition, self.spec, self.rows, self.order, self.report = definition, spec, rows, order, report
+        self.definition, self.spec, self.rows, self.job, self.report = definition, spec, rows, job, report
         self.queries = queries
 
-    def anew(self) -> _Made:
+    def build_from_scratch(self) -> _MeasuredBuild:
         """From all rows but those held out, which are added once they have served as queries."""
         held, rest = self._split(np.arange(len(self.rows.keys)))
         options = parse(self.spec.index.options, self.definition.options, "this kind of index")
         training = part(self.report, 0.15, 0.75)
         target, metric = self.definition.target_recall, self.definition.metric
-        index = self.spec.index.build(Chosen(self.rows, rest), metric, options, target, self.order.threads, training)
+        index = self.spec.index.build(RowSubset(self.rows, rest), metric, options, target, self.job.threads, training)
         return self._measured(index, held, rest, self.rows.keys[rest], self._rows(rest), len(self.rows.keys))
 
-    def addition(self, slot: BuildFolder) -> _Made | None:
+    def extend_older_build(self, folder: BuildFolder) -> _MeasuredBuild | None:
         """An older build with what was written since, or None where one made anew is better."""
-        old = slot.load(lambda facts: lambda path: self.spec.index.load(path, self.definition.metric))
+        old = folder.load(lambda facts: lambda path: self.spec.index.load(path, self.definition.metric))
         if old is None or old.facts.kind != self.spec.kind:
             return None
         places = _places(old, self.rows)
@@ -167,7 +173,7 @@ class _Build:
         made = self._added(old, places, new)
         return made if made.operating[-1].recall >= min(self.definition.target_recall, old.facts.recall) else None
 
-    def _added(self, old: BuiltIndex, places: Array, new: Array) -> _Made:
+    def _added(self, old: BuiltIndex, places: Array, new: Array) -> _MeasuredBuild:
         held, rest = self._split(new)
         self._add(old.index, rest, part(self.report, 0.15, 0.75))
         keys = np.concatenate([old.keys, self.rows.keys[rest]])
@@ -176,28 +182,28 @@ class _Build:
 
     def _measured(
         self, index: VectorIndex, held: Array, places: Array, keys: Array, rows: Array | None, scratch_rows: int
-    ) -> _Made:
+    ) -> _MeasuredBuild:
         probe = self._probe(held, places)
         metric, target = self.definition.metric, self.definition.target_recall
         steps = part(self.report, 0.75, 0.93)
-        operating = calibrate(index, probe, lambda p: self.rows.gather(places[p]), metric, target, self.order.threads, steps)
+        operating = calibrate(index, probe, lambda p: self.rows.gather(places[p]), metric, target, self.job.threads, steps)
         self._add(index, held, part(self.report, 0.93, 0.95))
         keys = np.concatenate([keys, self.rows.keys[held]])
         rows = None if rows is None else np.concatenate([rows, _some(self._rows(held))])
-        return _Made(index, keys, rows, operating, len(probe.queries), scratch_rows)
+        return _MeasuredBuild(index, keys, rows, operating, len(probe.queries), scratch_rows)
 
     def _probe(self, held: Array, places: Array) -> CalibrationQueries:
         """The caller's queries, or the held-out rows (a sample, where an item has many), and what exact search finds for them."""
         alive = places >= 0
-        kept = Chosen(self.rows, np.sort(places[alive]))
-        queries = Chosen(self.rows, held).sample(HELD_OUT) if self.queries is None else self.queries
+        kept = RowSubset(self.rows, np.sort(places[alive]))
+        queries = RowSubset(self.rows, held).sample(HELD_OUT) if self.queries is None else self.queries
         mask = None if alive.all() else np.packbits(alive, bitorder="little")
         if not len(queries) or not kept.count:
             return CalibrationQueries(queries[:0], np.empty(0), 0, mask)
         self.report(0.75, "finding the nearest of the queries exactly")
-        found = kept.positions[nearest(queries, kept.batches(), self.definition.metric, min(AT, kept.count))]
+        found = kept.positions[nearest_positions(queries, kept.batches(), self.definition.metric, min(RECALL_AT, kept.count))]
         neighbours = self.rows.gather(found.ravel()).reshape(*found.shape, -1)
-        return probe(queries, neighbours, self.definition.metric, mask)
+        return prepare_calibration(queries, neighbours, self.definition.metric, mask)
 
     def _split(self, positions: Array) -> tuple[Array, Array]:
         """Held out: up to HELD_OUT items at random, with all their rows, so that no row has a sibling in the index; the rest.
@@ -211,9 +217,9 @@ class _Build:
         return positions[held], positions[~held]
 
     def _add(self, index: VectorIndex, positions: Array, report: Report) -> None:
-        chosen, done = Chosen(self.rows, positions), 0
+        chosen, done = RowSubset(self.rows, positions), 0
         for batch in chosen.batches():
-            index.add(batch, self.order.threads)
+            index.add(batch, self.job.threads)
             done += len(batch)
             report(done / chosen.count, f"added {done:,} of {chosen.count:,} rows")
 
@@ -221,7 +227,7 @@ class _Build:
         return None if self.rows.rows is None else self.rows.rows[positions]
 
 
-def _places(old: BuiltIndex, rows: Collected) -> Array:
+def _places(old: BuiltIndex, rows: CollectedRows) -> Array:
     if not len(rows.keys):
         return np.full(len(old.keys), -1)
     at = np.searchsorted(rows.keys, old.keys)

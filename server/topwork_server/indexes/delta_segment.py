@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.indexes.nearest_rows import NearestRows, RowBlock
-from topwork_server.indexes.sorted_keys import contained, places
+from topwork_server.indexes.sorted_keys import contained, positions_of
 from topwork_server.types import Array
 
 #: Rows of the first and of the largest chunk.
@@ -63,14 +63,14 @@ class DeltaView:
     def alive_rows(self) -> int:
         return len(self.keys) if self.alive is None else int(np.count_nonzero(self.alive))
 
-    def matching(self, allowed: Array | None) -> Array | None:
+    def select_rows(self, allowed: Array | None) -> Array | None:
         """(n,) bool: alive, and of the sorted keys `allowed`. None: all."""
         if allowed is None:
             return self.alive
         kept = contained(self.keys, allowed)
         return kept if self.alive is None else kept & self.alive
 
-    def offer_to(self, nearest: NearestRows, keep: Array | None) -> None:
+    def offer_rows(self, nearest: NearestRows, keep: Array | None) -> None:
         for part, rows in self.blocks():
             nearest.offer(rows, None if keep is None else keep[part])
 
@@ -125,9 +125,9 @@ class DeltaSegment:
         if self._alive is not None:
             self._alive = np.concatenate([self._alive, np.ones(len(rows.keys), bool)])
 
-    def kill(self, dead: Array) -> None:
+    def delete_items(self, dead: Array) -> None:
         """Rows of the items with these keys (int64) are no more; keys that are not here are none of its business."""
-        gone = places(self._keys.view, dead)
+        gone = positions_of(self._keys.view, dead)
         if not len(gone):
             return
         alive = np.ones(self._keys.count, bool) if self._alive is None else self._alive.copy()
@@ -135,9 +135,9 @@ class DeltaSegment:
         self._alive = alive
         remain = int(np.count_nonzero(alive))
         if len(alive) - remain > max(DEAD, remain):
-            self.__dict__.update(self.between(0, None).__dict__)
+            self.__dict__.update(self.copy_range(0, None).__dict__)
 
-    def extend(self, other: DeltaSegment) -> None:
+    def extend_from(self, other: DeltaSegment) -> None:
         """The rows alive of another, whose keys follow."""
         for rows in other.rows():
             self._extend(rows)
@@ -146,14 +146,14 @@ class DeltaSegment:
         """Those alive, in blocks, which may end between two rows of an item."""
         view = self.view()
         for part, rows in view.blocks():
-            yield rows if view.alive is None else rows.where(view.alive[part])
+            yield rows if view.alive is None else rows.select(view.alive[part])
 
-    def between(self, first: int, end: int | None) -> DeltaSegment:
+    def copy_range(self, first: int, end: int | None) -> DeltaSegment:
         """A copy with the rows alive whose key is at least `first` and less than `end`."""
         other = DeltaSegment(self._dim, self._several)
         for rows in self.rows():
             keep = rows.keys >= first
-            other._extend(rows.where(keep if end is None else keep & (rows.keys < end)))
+            other._extend(rows.select(keep if end is None else keep & (rows.keys < end)))
         return other
 
     def with_rows(self, more: list[RowBlock]) -> DeltaSegment:

@@ -20,7 +20,7 @@ from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.types import Array
 
 #: Recall is measured at so many hits.
-AT = 10
+RECALL_AT = 10
 #: What float32 leaves uncertain of a score, as a share of the vectors' squared lengths.
 ROUNDING = 1e-6
 #: A batch that takes less than so many seconds is timed again.
@@ -42,24 +42,24 @@ class CalibrationQueries:
     mask: Array | None = None
 
 
-def nearest(queries: Array, blocks: Iterable[Array], metric: Metric, k: int) -> Array:
+def nearest_positions(queries: Array, blocks: Iterable[Array], metric: Metric, k: int) -> Array:
     """(q, k) int64: the places of the k nearest of all rows that the blocks hold (at least k), by comparing with every one."""
     exact, start = NearestRows(PreparedQuery(queries, metric, k)), 0
     for vectors in blocks:
         exact.offer(RowBlock(vectors, np.arange(start, start + len(vectors)), None))
         start += len(vectors)
-    return exact.found().keys
+    return exact.top_k().keys
 
 
-def nearness(queries: Array, rows: Array, metric: Metric) -> Array:
+def similarities(queries: Array, rows: Array, metric: Metric) -> Array:
     """(q, k) float64 of queries (q, dim) and, for each, rows (q, k, dim); larger is nearer, whatever the metric."""
     near: Array = np.einsum("qd,qkd->qk", queries, rows, dtype=np.float64)
     return near - np.einsum("qkd,qkd->qk", rows, rows, dtype=np.float64) / 2 if metric is Metric.L2 else near
 
 
-def probe(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
+def prepare_calibration(queries: Array, neighbours: Array, metric: Metric, mask: Array | None = None) -> CalibrationQueries:
     """`neighbours` (q, k, dim) are the k nearest rows of each query."""
-    near = nearness(queries, neighbours, metric)
+    near = similarities(queries, neighbours, metric)
     lengths = np.einsum("qd,qd->q", queries, queries) + np.einsum("qkd,qkd->qk", neighbours, neighbours).max(1)
     return CalibrationQueries(queries, near.min(1) - ROUNDING * lengths / 2, neighbours.shape[1], mask)
 
@@ -93,5 +93,5 @@ def _measure(
 
 def _recall(probe: CalibrationQueries, found: Array, gather: Gather, metric: Metric) -> float:
     rows = gather(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
-    right = (nearness(probe.queries, rows, metric) >= probe.bar[:, None]) & (found >= 0)
+    right = (similarities(probe.queries, rows, metric) >= probe.bar[:, None]) & (found >= 0)
     return float(right.mean())

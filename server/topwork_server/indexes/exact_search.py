@@ -37,36 +37,36 @@ class SearchableSet(Protocol):
     def fetch(self, keys: Array, *, taps: tuple[str, ...] = ...) -> ItemBatch: ...
 
 
-def search(
-    source: SearchableSet, tap: TapInfo, asked: PreparedQuery, allowed: Array | None, check: Check
+def search_set(
+    source: SearchableSet, tap: TapInfo, query: PreparedQuery, allowed: Array | None, check: Check
 ) -> tuple[TopK, int, str, int]:
     """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done; how
     many rows were compared.
 
     Memory: one block of rows. `check` is called between blocks.
     """
-    nearest = NearestRows(asked)
+    nearest = NearestRows(query)
     few = allowed is not None and len(allowed) <= FETCHED
-    version, blocks = source.version, fetched(source, tap, allowed) if few and allowed is not None else None
+    version, blocks = source.version, fetch_items(source, tap, allowed) if few and allowed is not None else None
     if blocks is None:
         reading = source.read(Selection(taps=[tap.tap.name], columns=[]))
         version, blocks = reading.version, reading.batches
     compared = 0
     for block in blocks:
         check()
-        rows = searchable(block, tap, asked.metric)
+        rows = to_row_block(block, tap, query.metric)
         compared += len(rows.keys)
         nearest.offer(rows, None if allowed is None else contained(rows.keys, allowed))
-    return nearest.found(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches", compared
+    return nearest.top_k(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches", compared
 
 
-def fetched(source: SearchableSet, tap: TapInfo, keys: Array) -> Iterator[ItemBatch]:
+def fetch_items(source: SearchableSet, tap: TapInfo, keys: Array) -> Iterator[ItemBatch]:
     """The items with these keys that are still there."""
     for at in range(0, len(keys), FETCH):
         yield source.fetch(keys[at : at + FETCH], taps=(tap.tap.name,))
 
 
-def searchable(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
+def to_row_block(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
     """The tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
     found = next((t for t in block.taps if t.tap.tap.name == tap.tap.name), None)
     if found is None or block.keys is None:
@@ -78,9 +78,9 @@ def searchable(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
         order = np.argsort(keys, kind="stable")
         vectors, keys, numbers = vectors[order], keys[order], numbers[order]
     vectors = normalize(vectors) if metric is Metric.COSINE else vectors
-    return RowBlock(vectors, keys, numbers if several(tap) else None)
+    return RowBlock(vectors, keys, numbers if has_several_rows(tap) else None)
 
 
-def several(tap: TapInfo) -> bool:
+def has_several_rows(tap: TapInfo) -> bool:
     """Whether an item can have several rows."""
     return tap.tap.granularity is not Granularity.ITEM

@@ -19,16 +19,16 @@ from topwork_server.containment import contained
 from topwork_server.errors import DeadlineExceeded, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes import prepared_query
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
-from topwork_server.indexes.search_requests import FIRST, SearchRequest, SliceSearcher, joined, split
+from topwork_server.indexes.search_requests import FIRST, SearchRequest, SliceSearcher, join_queries, split_hits
 from topwork_server.runtime import blas_threads
 
 log = logging.getLogger(__name__)
 
 #: Vectors that ride together; callers and vectors that may wait.
-TOGETHER = 256
-MOST_CALLERS, MOST_VECTORS = 4096, 131_072
+BATCH_VECTORS = 256
+MAX_REQUESTS, MAX_QUEUED_VECTORS = 4096, 131_072
 #: How much nicer than the server its searches are. The workers of OpenMP inherit it.
-NICER = 10
+NICENESS = 10
 
 Outcome = SearchHits | BaseException
 
@@ -41,10 +41,10 @@ class SearchExecutor:
 
     def __init__(self, threads: int, busy: Callable[[], bool], workers: int = 0) -> None:
         self._threads, self._busy = threads, busy
-        self._wanted = workers or max(2, min(threads // 4, 8))
+        self._max_workers = workers or max(2, min(threads // 4, 8))
         self._wake = threading.Condition()
-        self._line: deque[SearchRequest] = deque()
-        self._waiting = self._running = self._long = 0
+        self._queue: deque[SearchRequest] = deque()
+        self._queued_vectors = self._running = self._long = 0
         self._workers: list[threading.Thread] = []
         self._closed = False
         self.counters: Counter[str] = Counter()
@@ -52,61 +52,61 @@ class SearchExecutor:
     @property
     def idle(self) -> bool:
         """Whether no search runs or waits, and no encoder computes."""
-        return not self._line and not self._running and not self._busy()
+        return not self._queue and not self._running and not self._busy()
 
     async def search(self, live: SliceSearcher, query: SearchQuery) -> SearchHits:
         """As Live.search. Overloaded where too many wait; Unavailable when the server is going."""
-        prepared_query.check_size(prepared_query.count(query), query.k)
-        ticket = SearchRequest(live, query)
-        self._enter(ticket)
+        prepared_query.check_hit_count(prepared_query.count_queries(query), query.k)
+        request = SearchRequest(live, query)
+        self._enqueue(request)
         try:
-            return await ticket.future
+            return await request.future
         finally:
-            if ticket.future.cancelled():
-                self._leave(ticket)
+            if request.future.cancelled():
+                self._cancel(request)
 
     async def close(self) -> None:
         """Ends the threads after the slices that they are at; who waits is told."""
         with self._wake:
             self._closed = True
-            rest = list(self._line)
-            self._line.clear()
+            rest = list(self._queue)
+            self._queue.clear()
             self._wake.notify_all()
-        _settle([(ticket, Unavailable("the server is going", remedy="try again in a moment")) for ticket in rest])
+        _resolve([(request, Unavailable("the server is going", remedy="try again in a moment")) for request in rest])
         await asyncio.gather(*(asyncio.to_thread(worker.join) for worker in self._workers))
 
-    def _enter(self, ticket: SearchRequest) -> None:
+    def _enqueue(self, request: SearchRequest) -> None:
         with self._wake:
             if self._closed:
                 raise Unavailable("the server is going", remedy="try again in a moment")
-            full = len(self._line) >= MOST_CALLERS or self._waiting + ticket.vectors > MOST_VECTORS
-            if full and self._line:
-                raise Overloaded(f"{len(self._line)} searches wait", remedy="come back later, or send fewer at once")
-            if len(self._workers) < self._wanted:
-                self._hire()
+            full = len(self._queue) >= MAX_REQUESTS or self._queued_vectors + request.vectors > MAX_QUEUED_VECTORS
+            if full and self._queue:
+                raise Overloaded(f"{len(self._queue)} searches wait", remedy="come back later, or send fewer at once")
+            if len(self._workers) < self._max_workers:
+                self._start_worker()
             self.counters["callers"] += 1
-            self._append(ticket)
+            self._append(request)
             self._wake.notify()
 
-    def _append(self, ticket: SearchRequest) -> None:
-        self._line.append(ticket)
-        self._waiting += ticket.vectors
+    def _append(self, request: SearchRequest) -> None:
+        self._queue.append(request)
+        self._queued_vectors += request.vectors
 
-    def _remove(self, ticket: SearchRequest) -> None:
-        self._line.remove(ticket)
-        self._waiting -= ticket.vectors
+    def _remove(self, request: SearchRequest) -> None:
+        self._queue.remove(request)
+        self._queued_vectors -= request.vectors
 
-    def _leave(self, ticket: SearchRequest) -> None:
-        ticket.gone = True
+    def _cancel(self, request: SearchRequest) -> None:
+        request.cancelled = True
         with self._wake:
             self.counters["left"] += 1
             with contextlib.suppress(ValueError):  # its search is running: it ends at the next check
-                self._remove(ticket)
+                self._remove(request)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         """One more worker. RuntimeError where no thread can be had, and none is there."""
         blas_threads.set_threads(1)
-        worker = threading.Thread(target=self._work, name=f"search {len(self._workers)}", daemon=True)
+        worker = threading.Thread(target=self._worker_loop, name=f"search {len(self._workers)}", daemon=True)
         try:
             worker.start()
         except RuntimeError:
@@ -115,116 +115,116 @@ class SearchExecutor:
         else:
             self._workers.append(worker)
 
-    def _work(self) -> None:
-        _be_nice()
-        while turn := self._next():
+    def _worker_loop(self) -> None:
+        _lower_priority()
+        while batch := self._next_batch():
             try:
-                outcomes = self._serve(turn)
+                outcomes = self._run_batch(batch)
             except BaseException as error:
                 log.exception("a search failed")
-                outcomes = [(ticket, contained(error)) for ticket in turn]
-            self._finish(turn, outcomes)
+                outcomes = [(request, contained(error)) for request in batch]
+            self._finish(batch, outcomes)
 
-    def _next(self) -> list[SearchRequest]:
-        """Whose turn it is: one, or several of a kind. Empty when the desk is closed."""
+    def _next_batch(self) -> list[SearchRequest]:
+        """Whose batch it is: one, or several of a kind. Empty when the desk is closed."""
         with self._wake:
             while not self._closed:
-                first = self._first()
+                first = self._next_request()
                 if first is not None:
-                    turn = self._riders(first)
-                    for ticket in turn:
-                        self._remove(ticket)
+                    batch = self._batch_with(first)
+                    for request in batch:
+                        self._remove(request)
                     self._running += 1
                     self._long += first.long
-                    return turn
+                    return batch
                 self._wake.wait()
         return []
 
-    def _first(self) -> SearchRequest | None:
+    def _next_request(self) -> SearchRequest | None:
         """Long searches leave one thread to the short ones, and an encoder that computes leaves one to all of them."""
         if self._running and self._busy():
             return None
-        return next((t for t in self._line if not t.long or self._long < self._wanted - 1), None)
+        return next((t for t in self._queue if not t.long or self._long < self._max_workers - 1), None)
 
-    def _riders(self, first: SearchRequest) -> list[SearchRequest]:
-        turn, vectors = [first], first.vectors
+    def _batch_with(self, first: SearchRequest) -> list[SearchRequest]:
+        batch, vectors = [first], first.vectors
         if vectors > FIRST:
-            return turn
-        for other in self._line:
-            if other is not first and other.kind == first.kind and vectors + other.vectors <= TOGETHER:
-                turn.append(other)
+            return batch
+        for other in self._queue:
+            if other is not first and other.batch_key == first.batch_key and vectors + other.vectors <= BATCH_VECTORS:
+                batch.append(other)
                 vectors += other.vectors
-        return turn
+        return batch
 
-    def _serve(self, turn: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
+    def _run_batch(self, batch: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
         """Those that are answered. Where several fail together each is tried alone, so that only the guilty one fails."""
         try:
-            return self._search(turn)
+            return self._search_slices(batch)
         except TopworkError as error:
-            if len(turn) == 1:
-                return [(turn[0], turn[0].blamed(error))]
-        return [outcome for ticket in turn for outcome in self._serve([ticket])]
+            if len(batch) == 1:
+                return [(batch[0], batch[0].relocate_error(error))]
+        return [outcome for request in batch for outcome in self._run_batch([request])]
 
-    def _search(self, turn: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
+    def _search_slices(self, batch: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
         def check() -> None:
-            if self._closed or all(ticket.gone for ticket in turn):
+            if self._closed or all(request.cancelled for request in batch):
                 raise DeadlineExceeded("nobody waits for this search any more")
 
-        parts = [ticket.next() for ticket in turn]
-        query = joined(parts)
+        parts = [request.next_slice() for request in batch]
+        query = join_queries(parts)
         check()
         began = time.perf_counter()
         self.counters["searches"] += 1
-        hits = turn[0].live.search(query, self._cores(len(turn)), check)
+        hits = batch[0].live.search(query, self._thread_count(len(batch)), check)
         seconds = time.perf_counter() - began
         answered: list[tuple[SearchRequest, Outcome]] = []
-        for ticket, own in zip(turn, split(hits, [prepared_query.count(part) for part in parts]), strict=True):
-            if ticket.take(own, seconds, len(query.vectors)):
-                answered.append((ticket, ticket.answer()))
+        for request, own in zip(batch, split_hits(hits, [prepared_query.count_queries(part) for part in parts]), strict=True):
+            if request.add_hits(own, seconds, len(query.vectors)):
+                answered.append((request, request.result()))
         return answered
 
-    def _cores(self, callers: int) -> int:
+    def _thread_count(self, callers: int) -> int:
         """Of several callers the event loop is busy: it keeps a core, since threads of OpenMP wait for the slowest among them."""
         free = self._threads - (callers > 1)
         return 1 if self._busy() else max(1, free // max(1, self._running))
 
-    def _finish(self, turn: list[SearchRequest], outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
-        done = {id(ticket) for ticket, _ in outcomes}
-        rest = [ticket for ticket in turn if id(ticket) not in done and not ticket.gone]
+    def _finish(self, batch: list[SearchRequest], outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
+        done = {id(request) for request, _ in outcomes}
+        rest = [request for request in batch if id(request) not in done and not request.cancelled]
         with self._wake:
             self._running -= 1
-            self._long -= turn[0].long
+            self._long -= batch[0].long
             if not self._closed:
-                for ticket in rest:
-                    self._append(ticket)
+                for request in rest:
+                    self._append(request)
                 rest = []
-            if self._line:
+            if self._queue:
                 self._wake.notify_all()
-        _settle([*outcomes, *((ticket, Unavailable("the server is going")) for ticket in rest)])
+        _resolve([*outcomes, *((request, Unavailable("the server is going")) for request in rest)])
 
 
-def _settle(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
+def _resolve(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
     """Tell the callers, all of one event loop at once."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[SearchRequest, Outcome]]] = defaultdict(list)
-    for ticket, outcome in outcomes:
-        loops[ticket.loop].append((ticket, outcome))
+    for request, outcome in outcomes:
+        loops[request.loop].append((request, outcome))
     for loop, its in loops.items():
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
-            loop.call_soon_threadsafe(_tell, its)
+            loop.call_soon_threadsafe(_set_results, its)
 
 
-def _tell(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
-    for ticket, outcome in outcomes:
-        if ticket.future.done():
+def _set_results(outcomes: list[tuple[SearchRequest, Outcome]]) -> None:
+    for request, outcome in outcomes:
+        if request.future.done():
             continue
         if isinstance(outcome, BaseException):
-            ticket.future.set_exception(outcome)
+            request.future.set_exception(outcome)
         else:
-            ticket.future.set_result(outcome)
+            request.future.set_result(outcome)
 
 
-def _be_nice() -> None:
+def _lower_priority() -> None:
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
         me = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + NICER)
+            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + NICENESS)

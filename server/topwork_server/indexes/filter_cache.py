@@ -31,7 +31,7 @@ class FilterCache:
         self._lock = threading.Lock()
         self._of: WeakKeyDictionary[FilterableSet, OrderedDict[str, tuple[int, Array]]] = WeakKeyDictionary()
 
-    def known(self, feature_set: FilterableSet, where: str) -> tuple[int, Array] | None:
+    def cached_keys(self, feature_set: FilterableSet, where: str) -> tuple[int, Array] | None:
         """The set's version and (n,) int64, ascending, at once; None where they must be looked up."""
         with self._lock:
             found = self._of.get(feature_set, OrderedDict()).get(where)

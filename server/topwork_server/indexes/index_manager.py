@@ -70,25 +70,25 @@ class IndexManager:
         busy: Callable[[], bool],
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        self._shelf = IndexStore(folder)
-        self._house = IndexContext(sets, jobs, plugins, threads, busy)
+        self._store = IndexStore(folder)
+        self._context = IndexContext(sets, jobs, plugins, threads, busy)
         self._idle_seconds = idle_seconds
         self._unindexed = UnindexedSearch(threads)
-        self._shelf.sweep()
+        self._store.sweep()
         self._damaged = DamagedIndexes(self._found_damaged(sets))
-        self._indexes = {_key(kept.definition): self._indexed(kept) for kept in self._kept(sets)}
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._indexes = {_key(stored.definition): self._index(stored) for stored in self._stored_indexes(sets)}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def create(self, wish: CreateIndexParams) -> IndexDescription:
+    async def create(self, params: CreateIndexParams) -> IndexDescription:
         """Begins a build. NotFound, InvalidInput or AlreadyExists where it cannot be."""
-        async with self._turn(wish.set):
-            return await whole(self._create(wish))
+        async with self._set_lock(params.set):
+            return await whole(self._create(params))
 
-    async def _create(self, wish: CreateIndexParams) -> IndexDescription:
-        described = await asyncio.to_thread(lambda: self._house.sets.get(wish.set).describe())
-        definition = _definition(wish, described)
-        await asyncio.to_thread(check_kind, definition, self._house.kinds)
+    async def _create(self, params: CreateIndexParams) -> IndexDescription:
+        described = await asyncio.to_thread(lambda: self._context.sets.get(params.set).describe())
+        definition = _definition(params, described)
+        await asyncio.to_thread(check_kind, definition, self._context.kinds)
         key = _key(definition)
         if key in self._indexes:
             raise AlreadyExists(
@@ -97,39 +97,39 @@ class IndexManager:
                 f"{definition.set} --name {definition.name} --rebuild`), or drop it (`topwork drop {definition.set} --index "
                 f"{definition.name}`)",
             )
-        kept = StoredIndex(definition, described.created)
+        stored = StoredIndex(definition, described.created)
         if self._damaged.get(*key):
-            await asyncio.to_thread(self._shelf.remove, *key)
+            await asyncio.to_thread(self._store.remove, *key)
             self._damaged.forget(*key)
-        index = self._indexes[key] = self._indexed(kept)
+        index = self._indexes[key] = self._index(stored)
         try:
-            await asyncio.to_thread(self._shelf.add, kept, wish.queries)
-            await index.build(anew=True)
+            await asyncio.to_thread(self._store.add, stored, params.queries)
+            await index.build(from_scratch=True)
         except BaseException:
             await self._drop(index)
             raise
-        return await index.described()
+        return await index.describe()
 
-    async def unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
+    async def open_unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
         """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
-        feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
-        return self._unindexed.of(feature_set, _tap(set_name, tap, feature_set.definition), metric)
+        feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
+        return self._unindexed.open(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
     async def get(self, set_name: str, name: str = "") -> IndexDescription:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
         index = await self._find(set_name, name)
-        await index.opened()
-        return await index.described()
+        await index.open()
+        return await index.describe()
 
     async def list(self, set_name: str = "") -> builtins.list[IndexDescription]:
         """By set and name. Those that are not in memory are described as they were built."""
         if set_name:
-            await asyncio.to_thread(self._house.sets.get, set_name)
+            await asyncio.to_thread(self._context.sets.get, set_name)
         found = []
         for key, index in sorted(self._indexes.items()):
             if set_name in ("", key[0]):
                 with contextlib.suppress(NotFound):  # dropped meanwhile
-                    found.append(await index.described())
+                    found.append(await index.describe())
         return found
 
     def damaged(self, set_name: str = "", name: str = "") -> builtins.list[DamagedIndex]:
@@ -143,81 +143,81 @@ class IndexManager:
     def all_names(self, set_name: str) -> builtins.list[str]:
         return sorted([*self.names(set_name), *(one.name for one in self._damaged.of(set_name))])
 
-    def is_whole(self, set_and_name: str) -> bool:
+    def has_whole_definition(self, set_and_name: str) -> bool:
         """Whether the definition of the index SET/NAME is whole. NotFound."""
         key = tuple(set_and_name.split("/", 1))
         if key not in self._indexes and not (len(key) == 2 and self._damaged.get(*key)):
             raise NotFound(f"there is no index {excerpt(set_and_name)}")
         return key in self._indexes
 
-    async def opened(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
+    async def open(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
         """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
         name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
         if damaged := self._damaged.get(set_name, name):
             raise damaged.error()
-        found = await self._known(set_name, name)
+        found = await self._lookup(set_name, name)
         if found is None:
-            feature_set = await asyncio.to_thread(self._house.sets.get, set_name)
+            feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
             tap = tap_named(feature_set.definition, name)
             if tap is None:
                 raise self._missing(set_name, name)
-            return self._unindexed.of(feature_set, tap, metric or Metric.COSINE)
+            return self._unindexed.open(feature_set, tap, metric or Metric.COSINE)
         if metric not in (None, found.definition.metric):
             raise InvalidInput(
                 f"the index {found.definition.name} is of the metric {found.definition.metric.value}, not {metric}",
                 remedy="leave the metric out, or create another index",
             )
-        return await found.opened()
+        return await found.open()
 
     async def live(self, set_name: str, name: str = "") -> LiveIndex:
-        return (await self.opened(set_name, name)).live
+        return (await self.open(set_name, name)).live
 
     async def rebuild(self, set_name: str, name: str = "") -> IndexDescription:
         """Begins a build from the set as it is now, unless one is under way."""
         index = await self._find(set_name, name)
-        await index.build(anew=True)
-        return await index.described()
+        await index.build(from_scratch=True)
+        return await index.describe()
 
-    async def settled(self, set_name: str, name: str = "") -> IndexDescription:
+    async def wait_for_build(self, set_name: str, name: str = "") -> IndexDescription:
         """When no build is under way."""
         index = await self._find(set_name, name)
-        await index.settled()
-        return await index.described()
+        await index.wait_for_build()
+        return await index.describe()
 
     async def drop(self, set_name: str, name: str = "") -> None:
         """Searches under way end on what they have."""
-        async with self._turn(set_name):
+        async with self._set_lock(set_name):
             damaged = self._only_damaged(set_name, name)
             await whole(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
 
     async def _drop_damaged(self, index: DamagedIndex) -> None:
-        await asyncio.to_thread(self._shelf.remove, index.set, index.name)
+        await asyncio.to_thread(self._store.remove, index.set, index.name)
         self._damaged.forget(index.set, index.name)
 
     async def _drop(self, index: Index) -> None:
         await index.drop()
         key = _key(index.definition)
         self._indexes.pop(key, None)
-        await asyncio.to_thread(self._shelf.remove, *key)
+        await asyncio.to_thread(self._store.remove, *key)
 
     async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
         """All indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
-        async with self._turn(set_name):
+        async with self._set_lock(set_name):
             await whole(self._drop_set(set_name, drop))
 
     async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
         self._unindexed.forget(set_name)
-        if set_name in await asyncio.to_thread(self._house.sets.names):
+        if set_name in await asyncio.to_thread(self._context.sets.names):
             doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
             await asyncio.gather(*(index.drop() for index in doomed))
-            await asyncio.to_thread(self._shelf.remove, set_name)
+            await asyncio.to_thread(self._store.remove, set_name)
             self._damaged.forget(set_name)
         await asyncio.to_thread(drop, set_name)
 
-    def _turn(self, set_name: str) -> asyncio.Lock:
+    def _set_lock(self, set_name: str) -> asyncio.Lock:
         """Indexes of one set are made and dropped one after another."""
-        return self._turns.setdefault(set_name, asyncio.Lock())
+        return self._locks.setdefault(set_name, asyncio.Lock())
 
     async def close(self) -> None:
         """Forget what is in memory, and follow no set any more. What jobs publish after this is taken at the next start."""
@@ -229,17 +229,17 @@ class IndexManager:
         """NotFound names what there is; DataLoss where its definition is damaged."""
         if damaged := self._only_damaged(set_name, name):
             raise damaged.error()
-        found = await self._known(set_name, name)
+        found = await self._lookup(set_name, name)
         if found is None:
             raise self._missing(set_name, name)
         return found
 
-    async def _known(self, set_name: str, name: str) -> Index | None:
+    async def _lookup(self, set_name: str, name: str) -> Index | None:
         """The index of that name, or the usual one. NotFound where there is no such set."""
         names = self.names(set_name)
         if len(names) == 1 and name in ("", *names):  # the way of most searches: no thread, nothing of the disk
             return self._indexes[set_name, names[0]]
-        wanted = await asyncio.to_thread(lambda: self._house.sets.get(set_name).definition)
+        wanted = await asyncio.to_thread(lambda: self._context.sets.get(set_name).definition)
         names = self.names(set_name)  # as they are now
         return self._indexes.get((set_name, name or self._usual(wanted, names)))
 
@@ -274,36 +274,36 @@ class IndexManager:
     def _found_damaged(self, sets: FeatureSets) -> Iterator[DamagedIndex]:
         """Those of sets that are no more are deleted with them."""
         there = set(sets.names())
-        for one in self._shelf.damaged():
+        for one in self._store.damaged():
             if one.set in there:
                 log.warning("%s", one.error())
                 yield one
             else:
-                self._shelf.remove(one.set)
+                self._store.remove(one.set)
 
-    def _kept(self, sets: FeatureSets) -> builtins.list[StoredIndex]:
+    def _stored_indexes(self, sets: FeatureSets) -> builtins.list[StoredIndex]:
         """Indexes of sets that are no more are deleted: the server ended between the two."""
         there = set(sets.names())
-        for kept in self._shelf.all():
-            if kept.definition.set not in there:
-                self._shelf.remove(kept.definition.set)
-        return self._shelf.all()
+        for stored in self._store.stored():
+            if stored.definition.set not in there:
+                self._store.remove(stored.definition.set)
+        return self._store.stored()
 
-    def _indexed(self, kept: StoredIndex) -> Index:
-        return Index(kept, self._shelf.slot(*_key(kept.definition)), self._house)
+    def _index(self, stored: StoredIndex) -> Index:
+        return Index(stored, self._store.build_folder(*_key(stored.definition)), self._context)
 
 
-def _definition(wish: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
-    tap = _tap(wish.set, wish.tap, described.definition)
-    name = wish.name or slug(tap.tap.name)
+def _definition(params: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
+    tap = _tap(params.set, params.tap, described.wanted)
+    name = params.name or slug(tap.tap.name)
     if not NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot name an index", remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
         )
-    target = wish.target_recall or TARGET_RECALL
+    target = params.target_recall or TARGET_RECALL
     if not (math.isfinite(target) and 0 < target <= 1):
         raise InvalidInput(f"a target recall of {target:g}", remedy="give a share between 0 and 1, such as 0.95")
-    return IndexDefinition(wish.set, name, tap, wish.kind or AUTO, wish.metric, dict(wish.options), target)
+    return IndexDefinition(params.set, name, tap, params.kind or AUTO, params.metric, dict(params.options), target)
 
 
 def _tap(set_name: str, name: str, wanted: SetDefinition) -> TapInfo:

@@ -153,9 +153,9 @@ class BuildFolder:
 
     def prune(self, facts: BuildFacts | None) -> None:
         """Delete all builds but the one of these facts."""
-        kept = [folder for folder, found, _ in self._complete() if found == facts][:1]
+        stored = [folder for folder, found, _ in self._complete() if found == facts][:1]
         for folder in self._numbered():
-            if folder not in kept:
+            if folder not in stored:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
@@ -188,16 +188,16 @@ class IndexStore:
         """Delete what jobs and drops left when they were killed. Once, at the start."""
         for leftover in self.folder.glob(f"{SCRATCH}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for kept in self.all():
-            self.slot(kept.definition.set, kept.definition.name).sweep()
+        for stored in self.stored():
+            self.build_folder(stored.definition.set, stored.definition.name).sweep()
 
-    def all(self) -> list[StoredIndex]:
+    def stored(self) -> list[StoredIndex]:
         """By set and name, without those that are damaged."""
-        return [kept for kept in map(_kept, self._definitions()) if isinstance(kept, StoredIndex)]
+        return [stored for stored in map(_read_stored, self._definitions()) if isinstance(stored, StoredIndex)]
 
     def damaged(self) -> list[DamagedIndex]:
         """Those whose definition is none, or is gone though they were built. They are left alone."""
-        found = [kept for kept in map(_kept, self._definitions()) if isinstance(kept, DamagedIndex)]
+        found = [stored for stored in map(_read_stored, self._definitions()) if isinstance(stored, DamagedIndex)]
         built = {path.parent.parent for path in self.folder.glob("[!.]*/[!.]*/builds/[0-9]*")}
         for folder in sorted(built):
             if not os.path.lexists(folder / DEFINITION):
@@ -207,27 +207,27 @@ class IndexStore:
     def _definitions(self) -> list[Path]:
         return sorted(self.folder.glob(f"[!.]*/[!.]*/{DEFINITION}"))
 
-    def slot(self, set_name: str, name: str) -> BuildFolder:
+    def build_folder(self, set_name: str, name: str) -> BuildFolder:
         return BuildFolder(self.folder / set_name / name)
 
-    def add(self, kept: StoredIndex, queries: Array | None = None) -> StoredIndex:
+    def add(self, stored: StoredIndex, queries: Array | None = None) -> StoredIndex:
         """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
-        folder = self.folder / kept.definition.set / kept.definition.name
+        folder = self.folder / stored.definition.set / stored.definition.name
         with _disk():
             folder.mkdir(parents=True, exist_ok=True)
             if queries is not None:
                 np.save(folder / QUERIES, queries, allow_pickle=False)
                 _sync_file(folder / QUERIES)
-                kept = replace(kept, definition=replace(kept.definition, queries=file_sha256(folder / QUERIES)))
-            definition = kept.definition
+                stored = replace(stored, definition=replace(stored.definition, queries=file_sha256(folder / QUERIES)))
+            definition = stored.definition
             scratch = folder / f"{SCRATCH}{DEFINITION}"
-            record = {"format": FORMAT, "definition": asdict(definition), "set_created": kept.set_created}
+            record = {"format": FORMAT, "definition": asdict(definition), "set_created": stored.set_created}
             scratch.write_text(json_records.dumps(record, indent=1), "utf-8")
             _sync_file(scratch)
             scratch.rename(folder / DEFINITION)
             _sync_folder(folder)
             _sync_folder(folder.parent)
-        return kept
+        return stored
 
     def remove(self, set_name: str, name: str = "") -> None:
         """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""
@@ -240,28 +240,28 @@ class IndexStore:
 
 def read_definition(slot: BuildFolder) -> IndexDefinition:
     """For a process of a job. DataLoss where it cannot be read."""
-    kept = _kept(slot.folder / DEFINITION)
-    if isinstance(kept, DamagedIndex):
-        raise kept.error()
-    return kept.definition
+    stored = _read_stored(slot.folder / DEFINITION)
+    if isinstance(stored, DamagedIndex):
+        raise stored.error()
+    return stored.definition
 
 
-def by_key(keys: Array, rows: Array | None) -> Array | None:
+def order_by_key(keys: Array, rows: Array | None) -> Array | None:
     """(n,) int64: the positions by key and row, or None where they stand so already."""
     if len(keys) < 2 or bool((np.diff(keys) >= 0).all()):
         return None
     return np.argsort(keys, kind="stable")  # an item's rows stand together, in order
 
 
-def _kept(path: Path) -> StoredIndex | DamagedIndex:
+def _read_stored(path: Path) -> StoredIndex | DamagedIndex:
     of = path.parent.parent.name, path.parent.name
     try:
-        kept = json_records.read(path, StoredIndex)
+        stored = json_records.read(path, StoredIndex)
     except (OSError, DataLoss) as error:
         return DamagedIndex(*of, error.message if isinstance(error, DataLoss) else f"{path}: {error.strerror}")
-    if (kept.definition.set, kept.definition.name) != of:
-        return DamagedIndex(*of, f"{path} is of the index {kept.definition.name!r} of {kept.definition.set!r}")
-    return kept
+    if (stored.definition.set, stored.definition.name) != of:
+        return DamagedIndex(*of, f"{path} is of the index {stored.definition.name!r} of {stored.definition.set!r}")
+    return stored
 
 
 def _verify(folder: Path, files: dict[str, str]) -> None:
@@ -275,7 +275,7 @@ def _built(folder: Path, facts: BuildFacts, index: VectorIndex) -> BuiltIndex:
     rows = np.load(folder / ROWS) if (folder / ROWS).exists() else None
     if not len(keys) == index.count == facts.rows or (rows is not None and len(rows) != len(keys)):
         raise ValueError(f"{len(keys)} keys, {index.count} vectors and {facts.rows} rows do not agree")
-    return BuiltIndex(facts, index, keys, rows, by_key(keys, rows))
+    return BuiltIndex(facts, index, keys, rows, order_by_key(keys, rows))
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from topwork_server.blocking_calls import Check
 from topwork_server.feature_sets.set_types import KEY_BITS, Change, Selection
 from topwork_server.indexes import exact_search
 from topwork_server.indexes.base_segment import BaseSegment
-from topwork_server.indexes.candidates import empty, hits
+from topwork_server.indexes.candidates import empty_top_k, to_search_hits
 from topwork_server.indexes.delta_segment import DeltaSegment, DeltaView
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, SearchHits, SearchQuery
-from topwork_server.indexes.prepared_query import ask
-from topwork_server.indexes.row_filter import RowFilter, left
+from topwork_server.indexes.prepared_query import prepare_query
+from topwork_server.indexes.row_filter import RowFilter, filter_rows
 from topwork_server.indexes.segment_search import SegmentSearch
 from topwork_server.types import Array
 
@@ -33,11 +33,11 @@ class RowFilterCache:
     def __init__(self) -> None:
         self._known: tuple[RowFilter, ...] = ()
 
-    def of(self, main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
+    def get(self, base: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
         for known in self._known:
-            if known.asked is allowed:
+            if known.requested is allowed:
                 return known
-        made = left(main, fresh, allowed)
+        made = filter_rows(base, fresh, allowed)
         self._known = (*self._known[1 - FILTERS :], made)
         return made
 
@@ -47,12 +47,12 @@ class LiveState:
     """What searches see of one version of the set."""
 
     version: int
-    main: BaseSegment
-    fresh: DeltaView
+    base: BaseSegment
+    delta: DeltaView
     filters: RowFilterCache = field(default_factory=RowFilterCache)
 
-    def left(self, allowed: Array | None) -> RowFilter:
-        return self.filters.of(self.main, self.fresh, allowed)
+    def row_filter(self, allowed: Array | None) -> RowFilter:
+        return self.filters.get(self.base, self.delta, allowed)
 
 
 class LiveIndex:
@@ -64,7 +64,7 @@ class LiveIndex:
         self._lock = threading.Lock()  # of what follows; held for moments
         self._installing = threading.Lock()
         self._state: LiveState | None = None
-        self._fresh: DeltaSegment | None = None  # None while nothing is followed: no build is here, and none is being installed
+        self._delta: DeltaSegment | None = None  # None while nothing is followed: no build is here, and none is being installed
         self._base: int | None = None  # all rows alive from this key on are fresh; None until the first build is installed
         self._deaths: list[tuple[int, Array]] = []
         self._read = 0  # rows born up to this version came from the set itself
@@ -72,23 +72,23 @@ class LiveIndex:
 
     def apply(self, change: Change) -> None:
         """A follower of the set: called by its commit thread, in the order of versions."""
-        if self._fresh is None:
+        if self._delta is None:
             return  # the set itself is searched until a build is installed, which reads what it lacks
         rows = (
-            exact_search.searchable(change.inserted, self.definition.tap, self.definition.metric)
+            exact_search.to_row_block(change.inserted, self.definition.tap, self.definition.metric)
             if len(change.inserted.ids)
             else None
         )
         with self._lock:
-            if self._fresh is None:
+            if self._delta is None:
                 return
             self._version = max(self._version, change.version)
             if rows is not None and change.version > self._read:
-                self._fresh.append(rows)
+                self._delta.append(rows)
             self._deaths.append((change.version, change.deleted))
-            self._fresh.kill(change.deleted)
+            self._delta.delete_items(change.deleted)
             if self._state is not None:
-                self._state = LiveState(self._version, self._state.main.without(change.deleted), self._fresh.view())
+                self._state = LiveState(self._version, self._state.base.without_items(change.deleted), self._delta.view())
 
     def install(self, built: BuiltIndex, keys: Array) -> None:
         """Swap in a build. `keys` are the live keys of the set (sorted), read after it was followed.
@@ -99,39 +99,43 @@ class LiveIndex:
         with self._installing:
             anew = self._follow()
             try:
-                main = BaseSegment.of(built, self._set.keys()[1] if anew else keys)
+                base = BaseSegment.from_build(built, self._set.keys()[1] if anew else keys)
                 gap, read = self._gap(built.facts.version)
             except BaseException:
                 if anew:
-                    self._forget()
+                    self._stop_following()
                 raise
-            self._swap(main, gap, read)
+            self._swap(base, gap, read)
 
     def search(self, query: SearchQuery, threads: int = 0, check: Check = lambda: None) -> SearchHits:
         """Hits of all queries. `check` is called between parts of a long search, to raise where nobody waits for it any more.
 
         Raises InvalidInput as `ask` says.
         """
-        asked = ask(query, self.definition.metric, self.definition.tap.tap.dim)
+        prepared = prepare_query(query, self.definition.metric, self.definition.tap.tap.dim)
         state = self._state
-        if not asked.searched:
-            return hits(empty((0, 0)), asked, self.version, "index")
-        if state is None or (query.exact and not state.main.exactly):
-            found, version, how, compared = exact_search.search(self._set, self.definition.tap, asked, query.allowed, check)
-            return replace(hits(found, asked, version, how), compared=compared)
-        search = SegmentSearch(state.main, state.fresh, state.left(query.allowed), query.effort, threads or self._threads, check)
-        found, how = search.exactly(asked) if query.exact else search.usual(asked)
-        return hits(found, asked, state.version, how)
+        if not prepared.searched:
+            return to_search_hits(empty_top_k((0, 0)), prepared, self.version, "index")
+        if state is None or (query.exact and not state.base.searchable_exactly):
+            found, version, how, compared = exact_search.search_set(
+                self._set, self.definition.tap, prepared, query.allowed, check
+            )
+            return replace(to_search_hits(found, prepared, version, how), compared=compared)
+        search = SegmentSearch(
+            state.base, state.delta, state.row_filter(query.allowed), query.effort, threads or self._threads, check
+        )
+        found, how = search.search_exactly(prepared) if query.exact else search.search(prepared)
+        return to_search_hits(found, prepared, state.version, how)
 
-    def passes_all(self, query: SearchQuery) -> bool:
+    def scans_every_row(self, query: SearchQuery) -> bool:
         """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
-        return self._state is None or (query.exact and not self._state.main.built.index.exact)
+        return self._state is None or (query.exact and not self._state.base.built.index.exact)
 
     @property
     def facts(self) -> BuildFacts | None:
         """Of the build that searches use; None where there is none."""
         state = self._state
-        return None if state is None else state.main.built.facts
+        return None if state is None else state.base.built.facts
 
     @property
     def version(self) -> int:
@@ -143,67 +147,67 @@ class LiveIndex:
     def alive_rows(self) -> int:
         """In memory, as the other counts are: 0 where no build is installed."""
         state = self._state
-        return 0 if state is None else state.main.alive + state.fresh.alive_rows
+        return 0 if state is None else state.base.alive + state.delta.alive_rows
 
     @property
     def fresh_rows(self) -> int:
         state = self._state
-        return 0 if state is None else state.fresh.alive_rows
+        return 0 if state is None else state.delta.alive_rows
 
     @property
     def dead_rows(self) -> int:
         """Of the build."""
         state = self._state
-        return 0 if state is None else len(state.main.keys) - state.main.alive
+        return 0 if state is None else len(state.base.keys) - state.base.alive
 
     @property
     def memory(self) -> int:
         """Bytes of the index, its keys and the fresh rows."""
-        state, fresh = self._state, self._fresh
-        return (0 if state is None else state.main.memory) + (0 if fresh is None else fresh.memory)
+        state, fresh = self._state, self._delta
+        return (0 if state is None else state.base.memory) + (0 if fresh is None else fresh.memory)
 
     def _follow(self) -> bool:
         """Keep what is written from now on; whether nothing was kept before."""
         with self._lock:
-            anew = self._fresh is None
+            anew = self._delta is None
             if anew:
-                self._fresh, self._deaths = self._none(), []
+                self._delta, self._deaths = self._new_delta(), []
             return anew
 
-    def _forget(self) -> None:
+    def _stop_following(self) -> None:
         with self._lock:
-            self._fresh, self._deaths = None, []
+            self._delta, self._deaths = None, []
 
-    def _none(self) -> DeltaSegment:
-        return DeltaSegment(self.definition.tap.tap.dim, exact_search.several(self.definition.tap))
+    def _new_delta(self) -> DeltaSegment:
+        return DeltaSegment(self.definition.tap.tap.dim, exact_search.has_several_rows(self.definition.tap))
 
     def _gap(self, since: int) -> tuple[DeltaSegment | None, int]:
         """Rows written after `since`, from the set, and its version; None where all of them are fresh already."""
         if self._base is not None and self._base <= since << KEY_BITS:
             return None, 0
         reading = self._set.read(Selection(since=since, taps=[self.definition.tap.tap.name], columns=[]))
-        gap, later = self._none(), []
+        gap, later = self._new_delta(), []
         for block in reading.batches:
-            rows = exact_search.searchable(block, self.definition.tap, self.definition.metric)
+            rows = exact_search.to_row_block(block, self.definition.tap, self.definition.metric)
             later += [] if gap.append(rows) else [rows]
         return gap.with_rows(later), reading.version
 
-    def _swap(self, main: BaseSegment, gap: DeltaSegment | None, read: int) -> None:
-        base = main.built.facts.version << KEY_BITS
+    def _swap(self, base: BaseSegment, gap: DeltaSegment | None, read: int) -> None:
+        first_key = base.built.facts.version << KEY_BITS
         with self._lock:
-            assert self._fresh is not None
-            fresh = self._fresh.between(base, None) if gap is None else self._bridged(gap, self._fresh)
+            assert self._delta is not None
+            fresh = self._delta.copy_range(first_key, None) if gap is None else self._join(gap, self._delta)
             dead = np.concatenate([np.zeros(0, np.int64), *(keys for _, keys in self._deaths)])
-            fresh.kill(dead)
+            fresh.delete_items(dead)
             self._version = max(self._version, read)
-            self._state = LiveState(self._version, main.without(dead), fresh.view())
-            self._fresh, self._base, self._read = fresh, base, max(self._read, read)
+            self._state = LiveState(self._version, base.without_items(dead), fresh.view())
+            self._delta, self._base, self._read = fresh, first_key, max(self._read, read)
             # A later build begins after this one, so it never held what died before this one began.
-            self._deaths = [(version, keys) for version, keys in self._deaths if version > main.built.facts.version]
+            self._deaths = [(version, keys) for version, keys in self._deaths if version > base.built.facts.version]
 
-    def _bridged(self, gap: DeltaSegment, fresh: DeltaSegment) -> DeltaSegment:
+    def _join(self, gap: DeltaSegment, fresh: DeltaSegment) -> DeltaSegment:
         """Rows that were read from the set, up to where those begin that were followed, and then these."""
         begin = fresh.first_key if self._base is None else self._base
-        bridged = gap.between(0, begin)
-        bridged.extend(fresh.between(begin or 0, None))
-        return bridged
+        joined = gap.copy_range(0, begin)
+        joined.extend_from(fresh.copy_range(begin or 0, None))
+        return joined

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from topwork_server.errors import TopworkError
-from topwork_server.indexes.effort_calibration import AT
+from topwork_server.indexes.effort_calibration import RECALL_AT
 from topwork_server.indexes.index_types import BuildFacts, LiveRecallFigure, SearchHits, SearchQuery
 from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.types import Array
@@ -67,8 +67,8 @@ class _Sample:
 class LiveRecallSampler:
     """Used on the event loop. `every` 0 turns it off."""
 
-    def __init__(self, desk: IdleExecutor, every: int = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
-        self._desk, self._every, self._clock = desk, every, clock
+    def __init__(self, executor: IdleExecutor, every: int = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self._executor, self._every, self._clock = executor, every, clock
         self._records: dict[tuple[str, str], _Record] = {}
         self._waiting: deque[_Sample] = deque(maxlen=WAITING)
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class LiveRecallSampler:
         facts = live.facts
         if not self._every or facts is None or hits.how != "index" or query.effort or query.within is not None:
             return
-        record = self._of(live, facts)
+        record = self._record(live, facts)
         record.searches += 1
         if (record.searches - 1) % self._every == 0:
             self._waiting.append(_sample(live, facts, query, hits))
@@ -102,30 +102,30 @@ class LiveRecallSampler:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def repeat(self) -> None:
+    async def repeat_oldest(self) -> None:
         """The search that waits longest once more, exactly. What is searched at another version by now is left out."""
         sample = self._waiting.popleft()
         try:
-            exact = await self._desk.search(sample.live, replace(sample.query, exact=True))
+            exact = await self._executor.search(sample.live, replace(sample.query, exact=True))
         except TopworkError as error:
             log.info("a search was not repeated to measure its recall: %s", error)
             return
-        record = self._of(sample.live, sample.facts)
+        record = self._record(sample.live, sample.facts)
         if exact.version == sample.version and record.facts == sample.facts and len(exact.scores):
             kept = record.recalls.setdefault(sample.share, deque(maxlen=LATEST))
             kept.append(_recall(sample, exact.scores))
 
     async def _run(self) -> None:
         while self._waiting:
-            if not self._desk.idle:
+            if not self._executor.idle:
                 await asyncio.sleep(PAUSE)
                 continue
             began = self._clock()
-            await self.repeat()
+            await self.repeat_oldest()
             await asyncio.sleep((self._clock() - began) * (1 / SHARE - 1))
         self._task = None
 
-    def _of(self, live: LiveIndex, facts: BuildFacts) -> _Record:
+    def _record(self, live: LiveIndex, facts: BuildFacts) -> _Record:
         key = live.definition.set, live.definition.name
         record = self._records.get(key)
         if record is None or record.facts != facts:
@@ -138,7 +138,7 @@ def _sample(live: LiveIndex, facts: BuildFacts, query: SearchQuery, hits: Search
     vectors = int(np.searchsorted(query.groups, query.groups[0], side="right")) if len(query.groups) else 0
     first = int(query.groups[0]) if vectors else 0
     without = None if query.without is None else query.without[first : first + 1]
-    k = min(query.k, AT)
+    k = min(query.k, RECALL_AT)
     start = int(hits.counts[:first].sum())
     scores = hits.scores[start : start + min(k, int(hits.counts[first]))].copy()
     one = replace(query, vectors=query.vectors[:vectors].copy(), groups=np.zeros(vectors, np.int64), without=without, k=k)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.candidates import TopK, empty
-from topwork_server.indexes.prepared_query import NOWHERE, PreparedQuery
+from topwork_server.indexes.candidates import TopK, empty_top_k
+from topwork_server.indexes.prepared_query import NO_MATCH, PreparedQuery
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array
 
@@ -30,7 +30,7 @@ def block_rows(vectors: int) -> int:
     return max(512, min(65536, BLOCK // max(vectors, 1)))
 
 
-def pieces(start: int, stop: int, size: int) -> Iterator[slice]:
+def slices(start: int, stop: int, size: int) -> Iterator[slice]:
     for at in range(start, stop, size):
         yield slice(at, min(at + size, stop))
 
@@ -45,7 +45,7 @@ class RowBlock:
     numbers: Array | None
     squares: Array | None = None
 
-    def where(self, keep: Array | slice) -> RowBlock:
+    def select(self, keep: Array | slice) -> RowBlock:
         picked = (None if part is None else part[keep] for part in (self.numbers, self.squares))
         return RowBlock(self.vectors[keep], self.keys[keep], *picked)
 
@@ -53,54 +53,54 @@ class RowBlock:
 class NearestRows:
     """The k nearest items (or rows) of each query among the blocks offered."""
 
-    def __init__(self, asked: PreparedQuery) -> None:
-        self._asked = asked
-        self._squares = np.einsum("ij,ij->i", asked.vectors, asked.vectors)[:, None] if asked.metric is Metric.L2 else None
-        self._held = empty((asked.searched, 0))
-        self._reach = np.full((asked.searched, 1), max(asked.least, LOWEST), np.float32)
+    def __init__(self, query: PreparedQuery) -> None:
+        self._query = query
+        self._squares = np.einsum("ij,ij->i", query.vectors, query.vectors)[:, None] if query.metric is Metric.L2 else None
+        self._best = empty_top_k((query.searched, 0))
+        self._threshold = np.full((query.searched, 1), max(query.min_similarity, LOWEST), np.float32)
         self._full = self._several = False
 
     def offer(self, rows: RowBlock, keep: Array | None = None) -> None:
         """A block of any size; `keep` (n,) bool says which of its rows may be found."""
-        for part in pieces(0, len(rows.keys), block_rows(len(self._asked.vectors))):
-            self._offer(rows.where(part), None if keep is None else keep[part])
+        for part in slices(0, len(rows.keys), block_rows(len(self._query.vectors))):
+            self._offer(rows.select(part), None if keep is None else keep[part])
 
-    def found(self) -> TopK:
-        return self._once().best(self._asked.k)
+    def top_k(self) -> TopK:
+        return self._deduplicated().top(self._query.k)
 
     def _offer(self, rows: RowBlock, keep: Array | None) -> None:
         if keep is not None and np.count_nonzero(keep) * 2 < len(keep):
-            rows, keep = rows.where(keep), None
+            rows, keep = rows.select(keep), None
         if not len(rows.keys):
             return
-        near = self._near(rows)
+        similarity = self._similarities(rows)
         if keep is not None:
-            near[:, ~keep] = NOWHERE
+            similarity[:, ~keep] = NO_MATCH
         self._several = rows.numbers is not None
-        if not self._several or self._asked.every_row:
-            line, column, values = self._reaching(near)
-            self._hold(line, values, rows, column)
+        if not self._several or self._query.every_row:
+            line, column, values = self._above_threshold(similarity)
+            self._append(line, values, rows, column)
         else:
-            self._offer_items(near, rows)
+            self._offer_items(similarity, rows)
 
-    def _offer_items(self, near: Array, rows: RowBlock) -> None:
+    def _offer_items(self, similarity: Array, rows: RowBlock) -> None:
         starts = np.flatnonzero(np.diff(rows.keys, prepend=rows.keys[0] - 1))
-        line, item, values = self._reaching(np.maximum.reduceat(near, starts, axis=1))
-        self._hold(line, values, rows, _first_equal(near, line, starts, item, values))
+        line, item, values = self._above_threshold(np.maximum.reduceat(similarity, starts, axis=1))
+        self._append(line, values, rows, _first_equal(similarity, line, starts, item, values))
 
-    def _near(self, rows: RowBlock) -> Array:
+    def _similarities(self, rows: RowBlock) -> Array:
         """(queries, n) nearness."""
-        asked = self._asked
-        near: Array = asked.vectors @ rows.vectors.T
+        query = self._query
+        similarity: Array = query.vectors @ rows.vectors.T
         if self._squares is not None:
-            near = np.negative(np.sqrt(self._squared_distances(near, rows)))
-        if asked.starts is not None:
-            near = np.maximum.reduceat(near, asked.starts, axis=0)
-        if asked.without is not None:
-            first, end = (np.searchsorted(rows.keys, asked.without, side) for side in ("left", "right"))
-            for query in np.flatnonzero(end > first):
-                near[query, first[query] : end[query]] = NOWHERE
-        return near
+            similarity = np.negative(np.sqrt(self._squared_distances(similarity, rows)))
+        if query.starts is not None:
+            similarity = np.maximum.reduceat(similarity, query.starts, axis=0)
+        if query.without is not None:
+            first, end = (np.searchsorted(rows.keys, query.without, side) for side in ("left", "right"))
+            for line in np.flatnonzero(end > first):
+                similarity[line, first[line] : end[line]] = NO_MATCH
+        return similarity
 
     def _squared_distances(self, products: Array, rows: RowBlock) -> Array:
         assert self._squares is not None
@@ -109,43 +109,43 @@ class NearestRows:
         distances: Array = lengths - 2 * products
         line, column = np.nonzero(distances < CANCELLED * lengths)
         if len(line) <= PAIRS:
-            between = self._asked.vectors[line] - rows.vectors[column]
+            between = self._query.vectors[line] - rows.vectors[column]
             distances[line, column] = np.einsum("ij,ij->i", between, between)
             return distances
-        return _distances64(self._asked.vectors, rows.vectors)
+        return _distances64(self._query.vectors, rows.vectors)
 
-    def _reaching(self, near: Array) -> tuple[Array, Array, Array]:
-        """Where `near` (queries, n) reaches what may still be among the k best: lines, columns, values."""
-        reach = self._reach if self._full else np.maximum(self._reach, _reached_by(near, self._asked.k))
-        flat = np.flatnonzero(near >= reach)
-        line, column = np.divmod(flat, near.shape[1])
-        return line, column, near.reshape(-1)[flat]
+    def _above_threshold(self, similarity: Array) -> tuple[Array, Array, Array]:
+        """Where `similarity` (queries, n) reaches what may still be among the k best: lines, columns, values."""
+        threshold = self._threshold if self._full else np.maximum(self._threshold, _lower_bound(similarity, self._query.k))
+        flat = np.flatnonzero(similarity >= threshold)
+        line, column = np.divmod(flat, similarity.shape[1])
+        return line, column, similarity.reshape(-1)[flat]
 
-    def _hold(self, line: Array, values: Array, rows: RowBlock, column: Array) -> None:
+    def _append(self, line: Array, values: Array, rows: RowBlock, column: Array) -> None:
         if not len(line):
             return
-        counts = np.bincount(line, minlength=self._asked.searched)
+        counts = np.bincount(line, minlength=self._query.searched)
         place = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
-        more = empty((self._asked.searched, int(counts.max())))
-        more.near[line, place] = values
+        more = empty_top_k((self._query.searched, int(counts.max())))
+        more.similarity[line, place] = values
         more.keys[line, place] = rows.keys[column]
         if rows.numbers is not None:
             more.numbers[line, place] = rows.numbers[column]
-        self._held = self._held.beside(more)
-        if not self._full or self._held.width > 2 * self._asked.k + 64:
-            self._cut()
+        self._best = self._best.concat(more)
+        if not self._full or self._best.width > 2 * self._query.k + 64:
+            self._truncate()
 
-    def _once(self) -> TopK:
+    def _deduplicated(self) -> TopK:
         """An item whose rows came in two blocks is held twice."""
-        return self._held.once(False) if self._several and not self._asked.every_row else self._held
+        return self._best.deduplicate(False) if self._several and not self._query.every_row else self._best
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         """Keep the k best, and know from now on what a row must reach."""
-        k = self._asked.k
-        self._held = self._once().best(k)
-        if self._held.width == k:
-            self._reach = np.maximum(self._reach, self._held.near[:, -1:])
-            self._full = bool((self._held.near[:, -1] > NOWHERE).all())
+        k = self._query.k
+        self._best = self._deduplicated().top(k)
+        if self._best.width == k:
+            self._threshold = np.maximum(self._threshold, self._best.similarity[:, -1:])
+            self._full = bool((self._best.similarity[:, -1] > NO_MATCH).all())
 
 
 def _distances64(vectors: Array, rows: Array) -> Array:
@@ -154,26 +154,26 @@ def _distances64(vectors: Array, rows: Array) -> Array:
     return np.maximum(lengths - 2 * (a @ b.T), 0).astype(np.float32)
 
 
-def _reached_by(near: Array, k: int) -> Array:
+def _lower_bound(similarity: Array, k: int) -> Array:
     """(queries, 1): something that at least k numbers of each line reach; NOWHERE where there are fewer.
 
     The k-th best of the maxima of disjoint parts is that, and costs a fraction of a partition of all.
     """
-    queries, n = near.shape
+    queries, n = similarity.shape
     if n < k:
-        return np.full((queries, 1), NOWHERE, np.float32)
+        return np.full((queries, 1), NO_MATCH, np.float32)
     size = max(n // (4 * k), 1)
     parts = n // size
-    maxima = near[:, : parts * size].reshape(queries, size, parts).max(axis=1) if size > 1 else near
+    maxima = similarity[:, : parts * size].reshape(queries, size, parts).max(axis=1) if size > 1 else similarity
     return np.partition(maxima, parts - k, axis=1)[:, parts - k, None]
 
 
-def _first_equal(near: Array, line: Array, starts: Array, item: Array, values: Array) -> Array:
+def _first_equal(similarity: Array, line: Array, starts: Array, item: Array, values: Array) -> Array:
     """The first column of each (line, item) that has the item's best value."""
-    lengths = np.diff(starts, append=near.shape[1])[item]
+    lengths = np.diff(starts, append=similarity.shape[1])[item]
     offsets = np.cumsum(lengths) - lengths
     if not len(lengths):
         return lengths
     column = np.arange(lengths.sum()) - np.repeat(offsets - starts[item], lengths)
-    best = near[np.repeat(line, lengths), column] == np.repeat(values, lengths)
-    return np.minimum.reduceat(np.where(best, column, near.shape[1]), offsets)
+    best = similarity[np.repeat(line, lengths), column] == np.repeat(values, lengths)
+    return np.minimum.reduceat(np.where(best, column, similarity.shape[1]), offsets)

@@ -16,7 +16,7 @@ from topwork_server.types import Array
 #: Hits of all queries of one search together: 160 MB.
 MOST_HITS_IN_ALL = 10_000_000
 #: Nearness of what is not there.
-NOWHERE = np.float32(-np.inf)
+NO_MATCH = np.float32(-np.inf)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class PreparedQuery:
     starts: Array | None = None
     slots: Array | None = None
     queries: int = 0
-    least: np.float32 = NOWHERE
+    min_similarity: np.float32 = NO_MATCH
     without: Array | None = None
     every_row: bool = False
 
@@ -41,30 +41,32 @@ class PreparedQuery:
         return len(self.vectors) if self.starts is None else len(self.starts)
 
     @property
-    def scattered(self) -> Array:
+    def query_of_vector(self) -> Array:
         """Which of the searched queries each vector belongs to."""
         if self.starts is None:
             return np.arange(len(self.vectors))
         return np.repeat(np.arange(len(self.starts)), np.diff(self.starts, append=len(self.vectors)))
 
-    def some(self, vectors: Array) -> PreparedQuery:
+    def select_vectors(self, vectors: Array) -> PreparedQuery:
         """Rows for some of the vectors, each as a query of its own, whatever their items."""
         return PreparedQuery(self.vectors[vectors], self.metric, self.k, queries=len(vectors), every_row=True)
 
-    def part(self, queries: Array) -> PreparedQuery:
+    def select_queries(self, queries: Array) -> PreparedQuery:
         """The same, of some of the searched queries only (ascending numbers)."""
         without = None if self.without is None else self.without[queries]
         if self.starts is None:
             return PreparedQuery(
-                self.vectors[queries], self.metric, self.k, None, None, len(queries), self.least, without, self.every_row
+                self.vectors[queries], self.metric, self.k, None, None, len(queries), self.min_similarity, without, self.every_row
             )
         lengths = np.diff(self.starts, append=len(self.vectors))[queries]
-        vectors = self.vectors[np.isin(self.scattered, queries)]
+        vectors = self.vectors[np.isin(self.query_of_vector, queries)]
         starts = np.cumsum(lengths) - lengths
-        return PreparedQuery(vectors, self.metric, self.k, starts, None, len(queries), self.least, without, self.every_row)
+        return PreparedQuery(
+            vectors, self.metric, self.k, starts, None, len(queries), self.min_similarity, without, self.every_row
+        )
 
 
-def ask(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
+def prepare_query(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
     """Raises InvalidInput for vectors of another dimension, numbers that are not finite, a zero vector under cosine (its query is
     the error's item), a k that is not in 1 .. MOST_HITS, or more hits than fit in one answer."""
     if not 1 <= query.k <= MOST_HITS:
@@ -73,8 +75,8 @@ def ask(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
         raise InvalidInput(f"query vectors of shape {query.vectors.shape}", remedy=f"the index has vectors of {dim} numbers")
     groups = np.asarray(query.groups, np.int64)
     vectors = _checked(query.vectors, groups, metric)
-    queries = count(query)
-    check_size(queries, query.k)
+    queries = count_queries(query)
+    check_hit_count(queries, query.k)
     without = None if query.without is None or not (query.without >= 0).any() else np.asarray(query.without, np.int64)
     starts = slots = None
     if queries != len(groups) or (groups[1:] == groups[:-1]).any():
@@ -83,14 +85,14 @@ def ask(query: SearchQuery, metric: Metric, dim: int) -> PreparedQuery:
     return PreparedQuery(vectors, metric, query.k, starts, slots, queries, _least(query.within, metric), without, query.every_row)
 
 
-def check_size(queries: int, k: int) -> None:
+def check_hit_count(queries: int, k: int) -> None:
     """InvalidInput where an answer could have more hits than are made at once."""
     if queries * k > MOST_HITS_IN_ALL:
         most = f"ask for {MOST_HITS_IN_ALL:,} hits at most at once"
         raise InvalidInput(f"{queries:,} queries of {k:,} hits each", remedy=most)
 
 
-def count(query: SearchQuery) -> int:
+def count_queries(query: SearchQuery) -> int:
     """How many queries it is; those that have no vector too."""
     return max(int(query.groups[-1]) + 1 if len(query.groups) else 0, 0 if query.without is None else len(query.without))
 
@@ -112,7 +114,7 @@ def _checked(vectors: Array, groups: Array, metric: Metric) -> Array:
 
 def _least(within: float | None, metric: Metric) -> np.float32:
     if within is None:
-        return NOWHERE
+        return NO_MATCH
     if np.isnan(within):
         raise InvalidInput("within is not a number", remedy="send a score, or a distance for l2")
     return np.float32(-within if metric is Metric.L2 else within)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.base_segment import BaseSegment, packed
+from topwork_server.indexes.base_segment import BaseSegment, pack_bits
 from topwork_server.indexes.delta_segment import DeltaView
 from topwork_server.types import Array
 
@@ -19,39 +19,39 @@ class RowFilter:
     """Rows of `main` that may be found: `count` of them, by their bits (None: all). `fresh` says which fresh rows may, None: all.
     `asked` are the keys as they were given, `allowed` None where they leave all, `matching` the positions where they do not."""
 
-    main: BaseSegment
-    asked: Array | None
+    base: BaseSegment
+    requested: Array | None
     allowed: Array | None
     count: int
     mask: Array | None
     matching: Array | None
-    fresh: Array | None
-    fresh_count: int
+    delta: Array | None
+    delta_count: int
 
     def positions(self) -> Array:
         """In the order of their keys."""
-        return self.main.positions(self.allowed) if self.matching is None else self.matching
+        return self.base.positions(self.allowed) if self.matching is None else self.matching
 
     @property
-    def matches(self) -> int:
-        return self.count + self.fresh_count
+    def total_count(self) -> int:
+        return self.count + self.delta_count
 
     @property
     def share(self) -> float:
-        return self.count / max(len(self.main.keys), 1)
+        return self.count / max(len(self.base.keys), 1)
 
     @property
     def filtered(self) -> bool:
         return self.allowed is not None or self.share < MOSTLY
 
 
-def left(main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
+def filter_rows(main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
     """What is alive of the items with the sorted keys `allowed` (None: of all)."""
-    kept = fresh.matching(allowed)
+    kept = fresh.select_rows(allowed)
     fresh_count = len(fresh) if kept is None else int(np.count_nonzero(kept))
     matching = None if allowed is None else main.positions(allowed)
     if matching is None or len(matching) == main.alive:
         return RowFilter(main, allowed, None, main.alive, main.mask, None, kept, fresh_count)
     bits = np.zeros(len(main.keys), bool)
     bits[matching] = True
-    return RowFilter(main, allowed, allowed, len(matching), packed(bits), matching, kept, fresh_count)
+    return RowFilter(main, allowed, allowed, len(matching), pack_bits(bits), matching, kept, fresh_count)

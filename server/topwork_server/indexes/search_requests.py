@@ -25,7 +25,7 @@ class SliceSearcher(Protocol):
 
     def search(self, query: SearchQuery, threads: int = ..., check: Check = ...) -> SearchHits: ...
 
-    def passes_all(self, query: SearchQuery) -> bool: ...
+    def scans_every_row(self, query: SearchQuery) -> bool: ...
 
 
 class SearchRequest:
@@ -33,17 +33,17 @@ class SearchRequest:
 
     def __init__(self, live: SliceSearcher, query: SearchQuery) -> None:
         self.live, self.query = live, query
-        self.queries = prepared_query.count(query)
-        self.long = live.passes_all(query)
-        self.gone = False
-        self.kind = _kind(live, query)
+        self.queries = prepared_query.count_queries(query)
+        self.long = live.scans_every_row(query)
+        self.cancelled = False
+        self.batch_key = _kind(live, query)
         self.vectors = len(query.vectors)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[SearchHits] = self.loop.create_future()
         self._size, self._done = MOST if self.long else FIRST, 0
         self._parts: list[SearchHits] = []
 
-    def next(self) -> SearchQuery:
+    def next_slice(self) -> SearchQuery:
         """The queries whose turn it is: as many as have about so many vectors as a slice should, at least one."""
         groups = self.query.groups
         if not self._done and self.vectors <= self._size:
@@ -56,7 +56,7 @@ class SearchRequest:
             self.query, vectors=self.query.vectors[start:stop], groups=groups[start:stop] - self._done, without=without
         )
 
-    def take(self, hits: SearchHits, seconds: float, vectors: int) -> bool:
+    def add_hits(self, hits: SearchHits, seconds: float, vectors: int) -> bool:
         """A slice's hits; whether they were the last."""
         self._parts.append(hits)
         self._done += len(hits.counts)
@@ -65,7 +65,7 @@ class SearchRequest:
             self._size = max(FEWEST, min(wanted, GROWTH * self._size, MOST))
         return self._done >= self.queries
 
-    def answer(self) -> SearchHits:
+    def result(self) -> SearchHits:
         """Of several slices, the version is that of the oldest."""
         parts = self._parts
         if len(parts) == 1:
@@ -73,7 +73,7 @@ class SearchRequest:
         columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "keys", "rows", "scores")}
         return SearchHits(**columns, version=min(part.version for part in parts), how=parts[0].how, compared=parts[0].compared)
 
-    def blamed(self, error: BaseException) -> BaseException:
+    def relocate_error(self, error: BaseException) -> BaseException:
         """The same error, said of the query's place in the whole request."""
         if isinstance(error, TopworkError) and error.item is not None and self._done:
             return error.at(error.item + self._done)
@@ -86,11 +86,11 @@ def _kind(live: SliceSearcher, query: SearchQuery) -> Hashable:
     return id(live), query.k, within, id(query.allowed), query.every_row, query.exact, query.effort
 
 
-def joined(queries: Sequence[SearchQuery]) -> SearchQuery:
+def join_queries(queries: Sequence[SearchQuery]) -> SearchQuery:
     """One search of all, in their order; they are of one kind."""
     if len(queries) == 1:
         return queries[0]
-    counts = [prepared_query.count(query) for query in queries]
+    counts = [prepared_query.count_queries(query) for query in queries]
     offsets = np.cumsum(counts) - counts
     groups = np.concatenate([query.groups + offset for query, offset in zip(queries, offsets, strict=True)])
     without = None
@@ -100,7 +100,7 @@ def joined(queries: Sequence[SearchQuery]) -> SearchQuery:
     return replace(queries[0], vectors=np.concatenate([query.vectors for query in queries]), groups=groups, without=without)
 
 
-def split(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
+def split_hits(hits: SearchHits, counts: Sequence[int]) -> list[SearchHits]:
     """What is each one's, where so many queries were."""
     if len(counts) == 1:
         return [hits]

@@ -1,4 +1,4 @@
-"""How to search what is left: as the build was measured; by the index, trying harder; or one by one.
+"""How to search what is rows: as the build was measured; by the index, trying harder; or one by one.
 
 The effort of a build was measured at ten hits of all its rows. To find k among a share s of the rows is to find k / s of all,
 and more where a filter takes away just what is near: the index is then tried harder until that changes nothing, or all rows that
@@ -8,7 +8,7 @@ are left are compared, whichever is likely to be faster. Only what VectorIndex p
 from __future__ import annotations
 
 from topwork_server.blocking_calls import Check
-from topwork_server.indexes.base_segment import HARDER, SearchEffort
+from topwork_server.indexes.base_segment import EFFORT_FACTOR, SearchEffort
 from topwork_server.indexes.row_filter import RowFilter
 
 #: The effort of a build was measured at so many hits, and is good for that of so many.
@@ -25,40 +25,40 @@ OVERHEAD = 0.02
 QPS = 5000.0
 
 
-def doubtful(left: RowFilter, fetch: int) -> bool:
+def is_unmeasured(rows: RowFilter, fetch: int) -> bool:
     """Whether nobody measured what the build's effort finds of so many rows."""
-    return not left.main.built.index.exact and (left.filtered or fetch > TRUSTED)
+    return not rows.base.built.index.exact and (rows.filtered or fetch > TRUSTED)
 
 
-def trial(left: RowFilter, fetch: int, threads: int, check: Check) -> SearchEffort:
+def choose_effort(rows: RowFilter, fetch: int, threads: int, check: Check) -> SearchEffort:
     """How to ask the index for so many rows."""
-    effort = left.main.built.facts.effort
-    if not doubtful(left, fetch):
+    effort = rows.base.built.facts.effort
+    if not is_unmeasured(rows, fetch):
         return SearchEffort(effort, False, threads, check)
-    return SearchEffort(_first_effort(left, fetch), True, threads, check)
+    return SearchEffort(_first_effort(rows, fetch), True, threads, check)
 
 
-def one_by_one(left: RowFilter, fetch: int, vectors: int, dim: int) -> bool:
-    """Whether to compare so many query vectors with every row that is left, rather than ask the index for so many rows."""
-    index = left.main.built.index
-    if not left.main.gives_vectors or not doubtful(left, fetch):
+def prefers_exact(rows: RowFilter, fetch: int, vectors: int, dim: int) -> bool:
+    """Whether to compare so many query vectors with every row that is rows, rather than ask the index for so many rows."""
+    index = rows.base.built.index
+    if not rows.base.gives_vectors or not is_unmeasured(rows, fetch):
         return False
-    if left.share <= SMALL and not index.thorough:
+    if rows.share <= SMALL and not index.thorough:
         return True
-    compared = left.count * dim * ((TAKE_FROM_LISTS if index.thorough else TAKE) + vectors * COMPARE)
-    return compared < (1 if index.thorough else CERTAIN) * vectors * _seconds(left, fetch)
+    compared = rows.count * dim * ((TAKE_FROM_LISTS if index.thorough else TAKE) + vectors * COMPARE)
+    return compared < (1 if index.thorough else CERTAIN) * vectors * _seconds(rows, fetch)
 
 
-def _first_effort(left: RowFilter, fetch: int) -> int:
-    times = float("inf") if left.share <= SMALL else max(fetch / MEASURED / left.share, 1)
-    return left.main.harder(left.main.built.facts.effort, times)
+def _first_effort(rows: RowFilter, fetch: int) -> int:
+    times = float("inf") if rows.share <= SMALL else max(fetch / MEASURED / rows.share, 1)
+    return rows.base.higher_effort(rows.base.built.facts.effort, times)
 
 
-def _seconds(left: RowFilter, fetch: int) -> float:
+def _seconds(rows: RowFilter, fetch: int) -> float:
     """What the index is likely to take for one query, trying harder once."""
-    facts, first = left.main.built.facts, _first_effort(left, fetch)
-    harder = left.main.harder(first, HARDER)
+    facts, first = rows.base.built.facts, _first_effort(rows, fetch)
+    harder = rows.base.higher_effort(first, EFFORT_FACTOR)
     effort = first if harder == first else first + harder
     qps = next((one.qps for one in facts.operating if one.effort == facts.effort and one.qps > 0), QPS)
-    looked_at = max(left.share, OVERHEAD) if left.main.built.index.thorough else 1
+    looked_at = max(rows.share, OVERHEAD) if rows.base.built.index.thorough else 1
     return looked_at * effort / max(facts.effort, 1) / qps

@@ -15,7 +15,7 @@ def contained(keys: Array, among: Array) -> Array:
     return np.asarray(among[at] == keys)
 
 
-def places(keys: Array, wanted: Array) -> Array:
+def positions_of(keys: Array, wanted: Array) -> Array:
     """(m,) int64: all positions in the sorted `keys` (which may repeat) that hold one of `wanted`, in its order."""
     first, end = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
     return spread(first, end - first)

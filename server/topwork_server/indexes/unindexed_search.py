@@ -26,7 +26,7 @@ class UnindexedSearch:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str, Metric], OpenedIndex] = OrderedDict()
 
-    def of(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
+    def open(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
         """What searches a tap of the set as it is on the disk."""
         key = feature_set.definition.name, tap.tap.name, metric
         with self._lock:

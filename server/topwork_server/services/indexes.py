@@ -18,7 +18,7 @@ from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_manager import CreateIndexParams, IndexManager
 from topwork_server.indexes.index_types import IndexDescription, SearchHits, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
-from topwork_server.indexes.prepared_query import ask
+from topwork_server.indexes.prepared_query import prepare_query
 from topwork_server.inference.engine import Engine
 from topwork_server.jobs.manager import Job, JobManager
 from topwork_server.models.catalog import Catalog
@@ -72,9 +72,9 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
 
     async def _queries(self, request: indexes_pb2.CreateIndexRequest, wish: CreateIndexParams, context: Context) -> Array:
         """The caller's own queries as they are searched: (q, dim), at most so many of them."""
-        opened = await self._indexes.unindexed(wish.set, wish.tap, wish.metric)
+        opened = await self._indexes.open_unindexed(wish.set, wish.tap, wish.metric)
         asking = await self._asker.asking(index_messages.own_queries(request), opened, deadline(context), context.peer())
-        rows = ask(asking.query, wish.metric, opened.definition.tap.tap.dim).vectors
+        rows = prepare_query(asking.query, wish.metric, opened.definition.tap.tap.dim).vectors
         if not len(rows):
             raise InvalidInput("the queries of the index have no rows", remedy="send queries that the encoder gives rows for")
         chosen: Array = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_QUERIES)).astype(int)]
@@ -107,7 +107,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     ) -> indexes_pb2.SearchResponse:
         started = time.monotonic()
         metric = index_messages.metric(request.metric) if request.metric else None
-        opened = await self._indexes.opened(index_messages.named(request.set), request.index, metric)
+        opened = await self._indexes.open(index_messages.named(request.set), request.index, metric)
         asking = await self._asker.asking(request, opened, deadline(context), context.peer())
         began = time.monotonic()
         hits = await self._hits(opened, asking.query, request.where, deadline(context))
@@ -132,7 +132,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         if not where:
             return await self._searched(opened, query)
         for _ in range(TRIES):
-            known = self._matches.known(opened.feature_set, where)
+            known = self._matches.cached_keys(opened.feature_set, where)
             if known is None:
                 known = await in_thread(lambda check: self._matches.keys(opened.feature_set, where, check), until)
             version, allowed = known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_plugins.few_shot.plugin import Knn
+from topwork_plugins.few_shot.plugin import KnnTrainer
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
@@ -67,7 +67,7 @@ def test_targets_of_any_offset_and_scale_are_learned_alike(center, unit, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("trainer", "options", "least"), [(Knn, {}, 0.6), (MlpTrainer, {"members": 1, "epochs": 40, "width": 32}, 0.6)]
+    ("trainer", "options", "least"), [(KnnTrainer, {}, 0.6), (MlpTrainer, {"members": 1, "epochs": 40, "width": 32}, 0.6)]
 )
 def test_every_kind_learns_numbers_of_a_large_offset(trainer, options, least, tmp_path):
     given = examples(ROWS, (1e9 + NUMBERS)[:, None])
@@ -88,7 +88,7 @@ def test_every_kind_learns_numbers_of_a_large_offset(trainer, options, least, tm
         lambda x: x + np.array([0, 2e5, 0, 0, 0, 0]),
     ],
 )
-@pytest.mark.parametrize("trainer", [LinearTrainer, Knn])
+@pytest.mark.parametrize("trainer", [LinearTrainer, KnnTrainer])
 def test_rows_of_any_offset_and_scale_are_learned_alike(change, trainer, tmp_path):
     given = examples(change(ROWS), NUMBERS[:, None])
     head, held = learned(given, trainer)

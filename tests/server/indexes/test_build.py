@@ -13,8 +13,8 @@ from lance_rows import clustered
 from topwork_server import IndexSpec, InvalidInput, Metric
 from topwork_server.errors import TopworkError
 from topwork_server.feature_sets.set_types import KEY_BITS
-from topwork_server.indexes.build_rows import Chosen, collect
-from topwork_server.indexes.builder import HELD_OUT, BuildJob, make, resolve
+from topwork_server.indexes.build_rows import RowSubset, collect_rows
+from topwork_server.indexes.builder import HELD_OUT, BuildJob, resolve_kind, run_build
 from topwork_server.indexes.index_store import IndexStore, StoredIndex
 from topwork_server.indexes.index_types import IndexDefinition
 from topwork_server.inference.output_format import normalize
@@ -34,14 +34,14 @@ class World:
         self.definition = IndexDefinition("birds", "pooled", self.tap, kind, metric)
         shelf = IndexStore(folder / "indexes")
         shelf.add(StoredIndex(self.definition, 0.0))
-        self.slot = shelf.slot("birds", "pooled")
+        self.slot = shelf.build_folder("birds", "pooled")
         self.dataset = None
 
     def write(self, keys, rows, counts=None):
         self.dataset = lance_rows.write(self.path, keys, rows, counts, "append" if self.dataset else "create")
 
     def build(self, anew=False, kinds=None, report=quiet):
-        facts = make(BuildJob(str(self.slot.folder), self.dataset, 1, anew), kinds or Kinds(), report)
+        facts = run_build(BuildJob(str(self.slot.folder), self.dataset, 1, anew), kinds or Kinds(), report)
         metric = self.definition.metric
         return facts, self.slot.load(lambda facts: lambda path: toys_index.Rows.load(path, metric))
 
@@ -172,7 +172,7 @@ def test_auto_changes_its_kind_as_the_set_grows(tmp_path):
 def test_no_kind_for_so_many_rows_is_said(tmp_path):
     definition = World(tmp_path, kind="auto").definition
     with pytest.raises(InvalidInput, match="no kind of index suits 5 rows"):
-        resolve(definition, 5, Kinds([IndexSpec("half", Half)]))
+        resolve_kind(definition, 5, Kinds([IndexSpec("half", Half)]))
 
 
 def test_options_of_another_kind_are_refused_by_name(tmp_path):
@@ -199,8 +199,8 @@ def test_a_failed_build_leaves_the_one_before(tmp_path):
 def test_rows_are_read_in_bounded_batches_and_samples_repeat(tmp_path, monkeypatch):
     monkeypatch.setattr("topwork_server.indexes.build_rows.BATCH_BYTES", 4 * 8 * 100)
     dataset = lance_rows.write(tmp_path / "set", np.arange(1000)[::-1], clustered(1000))
-    rows = collect(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
-    chosen = Chosen(rows, np.arange(0, 1000, 3))
+    rows = collect_rows(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
+    chosen = RowSubset(rows, np.arange(0, 1000, 3))
     batches = list(chosen.batches())
     assert {len(batch) for batch in batches} == {100, 34}
     np.testing.assert_array_equal(np.concatenate(batches), clustered(1000)[::-1][::3])
@@ -219,7 +219,7 @@ def test_half_precision_and_missing_rows_are_read(tmp_path):
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 8)
     table = pa.table({"key": [3, 1, 2, 0, 5, 4, 6], lance_rows.COLUMN: pa.concat_arrays([column, pa.nulls(1, column.type)])})
     version = lance.write_dataset(table, str(tmp_path / "set"), data_storage_version="2.1").version
-    dataset = lance_rows.Dataset(str(tmp_path / "set"), version, lance_rows.COLUMN)
-    found = collect(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
+    dataset = lance_rows.DatasetColumn(str(tmp_path / "set"), version, lance_rows.COLUMN)
+    found = collect_rows(dataset, lance_rows.tap(), Metric.L2, tmp_path, quiet)
     np.testing.assert_array_equal(found.keys, np.arange(6))
     np.testing.assert_array_equal(found.gather(np.arange(6)), rows[[3, 1, 2, 0, 5, 4]].astype(np.float32))

@@ -7,7 +7,7 @@ import pytest
 import toys_index
 from lance_rows import clustered
 from topwork_server import Metric
-from topwork_server.indexes.effort_calibration import calibrate, nearest, probe
+from topwork_server.indexes.effort_calibration import calibrate, nearest_positions, prepare_calibration
 from topwork_server.inference.output_format import normalize
 
 
@@ -33,7 +33,7 @@ class Careless(toys_index.Rows):
 @pytest.mark.parametrize("block", [7, 100, 1000])
 def test_the_nearest_are_those_of_exact_search(metric, block):
     rows, queries = clustered(700), clustered(20, seed=1)
-    found = nearest(queries, (rows[i : i + block] for i in range(0, 700, block)), metric, 10)
+    found = nearest_positions(queries, (rows[i : i + block] for i in range(0, 700, block)), metric, 10)
     assert [set(line) for line in found] == [set(line) for line in exact(queries, rows, metric, 10)]
 
 
@@ -43,7 +43,7 @@ def test_recall_is_the_share_of_the_ten_nearest_that_an_effort_finds(metric):
     if metric is Metric.COSINE:
         rows, queries = normalize(rows), normalize(queries)
     best = exact(queries, rows, metric, 10)
-    asked = probe(queries, rows[best], metric)
+    asked = prepare_calibration(queries, rows[best], metric)
     measured = calibrate(Careless(rows, metric), asked, lambda p: rows[p], metric, 1.0, 1, lambda f, m: None)
     assert [one.effort for one in measured] == [50, 100, 200, 400]
     for one in measured:
@@ -53,7 +53,7 @@ def test_recall_is_the_share_of_the_ten_nearest_that_an_effort_finds(metric):
 
 def test_efforts_beyond_the_target_are_not_tried():
     rows, queries = clustered(400), clustered(60, seed=1)
-    asked = probe(queries, rows[exact(queries, rows, Metric.L2, 10)], Metric.L2)
+    asked = prepare_calibration(queries, rows[exact(queries, rows, Metric.L2, 10)], Metric.L2)
     measured = calibrate(Careless(rows, Metric.L2), asked, lambda p: rows[p], Metric.L2, 0.4, 1, lambda f, m: None)
     assert measured[-1].recall >= 0.4
     assert all(one.recall < 0.4 for one in measured[:-1])
@@ -64,7 +64,7 @@ def test_equal_rows_do_not_lower_the_recall():
     """Forty copies of each row: which ten of them are found says nothing of the index."""
     rows = np.repeat(clustered(10), 40, axis=0)[np.random.default_rng(0).permutation(400)]
     queries = clustered(10)
-    asked = probe(queries, rows[exact(queries, rows, Metric.L2, 10)], Metric.L2)
+    asked = prepare_calibration(queries, rows[exact(queries, rows, Metric.L2, 10)], Metric.L2)
     backwards = toys_index.Rows(rows[::-1], Metric.L2)
     measured = calibrate(backwards, asked, lambda p: rows[::-1][p], Metric.L2, 0.95, 1, lambda f, m: None)
     assert measured[-1].recall == 1.0
@@ -74,6 +74,6 @@ def test_rows_that_do_not_count_are_masked():
     rows, queries = clustered(80), clustered(20, seed=1)
     alive = np.arange(80) % 3 > 0
     best = np.flatnonzero(alive)[exact(queries, rows[alive], Metric.L2, 10)]
-    asked = probe(queries, rows[best], Metric.L2, np.packbits(alive, bitorder="little"))
+    asked = prepare_calibration(queries, rows[best], Metric.L2, np.packbits(alive, bitorder="little"))
     measured = calibrate(toys_index.Rows(rows, Metric.L2), asked, lambda p: rows[p], Metric.L2, 0.95, 1, lambda f, m: None)
     assert measured[-1].recall == 1.0

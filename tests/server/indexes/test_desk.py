@@ -65,7 +65,7 @@ class Gated:
         return self.live.search(query, threads, check)
 
     def passes_all(self, query: SearchQuery) -> bool:
-        return self.live.passes_all(query)
+        return self.live.scans_every_row(query)
 
 
 def numbered(*values: int, **options: Any) -> SearchQuery:
@@ -272,8 +272,8 @@ def test_a_failure_of_any_kind_ends_no_thread(bench: Bench) -> None:
 
 
 def test_too_many_callers_are_refused_and_one_large_one_is_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desks, "MOST_CALLERS", 3)
-    monkeypatch.setattr(desks, "MOST_VECTORS", 10)
+    monkeypatch.setattr(desks, "MAX_REQUESTS", 3)
+    monkeypatch.setattr(desks, "MAX_QUEUED_VECTORS", 10)
 
     async def act() -> None:
         first = await bench.blocked()

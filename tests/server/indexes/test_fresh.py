@@ -39,12 +39,12 @@ def wanted(keys: Array, of_each: int = 1) -> list[tuple[int, int]]:
 def test_a_view_stays_as_it_was_whatever_is_appended_and_dies() -> None:
     fresh = DeltaSegment(DIM, True)
     fresh.append(block(0, 100))
-    fresh.kill(np.array([7]))
+    fresh.delete_items(np.array([7]))
     view = fresh.view()
     before = alive(view)
-    fresh.kill(np.array([8]))
+    fresh.delete_items(np.array([8]))
     fresh.append(block(1000, 3 * SMALLEST))
-    fresh.kill(np.array([9, 1001]))
+    fresh.delete_items(np.array([9, 1001]))
     assert alive(view) == before == wanted(np.delete(np.arange(100), 7))
     assert len(alive(fresh.view())) == 100 + 3 * SMALLEST - 4
     assert (len(view), view.alive_rows) == (100, 99)
@@ -58,20 +58,20 @@ def test_chunks_are_filled_one_after_another_and_items_may_end_in_the_next() -> 
     assert alive(view) == wanted(np.arange(30_000), 3)
     assert [len(chunk) for chunk in view.chunks[:2]] == [SMALLEST, 2 * SMALLEST]
     assert max(len(chunk) for chunk in view.chunks) == LARGEST
-    fresh.kill(np.arange(0, 30_000, 2))
+    fresh.delete_items(np.arange(0, 30_000, 2))
     assert alive(fresh.view()) == wanted(np.arange(1, 30_000, 2), 3)
-    assert alive(fresh.between(5, 5001).view()) == wanted(np.arange(5, 5001, 2), 3)
+    assert alive(fresh.copy_range(5, 5001).view()) == wanted(np.arange(5, 5001, 2), 3)
 
 
 def test_the_dead_leave_when_they_are_many() -> None:
     fresh = DeltaSegment(DIM, True)
     fresh.append(block(0, 3 * DEAD))
     held = fresh.memory
-    fresh.kill(np.arange(DEAD))
+    fresh.delete_items(np.arange(DEAD))
     assert len(fresh.view()) == 3 * DEAD, "they are few beside the living"
-    fresh.kill(np.arange(DEAD, 2 * DEAD))
+    fresh.delete_items(np.arange(DEAD, 2 * DEAD))
     assert (len(fresh.view()), fresh.first_key, fresh.memory < held) == (DEAD, 2 * DEAD, True)
-    fresh.kill(np.arange(10 * DEAD))
+    fresh.delete_items(np.arange(10 * DEAD))
     assert alive(fresh.view()) == []
     fresh.append(block(99_999, 2))
     assert alive(fresh.view()) == wanted(np.array([99_999, 100_000]))
@@ -89,13 +89,13 @@ def test_rows_come_in_the_order_of_their_keys() -> None:
 
 def test_which_rows_a_filter_leaves() -> None:
     fresh = DeltaSegment(DIM, False)
-    assert fresh.view().matching(np.array([1])) is not None
+    assert fresh.view().select_rows(np.array([1])) is not None
     fresh.append(block(0, 6))
-    assert fresh.view().matching(None) is None
-    assert np.flatnonzero(fresh.view().matching(np.array([-4, 2, 5, 9]))).tolist() == [2, 5]
-    fresh.kill(np.array([2, 77]))
+    assert fresh.view().select_rows(None) is None
+    assert np.flatnonzero(fresh.view().select_rows(np.array([-4, 2, 5, 9]))).tolist() == [2, 5]
+    fresh.delete_items(np.array([2, 77]))
     view = fresh.view()
-    assert view.matching(None) is view.alive
-    assert np.flatnonzero(view.matching(np.array([2, 5]))).tolist() == [5]
-    assert not view.matching(NO_KEYS).any()
+    assert view.select_rows(None) is view.alive
+    assert np.flatnonzero(view.select_rows(np.array([2, 5]))).tolist() == [5]
+    assert not view.select_rows(NO_KEYS).any()
     assert view.numbers is None

@@ -49,7 +49,7 @@ async def test_searches_are_right_before_while_and_after_it_is_built(tmp_path, m
         assert w.jobs.get(begun.job).subject == "birds/pooled"
         assert (await right(w, feature_set, metric)).how == "exact"
         w.jobs.gate.set()
-        done = await w.indexes.settled("birds")
+        done = await w.indexes.wait_for_build("birds")
         assert (done.state, done.detail, done.facts.recall, done.facts.rows) == (IndexState.READY, "", 1.0, 300)
         assert (done.alive_rows, done.fresh_rows, done.dead_rows) == (300, 0, 0)
         assert done.version == feature_set.version
@@ -62,7 +62,7 @@ async def test_what_is_acknowledged_is_found_at_once(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         feature_set.write(block(names(250, 350), clustered(100, seed=5))).result()
         await right(w, feature_set)
         feature_set.delete(names(0, 40)).result()
@@ -81,7 +81,7 @@ async def test_writes_while_it_is_built_are_not_lost(tmp_path):
         feature_set.write(block(names(280, 400), clustered(120, seed=5))).result()
         feature_set.delete(names(0, 10)).result()
         w.jobs.gate.set()
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert (described.facts.rows, described.fresh_rows, described.dead_rows) == (300, 120, 30)
         await right(w, feature_set)
 
@@ -90,7 +90,7 @@ async def test_after_a_restart_it_catches_up(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         first = w.sets.get("birds")
         first.write(block(names(290, 330), clustered(40, seed=5))).result()
     async with world(tmp_path) as w:
@@ -117,14 +117,14 @@ async def test_a_lost_or_corrupt_file_is_built_anew_and_searches_are_right_meanw
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
     DAMAGES[damage](tmp_path / "indexes" / "birds" / "pooled" / "builds" / "1" / file)
     async with world(tmp_path) as w:
         w.jobs.gate.clear()
         await right(w, w.sets.get("birds"))
         assert (await w.indexes.get("birds")).state is IndexState.BUILDING
         w.jobs.gate.set()
-        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
         assert len(w.jobs.started) == 1
         await right(w, w.sets.get("birds"))
 
@@ -136,7 +136,7 @@ async def test_a_first_build_that_the_end_of_the_server_cut_off_begins_again(tmp
         await w.indexes.create(CreateIndexParams("birds"))
     async with world(tmp_path) as w:
         await right(w, w.sets.get("birds"))
-        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
 
 
 async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
@@ -144,7 +144,7 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
         feature_set = filled(w.sets)
         w.jobs.fail = "it was too much"
         await w.indexes.create(CreateIndexParams("birds"))
-        failed = await w.indexes.settled("birds")
+        failed = await w.indexes.wait_for_build("birds")
         assert failed.state is IndexState.FAILED
         assert failed.detail == "the last build failed: it was too much; searches compare with every row"
         feature_set.write(block(names(290, 310), clustered(20, seed=5))).result()
@@ -152,7 +152,7 @@ async def test_a_failed_build_is_said_and_searches_go_on(tmp_path):
         assert len(w.jobs.started) == 1  # it is not tried again at once
         w.jobs.fail = ""
         await w.indexes.rebuild("birds")
-        mended = await w.indexes.settled("birds")
+        mended = await w.indexes.wait_for_build("birds")
         assert (mended.state, mended.detail) == (IndexState.READY, "")
 
 
@@ -171,17 +171,17 @@ async def test_a_failed_build_does_not_begin_again_until_it_is_asked_for(tmp_pat
         filled(w.sets)
         w.jobs.fail = "it was too much"
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         w.sets.get("birds").write(block(["new"], clustered(1, seed=5))).result()
         await right(w, w.sets.get("birds"))
         assert len(w.jobs.started) == 1
     async with world(tmp_path) as w:  # nor when the server is started again
         await right(w, w.sets.get("birds"))
-        failed = await w.indexes.settled("birds")
+        failed = await w.indexes.wait_for_build("birds")
         assert (failed.state, "it was too much" in failed.detail) == (IndexState.FAILED, True)
         assert w.jobs.started == []
         await w.indexes.rebuild("birds")
-        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
     async with world(tmp_path) as w:
         assert (await w.indexes.get("birds")).detail == ""
 
@@ -193,13 +193,13 @@ async def test_a_failed_rebuild_is_tried_again_after_a_while(tmp_path, monkeypat
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        built = await w.indexes.settled("birds")
+        built = await w.indexes.wait_for_build("birds")
         w.jobs.fail = "it was too much"
         feature_set.delete(names(0, 10)).result()
         while len(w.jobs.started) < 3:
             await asyncio.sleep(0.001)
         w.jobs.fail = ""
-        while (await w.indexes.settled("birds")).facts.version == built.facts.version:
+        while (await w.indexes.wait_for_build("birds")).facts.version == built.facts.version:
             await asyncio.sleep(0.001)
         await right(w, feature_set)
 
@@ -208,12 +208,12 @@ async def test_a_failed_rebuild_leaves_the_one_before(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         w.jobs.fail = "it was too much"
         w.jobs.gate.clear()
         assert (await w.indexes.rebuild("birds")).state is IndexState.REBUILDING
         w.jobs.gate.set()
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.READY
         assert "it was too much" in described.detail
         assert described.facts.rows == 300
@@ -232,7 +232,7 @@ async def test_a_cancelled_build(tmp_path):
         await right(w, feature_set)
         w.jobs.gate.set()
         await w.indexes.rebuild("birds")
-        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
         w.jobs.gate.clear()
         await w.indexes.rebuild("birds")
         await w.jobs.cancel(w.jobs.list()[0].id)
@@ -244,7 +244,7 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         feature_set.delete(names(0, 50)).result()
         expected, searches, stop = nearest_ids(feature_set, QUERIES), 0, asyncio.Event()
 
@@ -259,7 +259,7 @@ async def test_a_rebuild_swaps_while_searches_run(tmp_path):
             for _ in range(3):
                 before = searches
                 await w.indexes.rebuild("birds")
-                described = await w.indexes.settled("birds")
+                described = await w.indexes.wait_for_build("birds")
                 assert (described.facts.rows, described.dead_rows) == (250, 0)
                 while searches == before:
                     await asyncio.sleep(0)
@@ -273,14 +273,14 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         feature_set.write(block(names(300, 400), clustered(100, seed=5))).result()
         await right(w, feature_set)
         assert len(w.jobs.started) == 1
         feature_set.write(block(names(400, 420), clustered(20, seed=6))).result()
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert w.jobs.started[1]["anew"] is False
         assert (described.facts.rows, described.facts.scratch_rows, described.fresh_rows) == (420, 300, 0)
         await right(w, feature_set)
@@ -291,11 +291,11 @@ async def test_many_dead_rows_are_left_out_by_itself(tmp_path, monkeypatch):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         feature_set.delete(names(0, 100)).result()
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert (described.facts.rows, described.dead_rows) == (200, 0)
         await right(w, feature_set)
 
@@ -304,7 +304,7 @@ async def test_an_index_of_an_empty_set(tmp_path):
     async with world(tmp_path) as w:
         feature_set = birds(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert (described.state, described.alive_rows) == (IndexState.READY, 0)
         assert (await w.search(QUERIES)).counts.tolist() == [0] * len(QUERIES)
         feature_set.write(block(names(0, 30), clustered(30))).result()
@@ -318,7 +318,7 @@ async def test_an_index_of_a_tap_with_many_rows_an_item(tmp_path):
         rows = clustered(200)
         feature_set.write(block(names(0, 60), rows, TOKENS, counts)).result()
         await w.indexes.create(CreateIndexParams("birds"))
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert (described.facts.rows, described.alive_rows) == (200, 200)
         hits = await w.search(rows[[0, 5, 199]], k=1)
         assert feature_set.ids_of(hits.keys) == ["b0000", "b0002", "b0059"]
@@ -329,7 +329,7 @@ async def test_a_target_that_is_not_reached_is_said(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets, 1200)
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.READY
         assert 0.3 < described.facts.recall < 0.7
         assert described.detail == f"recall is {described.facts.recall:.2f} at most; the target was 0.95"
@@ -388,7 +388,7 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
     async with world(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         live = await w.indexes.live("birds")
         w.jobs.gate.clear()
         await w.indexes.rebuild("birds")
@@ -396,13 +396,13 @@ async def test_a_dropped_index_is_gone_and_its_job_with_it(tmp_path):
         assert w.jobs.list()[0].state == "cancelled"
         with pytest.raises(NotFound):
             await w.indexes.get("birds")
-        assert not (await w.indexes.opened("birds")).indexed
+        assert not (await w.indexes.open("birds")).indexed
         assert list((tmp_path / "indexes" / "birds").iterdir()) == []
         feature_set.write(block(names(0, 1), clustered(1))).result()
         assert live.version < feature_set.version  # it follows no more
         await w.indexes.create(CreateIndexParams("birds"))
         w.jobs.gate.set()
-        assert (await w.indexes.settled("birds")).state is IndexState.READY
+        assert (await w.indexes.wait_for_build("birds")).state is IndexState.READY
         await right(w, feature_set)
 
 
@@ -411,13 +411,13 @@ async def test_the_indexes_of_a_dropped_set_go_with_it(tmp_path):
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", "one"))
         await w.indexes.create(CreateIndexParams("birds", "two"))
-        await w.indexes.settled("birds", "one")
+        await w.indexes.wait_for_build("birds", "one")
         await w.indexes.drop_set("birds", w.sets.drop)
         assert await w.indexes.list() == []
         assert list((tmp_path / "indexes").iterdir()) == []
         feature_set = filled(w.sets, 50)
         await w.indexes.create(CreateIndexParams("birds", "one"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         await right(w, feature_set)
 
 
@@ -425,14 +425,14 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         w.sets.drop("birds")  # and the server ended before its indexes went
     async with world(tmp_path) as w:
         assert await w.indexes.list() == []
         assert not (tmp_path / "indexes" / "birds").exists()
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
     async with world(tmp_path) as w:
         w.sets.drop("birds")
         filled(w.sets, 10)
@@ -440,14 +440,14 @@ async def test_an_index_never_answers_for_another_set_of_that_name(tmp_path):
             await w.indexes.live("birds")
         await w.indexes.drop("birds")
         await w.indexes.create(CreateIndexParams("birds"))
-        assert (await w.indexes.settled("birds")).facts.rows == 10
+        assert (await w.indexes.wait_for_build("birds")).facts.rows == 10
 
 
 async def test_who_searches_nothing_takes_no_memory(tmp_path):
     async with world(tmp_path, idle_seconds=0.04) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         await right(w, feature_set)
         while (await w.indexes.list())[0].memory:
             await asyncio.sleep(0.01)
@@ -459,11 +459,11 @@ async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
         (builds / f"{SCRATCH}dead").mkdir()
         await w.indexes.rebuild("birds")
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         assert [path.name for path in builds.iterdir()] == ["2"]
         (builds / f"{SCRATCH}dead").mkdir()
     async with world(tmp_path) as w:
@@ -478,7 +478,7 @@ async def test_one_build_at_a_time(tmp_path):
         again = await asyncio.gather(w.indexes.rebuild("birds"), w.indexes.rebuild("birds"))
         assert {described.job for described in again} == {first.job}
         w.jobs.gate.set()
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         assert len(w.jobs.started) == 1
 
 
@@ -486,10 +486,10 @@ async def test_a_definition_whose_kind_is_gone_is_served_all_the_same(tmp_path):
     async with world(tmp_path) as w:
         filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", kind="rows"))
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
     fewer = Kinds([replace(Kinds().specs[1])])
     async with world(tmp_path, fewer, LocalJobs(fewer)) as w:
         await right(w, w.sets.get("birds"))
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.FAILED
         assert "no kind of index named 'rows'" in described.detail

@@ -47,7 +47,7 @@ async def test_the_recall_that_is_said_is_the_recall_that_there_is(tmp_path, kin
     async with served(tmp_path) as w:
         feature_set = filled(w.sets)
         await w.indexes.create(CreateIndexParams("birds", kind=kind))
-        described = await w.indexes.settled("birds")
+        described = await w.indexes.wait_for_build("birds")
         assert described.state is IndexState.READY, described.detail
         facts = described.facts
         assert (facts.rows, facts.held_out) == (COUNT, 200)
@@ -77,12 +77,12 @@ async def test_a_killed_build_is_said_with_its_cause_and_searches_go_on(tmp_path
         queries = clustered(5, seed=9)
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)
         await w.indexes.rebuild("birds")
-        mended = await w.indexes.settled("birds")
+        mended = await w.indexes.wait_for_build("birds")
         assert (mended.state, mended.facts.built) == (IndexState.READY, "Flat")
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)
         await w.indexes.rebuild("birds")
         os.kill(await child(), signal.SIGKILL)
-        kept = await w.indexes.settled("birds")
+        kept = await w.indexes.wait_for_build("birds")
         assert kept.state is IndexState.READY
         assert "signal 9" in kept.detail
         assert found_ids(feature_set, await w.search(queries)) == nearest_ids(feature_set, queries)

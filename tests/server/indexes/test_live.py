@@ -173,7 +173,7 @@ def test_within_is_complete_up_to_k() -> None:
     wanted = expected(fake, Metric.COSINE, asked)
     assert min(len(one) for one in wanted) > 300
     check(live.search(asked), wanted)
-    index = live._state.main.built.index  # type: ignore[union-attr]
+    index = live._state.base.built.index  # type: ignore[union-attr]
     index.calls.clear()
     assert live.search(replace(asked, within=1.5)).counts.tolist() == [0, 0, 0]
     assert [call[1] for call in index.calls] == [64], "where few are near, few are asked for"
@@ -204,7 +204,7 @@ def test_only_queries_that_lack_items_are_asked_again() -> None:
     for groups in (np.array([0, 0, 1, 1, 2, 2]), np.arange(6)):
         asked = query(vectors, groups=groups, k=8, without=np.array(sorted(fake.items))[groups[-1] + 1 : 2 * groups[-1] + 2])
         check(live.search(asked), expected(fake, Metric.COSINE, asked))
-    index = live._state.main.built.index  # type: ignore[union-attr]
+    index = live._state.base.built.index  # type: ignore[union-attr]
     assert {call[0] for call in index.calls} == {6, 2}
 
 
@@ -292,7 +292,7 @@ def test_few_matches_are_compared_one_by_one_and_a_filter_is_prepared_once() -> 
     fake = filled(6000)
     live = installed(fake, lists=64)
     fake.commit(rows(np.random.default_rng(3), 40))
-    index = live._state.main.built.index  # type: ignore[union-attr]
+    index = live._state.base.built.index  # type: ignore[union-attr]
     vectors = np.ones((1, DIM), np.float32)
     few = np.array(sorted(fake.items)[::100], np.int64)
     assert live.search(query(vectors, allowed=few)).how == f"exact over {len(few)} matches"
@@ -307,7 +307,7 @@ def test_few_matches_are_compared_one_by_one_and_a_filter_is_prepared_once() -> 
 
 def test_an_effort_that_is_asked_for_is_taken() -> None:
     live = installed(filled(3000), lists=64)
-    index = live._state.main.built.index  # type: ignore[union-attr]
+    index = live._state.base.built.index  # type: ignore[union-attr]
     live.search(query(np.ones((1, DIM), np.float32), effort=7))
     live.search(query(np.ones((1, DIM), np.float32)))
     assert [call[2] for call in index.calls] == [7, 4]

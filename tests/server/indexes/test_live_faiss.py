@@ -110,7 +110,7 @@ def test_exact_is_exact(kind: type[VectorIndex]) -> None:
 
 @pytest.mark.parametrize(("kind", "thorough"), [(FlatIndex, True), (HnswIndex, False), (IvfIndex, True), (IvfSq8Index, True)])
 def test_an_index_that_says_it_leaves_none_out_leaves_none_out(kind: type[VectorIndex], thorough: bool) -> None:
-    index = opened(kind)._state.main.built.index  # type: ignore[union-attr]
+    index = opened(kind)._state.base.built.index  # type: ignore[union-attr]
     assert index.thorough is thorough
     _, rows, _, queries = made()
     bits = np.random.default_rng(8).random(ROWS) < 0.03

@@ -40,7 +40,7 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
         there = birds(w.sets)
         there.write(block([f"b{i}" for i in range(400)], ROWS)).result()
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        facts = (await w.indexes.settled("birds")).facts
+        facts = (await w.indexes.wait_for_build("birds")).facts
         live = await w.indexes.live("birds")
         desk = SearchExecutor(2, lambda: False)
         recall = LiveRecallSampler(desk, every=2)
@@ -51,7 +51,7 @@ async def test_live_recall_is_that_of_the_searches(tmp_path):
         for one in asked:
             assert (await searched(live, recall, desk, one)).how == "index"
             if recall._waiting:
-                await recall.repeat()
+                await recall.repeat_oldest()
         bare, filtered = recall.figures("birds", "pooled", facts)
         assert (bare.filtered, bare.searches, filtered.filtered, filtered.above, filtered.up_to, filtered.searches) == (
             False,
@@ -87,7 +87,7 @@ async def test_samples_wait_until_the_server_is_idle_and_are_repeated_then(tmp_p
     async with world(tmp_path) as w:
         birds(w.sets).write(block([f"b{i}" for i in range(400)], ROWS)).result()
         await w.indexes.create(CreateIndexParams("birds", kind="half"))
-        facts = (await w.indexes.settled("birds")).facts
+        facts = (await w.indexes.wait_for_build("birds")).facts
         live, busy = await w.indexes.live("birds"), True
         desk = Watched(2, lambda: busy)
         desk.asked = asyncio.Event()

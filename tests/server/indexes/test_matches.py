@@ -40,10 +40,10 @@ def test_the_filters_used_last_are_kept(monkeypatch):
     found, birds = FilterCache(), Counted()
     for where in ("a", "b", "c", "a", "d"):
         looked_up(found, birds, where)
-    assert [found.known(birds, where) is not None for where in "abcd"] == [True, False, True, True]
+    assert [found.cached_keys(birds, where) is not None for where in "abcd"] == [True, False, True, True]
     monkeypatch.setattr(filter_cache, "MOST_BYTES", 100)
     looked_up(found, birds, "e")
-    assert [found.known(birds, where) is not None for where in "abcde"] == [False] * 4 + [True]
+    assert [found.cached_keys(birds, where) is not None for where in "abcde"] == [False] * 4 + [True]
 
 
 def test_a_set_that_is_gone_takes_no_memory():

@@ -12,7 +12,7 @@ import pytest
 import toys_index
 from topwork_server import Metric
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.indexes.index_store import SCRATCH, IndexStore, StoredIndex, by_key, read_definition
+from topwork_server.indexes.index_store import SCRATCH, IndexStore, StoredIndex, order_by_key, read_definition
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
 from topwork_server.types import Granularity
 
@@ -156,5 +156,5 @@ def test_the_record_holds_plain_json(slot):
 
 
 def test_keys_that_ascend_need_no_order():
-    assert by_key(np.array([1, 1, 4]), None) is None
-    assert by_key(np.empty(0, np.int64), None) is None
+    assert order_by_key(np.array([1, 1, 4]), None) is None
+    assert order_by_key(np.empty(0, np.int64), None) is None

@@ -60,7 +60,7 @@ class World:
 
     async def index(self, **fields: Any) -> pb.Index:
         made = await self.stub.CreateIndex(pb.CreateIndexRequest(**{"set": "birds", **fields}))
-        await self.indexes.settled(made.set, made.name)
+        await self.indexes.wait_for_build(made.set, made.name)
         return await self.stub.GetIndex(pb.GetIndexRequest(set=made.set, name=made.name))
 
 
@@ -362,7 +362,7 @@ async def test_indexes_are_described_listed_rebuilt_and_dropped(home):
         assert (made.name, made.kind, made.metric, made.dim) == ("mean", "rows", pb.METRIC_L2, 8)
         assert made.job.subject == "birds/mean"
         assert made.target_recall == 0.9
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         found = await w.stub.GetIndex(pb.GetIndexRequest(set="birds"))
         assert (found.state, found.built, found.rows, found.recall) == (pb.INDEX_STATE_READY, "Rows", 8, 1.0)
         assert (found.fingerprint, found.tap) == (w.taps["mean"].fingerprint, "mean")
@@ -423,7 +423,7 @@ async def test_searches_are_right_while_it_is_built_and_after_it_failed(home):
         assert (list(found.ids), found.how) == (["a bird"], "exact")
         w.jobs.fail = "out of luck"
         w.jobs.gate.set()
-        await w.indexes.settled("birds")
+        await w.indexes.wait_for_build("birds")
         failed = await w.stub.GetIndex(pb.GetIndexRequest(set="birds"))
         assert failed.state == pb.INDEX_STATE_FAILED
         assert "out of luck" in failed.detail
