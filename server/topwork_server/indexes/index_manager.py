@@ -294,7 +294,7 @@ class IndexManager:
 
 
 def _definition(params: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
-    tap = _tap(params.set, params.tap, described.wanted)
+    tap = _tap(params.set, params.tap, described.definition)
     name = params.name or slug(tap.tap.name)
     if not NAME.fullmatch(name):
         raise InvalidInput(

@@ -44,7 +44,7 @@ class Held:
         first = query.vectors[:, 0].astype(np.int64)
         return SearchHits(np.ones(n, np.int64), first, np.zeros(n, np.int32), first.astype(np.float32), len(self.asked), "held")
 
-    def passes_all(self, query: SearchQuery) -> bool:
+    def scans_every_row(self, query: SearchQuery) -> bool:
         return self.long
 
     @property
@@ -64,7 +64,7 @@ class Gated:
         self.vectors.append(query.vectors)
         return self.live.search(query, threads, check)
 
-    def passes_all(self, query: SearchQuery) -> bool:
+    def scans_every_row(self, query: SearchQuery) -> bool:
         return self.live.scans_every_row(query)
 
 
