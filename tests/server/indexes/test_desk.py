@@ -173,7 +173,7 @@ def test_a_large_batch_is_cut_and_others_get_their_turn(bench: Bench) -> None:
     assert small[0].keys.tolist() == [5000]
     assert bench.held.sizes[:3] == [1, 64, 1], "the small one goes before the second slice"
     assert sum(bench.held.sizes) == 1002
-    assert max(bench.held.sizes) <= desks.TOGETHER * 4
+    assert max(bench.held.sizes) <= desks.BATCH_VECTORS * 4
     for part in bench.held.asked[1:2] + bench.held.asked[3:]:
         assert part.without is not None
         assert part.without.tolist() == part.vectors[:, 0].tolist()
@@ -350,7 +350,7 @@ def test_its_threads_are_nicer_than_the_others(bench: Bench) -> None:
     found: list[int] = []
     bench.held.fail = lambda query: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
     bench.runner.run(bench.desk.search(bench.held, numbered(1)))
-    assert found == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + desks.NICER)]
+    assert found == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + desks.NICENESS)]
 
 
 def test_many_callers_of_a_real_index_each_get_what_they_would_alone(runner: asyncio.Runner) -> None:

@@ -281,7 +281,7 @@ async def test_many_fresh_rows_are_absorbed_by_itself(tmp_path, monkeypatch):
         while len(w.jobs.started) < 2:
             await asyncio.sleep(0)
         described = await w.indexes.wait_for_build("birds")
-        assert w.jobs.started[1]["anew"] is False
+        assert w.jobs.started[1]["from_scratch"] is False
         assert (described.facts.rows, described.facts.scratch_rows, described.fresh_rows) == (420, 300, 0)
         await right(w, feature_set)
 

@@ -20,7 +20,7 @@ class Counted:
 
 def looked_up(found, feature_set, where):
     """The very array, of the set as it is now."""
-    version, keys = found.known(feature_set, where) or found.keys(feature_set, where)
+    version, keys = found.cached_keys(feature_set, where) or found.keys(feature_set, where)
     assert version == feature_set.version
     return keys
 

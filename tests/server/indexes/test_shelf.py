@@ -40,18 +40,18 @@ def shelf(tmp_path):
 
 @pytest.fixture
 def slot(shelf):
-    return shelf.slot("birds", "pooled")
+    return shelf.build_folder("birds", "pooled")
 
 
 def test_a_definition_comes_back_as_it_was(shelf, slot):
-    assert shelf.all() == [StoredIndex(DEFINITION, 12.5)]
+    assert shelf.stored() == [StoredIndex(DEFINITION, 12.5)]
     assert read_definition(slot) == DEFINITION
 
 
 def test_a_definition_that_cannot_be_read_hides_no_other(shelf, slot):
     shelf.add(StoredIndex(replace(DEFINITION, name="other"), 1.0))
     (slot.folder / "definition.json").write_text("{")
-    assert [kept.definition.name for kept in shelf.all()] == ["other"]
+    assert [kept.definition.name for kept in shelf.stored()] == ["other"]
     with pytest.raises(TopworkError, match="drop the index"):
         read_definition(slot)
 
@@ -141,7 +141,7 @@ def test_what_killed_jobs_left_is_swept(shelf, slot):
 def test_a_removed_index_is_gone_and_a_job_of_it_cannot_bring_it_back(shelf, slot):
     shelf.add(StoredIndex(replace(DEFINITION, name="other"), 1.0))
     shelf.remove("birds", "pooled")
-    assert [kept.definition.name for kept in shelf.all()] == ["other"]
+    assert [kept.definition.name for kept in shelf.stored()] == ["other"]
     with pytest.raises(TopworkError, match="cannot be written"):
         slot.publish(built())
     assert not slot.folder.exists()
