@@ -53,7 +53,7 @@ def spec_of(folder: Path) -> EncoderSpec:
 
 
 class Exported:
-    """What the export left in a folder."""
+    """The files that the export left in a folder."""
 
     def __init__(self, spec: EncoderSpec, folder: Path) -> None:
         self.manifest = Manifest.read(folder)

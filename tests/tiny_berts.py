@@ -161,7 +161,7 @@ def write_modules(folder: Path, modules: list[tuple[str, str, dict[str, Any] | N
 
 @dataclass
 class Prepared:
-    """What reads texts as a tiny model does. No graph was written, which takes most of an export."""
+    """An encoder that reads texts as a tiny model does. No graph was written, which takes most of an export."""
 
     source: Path
     encoder: BertEncoder
@@ -204,7 +204,7 @@ def export(source: Path, out: Path, **settings: Any) -> Exported:
 
 
 def opened(source: Path, spec: EncoderSpec, out: Path) -> Exported:
-    """What the export of `source` left in the folder `out`."""
+    """Open what the export of `source` left in the folder `out`."""
     return Exported(source, BertEncoder(spec, out), Manifest.read(out), Session(out / MODEL, threads=1))
 
 

@@ -105,7 +105,7 @@ class App:
         add_reflection(server, SERVICES)
 
     def _whole(self, kind: str, name: str) -> bool:
-        """Whether no damage of a set or an index is known. NotFound."""
+        """Tell whether no damage of a set or an index is known. NotFound where there is none of that name."""
         return self.stores.indexes.has_whole_definition(name) if kind == INDEX else not self.stores.sets.damage(name)
 
     async def start(self) -> ReadyMessage:

@@ -1,4 +1,4 @@
-"""What a server keeps under its home and works on: sets, the feature cache, indexes, heads, jobs; and the lock on it all."""
+"""The state that a server keeps under its home: sets, the feature cache, indexes, heads, jobs; and the lock on it all."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_its_command_imports_nothing_heavy() -> None:
 
 
 def test_the_help_screen_needs_no_library() -> None:
-    """Of the client's own commands and of the server's: `topwork --help` stays under half a second."""
+    """Commands of the client and of the server load nothing for it: `topwork --help` stays under half a second."""
     program = "import topwork.cli\ntry: topwork.cli.main(['--help'])\nexcept SystemExit: pass"
     assert not imported_by(program) & {*HEAVY - {"topwork_server"}, "numpy", "grpc", "google.protobuf", "pluggy", "asyncio"}
 

@@ -45,7 +45,8 @@ answer.close()
 
 @cache
 def fingerprints_elsewhere(home: Path) -> Mapping[str, dict[str, str]]:
-    """Of all encoders, by one other process: each start of torch costs seconds, and what is asked of one is asked of all."""
+    """Fingerprints of all encoders, by one other process: each start of torch costs seconds, and what is asked of one is asked
+    of all."""
     command = [sys.executable, "-P", "-c", FINGERPRINTS, str(home), *NAMES]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "random"})
     assert done.returncode == 0, done.stderr

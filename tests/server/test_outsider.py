@@ -80,8 +80,8 @@ def test_the_table_names_what_each_brings(environment: dict[str, str]) -> None:
     ids=["prepend", "importlib"],
 )
 def test_they_pass_the_contracts(environment: dict[str, str], tmp_path: Path, mode: str, which: Sequence[str]) -> None:
-    """As a stranger runs them: in a copy of the folder elsewhere, with pytest's own defaults and another of its import modes.
-    The first of the tests here that needs the export makes it."""
+    """They are run as a stranger runs them: in a copy of the folder elsewhere, with pytest's own defaults and another of its
+    import modes. The first of the tests here that needs the export makes it."""
     folder = Path(shutil.copytree(OUTSIDER, tmp_path / "outsider"))
     stranger = {name: value for name, value in environment.items() if name in STRANGERS}
     stranger |= {"TOPWORK_HOME": environment["TOPWORK_HOME"], "PYTHONHASHSEED": "0"}

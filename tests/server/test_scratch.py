@@ -50,7 +50,7 @@ def test_temporary_files_of_children_lie_there_too(tmp_path: Path, monkeypatch: 
 
 
 def test_temporary_files_of_an_export_go_with_it(tmp_path: Path) -> None:
-    """Those of one that was killed are swept as its scratch folder is: they bear the same name."""
+    """Files of one that was killed are swept as its scratch folder is: they bear the same name."""
     seen: list[Path] = []
 
     def build(folder: Path) -> None:

@@ -54,7 +54,7 @@ def _make_empty(params: BuildParams, dim: int, metric: Metric) -> Any:
     if isinstance(core, faiss.IndexHNSW) and params.construction_effort:
         core.hnsw.efConstruction = params.construction_effort
     if isinstance(core, faiss.IndexIVF):
-        core.cp.min_points_per_centroid = 1  # the params sees to it; faiss would write of it to stderr
+        core.cp.min_points_per_centroid = 1  # `build_params.py` sees to it; faiss would write of it to stderr
     for part in filter(None, (core, introspection.storage(core))):
         if hasattr(part, "do_polysemous_training"):
             part.do_polysemous_training = False  # minutes of annealing for a filter that no search here uses

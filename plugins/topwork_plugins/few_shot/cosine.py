@@ -63,7 +63,7 @@ def unit_constants(centre: Array) -> dict[str, Array]:
 
 
 def log_likelihood(target: Target, scores: Array, values: Array) -> float:
-    """The mean over rows of CLASSES or LABELS, with the y_true held for a little less than certain, as Platt (1999, section 2.2)
+    """The mean over rows of CLASSES or LABELS, with labels held for a little less than certain, as Platt (1999, section 2.2)
     does: a handful of rows that are all right must not make a head infinitely sure."""
     doubt = 1 / (len(scores) + 2)
     if target is Target.LABELS:

@@ -192,7 +192,8 @@ class Optimizer:
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Of step 0 .. steps - 1: up from 0 to 1 over the first part of them, then down to 0 (Devlin et al. 2019, A.2)."""
+    """Return the factor of step 0 .. steps - 1: up from 0 to 1 over the first part of them, then down to 0 (Devlin et al. 2019,
+    A.2)."""
     rising = math.ceil(warmup * steps)
     if step < rising:
         return (step + 1) / rising

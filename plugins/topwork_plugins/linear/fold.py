@@ -24,7 +24,7 @@ Start = tuple[Array, Array] | None
 
 @dataclass(frozen=True)
 class HeadCandidate:
-    """A head that may be chosen: what was results, and weight and bias to start the last training from, if any."""
+    """A head that may be chosen: its result in the sweep, and weight and bias to start the last training from, if any."""
 
     view: int
     bases: SplitBases
@@ -58,7 +58,7 @@ class SubsetFit:
         return LinearHead(weight, bias, best.view, chosen, self.trials, self.loss.measure if self.trials else "")
 
     def _default_candidate(self) -> HeadCandidate:
-        """Where nothing can be judged."""
+        """Return the candidate for a subset that no split can evaluate."""
         bases = SplitBases(self.examples.views[0].rows, self.subset, (), self.options.standardise)
         return HeadCandidate(0, bases, SweepResult(self.models[0], DEFAULT_STRENGTHS[self.models[0]], 1.0, 0.0))
 
@@ -123,7 +123,7 @@ def _one(results: SweepResult) -> Array:
 
 
 def models_for(target: Target, options: LinearOptions) -> list[str]:
-    """Those that are results. InvalidInput where what is requested for does not learn the target."""
+    """List the models to try. InvalidInput where the requested one does not learn the target."""
     able = {Target.CLASSES: ["discriminant", "logistic", "ridge"], Target.NUMBERS: ["ridge"], Target.SPAN: ["logistic"]}
     names = able.get(target, ["logistic", "ridge"])
     requested, balanced = options.model, options.class_weight == "balanced"

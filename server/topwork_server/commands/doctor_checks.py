@@ -266,7 +266,7 @@ def address(listen: str) -> Finding:
 
 
 def server(target: str) -> Finding:
-    """Whether a Topwork server answers where TOPWORK_SERVER sends clients."""
+    """Check that a Topwork server answers where TOPWORK_SERVER sends clients."""
     if _topwork_answers(target):
         return Finding(Grade.OK, f"a Topwork server answers on {target} (TOPWORK_SERVER)")
     remedy = f"start one there (`topwork serve --listen {target}`), or set TOPWORK_SERVER to where one listens"

@@ -48,7 +48,7 @@ class DaemonPool:
 
     @property
     def waiting(self) -> bool:
-        """Whether a turn waits for a thread."""
+        """Tell whether a turn waits for a thread."""
         return len(self._tasks) > self._idle
 
     def _start_thread(self) -> None:
@@ -109,7 +109,7 @@ def _wait_for_all(futures: list[Future[T]]) -> list[Future[T]]:
 
 
 def _submit(call: Callable[[], T]) -> Future[T]:
-    """Where no thread can be had the call is made here."""
+    """Run the call in a thread, or here where no thread can be had."""
     future: Future[T] = Future()
     try:
         _threads.submit(lambda: _resolve(future, call))

@@ -86,7 +86,7 @@ class FeatureSet:
         return self._current.checksums
 
     def damage(self) -> DataLoss | None:
-        """Why the newest version cannot be read or a pin cannot be trusted, as far as that is known."""
+        """Known damage: why the newest version cannot be read or a pin cannot be trusted; "" where neither is known."""
         damage = self._current.damage() or pins.first_damage(self._current.checksums)
         if damage is not None and self.presence.dropped:
             raise was_dropped(self.presence.name)
@@ -156,7 +156,7 @@ class FeatureSet:
 
     @while_present
     def count(self, where: str = "", version: int = 0, check: Check = always_waits) -> tuple[int, int]:
-        """How many items match (all without a filter), and the version."""
+        """Count the items that match (all without a filter); return the count and the version."""
         return read_set.count(self._current, self._readers, where, version, check)
 
     @while_present
@@ -190,7 +190,7 @@ class FeatureSet:
         self._run_exclusive(lambda: self._columns.drop_column(name))
 
     def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
-        """In the commit thread: what matches now, with all that was queued before."""
+        """Delete in the commit thread what matches now, after all that was queued before."""
         check()
         _, keys = read_set.keys(self._current, self._readers, where, None, check)
         ids = [id for id in self._current.loaded_view().loaded_id_map.ids(keys) if id is not None]
@@ -200,7 +200,7 @@ class FeatureSet:
 
     @while_present
     def stored_items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
-        """Those of the ids that are stored, with their content's digest and metadata. Others cost microseconds."""
+        """Look up the stored ones of the ids, with their content's digest and metadata. Others cost microseconds."""
         return read_set.stored_items(self._current, self._readers, ids)
 
     @while_present
@@ -251,7 +251,7 @@ class FeatureSet:
 
     @while_present
     def versions(self) -> list[SetVersion]:
-        """Those that are kept, oldest first: pinned ones, and others for an hour, 256 at most."""
+        """List the stored versions, oldest first: pinned ones, and others for an hour, 256 at most."""
         return versions.list_versions(self._current.checksums)
 
     @while_present

@@ -62,7 +62,7 @@ def _bounded_depth() -> Iterator[None]:
 
 
 def changes_with_time(where: str) -> bool:
-    """Whether the same filter may give something else a moment later."""
+    """Tell whether the same filter may give something else a moment later."""
     return re.search(r"\bnow\s*\(", where, re.IGNORECASE) is not None
 
 
@@ -98,7 +98,7 @@ def constant_condition(tree: FilterNode) -> FilterNode | None:
 
 
 def _search(node: FilterNode, *, is_condition: bool) -> tuple[bool, FilterNode | None]:
-    """Whether the node names a column, and the first constant condition in it. What AND, OR and NOT join are conditions."""
+    """Tell whether the node names a column, and find the first constant condition in it. AND, OR and NOT join conditions."""
     names_column, found = node.kind == "column", None
     for arg in node.args:
         named, constant = _search(arg, is_condition=node.kind in _CONNECTIVES)

@@ -46,7 +46,7 @@ class LatestVersion:
             log.warning("pins of %s: %s", name, error)
 
     def damage(self) -> DataLoss | None:
-        """Why the newest version cannot be read, as far as that is known."""
+        """Known damage: why the newest version cannot be read."""
         try:
             self.check()
         except DataLoss as error:

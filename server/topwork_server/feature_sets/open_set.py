@@ -69,7 +69,7 @@ def open_version(checksums: Checksums, name: str, version: int, *, alone: bool =
 
 
 def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
-    """As `version_of`, of any dataset, of which only the manifest was compared."""
+    """Return the version as `version_of` does, of any dataset; only its manifest was compared."""
     manifest = lance_io.manifests(checksums.path).get(version) or _recorded_manifest(checksums, version)
     if manifest not in checksums.entries and not alone:
         _record_manifest(checksums, name, version, manifest)

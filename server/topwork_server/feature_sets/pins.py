@@ -38,7 +38,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class _Tag:
-    """What Lance's file of a pin says."""
+    """The content of Lance's file of a pin."""
 
     version: int
 
@@ -62,7 +62,7 @@ def read_pins(checksums: Checksums) -> list[Pin]:
 
 
 def first_damage(checksums: Checksums) -> DataLoss | None:
-    """Why the first damaged pin is none that can be trusted, None where all are whole."""
+    """Say why the first damaged pin cannot be trusted; None where all are intact."""
     return next((pin.damage for pin in read_pins(checksums) if pin.damage), None)
 
 

@@ -124,7 +124,7 @@ def safe_condition(view: VersionView, where: str) -> str:
 
 
 def count_matching(view: VersionView, condition: str, where: str, check: Check = always_waits) -> int:
-    """How many items match; `condition` as `checked` gives it, of the filter `where`."""
+    """Count the items that match; `condition` as `checked` gives it, of the filter `where`."""
     if not condition:
         return int(view.dataset.count_rows())
     return sum(batch.num_rows for batch in _scan_matching(view, "key", condition, where, check))

@@ -58,18 +58,18 @@ class Snapshot:
 
     @property
     def columns(self) -> Mapping[str, ColumnType]:
-        """Of metadata."""
+        """The metadata columns."""
         return self._view.columns
 
     @while_present
     def read(self, selection: Selection) -> ReadResult:
-        """As FeatureSet.read says, always of this version."""
+        """Read as FeatureSet.read does, always at this version."""
         reading = read_set.read_view(self._view, self._readers, replace(selection, version=self.version))
         return replace(reading, batches=PresentBatches(reading.batches, self.presence))
 
     @while_present
     def content_hashes(self, where: str = "") -> dict[str, str]:
-        """By id, the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
+        """Map each id to the SHA-256 digest (hex) of each item's content; "" where the writer did not say it."""
         condition = read_set.safe_condition(self._view, where) or None
         self._view.check()
         found: dict[str, str] = {}

@@ -48,7 +48,7 @@ def view_of(dataset: Any, name: str, checksums: Checksums, id_map: IdMap | None 
 
 
 def view_after(view: VersionView, dataset: Any, id_map: IdMap, touched: Container[int]) -> VersionView:
-    """Of a version that a commit of rows alone made of the view's: `touched` fragments lost some."""
+    """Make the view of the version that a commit of rows alone made of the view's: `touched` fragments lost some."""
     return replace(
         view, dataset=dataset, version=dataset.version, id_map=id_map, files=lance_io.files_of(dataset, view.files, touched)
     )

@@ -139,7 +139,7 @@ def _state(found: StoredHeadState, job: Job | None) -> tuple[HeadState, str]:
 
 
 def _end(job: Job | None) -> str:
-    """Why a training gave no head; "" where it did, or still may."""
+    """Say why a training gave no head; "" where it did, or still may."""
     if job and job.state is JobState.FAILED:
         return f"the last training failed: {job.error}"
     return "the last training was cancelled" if job and job.state is JobState.CANCELLED else ""

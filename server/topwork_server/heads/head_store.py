@@ -169,7 +169,7 @@ class HeadStore:
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
     def bytes(self, name: str) -> int:
-        """How many bytes a head takes on the disk."""
+        """Bytes that a head takes on the disk."""
         folder, size = self.folder / name / self._newest(name), 0
         for path in folder.glob("*"):
             with suppress(FileNotFoundError):  # it was replaced or dropped in the meantime

@@ -30,7 +30,7 @@ class Task(StrEnum):
 
     @property
     def every_row(self) -> bool:
-        """Whether each row (TOKEN, CELL) has a value of its own, rather than the item as a whole."""
+        """True where each row (TOKEN, CELL) has a value of its own, rather than the item as a whole."""
         return self in (Task.TAGGING, Task.QUESTION_ANSWERING, Task.SEGMENTATION)
 
 
@@ -49,7 +49,7 @@ DESCRIBABLE = (Task.CLASSIFICATION, Task.MULTI_LABEL)
 
 
 class Pooling(StrEnum):
-    """How the rows of an item become one. ROW: the item has a single row; ROWS: all rows are kept."""
+    """The way in which the rows of an item become one. ROW: the item has a single row; ROWS: all rows are kept."""
 
     ROW = "row"
     ROWS = "rows"
@@ -62,7 +62,7 @@ class Pooling(StrEnum):
 
 
 class UnlabeledUse(StrEnum):
-    """How items without a label are used."""
+    """The use of items without a label."""
 
     LEFT_OUT = ""
     SELF_TRAINING = "self-training"

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """What was trained, and the id of its job."""
+    """A training: its definition, and the id of its job."""
 
     definition: HeadDefinition
     job: str

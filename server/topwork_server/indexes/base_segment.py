@@ -39,7 +39,7 @@ class RowMask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SearchEffort:
-    """How the index is query: `doubtful` where nobody measured what this effort finds. `check` is called between its turns."""
+    """The effort of a search: `unmeasured` where the build did not measure what it finds. `check` is called between its turns."""
 
     effort: int
     unmeasured: bool
@@ -160,7 +160,7 @@ def pack_bits(bits: Array) -> Array:
 
 
 def _is_short(at: Array) -> Array:
-    """(lines,) bool: fewer were found than query for."""
+    """Mark the lines, (lines,) bool, of which fewer were found than were asked for."""
     return np.asarray(at[:, -1] < 0) if at.shape[1] else np.zeros(len(at), bool)
 
 

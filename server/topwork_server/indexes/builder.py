@@ -52,7 +52,7 @@ class IndexKinds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """What a job is given, as plain values. `anew` asks for a build that adds to no older one."""
+    """The arguments of a job, as plain values. `from_scratch` asks for a build that adds to no older one."""
 
     folder: str
     dataset: DatasetColumn
@@ -160,7 +160,7 @@ class _Build:
         return self._measured(index, held, rest, self.rows.keys[rest], self._rows(rest), len(self.rows.keys))
 
     def extend_older_build(self, folder: BuildFolder) -> _MeasuredBuild | None:
-        """An older build with what was written since, or None where one made anew is better."""
+        """Extend an older build by what was written since; None where a new one is better."""
         old = folder.load(lambda facts: lambda path: self.spec.index.load(path, self.definition.metric))
         if old is None or old.facts.kind != self.spec.kind:
             return None

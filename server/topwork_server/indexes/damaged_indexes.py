@@ -1,4 +1,4 @@
-"""Indexes whose definition is damaged: listed, refused by name with DATA_LOSS, and dropped or made anew as any other."""
+"""Indexes whose definition is damaged: listed, refused by name with DATA_LOSS, and dropped or created again as any other."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class DamagedIndex:
 
 
 class DamagedIndexes:
-    """What was found at the start, less what was dropped or made anew since."""
+    """Damaged indexes that were found at the start, less those dropped or created again since."""
 
     def __init__(self, found: Iterable[DamagedIndex]) -> None:
         self._found = {(one.set, one.name): one for one in found}
 
     def of(self, set_name: str = "") -> list[DamagedIndex]:
-        """By set and name; of one set, or of all."""
+        """List them by set and name, of one set or of all."""
         return [one for key, one in sorted(self._found.items()) if set_name in ("", key[0])]
 
     def get(self, set_name: str, name: str) -> DamagedIndex | None:

@@ -1,6 +1,6 @@
-"""Where searches run: a few threads of lower priority. Who waits rides in the next search; long ones are cut into slices.
+"""Runs searches in a few threads of lower priority. Waiting requests share the next search; long ones are cut into slices.
 
-No timers: as soon as a thread is free it takes whoever waited longest, and of the same kind as many as make a slice.
+No timers: as soon as a thread is free it takes the request that waited longest, and others of its kind up to a slice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Outcome = SearchHits | BaseException
 class SearchExecutor:
     """`threads` are the cores that searches may use, all together; while `busy()` (an encoder computes), it is one.
 
-    `counters`: searches (calls of Live.search), callers, left.
+    `counters`: searches (calls of LiveIndex.search), callers, left.
     """
 
     def __init__(self, threads: int, busy: Callable[[], bool], workers: int = 0) -> None:
@@ -51,11 +51,11 @@ class SearchExecutor:
 
     @property
     def idle(self) -> bool:
-        """Whether no search runs or waits, and no encoder computes."""
+        """True where no search runs or waits, and no encoder computes."""
         return not self._queue and not self._running and not self._busy()
 
     async def search(self, live: SliceSearcher, query: SearchQuery) -> SearchHits:
-        """As Live.search. Overloaded where too many wait; Unavailable when the server is going."""
+        """Search as LiveIndex.search does. Overloaded where too many wait; Unavailable when the server is stopping."""
         prepared_query.check_hit_count(prepared_query.count_queries(query), query.k)
         request = SearchRequest(live, query)
         self._enqueue(request)
@@ -126,7 +126,7 @@ class SearchExecutor:
             self._finish(batch, outcomes)
 
     def _next_batch(self) -> list[SearchRequest]:
-        """Whose batch it is: one, or several of a kind. Empty when the desk is closed."""
+        """Take the next batch: one request, or several of a kind. Empty when the executor is closed."""
         with self._wake:
             while not self._closed:
                 first = self._next_request()
@@ -157,7 +157,8 @@ class SearchExecutor:
         return batch
 
     def _run_batch(self, batch: list[SearchRequest]) -> list[tuple[SearchRequest, Outcome]]:
-        """Those that are answered. Where several fail together each is tried alone, so that only the guilty one fails."""
+        """Run a batch and return the answered requests. Where several fail together each is tried alone, so that only the bad
+        one fails."""
         try:
             return self._search_slices(batch)
         except TopworkError as error:
@@ -184,7 +185,8 @@ class SearchExecutor:
         return answered
 
     def _thread_count(self, callers: int) -> int:
-        """Of several callers the event loop is busy: it keeps a core, since threads of OpenMP wait for the slowest among them."""
+        """Return the threads of a search. With several callers the event loop keeps a core, since threads of OpenMP wait for
+        the slowest among them."""
         free = self._threads - (callers > 1)
         return 1 if self._busy() else max(1, free // max(1, self._running))
 

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CreateIndexParams:
-    """What CreateIndex may say; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
+    """The arguments of CreateIndex; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
     `queries` (q, dim) are ready to be searched: of unit length for cosine."""
 
     set: str
@@ -111,7 +111,7 @@ class IndexManager:
         return await index.describe()
 
     async def open_unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
-        """What compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
+        """Open a search that compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
         feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
         return self._unindexed.open(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
@@ -122,7 +122,7 @@ class IndexManager:
         return await index.describe()
 
     async def list(self, set_name: str = "") -> builtins.list[IndexDescription]:
-        """By set and name. Those that are not in memory are described as they were built."""
+        """Describe indexes by set and name. Those that are not in memory are described as they were built."""
         if set_name:
             await asyncio.to_thread(self._context.sets.get, set_name)
         found = []
@@ -133,26 +133,26 @@ class IndexManager:
         return found
 
     def damaged(self, set_name: str = "", name: str = "") -> builtins.list[DamagedIndex]:
-        """Those whose definition is damaged, by set and name. `name` "" is all of the set."""
+        """List the indexes whose definition is damaged, by set and name. `name` "" is all of the set."""
         return [one for one in self._damaged.of(set_name) if name in ("", one.name)]
 
     def names(self, set_name: str) -> builtins.list[str]:
-        """Of the indexes of one set, without those that are damaged."""
+        """List the names of one set's indexes, without damaged ones."""
         return sorted(name for of, name in self._indexes if of == set_name)
 
     def all_names(self, set_name: str) -> builtins.list[str]:
         return sorted([*self.names(set_name), *(one.name for one in self._damaged.of(set_name))])
 
     def has_whole_definition(self, set_and_name: str) -> bool:
-        """Whether the definition of the index SET/NAME is whole. NotFound."""
+        """Tell whether the definition of the index SET/NAME is intact. NotFound where there is none."""
         key = tuple(set_and_name.split("/", 1))
         if key not in self._indexes and not (len(key) == 2 and self._damaged.get(*key)):
             raise NotFound(f"there is no index {excerpt(set_and_name)}")
         return key in self._indexes
 
     async def open(self, set_name: str, name: str = "", metric: Metric | None = None) -> OpenedIndex:
-        """What searches it, caught up with the set. Where the set has no such index, the set itself, by cosine or `metric`; its
-        name may then be a tap's. InvalidInput where the index is of another metric."""
+        """Open the search of an index, caught up with its set; without such an index that of the set itself, by cosine or
+        `metric`; its name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
         if damaged := self._damaged.get(set_name, name):
             raise damaged.error()
@@ -180,7 +180,7 @@ class IndexManager:
         return await index.describe()
 
     async def wait_for_build(self, set_name: str, name: str = "") -> IndexDescription:
-        """When no build is under way."""
+        """Wait until no build is under way."""
         index = await self._find(set_name, name)
         await index.wait_for_build()
         return await index.describe()
@@ -272,7 +272,7 @@ class IndexManager:
                     await index.unload()
 
     def _found_damaged(self, sets: FeatureSets) -> Iterator[DamagedIndex]:
-        """Those of sets that are no more are deleted with them."""
+        """List damaged definitions; those of sets that no longer exist are deleted."""
         there = set(sets.names())
         for one in self._store.damaged():
             if one.set in there:

@@ -192,11 +192,11 @@ class IndexStore:
             self.build_folder(stored.definition.set, stored.definition.name).sweep()
 
     def stored(self) -> list[StoredIndex]:
-        """By set and name, without those that are damaged."""
+        """List the stored indexes by set and name, without damaged ones."""
         return [stored for stored in map(_read_stored, self._definitions()) if isinstance(stored, StoredIndex)]
 
     def damaged(self) -> list[DamagedIndex]:
-        """Those whose definition is none, or is gone though they were built. They are left alone."""
+        """List indexes whose definition is damaged, or is gone though they were built. Their files are left alone."""
         found = [stored for stored in map(_read_stored, self._definitions()) if isinstance(stored, DamagedIndex)]
         built = {path.parent.parent for path in self.folder.glob("[!.]*/[!.]*/builds/[0-9]*")}
         for folder in sorted(built):
@@ -239,7 +239,7 @@ class IndexStore:
 
 
 def read_definition(slot: BuildFolder) -> IndexDefinition:
-    """For a process of a job. DataLoss where it cannot be read."""
+    """Read the definition in the process of a job. DataLoss where it cannot be read."""
     stored = _read_stored(slot.folder / DEFINITION)
     if isinstance(stored, DamagedIndex):
         raise stored.error()

@@ -28,7 +28,7 @@ FILTERS = 8
 
 
 class RowFilterCache:
-    """What the latest few filters of one state leave: the same array again costs nothing. Threads may share it."""
+    """The rows that the latest few filters of one state let through: the same array again costs nothing. Threads may share it."""
 
     def __init__(self) -> None:
         self._known: tuple[RowFilter, ...] = ()
@@ -44,7 +44,7 @@ class RowFilterCache:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveState:
-    """What searches see of one version of the set."""
+    """The view that searches have of one version of the set."""
 
     version: int
     base: BaseSegment
@@ -128,12 +128,12 @@ class LiveIndex:
         return to_search_hits(found, prepared, state.version, how)
 
     def scans_every_row(self, query: SearchQuery) -> bool:
-        """Whether every row, or every row of the filter, goes by one at a time: then many queries cost little more than one."""
+        """Tell whether every row, or every row of the filter, is compared: then many queries cost little more than one."""
         return self._state is None or (query.exact and not self._state.base.built.index.exact)
 
     @property
     def facts(self) -> BuildFacts | None:
-        """Of the build that searches use; None where there is none."""
+        """Facts of the build that searches use; None where there is none."""
         state = self._state
         return None if state is None else state.base.built.facts
 
@@ -145,7 +145,7 @@ class LiveIndex:
 
     @property
     def alive_rows(self) -> int:
-        """In memory, as the other counts are: 0 where no build is installed."""
+        """Rows in memory that are alive, as the other counts are: 0 where no build is installed."""
         state = self._state
         return 0 if state is None else state.base.alive + state.delta.alive_rows
 
@@ -156,7 +156,7 @@ class LiveIndex:
 
     @property
     def dead_rows(self) -> int:
-        """Of the build."""
+        """Rows of the build that were deleted since."""
         state = self._state
         return 0 if state is None else len(state.base.keys) - state.base.alive
 

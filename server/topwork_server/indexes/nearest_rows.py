@@ -26,7 +26,7 @@ PAIRS = 2048
 
 
 def block_rows(vectors: int) -> int:
-    """How many rows go by at once beside so many query vectors."""
+    """Return how many rows are compared at once with so many query vectors."""
     return max(512, min(65536, BLOCK // max(vectors, 1)))
 
 
@@ -115,7 +115,7 @@ class NearestRows:
         return _distances64(self._query.vectors, rows.vectors)
 
     def _above_threshold(self, similarity: Array) -> tuple[Array, Array, Array]:
-        """Where `similarity` (queries, n) reaches what may still be among the k best: lines, columns, values."""
+        """Find where `similarity` (queries, n) may still be among the k best: lines, columns, values."""
         threshold = self._threshold if self._full else np.maximum(self._threshold, _lower_bound(similarity, self._query.k))
         flat = np.flatnonzero(similarity >= threshold)
         line, column = np.divmod(flat, similarity.shape[1])

@@ -1,4 +1,4 @@
-"""What a filter leaves of an index: which positions, by their bits, and which fresh rows."""
+"""The rows of an index that a filter lets through: positions, by their bits, and rows written since the build."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ MOSTLY = 0.8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowFilter:
-    """Rows of `main` that may be found: `count` of them, by their bits (None: all). `fresh` says which fresh rows may, None: all.
-    `asked` are the keys as they were given, `allowed` None where they leave all, `matching` the positions where they do not."""
+    """Rows of `base` that may be found: `count` of them, by the bits of `mask` (None: all). `delta` marks rows written since
+    that may be, None: all. `requested` are the keys as given, `allowed` None where they let all through, `matching` the
+    positions else."""
 
     base: BaseSegment
     requested: Array | None
@@ -29,7 +30,7 @@ class RowFilter:
     delta_count: int
 
     def positions(self) -> Array:
-        """In the order of their keys."""
+        """Positions of the rows, in the order of their keys."""
         return self.base.positions(self.allowed) if self.matching is None else self.matching
 
     @property
@@ -46,7 +47,7 @@ class RowFilter:
 
 
 def filter_rows(main: BaseSegment, fresh: DeltaView, allowed: Array | None) -> RowFilter:
-    """What is alive of the items with the sorted keys `allowed` (None: of all)."""
+    """Select the live rows of the items with the sorted keys `allowed` (None: of all)."""
     kept = fresh.select_rows(allowed)
     fresh_count = len(fresh) if kept is None else int(np.count_nonzero(kept))
     matching = None if allowed is None else main.positions(allowed)

@@ -21,7 +21,7 @@ AIM, GROWTH = 0.035, 4
 
 
 class SliceSearcher(Protocol):
-    """What the desk needs of `Live`."""
+    """The part of `LiveIndex` that the executor uses."""
 
     def search(self, query: SearchQuery, threads: int = ..., check: Check = ...) -> SearchHits: ...
 

@@ -1,4 +1,4 @@
-"""How to search what is rows: as the build was measured; by the index, trying harder; or one by one.
+"""Choice of the search: as the build was measured; by the index with more effort; or row by row.
 
 The effort of a build was measured at ten hits of all its rows. To find k among a share s of the rows is to find k / s of all,
 and more where a filter takes away just what is near: the index is then tried harder until that changes nothing, or all rows that
@@ -26,12 +26,12 @@ QPS = 5000.0
 
 
 def is_unmeasured(rows: RowFilter, fetch: int) -> bool:
-    """Whether nobody measured what the build's effort finds of so many rows."""
+    """Tell whether the build did not measure what its effort finds of so many rows."""
     return not rows.base.built.index.exact and (rows.filtered or fetch > TRUSTED)
 
 
 def choose_effort(rows: RowFilter, fetch: int, threads: int, check: Check) -> SearchEffort:
-    """How to ask the index for so many rows."""
+    """Choose the effort with which the index is asked for so many rows."""
     effort = rows.base.built.facts.effort
     if not is_unmeasured(rows, fetch):
         return SearchEffort(effort, False, threads, check)
@@ -39,7 +39,7 @@ def choose_effort(rows: RowFilter, fetch: int, threads: int, check: Check) -> Se
 
 
 def prefers_exact(rows: RowFilter, fetch: int, vectors: int, dim: int) -> bool:
-    """Whether to compare so many query vectors with every row that is rows, rather than ask the index for so many rows."""
+    """Tell whether to compare the query vectors with every row of `rows` rather than ask the index for `fetch` of them."""
     index = rows.base.built.index
     if not rows.base.gives_vectors or not is_unmeasured(rows, fetch):
         return False
@@ -55,7 +55,7 @@ def _first_effort(rows: RowFilter, fetch: int) -> int:
 
 
 def _seconds(rows: RowFilter, fetch: int) -> float:
-    """What the index is likely to take for one query, trying harder once."""
+    """Estimate the seconds of one query by the index, with more effort once."""
     facts, first = rows.base.built.facts, _first_effort(rows, fetch)
     harder = rows.base.higher_effort(first, EFFORT_FACTOR)
     effort = first if harder == first else first + harder

@@ -41,7 +41,7 @@ class SegmentSearch:
         return self._search_every_row(query)
 
     def search(self, query: PreparedQuery) -> tuple[TopK, str]:
-        """By the index, or one by one where this is better; and which it was."""
+        """Search by the index, or row by row where this is better; tell which it was."""
         if not self.effort and search_strategy.prefers_exact(self.rows, self._first_fetch(query), *query.vectors.shape):
             return self._search_every_row(query)
         delta = empty_top_k((query.searched, 0))
@@ -105,6 +105,7 @@ class SegmentSearch:
 
 
 def _complete(best: TopK, unseen: Array, query: PreparedQuery) -> Array:
-    """(queries,) bool: the k best are all at least as near as what was not seen, or that is farther than was query for."""
+    """Mark the queries, (queries,) bool, whose k best are at least as near as what was not seen, or where that is too far to
+    count."""
     reaching = (best.similarity >= unseen[:, None]).sum(axis=1) >= query.k
     return np.asarray(reaching | (unseen == NO_MATCH) | (unseen < query.min_similarity))

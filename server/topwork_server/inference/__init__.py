@@ -1,1 +1,1 @@
-"""From items to rows: preprocessing, admission, scheduling, batching and the models in memory."""
+"""The way from items to rows: preprocessing, admission, scheduling, batching and the models in memory."""

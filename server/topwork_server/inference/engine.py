@@ -108,7 +108,7 @@ class Engine:
                 return await _Request(loaded, taps, params, preprocessor).run(items)
 
     async def nearest(self, params: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
-        """For each item, the `count` nearest entries of the encoder's own vocabulary."""
+        """Find for each item the `count` nearest entries of the encoder's own vocabulary."""
         async with self._model_cache.acquire(params.encoder) as loaded:
             encoder = loaded.encoder
             if type(encoder).nearest is Encoder.nearest:

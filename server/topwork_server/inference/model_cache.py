@@ -184,7 +184,7 @@ class ModelCache:
             self._exporting.discard(name)
 
     def _verify_and_plan(self, name: str, folder: Path, manifest: Manifest) -> tuple[Encoder, PlanSet]:
-        """In a thread: verify checksums, open the encoder's own files, check its preprocessing of the stored examples, and read
+        """Verify checksums in a thread, open the encoder's own files, check its preprocessing of the stored examples, and read
         or measure its devices."""
         artifacts.verify(folder, manifest)
         spec = self._catalogue.spec(name)
@@ -197,7 +197,7 @@ class ModelCache:
             self._measuring.discard(name)
 
     def _open(self, encoder: Encoder, manifest: Manifest, plans: PlanSet) -> LoadedEncoder:
-        """In a thread: open the sessions of the first backend."""
+        """Open the sessions of the first backend, in a thread."""
         name = encoder.spec.name
         backends = [Backend(plan.numerics, partial(self._sessions, encoder.folder, plan)) for plan in plans.plans]
         batcher = Batcher(encoder, backends, partial(self._on_health, name))

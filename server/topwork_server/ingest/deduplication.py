@@ -51,7 +51,7 @@ def _hash_parts(kind: str, *parts: bytes | memoryview) -> str:
 
 
 def _hash_file(path: Path) -> str:
-    """As of the bytes of a clip, a piece at a time."""
+    """Hash a file as the bytes of a clip, a piece at a time."""
     with path.open("rb") as file:
         found = hashlib.sha256(b"clip:%d:" % path.stat().st_size)
         while piece := file.read(CHUNK_BYTES):
@@ -60,7 +60,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _hash_array(array: Array) -> str:
-    """With dtype and shape; neither byte order nor layout in memory matters."""
+    """Hash an array with its dtype and shape; neither byte order nor layout in memory matters."""
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return _hash_parts("array", repr((plain.dtype.str, plain.shape)).encode(), plain.reshape(-1).view(np.uint8).data)
 
@@ -89,7 +89,7 @@ class EncodeResult:
 
 @dataclass(slots=True)
 class DeduplicatedItems:
-    """By position in the items: what is known of them. Those in neither `unchanged` nor `pieces` are to be encoded."""
+    """Results known before encoding, by position of the item. Those in neither `unchanged` nor `features` are to be encoded."""
 
     content_hashes: list[str]
     unchanged: set[int] = field(default_factory=set)
@@ -100,7 +100,7 @@ class DeduplicatedItems:
         return [i for i in range(len(self.content_hashes)) if i not in self.features and i not in self.unchanged]
 
     def add_results(self, results: Mapping[int, EncodeResult | None]) -> dict[int, TopworkError]:
-        """What was encoded, by position; gives the bad ones."""
+        """Add what was encoded, by position; return the errors of bad items."""
         for position, result in results.items():
             if result is not None and result.error is None:
                 self.features[position] = result.features
@@ -109,7 +109,7 @@ class DeduplicatedItems:
 
 
 def item_key(definition: SetDefinition, content: str) -> bytes:
-    """Of an item's features of all taps."""
+    """Return the key of an item's features of all taps."""
     return key_of(" ".join(info.fingerprint for info in definition.taps), definition.options, content)
 
 

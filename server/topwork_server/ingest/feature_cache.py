@@ -42,7 +42,7 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What an entry says of itself; entries of one encoder mostly say the same."""
+    """The description of an entry; those of one encoder are mostly equal."""
 
     shape: tuple[int, int]
     numerics: Numerics

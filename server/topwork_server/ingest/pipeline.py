@@ -102,7 +102,7 @@ class WriteSession:
             place.release()
 
     async def _resolve_definition(self, incoming: IncomingItems) -> SetDefinition:
-        """What the set is, or will be; asked by the first message of the stream first."""
+        """Return what the set is, or will be; the first message of the stream resolves it."""
         async with self._definition_lock:
             if self._definition is None:
                 self._definition = await self._new_definition(incoming)
@@ -159,7 +159,7 @@ class WriteSession:
         return await asyncio.wrap_future(future)
 
     def _write_now(self, batch: ItemBatch, numerics: Numerics | None) -> Future[WriteResult]:
-        """In a thread, one message of the stream at a time."""
+        """Write in a thread, one message of the stream at a time."""
         if self._set is None and (written := self._create_set(batch, numerics)):
             return written
         assert self._set is not None
@@ -183,7 +183,7 @@ class WriteSession:
 def _batch_to_write(
     batch: ItemBatch, items: Sequence[Item], deduplicated: DeduplicatedItems, positions: Sequence[int], definition: SetDefinition
 ) -> ItemBatch:
-    """What is to be written: the items at those positions, with features, digests and, where they are kept, themselves."""
+    """Build the batch to write: the items at those positions, with features, digests and, where they are kept, themselves."""
     columns = zip(*(deduplicated.features[i] for i in positions), strict=True)
     return replace(
         take_items(batch, positions),
@@ -194,7 +194,7 @@ def _batch_to_write(
 
 
 def _numerics(deduplicated: DeduplicatedItems) -> Numerics | None:
-    """Of what computed the rows; of several the one that is farthest from the reference."""
+    """Return the numerics of the rows; of several those farthest from the reference."""
     return min(deduplicated.numerics, key=lambda numerics: numerics.parity, default=None)
 
 

@@ -113,7 +113,7 @@ class JobRecords:
 
 
 def damaged_records(folder: Path) -> list[str]:
-    """Those that were set aside."""
+    """List the records that were set aside."""
     return [f"{path} is a damaged record of a job (it was set aside: delete it)" for path in sorted(folder.glob(f"*{ASIDE}"))]
 
 

@@ -34,7 +34,7 @@ TAIL = 8192
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """`result` where it was done, else `error`. `said` is the end of its stderr."""
+    """The end of a job: `result` where it was done, else `error`. `said` is the end of its stderr."""
 
     result: Mapping[str, Any] | None
     error: str = ""

@@ -52,7 +52,7 @@ def described(error: BaseException) -> str:
 
 
 def listed(hook: str, owner: str, found: Any) -> list[Any]:
-    """What a `register_` hook gives, which may be a generator."""
+    """Collect what a `register_` hook gives, which may be a generator."""
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
         raise PluginError(f"{hook} of {owner} gives {found!r}", remedy="give a list of specs, which may be empty")
     return list(found)

@@ -35,7 +35,7 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
 
 @hookspec
 def refuse_source(source: SourceUri) -> Refusal | None:
-    """Why `resolve_source` answers None for a source that nobody reads, or None where there is nothing to say: the user is told.
+    """Say why `resolve_source` answers None for a source that no plugin reads; None where there is nothing to say. Users see it.
 
     Nothing may be downloaded here; a local file may be looked at: it is there and can be read.
     """

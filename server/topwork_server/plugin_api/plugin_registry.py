@@ -90,7 +90,7 @@ class PluginRegistry:
         return dict(self._encoders)
 
     def indexes(self) -> dict[str, RegisteredIndex]:
-        """By kind; those that a plugin resolves (FAISS factory strings) are not among them."""
+        """List the kinds of index by name; those that a plugin resolves (FAISS factory strings) are not among them."""
         return dict(self._indexes)
 
     def trainers(self) -> dict[str, RegisteredTrainer]:
@@ -186,7 +186,7 @@ class PluginRegistry:
         return dict(sorted(found.items()))
 
     def _yielded(self, hook: pluggy.HookCaller) -> Iterator[tuple[Any, str]]:
-        """What each plugin yields from a hook, with the plugin's name."""
+        """Yield what each plugin gives from a hook, with the plugin's name."""
         for impl in hook.get_hookimpls():
             owner = self._owner(impl.plugin_name)
             with loading(f"{hook.name} of {owner} failed", owner):

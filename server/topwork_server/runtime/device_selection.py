@@ -96,7 +96,7 @@ def passing(record: DeviceRecord) -> tuple[str, ...]:
 
 
 def _faults(record: DeviceRecord) -> dict[str, str]:
-    """By tap, the fault of those that the device does not compute well enough."""
+    """Map taps to their faults, of those that the device does not compute well enough."""
     near = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}
     far = {tap: f"a parity of {worst:.5f}, below {LEAST_PARITY}" for tap, worst in near.items() if worst < LEAST_PARITY}
     moved = {tap: worst for tap, worst in record.invariance.items() if worst < INVARIANCE and tap not in far}
@@ -110,8 +110,8 @@ def invariance_of(record: DeviceRecord) -> float:
 
 
 def parity_of(manifest: Manifest, record: DeviceRecord) -> Mapping[str, float]:
-    """By tap, the minimum cosine to the reference. The plain device's is the export's own record; other devices were compared
-    with the plain one, which is the reference itself unless its graph is quantized: then both angles add up."""
+    """Map each tap to its minimum cosine to the reference. The plain device's is the export's own record; other devices were
+    compared with the plain one, which is the reference itself unless its graph is quantized: then both angles add up."""
     if record.device == PLAIN:
         return {tap: worst["min_cosine"] for tap, worst in manifest.parity.items()}
     measured = {tap: worst["min_cosine"] for tap, worst in record.parity.items()}

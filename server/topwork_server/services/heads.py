@@ -1,4 +1,4 @@
-"""The Heads service: thin. A request becomes a wish or a prediction, what is known of a head becomes a message."""
+"""The Heads service: thin. A request becomes a training or a prediction, what is known of a head becomes a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Indexes service: thin. A request becomes a query, the desk searches, hits become a message."""
+"""The Indexes service: thin. A request becomes a query, the executor searches, hits become a message."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ async def turns(count: int = 5) -> None:
 async def fill(
     stack: AsyncExitStack, admission: AdmissionController, client: Hashable, priority: Priority = Priority.NORMAL
 ) -> int:
-    """How many single items a client gets in."""
+    """Count the single items that a client gets in."""
     for count in itertools.count():
         try:
             await stack.enter_async_context(admission.reserve(1, wait=False, client=client, priority=priority))

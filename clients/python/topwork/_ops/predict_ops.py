@@ -1,4 +1,4 @@
-"""What heads say of items. See `embed_ops.py`."""
+"""The predict verb of both clients. See `embed_ops.py`."""
 
 from __future__ import annotations
 

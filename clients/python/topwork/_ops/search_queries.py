@@ -109,7 +109,8 @@ def _most(settings: SearchRequest) -> int:
 
 
 def _is_vectors(query: Any) -> bool:
-    """Whether it is numbers rather than items: Features, or an array of floats of one axis (a vector) or of two (a row each)."""
+    """Tell whether it is numbers rather than items: Features, or an array of floats of one axis (a vector) or of two (a row
+    each)."""
     if isinstance(query, Features):
         return True
     return getattr(query, "ndim", 0) in (1, 2) and "float" in str(getattr(query, "dtype", ""))

@@ -50,7 +50,7 @@ def proxy_variable() -> str | None:
 
 
 def is_proxy(uri: str) -> bool:
-    """Whether gRPC can go through it: of others it says so on stderr, and goes without."""
+    """Tell whether gRPC can go through it: it reports others on stderr, and goes without."""
     return re.match(r"http://([^@/]*@)?[^\s:/@]", uri) is not None
 
 

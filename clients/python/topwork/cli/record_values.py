@@ -43,7 +43,7 @@ def text_of(table: RecordFile, column: str, record: Record) -> str | bytes:
 
 
 def is_blank(column: str, record: Record) -> bool:
-    """Whether a record has no item: nothing, or a text of spaces."""
+    """Tell whether a record has no item: nothing, or a text of spaces."""
     value = record.values.get(column, record.values.get(LINE))
     return value is None or (isinstance(value, str | bytes) and not value.strip())
 

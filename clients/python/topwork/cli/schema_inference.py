@@ -108,7 +108,7 @@ class _Reading:
             self._guess(record)
 
     def _is_skipped(self, record: Record) -> bool:
-        """Whether the record holds no item and is left out for that: it says nothing about the columns."""
+        """Tell whether the record holds no item and is left out for that: it decides nothing about the columns."""
         return self._request.skip and self._request.item is not None and is_blank(self._request.item, record)
 
     def _checked(self, record: Record) -> str:

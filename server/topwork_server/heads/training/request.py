@@ -291,7 +291,8 @@ def _column(wish: TrainRequest, read: Callable[[Selection], ReadResult]) -> Colu
 
 
 async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Described:
-    """With the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it is not the set's."""
+    """Embed the descriptions with the options of the set. InvalidInput where the trunk does not embed texts, NotReady where it
+    is not the set's."""
     taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
     ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
     try:

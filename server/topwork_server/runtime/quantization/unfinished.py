@@ -71,7 +71,7 @@ def sweep(folder: Path, encoders: EncoderNames) -> None:
 
 
 def delete_unfinished(folder: Path, encoders: EncoderNames) -> None:
-    """As `sweep`, for a caller that holds `quantization_lock`."""
+    """Delete what `sweep` does, for a caller that holds `quantization_lock`."""
     for left in folder.glob(f"{MAKING}*"):
         name = left.name.removeprefix(MAKING)
         log.info("encoder=%s was not finished: it is deleted", name)

@@ -131,7 +131,7 @@ def index(described: IndexDescription, job: Job | None, live: Sequence[LiveRecal
 
 
 def damaged(index: DamagedIndex) -> indexes_pb2.Index:
-    """All that is known of it."""
+    """Convert what is known of a damaged index."""
     detail = f"{index.damage}; drop it, and create it anew"
     return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
