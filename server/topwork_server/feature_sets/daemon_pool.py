@@ -6,7 +6,6 @@ A flush costs milliseconds of waiting whatever its size, and flushing several fi
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +13,8 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from topwork_server import atomic_store
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def sync(paths: Iterable[Path]) -> None:
 
 def sync_calls(paths: Iterable[Path]) -> list[Callable[[], None]]:
     """The calls that `sync` makes."""
-    return [partial(_sync, path) for path in paths]
+    return [partial(atomic_store.sync, path) for path in paths]
 
 
 def run_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
@@ -129,11 +130,3 @@ def _resolve(future: Future[T], call: Callable[[], T]) -> None:
         future.set_result(call())
     except BaseException as error:
         future.set_exception(error)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

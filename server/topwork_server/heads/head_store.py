@@ -9,7 +9,6 @@ renaming a folder whose files are already on disk, so that a killed job leaves t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -18,14 +17,15 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from topwork_server import json_records, regular_files
-from topwork_server.errors import DataLoss, DiskFull, InvalidInput, NotFound, NotReady, TopworkError
+from topwork_server.atomic_store import disk_errors, sync, sync_folder
+from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.heads.evaluation.report import Report
 from topwork_server.heads.head_types import Head
@@ -103,7 +103,7 @@ class HeadStore:
         """Write a head in place of an older one of its name, durably. DiskFull where there is no space."""
         check_head_name(head.name)
         place = self.folder / head.name
-        with _disk(head.name):
+        with disk_errors(f"the head {head.name!r}", "train"):
             _make_folder(place)
             scratch = Path(tempfile.mkdtemp(dir=place, prefix=SCRATCH))
             try:
@@ -179,10 +179,10 @@ class HeadStore:
     def remove(self, name: str) -> None:
         """Remove a head in one step, a damaged one too. NotFound where there is none."""
         self._newest(name)
-        with _disk(name):
+        with disk_errors(f"the head {name!r}", "train"):
             doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
             (self.folder / name).rename(doomed / "gone")
-            _sync(self.folder)
+            sync(self.folder)
         self._cache.pop(name, None)
         shutil.rmtree(doomed, ignore_errors=True)
 
@@ -254,15 +254,14 @@ def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> No
     files = {path.name: file_sha256(path) for path in scratch.iterdir()}
     record = {"format": FORMAT, "head": asdict(head), "files": files}
     (scratch / HEAD).write_text(json_records.dumps(record, 1, _plain), "utf-8")
-    for path in (*scratch.iterdir(), scratch):
-        _sync(path)
+    sync_folder(scratch)
 
 
 def _move_into_place(scratch: Path, place: Path) -> None:
     """Publish a folder under a number greater than all others: clocks can go back."""
     newest = _versions(place)
     scratch.rename(place / str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0)))
-    _sync(place)
+    sync(place)
 
 
 def _prune(place: Path) -> None:
@@ -284,7 +283,7 @@ def _make_folder(place: Path) -> None:
     new = [path for path in (place, place.parent) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)
     for path in new:
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def _json(record: Mapping[str, Any]) -> str:
@@ -294,23 +293,3 @@ def _json(record: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     return value.tolist()
-
-
-@contextmanager
-def _disk(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the disk is full: the head {name!r} was not written", remedy="free some room, and train") from error
-        raise TopworkError(
-            f"the head {name!r} cannot be written: {error}", remedy="mend the folder of the server's state"
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

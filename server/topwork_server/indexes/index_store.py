@@ -13,7 +13,6 @@ The newest complete build is the current one. No file here is trusted: what cann
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -26,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from topwork_server import json_records
-from topwork_server.errors import DataLoss, DiskFull, TopworkError
+from topwork_server.atomic_store import disk_errors, sync, sync_folder
+from topwork_server.errors import DataLoss
 from topwork_server.indexes.damaged_indexes import DamagedIndex
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition
 from topwork_server.plugin_api.sources import file_sha256
@@ -111,7 +111,7 @@ class BuildFolder:
 
     def publish(self, built: BuiltIndex) -> Path:
         """Write into a scratch folder, then rename: a killed job leaves nothing that looks done. DiskFull where it cannot."""
-        with _disk(), self.scratch() as scratch:
+        with disk_errors("the index", "rebuild it"), self.scratch() as scratch:
             built.index.save(scratch / INDEX)
             np.save(scratch / KEYS, built.keys)
             if built.rows is not None:
@@ -120,10 +120,10 @@ class BuildFolder:
             size = sum(path.stat().st_size for path in scratch.iterdir())
             record = {"format": FORMAT, "facts": {**asdict(built.facts), "bytes": size}, "files": files}
             (scratch / FACTS).write_text(json_records.dumps(record, indent=1), "utf-8")
-            _sync(scratch)
+            sync_folder(scratch)
             target = self.builds / str(max((int(path.name) for path in self._numbered()), default=0) + 1)
             scratch.rename(target)
-            _sync_folder(self.builds)
+            sync(self.builds)
             return target
 
     @contextmanager
@@ -213,20 +213,20 @@ class IndexStore:
     def add(self, stored: StoredIndex, queries: Array | None = None) -> StoredIndex:
         """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
         folder = self.folder / stored.definition.set / stored.definition.name
-        with _disk():
+        with disk_errors("the index", "rebuild it"):
             folder.mkdir(parents=True, exist_ok=True)
             if queries is not None:
                 np.save(folder / QUERIES, queries, allow_pickle=False)
-                _sync_file(folder / QUERIES)
+                sync(folder / QUERIES)
                 stored = replace(stored, definition=replace(stored.definition, queries=file_sha256(folder / QUERIES)))
             definition = stored.definition
             scratch = folder / f"{SCRATCH}{DEFINITION}"
             record = {"format": FORMAT, "definition": asdict(definition), "set_created": stored.set_created}
             scratch.write_text(json_records.dumps(record, indent=1), "utf-8")
-            _sync_file(scratch)
+            sync(scratch)
             scratch.rename(folder / DEFINITION)
-            _sync_folder(folder)
-            _sync_folder(folder.parent)
+            sync(folder)
+            sync(folder.parent)
         return stored
 
     def remove(self, set_name: str, name: str = "") -> None:
@@ -276,28 +276,3 @@ def _built(folder: Path, facts: BuildFacts, index: VectorIndex) -> BuiltIndex:
     if not len(keys) == index.count == facts.rows or (rows is not None and len(rows) != len(keys)):
         raise ValueError(f"{len(keys)} keys, {index.count} vectors and {facts.rows} rows do not agree")
     return BuiltIndex(facts, index, keys, rows, order_by_key(keys, rows))
-
-
-@contextmanager
-def _disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull("the disk is full: the index was not written", remedy="free some room, and rebuild it") from error
-        raise TopworkError(f"the index cannot be written: {error}", remedy="mend the folder of the server's state") from error
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        _sync_file(path)
-    _sync_folder(folder)
-
-
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-
-
-_sync_folder = _sync_file

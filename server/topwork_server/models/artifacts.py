@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from topwork_server import json_records
+from topwork_server.atomic_store import sync_folder
 from topwork_server.errors import DataLoss, NotReady
 from topwork_server.plugin_api.sources import SourceUri, file_sha256, stamp
 from topwork_server.regular_files import opened_lock
@@ -151,7 +151,7 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
         with within(Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".tmp.part"))):
             build(scratch)
-        _sync(scratch)
+        sync_folder(scratch)
         if folder.exists():
             folder.rename(scratch.with_name(f"{scratch.name}.old.part"))
         scratch.rename(folder)
@@ -208,15 +208,3 @@ def _lock(path: Path) -> Iterator[None]:
     with opened_lock(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        sync(path)
-
-
-def sync(path: Path) -> None:
-    """What a file or folder holds is on disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

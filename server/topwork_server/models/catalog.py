@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import errors
+from topwork_server.atomic_store import sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
@@ -120,7 +121,7 @@ class Catalog:
         self.spec(base)
         kept = self._record_path(name).with_suffix(".safetensors")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        artifacts.sync(weights)
+        sync(weights)
         shutil.move(weights, kept)
         record = {"base": base, "sha256": sources.file_sha256(kept), "default_tap": tap, "trained_on": trained_on}
         self._records.write(name, record)
@@ -133,7 +134,7 @@ class Catalog:
         self.spec(base)
         kept = self._record_path(name).with_suffix(INT8_SUFFIX)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        artifacts.sync(graph)
+        sync(graph)
         shutil.move(graph, kept)
         record = {"int8_of": base, "sha256": sources.file_sha256(kept), "parity": parity, "made": made}
         self._records.write(name, record)

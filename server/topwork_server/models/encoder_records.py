@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import json_records
+from topwork_server.atomic_store import sync
 from topwork_server.errors import DataLoss
 from topwork_server.models import artifacts
 
@@ -83,7 +84,7 @@ class EncoderRecords:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_text(json_records.dumps({"name": name, **record}, indent=1), "utf-8")
-        artifacts.sync(scratch)
+        sync(scratch)
         if path.is_dir():  # damage: no record is a folder
             shutil.rmtree(path)
         scratch.rename(path)
