@@ -34,7 +34,7 @@ FIRST = (
     "server/test_cli.py",
     "server/test_outsider.py",
     "clients/test_contract.py",
-    "server/test_quantize.py",
+    "server/runtime/quantization/test_quantize.py",
     "server/heads/test_heads_processes.py",
     "crash/test_kill.py",
 )
@@ -42,6 +42,8 @@ FIRST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+    gone = [str(path) for path in places if not path.exists()]
+    assert not gone, f"FIRST names files that are not there: {gone}"
     items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 

@@ -38,7 +38,7 @@ def _convert_each(values: Sequence[Any], convert: Callable[[Any], Any]) -> tuple
     for value in values:
         try:
             made.append(None if value is None else convert(value))
-        except (ValueError, OverflowError, InvalidInput):
+        except (ValueError, OverflowError):  # InvalidInput is a ValueError
             bad.append(value)
     return made, bad
 

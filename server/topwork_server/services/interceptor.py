@@ -254,9 +254,7 @@ def _exhausted(error: Exception) -> Overloaded | None:
 
 def _stopping() -> Unavailable:
     """Nothing of the request was begun: a RetryInfo says that it may be sent again, whatever it is."""
-    error = Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
-    error.retry_after = BACK
-    return error
+    return Unavailable("the server is stopping", remedy="try again in a moment, or at another address", retry_after=BACK)
 
 
 def status_of(error: TopworkError) -> status_pb2.Status:
