@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
+import pytest
 import real_server
 import sets_world
 import topwork
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from heads_world import words
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered, RegisteredIndex, RegisteredTrainer
@@ -73,3 +76,17 @@ def copied(home: Path, place: Path) -> Path:
     """A home of the test's own. Lance's names of sets and heads' paths are relative to it, or not looked at."""
     shutil.rmtree(place, ignore_errors=True)
     return Path(shutil.copytree(home, place, symlinks=True))
+
+
+def lost(call: Callable[[], object]) -> topwork.DataLoss:
+    """The DATA_LOSS that a call ends with."""
+    with pytest.raises(topwork.DataLoss) as told:
+        call()
+    return told.value
+
+
+def serving(client: topwork.Client, service: str) -> bool:
+    """Ask health whether a service, an encoder, a set or an index is SERVING."""
+    with grpc.insecure_channel(client._connection.target) as channel:
+        question = health_pb2.HealthCheckRequest(service=service)
+        return bool(health_pb2_grpc.HealthStub(channel).Check(question).status == health_pb2.HealthCheckResponse.SERVING)

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import homes
 import numpy as np
 import pytest
 import sets_world
 import topwork
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from homes import TEXTS
+from homes import TEXTS, lost, serving
 from topwork import cli
 from topwork_server.commands.doctor_checks import Grade
 from topwork_server.commands.doctor_files import files
@@ -185,18 +183,6 @@ def test_a_damaged_cache_gives_no_other_features(exported: Path, tmp_path: Path)
 
 def damage(client: topwork.Client, name: str) -> str:
     return next(one.damage for one in client.sets() if one.name == name)
-
-
-def lost(call: Callable[[], object]) -> topwork.DataLoss:
-    with pytest.raises(topwork.DataLoss) as told:
-        call()
-    return told.value
-
-
-def serving(client: topwork.Client, service: str) -> bool:
-    with grpc.insecure_channel(client._connection.target) as channel:
-        question = health_pb2.HealthCheckRequest(service=service)
-        return bool(health_pb2_grpc.HealthStub(channel).Check(question).status == health_pb2.HealthCheckResponse.SERVING)
 
 
 #: Files of the newest version of `birds`, and whether the version before it reads none of them.

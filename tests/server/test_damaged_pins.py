@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import homes
 import pytest
 import topwork
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from homes import lost, serving
 from topwork_server.commands.doctor_checks import Grade
 from topwork_server.commands.doctor_files import files
 
@@ -76,18 +75,6 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
 
 def pin_of(home: Path) -> Path:
     return home / "sets" / "fish.lance" / "_refs" / "tags" / "first.json"
-
-
-def lost(call: Callable[[], object]) -> topwork.DataLoss:
-    with pytest.raises(topwork.DataLoss) as told:
-        call()
-    return told.value
-
-
-def serving(client: topwork.Client, service: str) -> bool:
-    with grpc.insecure_channel(client._connection.target) as channel:
-        question = health_pb2.HealthCheckRequest(service=service)
-        return bool(health_pb2_grpc.HealthStub(channel).Check(question).status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def check_named(client: topwork.Client, home: Path) -> None:
