@@ -8,7 +8,8 @@ from typing import ClassVar
 import pytest
 from topwork_plugins.faiss_index import kinds, plugin
 from topwork_server import Metric
-from topwork_server.testing.index import IndexContract, clustered
+from topwork_server.testing.index import IndexContract
+from topwork_server.testing.vectors import clustered
 
 
 class TestFlat(IndexContract):

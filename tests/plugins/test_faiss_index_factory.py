@@ -7,7 +7,8 @@ import pytest
 from topwork_plugins.faiss_index import kinds, plugin
 from topwork_plugins.faiss_index.options import PqOptions
 from topwork_server import InvalidInput, Metric, NoOptions
-from topwork_server.testing.index import ArrayVectors, IndexContract, clustered
+from topwork_server.testing.index import IndexContract
+from topwork_server.testing.vectors import ArrayVectors, clustered
 
 L2_AND_COSINE = (Metric.COSINE, Metric.L2)
 ROWS = 600

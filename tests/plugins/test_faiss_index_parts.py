@@ -16,7 +16,7 @@ from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptio
 from topwork_server import InvalidInput, Metric
 from topwork_server.errors import DiskFull
 from topwork_server.plugin_api.options import parse
-from topwork_server.testing.index import ArrayVectors, clustered, nearest, recall
+from topwork_server.testing.vectors import ArrayVectors, clustered, nearest, recall
 
 DIM = 32
 

@@ -11,7 +11,8 @@ import pytest
 from broken_contracts import failures
 from topwork_server import Metric
 from topwork_server.testing import IndexContract
-from topwork_server.testing.index import QUERIES, BuiltSubject, clustered
+from topwork_server.testing.index import QUERIES, BuiltSubject
+from topwork_server.testing.vectors import clustered
 from topwork_server.types import Array
 from toys_index import Rows
 

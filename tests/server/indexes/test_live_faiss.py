@@ -15,7 +15,7 @@ from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex
-from topwork_server.testing.index import ArrayVectors
+from topwork_server.testing.vectors import ArrayVectors
 from topwork_server.types import Array
 
 ROWS, DIM, KINDS = 6000, 32, 300
