@@ -29,7 +29,6 @@ from topwork._ops.overloads import Predict, Probe, Search
 from topwork._transport import channel
 from topwork._transport.async_bridge import AsyncBridge
 from topwork._transport.connection import TIMEOUT, connection
-from topwork._transport.retry_policy import RETRY_FOR
 from topwork._transport.unary_retry import UnaryRetries
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
@@ -80,7 +79,7 @@ class AsyncClient:
         target: str = "127.0.0.1:50051",
         *,
         timeout: float | None = TIMEOUT,
-        retry_for: float = RETRY_FOR,
+        retry_for: float | None = None,
         gzip: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),

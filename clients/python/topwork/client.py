@@ -28,7 +28,6 @@ from topwork._transport import channel, status
 from topwork._transport.connection import TIMEOUT, connection
 from topwork._transport.interruptible import interruptible
 from topwork._transport.methods import GET_ENCODER
-from topwork._transport.retry_policy import RETRY_FOR
 from topwork._transport.unary_retry import UnaryRetries
 from topwork.errors import InvalidInput, TopworkError
 from topwork.jobs import Job
@@ -72,11 +71,11 @@ class Client:
     target       "HOST:PORT"
     timeout      seconds to wait for a reply where a call names none; None waits for ever
     retry_for    seconds in which a call is made again where the server is away (it restarts) or overloaded, with growing pauses
-                 (0.3 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
+                 (0.1 s, doubling, at most 5 s, with jitter) or after the time that the server asks for; 0: never. A stream goes
                  on from its first unanswered chunk, and its time is counted anew after each answer. Nothing else is tried again:
                  not a deadline that passed, not a request that was refused, nor what might then be done twice (a training, a
-                 build of an index, a deletion of a set) unless the server certainly did not begin it. A client
-                 that has never had an answer gives up after 5 s where it cannot connect: no server runs yet, or it is elsewhere
+                 build of an index, a deletion of a set) unless the server certainly did not begin it.
+                 None: 60, but 5 where a client that has never had an answer cannot connect (no server runs, or it is elsewhere)
     gzip         compress what is sent (worth it for texts over a slow network, not for pictures and videos)
     credentials  grpc.ssl_channel_credentials(...) for a server behind TLS
     metadata     pairs of strings to send with every call, such as [("authorization", "Bearer ...")]
@@ -89,7 +88,7 @@ class Client:
         target: str = "127.0.0.1:50051",
         *,
         timeout: float | None = TIMEOUT,
-        retry_for: float = RETRY_FOR,
+        retry_for: float | None = None,
         gzip: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),

@@ -93,7 +93,7 @@ class ClientState:
 
     target: str
     timeout: float | None
-    retry_for: float
+    retry_for: float | None
     blocking: Callable[[AsyncIterable[Any]], Iterator[Any]]
     inputs: Callable[[str, Sequence[str]], Mapping[str, Any]] | None = None
     encoders: dict[str, EncoderInfo] = field(default_factory=dict)

@@ -26,7 +26,7 @@ class Connection:
 
     target: str
     timeout: float | None
-    retry_for: float
+    retry_for: float | None
     gzip: bool
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ class Connection:
 def connection(
     target: str,
     timeout: float | None,
-    retry_for: float,
+    retry_for: float | None,
     gzip: bool,
     credentials: Any,
     metadata: Any,
@@ -58,7 +58,7 @@ def connection(
     return Connection(target, timeout, retry_for, gzip, credentials, _pairs(metadata))
 
 
-def _plain(target: str, timeout: float | None, retry_for: float, gzip: bool) -> None:
+def _plain(target: str, timeout: float | None, retry_for: float | None, gzip: bool) -> None:
     """For its types alone."""
 
 

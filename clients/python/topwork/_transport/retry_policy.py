@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from topwork.errors import Overloaded, TopworkError, Unavailable
 
-#: Seconds of the client's `retry_for` where it names none.
+#: Seconds of tries where the client names none.
 RETRY_FOR = 60.0
-#: Seconds that a client which has never had an answer from its server tries to connect: the address is wrong, or no server runs.
+#: And those of connecting to a server that has never answered: the address is wrong, or no server runs.
 CONNECT_FOR = 5.0
 #: Seconds before the second try; each further pause is twice as long, up to LONGEST_PAUSE, give or take JITTER of it. No pause is
 #: shorter than the server asks for: that of an overloaded one which knows no better is short, and the pauses grow all the same.
@@ -19,15 +19,15 @@ FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.1, 5.0, 0.2
 
 
 class RetryPolicy:
-    """Tries within `retry_for` seconds of the first failure, and before `deadline` (time.monotonic(); None for none). Where no
-    connection can be made to a server that was never `reached`, within CONNECT_FOR seconds.
+    """Tries within `retry_for` seconds of the first failure, and before `deadline` (time.monotonic(); None for none). `retry_for`
+    None is RETRY_FOR, and CONNECT_FOR where no connection can be made to a server that was never `reached`.
 
     `once`: the call must not be done twice, so it is made again only where the server certainly did not begin it.
     """
 
     def __init__(
         self,
-        retry_for: float,
+        retry_for: float | None,
         deadline: float | None = None,
         once: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -50,10 +50,10 @@ class RetryPolicy:
         now = self._clock()
         if self._until is None:
             self._began = now
-            ends = now + self._retry_for
+            ends = now + (RETRY_FOR if self._retry_for is None else self._retry_for)
             self._until = ends if self._deadline is None else min(ends, self._deadline)
         left = self._until - now
-        if error.unconnected and not self._reached():
+        if self._retry_for is None and error.unconnected and not self._reached():
             left = min(left, self._began + CONNECT_FOR - now)
         least = error.retry_after or 0.0
         pause = max(least * random.uniform(1, 1 + JITTER), self._pause * random.uniform(1 - JITTER, 1 + JITTER))

@@ -6,10 +6,11 @@ import argparse
 import os
 
 from topwork._transport.connection import TIMEOUT
+from topwork._transport.retry_policy import RETRY_FOR
 from topwork.client import Client
 
 #: Seconds, less than a program takes: a person who forgot to start the server should not wait.
-RETRY_FOR = 1.0
+QUICK_RETRY = 1.0
 
 
 def common() -> argparse.ArgumentParser:
@@ -24,12 +25,12 @@ def common() -> argparse.ArgumentParser:
 
 
 def connected(arguments: argparse.Namespace) -> Client:
-    return Client(arguments.server, timeout=arguments.timeout, retry_for=RETRY_FOR)
+    return Client(arguments.server, timeout=arguments.timeout, retry_for=QUICK_RETRY)
 
 
 def patient(arguments: argparse.Namespace) -> Client:
     """For long work with a server that has answered already: it outlasts a restart."""
-    return Client(arguments.server, timeout=arguments.timeout)
+    return Client(arguments.server, timeout=arguments.timeout, retry_for=RETRY_FOR)
 
 
 def _seconds(text: str) -> float:
