@@ -42,7 +42,7 @@ class Objective:
         return {Target.LABELS: "macro F1", Target.NUMBERS: "R2", Target.SPAN: "exact match"}[self.target]
 
     def rows_of(self, positions: Sequence[int] | Array) -> Array:
-        """Of items, in their order, into `Lesson.values`."""
+        """Positions of items, in their order, in `FineTuneDataset.values`."""
         spans = [np.arange(self._ends[p] - self._counts[p], self._ends[p]) for p in positions]
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 

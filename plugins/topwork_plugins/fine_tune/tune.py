@@ -1,4 +1,4 @@
-"""From a Lesson to a Tuned: the parts of this folder, put together. Imports torch."""
+"""Fine-tunes a trunk: from a FineTuneDataset to a FineTuneResult, by the parts of this folder. Imports torch."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class IdleExecutor(Protocol):
-    """What is asked of a Desk."""
+    """The part of a SearchExecutor that is used here."""
 
     @property
     def idle(self) -> bool: ...

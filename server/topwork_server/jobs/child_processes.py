@@ -13,7 +13,7 @@ from topwork_server.errors import Unavailable
 
 
 def python(module: str) -> list[str]:
-    """For `Children.run`: the module in a process that ends with this one. -P: what lies in the working directory must not stand
+    """For `ChildProcesses.run`: the module in a process that ends with this one. -P: what lies in the working directory must not stand
     for a module of the same name."""
     return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", module]
 

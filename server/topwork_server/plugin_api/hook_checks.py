@@ -88,7 +88,7 @@ def _faults(spec: Any) -> tuple[str, tuple[str, Any, str] | None]:
         case TrainerSpec(kind=name):
             checks = [
                 ("kind", name, isinstance(name, str) and bool(name), "a name"),
-                ("trainer", spec.trainer, _is(spec.trainer, Trainer, FineTuner), "a class that is a Trainer or a Tuner"),
+                ("trainer", spec.trainer, _is(spec.trainer, Trainer, FineTuner), "a class that is a Trainer or a FineTuner"),
             ]
         case _:
             raise TypeError(f"no spec: {spec!r}")

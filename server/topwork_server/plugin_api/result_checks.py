@@ -52,7 +52,7 @@ def fit_heads(
 
 def _check_head(trainer: type[Trainer], head: FittedHead, examples: Examples) -> None:
     if not isinstance(head, FittedHead):
-        raise _fault(trainer, "fit returned", "a list of Fitted", f"a {type(head).__name__} in it")
+        raise _fault(trainer, "fit returned", "a list of FittedHead", f"a {type(head).__name__} in it")
     if not 0 <= head.view < len(examples.views):
         raise _fault(trainer, "fit returned a head of view", f"0 to {len(examples.views) - 1}", str(head.view))
     rows = examples.views[head.view].rows[:2]

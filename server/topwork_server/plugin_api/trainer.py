@@ -135,7 +135,7 @@ class Trainer(ABC):
 
 @dataclass(frozen=True)
 class FineTuneDataset:
-    """What a Tuner learns from: raw items, as the set keeps them, and their values.
+    """The data of a FineTuner: raw items, as the set keeps them, and their values.
 
     counts (items,) int64: how many rows each item has, after pooling (1 unless each row has a value of its own); values and
     `names` as Examples has them, for the rows of all items in order. train, validation, test: (k,) int64 positions of items;

@@ -1,4 +1,4 @@
-"""What a Tuner learns from: the raw items of a training, split once into those that train, validate and judge."""
+"""The data of a FineTuner: the raw items of a training, split once into those that train, validate and judge."""
 
 from __future__ import annotations
 

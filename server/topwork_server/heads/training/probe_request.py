@@ -15,7 +15,7 @@ from topwork_server.heads.training.request import TrainRequests
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """As Wish, of several sets. `taps`: of each set those that it has; none: all that suit the task."""
+    """A TrainRequest of several sets. `taps`: of each set those that it has; none: all that suit the task."""
 
     sets: tuple[str, ...]
     target: str
