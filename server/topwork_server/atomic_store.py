@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,11 @@ def sync_folder(folder: Path) -> None:
     """Wait until all files of a folder are on disk, and then the folder itself."""
     for path in (*folder.iterdir(), folder):
         sync(path)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a link, or a folder that stands in the place of one; nothing where nothing is there."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @contextmanager

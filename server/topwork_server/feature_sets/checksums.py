@@ -21,7 +21,7 @@ from pathlib import Path
 
 import xxhash
 
-from topwork_server import regular_files
+from topwork_server import atomic_store, regular_files
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, TopworkError
 from topwork_server.feature_sets import daemon_pool, lance_io
@@ -167,7 +167,8 @@ class Checksums:
             try:
                 scratch.write_text("".join(_format_line(name, one) for name, one in self.entries.items()), "utf-8")
                 lance_io.sync([scratch])
-                _delete_folder(self._file)
+                if self._file.is_dir():  # damage: a file is replaced in one step
+                    atomic_store.delete(self._file)
                 scratch.replace(self._file)
                 lance_io.sync([self.path])
                 self.log_damage = ""
@@ -271,11 +272,3 @@ def _parse_line(line: bytes) -> tuple[str, FileChecksum]:
         raise ValueError("not a line that was written")
     name, size, digest, at = rest.decode().rsplit(" ", 3)
     return name, FileChecksum(int(size), digest, float(at))
-
-
-def _delete_folder(path: Path) -> None:
-    """Delete a folder that stands in the place of the log."""
-    if path.is_dir():
-        import shutil
-
-        shutil.rmtree(path)

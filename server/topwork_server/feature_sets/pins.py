@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork_server import json_records
+from topwork_server import atomic_store, json_records
 from topwork_server.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.checksums import Checksums
@@ -123,7 +122,7 @@ def names_by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[st
 
 def delete_path(path: Path) -> None:
     """Delete a file, or a folder in its place, for good."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    atomic_store.delete(path)
     with suppress(FileNotFoundError):
         lance_io.sync([path.parent])
 

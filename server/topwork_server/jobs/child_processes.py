@@ -13,8 +13,8 @@ from topwork_server.errors import Unavailable
 
 
 def python(module: str) -> list[str]:
-    """For `ChildProcesses.run`: the module in a process that ends with this one. -P: what lies in the working directory must not stand
-    for a module of the same name."""
+    """For `ChildProcesses.run`: the module in a process that ends with this one. -P: what lies in the working directory must
+    not stand for a module of the same name."""
     return [sys.executable, "-P", "-m", "topwork_server.jobs.parent_watch", module]
 
 

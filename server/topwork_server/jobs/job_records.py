@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from topwork_server import json_records
+from topwork_server import atomic_store, json_records
 from topwork_server.errors import DataLoss
 
 SCRATCH = ".scratch"
@@ -103,7 +103,7 @@ class JobRecords:
     def _set_aside(self, path: Path, error: Exception) -> None:
         aside, why = path.with_name(path.name + ASIDE), json_records.reason(error) if isinstance(error, DataLoss) else str(error)
         with suppress(OSError):  # else it is left, and said again at the next start
-            _delete(aside)
+            atomic_store.delete(aside)
             path.rename(aside)
         log.warning("%s is no record of a job, and is set aside as %s: %s", path, aside.name, why)
         self.damaged[path.stem] = DataLoss(
@@ -115,7 +115,3 @@ class JobRecords:
 def damaged_records(folder: Path) -> list[str]:
     """List the records that were set aside."""
     return [f"{path} is a damaged record of a job (it was set aside: delete it)" for path in sorted(folder.glob(f"*{ASIDE}"))]
-
-
-def _delete(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
