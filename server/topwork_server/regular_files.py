@@ -1,10 +1,14 @@
-"""Files of the home as they are opened: regular ones alone. To read a pipe waits for ever, and a device has no end."""
+"""Files of the home: opened if they are regular ones, listed and measured while others delete them.
+
+To read a pipe waits for ever, and a device has no end.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -36,6 +40,27 @@ def opened_lock(path: Path) -> FileIO:
     if os.path.lexists(path) and not path.is_file():
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644), "rb")
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """The names in a folder, sorted; none where it is gone. (`Path.glob` raises if a folder goes while it is read.)"""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def bytes_below(folder: str | Path) -> int:
+    """Sum the files below a folder; what is deleted meanwhile counts nothing."""
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += bytes_below(entry.path)
+                continue
+            with suppress(FileNotFoundError):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def contents(path: Path, most: int) -> bytes:

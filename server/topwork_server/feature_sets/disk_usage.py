@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
+
+from topwork_server.regular_files import bytes_below
 
 #: Seconds for which a count is good: a set under small writes has thousands of files, and each of its writers asks.
 FRESH_SECONDS = 1.0
@@ -25,27 +26,8 @@ class DiskUsage:
         first = found == 0
         if time.monotonic() - when > FRESH_SECONDS and self._counting.acquire(blocking=first):
             try:
-                found = _bytes_below(str(self._folder))
+                found = bytes_below(self._folder)
                 self._counted = time.monotonic(), found
             finally:
                 self._counting.release()
         return found
-
-
-def _bytes_below(folder: str) -> int:
-    """Sum the files below a folder; one deleted meanwhile counts nothing."""
-    total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                total += _bytes_below(entry.path) if entry.is_dir(follow_symlinks=False) else _size(entry)
-    except FileNotFoundError:
-        pass
-    return total
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0

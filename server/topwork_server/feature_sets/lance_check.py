@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 
 def readable(path: Path, version: int) -> str:
     """Why that version cannot be read; "" where it can. Unavailable where the process did not come to an answer."""
-    special = next((found for found in path.rglob("*") if not found.is_file() and not found.is_dir()), None)
+    found = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    special = next((one for one in found if not one.is_file() and os.path.lexists(one)), None)
     if special:  # to read it would take for ever
         return f"{special} is no regular file"
     ended = ChildProcesses().run([*python("topwork_server.feature_sets.lance_check"), str(path), str(version)], SECONDS)

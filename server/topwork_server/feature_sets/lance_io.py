@@ -17,6 +17,7 @@ from topwork_server.config import usable_cores
 from topwork_server.errors import DiskFull, TopworkError
 from topwork_server.feature_sets import daemon_pool
 from topwork_server.feature_sets.daemon_pool import sync as sync
+from topwork_server.regular_files import names_in
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,7 @@ def open_dataset(path: Path, version: int | None = None) -> Any:
 
 def manifests(path: Path) -> dict[int, str]:
     """By version, the manifests that are there: names relative to the dataset. Nothing is opened."""
-    try:
-        names = [name for name in os.listdir(path / VERSIONS) if name.endswith(MANIFEST)]
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    names = [name for name in names_in(path / VERSIONS) if name.endswith(MANIFEST)]
     return {manifest_version(name): f"{VERSIONS}/{name}" for name in names if name.removesuffix(MANIFEST).isdecimal()}
 
 

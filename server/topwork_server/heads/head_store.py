@@ -30,6 +30,7 @@ from topwork_server.excerpts import excerpt
 from topwork_server.heads.evaluation.report import Report
 from topwork_server.heads.head_types import Head
 from topwork_server.plugin_api.sources import file_sha256
+from topwork_server.regular_files import bytes_below, names_in
 from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,7 @@ class HeadStore:
 
     def names(self) -> list[str]:
         """The names of all heads, sorted, including those that cannot be read."""
-        try:
-            found = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in found if HEAD_NAME.fullmatch(name) and _versions(self.folder / name))
+        return sorted(name for name in names_in(self.folder) if HEAD_NAME.fullmatch(name) and _versions(self.folder / name))
 
     def get(self, name: str) -> Head:
         """Read a head. NotFound suggests similar names; NotReady where its files are damaged."""
@@ -170,11 +167,7 @@ class HeadStore:
 
     def bytes(self, name: str) -> int:
         """Bytes that a head takes on the disk."""
-        folder, size = self.folder / name / self._newest(name), 0
-        for path in folder.glob("*"):
-            with suppress(FileNotFoundError):  # it was replaced or dropped in the meantime
-                size += path.stat().st_size
-        return size
+        return bytes_below(self.folder / name / self._newest(name))
 
     def remove(self, name: str) -> None:
         """Remove a head in one step, a damaged one too. NotFound where there is none."""
@@ -272,10 +265,7 @@ def _prune(place: Path) -> None:
 
 def _versions(place: Path) -> list[str]:
     """The versions of a head, oldest first."""
-    try:
-        return sorted(filter(str.isdecimal, os.listdir(place)), key=int)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return sorted(filter(str.isdecimal, names_in(place)), key=int)
 
 
 def _make_folder(place: Path) -> None:

@@ -31,6 +31,7 @@ from topwork_server.indexes.damaged_indexes import DamagedIndex
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition
 from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.plugin_api.vector_index import VectorIndex
+from topwork_server.regular_files import names_in
 from topwork_server.types import Array
 
 #: Of the folder and its files; raised when they change, so that those of an older server are built anew.
@@ -164,7 +165,7 @@ class BuildFolder:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _numbered(self) -> list[Path]:
-        return [path for path in self.builds.glob("*") if path.name.isdecimal()]
+        return [self.builds / name for name in names_in(self.builds) if name.isdecimal()]
 
     def _complete(self) -> Iterator[tuple[Path, BuildFacts, dict[str, str]]]:
         """Newest first."""

@@ -26,7 +26,7 @@ from topwork_server import json_records
 from topwork_server.atomic_store import sync_folder
 from topwork_server.errors import DataLoss, NotReady
 from topwork_server.plugin_api.sources import SourceUri, file_sha256, stamp
-from topwork_server.regular_files import opened_lock
+from topwork_server.regular_files import bytes_below, opened_lock
 from topwork_server.scratch import within
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
@@ -179,7 +179,7 @@ def is_of(folder: Path, names: Collection[str]) -> bool:
 
 def size(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return bytes_below(folder)
 
 
 def discard(folder: Path) -> None:
