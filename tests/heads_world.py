@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import sets_world
 import toys_trainers
+from topwork.heads import MetricValue
+from topwork.report import Report
 from topwork_server import Examples, FineTuner, Target, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
-from topwork_server.heads.evaluation.report import Report
 from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_store import HeadStore
-from topwork_server.heads.head_types import Head, HeadDefinition, MetricValue, definition_of
+from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pooling import dim_after
 from topwork_server.jobs.manager import Job, JobState
 from topwork_server.models.head_graph import served_graph

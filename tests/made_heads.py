@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from topwork_server.heads.evaluation.report import Report
-from topwork_server.heads.head_types import Head, HeadDefinition, MetricValue, Pooling, Task
+from topwork.heads import MetricValue
+from topwork.report import Report
+from topwork_server.heads.head_types import Head, HeadDefinition, Pooling, Task
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.head_graphs import linear_graph
 from topwork_server.types import Array, Granularity, Modality, Tap, TapInfo

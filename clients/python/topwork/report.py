@@ -1,10 +1,14 @@
-"""The honest report of a head: every figure is of items that the head which gave it has not learnt from."""
+"""The evaluation report of a head: every metric is computed on items that the head was not trained on.
+
+The server fills these classes and stores them as report.json; `Client.report` reads them from it. docs/heads.md explains each
+metric.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from topwork._display.figure_text import interval_text, main_text
@@ -16,7 +20,7 @@ JPEG = "data:image/jpeg;base64,"
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class or label, or kind of entity. `support`: items (or rows, or entities) that are truly of it."""
+    """Metrics of a class, label or kind of entity. `support`: items (or rows, or entities) that truly belong to it."""
 
     name: str
     support: int
@@ -27,13 +31,13 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """counts[truth][predicted]; of very many classes those confused most, the rest joined under "others"."""
+    """The counts[truth][predicted]; of many classes the most confused ones, with the rest joined as "others"."""
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
 
     def pairs(self) -> list[tuple[int, str, str]]:
-        """(items, truth, predicted) of what was confused, most often first."""
+        """List (items, truth, predicted) of each confusion, most frequent first."""
         names = enumerate(self.names)
         found = [(self.counts[i][j], truth, self.names[j]) for i, truth in names for j in range(len(self.names)) if i != j]
         return sorted((pair for pair in found if pair[0]), key=lambda pair: -pair[0])
@@ -41,7 +45,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Of a reliability curve: how sure the head was, and how often it was right, over `count` predictions."""
+    """A bin of a reliability curve: mean confidence and accuracy over `count` predictions."""
 
     confidence: float
     accuracy: float
@@ -50,7 +54,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class LearningCurvePoint:
-    """Of a learning curve: the main figure when so many items were learnt from, on the same held-out items."""
+    """A point of a learning curve: the main metric after training on so many items, on the same held-out items."""
 
     items: int
     figure: MetricValue
@@ -58,8 +62,11 @@ class LearningCurvePoint:
 
 @dataclass(frozen=True)
 class Misclassified:
-    """An item that the head got wrong. `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs.
-    `confidence`: the probability of what was predicted; of numbers the error."""
+    """An item that the head got wrong.
+
+    `shown`: its text, or a small JPEG as a data: URI, where the set kept its inputs. `confidence`: the probability of the
+    prediction; for numbers the error.
+    """
 
     id: str
     truth: str
@@ -69,13 +76,16 @@ class Misclassified:
 
     @property
     def text(self) -> str:
-        """What is shown, where that is a text."""
+        """The preview, where it is a text."""
         return "" if self.shown.startswith("data:") else self.shown
 
 
 @dataclass(frozen=True)
 class SemiSupervisedGain:
-    """What unlabelled items did to the main figure on the same held-out items: with, without, and the paired difference."""
+    """The effect of unlabeled items on the main metric, on the same held-out items: with, without, and the paired difference.
+
+    `items` is the number of unlabeled items that were used.
+    """
 
     method: str
     items: int
@@ -86,22 +96,22 @@ class SemiSupervisedGain:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """How good a head is, and where it fails.
+    """The evaluation of one head.
 
-    estimate      how it was judged: "5-fold cross-validation over 482 items"
-    items         that were judged; `labelled` and `unlabelled` are what the set had
+    estimate      how it was evaluated: "5-fold cross-validation over 482 items"
+    items         that were evaluated; `labelled` and `unlabelled` are what the set had
     metrics       the first is the main one; `baseline` is the majority class or the mean, on the same items
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
-    interval      of regression: half the width of the band that held 90% of held-out items
+    interval      of a regression: half the width of the band that held 90% of held-out items
     classes       precision, recall and F1 of each
-    curve         the main figure over how many items were learnt from, the same items judged; `curve_estimate` says which, where
-                  they are not those of the figures
+    curve         the main metric over the number of training items, on the same held-out items; `curve_estimate` says on which,
+                  where they are not those of the metrics
     scatter       (truth, prediction) of items; regression
-    wrong         items that the head got wrong, most confident first
-    help          what unlabelled items did, where they were used
-    chosen        by cross-validation, out of `trials`: {"tap", "pooling", "settings", "score"}, whose scores are of `measure`
-    history       of fine-tuning, an entry an epoch: {"epoch", "loss", "score"}
-    json          all of it as it came, a newer server's additions too
+    wrong         items that the head got wrong, the most confident first
+    help          the effect of unlabeled items, where they were used
+    chosen        by cross-validation, out of `trials`: {"tap", "pooling", "settings", "score"}; `measure` names their scores
+    history       of a fine-tuning, an entry for each epoch: {"epoch", "loss", "score"}
+    json          the record as the server sent it, with fields that this client does not know; empty on the server
     """
 
     head: str
@@ -145,15 +155,21 @@ class Report:
 
     @property
     def metric(self) -> MetricValue | None:
-        """The main figure."""
+        """The main metric."""
         return next(iter(self.metrics), None)
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert it to plain values, as report.json has them."""
+        record = asdict(self)
+        del record["json"]
+        return record
 
     def __repr__(self) -> str:
         figures = "; ".join(map(str, self.metrics[:3]))
         return f"<Report of {self.head}: {figures}; {self.estimate}>"
 
     def _repr_html_(self) -> str:
-        """Its figures, and what was got wrong most confidently; `report_page` has it all."""
+        """Show the metrics and the most confident errors; `report_page` shows everything."""
         from topwork._display import html
 
         known = {figure.name: figure for figure in self.baseline}
@@ -169,7 +185,7 @@ class Report:
 
 
 def _of_wrong(shown: str) -> Any:
-    """A text as it is, a picture where it is one that the report made."""
+    """Show a text as it is, and a picture where the report made it."""
     from topwork._display import html
 
     data = shown.removeprefix(JPEG)

@@ -23,11 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork.report import Report
+
 from topwork_server import json_records, regular_files
 from topwork_server.atomic_store import disk_errors, sync, sync_folder
 from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
-from topwork_server.heads.evaluation.report import Report
 from topwork_server.heads.head_types import Head
 from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.regular_files import bytes_below, names_in
@@ -243,7 +244,7 @@ def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
 def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> None:
     (scratch / GRAPH).write_bytes(graph)
     if report is not None:
-        (scratch / REPORT).write_text(_json(asdict(report)), "utf-8")
+        (scratch / REPORT).write_text(_json(report.to_record()), "utf-8")
     files = {path.name: file_sha256(path) for path in scratch.iterdir()}
     record = {"format": FORMAT, "head": asdict(head), "files": files}
     (scratch / HEAD).write_text(json_records.dumps(record, 1, _plain), "utf-8")

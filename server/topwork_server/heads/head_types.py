@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from topwork.heads import MetricValue
+
 from topwork_server import json_records
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Modality, TapInfo
@@ -121,16 +123,6 @@ class HeadDefinition:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
     set_created: float = 0.0  # tells it from another set of that name; 0.0 in records of older servers
-
-
-@dataclass(frozen=True, slots=True)
-class MetricValue:
-    """A metric on held-out items, with its 95% bootstrap interval over items."""
-
-    name: str
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from heads_world import Trainers
 from made_blocks import DIM, POOLED, names
+from topwork.heads import MetricValue
 from topwork_plugins.few_shot.zero_shot import ZeroShotTrainer
 from topwork_server import FittedHead, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
@@ -18,7 +19,7 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
 from topwork_server.heads.head_store import HeadStore
-from topwork_server.heads.head_types import HeadDefinition, MetricValue, Pooling, Task, UnlabeledUse
+from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, probe_table
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.runtime.session import Session

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from topwork.report import ReliabilityBin
 
-from topwork_server.heads.evaluation.report import ReliabilityBin
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from topwork.heads import MetricValue
+from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 
 from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import calibration, report_tables, report_warnings, task_metrics
 from topwork_server.heads.evaluation.baseline import baseline
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
 from topwork_server.heads.evaluation.metrics import MAIN_METRIC
-from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
 from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
-from topwork_server.heads.head_types import MetricValue, Task
+from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified
 
 from topwork_server.heads.evaluation import metrics, span_metrics, unit_sums
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.evaluation.report import ClassMetrics, ConfusionMatrix, Misclassified
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target

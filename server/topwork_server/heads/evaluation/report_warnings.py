@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from topwork.heads import MetricValue
+from topwork.report import ClassMetrics
 
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions
-from topwork_server.heads.evaluation.report import ClassMetrics
-from topwork_server.heads.head_types import MetricValue, Task
+from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api import splits
 from topwork_server.plugin_api.trainer import Examples, Target
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from topwork.heads import MetricValue
 
 from topwork_server.heads.evaluation import bootstrap, metrics, unit_sums
 from topwork_server.heads.evaluation.bootstrap import ConfidenceInterval
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.head_types import MetricValue, Task
+from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 
 AUROC, PRECISION = "AUROC", "average precision"

@@ -7,13 +7,14 @@ from dataclasses import replace
 from itertools import chain, islice
 
 import numpy as np
+from topwork.heads import MetricValue
+from topwork.report import LearningCurvePoint, SemiSupervisedGain
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
 from topwork_server.heads.evaluation.previews import SpanPreviews, preview
-from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
-from topwork_server.heads.head_types import HeadDefinition, MetricValue, UnlabeledUse
+from topwork_server.heads.head_types import HeadDefinition, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset, semi_supervised

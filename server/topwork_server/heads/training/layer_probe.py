@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from topwork.heads import MetricValue
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
-from topwork_server.heads.head_types import HeadDefinition, MetricValue, definition_of
+from topwork_server.heads.head_types import HeadDefinition, definition_of
 from topwork_server.heads.pair_features import Encode, PairEncoder
 from topwork_server.heads.training import dataset
 from topwork_server.heads.training.dataset import TrainingDataset

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from topwork.report import Report
+
 import topwork_server
-from topwork_server.heads.evaluation.report import Report
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pair_features import PairEncoder

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from topwork.report import LearningCurvePoint, SemiSupervisedGain
 
 from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions
-from topwork_server.heads.evaluation.report import LearningCurvePoint, SemiSupervisedGain
 from topwork_server.heads.head_types import Pooling
 from topwork_server.heads.training.scaling import TargetScale
 from topwork_server.plugin_api.trainer import Examples, FittedHead

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import Struct
+from topwork.heads import MetricValue
 from topwork.v1 import heads_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
@@ -16,7 +17,6 @@ from topwork_server.heads.head_types import (
     DESCRIBABLE,
     Head,
     HeadDefinition,
-    MetricValue,
     Task,
     TrainRequest,
     UnlabeledUse,
