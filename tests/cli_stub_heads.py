@@ -96,7 +96,7 @@ class HeadStub:
 
     found_heads: list[HeadInfo] = field(default_factory=lambda: [head_info()])
     found_report: Report = field(default_factory=lambda: decode_reports.report(json.dumps(REPORT)))
-    found_table: ProbeTable = field(default_factory=lambda: decode_reports.probe(TABLE))
+    found_table: ProbeTable = field(default_factory=lambda: ProbeTable.of(train_job(state="done", result=TABLE)))
     training: list[Job] = field(default_factory=lambda: [train_job(), train_job(state="done", fraction=1.0, seconds_left=None)])
     alter: Callable[[Predictions], Predictions] = lambda found: found
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

@@ -10,7 +10,7 @@ import pytest
 import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer
-from topwork._transport import retry_policy
+from topwork._transport import retry
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def both(door: Door) -> OpenDoor:
 @pytest.fixture
 def _briskly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other without the pauses that a server needs."""
-    monkeypatch.setattr(retry_policy, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(retry_policy, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture

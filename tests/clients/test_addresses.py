@@ -14,7 +14,7 @@ import grpc
 import pytest
 import topwork
 from cli_command import Command
-from topwork._transport.address import check
+from topwork._transport.channel import check_target
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ def test_addresses_that_cannot_be(target: str, said: str) -> None:
     ],
 )
 def test_addresses_that_can(target: str) -> None:
-    assert check(target) == target
+    assert check_target(target) == target
 
 
 def command(capsys: pytest.CaptureFixture[str], target: str) -> tuple[int, str]:

@@ -12,8 +12,8 @@ import pytest
 import topwork
 from google.protobuf import descriptor_pool, message_factory
 from topwork import errors
-from topwork._ops.calls import Method
 from topwork._transport import methods, status
+from topwork._transport.calls import Method
 from topwork.cli.help_screen import CLIENT_COMMANDS
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 

@@ -14,9 +14,9 @@ import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
 from topwork._ops import timeout_message
-from topwork._transport import retry_policy
-from topwork._transport.retry_policy import CONNECT_FOR, RetryPolicy
-from topwork._transport.send_window import CHUNK, FIRST, SendWindow
+from topwork._transport import retry
+from topwork._transport.retry import CONNECT_FOR, RetryPolicy
+from topwork._transport.upload_stream import CHUNK, FIRST, SendWindow
 
 
 def cut_off() -> Refusal:
@@ -89,7 +89,7 @@ def test_a_server_that_was_never_reached_is_soon_given_up() -> None:
 
 @pytest.mark.usefixtures("_briskly")
 def test_a_client_that_was_never_answered_gives_up_and_others_wait(door: Door, server: FakeServer, monkeypatch: Any) -> None:
-    monkeypatch.setattr(retry_policy, "CONNECT_FOR", 0.1)
+    monkeypatch.setattr(retry, "CONNECT_FOR", 0.1)
     port = int(server.target.rpartition(":")[2])
     known = door.open()
     known.encoders()

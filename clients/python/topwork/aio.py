@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 import grpc
 import grpc.aio
 
+from topwork._connection import TIMEOUT, connection
 from topwork._ops import (
     arguments,
     embed_ops,
@@ -24,12 +25,11 @@ from topwork._ops import (
     set_ops,
     write_ops,
 )
-from topwork._ops.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
 from topwork._ops.overloads import Predict, Probe, Search
 from topwork._transport import channel
-from topwork._transport.async_bridge import AsyncBridge
-from topwork._transport.connection import TIMEOUT, connection
-from topwork._transport.unary_retry import UnaryRetries
+from topwork._transport.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
+from topwork._transport.retry import UnaryRetries
+from topwork._transport.threads import AsyncBridge
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.jobs import Job

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
+from topwork._connection import TIMEOUT, connection
 from topwork._ops import (
     arguments,
     embed_ops,
@@ -21,14 +22,13 @@ from topwork._ops import (
     set_ops,
     write_ops,
 )
-from topwork._ops.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
 from topwork._ops.overloads import Predict, Probe, Search
 from topwork._ops.timeout_message import SOON
 from topwork._transport import channel, status
-from topwork._transport.connection import TIMEOUT, connection
-from topwork._transport.interruptible import interruptible
+from topwork._transport.calls import BlockingWork, ClientState, Method, Step, Steps, StreamCall, UnaryCall, dress
 from topwork._transport.methods import GET_ENCODER
-from topwork._transport.unary_retry import UnaryRetries
+from topwork._transport.retry import UnaryRetries
+from topwork._transport.threads import interruptible
 from topwork.errors import InvalidInput, TopworkError
 from topwork.jobs import Job
 from topwork.predictions import Predictions

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from topwork._records import of_record
 from topwork.errors import InvalidInput, JobFailed
 from topwork.heads import MetricValue
 from topwork.jobs import Job
@@ -50,13 +52,11 @@ class ProbeTable:
     @staticmethod
     def of(job: Job) -> ProbeTable:
         """The table of a job of `probe` that is done. Raises JobFailed for one that failed, InvalidInput for any other."""
-        from topwork._codec import decode_reports
-
         if job.state in ("failed", "cancelled"):
             raise JobFailed(job)
         if not job.result:
             raise InvalidInput(f"{job.kind} job {job.id} has no table", remedy="wait for a job of `probe` to be done")
-        return decode_reports.probe(job.result)
+        return _table(job.result)
 
     @property
     def best(self) -> ProbeRow | None:
@@ -94,6 +94,23 @@ class ProbeTable:
     def __repr__(self) -> str:
         best = f", best {self.best.encoder}/{self.best.tap}: {self.best.figure}" if self.best else ""
         return f"<ProbeTable: {len(self)} rows{best}; {self.estimate}>"
+
+
+def _table(record: Mapping[str, Any]) -> ProbeTable:
+    """Read a job's result. The best row comes first; rows that could not be learned come last."""
+    rows = [_row(row) for row in record.get("rows") or ()]
+    rows.sort(key=lambda row: math.inf if math.isnan(row.figure.value) else -row.figure.value)
+    baseline = of_record(MetricValue, record["baseline"]) if record.get("baseline") else None
+    known = {"measure": "", "estimate": "", "items": 0, **record}
+    return of_record(
+        ProbeTable, {**known, "rows": tuple(rows), "warnings": tuple(record.get("warnings") or ()), "baseline": baseline}
+    )
+
+
+def _row(record: Mapping[str, Any]) -> ProbeRow:
+    gap = record.get("difference")
+    parts = {"figure": of_record(MetricValue, record["figure"]), "difference": of_record(MetricValue, gap) if gap else None}
+    return of_record(ProbeRow, {**record, **parts, "chosen": record.get("chosen") or {}})
 
 
 def said(settings: Mapping[str, Any]) -> str:

@@ -1,15 +1,13 @@
-"""The JSON of reports and probes -> the dataclasses of this package, and nothing else. Fields of newer servers are skipped."""
+"""The JSON of reports -> the dataclasses of this package, and nothing else. Fields of newer servers are skipped."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any, TypeVar
 
+from topwork._records import of_record
 from topwork.heads import MetricValue
-from topwork.probes import ProbeRow, ProbeTable
 from topwork.report import (
     ClassMetrics,
     ConfusionMatrix,
@@ -35,7 +33,7 @@ def report(text: str) -> Report:
         "classes": _all(ClassMetrics, record.get("classes")),
         "confusion": _confusion(record.get("confusion")),
         "curve": tuple(
-            LearningCurvePoint(point["items"], _known(MetricValue, point["figure"])) for point in record.get("curve") or ()
+            LearningCurvePoint(point["items"], of_record(MetricValue, point["figure"])) for point in record.get("curve") or ()
         ),
         "scatter": tuple((float(truth), float(said)) for truth, said in record.get("scatter") or ()),
         "wrong": _all(Misclassified, record.get("wrong")),
@@ -44,37 +42,11 @@ def report(text: str) -> Report:
         "options": record.get("options") or {},
         **{name: tuple(record.get(name) or ()) for name in ("trials", "history", "warnings")},
     }
-    return _known(Report, {**record, **parts, "json": record})
-
-
-def probe(record: Mapping[str, Any]) -> ProbeTable:
-    """Of a job's result. The best row comes first; rows that could not be learnt come last."""
-    rows = [_row(row) for row in record.get("rows") or ()]
-    rows.sort(key=lambda row: math.inf if math.isnan(row.figure.value) else -row.figure.value)
-    return ProbeTable(
-        measure=record.get("measure", ""),
-        estimate=record.get("estimate", ""),
-        items=record.get("items", 0),
-        rows=tuple(rows),
-        advice=record.get("advice", ""),
-        warnings=tuple(record.get("warnings") or ()),
-        baseline=_known(MetricValue, record["baseline"]) if record.get("baseline") else None,
-    )
-
-
-def _row(record: Mapping[str, Any]) -> ProbeRow:
-    gap = record.get("difference")
-    parts = {"figure": _known(MetricValue, record["figure"]), "difference": _known(MetricValue, gap) if gap else None}
-    return _known(ProbeRow, {**record, **parts, "chosen": record.get("chosen") or {}})
-
-
-def _known(kind: type[T], record: Mapping[str, Any]) -> T:
-    """The dataclass of what it knows of the record."""
-    return kind(**{field.name: record[field.name] for field in fields(kind) if field.name in record})  # type: ignore[arg-type]
+    return of_record(Report, {**record, **parts, "json": record})
 
 
 def _all(kind: type[T], records: Iterable[Mapping[str, Any]] | None) -> tuple[T, ...]:
-    return tuple(_known(kind, record) for record in records or ())
+    return tuple(of_record(kind, record) for record in records or ())
 
 
 def _confusion(record: Mapping[str, Any] | None) -> ConfusionMatrix | None:
@@ -84,5 +56,5 @@ def _confusion(record: Mapping[str, Any] | None) -> ConfusionMatrix | None:
 def _help(record: Mapping[str, Any] | None) -> SemiSupervisedGain | None:
     if not record:
         return None
-    figures = {name: _known(MetricValue, record[name]) for name in ("without", "with_them", "gain")}
+    figures = {name: of_record(MetricValue, record[name]) for name in ("without", "with_them", "gain")}
     return SemiSupervisedGain(method=record["method"], items=record["items"], **figures)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from topwork.annotations import png
+from topwork._display.png import png
 
 #: Letters of a cell; pixels of a picture's longer side; bytes of a picture that is shown as it is where Pillow is missing.
 WIDTH, SIDE, LARGEST = 120, 96, 64 << 10

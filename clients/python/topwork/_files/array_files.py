@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from topwork.features import Array
+if TYPE_CHECKING:
+    from topwork.features import Array
 
 #: Bytes of a header of .npy (numpy's format 1.0), padded; any length fits in.
 HEADER = 128

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from topwork._files import save_features
 from topwork.errors import InvalidInput, NotReady
-from topwork.features import Array, Features
-from topwork.rows import RawInput, Rows
+
+if TYPE_CHECKING:
+    from topwork.features import Array, Features
+    from topwork.rows import RawInput, Rows
 
 
 def column(kind: str, tap: str) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from topwork.errors import InvalidInput, NotReady
-from topwork.features import Array, Features
+
+if TYPE_CHECKING:
+    from topwork.features import Array, Features
 
 Inputs = Sequence[str] | None
 W = TypeVar("W")

@@ -7,13 +7,15 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from topwork._files import save_features
 from topwork.annotations import mask
-from topwork.predictions import Prediction, Predictions
 
-Found = Mapping[str, Predictions]
+if TYPE_CHECKING:
+    from topwork.predictions import Prediction, Predictions
+
+Found: TypeAlias = "Mapping[str, Predictions]"
 #: Columns of the caller's own, with a value an item.
 Kept = Mapping[str, Sequence[Any]]
 #: A cell of a table: what csv and Parquet hold.

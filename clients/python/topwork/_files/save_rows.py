@@ -13,15 +13,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from topwork._files import dataframes, save_features
 from topwork._files.array_files import ArrayFile, NumericArrayFile, TextArrayFile
 from topwork.errors import InvalidInput
-from topwork.features import Array, Features
-from topwork.rows import Rows
+
+if TYPE_CHECKING:
+    from topwork.features import Array, Features
+    from topwork.rows import Rows
 
 #: What stands where a value is missing, and the dtype of the array.
 _ARRAYS: Mapping[str, tuple[Any, Any]] = {

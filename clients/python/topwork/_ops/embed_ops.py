@@ -10,8 +10,8 @@ from google.protobuf import wrappers_pb2
 from topwork._codec import messages
 from topwork._codec.items import Items
 from topwork._ops import embed_results
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.progress_bar import Progress
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
 from topwork.encoders import EncoderInfo, Word
 from topwork.features import Features

@@ -9,11 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from topwork._ops.calls import ClientState, Method, Steps, StreamCall, unary, work
 from topwork._ops.chunking import Chunk
 from topwork._ops.progress_bar import Advance, Progress, reporting
 from topwork._ops.timeout_message import explained
-from topwork._transport.async_bridge import AsyncBridge
+from topwork._transport.calls import ClientState, Method, Steps, StreamCall, unary, work
+from topwork._transport.threads import AsyncBridge
 from topwork._transport.upload_stream import UploadStream
 from topwork.errors import DeadlineExceeded
 

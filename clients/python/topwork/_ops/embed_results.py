@@ -10,10 +10,10 @@ from topwork._codec import items as _items
 from topwork._codec import messages
 from topwork._codec.items import Items
 from topwork._ops import chunking
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.chunking import Chunk, MessageSizes
 from topwork._ops.embed_requests import StreamedRequest, answered, release
 from topwork._ops.progress_bar import Progress
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import EMBED, EMBED_STREAM, GET_ENCODER
 from topwork.encoders import EncoderInfo
 from topwork.features import Features, concatenate

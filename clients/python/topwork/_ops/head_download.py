@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from topwork._files import save_features
-from topwork._ops.calls import ClientState, Steps, StreamCall
 from topwork._ops.progress_bar import Advance, Progress, reporting
-from topwork._transport.download_stream import DownloadStream
+from topwork._transport.calls import ClientState, Steps, StreamCall
 from topwork._transport.methods import EXPORT_HEAD
+from topwork._transport.streams import DownloadStream
 from topwork.errors import InvalidInput, TopworkError
 from topwork.v1 import heads_pb2
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topwork._codec import decode_heads, decode_sets, messages
-from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.job_ops import ended, left
 from topwork._ops.progress_bar import Progress, watching
 from topwork._ops.set_ops import numbered
+from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import DROP_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
 from topwork.errors import JobFailed
 from topwork.heads import HeadInfo, TrainerInfo

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from topwork._codec import decode_indexes, messages
-from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.job_ops import ended, left
 from topwork._ops.progress_bar import watching
+from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX
 from topwork.errors import JobFailed
 from topwork.indexes import IndexInfo, IndexKind

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.timeout_message import unfinished
-from topwork._transport.download_stream import DownloadStream
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
+from topwork._transport.streams import DownloadStream
 from topwork.errors import DeadlineExceeded
 from topwork.jobs import Job
 from topwork.v1 import jobs_pb2

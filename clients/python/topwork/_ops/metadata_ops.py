@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.set_ops import numbered
+from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import CHANGE_COLUMN, COUNT_ROWS, GET_SET, UPDATE_ROWS
 from topwork.errors import InvalidInput
 from topwork.sets import SetInfo, UpdateReport

@@ -7,9 +7,9 @@ from typing import Any
 
 from topwork._codec import messages
 from topwork._codec.items import Items
-from topwork._ops.calls import ClientState, Steps
 from topwork._ops.head_ops import several
 from topwork._ops.progress_bar import Progress
+from topwork._transport.calls import ClientState, Steps
 from topwork.errors import InvalidInput
 from topwork.features import Features
 from topwork.predictions import Predictions

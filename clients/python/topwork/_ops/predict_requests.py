@@ -12,11 +12,11 @@ from topwork._codec import decode_heads
 from topwork._codec import items as _items
 from topwork._codec import messages as _convert
 from topwork._ops import chunking, embed_results, head_ops, ready_vectors
-from topwork._ops.calls import ClientState, Steps, unary
 from topwork._ops.chunking import Chunk, MessageSizes
 from topwork._ops.embed_requests import StreamedRequest, answered
 from topwork._ops.item_labels import texts
 from topwork._ops.progress_bar import Progress, reporting
+from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import PREDICT, PREDICT_STREAM
 from topwork.errors import InvalidInput, NotReady, TopworkError
 from topwork.features import Array, Features

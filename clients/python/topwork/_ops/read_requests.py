@@ -11,11 +11,11 @@ import numpy as np
 
 from topwork._codec import decode_sets
 from topwork._files import save_rows
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._ops.item_labels import texts
 from topwork._ops.progress_bar import Progress, reporting
-from topwork._transport.download_stream import DownloadStream
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._transport.methods import GET_SET, READ
+from topwork._transport.streams import DownloadStream
 from topwork.encoders import TapInfo
 from topwork.features import Features, Numerics
 from topwork.rows import Rows, joined

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from topwork._codec.items import Items
-from topwork._ops.calls import ClientState, Steps
+from topwork._transport.calls import ClientState, Steps
 from topwork.search_results import Hits
 from topwork.v1.indexes_pb2 import SearchRequest
 

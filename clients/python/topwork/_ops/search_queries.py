@@ -10,9 +10,9 @@ from typing import Any
 from topwork._codec import decode_indexes, items, messages
 from topwork._codec.decode_sets import feature_set
 from topwork._ops import chunking, embed_requests, embed_results, ready_vectors
-from topwork._ops.calls import ClientState, Steps, unary, work
 from topwork._ops.chunking import Chunk, MessageSizes
 from topwork._ops.item_labels import texts
+from topwork._transport.calls import ClientState, Steps, unary, work
 from topwork._transport.methods import GET_SET, SEARCH
 from topwork.errors import InvalidInput, TooLarge, TopworkError
 from topwork.features import Features

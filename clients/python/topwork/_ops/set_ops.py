@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from topwork._codec import decode_sets
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary
 from topwork._ops.progress_bar import Progress
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import (
     DELETE_ROWS,
     DROP_SET,

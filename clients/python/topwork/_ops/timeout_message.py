@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from topwork._codec import messages
-from topwork._ops.calls import ClientState, Steps, unary
+from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import GET_ENCODER
 from topwork.errors import DeadlineExceeded, TopworkError
 from topwork.jobs import Job

@@ -14,7 +14,7 @@ from topwork._ops import chunking
 from topwork._ops.chunking import MessageSizes
 from topwork._ops.item_labels import IDS, IdSource, KnownIds, KnownMetadata, MetadataSource, PathIds
 from topwork._ops.ready_vectors import ReadyVectors
-from topwork._transport.send_window import SendWindow
+from topwork._transport.upload_stream import SendWindow
 from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Numerics
 from topwork.v1 import sets_pb2, types_pb2

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from topwork._codec.items import Items
-from topwork._ops.calls import ClientState, Steps, StreamCall
 from topwork._ops.progress_bar import Progress
+from topwork._transport.calls import ClientState, Steps, StreamCall
 from topwork._transport.methods import WRITE
 from topwork.features import Features
 from topwork.sets import Acknowledged, WriteReport

@@ -10,16 +10,15 @@ from topwork._codec import items as _items
 from topwork._codec.decode_sets import feature_set
 from topwork._codec.metadata import ColumnTypes
 from topwork._ops import embed_requests, embed_results, item_labels, ready_vectors, write_chunks
-from topwork._ops.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._ops.item_labels import IDS, PathIds
 from topwork._ops.progress_bar import Progress, reporting
 from topwork._ops.ready_vectors import VectorTarget
 from topwork._ops.timeout_message import explained
 from topwork._ops.write_chunks import ItemLabels, WriteChunk
 from topwork._transport import status
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._transport.methods import GET_SET, WRITE
-from topwork._transport.send_window import SendWindow
-from topwork._transport.upload_stream import UploadStream
+from topwork._transport.upload_stream import SendWindow, UploadStream
 from topwork.errors import DeadlineExceeded, InvalidInput, NotFound, TopworkError
 from topwork.sets import Acknowledged, SetInfo, WriteReport
 from topwork.v1 import sets_pb2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf import wrappers_pb2
 
-from topwork._ops.calls import Method
+from topwork._transport.calls import Method
 from topwork.v1 import encoders_pb2, heads_pb2, indexes_pb2, jobs_pb2, sets_pb2
 
 _ENCODERS, _SETS = "/topwork.v1.Encoders/", "/topwork.v1.FeatureSets/"

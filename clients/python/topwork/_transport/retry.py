@@ -1,156 +1,93 @@
-"""What all streams share: tries with pauses between them, and a watch over the time."""
+"""When a call that failed is made again, for both clients and for streams. gRPC's own retries end after five tries, some seconds;
+a server with a large home takes longer to come back."""
 
 from __future__ import annotations
 
-import threading
+import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from topwork._ops.calls import ClientState
 from topwork._transport import status
-from topwork._transport.retry_policy import RetryPolicy
-from topwork.errors import TopworkError
+from topwork._transport.calls import ClientState, UnaryCall
+from topwork.errors import Overloaded, TopworkError, Unavailable
 
-A = TypeVar("A")
+#: Seconds of tries where the client names none.
+RETRY_FOR = 60.0
+#: And those of connecting to a server that has never answered: the address is wrong, or no server runs.
+CONNECT_FOR = 5.0
+#: Seconds before the second try; each further pause is twice as long, up to LONGEST_PAUSE, give or take JITTER of it. No pause is
+#: shorter than the server asks for: that of an overloaded one which knows no better is short, and the pauses grow all the same.
+FIRST_PAUSE, LONGEST_PAUSE, JITTER = 0.1, 5.0, 0.2
 
 
-class StreamRetries(ABC, Generic[A]):
-    """gRPC itself never retries a stream of which a reply has come, so a long job would die with one restart of its server. Here
-    a stream that broke is opened again for what has not been answered yet.
+class RetryPolicy:
+    """Tries within `retry_for` seconds of the first failure, and before `deadline` (time.monotonic(); None for none). `retry_for`
+    None is RETRY_FOR, and CONNECT_FOR where no connection can be made to a server that was never `reached`.
 
-    `timeout` (seconds, None for no limit) is the longest wait in which nothing moves while a reply is due, or, with `in_all`, the
-    longest that the whole may take. `release` is called once nobody reads any more. `method` names what is waited for.
+    `once`: the call must not be done twice, so it is made again only where the server certainly did not begin it.
     """
 
-    method = ""
-    #: The encoder whose work counts as movement, too; `activity` says what it has done. Without either only replies count.
-    encoder = ""
-    activity: Callable[[str], object] | None = None
-
     def __init__(
-        self, session: ClientState, timeout: float | None, release: Callable[[], object] = bool, in_all: bool = False
+        self,
+        retry_for: float | None,
+        deadline: float | None = None,
+        once: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        reached: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.failure: BaseException | None = None
-        self._session = session
-        self._timeout = timeout
-        self._release = release
-        self._in_all = in_all
-        self._changed = threading.Condition()
-        self._abort: Callable[[], object] = bool
-        self._patience = RetryPolicy(session.retry_for, reached=lambda: session.reached)
-        self._moved = time.monotonic()
-        self._reading = True
-        self._watched = self._closed = False
+        self._retry_for, self._deadline, self._once, self._clock = retry_for, deadline, once, clock
+        self._reached = reached
+        self.reset()
 
-    @abstractmethod
-    def requests(self) -> Any:
-        """What one try sends; None where nothing is left to be asked."""
+    def reset(self) -> None:
+        """The call has moved: time is counted anew."""
+        self._until: float | None = None
+        self._began = 0.0
+        self._pause = FIRST_PAUSE
 
-    @abstractmethod
-    def answered(self) -> A:
-        """A reply has come: what it answers. The clock stands until `reading`."""
+    def pause(self, error: TopworkError) -> float | None:
+        """Seconds to wait before the next try; None where there is none, and the error is the caller's."""
+        if not isinstance(error, Overloaded | Unavailable) or (self._once and not error.untouched):
+            return None
+        now = self._clock()
+        if self._until is None:
+            self._began = now
+            ends = now + (RETRY_FOR if self._retry_for is None else self._retry_for)
+            self._until = ends if self._deadline is None else min(ends, self._deadline)
+        left = self._until - now
+        if self._retry_for is None and error.unconnected and not self._reached():
+            left = min(left, self._began + CONNECT_FOR - now)
+        least = error.retry_after or 0.0
+        pause = max(least * random.uniform(1, 1 + JITTER), self._pause * random.uniform(1 - JITTER, 1 + JITTER))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if left <= 0 or least >= left:
+            return None
+        return min(pause, left)
 
-    @abstractmethod
-    def finish(self) -> None:
-        """The server has ended the stream well. Raises where it should not have."""
 
-    def _awaits(self) -> bool:
-        """Whether a reply is due."""
-        return True
+class UnaryRetries:
+    """The timeout is of all tries together."""
 
-    def _first(self) -> int:
-        """The position of the first item that an error of the server counts from."""
-        return 0
+    def __init__(self, session: ClientState, call: UnaryCall) -> None:
+        self._session, self._call = session, call
+        self._timeout = session.timeout if call.timeout is None else call.timeout
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._patience = RetryPolicy(session.retry_for, self._deadline, call.method.once, reached=lambda: session.reached)
 
-    def _over(self) -> None:
-        """The try under way has ended."""
+    def left(self) -> float | None:
+        """Seconds that the next try may take."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    def opened(self, abort: Callable[[], object]) -> None:
-        """The try's call exists; `abort` ends it from any thread."""
-        with self._changed:
-            self._abort = abort
-            self._reading = True
-            self._move()
-        if self._closed:
-            abort()
-        elif self._timeout is not None and not self._watched:
-            self._watched = True
-            threading.Thread(target=self._watch, args=(self._timeout,), name="topwork-watch", daemon=True).start()
-
-    def reading(self) -> None:
-        with self._changed:
-            self._reading = True
-            self._move()
-
-    def rest(self, error: TopworkError) -> None:
-        """Wait until the next try; raises where there is none. The error's item is made the caller's."""
-        if self.failure:
-            raise self.failure
-        self._session.heard(error)
-        with self._changed:
-            pause = self._patience.pause(error)
-            if pause is None:
-                raise error.shifted(self._first())
-            self._over()
-            self._reading = self._in_all
-            self._changed.wait_for(lambda: self._closed or self.failure is not None, pause)
-        if self.failure:
-            raise self.failure
-
-    def close(self) -> None:
-        """Nobody reads any more."""
-        with self._changed:
-            self._over()
-            self._closed = True
-            self._changed.notify_all()
-        self._abort()
-        self._release()
-
-    def _progressed(self) -> None:
-        """A reply has come: tries are counted anew, and the clock stands until `reading`."""
+    def answered(self) -> None:
         self._session.heard()
-        self._patience.reset()
-        self._reading = self._in_all
-        self._move()
 
-    def _move(self) -> None:
-        if not self._in_all:
-            self._moved = time.monotonic()
-        self._changed.notify_all()
-
-    def _watch(self, timeout: float) -> None:
-        """Half way into a silence the encoder's work is noted; at its end that has gone on, or the stream is given up."""
-        noted: tuple[object] | None = None
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                due, left = self._reading and self._awaits(), self._moved + timeout - time.monotonic()
-                if not due or left > timeout / 2:
-                    noted = None
-                    self._changed.wait(left - timeout / 2 if due else None)
-                    continue
-                if left > 0 and noted:
-                    self._changed.wait(left)
-                    continue
-            work = self._work()
-            if left > 0:
-                noted = (work,)
-            elif work is None or noted in (None, (work,)):
-                break
-            else:
-                with self._changed:
-                    self._move()
-        self._give_up(timeout)
-
-    def _work(self) -> object:
-        return self.activity(self.encoder) if self.activity and self.encoder and not self._in_all else None
-
-    def _give_up(self, timeout: float) -> None:
-        method = "" if self.method == "Write" and not self.encoder else self.method  # ready vectors wait for no encoder
-        with self._changed:
-            self.failure = status.late(self._session.target, timeout, method)
-            self._changed.notify_all()
-        self._abort()
+    def failed(self, error: Any) -> float:
+        """Seconds until the next try; raises what a grpc.RpcError means where there is none."""
+        method = status.named(self._call.method.name, self._call.request)
+        found = status.translate(error, self._session.target, self._timeout, method)
+        self._session.heard(found)
+        pause = self._patience.pause(found)
+        if pause is None:
+            raise found.shifted(self._call.start) from None
+        return pause

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from topwork import errors
-from topwork._transport import address
+from topwork._transport import channel
 from topwork.errors import TopworkError
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -130,7 +130,9 @@ def _bare(code: grpc.StatusCode, details: str, target: str, timeout: float | Non
 
 def _unreachable(details: str, target: str) -> errors.Unavailable:
     """Where no connection was made, nothing was sent."""
-    found = errors.Unavailable(f"no answer from {target}: {address.reason(details)}", remedy=address.remedy(target))
+    found = errors.Unavailable(
+        f"no answer from {target}: {channel.unreached_reason(details)}", remedy=channel.unreached_remedy(target)
+    )
     found.untouched = found.unconnected = details.startswith(UNCONNECTED)
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from topwork._transport.connection import TIMEOUT
-from topwork._transport.retry_policy import RETRY_FOR
+from topwork._connection import TIMEOUT
+from topwork._transport.retry import RETRY_FOR
 from topwork.client import Client
 
 #: Seconds, less than a program takes: a person who forgot to start the server should not wait.

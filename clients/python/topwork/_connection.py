@@ -11,7 +11,7 @@ import grpc
 
 from topwork._codec.items import describe
 from topwork._ops import arguments as _arguments
-from topwork._transport import address
+from topwork._transport import channel
 from topwork.errors import InvalidInput
 
 #: Seconds: the first use of an encoder exports and loads it.
@@ -51,7 +51,7 @@ def connection(
 ) -> Connection:
     """Raises InvalidInput that names the parameter."""
     arguments, _ = _arguments.bound(_plain, (target, timeout, retry_for, gzip), {})
-    address.check(arguments[0])
+    channel.check_target(arguments[0])
     if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
         raise InvalidInput(f"credentials are {describe(credentials)}", remedy="pass grpc.ssl_channel_credentials(...)")
     target, timeout, retry_for, gzip = arguments

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from google.protobuf.message import Message
 
-from topwork.encoders import EncoderInfo
 from topwork.errors import DeadlineExceeded, TopworkError
-from topwork.heads import HeadInfo
-from topwork.sets import SetInfo
 
 if TYPE_CHECKING:
-    from topwork._transport.retry import StreamRetries
+    from topwork._transport.streams import StreamRetries
+    from topwork.encoders import EncoderInfo
+    from topwork.heads import HeadInfo
+    from topwork.sets import SetInfo
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Message)
