@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from topwork._display.figure_text import interval_text, main_text
+from topwork._display.number_text import number_text
 from topwork.encoders import OptionInfo
 from topwork.jobs import Job
 
@@ -24,8 +24,17 @@ class MetricValue:
     low: float
     high: float
 
+    def text(self, value: float | None = None) -> str:
+        """Format its value, or another of the same unit such as the baseline's, with the digits that suit its interval."""
+        return number_text(self.value if value is None else value, self.value, self.low, self.high)
+
+    @property
+    def interval_text(self) -> str:
+        """The interval, as "0.815 to 0.898"."""
+        return f"{self.text(self.low)} to {self.text(self.high)}"
+
     def __str__(self) -> str:
-        return f"{self.name} {main_text(self)} ({interval_text(self)})"
+        return f"{self.name} {self.text()} ({self.interval_text})"
 
 
 @dataclass(frozen=True)
@@ -130,8 +139,8 @@ class HeadInfo:
 def _told(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> Iterator[tuple[MetricValue, str]]:
     """Each figure with its interval, and what the baseline has."""
     for figure, known in beside(metrics, baseline):
-        than = f", baseline {main_text(figure, known.value)}" if known else ""
-        yield figure, f"{main_text(figure)} ({interval_text(figure)}){than}"
+        than = f", baseline {figure.text(known.value)}" if known else ""
+        yield figure, f"{figure.text()} ({figure.interval_text}){than}"
 
 
 def beside(metrics: Sequence[MetricValue], baseline: Sequence[MetricValue]) -> list[tuple[MetricValue, MetricValue | None]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from topwork._display.figure_text import value_text
+from topwork._display.number_text import value_text
 from topwork.errors import NotReady, TopworkError
 from topwork.features import Array, Features, Timings, concatenate
 

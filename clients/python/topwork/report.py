@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from topwork._display.figure_text import interval_text, main_text
 from topwork.heads import MetricValue
 
 #: How pictures of a report begin.
@@ -174,8 +173,7 @@ class Report:
 
         known = {figure.name: figure for figure in self.baseline}
         figures = [
-            (f.name, main_text(f), interval_text(f), main_text(f, known[f.name].value) if f.name in known else "")
-            for f in self.metrics
+            (f.name, f.text(), f.interval_text, f.text(known[f.name].value) if f.name in known else "") for f in self.metrics
         ]
         head = html.table(f"{self.head} (report)", ("", "value", "95% interval", "baseline"), figures, self.estimate)
         wrong = [(html.cut_left(w.id, 40), w.truth, w.predicted, w.confidence, _of_wrong(w.shown)) for w in self.wrong[:5]]

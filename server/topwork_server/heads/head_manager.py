@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from topwork.report import Report
+
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.export.merge import export_head
@@ -86,7 +88,7 @@ class HeadManager:
             await asyncio.to_thread(self._catalogue.spec, encoder)  # NotFound
         return chosen
 
-    async def report(self, name: str) -> dict[str, Any]:
+    async def report(self, name: str) -> Report:
         """Read the report of a head that serves. InvalidInput where it was not trained here."""
         described = await self.get(name)
         if serving_head(described).native:

@@ -151,7 +151,7 @@ class HeadStore:
                     raise damaged_head(name, folder, f"{HEAD} is gone") from error
         raise NotReady(f"the head {name!r} is replaced again and again", remedy="try again")
 
-    def report(self, name: str) -> dict[str, Any]:
+    def report(self, name: str) -> Report:
         """Read a report. NotFound where the head was never evaluated."""
         for _ in range(TRIES):
             kept = self.find(name)
@@ -226,11 +226,11 @@ def _load_head(name: str, folder: Path, stamp: tuple[Any, ...]) -> StoredHead:
     return StoredHead(record.head, folder / GRAPH, stamp, record.files[GRAPH], record.files.get(REPORT, ""))
 
 
-def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
+def _report(name: str, folder: Path, sha256: str) -> Report:
     """Read and check report.json. FileNotFoundError where there is none; NotReady where it is not what was written."""
     try:
         data = regular_files.contents(folder / REPORT, json_records.LARGEST)
-        record: dict[str, Any] = json.loads(data)
+        report = json_records.convert(json.loads(data), Report)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -238,7 +238,7 @@ def _report(name: str, folder: Path, sha256: str) -> dict[str, Any]:
         raise damaged_head(name, folder, f"{REPORT}: {how}") from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise damaged_head(name, folder, f"{REPORT} is not the file that was written")
-    return record
+    return report
 
 
 def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> None:

@@ -79,7 +79,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def GetReport(self, request: heads_pb2.GetReportRequest, context: Context) -> heads_pb2.Report:  # noqa: N802
         report = await self._heads.report(head_messages.head_name(request.name))
         made = await asyncio.to_thread(render_page, report) if request.page else ""
-        return heads_pb2.Report(json=json.dumps(report), page=made)
+        return heads_pb2.Report(json=json.dumps(report.to_record()), page=made)
 
     async def Probe(self, request: heads_pb2.ProbeRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         return job_message(await self._heads.probe(head_messages.probe_wish(request)))

@@ -46,10 +46,6 @@ def figure(name: str, value: float) -> MetricValue:
     return MetricValue(name, value, value - 0.05, value + 0.05)
 
 
-def page(of: Report) -> str:
-    return render_page(of.to_record())
-
-
 def report() -> Report:
     return Report(
         head="birds-label",
@@ -92,7 +88,7 @@ def report() -> Report:
 
 
 def test_all_sections_are_there_and_every_tag_is_closed() -> None:
-    made = page(report())
+    made = render_page(report())
     parser = Balanced()
     parser.feed(made)
     assert not parser.open
@@ -121,7 +117,7 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
 
 
 def test_what_users_wrote_is_never_markup() -> None:
-    made = page(report())
+    made = render_page(report())
     assert "<script" not in made
     assert "<b>so</b>" not in made
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in made
@@ -130,7 +126,7 @@ def test_what_users_wrote_is_never_markup() -> None:
 
 def test_it_loads_nothing_and_shows_only_pictures_of_its_own() -> None:
     shown = replace(report(), wrong=(Misclassified("1", "owl", "wren", 0.9, "https://example.com/spy.jpg"),))
-    made = page(shown)
+    made = render_page(shown)
     assert "<img" not in made
     assert not re.search(r'(src|href)="(?!data:)', made)
 
@@ -148,7 +144,7 @@ def test_numbers_have_a_scatter_and_errors_a_scale_of_their_own() -> None:
         calibration_before=(),
         calibration_after=(),
     )
-    made = page(numbers)
+    made = render_page(numbers)
     assert "Truth and prediction" in made
     assert "Largest errors" in made
     assert "the mean has 0.000" in made
@@ -157,7 +153,7 @@ def test_numbers_have_a_scatter_and_errors_a_scale_of_their_own() -> None:
 def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
     long = "<i>" + "a name that goes on " * 20
     odd = replace(report(), names=(long, "owl"), confusion=ConfusionMatrix((long, "owl"), ((12000, 0), (1, 2))))
-    made = page(odd)
+    made = render_page(odd)
     cells = re.findall(r"<th[^>]*>(.*?)</th>", made[made.index("What is taken for what") :])
     assert max(map(len, cells)) < 60
     assert ">12,000</td>" in made
@@ -169,19 +165,19 @@ def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so
     unused = SemiSupervisedGain(
         "label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), MetricValue("accuracy", 0.0, 0.0, 0.0)
     )
-    made = page(replace(report(), classes=(ClassMetrics("emu", 0, 0.0, 0.0, 0.0),), help=unused))
+    made = render_page(replace(report(), classes=(ClassMetrics("emu", 0, 0.0, 0.0, 0.0),), help=unused))
     assert "<td>emu</td><td>0</td><td>-</td><td>-</td><td>-</td>" in made
     assert "None of them was used by label-propagation" in made
     assert "made no difference" not in made
 
 
 def test_the_baseline_is_named_as_what_it_is() -> None:
-    assert "an answer of the first tokens has 0.500" in page(replace(report(), task="question-answering"))
+    assert "an answer of the first tokens has 0.500" in render_page(replace(report(), task="question-answering"))
 
 
 def test_what_was_not_judged_says_so() -> None:
     bare = replace(report(), metrics=(), baseline=(), curve=(), estimate="no item had a label: nothing was judged", wrong=())
-    made = page(replace(bare, target=""))
+    made = render_page(replace(bare, target=""))
     assert "classification of classes by their descriptions, linear head" in made
     assert "nothing was judged" in made
     assert 'class="big"' not in made
@@ -198,7 +194,7 @@ def test_ticks_are_round_and_within(ends: tuple[float, float], wanted: list[floa
 
 
 def test_scales_and_counts_are_told() -> None:
-    made = page(replace(report(), metrics=(figure("accuracy", 0.9), figure("log loss", 0.31))))
+    made = render_page(replace(report(), metrics=(figure("accuracy", 0.9), figure("log loss", 0.31))))
     assert ">0.7</text>" in made  # where the scale of the log loss ends
     assert "<title>100 predictions, 72% sure, 70% right</title>" in made
     assert ">100</text>" in made
@@ -206,14 +202,14 @@ def test_scales_and_counts_are_told() -> None:
 
 def test_a_curve_of_one_fold_says_why_it_does_not_end_at_the_headline() -> None:
     curve = (LearningCurvePoint(40, figure("accuracy", 0.7)), LearningCurvePoint(385, figure("accuracy", 0.85)))
-    made = page(replace(report(), curve=curve, curve_estimate="the first of 5 folds alone, 97 items"))
+    made = render_page(replace(report(), curve=curve, curve_estimate="the first of 5 folds alone, 97 items"))
     assert "the first of 5 folds alone, 97 items" in made
     assert "ends at 0.850" in made
     assert "together give 0.900" in made
 
 
 def test_ready_vectors_have_no_empty_names() -> None:
-    made = page(replace(report(), encoder="", tap="vectors", fingerprint=""))
+    made = render_page(replace(report(), encoder="", tap="vectors", fingerprint=""))
     assert "linear head on ready vectors of the set birds" in made
     assert "of  " not in made
     assert "of <" not in made
@@ -224,6 +220,6 @@ def test_numbers_of_any_scale_can_be_read() -> None:
     large = replace(
         report(), task="regression", scatter=points, metrics=(figure("R2", 0.9), MetricValue("RMSE", 4e-11, 3e-11, 5e-11))
     )
-    made = page(large)
+    made = render_page(large)
     assert "3e-11 to 5e-11" in made
     assert "truth, less 1000000000<" in made

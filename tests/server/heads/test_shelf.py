@@ -40,7 +40,7 @@ def test_a_head_comes_back_as_it_was(shelf):
     assert shelf.get("birds") == HEAD
     assert shelf.all() == [HEAD]
     assert shelf.graph("birds").read_bytes() == GRAPH
-    assert shelf.report("birds")["estimate"] == "5-fold cross-validation over 20 items"
+    assert shelf.report("birds").estimate == "5-fold cross-validation over 20 items"
     assert shelf.bytes("birds") > len(GRAPH)
     shelf.find("birds").check_graph()
 
@@ -217,7 +217,7 @@ def test_readers_see_one_whole_head_or_another(shelf):
         kept = shelf.find("birds")
         assert kept.head.created >= last
         last, seen = kept.head.created, seen + 1
-        assert shelf.report("birds")["head"] == "birds"
+        assert shelf.report("birds").head == "birds"
         try:
             assert kept.graph.read_bytes() == graphs[int(kept.head.created) % 2]
         except FileNotFoundError:

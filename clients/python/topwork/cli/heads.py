@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from topwork._display.figure_text import interval_text, main_text
 from topwork.cli import output
 from topwork.cli.connection_flags import connected
 from topwork.cli.output import cut
@@ -124,8 +123,8 @@ def _line(head: HeadInfo) -> Iterable[str]:
     learnt = f"{head.set} {head.target or DESCRIBED}, version {head.version}" if head.set else "its encoder"
     shown = (
         (
-            f"{figure.name} {main_text(figure)}",
-            interval_text(figure),
+            f"{figure.name} {figure.text()}",
+            figure.interval_text,
         )
         if figure
         else ("-", "")
@@ -144,7 +143,7 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
     for figure, baseline in beside(head.metrics, head.baseline):
         yield (
             figure.name,
-            with_interval(figure) + (f", baseline {main_text(figure, baseline.value)}" if baseline else ""),
+            with_interval(figure) + (f", baseline {figure.text(baseline.value)}" if baseline else ""),
         )
     if head.estimate:
         yield "judged by", head.estimate

@@ -8,7 +8,6 @@ import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
 
-from topwork._display.figure_text import interval_text, main_text
 from topwork._files import save_features
 from topwork.cli import output
 from topwork.cli.connection_flags import connected
@@ -106,9 +105,9 @@ def _figures(report: Report) -> None:
 def _figure(figure: MetricValue, baseline: MetricValue | None) -> Iterable[str]:
     return (
         figure.name,
-        main_text(figure),
-        interval_text(figure),
-        main_text(figure, baseline.value) if baseline else "",
+        figure.text(),
+        figure.interval_text,
+        figure.text(baseline.value) if baseline else "",
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from topwork._codec.decode_heads import TASKS
-from topwork._display.figure_text import interval_text, main_text
 from topwork.cli import output
 from topwork.cli.arg_types import option, pair, version
 from topwork.cli.connection_flags import connected
@@ -122,7 +121,7 @@ def _facts(head: HeadInfo) -> Iterator[tuple[str, str]]:
     for figure, baseline in beside(head.metrics[:1], head.baseline):
         yield (
             figure.name,
-            with_interval(figure) + (f", baseline {main_text(figure, baseline.value)}" if baseline else ""),
+            with_interval(figure) + (f", baseline {figure.text(baseline.value)}" if baseline else ""),
         )
     calibration = {figure.name.removeprefix("calibration error").strip(): figure for figure in head.metrics[1:]}
     if "" in calibration:
@@ -147,7 +146,7 @@ def source(head: HeadInfo) -> str:
 
 
 def with_interval(figure: MetricValue) -> str:
-    return f"{main_text(figure)} ({interval_text(figure)})"
+    return f"{figure.text()} ({figure.interval_text})"
 
 
 def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
