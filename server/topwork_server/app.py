@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from topwork.v1 import encoders_pb2_grpc, heads_pb2_grpc, indexes_pb2_grpc, jobs_pb2_grpc, sets_pb2_grpc
 
-from topwork_server import scratch
+from topwork_server.atomic_store import use_temporary_folder
 from topwork_server.config import Config
 from topwork_server.containment import ContainedThreads
 from topwork_server.errors import DataLoss, StartError
@@ -152,7 +152,7 @@ async def serve(config: Config, announce: Callable[[ReadyMessage], None] = lambd
         app = App(Catalog(plugins, config.home), config, plugins=plugins)
     except (FileExistsError, NotADirectoryError) as error:
         raise StartError(f"{error.filename} is no folder, and the server keeps files in it", remedy="move it away") from error
-    scratch.use(config.home)
+    use_temporary_folder(config.home)
     return await run(app, announce, watch)
 
 

@@ -1,15 +1,31 @@
-"""Durable writes: files and folders are on disk before they get their names, and errors of the disk are told as ours."""
+"""Durable storage: a file or a folder of the home is there completely or not at all, and is on disk before it has its name.
+
+Both are written beside their place, synced and renamed. What is not finished, or is being deleted, has a name that begins with
+`.` and ends with `.part`, as nothing else has; what a killed process left of it is swept.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import logging
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from topwork_server import regular_files
 from topwork_server.errors import DiskFull, TopworkError
+
+PART = ".part"
+#: The folder of the home with all temporary files of a server and of the processes that it starts.
+TEMPORARY = "scratch"
+
+log = logging.getLogger(__name__)
 
 
 def sync(path: Path) -> None:
@@ -21,15 +37,94 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until all files of a folder are on disk, and then the folder itself."""
-    for path in (*folder.iterdir(), folder):
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, durably, where they are missing."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        sync(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once it is complete and on disk. A failure leaves what was there."""
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.is_dir():  # damage
+            delete(path)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in UTF-8, in place of an older one."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str = ".") -> Iterator[Path]:
+    """A new folder in `parent`, deleted afterwards unless it was published. `prefix` begins its name."""
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=PART))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(scratch: Path, place: Path) -> None:
+    """Give a finished folder its place, which is beside it, instead of an older one."""
+    for path in (*scratch.iterdir(), scratch):
         sync(path)
+    old = scratch.with_name(f"{scratch.stem}.old{PART}")
+    if place.exists():
+        place.rename(old)
+    scratch.rename(place)
+    sync(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder in one step, however long the deletion of its files takes. FileNotFoundError where it is not there."""
+    doomed = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}{PART}")  # a rename needs no room on a full disk
+    folder.rename(doomed)
+    sync(folder.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(folder: Path, prefix: str = ".") -> None:
+    """Delete what killed processes left in a folder. Nothing may be writing there under that prefix."""
+    for name in regular_files.names_in(folder):
+        if name.startswith(prefix) and name.endswith(PART):
+            log.info("removing what is left of %s", folder / name)
+            _delete_if_possible(folder / name)
 
 
 def delete(path: Path) -> None:
     """Delete a file, a link, or a folder that stands in the place of one; nothing where nothing is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    with regular_files.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_unchanged(path: Path, sha256: str) -> bool:
+    """Whether there is a file with that checksum."""
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder, by name."""
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
 
 
 @contextmanager
@@ -41,3 +136,35 @@ def disk_errors(what: str, again: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"the disk is full: {what} was not written", remedy=f"free some room, and {again}") from error
         raise TopworkError(f"{what} cannot be written: {error}", remedy="mend the folder of the server's state") from error
+
+
+def use_temporary_folder(home: Path) -> None:
+    """Make a folder of the home, emptied, that of all temporary files of this process and of its children.
+
+    The caller holds the home's lock: what lies there is of a server that was killed.
+    """
+    folder = home / TEMPORARY
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Keep temporary files of this process and of its children in a folder, which the caller deletes."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        os.environ.pop("TMPDIR")
+        if variable is not None:
+            os.environ["TMPDIR"] = variable
+
+
+def _delete_if_possible(path: Path) -> None:
+    try:
+        delete(path)
+    except OSError as error:
+        log.warning("%s could not be deleted whole: %s", path, error.strerror)

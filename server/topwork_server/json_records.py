@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 import xxhash
 
-from topwork_server import regular_files
+from topwork_server import atomic_store, regular_files
 from topwork_server.errors import DataLoss
 
 CHECKSUM = "checksum"
@@ -31,6 +31,11 @@ def dumps(record: Mapping[str, Any], indent: int | None = None, default: Callabl
     """The record with its checksum, as JSON."""
     plain = json.loads(json.dumps(record, default=default))
     return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=indent) + "\n"
+
+
+def write(path: Path, record: Mapping[str, Any], indent: int | None = None, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a record with its checksum, in place of an older one."""
+    atomic_store.write(path, dumps(record, indent, default))
 
 
 def read(path: Path, kind: type[T], remedy: str = "") -> T:

@@ -91,7 +91,7 @@ class Learner:
             self._check_whole(client, head)
         held = {pin for version in client.versions(SET) for pin in version.pins}
         assert held == {f"head-{head.name}" for head in whole}, "pins were left behind, or are missing"
-        leftovers = [*(home / "heads").glob("**/.part-*"), *(home / "trainings").glob("*.part")]
+        leftovers = [*(home / "heads").glob("**/.*.part"), *(home / "trainings").glob("*.part")]
         assert not leftovers, leftovers
         self.ready, self.unsure = {head.name: head for head in whole}, ""
 

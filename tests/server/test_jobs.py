@@ -423,7 +423,7 @@ def test_arguments_that_are_not_json_are_refused_at_once(jobs, run):
 def test_damaged_records_are_no_obstacle(tmp_path, run):
     folder = tmp_path / "jobs"
     folder.mkdir()
-    for name, text in {"0000000a.json": "{", "0000000b.json": "[]", "notes.v2.json": "{}", "0000000c.part": "{"}.items():
+    for name, text in {"0000000a.json": "{", "0000000b.json": "[]", "notes.v2.json": "{}", ".0000000c.json.7.part": "{"}.items():
         (folder / name).write_text(text)
     jobs = JobManager(folder)
     assert jobs.list() == []
@@ -447,7 +447,7 @@ def test_a_full_disk_costs_the_record_alone(tmp_path, run, monkeypatch, caplog):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("topwork_server.jobs.job_records.os.replace", full)
+    monkeypatch.setattr(os, "fsync", full)
     jobs = JobManager(tmp_path / "jobs")
     done = run(asked(jobs, "add", numbers=[5]))
     assert done.result == {"sum": 5}

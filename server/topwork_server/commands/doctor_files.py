@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import json_records
+from topwork_server.atomic_store import file_sha256
 from topwork_server.commands.doctor_checks import Finding, Grade
 from topwork_server.errors import DataLoss, TopworkError
 from topwork_server.jobs.job_records import Job, damaged_records
 from topwork_server.models import artifacts
-from topwork_server.plugin_api.sources import file_sha256
 
 #: Shown of those that are damaged.
 SHOWN = 20

@@ -11,6 +11,7 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.home_lock import HomeLock
 from topwork_server.models import artifacts
 from topwork_server.models.catalog import Catalog
+from topwork_server.regular_files import bytes_below
 
 
 def forget(arguments: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def forget(arguments: argparse.Namespace) -> int:
 
 def prune(arguments: argparse.Namespace) -> int:
     catalogue = pull.opened(arguments)
-    folders = {path: artifacts.size(path) for path in catalogue.unused_artifacts()}
+    folders = {path: bytes_below(path) for path in catalogue.unused_artifacts()}
     if not arguments.dry_run:
         for path in folders:
             artifacts.discard(path)

@@ -163,14 +163,9 @@ class Checksums:
             for recorded in (self._checked, self._damaged):
                 for name in [name for name in recorded if name not in present]:
                     del recorded[name]
-            scratch = self._file.with_name(f"{NAME}.part")
             try:
-                scratch.write_text("".join(_format_line(name, one) for name, one in self.entries.items()), "utf-8")
-                lance_io.sync([scratch])
-                if self._file.is_dir():  # damage: a file is replaced in one step
-                    atomic_store.delete(self._file)
-                scratch.replace(self._file)
-                lance_io.sync([self.path])
+                atomic_store.sweep(self.path)  # one writer has the set
+                atomic_store.write(self._file, "".join(_format_line(name, one) for name, one in self.entries.items()))
                 self.log_damage = ""
             except OSError as error:
                 log.warning("%s could not be written: %s", self._file, error)

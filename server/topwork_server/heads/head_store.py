@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,12 +24,11 @@ from typing import Any
 
 from topwork.report import Report
 
-from topwork_server import json_records, regular_files
-from topwork_server.atomic_store import disk_errors, sync, sync_folder
+from topwork_server import atomic_store, json_records, regular_files
+from topwork_server.atomic_store import disk_errors, file_sha256
 from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.heads.head_types import Head
-from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.regular_files import bytes_below, names_in
 from topwork_server.suggestions import instead
 
@@ -40,8 +38,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: Prefix of folders that are being written or deleted; no head can have such a name.
-SCRATCH = ".part-"
 RETRAIN = "train it again with replace, or drop it"
 #: Attempts to read a head that keeps being replaced.
 TRIES = 100
@@ -106,13 +102,12 @@ class HeadStore:
         check_head_name(head.name)
         place = self.folder / head.name
         with disk_errors(f"the head {head.name!r}", "train"):
-            _make_folder(place)
-            scratch = Path(tempfile.mkdtemp(dir=place, prefix=SCRATCH))
+            atomic_store.make_folder(place)
             try:
-                _write(scratch, head, graph, report)
-                _move_into_place(scratch, place)
+                with atomic_store.scratch_folder(place) as scratch:
+                    _write(scratch, head, graph, report)
+                    atomic_store.publish(scratch, place / _next_version(place))
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
                 with suppress(OSError):
                     place.rmdir()  # only a first head that could not be written leaves it empty
             _prune(place)
@@ -174,18 +169,14 @@ class HeadStore:
         """Remove a head in one step, a damaged one too. NotFound where there is none."""
         self._newest(name)
         with disk_errors(f"the head {name!r}", "train"):
-            doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
-            (self.folder / name).rename(doomed / "gone")
-            sync(self.folder)
+            atomic_store.remove(self.folder / name)
         self._cache.pop(name, None)
-        shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Delete what killed jobs and drops left. Called once, at the start: no job may be running."""
-        for leftover in (*self.folder.glob(f"{SCRATCH}*"), *self.folder.glob(f"*/{SCRATCH}*")):
-            log.info("removing what is left of %s", leftover)
-            shutil.rmtree(leftover, ignore_errors=True)
+        atomic_store.sweep(self.folder)
         for place in self.folder.glob("[!.]*"):
+            atomic_store.sweep(place)
             _prune(place)
             with suppress(OSError):
                 place.rmdir()  # no version was ever finished
@@ -245,17 +236,14 @@ def _write(scratch: Path, head: Head, graph: bytes, report: Report | None) -> No
     (scratch / GRAPH).write_bytes(graph)
     if report is not None:
         (scratch / REPORT).write_text(_json(report.to_record()), "utf-8")
-    files = {path.name: file_sha256(path) for path in scratch.iterdir()}
-    record = {"format": FORMAT, "head": asdict(head), "files": files}
-    (scratch / HEAD).write_text(json_records.dumps(record, 1, _plain), "utf-8")
-    sync_folder(scratch)
+    record = {"format": FORMAT, "head": asdict(head), "files": atomic_store.checksums(scratch)}
+    json_records.write(scratch / HEAD, record, 1, _plain)
 
 
-def _move_into_place(scratch: Path, place: Path) -> None:
-    """Publish a folder under a number greater than all others: clocks can go back."""
+def _next_version(place: Path) -> str:
+    """A number greater than all others: clocks can go back."""
     newest = _versions(place)
-    scratch.rename(place / str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0)))
-    sync(place)
+    return str(max(time.time_ns(), int(newest[-1]) + 1 if newest else 0))
 
 
 def _prune(place: Path) -> None:
@@ -267,14 +255,6 @@ def _prune(place: Path) -> None:
 def _versions(place: Path) -> list[str]:
     """The versions of a head, oldest first."""
     return sorted(filter(str.isdecimal, names_in(place)), key=int)
-
-
-def _make_folder(place: Path) -> None:
-    """Create the folder of a name, durably."""
-    new = [path for path in (place, place.parent) if not path.exists()]
-    place.mkdir(parents=True, exist_ok=True)
-    for path in new:
-        sync(path.parent)
 
 
 def _json(record: Mapping[str, Any]) -> str:

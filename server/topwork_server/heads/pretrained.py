@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topwork_server import json_records
+from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import DataLoss, NotFound
 from topwork_server.heads import pooling
 from topwork_server.heads.head_store import StoredHead, damaged_head
@@ -16,7 +17,6 @@ from topwork_server.heads.head_types import Head, Task
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.models.pretrained_heads import PREFIX, PretrainedHeadRecord
-from topwork_server.plugin_api.sources import file_sha256
 
 log = logging.getLogger(__name__)
 

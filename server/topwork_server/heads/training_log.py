@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from topwork_server import json_records
+from topwork_server import atomic_store, json_records
 from topwork_server.errors import DataLoss
 from topwork_server.heads.head_types import HeadDefinition
 
@@ -43,13 +41,10 @@ class TrainingLog:
 
     def save(self, name: str) -> None:
         """Write a record atomically. It never raises."""
-        training, scratch = self._records[name], self._folder / f"{name}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json_records.dumps(asdict(training)), "utf-8")
-            os.replace(scratch, self._path(name))
+            atomic_store.make_folder(self._folder)
+            json_records.write(self._path(name), asdict(self._records[name]))
         except OSError as error:
-            scratch.unlink(missing_ok=True)
             log.warning("the record of the training of %s could not be written: %s", name, error)
 
     def remove(self, name: str) -> None:
@@ -61,9 +56,7 @@ class TrainingLog:
         return self._folder / f"{name}.json"
 
     def _load(self) -> list[TrainingRecord]:
-        for leftover in self._folder.glob("*.part"):  # left by a killed server
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        atomic_store.sweep(self._folder)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [training for training in found if training]
 

@@ -16,7 +16,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork_server import json_records
-from topwork_server.atomic_store import disk_errors, sync, sync_folder
+from topwork_server import atomic_store, json_records
+from topwork_server.atomic_store import disk_errors, file_sha256
 from topwork_server.errors import DataLoss
 from topwork_server.indexes.damaged_indexes import DamagedIndex
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition
-from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.plugin_api.vector_index import VectorIndex
 from topwork_server.regular_files import names_in
 from topwork_server.types import Array
@@ -38,8 +36,6 @@ from topwork_server.types import Array
 FORMAT = 1
 DEFINITION, FACTS, INDEX, KEYS, ROWS = "definition.json", "facts.json", "index.bin", "keys.npy", "rows.npy"
 FAILURE, QUERIES = "failure.json", "queries.npy"
-#: What is not finished, or is going away, has a name that no set and no index can have.
-SCRATCH = ".part-"
 
 log = logging.getLogger(__name__)
 
@@ -117,25 +113,17 @@ class BuildFolder:
             np.save(scratch / KEYS, built.keys)
             if built.rows is not None:
                 np.save(scratch / ROWS, built.rows)
-            files = {path.name: file_sha256(path) for path in scratch.iterdir()}
-            size = sum(path.stat().st_size for path in scratch.iterdir())
-            record = {"format": FORMAT, "facts": {**asdict(built.facts), "bytes": size}, "files": files}
-            (scratch / FACTS).write_text(json_records.dumps(record, indent=1), "utf-8")
-            sync_folder(scratch)
+            _write_facts(scratch, built.facts)
             target = self.builds / str(max((int(path.name) for path in self._numbered()), default=0) + 1)
-            scratch.rename(target)
-            sync(self.builds)
+            atomic_store.publish(scratch, target)
             return target
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder on the same disk, gone afterwards unless it was renamed."""
+        """A folder on the same disk, gone afterwards unless it was published."""
         self.builds.mkdir(exist_ok=True)  # no parents: what was dropped meanwhile does not come back
-        folder = Path(tempfile.mkdtemp(dir=self.builds, prefix=SCRATCH))
-        try:
+        with atomic_store.scratch_folder(self.builds) as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def failure(self) -> str:
         """Why the last build failed; "" where it did not."""
@@ -150,7 +138,7 @@ class BuildFolder:
             if not error:
                 (self.folder / FAILURE).unlink(missing_ok=True)
             elif self.folder.exists():
-                (self.folder / FAILURE).write_text(json_records.dumps(asdict(BuildFailure(error))), "utf-8")
+                json_records.write(self.folder / FAILURE, asdict(BuildFailure(error)))
 
     def prune(self, facts: BuildFacts | None) -> None:
         """Delete all builds but the one of these facts."""
@@ -161,8 +149,8 @@ class BuildFolder:
 
     def sweep(self) -> None:
         """Delete what killed jobs left. No job may be running."""
-        for leftover in self.builds.glob(f"{SCRATCH}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        atomic_store.sweep(self.folder)
+        atomic_store.sweep(self.builds)
 
     def _numbered(self) -> list[Path]:
         return [self.builds / name for name in names_in(self.builds) if name.isdecimal()]
@@ -187,8 +175,8 @@ class IndexStore:
 
     def sweep(self) -> None:
         """Delete what jobs and drops left when they were killed. Once, at the start."""
-        for leftover in self.folder.glob(f"{SCRATCH}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self.folder, *self.folder.glob("[!.]*")):
+            atomic_store.sweep(folder)
         for stored in self.stored():
             self.build_folder(stored.definition.set, stored.definition.name).sweep()
 
@@ -215,28 +203,20 @@ class IndexStore:
         """Atomically; the definition with the digest of its queries. DiskFull where there is no room."""
         folder = self.folder / stored.definition.set / stored.definition.name
         with disk_errors("the index", "rebuild it"):
-            folder.mkdir(parents=True, exist_ok=True)
+            atomic_store.make_folder(folder)
             if queries is not None:
-                np.save(folder / QUERIES, queries, allow_pickle=False)
-                sync(folder / QUERIES)
+                with atomic_store.replacing(folder / QUERIES) as file:
+                    np.save(file, queries, allow_pickle=False)
                 stored = replace(stored, definition=replace(stored.definition, queries=file_sha256(folder / QUERIES)))
-            definition = stored.definition
-            scratch = folder / f"{SCRATCH}{DEFINITION}"
-            record = {"format": FORMAT, "definition": asdict(definition), "set_created": stored.set_created}
-            scratch.write_text(json_records.dumps(record, indent=1), "utf-8")
-            sync(scratch)
-            scratch.rename(folder / DEFINITION)
-            sync(folder)
-            sync(folder.parent)
+            record = {"format": FORMAT, "definition": asdict(stored.definition), "set_created": stored.set_created}
+            json_records.write(folder / DEFINITION, record, indent=1)
         return stored
 
     def remove(self, set_name: str, name: str = "") -> None:
         """One index, or all of a set: gone in one step, however long the deletion takes. A missing one is none."""
         folder = self.folder / set_name / name if name else self.folder / set_name
         if folder.exists():
-            doomed = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
-            folder.rename(doomed / "gone")
-            shutil.rmtree(doomed, ignore_errors=True)
+            atomic_store.remove(folder)
 
 
 def read_definition(slot: BuildFolder) -> IndexDefinition:
@@ -263,6 +243,12 @@ def _read_stored(path: Path) -> StoredIndex | DamagedIndex:
     if (stored.definition.set, stored.definition.name) != of:
         return DamagedIndex(*of, f"{path} is of the index {stored.definition.name!r} of {stored.definition.set!r}")
     return stored
+
+
+def _write_facts(scratch: Path, facts: BuildFacts) -> None:
+    size = sum(path.stat().st_size for path in scratch.iterdir())
+    record = {"format": FORMAT, "facts": {**asdict(facts), "bytes": size}, "files": atomic_store.checksums(scratch)}
+    json_records.write(scratch / FACTS, record, indent=1)
 
 
 def _verify(folder: Path, files: dict[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -64,9 +63,7 @@ class JobRecords:
 
     def load(self) -> list[Job]:
         """Oldest first. What is no record is set aside, and named in `damaged`."""
-        for leftover in self._folder.glob("*.part"):
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        atomic_store.sweep(self._folder)
         for leftover in self._folder.glob(f"*{SCRATCH}"):  # of jobs that were killed with their server
             shutil.rmtree(leftover, ignore_errors=True)
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
@@ -74,11 +71,9 @@ class JobRecords:
 
     def save(self, job: Job) -> None:
         """Never raises: who works goes on without a record."""
-        scratch = self._folder / f"{job.id}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json_records.dumps(asdict(replace(job, seconds_left=0.0))), "utf-8")
-            os.replace(scratch, self._path(job.id))
+            atomic_store.make_folder(self._folder)
+            json_records.write(self._path(job.id), asdict(replace(job, seconds_left=0.0)))
         except OSError as error:
             log.warning("the record of job %s could not be written: %s", job.id, error)
 

@@ -15,19 +15,16 @@ import fcntl
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from topwork_server import json_records
-from topwork_server.atomic_store import sync_folder
+from topwork_server import atomic_store, json_records
+from topwork_server.atomic_store import scratch_folder, temporary_files_in
 from topwork_server.errors import DataLoss, NotReady
-from topwork_server.plugin_api.sources import SourceUri, file_sha256, stamp
-from topwork_server.regular_files import bytes_below, opened_lock
-from topwork_server.scratch import within
+from topwork_server.plugin_api.sources import SourceUri, stamp
+from topwork_server.regular_files import opened_lock
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
 MODEL = "model.onnx"
@@ -65,7 +62,7 @@ class Manifest:
         return next((info for info in self.taps if info.tap.name == name), None)
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(json_records.dumps(asdict(self), indent=1), "utf-8")
+        json_records.write(folder / MANIFEST, asdict(self), indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -131,7 +128,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
     """NotReady where a file of the artifact was changed or lost since the export."""
     for name, digest in manifest.files.items():
         path = folder / name
-        if not path.is_file() or file_sha256(path) != digest:
+        if not atomic_store.is_unchanged(path, digest):
             raise NotReady(f"{path} is not the file that was exported", remedy=f"run `topwork export {manifest.encoder} --force`")
 
 
@@ -146,17 +143,11 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
         if find(home, spec) and not force:
             return folder
         prefix = f".{folder.name}."
-        for leftover in folder.parent.glob(f"{prefix}*.part"):  # we hold the lock: their makers are dead
-            shutil.rmtree(leftover)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".part"))
-        with within(Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix, suffix=".tmp.part"))):
-            build(scratch)
-        sync_folder(scratch)
-        if folder.exists():
-            folder.rename(scratch.with_name(f"{scratch.name}.old.part"))
-        scratch.rename(folder)
-        for leftover in folder.parent.glob(f"{prefix}*.part"):
-            shutil.rmtree(leftover)
+        atomic_store.sweep(folder.parent, prefix)  # we hold the lock: their makers are dead
+        with scratch_folder(folder.parent, prefix) as scratch, scratch_folder(folder.parent, prefix) as temporary:
+            with temporary_files_in(temporary):
+                build(scratch)
+            atomic_store.publish(scratch, folder)
     return folder
 
 
@@ -177,16 +168,12 @@ def is_of(folder: Path, names: Collection[str]) -> bool:
     return any(re.fullmatch(f"{re.escape(slug(name))}-[0-9a-f]{{12}}", folder.name) for name in names)
 
 
-def size(folder: Path) -> int:
-    """Bytes of the files in a folder."""
-    return bytes_below(folder)
-
-
 def discard(folder: Path) -> None:
     """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
     lock = folder.with_name(f".{folder.name}.lock")
     with _lock(lock):
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            atomic_store.remove(folder)
         lock.unlink()
 
 
@@ -197,8 +184,7 @@ def sweep(home: Path) -> None:
             continue
         with opened_lock(path) as file, suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in path.parent.glob(f"{path.name.removesuffix('.lock')}.*.part"):
-                shutil.rmtree(leftover)
+            atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
             path.unlink()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork_server import errors
-from topwork_server.atomic_store import sync
+from topwork_server.atomic_store import file_sha256, make_folder, sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
@@ -119,11 +119,8 @@ class Catalog:
     def add_fine_tuned(self, name: str, base: str, weights: Path, tap: str, trained_on: str) -> EncoderSpec:
         """Remember an encoder that was fine-tuned of `base`; the file of its weights is moved here. `tap` is its default."""
         self.spec(base)
-        kept = self._record_path(name).with_suffix(".safetensors")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        sync(weights)
-        shutil.move(weights, kept)
-        record = {"base": base, "sha256": sources.file_sha256(kept), "default_tap": tap, "trained_on": trained_on}
+        sha256 = self._take_file(weights, name, ".safetensors")
+        record = {"base": base, "sha256": sha256, "default_tap": tap, "trained_on": trained_on}
         self._records.write(name, record)
         return self.spec(name)
 
@@ -132,13 +129,17 @@ class Catalog:
     ) -> EncoderSpec:
         """Remember an encoder whose graph is the int8 form of that of `base`; the file is moved here."""
         self.spec(base)
-        kept = self._record_path(name).with_suffix(INT8_SUFFIX)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        sync(graph)
-        shutil.move(graph, kept)
-        record = {"int8_of": base, "sha256": sources.file_sha256(kept), "parity": parity, "made": made}
+        record = {"int8_of": base, "sha256": self._take_file(graph, name, INT8_SUFFIX), "parity": parity, "made": made}
         self._records.write(name, record)
         return self.spec(name)
+
+    def _take_file(self, file: Path, name: str, suffix: str) -> str:
+        """Move a file beside the record of its encoder, durably, and return its checksum."""
+        kept = self._record_path(name).with_suffix(suffix)
+        make_folder(kept.parent)
+        shutil.move(file, kept)
+        sync(kept)
+        return file_sha256(kept)
 
     def derived_from(self, base: str) -> list[str]:
         """The encoders that were fine-tuned or quantized of another."""

@@ -6,15 +6,12 @@ A record that is damaged costs its own encoder: it is named in the log and by `t
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topwork_server import json_records
-from topwork_server.atomic_store import sync
+from topwork_server import atomic_store, json_records
 from topwork_server.errors import DataLoss
 from topwork_server.models import artifacts
 
@@ -80,22 +77,12 @@ class EncoderRecords:
 
     def write(self, name: str, record: Mapping[str, Any]) -> None:
         """Atomically, and on disk when this returns."""
-        path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}.part")
-        scratch.write_text(json_records.dumps({"name": name, **record}, indent=1), "utf-8")
-        sync(scratch)
-        if path.is_dir():  # damage: no record is a folder
-            shutil.rmtree(path)
-        scratch.rename(path)
+        atomic_store.make_folder(self.folder)
+        json_records.write(self.path(name), {"name": name, **record}, indent=1)
 
     def remove(self, name: str) -> None:
         """No error where there is none."""
-        path = self.path(name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        atomic_store.delete(self.path(name))
 
 
 def _read(path: Path) -> dict[str, Any]:

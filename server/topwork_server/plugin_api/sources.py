@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topwork_server import regular_files
+from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.suggestions import near
 
@@ -129,11 +129,6 @@ def stamp(source: SourceUri) -> str:
     )
     state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(state).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with regular_files.opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _package_folder(source: SourceUri, home: Path) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -66,15 +64,10 @@ def _is_complete(record: DeviceRecord) -> bool:
 def write_record(folder: Path, record: DeviceRecord) -> None:
     """Store a record. An artifact that cannot be written to is measured again at each load."""
     path = _path(folder, record.device)
-    scratch = path.with_suffix(f".{os.getpid()}.part")
-    said = {**asdict(record), "device": str(record.device)}
     try:
-        scratch.write_text(json_records.dumps(said, indent=1), "utf-8")
-        scratch.rename(path)
+        json_records.write(path, {**asdict(record), "device": str(record.device)}, indent=1)
     except OSError as error:
         log.warning("%s cannot be kept: %s", path, error.strerror)
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
 
 
 def _path(folder: Path, device: Device) -> Path:

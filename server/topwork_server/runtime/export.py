@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topwork_server import atomic_store
 from topwork_server.errors import ExportFailed, TopworkError
 from topwork_server.models import artifacts, fingerprint, onnx_graph, pretrained_heads
 from topwork_server.models.artifacts import Manifest
@@ -67,7 +68,7 @@ def export_encoder(spec: EncoderSpec, assets: Path, folder: Path) -> Manifest:
         reference=reference.name,
         parity=record.by_tap,
         batches=tuple(batch.shapes for batch in batches),
-        files={path.name: sources.file_sha256(path) for path in sorted(folder.iterdir())},
+        files=atomic_store.checksums(folder),
         made_with={
             name: version(name) for name in ("topwork-server", "torch", "onnx", "onnxruntime-gpu", "transformers", "timm")
         },
@@ -90,7 +91,7 @@ def _place_graph(encoder: Encoder, trunk: Trunk, batches: Sequence[ParityBatch],
     spec = encoder.spec
     if spec.int8 is not None:
         path = Path(spec.int8.path)
-        if not path.exists() or sources.file_sha256(path) != spec.int8.sha256:
+        if not atomic_store.is_unchanged(path, spec.int8.sha256):
             raise ExportFailed(
                 f"{path} is not what {spec.name} was quantized to", remedy=f"run `topwork forget {spec.name}`, and quantize again"
             )
@@ -147,7 +148,7 @@ def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
     from safetensors.torch import load_file
 
     path = Path(spec.tuned.path)
-    if trunk.module is None or not path.exists() or sources.file_sha256(path) != spec.tuned.sha256:
+    if trunk.module is None or not atomic_store.is_unchanged(path, spec.tuned.sha256):
         raise ExportFailed(f"{path} is not what {spec.name} was fine-tuned to", remedy="train its head again")
     trunk.module.load_state_dict(load_file(path))
     return trunk

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotReady, TopworkError
 from topwork_server.heads import pooling
 from topwork_server.heads.export.merge import METADATA, merge_onnx
@@ -21,7 +22,6 @@ from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.serving.span_decoding import bio_names
 from topwork_server.models.artifacts import Manifest
-from topwork_server.plugin_api.sources import file_sha256
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 
 DIM = 6

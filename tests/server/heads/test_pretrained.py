@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import made_heads
 import pytest
+from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.models.artifacts import MANIFEST
 from topwork_server.models.catalog import EncoderState
 from topwork_server.models.pretrained_heads import PretrainedHeadRecord
-from topwork_server.plugin_api.sources import file_sha256
 
 
 class Catalogue:

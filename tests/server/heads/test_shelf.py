@@ -14,7 +14,7 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.heads.head_store import SCRATCH, HeadStore
+from topwork_server.heads.head_store import HeadStore
 
 HEAD = made_heads.head()
 GRAPH = made_heads.graph(HEAD)
@@ -67,7 +67,7 @@ def test_unknown_heads_name_what_is_near(shelf):
     publish(shelf, "fish")
     with pytest.raises(NotFound, match=r"no head 'brids' .did you mean birds"):
         shelf.get("brids")
-    for name in ("../heads/birds", "", ".part-x", "birds/../birds"):
+    for name in ("../heads/birds", "", ".x.part", "birds/../birds"):
         with pytest.raises(NotFound):
             shelf.get(name)
         with pytest.raises(NotFound):
@@ -150,10 +150,10 @@ def test_a_changed_graph_is_found(shelf):
 def test_what_killed_writers_left_is_swept(shelf):
     publish(shelf)
     before = files(shelf)
-    (shelf.folder / f"{SCRATCH}abc" / "gone").mkdir(parents=True)
-    (shelf.folder / "birds" / f"{SCRATCH}def").mkdir()
+    (shelf.folder / ".abc.part" / "gone").mkdir(parents=True)
+    (shelf.folder / "birds" / ".def.part").mkdir()
     (shelf.folder / "birds" / "1").mkdir()
-    (shelf.folder / "never" / f"{SCRATCH}def").mkdir(parents=True)
+    (shelf.folder / "never" / ".def.part").mkdir(parents=True)
     assert shelf.names() == ["birds"]
     assert shelf.get("birds") == HEAD
     shelf.sweep()
@@ -286,4 +286,4 @@ def test_a_writer_killed_at_any_step_leaves_the_old_head_or_the_new_one(shelf, r
         assert line.startswith("9 ")
         assert line.endswith("True")
         assert line[2:].startswith(("[(1.0,", "[(2.0,") if replacing else ("[] []", "[(2.0,")), line
-        assert SCRATCH not in line
+        assert ".part" not in line

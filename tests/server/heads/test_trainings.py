@@ -19,7 +19,7 @@ def test_a_record_is_read_again_and_what_a_killed_server_left_is_gone(tmp_path: 
     kept = TrainingLog(tmp_path)
     kept.add(PLAIN)
     kept.save("one")
-    (tmp_path / "two.part").write_text("{")
+    (tmp_path / ".two.json.7.part").write_text("{")
     again = TrainingLog(tmp_path)
     assert again.names() == ["one"]
     assert again.get("one") == PLAIN
@@ -27,12 +27,12 @@ def test_a_record_is_read_again_and_what_a_killed_server_left_is_gone(tmp_path: 
 
 
 def test_a_full_disk_costs_the_record_and_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: Path, target: Path) -> None:
+    def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     kept = TrainingLog(tmp_path)
     kept.add(PLAIN)
-    monkeypatch.setattr("os.replace", full)
+    monkeypatch.setattr("os.fsync", full)
     kept.save("one")
     assert kept.get("one") == PLAIN
     assert os.listdir(tmp_path) == []

@@ -12,7 +12,6 @@ from lance_rows import clustered
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.indexes import build_schedule, index
 from topwork_server.indexes.index_manager import CreateIndexParams
-from topwork_server.indexes.index_store import SCRATCH
 from topwork_server.indexes.index_types import IndexState
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Granularity, Tap, TapInfo
@@ -461,11 +460,11 @@ async def test_leftovers_of_killed_jobs_are_swept(tmp_path):
         await w.indexes.create(CreateIndexParams("birds"))
         await w.indexes.wait_for_build("birds")
         builds = tmp_path / "indexes" / "birds" / "pooled" / "builds"
-        (builds / f"{SCRATCH}dead").mkdir()
+        (builds / ".dead.part").mkdir()
         await w.indexes.rebuild("birds")
         await w.indexes.wait_for_build("birds")
         assert [path.name for path in builds.iterdir()] == ["2"]
-        (builds / f"{SCRATCH}dead").mkdir()
+        (builds / ".dead.part").mkdir()
     async with world(tmp_path) as w:
         assert [path.name for path in builds.iterdir()] == ["2"]
 

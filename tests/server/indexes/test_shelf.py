@@ -12,7 +12,7 @@ import pytest
 import toys_index
 from topwork_server import Metric
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.indexes.index_store import SCRATCH, IndexStore, StoredIndex, order_by_key, read_definition
+from topwork_server.indexes.index_store import IndexStore, StoredIndex, order_by_key, read_definition
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, MeasuredEffort
 from topwork_server.types import Granularity
 
@@ -131,8 +131,8 @@ def test_a_publication_that_fails_leaves_nothing(slot, monkeypatch):
 
 def test_what_killed_jobs_left_is_swept(shelf, slot):
     slot.publish(built())
-    (slot.builds / f"{SCRATCH}abc").mkdir()
-    (shelf.folder / f"{SCRATCH}def").mkdir()
+    (slot.builds / ".abc.part").mkdir()
+    (shelf.folder / ".def.part").mkdir()
     shelf.sweep()
     assert [path.name for path in slot.builds.iterdir()] == ["1"]
     assert [path.name for path in shelf.folder.iterdir()] == ["birds"]

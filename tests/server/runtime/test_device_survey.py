@@ -173,7 +173,7 @@ def test_an_artifact_that_cannot_be_written_to_is_served_all_the_same(
 ) -> None:
     encoder, folder, manifest = letters
     scripted(tmp_path, monkeypatch, "for device in devices: trial(device, speed=9.0 if device.startswith('openvino') else 1.0)\n")
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     assert DeviceSurvey((BF16, PLAIN), 1, ChildProcesses()).plans_for(encoder, folder, manifest).plans[0].device == BF16
     assert "cannot be kept: Read-only" in caplog.text
     assert not list(folder.glob("device-*"))

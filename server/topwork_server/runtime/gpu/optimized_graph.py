@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from topwork_server import atomic_store
 from topwork_server.models.artifacts import PARITY_INPUTS
 from topwork_server.runtime.gpu.fp16 import to_fp16
 from topwork_server.runtime.gpu.fusion import fuse_attention
@@ -26,9 +26,8 @@ def optimized_graph(model: Path, device: Device) -> Path:
         return target
     import onnx
 
-    scratch = target.with_suffix(f".{os.getpid()}.part")
-    onnx.save(optimize(model, device), str(scratch))
-    scratch.rename(target)
+    with atomic_store.replacing(target) as file:
+        onnx.save(optimize(model, device), file)
     return target
 
 

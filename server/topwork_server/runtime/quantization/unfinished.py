@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from topwork_server.scratch import within
+from topwork_server.atomic_store import temporary_files_in
 
 MAKING = ".making-"
 
@@ -50,7 +50,7 @@ def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
     scratch = folder / f"{MAKING}{name}"
     scratch.mkdir()
     try:
-        with within(scratch):
+        with temporary_files_in(scratch):
             yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from topwork_server import scratch
+from topwork_server import atomic_store
 from topwork_server.models import artifacts
 from toys import letters_spec
 
@@ -29,7 +29,7 @@ asyncio.run(app.serve(Config(home=Path(sys.argv[1]), listen="127.0.0.1:0", provi
 
 
 def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
-    left = tmp_path / scratch.FOLDER / "survey"
+    left = tmp_path / atomic_store.TEMPORARY / "survey"
     for _ in range(2):  # the second one could not make the folder if it were still there
         command = [sys.executable, "-c", SERVER, str(tmp_path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -42,11 +42,11 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path)
 def test_temporary_files_of_children_lie_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", "/tmp"))
-    scratch.use(tmp_path)
-    assert Path(tempfile.gettempdir()) == tmp_path / scratch.FOLDER
+    atomic_store.use_temporary_folder(tmp_path)
+    assert Path(tempfile.gettempdir()) == tmp_path / atomic_store.TEMPORARY
     ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
     done = subprocess.run(ask, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(tmp_path / scratch.FOLDER)
+    assert done.stdout.strip() == str(tmp_path / atomic_store.TEMPORARY)
 
 
 def test_temporary_files_of_an_export_go_with_it(tmp_path: Path) -> None:
