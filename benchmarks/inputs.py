@@ -6,6 +6,8 @@ import importlib
 import inspect
 import io
 import pkgutil
+import zlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -29,44 +31,50 @@ PACKAGES = (
     "unittest",
     "xml",
 )
+#: Those whose texts are told apart, by `labelled_sentences`.
+CLASSES = ("numpy", "asyncio", "email", "http", "logging", "unittest", "xml", "skimage", "rich", "json")
 PICTURES = "astronaut coffee chelsea rocket camera coins moon page retina hubble_deep_field motorcycle".split()
 
 
 @cache
 def sentences(count: int = 2000) -> list[str]:
     """First paragraphs of docstrings, in a fixed order that mixes short with long."""
-    found: dict[str, None] = {}
-    for package in PACKAGES:
-        for module in [package, *_submodules(package)]:
-            for said in _docstrings(module):
-                found.setdefault(said)
-    ordered = sorted(found, key=lambda text: hash_of(text))
-    return ordered[:count]
+    found = dict.fromkeys(text for package in PACKAGES for text in docstrings(package))
+    return sorted(found, key=hash_of)[:count]
+
+
+def labelled_sentences(count: int = 500) -> list[tuple[str, str]]:
+    """(text, package): first paragraphs of docstrings, as evenly of the packages as they have them."""
+    pairs = []
+    for package in CLASSES:
+        texts = list(dict.fromkeys(docstrings(package, owner=package)))[: count // 5]
+        pairs += [(text, package) for text in texts if len(texts) >= 5]
+    return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:count]]
 
 
 def hash_of(text: str) -> int:
     """The same order on every run, unlike hash()."""
-    import zlib
-
     return zlib.crc32(text.encode())
 
 
-def _submodules(package: str) -> list[str]:
+def docstrings(package: str, owner: str = "") -> Iterator[str]:
+    """Of a package's and its modules' public members; only of those that were defined in `owner`."""
     path = getattr(importlib.import_module(package), "__path__", [])
-    return [f"{package}.{m.name}" for m in pkgutil.iter_modules(path) if not m.name.startswith(("_", "test", "conftest"))]
+    modules = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith(("_", "test", "conftest"))]
+    for module in (package, *(f"{package}.{name}" for name in modules)):
+        yield from _docstrings(module, owner)
 
 
-def _docstrings(module: str) -> list[str]:
+def _docstrings(module: str, owner: str) -> Iterator[str]:
     try:
-        things = vars(importlib.import_module(module))
+        members = vars(importlib.import_module(module))
     except ImportError:
-        return []
-    found = []
-    for name, thing in sorted(things.items()):
-        said = (inspect.getdoc(thing) or "") if callable(thing) and not name.startswith("_") else ""
-        paragraph = " ".join(said.partition("\n\n")[0].split())
-        found += [paragraph] if 10 < len(paragraph) < 1500 else []
-    return found
+        return
+    for name, member in sorted(members.items()):
+        if callable(member) and not name.startswith("_") and str(getattr(member, "__module__", "")).startswith(owner):
+            paragraph = " ".join((inspect.getdoc(member) or "").partition("\n\n")[0].split())
+            if 10 < len(paragraph) < 1500:
+                yield paragraph
 
 
 @cache

@@ -26,8 +26,8 @@ from topwork_server.commands.demo import server
 from topwork_server.config import default_home
 
 from benchmarks import inputs
+from benchmarks.processes import Worker
 from benchmarks.serving.ceiling import ratio
-from benchmarks.serving.workers import Worker
 
 ENCODER = "all-minilm-l6-v2"
 TEXTS, VECTORS, SMALL = "benchmark-texts", "benchmark-vectors", "benchmark-small"
@@ -68,7 +68,7 @@ def texts(client: Client, rounds: int, seconds: float) -> dict[str, float]:
     assert numerics is not None
     rates, ceilings = [], []
     for turn in range(rounds):
-        with Worker("ceiling", "text", f"{numerics.provider} {numerics.precision}") as ceiling:
+        with Worker("serving.ceiling", "text", f"{numerics.provider} {numerics.precision}") as ceiling:
             ceilings.append(max(ceiling.ask("best", seconds=seconds).values()))
         began = time.monotonic()
         client.write(f"{TEXTS}", encoder=ENCODER, items=[f"{turn}. {text}" for text in items], ids=ids)

@@ -23,13 +23,13 @@ from typing import Any
 
 import psutil
 
+from benchmarks.processes import WorkerError, end_processes
 from benchmarks.serving import contest, page, plan
 from benchmarks.serving.contest import Course
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.peers import Library
 from benchmarks.serving.plan import Progress, Turn
 from benchmarks.serving.results import Results, rounded
-from benchmarks.serving.workers import WorkerError, end_processes
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 `best`, `rate`: samples are prepared before the clock starts, sorted by length, and cut into batches by the best of several
 budgets. `single`: one item at a time, from the item to its row. `pipeline`: all items from the item to the row, prepared in
 threads (as many as are best) while the session runs. `preparing`: the items' preprocessing alone. Run by the harness
-(`workers.py`).
+(`benchmarks/processes.py`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from topwork_server.runtime.providers import PLAIN, Device
 from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import Array, Sample
 
+from benchmarks import processes
 from benchmarks.batching import by_length
-from benchmarks.serving import workers
 from benchmarks.serving.parts import PARTS, wrapped
 from benchmarks.serving.peers import Item, Rows
 
@@ -163,10 +163,10 @@ def ratio(measured: list[float], ceilings: list[float]) -> float:
 
 
 def main(part: str, device_name: str) -> int:
-    answer = workers.answerer()
+    answer = processes.answerer()
     chosen = PARTS[part]
     ceiling: Ceiling | None = None
-    for asked in workers.questions(sys.stdin):
+    for asked in processes.questions():
         try:
             ceiling = ceiling or Ceiling(chosen.encoder, part, chosen.items(), device(device_name))
             answer(_answer(ceiling, asked))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.processes import Worker, WorkerError, die_with_parent, end_processes, tree
 from benchmarks.serving.parts import Part, subject
 from benchmarks.serving.peers import Library, Peer, Rows, Subject
 from benchmarks.serving.results import Record
-from benchmarks.serving.workers import Worker, WorkerError, die_with_parent, end_processes, tree
 
 #: Items whose rows are compared.
 CHECKED = 32
@@ -54,7 +54,7 @@ class Course:
 
 def reference(part: Part, seconds: float) -> tuple[Rows, float]:
     """Rows of the first items, and rows a second at best, of the graph in fp32."""
-    with Worker("ceiling", part.name, "cpu fp32") as worker:
+    with Worker("serving.ceiling", part.name, "cpu fp32") as worker:
         return rows_of(worker), max(worker.ask("best", seconds=seconds * part.longer).values())
 
 
@@ -64,13 +64,13 @@ def peer_round(kind: type[Peer], course: Course, say: Say) -> tuple[dict[str, An
         peer = kind()
         address = stack.enter_context(running(peer, subject(course.part)))
         pids = ",".join(str(pid) for pid in peer.pids())
-        load = stack.enter_context(Worker("load", kind.name, course.part.name, address, pids))
+        load = stack.enter_context(Worker("serving.load", kind.name, course.part.name, address, pids))
         found = [check(load, course)]
         load.ask("closed", callers=16, size=1, seconds=1.0)  # what is slow only the first time
         about: dict[str, Any] = {"device": peer.device(), "versions": peer.versions()}
         ceiling = None
         if kind.streams:
-            ceiling = stack.enter_context(Worker("ceiling", course.part.name, about["device"]))
+            ceiling = stack.enter_context(Worker("serving.ceiling", course.part.name, about["device"]))
         found += measured(load, ceiling, kind, course, say)
     return about, found
 

@@ -1,6 +1,6 @@
 """The load generator: a process of its own, asynchronous, which measures one peer as its callers see it.
 
-Run by the harness (`workers.py`).
+Run by the harness (`benchmarks/processes.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import loops, peers, workers
+from benchmarks import processes
+from benchmarks.serving import loops, peers
 from benchmarks.serving.loops import Tally
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.peers import Item, Peer, Rows
@@ -64,12 +65,12 @@ class Load:
 
     async def _cpu_at(self, moment: float) -> tuple[float, float, float]:
         await asyncio.sleep(max(0.0, moment - time.perf_counter()))
-        return workers.cpu_seconds(self._pids), time.process_time(), time.perf_counter()
+        return processes.cpu_seconds(self._pids), time.process_time(), time.perf_counter()
 
     def _cpu_since(self, before: tuple[float, float, float]) -> tuple[float, float, float]:
         """CPU seconds of the server and of this process, and the seconds in which they were used."""
         server, client, began = before
-        return workers.cpu_seconds(self._pids) - server, time.process_time() - client, time.perf_counter() - began
+        return processes.cpu_seconds(self._pids) - server, time.process_time() - client, time.perf_counter() - began
 
 
 def summary(tally: Tally) -> dict[str, Any]:
@@ -85,14 +86,14 @@ def summary(tally: Tally) -> dict[str, Any]:
 
 
 async def main(name: str, part: str, address: str, pids: str) -> None:
-    answer = workers.answerer()
+    answer = processes.answerer()
     kind = peers.found()[name]
     assert issubclass(kind, Peer)
     peer = kind()
     load = Load(peer, PARTS[part].items(), [int(pid) for pid in pids.split(",") if pid])
     await peer.connect(address)
     loop = asyncio.get_running_loop()
-    asked = workers.questions(sys.stdin)
+    asked = processes.questions()
     while (question := await loop.run_in_executor(None, next, asked, None)) is not None:
         try:
             answer(await load.answer(question))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.serving import loops, machine, page, plan, workers
+from benchmarks import processes
+from benchmarks.serving import loops, machine, page, plan
 from benchmarks.serving.loops import Tally
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.peers import Item, Peer, Rows, Subject
@@ -73,8 +74,8 @@ def test_a_stream_counts_whole_calls() -> None:
 
 def test_a_worker_that_dies_is_named_with_its_status() -> None:
     with (
-        workers.Worker("no_such_module") as worker,
-        pytest.raises(workers.WorkerError, match="no_such_module ended with status 1"),
+        processes.Worker("no_such_module") as worker,
+        pytest.raises(processes.WorkerError, match="no_such_module ended with status 1"),
     ):
         worker.ask("anything")
     assert worker.process.poll() is not None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from benchmarks.serving.workers import die_with_parent
+from benchmarks.processes import die_with_parent
 
 REPOSITORY = Path(__file__).parents[3]
 PATIENCE = 180.0

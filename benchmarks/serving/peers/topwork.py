@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from benchmarks.processes import die_with_parent, end_processes, tree
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.peers import Item, Peer, Rows, Subject
-from benchmarks.serving.workers import die_with_parent, end_processes, tree
 
 if TYPE_CHECKING:
     from topwork import AsyncClient

@@ -1,4 +1,7 @@
-"""Processes of their own that are asked one thing at a time, over lines of JSON, and end with the harness whatever happens."""
+"""Processes that a benchmark starts: servers, and workers that are asked over lines of JSON. All end with the benchmark, however
+it ends.
+
+`questions` and `answerer` are a worker's side and need the standard library alone."""
 
 from __future__ import annotations
 
@@ -10,32 +13,33 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
+ROOT = Path(__file__).parents[1]
 #: Seconds that a process has to end by itself before it is killed.
 PATIENCE = 15
 _PR_SET_PDEATHSIG = 1
 
 
 class WorkerError(Exception):
-    """A worker died, was too slow, or said what went wrong."""
+    """A worker ended, was too slow, or reported an error."""
 
 
 class Worker:
-    """A module of this package that runs as a process: `ask` sends one question and waits for its answer."""
+    """A module of the benchmarks that runs as a process: `ask` sends one question and waits for its answer."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, python: str = sys.executable) -> None:
         self._name = module
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.serving.{module}", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent,
-            start_new_session=True,  # Ctrl-C reaches the harness alone, which ends them in order
-        )  # fmt: skip
+        self.process = start([python, "-m", f"benchmarks.{module}", *arguments], stdin=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -51,7 +55,7 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(f"{self._name} ended with status {self.process.wait()} at {question}; its words are above")
+            raise WorkerError(f"{self._name} ended with status {self.process.wait()} at {question}; its output is above")
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(f"{self._name}, {question}: {answer['error']}")
@@ -80,13 +84,13 @@ class Worker:
         self.close()
 
 
-def questions(lines: IO[str]) -> Iterator[dict[str, Any]]:
+def questions() -> Iterator[dict[str, Any]]:
     """The worker's side: what is asked, until the harness closes the pipe."""
-    return (json.loads(line) for line in iter(lines.readline, ""))
+    return (json.loads(line) for line in iter(sys.stdin.readline, ""))
 
 
 def answerer() -> Callable[[Any], None]:
-    """The worker's side: what sends an answer. Whatever else prints to stdout goes to stderr from now on."""
+    """The worker's side: what sends an answer or an exception. All else that is printed to stdout goes to stderr from now on."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -98,6 +102,48 @@ def answerer() -> Callable[[Any], None]:
     return answer
 
 
+def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """A process in the repository's root and in a session of its own, so that Ctrl-C reaches the harness alone."""
+    settings = {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT, **options}
+    return subprocess.Popen(command, preexec_fn=die_with_parent, start_new_session=True, **settings)
+
+
+def start_server(home: Path, *flags: str, command: Sequence[str] = ()) -> tuple[subprocess.Popen[str], str]:
+    """`topwork serve` on a free port and its address. RuntimeError where it does not start."""
+    serve = ["serve", "--json", "--listen", "127.0.0.1:0", "--home", str(home), *flags]
+    process = start([*(command or (sys.executable, "-m", "topwork.cli")), *serve])
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    said = json.loads(line) if line else {"message": "it ended without output"}
+    if "address" not in said:
+        process.wait()
+        raise RuntimeError(f"topwork serve: {said['message']} {said.get('remedy', '')}")
+    return process, said["address"]
+
+
+@contextmanager
+def server(home: Path, *flags: str, command: Sequence[str] = ()) -> Iterator[tuple[str, psutil.Process]]:
+    """A server that runs until the block ends: its address and process."""
+    import psutil
+
+    process, address = start_server(home, *flags, command=command)
+    try:
+        yield address, psutil.Process(process.pid)
+    finally:
+        end_processes(tree([process.pid]))
+        process.wait()
+
+
+@contextmanager
+def scratch_home(home: Path) -> Iterator[Path]:
+    """An empty home with the encoders of `home`, so that a server may run beside another and leaves nothing behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("artifacts", "packages", "encoders"):
+            if (home / name).exists():
+                (Path(folder) / name).symlink_to((home / name).resolve())
+        yield Path(folder)
+
+
 def die_with_parent() -> None:
     """In a child before it becomes its program: SIGTERM when the harness is gone, even if it was killed (Linux)."""
     if sys.platform == "linux":
@@ -105,7 +151,9 @@ def die_with_parent() -> None:
 
 
 def tree(pids: Sequence[int]) -> list[psutil.Process]:
-    """The processes and all that they began, which still live."""
+    """The processes and all their descendants that still live."""
+    import psutil
+
     found = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -115,7 +163,9 @@ def tree(pids: Sequence[int]) -> list[psutil.Process]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Of the processes and all that they began, those that have ended included where their parent has waited for them."""
+    """Of the processes and their descendants; of ended ones too where their parent has waited for them."""
+    import psutil
+
     total = 0.0
     for process in tree(pids):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -124,7 +174,9 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def end_processes(living: Sequence[psutil.Process]) -> None:
-    """Asked first, killed after PATIENCE; harmless to those that have ended."""
+    """Terminate, and kill after PATIENCE; harmless to those that have ended."""
+    import psutil
+
     for process in living:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
