@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from topwork_server.blocking_calls import Check
 from topwork_server.indexes.candidates import TopK
+from topwork_server.indexes.exact_search import NearestRows, RowBlock, slices
 from topwork_server.indexes.index_types import BuiltIndex
-from topwork_server.indexes.nearest_rows import NearestRows, RowBlock, slices
 from topwork_server.indexes.prepared_query import PreparedQuery
-from topwork_server.indexes.sorted_keys import contained, positions_of
+from topwork_server.indexes.row_filter import RowFilter, keys_among, pack_bits, positions_of_keys
 from topwork_server.plugin_api.result_checks import search_index
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Array
@@ -23,18 +22,6 @@ EXACT_BLOCK = 8192
 EFFORT_FACTOR = 4
 #: A search that is tried harder may change one in so many of its hits and count as unchanged.
 UNCHANGED_SHARE = 40
-
-
-class RowMask(Protocol):
-    """What a search may find: so many rows, by the bits of their positions (None: all), and their positions by key."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def mask(self) -> Array | None: ...
-
-    def positions(self) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ class BaseSegment:
         """A build of which only items with these keys (sorted) are still in the set."""
         keys = built.keys if built.order is None else built.keys[built.order]
         whole = BaseSegment(built, keys, None, len(keys), _gives_vectors(built), _mean_rows_per_item(keys))
-        here = contained(built.keys, live_keys)
+        here = keys_among(built.keys, live_keys)
         return whole if here.all() else replace(whole, mask=pack_bits(here), alive=int(np.count_nonzero(here)))
 
     def without_items(self, dead: Array) -> BaseSegment:
@@ -89,12 +76,16 @@ class BaseSegment:
 
     def positions(self, keys: Array | None = None) -> Array:
         """Where the rows alive stand, in the order of their keys: all, or those of the items with these keys (sorted)."""
-        at: Array = np.arange(len(self.keys)) if keys is None else positions_of(self.keys, keys)
+        at: Array = np.arange(len(self.keys)) if keys is None else positions_of_keys(self.keys, keys)
         at = at if self.built.order is None else np.asarray(self.built.order[at])
         if self.mask is None:
             return at
         alive = (self.mask[at >> 3] >> (at & 7).astype(np.uint8)) & 1
         return np.asarray(at[alive == 1])
+
+    def positions_left(self, rows: RowFilter) -> Array:
+        """Where the rows stand that a filter leaves, in the order of their keys."""
+        return self.positions() if rows.matching is None else rows.matching
 
     def offer_rows(self, nearest: NearestRows, positions: Array, check: Check) -> None:
         """Exact search of the rows at these positions (in the order of their keys); the index must give its vectors."""
@@ -102,7 +93,7 @@ class BaseSegment:
             check()
             nearest.offer(self._rows(positions[part]))
 
-    def search(self, query: PreparedQuery, fetch: int, trial: SearchEffort, rows: RowMask) -> TopK:
+    def search(self, query: PreparedQuery, fetch: int, trial: SearchEffort, rows: RowFilter) -> TopK:
         """The `fetch` nearest rows of each vector (a line each) as the index finds them. An index that finds fewer than there
         are is tried harder, and at last its vectors are compared one by one if it gives them; where `trial` has doubts, it is
         tried harder until that changes nothing."""
@@ -140,9 +131,11 @@ class BaseSegment:
         found = TopK(near, keys, numbers)
         return found.mask_out(none) if none.any() else found
 
-    def _complete_exactly(self, found: TopK, short: Array, query: PreparedQuery, fetch: int, rows: RowMask, check: Check) -> TopK:
+    def _complete_exactly(
+        self, found: TopK, short: Array, query: PreparedQuery, fetch: int, rows: RowFilter, check: Check
+    ) -> TopK:
         nearest = NearestRows(replace(query.select_vectors(short), k=fetch))
-        self.offer_rows(nearest, rows.positions(), check)
+        self.offer_rows(nearest, self.positions_left(rows), check)
         complete = TopK(found.similarity.copy(), found.keys.copy(), found.numbers.copy())
         complete.assign(short, nearest.top_k())
         return complete
@@ -152,11 +145,6 @@ class BaseSegment:
         assert vectors is not None, "an index gives all of its vectors or none"
         numbers = None if self.built.rows is None else self.built.rows[positions]
         return RowBlock(vectors, self.built.keys[positions], numbers)
-
-
-def pack_bits(bits: Array) -> Array:
-    """(n,) bool as VectorIndex.search wants its mask."""
-    return np.packbits(bits, bitorder="little")
 
 
 def _is_short(at: Array) -> Array:

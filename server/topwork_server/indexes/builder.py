@@ -99,6 +99,18 @@ def resolve_kind(definition: IndexDefinition, count: int, kinds: IndexKinds) -> 
     return max(suited)[2]
 
 
+def check_kind(definition: IndexDefinition, kinds: IndexKinds) -> None:
+    """Raise InvalidInput for an unknown kind, options that it does not take, or what can never be built of the set's rows."""
+    if definition.kind != AUTO:
+        index = kinds.index(definition.kind).index
+        options = parse(index.options, definition.options, f"the kind {definition.kind}")
+        index.check(definition.tap.tap.dim, definition.metric, options, definition.target_recall)
+    elif definition.options:
+        raise InvalidInput(
+            f"options {', '.join(definition.options)} of the kind auto", remedy="name a kind, or leave its options out"
+        )
+
+
 def _within(count: int, least: int, most: int | None) -> bool:
     return least <= count and (most is None or count <= most)
 

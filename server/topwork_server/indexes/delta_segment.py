@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork_server.indexes.nearest_rows import NearestRows, RowBlock
-from topwork_server.indexes.sorted_keys import contained, positions_of
+from topwork_server.indexes.exact_search import NearestRows, RowBlock
+from topwork_server.indexes.row_filter import keys_among, positions_of_keys
 from topwork_server.types import Array
 
 #: Rows of the first and of the largest chunk.
@@ -67,7 +67,7 @@ class DeltaView:
         """(n,) bool: alive, and of the sorted keys `allowed`. None: all."""
         if allowed is None:
             return self.alive
-        kept = contained(self.keys, allowed)
+        kept = keys_among(self.keys, allowed)
         return kept if self.alive is None else kept & self.alive
 
     def offer_rows(self, nearest: NearestRows, keep: Array | None) -> None:
@@ -127,7 +127,7 @@ class DeltaSegment:
 
     def delete_items(self, dead: Array) -> None:
         """Rows of the items with these keys (int64) are no more; keys that are not here are none of its business."""
-        gone = positions_of(self._keys.view, dead)
+        gone = positions_of_keys(self._keys.view, dead)
         if not len(gone):
             return
         alive = np.ones(self._keys.count, bool) if self._alive is None else self._alive.copy()

@@ -44,13 +44,16 @@ class IndexContext:
 
 @dataclass(frozen=True, slots=True)
 class OpenedIndex:
-    """In memory, following its set; or, not `indexed`, the set itself, whose every row a search compares."""
+    """An index in memory that follows its set; or, not `indexed`, the set itself, whose every row a search compares."""
 
     definition: IndexDefinition
     live: LiveIndex
     feature_set: FeatureSet
-    follower: Callable[[Change], None]
-    indexed: bool = True
+    follower: Callable[[Change], None] | None = None
+
+    @property
+    def indexed(self) -> bool:
+        return self.follower is not None
 
 
 class Index:
@@ -141,9 +144,9 @@ class Index:
     async def unload(self) -> None:
         """Out of memory; the next search loads it again. Searches under way end on what they have."""
         async with self._lock:
-            if self._open:
+            if self._open and self._open.follower:
                 await asyncio.to_thread(self._open.feature_set.remove_listener, self._open.follower)
-                self._open = None
+            self._open = None
 
     async def drop(self) -> None:
         """End its build, and follow the set no more. Its files are left."""

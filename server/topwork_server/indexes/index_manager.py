@@ -9,52 +9,36 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.excerpts import excerpt
+from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import SetDefinition
 from topwork_server.feature_sets.set_types import SetDescription as DescribedSet
-from topwork_server.indexes.builder import IndexKinds
-from topwork_server.indexes.damaged_indexes import DamagedIndex, DamagedIndexes
+from topwork_server.indexes.builder import IndexKinds, check_kind
 from topwork_server.indexes.index import Index, IndexContext, OpenedIndex
 from topwork_server.indexes.index_store import IndexStore, StoredIndex
-from topwork_server.indexes.index_types import TARGET_RECALL, IndexDefinition, IndexDescription
+from topwork_server.indexes.index_types import TARGET_RECALL, CreateIndexParams, DamagedIndex, IndexDefinition, IndexDescription
 from topwork_server.indexes.live_index import LiveIndex
-from topwork_server.indexes.unindexed_search import UnindexedSearch, tap_named
 from topwork_server.jobs.manager import JobManager
 from topwork_server.models.artifacts import slug
-from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import AUTO
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.suggestions import instead
-from topwork_server.types import Array, TapInfo
+from topwork_server.types import TapInfo
 from topwork_server.whole import whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IDLE_SECONDS = 900.0
+#: Sets, taps and metrics without an index that are remembered, so that their searches can be joined.
+MOST_UNINDEXED = 64
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CreateIndexParams:
-    """The arguments of CreateIndex; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
-    `queries` (q, dim) are ready to be searched: of unit length for cosine."""
-
-    set: str
-    name: str = ""
-    tap: str = ""
-    kind: str = ""
-    metric: Metric = Metric.COSINE
-    options: Mapping[str, Any] = field(default_factory=dict)
-    target_recall: float = 0.0
-    queries: Array | None = None
 
 
 class IndexManager:
@@ -73,9 +57,9 @@ class IndexManager:
         self._store = IndexStore(folder)
         self._context = IndexContext(sets, jobs, plugins, threads, busy)
         self._idle_seconds = idle_seconds
-        self._unindexed = UnindexedSearch(threads)
+        self._unindexed: OrderedDict[tuple[str, str, Metric], OpenedIndex] = OrderedDict()
         self._store.sweep()
-        self._damaged = DamagedIndexes(self._found_damaged(sets))
+        self._damaged = {(one.set, one.name): one for one in self._found_damaged(sets)}
         self._indexes = {_key(stored.definition): self._index(stored) for stored in self._stored_indexes(sets)}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
@@ -98,9 +82,8 @@ class IndexManager:
                 f"{definition.name}`)",
             )
         stored = StoredIndex(definition, described.created)
-        if self._damaged.get(*key):
-            await asyncio.to_thread(self._store.remove, *key)
-            self._damaged.forget(*key)
+        if damaged := self._damaged.get(key):
+            await self._drop_damaged(damaged)
         index = self._indexes[key] = self._index(stored)
         try:
             await asyncio.to_thread(self._store.add, stored, params.queries)
@@ -113,7 +96,7 @@ class IndexManager:
     async def open_unindexed(self, set_name: str, tap: str, metric: Metric) -> OpenedIndex:
         """Open a search that compares with every row of a tap ("" the first). NotFound where there is no such set or tap."""
         feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
-        return self._unindexed.open(feature_set, _tap(set_name, tap, feature_set.definition), metric)
+        return self._open_unindexed(feature_set, _tap(set_name, tap, feature_set.definition), metric)
 
     async def get(self, set_name: str, name: str = "") -> IndexDescription:
         """Loads it into memory where it is not. `name` "" is the only one, or that of the set's first tap."""
@@ -134,19 +117,19 @@ class IndexManager:
 
     def damaged(self, set_name: str = "", name: str = "") -> builtins.list[DamagedIndex]:
         """List the indexes whose definition is damaged, by set and name. `name` "" is all of the set."""
-        return [one for one in self._damaged.of(set_name) if name in ("", one.name)]
+        return [one for key, one in sorted(self._damaged.items()) if set_name in ("", key[0]) and name in ("", key[1])]
 
     def names(self, set_name: str) -> builtins.list[str]:
         """List the names of one set's indexes, without damaged ones."""
         return sorted(name for of, name in self._indexes if of == set_name)
 
     def all_names(self, set_name: str) -> builtins.list[str]:
-        return sorted([*self.names(set_name), *(one.name for one in self._damaged.of(set_name))])
+        return sorted([*self.names(set_name), *(one.name for one in self.damaged(set_name))])
 
     def has_whole_definition(self, set_and_name: str) -> bool:
         """Tell whether the definition of the index SET/NAME is intact. NotFound where there is none."""
         key = tuple(set_and_name.split("/", 1))
-        if key not in self._indexes and not (len(key) == 2 and self._damaged.get(*key)):
+        if key not in self._indexes and key not in self._damaged:
             raise NotFound(f"there is no index {excerpt(set_and_name)}")
         return key in self._indexes
 
@@ -154,15 +137,15 @@ class IndexManager:
         """Open the search of an index, caught up with its set; without such an index that of the set itself, by cosine or
         `metric`; its name may then be a tap's. InvalidInput where the index is of another metric."""
         self._sweeper = self._sweeper or asyncio.create_task(self._sweep())
-        if damaged := self._damaged.get(set_name, name):
+        if damaged := self._damaged.get((set_name, name)):
             raise damaged.error()
         found = await self._lookup(set_name, name)
         if found is None:
             feature_set = await asyncio.to_thread(self._context.sets.get, set_name)
-            tap = tap_named(feature_set.definition, name)
+            tap = _tap_named(feature_set.definition, name)
             if tap is None:
                 raise self._missing(set_name, name)
-            return self._unindexed.open(feature_set, tap, metric or Metric.COSINE)
+            return self._open_unindexed(feature_set, tap, metric or Metric.COSINE)
         if metric not in (None, found.definition.metric):
             raise InvalidInput(
                 f"the index {found.definition.name} is of the metric {found.definition.metric.value}, not {metric}",
@@ -193,7 +176,7 @@ class IndexManager:
 
     async def _drop_damaged(self, index: DamagedIndex) -> None:
         await asyncio.to_thread(self._store.remove, index.set, index.name)
-        self._damaged.forget(index.set, index.name)
+        self._damaged.pop((index.set, index.name), None)
 
     async def _drop(self, index: Index) -> None:
         await index.drop()
@@ -207,12 +190,14 @@ class IndexManager:
             await whole(self._drop_set(set_name, drop))
 
     async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
-        self._unindexed.forget(set_name)
+        for unindexed in [key for key in self._unindexed if key[0] == set_name]:
+            del self._unindexed[unindexed]
         if set_name in await asyncio.to_thread(self._context.sets.names):
             doomed = [self._indexes.pop((set_name, name)) for name in self.names(set_name)]
             await asyncio.gather(*(index.drop() for index in doomed))
             await asyncio.to_thread(self._store.remove, set_name)
-            self._damaged.forget(set_name)
+            for damaged in self.damaged(set_name):
+                del self._damaged[damaged.set, damaged.name]
         await asyncio.to_thread(drop, set_name)
 
     def _set_lock(self, set_name: str) -> asyncio.Lock:
@@ -243,11 +228,24 @@ class IndexManager:
         names = self.names(set_name)  # as they are now
         return self._indexes.get((set_name, name or self._usual(wanted, names)))
 
+    def _open_unindexed(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
+        """Open the search of a tap as it is on the disk."""
+        key = feature_set.definition.name, tap.tap.name, metric
+        known = self._unindexed.get(key)
+        if known is None or known.feature_set is not feature_set:
+            definition = IndexDefinition(key[0], slug(tap.tap.name), tap, "none", metric)
+            known = OpenedIndex(definition, LiveIndex(definition, feature_set, self._context.threads), feature_set)
+            self._unindexed[key] = known
+        self._unindexed.move_to_end(key)
+        while len(self._unindexed) > MOST_UNINDEXED:
+            self._unindexed.popitem(last=False)
+        return known
+
     def _only_damaged(self, set_name: str, name: str) -> DamagedIndex | None:
         """The damaged index of that name; without a name, the only index there is of the set."""
         if not name and len(names := self.all_names(set_name)) == 1:
             name = names[0]
-        return self._damaged.get(set_name, name)
+        return self._damaged.get((set_name, name))
 
     def _missing(self, set_name: str, name: str) -> NotFound:
         return NotFound(
@@ -313,16 +311,10 @@ def _tap(set_name: str, name: str, wanted: SetDefinition) -> TapInfo:
     return taps[name or next(iter(taps))]
 
 
-def check_kind(definition: IndexDefinition, kinds: IndexKinds) -> None:
-    """InvalidInput for a kind that nobody brings, options that it does not take, or what can never be built of the set's rows."""
-    if definition.kind != AUTO:
-        index = kinds.index(definition.kind).index
-        options = parse(index.options, definition.options, f"the kind {definition.kind}")
-        index.check(definition.tap.tap.dim, definition.metric, options, definition.target_recall)
-    elif definition.options:
-        raise InvalidInput(
-            f"options {', '.join(definition.options)} of the kind auto", remedy="name a kind, or leave its options out"
-        )
+def _tap_named(wanted: SetDefinition, name: str) -> TapInfo | None:
+    """Find the tap by its own name or by that of its index; the first for no name."""
+    taps = wanted.taps
+    return taps[0] if not name else next((info for info in taps if name in (info.tap.name, slug(info.tap.name))), None)
 
 
 def _key(definition: IndexDefinition) -> tuple[str, str]:

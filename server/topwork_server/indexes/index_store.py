@@ -26,8 +26,7 @@ import numpy as np
 from topwork_server import atomic_store, json_records
 from topwork_server.atomic_store import disk_errors, file_sha256
 from topwork_server.errors import DataLoss
-from topwork_server.indexes.damaged_indexes import DamagedIndex
-from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition
+from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, DamagedIndex, IndexDefinition
 from topwork_server.plugin_api.vector_index import VectorIndex
 from topwork_server.regular_files import names_in
 from topwork_server.types import Array

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from topwork_server.errors import DataLoss
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex
 from topwork_server.types import Array, TapInfo
 
@@ -38,6 +39,21 @@ class IndexDefinition:
     options: Mapping[str, Any] = field(default_factory=dict)
     target_recall: float = TARGET_RECALL
     queries: str = ""
+
+
+@dataclass(frozen=True)
+class CreateIndexParams:
+    """The arguments of CreateIndex; what is left out is chosen: the set's first tap, the tap's name, "auto", cosine, 0.95.
+    `queries` (q, dim) are ready to be searched: of unit length for cosine."""
+
+    set: str
+    name: str = ""
+    tap: str = ""
+    kind: str = ""
+    metric: Metric = Metric.COSINE
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_recall: float = 0.0
+    queries: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +159,19 @@ class IndexDescription:
     dead_rows: int
     memory: int
     job: str
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedIndex:
+    """An index whose definition cannot be read; `damage` names the file and what is wrong with it. It is listed, refused by name,
+    and dropped or created again as any other."""
+
+    set: str
+    name: str
+    damage: str
+
+    def error(self) -> DataLoss:
+        return DataLoss(
+            f"the index {self.name!r} of the set {self.set!r} is damaged: {self.damage}",
+            remedy="put the file back from a copy and start the server again, or drop the index and create it anew",
+        )

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from topwork_server.blocking_calls import Check
-from topwork_server.feature_sets.set_types import KEY_BITS, Change, Selection
-from topwork_server.indexes import exact_search
+from topwork_server.feature_sets.set_types import KEY_BITS, Change, ItemBatch, Selection
 from topwork_server.indexes.base_segment import BaseSegment
 from topwork_server.indexes.candidates import empty_top_k, to_search_hits
 from topwork_server.indexes.delta_segment import DeltaSegment, DeltaView
+from topwork_server.indexes.exact_search import RowBlock, SearchableSet, has_several_rows, search_set, to_row_block
 from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefinition, SearchHits, SearchQuery
 from topwork_server.indexes.prepared_query import prepare_query
-from topwork_server.indexes.row_filter import RowFilter, filter_rows
+from topwork_server.indexes.row_filter import RowFilter, pack_bits
 from topwork_server.indexes.segment_search import SegmentSearch
 from topwork_server.types import Array
 
@@ -37,7 +37,7 @@ class RowFilterCache:
         for known in self._known:
             if known.requested is allowed:
                 return known
-        made = filter_rows(base, fresh, allowed)
+        made = _filter_rows(base, fresh, allowed)
         self._known = (*self._known[1 - FILTERS :], made)
         return made
 
@@ -58,7 +58,7 @@ class LiveState:
 class LiveIndex:
     """Blocking and thread-safe. `threads` is how many a search uses if it is not told."""
 
-    def __init__(self, definition: IndexDefinition, feature_set: exact_search.SearchableSet, threads: int) -> None:
+    def __init__(self, definition: IndexDefinition, feature_set: SearchableSet, threads: int) -> None:
         self.definition = definition
         self._set, self._threads = feature_set, threads
         self._lock = threading.Lock()  # of what follows; held for moments
@@ -74,11 +74,7 @@ class LiveIndex:
         """A follower of the set: called by its commit thread, in the order of versions."""
         if self._delta is None:
             return  # the set itself is searched until a build is installed, which reads what it lacks
-        rows = (
-            exact_search.to_row_block(change.inserted, self.definition.tap, self.definition.metric)
-            if len(change.inserted.ids)
-            else None
-        )
+        rows = self._row_block(change.inserted) if len(change.inserted.ids) else None
         with self._lock:
             if self._delta is None:
                 return
@@ -117,9 +113,7 @@ class LiveIndex:
         if not prepared.searched:
             return to_search_hits(empty_top_k((0, 0)), prepared, self.version, "index")
         if state is None or (query.exact and not state.base.searchable_exactly):
-            found, version, how, compared = exact_search.search_set(
-                self._set, self.definition.tap, prepared, query.allowed, check
-            )
+            found, version, how, compared = search_set(self._set, self.definition.tap, prepared, query.allowed, check)
             return replace(to_search_hits(found, prepared, version, how), compared=compared)
         search = SegmentSearch(
             state.base, state.delta, state.row_filter(query.allowed), query.effort, threads or self._threads, check
@@ -178,8 +172,11 @@ class LiveIndex:
         with self._lock:
             self._delta, self._deaths = None, []
 
+    def _row_block(self, items: ItemBatch) -> RowBlock:
+        return to_row_block(items, self.definition.tap, self.definition.metric)
+
     def _new_delta(self) -> DeltaSegment:
-        return DeltaSegment(self.definition.tap.tap.dim, exact_search.has_several_rows(self.definition.tap))
+        return DeltaSegment(self.definition.tap.tap.dim, has_several_rows(self.definition.tap))
 
     def _gap(self, since: int) -> tuple[DeltaSegment | None, int]:
         """Rows written after `since`, from the set, and its version; None where all of them are fresh already."""
@@ -188,7 +185,7 @@ class LiveIndex:
         reading = self._set.read(Selection(since=since, taps=[self.definition.tap.tap.name], columns=[]))
         gap, later = self._new_delta(), []
         for block in reading.batches:
-            rows = exact_search.to_row_block(block, self.definition.tap, self.definition.metric)
+            rows = self._row_block(block)
             later += [] if gap.append(rows) else [rows]
         return gap.with_rows(later), reading.version
 
@@ -211,3 +208,15 @@ class LiveIndex:
         joined = gap.copy_range(0, begin)
         joined.extend_from(fresh.copy_range(begin or 0, None))
         return joined
+
+
+def _filter_rows(base: BaseSegment, delta: DeltaView, allowed: Array | None) -> RowFilter:
+    """Select the live rows of the items with the sorted keys `allowed` (None: of all)."""
+    kept = delta.select_rows(allowed)
+    delta_count = len(delta) if kept is None else int(np.count_nonzero(kept))
+    total, matching = len(base.keys), None if allowed is None else base.positions(allowed)
+    if matching is None or len(matching) == base.alive:
+        return RowFilter(allowed, total, base.alive, base.mask, None, kept, delta_count)
+    bits = np.zeros(total, bool)
+    bits[matching] = True
+    return RowFilter(allowed, total, len(matching), pack_bits(bits), matching, kept, delta_count)

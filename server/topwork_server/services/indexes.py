@@ -13,12 +13,12 @@ from topwork_server.blocking_calls import in_thread
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, TooLarge
 from topwork_server.indexes.executor import SearchExecutor
-from topwork_server.indexes.filter_cache import FilterCache
 from topwork_server.indexes.index import OpenedIndex
-from topwork_server.indexes.index_manager import CreateIndexParams, IndexManager
-from topwork_server.indexes.index_types import IndexDescription, SearchHits, SearchQuery
+from topwork_server.indexes.index_manager import IndexManager
+from topwork_server.indexes.index_types import CreateIndexParams, IndexDescription, SearchHits, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
 from topwork_server.indexes.prepared_query import prepare_query
+from topwork_server.indexes.row_filter import FilterCache
 from topwork_server.inference.engine import Engine
 from topwork_server.jobs.manager import Job, JobManager
 from topwork_server.models.catalog import Catalog

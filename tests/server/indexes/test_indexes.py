@@ -11,8 +11,7 @@ from indexes_world import POOLED, TOKENS, Kinds, LocalJobs, birds, block, found_
 from lance_rows import clustered
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.indexes import build_schedule, index
-from topwork_server.indexes.index_manager import CreateIndexParams
-from topwork_server.indexes.index_types import IndexState
+from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.types import Granularity, Tap, TapInfo
 

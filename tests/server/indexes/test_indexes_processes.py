@@ -11,8 +11,7 @@ import psutil
 import pytest
 from indexes_world import birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
-from topwork_server.indexes.index_manager import CreateIndexParams
-from topwork_server.indexes.index_types import IndexState
+from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.jobs.manager import JobManager, JobState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 

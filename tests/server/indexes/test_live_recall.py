@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 from indexes_world import DIM, Half, Kinds, birds, block, world
 from topwork_server.indexes.executor import SearchExecutor
-from topwork_server.indexes.index_manager import CreateIndexParams
-from topwork_server.indexes.index_types import SearchQuery
+from topwork_server.indexes.index_types import CreateIndexParams, SearchQuery
 from topwork_server.indexes.live_recall import LiveRecallSampler
 from topwork_server.plugin_api.vector_index import IndexSpec
 

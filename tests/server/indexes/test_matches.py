@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from topwork_server.indexes import filter_cache
-from topwork_server.indexes.filter_cache import FilterCache
+from topwork_server.indexes import row_filter
+from topwork_server.indexes.row_filter import FilterCache
 
 
 class Counted:
@@ -36,12 +36,12 @@ def test_the_same_filter_of_one_version_is_one_array():
 
 
 def test_the_filters_used_last_are_kept(monkeypatch):
-    monkeypatch.setattr(filter_cache, "MOST", 3)
+    monkeypatch.setattr(row_filter, "MOST", 3)
     found, birds = FilterCache(), Counted()
     for where in ("a", "b", "c", "a", "d"):
         looked_up(found, birds, where)
     assert [found.cached_keys(birds, where) is not None for where in "abcd"] == [True, False, True, True]
-    monkeypatch.setattr(filter_cache, "MOST_BYTES", 100)
+    monkeypatch.setattr(row_filter, "MOST_BYTES", 100)
     looked_up(found, birds, "e")
     assert [found.cached_keys(birds, where) is not None for where in "abcde"] == [False] * 4 + [True]
 

@@ -11,9 +11,15 @@ from google.protobuf.struct_pb2 import Struct
 from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput
-from topwork_server.indexes.damaged_indexes import DamagedIndex
-from topwork_server.indexes.index_manager import CreateIndexParams
-from topwork_server.indexes.index_types import IndexDefinition, IndexDescription, IndexState, LiveRecallFigure, MeasuredEffort
+from topwork_server.indexes.index_types import (
+    CreateIndexParams,
+    DamagedIndex,
+    IndexDefinition,
+    IndexDescription,
+    IndexState,
+    LiveRecallFigure,
+    MeasuredEffort,
+)
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.jobs.manager import Job
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
