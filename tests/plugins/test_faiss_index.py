@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from topwork_plugins.faiss_index import kinds, plugin
+from topwork_plugins.faiss_index import plugin
 from topwork_server import Metric
 from topwork_server.testing.index import IndexContract
 from topwork_server.testing.vectors import clustered
 
 
 class TestFlat(IndexContract):
-    index = kinds.FlatIndex
+    index = plugin.FlatIndex
 
 
 class TestHnsw(IndexContract):
-    index = kinds.HnswIndex
+    index = plugin.HnswIndex
 
 
 class TestIvf(IndexContract):
-    index = kinds.IvfIndex
+    index = plugin.IvfIndex
 
 
 class TestIvfSq8(IndexContract):
-    index = kinds.IvfSq8Index
+    index = plugin.IvfSq8Index
     score_error = 0.02
 
 
 class TestIvfPq(IndexContract):
-    index = kinds.IvfPqIndex
+    index = plugin.IvfPqIndex
     options: ClassVar = {"bits": 4}
     score_error = 0.02
 
@@ -42,7 +42,7 @@ def test_a_file_with_bytes_that_turned_is_not_loaded(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:500] + b"\x55\xaa" + whole[502:])
     with pytest.raises(Exception):  # noqa: B017, PT011 - any will do: the server builds anew
-        kinds.FlatIndex.load(path, Metric.COSINE)
+        plugin.FlatIndex.load(path, Metric.COSINE)
 
 
 def test_every_kind_that_is_registered_is_held_to_the_contract() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_plugins.faiss_index import kinds, plugin
-from topwork_plugins.faiss_index.options import PqOptions
+from topwork_plugins.faiss_index import plugin
 from topwork_server import InvalidInput, Metric, NoOptions
 from topwork_server.testing.index import IndexContract
 from topwork_server.testing.vectors import ArrayVectors, clustered
@@ -15,18 +14,18 @@ ROWS = 600
 
 
 class TestTransformedAndRefined(IndexContract):
-    index = kinds.factory_index_class("RR16,IVF8,PQ8x4,RFlat")
+    index = plugin.factory_index_class("RR16,IVF8,PQ8x4,RFlat")
     rows = ROWS
 
 
 class TestGraphOfCodes(IndexContract):
-    index = kinds.factory_index_class("HNSW16,SQ8")
+    index = plugin.factory_index_class("HNSW16,SQ8")
     rows = ROWS
     score_error = 0.02
 
 
 class TestGraphBehindATransform(IndexContract):
-    index = kinds.factory_index_class("PCA32,HNSW16")
+    index = plugin.factory_index_class("PCA32,HNSW16")
     rows = ROWS
     metrics = L2_AND_COSINE
     score_error = 0.001
@@ -35,12 +34,12 @@ class TestGraphBehindATransform(IndexContract):
 class TestTakesNoSelector(IndexContract):
     """A kind that refuses a selector: masks are honoured by fetching more."""
 
-    index = kinds.factory_index_class("PQ8x4fs,RFlat")
+    index = plugin.factory_index_class("PQ8x4fs,RFlat")
     rows = ROWS
 
 
 class TestTakesNoSelectorAndHasNoStorage(IndexContract):
-    index = kinds.factory_index_class("IVF8,RQ4x4")
+    index = plugin.factory_index_class("IVF8,RQ4x4")
     rows = ROWS
     floor = 0.2
     score_error = 0.6
@@ -49,7 +48,7 @@ class TestTakesNoSelectorAndHasNoStorage(IndexContract):
 class TestKnowsOnlyL2(IndexContract):
     """Cosine goes by L2 of the unit vectors."""
 
-    index = kinds.factory_index_class("HNSW16,PQ16x4")
+    index = plugin.factory_index_class("HNSW16,PQ16x4")
     rows = ROWS
     metrics = L2_AND_COSINE
     floor = 0.4
@@ -57,7 +56,7 @@ class TestKnowsOnlyL2(IndexContract):
 
 
 class TestQuantiserIsAGraph(IndexContract):
-    index = kinds.factory_index_class("IVF16_HNSW8,Flat")
+    index = plugin.factory_index_class("IVF16_HNSW8,Flat")
     rows = ROWS
     floor = 1.0
 
@@ -101,8 +100,8 @@ def test_what_can_never_be_built_of_such_rows_is_refused_before_a_build(kind: st
 
 def test_segments_that_do_not_divide_the_rows_are_refused_before_a_build() -> None:
     with pytest.raises(InvalidInput, match="segments"):
-        kinds.IvfPqIndex.check(50, Metric.COSINE, PqOptions(segments=8), 0.95)
-    for index in (kinds.FlatIndex, kinds.HnswIndex, kinds.IvfIndex, kinds.IvfSq8Index, kinds.IvfPqIndex):
+        plugin.IvfPqIndex.check(50, Metric.COSINE, plugin.PqOptions(segments=8), 0.95)
+    for index in (plugin.FlatIndex, plugin.HnswIndex, plugin.IvfIndex, plugin.IvfSq8Index, plugin.IvfPqIndex):
         for dim in (1, 7, 50, 384):
             index.check(dim, Metric.INNER_PRODUCT, index.options(), 0.95)
 
@@ -131,11 +130,11 @@ def test_a_wrong_string_is_refused_in_faiss_words(kind: str, words: str) -> None
     assert caught.value.remedy
 
 
-def build(kind: str, rows: np.ndarray, metric: Metric = Metric.COSINE) -> kinds.FactoryIndex:
+def build(kind: str, rows: np.ndarray, metric: Metric = Metric.COSINE) -> plugin.FactoryIndex:
     spec = plugin.resolve_index(kind)
     assert spec is not None
     found = spec.index.build(ArrayVectors(rows), metric, NoOptions(), 0.95, 1, lambda done, words: None)
-    assert isinstance(found, kinds.FactoryIndex)
+    assert isinstance(found, plugin.FactoryIndex)
     return found
 
 
@@ -163,6 +162,6 @@ def test_too_few_rows_to_train_are_kept_flat(kind: str, count: int) -> None:
 def test_a_file_of_another_kind_is_not_loaded(tmp_path) -> None:
     build("PCA16,Flat", clustered(300, 32, Metric.COSINE)).save(tmp_path / "index")
     with pytest.raises(ValueError, match="PCA16,Flat"):
-        kinds.factory_index_class("PCA8,Flat").load(tmp_path / "index", Metric.COSINE)
+        plugin.factory_index_class("PCA8,Flat").load(tmp_path / "index", Metric.COSINE)
     with pytest.raises(ValueError, match="cosine"):
-        kinds.factory_index_class("PCA16,Flat").load(tmp_path / "index", Metric.L2)
+        plugin.factory_index_class("PCA16,Flat").load(tmp_path / "index", Metric.L2)

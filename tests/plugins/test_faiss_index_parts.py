@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_plugins.faiss_index import build_params, kinds, plugin
-from topwork_plugins.faiss_index.masks import PositionMask
-from topwork_plugins.faiss_index.options import HnswOptions, IvfOptions, PqOptions
+from topwork_plugins.faiss_index import plugin
+from topwork_plugins.faiss_index.index import FaissIndex
+from topwork_plugins.faiss_index.plugin import HnswOptions, IvfOptions, PqOptions
 from topwork_server import InvalidInput, Metric
 from topwork_server.errors import DiskFull
 from topwork_server.plugin_api.options import parse
@@ -21,7 +21,7 @@ from topwork_server.testing.vectors import ArrayVectors, clustered, nearest, rec
 DIM = 32
 
 
-def build(kind: type[kinds.FaissIndex], rows: np.ndarray, metric: Metric = Metric.L2, **options: Any) -> kinds.FaissIndex:
+def build(kind: type[FaissIndex], rows: np.ndarray, metric: Metric = Metric.L2, **options: Any) -> FaissIndex:
     return kind.build(ArrayVectors(rows), metric, parse(kind.options, options), 0.95, 1, lambda done, words: None)
 
 
@@ -59,22 +59,27 @@ def test_auto_has_one_kind_for_every_number_of_rows() -> None:
     ],
 )
 def test_lists_have_points_to_train_on(rows: int, wanted: int | None, lists: int) -> None:
-    assert build_params.lists_for(rows, wanted) == lists
+    found = plugin.IvfIndex.choose_params(rows, DIM, IvfOptions(lists=wanted), 0.95).factory
+    assert found == (f"IVF{lists},Flat" if lists else "Flat")
+
+
+def codes(rows: int, dim: int, options: PqOptions, target_recall: float) -> str:
+    return plugin.IvfPqIndex.choose_params(rows, dim, options, target_recall).factory
 
 
 def test_codes_divide_the_dim_and_need_points() -> None:
-    assert build_params.ivf_pq_params(100_000, 384, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ48x8"
-    assert build_params.ivf_pq_params(100_000, 50, PqOptions(refine="none"), 0.95).factory == "IVF1024,PQ10x8"
-    assert build_params.ivf_pq_params(100_000, 37, PqOptions(refine="exact"), 0.95).factory == "IVF1024,PQ37x8,RFlat"
-    assert build_params.ivf_pq_params(5000, 384, PqOptions(), 0.95).factory == "IVF128,SQ8"
-    assert build_params.ivf_pq_params(100, 384, PqOptions(), 0.95).factory == "Flat"
+    assert codes(100_000, 384, PqOptions(refine="none"), 0.95) == "IVF1024,PQ48x8"
+    assert codes(100_000, 50, PqOptions(refine="none"), 0.95) == "IVF1024,PQ10x8"
+    assert codes(100_000, 37, PqOptions(refine="exact"), 0.95) == "IVF1024,PQ37x8,RFlat"
+    assert codes(5000, 384, PqOptions(), 0.95) == "IVF128,SQ8"
+    assert codes(100, 384, PqOptions(), 0.95) == "Flat"
     with pytest.raises(InvalidInput, match="100 segments do not divide 384"):
-        build_params.ivf_pq_params(100_000, 384, PqOptions(segments=100), 0.95)
+        codes(100_000, 384, PqOptions(segments=100), 0.95)
 
 
 def test_codes_are_refined_where_the_recall_asks_for_it() -> None:
-    assert build_params.ivf_pq_params(100_000, 384, PqOptions(), 0.95).factory == "IVF1024,PQ48x8,Refine(SQ8)"
-    assert build_params.ivf_pq_params(100_000, 384, PqOptions(), 0.5).factory == "IVF1024,PQ48x8"
+    assert codes(100_000, 384, PqOptions(), 0.95) == "IVF1024,PQ48x8,Refine(SQ8)"
+    assert codes(100_000, 384, PqOptions(), 0.5) == "IVF1024,PQ48x8"
 
 
 @pytest.mark.parametrize(
@@ -96,27 +101,28 @@ def test_options_out_of_range_are_refused_by_name(declared: type[Any], wrong: di
 
 def test_options_reach_faiss() -> None:
     rows = clustered(500, DIM, Metric.L2)
-    graph = build(kinds.HnswIndex, rows, neighbours=8, construction_effort=33)
+    graph = build(plugin.HnswIndex, rows, neighbours=8, construction_effort=33)
     assert graph.name == "HNSW8,Flat"
-    assert build(kinds.HnswIndex, rows, neighbours=64).memory > graph.memory
-    assert build(kinds.IvfIndex, rows, lists=7).efforts() == (1, 2, 4, 7)
+    assert build(plugin.HnswIndex, rows, neighbours=64).memory > graph.memory
+    assert build(plugin.IvfIndex, rows, lists=7).efforts() == (1, 2, 4, 7)
 
 
 def test_spare_bits_of_a_mask_are_not_positions() -> None:
-    index = build(kinds.FlatIndex, clustered(13, DIM, Metric.L2))
+    index = build(plugin.FlatIndex, clustered(13, DIM, Metric.L2))
     _, positions = index.search(clustered(2, DIM, Metric.L2), 13, effort=0, threads=1, mask=np.array([1, 0xFF], np.uint8))
     assert sorted(positions[0]) == [-1] * 7 + [0, 8, 9, 10, 11, 12]
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
+    index = build(plugin.FlatIndex, clustered(13, DIM, Metric.L2))
     with pytest.raises(ValueError, match=r"13 positions is \(2,\) uint8"):
-        PositionMask(np.zeros(3, np.uint8), 13)
+        index.search(clustered(1, DIM, Metric.L2), 1, effort=0, threads=1, mask=np.zeros(3, np.uint8))
 
 
 def test_the_distance_of_a_row_to_itself_is_nothing() -> None:
     """Flat search goes by a matrix product, whose cancellation leaves 1e-3 of rows so far from the origin."""
     rows = clustered(11_000, DIM, Metric.L2) + 100
-    index = build(kinds.FlatIndex, rows)
+    index = build(plugin.FlatIndex, rows)
     for queries, threads in ((rows[:1], 2), (rows[:150], 1)):
         scores, positions = index.search(queries, 3, effort=0, threads=threads)
         assert (positions[:, 0] == np.arange(len(queries))).all()
@@ -128,14 +134,14 @@ def test_the_distance_of_a_row_to_itself_is_nothing() -> None:
 def test_a_graph_under_a_narrow_mask_is_exact() -> None:
     rows, queries = clustered(5000, DIM, Metric.L2), clustered(50, DIM, Metric.L2, seed=1)
     allowed = np.random.default_rng(0).random(len(rows)) < 0.05
-    index = build(kinds.HnswIndex, rows)
+    index = build(plugin.HnswIndex, rows)
     _, positions = index.search(queries, 10, effort=16, threads=1, mask=np.packbits(allowed, bitorder="little"))
     assert recall(positions, nearest(queries, rows, Metric.L2, allowed)) == 1.0
 
 
 def test_rows_out_of_lists_for_many_threads_at_once() -> None:
     rows = clustered(2000, DIM, Metric.L2)
-    index = build(kinds.IvfIndex, rows)
+    index = build(plugin.IvfIndex, rows)
     with ThreadPoolExecutor(8) as pool:
         for start, found in zip(range(8), pool.map(lambda s: index.vectors(np.arange(s, 2000, 8)), range(8)), strict=True):
             np.testing.assert_array_equal(found, rows[start::8])
@@ -146,7 +152,7 @@ def test_rows_out_of_lists_for_many_threads_at_once() -> None:
 
 def test_memory_is_that_of_codes_ids_and_links() -> None:
     rows = clustered(3000, DIM, Metric.L2)
-    flat, sq8 = build(kinds.FlatIndex, rows), build(kinds.IvfSq8Index, rows)
+    flat, sq8 = build(plugin.FlatIndex, rows), build(plugin.IvfSq8Index, rows)
     assert flat.memory == pytest.approx(rows.nbytes, rel=0.01)
     assert sq8.memory == pytest.approx(3000 * (DIM + 8) + 64 * DIM * 4, rel=0.1)
     before = flat.memory
@@ -156,7 +162,7 @@ def test_memory_is_that_of_codes_ids_and_links() -> None:
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/full says so late, at the last block, where faiss's own writer only prints it."""
-    index = build(kinds.FlatIndex, clustered(3, DIM, Metric.L2))
+    index = build(plugin.FlatIndex, clustered(3, DIM, Metric.L2))
     path = tmp_path / "index"
     opened = Path.open
     monkeypatch.setattr(Path, "open", lambda self, mode: opened(Path("/dev/full"), mode))
@@ -167,6 +173,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_a_ladder_ends_where_all_is_looked_at() -> None:
     rows = clustered(3000, DIM, Metric.L2)
-    assert build(kinds.FlatIndex, rows).efforts() == (0,)
-    assert build(kinds.IvfIndex, rows).efforts()[-1] == 64
-    assert build(kinds.HnswIndex, rows).efforts() == (16, 32, 64, 128, 256, 512, 1024, 2048)
+    assert build(plugin.FlatIndex, rows).efforts() == (0,)
+    assert build(plugin.IvfIndex, rows).efforts()[-1] == 64
+    assert build(plugin.HnswIndex, rows).efforts() == (16, 32, 64, 128, 256, 512, 1024, 2048)
