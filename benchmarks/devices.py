@@ -32,7 +32,7 @@ from topwork_server.runtime.parity import difference
 from topwork_server.runtime.providers import PLAIN, candidates
 from topwork_server.runtime.session import RunnableSession
 from topwork_server.runtime.session_factory import open_session
-from topwork_server.types import Array, Item, Modality, Picture, Sample, Text
+from topwork_server.types import Array, ImageItem, Item, Modality, Sample, TextItem
 
 from benchmarks import inputs, random_nets
 from benchmarks.batching import by_length
@@ -52,8 +52,8 @@ class Side:
 def items(encoder: Encoder) -> Sequence[Item]:
     modality = encoder.spec.modality
     if modality is Modality.TEXT:
-        return [Text(sentence) for sentence in inputs.sentences()]
-    return [Picture(data) for data in inputs.jpegs()] if modality is Modality.IMAGE else example_inputs.of(modality)
+        return [TextItem(sentence) for sentence in inputs.sentences()]
+    return [ImageItem(data) for data in inputs.jpegs()] if modality is Modality.IMAGE else example_inputs.of(modality)
 
 
 def samples(encoder: Encoder) -> list[Sample]:

@@ -118,14 +118,14 @@ def agreement(client: Client) -> dict[str, Any]:
 
 
 def _feeds(texts: list[str]) -> Iterator[dict[str, Array]]:
-    from topwork_server.types import Text
+    from topwork_server.types import TextItem
 
     catalogue = Catalog(PluginRegistry.load(), default_home())
     entry = catalogue.entry(ENCODER)
     assert entry.folder is not None, "it is exported"
     encoder = entry.spec.encoder(entry.spec, entry.folder)
     for text in texts:
-        yield encoder.collate(list(encoder.preprocess(Text(text), encoder.options())))
+        yield encoder.collate(list(encoder.preprocess(TextItem(text), encoder.options())))
 
 
 def latency(client: Client, seconds: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import simplejpeg
 from PIL import Image
 from topwork_plugins.i3d.videos import decode, pixels
-from topwork_server import Clip, Encoder, Item, Picture, Text
+from topwork_server import Encoder, ImageItem, Item, TextItem, VideoItem
 from topwork_server.config import Config, default_home
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
@@ -60,7 +60,7 @@ def opened(catalogue: Catalog, name: str) -> Encoder:
 def words(catalogue: Catalog) -> Figures:
     """Texts of 20 words; `engine` is all that a streamed text costs but for gRPC: both sides of the session, and it."""
     said = " ".join(inputs.sentences()).split()
-    items: list[Item] = [Text(" ".join(said[i : i + WORDS_A_TEXT])) for i in range(0, len(said) - WORDS_A_TEXT, WORDS_A_TEXT)]
+    items: list[Item] = [TextItem(" ".join(said[i : i + WORDS_A_TEXT])) for i in range(0, len(said) - WORDS_A_TEXT, WORDS_A_TEXT)]
     encoder = opened(catalogue, "glove-6b-50d")
     options = {"unknown": "zero"}
     figures = prepared(encoder, items, encoder.options(**options))
@@ -85,7 +85,7 @@ async def through_engine(catalogue: Catalog, name: str, items: Sequence[Item], o
 
 def texts(encoder: Encoder) -> Figures:
     """Docstring sentences."""
-    return prepared(encoder, [Text(text) for text in inputs.sentences()[:512]], encoder.options())
+    return prepared(encoder, [TextItem(text) for text in inputs.sentences()[:512]], encoder.options())
 
 
 def pictures(encoder: Encoder) -> Figures:
@@ -97,7 +97,7 @@ def pictures(encoder: Encoder) -> Figures:
             Image.fromarray(simplejpeg.decode_jpeg(file, "RGB")).resize((256, 256), Image.Resampling.BILINEAR)
 
     figures = {"library us": cheapest(library, len(files))}
-    return figures | {"one by one us": prepared(encoder, [Picture(file) for file in files], encoder.options())["one by one us"]}
+    return figures | {"one by one us": prepared(encoder, [ImageItem(file) for file in files], encoder.options())["one by one us"]}
 
 
 def video(encoder: Encoder) -> Figures:
@@ -117,7 +117,7 @@ def video(encoder: Encoder) -> Figures:
         "PyAV decode us": cheapest(alone, count),
         "timed frames us": cheapest(lambda: exhaust(decode(clip)), count),
         "RGB us": cheapest(lambda: exhaust(pixels(frame.picture) for frame in decode(clip)), count),
-        "windows us": cheapest(lambda: exhaust(encoder.preprocess(Clip(clip), encoder.options())), count),
+        "windows us": cheapest(lambda: exhaust(encoder.preprocess(VideoItem(clip), encoder.options())), count),
     }
 
 

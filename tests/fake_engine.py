@@ -20,7 +20,18 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from topwork.v1 import encoders_pb2_grpc
-from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Modality, Picture, Tap, Text, TopworkError
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    Granularity,
+    ImageItem,
+    InvalidInput,
+    Modality,
+    Tap,
+    TextItem,
+    TopworkError,
+    VideoItem,
+)
 from topwork_server.app import App, ReadyMessage, run
 from topwork_server.config import Config
 from topwork_server.errors import NotFound
@@ -145,7 +156,7 @@ class FakeEngine:
         self.asked.append((ask, items))
         await self._count(+1)
         try:
-            if any(isinstance(item, Text) and item.text == "wait" for item in items):
+            if any(isinstance(item, TextItem) and item.text == "wait" for item in items):
                 self.on_wait()
                 await self.gate.wait()
             return self._features(ask, items)
@@ -157,7 +168,7 @@ class FakeEngine:
 
     async def nearest(self, ask: EmbedParams, items: Sequence[Item], count: int) -> list[list[tuple[str, float]]]:
         self.asked.append((ask, items))
-        return [[(f"{item.text}{i}", 1 - i / 100) for i in range(count)] for item in items if isinstance(item, Text)]
+        return [[(f"{item.text}{i}", 1 - i / 100) for i in range(count)] for item in items if isinstance(item, TextItem)]
 
     async def close(self) -> None:
         self.closed = True
@@ -184,16 +195,16 @@ class FakeEngine:
     def _features(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
         failures: dict[int, TopworkError] = {}
         for i, item in enumerate(items):
-            if isinstance(item, Text) and item.text == "crash":
+            if isinstance(item, TextItem) and item.text == "crash":
                 raise RuntimeError("a secret of the implementation")
-            if isinstance(item, Text) and item.text == "bad":
+            if isinstance(item, TextItem) and item.text == "bad":
                 failures[i] = InvalidInput("the text is bad", remedy="send a good one").at(i)
         if failures and not ask.skip_bad_items:
             raise failures[min(failures)]
         good = [(i, item) for i, item in enumerate(items) if i not in failures]
         return Features(
             taps=tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),
-            notes={i: {"unknown_words": 2} for i, item in good if isinstance(item, Text) and item.text == "note"},
+            notes={i: {"unknown_words": 2} for i, item in good if isinstance(item, TextItem) and item.text == "note"},
             failures=failures,
             numerics=NUMERICS,
             timings=Timings(0.25, 0.5, 0.125),
@@ -216,11 +227,11 @@ class FakeEngine:
 
     def _size(self, item: Item) -> int:
         match item:
-            case Text():
+            case TextItem():
                 return len(item.text)
-            case Picture() | Clip(bytes()):
+            case ImageItem() | VideoItem(bytes()):
                 return len(item.data)
-            case Clip(Path() as path):
+            case VideoItem(Path() as path):
                 self.seen[path] = path.read_bytes()
                 return path.stat().st_size
         return int(np.sum(item))

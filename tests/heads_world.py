@@ -27,7 +27,7 @@ from topwork_server.jobs.manager import Job, JobState
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
-from topwork_server.types import Item, TapInfo, TapRows, Text
+from topwork_server.types import Item, TapInfo, TapRows, TextItem
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
 
@@ -230,9 +230,9 @@ class World(sets_world.SetsWorld):
         return feature_set
 
     async def write(self, feature_set: FeatureSet, texts: Sequence[str], taps: Sequence[str] = ("mean",), **columns: Any) -> None:
-        features = await self.engine.embed(sets_world.EmbedParams("letters", tuple(taps)), [Text(text) for text in texts])
+        features = await self.engine.embed(sets_world.EmbedParams("letters", tuple(taps)), [TextItem(text) for text in texts])
         metadata = tuple(Column(name, _type(values), values) for name, values in columns.items())
-        inputs: list[Item | None] = [Text(text) for text in texts] if feature_set.definition.keep_inputs else []
+        inputs: list[Item | None] = [TextItem(text) for text in texts] if feature_set.definition.keep_inputs else []
         block = ItemBatch([f"i{text}" for text in texts], features.taps, metadata, inputs=inputs)
         await asyncio.wrap_future(feature_set.write(block))
 

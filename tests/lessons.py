@@ -26,7 +26,7 @@ from topwork_server import (
     NoOptions,
     SourceUri,
     Target,
-    Text,
+    TextItem,
     Trunk,
 )
 from topwork_server.features import rows_of, spans_of
@@ -108,7 +108,7 @@ def texts(*, pairs: bool = False) -> tuple[list[Any], Array]:
     def text(which: int) -> str:
         return " ".join(random.choice(WORDS[which], random.integers(2, 6)))
 
-    return [Text(text(c), text(c) if pairs else None) for c in classes], classes
+    return [TextItem(text(c), text(c) if pairs else None) for c in classes], classes
 
 
 def lesson(
@@ -140,7 +140,7 @@ def of_texts(world: World, tap: str = "pooled", how: str = "row", **changes: Any
 def of_many_labels(world: World) -> FineTuneDataset:
     items, classes = texts()
     second = np.arange(COUNT) // 2 % 2 == 0
-    items = [Text(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
+    items = [TextItem(f"{item.text} conversations") if more else item for item, more in zip(items, second, strict=True)]
     return lesson(world, items, np.stack([classes, second], 1).astype(np.float32), "mean", "row", Target.LABELS)
 
 
@@ -156,7 +156,7 @@ def of_tokens(world: World) -> FineTuneDataset:
     items, values, counts = [], [], []
     for _ in range(COUNT):
         words = [WORDS[c][random.integers(4)] for c in random.integers(0, 2, 5)]
-        item = Text(" ".join(words))
+        item = TextItem(" ".join(words))
         [sample] = encoder.preprocess(item, BertEncoder.options())
         assert sample.tokens is not None
         starts = sample.tokens.chars[:, 0]
@@ -174,7 +174,7 @@ def of_answers(world: World) -> FineTuneDataset:
     for _ in range(COUNT):
         words = [str(word) for word in random.choice(WORDS[0], 6)]
         words[random.integers(6)] = "season"
-        item = Text("where", " ".join(words))
+        item = TextItem("where", " ".join(words))
         [sample] = encoder.preprocess(item, BertEncoder.options())
         assert sample.tokens is not None
         assert item.pair is not None

@@ -13,7 +13,7 @@ import grpc
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import sets_pb2_grpc
 from topwork.v1 import types_pb2 as t
-from topwork_server import EncoderSpec, Item, Text
+from topwork_server import EncoderSpec, Item, TextItem
 from topwork_server.app import OPTIONS
 from topwork_server.config import Config
 from topwork_server.feature_sets.set_registry import FeatureSets
@@ -55,7 +55,7 @@ class Watched(Engine):
         self._changed = asyncio.Condition()
 
     async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
-        texts = [item.text if isinstance(item, Text) else "?" for item in items]
+        texts = [item.text if isinstance(item, TextItem) else "?" for item in items]
         async with self._changed:
             self.asked.append(texts)
             self._changed.notify_all()

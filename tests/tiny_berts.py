@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from topwork_plugins.bert.plugin import BertEncoder, BertOptions
-from topwork_server import EncoderSpec, Modality, Sample, Text
+from topwork_server import EncoderSpec, Modality, Sample, TextItem
 from topwork_server.models.artifacts import MODEL, Manifest
 from topwork_server.models.torch_compat import prepare_torchvision
 from topwork_server.plugin_api import example_inputs
@@ -166,7 +166,7 @@ class Prepared:
     source: Path
     encoder: BertEncoder
 
-    def samples(self, items: Sequence[Text], **options: Any) -> list[Sample]:
+    def samples(self, items: Sequence[TextItem], **options: Any) -> list[Sample]:
         return [next(iter(self.encoder.preprocess(item, BertOptions(**options)))) for item in items]
 
 
@@ -181,7 +181,7 @@ class Exported(Prepared):
         names = [info.tap.name for info in self.manifest.taps]
         return dict(zip(names, self.session.run(names, self.encoder.collate(samples)), strict=True))
 
-    def embed(self, items: Sequence[Text], **options: Any) -> dict[str, Array]:
+    def embed(self, items: Sequence[TextItem], **options: Any) -> dict[str, Array]:
         return self.run(self.samples(items, **options))
 
 
@@ -208,7 +208,7 @@ def opened(source: Path, spec: EncoderSpec, out: Path) -> Exported:
     return Exported(source, BertEncoder(spec, out), Manifest.read(out), Session(out / MODEL, threads=1))
 
 
-def transformers_outputs(source: Path, items: Sequence[Text]) -> tuple[dict[str, Array], Array]:
+def transformers_outputs(source: Path, items: Sequence[TextItem]) -> tuple[dict[str, Array], Array]:
     """transformers' own tokenizer and model: tap name to array, and the attention mask."""
     import torch
     from transformers import AutoModel, AutoTokenizer

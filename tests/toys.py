@@ -20,7 +20,7 @@ from topwork_server import (
     Refusal,
     Sample,
     Tap,
-    Text,
+    TextItem,
     TokenSpans,
     Trunk,
     option,
@@ -65,7 +65,7 @@ class Letters(Encoder):
         return Trunk(inputs, TAPS, {"dim": DIM}, {}, module=Mean(), exporter=cls.exporter)
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        if not isinstance(item, Text):
+        if not isinstance(item, TextItem):
             raise InvalidInput("not a text", remedy="send text")
         if not item.text:
             raise InvalidInput("the text is empty", remedy="send at least one letter")

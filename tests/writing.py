@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-from topwork_server import Granularity, Tap, Text
+from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import IncomingItems, WriteSettings, incoming_features
@@ -16,7 +16,7 @@ LETTERS = WriteSettings("birds", "letters")
 
 def texts(*words, ids=None, **columns):
     metadata = tuple(Column(name, ColumnType.INT, values) for name, values in columns.items())
-    return IncomingItems(ids or words, [Text(word) for word in words], range(len(words)), metadata=metadata)
+    return IncomingItems(ids or words, [TextItem(word) for word in words], range(len(words)), metadata=metadata)
 
 
 async def write(world, *messages, settings=LETTERS):
@@ -46,7 +46,7 @@ async def years(world, name="birds"):
 
 
 async def rows(world, *words, encoder="letters", **options):
-    features = await world.engine.embed(EmbedParams(encoder, options=options), [Text(word) for word in words])
+    features = await world.engine.embed(EmbedParams(encoder, options=options), [TextItem(word) for word in words])
     del world.engine.asked[-1]
     return dict(zip(words, features.taps[0].rows.tolist(), strict=True))
 

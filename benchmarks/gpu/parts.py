@@ -20,7 +20,7 @@ from topwork_server.runtime.gpu.gpu_session import GpuSession
 from topwork_server.runtime.parity import difference, saved_inputs
 from topwork_server.runtime.providers import Device
 from topwork_server.runtime.session import Session
-from topwork_server.types import Picture
+from topwork_server.types import ImageItem
 
 from benchmarks.gpu import sides
 from benchmarks.gpu.subjects import FRAMES, SUBJECTS, Subject, flops_a_token, mixed_lengths
@@ -144,7 +144,7 @@ def jpegs(bench: Bench) -> Figures:
     options = subject.encoder.options()
 
     def prepare(file: bytes) -> Any:
-        return next(iter(subject.encoder.preprocess(Picture(file), options)))
+        return next(iter(subject.encoder.preprocess(ImageItem(file), options)))
 
     with bench.session("resnet50") as session, ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(session.workers) as pool:
         turn = itertools.cycle(files)

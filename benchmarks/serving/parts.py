@@ -126,8 +126,8 @@ def subject(part: Part) -> Subject:
 
 def wrapped(item: Item, part: str) -> Any:
     """As the server's own preprocessing reads it."""
-    from topwork_server.types import Clip, Picture, Text
+    from topwork_server.types import ImageItem, TextItem, VideoItem
 
     if isinstance(item, str):
-        return Text(item)
-    return Clip(item) if part == "video" else Picture(item)
+        return TextItem(item)
+    return VideoItem(item) if part == "video" else ImageItem(item)

@@ -19,7 +19,7 @@ from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.plugin_api.trainer import FineTuneDataset, FineTuner, FineTuneResult, Target
 from topwork_server.runtime.export import open_trunk
-from topwork_server.types import Text
+from topwork_server.types import TextItem
 
 from benchmarks.transfer.subjects import Subject
 from benchmarks.transfer.twins import twin
@@ -74,7 +74,7 @@ class Bench:
         """Other items for each seed: the spread is that of the whole experiment."""
         chosen = np.random.default_rng(seed).permutation(len(self._texts))[: TRAIN + VALIDATION + TEST]
         train, validation, test = np.split(np.arange(len(chosen)), [TRAIN, TRAIN + VALIDATION])
-        items = [Text(self._texts[i]) for i in chosen]
+        items = [TextItem(self._texts[i]) for i in chosen]
         counts = np.ones(len(items), np.int64)
         return FineTuneDataset(
             items, options, tap, "row", Target.CLASSES, ("bad", "good"), self._values[chosen], counts, train, validation, test

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from topwork_server.plugin_api.example_inputs import texts as example_texts
     from topwork_server.plugin_api.head_graphs import head_graph, linear_graph
     from topwork_server.plugin_api.hookspecs import hookimpl
+    from topwork_server.plugin_api.modalities import item_kind
     from topwork_server.plugin_api.options import option
     from topwork_server.plugin_api.sources import SourceUri
     from topwork_server.plugin_api.splits import folds, rest
@@ -38,17 +39,17 @@ if TYPE_CHECKING:
     from topwork_server.runtime.session import Session
     from topwork_server.types import (
         Array,
-        Clip,
         EncoderSpec,
         Granularity,
+        ImageItem,
         Item,
         Modality,
-        Picture,
         Refusal,
         Sample,
         Tap,
-        Text,
+        TextItem,
         TokenSpans,
+        VideoItem,
     )
 
 __version__ = "0.1.0"
@@ -56,7 +57,6 @@ __version__ = "0.1.0"
 __all__ = [
     "FP32_FLOOR",
     "Array",
-    "Clip",
     "DiskFull",
     "Encoder",
     "EncoderSpec",
@@ -67,6 +67,7 @@ __all__ = [
     "FineTuner",
     "FittedHead",
     "Granularity",
+    "ImageItem",
     "IndexSpec",
     "InvalidInput",
     "Item",
@@ -74,7 +75,6 @@ __all__ = [
     "Modality",
     "NativeHead",
     "NoOptions",
-    "Picture",
     "Refusal",
     "Report",
     "Sample",
@@ -82,7 +82,7 @@ __all__ = [
     "SourceUri",
     "Tap",
     "Target",
-    "Text",
+    "TextItem",
     "TokenSpans",
     "TopworkError",
     "Trainer",
@@ -91,6 +91,7 @@ __all__ = [
     "Trunk",
     "VectorIndex",
     "VectorSource",
+    "VideoItem",
     "batch_key",
     "check_caller",
     "difference",
@@ -98,6 +99,7 @@ __all__ = [
     "folds",
     "head_graph",
     "hookimpl",
+    "item_kind",
     "linear_graph",
     "node_inputs",
     "node_subgraphs",
@@ -122,6 +124,7 @@ _MODULES = {
     "plugin_api.example_inputs": "example_texts=texts",
     "plugin_api.head_graphs": "head_graph linear_graph",
     "plugin_api.hookspecs": "hookimpl",
+    "plugin_api.modalities": "item_kind",
     "plugin_api.options": "option",
     "plugin_api.sources": "SourceUri",
     "plugin_api.splits": "folds rest",
@@ -131,7 +134,7 @@ _MODULES = {
     "ragged_arrays": "starts_of sums_of",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
-    "types": "Array Clip EncoderSpec Granularity Item Modality Picture Refusal Sample Tap Text TokenSpans",
+    "types": "Array EncoderSpec Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem",
 }
 
 if not TYPE_CHECKING:  # for a type checker the names are those of the imports above

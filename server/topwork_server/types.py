@@ -123,7 +123,7 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextItem:
     """One text, or a pair of texts that are encoded together."""
 
     text: str
@@ -131,14 +131,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageItem:
     """One encoded picture: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class VideoItem:
     """One encoded video (mp4, webm, avi ...): its bytes, or the path of a file on the server's own disk."""
 
     data: bytes | Path
@@ -146,7 +146,7 @@ class Clip:
 
 #: What a request brings. An array is a ready picture (H, W, 3) uint8, a clip (T, H, W, 3) uint8 or (T, H, W, 2) float32
 #: flow, or, for TENSOR encoders, what the graph reads.
-Item: TypeAlias = Text | Picture | Clip | Array
+Item: TypeAlias = TextItem | ImageItem | VideoItem | Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from topwork import image_modes as topwork_pictures
 from topwork._codec import items
 from topwork.v1 import types_pb2
 from topwork_plugins.images import decode
-from topwork_server import InvalidInput, Picture
+from topwork_server import ImageItem, InvalidInput
 from topwork_server.services.convert import item_messages
 from topwork_server.types import Array
 
@@ -49,7 +49,7 @@ def as_sent(image: Image.Image) -> Array:
 
 
 def as_file(data: bytes) -> Array:
-    return np.asarray(decode.decode(Picture(data)))
+    return np.asarray(decode.decode(ImageItem(data)))
 
 
 FILES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from topwork_server import Item, Text
+from topwork_server import Item, TextItem
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
@@ -107,4 +107,4 @@ class TestGlove(Offline):
 
     @classmethod
     def items(cls, catalogue: Catalog) -> Sequence[Item]:
-        return [Text(text) for text in ("owls", "the red bird sat on a fence", "blue whales eat krill and little else")]
+        return [TextItem(text) for text in ("owls", "the red bird sat on a fence", "blue whales eat krill and little else")]

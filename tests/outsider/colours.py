@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 from PIL import Image
-from topwork_server import Encoder, EncoderSpec, Granularity, InvalidInput, Modality, Picture, Sample, Tap, Trunk, hookimpl
+from topwork_server import Encoder, EncoderSpec, Granularity, ImageItem, InvalidInput, Modality, Sample, Tap, Trunk, hookimpl
 
 
 class Colours(Encoder):
@@ -19,7 +19,7 @@ class Colours(Encoder):
         return Trunk({"pixels": ("batch", 3, 64, 64)}, (Tap("pooled", 48, Granularity.ITEM),), {}, {"size": 64}, module=Grid())
 
     def preprocess(self, item, options):
-        if not isinstance(item, Picture):
+        if not isinstance(item, ImageItem):
             raise InvalidInput("not an encoded picture", remedy="send a JPEG or PNG file")
         image = Image.open(io.BytesIO(item.data)).convert("RGB").resize((64, 64))
         return [Sample({"pixels": np.asarray(image, np.float32).transpose(2, 0, 1) / 255})]

@@ -14,7 +14,7 @@ import pytest
 import tiny_berts
 from tiny_berts import DIM, LAYERS, POSITIONS, Exported, export, numpy_poolings, opened, transformers_outputs
 from topwork_plugins.bert.plugin import register_encoders
-from topwork_server import EncoderSpec, Text
+from topwork_server import EncoderSpec, TextItem
 from topwork_server.runtime.export import fingerprints as fingerprints_of
 
 TOLERANCE = 1e-4
@@ -24,8 +24,8 @@ TEXTS = [
     "The train to the coast leaves at seven, and the last carriage is the quiet one; bring your own coffee and a book.",
     "Naïve café 漢字 😀!",
 ]
-SINGLES = [Text(text) for text in TEXTS]
-PAIRS = [Text("Who sings at night?", "A small bird sings."), Text("Bread", "The train leaves at seven, and so do I.")]
+SINGLES = [TextItem(text) for text in TEXTS]
+PAIRS = [TextItem("Who sings at night?", "A small bird sings."), TextItem("Bread", "The train leaves at seven, and so do I.")]
 
 
 #: One line of modules.json: class, folder, its config.json.
@@ -39,7 +39,7 @@ def architecture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("items", [SINGLES[1:2], SINGLES, PAIRS], ids=["one", "mixed", "pairs"])
-def test_every_architecture_equals_transformers(architecture: Exported, items: list[Text]) -> None:
+def test_every_architecture_equals_transformers(architecture: Exported, items: list[TextItem]) -> None:
     ours = architecture.embed(items)
     theirs, mask = transformers_outputs(architecture.source, items)
     assert set(theirs) == {name for name in ours if name == "tokens" or name.startswith("hidden.")}
@@ -57,9 +57,9 @@ def test_a_text_as_long_as_the_limit_equals_transformers(architecture: Exported)
     text = "bird " * POSITIONS
     while architecture.encoder._tokenization.length(text) > POSITIONS:
         text = text[:-1]
-    [sample] = architecture.samples([Text(text)])
+    [sample] = architecture.samples([TextItem(text)])
     assert architecture.encoder.cost(sample) == POSITIONS
-    theirs, _ = transformers_outputs(architecture.source, [Text(text)])
+    theirs, _ = transformers_outputs(architecture.source, [TextItem(text)])
     assert np.abs(architecture.run([sample])["tokens"] - theirs["tokens"]).max() < TOLERANCE
 
 
@@ -149,7 +149,7 @@ def test_a_prompt_that_is_not_pooled(tmp_path: Path) -> None:
     tiny_berts.write_modules(source, modules(flags(mean_tokens=True) | {"include_prompt": False}))
     exported = export(source, tmp_path / "out")
     prompted = exported.embed(SINGLES, prompt="query: ")
-    theirs, mask = transformers_outputs(source, [Text("query: " + text) for text in TEXTS])
+    theirs, mask = transformers_outputs(source, [TextItem("query: " + text) for text in TEXTS])
     prompt = len(exported.encoder._tokenization._tokenizer.encode("query: ")) - 1
     expected = numpy_poolings(theirs["tokens"][:, prompt:], mask[:, prompt:])
     assert np.abs(prompted["pooled"] - expected["mean"]).max() < TOLERANCE
@@ -208,14 +208,14 @@ def test_minilm_is_what_its_spec_says(minilm: Exported) -> None:
 @pytest.mark.weights
 def test_minilm_reads_its_own_vocabulary(minilm: Exported) -> None:
     """The ids that the published model gives for the sentence on its card."""
-    [sample] = minilm.samples([Text("This is an example sentence")])
+    [sample] = minilm.samples([TextItem("This is an example sentence")])
     assert sample.inputs["input_ids"].tolist() == [101, 2023, 2003, 2019, 2742, 6251, 102]
 
 
 @pytest.mark.weights
 def test_minilm_gives_the_published_numbers(minilm: Exported) -> None:
     """The first of the 384 that the documentation of sentence-transformers prints for this sentence."""
-    [row] = minilm.embed([Text("This is an example sentence")])["pooled"]
+    [row] = minilm.embed([TextItem("This is an example sentence")])["pooled"]
     assert np.allclose(row[:4], [0.0676569, 0.0634959, 0.0487131, 0.0793050], atol=1e-5)
 
 
@@ -227,7 +227,7 @@ def test_minilm_knows_what_is_alike(minilm: Exported) -> None:
         "The stock market fell on Monday.",
         "Shares lost value today.",
     ]
-    rows = minilm.embed([Text(text) for text in texts])["pooled"]
+    rows = minilm.embed([TextItem(text) for text in texts])["pooled"]
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     cosines = rows @ rows.T
     assert cosines[0, 1] > 0.5

@@ -15,7 +15,7 @@ import tiny_berts
 from tiny_berts import Prepared, export, prepare
 from topwork_plugins.bert import plugin as bert
 from topwork_plugins.bert.layout import read_layout
-from topwork_server import InvalidInput, SourceUri, Text
+from topwork_server import InvalidInput, SourceUri, TextItem
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_a_sentence_transformers_folder_is_adopted_and_read_in_its_sub_folder(co
     assert bert.resolve_source("old", SourceUri.parse(f"file:{folder}"))
     exported = export(folder, tmp_path / "out")
     with pytest.raises(InvalidInput, match="the limit is 40"):
-        exported.embed([Text("A small bird sings. " * 20)])
-    rows = exported.embed([Text("A small bird sings.")])
+        exported.embed([TextItem("A small bird sings. " * 20)])
+    rows = exported.embed([TextItem("A small bird sings.")])
     assert (rows["pooled"] == rows["cls"]).all()
 
 
 def token_ids(prepared: Prepared, text: str) -> list[int]:
-    return list(prepared.samples([Text(text)], unknown="allow")[0].inputs["input_ids"])
+    return list(prepared.samples([TextItem(text)], unknown="allow")[0].inputs["input_ids"])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_lower_casing_is_taken_from_where_it_is_said(copy: Path, tmp_path: Path)
     assert token_ids(cased, "BREAD") != token_ids(cased, "bread")
     (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
     lowered = prepare(copy, tmp_path / "lowered")
-    [sample] = lowered.samples([Text("BREAD İ bird")])  # İ lower-cased is two characters: spans stay those of the text
+    [sample] = lowered.samples([TextItem("BREAD İ bird")])  # İ lower-cased is two characters: spans stay those of the text
     assert sample.tokens is not None
     assert sample.tokens.chars[-1].tolist()[1] == len("BREAD İ bird")
     assert token_ids(lowered, "BREAD") == token_ids(cased, "bread")
@@ -133,9 +133,9 @@ def test_pytorch_model_bin_is_read_without_unpickling(copy: Path, tmp_path: Path
     from safetensors.torch import load_file
 
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
-    plain = export(copy, tmp_path / "safetensors").embed([Text("A small bird sings.")])
+    plain = export(copy, tmp_path / "safetensors").embed([TextItem("A small bird sings.")])
     (copy / "model.safetensors").unlink()
-    binary = export(copy, tmp_path / "bin").embed([Text("A small bird sings.")])
+    binary = export(copy, tmp_path / "bin").embed([TextItem("A small bird sings.")])
     assert (plain["pooled"] == binary["pooled"]).all()
 
 

@@ -19,7 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert.plugin import BertOptions
 from topwork_plugins.bert.text_prefix import MOST_CHARACTERS
 from topwork_plugins.bert.tokens import Tokenization
-from topwork_server import InvalidInput, Item, Picture, Sample, Text
+from topwork_server import ImageItem, InvalidInput, Item, Sample, TextItem
 from topwork_server.errors import DeadlineExceeded
 from topwork_server.plugin_api.cancellation import working_for
 
@@ -41,7 +41,7 @@ def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def sample(prepared: Prepared, text: str, pair: str | None = None, **options: Any) -> Sample:
-    return prepared.samples([Text(text, pair)], **options)[0]
+    return prepared.samples([TextItem(text, pair)], **options)[0]
 
 
 def pieces(made: Sample, text: str, part: int = 0) -> list[str]:
@@ -98,7 +98,7 @@ def test_only_architectures_with_token_types_are_fed_them(tokenized: Prepared) -
 
 
 def test_collate_pads_on_the_right_with_the_models_own_padding(tokenized: Prepared) -> None:
-    samples = tokenized.samples([Text("Bread"), Text("A small bird sings.")])
+    samples = tokenized.samples([TextItem("Bread"), TextItem("A small bird sings.")])
     batch = tokenized.encoder.collate(samples)
     short, long = (tokenized.encoder.cost(s) for s in samples)
     padding = tokenized.encoder._tokenization._tokenizer.token_to_id("<pad>")
@@ -264,13 +264,13 @@ def test_a_long_pair_loses_tokens_of_its_longer_text(bert: Prepared) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (Text(""), "the text is empty"),
-        (Text(" \n\t"), "the text is empty"),
-        (Text("bird", ""), "the text of the pair is empty"),
-        (Text("", "bird"), "the text is empty"),
-        (Text("\u200b\u200b"), "no token of the text"),
-        (Picture(b"\xff\xd8"), "reads text, not Picture"),
-        (np.zeros((2, 2)), "reads text, not ndarray"),
+        (TextItem(""), "the text is empty"),
+        (TextItem(" \n\t"), "the text is empty"),
+        (TextItem("bird", ""), "the text of the pair is empty"),
+        (TextItem("", "bird"), "the text is empty"),
+        (TextItem("\u200b\u200b"), "no token of the text"),
+        (ImageItem(b"\xff\xd8"), "reads text, not an image"),
+        (np.zeros((2, 2)), "reads text, not an array"),
     ],
 )
 def test_what_is_no_text_is_refused(bert: Prepared, item: Item, message: str) -> None:
@@ -302,37 +302,45 @@ def test_a_slab_gives_what_its_texts_give_alone(tokenized: Prepared) -> None:
     """Over all kinds of tokenizer: white space, marks, signs of control, added tokens, the empty and the too long."""
     dice = random.Random(3)
     signs = [*"aB'-.,!\u00e9\u6f22\u0301\u200b\x07\x1c\t\n\u00a0\u3000\U0001f600", " ", "  ", " bird", "Small ", "[SEP]", "</s>"]
-    texts = [Text("".join(dice.choices(signs, k=dice.randrange(1, 25)))) for _ in range(300)]
-    odd: list[Item] = [Text(TEXT), Text(""), Text(" "), Text("a bird", "sings"), Picture(b""), Text("\u200b"), Text("bird " * 99)]
-    items = [*odd, *texts, *odd, Text("bird " * 3000), *texts[:5], Text("\ud800")]
+    texts = [TextItem("".join(dice.choices(signs, k=dice.randrange(1, 25)))) for _ in range(300)]
+    odd: list[Item] = [
+        TextItem(TEXT),
+        TextItem(""),
+        TextItem(" "),
+        TextItem("a bird", "sings"),
+        ImageItem(b""),
+        TextItem("\u200b"),
+        TextItem("bird " * 99),
+    ]
+    items = [*odd, *texts, *odd, TextItem("bird " * 3000), *texts[:5], TextItem("\ud800")]
     encoder = tokenized.encoder
     for options in (BertOptions(), BertOptions(truncate=True), BertOptions(prompt="query: ")):
         for start in range(0, len(items), 40):
             check_slab(encoder, items[start : start + 40], options)
-        check_slab(encoder, [Text(""), Text("")], options)
+        check_slab(encoder, [TextItem(""), TextItem("")], options)
 
 
 @pytest.mark.parametrize("text", ["\U0001f996", "q" * 101, "ACGTTGCA" * 20, "\U0001f996 \U0001f996"])
 def test_a_text_of_unknown_tokens_alone_is_refused_unless_it_is_allowed(bert: Prepared, text: str) -> None:
-    for item in (Text(text), Text("A small bird", text)):
+    for item in (TextItem(text), TextItem("A small bird", text)):
         with pytest.raises(InvalidInput, match="knows no token of the text") as refused:
             list(bert.encoder.preprocess(item, BertOptions()))
         assert text[:40] in refused.value.message
         assert "'allow'" in refused.value.remedy
     assert sample(bert, text, unknown="allow").notes["unknown_tokens"] == text.count(" ") + 1
-    check_slab(bert.encoder, [Text(text), Text("A small bird"), Text(text)], BertOptions())
-    check_slab(bert.encoder, [Text(text), Text("A small bird"), Text(text)], BertOptions(unknown="allow"))
+    check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions())
+    check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem(text)], BertOptions(unknown="allow"))
 
 
 @pytest.mark.parametrize("text", ["[PAD]", "[CLS] [SEP]", "[MASK]", "[UNK]", "[MASK] \U0001f996"])
 def test_a_text_of_nothing_but_special_tokens_is_as_unknown(bert: Prepared, text: str) -> None:
-    for item in (Text(text), Text("A small bird", text)):
+    for item in (TextItem(text), TextItem("A small bird", text)):
         with pytest.raises(InvalidInput, match="knows no token of the text"):
             list(bert.encoder.preprocess(item, BertOptions()))
     assert sample(bert, f"A small bird {text}").notes == {"unknown_tokens": text.count(" ") + 1}
     assert sample(bert, text, unknown="allow").notes == {"unknown_tokens": text.count(" ") + 1}
     for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
-        check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A bird " + text)], options)
+        check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A bird " + text)], options)
 
 
 def test_unknown_tokens_are_counted_and_may_be_refused(bert: Prepared) -> None:
@@ -342,7 +350,7 @@ def test_unknown_tokens_are_counted_and_may_be_refused(bert: Prepared) -> None:
     with pytest.raises(InvalidInput, match="does not know 2 of the tokens"):
         sample(bert, text, unknown="error")
     for options in (BertOptions(), BertOptions(unknown="error"), BertOptions(unknown="allow")):
-        check_slab(bert.encoder, [Text(text), Text("A small bird"), Text("A " + text)], options)
+        check_slab(bert.encoder, [TextItem(text), TextItem("A small bird"), TextItem("A " + text)], options)
 
 
 def test_each_kind_of_tokenizer_tells_what_it_does_not_know(tokenized: Prepared) -> None:

@@ -17,7 +17,7 @@ from topwork_plugins.bert.plugin import BertEncoder, register_encoders
 from topwork_plugins.fine_tune.loop import TrainingLoop
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.plugin import FineTune, FineTuneOptions, register_trainers
-from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, Text, Trunk
+from topwork_server import EncoderSpec, FineTuneDataset, FineTuneResult, InvalidInput, Target, TextItem, Trunk
 from topwork_server.heads.head_types import Task
 from topwork_server.types import Array
 
@@ -286,9 +286,9 @@ def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
     counts = tokens.counts.copy()
     counts[0] -= 1
     assert "there are" in refused(replace(tokens, counts=counts))
-    spoilt = [*classes.items[:5], Text(" "), *classes.items[6:]]
+    spoilt = [*classes.items[:5], TextItem(" "), *classes.items[6:]]
     assert "item 5: the text is empty" in refused(replace(classes, items=spoilt))
-    plain = [*lessons.texts(pairs=True)[0][:7], Text("no pair"), *lessons.texts(pairs=True)[0][8:]]
+    plain = [*lessons.texts(pairs=True)[0][:7], TextItem("no pair"), *lessons.texts(pairs=True)[0][8:]]
     assert "item 7" in refused(replace(lessons.of_texts(bert, "tokens", "pair"), items=plain))
 
 
@@ -321,7 +321,9 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     [spec] = [spec for spec in register_encoders() if spec.name == "all-minilm-l6-v2"]
     world = World(spec, assets(spec), tmp_path / "out")
     places = ("", "Yesterday: ", "Note: ", "As always, ", "Then: ")
-    pairs = [(Text(place + said), topic) for place in places for n in range(4) for topic in (0, 1) for said in [TOPICS[topic][n]]]
+    pairs = [
+        (TextItem(place + said), topic) for place in places for n in range(4) for topic in (0, 1) for said in [TOPICS[topic][n]]
+    ]
     test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learnt from
     validation = [i for i in range(40) if i % 8 in (4, 5)]
     train = [i for i in range(40) if i % 8 < 4]

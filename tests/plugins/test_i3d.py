@@ -15,7 +15,7 @@ from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d
 from topwork_plugins.i3d.plugin import InceptionEncoder, InflatedEncoder, VideoEncoder, WindowOptions, resolve_source
 from topwork_plugins.images.preprocess import Recipe
-from topwork_server import Clip, EncoderSpec, InvalidInput, Modality, Sample, SourceUri
+from topwork_server import EncoderSpec, InvalidInput, Modality, Sample, SourceUri, VideoItem
 from topwork_server.plugin_api import example_inputs, options
 from topwork_server.types import Array
 
@@ -62,7 +62,7 @@ def numbers(sample: Sample) -> list[int]:
 
 
 def test_a_video_gives_a_row_a_window_with_its_seconds(inflated: VideoEncoder, tmp_path: Path) -> None:
-    found = samples(inflated, Clip(write(tmp_path / "clip.mp4", shades(40))))
+    found = samples(inflated, VideoItem(write(tmp_path / "clip.mp4", shades(40))))
     assert clips(found) == [(3, 16, 32, 32)] * 3
     np.testing.assert_allclose(seconds(found), [(0, 0.64), (0.64, 1.28), (1.28, 1.6)], atol=2e-3)
     assert [dict(sample.notes) for sample in found] == [{}, {}, {"repeated_frames": 8}]
@@ -73,12 +73,12 @@ def test_a_video_gives_a_row_a_window_with_its_seconds(inflated: VideoEncoder, t
 
 def test_bytes_and_path_give_the_same(inflated: VideoEncoder, tmp_path: Path) -> None:
     path = write(tmp_path / "clip.webm", shades(20))
-    for a, b in zip(samples(inflated, Clip(path)), samples(inflated, Clip(path.read_bytes())), strict=True):
+    for a, b in zip(samples(inflated, VideoItem(path)), samples(inflated, VideoItem(path.read_bytes())), strict=True):
         np.testing.assert_array_equal(a.inputs["clips"], b.inputs["clips"])
 
 
 def test_frames_stride_and_fps_choose_the_windows(inflated: VideoEncoder, tmp_path: Path) -> None:
-    clip = Clip(write(tmp_path / "clip.mp4", shades(40)))
+    clip = VideoItem(write(tmp_path / "clip.mp4", shades(40)))
     found = samples(inflated, clip, frames=4, stride=2, fps=5.0)
     assert [numbers(sample) for sample in found] == [[0, 5, 10, 15], [10, 15, 20, 25], [20, 25, 30, 35]]
     np.testing.assert_allclose(seconds(found), [(0, 0.8), (0.4, 1.2), (0.8, 1.6)], atol=1e-6)
@@ -157,7 +157,13 @@ def test_options_are_described() -> None:
 
 @pytest.mark.parametrize(
     "item",
-    [np.zeros((16, 30, 40, 2), np.float32), np.zeros((16, 30, 40), np.uint8), np.array(1.0), Clip(b""), Clip(b"no video" * 99)],
+    [
+        np.zeros((16, 30, 40, 2), np.float32),
+        np.zeros((16, 30, 40), np.uint8),
+        np.array(1.0),
+        VideoItem(b""),
+        VideoItem(b"no video" * 99),
+    ],
 )
 def test_bad_clips_are_refused(rgb: VideoEncoder, item: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -186,7 +192,7 @@ def test_flow_of_a_pan_is_the_pan(flow: VideoEncoder, dx: int, dy: int) -> None:
 
 def test_flow_of_a_video_file(flow: VideoEncoder, tmp_path: Path) -> None:
     path = write(tmp_path / "pan.mp4", panned(3, 0))
-    [sample] = samples(flow, Clip(path))
+    [sample] = samples(flow, VideoItem(path))
     np.testing.assert_allclose(np.median(sample.inputs["clips"], axis=(1, 2, 3)) * 20, [3, 0], atol=0.2)
 
 

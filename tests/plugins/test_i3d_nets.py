@@ -24,7 +24,7 @@ from topwork_plugins.images.preprocess import Recipe
 from topwork_plugins.resnet.feature_taps import TappedThin, TappedTimm, open_net
 from topwork_plugins.resnet.thin import ThinResNet
 from topwork_plugins.resnet.timm_nets import create
-from topwork_server import Clip, EncoderSpec, SourceUri
+from topwork_server import EncoderSpec, SourceUri, VideoItem
 from topwork_server.models import artifacts
 from topwork_server.plugin_api import example_inputs, options, sources
 from topwork_server.runtime.export import export_encoder
@@ -427,7 +427,7 @@ def test_a_real_clip_through_the_real_net(assets: Callable[[EncoderSpec], Path],
     assert tuple(info.tap for info in graph.manifest.taps) == spec.taps
     assert graph.manifest.parameters == spec.parameters
     assert graph.manifest.numerics.parity > 0.999999
-    samples = list(graph.encoder.preprocess(Clip(real_clip), options.parse(graph.encoder.options, {})))
+    samples = list(graph.encoder.preprocess(VideoItem(real_clip), options.parse(graph.encoder.options, {})))
     assert len(samples) == 16
     assert samples[0].window == pytest.approx((0, 0.64), abs=1e-3)
     assert samples[-1].window == pytest.approx((9.6, 10.0), abs=1e-3)

@@ -19,7 +19,18 @@ from topwork_plugins.onnx_file import plugin as onnx_file
 from topwork_plugins.onnx_file.description import Description
 from topwork_plugins.onnx_file.plugin import OnnxImage, OnnxTensor, OnnxText
 from topwork_plugins.onnx_file.reads import TensorReader
-from topwork_server import Clip, Encoder, EncoderSpec, Granularity, InvalidInput, Item, Modality, Picture, SourceUri, Text
+from topwork_server import (
+    Encoder,
+    EncoderSpec,
+    Granularity,
+    ImageItem,
+    InvalidInput,
+    Item,
+    Modality,
+    SourceUri,
+    TextItem,
+    VideoItem,
+)
 from topwork_server.features import rows_of
 from topwork_server.models.artifacts import Manifest
 from topwork_server.runtime.export import export_encoder
@@ -147,10 +158,10 @@ def rows(made: tuple[Encoder, Manifest, Path], items: Sequence[Item], tap: str) 
     return [rows_of(info.tap, values, sample) for values, sample in zip(output, samples, strict=True)]
 
 
-def png(pixels: Array) -> Picture:
+def png(pixels: Array) -> ImageItem:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
-    return Picture(data.getvalue())
+    return ImageItem(data.getvalue())
 
 
 def prepared(pixels: Array) -> Array:
@@ -277,7 +288,7 @@ def test_texts(tmp_path: Path, names: tuple[str, str], kind: int) -> None:
     inputs = dict(zip(("input_ids", "attention_mask"), names, strict=True))
     record = {**TEXT, "text": {"max_tokens": 200, "inputs": inputs}}
     made = exported(text_net(tmp_path / "net.onnx", *names, kind), record)
-    items = [Text("the red owl"), Text("a bird sat", "and the owl")]
+    items = [TextItem("the red owl"), TextItem("a bird sat", "and the owl")]
     ids = [[1, 4, 6, 7, 2], [1, 5, 11, 8, 2, 10, 4, 7, 2]]
     for found, expected in zip(rows(made, items, "mean"), ids, strict=True):
         np.testing.assert_allclose(found, [TABLE[expected].mean(0)], atol=1e-6)
@@ -296,7 +307,7 @@ def test_texts(tmp_path: Path, names: tuple[str, str], kind: int) -> None:
 def test_a_text_over_its_limit(tmp_path: Path) -> None:
     tokenizer(tmp_path / "tokenizer.json")
     encoder, _, _ = exported(text_net(tmp_path / "net.onnx"), {**TEXT, "text": {"max_tokens": 8}})
-    text = Text("the red owl sat and sat and sat")
+    text = TextItem("the red owl sat and sat and sat")
     with pytest.raises(InvalidInput, match=r"the text has 10 tokens .*; the limit is 8"):
         list(encoder.preprocess(text, encoder.options()))
     (sample,) = encoder.preprocess(text, encoder.options(truncate=True))
@@ -501,8 +512,8 @@ def test_files_that_are_no_onnx_are_refused(tmp_path: Path, content: bytes) -> N
 
 
 BAD_ARRAYS: list[tuple[Any, str]] = [
-    (Text("the owl"), "this encoder reads arrays, not a text"),
-    (Clip(b""), "reads arrays, not a clip"),
+    (TextItem("the owl"), "this encoder reads arrays, not a text"),
+    (VideoItem(b""), "reads arrays, not a video"),
     (np.zeros((16, 5)), r"an array \(16, 5\) of float64"),
     (np.zeros((0, 4)), r"an array \(0, 4\) of float64"),
     (np.zeros((12, 4)), r"an array \(12, 4\)"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from topwork_plugins.images import decode
-from topwork_server import Clip, InvalidInput, Picture, Text, TopworkError
+from topwork_server import ImageItem, InvalidInput, TextItem, TopworkError, VideoItem
 from topwork_server.plugin_api import example_inputs
 from topwork_server.plugin_api.cancellation import working_for
 from topwork_server.types import Array
@@ -31,7 +31,7 @@ def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
 
 
 def decoded(data: bytes) -> Array:
-    return np.asarray(decode.decode(Picture(data)))
+    return np.asarray(decode.decode(ImageItem(data)))
 
 
 def refusal(item: Any) -> str:
@@ -122,11 +122,11 @@ def test_arrays_pass_as_they_are() -> None:
 
 
 def test_what_is_no_picture_is_refused() -> None:
-    assert "empty" in refusal(Picture(b""))
-    assert "not a picture" in refusal(Picture(b"%PDF-1.7 and so on"))
-    assert "not a picture" in refusal(Picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"))
-    assert "not a text" in refusal(Text("a cat"))
-    assert "not a clip" in refusal(Clip(b"x"))
+    assert "empty" in refusal(ImageItem(b""))
+    assert "not a picture" in refusal(ImageItem(b"%PDF-1.7 and so on"))
+    assert "not a picture" in refusal(ImageItem(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"))
+    assert "not a text" in refusal(TextItem("a cat"))
+    assert "not a video" in refusal(VideoItem(b"x"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_picture_without_pixels_is_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("kept", [0.9, 0.5])
 def test_a_file_that_was_cut_short_is_refused(kind: str, kept: float) -> None:
     data = encoded(photograph(256, 256), kind)
-    message = refusal(Picture(data[: int(len(data) * kept)]))
+    message = refusal(ImageItem(data[: int(len(data) * kept)]))
     assert "cut short" in message or "not a picture" in message
 
 
@@ -162,7 +162,7 @@ def test_a_jpeg_that_ends_early_but_in_good_order_is_refused() -> None:
     """PIL fills the missing part with grey and says nothing."""
     half = PHOTOGRAPH[: len(PHOTOGRAPH) // 2] + b"\xff\xd9"
     Image.open(io.BytesIO(half)).load()
-    assert "cut short" in refusal(Picture(half))
+    assert "cut short" in refusal(ImageItem(half))
 
 
 def test_bytes_that_cost_no_pixel_are_forgiven() -> None:
@@ -178,12 +178,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int, strict:
     """The data of this picture is missing: had anybody begun to decode it, the message would be another."""
     with warnings.catch_warnings():
         warnings.simplefilter("error" if strict else "ignore")
-        assert "pixels" in refusal(Picture(_png(side, side, 2, 8, b"")))
+        assert "pixels" in refusal(ImageItem(_png(side, side, 2, 8, b"")))
 
 
 def test_pictures_wait_for_room_while_others_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads together decode so many pixels at a time; who waits for room ends where the caller leaves."""
-    picture = Picture(encoded(photograph(), "PNG"))
+    picture = ImageItem(encoded(photograph(), "PNG"))
     monkeypatch.setattr("topwork_plugins.images.pixel_budget.MOST", 96 * 64)
     for _ in range(2):  # the room is given back, after a refusal too
         with decode.opened(picture) as first:
@@ -193,7 +193,7 @@ def test_pictures_wait_for_room_while_others_are_decoded(monkeypatch: pytest.Mon
 
 
 def test_pixels_of_no_known_range_are_refused() -> None:
-    assert "32-bit" in refusal(Picture(encoded(Image.new("F", (4, 4)), "TIFF")))
+    assert "32-bit" in refusal(ImageItem(encoded(Image.new("F", (4, 4)), "TIFF")))
 
 
 def _png(width: int, height: int, colours: int, bits: int, rows: bytes) -> bytes:

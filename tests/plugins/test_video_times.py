@@ -142,13 +142,13 @@ def test_the_whole_display_matrix_is_applied(turned: bool, x: int, y: int, tmp_p
 def test_a_video_of_too_many_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from topwork_plugins.i3d.plugin import INCEPTION_RECIPE
     from topwork_plugins.i3d.readers import RgbReader
-    from topwork_server import Clip
+    from topwork_server import VideoItem
 
     reader = RgbReader(INCEPTION_RECIPE)
     monkeypatch.setattr("topwork_plugins.i3d.windows.LONGEST", 30)
     few, many = (write(tmp_path / f"{count}.mkv", shades(count)) for count in (30, 31))
-    assert len(list(reader.frames(Clip(few), 0))) == 30
-    for clip, fps in ((Clip(many), 0.0), (Clip(few), 240.0)):
+    assert len(list(reader.frames(VideoItem(few), 0))) == 30
+    for clip, fps in ((VideoItem(many), 0.0), (VideoItem(few), 240.0)):
         with pytest.raises(InvalidInput, match="more than 30 frames") as caught:
             list(reader.frames(clip, fps))
         assert "parts" in caught.value.remedy
@@ -164,11 +164,11 @@ def test_an_array_of_millions_of_tiny_frames_is_refused_at_once() -> None:
 def test_decoding_ends_where_the_caller_has_left(tmp_path: Path) -> None:
     from topwork_plugins.i3d.plugin import INCEPTION_RECIPE
     from topwork_plugins.i3d.readers import RgbReader
-    from topwork_server import Clip, TopworkError
+    from topwork_server import TopworkError, VideoItem
     from topwork_server.plugin_api.cancellation import working_for
 
     taken: list[Frame] = []
-    frames = RgbReader(INCEPTION_RECIPE).frames(Clip(write(tmp_path / "long.mkv", shades(COUNT))), 0)
+    frames = RgbReader(INCEPTION_RECIPE).frames(VideoItem(write(tmp_path / "long.mkv", shades(COUNT))), 0)
     with working_for(lambda: len(taken) == 5), pytest.raises(TopworkError, match="left"):
         taken.extend(frames)
     assert len(taken) == 5

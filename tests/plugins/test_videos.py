@@ -15,7 +15,7 @@ import pytest
 from made_videos import CODECS, numbers, shades, turned, write, write_sound
 from topwork_plugins.i3d.videos import check_clip, decode, frames_of, from_array, pixels
 from topwork_plugins.i3d.windows import Frame, Window, mapped, resample, spaced, windows
-from topwork_server import InvalidInput, Picture, Text
+from topwork_server import ImageItem, InvalidInput, TextItem
 
 
 def at(*starts: float, end: float) -> list[Frame]:
@@ -157,8 +157,8 @@ def test_frames_of_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch, 
         (np.zeros((4, 48, 64, 3), np.float32), "float32"),
         (np.zeros((0, 48, 64, 3), np.uint8), "no frames"),
         (np.zeros((4, 0, 64, 3), np.uint8), "no pixels"),
-        (Text("a film"), "not a text"),
-        (Picture(b"a still"), "not a picture"),
+        (TextItem("a film"), "not a text"),
+        (ImageItem(b"a still"), "not an image"),
     ],
 )
 def test_what_is_no_clip_is_refused(clip: Any, says: str) -> None:

@@ -20,7 +20,7 @@ from topwork_plugins.word2vec.files import Block
 from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
 from topwork_plugins.word2vec.table import WordTable
 from topwork_plugins.word2vec.tokens import UNKNOWN, Tokenizer
-from topwork_server import EncoderSpec, InvalidInput, Modality, Picture, Sample, SourceUri, Text
+from topwork_server import EncoderSpec, ImageItem, InvalidInput, Modality, Sample, SourceUri, TextItem
 from topwork_server.models.artifacts import Manifest
 from topwork_server.runtime.export import export_encoder, fingerprints
 from topwork_server.runtime.session import Session
@@ -115,7 +115,7 @@ def encoder(exported: tuple[Path, Manifest]) -> WordVectors:
 
 
 def sample_of(encoder: WordVectors, text: str, options: WordOptions = WordOptions()) -> Sample:  # noqa: B008
-    (sample,) = encoder.preprocess(Text(text), options)
+    (sample,) = encoder.preprocess(TextItem(text), options)
     return sample
 
 
@@ -321,7 +321,7 @@ def test_entries_with_signs_emoji_and_several_words_are_found_in_texts(
     assert made.notes == ({"unknown_words": lost} if (lost := expected.count(None)) else {})
     assert made.tokens is not None
     assert all(a[1] <= b[0] for a, b in pairwise(made.tokens.chars.tolist()))
-    check_slab(encoder, [Text(text)] * 5 + [Text("the owl")], WordOptions("zero"))
+    check_slab(encoder, [TextItem(text)] * 5 + [TextItem("the owl")], WordOptions("zero"))
 
 
 @pytest.mark.parametrize(("lowercase", "known"), [(None, ["Owl", "owl", "red"]), (True, ["owl", "red"]), (False, ["Owl", "owl"])])
@@ -424,14 +424,14 @@ def test_unknown_words_are_zeros(encoder: WordVectors) -> None:
 @pytest.mark.parametrize(
     ("item", "options", "message"),
     [
-        (Text("zebra quagga"), WordOptions(), "none of its words is in the vocabulary of words: 'zebra', 'quagga'"),
-        (Text("the zebra"), WordOptions("error"), "it has words that are not in the vocabulary of words: 'zebra'"),
-        (Text("  \n"), WordOptions(), "the text is empty"),
-        (Text("?! -- ;"), WordOptions(), "the text has no words"),
-        (Text("the owl", "the bird"), WordOptions(), "not pairs"),
-        (Text("the " * (1 << 23)), WordOptions(), "33,554,432 characters; the limit is 1,048,576"),
-        (Text("a " * (1 << 17)), WordOptions(), "131,072 words; the limit is 65,536"),
-        (Picture(b"..."), WordOptions(), "word vectors read text"),
+        (TextItem("zebra quagga"), WordOptions(), "none of its words is in the vocabulary of words: 'zebra', 'quagga'"),
+        (TextItem("the zebra"), WordOptions("error"), "it has words that are not in the vocabulary of words: 'zebra'"),
+        (TextItem("  \n"), WordOptions(), "the text is empty"),
+        (TextItem("?! -- ;"), WordOptions(), "the text has no words"),
+        (TextItem("the owl", "the bird"), WordOptions(), "not pairs"),
+        (TextItem("the " * (1 << 23)), WordOptions(), "33,554,432 characters; the limit is 1,048,576"),
+        (TextItem("a " * (1 << 17)), WordOptions(), "131,072 words; the limit is 65,536"),
+        (ImageItem(b"..."), WordOptions(), "word vectors read text"),
         (np.zeros((2, 2)), WordOptions(), "word vectors read text"),
     ],
 )
@@ -510,7 +510,7 @@ def test_neighbours_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> Non
     encoder, _ = glove_encoder
 
     def vector(word: str) -> Array:
-        (sample,) = encoder.preprocess(Text(word), WordOptions())
+        (sample,) = encoder.preprocess(TextItem(word), WordOptions())
         return np.asarray(sample.inputs["vectors"][0])
 
     paris = [word for word, _ in encoder.nearest(vector("Paris"), 8)]
@@ -533,5 +533,5 @@ def test_a_sentence_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> Non
 @pytest.mark.weights
 def test_a_slab_of_prose_in_glove(glove_encoder: tuple[WordVectors, Manifest]) -> None:
     pages = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
-    lines = [Text(line) for page in pages for line in page.read_text("utf-8").splitlines()]
+    lines = [TextItem(line) for page in pages for line in page.read_text("utf-8").splitlines()]
     check_slab(glove_encoder[0], lines[:600], WordOptions("zero"))

@@ -15,7 +15,7 @@ from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
 from topwork_plugins.word2vec.files import Block
 from topwork_plugins.word2vec.plugin import WordOptions, WordVectors
 from topwork_plugins.word2vec.tokens import Tokenizer
-from topwork_server import EncoderSpec, Item, Modality, Picture, Text
+from topwork_server import EncoderSpec, ImageItem, Item, Modality, TextItem
 
 WORDS = [
     "the",
@@ -75,14 +75,21 @@ def corpus(count: int) -> list[str]:
 
 @pytest.mark.parametrize("unknown", ["skip", "zero", "error"])
 def test_a_slab_gives_what_its_texts_give_alone(encoder: WordVectors, unknown: Any) -> None:
-    texts = [Text(text) for text in corpus(300)]
+    texts = [TextItem(text) for text in corpus(300)]
     for start in range(0, len(texts), 50):
         check_slab(encoder, list(texts[start : start + 50]), WordOptions(unknown))
 
 
 def test_what_is_out_of_the_ordinary_rides_with_the_rest(encoder: WordVectors) -> None:
-    odd: list[Item] = [Text("a", "b"), Text(" \n"), Picture(b""), np.zeros(3), Text("owl " * LONGEST_TEXT), Text("?! ;")]
-    plain: list[Item] = [Text("the owl"), Text("owl"), Text("the red owl"), Text("don't")]
+    odd: list[Item] = [
+        TextItem("a", "b"),
+        TextItem(" \n"),
+        ImageItem(b""),
+        np.zeros(3),
+        TextItem("owl " * LONGEST_TEXT),
+        TextItem("?! ;"),
+    ]
+    plain: list[Item] = [TextItem("the owl"), TextItem("owl"), TextItem("the red owl"), TextItem("don't")]
     check_slab(encoder, [*odd, *plain, *odd], WordOptions())
     check_slab(encoder, plain[:1], WordOptions())
     check_slab(encoder, [], WordOptions())
@@ -90,7 +97,9 @@ def test_what_is_out_of_the_ordinary_rides_with_the_rest(encoder: WordVectors) -
 
 def test_the_longest_text_of_a_slab(encoder: WordVectors) -> None:
     check_slab(
-        encoder, [Text("x" * LONGEST_TEXT), *[Text("the owl")] * 4, Text(" " * (LONGEST_TEXT - 1) + "x")], WordOptions("zero")
+        encoder,
+        [TextItem("x" * LONGEST_TEXT), *[TextItem("the owl")] * 4, TextItem(" " * (LONGEST_TEXT - 1) + "x")],
+        WordOptions("zero"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Sample, Text, Trunk
+from topwork_server import Encoder, EncoderSpec, InvalidInput, Item, Modality, Sample, TextItem, Trunk
 
 
 class Lengths(Encoder):
@@ -21,7 +21,7 @@ class Lengths(Encoder):
         raise NotImplementedError
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        assert isinstance(item, Text)
+        assert isinstance(item, TextItem)
         self.begun += 1
         if not item.text:
             raise InvalidInput("empty")
@@ -34,7 +34,7 @@ def encoder(tmp_path: Path) -> Lengths:
 
 
 def test_an_item_that_is_refused_leaves_the_others(encoder: Lengths) -> None:
-    first, refused, last = encoder.preprocess_many([Text("a"), Text(""), Text("abc")], None)
+    first, refused, last = encoder.preprocess_many([TextItem("a"), TextItem(""), TextItem("abc")], None)
     assert isinstance(refused, InvalidInput)
     assert not isinstance(first, Exception)
     assert not isinstance(last, Exception)
@@ -42,13 +42,13 @@ def test_an_item_that_is_refused_leaves_the_others(encoder: Lengths) -> None:
 
 
 def test_items_are_prepared_as_they_are_taken(encoder: Lengths) -> None:
-    made = iter(encoder.preprocess_many([Text("a")] * 5, None))
+    made = iter(encoder.preprocess_many([TextItem("a")] * 5, None))
     next(made)
     assert encoder.begun == 1
 
 
 def test_one_sample_makes_the_batch_that_it_makes_with_others(encoder: Lengths) -> None:
-    samples = [sample for text in ("a", "abc") for sample in encoder.preprocess(Text(text), None)]
+    samples = [sample for text in ("a", "abc") for sample in encoder.preprocess(TextItem(text), None)]
     alone, together = encoder.collate(samples[:1])["length"], encoder.collate(samples)["length"]
     assert alone.shape == (1, 3, 2)
     assert alone.flags.c_contiguous

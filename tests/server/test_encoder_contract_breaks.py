@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_contracts import failures
-from topwork_server import Encoder, Item, Picture, Sample, Text, TokenSpans, option
+from topwork_server import Encoder, ImageItem, Item, Sample, TextItem, TokenSpans, option
 from topwork_server.config import Config
 from topwork_server.inference.engine import Engine
 from topwork_server.models import artifacts
@@ -26,7 +26,7 @@ from topwork_server.testing.bench import EncoderBench, plain_session
 from topwork_server.types import Array, Modality
 from toys import FakePlugins, Letters, letters_spec
 
-ITEMS = [Text("owl"), Text("a kite"), Text("an albatross"), Text("wren")]
+ITEMS = [TextItem("owl"), TextItem("a kite"), TextItem("an albatross"), TextItem("wren")]
 
 
 class Spoilt(Letters):
@@ -88,7 +88,7 @@ class WorksOnSelf(Letters):
         self.together = threading.Barrier(2)
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        if not isinstance(item, Text):
+        if not isinstance(item, TextItem):
             return super().preprocess(item, options)
         self.work = item
         if threading.current_thread() is not threading.main_thread():
@@ -101,9 +101,9 @@ class WorksOnSelf(Letters):
 
 class SeveralAsOneLonger(Letters):
     def preprocess_many(self, items: Sequence[Item], options: Any) -> Iterator[Any]:
-        longest = max(len(item.text) for item in items if isinstance(item, Text))
+        longest = max(len(item.text) for item in items if isinstance(item, TextItem))
         for item in items:
-            yield self.preprocess(Text(item.text.ljust(longest)) if isinstance(item, Text) else item, options)
+            yield self.preprocess(TextItem(item.text.ljust(longest)) if isinstance(item, TextItem) else item, options)
 
 
 class SeveralLoseOne(Letters):
@@ -238,12 +238,12 @@ class PadsInPlace(Letters):
 
 class TakesAnything(Letters):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        return super().preprocess(item if isinstance(item, Text) else Text("picture"), options)
+        return super().preprocess(item if isinstance(item, TextItem) else TextItem("picture"), options)
 
 
 class RaisesTypeError(Letters):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        if isinstance(item, Picture):
+        if isinstance(item, ImageItem):
             raise TypeError("expected str")
         return super().preprocess(item, options)
 
@@ -300,7 +300,7 @@ BREAKS: dict[type[Encoder], tuple[str, str]] = {
     TurnsTheBatch: ("batch_mates", r"the row of item 0 .* beside item"),
     CentresTheBatch: ("batch_mates", r"cosine of"),
     PadsInPlace: ("left_as_it_was", "collate changed input 'codes' of sample 0"),
-    TakesAnything: ("wrong_item", "a Picture was taken"),
+    TakesAnything: ("wrong_item", "an image was taken"),
     RaisesTypeError: ("wrong_item", "raise InvalidInput"),
     ThawedOptions: ("options_are_declared", "must be a frozen dataclass"),
     MuteOptions: ("options_are_declared", "'size' says nothing"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import Item, Metric, Sample, Target, Text
+from topwork_server import Item, Metric, Sample, Target, TextItem
 from topwork_server.config import Config
 from topwork_server.errors import PluginFault
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -29,9 +29,9 @@ class Faulty(Letters):
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Any]:
         [sample] = super().preprocess(item, options)
-        if item == Text("a dict"):
+        if item == TextItem("a dict"):
             return [dict(sample.inputs)]
-        if item == Text("a list"):
+        if item == TextItem("a list"):
             return [Sample({"codes": [1, 2]})]  # type: ignore[dict-item]
         return [sample]
 
@@ -67,7 +67,7 @@ def test_a_fault_of_an_encoder_is_told_and_others_are_served(home: Path, text: s
     async def both() -> tuple[Any, Any]:
         engine = Engine(Catalog(FakePlugins([letters_spec("faulty", Faulty)]), home), Config(home=home, provider="cpu"))
         try:
-            asks = [engine.embed(EmbedParams("faulty"), [Text(one)]) for one in (text, "owl")]
+            asks = [engine.embed(EmbedParams("faulty"), [TextItem(one)]) for one in (text, "owl")]
             return tuple(await asyncio.gather(*asks, return_exceptions=True))  # type: ignore[return-value]
         finally:
             await engine.close()

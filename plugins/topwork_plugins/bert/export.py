@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork_server import EncoderSpec, Text, Trunk, example_texts
+from topwork_server import EncoderSpec, TextItem, Trunk, example_texts
 
 from topwork_plugins.bert.graph import PooledEncoder, blocks, build_stages, load_encoder, position_limit
 from topwork_plugins.bert.layout import Layout, read_json, read_layout, taps
@@ -84,7 +84,7 @@ def _max_tokens(model: Any, layout: Layout) -> int:
     return limit if said is None else min(limit, int(said))
 
 
-def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
+def _examples(tokenization: Tokenization, prompt: str) -> Sequence[TextItem]:
     """The server's sentences, cut where this model's limit is lower; a pair; and one as long as the limit allows.
     Those of which the vocabulary knows nothing, which may be of another script, are left out."""
 
@@ -95,7 +95,7 @@ def _examples(tokenization: Tokenization, prompt: str) -> Sequence[Text]:
 
     limit = tokenization.limit
     short = [cut(text.text, limit) for text in example_texts()]
-    pair = Text(*(cut(text, limit // 2) for text in short[1:3]))
-    made = [*map(Text, short), pair, Text(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
+    pair = TextItem(*(cut(text, limit // 2) for text in short[1:3]))
+    made = [*map(TextItem, short), pair, TextItem(cut(" ".join(short) * 8, min(limit, LONGEST_EXAMPLE)))]
     known = [text for text in made if not tokenization.encode(text.text, text.pair, prompt=prompt).strange]
-    return known or [Text(word) for word in tokenization.words(3)]
+    return known or [TextItem(word) for word in tokenization.words(3)]

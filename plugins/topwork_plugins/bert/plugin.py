@@ -22,9 +22,10 @@ from topwork_server import (
     Refusal,
     Sample,
     SourceUri,
-    Text,
+    TextItem,
     Trunk,
     hookimpl,
+    item_kind,
 )
 
 from topwork_plugins.bert import known_models as bert_catalogue
@@ -84,8 +85,8 @@ class BertEncoder(Encoder):
         return BertOptions(unknown="allow")
 
     def preprocess(self, item: Item, options: BertOptions) -> Iterable[Sample]:
-        if not isinstance(item, Text):
-            raise InvalidInput(f"{self.spec.name} reads text, not {type(item).__name__}", remedy="send a text or a pair of texts")
+        if not isinstance(item, TextItem):
+            raise InvalidInput(f"{self.spec.name} reads text, not {item_kind(item)}", remedy="send a text or a pair of texts")
         tokens = self._tokenization.encode(item.text, item.pair, prompt=self._prompt(options), truncate=options.truncate)
         self._check_known(tokens, item, options)
         return [self._sample(tokens)]
@@ -93,8 +94,8 @@ class BertEncoder(Encoder):
     def preprocess_many(self, items: Sequence[Item], options: BertOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
         prompted = options.prompt or options.prompt_name or self._settings.default_prompt
-        plain = [isinstance(item, Text) and item.pair is None and not prompted and _has_ink(item.text) for item in items]
-        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
+        plain = [isinstance(item, TextItem) and item.pair is None and not prompted and _has_ink(item.text) for item in items]
+        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, TextItem)]
         together = iter(self._tokenization.encode_many(texts) if len(texts) > 1 else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):
             tokens = next(together) if so else None
@@ -119,7 +120,7 @@ class BertEncoder(Encoder):
         notes = {"truncated_tokens": tokens.cut, "unknown_tokens": tokens.unknown}
         return Sample(self._arrays(tokens), tokens=tokens.spans, notes={name: count for name, count in notes.items() if count})
 
-    def _check_known(self, tokens: Tokens, item: Text, options: BertOptions) -> None:
+    def _check_known(self, tokens: Tokens, item: TextItem, options: BertOptions) -> None:
         """Texts of unknown tokens alone all have one and the same vector: InvalidInput, unless the caller allows it."""
         if options.unknown == "allow" or not (tokens.strange or (tokens.unknown and options.unknown == "error")):
             return

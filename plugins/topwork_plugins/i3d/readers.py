@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from topwork_server import Array, Clip, Item
+from topwork_server import Array, Item, VideoItem
 
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d.videos import check_clip, frames_of, from_array, pixels
@@ -57,4 +57,4 @@ class FlowReader:
 
 def _at_rate(item: Item, fps: float) -> Iterator[Frame]:
     frames = bounded(frames_of(item, fps))
-    return bounded(resample(frames, fps)) if fps and isinstance(item, Clip) else frames
+    return bounded(resample(frames, fps)) if fps and isinstance(item, VideoItem) else frames

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from topwork_server import Array, Clip, InvalidInput, Item
+from topwork_server import Array, InvalidInput, Item, VideoItem, item_kind
 
 from topwork_plugins.i3d.display_matrix import upright
 from topwork_plugins.i3d.frame_times import USUAL_RATE, FileTimes, timed
@@ -33,12 +33,12 @@ SHORTFALL = 0.1
 
 def frames_of(item: Item, rate: float = 0.0) -> Iterator[Frame]:
     """The frames of an encoded video, or of an array (T, H, W, 3) uint8 shown at `rate` frames a second (0: 25)."""
-    if isinstance(item, Clip):
+    if isinstance(item, VideoItem):
         return decode(item.data)
     if isinstance(item, np.ndarray):
         check_clip(item, 3, np.uint8)
         return from_array(item, rate)
-    raise InvalidInput(f"a video encoder reads clips, not a {type(item).__name__.lower()}", remedy=KINDS)
+    raise InvalidInput(f"a video encoder reads clips, not {item_kind(item)}", remedy=KINDS)
 
 
 def check_clip(clip: Array, channels: int, dtype: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork import errors, image_modes
-from topwork_server import Array, InvalidInput, Item, Picture
+from topwork_server import Array, ImageItem, InvalidInput, Item, item_kind
 
 from topwork_plugins.images.pixel_budget import BUDGET
 
@@ -43,11 +43,11 @@ def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Ima
     EXIF orientation is applied. Alpha is laid over white. Grey and palette become RGB; of 16 bits the upper 8 are kept;
     colour profiles are not applied. An animation gives its first frame.
     """
-    if isinstance(item, Picture):
+    if isinstance(item, ImageItem):
         return _from_bytes(item.data, hold)
     if isinstance(item, np.ndarray):
         return _from_array(item)
-    raise InvalidInput(f"an image encoder reads pictures, not a {type(item).__name__.lower()}", remedy=KINDS)
+    raise InvalidInput(f"an image encoder reads pictures, not {item_kind(item)}", remedy=KINDS)
 
 
 def _from_array(array: Array) -> Image:

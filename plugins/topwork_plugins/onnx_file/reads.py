@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from topwork_server import Array, InvalidInput, Item, Sample
+from topwork_server import Array, InvalidInput, Item, Sample, item_kind
 
 from topwork_plugins.images.decode import opened
 from topwork_plugins.images.preprocess import Recipe
@@ -67,7 +67,7 @@ class TensorReader:
 
     def sample(self, item: Item) -> Sample:
         if not isinstance(item, np.ndarray):
-            raise InvalidInput(f"this encoder reads arrays, not a {type(item).__name__.lower()}", remedy=self._wanted())
+            raise InvalidInput(f"this encoder reads arrays, not {item_kind(item)}", remedy=self._wanted())
         if len(item.shape) != len(self.axes) or not all(map(self._fits, item.shape, self.axes)):
             raise InvalidInput(f"an array {item.shape} of {item.dtype}", remedy=self._wanted())
         if item.dtype.kind not in "fiub" or not np.can_cast(item.dtype, self.dtype, "same_kind"):

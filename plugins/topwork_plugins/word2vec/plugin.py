@@ -27,7 +27,7 @@ from topwork_server import (
     Sample,
     SourceUri,
     Tap,
-    Text,
+    TextItem,
     TokenSpans,
     Trunk,
     example_texts,
@@ -123,9 +123,9 @@ class WordVectors(Encoder):
     def preprocess_many(self, items: Sequence[Item], options: WordOptions) -> Iterable[Iterable[Sample] | Exception]:
         """Plain texts together. What is out of the ordinary, and what has to be refused, goes through `preprocess`."""
         plain = [
-            isinstance(i, Text) and i.pair is None and 0 < len(i.text) <= LONGEST_TEXT and not i.text.isspace() for i in items
+            isinstance(i, TextItem) and i.pair is None and 0 < len(i.text) <= LONGEST_TEXT and not i.text.isspace() for i in items
         ]
-        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, Text)]
+        texts = [item.text for item, so in zip(items, plain, strict=True) if so and isinstance(item, TextItem)]
         together = iter(self._together(texts, options) if len(texts) >= FEW else [None] * len(texts))
         for item, so in zip(items, plain, strict=True):
             sample = next(together) if so else None
@@ -165,11 +165,11 @@ class WordVectors(Encoder):
         """Words of the greatest cosine with a (dim,) vector."""
         return self.table.nearest(vector, count)
 
-    def known_examples(self) -> list[Text]:
+    def known_examples(self) -> list[TextItem]:
         """The example texts that have words of this vocabulary (which may be of another language), and three of its words."""
         texts = [text for text in example_texts() if any(t.row != UNKNOWN for t in self._tokenizer.tokens(text.text))]
         words = [self.table.word(row) for row in range(min(len(self.table), 1000))]
-        return texts + [Text(word) for word in words if self._tokenizer.row(word) != UNKNOWN and len(word.split()) == 1][:3]
+        return texts + [TextItem(word) for word in words if self._tokenizer.row(word) != UNKNOWN and len(word.split()) == 1][:3]
 
     def _rows(self, found: Sequence[int] | Array) -> Array:
         ids = np.asarray(found, np.int64)
@@ -188,7 +188,7 @@ class WordVectors(Encoder):
 
 
 def _text_of(item: Item) -> str:
-    if not isinstance(item, Text):
+    if not isinstance(item, TextItem):
         raise InvalidInput("word vectors read text", remedy="send text")
     if item.pair is not None:
         raise InvalidInput("word vectors read single texts, not pairs", remedy="send the two texts as two items")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.types import Clip, Item, Picture, Text
+from topwork_server.types import ImageItem, Item, TextItem, VideoItem
 
 StoredInput = tuple[str | None, str | None, str | None, bytes | None]
 
@@ -34,11 +34,11 @@ def _stored(item: Item | None, position: int) -> StoredInput:
     match item:
         case None:
             return None, None, None, None
-        case Text():
+        case TextItem():
             return "text", item.text, item.pair, None
-        case Picture():
+        case ImageItem():
             return "picture", None, None, item.data
-        case Clip():
+        case VideoItem():
             return "clip", None, None, _read(item.data, position) if isinstance(item.data, Path) else item.data
         case _:
             return "array", None, None, _npy(np.asarray(item), position)
@@ -70,11 +70,11 @@ def _item(kind: str | None, text: str | None, pair: str | None, data: bytes | No
         case None:
             return None
         case "text":
-            return Text(text or "", pair)
+            return TextItem(text or "", pair)
         case "picture":
-            return Picture(data or b"")
+            return ImageItem(data or b"")
         case "clip":
-            return Clip(data or b"")
+            return VideoItem(data or b"")
         case "array":
             array: Item = np.load(io.BytesIO(data or b""), allow_pickle=False)
             return array

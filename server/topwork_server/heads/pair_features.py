@@ -23,7 +23,7 @@ from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Features, Item, Sample, TapInfo, TapRows, Text
+from topwork_server.types import Array, Features, Item, Sample, TapInfo, TapRows, TextItem
 
 #: Samples of one pass; they are sorted by length.
 BATCH = 32
@@ -33,7 +33,7 @@ Encode = Callable[[Sequence[str], Report], Mapping[str, Array]]
 
 
 def is_pair(item: Item | None) -> bool:
-    return isinstance(item, Text) and bool(item.text) and bool(item.pair)
+    return isinstance(item, TextItem) and bool(item.text) and bool(item.pair)
 
 
 def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
@@ -44,8 +44,8 @@ def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
     for position, item in enumerate(items):
         if not skip and not is_pair(item):
             raise InvalidInput("it is no pair of texts", remedy="send a text and its pair, neither empty", item=position)
-    texts = [item if isinstance(item, Text) else Text("") for item in items]
-    return [*(Text(one.text if one.pair else "") for one in texts), *(Text(one.pair or "") for one in texts)]
+    texts = [item if isinstance(item, TextItem) else TextItem("") for item in items]
+    return [*(TextItem(one.text if one.pair else "") for one in texts), *(TextItem(one.pair or "") for one in texts)]
 
 
 def pair_sides(features: Features, count: int) -> Features:
@@ -112,7 +112,7 @@ class PairEncoder:
         return encoder, Session(entry.folder / MODEL, self._threads), taps
 
     def _sample(self, encoder: Encoder, text: str, options: Any) -> Sample:
-        [sample] = encoder.preprocess(Text(text), options)
+        [sample] = encoder.preprocess(TextItem(text), options)
         return sample
 
 

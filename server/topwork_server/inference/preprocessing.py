@@ -17,7 +17,7 @@ from topwork_server.errors import DeadlineExceeded, TopworkError, exhausted
 from topwork_server.plugin_api.cancellation import check_caller, working_for
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.result_checks import check_sample
-from topwork_server.types import Item, Modality, Sample, Text
+from topwork_server.types import Item, Modality, Sample, TextItem
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _characters(items: Sequence[Item], most: int) -> int:
     """Number of characters of texts; more than `most` if any item is not a text."""
     total = 0
     for item in items:
-        if not isinstance(item, Text) or total > most:
+        if not isinstance(item, TextItem) or total > most:
             return most + 1
         total += len(item.text) + len(item.pair or "")
     return total

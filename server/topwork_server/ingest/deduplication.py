@@ -14,7 +14,7 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, StoredItem
 from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of
 from topwork_server.ingest.item_features import ItemFeatures, split_features
-from topwork_server.types import Array, Clip, Features, Item, Numerics, Picture, Text
+from topwork_server.types import Array, Features, ImageItem, Item, Numerics, TextItem, VideoItem
 
 #: Of a file, read at a time.
 CHUNK_BYTES = 1 << 20
@@ -23,15 +23,15 @@ CHUNK_BYTES = 1 << 20
 def content_hash(item: Item) -> str:
     """64 hex digits. Of a clip the same whether it comes as bytes or as a file; OSError where the file cannot be read."""
     match item:
-        case Text(text, None):
+        case TextItem(text, None):
             return _hash_parts("text", _utf8(text))
-        case Text(text, str(pair)):
+        case TextItem(text, str(pair)):
             return _hash_parts("pair", _utf8(text), _utf8(pair))
-        case Picture(data):
+        case ImageItem(data):
             return _hash_parts("picture", data)
-        case Clip(Path() as path):
+        case VideoItem(Path() as path):
             return _hash_file(path)
-        case Clip(bytes(data)):
+        case VideoItem(bytes(data)):
             return _hash_parts("clip", data)
     assert isinstance(item, np.ndarray)
     return _hash_array(item)

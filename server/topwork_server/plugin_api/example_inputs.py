@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork_server.types import Array, Item, Modality, Picture, Text
+from topwork_server.types import Array, ImageItem, Item, Modality, TextItem
 
 FOLDER = Path(__file__).parent / "example_files"
 
 
-def texts() -> list[Text]:
+def texts() -> list[TextItem]:
     """Sentences of 1 to about 120 words."""
-    return [Text(line) for line in (FOLDER / "texts.txt").read_text("utf-8").splitlines() if line]
+    return [TextItem(line) for line in (FOLDER / "texts.txt").read_text("utf-8").splitlines() if line]
 
 
-def pictures() -> list[Picture]:
+def pictures() -> list[ImageItem]:
     """Photographs as JPEG and PNG files of several sizes and shapes."""
-    return [Picture(path.read_bytes()) for path in sorted(FOLDER.iterdir()) if path.suffix in (".jpg", ".png")]
+    return [ImageItem(path.read_bytes()) for path in sorted(FOLDER.iterdir()) if path.suffix in (".jpg", ".png")]
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from topwork_server.errors import NotReady
-from topwork_server.types import Clip, Item, Modality, Picture, Text
+from topwork_server.types import ImageItem, Item, Modality, TextItem, VideoItem
 
 
 def check_modality(items: Sequence[Item], reads: Modality | None, whose: str, remedy: str) -> None:
@@ -17,12 +17,17 @@ def check_modality(items: Sequence[Item], reads: Modality | None, whose: str, re
             raise NotReady(f"{whose} reads {reads}, not {modality}", remedy=remedy, item=position)
 
 
+def item_kind(item: Item) -> str:
+    """Name what an item is, with its article, for messages: "a text", "an image", "a video" or "an array"."""
+    return {Modality.TEXT: "a text", Modality.IMAGE: "an image", Modality.VIDEO: "a video", None: "an array"}[modality_of(item)]
+
+
 def modality_of(item: Item) -> Modality | None:
     match item:
-        case Text():
+        case TextItem():
             return Modality.TEXT
-        case Picture():
+        case ImageItem():
             return Modality.IMAGE
-        case Clip():
+        case VideoItem():
             return Modality.VIDEO
     return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from topwork_server import regular_files
 from topwork_server.errors import NotReady, exhausted
-from topwork_server.types import Array, Clip, Item, Picture, Text
+from topwork_server.types import Array, ImageItem, Item, TextItem, VideoItem
 
 if TYPE_CHECKING:
     from topwork_server.plugin_api.encoder import Encoder
@@ -72,12 +72,12 @@ def _fault(encoder: Encoder, item: Item, nth: int, expected: Mapping[str, Array]
 def _pack(item: Item) -> dict[str, Any] | None:
     """The item as arrays; None where it is too long to keep."""
     match item:
-        case Text(text, pair):
+        case TextItem(text, pair):
             found: dict[str, Any] = {"text": _bytes(text.encode("utf-8", "surrogatepass"))}
             found |= {} if pair is None else {"pair": _bytes(pair.encode("utf-8", "surrogatepass"))}
-        case Picture(data):
+        case ImageItem(data):
             found = {"picture": _bytes(data)}
-        case Clip(data):
+        case VideoItem(data):
             found = {"clip": _bytes(data.read_bytes() if isinstance(data, Path) else data)}
         case _:
             found = {"array": item}
@@ -99,11 +99,11 @@ def _unpack(packed: Mapping[str, Array]) -> Item:
     match packed:
         case {"text": text}:
             pair = packed.get("pair")
-            return Text(_text(text), None if pair is None else _text(pair))
+            return TextItem(_text(text), None if pair is None else _text(pair))
         case {"picture": data}:
-            return Picture(data.tobytes())
+            return ImageItem(data.tobytes())
         case {"clip": data}:
-            return Clip(data.tobytes())
+            return VideoItem(data.tobytes())
     return packed["array"]
 
 
@@ -139,10 +139,10 @@ def _near(before: Array, now: Array) -> Array:
 
 def _described(item: Item) -> str:
     match item:
-        case Text(text, pair):
+        case TextItem(text, pair):
             return f"the text {text[:60]!r}" + ("" if pair is None else f" with {pair[:60]!r}")
-        case Picture(data):
+        case ImageItem(data):
             return f"a picture of {len(data)} bytes"
-        case Clip():
+        case VideoItem():
             return "a video"
     return f"an array of {item.dtype} {list(item.shape)}"

@@ -22,6 +22,7 @@ from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import Manifest
 from topwork_server.plugin_api.encoder import Encoder, batch_key
+from topwork_server.plugin_api.modalities import item_kind
 from topwork_server.runtime import parity
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Features, Granularity, Item, Modality, Sample, Tap, TapRows, TokenSpans
@@ -202,9 +203,9 @@ def refusal(bench: EncoderBench, items: Sequence[Item]) -> TopworkError | None:
 
 
 def check_refusal(error: TopworkError | None, wrong: Item, position: int) -> None:
-    given = type(wrong).__name__
-    assert error is not None, f"a {given} was taken: check the type of the item, and raise InvalidInput"
-    assert type(error) is InvalidInput, f"a {given} was met with {error}; raise InvalidInput, and say what to send"
+    given = item_kind(wrong)
+    assert error is not None, f"{given} was taken: check the type of the item, and raise InvalidInput"
+    assert type(error) is InvalidInput, f"{given} was met with {error}; raise InvalidInput, and say what to send"
     assert error.item == position, f"the error is of item {error.item}, and the wrong one is item {position}"
     assert error.remedy, f"{error.message!r} has no remedy: say what to send instead"
 

@@ -42,13 +42,13 @@ from topwork_server.testing.bench import (
     refusal,
 )
 from topwork_server.testing.declared import check_options
-from topwork_server.types import Features, Item, Modality, Picture, TapRows, Text
+from topwork_server.types import Features, ImageItem, Item, Modality, TapRows, TextItem
 
 WRONG: dict[Modality, Item] = {
-    Modality.TEXT: Picture(b"not a text"),
-    Modality.IMAGE: Text("not a picture"),
-    Modality.VIDEO: Text("not a video"),
-    Modality.TENSOR: Text("not an array"),
+    Modality.TEXT: ImageItem(b"not a text"),
+    Modality.IMAGE: TextItem("not a picture"),
+    Modality.VIDEO: TextItem("not a video"),
+    Modality.TENSOR: TextItem("not an array"),
 }
 
 

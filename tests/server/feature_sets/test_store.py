@@ -13,7 +13,7 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
-from topwork_server.types import Clip, Numerics, Picture, Spans, TapInfo, Text
+from topwork_server.types import ImageItem, Numerics, Spans, TapInfo, TextItem, VideoItem
 
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:
@@ -96,21 +96,21 @@ def test_raw_inputs_come_back(sets: FeatureSets, tmp_path: Path) -> None:
     film.write_bytes(b"a film")
     kept = sets.create(wanted("kept", keep_inputs=True))
     array = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    items = [Text("a", "b"), Text(""), Picture(b"\x00png"), Clip(b"mp4"), Clip(film), array, None]
+    items = [TextItem("a", "b"), TextItem(""), ImageItem(b"\x00png"), VideoItem(b"mp4"), VideoItem(film), array, None]
     sent = replace(block(names(0, len(items))), inputs=items)
     kept.write(sent).result()
     (got,) = kept.read(Selection(inputs=True)).batches
-    assert list(got.inputs[:5]) == [*items[:4], Clip(b"a film")]
+    assert list(got.inputs[:5]) == [*items[:4], VideoItem(b"a film")]
     np.testing.assert_array_equal(got.inputs[5], array)
     assert got.inputs[6] is None
     with pytest.raises(InvalidInput, match=r"nowhere.mp4"):
-        kept.write(replace(block(["x"]), inputs=[Clip(tmp_path / "nowhere.mp4")]))
+        kept.write(replace(block(["x"]), inputs=[VideoItem(tmp_path / "nowhere.mp4")]))
     with pytest.raises(InvalidInput, match="objects"):
         kept.write(replace(block(["x"]), inputs=[np.array([object()])]))
 
 
 def test_inputs_that_are_not_kept_are_not_asked_for(birds: FeatureSet) -> None:
-    birds.write(replace(block(["a"]), inputs=[Text("a")])).result()
+    birds.write(replace(block(["a"]), inputs=[TextItem("a")])).result()
     with pytest.raises(InvalidInput, match="keeps no inputs"):
         birds.read(Selection(inputs=True))
 

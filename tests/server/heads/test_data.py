@@ -15,7 +15,7 @@ from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, Unlab
 from topwork_server.heads.training.dataset import labels_of, load_dataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.plugin_api.trainer import Target
-from topwork_server.types import Granularity, Modality, Spans, Tap, TapInfo, TapRows, Text
+from topwork_server.types import Granularity, Modality, Spans, Tap, TapInfo, TapRows, TextItem
 
 T = ColumnType
 OTHER = TapInfo(Tap("other", 3, Granularity.ITEM), "e" * 64)
@@ -393,7 +393,7 @@ def test_rows_that_do_not_say_what_they_cover_cannot_be_tagged(sets):
 def kept(sets, count=60, missing=(), keep=True, **columns):
     ids = names(0, count)
     wanted = SetDefinition("birds", (POOLED,), "letters", modality=Modality.TEXT, keep_inputs=keep)
-    inputs = [None if i in missing else Text(f"text {i}") for i in range(count)] if keep else ()
+    inputs = [None if i in missing else TextItem(f"text {i}") for i in range(count)] if keep else ()
     labels = column("label", T.STRING, [f"c{i % 3}" for i in range(count)])
     who = column("who", T.INT, [i // 2 for i in range(count)])
     return written(sets, ids, [features(POOLED, ids)], labels, who, wanted=wanted, inputs=inputs)
@@ -404,7 +404,7 @@ def test_a_lesson_splits_raw_items_by_group_and_class(sets):
     data = load_dataset(wanted, 2, quiet)
     made, ids = fine_tune_dataset(wanted, data, "options", 7)
     assert ids == tuple(names(0, 60))
-    assert made.items == [Text(f"text {i}") for i in range(60)]
+    assert made.items == [TextItem(f"text {i}") for i in range(60)]
     assert (made.options, made.tap, made.pooling, made.target) == ("options", POOLED.tap, "row", Target.CLASSES)
     assert made.values.tolist() == [i % 3 for i in range(60)]
     assert made.counts.tolist() == [1] * 60
@@ -444,5 +444,8 @@ def test_without_raw_inputs_there_is_no_lesson(sets):
 def test_inputs_are_those_of_the_version(sets):
     birds = kept(sets, 8)
     data = load_dataset(definition(birds), 2, quiet)
-    assert data.inputs(["item-00001", "item-00005", "nobody"]) == {"item-00001": Text("text 1"), "item-00005": Text("text 5")}
+    assert data.inputs(["item-00001", "item-00005", "nobody"]) == {
+        "item-00001": TextItem("text 1"),
+        "item-00005": TextItem("text 5"),
+    }
     assert data.inputs([]) == {}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toys_trainers
 from heads_world import words, world
-from topwork_server import Target, Text, blocking_calls
+from topwork_server import Target, TextItem, blocking_calls
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Unavailable
 from topwork_server.feature_sets.set_types import SetDefinition
 from topwork_server.heads.head_manager import PROBE, TRAIN
@@ -459,7 +459,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
             "texts", "label", name="d", kind="describes", taps=("mean", "letters"), poolings=("mean",), descriptions=said
         )
         definition = definition_of(await described(w, wish))
-        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), [Text(text) for text in said.values()])).taps[0].rows
+        rows = (await w.engine.embed(EmbedParams("letters", ("mean",)), [TextItem(text) for text in said.values()])).taps[0].rows
         assert list(definition.descriptions) == list(said)
         for view in definition.described:  # the mean of the letters is what the tap "mean" is
             np.testing.assert_allclose(np.array(view), rows, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 from heads_world import words, world
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
@@ -46,7 +46,7 @@ async def test_from_a_set_to_a_prediction(home):
         assert json.loads(json.dumps(report))["confusion"]["names"] == list(done.head.names)
         predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
         texts, classes = words(60, seed=9)
-        found = await predictor.predict(["birds-label"], PredictParams(), [Text(text) for text in texts])
+        found = await predictor.predict(["birds-label"], PredictParams(), [TextItem(text) for text in texts])
         said = [done.head.names[i] for i in found.outputs[0].probabilities.argmax(1)]
         assert np.mean([a == b for a, b in zip(said, classes, strict=True)]) > 0.8
         [kept] = w.jobs.list("train", "birds-label")
@@ -101,7 +101,7 @@ async def test_other_tasks(home, task):
         assert job.state is JobState.DONE, job.error
         head = (await w.heads.wait_until_trained(begun.name)).head
         predictor = Predictor(w.engine, w.catalogue, w.heads.store, 1)
-        [said] = (await predictor.predict([begun.name], PredictParams(), [Text("aabbe"), Text("bcd")])).outputs
+        [said] = (await predictor.predict([begun.name], PredictParams(), [TextItem("aabbe"), TextItem("bcd")])).outputs
         match task:
             case "multi-label":
                 assert said.probabilities.shape == (2, 4)

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import sets_world
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput
 from topwork_server.heads import pooling
@@ -26,8 +26,8 @@ from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.types import Granularity
 from toys import FakePlugins
 
-TEXTS = [Text("A red bird sings."), Text("Blue"), Text("whales swim in the cold sea, and sing")]
-PAIRS = [Text("Who sings?", "A red bird sings."), Text("Where?", "In the cold sea.")]
+TEXTS = [TextItem("A red bird sings."), TextItem("Blue"), TextItem("whales swim in the cold sea, and sing")]
+PAIRS = [TextItem("Who sings?", "A red bird sings."), TextItem("Where?", "In the cold sea.")]
 
 
 def head(catalogue, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c")):
@@ -57,7 +57,7 @@ def sides(encoder, made, items, chosen):
     """Feeds of a trunk that reads both texts of each pair by itself: those of the second text begin with "second_"."""
     feeds = {}
     for prefix, mask, texts in (("", "text_mask", [i.text for i in items]), ("second_", "pair_mask", [i.pair for i in items])):
-        samples = [sample for text in texts for sample in encoder.preprocess(Text(text), chosen)]
+        samples = [sample for text in texts for sample in encoder.preprocess(TextItem(text), chosen)]
         own = encoder.collate(samples)
         if made.tap.tap.granularity is Granularity.TOKEN:
             feeds[mask] = masks(samples, next(iter(own.values())).shape[1], False)["row_mask"]
@@ -119,7 +119,7 @@ async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
     shelf = HeadStore(tmp_path / "heads")
     shelf.publish(made, made_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
-    predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], Text("alone"), PAIRS[1]]
+    predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], TextItem("alone"), PAIRS[1]]
     try:
         with pytest.raises(InvalidInput, match="no pair") as caught:
             await predictor.predict([made.name], PredictParams(), items)

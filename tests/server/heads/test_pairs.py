@@ -10,7 +10,7 @@ import pytest
 import sets_world
 from heads_world import words, world
 from topwork_plugins.linear.plugin import LinearTrainer
-from topwork_server import Text, TrainerSpec
+from topwork_server import TextItem, TrainerSpec
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.heads import pooling
@@ -23,7 +23,7 @@ from topwork_server.types import Granularity, Tap, TapInfo, TapRows
 from toys import FakePlugins
 
 TEXTS, CLASSES = words(120, seed=3)
-PAIRS = [Text(a, b) for a, b in zip(TEXTS[:60], TEXTS[60:], strict=True)]
+PAIRS = [TextItem(a, b) for a, b in zip(TEXTS[:60], TEXTS[60:], strict=True)]
 SAME = ["same" if i % 2 else "other" for i in range(60)]
 
 
@@ -40,13 +40,13 @@ def pairs():
     for same in SAME:
         first = names[random.integers(3)]
         second = first if same == "same" else names[(names.index(first) + random.integers(1, 3)) % 3]
-        made.append(Text(*(str(random.choice(of_class[name])) for name in (first, second))))
+        made.append(TextItem(*(str(random.choice(of_class[name])) for name in (first, second))))
     return made
 
 
 async def write(w, items, name="pairs", taps=("mean",), **more):
     feature_set = w.make(name, taps, **{"keep_inputs": True} | more)
-    features = await w.engine.embed(EmbedParams("letters", tuple(taps)), [Text(item.text) for item in items])
+    features = await w.engine.embed(EmbedParams("letters", tuple(taps)), [TextItem(item.text) for item in items])
     column = Column("label", ColumnType.STRING, SAME[: len(items)])
     inputs = items if feature_set.definition.keep_inputs else []
     block = ItemBatch([f"p{i:02}" for i in range(len(items))], features.taps, (column,), inputs=inputs)
@@ -97,7 +97,7 @@ async def test_rows_of_tokens_can_be_compared_too(home):
 
 async def test_two_towers_are_not_for_texts_alone_nor_for_sets_without_inputs(home):
     async with world(home) as w:
-        await write(w, [Text(item.text) for item in pairs()])
+        await write(w, [TextItem(item.text) for item in pairs()])
         with pytest.raises(InvalidInput, match="no pairs of texts"):
             await w.heads.train(TrainRequest("pairs", "label", poolings=("two-tower",)))
         await write(w, pairs(), "bare", keep_inputs=False)

@@ -9,7 +9,7 @@ import made_heads
 import numpy as np
 import pytest
 import sets_world
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
 from topwork_server.heads.head_store import HeadStore
@@ -20,7 +20,7 @@ from topwork_server.heads.serving.span_decoding import bio_names
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.types import Modality
 
-TEXTS = [Text("a red bird"), Text("Blue"), Text("whale")]
+TEXTS = [TextItem("a red bird"), TextItem("Blue"), TextItem("whale")]
 
 
 @dataclass
@@ -136,7 +136,7 @@ async def test_bad_items_are_named_or_skipped(world):
     async with world() as w:
         w.publish("birds")
         w.publish("tags", tap="letters", pooling=Pooling.ROWS, task=Task.TAGGING, names=bio_names(("X",)))
-        texts = [TEXTS[0], Text(""), TEXTS[2]]
+        texts = [TEXTS[0], TextItem(""), TEXTS[2]]
         with pytest.raises(InvalidInput, match="empty") as caught:
             await w.predictor.predict(["birds"], PredictParams(), texts)
         assert caught.value.item == 1
@@ -151,12 +151,12 @@ async def test_bad_items_are_named_or_skipped(world):
 
 
 async def test_what_an_encoder_does_not_read_is_refused_before_it_runs(world):
-    from topwork_server import Picture
+    from topwork_server import ImageItem
 
     async with world() as w:
         w.publish("birds")
         with pytest.raises(NotReady, match="'birds', on letters, reads text, not image") as caught:
-            await w.predictor.predict(["birds"], PredictParams(), [TEXTS[0], Picture(b"")])
+            await w.predictor.predict(["birds"], PredictParams(), [TEXTS[0], ImageItem(b"")])
         assert caught.value.item == 1
         assert w.engine.asked == []
 

@@ -14,7 +14,7 @@ from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.labels import LabelColumn
 from topwork_server.plugin_api.trainer import Examples
-from topwork_server.types import Item, Text
+from topwork_server.types import Item, TextItem
 
 TEXT = "Ada wrote."
 
@@ -23,7 +23,7 @@ class Kept(TrainingDataset):
     """Of a set that keeps its texts."""
 
     def inputs(self, ids: Sequence[str]) -> dict[str, Item]:
-        return {id: Text(TEXT if id == "a" else "x" * 999, "Who wrote?") for id in ids}
+        return {id: TextItem(TEXT if id == "a" else "x" * 999, "Who wrote?") for id in ids}
 
 
 def data(kind: type[TrainingDataset], task: Task) -> TrainingDataset:

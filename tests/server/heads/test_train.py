@@ -23,7 +23,7 @@ from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, Unlab
 from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, probe_table
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.runtime.session import Session
-from topwork_server.types import Modality, TapInfo, TapRows, Text
+from topwork_server.types import Modality, TapInfo, TapRows, TextItem
 from toys_trainers import NearestMean
 
 NOISE = TapInfo(Tap("noise", DIM, Granularity.ITEM), "e" * 64)
@@ -56,7 +56,7 @@ def written(sets: Sets, name: str = "birds", spread: float = 0.6, seed: int = 0,
     )
     keeps = SetDefinition(name, (POOLED, NOISE), encoder="letters", modality=Modality.TEXT, keep_inputs=True)
     feature_set = sets.create(keeps)
-    inputs = [Text(f"the text of {id}") for id in ids]
+    inputs = [TextItem(f"the text of {id}") for id in ids]
     feature_set.write(
         ItemBatch(ids, (TapRows(POOLED, rows, counts), TapRows(NOISE, noise, counts)), columns, (), inputs)
     ).result()

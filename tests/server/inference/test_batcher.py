@@ -13,7 +13,7 @@ import pytest
 from topwork_server.errors import DeadlineExceeded, TooLarge, TopworkError, Unavailable
 from topwork_server.inference.batcher import Backend, Batcher, BatchRequest
 from topwork_server.runtime.providers import PLAIN
-from topwork_server.types import Array, Numerics, Priority, Sample, Text
+from topwork_server.types import Array, Numerics, Priority, Sample, TextItem
 from toys import DIM, TAPS, Gate, LetterOptions, Letters, letters_spec
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
@@ -69,7 +69,7 @@ class Bench:
         return self.batcher.submit([sample for text in texts for sample in self.samples(text)], TAPS, deadline)
 
     def samples(self, text: str) -> list[Sample]:
-        return list(self.encoder.preprocess(Text(text), LetterOptions()))
+        return list(self.encoder.preprocess(TextItem(text), LetterOptions()))
 
 
 def expected(text: str) -> float:
@@ -340,7 +340,7 @@ def test_each_lane_opens_when_it_is_needed_and_computes_its_own(runner: asyncio.
     async def go() -> None:
         encoder = Letters(letters_spec(), Path())
         batcher = Batcher(encoder, [lane("fast", fast), lane("plain", plain)])
-        samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(Text(text), LetterOptions())]
+        samples = [sample for text in ("ab", "cd") for sample in encoder.preprocess(TextItem(text), LetterOptions())]
         await batcher.submit(samples, TAPS).done
         assert (opened, batcher.open_backends) == (["fast"], 1)
         request = batcher.submit(samples, TAPS, backend=1)
@@ -370,7 +370,7 @@ def test_a_lane_that_cannot_be_opened_ends_nobody_else_and_is_tried_again(runner
     async def go() -> None:
         encoder, health = Letters(letters_spec(), Path()), list[bool]()
         batcher = Batcher(encoder, [Backend(NUMERICS, lambda: [fast]), Backend(NUMERICS, opening)], health.append)
-        samples = list(encoder.preprocess(Text("ab"), LetterOptions()))
+        samples = list(encoder.preprocess(TextItem("ab"), LetterOptions()))
         refused = batcher.submit(samples, TAPS, backend=1)
         await refused.done
         assert errors_of(refused) == [Unavailable]
@@ -394,7 +394,7 @@ def test_all_sessions_of_a_lane_compute_at_once_as_often_as_they_can(runner: asy
         encoder = Letters(letters_spec(), Path())
         batcher = Batcher(encoder, [Backend(NUMERICS, lambda: devices)])
         texts = [letter * 64 for letter in "abcd"]  # each fills a batch
-        samples = [sample for text in texts for sample in encoder.preprocess(Text(text), LetterOptions())]
+        samples = [sample for text in texts for sample in encoder.preprocess(TextItem(text), LetterOptions())]
         request = batcher.submit(samples, TAPS)
         await request.done
         check(request, *texts)
@@ -427,7 +427,7 @@ def test_when_one_of_several_workers_dies_all_sessions_are_opened_anew_once(runn
 
         encoder = Letters(letters_spec(), Path())
         batcher = Batcher(encoder, [Backend(NUMERICS, opening)], tell)
-        samples = [sample for text in ("a" * 64, "b" * 64) for sample in encoder.preprocess(Text(text), LetterOptions())]
+        samples = [sample for text in ("a" * 64, "b" * 64) for sample in encoder.preprocess(TextItem(text), LetterOptions())]
         request = batcher.submit(samples, TAPS)
         await request.done
         assert errors_of(request) == [Unavailable, Unavailable]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, Text
+from topwork_server import EncoderSpec, Granularity, Item, Modality, Sample, Tap, TextItem
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotFound, NotReady, Overloaded, TooLarge, TopworkError
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -27,20 +27,20 @@ class Gated(Letters):
     """Preprocesses only when the gate is open."""
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        if isinstance(item, Text) and item.text == "wait":
+        if isinstance(item, TextItem) and item.text == "wait":
             GATE.wait()
         return super().preprocess(item, options)
 
 
 class Broken(Letters):
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
-        if item == Text("a"):
+        if item == TextItem("a"):
             raise KeyError("a bug of the author's")
-        if item == Text("b"):
+        if item == TextItem("b"):
             sys.exit(3)
-        if item == Text("d"):
+        if item == TextItem("d"):
             raise MemoryError
-        if item == Text("e"):
+        if item == TextItem("e"):
             raise InvalidInput("the text is damaged", remedy="send all of it") from OSError(errno.EMFILE, "Too many open files")
         return super().preprocess(item, options)
 
@@ -58,7 +58,7 @@ class Film(Letters):
     most = 0
 
     def preprocess(self, item: Item, options: Any) -> Iterator[Sample]:  # type: ignore[override]
-        assert isinstance(item, Text)
+        assert isinstance(item, TextItem)
         for i, letter in enumerate(item.text):
             if letter == "!":
                 raise InvalidInput("the film is torn", remedy="splice it")
@@ -66,7 +66,7 @@ class Film(Letters):
                 raise SystemExit("the film burns")
             Film.alive += 1
             Film.most = max(Film.most, Film.alive)
-            (sample,) = super().preprocess(Text(letter), options)
+            (sample,) = super().preprocess(TextItem(letter), options)
             yield Sample(sample.inputs, sample.tokens, window=(float(i), float(i + 1)))
 
     def collate(self, samples: Any) -> Any:
@@ -105,7 +105,7 @@ def ready(home: Path, runner: asyncio.Runner) -> Iterator[Engine]:
 
 
 def texts(*given: str) -> list[Item]:
-    return [Text(one) for one in given]
+    return [TextItem(one) for one in given]
 
 
 def test_rows_notes_spans_and_counts(ready: Engine, runner: asyncio.Runner) -> None:
@@ -330,14 +330,14 @@ import asyncio, sys
 sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]!r}
 from pathlib import Path
 import toys
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 async def go():
     home = Path({str(home)!r})
     engine = Engine(Catalog(toys.FakePlugins([toys.letters_spec()]), home), Config(home=home, provider="cpu"))
-    print(len((await engine.embed(EmbedParams("letters"), [Text("a")])).taps[0].rows))
+    print(len((await engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].rows))
     await engine.close()
 asyncio.run(go())
 print([name for name in ("torch", "transformers", "timm", "onnx") if name in sys.modules])

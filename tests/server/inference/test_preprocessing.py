@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, Text, Trunk, check_caller
+from topwork_server import Encoder, EncoderSpec, Item, Modality, Sample, TextItem, Trunk, check_caller
 from topwork_server.errors import DeadlineExceeded, InvalidInput, TopworkError
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
 
@@ -27,7 +27,7 @@ class Words(Encoder):
 
     def preprocess(self, item: Item, options: Any) -> Iterable[Sample]:
         self.thread = threading.current_thread().name
-        if item == Text("bad"):
+        if item == TextItem("bad"):
             raise InvalidInput("bad", remedy="send a good one")
         return [Sample({"x": np.zeros(1, np.float32)})]
 
@@ -80,11 +80,11 @@ def prepared(encoder: Words, items: Sequence[Item], *, skip: bool = False) -> li
 @pytest.mark.parametrize(
     ("kind", "items", "where"),
     [
-        (Words, [Text("a"), Text("b", "c")], "MainThread"),
-        (Words, [Text("a" * 10)], "MainThread"),
-        (Words, [Text("a" * 5, "b" * 6)], "prepare"),
-        (Words, [Text("a"), np.zeros(1)], "prepare"),
-        (Never, [Text("a")], "prepare"),
+        (Words, [TextItem("a"), TextItem("b", "c")], "MainThread"),
+        (Words, [TextItem("a" * 10)], "MainThread"),
+        (Words, [TextItem("a" * 5, "b" * 6)], "prepare"),
+        (Words, [TextItem("a"), np.zeros(1)], "prepare"),
+        (Never, [TextItem("a")], "prepare"),
     ],
 )
 def test_only_few_characters_are_prepared_on_the_loop(kind: type[Words], items: list[Item], where: str) -> None:
@@ -95,7 +95,7 @@ def test_only_few_characters_are_prepared_on_the_loop(kind: type[Words], items: 
 
 @pytest.mark.parametrize("long", [False, True])
 def test_a_bad_item_is_named_wherever_it_is_prepared(long: bool) -> None:
-    items = [Text("a" * (20 if long else 1)), Text("bad")]
+    items = [TextItem("a" * (20 if long else 1)), TextItem("bad")]
     with pytest.raises(InvalidInput) as refused:
         prepared(words(), items)
     assert refused.value.item == 8
@@ -106,7 +106,7 @@ def test_a_bad_item_is_named_wherever_it_is_prepared(long: bool) -> None:
 
 @pytest.mark.parametrize("kind", [Failing, Short])
 def test_items_that_an_encoder_leaves_unanswered_are_its_failure(kind: type[Words]) -> None:
-    items = [Text("a"), Text("b"), Text("c")]
+    items = [TextItem("a"), TextItem("b"), TextItem("c")]
     with pytest.raises(TopworkError, match="the encoder failed on this item") as refused:
         prepared(words(kind), items)
     assert refused.value.item == 8
@@ -122,11 +122,11 @@ def test_a_caller_that_leaves_ends_the_work_on_an_item_that_is_begun_and_what_wa
     async def go() -> None:
         encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
         leaver = RequestPreprocessor(encoder, None, threads, skip=False)
-        work = asyncio.ensure_future(leaver.preprocess_chunk(0, [Text("a")]))
+        work = asyncio.ensure_future(leaver.preprocess_chunk(0, [TextItem("a")]))
         await asyncio.to_thread(encoder.begun.wait, 30)
         waiting = Endless(words().spec, Path())
         behind = asyncio.ensure_future(
-            RequestPreprocessor(waiting, None, threads, skip=False, deadline=-math.inf).preprocess_chunk(0, [Text("b")])
+            RequestPreprocessor(waiting, None, threads, skip=False, deadline=-math.inf).preprocess_chunk(0, [TextItem("b")])
         )
         leaver.cancelled = True
         for ended in (work, behind):
@@ -144,7 +144,7 @@ def test_a_deadline_ends_the_work_on_an_item_though_bad_items_are_skipped() -> N
         encoder, threads = Endless(words().spec, Path()), PreprocessPool(1)
         preparation = RequestPreprocessor(encoder, None, threads, skip=True, deadline=time.monotonic() + 0.01)
         with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(preparation.preprocess_chunk(0, [Text("a")]), 30)
+            await asyncio.wait_for(preparation.preprocess_chunk(0, [TextItem("a")]), 30)
         threads.close()
 
     asyncio.run(go())

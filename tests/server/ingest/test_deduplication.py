@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server import Clip, Picture, Text
+from topwork_server import ImageItem, TextItem, VideoItem
 from topwork_server.ingest import deduplication
 from topwork_server.ingest.deduplication import content_hash
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 DIFFERENT = [
-    Text("ab"),
-    Text("ab", ""),
-    Text("a", "b"),
-    Text("", "ab"),
-    Text("a\0b"),
-    Text("a:1:b"),
-    Text("a", "1:b"),
-    Text("\ud800"),
-    Picture(b"ab"),
-    Clip(b"ab"),
+    TextItem("ab"),
+    TextItem("ab", ""),
+    TextItem("a", "b"),
+    TextItem("", "ab"),
+    TextItem("a\0b"),
+    TextItem("a:1:b"),
+    TextItem("a", "1:b"),
+    TextItem("\ud800"),
+    ImageItem(b"ab"),
+    VideoItem(b"ab"),
     NUMBERS,
     NUMBERS.reshape(4, 3),
     NUMBERS.astype(np.int32),
@@ -38,8 +38,8 @@ def test_different_items_have_different_digests():
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (Text("ein Käuzchen"), Text("".join(["ein ", "Käuzchen"]))),
-        (Picture(b"abc"), Picture(bytes(bytearray(b"abc")))),
+        (TextItem("ein Käuzchen"), TextItem("".join(["ein ", "Käuzchen"]))),
+        (ImageItem(b"abc"), ImageItem(bytes(bytearray(b"abc")))),
         (NUMBERS, NUMBERS.astype(">f4")),
         (NUMBERS.T.copy(), NUMBERS.T),
         (np.array(3.0), np.array(3.0)),
@@ -54,12 +54,16 @@ def test_a_clip_is_the_same_as_bytes_and_as_a_file_of_many_pieces(tmp_path, monk
     monkeypatch.setattr(deduplication, "CHUNK_BYTES", 100)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "clip.mp4").write_bytes(data)
-    assert content_hash(Clip(tmp_path / "clip.mp4")) == content_hash(Clip(data))
+    assert content_hash(VideoItem(tmp_path / "clip.mp4")) == content_hash(VideoItem(data))
 
 
 @pytest.mark.parametrize(
     ("item", "first_digits"),
-    [(Text("a red bird"), "e3000f43117f"), (Text("a", "b"), "921af3782a93"), (np.zeros((2, 3), np.uint8), "b4682d729752")],
+    [
+        (TextItem("a red bird"), "e3000f43117f"),
+        (TextItem("a", "b"), "921af3782a93"),
+        (np.zeros((2, 3), np.uint8), "b4682d729752"),
+    ],
 )
 def test_digests_do_not_change_between_releases(item, first_digits):
     """They are stored: another way to take them would encode every set anew."""

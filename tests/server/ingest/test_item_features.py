@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server import Granularity, Tap, Text
+from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.ingest.item_features import join_features, split_features, take_items
 from topwork_server.types import Spans, TapInfo, TapRows
@@ -52,7 +52,7 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
         taps=(features([2, 0, 3]),),
         metadata=(Column("year", ColumnType.INT, [1, None, 3]),),
         content_hashes=["x", "y", "z"],
-        inputs=[Text("a"), None, Text("c")],
+        inputs=[TextItem("a"), None, TextItem("c")],
         keys=np.array([7, 8, 9]),
     )
     some = take_items(block, [2, 0])
@@ -60,7 +60,7 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
         ["c", "a"],
         [3, 1],
         ["z", "x"],
-        [Text("c"), Text("a")],
+        [TextItem("c"), TextItem("a")],
     )
     assert some.keys.tolist() == [9, 7]
     assert some.taps[0].counts.tolist() == [3, 2]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sets_world import composed
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.errors import InvalidInput
 from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from writing import LETTERS, counts, rows, stored, texts, write, years
@@ -66,7 +66,7 @@ async def test_rows_with_spans_are_rewritten_as_they_were(home):
         keys = feature_set.keys(ids=["owl"])[1]
         after = feature_set.fetch(keys, taps=["letters", "mean"], inputs=True)
         assert world.engine.encoded == ["owl", "wren"]
-        assert after.inputs == [Text("owl")]
+        assert after.inputs == [TextItem("owl")]
         assert np.array_equal(after.taps[0].rows, before.taps[0].rows[:3])
         assert np.array_equal(after.taps[0].spans.values, before.taps[0].spans.values[:3])
         assert after.taps[0].spans.values.tolist() == [[0, 1], [1, 2], [2, 3]]
@@ -207,7 +207,7 @@ async def test_failures_of_the_wire_keep_their_positions(home):
     settings = replace(LETTERS, skip_bad_items=True)
     async with composed(home) as world:
         broken = InvalidInput("it has no content")
-        message = IncomingItems(list("abcd"), [Text("owl"), Text(""), Text("kite")], [1, 2, 3], {0: broken})
+        message = IncomingItems(list("abcd"), [TextItem("owl"), TextItem(""), TextItem("kite")], [1, 2, 3], {0: broken})
         (outcome,) = await write(world, message, settings=settings)
         assert set(outcome.failures) == {0, 2}
         assert set(await stored(world)) == {"b", "d"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sets_world import composed
-from topwork_server import Granularity, Text
+from topwork_server import Granularity, TextItem
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import WriteSettings, incoming_features
@@ -73,7 +73,7 @@ async def test_features_that_are_not_the_sets_are_refused(home, bad, error, comp
 
 async def test_features_of_an_encoder_make_its_set(home):
     async with composed(home) as world:
-        embedded = await world.engine.embed(EmbedParams("letters"), [Text("owl"), Text("wren")])
+        embedded = await world.engine.embed(EmbedParams("letters"), [TextItem("owl"), TextItem("wren")])
         message = features(["owl", "wren"], embedded.taps[0], numerics=embedded.numerics)
         await write(world, message)
         assert world.sets.get("birds").definition.encoder == "letters"

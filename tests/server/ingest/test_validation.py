@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from sets_world import composed, export
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_types import Column, ColumnType
@@ -80,7 +80,7 @@ async def test_an_encoder_that_changed_is_refused_with_both_fingerprints(home):
     async with composed(home, [changed]) as world:
         with pytest.raises(NotReady) as caught:
             await write(world, texts("wren"))
-        theirs = (await world.engine.embed(EmbedParams("letters"), [Text("a")])).taps[0].tap.fingerprint
+        theirs = (await world.engine.embed(EmbedParams("letters"), [TextItem("a")])).taps[0].tap.fingerprint
         assert mine != theirs
         assert mine in caught.value.message
         assert theirs in caught.value.message

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.config import Config
 from topwork_server.errors import NotReady, Unavailable
 from topwork_server.inference import model_cache
@@ -210,7 +210,7 @@ async def test_a_server_computes_on_what_was_chosen_and_knows_it_after_a_restart
     engine = Engine(catalogue, Config(home=home, threads=1))
     assert engine.provider_names == "openvino or cpu"
     assert engine.plans_of(entry) is None, "nothing is measured yet"
-    found = await engine.embed(EmbedParams("letters"), [Text("abc")])
+    found = await engine.embed(EmbedParams("letters"), [TextItem("abc")])
     assert (found.numerics.provider, found.numerics.precision) == ("openvino", "bf16")
     assert opened == [BF16]
     await engine.close()

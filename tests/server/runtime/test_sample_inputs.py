@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from topwork_server import Clip, Item, Picture, Sample, Text
+from topwork_server import ImageItem, Item, Sample, TextItem, VideoItem
 from topwork_server.config import Config
 from topwork_server.errors import NotReady
 from topwork_server.inference.engine import EmbedParams, Engine
@@ -44,7 +44,7 @@ def embed(home: Path) -> Any:
     async def once() -> Any:
         engine = Engine(Catalog(FakePlugins([letters_spec("salted", Salted)]), home), Config(home=home, provider="cpu"))
         try:
-            return await engine.embed(EmbedParams("salted"), [Text("owl")])
+            return await engine.embed(EmbedParams("salted"), [TextItem("owl")])
         finally:
             await engine.close()
 
@@ -80,11 +80,11 @@ def test_an_artifact_without_kept_items_is_taken_as_it_is(home: Path) -> None:
 def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"clip")
     kept = [
-        Text("a \ud800 b", "\N{OWL}"),
-        Text(""),
-        Picture(b"\x00\xff"),
-        Clip(b"bytes"),
-        Clip(tmp_path / "clip.mp4"),
+        TextItem("a \ud800 b", "\N{OWL}"),
+        TextItem(""),
+        ImageItem(b"\x00\xff"),
+        VideoItem(b"bytes"),
+        VideoItem(tmp_path / "clip.mp4"),
         np.arange(6, dtype=np.uint8).reshape(1, 2, 3),
     ]
     sample = Sample({"x": np.zeros(1)})
@@ -92,11 +92,11 @@ def test_every_form_of_item_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     sample_inputs.save(kept, [*batches, ParityBatch([sample] * 2, {}, [(0, 0)] * 2)], tmp_path)
     found = [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)]
     np.testing.assert_array_equal(found.pop(), kept.pop())
-    assert found == [*kept[:4], Clip(b"clip")]
+    assert found == [*kept[:4], VideoItem(b"clip")]
 
 
 def test_an_item_too_long_to_keep_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_inputs, "LONGEST_ITEM", 3)
     batches = [ParityBatch([Sample({})], {"x": np.zeros(1)}, [(i, 0)]) for i in range(2)]
-    sample_inputs.save([Text("long"), Text("owl")], batches, tmp_path)
-    assert [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)] == [Text("owl")]
+    sample_inputs.save([TextItem("long"), TextItem("owl")], batches, tmp_path)
+    assert [item for _, item, _ in sample_inputs._kept(tmp_path / sample_inputs.FILE)] == [TextItem("owl")]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
-from topwork_server import Clip, Granularity, InvalidInput, Picture, Tap, Text
+from topwork_server import Granularity, ImageItem, InvalidInput, Tap, TextItem, VideoItem
 from topwork_server.feature_sets.set_types import Column, ColumnType, SetDefinition, SetDescription
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.services.convert import item_messages, set_messages
@@ -119,7 +119,7 @@ def test_features_that_do_not_fit_are_refused(message, complaint):
     assert complaint in caught.value.message
 
 
-@pytest.mark.parametrize("item", [Text("a"), Text("a", "b"), Text("a", ""), Picture(b"abc"), Clip(b"abc")])
+@pytest.mark.parametrize("item", [TextItem("a"), TextItem("a", "b"), TextItem("a", ""), ImageItem(b"abc"), VideoItem(b"abc")])
 def test_inputs_come_back_as_they_went(item):
     assert item_messages.item(item_messages.item_message(item)) == item
 
@@ -128,7 +128,7 @@ def test_inputs_that_are_arrays_files_or_not_there(tmp_path):
     array = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     assert np.array_equal(item_messages.item(item_messages.item_message(array)), array)
     (tmp_path / "clip").write_bytes(b"abc")
-    assert item_messages.item(item_messages.item_message(Clip(tmp_path / "clip"))) == Clip(b"abc")
+    assert item_messages.item(item_messages.item_message(VideoItem(tmp_path / "clip"))) == VideoItem(b"abc")
     assert item_messages.item_message(None).WhichOneof("content") is None
 
 

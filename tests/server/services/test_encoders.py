@@ -18,7 +18,7 @@ from topwork.v1 import types_pb2 as t
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.runtime.device_selection import ExecutionPlan, PlanSet
 from topwork_server.runtime.providers import Device
-from topwork_server.types import Clip, Picture, Priority, Text
+from topwork_server.types import ImageItem, Priority, TextItem, VideoItem
 
 
 def texts(*words):
@@ -119,7 +119,7 @@ async def test_every_kind_of_item_reaches_the_engine(tmp_path):
     async with served(tmp_path) as world:
         settings = pb.EmbedSettings(encoder="ready", taps=["pooled"], options=options)
         await world.encoders.Embed(pb.EmbedRequest(settings=settings, items=items), timeout=50)
-        (asked, seen), wanted = world.engine.asked[0], [Text("a"), Text("b", "c"), Picture(b"jpeg"), Clip(b"mp4")]
+        (asked, seen), wanted = world.engine.asked[0], [TextItem("a"), TextItem("b", "c"), ImageItem(b"jpeg"), VideoItem(b"mp4")]
         assert list(seen[:4]) == wanted
         assert np.array_equal(seen[4], frame)
         assert asked.encoder == "ready"

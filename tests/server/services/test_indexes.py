@@ -30,7 +30,7 @@ from topwork_server.inference.output_format import normalize
 from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.types import Spans, TapInfo, TapRows, Text
+from topwork_server.types import Spans, TapInfo, TapRows, TextItem
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
 
@@ -46,7 +46,7 @@ class World:
     requests: RequestInterceptor
 
     async def embed(self, *words: str, tap: str = "mean", encoder: str = "letters", **options: Any) -> TapRows:
-        features = await self.engine.embed(EmbedParams(encoder, (tap,), options), [Text(word) for word in words])
+        features = await self.engine.embed(EmbedParams(encoder, (tap,), options), [TextItem(word) for word in words])
         return features.taps[0]
 
     async def write(self, *words: str, tap: str = "mean", set: str = "birds", **columns: list[Any]) -> None:

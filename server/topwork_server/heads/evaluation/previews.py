@@ -9,7 +9,7 @@ import numpy as np
 
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
-from topwork_server.types import Array, Item, Picture, Text
+from topwork_server.types import Array, ImageItem, Item, TextItem
 
 LONGEST, LONGEST_SPAN = 300, 60
 SIDE = 112
@@ -18,9 +18,9 @@ SIDE = 112
 def preview(item: Item | None) -> str:
     """Preview an item: its shortened text, a JPEG as a data: URI, or "" where it cannot be shown."""
     match item:
-        case Text():
+        case TextItem():
             return " | ".join(_shorten(text) for text in (item.text, item.pair) if text)
-        case Picture():
+        case ImageItem():
             return _thumbnail(io.BytesIO(item.data))
         case np.ndarray():
             return _of_array(item)
@@ -45,7 +45,7 @@ class SpanPreviews:
         if id not in self._texts:
             item = self._data.inputs([id]).get(id)
             answers = self._data.labels.task is Task.QUESTION_ANSWERING
-            self._texts[id] = (item.pair if answers else item.text) or "" if isinstance(item, Text) else ""
+            self._texts[id] = (item.pair if answers else item.text) or "" if isinstance(item, TextItem) else ""
         return self._texts[id]
 
 

@@ -24,7 +24,7 @@ from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Target, TrainerSpec
-from topwork_server.types import Granularity, Modality, TapInfo, TapRows, Text
+from topwork_server.types import Granularity, Modality, TapInfo, TapRows, TextItem
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
@@ -296,7 +296,7 @@ async def embed_descriptions(definition: HeadDefinition, engine: Engine) -> Desc
     taps = tuple(dict.fromkeys(info.tap.name for info, _ in definition.views))
     ask = EmbedParams(definition.encoder, taps, definition.encoder_options)
     try:
-        features = await engine.embed(ask, [Text(text) for text in definition.descriptions.values()])
+        features = await engine.embed(ask, [TextItem(text) for text in definition.descriptions.values()])
     except InvalidInput as error:
         raise _not_embedded(definition, error) from error
     rows = {tap.tap.tap.name: tap for tap in features.taps}

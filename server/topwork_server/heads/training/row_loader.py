@@ -16,7 +16,7 @@ from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
 from topwork_server.jobs.progress import Report, part
 from topwork_server.ragged_arrays import aranges, starts_of
-from topwork_server.types import Array, TapInfo, TapRows, Text
+from topwork_server.types import Array, TapInfo, TapRows, TextItem
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _Towers:
     def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
         for id, item in zip(block.ids, block.inputs, strict=True):
             if id in slots and is_pair(item):
-                assert isinstance(item, Text), "a pair is of texts"
+                assert isinstance(item, TextItem), "a pair is of texts"
                 assert item.pair is not None
                 first, second = (self._places.setdefault(text, len(self._places)) for text in (item.text, item.pair))
                 self._slots.append(slots[id])

@@ -10,7 +10,7 @@ from pathlib import Path
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.parity import SAMPLES_PER_ITEM, ParityBatch
-from topwork_server.types import Clip, Item, Modality, Picture
+from topwork_server.types import ImageItem, Item, Modality, VideoItem
 
 SUFFIXES = {
     Modality.IMAGE: frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split()),
@@ -79,7 +79,7 @@ def _spread(paths: Sequence[Path], most: int) -> list[Path]:
 
 
 def _batches(path: Path, encoder: Encoder) -> list[ParityBatch]:
-    item: Item = Clip(path) if encoder.spec.modality is Modality.VIDEO else Picture(path.read_bytes())
+    item: Item = VideoItem(path) if encoder.spec.modality is Modality.VIDEO else ImageItem(path.read_bytes())
     samples = list(islice(encoder.preprocess(item, encoder.options()), SAMPLES_PER_ITEM))
     return [ParityBatch([sample], encoder.collate([sample])) for sample in samples]
 

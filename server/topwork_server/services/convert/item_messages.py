@@ -16,17 +16,17 @@ from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.types import (
     Array,
-    Clip,
     Features,
     Granularity,
+    ImageItem,
     Item,
     Numerics,
-    Picture,
     Priority,
     Spans,
     TapRows,
-    Text,
+    TextItem,
     Timings,
+    VideoItem,
 )
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
@@ -96,19 +96,19 @@ def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
     """What is encoded. `upload` is the file of a video that came in parts before the message."""
     match message.WhichOneof("content"):
         case "text":
-            return Text(message.text)
+            return TextItem(message.text)
         case "text_pair":
-            return Text(message.text_pair.text, message.text_pair.pair)
+            return TextItem(message.text_pair.text, message.text_pair.pair)
         case "image":
-            return Picture(message.image)
+            return ImageItem(message.image)
         case "video":
-            return Clip(message.video)
+            return VideoItem(message.video)
         case "tensor":
             return array(message.tensor)
         case "parts":
             if upload is None:
                 raise InvalidInput("no parts of a video came before", remedy="send them in a stream, before this message")
-            return Clip(upload)
+            return VideoItem(upload)
     raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video or an array")
 
 
@@ -142,13 +142,13 @@ def item_message(value: Item | None) -> types_pb2.Item:
     match value:
         case None:
             return types_pb2.Item()
-        case Text(text, None):
+        case TextItem(text, None):
             return types_pb2.Item(text=text)
-        case Text(text, pair):
+        case TextItem(text, pair):
             return types_pb2.Item(text_pair=types_pb2.TextPair(text=text, pair=pair))
-        case Picture(data):
+        case ImageItem(data):
             return types_pb2.Item(image=data)
-        case Clip(data):
+        case VideoItem(data):
             return types_pb2.Item(video=data.read_bytes() if isinstance(data, Path) else data)
     return types_pb2.Item(tensor=tensor(value))
 

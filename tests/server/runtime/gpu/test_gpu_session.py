@@ -13,7 +13,7 @@ import onnx
 import pytest
 import tiny_berts
 from onnx import TensorProto, helper, numpy_helper
-from topwork_server import Text
+from topwork_server import TextItem
 from topwork_server.errors import StartError
 from topwork_server.runtime.gpu import gpu_session as gpu
 from topwork_server.runtime.gpu.gpu_session import CAPTURE_AFTER, GpuSession
@@ -217,7 +217,7 @@ def test_texts_of_a_family_keep_their_rows_in_fp32_and_their_parity_in_fp16(fami
     whole = GpuSession(tmp_path / "artifact/model.onnx", Device("cpu"))
     half = GpuSession(tmp_path / "artifact/model.onnx", Device("cpu", "fp16"))
     texts = tiny_berts.corpus()
-    for items in ([Text(text) for text in texts[:6]], [Text(" ".join(texts))]):
+    for items in ([TextItem(text) for text in texts[:6]], [TextItem(" ".join(texts))]):
         feeds = tiny.encoder.collate(tiny.samples(items, truncate=True))
         real = feeds["attention_mask"].astype(bool)
         wanted = tiny.session.run(tiny.session.outputs, feeds)
@@ -232,7 +232,7 @@ def test_texts_of_a_family_keep_their_rows_in_fp32_and_their_parity_in_fp16(fami
 def test_a_bucket_past_the_table_of_positions_is_not_used(tmp_path: Path) -> None:
     tiny = tiny_berts.export(tiny_berts.write(tmp_path / "weights", max_position_embeddings=90), tmp_path / "artifact")
     session = GpuSession(tmp_path / "artifact/model.onnx", Device("cpu"))
-    feeds = tiny.encoder.collate(tiny.samples([Text(" ".join(tiny_berts.corpus()))], truncate=True))
+    feeds = tiny.encoder.collate(tiny.samples([TextItem(" ".join(tiny_berts.corpus()))], truncate=True))
     assert feeds["input_ids"].shape == (1, 90)  # its bucket would be 96
     for _ in range(2):
         (found,) = session.run(["pooled"], feeds)
