@@ -128,6 +128,23 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
+def lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file, also against other processes; False where another holds it and `wait` is False. The file is
+    made where there is none, and in place of what is no file; its content is nothing."""
+    from filelock import FileLock, Timeout
+
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        delete(path)
+    try:
+        held = FileLock(path, timeout=-1 if wait else 0).acquire()
+    except Timeout:
+        yield False
+        return
+    with held:
+        yield True
+
+
+@contextmanager
 def disk_errors(what: str, again: str) -> Iterator[None]:
     """Raise DiskFull where `what` finds no room, with `again` as the remedy, and TopworkError for other errors of the disk."""
     try:

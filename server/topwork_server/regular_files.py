@@ -35,13 +35,6 @@ def opened(path: str | Path) -> FileIO:
     return open(path, "rb", buffering=0)
 
 
-def opened_lock(path: Path) -> FileIO:
-    """A file to lock, made where it is not, or in place of what is no file: its content is nothing."""
-    if os.path.lexists(path) and not path.is_file():
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644), "rb")
-
-
 def names_in(folder: str | Path) -> list[str]:
     """The names in a folder, sorted; none where it is gone. (`Path.glob` raises if a folder goes while it is read.)"""
     try:

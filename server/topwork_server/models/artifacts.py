@@ -11,12 +11,11 @@ artifacts/NAME-KEY/model.onnx       the graph; its outputs are named as the taps
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from topwork_server import atomic_store, json_records
 from topwork_server.atomic_store import scratch_folder, temporary_files_in
 from topwork_server.errors import DataLoss, NotReady
 from topwork_server.plugin_api.sources import SourceUri, stamp
-from topwork_server.regular_files import opened_lock
 from topwork_server.types import EncoderSpec, Numerics, TapInfo
 
 MODEL = "model.onnx"
@@ -139,7 +137,7 @@ def publish(home: Path, spec: EncoderSpec, build: Callable[[Path], object], *, f
     """
     folder = folder_of(home, spec)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(f".{folder.name}.lock")):
+    with atomic_store.lock(_lock_file(folder)):
         if find(home, spec) and not force:
             return folder
         prefix = f".{folder.name}."
@@ -170,11 +168,10 @@ def is_of(folder: Path, names: Collection[str]) -> bool:
 
 def discard(folder: Path) -> None:
     """Delete an artifact with its lock, once nobody makes it. Who has it in memory goes on."""
-    lock = folder.with_name(f".{folder.name}.lock")
-    with _lock(lock):
+    with atomic_store.lock(_lock_file(folder)):
         with suppress(FileNotFoundError):
             atomic_store.remove(folder)
-        lock.unlink()
+        _lock_file(folder).unlink()
 
 
 def sweep(home: Path) -> None:
@@ -182,15 +179,11 @@ def sweep(home: Path) -> None:
     for path in (home / "artifacts").glob(".*.lock"):
         if (path.parent / path.name[1:].removesuffix(".lock")).exists():
             continue
-        with opened_lock(path) as file, suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
-            path.unlink()
+        with atomic_store.lock(path, wait=False) as held:
+            if held:
+                atomic_store.sweep(path.parent, path.name.removesuffix("lock"))
+                path.unlink()
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held until closed or until this process dies, whichever is first."""
-    with opened_lock(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")

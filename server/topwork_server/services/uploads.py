@@ -1,18 +1,15 @@
 """Large videos on their way in: parts go to a file on disk, so that memory holds one part at a time.
 
-Owns $TOPWORK_HOME/spool. A file is locked while its server lives, so that the next start can tell what a killed one left.
+Owns $TOPWORK_HOME/spool, which is emptied at the start: one server has the home.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from topwork_server import regular_files
+from topwork_server import atomic_store
 from topwork_server.errors import InvalidInput, Overloaded, TooLarge
 
 
@@ -24,22 +21,13 @@ class UploadStore:
         self.limit = limit
         self.used = 0
 
-    def sweep(self) -> int:
-        """Delete what dead servers left, and count it."""
-        with self._alone():
-            return sum(_delete_if_dead(path) for path in self.folder.glob("*.part"))
+    def sweep(self) -> None:
+        """Delete what a killed server left."""
+        atomic_store.sweep(self.folder)
 
     def open(self) -> Upload:
-        with self._alone():
-            return Upload(self)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Between a file's creation and its lock, another server's sweep would take it for a dead one's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with regular_files.opened_lock(self.folder / ".lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return Upload(self)
 
     def take(self, size: int, before: int) -> None:
         """Account for `size` more bytes of an upload that has `before`."""
@@ -55,8 +43,9 @@ class Upload:
 
     def __init__(self, spool: UploadStore) -> None:
         self._spool = spool
-        self._file = tempfile.NamedTemporaryFile(dir=spool.folder, suffix=".part", delete=False, buffering=0)  # noqa: SIM115
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            dir=spool.folder, prefix=".", suffix=atomic_store.PART, delete=False, buffering=0
+        )
         self._writing: asyncio.Future[int] | None = None
         self.path = Path(self._file.name)
         self.size = 0
@@ -100,13 +89,3 @@ def _write_all(file: tempfile._TemporaryFileWrapper[bytes], part: bytes) -> int:
     while view:
         view = view[file.write(view) :]
     return len(part)
-
-
-def _delete_if_dead(path: Path) -> bool:
-    try:
-        with regular_files.opened(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    except OSError:
-        return False
-    return True

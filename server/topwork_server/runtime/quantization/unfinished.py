@@ -6,18 +6,16 @@ command or server that looks at encoders.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from topwork_server.atomic_store import temporary_files_in
+from topwork_server import atomic_store
 
-MAKING = ".making-"
+MAKING, LOCK = ".making-", ".quantize.lock"
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +30,13 @@ class EncoderNames(Protocol):
 def quantization_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Lock that allows one quantization at a time in a home, so that two do not create the same name."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another `topwork quantize` to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with atomic_store.lock(folder / LOCK, wait=False) as held:
+        if held:
+            yield
+            return
+    say("waiting for another `topwork quantize` to end")
+    with atomic_store.lock(folder / LOCK):
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -50,7 +45,7 @@ def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
     scratch = folder / f"{MAKING}{name}"
     scratch.mkdir()
     try:
-        with temporary_files_in(scratch):
+        with atomic_store.temporary_files_in(scratch):
             yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -60,14 +55,9 @@ def sweep(folder: Path, encoders: EncoderNames) -> None:
     """Delete the remains of killed quantizations, unless one is running."""
     if not any(folder.glob(f"{MAKING}*")):
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        delete_unfinished(folder, encoders)
-    except BlockingIOError:
-        pass  # its process lives
-    finally:
-        os.close(handle)
+    with atomic_store.lock(folder / LOCK, wait=False) as held:
+        if held:  # else its process lives
+            delete_unfinished(folder, encoders)
 
 
 def delete_unfinished(folder: Path, encoders: EncoderNames) -> None:

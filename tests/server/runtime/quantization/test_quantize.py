@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -246,12 +246,12 @@ def test_what_is_asked_is_checked_before_anything_is_made(
 
 def test_two_at_once_take_turns(home: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    handle = os.open(home / "encoders", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    other = ExitStack()
+    other.enter_context(unfinished.quantization_lock(home / "encoders", said.append))
 
     def say(text: str) -> None:
         said.append(text)
-        os.close(handle)  # the other ends
+        other.close()  # the other ends
 
     with unfinished.quantization_lock(home / "encoders", say):
         assert said == ["waiting for another `topwork quantize` to end"]
