@@ -20,6 +20,7 @@ from homes import TEXTS, lost, serving
 from topwork import cli
 from topwork_server.commands.doctor_checks import Grade
 from topwork_server.commands.doctor_files import files
+from topwork_server.feature_sets import lance_layout
 from topwork_server.feature_sets.scrub import ChecksumScrub
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.models.catalog import Catalog
@@ -89,10 +90,10 @@ FILES = [
     ("trainings/kinds.json", set(), True),
     ("cache/features.sqlite", set(), False),
     ("sets/birds.lance/_checksums", set(), True),
-    ("sets/birds.lance/_refs/tags/first.json", set(), True),
+    (f"sets/birds.lance/{lance_layout.tag_file('first')}", set(), True),
     ("sets/birds.lance/_versions/latest_version_hint.json", set(), False),
     ("sets/birds.lance/_transactions/*", set(), False),
-    ("sets/birds.lance/_versions/*614.manifest", set(), True),  # of version 1
+    (f"sets/birds.lance/{lance_layout.manifest_name(1)}", set(), True),
     ("server.lock", set(), False),
 ]
 
@@ -186,7 +187,7 @@ def damage(client: topwork.Client, name: str) -> str:
 
 
 #: Files of the newest version of `birds`, and whether the version before it reads none of them.
-NEWEST = [("_versions/*610.manifest", True), ("_deletions/*.arrow", True), ("data/*.lance", False)]
+NEWEST = [(lance_layout.manifest_name(5), True), ("_deletions/*.arrow", True), ("data/*.lance", False)]
 
 
 @pytest.mark.parametrize(("pattern", "older"), NEWEST, ids=[one[0] for one in NEWEST])
@@ -281,8 +282,7 @@ def test_a_commit_whose_server_was_killed_before_its_checksum_is_kept(whole: Pat
 
 def test_a_commit_that_was_torn_by_a_power_cut_is_set_aside(whole: Path, tmp_path: Path) -> None:
     home = homes.copied(whole, tmp_path / "home")
-    newest = sorted((home / "sets" / "birds.lance" / "_versions").glob("*.manifest"))[0]
-    newest.with_name(f"{int(newest.stem) - 1}.manifest").write_bytes(b"")
+    (home / "sets" / "birds.lance" / lance_layout.manifest_name(6)).write_bytes(b"")
     with homes.served(home) as client:
         assert len(client.read("birds").ids) == 23
         client.write("birds", TEXTS[:2], ["new", "newer"], encoder="letters")
@@ -306,7 +306,7 @@ def test_the_scrub_finds_what_no_time_of_a_file_tells(whole: Path, tmp_path: Pat
 
 def test_a_newest_version_that_is_gone_is_not_forgotten_by_a_pruning(whole: Path, tmp_path: Path) -> None:
     home = homes.copied(whole, tmp_path / "home")
-    [newest] = (home / "sets" / "birds.lance" / "_versions").glob("*610.manifest")
+    newest = home / "sets" / "birds.lance" / lance_layout.manifest_name(5)
     with homes.served(home) as client:
         assert len(client.read("birds").ids) == 23
         newest.unlink()

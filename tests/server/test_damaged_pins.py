@@ -14,6 +14,7 @@ import topwork
 from homes import lost, serving
 from topwork_server.commands.doctor_checks import Grade
 from topwork_server.commands.doctor_files import files
+from topwork_server.feature_sets import lance_layout
 
 IDS = ["a", "b", "c", "d"]
 
@@ -74,7 +75,7 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
 
 
 def pin_of(home: Path) -> Path:
-    return home / "sets" / "fish.lance" / "_refs" / "tags" / "first.json"
+    return home / "sets" / "fish.lance" / lance_layout.tag_file("first")
 
 
 def check_named(client: topwork.Client, home: Path) -> None:
@@ -127,8 +128,7 @@ def test_a_pin_that_is_damaged_under_a_server_is_found_by_the_next_call(whole: P
 
 def test_a_pinned_version_whose_manifest_is_gone_is_damage_of_the_pin(whole: Path, tmp_path: Path) -> None:
     home = homes.copied(whole, tmp_path / "home")
-    [manifest] = (home / "sets" / "fish.lance" / "_versions").glob("*613.manifest")
-    manifest.unlink()
+    (home / "sets" / "fish.lance" / lance_layout.manifest_name(2)).unlink()
     with homes.served(home) as client:
         assert "version 2" in lost(lambda: client.read("fish", version="first")).message
         lost(lambda: client.prune("fish", 0))

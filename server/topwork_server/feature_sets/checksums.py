@@ -24,7 +24,7 @@ import xxhash
 from topwork_server import atomic_store, regular_files
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, TopworkError
-from topwork_server.feature_sets import daemon_pool, lance_io
+from topwork_server.feature_sets import daemon_pool, lance_layout
 from topwork_server.feature_sets.presence import was_dropped
 
 NAME = "_checksums"
@@ -72,9 +72,7 @@ class Checksums:
     @property
     def newest_version(self) -> int:
         """The newest version that is on record, 0 where there is none."""
-        return max(
-            (lance_io.manifest_version(name) for name in list(self.entries) if name.endswith(lance_io.MANIFEST)), default=0
-        )
+        return max(map(lance_layout.manifest_version, list(self.entries)), default=0)
 
     @property
     def damaged_files(self) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from topwork_server.blocking_calls import Check
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
-from topwork_server.feature_sets import lance_io, read_set
+from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.column_casts import cast_values
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.from_arrow import column_values
@@ -182,7 +182,7 @@ def _commit_values(view: VersionView, current: LatestVersion, table: Any) -> Any
     for owner, rows in _by_fragment(addresses):
         fragment = view.dataset.get_fragment(owner)
         made, modified = fragment.update_columns(table.take(pa.array(rows)).combine_chunks(), left_on="key")
-        lance_io.sync_new(current.path, fragment.metadata, made)
+        lance_io.sync_files(current.path, {*lance_io.data_files([made])} - {*lance_io.data_files([fragment.metadata])})
         updated.append(made)
         fields |= set(modified)
     operation = lance_io.load_lance().LanceOperation.Update(updated_fragments=updated, fields_modified=sorted(fields))
@@ -190,6 +190,6 @@ def _commit_values(view: VersionView, current: LatestVersion, table: Any) -> Any
 
 
 def _by_fragment(addresses: Array) -> Iterator[tuple[int, Array]]:
-    owners = addresses >> np.uint64(32)
+    owners = lance_layout.fragments_of(addresses)
     for owner in np.unique(owners).tolist():
         yield int(owner), np.flatnonzero(owners == owner)

@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets import id_map as rosters
-from topwork_server.feature_sets import lance_io, schema
+from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.change_listeners import ChangeListeners
 from topwork_server.feature_sets.commit_batch import CommitOutcome, PendingDelete, PendingWrite, merge_operations
 from topwork_server.feature_sets.from_arrow import make_projection, to_item_batch
@@ -162,7 +162,7 @@ class CommitWriter:
         if dataset.version != view.version + 1:
             return self._catch_up_to(view, dataset)
         inserted = _inserted_segment(view, dataset, table)
-        touched = frozenset((addresses >> np.uint64(32)).tolist())
+        touched = frozenset(lance_layout.fragments_of(addresses).tolist())
         self.publish(
             dataset,
             view.loaded_id_map.with_changes(result.deleted, inserted),
@@ -195,7 +195,7 @@ class CommitWriter:
         inserted, _ = id_map.addresses(np.setdiff1d(after, before))
         seen = VersionView(dataset, dataset.version, view.set_metadata, schema.metadata_columns(dataset.schema))
         columns = ["id", "key", *make_projection(seen.set_metadata, seen.columns, None, None, False).stored]
-        rows = dataset._take_rows(inserted, columns=columns) if len(inserted) else dataset.schema.empty_table()
+        rows = lance_layout.take_rows(dataset, inserted, columns) if len(inserted) else dataset.schema.empty_table()
         self.publish(dataset, id_map, lambda now: _change(now, rows, np.setdiff1d(before, after)))
 
     def _resolve_futures(self, accepted: list[PendingWrite | PendingDelete], result: CommitOutcome) -> None:
@@ -236,8 +236,8 @@ def _inserted_segment(view: VersionView, dataset: Any, table: Any) -> rosters.Id
     """Map the new rows' keys and ids to their places, in the fragments that the version before did not have."""
     if not len(table):
         return None
-    new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in view.files]
-    places = [(np.uint64(f.fragment_id) << np.uint64(32)) + np.arange(f.physical_rows, dtype=np.uint64) for f in new]
+    new = [dataset.get_fragment(id) for id in dataset.fragment_ids() if id not in view.files]
+    places = [lance_layout.addresses_of(fragment.fragment_id, fragment.physical_rows) for fragment in new]
     return rosters.make_segment(table["key"].combine_chunks().to_numpy(), table["id"].combine_chunks(), np.concatenate(places))
 
 

@@ -6,23 +6,20 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DiskFull, TopworkError
-from topwork_server.feature_sets import daemon_pool
+from topwork_server.feature_sets import daemon_pool, lance_layout
 from topwork_server.feature_sets.daemon_pool import sync as sync
-from topwork_server.regular_files import names_in
 
 log = logging.getLogger(__name__)
 
 STORAGE_VERSION = "2.1"
-VERSIONS, MANIFEST = "_versions", ".manifest"
 FULL = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
 
 # Where in Lance's own source an error arose: of no use to a caller.
@@ -44,43 +41,6 @@ def load_lance() -> Any:
 def open_dataset(path: Path, version: int | None = None) -> Any:
     """The dataset at a version, or at its latest one."""
     return load_lance().dataset(str(path), version=version)
-
-
-def manifests(path: Path) -> dict[int, str]:
-    """By version, the manifests that are there: names relative to the dataset. Nothing is opened."""
-    names = [name for name in names_in(path / VERSIONS) if name.endswith(MANIFEST)]
-    return {manifest_version(name): f"{VERSIONS}/{name}" for name in names if name.removesuffix(MANIFEST).isdecimal()}
-
-
-def manifest_name(path: Path, version: int) -> str:
-    """The name of a version's manifest, of either kind of names."""
-    name = f"{VERSIONS}/{(1 << 64) - 1 - version:020}{MANIFEST}"
-    return name if (path / name).exists() else f"{VERSIONS}/{version}{MANIFEST}"
-
-
-def manifest_version(manifest: str) -> int:
-    """Lance counts versions down in the names of their manifests, so that the newest is listed first; it once counted up."""
-    number = int(manifest.rpartition("/")[2].removesuffix(MANIFEST))
-    return (1 << 64) - 1 - number if number >= 1 << 63 else number
-
-
-def files_of(
-    dataset: Any, before: Mapping[int, tuple[str, ...]] = MappingProxyType({}), touched: Container[int] = ()
-) -> dict[int, tuple[str, ...]]:
-    """By fragment, the data and deletion files of the dataset's version: names relative to it. `before` are those of a version
-    since when only the `touched` fragments lost rows, and none got or lost data files: Lance takes 14 us to tell those of one."""
-    found = {}
-    for fragment in dataset._ds.get_fragments():
-        number = fragment.id()
-        names = before.get(number)
-        if names is not None and number not in touched:
-            found[number] = names
-            continue
-        data = tuple(name for name in names or () if name.startswith("data/"))
-        data = data or tuple(f"data/{file.path}" for file in fragment.data_files())
-        deletions = fragment.deletion_file()
-        found[number] = (*data, deletions) if deletions else data
-    return found
 
 
 def error_text(error: BaseException) -> str:
@@ -120,49 +80,38 @@ def translate_error(error: BaseException, doing: str) -> TopworkError:
 
 
 def write_rows(dataset: Any, path: Path, table: Any, hashed: Callable[[list[str]], None]) -> list[Any]:
-    """Write a table as data files (on disk when this returns) that no version holds yet; gives their fragments. `hashed` takes
+    """Write a table as data files (on disk when this returns) that no version holds yet; return their fragments. `hashed` takes
     the checksums of the files of those names while the disk writes them."""
     load_lance()
     from lance.fragment import write_fragments
 
     fragments: list[Any] = list(write_fragments(table, dataset))
-    names = [f"data/{file.path}" for fragment in fragments for file in fragment.files]
+    names = data_files(fragments)
     if names:
-        daemon_pool.run_parallel(
-            [lambda: hashed(names), *daemon_pool.sync_calls([path / "data", *(path / name for name in names)])]
-        )
+        daemon_pool.run_parallel([lambda: hashed(names), *daemon_pool.sync_calls(_with_folders(path, names))])
     return fragments
 
 
-def sync_new(path: Path, before: Any, after: Any) -> None:
-    """Wait until the data files that a fragment has gained are on disk."""
-    names = {file.path for file in before.files}
-    sync([*(path / "data" / file.path for file in after.files if file.path not in names), path / "data"])
+def data_files(fragments: Iterable[Any]) -> list[str]:
+    """Name the data files of fragments of which Lance gave the metadata."""
+    return [lance_layout.data_file(file) for fragment in fragments for file in fragment.files]
+
+
+def sync_files(path: Path, names: Iterable[str]) -> None:
+    """Wait until files of a dataset, and their names, are on disk."""
+    sync(_with_folders(path, names))
+
+
+def _with_folders(path: Path, names: Iterable[str]) -> list[Path]:
+    files = [path / name for name in names]
+    return [*files, *{file.parent for file in files}]
 
 
 def delete_rows(dataset: Any, path: Path, addresses: Any) -> tuple[list[int], list[Any]]:
-    """Deletion files for the rows at those addresses (fragment << 32 | offset): ids of fragments with no row left, and the
-    fragments that some are left of. No version holds them yet."""
-    import numpy as np
-
-    emptied, updated = [], []
-    owners = addresses >> np.uint64(32)
-    for owner in np.unique(owners).tolist():
-        offsets = (addresses[owners == owner] & np.uint64(0xFFFFFFFF)).tolist()
-        left = dataset.get_fragment(owner).delete_rows(offsets)
-        if left is None:
-            emptied.append(owner)
-        else:
-            updated.append(left)
-    if updated:
-        folder = path / "_deletions"
-        newest = {fragment.id: _newest(folder, fragment.id) for fragment in updated}
-        sync([*newest.values(), folder])
+    """Delete rows as `lance_layout.delete_rows` does, with the deletion files on disk when this returns."""
+    emptied, updated = lance_layout.delete_rows(dataset, addresses)
+    sync_files(path, [fragment.deletion_file.path(fragment.id) for fragment in updated])
     return emptied, updated
-
-
-def _newest(folder: Path, fragment: int) -> Path:
-    return max(folder.glob(f"{fragment}-*"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def commit(dataset: Any, path: Path, operation: Any) -> Any:
@@ -173,9 +122,7 @@ def commit(dataset: Any, path: Path, operation: Any) -> Any:
 
 
 def sync_version(path: Path, version: int) -> None:
-    folder = path / "_versions"
-    names = (f"{(1 << 64) - 1 - version}.manifest", f"{version}.manifest")
-    sync([*(folder / name for name in names if (folder / name).exists()), folder])
+    sync_files(path, [lance_layout.manifest_name(version)])
 
 
 def delete_leftovers(dataset: Any) -> None:

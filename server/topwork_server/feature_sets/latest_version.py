@@ -12,7 +12,7 @@ from typing import Any
 
 from topwork_server.errors import DataLoss, NotFound, TopworkError
 from topwork_server.feature_sets import id_map as rosters
-from topwork_server.feature_sets import lance_io, pins
+from topwork_server.feature_sets import lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap
 from topwork_server.feature_sets.lance_io import map_errors
@@ -100,12 +100,12 @@ class LatestVersion:
             self.check()
         if version in (0, view.version):
             return view
-        if not (self.path / lance_io.manifest_name(self.path, version)).exists():
+        if not (self.path / lance_layout.manifest_name(version)).exists():
             raise self._no_version(version)
         try:
             return open_version(self.checksums, self.name, version)
         except DataLoss:
-            if not (self.path / lance_io.manifest_name(self.path, version)).exists():  # it was pruned meanwhile
+            if not (self.path / lance_layout.manifest_name(version)).exists():  # it was pruned meanwhile
                 raise self._no_version(version) from None
             raise
 

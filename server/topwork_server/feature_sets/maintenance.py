@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import TopworkError
@@ -93,7 +92,7 @@ class Maintenance:
 
         view, began = self._current.loaded_view(), time.time()
         result = task.execute(view.dataset)
-        _sync_newer(self._current.path / "data", began - 1)
+        lance_io.sync_files(self._current.path, lance_io.data_files(result.new_fragments))
         dataset = lance_io.copy_of(view.dataset)
         Compaction.commit(dataset, [result])
         lance_io.sync_version(self._current.path, dataset.version)
@@ -104,7 +103,3 @@ class Maintenance:
 def _id_map_after(view: VersionView, dataset: Any) -> Any:
     table = dataset.scanner(columns=["key"], with_row_address=True).to_table().sort_by("key")
     return view.loaded_id_map.with_addresses(table["key"].to_numpy(), table["_rowaddr"].to_numpy())
-
-
-def _sync_newer(folder: Path, than: float) -> None:
-    lance_io.sync([*(path for path in folder.iterdir() if path.stat().st_mtime >= than), folder])

@@ -7,22 +7,16 @@ log is of a commit whose process was killed, or of a set of an older server: a p
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
-from topwork_server.feature_sets import lance_check, lance_io, pins
+from topwork_server.feature_sets import lance_check, lance_io, lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.presence import was_dropped
 from topwork_server.feature_sets.version_view import VersionView, view_of
-
-#: Ends every manifest that was written whole.
-MAGIC = b"LANC"
-TRANSACTIONS = "_transactions"
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +31,7 @@ class OpenedVersion:
 
 def open_newest(checksums: Checksums, name: str) -> OpenedVersion:
     """NotReady where the folder is no set of ours, DataLoss where no version of it can be read."""
-    path, there = checksums.path, lance_io.manifests(checksums.path)
+    path, there = checksums.path, lance_layout.manifests(checksums.path)
     if not path.is_dir():
         raise was_dropped(name)
     if checksums.owner:
@@ -64,13 +58,13 @@ def open_version(checksums: Checksums, name: str, version: int, *, alone: bool =
     except NotReady as error:
         remedy = error.remedy or _remedy(checksums.path)
         raise NotReady(f"the feature set {name!r} cannot be opened: {error.message}", remedy=remedy) from error
-    checksums.check([name for names in view.files.values() for name in names if name.startswith("_deletions/")])
+    checksums.check([name for names in view.files.values() for name in names if lance_layout.is_deletion_file(name)])
     return view
 
 
 def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone: bool = False) -> Any:
     """Return the version as `version_of` does, of any dataset; only its manifest was compared."""
-    manifest = lance_io.manifests(checksums.path).get(version) or _recorded_manifest(checksums, version)
+    manifest = lance_layout.manifest_name(version)
     if manifest not in checksums.entries and not alone:
         _record_manifest(checksums, name, version, manifest)
     checksums.verify(manifest)
@@ -81,25 +75,25 @@ def open_dataset_version(checksums: Checksums, name: str, version: int, *, alone
         raise DataLoss(f"the feature set {name!r} is damaged: {error.message}", remedy=_remedy(checksums.path)) from error
 
 
+def open_checked_dataset(path: Path, version: int) -> Any:
+    """Open one version in a process that serves nobody, once every file of it was compared."""
+    checksums = Checksums(path, owner=False)
+    dataset = open_dataset_version(checksums, path.stem, version, alone=True)
+    checksums.check([name for names in lance_layout.files_of(dataset).values() for name in names])
+    return dataset
+
+
 def _delete_special_files(checksums: Checksums) -> None:
     """Delete pipes and devices among the files that Lance reads without a checksum, hints and notes: it would wait for ever."""
-    for folder in (lance_io.VERSIONS, TRANSACTIONS):
-        with suppress(OSError), os.scandir(checksums.path / folder) as entries:
-            for entry in entries:
-                if not entry.is_file() and not entry.is_dir() and f"{folder}/{entry.name}" not in checksums.entries:
-                    log.warning("%s is no regular file, and is deleted", entry.path)
-                    os.unlink(entry.path)
+    for name in lance_layout.unasked_files(checksums.path):
+        path = checksums.path / name
+        if name not in checksums.entries and not path.is_file() and not path.is_dir():
+            log.warning("%s is no regular file, and is deleted", path)
+            path.unlink(missing_ok=True)
 
 
 class _IncompleteCommit(Exception):
     """A commit that was killed before it was whole."""
-
-
-def _recorded_manifest(checksums: Checksums, version: int) -> str:
-    names = (name for name in list(checksums.entries) if name.endswith(lance_io.MANIFEST))
-    return next(
-        (name for name in names if lance_io.manifest_version(name) == version), lance_io.manifest_name(checksums.path, version)
-    )
 
 
 def _record_manifest(checksums: Checksums, name: str, version: int, manifest: str) -> None:
@@ -109,11 +103,8 @@ def _record_manifest(checksums: Checksums, name: str, version: int, manifest: st
         log.warning("%s: version %d has no checksum, and gets one now that another process has read it", checksums.path, version)
         checksums.record([manifest], (checksums.path / manifest).stat().st_mtime)
         return
-    if (
-        0 < checksums.newest_version < version
-        and checksums.owner
-        and not (checksums.path / manifest).read_bytes().endswith(MAGIC)
-    ):
+    newer = 0 < checksums.newest_version < version
+    if newer and checksums.owner and not lance_layout.is_whole_manifest(checksums.path / manifest):
         (checksums.path / manifest).rename(checksums.path / f"{manifest}.torn")
         raise _IncompleteCommit(fault)
     raise DataLoss(
@@ -136,7 +127,7 @@ def _remedy(path: Path) -> str:
 def find_damage(path: Path) -> Iterator[str]:
     """Files of a set that are not what was written, or that its newest version lacks. Reads all that has a checksum."""
     checksums = Checksums(path, owner=False)
-    there = lance_io.manifests(path)
+    there = lance_layout.manifests(path)
     if checksums.log_damage:
         yield checksums.log_damage
     try:

@@ -14,11 +14,10 @@ from typing import Any
 
 from topwork_server import atomic_store, json_records
 from topwork_server.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
-from topwork_server.feature_sets import lance_io
+from topwork_server.feature_sets import lance_io, lance_layout
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.lance_io import map_errors
-
-TAGS, SUFFIX = "_refs/tags", ".json"
+from topwork_server.feature_sets.lance_layout import tag_file, tag_version
 
 #: Names that readers take for the version that is current.
 RESERVED_PINS = frozenset({"latest", "current"})
@@ -35,28 +34,14 @@ class Pin:
     damage: DataLoss | None = None
 
 
-@dataclass(frozen=True)
-class _Tag:
-    """The content of Lance's file of a pin."""
-
-    version: int
-
-
-def pin_names(path: Path) -> list[str]:
-    """List the pins of a dataset by Lance's own files: nothing is opened."""
-    try:
-        return sorted(name.removesuffix(SUFFIX) for name in os.listdir(path / TAGS) if name.endswith(SUFFIX))
-    except OSError:
-        return []
-
-
 def read_pins(checksums: Checksums) -> list[Pin]:
     """Every pin that has a file or a record, by name."""
-    recorded = (name.removeprefix(f"{TAGS}/").removesuffix(SUFFIX) for name in list(checksums.entries) if name.startswith(TAGS))
-    pins = [pin for name in sorted({*pin_names(checksums.path), *recorded}) if (pin := _read(checksums, name))]
+    recorded = map(lance_layout.tag_name, list(checksums.entries))
+    names = {*lance_layout.tag_names(checksums.path), *recorded} - {""}
+    pins = [pin for name in sorted(names) if (pin := _read(checksums, name))]
     if not pins:
         return []
-    there = lance_io.manifests(checksums.path)  # after the pins: no version of theirs is pruned meanwhile
+    there = lance_layout.manifests(checksums.path)  # after the pins: no version of theirs is pruned meanwhile
     return [pin if pin.damage or pin.version in there else _without_version(checksums, pin) for pin in pins]
 
 
@@ -74,8 +59,8 @@ def check_pins(checksums: Checksums) -> None:
 def record_checksums(checksums: Checksums) -> None:
     """Take the checksums of pins that have none: those of an older server, and one of a server that was killed as it pinned."""
     for pin in read_pins(checksums):
-        if not pin.damage and _file(pin.name) not in checksums.entries:
-            checksums.record([_file(pin.name)], pin.version)
+        if not pin.damage and tag_file(pin.name) not in checksums.entries:
+            checksums.record([tag_file(pin.name)], pin.version)
 
 
 def add_pin(dataset: Any, checksums: Checksums, name: str, version: int) -> None:
@@ -93,11 +78,11 @@ def add_pin(dataset: Any, checksums: Checksums, name: str, version: int) -> None
     for pin in read_pins(checksums):
         if pin.name == name:
             raise _taken(pin)
-    _make_folder(checksums.path)
+    _make_folder((checksums.path / tag_file(name)).parent)
     with map_errors(f"pinning version {version}"):
         dataset.tags.create(name, version)
-        lance_io.sync([checksums.path / _file(name), checksums.path / TAGS])
-    checksums.record([_file(name)], version)
+        lance_io.sync_files(checksums.path, [tag_file(name)])
+    checksums.record([tag_file(name)], version)
 
 
 def remove_pin(checksums: Checksums, name: str) -> None:
@@ -106,9 +91,9 @@ def remove_pin(checksums: Checksums, name: str) -> None:
     if name not in pins:
         raise NotFound(f"there is no pin {name!r}", remedy=f"pins are: {', '.join(sorted(pins)) or 'none'}")
     with map_errors(f"unpinning {name!r}"):
-        checksums.retract(_file(name))
+        checksums.retract(tag_file(name))
         with suppress(NotADirectoryError):
-            delete_path(checksums.path / _file(name))
+            delete_path(checksums.path / tag_file(name))
 
 
 def names_by_version(pins: list[Pin], *, damaged: bool) -> Mapping[int, tuple[str, ...]]:
@@ -127,18 +112,14 @@ def delete_path(path: Path) -> None:
         lance_io.sync([path.parent])
 
 
-def _file(name: str) -> str:
-    return f"{TAGS}/{name}{SUFFIX}"
-
-
 def _read(checksums: Checksums, name: str) -> Pin | None:
     """Read a pin; None where it was removed meanwhile."""
-    file = _file(name)
+    file = tag_file(name)
     recorded = checksums.entries.get(file)
     try:
         if recorded is not None:
             checksums.check([file])
-        return Pin(name, json_records.read(checksums.path / file, _Tag).version)
+        return Pin(name, tag_version(checksums.path, name))
     except (FileNotFoundError, NotADirectoryError) as error:
         how = error.strerror or "it is gone"
     except DataLoss as error:
@@ -158,11 +139,11 @@ def _without_version(checksums: Checksums, pin: Pin) -> Pin:
 def _damaged(checksums: Checksums, name: str, version: int, how: str) -> Pin:
     held = f"; it was made of version {version}" if version else ""
     error = DataLoss(
-        f"the pin {name!r} of the feature set {checksums.path.stem!r} is damaged: {checksums.path / _file(name)}: {how}{held}",
+        f"the pin {name!r} of the feature set {checksums.path.stem!r} is damaged: {checksums.path / tag_file(name)}: {how}{held}",
         remedy=f"remove the pin (`topwork versions {checksums.path.stem} --unpin {name}`), then pin "
         + (f"version {version} again" if version else "the version again"),
     )
-    if _file(name) not in checksums.damaged_files:  # else the log says it
+    if tag_file(name) not in checksums.damaged_files:  # else the log says it
         json_records.warn_once(error.message)
     return Pin(name, version, error)
 
@@ -173,8 +154,8 @@ def _taken(pin: Pin) -> AlreadyExists:
     return AlreadyExists(f"the pin {pin.name!r} {state} {which}", remedy="unpin it first, or choose another name")
 
 
-def _make_folder(path: Path) -> None:
-    """A file in the way of Lance's folder of pins holds none."""
-    for folder in (path / TAGS).parent, path / TAGS:
-        if os.path.lexists(folder) and not folder.is_dir():
-            folder.unlink()
+def _make_folder(folder: Path) -> None:
+    """Delete a file that stands in the place of Lance's folder of pins: it holds none."""
+    for place in folder.parent, folder:
+        if os.path.lexists(place) and not place.is_dir():
+            place.unlink()

@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import InvalidInput
-from topwork_server.feature_sets import filters
+from topwork_server.feature_sets import filters, lance_layout
 from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
 from topwork_server.feature_sets.lance_io import map_errors, translate_error
 from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
@@ -209,11 +209,9 @@ def _take_tables(view: VersionView, projection: Projection, addresses: Array, se
 
 def take_rows(view: VersionView, addresses: Array, columns: Sequence[str]) -> Any:
     """Rows by address, in that order."""
-    import pyarrow as pa
-
     view.check(addresses)
     with map_errors("reading rows"):
-        return view.dataset._take_rows(pa.array(addresses, pa.uint64()), columns=list(columns))
+        return lance_layout.take_rows(view.dataset, addresses, columns)
 
 
 def keys(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.excerpts import excerpt
-from topwork_server.feature_sets import lance_io, pins, schema
+from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
@@ -71,7 +71,7 @@ class FeatureSets:
 
     def pins(self) -> dict[str, list[str]]:
         """Map each set to the names of its pins, without opening a set."""
-        return {name: pins.pin_names(self._path(name)) for name in self.names()}
+        return {name: lance_layout.tag_names(self._path(name)) for name in self.names()}
 
     def create(self, definition: SetDefinition) -> FeatureSet:
         """Create an empty set. AlreadyExists, or InvalidInput for what cannot be stored."""
@@ -103,7 +103,7 @@ class FeatureSets:
                 empty = schema.arrow_schema(set_metadata).empty_table()
                 made = lance_io.load_lance().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
                 lance_io.sync_version(making, made.version)
-                Checksums(making).record([lance_io.manifest_name(making, made.version)], set_metadata.created)
+                Checksums(making).record([lance_layout.manifest_name(made.version)], set_metadata.created)
                 yield making
             finally:
                 shutil.rmtree(making, ignore_errors=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.feature_sets import lance_io, read_set
+from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.open_set import open_newest, open_version
 from topwork_server.feature_sets.presence import PresentBatches, was_dropped, while_present
@@ -94,7 +94,7 @@ def open_snapshot(path: Path, name: str, version: int, created: float = 0.0) -> 
 
 
 def _view(path: Path, name: str, version: int) -> VersionView:
-    there = lance_io.manifests(path)
+    there = lance_layout.manifests(path)
     if not there:
         raise NotReady(f"the feature set {name!r} cannot be opened: {path} holds no version")
     if version not in there:

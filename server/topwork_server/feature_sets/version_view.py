@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork_server.feature_sets import lance_io, schema
+from topwork_server.feature_sets import lance_layout, schema
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap
 from topwork_server.feature_sets.schema import SetMetadata
@@ -31,7 +31,7 @@ class VersionView:
         """DataLoss where a file that is about to be read is damaged: all of them, or those that hold these rows."""
         if self.checksums is None:
             return
-        of = self.files if addresses is None else np.unique(np.asarray(addresses, np.uint64) >> np.uint64(32)).tolist()
+        of = self.files if addresses is None else np.unique(lance_layout.fragments_of(addresses)).tolist()
         self.checksums.check([name for fragment in of for name in self.files.get(fragment, ())])
 
     @property
@@ -41,7 +41,7 @@ class VersionView:
 
 
 def view_of(dataset: Any, name: str, checksums: Checksums, id_map: IdMap | None = None) -> VersionView:
-    arrow, files = dataset.schema, lance_io.files_of(dataset)
+    arrow, files = dataset.schema, lance_layout.files_of(dataset)
     return VersionView(
         dataset, dataset.version, schema.from_schema(arrow, name), schema.metadata_columns(arrow), id_map, checksums, files
     )
@@ -50,7 +50,7 @@ def view_of(dataset: Any, name: str, checksums: Checksums, id_map: IdMap | None 
 def view_after(view: VersionView, dataset: Any, id_map: IdMap, touched: Container[int]) -> VersionView:
     """Make the view of the version that a commit of rows alone made of the view's: `touched` fragments lost some."""
     return replace(
-        view, dataset=dataset, version=dataset.version, id_map=id_map, files=lance_io.files_of(dataset, view.files, touched)
+        view, dataset=dataset, version=dataset.version, id_map=id_map, files=lance_layout.files_of(dataset, view.files, touched)
     )
 
 
@@ -58,4 +58,4 @@ def record_version(view: VersionView) -> None:
     """Take the checksums of all files of a version that have none: those that its commit wrote, and its manifest."""
     assert view.checksums is not None
     names = [name for names in view.files.values() for name in names]
-    view.checksums.record([*names, lance_io.manifest_name(view.checksums.path, view.version)], time.time())
+    view.checksums.record([*names, lance_layout.manifest_name(view.version)], time.time())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import DataLoss, NotFound
-from topwork_server.feature_sets import lance_io, pins
+from topwork_server.feature_sets import lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.lance_io import map_errors
 
@@ -62,7 +60,7 @@ def list_versions(checksums: Checksums) -> list[SetVersion]:
     there = pins.read_pins(checksums)
     whole, damaged = pins.names_by_version(there, damaged=False), pins.names_by_version(there, damaged=True)
     found = []
-    for version, name in sorted(lance_io.manifests(checksums.path).items()):
+    for version, name in sorted(lance_layout.manifests(checksums.path).items()):
         with suppress(FileNotFoundError):  # pruned meanwhile
             at = checksums.entries[name].time if name in checksums.entries else (checksums.path / name).stat().st_mtime
             found.append(SetVersion(version, at, whole.get(version, ()), damaged.get(version, ())))
@@ -71,7 +69,7 @@ def list_versions(checksums: Checksums) -> list[SetVersion]:
 
 def pin(dataset: Any, checksums: Checksums, name: str, version: int) -> SetVersion:
     """Keep a version under a name. AlreadyExists where the name is taken, NotFound where the version is gone."""
-    there = list(lance_io.manifests(checksums.path))
+    there = list(lance_layout.manifests(checksums.path))
     if version not in there:
         raise NotFound(f"there is no version {version}", remedy=f"choose one of {_shown(sorted(there))}")
     pins.add_pin(dataset, checksums, name, version)
@@ -97,22 +95,21 @@ def prune(dataset: Any, checksums: Checksums, versions: list[int]) -> tuple[int,
     To be called where no commit is under way. The current version in the list is left, so it alone deletes leftovers only.
     Lance reads every manifest: damaged ones in the list go first, and another one is DataLoss, since its files are unknown.
     """
-    checksums.verify(
-        lance_io.manifest_name(checksums.path, dataset.version)
-    )  # else the record of a newest one that is gone would go too
+    # Else the record of a newest manifest that is gone would go too.
+    checksums.verify(lance_layout.manifest_name(dataset.version))
     deleted = _delete_damaged(checksums, versions)
     left = [version for version in versions if version not in deleted]
     with map_errors("pruning versions"):
         stats = dataset.cleanup_old_versions(
             versions=left or [dataset.version], delete_unverified=True, error_if_tagged_old_versions=False
         )
-    checksums.rewrite(_files(checksums.path))
+    checksums.rewrite(lance_layout.checked_files(checksums.path))
     return int(stats.old_versions) + len(deleted), int(stats.bytes_removed)
 
 
 def _delete_damaged(checksums: Checksums, versions: list[int]) -> list[int]:
     deleted = []
-    for version, name in lance_io.manifests(checksums.path).items():
+    for version, name in lance_layout.manifests(checksums.path).items():
         try:
             if name in checksums.entries:
                 checksums.check([name])
@@ -122,12 +119,6 @@ def _delete_damaged(checksums: Checksums, versions: list[int]) -> list[int]:
             pins.delete_path(checksums.path / name)
             deleted.append(version)
     return deleted
-
-
-def _files(path: Path) -> list[str]:
-    """List the files that have checksums."""
-    folders = ("data", "_deletions", lance_io.VERSIONS, pins.TAGS)
-    return [f"{folder}/{name}" for folder in folders if (path / folder).is_dir() for name in os.listdir(path / folder)]
 
 
 def _shown(versions: list[int]) -> str:

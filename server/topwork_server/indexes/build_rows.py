@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from topwork_server.feature_sets import lance_io
-from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.open_set import open_dataset_version
+from topwork_server.feature_sets.open_set import open_checked_dataset
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric
@@ -80,10 +79,7 @@ def collect_rows(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: 
 
 
 def _collected(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
-    path = Path(dataset.path)
-    sums = Checksums(path, owner=False)
-    table = open_dataset_version(sums, path.stem, dataset.version, alone=True)
-    sums.check([name for names in lance_io.files_of(table).values() for name in names])
+    table = open_checked_dataset(Path(dataset.path), dataset.version)
     total = max(1, table.count_rows())
     keys, counts, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     with (scratch / "rows.f32").open("wb") as file:
