@@ -1,16 +1,19 @@
-"""Callers who wait for blocking work: it ends when their deadline passes, or when they leave."""
+"""Work of callers who may leave: blocking work ends then, or at their deadline; work that must not be left half done goes on."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from topwork_server.errors import DeadlineExceeded
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 #: Called between parts of long work; raises where nobody waits for it any more.
 Check: TypeAlias = Callable[[], None]
@@ -47,3 +50,15 @@ async def in_thread(call: Callable[[Check], T], deadline: float | None) -> T:
     """The result of `call` in a thread. It is given a check that raises once the caller has left or its deadline has passed."""
     with BlockingCaller(deadline) as caller:
         return await asyncio.to_thread(call, caller.check)
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Run work to its end, also where the caller leaves meanwhile: a cancelled caller waits for it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("what a caller began who has left failed: %s", error)
+        raise

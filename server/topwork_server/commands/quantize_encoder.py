@@ -13,7 +13,8 @@ from pathlib import Path
 
 from topwork_server.commands import pull
 from topwork_server.errors import AlreadyExists, InvalidInput
-from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState, check_name
+from topwork_server.models.catalog import Catalog, CatalogEntry, EncoderState
+from topwork_server.names import check_name
 from topwork_server.runtime.quantization import calibration_data, unfinished
 from topwork_server.runtime.quantization.calibration_data import CalibrationData
 from topwork_server.runtime.quantization.quantize import QuantizationResult, quantize
@@ -56,7 +57,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _check(catalogue: Catalog, base: EncoderSpec, name: str) -> None:
-    check_name(name)
+    check_name(name, "an encoder")
     if base.modality in REFUSED:
         raise InvalidInput(
             f"{base.name} reads {base.modality.value}, and int8 is for convolutional networks: {REFUSED[base.modality]}",

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.feature_sets.set_names import check_set_name, is_reserved
+from topwork_server.feature_sets.set_names import is_reserved
 from topwork_server.feature_sets.set_types import ColumnType, SetDefinition
+from topwork_server.names import check_name
 from topwork_server.types import Granularity, Modality, Numerics, Tap, TapInfo
 
 METADATA_KEY = b"topwork"
@@ -32,7 +33,7 @@ class SetMetadata:
 
 def new_set_metadata(definition: SetDefinition) -> SetMetadata:
     """Describe a new set. Refuses what cannot be stored."""
-    check_set_name(definition.name)
+    check_name(definition.name, "a feature set")
     if definition.dtype not in DTYPES:
         raise InvalidInput(f"features are not stored as {definition.dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")
     if not definition.taps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -10,19 +9,10 @@ from typing import Any
 
 from topwork_server.errors import InvalidInput
 
-SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 LONGEST_COLUMN = 100
 RESERVED_NAMES = frozenset({"id", "key", "content"})
 RESERVED_STARTS = ("features_", "spans_", "parts_", "input", "_")
 MOST_ID_BYTES = 512
-
-
-def check_set_name(name: str) -> None:
-    if not SET_NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name a feature set",
-            remedy="use lower-case letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
-        )
 
 
 def is_reserved(column: str) -> bool:

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from topwork._display.excerpts import excerpt
+
 from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
-from topwork_server.excerpts import excerpt
 from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.feature_set import FeatureSet
-from topwork_server.feature_sets.set_names import SET_NAME
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
-from topwork_server.suggestions import instead
+from topwork_server.names import SET_NAME, instead
 from topwork_server.types import Numerics
 
 log = logging.getLogger(__name__)

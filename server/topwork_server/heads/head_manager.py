@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from topwork.report import Report
 
+from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, TopworkError
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.heads.export.merge import export_head
@@ -27,7 +28,6 @@ from topwork_server.heads.version_pins import VersionPins
 from topwork_server.inference.engine import Engine
 from topwork_server.jobs.manager import Job, JobManager
 from topwork_server.models.catalog import Catalog
-from topwork_server.whole import whole
 
 TRAIN, PROBE = "topwork_server.heads.training.training_job:train", "topwork_server.heads.training.layer_probe:probe"
 
@@ -72,7 +72,7 @@ class HeadManager:
             await self._await_ended_job(name)
             self._check_free(name, replace=wish.replace)
             definition = await self._requests.definition(wish)
-            await whole(self._start_training(definition))
+            await shielded(self._start_training(definition))
         return await self.get(name)
 
     async def get(self, name: str) -> HeadDescription:
@@ -118,7 +118,7 @@ class HeadManager:
             raise InvalidInput(f"{name!r} came with its encoder", remedy="it goes when the encoder does")
         async with self._lock(name):
             tuned = await asyncio.to_thread(self._encoder_to_drop, name)
-            await whole(self._drop(name, tuned))
+            await shielded(self._drop(name, tuned))
 
     async def wait_until_trained(self, name: str) -> HeadDescription:
         """Wait until no training of the head is running, and describe it."""

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from topwork._display.excerpts import excerpt
+
 from topwork_server.errors import NotFound, NotReady
-from topwork_server.excerpts import excerpt
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition
 from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.jobs.manager import Job, JobManager, JobState
 from topwork_server.models.catalog import Catalog
-from topwork_server.suggestions import instead
+from topwork_server.names import instead
 
 
 class HeadState(StrEnum):

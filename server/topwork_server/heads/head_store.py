@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -22,33 +21,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork._display.excerpts import excerpt
 from topwork.report import Report
 
 from topwork_server import atomic_store, json_records, regular_files
 from topwork_server.atomic_store import disk_errors, file_sha256
-from topwork_server.errors import DataLoss, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.excerpts import excerpt
+from topwork_server.errors import DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.heads.head_types import Head
+from topwork_server.names import NAME, check_name, instead
 from topwork_server.regular_files import bytes_below, names_in
-from topwork_server.suggestions import instead
 
 log = logging.getLogger(__name__)
 
 #: The format of the folder and its files; raised when they change.
 FORMAT = 1
 HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
-HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RETRAIN = "train it again with replace, or drop it"
 #: Attempts to read a head that keeps being replaced.
 TRIES = 100
-
-
-def check_head_name(name: str) -> None:
-    if not HEAD_NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name a head",
-            remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
-        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ class HeadStore:
 
     def publish(self, head: Head, graph: bytes, report: Report | None) -> None:
         """Write a head in place of an older one of its name, durably. DiskFull where there is no space."""
-        check_head_name(head.name)
+        check_name(head.name, "a head")
         place = self.folder / head.name
         with disk_errors(f"the head {head.name!r}", "train"):
             atomic_store.make_folder(place)
@@ -114,7 +104,7 @@ class HeadStore:
 
     def names(self) -> list[str]:
         """The names of all heads, sorted, including those that cannot be read."""
-        return sorted(name for name in names_in(self.folder) if HEAD_NAME.fullmatch(name) and _versions(self.folder / name))
+        return sorted(name for name in names_in(self.folder) if NAME.fullmatch(name) and _versions(self.folder / name))
 
     def get(self, name: str) -> Head:
         """Read a head. NotFound suggests similar names; NotReady where its files are damaged."""
@@ -183,7 +173,7 @@ class HeadStore:
 
     def _newest(self, name: str) -> str:
         """The newest version of a head."""
-        versions = _versions(self.folder / name) if HEAD_NAME.fullmatch(name) else []
+        versions = _versions(self.folder / name) if NAME.fullmatch(name) else []
         if not versions:
             raise self._unknown(name)
         return versions[-1]

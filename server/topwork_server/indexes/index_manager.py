@@ -7,15 +7,16 @@ import builtins
 import contextlib
 import logging
 import math
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from topwork._display.excerpts import excerpt
+
+from topwork_server.blocking_calls import shielded
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
-from topwork_server.excerpts import excerpt
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import SetDefinition
@@ -27,13 +28,11 @@ from topwork_server.indexes.index_types import TARGET_RECALL, CreateIndexParams,
 from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.jobs.manager import JobManager
 from topwork_server.models.artifacts import slug
+from topwork_server.names import check_name, instead
 from topwork_server.plugin_api.plugin_registry import AUTO
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.suggestions import instead
 from topwork_server.types import TapInfo
-from topwork_server.whole import whole
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 IDLE_SECONDS = 900.0
 #: Sets, taps and metrics without an index that are remembered, so that their searches can be joined.
 MOST_UNINDEXED = 64
@@ -67,7 +66,7 @@ class IndexManager:
     async def create(self, params: CreateIndexParams) -> IndexDescription:
         """Begins a build. NotFound, InvalidInput or AlreadyExists where it cannot be."""
         async with self._set_lock(params.set):
-            return await whole(self._create(params))
+            return await shielded(self._create(params))
 
     async def _create(self, params: CreateIndexParams) -> IndexDescription:
         described = await asyncio.to_thread(lambda: self._context.sets.get(params.set).describe())
@@ -172,7 +171,7 @@ class IndexManager:
         """Searches under way end on what they have."""
         async with self._set_lock(set_name):
             damaged = self._only_damaged(set_name, name)
-            await whole(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
+            await shielded(self._drop_damaged(damaged) if damaged else self._drop(await self._find(set_name, name)))
 
     async def _drop_damaged(self, index: DamagedIndex) -> None:
         await asyncio.to_thread(self._store.remove, index.set, index.name)
@@ -187,7 +186,7 @@ class IndexManager:
     async def drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
         """All indexes of a set, then the set itself: `drop` deletes it, in a thread. No index of it is made meanwhile."""
         async with self._set_lock(set_name):
-            await whole(self._drop_set(set_name, drop))
+            await shielded(self._drop_set(set_name, drop))
 
     async def _drop_set(self, set_name: str, drop: Callable[[str], None]) -> None:
         for unindexed in [key for key in self._unindexed if key[0] == set_name]:
@@ -294,10 +293,7 @@ class IndexManager:
 def _definition(params: CreateIndexParams, described: DescribedSet) -> IndexDefinition:
     tap = _tap(params.set, params.tap, described.definition)
     name = params.name or slug(tap.tap.name)
-    if not NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name an index", remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
-        )
+    check_name(name, "an index")
     target = params.target_recall or TARGET_RECALL
     if not (math.isfinite(target) and 0 < target <= 1):
         raise InvalidInput(f"a target recall of {target:g}", remedy="give a share between 0 and 1, such as 0.95")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
-from topwork_server.excerpts import excerpt, listed
 from topwork_server.features import spans_of
 from topwork_server.inference.batcher import BatchRequest, Rows
 from topwork_server.inference.model_cache import LoadedEncoder, ModelCache

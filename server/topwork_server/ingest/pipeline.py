@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, TopworkError
-from topwork_server.feature_sets.set_names import check_set_name
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
 from topwork_server.inference.engine import Engine, choose_taps
 from topwork_server.ingest import deduplication, validation
@@ -24,6 +23,7 @@ from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.item_features import join_features, take_items
 from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from topwork_server.models.catalog import Catalog
+from topwork_server.names import check_name
 from topwork_server.types import Item, Numerics
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class IngestPipeline:
         await asyncio.to_thread(self.cache.close)
 
     def _existing_set(self, settings: WriteSettings) -> FeatureSet | None:
-        check_set_name(settings.set)
+        check_name(settings.set, "a feature set")
         try:
             found = self.sets.get(settings.set)
         except NotFound:

@@ -11,26 +11,24 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from topwork._display.excerpts import excerpt
+
 from topwork_server import errors
 from topwork_server.atomic_store import file_sha256, make_folder, sync
 from topwork_server.errors import DataLoss, ExportFailed, InvalidInput, NotFound, NotReady, TopworkError
-from topwork_server.excerpts import excerpt
 from topwork_server.jobs.child_processes import ChildExit, ChildProcesses, python
 from topwork_server.models import artifacts, source_refusals
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.encoder_records import EncoderRecords
+from topwork_server.names import LONGEST_NAME, check_name, instead
 from topwork_server.plugin_api import sources
-from topwork_server.plugin_api.hook_checks import NAME
 from topwork_server.plugin_api.plugin_registry import PluginRegistry, Registered
 from topwork_server.plugin_api.sources import Progress, SourceUri, quiet
-from topwork_server.suggestions import instead
 from topwork_server.types import EncoderSpec, Int8Graph, TunedWeights
 
 log = logging.getLogger(__name__)
 
 INT8_SUFFIX = ".int8.onnx"
-#: Characters of a name that was taken of a source.
-LONGEST_NAME = 100
 
 
 def _name_from(source: SourceUri) -> str:
@@ -39,15 +37,6 @@ def _name_from(source: SourceUri) -> str:
     if len(name) > LONGEST_NAME:
         raise InvalidInput(f"{name!r} is too long to name an encoder", remedy="choose a name with --name")
     return name
-
-
-def check_name(name: str) -> None:
-    """InvalidInput where a user's name can be none of an encoder."""
-    if not NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} cannot name an encoder",
-            remedy="use letters, digits, '.', '_' and '-', at most 100, a letter or digit first",
-        )
 
 
 class EncoderState(StrEnum):
@@ -105,7 +94,7 @@ class Catalog:
         """Give a name to weights that no plugin registered, and remember it. InvalidInput where no plugin reads them."""
         source = SourceUri.parse(uri)
         if name:
-            check_name(name)
+            check_name(name, "an encoder")
         name = name or _name_from(source)
         if name in self._registered:
             raise InvalidInput(f"{name!r} is the name of a registered encoder", remedy="choose another with --name")

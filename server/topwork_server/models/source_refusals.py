@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from topwork._display.excerpts import listed
+
 from topwork_server.errors import InvalidInput
-from topwork_server.excerpts import listed
+from topwork_server.names import near
 from topwork_server.plugin_api.sources import SourceUri
-from topwork_server.suggestions import near
 from topwork_server.types import Refusal
 
 #: Names of a folder that are looked at for one that is near a misspelt one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,13 +9,13 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from topwork_server.errors import PluginError, PluginFault, TopworkError
+from topwork_server.names import NAME, RULE
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.trainer import FineTuner, Trainer, TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec, VectorIndex
 from topwork_server.types import EncoderSpec, Modality
 
 #: The names that an encoder may have.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: `sys.stdout` belongs to the process: of two threads that exchanged it, the later one put stderr back for good.
 _REDIRECTING = threading.RLock()
 
@@ -75,7 +74,7 @@ def _faults(spec: Any) -> tuple[str, tuple[str, Any, str] | None]:
         case EncoderSpec(name=name):
             named = isinstance(name, str) and bool(NAME.fullmatch(name))
             checks = [
-                ("name", name, named, "letters, digits, '.', '_' and '-', at most 100, a letter or digit first"),
+                ("name", name, named, RULE),
                 ("encoder", spec.encoder, _is(spec.encoder, Encoder), "a class that is an Encoder"),
                 ("source", spec.source, isinstance(spec.source, str), "a URI, or none:"),
                 ("modality", spec.modality, isinstance(spec.modality, Modality), "a Modality"),

@@ -9,9 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 import pluggy
+from topwork._display.excerpts import excerpt
 
 from topwork_server.errors import InvalidInput, PluginError
-from topwork_server.excerpts import excerpt
 from topwork_server.plugin_api import hookspecs
 from topwork_server.plugin_api.hook_checks import asking, checked_spec, listed, loading
 from topwork_server.plugin_api.sources import SourceUri

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import InvalidInput, NotReady
-from topwork_server.suggestions import near
+from topwork_server.names import near
 
 #: Called with bytes done and bytes in all (0 where not known).
 Progress = Callable[[int, int], None]

@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from topwork._display.excerpts import LONGEST
 
 from topwork_server.errors import InvalidInput
-from topwork_server.excerpts import LONGEST
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 
 KIB = 1 << 10

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from topwork._display.excerpts import excerpt
 
 from topwork_server.errors import InvalidInput
-from topwork_server.excerpts import excerpt
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.span_decoding import entity_labels
 from topwork_server.heads.training import mask_labels
 from topwork_server.heads.training.label_formats import FORMATS, LabelFormat
-from topwork_server.suggestions import instead
+from topwork_server.names import instead
 from topwork_server.types import Array
 
 #: A column of whole numbers with more different ones than this is taken for regression where the task is not said.

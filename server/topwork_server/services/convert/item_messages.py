@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.struct_pb2 import Struct, Value
+from topwork._display.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
 from topwork_server.types import (
     Array,

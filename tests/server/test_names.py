@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from topwork_server.excerpts import cut_bytes, excerpt, listed
-from topwork_server.suggestions import instead, near
+from topwork._display.excerpts import cut_bytes, excerpt, listed
+from topwork_server.names import instead, near
 
 KNOWN = ["all-minilm-l6-v2", "efficientnet-lite0", "resnet50-thin", "i3d-resnet50-thin"]
 
