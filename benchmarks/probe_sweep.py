@@ -100,8 +100,8 @@ def peer(folder: Path, strengths: list[float]) -> list[dict[str, Any]]:
     """In the environment of scikit-learn, which need not have Topwork."""
     import warnings
 
-    import sklearn  # type: ignore[import-not-found, unused-ignore]
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-not-found, unused-ignore]
+    import sklearn
+    from sklearn.linear_model import LogisticRegression
 
     warnings.simplefilter("ignore")
     data = {name: np.load(folder / f"{name}.npy") for name in ("rows", "labels", "held", "truth")}

@@ -435,7 +435,7 @@ async def main(home):
         [head] = (await stub.ListHeads(heads_pb2.ListHeadsRequest())).heads
         assert (head.name, head.labelled) == ("birds-label", 30), head
         assert (await stub.GetReport(heads_pb2.GetReportRequest(name="birds-label", page=True))).page
-    heavy = "torch timm transformers onnxruntime onnx cv2 av PIL pyarrow faiss lance".split()
+    heavy = "torch sklearn timm transformers onnxruntime onnx cv2 av PIL pyarrow faiss lance".split()
     print([name for name in heavy if name in sys.modules])
     await app.close()
 

@@ -1,5 +1,8 @@
 """Metrics of each task, computed from sums over weighted units, so that a point estimate and 1,000 resamples are one computation.
 
+scikit-learn, with which the tests compare them, takes one set of weights at a time, and 1.3 s of CPU to import, which every
+training of 1.7 s would pay.
+
 Macro means are over the classes that are defined: a class that is neither true nor predicted among the rows is left out.
 """
 

@@ -1,13 +1,15 @@
-"""Items without a label may help: those that a head, or a graph of neighbours, is sure of are learnt from as if they had one.
+"""Semi-supervised training: unlabeled rows that a head, or a graph of neighbors, is sure of get its label and are trained on.
 
-A head of a subset sees the rows of that subset and the unlabelled ones, nothing else, so other rows judge it honestly.
+A head of a subset sees the rows of that subset and the unlabeled ones, nothing else, so that other rows evaluate it honestly.
+scikit-learn's SelfTrainingClassifier and LabelSpreading take its own estimators and neither an equal share of each class nor
+cosine weights, and search the neighbors again for every subset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,20 +17,25 @@ from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import UnlabeledUse
 from topwork_server.heads.serving.span_decoding import softmax
 from topwork_server.heads.training.equal_rows import components, equal_rows
-from topwork_server.heads.training.neighbor_graph import NeighborPropagation
+from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report, part
 from topwork_server.plugin_api.result_checks import fit_heads
 from topwork_server.plugin_api.trainer import Examples, FeatureView, FittedHead, Target, Trainer
 from topwork_server.types import Array
 
-#: How sure is sure: a head's probability, and a class's share of what has spread to a row (which is smeared, and no probability:
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+#: The least probability of a head, and the least share of a class in the labels that spread to a row (which is no probability:
 #: on clusters that overlap, 0.9 took next to no row, and 0.7 took hundreds and helped).
 SURE, SURE_SHARE = 0.9, 0.7
-#: Of self-training.
-ROUNDS = 3
+ROUNDS = 3  # of self-training
 NEIGHBORS = 20
-#: Rows that a graph is made of; of more, a sample.
-MOST_ROWS = 50_000
+MOST_ROWS = 50_000  # of a graph; of more unlabeled rows, it takes a sample
+BLOCK = 1 << 24  # similarities that are held at once
+#: The share of a node's labels that comes from its neighbors: Zhou et al. 2004 have 0.99, and 0.9 leaves labels more weight.
+#: After so many steps the distance from the limit is below 0.9^60 = 0.002.
+ALPHA, STEPS = 0.9, 60
 Pseudo = tuple[Array, Array]  # positions of unlabelled rows (ascending), and the class that each is taken for
 
 
@@ -42,8 +49,10 @@ def fit_semi_supervised(
     report: Report,
     method: UnlabeledUse,
 ) -> tuple[list[FittedHead], list[int]]:
-    """As Trainer.fit, and how many unlabelled rows each head has learnt from. InvalidInput where there are none, and for what is
-    not classes."""
+    """Fit as Trainer.fit does, and count the unlabeled rows that each head was trained on.
+
+    InvalidInput where there are none, and for other targets than classes.
+    """
     _check(examples, method)
     plain = fit_heads(trainer, replace(examples, unlabelled=()), subsets, options, seed, threads, part(report, 0, 0.25))
     work = _SelfTraining(trainer, examples, options, seed, threads)
@@ -75,8 +84,10 @@ class _SelfTraining:
         self._groups = groups_of(examples)
 
     def self_train(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
-        """Self-training (Yarowsky 1995; Lee 2013): who the head is sure of teaches the next one. Each round begins anew, so that
-        what was taken wrongly can be left again."""
+        """Self-training (Yarowsky 1995; Lee 2013): rows that the head is sure of train the next one.
+
+        Each round chooses among all unlabeled rows, so that a wrong choice can be dropped again.
+        """
         before: Pseudo = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         for turn in range(ROUNDS):
             scores = head.scores(self._examples.unlabelled[head.view].rows)
@@ -88,13 +99,13 @@ class _SelfTraining:
         return head, len(before[0])
 
     def propagate(self, subset: Array, head: FittedHead, report: Report) -> tuple[FittedHead, int]:
-        """Label propagation (Zhou et al. 2004) over the view that the plain head has chosen."""
-        report(0.0, "spreading labels along neighbours")
+        """Propagate labels (Zhou et al. 2004) over the view that the plain head has chosen."""
+        report(0.0, "spreading labels along neighbors")
         near, among = self._neighbors(head.view)
         rows, values = self._examples.views[head.view].rows[subset], self._examples.values[subset]
         labels = np.zeros((len(subset) + len(among), len(self._examples.names)), np.float32)
         labels[np.arange(len(subset)), values] = 1
-        mass = near.with_labelled(rows).spread(labels)[len(subset) :]
+        mass = near.spread(rows, labels)[len(subset) :]
         total = mass.sum(axis=1, keepdims=True)
         positions, classes = confident_rows(np.divide(mass, total, out=np.zeros_like(mass), where=total > 0), SURE_SHARE)
         if not len(positions):
@@ -117,7 +128,7 @@ class _SelfTraining:
 
 
 def confident_rows(probabilities: Array, least: float) -> Pseudo:
-    """Rows whose likeliest class is sure enough: of each class the surest, at most an equal share, so that none floods others."""
+    """Select rows whose likeliest class is sure enough: the surest of each class, at most an equal share."""
     classes = probabilities.argmax(axis=1)
     surety = probabilities[np.arange(len(classes)), classes]
     candidates = np.flatnonzero(surety >= least)
@@ -129,7 +140,7 @@ def confident_rows(probabilities: Array, least: float) -> Pseudo:
 
 
 def groups_of(examples: Examples) -> tuple[Array, Array]:
-    """Groups of the labelled rows and of the unlabelled ones, each of which is with its copies."""
+    """Group the labeled rows and the unlabeled ones, each with its copies."""
     count, free = examples.count, len(examples.unlabelled[0].rows)
     places = np.arange(count + free)
     edges = [np.stack([np.unique(examples.groups, return_index=True)[1][_dense(examples.groups)], places[:count]], axis=1)]
@@ -145,7 +156,7 @@ def _dense(groups: Array) -> Array:
 
 
 def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, free_groups: Array) -> Examples:
-    """The rows of a subset, then the pseudo-labelled ones, each an item of its own; groups as `groups_of` has them."""
+    """Join the rows of a subset and the pseudo-labeled ones, each an item of its own; groups are those of `groups_of`."""
     positions, classes = pseudo
     mine = examples.take(subset)
     extra = np.arange(1, len(positions) + 1)
@@ -165,3 +176,66 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, fre
 
 def _equal(a: Pseudo, b: Pseudo) -> bool:
     return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+
+
+def nearest(queries: Array, rows: Array, k: int, itself: bool = False) -> tuple[Array, Array]:
+    """Find the k nearest rows of each query by cosine: similarities (q, k) float32 and positions (q, k) int64, in no order.
+
+    Both have unit length. `itself`: the queries are the rows, and none is its own neighbor. Fewer rows give fewer than k.
+    """
+    k = max(0, min(k, len(rows) - itself))
+    found, positions = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    step = max(1, BLOCK // max(1, len(rows)))
+    for start in range(0, len(queries) if k else 0, step):
+        block = queries[start : start + step] @ rows.T
+        if itself:
+            block[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
+        found[start : start + step], positions[start : start + step] = _largest(block, k)
+    return found, positions
+
+
+def _largest(similar: Array, k: int) -> tuple[Array, Array]:
+    """Select the k largest of each row, and their columns; (rows, k) both."""
+    if not k:
+        return similar[:, :0], np.empty((len(similar), 0), np.int64)
+    best = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(similar, best, axis=1), best
+
+
+class NeighborPropagation:
+    """A graph of unlabeled rows, made once; the labeled rows of each subset join it."""
+
+    def __init__(self, rows: Array, k: int) -> None:
+        self.rows, self.k = normalize(rows), k
+        self._near = nearest(self.rows, self.rows, k, itself=True)
+
+    def spread(self, rows: Array, labels: Array) -> Array:
+        """Spread labels (labeled + unlabeled rows, classes) float32: F of F = alpha S F + (1 - alpha) Y (Zhou et al. 2004,
+        section 2)."""
+        graph, found = self._graph(normalize(rows)), labels
+        for _ in range(STEPS):
+            found = ALPHA * (graph @ found) + (1 - ALPHA) * labels
+        return found
+
+    def _graph(self, mine: Array) -> csr_array:
+        """Make S = D^-1/2 W D^-1/2, where W has the cosine of each row and its k nearest, both ways, none below 0."""
+        from scipy.sparse import csr_array, diags_array
+
+        count, nodes = len(mine), len(mine) + len(self.rows)
+        ours = nearest(mine, np.concatenate([mine, self.rows]), self.k + 1)  # itself among them
+        to_mine = nearest(self.rows, mine, self.k)
+        similar = np.concatenate([self._near[0], to_mine[0]], axis=1)
+        theirs, best = _largest(similar, min(self.k, similar.shape[1]))
+        places = np.take_along_axis(np.concatenate([self._near[1] + count, to_mine[1]], axis=1), best, axis=1)
+        sources = np.concatenate([_repeated(0, ours[1]), _repeated(count, places)])
+        ends, cosines = np.concatenate([ours[1].ravel(), places.ravel()]), np.concatenate([ours[0].ravel(), theirs.ravel()])
+        kept = (sources != ends) & (cosines > 0)
+        weights = csr_array((cosines[kept], (sources[kept], ends[kept])), (nodes, nodes))
+        weights = weights.maximum(weights.T)
+        degrees = np.maximum(weights.sum(axis=0, dtype=np.float64), np.finfo(np.float32).tiny)
+        scale = diags_array(1 / np.sqrt(degrees))
+        return csr_array(scale @ weights @ scale, dtype=np.float32)
+
+
+def _repeated(first: int, places: Array) -> Array:
+    return np.repeat(first + np.arange(len(places)), places.shape[1])
