@@ -1,6 +1,6 @@
 """An extension of griffe: docstrings become Markdown, and the client's verbs, which are made of functions, become methods.
 
-`embed = _blocking(embed_ops.embed)` is shown as `embed(encoder, items, ...) -> Features` with the function's docstring.
+`embed = Verb(embed_ops.embed)` is shown as `embed(encoder, items, ...) -> Features` with the function's docstring.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import griffe
 
 #: "name    what it is": a line of an aligned table. Its further lines are indented.
 ENTRY = re.compile(r"^(\w[\w.,* ]*?) {2,}(\S.*)$")
-MAKERS = {"_blocking": "{}", "_iterating": "Generator[{}]"}
+#: What `Client` returns of a verb, by its class.
+RETURNS = {"Verb": "{}", "OverloadedVerb": "{}", "StreamVerb": "Generator[{}]"}
 
 
 class Verbs(griffe.Extension):
@@ -23,14 +24,11 @@ class Verbs(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         if pkg.path != "topwork":
             return
-        module = pkg["client"]
-        client, shown = module["Client"], 0
-        for name, member in list(client.members.items()):
-            value = _cast(getattr(member, "value", None))
-            if isinstance(value, griffe.ExprCall) and str(value.function) in MAKERS:
-                client.set_member(name, _method(name, module, value))
-                shown += 1
-        assert shown, "client.py makes its verbs in another way"
+        module, client = pkg["_verbs"], pkg["client"]["Client"]
+        verbs = {name: member.value for name, member in module["ClientBase"].members.items() if _maker(member) in RETURNS}
+        assert verbs, "_verbs.py names the verbs in another way"
+        for name, call in verbs.items():
+            client.set_member(name, _method(name, module, call))
 
 
 def markdown(docstring: str) -> str:
@@ -49,9 +47,10 @@ def markdown(docstring: str) -> str:
     return "\n".join(lines)
 
 
-def _cast(value: Any) -> Any:
-    """`x` of `cast(T, x)`."""
-    return value.arguments[1] if isinstance(value, griffe.ExprCall) and str(value.function) == "cast" else value
+def _maker(member: Any) -> str:
+    """The class that is called to make a member."""
+    value = getattr(member, "value", None)
+    return str(value.function).partition("[")[0] if isinstance(value, griffe.ExprCall) else ""
 
 
 def _method(name: str, module: griffe.Module, call: griffe.ExprCall) -> griffe.Function:
@@ -59,7 +58,7 @@ def _method(name: str, module: griffe.Module, call: griffe.ExprCall) -> griffe.F
     made = griffe.Function(
         name,
         parameters=griffe.Parameters(*[p for p in verb.parameters if p.name != "session"]),
-        returns=MAKERS[str(call.function)].format(_result(verb.returns)),
+        returns=RETURNS[str(call.function).partition("[")[0]].format(_result(verb.returns)),
         docstring=verb.docstring,
         lineno=verb.lineno,
         endlineno=verb.endlineno,
@@ -69,9 +68,9 @@ def _method(name: str, module: griffe.Module, call: griffe.ExprCall) -> griffe.F
 
 
 def _result(returns: Any) -> str:
-    """Features of Steps[Features], Features of Steps[Stream[Features]]."""
+    """Features of Steps[Features], Features of Steps[StreamCall[Features]]."""
     text = str(returns)
-    for wrapper in ("Steps", "Stream"):
+    for wrapper in ("Steps", "StreamCall"):
         if text.startswith(wrapper + "["):
             text = text[len(wrapper) + 1 : -1]
     return text

@@ -14,7 +14,7 @@ import topwork
 from doors import Door, OpenDoor
 from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, shed, too_large, unavailable
 from topwork._codec import items
-from topwork._ops import chunking
+from topwork._ops import item_requests
 from topwork._transport.upload_stream import WINDOW
 
 
@@ -273,14 +273,14 @@ def test_chunks_must_hold_something(both: OpenDoor) -> None:
 
 
 def test_heavy_items_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "REQUEST", 2500)
+    monkeypatch.setattr(item_requests, "REQUEST", 2500)
     features = both.embed("pictures", [bytes(1000)] * 5 + [bytes(9000)])
     assert features.rows[:, 1].tolist() == [1000] * 5 + [9000]
     assert server.chunks == [2, 2, 1, 1]
 
 
 def test_large_rows_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "REPLY", 10 * 12 * DIM * 4)
+    monkeypatch.setattr(item_requests, "REPLY", 10 * 12 * DIM * 4)
     both.embed("letters", ["ten letter"] * 25, tap="tokens")
     assert server.chunks == [10, 10, 5]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import topwork
 from topwork._codec import items as _items
-from topwork._ops import chunking
-from topwork._ops.chunking import MessageSizes
+from topwork._ops import item_requests
+from topwork._ops.item_requests import MessageSizes
 from topwork.v1 import types_pb2
 
 
@@ -144,14 +144,14 @@ def test_a_modality_of_the_future() -> None:
 
 def test_chunks_keep_the_positions_of_skipped_items() -> None:
     values = ["a", b"bad", "b", b"bad"]
-    found = list(chunking.chunks(values, "text", MessageSizes([], 4), limit=2, skip=True))
+    found = list(item_requests.chunks(values, "text", MessageSizes([], 4), limit=2, skip=True))
     assert [(chunk.start, len(chunk.items), list(chunk.failures)) for chunk in found] == [(0, 2, [1]), (2, 2, [1])]
     assert found[1].failures[1].item == 3
 
 
 def test_chunks_are_made_as_they_are_asked_for() -> None:
     source = iter(["a", "b", "c", "d"])
-    first = next(chunking.chunks(source, "text", MessageSizes([], 4), limit=2))
+    first = next(item_requests.chunks(source, "text", MessageSizes([], 4), limit=2))
     assert len(first) == 2
     assert list(source) == ["c", "d"]
 

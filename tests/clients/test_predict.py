@@ -11,7 +11,7 @@ import topwork
 from doors import OpenDoor, asynchronously
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
 from topwork._codec import items
-from topwork._ops import chunking, predict_requests
+from topwork._ops import item_requests, predict
 from topwork.v1 import heads_pb2
 
 NAMES = ("low", "middle", "high")
@@ -141,7 +141,7 @@ def test_many_items_are_streamed_in_order(both: OpenDoor, server: FakeServer) ->
 
 
 def test_large_features_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "REPLY", 10 * DIM * 4)
+    monkeypatch.setattr(item_requests, "REPLY", 10 * DIM * 4)
     both.predict("kinds", numbers(25))
     both.predict("kinds", numbers(25), features=True)
     assert chunks(server) == [10, 10, 5]
@@ -197,7 +197,7 @@ def test_bad_items_may_be_skipped(both: OpenDoor, count: int) -> None:
 def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.zeros((7, DIM))
     rows[:, 0] = range(7)
-    monkeypatch.setattr(predict_requests, "MOST", 3)
+    monkeypatch.setattr(predict, "MOST", 3)
     seen: list[tuple[int, int | None]] = []
     found = both.predict("kinds", vectors=rows, progress=lambda done, total: seen.append((done, total)))
     assert found.labels == expected(7)
@@ -220,7 +220,7 @@ def test_features_are_vectors_that_say_their_fingerprint(both: OpenDoor, server:
 
 def test_stored_items(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     both.write("birds", numbers(5), list("abcde"), encoder="letters")
-    monkeypatch.setattr(predict_requests, "MOST", 2)
+    monkeypatch.setattr(predict, "MOST", 2)
     assert both.predict("kinds", set="birds", ids=list("edcba")).labels == expected(5)[::-1]
     assert server.tries["Predict"] == 3
     assert both.predict("kinds", set="birds", ids="b").labels == ["middle"]

@@ -13,7 +13,7 @@ import pytest
 import topwork
 from doors import Door, OpenDoor
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
-from topwork._ops import timeout_message
+from topwork._ops import item_requests
 from topwork._transport import retry
 from topwork._transport.retry import CONNECT_FOR, RetryPolicy
 from topwork._transport.upload_stream import CHUNK, FIRST, SendWindow
@@ -212,7 +212,7 @@ def test_who_waited_for_a_beginning_is_told_where_to_look(both: OpenDoor, server
 def test_who_waited_for_an_encoder_is_told_what_it_does(
     both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timeout_message, "SOON", 30.0)
+    monkeypatch.setattr(item_requests, "SOON", 30.0)
     server.plan = lambda name, attempt, answers: server.busy_with("letters", "measuring cpu fp32") if name == "Embed" else None
     with pytest.raises(topwork.DeadlineExceeded, match="letters is exporting: measuring cpu fp32"):
         both.embed("letters", ["a"], timeout=0.3)

@@ -12,7 +12,7 @@ from doors import OpenDoor
 from fake_indexes import CANCELLED, DONE, FAILED, RUNNING
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
 from topwork._codec import items
-from topwork._ops import search_queries
+from topwork._ops import search
 from topwork.v1 import indexes_pb2
 
 TEXTS = ["a", "b c", "d e f", "gg hh"]
@@ -134,8 +134,8 @@ def test_hits_of_rows_that_are_parts(both: OpenDoor) -> None:
 
 
 def test_batches_are_bounded_by_their_hits(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_queries, "HITS", 30)
-    monkeypatch.setattr(search_queries, "HITS_WITH_METADATA", 20)
+    monkeypatch.setattr(search, "HITS", 30)
+    monkeypatch.setattr(search, "HITS_WITH_METADATA", 20)
     both.write("mine", vectors=np.eye(3), ids=list("abc"))
     assert len(both.search("mine", vectors=np.ones((7, 3)), columns=[])) == 7
     assert [request.vectors.shape[0] for request in searches(server)] == [3, 3, 1]

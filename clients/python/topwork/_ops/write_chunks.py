@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from topwork._codec import items as _items
-from topwork._codec import messages as _convert
 from topwork._codec.items import LongVideo
 from topwork._codec.metadata import ColumnTypes
-from topwork._ops import chunking
-from topwork._ops.chunking import MessageSizes
+from topwork._ops import item_requests
 from topwork._ops.item_labels import IDS, IdSource, KnownIds, KnownMetadata, MetadataSource, PathIds
+from topwork._ops.item_requests import MessageSizes
 from topwork._ops.ready_vectors import ReadyVectors
 from topwork._transport.upload_stream import SendWindow
 from topwork.errors import InvalidInput, TopworkError
@@ -135,7 +134,7 @@ def item_chunks(source: Iterable[Any], modality: str, labels: ItemLabels, skip: 
     """Chunks of items that the server embeds, as large as their pace allows."""
     items = labels.ids.noting(source) if isinstance(labels.ids, PathIds) else source
     count = 0
-    for chunk in chunking.chunks(items, modality, MessageSizes([], 4.0), limit=pace.limit, skip=skip):
+    for chunk in item_requests.chunks(items, modality, MessageSizes([], 4.0), limit=pace.limit, skip=skip):
         count += len(chunk)
         part = _Part(chunk.start, *labels.take(chunk.start, len(chunk)), ItemBody(chunk.items))
         failures = {chunk.start + i: error for i, error in chunk.failures.items()}
@@ -169,32 +168,6 @@ def _fitting(
     else:
         mine = {position: error for position, error in failures.items() if part.start <= position < part.start + count}
         yield WriteChunk(part.start, part.ids, rows, video, mine)
-
-
-def settings(
-    set: str,
-    encoder: str,
-    taps: list[str],
-    options: Mapping[str, Any] | None,
-    dtype: str | None,
-    keep_inputs: bool,
-    skip_bad_items: bool,
-    priority: str,
-) -> sets_pb2.WriteSettings:
-    """The settings of a write. Raises InvalidInput for what cannot be written down."""
-    kinds = {None: types_pb2.DTYPE_UNSPECIFIED, "float32": types_pb2.DTYPE_FLOAT32, "float16": types_pb2.DTYPE_FLOAT16}
-    if dtype not in kinds:
-        raise InvalidInput(f"sets do not keep {dtype!r}", remedy="ask for float32 or float16")
-    return sets_pb2.WriteSettings(
-        set=set,
-        encoder=encoder,
-        taps=taps,
-        options=_convert.struct(options),
-        dtype=kinds[dtype],
-        keep_inputs=keep_inputs,
-        skip_bad_items=skip_bad_items,
-        priority=None if priority == "normal" else _convert.priority_of(priority),
-    )
 
 
 def numerics(record: Numerics) -> types_pb2.Numerics:

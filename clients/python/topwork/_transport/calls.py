@@ -1,12 +1,11 @@
 """What a verb asks of a client. A verb is a generator: it yields these, gets their answers (a TopworkError is thrown in), and
 returns its result.
 
-Each verb is written once (`embed_ops.py`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
+Each verb is written once (`_ops`); `Client` runs it with blocking calls, `AsyncClient` with asynchronous ones.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
@@ -104,16 +103,3 @@ class ClientState:
     def heard(self, error: TopworkError | None = None) -> None:
         """Note a reply, or an error that shows that a server is there."""
         self.reached |= error is None or not (error.unconnected or isinstance(error, DeadlineExceeded))
-
-
-def dress(method: Any, verb: Callable[..., Any], returns: str) -> None:
-    """Let help() and editors show the method as it is called: `self` first, and what it returns ("{}" is the verb's result)."""
-    signature = inspect.signature(verb)
-    session, *others = signature.parameters.values()
-    result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
-    result = result.removeprefix("StreamCall[").removesuffix("]") if result.startswith("StreamCall[") else result
-    method.__signature__ = signature.replace(
-        parameters=[session.replace(name="self"), *others], return_annotation=returns.format(result)
-    )
-    method.__module__, method.__name__, method.__qualname__ = "topwork", verb.__name__, verb.__name__
-    method.__doc__ = verb.__doc__

@@ -12,6 +12,8 @@ from topwork._transport import status
 from topwork._transport.calls import ClientState, UnaryCall
 from topwork.errors import Overloaded, TopworkError, Unavailable
 
+#: Seconds that a call may take where the client names none: the first use of an encoder exports and loads it.
+TIMEOUT = 300.0
 #: Seconds of tries where the client names none.
 RETRY_FOR = 60.0
 #: And those of connecting to a server that has never answered: the address is wrong, or no server runs.

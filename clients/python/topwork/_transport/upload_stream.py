@@ -88,8 +88,10 @@ class UploadStream(StreamRetries[C]):
         timeout: float | None,
         release: Callable[[], object] = bool,
         pace: SendWindow | None = None,
+        encoder: str = "",
     ) -> None:
         super().__init__(session, session.timeout if timeout is None else timeout, release)
+        self.encoder = encoder
         self._opening = opening
         self._chunks = chunks
         self._pace = pace

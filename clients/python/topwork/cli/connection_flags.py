@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from topwork._connection import TIMEOUT
-from topwork._transport.retry import RETRY_FOR
+from topwork._transport.retry import RETRY_FOR, TIMEOUT
 from topwork.client import Client
 
 #: Seconds, less than a program takes: a person who forgot to start the server should not wait.

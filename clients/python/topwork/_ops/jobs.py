@@ -1,4 +1,4 @@
-"""Long work on the server. See `embed_ops.py`."""
+"""Long work on the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from topwork._codec import decode_sets
-from topwork._ops.timeout_message import unfinished
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import CANCEL_JOB, GET_JOB, LIST_JOBS, WATCH_JOB
 from topwork._transport.streams import DownloadStream
@@ -62,3 +61,12 @@ def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout
 def left(timeout: float | None, started: float) -> float | None:
     """Of so many seconds since then, as time.monotonic() counts them."""
     return None if timeout is None else max(0.0, started + timeout - time.monotonic())
+
+
+def unfinished(job: Job) -> DeadlineExceeded:
+    """The error of a caller who waited for the end of a job."""
+    said = f", {job.message}" if job.message else ""
+    return DeadlineExceeded(
+        f"{job.kind} job {job.id} on {job.subject!r} is not done in time: {job.fraction:.0%}{said}",
+        remedy=f"it goes on: `topwork jobs {job.id} --watch` or watch_job({job.id!r}) waits; or pass a longer timeout",
+    )

@@ -1,15 +1,26 @@
-"""Any number of items -> chunks that fit into messages, read from their source only as they are asked for."""
+"""Items on their way to a server: chunks that fit into messages, read from their source only as they are asked for, and what is
+answered to each. What fits into one message is one, all else a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
 
 from topwork._codec import items as _items
+from topwork._codec import messages
 from topwork._codec.items import LongVideo, Packed
+from topwork._ops.progress_bar import Advance, Progress, reporting
+from topwork._transport.calls import ClientState, Method, Steps, StreamCall, unary, work
+from topwork._transport.methods import GET_ENCODER
+from topwork._transport.threads import AsyncBridge
+from topwork._transport.upload_stream import UploadStream
 from topwork.encoders import EncoderInfo, TapInfo
-from topwork.errors import TopworkError
+from topwork.errors import DeadlineExceeded, TopworkError
 from topwork.v1 import encoders_pb2, types_pb2
 
 #: What a chunk may hold: items, bytes on their way out, and (as far as it can be told) bytes on their way back.
@@ -119,3 +130,99 @@ def _packed(items: Iterable[object], modality: str) -> Iterator[tuple[int, Packe
             yield position, _items.pack(value, modality, position), None
         except TopworkError as error:
             yield position, types_pb2.Item(), error
+
+
+#: Seconds that the server is given to say what it does.
+SOON = 2.0
+IDLE = ("ready", "loaded")
+
+
+def explained(session: ClientState, encoder: str, error: DeadlineExceeded) -> Steps[DeadlineExceeded]:
+    """The error with what the encoder was doing: its first use exports, measures and loads it."""
+    if not encoder:
+        return error
+    try:
+        reply = yield from unary(GET_ENCODER, encoders_pb2.GetEncoderRequest(name=encoder), SOON)
+    except TopworkError:
+        return error
+    info = messages.encoder(reply)
+    if info.state not in IDLE or info.detail:
+        error.message += f"; {encoder} is {info.state}" + (f": {info.detail}" if info.detail else "")
+    return error
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StreamedRequest(Generic[T]):
+    """What is asked of items, both ways: `request` makes the one message, `opening` begins a stream. `read` takes a reply; the
+    `encoder` reads the items."""
+
+    encoder: str
+    alone: Method[Any, Any]
+    request: Callable[[Chunk], Message]
+    stream: Method[Any, Any]
+    opening: Message
+    read: Callable[[Any, Chunk], T]
+
+    def feed(
+        self, session: ClientState, chunks: Iterator[Chunk], timeout: float | None, release: Callable[[], object] = bool
+    ) -> UploadStream[Chunk]:
+        return UploadStream(session, self.opening, chunks, timeout, release, encoder=self.encoder)
+
+
+def answered(
+    session: ClientState,
+    ask: StreamedRequest[T],
+    source: Iterable[object],
+    chunks: Iterator[Chunk],
+    label: str,
+    progress: Progress,
+    timeout: float | None,
+    *,
+    brief: bool = False,
+) -> Steps[list[T]]:
+    """What was answered to each chunk of the source. No items at all are sent too: the server says what it thinks of that.
+
+    `brief` as in `_items.is_brief`: the first chunks are made at once.
+    """
+    total = len(source) if isinstance(source, Sized) else None
+    try:
+        first, second = _first_two(chunks) if brief else (yield from work(lambda: _first_two(chunks)))
+        with reporting(progress, total, label) as advance:
+            if second is None and (first is None or first.video is None):
+                return [(yield from _in_one_message(ask, first or Chunk(0, ()), timeout, advance))]
+            sent = chain((chunk for chunk in (first, second) if chunk), chunks)
+            return (yield from _collected(ask, ask.feed(session, sent, timeout), advance))
+    except DeadlineExceeded as error:
+        raise (yield from explained(session, ask.encoder, error)) from None
+    finally:
+        release(source)
+
+
+def _first_two(chunks: Iterator[Chunk]) -> tuple[Chunk | None, Chunk | None]:
+    return next(chunks, None), next(chunks, None)
+
+
+def _in_one_message(ask: StreamedRequest[T], chunk: Chunk, timeout: float | None, advance: Advance) -> Steps[T]:
+    reply = yield from unary(ask.alone, ask.request(chunk), timeout)
+    advance(len(chunk))
+    return ask.read(reply, chunk)
+
+
+def _collected(ask: StreamedRequest[T], feed: UploadStream[Chunk], advance: Advance) -> Steps[list[T]]:
+    pieces: list[T] = []
+
+    def receive(reply: Message, chunk: Chunk) -> None:
+        pieces.append(ask.read(reply, chunk))
+        advance(len(chunk))
+
+    yield StreamCall(ask.stream, feed, receive)
+    return pieces
+
+
+def release(source: object) -> None:
+    """Stop waiting for an asynchronous source of the caller's."""
+    if isinstance(source, AsyncBridge):
+        source.cancel()

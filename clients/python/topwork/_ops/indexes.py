@@ -1,4 +1,4 @@
-"""Indexes over feature sets. See `embed_ops.py`."""
+"""Indexes over feature sets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from topwork._codec import decode_indexes, messages
-from topwork._ops.job_ops import ended, left
+from topwork._ops.jobs import ended, left
 from topwork._ops.progress_bar import watching
+from topwork._ops.search import queries_of_index
 from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import CREATE_INDEX, DROP_INDEX, GET_INDEX, LIST_INDEXES, LIST_KINDS, REBUILD_INDEX
 from topwork.errors import JobFailed
@@ -68,9 +69,7 @@ def create_index(
         target_recall=target_recall,
     )
     if queries is not None:
-        from topwork._ops import search_queries
-
-        fields = yield from search_queries.of_an_index(session, set, encoder, queries, timeout)
+        fields = yield from queries_of_index(session, set, encoder, queries, timeout)
         request.MergeFrom(indexes_pb2.CreateIndexRequest(**fields))
     started = time.monotonic()
     begun = decode_indexes.index((yield from unary(CREATE_INDEX, request, timeout)))

@@ -1,21 +1,26 @@
-"""Every verb of the SDK, once for both clients. See `calls.py` for what they yield."""
+"""Encoders and their features. Every verb is written once for both clients: `_transport/calls.py` is what they yield."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from google.protobuf import wrappers_pb2
 
+from topwork._codec import items as _items
 from topwork._codec import messages
 from topwork._codec.items import Items
-from topwork._ops import embed_results
+from topwork._ops import item_requests
+from topwork._ops.item_requests import Chunk, MessageSizes, StreamedRequest, answered, release
 from topwork._ops.progress_bar import Progress
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
-from topwork._transport.methods import GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
+from topwork._transport.methods import EMBED, EMBED_STREAM, GET_ENCODER, HEALTH, LIST_ENCODERS, NEAREST_WORDS
 from topwork.encoders import EncoderInfo, Word
-from topwork.features import Features
+from topwork.features import Features, concatenate
 from topwork.v1 import encoders_pb2
+from topwork.v1.encoders_pb2 import EmbedSettings
 
 HEALTH_STATES = {1: "serving", 2: "not serving", 3: "unknown service"}
 
@@ -81,7 +86,7 @@ def embed(
     settings = messages.settings(
         encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
     )
-    [features] = yield from embed_results.whole(session, settings, items, progress, timeout)
+    [features] = yield from _whole(session, settings, items, progress, timeout)
     return features
 
 
@@ -105,7 +110,7 @@ def embed_taps(
     settings = messages.settings(
         encoder, list(taps), dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
     )
-    found = yield from embed_results.whole(session, settings, items, progress, timeout)
+    found = yield from _whole(session, settings, items, progress, timeout)
     return {features.tap: features for features in found}
 
 
@@ -135,7 +140,7 @@ def embed_stream(
     settings = messages.settings(
         encoder, [tap] if tap else [], dtype, normalize, dimensions, options, fingerprint, skip_bad_items, priority
     )
-    return (yield from embed_results.chunkwise(session, settings, items, chunk, timeout))
+    return (yield from _chunkwise(session, settings, items, chunk, timeout))
 
 
 def nearest_words(
@@ -152,8 +157,72 @@ def nearest_words(
     Only for encoders with `has_vocabulary`; others raise InvalidInput.
     """
     nearest: list[list[Word]] = []
-    for chunk in (yield from embed_results.known_chunks(session, encoder, items, timeout)):
+    for chunk in (yield from _known_chunks(session, encoder, items, timeout)):
         request = encoders_pb2.NearestWordsRequest(encoder=encoder, items=chunk.items, k=k, options=messages.struct(options))
         reply = yield from unary(NEAREST_WORDS, request, timeout, chunk.start)
         nearest += [messages.words(words) for words in reply.items]
     return nearest
+
+
+def _whole(
+    session: ClientState, settings: EmbedSettings, items: Items, progress: Progress, timeout: float | None
+) -> Steps[list[Features]]:
+    """Features of all items, one for each tap in the order asked."""
+    info = yield from known_encoder(session, settings.encoder, timeout)
+    source = _items.listed(items, info.modality, session.blocking)
+    chunks = _split(source, info, settings, item_requests.ITEMS)
+    brief = _items.is_brief(source, info.modality)
+    pieces = yield from answered(session, _ask(settings), source, chunks, settings.encoder, progress, timeout, brief=brief)
+    return [concatenate(tap) for tap in zip(*pieces, strict=True)]
+
+
+def _ask(settings: EmbedSettings) -> StreamedRequest[list[Features]]:
+    return StreamedRequest(
+        encoder=settings.encoder,
+        alone=EMBED,
+        request=lambda chunk: encoders_pb2.EmbedRequest(settings=settings, items=chunk.items),
+        stream=EMBED_STREAM,
+        opening=encoders_pb2.EmbedStreamRequest(settings=settings),
+        read=lambda reply, chunk: _received(reply, settings.encoder, chunk),
+    )
+
+
+def _chunkwise(
+    session: ClientState, settings: EmbedSettings, items: Items, limit: int, timeout: float | None
+) -> Steps[StreamCall[Features]]:
+    """A stream of the Features of one tap, a chunk of at most `limit` items at a time."""
+    info = yield from known_encoder(session, settings.encoder, timeout)
+    source = _items.listed(items, info.modality, session.blocking)
+    chunks = _split(source, info, settings, limit)
+
+    def receive(reply: encoders_pb2.EmbedResponse, chunk: Chunk) -> Features:
+        [features] = _received(reply, settings.encoder, chunk)
+        return features
+
+    return StreamCall(EMBED_STREAM, _ask(settings).feed(session, chunks, timeout, partial(release, source)), receive)
+
+
+def _known_chunks(session: ClientState, encoder: str, items: Items, timeout: float | None) -> Steps[Iterator[Chunk]]:
+    """Chunks for calls that are not streams."""
+    info = yield from known_encoder(session, encoder, timeout)
+    source = _items.listed(items, info.modality, session.blocking)
+    return _split(source, info, EmbedSettings(encoder=encoder), item_requests.ITEMS)
+
+
+def known_encoder(session: ClientState, name: str, timeout: float | None) -> Steps[EncoderInfo]:
+    """What this client has asked once: what the encoder reads and how large its rows are."""
+    info = session.encoders.get(name)
+    if info is None or not info.taps:  # the taps of an encoder may be known only after its first use
+        info = yield from encoder(session, name, timeout=timeout)
+    return info
+
+
+def _split(source: Iterable[object], info: EncoderInfo, settings: EmbedSettings, limit: int) -> Iterator[Chunk]:
+    sizes = MessageSizes.of(info, settings.taps, settings.dtype)
+    return item_requests.chunks(source, info.modality, sizes, limit=limit, skip=settings.skip_bad_items)
+
+
+def _received(reply: encoders_pb2.EmbedResponse, encoder: str, chunk: Chunk) -> list[Features]:
+    """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
+    found = messages.features(reply, encoder, chunk.start)
+    return [replace(f, failures={**f.failures, **chunk.failures}) for f in found] if chunk.failures else found

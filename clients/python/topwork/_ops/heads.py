@@ -1,19 +1,24 @@
-"""Heads: trainings, reports, comparisons. See `embed_ops.py`."""
+"""Heads: trainings, reports, comparisons, exports."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
 
-from topwork._codec import decode_heads, decode_sets, messages
-from topwork._ops.job_ops import ended, left
-from topwork._ops.progress_bar import Progress, watching
-from topwork._ops.set_ops import numbered
-from topwork._transport.calls import ClientState, Steps, unary
-from topwork._transport.methods import DROP_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
-from topwork.errors import JobFailed
+from topwork._codec import decode_heads, decode_reports, decode_sets, messages
+from topwork._files import save_features
+from topwork._ops.jobs import ended, left
+from topwork._ops.progress_bar import Advance, Progress, reporting, watching
+from topwork._ops.sets import numbered
+from topwork._transport.calls import ClientState, Steps, StreamCall, unary
+from topwork._transport.methods import DROP_HEAD, EXPORT_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
+from topwork._transport.streams import DownloadStream
+from topwork.errors import InvalidInput, JobFailed, TopworkError
 from topwork.heads import HeadInfo, TrainerInfo
 from topwork.jobs import Job, JobProgress
 from topwork.probes import ProbeTable
@@ -130,8 +135,6 @@ def drop_head(session: ClientState, name: str, *, timeout: float | None = None) 
 
 def report(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[Report]:
     """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
-    from topwork._codec import decode_reports
-
     reply = yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name), timeout)
     return decode_reports.report(reply.json)
 
@@ -199,9 +202,18 @@ def export_head(
 
     Returns what a caller of the file must know: inputs, outputs, preprocessing, names.
     """
-    from topwork._ops import head_download
-
-    return (yield from head_download.exported(session, name, path, progress, timeout))
+    target = Path(path)
+    if not target.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {target.absolute().parent}", remedy="create it, or write elsewhere")
+    if target.is_dir():
+        raise InvalidInput(f"{target} is a folder", remedy="name a file")
+    with save_features.whole(target) as file, reporting(progress, None, name) as advance:
+        download = HeadDownload(heads_pb2.GetHeadRequest(name=name), file, advance)
+        tail = DownloadStream(session, download.ask, session.timeout if timeout is None else timeout)
+        yield StreamCall(EXPORT_HEAD, tail, download.receive)
+        if download.done != download.total:
+            raise TopworkError(f"{session.target} sent {download.done:,} of {download.total or 0:,} bytes of {name}")
+    return download.description
 
 
 def _done(session: ClientState, job: Job, label: str, progress: JobProgress, timeout: float | None) -> Steps[Job]:
@@ -216,3 +228,33 @@ def _done(session: ClientState, job: Job, label: str, progress: JobProgress, tim
 def several(names: str | Sequence[str]) -> list[str]:
     """A lone name is one, not its letters."""
     return [names] if isinstance(names, str) else list(names)
+
+
+@dataclass
+class HeadDownload:
+    """`total` is None before the first part."""
+
+    request: heads_pb2.GetHeadRequest
+    file: IO[bytes]
+    advance: Advance
+    done: int = 0
+    total: int | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self) -> heads_pb2.GetHeadRequest | None:
+        """Nothing more where all has come; else all of it again."""
+        if self.done == self.total:
+            return None
+        self.file.seek(0)
+        self.file.truncate()
+        self.advance(-self.done, self.total)
+        self.done = 0
+        return self.request
+
+    def receive(self, reply: heads_pb2.ExportHeadResponse, _: None) -> None:
+        if reply.description:
+            self.description = json.loads(reply.description)
+        self.total = reply.total or self.total
+        self.file.write(reply.part)
+        self.done += len(reply.part)
+        self.advance(len(reply.part), self.total)

@@ -1,27 +1,113 @@
-"""What a write asks for -> the feed of its chunks; their replies -> a report."""
+"""Writes to feature sets: what is asked for becomes a stream of chunks, and the replies a report."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from topwork._codec import items as _items
+from topwork._codec import messages
 from topwork._codec.decode_sets import feature_set
+from topwork._codec.items import Items
 from topwork._codec.metadata import ColumnTypes
-from topwork._ops import embed_requests, embed_results, item_labels, ready_vectors, write_chunks
+from topwork._ops import item_labels, item_requests, ready_vectors, write_chunks
+from topwork._ops.embed import known_encoder
 from topwork._ops.item_labels import IDS, PathIds
+from topwork._ops.item_requests import explained
 from topwork._ops.progress_bar import Progress, reporting
 from topwork._ops.ready_vectors import VectorTarget
-from topwork._ops.timeout_message import explained
 from topwork._ops.write_chunks import ItemLabels, WriteChunk
 from topwork._transport import status
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
 from topwork._transport.methods import GET_SET, WRITE
 from topwork._transport.upload_stream import SendWindow, UploadStream
 from topwork.errors import DeadlineExceeded, InvalidInput, NotFound, TopworkError
+from topwork.features import Features
 from topwork.sets import Acknowledged, SetInfo, WriteReport
-from topwork.v1 import sets_pb2
+from topwork.v1 import sets_pb2, types_pb2
+
+#: A str or int an item.
+Ids: TypeAlias = str | int | Iterable[str | int] | AsyncIterable[str | int]
+#: A dict an item; or a dict of columns, a data frame, an Arrow table.
+Metadata: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | Any
+#: An array (n, dim); Features; a dict of either by tap; or an iterable of such.
+Vectors: TypeAlias = Features | Mapping[str, Any] | Iterable[Any] | AsyncIterable[Any] | Any
+
+
+def write(
+    session: ClientState,
+    set: str,
+    items: Items | None = None,
+    ids: Ids | None = None,
+    metadata: Metadata | None = None,
+    *,
+    encoder: str | None = None,
+    taps: Sequence[str] | None = None,
+    vectors: Vectors | None = None,
+    fingerprint: str | Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    keep_inputs: bool = False,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[WriteReport]:
+    """Upsert by id: items that the server embeds, or vectors that are ready. A set that is not there is made.
+
+    What is acknowledged (see `progress`) survives the end of the server; one that restarts meanwhile is met with retries.
+
+    items           as in `embed`. Pictures and videos that are paths have these as their ids where no `ids` are passed
+    ids             a str or int an item, none of them twice
+    metadata        a dict an item; or a dict of columns, a data frame, an Arrow table. Values are bool, int, float, str,
+                    datetime (or date; without a zone it is UTC) or lists of str; None, NaN and absent ones are missing. A column
+                    keeps its type: that of the set, or of the values that are passed (of an iterator: the first ones)
+    encoder, taps   what the set is made of; where the set is there, they may be left out
+    vectors         instead of items: an array (n, dim), Features, a dict of either by tap, or an iterable of such
+    fingerprint     of bare arrays (by tap, where there are several): a set of an encoder takes no vectors without it
+    options         what the encoder declares, as in `embed`; part of the set
+    dtype           "float32" (the default of a new set) or "float16", as stored
+    keep_inputs     keep the items themselves, too
+    skip_bad_items  a bad item is reported in `failures` and the rest goes on; without it the first one ends the write, after
+                    what came before it
+    priority        "low", "normal" or "high", as in `embed`
+    progress        True for a bar on a terminal, or a function of (items done, items in all or None)
+    timeout         seconds: the longest wait in which nothing moves, here or in the encoder; None is the client's
+
+    Raises a TopworkError; its `item` is the position of the item to blame.
+    """
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
+    asked = WriteArguments(set, items, ids, metadata, vectors, fingerprint, *settings)
+    return (yield from _written(session, asked, progress, timeout))
+
+
+def write_stream(
+    session: ClientState,
+    set: str,
+    items: Items | None = None,
+    ids: Ids | None = None,
+    metadata: Metadata | None = None,
+    *,
+    encoder: str | None = None,
+    taps: Sequence[str] | None = None,
+    vectors: Vectors | None = None,
+    fingerprint: str | Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    keep_inputs: bool = False,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    timeout: float | None = None,
+) -> Steps[StreamCall[Acknowledged]]:
+    """As `write`, for any number of items, even endless: an `Acknowledged` for each chunk, as soon as it is on disk.
+
+    `items`, `ids`, `metadata` and `vectors` may be iterators; they are read a few chunks ahead and no further.
+    """
+    settings = encoder, taps, options, dtype, keep_inputs, skip_bad_items, priority
+    asked = WriteArguments(set, items, ids, metadata, vectors, fingerprint, *settings)
+    feed, _ = yield from _planned(session, asked, timeout)
+    return StreamCall(WRITE, feed, _acknowledged)
 
 
 @dataclass(frozen=True)
@@ -43,8 +129,20 @@ class WriteArguments:
     priority: str
 
     def settings(self) -> sets_pb2.WriteSettings:
-        taps, keep, skip = list(self.taps or ()), self.keep_inputs, self.skip_bad_items
-        return write_chunks.settings(self.set, self.encoder or "", taps, self.options, self.dtype, keep, skip, self.priority)
+        """Raises InvalidInput for what cannot be written down."""
+        kinds = {None: types_pb2.DTYPE_UNSPECIFIED, "float32": types_pb2.DTYPE_FLOAT32, "float16": types_pb2.DTYPE_FLOAT16}
+        if self.dtype not in kinds:
+            raise InvalidInput(f"sets do not keep {self.dtype!r}", remedy="ask for float32 or float16")
+        return sets_pb2.WriteSettings(
+            set=self.set,
+            encoder=self.encoder or "",
+            taps=self.taps or (),
+            options=messages.struct(self.options),
+            dtype=kinds[self.dtype],
+            keep_inputs=self.keep_inputs,
+            skip_bad_items=self.skip_bad_items,
+            priority=None if self.priority == "normal" else messages.priority_of(self.priority),
+        )
 
     def bridged(self, session: ClientState) -> WriteArguments:
         """With asynchronous sources turned into ones that a thread can read. Must be called where the event loop runs."""
@@ -57,43 +155,36 @@ class WriteArguments:
     def release(self) -> None:
         """Nobody reads the sources any more."""
         for source in (self.items, self.ids, self.metadata, self.vectors):
-            embed_requests.release(source)
+            item_requests.release(source)
 
 
-@dataclass(frozen=True)
-class WritePlan:
-    """`total` is the number of items, where it is known; `encoder` reads them, none of ready vectors."""
-
-    feed: UploadStream[WriteChunk]
-    total: int | None
-    encoder: str
-
-
-def written(session: ClientState, asked: WriteArguments, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
+def _written(session: ClientState, asked: WriteArguments, progress: Progress, timeout: float | None) -> Steps[WriteReport]:
     """The whole write."""
-    plan = yield from planned(session, asked, timeout)
+    feed, total = yield from _planned(session, asked, timeout)
     done: list[Acknowledged] = []
-    with reporting(progress, plan.total, asked.set) as advance:
+    with reporting(progress, total, asked.set) as advance:
 
         def receive(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> None:
-            done.append(acknowledged(reply, chunk))
+            done.append(_acknowledged(reply, chunk))
             advance(len(chunk))
 
         try:
-            yield StreamCall(WRITE, plan.feed, receive)
+            yield StreamCall(WRITE, feed, receive)
         except DeadlineExceeded as error:
             error.message += f"; {done[-1].watermark if done else 0:,} items are done"
-            raise (yield from explained(session, plan.encoder, error)) from None
-    return summed(done)
+            raise (yield from explained(session, feed.encoder, error)) from None
+    return _summed(done)
 
 
-def planned(session: ClientState, asked: WriteArguments, timeout: float | None) -> Steps[WritePlan]:
-    """Raises InvalidInput for what is wrong without a look at the items themselves."""
+def _planned(
+    session: ClientState, asked: WriteArguments, timeout: float | None
+) -> Steps[tuple[UploadStream[WriteChunk], int | None]]:
+    """The stream, and the number of its items where that is known. Raises InvalidInput before any item is looked at."""
     if (asked.items is None) == (asked.vectors is None):
         raise InvalidInput("a write is of items or of vectors", remedy="pass one of the two")
     settings, asked = asked.settings(), asked.bridged(session)
     ids, metadata = yield from work(lambda: _read_labels(asked))
-    info = yield from found(session, asked.set, timeout)
+    info = yield from _found_set(session, asked.set, timeout)
     modality = "" if asked.items is None else (yield from _modality(session, asked, info, timeout))
     ids = ids or _paths(modality)
     labels = yield from work(lambda: ItemLabels(ids, metadata, ColumnTypes(info.columns if info else {})))
@@ -104,12 +195,11 @@ def planned(session: ClientState, asked: WriteArguments, timeout: float | None) 
         pace = SendWindow(write_chunks.ITEMS)
         chunks, total = _item_chunks(asked, modality, labels, pace)
     encoder = "" if asked.items is None else asked.encoder or (info.encoder if info else "")
-    feed = UploadStream(session, sets_pb2.WriteRequest(settings=settings), chunks, timeout, asked.release, pace)
-    feed.encoder = encoder
-    return WritePlan(feed, total, encoder)
+    opening = sets_pb2.WriteRequest(settings=settings)
+    return UploadStream(session, opening, chunks, timeout, asked.release, pace, encoder=encoder), total
 
 
-def found(session: ClientState, name: str, timeout: float | None) -> Steps[SetInfo | None]:
+def _found_set(session: ClientState, name: str, timeout: float | None) -> Steps[SetInfo | None]:
     """The set as it stands now, or None."""
     try:
         info = feature_set((yield from unary(GET_SET, sets_pb2.GetSetRequest(set=name), timeout)))
@@ -120,7 +210,7 @@ def found(session: ClientState, name: str, timeout: float | None) -> Steps[SetIn
     return info
 
 
-def acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledged:
+def _acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledged:
     """What could not be read here has come back as a failure of an empty item: the true reason takes its place."""
     start = chunk.start
     failures: dict[int, TopworkError] = {
@@ -140,7 +230,7 @@ def acknowledged(reply: sets_pb2.WriteResponse, chunk: WriteChunk) -> Acknowledg
     )
 
 
-def summed(done: Sequence[Acknowledged]) -> WriteReport:
+def _summed(done: Sequence[Acknowledged]) -> WriteReport:
     return WriteReport(
         items=done[-1].watermark if done else 0,
         inserted=sum(one.inserted for one in done),
@@ -174,7 +264,7 @@ def _modality(session: ClientState, asked: WriteArguments, info: SetInfo | None,
         raise InvalidInput(f"the set {asked.set!r} is of no encoder", remedy="pass vectors= instead of items")
     if info and info.encoder == encoder:
         return info.modality
-    return (yield from embed_results.known(session, encoder, timeout)).modality
+    return (yield from known_encoder(session, encoder, timeout)).modality
 
 
 def _paths(modality: str) -> PathIds:

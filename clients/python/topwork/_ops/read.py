@@ -1,8 +1,9 @@
-"""A read under way: what was asked, what has come, and what is asked after a break."""
+"""Reads of feature sets: whole, in parts, or into a file; a break is followed by a request for what has not come yet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,98 @@ from typing import Any
 import numpy as np
 
 from topwork._codec import decode_sets
-from topwork._files import save_rows
 from topwork._ops.item_labels import texts
 from topwork._ops.progress_bar import Progress, reporting
+from topwork._ops.sets import numbered
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary, work
-from topwork._transport.methods import GET_SET, READ
+from topwork._transport.methods import (
+    GET_SET,
+    READ,
+)
 from topwork._transport.streams import DownloadStream
 from topwork.encoders import TapInfo
 from topwork.features import Features, Numerics
 from topwork.rows import Rows, joined
 from topwork.sets import SavedSet, SetInfo
 from topwork.v1 import sets_pb2
+
+
+def read(
+    session: ClientState,
+    set: str,
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int | str = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[Rows]:
+    """Items of a set, in its order, all of one version.
+
+    taps, columns  of features and of metadata; None is all, and an empty list none
+    where          SQL over `id` and the metadata: "year > 2020 AND label IN ('owl', 'wren')"
+    ids            only these; those that are not there are no error
+    version        its number, or the name that it is pinned under; 0 is the current one
+    offset, limit  of the items that are selected; a limit of 0 is none
+    inputs         the raw inputs, too, of a set that keeps them
+    progress       True for a bar on a terminal, or a function of (items done, items in all)
+    timeout        seconds: the longest wait for the next part of the reply
+
+    Raises InvalidInput for a filter or a column that does not fit, NotFound for a set or a version that is not there.
+    """
+    reading = yield from _begun(session, set, taps, columns, where, ids, version, offset, limit, inputs, timeout)
+    return (yield from _whole(session, reading, progress, timeout))
+
+
+def read_stream(
+    session: ClientState,
+    set: str,
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int | str = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    timeout: float | None = None,
+) -> Steps[StreamCall[Rows]]:
+    """As `read`, a part at a time (of some megabytes), for sets of any size: memory stays bounded.
+
+    A server that restarts meanwhile is met with retries: nothing is lost and nothing comes twice.
+    """
+    reading = yield from _begun(session, set, taps, columns, where, ids, version, offset, limit, inputs, timeout)
+    return StreamCall(READ, reading.tail(session, timeout), lambda reply, _: reading.receive(reply))
+
+
+def export_set(
+    session: ClientState,
+    set: str,
+    path: str | os.PathLike[str],
+    *,
+    taps: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    where: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    version: int | str = 0,
+    offset: int = 0,
+    limit: int = 0,
+    inputs: bool = False,
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[SavedSet]:
+    """As `read`, into a file, a part at a time: memory stays bounded however large the set is.
+
+    path  .npz (arrays), .parquet, .npy (the features of one tap), .jsonl or .csv. The file appears whole or not at all
+    """
+    reading = yield from _begun(session, set, taps, columns, where, ids, version, offset, limit, inputs, timeout)
+    return (yield from _saved(session, reading, Path(path), progress, timeout))
 
 
 @dataclass
@@ -56,29 +138,25 @@ class ReadState:
         return min(self.info.numerics, key=lambda record: record.parity, default=None)
 
 
-def whole(
-    session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, progress: Progress, timeout: float | None
-) -> Steps[Rows]:
+def _whole(session: ClientState, reading: ReadState, progress: Progress, timeout: float | None) -> Steps[Rows]:
     """All that is asked for, as one Rows."""
-    reading = yield from begun(session, request, by_ids, timeout)
     pieces: list[Rows] = []
-    with reporting(progress, None, request.set) as advance:
+    with reporting(progress, None, reading.request.set) as advance:
 
         def receive(reply: sets_pb2.ReadResponse, _: None) -> None:
             pieces.append(reading.receive(reply))
             advance(len(reply.ids), reading.wanted)
 
         yield StreamCall(READ, reading.tail(session, timeout), receive)
-    return joined(pieces) if pieces else emptied(reading, request)
+    return joined(pieces) if pieces else _no_items(reading)
 
 
-def saved(
-    session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, path: Path, progress: Progress, timeout: float | None
-) -> Steps[SavedSet]:
-    """All that is asked for, into a file; no more than a part of it is in memory."""
-    reading = yield from begun(session, request, by_ids, timeout)
+def _saved(session: ClientState, reading: ReadState, path: Path, progress: Progress, timeout: float | None) -> Steps[SavedSet]:
+    """Write all that is asked for into a file; no more than a part of it is in memory."""
+    from topwork._files import save_rows
+
     tally = _Tally()
-    with save_rows.sink(path) as sink, reporting(progress, None, request.set) as advance:
+    with save_rows.sink(path) as sink, reporting(progress, None, reading.request.set) as advance:
 
         def keep(rows: Rows) -> None:
             tally.add(rows)
@@ -90,9 +168,9 @@ def saved(
 
         yield StreamCall(READ, reading.tail(session, timeout), receive)
         if tally.first is None:
-            keep(emptied(reading, request))
+            keep(_no_items(reading))
         yield from work(sink.finish)
-    return tally.saved(request.set, path)
+    return tally.saved(reading.request.set, path)
 
 
 @dataclass
@@ -114,28 +192,23 @@ class _Tally:
         return SavedSet(name, path, self.items, self.first.total, self.first.version, self.rows, path.stat().st_size)
 
 
-def begun(session: ClientState, request: sets_pb2.ReadRequest, by_ids: bool, timeout: float | None) -> Steps[ReadState]:
-    """The set is asked for first: who made its rows, and how, is not in the replies. `by_ids`: ids were passed, though perhaps
-    none, which on the wire would be all."""
-    reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=request.set), timeout)
-    info = session.sets[request.set] = decode_sets.feature_set(reply)
-    return ReadState(request, info, wanted=0 if by_ids and not request.ids else None)
-
-
-def asked(
+def _begun(
+    session: ClientState,
     set: str,
     taps: Sequence[str] | None,
     columns: Sequence[str] | None,
     where: str,
     ids: Any,
-    version: int,
+    version: int | str,
     offset: int,
     limit: int,
     inputs: bool,
-) -> sets_pb2.ReadRequest:
-    return sets_pb2.ReadRequest(
+    timeout: float | None,
+) -> Steps[ReadState]:
+    """Ask for the set: the replies do not say what made its rows. No `ids` at all are all items, an empty list none."""
+    request = sets_pb2.ReadRequest(
         set=set,
-        version=version,
+        version=(yield from numbered(session, set, version, timeout)),
         taps=taps or (),
         all_taps=taps is None,
         columns=columns or (),
@@ -146,11 +219,14 @@ def asked(
         offset=offset,
         limit=limit,
     )
+    reply = yield from unary(GET_SET, sets_pb2.GetSetRequest(set=set), timeout)
+    info = session.sets[set] = decode_sets.feature_set(reply)
+    return ReadState(request, info, wanted=0 if ids is not None and not request.ids else None)
 
 
-def emptied(reading: ReadState, request: sets_pb2.ReadRequest) -> Rows:
+def _no_items(reading: ReadState) -> Rows:
     """No item is selected, and the server had nothing to send."""
-    info = reading.info
+    info, request = reading.info, reading.request
     taps = [tap for tap in info.taps if request.all_taps or tap.name in request.taps]
     columns = [name for name in info.columns if request.all_columns or name in request.columns]
     return Rows(

@@ -1,20 +1,21 @@
-"""Items, vectors or stored ids -> the messages of a prediction; their replies -> predictions."""
+"""Predictions of heads: items, vectors or stored ids become messages, and the replies `Predictions`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from topwork._codec import decode_heads
+from topwork._codec import decode_heads, messages
 from topwork._codec import items as _items
-from topwork._codec import messages as _convert
-from topwork._ops import chunking, embed_results, head_ops, ready_vectors
-from topwork._ops.chunking import Chunk, MessageSizes
-from topwork._ops.embed_requests import StreamedRequest, answered
+from topwork._codec.items import Items
+from topwork._ops import item_requests, ready_vectors
+from topwork._ops.embed import known_encoder
+from topwork._ops.heads import head, several
 from topwork._ops.item_labels import texts
+from topwork._ops.item_requests import Chunk, MessageSizes, StreamedRequest, answered
 from topwork._ops.progress_bar import Progress, reporting
 from topwork._transport.calls import ClientState, Steps, unary
 from topwork._transport.methods import PREDICT, PREDICT_STREAM
@@ -24,6 +25,58 @@ from topwork.heads import HeadInfo
 from topwork.predictions import Predictions, joined
 from topwork.v1 import encoders_pb2, heads_pb2
 from topwork.v1.heads_pb2 import PredictRequest, PredictSettings, PredictStreamRequest
+
+
+def predict(
+    session: ClientState,
+    heads: str | Sequence[str],
+    items: Items | None = None,
+    *,
+    vectors: Features | Any = None,
+    fingerprint: str = "",
+    set: str = "",
+    ids: str | int | Iterable[str | int] | None = None,
+    top: int = 0,
+    features: bool = False,
+    options: Mapping[str, Any] | None = None,
+    skip_bad_items: bool = False,
+    priority: str = "normal",
+    progress: Progress = None,
+    timeout: float | None = None,
+) -> Steps[Predictions | dict[str, Predictions]]:
+    """What a head says of items, in their order; of a list of heads a dict by their names, from one pass of each trunk.
+
+    items           as in `embed`; any number of them. A lone item is one
+    vectors         instead of items: rows (n, dim) of the head's tap, pooled as it reads them; or Features of one row an item
+    fingerprint     of the vectors: NotReady where it is not the head's. Features bring theirs along
+    set, ids        instead of items: those of a feature set, by their ids; nothing is encoded
+    top             so many of the classes, most probable first; 0: all
+    features        what the heads have read, too: `Predictions.features`
+    options         of the encoder; None: those of the set that the head learnt from
+    skip_bad_items  a bad item stands in `failures`; without it the first one raises InvalidInput
+    priority        "low", "normal" or "high", as in `embed`
+    progress        True for a bar on a terminal, or a function of (items done, items in all or None)
+    timeout         seconds to wait for a reply; None is the client's. Many items are sent as a stream of chunks: there it is the
+                    longest wait in which nothing moves
+
+    Raises NotFound for a head that is not there, NotReady for one that is not trained yet or whose trunk has changed; the `item`
+    of an error is the position of the item to blame.
+    """
+    if sum(given is not None for given in (items, vectors, ids)) != 1 or bool(set) != (ids is not None):
+        raise InvalidInput("predictions are of one kind of input", remedy="pass items, vectors=, or set= with ids=")
+    settings = heads_pb2.PredictSettings(
+        heads=several(heads),
+        top=top,
+        features=features,
+        options=messages.struct(options),
+        skip_bad_items=skip_bad_items,
+        priority=messages.priority_of(priority),
+    )
+    if not settings.heads:
+        raise InvalidInput("no head is named", remedy="name one of `heads()`")
+    found = yield from _predicted(session, settings, items, (vectors, fingerprint), (set, ids), progress, timeout)
+    return found[0] if isinstance(heads, str) else dict(zip(heads, found, strict=True))
+
 
 #: Entries in one message of vectors or ids; with features fewer, since several rows of each may come back.
 MOST, WITH_FEATURES = 1024, 64
@@ -40,7 +93,7 @@ class PredictChunk(Chunk):
                 yield PredictStreamRequest(part=message.part)
 
 
-def predicted(
+def _predicted(
     session: ClientState,
     settings: PredictSettings,
     items: Any,
@@ -68,7 +121,7 @@ def _known(session: ClientState, names: Any, timeout: float | None) -> Steps[dic
     """What this client has asked once: on which encoder a head stands."""
     for name in names:
         if name not in session.heads or not session.heads[name].encoder:
-            yield from head_ops.head(session, name, timeout=timeout)
+            yield from head(session, name, timeout=timeout)
     return {name: session.heads[name] for name in names}
 
 
@@ -89,11 +142,11 @@ def _of_items(
                 f"the head {name!r} reads ready vectors, and no encoder makes them of items",
                 remedy="pass vectors=, or set= with ids= of a set that holds such vectors",
             )
-    info = yield from embed_results.known(session, first.encoder, timeout)
+    info = yield from known_encoder(session, first.encoder, timeout)
     source = _items.listed(items, info.modality, session.blocking)
     taps = {head.tap for head in known.values() if settings.features and head.encoder == first.encoder}
     sizes = MessageSizes.of(info, sorted(taps), 0) if taps else MessageSizes([], 4.0)
-    cut = chunking.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
+    cut = item_requests.chunks(source, info.modality, sizes, skip=settings.skip_bad_items)
     chunks: Iterator[Chunk] = (PredictChunk(chunk.start, chunk.items, chunk.video, chunk.failures) for chunk in cut)
     ask, brief = _ask(settings, known, info.name), _items.is_brief(source, info.modality)
     return (yield from answered(session, ask, source, chunks, first.name, progress, timeout, brief=brief))
@@ -139,10 +192,10 @@ def _of_vectors(settings: PredictSettings, vectors: Any, fingerprint: str) -> It
     if rows.ndim not in (1, 2):
         raise InvalidInput(f"vectors of shape {list(rows.shape)}", remedy="pass (dim,) or (n, dim)")
     several = rows[None] if rows.ndim == 1 else rows
-    step = max(1, min(_most(settings), chunking.REQUEST // max(1, several.shape[1] * 4)))
+    step = max(1, min(_most(settings), item_requests.REQUEST // max(1, several.shape[1] * 4)))
     said = fingerprint or (vectors.fingerprint if isinstance(vectors, Features) else "")
     for start in range(0, max(1, len(several)), step):
-        part = _convert.tensor(ready_vectors.sendable(several[start : start + step]))
+        part = messages.tensor(ready_vectors.sendable(several[start : start + step]))
         yield start, PredictRequest(settings=settings, vectors=part, fingerprint=said)
 
 
