@@ -19,7 +19,8 @@ from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.column_casts import cast_values
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.from_arrow import column_values
-from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
+from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.schema import arrow_type
 from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import Column, ColumnType

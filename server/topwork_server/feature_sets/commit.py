@@ -11,11 +11,11 @@ import numpy as np
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets import id_map as rosters
 from topwork_server.feature_sets import lance_io, lance_layout, schema
-from topwork_server.feature_sets.change_listeners import ChangeListeners
 from topwork_server.feature_sets.commit_batch import CommitOutcome, PendingDelete, PendingWrite, merge_operations
 from topwork_server.feature_sets.from_arrow import make_projection, to_item_batch
 from topwork_server.feature_sets.id_map import IdMap
-from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
+from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion
+from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, Change, ColumnType, ItemBatch, WriteResult
 from topwork_server.feature_sets.to_arrow import fit_columns, with_all_columns
 from topwork_server.types import Array

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.errors import DataLoss, InvalidInput
 from topwork_server.feature_sets import filters, pins, read_set, versions
-from topwork_server.feature_sets.change_listeners import ChangeListeners, OnLost
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResult
 from topwork_server.feature_sets.commit import CommitWriter
@@ -26,7 +25,7 @@ from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
 from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.disk_usage import DiskUsage
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
-from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion, OnLost
 from topwork_server.feature_sets.maintenance import Maintenance
 from topwork_server.feature_sets.pins import Pin
 from topwork_server.feature_sets.presence import Presence, PresentBatches, was_dropped, while_present

@@ -1,14 +1,14 @@
-"""The newest version of a set as readers hold it, and access to older ones."""
+"""The newest version of a set as readers hold it, access to older ones, and the listeners that are told of every change."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, NotFound, TopworkError
 from topwork_server.feature_sets import id_map as rosters
@@ -16,15 +16,16 @@ from topwork_server.feature_sets import lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.id_map import IdMap
 from topwork_server.feature_sets.lance_io import map_errors
-from topwork_server.feature_sets.open_set import open_newest, open_version
-from topwork_server.feature_sets.version_view import VersionView, record_version, view_after, view_of
-
-__all__ = ["LatestVersion", "VersionView"]
+from topwork_server.feature_sets.open_set import VersionView, open_newest, open_version, record_version, view_after, view_of
+from topwork_server.feature_sets.set_types import Change
 
 #: Seconds between two looks whether a lost version was put back.
 AGAIN = 1.0
 
 log = logging.getLogger(__name__)
+
+Listener: TypeAlias = Callable[[Change], None]
+OnLost: TypeAlias = Callable[[BaseException], None]
 
 
 class LatestVersion:
@@ -116,3 +117,43 @@ class LatestVersion:
             f"the set {self.name!r} has no version {version}; the newest is {self.view.version}",
             remedy="list its versions; pin those that must stay",
         )
+
+
+class ChangeListeners:
+    """The listeners of one set. `lock` is held while a version becomes the newest, so that a new listener misses no change."""
+
+    def __init__(self, name: str) -> None:
+        self.lock = threading.RLock()
+        self._name = name
+        self._listeners: list[tuple[Listener, OnLost | None]] = []
+
+    def add(self, listener: Listener, on_lost: OnLost | None) -> None:
+        with self.lock:
+            self._listeners.append((listener, on_lost))
+
+    def remove(self, listener: Listener) -> None:
+        """Remove a listener; one that is not registered is no error."""
+        with self.lock:
+            self._listeners = [one for one in self._listeners if one[0] != listener]
+
+    def current(self) -> list[tuple[Listener, OnLost | None]]:
+        with self.lock:
+            return list(self._listeners)
+
+    def notify(self, listeners: list[tuple[Listener, OnLost | None]], change: Change) -> None:
+        """Call each listener. One that raises has missed a change, so it is removed and its `on_lost` is called."""
+        for listener, on_lost in listeners:
+            try:
+                listener(change)
+            except BaseException as error:
+                log.exception("a listener of the feature set %s failed at version %d", self._name, change.version)
+                self.remove(listener)
+                self._report_lost(on_lost, error)
+
+    def _report_lost(self, on_lost: OnLost | None, error: BaseException) -> None:
+        if on_lost is None:
+            return
+        try:
+            on_lost(error)
+        except BaseException:
+            log.exception("the removed listener of the feature set %s failed again", self._name)

@@ -10,7 +10,8 @@ from typing import Any
 from topwork_server.errors import TopworkError
 from topwork_server.feature_sets import lance_io, versions
 from topwork_server.feature_sets.commit import CommitWriter
-from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
+from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.open_set import VersionView
 
 log = logging.getLogger(__name__)
 

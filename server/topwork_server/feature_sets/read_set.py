@@ -13,7 +13,8 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets import filters, lance_layout
 from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
 from topwork_server.feature_sets.lance_io import map_errors, translate_error
-from topwork_server.feature_sets.latest_version import LatestVersion, VersionView
+from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.feature_sets.versions import VersionReaders
 from topwork_server.types import Array

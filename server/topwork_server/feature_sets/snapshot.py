@@ -9,10 +9,9 @@ from pathlib import Path
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.checksums import Checksums
-from topwork_server.feature_sets.open_set import open_newest, open_version
+from topwork_server.feature_sets.open_set import VersionView, open_newest, open_version
 from topwork_server.feature_sets.presence import PresentBatches, was_dropped, while_present
 from topwork_server.feature_sets.set_types import ColumnType, ReadResult, Selection, SetDefinition
-from topwork_server.feature_sets.version_view import VersionView
 from topwork_server.feature_sets.versions import VersionReaders
 
 
