@@ -168,10 +168,6 @@ class Checksums:
             except OSError as error:
                 log.warning("%s could not be written: %s", self._file, error)
 
-    def recheck(self) -> None:
-        """Forget which files were checked, so that they are checked again."""
-        self._checked.clear()
-
     def _compute_one(self, name: str) -> tuple[FileSignature, FileChecksum]:
         signature = self._signature_of(name)
         return signature, FileChecksum(signature.size, digest_of(self._full_path(name)))

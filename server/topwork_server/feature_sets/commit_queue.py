@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from topwork_server.errors import DataLoss, DiskFull, TopworkError, Unavailable, exhausted
-from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
 from topwork_server.feature_sets.daemon_pool import DaemonPool
+from topwork_server.feature_sets.set_types import WriteResult
+from topwork_server.types import Numerics
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,35 @@ GROUP_BYTES = 64 << 20
 GROUP_ROWS = 100_000
 # A writer that runs ahead of the disk waits here, so that memory stays bounded.
 QUEUE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class PendingWrite:
+    """A queued write: a table of all columns but `key`."""
+
+    table: Any
+    numerics: Numerics | None = None
+    future: Future[WriteResult] = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        return int(self.table.nbytes)
+
+    @property
+    def ids(self) -> Any:
+        return self.table["id"].combine_chunks()
+
+
+@dataclass(frozen=True, eq=False)
+class PendingDelete:
+    """A queued deletion of ids (Arrow strings, each once)."""
+
+    ids: Any
+    future: Future[tuple[int, int]] = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        return int(self.ids.nbytes)
 
 
 @dataclass(frozen=True, eq=False)

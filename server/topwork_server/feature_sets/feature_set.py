@@ -20,8 +20,7 @@ from topwork_server.feature_sets import filters, pins, read_set, versions
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResult
 from topwork_server.feature_sets.commit import CommitWriter
-from topwork_server.feature_sets.commit_batch import PendingDelete, PendingWrite
-from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask
+from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask, PendingDelete, PendingWrite
 from topwork_server.feature_sets.daemon_pool import DaemonPool
 from topwork_server.feature_sets.disk_usage import DiskUsage
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
