@@ -1,8 +1,7 @@
-"""Which devices may compute on this machine. What a graph's parity and speed on each of them are is measured (choice.py)."""
+"""Which devices may compute on this machine. What a graph's parity and speed on each of them are is measured (`device_benchmark.py`)."""
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from topwork_server.errors import StartError
-
-log = logging.getLogger(__name__)
 
 #: Where Linux under Windows shows a GPU.
 WSL_GPU = Path("/dev/dxg")
@@ -123,25 +120,3 @@ def cpu_facts() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def check_provider(asked: str) -> str:
-    """What `asked` comes to here, for a person to read. StartError where it is no provider, or does not work here.
-
-    onnxruntime lists providers that its build has, and falls back to the CPU without a word where they do not work: so a small
-    graph is run. Where the plain device is among several, nothing is: what does not work will be measured so, and left out.
-    """
-    from topwork_server.runtime.session_factory import probe
-
-    found = candidates(asked)
-    if found[0].provider in GPUS and not (has_nvidia_gpu() or WSL_GPU.exists()):
-        raise StartError(
-            f"the provider {asked} needs an NVIDIA GPU with its driver, and this machine shows none (no /dev/nvidia0)",
-            remedy="serve with --provider auto or --provider cpu",
-        )
-    if PLAIN not in found:
-        for device in found:
-            probe(device)
-    elif asked == "auto" and openvino_installed() and (fault := openvino_fault()):
-        log.info("openvino is left out: %s", fault)
-    return " or ".join(dict.fromkeys(device.provider for device in found))

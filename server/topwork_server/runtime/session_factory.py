@@ -1,15 +1,27 @@
-"""Opens sessions on the chosen device."""
+"""Opens sessions on the chosen device, and checks that a provider works."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from topwork_server.errors import StartError
-from topwork_server.runtime.providers import PLAIN, Device
+from topwork_server.runtime.providers import (
+    GPUS,
+    PLAIN,
+    WSL_GPU,
+    Device,
+    candidates,
+    has_nvidia_gpu,
+    openvino_fault,
+    openvino_installed,
+)
 from topwork_server.runtime.session import RunnableSession, Session
+
+log = logging.getLogger(__name__)
 
 
 def open_session(model: Path, device: Device = PLAIN, threads: int | None = None) -> RunnableSession:
@@ -24,6 +36,26 @@ def open_session(model: Path, device: Device = PLAIN, threads: int | None = None
     from topwork_server.runtime.gpu.gpu_session import GpuSession
 
     return GpuSession(model, device)
+
+
+def check_provider(asked: str) -> str:
+    """What `asked` comes to here, for a person to read. StartError where it is no provider, or does not work here.
+
+    onnxruntime lists providers that its build has, and falls back to the CPU without a word where they do not work: so a small
+    graph is run. Where the plain device is among several, nothing is: what does not work will be measured so, and left out.
+    """
+    found = candidates(asked)
+    if found[0].provider in GPUS and not (has_nvidia_gpu() or WSL_GPU.exists()):
+        raise StartError(
+            f"the provider {asked} needs an NVIDIA GPU with its driver, and this machine shows none (no /dev/nvidia0)",
+            remedy="serve with --provider auto or --provider cpu",
+        )
+    if PLAIN not in found:
+        for device in found:
+            probe(device)
+    elif asked == "auto" and openvino_installed() and (fault := openvino_fault()):
+        log.info("openvino is left out: %s", fault)
+    return " or ".join(dict.fromkeys(device.provider for device in found))
 
 
 def probe(device: Device) -> None:

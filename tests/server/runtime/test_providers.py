@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from topwork_server.errors import StartError
-from topwork_server.runtime import providers
-from topwork_server.runtime.providers import PLAIN, Device, candidates, check_provider, everywhere
+from topwork_server.runtime import providers, session_factory
+from topwork_server.runtime.providers import PLAIN, Device, candidates, everywhere
+from topwork_server.runtime.session_factory import check_provider
 
 FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
 
@@ -57,7 +58,7 @@ def test_a_provider_that_does_not_work_here_is_refused(asked: str) -> None:
 @pytest.mark.skipif(providers.has_nvidia_gpu(), reason="there is a GPU")
 @pytest.mark.parametrize("asked", ["cuda", "tensorrt"])
 def test_a_driver_without_libraries_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(session_factory, "has_nvidia_gpu", lambda: True)
     with pytest.raises(StartError, match=f"{asked} is not available here"):
         check_provider(asked)
 
