@@ -1,4 +1,4 @@
-"""Which devices may compute on this machine. What a graph's parity and speed on each of them are is measured (`device_benchmark.py`)."""
+"""Which devices may compute on this machine. A graph's parity and speed on each of them are measured (`device_benchmark.py`)."""
 
 from __future__ import annotations
 
