@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from topwork_server.heads.serving.span_decoding import answer, bio, bio_names, entities, entity_labels
+from topwork_server.heads.span_decoding import answer, bio, bio_names, entities, entity_labels
 
 NAMES = bio_names(("PER", "LOC"))
 

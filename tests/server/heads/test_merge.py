@@ -20,7 +20,7 @@ from topwork_server.heads.head_store import StoredHead
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
-from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.heads.span_decoding import bio_names
 from topwork_server.models.artifacts import Manifest
 from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
 

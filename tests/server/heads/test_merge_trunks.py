@@ -17,7 +17,7 @@ from topwork_server.heads.export.merge import merge_onnx
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
-from topwork_server.heads.serving.span_decoding import answer, bio_names
+from topwork_server.heads.span_decoding import answer, bio_names
 from topwork_server.inference.engine import Engine
 from topwork_server.models.artifacts import MODEL
 from topwork_server.models.catalog import Catalog, EncoderState

@@ -16,7 +16,7 @@ from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving import predictor as predict
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
-from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.heads.span_decoding import bio_names
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.types import Modality
 

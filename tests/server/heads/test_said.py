@@ -11,7 +11,7 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.selection import take_rows
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_output import PredictedSpan, decode_output
-from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.heads.span_decoding import bio_names
 from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
 
 DIM = 3

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from topwork_server.heads.evaluation.previews import SpanPreviews, preview
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.training.dataset import TrainingDataset
 from topwork_server.heads.training.labels import LabelColumn
+from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.plugin_api.trainer import Examples
 from topwork_server.types import Item, TextItem
 

@@ -11,7 +11,7 @@ from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified
 from topwork_server.heads.evaluation import metrics, span_metrics, unit_sums
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.span_decoding import entity_labels
+from topwork_server.heads.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 

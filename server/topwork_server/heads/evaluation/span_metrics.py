@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topwork_server.heads import span_decoding
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
-from topwork_server.heads.serving import span_decoding
 from topwork_server.types import Array
 
 

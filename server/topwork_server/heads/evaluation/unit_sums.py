@@ -13,7 +13,7 @@ from topwork_server.heads.evaluation import calibration, span_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.evaluation.metrics import stable_deviation
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.span_decoding import entity_labels
+from topwork_server.heads.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from topwork_server.heads.export.pooling_graph import PAIR_MASK, ROW_MASK, SECOND_INPUT, TEXT_MASK
 from topwork_server.heads.head_types import Head, Pooling, Task
 from topwork_server.heads.pooling import TOWERS
-from topwork_server.heads.serving.span_decoding import LONGEST_ANSWER
+from topwork_server.heads.span_decoding import LONGEST_ANSWER
 from topwork_server.models.artifacts import MANIFEST, Manifest
 from topwork_server.models.head_graph import PROBABILITIES, SCORES
 from topwork_server.models.pretrained_heads import PREFIX

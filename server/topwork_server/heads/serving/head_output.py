@@ -13,7 +13,7 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.selection import take_rows
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Head, Task
-from topwork_server.heads.serving.span_decoding import answer, entities, entity_labels
+from topwork_server.heads.span_decoding import answer, entities, entity_labels
 from topwork_server.types import Array, TapRows
 
 #: Maps rows (n, head.dim) to scores and probabilities (n, outputs).

@@ -13,12 +13,12 @@ from topwork.report import LearningCurvePoint, SemiSupervisedGain
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
-from topwork_server.heads.evaluation.previews import SpanPreviews, preview
 from topwork_server.heads.head_types import HeadDefinition, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset, semi_supervised
 from topwork_server.heads.training.dataset import TrainingDataset
+from topwork_server.heads.training.previews import SpanPreviews, preview
 from topwork_server.heads.training.scaling import Scaling, TargetScale
 from topwork_server.heads.training.training_result import TrainingResult, held_out_predictions, item_count
 from topwork_server.jobs.progress import Report as Progress

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import ColumnType
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.span_decoding import bio_names
+from topwork_server.heads.span_decoding import bio_names
 from topwork_server.heads.training import mask_labels, span_labels
 from topwork_server.heads.training.mask_labels import ImageMask
 from topwork_server.types import Array

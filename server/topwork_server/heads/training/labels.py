@@ -16,7 +16,7 @@ from topwork._display.excerpts import excerpt
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.span_decoding import entity_labels
+from topwork_server.heads.span_decoding import entity_labels
 from topwork_server.heads.training import mask_labels
 from topwork_server.heads.training.label_formats import FORMATS, LabelFormat
 from topwork_server.names import instead

@@ -15,7 +15,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import UnlabeledUse
-from topwork_server.heads.serving.span_decoding import softmax
+from topwork_server.heads.span_decoding import softmax
 from topwork_server.heads.training.equal_rows import components, equal_rows
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report, part

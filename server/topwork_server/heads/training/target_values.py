@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.head_types import Task
-from topwork_server.heads.serving.span_decoding import bio
+from topwork_server.heads.span_decoding import bio
 from topwork_server.heads.training.labels import LabelColumn
 from topwork_server.heads.training.span_labels import rows_of_tags, values_of_answers
 from topwork_server.plugin_api.trainer import Target
