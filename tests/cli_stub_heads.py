@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from fake_heads_service import REPORT, TABLE
-from topwork._codec import decode_reports
+from topwork._records import of_record
 from topwork.encoders import OptionInfo
 from topwork.errors import JobFailed, NotFound
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo
@@ -95,7 +94,7 @@ class HeadStub:
     """`alter` changes what is predicted before it is answered."""
 
     found_heads: list[HeadInfo] = field(default_factory=lambda: [head_info()])
-    found_report: Report = field(default_factory=lambda: decode_reports.report(json.dumps(REPORT)))
+    found_report: Report = field(default_factory=lambda: of_record(Report, {**REPORT, "json": REPORT}))
     found_table: ProbeTable = field(default_factory=lambda: ProbeTable.of(train_job(state="done", result=TABLE)))
     training: list[Job] = field(default_factory=lambda: [train_job(), train_job(state="done", fraction=1.0, seconds_left=None)])
     alter: Callable[[Predictions], Predictions] = lambda found: found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fake_heads_service
 import numpy as np
 import pytest
 import topwork
@@ -164,14 +164,14 @@ def test_the_report(both: OpenDoor) -> None:
         both.report("nobody")
 
 
-def test_what_unlabelled_items_did() -> None:
-    from topwork._codec import decode_reports
-
+def test_what_unlabelled_items_did(both: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
-    report = decode_reports.report(json.dumps({**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]]}))
+    told = {**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
+    monkeypatch.setattr(fake_heads_service, "REPORT", {name: value for name, value in told.items() if name != "classes"})
+    report = both.report("tags")
     assert (report.help.items, report.help.gain.value) == (100, 0.01)
-    assert (report.confusion, report.scatter) == (None, ((1.0, 2.5),))
+    assert (report.confusion, report.scatter, report.classes) == (None, ((1.0, 2.5),), ())
 
 
 def test_a_probe(both: OpenDoor, server: FakeServer) -> None:

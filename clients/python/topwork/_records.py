@@ -1,14 +1,27 @@
-"""Records of a server, in JSON -> the dataclasses of this package."""
+"""Records in JSON -> the dataclasses of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
 
 def of_record(kind: type[T], record: Mapping[str, Any]) -> T:
-    """Make a dataclass of the fields that it has; those of newer servers are skipped."""
-    return kind(**{field.name: record[field.name] for field in fields(kind) if field.name in record})  # type: ignore[arg-type]
+    """Make a dataclass, and those within it. Fields of newer servers are skipped; tuples and dicts of older ones are empty."""
+    hints = get_type_hints(kind)
+    found = {field.name: _value(hints[field.name], record.get(field.name)) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in found.items() if value is not None or name in record})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if get_origin(hint) is UnionType:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is tuple:
+        return tuple(_value(get_args(hint)[0], entry) for entry in value or ())
+    if get_origin(hint) is Mapping:
+        return value or {}
+    return of_record(hint, value) if is_dataclass(hint) and isinstance(hint, type) and value is not None else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from topwork._records import of_record
@@ -56,7 +56,8 @@ class ProbeTable:
             raise JobFailed(job)
         if not job.result:
             raise InvalidInput(f"{job.kind} job {job.id} has no table", remedy="wait for a job of `probe` to be done")
-        return _table(job.result)
+        table = of_record(ProbeTable, {"measure": "", "estimate": "", "items": 0, **job.result})
+        return replace(table, rows=tuple(sorted(table.rows, key=_place)))
 
     @property
     def best(self) -> ProbeRow | None:
@@ -96,21 +97,9 @@ class ProbeTable:
         return f"<ProbeTable: {len(self)} rows{best}; {self.estimate}>"
 
 
-def _table(record: Mapping[str, Any]) -> ProbeTable:
-    """Read a job's result. The best row comes first; rows that could not be learned come last."""
-    rows = [_row(row) for row in record.get("rows") or ()]
-    rows.sort(key=lambda row: math.inf if math.isnan(row.figure.value) else -row.figure.value)
-    baseline = of_record(MetricValue, record["baseline"]) if record.get("baseline") else None
-    known = {"measure": "", "estimate": "", "items": 0, **record}
-    return of_record(
-        ProbeTable, {**known, "rows": tuple(rows), "warnings": tuple(record.get("warnings") or ()), "baseline": baseline}
-    )
-
-
-def _row(record: Mapping[str, Any]) -> ProbeRow:
-    gap = record.get("difference")
-    parts = {"figure": of_record(MetricValue, record["figure"]), "difference": of_record(MetricValue, gap) if gap else None}
-    return of_record(ProbeRow, {**record, **parts, "chosen": record.get("chosen") or {}})
+def _place(row: ProbeRow) -> float:
+    """The best row comes first; rows that could not be learned come last."""
+    return math.inf if math.isnan(row.figure.value) else -row.figure.value
 
 
 def said(settings: Mapping[str, Any]) -> str:

@@ -39,55 +39,21 @@ def task_name(number: int) -> str:
 
 
 def trainer(message: heads_pb2.Trainer) -> TrainerInfo:
-    return TrainerInfo(
-        kind=message.kind,
-        description=message.description,
-        options=messages.options_info(message.options),
-        plugin=message.plugin,
-        tasks=tuple(map(task_name, message.tasks)),
-        needs_inputs=message.needs_inputs,
-        needs_descriptions=message.needs_descriptions,
-        least_per_class=message.least_per_class,
-    )
+    tasks, options = tuple(map(task_name, message.tasks)), messages.options_info(message.options)
+    return messages.of_message(TrainerInfo, message, tasks=tasks, options=options)
 
 
 def head(message: heads_pb2.Head) -> HeadInfo:
-    return HeadInfo(
-        name=message.name,
-        state=messages.name_of(heads_pb2.HeadState, message.state),
-        detail=message.detail,
+    return messages.of_message(
+        HeadInfo,
+        message,
         job=decode_sets.job(message.job) if message.HasField("job") else None,
         task=task_name(message.task) if message.task else "",
-        kind=message.kind,
-        set=message.set,
-        version=message.version,
-        target=message.target,
-        encoder=message.encoder,
-        tap=message.tap,
-        pooling=message.pooling,
-        fingerprint=message.fingerprint,
-        names=tuple(message.names),
-        metrics=tuple(map(_figure, message.metrics)),
-        baseline=tuple(map(_figure, message.baseline)),
-        estimate=message.estimate,
-        options=decode_sets.options(message.options),
-        chosen=dict(sorted(decode_sets.options(message.chosen).items())),
-        labelled=message.labelled,
-        unlabelled=message.unlabelled,
-        seed=message.seed,
-        temperature=message.temperature,
-        agreement=message.agreement,
+        metrics=tuple(messages.of_message(MetricValue, figure) for figure in message.metrics),
+        baseline=tuple(messages.of_message(MetricValue, figure) for figure in message.baseline),
+        chosen=dict(sorted(messages.options(message.chosen).items())),
         created=decode_sets.moment(message.created) if message.created else None,
-        seconds=message.seconds,
-        bytes=message.bytes,
-        native=message.native,
-        warnings=tuple(message.warnings),
-        code=message.code,
     )
-
-
-def _figure(message: heads_pb2.Figure) -> MetricValue:
-    return MetricValue(message.name, message.value, message.low, message.high)
 
 
 def predictions(
@@ -96,7 +62,7 @@ def predictions(
     """What one head says. `items` are those that were sent, whose texts spans are cut out of, from position `start` on."""
     found = [tap for tap in reply.features if tap.fingerprint == message.fingerprint]
     notes = {note.item: dict(note.counts) for note in reply.notes}
-    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
+    timings = messages.of_message(Timings, reply.timings)
     tensors = _tensors(message)
     failures = {
         f.item: status.failure(f.code, f.message, f.remedy, start + f.item)

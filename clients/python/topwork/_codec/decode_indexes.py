@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork._codec import decode_sets, messages
+from topwork._codec import decode_sets, messages, metadata
 from topwork.errors import InvalidInput
 from topwork.features import Array, Timings
 from topwork.indexes import IndexInfo, IndexKind, LiveRecall, OperatingPoint
@@ -33,47 +33,23 @@ def metric_name(number: int) -> str:
 
 
 def kind(message: indexes_pb2.IndexKind) -> IndexKind:
-    options = messages.options_info(message.options)
-    return IndexKind(message.kind, message.description, options, message.plugin)
+    return messages.of_message(IndexKind, message, options=messages.options_info(message.options))
 
 
 def index(message: indexes_pb2.Index) -> IndexInfo:
-    return IndexInfo(
-        set=message.set,
-        name=message.name,
-        tap=message.tap,
-        fingerprint=message.fingerprint,
-        kind=message.kind,
-        built=message.built,
+    return messages.of_message(
+        IndexInfo,
+        message,
         metric=metric_name(message.metric),
-        dim=message.dim,
-        options=decode_sets.options(message.options),
-        state=messages.name_of(indexes_pb2.IndexState, message.state),
-        detail=message.detail,
-        version=message.version,
-        rows=message.rows,
-        fresh_rows=message.fresh_rows,
-        dead_rows=message.dead_rows,
-        target_recall=message.target_recall,
-        recall=message.recall,
         missed_target=message.held_out > 0 and message.recall < message.target_recall,
-        effort=message.effort,
-        operating=tuple(OperatingPoint(point.effort, point.recall, point.qps) for point in message.operating),
-        held_out=message.held_out,
-        build_seconds=message.build_seconds,
-        disk_bytes=message.disk_bytes,
-        memory_bytes=message.memory_bytes,
+        operating=tuple(messages.of_message(OperatingPoint, point) for point in message.operating),
         job=decode_sets.job(message.job) if message.HasField("job") else None,
-        own_queries=message.own_queries,
-        damage=message.damage,
-        live=tuple(LiveRecall(one.filtered, one.above, one.up_to, one.searches, one.recall) for one in message.live),
+        live=tuple(messages.of_message(LiveRecall, one) for one in message.live),
     )
 
 
 def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Mapping[str, Any]] | None = None) -> Iterator[Hits]:
     """One Hits a query."""
-    from topwork._codec import metadata
-
     ids, scores = list(reply.ids), messages.array(reply.scores)
     rows = messages.array(reply.rows).astype(np.int64) if reply.HasField("rows") else None
     spans = messages.array(reply.spans.values) if reply.HasField("spans") else None
@@ -82,7 +58,7 @@ def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Ma
     columns = {column.name: metadata.unpack(column)[1] for column in reply.metadata}
     span_kind = messages.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None
     metric, version, how, seconds = metric_name(reply.metric), reply.version, reply.how, reply.search_seconds
-    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
+    timings = messages.of_message(Timings, reply.timings)
     for start, end in pairwise(accumulate(reply.counts, initial=0)):
         yield Hits(
             ids=ids[start:end],

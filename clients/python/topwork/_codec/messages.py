@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
 
 from topwork._transport import status
 from topwork.encoders import DeviceInfo, EncoderInfo, OptionInfo, TapInfo, Word
@@ -16,6 +18,7 @@ from topwork.errors import InvalidInput, TopworkError
 from topwork.features import Array, Features, Numerics, Timings
 from topwork.v1 import encoders_pb2, types_pb2
 
+T = TypeVar("T")
 _LAYOUTS: Final[Mapping[int, str]] = {
     types_pb2.DTYPE_UNSPECIFIED: "<f4",
     types_pb2.DTYPE_FLOAT32: "<f4",
@@ -123,8 +126,8 @@ def features(reply: encoders_pb2.EmbedResponse, encoder: str, start: int = 0) ->
     """One Features a tap, in the order asked."""
     notes = {note.item: dict(note.counts) for note in reply.notes}
     failures = {f.item: status.failure(f.code, f.message, f.remedy, start + f.item) for f in reply.failures}
-    timings = Timings(reply.timings.preprocess, reply.timings.queue, reply.timings.compute, reply.timings.total)
-    computed = numerics(reply.numerics) if reply.HasField("numerics") else None
+    timings = of_message(Timings, reply.timings)
+    computed = of_message(Numerics, reply.numerics) if reply.HasField("numerics") else None
     return [tap_features(tap, encoder, start, notes, failures, computed, timings) for tap in reply.features]
 
 
@@ -158,59 +161,60 @@ def tap_features(
     )
 
 
-def numerics(message: types_pb2.Numerics) -> Numerics:
-    return Numerics(message.provider, message.precision, message.parity, message.max_abs_error)
+def of_message(kind: type[T], message: Message, **converted: Any) -> T:
+    """Make a dataclass of the message's fields of the same names: repeated ones as tuples, options as dicts, enums by name.
+
+    Fields in `converted` have been made already.
+    """
+    known, names = message.DESCRIPTOR.fields_by_name, [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    found = {name: _plain(known[name], getattr(message, name)) for name in names if name in known and name not in converted}
+    return kind(**found, **converted)
+
+
+def _plain(field: Any, value: Any) -> Any:
+    if isinstance(value, Struct):
+        return options(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if field.enum_type:
+        return name_of(field.enum_type, value)
+    return value if isinstance(value, str | bool | int | float) else tuple(value)
+
+
+def options(struct: Struct) -> dict[str, Any]:
+    """Plain Python. A Struct knows only doubles: a whole number becomes an int."""
+    return {name: _option(value) for name, value in struct.fields.items()}
+
+
+def _option(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return int(value.number_value) if value.number_value.is_integer() else value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_option(entry) for entry in value.list_value.values]
+        case "struct_value":
+            return options(value.struct_value)
+    return None
 
 
 def encoder(message: encoders_pb2.Encoder) -> EncoderInfo:
-    return EncoderInfo(
-        name=message.name,
-        modality=name_of(types_pb2.Modality, message.modality),
-        taps=tuple(tap_info(tap) for tap in message.taps),
-        default_tap=message.default_tap,
-        parameters=message.parameters,
-        trained_on=message.trained_on,
-        licence=message.licence,
-        source=message.source,
-        description=message.description,
-        state=name_of(encoders_pb2.State, message.state),
-        detail=message.detail,
-        numerics=numerics(message.numerics) if message.HasField("numerics") else None,
+    return of_message(
+        EncoderInfo,
+        message,
+        taps=tuple(of_message(TapInfo, tap) for tap in message.taps),
+        numerics=of_message(Numerics, message.numerics) if message.HasField("numerics") else None,
         options=options_info(message.options),
-        plugin=message.plugin,
-        has_vocabulary=message.has_vocabulary,
-        artifact_bytes=message.artifact_bytes,
-        counters=dict(message.counters),
-        devices=tuple(device_info(device) for device in message.devices),
-        unused_weights=tuple(message.unused_weights),
-    )
-
-
-def device_info(message: encoders_pb2.Device) -> DeviceInfo:
-    return DeviceInfo(
-        numerics=numerics(message.numerics),
-        invariance=message.invariance,
-        samples_per_second=message.samples_per_second,
-        taps=tuple(message.taps),
-        parity=dict(message.parity),
-        detail=message.detail,
+        devices=tuple(of_message(DeviceInfo, one, numerics=of_message(Numerics, one.numerics)) for one in message.devices),
     )
 
 
 def options_info(messages: Iterable[encoders_pb2.Option]) -> tuple[OptionInfo, ...]:
     """A server of before there were schemas sends none."""
-    return tuple(OptionInfo(o.name, o.type, o.default, o.description, json.loads(o.schema or "{}")) for o in messages)
-
-
-def tap_info(message: types_pb2.Tap) -> TapInfo:
-    return TapInfo(
-        name=message.name,
-        dim=message.dim,
-        granularity=name_of(types_pb2.Granularity, message.granularity),
-        grid=tuple(message.grid),
-        description=message.description,
-        fingerprint=message.fingerprint,
-    )
+    return tuple(of_message(OptionInfo, option, schema=json.loads(option.schema or "{}")) for option in messages)
 
 
 def words(message: encoders_pb2.Words) -> list[Word]:
@@ -220,12 +224,8 @@ def words(message: encoders_pb2.Words) -> list[Word]:
 @lru_cache
 def name_of(kind: Any, number: int) -> str:
     """The lower-case name of an enum's value without its prefix; a number that only a newer server knows stays one."""
-    if number not in kind.values():
+    values = getattr(kind, "DESCRIPTOR", kind).values_by_number
+    if number not in values:
         return str(number)
-    name: str = kind.Name(number)
-    return name.removeprefix(_prefix(kind)).lower()
-
-
-def _prefix(kind: Any) -> str:
-    zero: str = kind.Name(0)
-    return zero.removesuffix("UNSPECIFIED")
+    name: str = values[number].name
+    return name.removeprefix(values[0].name.removesuffix("UNSPECIFIED")).lower()

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from topwork._codec import decode_heads, decode_reports, decode_sets, messages
+from topwork._codec import decode_heads, decode_sets, messages
 from topwork._files import save_features
 from topwork._ops.jobs import ended, left
 from topwork._ops.progress_bar import Advance, Progress, reporting, watching
 from topwork._ops.sets import numbered
+from topwork._records import of_record
 from topwork._transport.calls import ClientState, Steps, StreamCall, unary
 from topwork._transport.methods import DROP_HEAD, EXPORT_HEAD, GET_HEAD, GET_REPORT, LIST_HEADS, LIST_TRAINERS, PROBE, TRAIN
 from topwork._transport.streams import DownloadStream
@@ -136,7 +137,8 @@ def drop_head(session: ClientState, name: str, *, timeout: float | None = None) 
 def report(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[Report]:
     """How good a head is and where it fails, on items that it has not seen. Raises NotFound."""
     reply = yield from unary(GET_REPORT, heads_pb2.GetReportRequest(name=name), timeout)
-    return decode_reports.report(reply.json)
+    record = json.loads(reply.json)
+    return of_record(Report, {**record, "json": record})
 
 
 def report_page(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[str]:
