@@ -1,4 +1,4 @@
-"""One sample's rows of a tap, and what they cover. The exporter and the engine read graph outputs by this alone."""
+"""Rows of taps: one sample's rows and what they cover, as the exporter and the engine read outputs, and rows of some items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from topwork_server.types import Array, Granularity, Sample, Spans, Tap
+from topwork_server.ragged_arrays import aranges, starts_of
+from topwork_server.types import Array, Granularity, Sample, Spans, Tap, TapRows
 
 
 def rows_of(tap: Tap, output: Array, sample: Sample) -> Array:
@@ -39,6 +40,16 @@ def cell_boxes(grid: tuple[int, int], box: tuple[float, float, float, float]) ->
     left, top = np.meshgrid(xs[:-1], ys[:-1])
     right, bottom = np.meshgrid(xs[1:], ys[1:])
     return np.stack([left, top, right, bottom], axis=-1).reshape(-1, 4).astype(np.float32)
+
+
+def select_items(rows: TapRows, items: Array) -> TapRows:
+    """Select items by position, in that order; one may be there several times."""
+    counts = rows.counts[items]
+    at = aranges(starts_of(rows.counts)[items], counts)
+    spans = rows.spans
+    if spans is not None:
+        spans = Spans(spans.kind, spans.values[at], None if spans.parts is None else spans.parts[at])
+    return TapRows(rows.tap, rows.rows[at], counts, spans)
 
 
 def _joined(parts: list[Array], width: int) -> Array:

@@ -22,7 +22,6 @@ from topwork_server.feature_sets.column_changes import ColumnChanges, UpdateResu
 from topwork_server.feature_sets.commit import CommitWriter
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask, PendingDelete, PendingWrite
 from topwork_server.feature_sets.daemon_pool import DaemonPool
-from topwork_server.feature_sets.disk_usage import DiskUsage
 from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion, OnLost
 from topwork_server.feature_sets.maintenance import Maintenance
@@ -42,9 +41,9 @@ from topwork_server.feature_sets.set_types import (
     WriteResult,
 )
 from topwork_server.feature_sets.to_arrow import fit_columns, to_arrow_table
-from topwork_server.feature_sets.versions import SetVersion, VersionReaders
+from topwork_server.feature_sets.versions import DiskUsage, SetVersion, VersionReaders
 from topwork_server.feature_sets.write_checks import check_numerics
-from topwork_server.types import Array, Numerics
+from topwork_server.types import Array, Numerics, TapRows
 
 T = TypeVar("T")
 
@@ -200,6 +199,11 @@ class FeatureSet:
     def stored_items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Look up the stored ones of the ids, with their content's digest and metadata. Others cost microseconds."""
         return read_set.stored_items(self._current, self._readers, ids)
+
+    @while_present
+    def stored_rows(self, ids: Sequence[str], taps: Sequence[str]) -> tuple[tuple[TapRows, ...], Array]:
+        """Rows of each tap for those ids, in their order, and the items' keys. NotFound names an id that the set has not."""
+        return read_set.stored_rows(self._current, self._readers, ids, taps)
 
     @while_present
     def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.blocking_calls import Check, always_waits
-from topwork_server.errors import InvalidInput
+from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets import filters, lance_layout
 from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
 from topwork_server.feature_sets.lance_io import map_errors, translate_error
@@ -17,7 +17,8 @@ from topwork_server.feature_sets.latest_version import LatestVersion
 from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.feature_sets.versions import VersionReaders
-from topwork_server.types import Array
+from topwork_server.features import select_items
+from topwork_server.types import Array, TapRows
 
 # Lance reads ahead: bounded, so that a slow reader of large rows does not fill the memory.
 READ_AHEAD = 2
@@ -257,6 +258,23 @@ def fetch(
             return to_item_batch(take_rows(view, addresses[there], projection.stored), projection, ids, found_keys)
         empty = view.dataset.schema.empty_table()
         return to_item_batch(empty, projection, ids, found_keys)
+
+
+def stored_rows(
+    current: LatestVersion, readers: VersionReaders, ids: Sequence[str], taps: Sequence[str]
+) -> tuple[tuple[TapRows, ...], Array]:
+    """Read as FeatureSet.stored_rows says."""
+    ids_given = _arrow_ids(ids)
+    position = {id: at for at, id in enumerate(ids_given.to_pylist())}
+    with newest_view(current, readers) as view:
+        keys, addresses = view.loaded_id_map.find(ids_given)
+        for item, id in enumerate(ids):
+            if id not in position or keys[position[id]] < 0:
+                raise NotFound(f"the set {current.name} has no item {id!r}", remedy="send ids that it has", item=item)
+        projection = make_projection(view.set_metadata, view.columns, taps, (), False)
+        batch = to_item_batch(take_rows(view, addresses, projection.stored), projection, [], keys)
+    at = np.array([position[id] for id in ids], np.int64)
+    return tuple(select_items(rows, at) for rows in batch.taps), keys[at]
 
 
 def stored_items(current: LatestVersion, readers: VersionReaders, ids: Sequence[str]) -> dict[str, StoredItem]:

@@ -8,12 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from topwork_server.errors import DataLoss, NotFound
 from topwork_server.feature_sets import lance_layout, pins
 from topwork_server.feature_sets.checksums import Checksums
 from topwork_server.feature_sets.lance_io import map_errors
+from topwork_server.regular_files import bytes_below
+
+#: Seconds for which a count of bytes is good: a set under small writes has thousands of files, and each of its writers asks.
+FRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,27 @@ class VersionReaders:
     def versions_in_use(self) -> set[int]:
         with self._lock:
             return {version for version, count in self._counts.items() if count > 0}
+
+
+class DiskUsage:
+    """Thread-safe; one thread counts at a time, and others take what was counted before."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._counting = threading.Lock()
+        self._counted = float("-inf"), 0
+
+    def bytes(self) -> int:
+        """Return the bytes of all versions, as they were up to a second ago."""
+        when, found = self._counted
+        first = found == 0
+        if time.monotonic() - when > FRESH_SECONDS and self._counting.acquire(blocking=first):
+            try:
+                found = bytes_below(self._folder)
+                self._counted = time.monotonic(), found
+            finally:
+                self._counting.release()
+        return found
 
 
 def list_versions(checksums: Checksums) -> list[SetVersion]:

@@ -13,7 +13,6 @@ import numpy as np
 from topwork.v1 import indexes_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, NotReady, TooLarge
-from topwork_server.feature_sets.selection import stored_rows
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_types import MOST_HITS, SearchQuery
@@ -155,5 +154,5 @@ def _of_stored(ids: list[str], opened: OpenedIndex) -> SearchQuery:
     for position, one in enumerate(ids):
         if len(one) > MOST_ID_BYTES:
             raise InvalidInput(f"an id of {len(one):,} characters", remedy=f"at most {MOST_ID_BYTES} bytes", item=position)
-    (rows,), keys = stored_rows(opened.feature_set, ids, (opened.definition.tap.tap.name,))
+    (rows,), keys = opened.feature_set.stored_rows(ids, (opened.definition.tap.tap.name,))
     return replace(_query(np.asarray(rows.rows, np.float32), np.asarray(rows.counts, np.int64)), without=keys)

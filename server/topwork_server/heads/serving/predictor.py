@@ -12,7 +12,6 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
-from topwork_server.feature_sets.selection import stored_rows
 from topwork_server.feature_sets.set_types import Selection
 from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import Head
@@ -213,7 +212,7 @@ def _outputs_of_stored(
     """Predict for `STORED` ids from `start` on; an error gives the position among all ids."""
     taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
     try:
-        rows, _ = stored_rows(feature_set, ids[start : start + STORED], taps)
+        rows, _ = feature_set.stored_rows(ids[start : start + STORED], taps)
         return _outputs_of(heads, rows, skip_bad_items=False)
     except TopworkError as error:
         raise error if error.item is None else error.at(start + error.item) from None

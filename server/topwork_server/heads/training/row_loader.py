@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.errors import InvalidInput
-from topwork_server.feature_sets.selection import take_rows
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
+from topwork_server.features import select_items
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
@@ -192,4 +192,4 @@ def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
     """Those of some of the items, (items,) bool."""
-    return rows if chosen.all() else take_rows(rows, np.flatnonzero(chosen))
+    return rows if chosen.all() else select_items(rows, np.flatnonzero(chosen))
