@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +31,7 @@ def is_single(features: Features) -> bool:
 def arrow(rows: Rows) -> Any:
     pa = _library("pyarrow", "to_arrow")
     columns: dict[str, Any] = {"id": pa.array(rows.ids, pa.string())}
-    for tap, features in rows.features.items():
-        columns[column("features", tap)] = _nested(pa, features, features.rows)
-        if features.spans is not None:
-            columns[column("spans", tap)] = _nested(pa, features, features.spans)
-        if features.parts is not None:
-            columns[column("parts", tap)] = _nested(pa, features, features.parts)
+    columns |= _of_taps(rows, partial(_nested, pa))
     if rows.inputs is not None:
         columns["input"] = _inputs(pa, rows.inputs)
     types = _arrow_types(pa)
@@ -45,13 +42,7 @@ def arrow(rows: Rows) -> Any:
 
 def pandas(rows: Rows) -> Any:
     library = _library("pandas", "to_pandas")
-    columns: dict[str, Any] = {"id": rows.ids}
-    for tap, features in rows.features.items():
-        columns[column("features", tap)] = _cells(features, features.rows)
-        if features.spans is not None:
-            columns[column("spans", tap)] = _cells(features, features.spans)
-        if features.parts is not None:
-            columns[column("parts", tap)] = _cells(features, features.parts)
+    columns: dict[str, Any] = {"id": rows.ids, **_of_taps(rows, _cells)}
     if rows.inputs is not None:
         columns["input"] = rows.inputs
     return library.DataFrame({**columns, **rows.metadata})
@@ -75,6 +66,16 @@ def _library(name: str, verb: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise NotReady(f"{verb} needs {name}", remedy=f"pip install {name}") from None
+
+
+def _of_taps(rows: Rows, convert: Callable[[Features, Array], Any]) -> dict[str, Any]:
+    """The columns of each tap: its features, and spans and parts where it has any."""
+    found: dict[str, Any] = {}
+    for tap, features in rows.features.items():
+        for kind, values in (("features", features.rows), ("spans", features.spans), ("parts", features.parts)):
+            if values is not None:
+                found[column(kind, tap)] = convert(features, values)
+    return found
 
 
 def _arrow_types(pa: Any) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _inputs(pa: Any, inputs: list[RawInput | None]) -> Any:
     if kinds <= {bytes}:
         return pa.array(inputs, pa.large_binary())
     if kinds <= {str, tuple}:
-        pairs = [None if value is None else value if isinstance(value, tuple) else (value, None) for value in inputs]
         fields = pa.struct([("text", pa.string()), ("pair", pa.string())])
-        return pa.array([None if pair is None else {"text": pair[0], "pair": pair[1]} for pair in pairs], fields)
+        pairs = ((value, None) if isinstance(value, str) else value for value in inputs)
+        return pa.array([pair and {"text": pair[0], "pair": pair[1]} for pair in pairs], fields)
     raise InvalidInput("raw inputs that are arrays do not go into a table", remedy="read without inputs=True, or use `inputs`")

@@ -60,17 +60,17 @@ def chosen(writers: Mapping[str, W], path: Path) -> W:
     return found
 
 
-def about(features: Features) -> dict[str, Any]:
+def made_by(features: Features) -> dict[str, Any]:
     """What made the rows, as JSON can say it."""
-    return {
-        "encoder": features.encoder,
+    names = ("encoder", "fingerprint", "granularity", "dtype", "dim", "span_kind")
+    made: dict[str, Any] = {name: getattr(features, name) for name in names}
+    return made | {"numerics": asdict(features.numerics) if features.numerics else None}
+
+
+def about(features: Features) -> dict[str, Any]:
+    """What made the rows, and what became of the items, as JSON can say it."""
+    return made_by(features) | {
         "tap": features.tap,
-        "fingerprint": features.fingerprint,
-        "granularity": features.granularity,
-        "dtype": features.dtype,
-        "dim": features.dim,
-        "span_kind": features.span_kind,
-        "numerics": asdict(features.numerics) if features.numerics else None,
         "notes": {str(item): dict(counts) for item, counts in features.notes.items()},
         "failures": {str(item): str(error) for item, error in features.failures.items()},
     }

@@ -8,9 +8,9 @@ import json
 import os
 import tempfile
 import zipfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -18,11 +18,10 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from topwork._files import dataframes, save_features
-from topwork._files.array_files import ArrayFile, NumericArrayFile, TextArrayFile
 from topwork.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from topwork.features import Array, Features
+    from topwork.features import Array
     from topwork.rows import Rows
 
 #: What stands where a value is missing, and the dtype of the array.
@@ -34,6 +33,8 @@ _ARRAYS: Mapping[str, tuple[Any, Any]] = {
     "time": (np.datetime64("NaT"), "datetime64[us]"),
     "strings": ("null", np.str_),
 }
+#: Texts that are padded at a time.
+BATCH = 4096
 
 
 class RowsWriter(Protocol):
@@ -65,21 +66,66 @@ def about(rows: Rows) -> dict[str, Any]:
         "version": rows.version,
         "total": rows.total,
         "columns": dict(rows.column_types),
-        "taps": {tap: _tap(features) for tap, features in rows.features.items()},
+        "taps": {
+            tap: {"column": dataframes.column("features", tap), **save_features.made_by(features)}
+            for tap, features in rows.features.items()
+        },
     }
 
 
-def _tap(features: Features) -> dict[str, Any]:
-    return {
-        "column": dataframes.column("features", features.tap),
-        "encoder": features.encoder,
-        "fingerprint": features.fingerprint,
-        "granularity": features.granularity,
-        "dtype": features.dtype,
-        "dim": features.dim,
-        "span_kind": features.span_kind,
-        "numerics": asdict(features.numerics) if features.numerics else None,
-    }
+class NumericArrayFile:
+    """An .npy file of numbers of one dtype that grows along the first axis; its length is known only in the end."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self._dtype: np.dtype[Any] | None = None
+        self._shape: tuple[int, ...] = (0,)
+
+    def add(self, values: Array) -> None:
+        if self._dtype is None:
+            self._dtype, self._shape = values.dtype, (0, *values.shape[1:])
+            _write_header(self._file, self._dtype, self._shape)
+        self._file.write(np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data)
+        self._shape = (self._shape[0] + len(values), *self._shape[1:])
+
+    def finish(self) -> Path:
+        """Complete the file. numpy pads a header so that any length fits into its place."""
+        self._file.seek(0)
+        _write_header(self._file, self._dtype or np.dtype(np.float32), self._shape)
+        self._file.flush()
+        return self._path
+
+
+class TextArrayFile:
+    """An .npy file of texts, which numpy holds padded to the longest."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self._lengths = array("L")
+        self._longest = 1
+
+    def add(self, values: list[str]) -> None:
+        for text in values:
+            encoded = text.encode("utf-32-le")
+            self._file.write(encoded)
+            self._lengths.append(len(encoded))
+            self._longest = max(self._longest, len(encoded) // 4)
+
+    def finish(self) -> Path:
+        self._file.seek(0)
+        padded = self._path.with_suffix(".padded")
+        dtype = np.dtype(f"<U{self._longest}")
+        with padded.open("wb") as file:
+            _write_header(file, dtype, (len(self._lengths),))
+            for start in range(0, len(self._lengths), BATCH):
+                texts = [self._file.read(size).ljust(dtype.itemsize, b"\0") for size in self._lengths[start : start + BATCH]]
+                file.write(b"".join(texts))
+        return padded
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
 
 
 class NpzWriter:
@@ -88,7 +134,7 @@ class NpzWriter:
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
         self._file, self._stack = file, stack
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent)))
-        self._spools: dict[str, ArrayFile] = {}
+        self._spools: dict[str, NumericArrayFile | TextArrayFile] = {}
         self._missing: set[str] = set()
         self._first: Rows | None = None
 
@@ -97,9 +143,9 @@ class NpzWriter:
         self._take("ids", rows.ids)
         for tap, features in rows.features.items():
             found = {"features": features.rows, "counts": features.counts, "spans": features.spans, "parts": features.parts}
-            for kind, array in found.items():
-                if array is not None:
-                    self._take(dataframes.column(kind, tap), array)
+            for kind, values in found.items():
+                if values is not None:
+                    self._take(dataframes.column(kind, tap), values)
         for name, values in rows.metadata.items():
             self._take(f"metadata_{name}", _array(values, rows.column_types.get(name, "string")))
             self._take(f"missing_{name}", np.array([value is None for value in values], np.bool_))
@@ -129,7 +175,7 @@ class NpyWriter:
     """The features of one tap, and nothing else."""
 
     def __init__(self, file: IO[bytes], path: Path, stack: ExitStack) -> None:
-        self._spool = NumericArrayFile(file)
+        self._spool = NumericArrayFile(file, path)
 
     def add(self, rows: Rows) -> None:
         if len(rows.features) != 1:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike, fspath
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,20 +15,6 @@ from topwork._codec.items import describe
 from topwork.errors import InvalidInput
 
 IDS = "pass one id an item: str or int"
-
-
-class IdSource(Protocol):
-    """`total` is None where it is not known beforehand."""
-
-    total: int | None
-
-    def take(self, start: int, count: int) -> list[str]: ...
-
-
-class MetadataSource(Protocol):
-    total: int | None
-
-    def take(self, start: int, count: int) -> dict[str, list[Any]]: ...
 
 
 @dataclass
@@ -76,18 +62,15 @@ class PathIds:
         return taken
 
 
+#: Ids as they were passed. `total` is None where it is not known beforehand.
+IdSource: TypeAlias = KnownIds | StreamedIds | PathIds
 #: The first time that Python's datetime has not.
 LAST_YEAR = np.datetime64("10000-01-01", "us")
 
 
 def ids_of(ids: Any) -> IdSource:
-    if isinstance(ids, str | int | np.integer):
-        return KnownIds([text_of(ids, 0)])
-    if isinstance(ids, Sized) and isinstance(ids, Iterable) and not isinstance(ids, Mapping | bytes):
-        return KnownIds([text_of(id, i) for i, id in enumerate(plain(ids))])
-    if isinstance(ids, Iterable) and not isinstance(ids, Mapping | bytes):
-        return StreamedIds(ids)
-    raise InvalidInput(f"ids come as {describe(ids)}", remedy=IDS)
+    streamed = isinstance(ids, Iterable) and not isinstance(ids, Sized)
+    return StreamedIds(ids) if streamed else KnownIds(texts(ids))
 
 
 def text_of(id: Any, position: int) -> str:
@@ -153,6 +136,10 @@ class StreamedMetadata:
         if len(rows) < count:
             raise InvalidInput(f"metadata ends after {start + len(rows)} items", remedy="pass one row an item")
         return columns_of(rows, start)
+
+
+#: Metadata as it was passed. `total` is None where it is not known beforehand.
+MetadataSource: TypeAlias = KnownMetadata | StreamedMetadata
 
 
 def metadata_of(metadata: Any) -> MetadataSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from topwork._codec import items as _items
 from topwork._codec.items import LongVideo
@@ -20,16 +20,6 @@ from topwork.v1 import sets_pb2, types_pb2
 
 #: What a chunk may hold: items to be embedded, ready vectors and their bytes, and bytes in all before it is cut in two.
 ITEMS, VECTORS, VECTOR_BYTES, MOST_BYTES = 128, 8192, 4 * _items.MIB, 48 * _items.MIB
-
-
-class ChunkBody(Protocol):
-    """What a chunk is about: items, or features."""
-
-    def __len__(self) -> int: ...
-
-    def cut(self, start: int, end: int) -> ChunkBody: ...
-
-    def fill(self, rows: sets_pb2.WriteRows) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +113,7 @@ class _Part:
     start: int
     ids: list[str]
     metadata: dict[str, list[Any]]
-    body: ChunkBody
+    body: ItemBody | VectorBody
 
     def half(self, start: int, end: int) -> _Part:
         metadata = {name: values[start:end] for name, values in self.metadata.items()}
