@@ -143,9 +143,9 @@ class NpzWriter:
         self._take("ids", rows.ids)
         for tap, features in rows.features.items():
             found = {"features": features.rows, "counts": features.counts, "spans": features.spans, "parts": features.parts}
-            for kind, values in found.items():
-                if values is not None:
-                    self._take(dataframes.column(kind, tap), values)
+            for kind, of_tap in found.items():
+                if of_tap is not None:
+                    self._take(dataframes.column(kind, tap), of_tap)
         for name, values in rows.metadata.items():
             self._take(f"metadata_{name}", _array(values, rows.column_types.get(name, "string")))
             self._take(f"missing_{name}", np.array([value is None for value in values], np.bool_))
