@@ -74,8 +74,7 @@ def made(rows: int, dim: int, classes: int, seed: int) -> dict[str, Any]:
 
 def ours(data: dict[str, Any], classes: int) -> dict[str, Any]:
     """One head by the defaults."""
-    from topwork_plugins.linear.options import LinearOptions
-    from topwork_plugins.linear.plugin import LinearTrainer
+    from topwork_plugins.linear.plugin import LinearOptions, LinearTrainer
     from topwork_server import Examples, FeatureView, Target
 
     count = np.arange(len(data["labels"]))

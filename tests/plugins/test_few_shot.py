@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from topwork_plugins.few_shot import knn
 from topwork_plugins.few_shot.knn import KnnTrainer
+from topwork_plugins.few_shot.plugin import ZeroShotTrainer
 from topwork_plugins.few_shot.prototype import PrototypeTrainer
-from topwork_plugins.few_shot.zero_shot import ZeroShotTrainer
 from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.plugin_api.options import parse
 from topwork_server.testing import TrainerContract

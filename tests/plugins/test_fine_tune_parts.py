@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from topwork_plugins.fine_tune import blocks
+from topwork_plugins.fine_tune import tune
 from topwork_plugins.fine_tune.loop import BETAS, EPSILON, Optimizer, schedule
-from topwork_plugins.fine_tune.network import pooled
+from topwork_plugins.fine_tune.network import PreparedSamples, mirrored, pooled, runs_within_budget, shuffled
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.samples import PreparedSamples, mirrored, runs_within_budget, shuffled
 from topwork_server import (
     Encoder,
     EncoderSpec,
@@ -85,18 +84,18 @@ BLOCKS = (("embed.",), ("layer.0.",), ("layer.1.",), ("layer.2.",))
 
 
 def home(net: torch.nn.Module) -> dict[str, int]:
-    return blocks.block_of_parameters([name for name, _ in net.named_parameters()], BLOCKS)
+    return tune.block_of_parameters([name for name, _ in net.named_parameters()], BLOCKS)
 
 
 def test_what_no_prefix_names_is_in_the_last_block() -> None:
     found = home(Stack())
     assert {found["norm.weight"], found["norm.bias"], found["layer.2.bias"]} == {3}
     assert (found["embed.weight"], found["layer.0.weight"]) == (0, 1)
-    assert set(blocks.block_of_parameters(["a", "b"], ()).values()) == {0}
+    assert set(tune.block_of_parameters(["a", "b"], ()).values()) == {0}
 
 
 def rates(net: torch.nn.Module, **given: Any) -> dict[str, tuple[float, float]]:
-    groups = blocks.groups(net, home(net), 1e-3, FineTuneOptions(**given))
+    groups = tune.parameter_groups(net, home(net), 1e-3, FineTuneOptions(**given))
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
 
@@ -114,11 +113,11 @@ def test_rates_fall_from_block_to_block() -> None:
 def test_the_highest_block_that_learns_has_the_whole_rate() -> None:
     net = Stack()
     reached = [name for name, _ in net.named_parameters() if name.startswith(("embed", "layer.0", "layer.1"))]
-    assert blocks.freeze(net, home(net), reached, 4, bottom=1) == [1, 2]
+    assert tune.freeze(net, home(net), reached, 4, bottom=1) == [1, 2]
     found = rates(net, layer_decay=0.5)
     assert set(found) == {"layer.0.weight", "layer.0.bias", "layer.1.weight", "layer.1.bias"}
     assert found["layer.1.bias"][0] == 1e-3
-    assert blocks.freeze(net, home(net), reached, 4, bottom=-1) == []
+    assert tune.freeze(net, home(net), reached, 4, bottom=-1) == []
     assert rates(net) == {}
 
 
@@ -128,8 +127,8 @@ def test_restarted_blocks_begin_as_bert_s_did() -> None:
     net.norm.weight.data.fill_(7.0)
     net.layer[2] = torch.nn.Linear(200, 200)
     before = net.layer[1].weight.clone()
-    blocks.freeze(net, home(net), [name for name, _ in net.named_parameters()], 4, bottom=0)
-    blocks.reinitialise(net, home(net), [0, 1, 2, 3], top=1)
+    tune.freeze(net, home(net), [name for name, _ in net.named_parameters()], 4, bottom=0)
+    tune.reinitialise(net, home(net), [0, 1, 2, 3], top=1)
     assert float(net.layer[2].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
     assert not net.layer[2].bias.any()
     assert net.norm.weight.tolist() == [1, 1]

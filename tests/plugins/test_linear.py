@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 from topwork_plugins.linear import sweep
 from topwork_plugins.linear.gram import principal_basis
-from topwork_plugins.linear.head import LinearHead
-from topwork_plugins.linear.lbfgs import PenalizedLoss, minimise
 from topwork_plugins.linear.losses import Loss, SigmoidLoss, SoftmaxLoss, SpanLoss
-from topwork_plugins.linear.models import Discriminant, Ridge
-from topwork_plugins.linear.options import LinearOptions
-from topwork_plugins.linear.plugin import LinearTrainer
-from topwork_plugins.linear.problem import Problem
-from topwork_plugins.linear.temperature import fit_temperatures
+from topwork_plugins.linear.models import Discriminant, PenalizedLoss, Problem, Ridge, minimise
+from topwork_plugins.linear.plugin import LinearHead, LinearOptions, LinearTrainer
+from topwork_plugins.linear.sweep import fit_temperatures
 from topwork_server.errors import InvalidInput
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Examples, Target

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from topwork_plugins.mlp.losses import UnitLosses
-from topwork_plugins.mlp.trainer import MlpTrainer
+from topwork_plugins.mlp.nets import UnitLosses
+from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, InvalidInput, Target
 from topwork_server.plugin_api.options import parse
 from topwork_server.runtime.session import Session

@@ -1,26 +1,27 @@
-"""The nearest mean of a class (Snell et al. 2017, "Prototypical networks"), by cosine over unit rows."""
+"""The nearest mean of a class (Snell et al. 2017, "Prototypical networks"), by cosine over unit rows, and the head of cosines
+that zero-shot classes share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds
+from topwork_server import Array, Examples, FittedHead, InvalidInput, Report, Target, Trainer, Trial, folds, head_graph, option
 
-from topwork_plugins.few_shot.cosine import (
-    TEMPERATURES,
-    CosineHead,
-    best_trial,
-    check_not_empty,
-    check_target,
-    log_likelihood,
-    unit,
-)
-from topwork_plugins.few_shot.options import PrototypeOptions
+if TYPE_CHECKING:
+    import onnx
 
+#: Bounds of the option temperature, which is above 0.
+COLDEST, HOTTEST = 1e-4, 1e4
+#: Temperatures that are tried: a factor of about 1.6 from one to the next.
+TEMPERATURES = tuple(float(f"{t:.2g}") for t in np.geomspace(0.002, 1, 14))
+MEASURE = "mean log likelihood of examples that were left out"
+#: Below it a row has no direction.
+TINY = 1e-12
 #: Groups are left out one at a time; of more than so many, as many at a time as make so many turns.
 TURNS = 50
 #: Where nothing can be left out: one example a class.
@@ -31,8 +32,91 @@ UNKNOWN = 5.0
 MOST_COSINES = 500_000
 
 
+def unit(rows: Array, centre: Array) -> Array:
+    """Return directions (n, dim) float32 from the centre (dim,); zeros where a row has none."""
+    off = rows - centre.astype(np.float32)
+    return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), TINY), np.float32)
+
+
+class CosineHead(FittedHead):
+    """The head scores = unit(row - centre) @ weight.T + bias, for weight (outputs, dim) and bias (outputs,)."""
+
+    def __init__(self, view: int, centre: Array, weight: Array, bias: Array) -> None:
+        self.view = view
+        self._centre, self._weight, self._bias = (array.astype(np.float32) for array in (centre, weight, bias))
+
+    def with_trials(self, chosen: Mapping[str, Any], trials: Sequence[Trial], measure: str = MEASURE) -> CosineHead:
+        self.chosen, self.trials, self.measure = chosen, trials, measure
+        return self
+
+    def scores(self, rows: Array) -> Array:
+        return np.asarray(unit(rows, self._centre) @ self._weight.T + self._bias, np.float32)
+
+    def graph(self) -> onnx.ModelProto:
+        from onnx import helper
+
+        nodes = [*unit_nodes(), helper.make_node("Gemm", ["unit", "weight", "bias"], ["scores"], transB=1)]
+        constants = {**unit_constants(self._centre), "weight": self._weight, "bias": self._bias}
+        return head_graph(nodes, constants, self._weight.shape[1], len(self._weight))
+
+
+def unit_nodes() -> list[onnx.NodeProto]:
+    """Make the nodes of `unit`, from `rows` to `unit`."""
+    from onnx import helper
+
+    return [
+        helper.make_node("Sub", ["rows", "centre"], ["off"]),
+        helper.make_node("ReduceL2", ["off", "columns"], ["norm"]),
+        helper.make_node("Max", ["norm", "tiny"], ["length"]),
+        helper.make_node("Div", ["off", "length"], ["unit"]),
+    ]
+
+
+def unit_constants(centre: Array) -> dict[str, Array]:
+    return {"centre": centre, "columns": np.array([1]), "tiny": np.array([TINY])}
+
+
+def log_likelihood(target: Target, scores: Array, values: Array) -> float:
+    """Return the mean over rows of CLASSES or LABELS, with labels held for a little less than certain, as Platt (1999, section
+    2.2) does: a handful of rows that are all right must not make a head infinitely sure."""
+    doubt = 1 / (len(scores) + 2)
+    if target is Target.LABELS:
+        y_true = values * (1 - doubt) + doubt / 2
+        return float(-(y_true * np.logaddexp(0, -scores) + (1 - y_true) * np.logaddexp(0, scores)).mean())
+    log_probabilities = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    right = log_probabilities[np.arange(len(values)), values]
+    return float(((1 - doubt) * right + doubt * log_probabilities.mean(axis=1)).mean())
+
+
+def best_trial(trials: Sequence[Trial]) -> int:
+    """Return the position of the best trial; of trials that are equal but for rounding, the first."""
+    most = max(trial.score for trial in trials)
+    return next(at for at, trial in enumerate(trials) if trial.score >= most - 1e-6)
+
+
+def check_target(examples: Examples, targets: frozenset[Target], kind: str) -> None:
+    if examples.target not in targets:
+        learns = ", ".join(sorted(targets))
+        raise InvalidInput(f"{kind} does not learn {examples.target}", remedy=f"it learns {learns}: choose another kind")
+
+
+def check_not_empty(subset: Array, kind: str) -> None:
+    if not len(subset):
+        raise InvalidInput(f"{kind} has no examples to learn from", remedy="label some items")
+
+
+@dataclass(frozen=True)
+class PrototypeOptions:
+    """Options of a mean for each class. None leaves the choice to the examples that are left out."""
+
+    temperature: float | None = option(None, "what cosines are divided by", minimum=COLDEST, maximum=HOTTEST)
+    centre: bool | None = option(None, "whether the mean of all rows is taken off before cosines")
+    #: Of MiniLM and 20 topics of docstrings, 3 was better than 1 with one to five examples a class.
+    prior: float = option(3.0, "how many examples the description of a class counts for", minimum=0, maximum=1e6)
+
+
 class PrototypeTrainer(Trainer):
-    """Of LABELS, each label has two means: of the rows that have it, and of the others."""
+    """The nearest mean by cosine. Of LABELS, each label has two means: of the rows that have it, and of the others."""
 
     options = PrototypeOptions
     targets = frozenset({Target.CLASSES, Target.LABELS})
@@ -57,7 +141,7 @@ class PrototypeTrainer(Trainer):
 
 
 def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Array]:
-    """Who is left out together; nobody where all are of one group."""
+    """Choose the rows that are left out together; none where all are of one group."""
     bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
     try:
         return folds(bare, TURNS, seed)
@@ -67,8 +151,9 @@ def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Ar
 
 @dataclass(frozen=True)
 class _Means:
-    """Of one view and centre: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts (means,), in
-    which a description stands for so many members. Of LABELS the first half of the means is of those that have the label."""
+    """Means of one view and centre: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts
+    (means,), in which a description stands for so many members. Of LABELS the first half of the means is of those that have the
+    label."""
 
     view: int
     centred: bool
@@ -79,13 +164,13 @@ class _Means:
     counts: Array
 
     def without(self, turn: Array) -> tuple[Array, Array]:
-        """Unit means (means, dim), and which are known (means,), as if those rows were not there."""
+        """Return unit means (means, dim), and which are known (means,), without those rows."""
         left = self.members[turn]
         return _directions(self.sums - left.T @ self.rows[turn], self.counts - left.sum(axis=0))
 
     @property
     def frequencies(self) -> Array:
-        """(means,) log shares of the rows. What is known by its description alone is taken to be as frequent as the others."""
+        """Log shares of the rows, (means,). A mean known by its description alone is taken to be as frequent as the others."""
         counts = self.members.sum(axis=0)
         counts = np.where(counts > 0, counts, counts[counts > 0].mean())
         return np.asarray(np.log(counts / counts.sum()))
@@ -139,8 +224,8 @@ def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool
 def _evaluate_settings(
     examples: Examples, means: _Means, options: PrototypeOptions, turns: Sequence[Array]
 ) -> Iterator[tuple[float, bool, float]]:
-    """(temperature, whether class frequencies count, mean log likelihood of rows by the means of the others), for all that are
-    tried; nothing where no row has others of its class."""
+    """Yield (temperature, whether class frequencies count, mean log likelihood of rows by the means of the others) for all that
+    are tried; nothing where no row has others of its class."""
     cosines, known, rows = _left_out(examples, means, turns)
     if not len(rows):
         return
@@ -151,7 +236,7 @@ def _evaluate_settings(
 
 
 def _left_out(examples: Examples, means: _Means, turns: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Cosines (m, means) of rows to the means of the others, which of these are known, and the positions (m,) of those rows."""
+    """Return cosines (m, means) of rows to the means of the others, which means are known, and the positions (m,) of the rows."""
     if not turns:
         return means.rows[:0] @ means.sums.T, np.zeros((0, len(means.counts)), bool), np.arange(0)
     found = []
@@ -171,12 +256,12 @@ def _scored(cosines: Array, known: Array, temperature: float, bias: Array) -> Ar
 
 
 def _unknown(temperature: float, bias: Array) -> float:
-    """The score of a mean that is not known: below any other."""
+    """Return the score of a mean that is not known: below any other."""
     return float(-1 / temperature + bias.min() - UNKNOWN)
 
 
 def _joined(target: Target, scores: Array) -> Array:
-    """Of (n, means) scores, those of the outputs. Of LABELS: of having it against not."""
+    """Turn scores (n, means) into those of the outputs. Of LABELS: of having it against not."""
     if target is Target.CLASSES:
         return scores
     half = scores.shape[1] // 2

@@ -1,4 +1,4 @@
-"""The epochs: batches, rates, the validation score, and the best state of all. Imports torch."""
+"""Epochs of a training: batches, rates, the validation score, and the best state of all. Imports torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import torch
 from topwork_server import Array, FineTuneDataset, InvalidInput, Report
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.network import Network
+from topwork_plugins.fine_tune.network import Network, shuffled
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.samples import shuffled
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -72,7 +71,7 @@ class TrainingLoop:
                 parameter.copy_(value)
 
     def evaluate(self, positions: Array) -> tuple[float | None, float | None]:
-        """Score and mean loss of those items; nothing of none."""
+        """Return score and mean loss of those items; None of no items."""
         if not len(positions):
             return None, None
         raw = self.raw_scores(positions)
@@ -80,7 +79,7 @@ class TrainingLoop:
         return self._objective.score(self._objective.scores_of(raw), positions), loss
 
     def raw_scores(self, positions: Array, *, exact: bool = False) -> Tensor:
-        """Raw scores of those items' rows in the order of the positions, on the CPU."""
+        """Compute raw scores of those items' rows in the order of the positions, on the CPU."""
         with torch.no_grad():
             found = {
                 position: self._network.scores(rows.to(self._network.device)).cpu()
@@ -89,7 +88,7 @@ class TrainingLoop:
         return torch.cat([found[p] for p in positions.tolist()] or [torch.zeros(0, self._network.head.out_features)])
 
     def _epoch(self, epoch: int) -> float:
-        """One pass; the mean loss."""
+        """Run one pass; return the mean loss."""
         total = size = 0.0
         self._network.module.train(self._options.dropout)
         for part in self._network.module.modules():
@@ -104,7 +103,7 @@ class TrainingLoop:
         return total / max(size, 1)
 
     def _step(self, batch: Array) -> tuple[float, int]:
-        """Sum of the loss, and over how much. InvalidInput where it is not finite."""
+        """Take one step; return the sum of the loss, and over how much. InvalidInput where it is not finite."""
         self._optimizer.set_rates(schedule(self._step_count, self._steps, self._options.warmup))
         self._optimizer.torch.zero_grad(set_to_none=True)
         size, total = self._objective.size(batch), 0.0
@@ -150,7 +149,7 @@ class TrainingLoop:
         return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]
 
     def _report_progress(self, epoch: int, loss: float) -> None:
-        """The job itself says how much time is left."""
+        """Report epoch, step and loss; the job adds how much time is left."""
         said = f"epoch {epoch}/{self._options.epochs}, step {self._step_count}/{self._steps}, loss {loss:.3f}"
         if self.history and self.history[-1]["score"] is not None:
             said += f", validation {self._objective.name} {self.history[-1]['score']:.3f}"
@@ -177,7 +176,7 @@ class Optimizer:
         return self._adam
 
     def set_rates(self, factor: float) -> None:
-        """Before a step: its rates are `factor` of those that the groups came with.
+        """Set the rates of the next step to `factor` of those that the groups came with.
 
         The correction lies in the rate and in eps alone (Kingma and Ba 2015, end of section 2), and is undone there; decay is no
         part of it.

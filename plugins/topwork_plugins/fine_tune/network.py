@@ -3,21 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, FineTuneDataset, Granularity, InvalidInput, Sample, Target, Trunk, batch_key
+from topwork_server import Array, Encoder, FineTuneDataset, Granularity, InvalidInput, Item, Sample, Target, Trunk, batch_key
 from torch import Tensor, nn
 
-from topwork_plugins.fine_tune.samples import PreparedSamples, mirrored, runs_within_budget
-
+#: Samples beyond this are prepared anew each time that they are read; an item of more than ITEM_BYTES always is.
+CACHE_BYTES = 2 << 30
+ITEM_BYTES = 256 << 20
+#: Batches whose items are sorted by length together: enough to save padding, few enough to mix.
+POOL = 16
 #: How many items' rows are held at a time where nothing is learnt.
 HELD = 64
 FACTORS = {"mean+std": 2, "pair": 4}
 #: Of a text and its pair, what a head with a value for each token reads: an answer is in the pair.
 PARTS = {Target.SPAN: 1, Target.CLASSES: 0}
+
+
+class PreparedSamples:
+    """The samples of all items. `counts` is how many samples each has, `costs` what they cost together."""
+
+    def __init__(self, encoder: Encoder, items: Sequence[Item], options: Any, threads: int, cache: int | None = None) -> None:
+        self._encoder, self._items, self._options = encoder, items, options
+        self._cache: dict[int, list[Sample]] = {}
+        self.counts, self.costs = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
+        free = CACHE_BYTES if cache is None else cache
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
+            for position, (count, cost, size, kept) in enumerate(pool.map(self._measure, range(len(items)))):
+                self.counts[position], self.costs[position] = count, cost
+                if kept and size <= free:
+                    self._cache[position] = kept
+                    free -= size
+
+    def samples(self, position: int) -> Iterator[Sample]:
+        """Return all of an item's samples, lazily where they are not kept. InvalidInput names the item."""
+        if position in self._cache:
+            return iter(self._cache[position])
+        return self._preprocess(position)
+
+    def draw_samples(self, position: int, most: int, random: np.random.Generator) -> list[Sample]:
+        """Return all of an item's samples, or `most` of them drawn at random, in their order."""
+        count = int(self.counts[position])
+        if count <= most:
+            return list(self.samples(position))
+        drawn = set(random.choice(count, most, replace=False).tolist())
+        return [sample for i, sample in enumerate(self.samples(position)) if i in drawn]
+
+    def _preprocess(self, position: int) -> Iterator[Sample]:
+        try:
+            yield from self._encoder.preprocess(self._items[position], self._options)
+        except InvalidInput as error:
+            raise error.at(position) from error
+
+    def _measure(self, position: int) -> tuple[int, int, int, list[Sample]]:
+        """Count an item's samples, their cost and bytes, and return the samples too unless they are too large to keep."""
+        count = cost = size = 0
+        kept: list[Sample] = []
+        for sample in self._preprocess(position):
+            count, cost = count + 1, cost + self._encoder.cost(sample)
+            size += sum(array.nbytes for array in sample.inputs.values())
+            if size <= ITEM_BYTES:
+                kept.append(sample)
+            else:
+                kept.clear()
+        if not count:
+            raise InvalidInput("it gives the trunk nothing to read", remedy="leave it out", item=position)
+        return count, cost, size, kept if size <= ITEM_BYTES else []
+
+
+def shuffled(positions: Array, costs: Array, batch: int, random: np.random.Generator) -> list[Array]:
+    """Deal all positions once, in batches of random items of like cost, in random order."""
+    mixed = random.permutation(positions)
+    pools = [mixed[i : i + POOL * batch] for i in range(0, len(mixed), POOL * batch)]
+    batches = [part for pool in pools for part in _batches(pool[np.argsort(costs[pool], kind="stable")], batch)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def mirrored(sample: Sample) -> Sample:
+    """Mirror a picture (channels, height, width)."""
+    inputs = {name: np.ascontiguousarray(array[..., ::-1]) for name, array in sample.inputs.items()}
+    return Sample(inputs, sample.tokens, sample.window, sample.box, sample.notes)
+
+
+def runs_within_budget(costs: Sequence[int], budget: int) -> list[slice]:
+    """List runs of neighbors that cost at most `budget` together, all as much as the longest; one alone may cost more."""
+    runs: list[slice] = []
+    start = longest = 0
+    for i, cost in enumerate(costs):
+        longest = max(longest, cost)
+        if i > start and (i + 1 - start) * longest > budget:
+            runs.append(slice(start, i))
+            start, longest = i, cost
+    return [*runs, slice(start, len(costs))] if costs else []
+
+
+def _batches(positions: Array, batch: int) -> Iterator[Array]:
+    return (positions[i : i + batch] for i in range(0, len(positions), batch))
 
 
 class Network:
@@ -43,14 +128,14 @@ class Network:
         self.scale = 1.0
 
     def parts(self, positions: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-        """Positions of a batch as parts whose activations fit into memory together; gradients add up over them."""
+        """Split the positions of a batch into parts whose activations fit into memory together; gradients add up over them."""
         costs = self.prepared.costs[positions].tolist()
         return (positions[run] for run in runs_within_budget(costs, self.budget))
 
     def training_scores(
         self, positions: np.ndarray[Any, Any], random: np.random.Generator, windows: int, *, flip: bool
     ) -> Tensor:
-        """Raw scores (rows of those items, outputs), with gradients."""
+        """Compute raw scores (rows of those items, outputs), with gradients."""
         whole = self.dataset.pooling == "rows" or self.dataset.tap.granularity is not Granularity.WINDOW
         drawn = [self.prepared.draw_samples(int(p), 1 << 30 if whole else windows, random) for p in positions]
         if flip:
@@ -68,7 +153,8 @@ class Network:
 
     @torch.no_grad()
     def features(self, positions: Sequence[int], *, exact: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """The pooled rows of each item, as served: (position, (rows, dim)), on the CPU and in any order. `exact`: in fp32."""
+        """Yield the pooled rows of each item, as served: (position, (rows, dim)), on the CPU and in any order. `exact`: in
+        fp32."""
         self.module.eval()
         kind = torch.autocast(self.device.type, enabled=False) if exact else self._autocast
         order = sorted(positions, key=lambda p: (int(self.prepared.costs[p]), p))
@@ -88,7 +174,7 @@ class Network:
                 yield position, self._pooled(own, samples, position).cpu()
 
     def _batches(self, positions: Sequence[int]) -> Iterator[tuple[list[int], list[Sample]]]:
-        """The items' samples in batches within the budget, never more than one batch of them beyond those that are kept."""
+        """Yield the items' samples in batches within the budget, never more than one batch of them beyond those that are kept."""
         owners: list[int] = []
         samples: list[Sample] = []
         longest = 0
@@ -104,7 +190,7 @@ class Network:
         yield owners, samples
 
     def _rows(self, samples: Sequence[Sample], kind: AbstractContextManager[Any]) -> list[Tensor]:
-        """The tap's rows of each sample, (rows, dim) float32."""
+        """Compute the tap's rows of each sample, (rows, dim) float32."""
         groups: dict[Any, list[int]] = {}
         for i, sample in enumerate(samples):
             groups.setdefault(batch_key(self.encoder, sample), []).append(i)
@@ -121,7 +207,7 @@ class Network:
         return output.float()
 
     def _pooled(self, rows: Sequence[Tensor], samples: Sequence[Sample], position: int) -> Tensor:
-        """An item's rows as its head reads them; `heads/pooling.py` does the same when it serves."""
+        """Pool an item's rows as its head reads them; `heads/pooling.py` does the same when it serves."""
         parts = _parts(samples)
         try:
             return pooled(self.dataset.pooling, torch.cat(list(rows)), parts, self.dataset.target)
@@ -132,7 +218,7 @@ class Network:
 
 
 def pooled(pooling: str, rows: Tensor, parts: Tensor | None, target: Target) -> Tensor:
-    """(n, dim) rows of one item to (m, dim'), as topwork_server.heads.pooling has it. LookupError says what there is not."""
+    """Pool rows (n, dim) of one item to (m, dim'), as topwork_server.heads.pooling does. LookupError says what is missing."""
     if pooling == "rows":
         rows = rows if parts is None or target not in PARTS else rows[parts.to(rows.device) == PARTS[target]]
         if not len(rows):
@@ -162,14 +248,14 @@ def _pair(rows: Tensor, parts: Tensor | None) -> Tensor:
 
 
 def _deviation(rows: Tensor, mean: Tensor) -> Tensor:
-    """The population's; its gradient is 0, not infinite, where all rows are alike."""
+    """Return the population's deviation; its gradient is 0, not infinite, where all rows are alike."""
     variance = ((rows - mean) ** 2).mean(0, keepdim=True)
     there = variance > 0
     return torch.where(there, torch.where(there, variance, 1.0).sqrt(), 0.0)
 
 
 def _of_sample(output: Tensor, sample: Sample) -> Tensor:
-    """One sample's rows of an output without its batch axis: (dim,), or (rows, dim) of cells, or of tokens with padding."""
+    """Take one sample's rows of an output without its batch axis: (dim,), or (rows, dim) of cells, or of tokens with padding."""
     if output.ndim == 1:
         return output.unsqueeze(0)
     return output if sample.tokens is None else output[torch.from_numpy(sample.tokens.positions).to(output.device)]

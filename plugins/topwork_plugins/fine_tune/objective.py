@@ -1,4 +1,4 @@
-"""What is minimised and what stops the training, by Target. Imports torch."""
+"""Loss that is minimized and score that stops the training, by Target. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ IGNORED = -1
 
 
 class Objective:
-    """Raw scores are those of the output layer; NUMBERS are learnt as deviations from the training mean, in units of theirs.
+    """The loss and the score of raw scores, which the output layer gives; NUMBERS are learned as deviations from the training
+    mean.
 
     `name` says what `score` is; of all, more is better.
     """
@@ -42,19 +43,19 @@ class Objective:
         return {Target.LABELS: "macro F1", Target.NUMBERS: "R2", Target.SPAN: "exact match"}[self.target]
 
     def rows_of(self, positions: Sequence[int] | Array) -> Array:
-        """Positions of items, in their order, in `FineTuneDataset.values`."""
+        """Return the rows of items, in their order, in `FineTuneDataset.values`."""
         spans = [np.arange(self._ends[p] - self._counts[p], self._ends[p]) for p in positions]
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 
     def size(self, positions: Array) -> int:
-        """How many rows (of SPAN: items) with a value the mean loss of these items is over."""
+        """Count the rows (of SPAN: items) with a value that the mean loss of these items is over."""
         values = self._values[self.rows_of(positions)]
         if self.target is Target.SPAN:
             return len(positions)
         return int((values >= 0).sum()) if self.target is Target.CLASSES else len(values)
 
     def loss(self, raw: Tensor, positions: Sequence[int] | Array) -> Tensor:
-        """The sum over the rows of those items; divided by `size` it is the mean."""
+        """Return the sum over the rows of those items; divided by `size` it is the mean."""
         if len(raw) != (wanted := int(self._counts[list(positions)].sum())):
             raise InvalidInput(
                 f"the trunk gives {len(raw)} rows for {len(positions)} items, and there are {wanted} values",
@@ -72,7 +73,7 @@ class Objective:
         return self._span_loss(raw, values, positions)
 
     def _span_loss(self, raw: Tensor, values: Tensor, positions: Sequence[int] | Array) -> Tensor:
-        """- log of the probability of any right start, and of any right end; an item without an answer says nothing."""
+        """Return - log of the probability of any right start, and of any right end; an item without an answer counts nothing."""
         total = raw.sum() * 0.0
         counts = self._counts[list(positions)].tolist()
         for own, right in zip(torch.split(raw, counts), torch.split(values, counts), strict=True):
@@ -82,12 +83,12 @@ class Objective:
         return total
 
     def scores_of(self, raw: Tensor) -> Array:
-        """Scores as Target has them, float32."""
+        """Return scores as Target has them, float32."""
         found: Array = (raw * self.unit + self.center).numpy().astype(np.float32)
         return found
 
     def score(self, scores: Array, positions: Sequence[int] | Array) -> float:
-        """Of scores as `said` gives them, for the rows of those items."""
+        """Measure scores as `scores_of` gives them, for the rows of those items."""
         values = self._values[self.rows_of(positions)]
         if self.target is Target.SPAN:
             return _exact(scores, values, self._counts[list(positions)])
@@ -103,7 +104,7 @@ class Objective:
         return float((best == values).mean()) if len(values) else 0.0
 
     def fold_output_layer(self, weight: Array, bias: Array, scale: float) -> tuple[Array, Array]:
-        """The output layer that reads rows as they are and says numbers as they are."""
+        """Fold scale, center and unit into the output layer, so that it reads rows and gives numbers as they are."""
         return (
             np.ascontiguousarray(weight / scale * self.unit, np.float32),
             np.asarray(bias * self.unit + self.center, np.float32),
@@ -111,7 +112,7 @@ class Objective:
 
 
 def _check(learnt: Array, lesson: FineTuneDataset) -> None:
-    """InvalidInput where there is nothing to learn."""
+    """Raise InvalidInput where there is nothing to learn."""
     if not len(lesson.train) or not len(learnt):
         raise InvalidInput("there is no item to learn from", remedy="label more items")
     if not np.isfinite(learnt).all():
@@ -131,7 +132,7 @@ def _units(learnt: Array) -> tuple[float, float]:
 
 
 def _weights(learnt: Array, target: Target, names: int) -> Array:
-    """CLASSES: rows / (classes * rows of the class); LABELS: rows without the label for each with it."""
+    """Return balanced weights. CLASSES: rows / (classes * rows of the class); LABELS: rows without the label for each with it."""
     if target is Target.CLASSES:
         counts = np.bincount(learnt[learnt >= 0], minlength=names)
         return np.asarray(counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), np.float32)
@@ -142,13 +143,13 @@ def _weights(learnt: Array, target: Target, names: int) -> Array:
 
 
 def _macro_f1(said: Array, true: Array) -> float:
-    """(rows, classes) bool, over the classes that are there or are said."""
+    """Return the macro F1 of (rows, classes) bool, over the classes that are there or are predicted."""
     both, either = (said & true).sum(0), said.sum(0) + true.sum(0)
     return float((2 * both[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
 
 
 def _exact(scores: Array, values: Array, counts: Array) -> float:
-    """The share of items whose likeliest start and end are both right."""
+    """Return the share of items whose likeliest start and end are both right."""
     right: list[bool] = []
     ends: Any = np.cumsum(counts)
     for end, count in zip(ends.tolist(), counts.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a request may set of fine-tuning. Each default and range says where it comes from."""
+"""Options of fine-tuning, apart from what uses them, since it imports torch. Each default and range has its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ MOST_EPOCHS, MOST_BATCH, MOST_WINDOWS = 10_000, 4096, 64
 
 @dataclass(frozen=True)
 class FineTuneOptions:
-    """Defaults follow Mosbach et al. 2021 (small rate, warm-up, bias correction, many epochs) with early stopping."""
+    """Options of fine-tuning. Defaults follow Mosbach et al. 2021 (small rate, warm-up, bias correction, many epochs) and stop
+    early."""
 
     frozen_blocks: int = option(
         0, "how many blocks at the bottom of the trunk stay as they are; 0: none, -1: all", minimum=-1, maximum=10_000

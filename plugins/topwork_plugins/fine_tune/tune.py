@@ -1,29 +1,34 @@
-"""Fine-tunes a trunk: from a FineTuneDataset to a FineTuneResult, by the parts of this folder. Imports torch."""
+"""Fine-tuning of a trunk, from a FineTuneDataset to a FineTuneResult: what learns and how fast, where its output layer starts,
+and the training. Imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from topwork_server import Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
-from torch import nn
+from topwork_server import Array, Encoder, FineTuneDataset, FineTuneResult, InvalidInput, Modality, Report, Trunk
+from torch import Tensor, nn
 
-from topwork_plugins.fine_tune import blocks
-from topwork_plugins.fine_tune.linear_probe import measure_scale, start_linear
 from topwork_plugins.fine_tune.loop import TrainingLoop
-from topwork_plugins.fine_tune.network import Network
+from topwork_plugins.fine_tune.network import Network, PreparedSamples
 from topwork_plugins.fine_tune.objective import Objective
 from topwork_plugins.fine_tune.options import FineTuneOptions
-from topwork_plugins.fine_tune.samples import PreparedSamples
-from topwork_plugins.linear.head import LinearHead
+from topwork_plugins.linear.plugin import LinearHead
 
 WEIGHTS = "trunk.safetensors"
 #: Parts of the whole that preparing and training take in the progress.
 PREPARED, TRAINED = 0.05, 0.95
+#: Of matrices that start anew, as BERT's did (Devlin et al. 2019; `initializer_range`).
+SPREAD = 0.02
+#: Items that tell the scale, and rows that a linear head is fitted to.
+SCALED, PROBED = 128, 200_000
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+ITERATIONS = 200
 
 
 def fine_tune(
@@ -36,7 +41,7 @@ def fine_tune(
     out: Path,
     report: Report,
 ) -> FineTuneResult:
-    """See `FineTune.tune`."""
+    """Fine-tune as `FineTune.tune` promises."""
     if trunk.module is None:
         raise InvalidInput(
             f"{encoder.spec.name} is a ready graph and cannot be fine-tuned", remedy="train a head on its features"
@@ -73,14 +78,14 @@ def fine_tune(
 def _start(
     trunk: Trunk, network: Network, objective: Objective, lesson: FineTuneDataset, options: FineTuneOptions
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Freezes, restarts and scales; the groups that the optimiser takes, and what was chosen."""
+    """Freeze, restart and scale; return the groups that the optimizer takes, and what was chosen."""
     module = network.module
-    home = blocks.block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
+    home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
-    learning = blocks.freeze(module, home, _reached(network, lesson), count, options.frozen_blocks)
-    blocks.reinitialise(module, home, learning, options.reinitialise)
+    learning = freeze(module, home, _reached(network, lesson), count, options.frozen_blocks)
+    reinitialise(module, home, learning, options.reinitialise)
     network.scale = measure_scale(network, lesson.train)
-    rate = blocks.usual_rate(module) if options.learning_rate is None else options.learning_rate
+    rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
     chosen: dict[str, Any] = {"learning_rate": rate, "blocks_that_learnt": len(learning), "blocks": count}
     if options.head_start == "probe":
         chosen["probe_strength"] = start_linear(network, objective, lesson)
@@ -89,11 +94,11 @@ def _start(
         {"params": [p], "lr": options.head_learning_rate, "weight_decay": options.weight_decay if p.ndim > 1 else 0.0}
         for _, p in head
     ]
-    return [*blocks.groups(module, home, rate, options), *last], chosen
+    return [*parameter_groups(module, home, rate, options), *last], chosen
 
 
 def _reached(network: Network, lesson: FineTuneDataset) -> set[str]:
-    """The parameters that the tap is computed from."""
+    """Return the names of the parameters that the tap is computed from."""
     module = network.module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(True)
@@ -147,7 +152,7 @@ def _autocast(precision: torch.dtype, device: torch.device) -> AbstractContextMa
 
 @contextmanager
 def _seeded(seed: int, threads: int, device: torch.device) -> Iterator[None]:
-    """Torch's own random numbers and threads, as they were before once it is left."""
+    """Seed torch's random numbers and set its threads; both are as before once this is left."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -156,3 +161,127 @@ def _seeded(seed: int, threads: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def block_of_parameters(names: Sequence[str], blocks: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Map each parameter to its block, as `Trunk.blocks` has it; all are in one block where that is empty."""
+    last = max(len(blocks) - 1, 0)
+    return {name: next((i for i, block in enumerate(blocks) if name.startswith(tuple(block))), last) for name in names}
+
+
+def freeze(module: nn.Module, home: Mapping[str, int], reached: Collection[str], count: int, bottom: int) -> list[int]:
+    """Let the parameters learn that the tap is computed from and that no frozen block holds; return their blocks, ascending.
+
+    `count` is how many blocks there are, `bottom` how many of them are frozen (-1: all). InvalidInput where there are fewer.
+    """
+    if bottom > count:
+        raise InvalidInput(f"frozen_blocks is {bottom}, and the trunk has {count} blocks", remedy=f"give -1 (all) to {count}")
+    frozen = count if bottom < 0 else bottom
+    learning = set()
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in reached and home[name] >= frozen)
+        if parameter.requires_grad:
+            learning.add(home[name])
+    return sorted(learning)
+
+
+def reinitialise(module: nn.Module, home: Mapping[str, int], learning: Sequence[int], top: int) -> None:
+    """Restart the `top` highest of the blocks that learn: matrices normal, norms at 1, biases at 0 (Zhang et al. 2021)."""
+    if not top:
+        return
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        raise InvalidInput(
+            "reinitialise is for transformers: this trunk has batch norms, whose statistics stay", remedy="leave it 0"
+        )
+    if top > len(learning):
+        raise InvalidInput(f"reinitialise is {top}, and {len(learning)} blocks learn", remedy=f"give at most {len(learning)}")
+    chosen = set(learning[-top:])
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and home[name] in chosen:
+                _restart(name, parameter)
+
+
+def _restart(name: str, parameter: nn.Parameter) -> None:
+    if parameter.ndim > 1:
+        parameter.normal_(0.0, SPREAD)
+    else:
+        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+
+
+def parameter_groups(module: nn.Module, home: Mapping[str, int], rate: float, options: FineTuneOptions) -> list[dict[str, Any]]:
+    """Make AdamW's groups of what learns: the top block at `rate`, each below it at `layer_decay` of the one above.
+
+    As the discriminative rates of Howard and Ruder (2018, section 3.2) and of ELECTRA (Clark et al. 2020, appendix B). Norms and
+    biases do not decay.
+    """
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    top = max((home[name] for name in parameters), default=0)
+    found: dict[tuple[int, bool], list[Any]] = {}
+    for name, parameter in parameters.items():
+        found.setdefault((home[name], parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": members,
+            "lr": rate * options.layer_decay ** (top - block),
+            "weight_decay": options.weight_decay if decays else 0.0,
+        }
+        for (block, decays), members in sorted(found.items(), key=lambda entry: entry[0])
+    ]
+
+
+def usual_rate(module: nn.Module) -> float:
+    """Return the usual rate; nets with batch norms bear more than transformers do."""
+    return 1e-4 if any(isinstance(p, nn.modules.batchnorm._BatchNorm) for p in module.modules()) else 2e-5
+
+
+def measure_scale(network: Network, train: Array) -> float:
+    """Measure the root of the mean square of what the output layer reads: rates of learning then suit any trunk."""
+    step = max(len(train) // SCALED, 1)
+    squares = [(float((rows**2).mean()), len(rows)) for _, rows in network.features(train[::step][:SCALED].tolist())]
+    mean = sum(square * count for square, count in squares) / sum(count for _, count in squares)
+    return float(np.sqrt(mean)) or 1.0
+
+
+def start_linear(network: Network, objective: Objective, lesson: FineTuneDataset) -> float:
+    """Start from a linear probe (Kumar et al. 2022), its strength chosen on the validation items; return the strength."""
+    train = _some(lesson, lesson.train)
+    learnt, judged = _features(network, train), _features(network, lesson.validation)
+    best, found = float("inf"), (STRENGTHS[2], *_fit(network, objective, learnt, train, STRENGTHS[2]))
+    for strength in STRENGTHS if len(lesson.validation) else ():
+        weight, bias = _fit(network, objective, learnt, train, strength)
+        with torch.no_grad():
+            loss = float(objective.loss(judged @ weight.T + bias, lesson.validation))
+        if loss < best:
+            best, found = loss, (strength, weight, bias)
+    with torch.no_grad():
+        network.head.weight.copy_(found[1])
+        network.head.bias.copy_(found[2])
+    return found[0]
+
+
+def _fit(network: Network, objective: Objective, rows: Tensor, positions: Array, strength: float) -> tuple[Tensor, Tensor]:
+    weight = torch.zeros(network.head.weight.shape, device=rows.device, requires_grad=True)
+    bias = torch.zeros(network.head.bias.shape, device=rows.device, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    size = max(objective.size(positions), 1)
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = objective.loss(rows @ weight.T + bias, positions) / size + strength / 2 * (weight**2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
+
+
+def _some(lesson: FineTuneDataset, positions: Array) -> Array:
+    """Return the first items, of at most PROBED rows."""
+    return positions[np.cumsum(lesson.counts[positions]) <= max(PROBED, int(lesson.counts[positions[0]]))]
+
+
+def _features(network: Network, positions: Array) -> Tensor:
+    found = dict(network.features(positions.tolist()))
+    rows = [found[p] for p in positions.tolist()] or [torch.zeros(0, network.head.in_features)]
+    return torch.cat(rows).to(network.device) / network.scale

@@ -1,7 +1,11 @@
-"""Encoded pictures and arrays to RGB: what is refused, which way is up, and what becomes of alpha, palettes and 16 bits."""
+"""Decoding of pictures and arrays to RGB: what is refused, which way is up, and what becomes of alpha, palettes and 16 bits.
+
+The pixels that all threads together have decoded at a time are bounded: 100 bytes of WebP may hold a gigabyte of memory.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -9,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from topwork import errors, image_modes
-from topwork_server import Array, ImageItem, InvalidInput, Item, item_kind
-
-from topwork_plugins.images.pixel_budget import BUDGET
+from topwork_server import Array, ImageItem, InvalidInput, Item, check_caller, item_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: Pixels at a time: four of the largest pictures, each some 0.5 to 1 GiB while it is decoded, or 22 of 12 megapixels.
+MOST_AT_ONCE = 2**28
+#: Seconds after which a waiting thread asks again whether its caller is still there.
+PATIENCE = 1.0
 #: As the SDK has it, which refuses a larger PIL image before it is sent.
 MAX_PIXELS = image_modes.MAX_PIXELS
 #: What PIL may try: never formats that run another program (EPS) or that only look like pictures.
@@ -28,15 +34,42 @@ DAMAGE = ("premature end", "bad huffman", "bad arithmetic", "instead of rst", "b
 KINDS = "send an encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF), or an array (H, W, 3) uint8 of RGB"
 
 
+class PixelBudget:
+    """Pixels that are in use. The first to wait is the first to go on: many small pictures never keep a large one waiting."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._used = 0
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Hold so many pixels, once there is room for them. Raises where the caller leaves meanwhile."""
+        with self._turn, self._changed:
+            while self._used and self._used + pixels > MOST_AT_ONCE:
+                check_caller()
+                self._changed.wait(PATIENCE)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= pixels
+                self._changed.notify_all()
+
+
+BUDGET = PixelBudget()
+
+
 @contextmanager
 def opened(item: Item) -> Iterator[Image]:
-    """What `decode` gives, within the memory that all threads together may take: make it small before this ends."""
+    """Decode within the memory that all threads together may take: make the picture small before this ends."""
     with ExitStack() as held:
         yield decode(item, lambda pixels: held.enter_context(BUDGET.of(pixels)))
 
 
 def decode(item: Item, hold: Callable[[int], None] = lambda pixels: None) -> Image:
-    """An RGB picture, upright, of at most MAX_PIXELS; InvalidInput says what is wrong with the item.
+    """Decode to an RGB picture, upright, of at most MAX_PIXELS; InvalidInput says what is wrong with the item.
 
     `hold` is called with the number of pixels before they are decoded.
 
@@ -89,7 +122,7 @@ def _broken(error: Exception) -> InvalidInput:
 
 
 def _open(data: bytes) -> Image:
-    """Reads the header alone. PIL has a pixel limit of its own, above ours."""
+    """Read the header alone. PIL has a pixel limit of its own, above ours."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -104,7 +137,7 @@ def _open(data: bytes) -> Image:
 
 
 def _rgb(image: Image, data: bytes) -> Image:
-    """RGB as the pixels lie in the file."""
+    """Decode to RGB as the pixels lie in the file."""
     from PIL import Image
 
     if image.format in ("JPEG", "MPO"):
@@ -126,7 +159,7 @@ def _check_scans(image: Image, data: bytes) -> None:
 
 
 def _jpeg(data: bytes) -> Array | None:
-    """(H, W, 3) uint8, bit for bit what PIL decodes, but told of damage that PIL hides; None where PIL should do it."""
+    """Decode to (H, W, 3) uint8, bit for bit as PIL does, but fail for damage that PIL hides; None where PIL should do it."""
     import simplejpeg
 
     try:

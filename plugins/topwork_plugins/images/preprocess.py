@@ -1,4 +1,4 @@
-"""From an RGB picture to a net's input, as timm's evaluation transform does it, without torch: resize, crop, normalise."""
+"""Preprocessing of an RGB picture as timm's evaluation transform does it, without torch: resize, crop, normalize."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What stands between a picture and a net; part of a feature's meaning.
+    """The way from a picture to a net's input; part of a feature's meaning.
 
     `size` and `resize` are (height, width) in pixels. `mode` is timm's crop_mode: "center" resizes the short side to
     `resize`, "squash" both sides, "border" the long side and fills with the mean. Then the middle `size` is cut out.
@@ -40,7 +40,7 @@ class Recipe:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Recipe:
-        """Of what `timm.data.resolve_data_config` gives. InvalidInput where this net does not read RGB pictures."""
+        """Read what `timm.data.resolve_data_config` gives. InvalidInput where this net does not read RGB pictures."""
         channels, height, width = config["input_size"]
         crop_pct, mode, interpolation = config["crop_pct"], config["crop_mode"], config["interpolation"]
         known = mode in ("center", "squash", "border") and interpolation in INTERPOLATIONS
@@ -51,7 +51,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Of what `write` wrote."""
+        """Read what `write` wrote."""
         fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
         fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
         return cls(**fields)
@@ -63,7 +63,7 @@ class Recipe:
         return asdict(self)
 
     def prepare(self, image: Image) -> tuple[Array, Box]:
-        """(3, height, width) float32, and the part of the picture that it shows: x0, y0, x1, y1 in its pixels.
+        """Return (3, height, width) float32, and the part of the picture that it shows: x0, y0, x1, y1 in its pixels.
 
         In "border" mode the box reaches beyond the picture where the border is.
         """
@@ -81,7 +81,7 @@ class Recipe:
         return self.normalise(self.cut(resized, top, left)), (left * x, top * y, right * x, bottom * y)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the resized picture, rounded as torchvision and timm round."""
+        """Compute the size of the resized picture, rounded as torchvision and timm round."""
         if self.mode == "squash":
             return self.resize
         ratios = (height / self.resize[0], width / self.resize[1])
@@ -92,7 +92,7 @@ class Recipe:
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def cut(self, image: Image, top: int, left: int) -> Array:
-        """(height, width, 3) uint8; what lies outside of the picture has the colour of the mean."""
+        """Cut out (height, width, 3) uint8; what lies outside of the picture has the color of the mean."""
         pixels = np.asarray(image)[max(top, 0) : top + self.size[0], max(left, 0) : left + self.size[1]]
         if pixels.shape[:2] == self.size:
             return pixels
@@ -103,7 +103,7 @@ class Recipe:
         return canvas
 
     def normalise(self, pixels: Array) -> Array:
-        """(height, width, 3) uint8 to (3, height, width) float32, step by step as torchvision, so to the same bit."""
+        """Turn (height, width, 3) uint8 into (3, height, width) float32, step by step as torchvision, so to the same bit."""
         values = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
         values /= np.float32(255 / self.white)
         values -= np.asarray(self.mean, np.float32)[:, None, None]
@@ -112,5 +112,5 @@ class Recipe:
 
 
 def _middle(length: int, size: int) -> int:
-    """Where the middle `size` of `length` begins; negative where a border is needed, whose smaller half comes first."""
+    """Find where the middle `size` of `length` begins; negative where a border is needed, whose smaller half comes first."""
     return round((length - size) / 2) if length >= size else -((size - length) // 2)

@@ -20,7 +20,7 @@ DOUBLE = 2e9
 
 @dataclass(frozen=True)
 class PrincipalBasis:
-    """z = ((row - centre) * unit) @ basis, then a 1 for the bias.
+    """A change of coordinates: z = ((row - centre) * unit) @ basis, then a 1 for the bias.
 
     centre (dim,) float32; unit: a power of two that brings the rows near 1, so that squares stay finite; basis (dim, rank) and
     back (rank, dim) float32, each the other's inverse on the rows; spectrum (rank + 1,) float64: the diagonal of Z'Z.
@@ -37,7 +37,7 @@ class PrincipalBasis:
         return int(self.basis.shape[1])
 
     def project(self, rows: Array, positions: Array) -> Array:
-        """(positions, rank + 1) float32."""
+        """Return the coordinates of rows, (positions, rank + 1) float32."""
         found = np.empty((len(positions), self.rank + 1), np.float32)
         found[:, -1] = 1
         for start, chunk in centred(rows, positions, self.centre, self.unit):
@@ -45,26 +45,26 @@ class PrincipalBasis:
         return found
 
     def project_products(self, rows: Array, positions: Array, targets: Array) -> Array:
-        """(rank, outputs) float64: Z' targets, of targets (positions, outputs) float32; no row of Z is kept."""
+        """Compute Z' targets, (rank, outputs) float64, of targets (positions, outputs) float32; no row of Z is kept."""
         total = np.zeros((rows.shape[1], targets.shape[1]))
         for start, chunk in centred(rows, positions, self.centre, self.unit):
             total += chunk.T @ targets[start : start + len(chunk)]
         return self.basis.T @ total
 
     def to_raw(self, coefficients: Array) -> tuple[Array, Array]:
-        """Coefficients (rank + 1, outputs) as weight (outputs, dim) and bias (outputs,) float64 of raw rows."""
+        """Turn coefficients (rank + 1, outputs) into weight (outputs, dim) and bias (outputs,) float64 of raw rows."""
         weight = coefficients[:-1].T @ (self.basis.T.astype(np.float64) * self.unit)
         return weight, coefficients[-1] - weight @ self.centre
 
     def from_raw(self, weight: Array, bias: Array) -> Array:
-        """The inverse of `unfolded`, of what rows of this frame can tell."""
+        """Turn weight and bias of raw rows into coefficients; it inverts `to_raw` on the directions that this basis has."""
         return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.centre])
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of rows seen from an origin that is near all: count, sum (dim,) and Gram matrix (dim, dim), float64. They add up, so that
-    folds share the work."""
+    """Sums over rows, seen from an origin that is near all: count, sum (dim,) and Gram matrix (dim, dim), float64. They add up,
+    so that folds share the work."""
 
     origin: Array
     unit: float
@@ -88,7 +88,7 @@ class Moments:
 
 
 def moments(rows: Array, parts: Sequence[Array]) -> list[Moments]:
-    """Of each part (positions); the origin is of them all."""
+    """Compute the moments of each part (positions); the origin is of them all."""
     positions = np.concatenate(parts)
     origin, unit = _origin(rows, np.sort(positions))
     double = float(len(positions)) * rows.shape[1] ** 2 < DOUBLE
@@ -105,14 +105,14 @@ def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: 
 
 
 def principal_basis(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
-    """Of the rows at `positions` alone. `standardise` as in LinearOptions."""
+    """Find the basis of the rows at `positions` alone. `standardise` as in LinearOptions."""
     if len(positions) >= rows.shape[1]:
         return moments(rows, [positions])[0].principal_basis(standardise)
     return _dual(rows, positions, standardise)
 
 
 def _dual(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
-    """Through the Gram matrix of the rows, where they are fewer than the columns."""
+    """Find the basis through the Gram matrix of the rows, where they are fewer than the columns."""
     origin, unit = _origin(rows, positions)
     whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, origin, unit)])
     mean = whole.mean(axis=0)
@@ -133,7 +133,8 @@ def _framed(centre: Array, unit: float, inverse: Array, directions: Array, value
 
 
 def _inverse_scale(variances: Array, standardise: str) -> Array:
-    """(dim,) float64: one for each column, or the same for all, so that columns have variance 1 in the mean. 0 for constants."""
+    """Return factors (dim,) float64, one a column or the same for all, that give columns variance 1 in the mean; 0 for
+    constants."""
     deviations = np.sqrt(variances)
     varies = deviations > 1e-6 * deviations.max(initial=0)
     if not varies.any():
@@ -145,7 +146,7 @@ def _inverse_scale(variances: Array, standardise: str) -> Array:
 
 
 def _origin(rows: Array, positions: Array) -> tuple[Array, float]:
-    """The mean of some rows, and the unit."""
+    """Return the mean of some rows, and the unit."""
     peak = 0.0
     for start in range(0, len(positions), CHUNK):
         chunk = _taken(rows, positions[start : start + CHUNK])
@@ -156,13 +157,13 @@ def _origin(rows: Array, positions: Array) -> tuple[Array, float]:
 
 
 def _taken(rows: Array, positions: Array) -> Array:
-    """Without a copy where they are neighbours."""
+    """Take rows, without a copy where they are neighbors."""
     first, end = int(positions[0]), int(positions[-1]) + 1
     return rows[first:end] if end - first == len(positions) else rows[positions]
 
 
 def centred(rows: Array, positions: Array, centre: Array, unit: float) -> Iterator[tuple[int, Array]]:
-    """(start, chunk) of the rows, centred and scaled. A chunk is overwritten by the next."""
+    """Yield (start, chunk) of the rows, centered and scaled. A chunk is overwritten by the next."""
     buffer = np.empty((min(CHUNK, len(positions)), rows.shape[1]), np.float32)
     for start in range(0, len(positions), CHUNK):
         some = positions[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""What scores cost, for many heads at once: scores are (rows, heads, outputs) float32."""
+"""Losses of many heads at once: scores are (rows, heads, outputs) float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _TINY = np.float32(1e-30)
 
 
 class Loss(ABC):
-    """A sum over rows. measure: what `score` is called; tempers: whether scores are logits, which a temperature may scale."""
+    """A sum over rows. `measure` names what `score` returns; `tempers` says that scores are logits, which a temperature may
+    scale."""
 
     measure: ClassVar[str] = "mean log likelihood"
     tempers: ClassVar[bool] = True
@@ -21,22 +22,22 @@ class Loss(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """How many scores a row has."""
+        """Number of scores of a row."""
 
     @property
     @abstractmethod
     def count(self) -> float:
-        """What a mean is taken over."""
+        """Weight of all rows, over which a mean is taken."""
 
     @abstractmethod
     def __call__(self, scores: Array, start: int) -> tuple[Array, Array]:
-        """The loss (heads,) float64 of rows start, start + 1, ... and the mean curvature (heads,) of a score.
+        """Return the loss (heads,) float64 of rows start, start + 1, ... and the mean curvature (heads,) of a score.
 
         `scores` becomes its own derivative, in place.
         """
 
     def bounds(self, size: int) -> list[int]:
-        """Where chunks of about `size` rows start, and the end of the last."""
+        """List where chunks of about `size` rows start, and the end of the last."""
         return [*range(0, self._rows(), size), self._rows()]
 
     @abstractmethod
@@ -44,24 +45,24 @@ class Loss(ABC):
 
     @abstractmethod
     def bias(self) -> Array:
-        """(outputs,) float64: the best scores where nothing is known of a row, of counts that are never nil."""
+        """Return the best scores (outputs,) float64 where nothing is known of a row; they are finite whatever the counts."""
 
     @abstractmethod
     def targets(self) -> Array:
-        """(rows, outputs) float32 for least squares."""
+        """Return the targets (rows, outputs) float32 of least squares."""
 
     @abstractmethod
     def take(self, rows: Array) -> Loss:
-        """Of some rows (ascending)."""
+        """Return the loss of some rows (ascending)."""
 
     def score(self, losses: Array) -> Array:
-        """More is better."""
+        """Turn losses into scores, of which more is better."""
         return -losses / self.count
 
 
 @dataclass(frozen=True)
 class SoftmaxLoss(Loss):
-    """One of several. classes (n,) int64 of 0 .. many - 1; weights (n,) float32."""
+    """Cross entropy of one class of several. classes (n,) int64 of 0 .. many - 1; weights (n,) float32."""
 
     classes: Array
     weights: Array
@@ -108,7 +109,7 @@ class SoftmaxLoss(Loss):
 
 @dataclass(frozen=True)
 class SigmoidLoss(Loss):
-    """Any of several. labels (n, outputs) float32, 0 or 1; weights (n, outputs) float32."""
+    """Cross entropy of any labels of several. labels (n, outputs) float32, 0 or 1; weights (n, outputs) float32."""
 
     labels: Array
     weights: Array
@@ -148,8 +149,8 @@ class SigmoidLoss(Loss):
 
 @dataclass(frozen=True)
 class SpanLoss(Loss):
-    """Which row of an item: a softmax over its rows. marks (n, 2) float32, 1 where an answer starts or ends; items (n,)
-    ascending. Where several rows are right, the loss is their mean; an item without an answer costs nothing."""
+    """Cross entropy of one row of an item: a softmax over its rows. marks (n, 2) float32, 1 where an answer starts or ends; items
+    (n,) ascending. Where several rows are right, the loss is their mean; an item without an answer costs nothing."""
 
     marks: Array
     items: Array
@@ -175,7 +176,7 @@ class SpanLoss(Loss):
         return loss, curvature
 
     def _parts(self, start: int, end: int) -> tuple[Array, Array, Array, Array]:
-        """Where items start, whether their start and end are known (items, 2), how many rows they have, and what share of
+        """Return where items start, whether their start and end are known (items, 2), how many rows they have, and what share of
         their item's answers each row is (rows, 1, 2)."""
         items, marks = self.items[start:end], self.marks[start:end]
         edges = np.flatnonzero(np.diff(items, prepend=items[0] - 1))
@@ -203,7 +204,7 @@ class SpanLoss(Loss):
 
 @dataclass(frozen=True)
 class SquaredLoss(Loss):
-    """Numbers (n, outputs) float32. The score is R2."""
+    """Squared error of numbers (n, outputs) float32. The score is R2."""
 
     numbers: Array
     measure: ClassVar[str] = "R2"

@@ -1,4 +1,4 @@
-"""Which model, strength and view: what is best on folds of a subset that were not learnt from."""
+"""Sweep of a model's strengths on folds of a subset, and the temperature that makes probabilities right (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 from topwork_server import Array, Examples, InvalidInput, folds, rest
 
 from topwork_plugins.linear.gram import Moments, PrincipalBasis, moments, principal_basis
-from topwork_plugins.linear.losses import Loss
-from topwork_plugins.linear.models import LinearModel, Logistic
-from topwork_plugins.linear.problem import Problem
-from topwork_plugins.linear.temperature import fit_temperatures
+from topwork_plugins.linear.losses import Loss, SpanLoss
+from topwork_plugins.linear.models import LinearModel, Logistic, Problem
 
 #: Folds of a subset of so many rows or fewer; where there are more, one split.
 FOLDS = ((150, 5), (1500, 3))
@@ -25,11 +23,15 @@ RANK = 2000
 JUDGES, LEARNERS, SAMPLE = 3000, 16_000, 2500
 #: Scores that are held at a time.
 SCORES = 8_000_000
+#: The logarithm of the factor is sought between minus and plus this, in so many halvings.
+LARGEST, HALVINGS = 4.0, 10
+#: Scores of a head that its temperature is sought with.
+TEMPERATURE_SCORES = 60_000
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """`temperature` is what scores were multiplied by, `score` what they then got, `rows` how many were learnt from (a fold)."""
+    """The result of one strength: scores times `temperature` have `score`; `rows` of a fold were learned from."""
 
     model: str
     strength: float
@@ -52,7 +54,7 @@ class SweepFold:
         return len(self.problem.positions) > 2 * SAMPLE
 
     def learning_problem(self, closed: bool, random: np.random.Generator) -> Problem:
-        """Of fewer rows for paths, where there are many."""
+        """Return the problem to sweep: of fewer rows for paths, where there are many."""
         return self.problem if closed or not self.many else self.problem.sample(SAMPLE, random)
 
 
@@ -84,7 +86,7 @@ def _sum(parts: Sequence[Moments]) -> Moments:
 
 
 def splits(examples: Examples, dim: int, seed: int) -> list[tuple[Array, Array]]:
-    """(rows that learn, rows that judge), positions in `examples`. None where no split can be made."""
+    """Split into (rows that learn, rows that judge), positions in `examples`; an empty list where no split can be made."""
     count = examples.count
     wanted = next((folds for most, folds in FOLDS if count <= most), 0) if min(count, dim) <= RANK else 0
     try:
@@ -97,7 +99,7 @@ def splits(examples: Examples, dim: int, seed: int) -> list[tuple[Array, Array]]
 
 
 def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
-    """About `most` of them, of whole items."""
+    """Draw about `most` of the rows, of whole items."""
     if len(rows) <= most:
         return rows
     items = np.unique(examples.items[rows])
@@ -106,7 +108,7 @@ def _some(examples: Examples, rows: Array, most: int, seed: int) -> Array:
 
 
 def sweep(parts: Sequence[SweepFold], loss: Loss, model: type[LinearModel], strengths: int, seed: int) -> Iterator[SweepResult]:
-    """Every strength from strong to weak, until a path has been getting worse."""
+    """Judge every strength from strong to weak, until a path has been getting worse."""
     judges = np.sort(np.concatenate([part.judge for part in parts]))
     places = [np.searchsorted(judges, part.judge) for part in parts]
     judged = loss.take(judges)
@@ -139,8 +141,8 @@ def _judge(part: SweepFold, coefficients: Array, place: Array, scores: Array) ->
 
 
 def blocks(model: type[LinearModel], strengths: int, problem: Problem, judges: int) -> list[Array]:
-    """The strengths, strong first, in blocks that are worked on at once: as many as memory allows, of a path fewer where rows
-    are many (the last of a block is where the next begins)."""
+    """List the strengths, strong first, in blocks that are worked on at once: as many as memory allows, of a path fewer where
+    rows are many (the last of a block is where the next begins)."""
     every = np.geomspace(*model.strengths, strengths)
     size = max(1, SCORES // (judges * problem.loss.outputs))
     if not model.closed:
@@ -154,7 +156,7 @@ GROWN = 4
 
 
 def refit_best(part: SweepFold, results: Sequence[SweepResult], loss: Loss, start: Array | None) -> tuple[Array, SweepResult]:
-    """Where a path was swept on a sample: its best strength learnt from all rows of the part, and what that got."""
+    """Learn the best strength of a path, which was swept on a sample, from all rows of the part; return it and its result."""
     best = max(results, key=lambda one: one.score)
     found = Logistic(part.problem, None if start is None else start / best.temperature).converged_coefficients(
         best.strength, GROWN
@@ -163,3 +165,35 @@ def refit_best(part: SweepFold, results: Sequence[SweepResult], loss: Loss, star
     temperatures, losses = fit_temperatures(judged, (part.judged @ found.astype(np.float32))[:, None])
     [temperature], [score] = temperatures.tolist(), judged.score(losses).tolist()
     return found, SweepResult(best.model, best.strength, temperature, score, len(part.problem.positions))
+
+
+def fit_temperatures(loss: Loss, scores: Array) -> tuple[Array, Array]:
+    """Return factors (heads,) and the losses (heads,) that scores (rows, heads, outputs) have with them. `scores` are
+    overwritten.
+
+    A normal prior on the factor's logarithm, worth one row, keeps a few rows that are all told right from being told with
+    certainty.
+    """
+    factors = _fit_factors(loss, scores) if loss.tempers else np.ones(scores.shape[1])
+    scores *= factors[:, None].astype(np.float32)
+    return factors, _loss_and_derivative(loss, scores)[0]
+
+
+def _fit_factors(loss: Loss, scores: Array) -> Array:
+    step = 1 if isinstance(loss, SpanLoss) else max(1, len(scores) * loss.outputs // TEMPERATURE_SCORES)
+    some, judged = scores[::step], loss.take(np.arange(0, len(scores), step))
+    low, high = np.full(scores.shape[1], -LARGEST), np.full(scores.shape[1], LARGEST)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        factors = np.exp(middle)[:, None].astype(np.float32)
+        _, derivative = _loss_and_derivative(judged, some * factors)
+        slope = np.einsum("nbk,nbk->b", derivative, some, dtype=np.float64) * np.exp(middle) + middle
+        low, high = np.where(slope < 0, middle, low), np.where(slope < 0, high, middle)
+    found: Array = np.exp((low + high) / 2)
+    return found
+
+
+def _loss_and_derivative(loss: Loss, scores: Array) -> tuple[Array, Array]:
+    """Return the loss (heads,); `scores` become its derivative."""
+    value, _ = loss(scores, 0)
+    return value, scores

@@ -12,7 +12,7 @@ import pytest
 from heads_world import Trainers
 from made_blocks import DIM, POOLED, names
 from topwork.heads import MetricValue
-from topwork_plugins.few_shot.zero_shot import ZeroShotTrainer
+from topwork_plugins.few_shot.plugin import ZeroShotTrainer
 from topwork_server import FittedHead, Granularity, Tap, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
