@@ -35,13 +35,14 @@ from topwork_server import (
 from topwork_server.app import App, ReadyMessage, run
 from topwork_server.config import Config
 from topwork_server.errors import NotFound
+from topwork_server.features import EmbedResult, Spans, TapRows
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.models.artifacts import Manifest
 from topwork_server.models.catalog import CatalogEntry, EncoderState
 from topwork_server.plugin_api.encoder import Trunk
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
-from topwork_server.types import Features, Item, Numerics, Sample, Spans, TapInfo, TapRows, Timings
+from topwork_server.types import Item, Numerics, Sample, TapInfo, Timings
 
 DIM = 8
 NUMERICS = Numerics("cpu", "fp32", 0.99999, 1e-6)
@@ -152,7 +153,7 @@ class FakeEngine:
         self.closed = False
         self._changed = asyncio.Condition()
 
-    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
+    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         self.asked.append((ask, items))
         await self._count(+1)
         try:
@@ -192,7 +193,7 @@ class FakeEngine:
     def is_busy(self) -> bool:
         return False
 
-    def _features(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
+    def _features(self, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         failures: dict[int, TopworkError] = {}
         for i, item in enumerate(items):
             if isinstance(item, TextItem) and item.text == "crash":
@@ -202,7 +203,7 @@ class FakeEngine:
         if failures and not ask.skip_bad_items:
             raise failures[min(failures)]
         good = [(i, item) for i, item in enumerate(items) if i not in failures]
-        return Features(
+        return EmbedResult(
             taps=tuple(self._rows(TAPS[name], good, len(items)) for name in ask.taps or ("pooled",)),
             notes={i: {"unknown_words": 2} for i, item in good if isinstance(item, TextItem) and item.text == "note"},
             failures=failures,

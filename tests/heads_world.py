@@ -19,6 +19,7 @@ from topwork_server import Examples, FineTuner, Target, TrainerSpec
 from topwork_server.errors import InvalidInput, NotFound, TopworkError, Unavailable
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.features import TapRows
 from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
@@ -27,7 +28,7 @@ from topwork_server.jobs.manager import Job, JobState
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
-from topwork_server.types import Item, TapInfo, TapRows, TextItem
+from topwork_server.types import Item, TapInfo, TextItem
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
 

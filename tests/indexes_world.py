@@ -16,13 +16,14 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition
+from topwork_server.features import TapRows
 from topwork_server.indexes import builder
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.manager import Job, JobState
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
-from topwork_server.types import Array, Granularity, Tap, TapInfo, TapRows
+from topwork_server.types import Array, Granularity, Tap, TapInfo
 
 DIM = 8
 POOLED = TapInfo(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)

@@ -29,10 +29,10 @@ from topwork_server import (
     TextItem,
     Trunk,
 )
-from topwork_server.features import rows_of, spans_of
+from topwork_server.features import TapRows, rows_of, spans_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.types import Array, Tap, TapInfo, TapRows
+from topwork_server.types import Array, Tap, TapInfo
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.
 WORDS = (("alice", "book", "sister", "bank"), ("five", "pictures", "season", "states"))

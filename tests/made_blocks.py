@@ -10,7 +10,8 @@ import numpy as np
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.schema import SPAN_KINDS
 from topwork_server.feature_sets.set_types import Change, Column, ColumnType, ItemBatch, Selection, SetDefinition
-from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
+from topwork_server.features import Spans, TapRows
+from topwork_server.types import Granularity, Tap, TapInfo
 
 DIM = 4
 POOLED = TapInfo(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)

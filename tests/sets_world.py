@@ -17,6 +17,7 @@ from topwork_server import EncoderSpec, Item, TextItem
 from topwork_server.app import OPTIONS
 from topwork_server.config import Config
 from topwork_server.feature_sets.set_registry import FeatureSets
+from topwork_server.features import EmbedResult
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.ingest.feature_cache import FeatureCache
 from topwork_server.ingest.pipeline import IngestPipeline
@@ -26,7 +27,6 @@ from topwork_server.runtime.export import export_encoder
 from topwork_server.services.feature_sets import FeatureSetsService
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.uploads import UploadStore
-from topwork_server.types import Features
 from toys import FakePlugins, letters_spec
 
 SPECS = [letters_spec(), letters_spec("second", seed=2)]
@@ -54,7 +54,7 @@ class Watched(Engine):
         self.gate = asyncio.Event()
         self._changed = asyncio.Condition()
 
-    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> Features:
+    async def embed(self, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         texts = [item.text if isinstance(item, TextItem) else "?" for item in items]
         async with self._changed:
             self.asked.append(texts)

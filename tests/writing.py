@@ -7,9 +7,10 @@ import asyncio
 import numpy as np
 from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType
+from topwork_server.features import TapRows
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import IncomingItems, WriteSettings, incoming_features
-from topwork_server.types import TapInfo, TapRows
+from topwork_server.types import TapInfo
 
 LETTERS = WriteSettings("birds", "letters")
 

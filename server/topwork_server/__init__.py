@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topwork_server.errors import DiskFull, InvalidInput, TopworkError
-    from topwork_server.features import rows_of
+    from topwork_server.features import rows_of, starts_of, sums_of
     from topwork_server.jobs.progress import Report
     from topwork_server.models.onnx_graph import node_inputs, node_subgraphs
     from topwork_server.models.torch_compat import prepare_torchvision
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Trial,
     )
     from topwork_server.plugin_api.vector_index import IndexSpec, Metric, VectorIndex, VectorSource
-    from topwork_server.ragged_arrays import starts_of, sums_of
     from topwork_server.runtime.parity import FP32_FLOOR, difference
     from topwork_server.runtime.session import Session
     from topwork_server.types import (
@@ -115,7 +114,7 @@ __all__ = [
 #: fast and what only an export needs stays out of a server at rest.
 _MODULES = {
     "errors": "DiskFull InvalidInput TopworkError",
-    "features": "rows_of",
+    "features": "rows_of starts_of sums_of",
     "jobs.progress": "Report",
     "models.onnx_graph": "node_inputs node_subgraphs",
     "models.torch_compat": "prepare_torchvision",
@@ -131,7 +130,6 @@ _MODULES = {
     "plugin_api.trainer": "Examples FeatureView FineTuneDataset FineTuneResult FineTuner FittedHead NativeHead Target Trainer "
     "TrainerSpec Trial",
     "plugin_api.vector_index": "IndexSpec Metric VectorIndex VectorSource",
-    "ragged_arrays": "starts_of sums_of",
     "runtime.parity": "FP32_FLOOR difference",
     "runtime.session": "Session",
     "types": "Array EncoderSpec Granularity ImageItem Item Modality Refusal Sample Tap TextItem TokenSpans VideoItem",

@@ -1,13 +1,120 @@
-"""Rows of taps: one sample's rows and what they cover, as the exporter and the engine read outputs, and rows of some items."""
+"""Features: rows of numbers, several to an item where a row is a token, a window or a cell, and what each row covers.
+
+The rows of items stand one after another, and `counts` says how many each item has. The exporter and the engine read graph
+outputs by `rows_of` and `spans_of` alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from topwork_server.ragged_arrays import aranges, starts_of
-from topwork_server.types import Array, Granularity, Sample, Spans, Tap, TapRows
+from topwork_server.errors import TopworkError
+from topwork_server.types import Array, Granularity, Numerics, Sample, Tap, TapInfo, Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What each row covers. kind "chars": (n, 2) and `parts` (n,); "seconds": (n, 2); "box": (n, 4) pixels. float32."""
+
+    kind: str
+    values: Array
+    parts: Array | None = None
+
+    def select(self, rows: Array | slice) -> Spans:
+        return Spans(self.kind, self.values[rows], None if self.parts is None else self.parts[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFeatures:
+    """What one item has of one tap: rows (n, dim) float32, and what they cover."""
+
+    rows: Array
+    spans: Spans | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TapRows:
+    """Features of one tap for many items: rows (n, dim) float32, and how many rows each item has."""
+
+    tap: TapInfo
+    rows: Array
+    counts: Array
+    spans: Spans | None = None
+
+    def take(self, items: Array | Sequence[int]) -> TapRows:
+        """The rows of those items, by position, in that order; one may be there several times."""
+        items = np.asarray(items, np.int64)
+        counts = np.asarray(self.counts, np.int64)
+        return self.select(aranges(starts_of(counts)[items], counts[items]), counts[items])
+
+    def select(self, rows: Array, counts: Array) -> TapRows:
+        """Some of the rows, and how many of them each item has."""
+        return TapRows(self.tap, np.asarray(self.rows)[rows], counts, self.spans and self.spans.select(rows))
+
+    def split(self) -> list[ItemFeatures]:
+        """A piece an item; views, nothing is copied."""
+        ends = np.cumsum(self.counts).tolist()
+        return [
+            ItemFeatures(self.rows[start:end], self.spans and self.spans.select(slice(start, end)))
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+
+    @classmethod
+    def join(cls, tap: TapInfo, items: Sequence[ItemFeatures]) -> TapRows:
+        """The inverse of `split`."""
+        rows = [item.rows for item in items]
+        return cls(
+            tap,
+            np.concatenate(rows) if rows else np.zeros((0, tap.tap.dim), np.float32),
+            np.array([len(one) for one in rows], np.int64),
+            _joined_spans([item.spans for item in items if len(item.rows) and item.spans is not None]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to one request: rows by tap in the order asked, notes and failures by item position, and what made them."""
+
+    taps: tuple[TapRows, ...]
+    notes: Mapping[int, Mapping[str, int]]
+    failures: Mapping[int, TopworkError]
+    numerics: Numerics
+    timings: Timings
+
+    def among(self, positions: Sequence[int], failures: Mapping[int, TopworkError]) -> EmbedResult:
+        """The same, of items that have those positions among all; the others have `failures`, by position."""
+
+        def counts(of_good: Array) -> Array:
+            of_all = np.zeros(len(positions) + len(failures), of_good.dtype)
+            of_all[list(positions)] = of_good
+            return of_all
+
+        return replace(
+            self,
+            taps=tuple(replace(tap, counts=counts(np.asarray(tap.counts))) for tap in self.taps),
+            notes={positions[i]: note for i, note in self.notes.items()},
+            failures={**{positions[i]: error for i, error in self.failures.items()}, **failures},
+        )
+
+
+def starts_of(counts: Array) -> Array:
+    """Where each item's rows begin."""
+    return np.asarray(np.cumsum(counts) - counts)
+
+
+def sums_of(values: Array, counts: Array) -> Array:
+    """The sum of each item's rows, 0 of none; `values` (rows,) of integers or bool."""
+    before = np.concatenate([[0], np.cumsum(values)])
+    ends = np.cumsum(counts)
+    return np.asarray(before[ends] - before[ends - counts])
+
+
+def aranges(starts: Array | int, counts: Array) -> Array:
+    """start .. start + count - 1 of each item, one after another."""
+    return np.asarray(np.repeat(starts - starts_of(counts), counts) + np.arange(int(counts.sum())))
 
 
 def rows_of(tap: Tap, output: Array, sample: Sample) -> Array:
@@ -22,13 +129,13 @@ def spans_of(tap: Tap, samples: Sequence[Sample]) -> Spans | None:
     """What the rows of these samples cover, in the order of their rows; None where a row is the whole item."""
     if tap.granularity is Granularity.TOKEN:
         tokens = [s.tokens for s in samples if s.tokens is not None]
-        chars = _joined([t.chars for t in tokens], 2)
+        chars = _float_rows([t.chars for t in tokens], 2)
         return Spans("chars", chars, np.concatenate([t.parts for t in tokens]) if tokens else np.zeros(0, np.int32))
     if tap.granularity is Granularity.WINDOW:
         return Spans("seconds", np.array([s.window or (0, 0) for s in samples], np.float32).reshape(-1, 2))
     if tap.granularity is Granularity.CELL:
         assert tap.grid is not None, "a CELL tap has a grid"
-        return Spans("box", _joined([cell_boxes(tap.grid, s.box or (0, 0, 0, 0)) for s in samples], 4))
+        return Spans("box", _float_rows([cell_boxes(tap.grid, s.box or (0, 0, 0, 0)) for s in samples], 4))
     return None
 
 
@@ -42,15 +149,12 @@ def cell_boxes(grid: tuple[int, int], box: tuple[float, float, float, float]) ->
     return np.stack([left, top, right, bottom], axis=-1).reshape(-1, 4).astype(np.float32)
 
 
-def select_items(rows: TapRows, items: Array) -> TapRows:
-    """Select items by position, in that order; one may be there several times."""
-    counts = rows.counts[items]
-    at = aranges(starts_of(rows.counts)[items], counts)
-    spans = rows.spans
-    if spans is not None:
-        spans = Spans(spans.kind, spans.values[at], None if spans.parts is None else spans.parts[at])
-    return TapRows(rows.tap, rows.rows[at], counts, spans)
-
-
-def _joined(parts: list[Array], width: int) -> Array:
+def _float_rows(parts: list[Array], width: int) -> Array:
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, width), np.float32)
+
+
+def _joined_spans(spans: Sequence[Spans]) -> Spans | None:
+    if not spans:
+        return None
+    parts = [one.parts for one in spans if one.parts is not None]
+    return Spans(spans[0].kind, np.concatenate([one.values for one in spans]), np.concatenate(parts) if parts else None)

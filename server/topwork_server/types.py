@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
+from topwork.features import INT8 as INT8
+from topwork.features import LEAST_PARITY as LEAST_PARITY
+from topwork.features import Numerics as Numerics
+from topwork.features import Timings as Timings
 
 if TYPE_CHECKING:
-    from topwork_server.errors import TopworkError
     from topwork_server.plugin_api.encoder import Encoder
 
 Array: TypeAlias = NDArray[Any]
-
-
-#: Below this parity to fp32, rows of one fingerprint do not mix.
-LEAST_PARITY = 0.999
-#: The precision of encoders that were quantized.
-INT8 = "int8"
 
 
 class Modality(StrEnum):
@@ -178,66 +175,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
-    """What each row covers. kind "chars": (n, 2) and `parts` (n,); "seconds": (n, 2); "box": (n, 4) pixels. float32."""
-
-    kind: str
-    values: Array
-    parts: Array | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Numerics:
-    """What computed a row, and how near that is to fp32 torch (the reference), over real inputs.
-
-    `parity` is the minimum cosine over rows and taps, `max_abs_error` the largest absolute difference.
-    """
-
-    provider: str
-    precision: str
-    parity: float
-    max_abs_error: float
-
-    @property
-    def mixes(self) -> bool:
-        """Whether such rows may stand beside others of their fingerprint: those near enough to fp32, and those of an int8 graph,
-        which is a network of its own with a fingerprint of its own."""
-        return self.precision == INT8 or self.parity >= LEAST_PARITY
-
-
-@dataclass(frozen=True, slots=True)
 class TapInfo:
     """A tap of a ready encoder, with the fingerprint of its features (64 hex digits)."""
 
     tap: Tap
     fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class TapRows:
-    """Features of one tap for a whole request: rows (n, dim) float32, and how many rows each item has."""
-
-    tap: TapInfo
-    rows: Array
-    counts: Array
-    spans: Spans | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds of one request: in preprocessing, waiting in the queue, in the session (the batch's own, not a share)."""
-
-    preprocess: float = 0.0
-    queue: float = 0.0
-    compute: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """The answer to one request: rows by tap in the order asked, notes and failures by item position, and what made them."""
-
-    taps: tuple[TapRows, ...]
-    notes: Mapping[int, Mapping[str, int]]
-    failures: Mapping[int, TopworkError]
-    numerics: Numerics
-    timings: Timings

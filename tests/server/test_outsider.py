@@ -21,11 +21,12 @@ from topwork import Client
 from topwork_server import Granularity, Metric, Tap
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
+from topwork_server.features import TapRows
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import CreateIndexParams, IndexDescription, IndexState, SearchHits, SearchQuery
 from topwork_server.jobs.manager import JobManager, JobState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.types import TapInfo, TapRows
+from topwork_server.types import TapInfo
 
 OUTSIDER = Path(__file__).parents[1] / "outsider"
 #: Of the machine, and nothing of this repository.

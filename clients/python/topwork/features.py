@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,28 +14,47 @@ from numpy.typing import DTypeLike, NDArray
 from topwork.errors import NotReady, TopworkError
 
 Array = NDArray[Any]
+#: Below this parity to fp32, rows of one fingerprint do not mix.
+LEAST_PARITY = 0.999
+#: The precision of encoders that were quantized.
+INT8 = "int8"
 #: Rows and numbers of each that a notebook shows.
 SHOWN, SHOWN_NUMBERS = 10, 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Numerics:
-    """What computed the rows. `parity`: minimum cosine against fp32 torch over real inputs; `max_abs_error` likewise."""
+    """What computed the rows, and how near they are to fp32 torch (the reference), over real inputs.
+
+    `parity` is the minimum cosine over rows and taps, `max_abs_error` the largest absolute difference.
+    """
 
     provider: str
     precision: str
     parity: float
     max_abs_error: float
 
+    @property
+    def mixes(self) -> bool:
+        """Whether such rows may stand beside others of their fingerprint: those near enough to fp32, and those of an int8 graph,
+        which is a network of its own with a fingerprint of its own."""
+        return self.precision == INT8 or self.parity >= LEAST_PARITY
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds that the server spent: preparing items, waiting in its queue, computing, and in all. Sums over chunks."""
+    """Seconds that the server spent: preparing items, waiting in its queue, in the batch's session, and in all."""
 
     preprocess: float = 0.0
     queue: float = 0.0
     compute: float = 0.0
     total: float = 0.0
+
+    @staticmethod
+    def sum(of: Iterable[Timings]) -> Timings:
+        """The sums over several requests."""
+        every = list(of)
+        return Timings(*(sum(getattr(one, name) for one in every) for name in Timings.__slots__))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,7 +184,7 @@ def concatenate(pieces: Sequence[Features]) -> Features:
         notes={start + i: n for start, p in zip(starts, pieces, strict=False) for i, n in p.notes.items()},
         failures={start + i: e for start, p in zip(starts, pieces, strict=False) for i, e in p.failures.items()},
         numerics=_weakest([piece.numerics for piece in pieces]),
-        timings=_summed([piece.timings for piece in pieces]),
+        timings=Timings.sum(piece.timings for piece in pieces),
         start=first.start,
     )
 
@@ -178,12 +197,3 @@ def _joined(arrays: Sequence[Array | None]) -> Array | None:
 def _weakest(records: Sequence[Numerics | None]) -> Numerics | None:
     """A server that was restarted may have another provider; the record that promises least holds for all rows."""
     return min((record for record in records if record), key=lambda record: record.parity, default=None)
-
-
-def _summed(timings: Sequence[Timings]) -> Timings:
-    return Timings(
-        preprocess=sum(t.preprocess for t in timings),
-        queue=sum(t.queue for t in timings),
-        compute=sum(t.compute for t in timings),
-        total=sum(t.total for t in timings),
-    )

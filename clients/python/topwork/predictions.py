@@ -218,7 +218,7 @@ def joined(pieces: Sequence[Predictions]) -> Predictions:
         features=concatenate(features) if features else None,
         notes={start + i: n for start, piece in zip(starts, pieces, strict=False) for i, n in piece.notes.items()},
         failures={start + i: e for start, piece in zip(starts, pieces, strict=False) for i, e in piece.failures.items()},
-        timings=Timings(*(sum(getattr(piece.timings, name) for piece in pieces) for name in vars(first.timings))),
+        timings=Timings.sum(piece.timings for piece in pieces),
         **{name: _stacked([getattr(piece, name) for piece in pieces]) for name in arrays},
     )
 

@@ -43,7 +43,8 @@ from topwork_server.feature_sets.set_types import (
 from topwork_server.feature_sets.to_arrow import fit_columns, to_arrow_table
 from topwork_server.feature_sets.versions import DiskUsage, SetVersion, VersionReaders
 from topwork_server.feature_sets.write_checks import check_numerics
-from topwork_server.types import Array, Numerics, TapRows
+from topwork_server.features import TapRows
+from topwork_server.types import Array, Numerics
 
 T = TypeVar("T")
 

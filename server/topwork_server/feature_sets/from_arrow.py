@@ -12,7 +12,8 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets import stored_inputs
 from topwork_server.feature_sets.schema import SPAN_KINDS, SetMetadata, companion, input_fields, tap_fields
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
-from topwork_server.types import Array, Granularity, Spans, TapInfo, TapRows
+from topwork_server.features import Spans, TapRows
+from topwork_server.types import Array, Granularity, TapInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from topwork_server.feature_sets.latest_version import LatestVersion
 from topwork_server.feature_sets.open_set import VersionView
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
 from topwork_server.feature_sets.versions import VersionReaders
-from topwork_server.features import select_items
-from topwork_server.types import Array, TapRows
+from topwork_server.features import TapRows
+from topwork_server.types import Array
 
 # Lance reads ahead: bounded, so that a slow reader of large rows does not fill the memory.
 READ_AHEAD = 2
@@ -274,7 +274,7 @@ def stored_rows(
         projection = make_projection(view.set_metadata, view.columns, taps, (), False)
         batch = to_item_batch(take_rows(view, addresses, projection.stored), projection, [], keys)
     at = np.array([position[id] for id in ids], np.int64)
-    return tuple(select_items(rows, at) for rows in batch.taps), keys[at]
+    return tuple(rows.take(at) for rows in batch.taps), keys[at]
 
 
 def stored_items(current: LatestVersion, readers: VersionReaders, ids: Sequence[str]) -> dict[str, StoredItem]:

@@ -9,11 +9,12 @@ are those with key >= v << KEY_BITS, and an index that holds a key that the set 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from topwork_server.types import Array, Item, Modality, Numerics, TapInfo, TapRows
+from topwork_server.features import TapRows
+from topwork_server.types import Array, Item, Modality, Numerics, TapInfo
 
 KEY_BITS = 24
 
@@ -76,6 +77,20 @@ class ItemBatch:
     content_hashes: Sequence[str] = ()
     inputs: Sequence[Item | None] = ()
     keys: Array | None = None  # (n,) int64, of items that were read
+
+    def take(self, positions: Sequence[int]) -> ItemBatch:
+        """The items at those positions, in their order."""
+        if list(positions) == list(range(len(self.ids))):
+            return self
+        return replace(
+            self,
+            ids=[self.ids[i] for i in positions],
+            taps=tuple(tap.take(positions) for tap in self.taps),
+            metadata=tuple(replace(column, values=[column.values[i] for i in positions]) for column in self.metadata),
+            content_hashes=[self.content_hashes[i] for i in positions] if self.content_hashes else (),
+            inputs=[self.inputs[i] for i in positions] if self.inputs else (),
+            keys=None if self.keys is None else self.keys[list(positions)],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from topwork_server.feature_sets import stored_inputs, write_checks
 from topwork_server.feature_sets.schema import SetMetadata, arrow_type, companion, input_fields, metadata_columns, tap_fields
 from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
-from topwork_server.types import Array, Granularity, TapRows
+from topwork_server.features import TapRows
+from topwork_server.types import Array, Granularity
 
 #: Microseconds since 1970 of 0001-01-01 and of the end of 9999.
 FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999

@@ -11,7 +11,8 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.schema import SPAN_KINDS
 from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import ColumnType, ItemBatch, SetDefinition
-from topwork_server.types import LEAST_PARITY, Array, Granularity, Numerics, TapInfo, TapRows
+from topwork_server.features import TapRows
+from topwork_server.types import LEAST_PARITY, Array, Granularity, Numerics, TapInfo
 
 MOST_ITEMS = 1 << 22
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, NotReady, TopworkError
-from topwork_server.features import rows_of
+from topwork_server.features import EmbedResult, TapRows, rows_of, starts_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pooling import TOWERS
@@ -23,7 +23,7 @@ from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Features, Item, Sample, TapInfo, TapRows, TextItem
+from topwork_server.types import Array, Item, Sample, TapInfo, TextItem
 
 #: Samples of one pass; they are sorted by length.
 BATCH = 32
@@ -48,7 +48,7 @@ def split_sides(items: Sequence[Item], skip: bool = False) -> list[Item]:
     return [*(TextItem(one.text if one.pair else "") for one in texts), *(TextItem(one.pair or "") for one in texts)]
 
 
-def pair_sides(features: Features, count: int) -> Features:
+def pair_sides(features: EmbedResult, count: int) -> EmbedResult:
     """Join the features of `split_sides`: two rows per item, none for an item of which one side failed."""
     failures: dict[int, TopworkError] = {}
     notes: dict[int, Mapping[str, int]] = {}
@@ -57,7 +57,7 @@ def pair_sides(features: Features, count: int) -> Features:
     for position, note in features.notes.items():
         notes[position % count] = {**notes.get(position % count, {}), **note}
     taps = tuple(paired_rows(rows, count) for rows in features.taps)
-    return Features(taps, notes, failures, features.numerics, features.timings)
+    return EmbedResult(taps, notes, failures, features.numerics, features.timings)
 
 
 def paired_rows(rows: TapRows, count: int) -> TapRows:
@@ -66,7 +66,7 @@ def paired_rows(rows: TapRows, count: int) -> TapRows:
     both = there[:count] & there[count:]
     means = np.zeros((2 * count, rows.rows.shape[1]), np.float32)
     if there.any():
-        starts = (np.cumsum(rows.counts) - rows.counts)[there]
+        starts = starts_of(rows.counts)[there]
         means[there] = np.add.reduceat(rows.rows, starts, axis=0, dtype=np.float64) / rows.counts[there][:, None]
     pairs = np.stack([means[:count][both], means[count:][both]], axis=1)
     return TapRows(rows.tap, pairs.reshape(-1, means.shape[1]), np.where(both, 2, 0))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from topwork_server.errors import InvalidInput
+from topwork_server.features import TapRows, starts_of
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.ragged_arrays import starts_of
-from topwork_server.types import Array, Granularity, Tap, TapRows
+from topwork_server.types import Array, Granularity, Tap
 
 FACTORS = {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}
 #: Poolings of items with two rows, one for each side of a pair.

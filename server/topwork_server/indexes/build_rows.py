@@ -16,10 +16,10 @@ import numpy as np
 
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.open_set import open_checked_dataset
+from topwork_server.features import aranges, starts_of
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.ragged_arrays import aranges, starts_of
 from topwork_server.types import Array, Granularity, TapInfo
 
 #: Rows of one batch, in bytes of float32: few enough to bound memory, enough for BLAS.

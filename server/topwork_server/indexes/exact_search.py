@@ -17,12 +17,12 @@ import numpy as np
 from topwork_server.blocking_calls import Check
 from topwork_server.errors import TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selection
+from topwork_server.features import aranges, starts_of
 from topwork_server.indexes.candidates import TopK, empty_top_k
 from topwork_server.indexes.prepared_query import NO_MATCH, PreparedQuery
 from topwork_server.indexes.row_filter import keys_among
 from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.ragged_arrays import aranges
 from topwork_server.types import Array, Granularity, TapInfo
 
 LOWEST = np.finfo(np.float32).min
@@ -138,7 +138,7 @@ class NearestRows:
         if not len(line):
             return
         counts = np.bincount(line, minlength=self._query.searched)
-        place = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = aranges(0, counts)
         more = empty_top_k((self._query.searched, int(counts.max())))
         more.similarity[line, place] = values
         more.keys[line, place] = rows.keys[column]
@@ -184,12 +184,11 @@ def _lower_bound(similarity: Array, k: int) -> Array:
 def _first_equal(similarity: Array, line: Array, starts: Array, item: Array, values: Array) -> Array:
     """The first column of each (line, item) that has the item's best value."""
     lengths = np.diff(starts, append=similarity.shape[1])[item]
-    offsets = np.cumsum(lengths) - lengths
     if not len(lengths):
         return lengths
-    column = np.arange(lengths.sum()) - np.repeat(offsets - starts[item], lengths)
+    column = aranges(starts[item], lengths)
     best = similarity[np.repeat(line, lengths), column] == np.repeat(values, lengths)
-    return np.minimum.reduceat(np.where(best, column, similarity.shape[1]), offsets)
+    return np.minimum.reduceat(np.where(best, column, similarity.shape[1]), starts_of(lengths))
 
 
 class SearchableSet(Protocol):

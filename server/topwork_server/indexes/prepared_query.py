@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork_server.errors import InvalidInput
+from topwork_server.features import starts_of
 from topwork_server.indexes.index_types import MOST_HITS, SearchQuery
 from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.vector_index import Metric
@@ -60,7 +61,7 @@ class PreparedQuery:
             )
         lengths = np.diff(self.starts, append=len(self.vectors))[queries]
         vectors = self.vectors[np.isin(self.query_of_vector, queries)]
-        starts = np.cumsum(lengths) - lengths
+        starts = starts_of(lengths)
         return PreparedQuery(
             vectors, self.metric, self.k, starts, None, len(queries), self.min_similarity, without, self.every_row
         )

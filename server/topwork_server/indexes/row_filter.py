@@ -12,7 +12,7 @@ import numpy as np
 
 from topwork_server.blocking_calls import Check, always_waits
 from topwork_server.feature_sets.filters import changes_with_time
-from topwork_server.ragged_arrays import aranges
+from topwork_server.features import aranges
 from topwork_server.types import Array
 
 #: Filters of one set that are remembered, and bytes of their keys.

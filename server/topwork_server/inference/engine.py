@@ -14,7 +14,7 @@ from topwork._display.excerpts import excerpt, listed
 
 from topwork_server.config import Config
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, TopworkError, Unavailable
-from topwork_server.features import spans_of
+from topwork_server.features import EmbedResult, TapRows, spans_of
 from topwork_server.inference.batcher import BatchRequest, Rows
 from topwork_server.inference.model_cache import LoadedEncoder, ModelCache
 from topwork_server.inference.preprocessing import PreparedItem, PreprocessPool, RequestPreprocessor
@@ -23,7 +23,7 @@ from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
-from topwork_server.types import Features, Granularity, Item, Priority, Sample, TapInfo, TapRows, Timings
+from topwork_server.types import Granularity, Item, Priority, Sample, TapInfo, Timings
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Engine:
         """Drop an encoder from memory; False while it is in use."""
         return self._model_cache.unload(name)
 
-    async def embed(self, params: EmbedParams, items: Sequence[Item]) -> Features:
+    async def embed(self, params: EmbedParams, items: Sequence[Item]) -> EmbedResult:
         """Rows of every item, in order. Raises TopworkError; its `item` is set where one item is to blame."""
         async with self._model_cache.acquire(params.encoder) as loaded:
             taps = choose_taps(loaded, params.taps)
@@ -152,7 +152,7 @@ class _Request:
         self._timed: TimedRequest | None = None
         self._preprocess_seconds = self._queue_seconds = self._compute_seconds = 0.0
 
-    async def run(self, items: Sequence[Item]) -> Features:
+    async def run(self, items: Sequence[Item]) -> EmbedResult:
         chunk = self._preprocessor.chunk_size
         if self._params.deadline is not None and not self._params.wait:
             self._timed = TimedRequest(self._params.deadline, len(items))
@@ -248,9 +248,9 @@ class _Request:
             else:
                 encoded.add_sample(sample, result, spans=self._spans)
 
-    def _features(self, encoded: list[ItemResult]) -> Features:
+    def _features(self, encoded: list[ItemResult]) -> EmbedResult:
         good = [e if e.error is None else ItemResult() for e in encoded]
-        return Features(
+        return EmbedResult(
             taps=tuple(_tap_rows(info, i, good) for i, info in enumerate(self._taps)),
             notes={i: e.notes for i, e in enumerate(good) if e.notes},
             failures={i: e.error for i, e in enumerate(encoded) if e.error is not None},

@@ -12,9 +12,9 @@ import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, StoredItem
+from topwork_server.features import EmbedResult, ItemFeatures
 from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of
-from topwork_server.ingest.item_features import ItemFeatures, split_features
-from topwork_server.types import Array, Features, ImageItem, Item, Numerics, TextItem, VideoItem
+from topwork_server.types import Array, ImageItem, Item, Numerics, TextItem, VideoItem
 
 #: Of a file, read at a time.
 CHUNK_BYTES = 1 << 20
@@ -113,9 +113,9 @@ def item_key(definition: SetDefinition, content: str) -> bytes:
     return key_of(" ".join(info.fingerprint for info in definition.taps), definition.options, content)
 
 
-def split_results(features: Features) -> list[EncodeResult]:
+def split_results(features: EmbedResult) -> list[EncodeResult]:
     """Split an encoder's answer into one result per item."""
-    items = zip(*(split_features(tap) for tap in features.taps), strict=True)
+    items = zip(*(tap.split() for tap in features.taps), strict=True)
     return [
         EncodeResult(error=features.failures[i]) if i in features.failures else EncodeResult(pieces, features.numerics)
         for i, pieces in enumerate(items)
@@ -133,11 +133,11 @@ def deduplicate(
     return deduplicated
 
 
-def cache_features(cache: FeatureCache, definition: SetDefinition, contents: Sequence[str], features: Features) -> None:
+def cache_features(cache: FeatureCache, definition: SetDefinition, contents: Sequence[str], features: EmbedResult) -> None:
     """Put what was encoded into the cache; `contents` are the digests of the items."""
     for tap in features.taps:
         keys = [key_of(tap.tap.fingerprint, definition.options, content) for content in contents]
-        pieces = zip(keys, split_features(tap), strict=True)
+        pieces = zip(keys, tap.split(), strict=True)
         cache.put(
             {key: CacheEntry(piece, features.numerics) for i, (key, piece) in enumerate(pieces) if i not in features.failures}
         )
@@ -185,7 +185,7 @@ def _reuse_cached(deduplicated: DeduplicatedItems, definition: SetDefinition, ca
 
 
 def _by_item(batch: ItemBatch) -> list[FeaturesByTap]:
-    return list(zip(*(split_features(tap) for tap in batch.taps), strict=True))
+    return list(zip(*(tap.split() for tap in batch.taps), strict=True))
 
 
 def same_metadata(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import numpy as np
 import xxhash
 
-from topwork_server.ingest.item_features import ItemFeatures
-from topwork_server.types import Array, Numerics, Spans
+from topwork_server.features import ItemFeatures, Spans
+from topwork_server.types import Array, Numerics
 
 #: Part of each key: entries of another format are never found.
 FORMAT = 2

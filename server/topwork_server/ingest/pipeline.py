@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, WriteResult
+from topwork_server.features import TapRows
 from topwork_server.inference.engine import Engine, choose_taps
 from topwork_server.ingest import deduplication, validation
 from topwork_server.ingest.deduplication import DeduplicatedItems
 from topwork_server.ingest.encoding import EncodeParams, MessageEncoder, map_item_positions
 from topwork_server.ingest.feature_cache import FeatureCache
-from topwork_server.ingest.item_features import join_features, take_items
 from topwork_server.ingest.validation import IncomingItems, WriteSettings
 from topwork_server.models.catalog import Catalog
 from topwork_server.names import check_name
@@ -186,8 +186,8 @@ def _batch_to_write(
     """Build the batch to write: the items at those positions, with features, digests and, where they are kept, themselves."""
     columns = zip(*(deduplicated.features[i] for i in positions), strict=True)
     return replace(
-        take_items(batch, positions),
-        taps=tuple(join_features(info, pieces) for info, pieces in zip(definition.taps, columns, strict=bool(positions))),
+        batch.take(positions),
+        taps=tuple(TapRows.join(info, pieces) for info, pieces in zip(definition.taps, columns, strict=bool(positions))),
         content_hashes=[deduplicated.content_hashes[i] for i in positions],
         inputs=[items[i] for i in positions] if definition.keep_inputs else (),
     )

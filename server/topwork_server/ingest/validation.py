@@ -11,10 +11,10 @@ import numpy as np
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.set_names import MOST_ID_BYTES
 from topwork_server.feature_sets.set_types import Column, ItemBatch, SetDefinition
-from topwork_server.ingest.item_features import take_items
+from topwork_server.features import TapRows
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import options as request_options
-from topwork_server.types import EncoderSpec, Item, Numerics, Priority, TapInfo, TapRows
+from topwork_server.types import EncoderSpec, Item, Numerics, Priority, TapInfo
 
 #: The tap of ready vectors that name none, in a set that they make.
 DEFAULT_TAP = "vectors"
@@ -165,7 +165,7 @@ class IncomingItems:
     def good_items(self) -> ItemBatch:
         """Return ids and metadata of the good items, and their features where these are ready."""
         whole = ItemBatch(ids=self.ids, metadata=self.metadata)
-        return replace(take_items(whole, self.positions), taps=self.features)
+        return replace(whole.take(self.positions), taps=self.features)
 
 
 def check_message_ids(ids: Sequence[str]) -> None:
@@ -205,7 +205,7 @@ def incoming_features(
     if failures and not skip_bad_items:
         raise failures[min(failures)]
     positions = [i for i in range(len(ids)) if i not in failures]
-    good = take_items(ItemBatch(ids=ids, taps=features), positions).taps if failures else features
+    good = tuple(tap.take(positions) for tap in features) if failures else features
     return IncomingItems(ids, (), positions, failures, good, metadata, numerics)
 
 

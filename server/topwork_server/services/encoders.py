@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc
-import numpy as np
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc, types_pb2
 
 from topwork_server.config import Config
 from topwork_server.errors import InvalidInput, NotReady, TooLarge, TopworkError
+from topwork_server.features import EmbedResult
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.models.catalog import Catalog, CatalogEntry
@@ -22,7 +22,6 @@ from topwork_server.services.convert import encoder_messages, item_messages
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
-from topwork_server.types import Array, Features
 
 MOST_WORDS = 1000
 #: More words than this are put into a reply in a thread: a million take a second.
@@ -58,7 +57,7 @@ class EmbedSettings:
         )
         return cls(ask, item_messages.shaping(settings), settings.fingerprint)
 
-    def check(self, features: Features) -> None:
+    def check(self, features: EmbedResult) -> None:
         """NotReady where the features mean something else than the caller holds."""
         found = features.taps[0].tap.fingerprint
         if self.fingerprint and self.fingerprint != found:
@@ -128,7 +127,7 @@ class EncodersService(encoders_pb2_grpc.EncodersServicer):
         features = await self._engine.embed(job.ask, items)
         job.check(features)
         if failures:
-            features = spread(features, positions, failures)
+            features = features.among(positions, failures)
         reply = await _response(features, job.shaping, started)
         if reply.ByteSize() > MAX_MESSAGE:
             raise TooLarge(
@@ -176,24 +175,7 @@ def readable_entries(catalogue: Catalog) -> list[CatalogEntry]:
     return found
 
 
-def spread(features: Features, positions: Sequence[int], failures: dict[int, TopworkError]) -> Features:
-    """Features of the good items, said of the positions that they have among all."""
-    total = len(positions) + len(failures)
-
-    def counts(of_good: Array) -> Array:
-        of_all = np.zeros(total, of_good.dtype)
-        of_all[list(positions)] = of_good
-        return of_all
-
-    return replace(
-        features,
-        taps=tuple(replace(tap, counts=counts(np.asarray(tap.counts))) for tap in features.taps),
-        notes={positions[i]: note for i, note in features.notes.items()},
-        failures={**{positions[i]: error for i, error in features.failures.items()}, **failures},
-    )
-
-
-async def _response(features: Features, wanted: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
+async def _response(features: EmbedResult, wanted: OutputFormat, started: float) -> encoders_pb2.EmbedResponse:
     total = time.monotonic() - started
     if sum(tap.rows.nbytes for tap in features.taps) > LARGE:
         return await asyncio.to_thread(item_messages.response, features, wanted, total)

@@ -16,7 +16,6 @@ from topwork_server.errors import InvalidInput, NotFound, TooLarge, TopworkError
 from topwork_server.feature_sets.set_types import ItemBatch, ReadResult, Selection
 from topwork_server.heads.version_pins import RESERVED_PREFIXES
 from topwork_server.ingest import validation
-from topwork_server.ingest.item_features import take_items
 from topwork_server.ingest.pipeline import IngestPipeline
 from topwork_server.ingest.validation import IncomingItems
 from topwork_server.services.convert import item_messages, set_messages
@@ -246,5 +245,5 @@ def _within_bounds(block: ItemBatch, reading: ReadResult) -> Iterator[sets_pb2.R
             remedy="read fewer taps, or no inputs",
         )
     del message
-    yield from _within_bounds(take_items(block, range(half)), reading)
-    yield from _within_bounds(take_items(block, range(half, len(block.ids))), reading)
+    yield from _within_bounds(block.take(range(half)), reading)
+    yield from _within_bounds(block.take(range(half, len(block.ids))), reading)

@@ -22,7 +22,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import head_messages, item_messages, prediction_messages
 from topwork_server.services.convert.index_messages import named
-from topwork_server.services.encoders import LARGE, Context, deadline, spread
+from topwork_server.services.encoders import LARGE, Context, deadline
 from topwork_server.services.jobs import job_message
 from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
@@ -137,7 +137,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             return found
         return PredictionResult(
             outputs=tuple(spread_said(said, np.array(positions, np.int64), len(messages)) for said in found.outputs),
-            features=tuple(spread(features, positions, failures) for features in found.features),
+            features=tuple(features.among(positions, failures) for features in found.features),
             notes={positions[i]: note for i, note in found.notes.items()},
             failures={**{positions[i]: error for i, error in found.failures.items()}, **failures},
             timings=found.timings,

@@ -9,9 +9,10 @@ import numpy as np
 from topwork.v1 import indexes_pb2
 
 from topwork_server.feature_sets.set_types import Column, ItemBatch
+from topwork_server.features import TapRows, aranges, starts_of
 from topwork_server.indexes.index import OpenedIndex
 from topwork_server.indexes.index_types import SearchHits
-from topwork_server.types import Array, Granularity, Spans, TapRows
+from topwork_server.types import Array, Granularity
 
 Request = indexes_pb2.SearchRequest
 
@@ -44,9 +45,7 @@ def behind(hits: SearchHits, offset: int) -> SearchHits:
     """The hits of each query but for so many of its best."""
     if not offset:
         return hits
-    starts = np.cumsum(hits.counts) - hits.counts
-    place = np.arange(len(hits.keys)) - np.repeat(starts, hits.counts)
-    return _kept(hits, place >= offset)
+    return _kept(hits, aranges(0, hits.counts) >= offset)
 
 
 def _needs_rows(request: Request, opened: OpenedIndex) -> bool:
@@ -84,7 +83,5 @@ def _kept(hits: SearchHits, keep: Array) -> SearchHits:
 def _rows(block: ItemBatch, places: Array, hits: SearchHits) -> TapRows:
     """The row of each hit, with its span."""
     tap = block.taps[0]
-    counts = np.asarray(tap.counts, np.int64)
-    at = (np.cumsum(counts) - counts)[places] + hits.rows
-    spans = tap.spans and Spans(tap.spans.kind, tap.spans.values[at], None if tap.spans.parts is None else tap.spans.parts[at])
-    return TapRows(tap.tap, np.asarray(tap.rows)[at], np.ones(len(at), np.int64), spans)
+    at = starts_of(np.asarray(tap.counts, np.int64))[places] + hits.rows
+    return tap.select(at, np.ones(len(at), np.int64))

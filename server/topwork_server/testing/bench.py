@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.features import rows_of
+from topwork_server.features import EmbedResult, TapRows, rows_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models import artifacts
 from topwork_server.models.artifacts import Manifest
@@ -25,7 +25,7 @@ from topwork_server.plugin_api.encoder import Encoder, batch_key
 from topwork_server.plugin_api.modalities import item_kind
 from topwork_server.runtime import parity
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Features, Granularity, Item, Modality, Sample, Tap, TapRows, TokenSpans
+from topwork_server.types import Array, Granularity, Item, Modality, Sample, Tap, TokenSpans
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class EncoderBench:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
-    def embed(self, items: Sequence[Item], *taps: str, **options: Any) -> Features:
+    def embed(self, items: Sequence[Item], *taps: str, **options: Any) -> EmbedResult:
         return self.run(self.engine.embed(EmbedParams(self.name, taps, options), items))
 
     def prepare(self, item: Item) -> list[Sample]:

@@ -24,6 +24,7 @@ import pytest
 
 from topwork_server.config import Config, default_home
 from topwork_server.errors import InvalidInput, NotFound
+from topwork_server.features import EmbedResult, TapRows
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog, EncoderState
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
@@ -42,7 +43,7 @@ from topwork_server.testing.bench import (
     refusal,
 )
 from topwork_server.testing.declared import check_options
-from topwork_server.types import Features, ImageItem, Item, Modality, TapRows, TextItem
+from topwork_server.types import ImageItem, Item, Modality, TextItem
 
 WRONG: dict[Modality, Item] = {
     Modality.TEXT: ImageItem(b"not a text"),
@@ -219,7 +220,7 @@ class EncoderContract:
         )
 
     def test_concurrent_callers_get_their_own_rows(self, bench: EncoderBench) -> None:
-        async def crowd() -> list[Features]:
+        async def crowd() -> list[EmbedResult]:
             asks = [bench.engine.embed(EmbedParams(bench.name), [item]) for item in bench.items for _ in range(3)]
             return await asyncio.gather(*asks)
 
@@ -229,7 +230,7 @@ class EncoderContract:
             assert cosine >= INVARIANCE, f"among callers at once a row has a cosine of {cosine:.6f} to what it is alone"
 
     def test_a_caller_that_leaves_harms_nobody(self, bench: EncoderBench) -> None:
-        async def leave_one() -> Features:
+        async def leave_one() -> EmbedResult:
             leaver = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items))
             stayer = asyncio.ensure_future(bench.engine.embed(EmbedParams(bench.name), bench.items[:1]))
             await asyncio.sleep(0)

@@ -13,7 +13,8 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
-from topwork_server.types import ImageItem, Numerics, Spans, TapInfo, TextItem, VideoItem
+from topwork_server.features import Spans
+from topwork_server.types import ImageItem, Numerics, TapInfo, TextItem, VideoItem
 
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:

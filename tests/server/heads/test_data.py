@@ -10,12 +10,12 @@ from made_blocks import CELLS, DIM, POOLED, TOKENS, names
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition
-from topwork_server.features import cell_boxes
+from topwork_server.features import Spans, TapRows, cell_boxes
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.training.dataset import labels_of, load_dataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.plugin_api.trainer import Target
-from topwork_server.types import Granularity, Modality, Spans, Tap, TapInfo, TapRows, TextItem
+from topwork_server.types import Granularity, Modality, Tap, TapInfo, TextItem
 
 T = ColumnType
 OTHER = TapInfo(Tap("other", 3, Granularity.ITEM), "e" * 64)

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotReady, TopworkError
+from topwork_server.features import Spans, TapRows
 from topwork_server.heads import pooling
 from topwork_server.heads.export.merge import METADATA, merge_onnx
 from topwork_server.heads.head_store import StoredHead
@@ -22,7 +23,7 @@ from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.span_decoding import bio_names
 from topwork_server.models.artifacts import Manifest
-from topwork_server.types import Granularity, Numerics, Spans, Tap, TapInfo, TapRows
+from topwork_server.types import Granularity, Numerics, Tap, TapInfo
 
 DIM = 6
 RNG = np.random.default_rng(0)

@@ -13,13 +13,14 @@ from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_server import TextItem, TrainerSpec
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
+from topwork_server.features import TapRows
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Pooling, Task, TrainRequest, definition_of
 from topwork_server.heads.pair_features import paired_rows
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.types import Granularity, Tap, TapInfo, TapRows
+from topwork_server.types import Granularity, Tap, TapInfo
 from toys import FakePlugins
 
 TEXTS, CLASSES = words(120, seed=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
+from topwork_server.features import Spans, TapRows
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.pooling import (
     check_pooling,
@@ -15,7 +16,7 @@ from topwork_server.heads.pooling import (
     rows_read,
     usable_items,
 )
-from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
+from topwork_server.types import Granularity, Tap, TapInfo
 
 KINDS = {Granularity.TOKEN: "chars", Granularity.WINDOW: "seconds", Granularity.CELL: "box"}
 

@@ -8,11 +8,11 @@ import made_heads
 import numpy as np
 import pytest
 from topwork_server.errors import InvalidInput
-from topwork_server.features import select_items
+from topwork_server.features import Spans, TapRows
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_output import PredictedSpan, decode_output
 from topwork_server.heads.span_decoding import bio_names
-from topwork_server.types import Granularity, Spans, Tap, TapInfo, TapRows
+from topwork_server.types import Granularity, Tap, TapInfo
 
 DIM = 3
 
@@ -61,12 +61,12 @@ def of_items(rows, counts=None):
 
 def test_picked_items_keep_their_rows_and_spans():
     rows = of_tokens([2, 0, 3, 1], parts=[0, 1, 0, 0, 1, 1])
-    found = select_items(rows, np.array([3, 0, 1, 0]))
+    found = rows.take(np.array([3, 0, 1, 0]))
     assert found.counts.tolist() == [1, 2, 0, 2]
     np.testing.assert_array_equal(found.rows, rows.rows[[5, 0, 1, 0, 1]])
     assert found.spans.parts.tolist() == [1, 0, 1, 0, 1]
     assert found.spans.values[:, 0].tolist() == [0, 0, 2, 0, 2]
-    assert len(select_items(rows, np.zeros(0, np.int64)).rows) == 0
+    assert len(rows.take(np.zeros(0, np.int64)).rows) == 0
 
 
 @pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.MULTI_LABEL])
@@ -168,7 +168,7 @@ def test_an_item_that_lacks_what_is_read_is_named(of, rows):
 def test_bad_items_that_are_skipped_leave_the_others_as_they_are(of, rows):
     run = echo if of.names else lambda rows: (rows[:, :2], rows[:, :2])
     found = decode_output(of, rows, run, skip_bad_items=True)
-    alone = decode_output(of, select_items(rows, np.array([0, 2])), run)
+    alone = decode_output(of, rows.take(np.array([0, 2])), run)
     assert list(found.failures) == [1]
     assert found.failures[1].item == 1
     if of.task is Task.QUESTION_ANSWERING:

@@ -18,12 +18,13 @@ from topwork_server.errors import InvalidInput, NotFound, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.features import TapRows
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, UnlabeledUse
 from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, probe_table
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.runtime.session import Session
-from topwork_server.types import Modality, TapInfo, TapRows, TextItem
+from topwork_server.types import Modality, TapInfo, TextItem
 from toys_trainers import NearestMean
 
 NOISE = TapInfo(Tap("noise", DIM, Granularity.ITEM), "e" * 64)

@@ -9,10 +9,10 @@ import threading
 
 import numpy as np
 import pytest
+from topwork_server.features import ItemFeatures, Spans
 from topwork_server.ingest import feature_cache as cache_module
 from topwork_server.ingest.feature_cache import CacheEntry, FeatureCache, key_of, pack_entry, unpack_entry
-from topwork_server.ingest.item_features import ItemFeatures
-from topwork_server.types import Numerics, Spans
+from topwork_server.types import Numerics
 
 NUMERICS = Numerics("cpu", "fp32", 1.0, 0.0)
 MIB = 1 << 20

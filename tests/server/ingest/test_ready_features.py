@@ -7,9 +7,10 @@ import pytest
 from sets_world import composed
 from topwork_server import Granularity, TextItem
 from topwork_server.errors import InvalidInput, NotReady
+from topwork_server.features import Spans
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import WriteSettings, incoming_features
-from topwork_server.types import Numerics, Spans
+from topwork_server.types import Numerics
 from writing import VECTORS, counts, features, stored, texts, vectors, write
 
 

@@ -10,9 +10,10 @@ from topwork.v1 import sets_pb2 as pb
 from topwork.v1 import types_pb2 as t
 from topwork_server import Granularity, ImageItem, InvalidInput, Tap, TextItem, VideoItem
 from topwork_server.feature_sets.set_types import Column, ColumnType, SetDefinition, SetDescription
+from topwork_server.features import Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.services.convert import item_messages, set_messages
-from topwork_server.types import Spans, TapInfo, TapRows
+from topwork_server.types import TapInfo
 
 COLUMNS = [
     Column("b", ColumnType.BOOL, [True, None, False]),

@@ -22,6 +22,7 @@ from topwork.v1.encoders_pb2 import Items
 from topwork.v1.sets_pb2 import Strings
 from topwork_server.app import OPTIONS
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, SetDefinition
+from topwork_server.features import Spans, TapRows
 from topwork_server.indexes.executor import SearchExecutor
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import MOST_HITS
@@ -30,7 +31,7 @@ from topwork_server.inference.output_format import normalize
 from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.types import Spans, TapInfo, TapRows, TextItem
+from topwork_server.types import TapInfo, TextItem
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
 

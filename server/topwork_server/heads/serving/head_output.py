@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.features import select_items
+from topwork_server.features import TapRows
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Head, Task
 from topwork_server.heads.span_decoding import answer, entities, entity_labels
-from topwork_server.types import Array, TapRows
+from topwork_server.types import Array
 
 #: Maps rows (n, head.dim) to scores and probabilities (n, outputs).
 RunHead = Callable[[Array], tuple[Array, Array]]
@@ -71,7 +71,7 @@ def decode_output(head: Head, rows: TapRows, run: RunHead, skip_bad_items: bool 
     good, bad = np.flatnonzero(usable), np.flatnonzero(~usable).tolist()
     if not skip_bad_items:
         raise _lacking(head, rows, bad[0])
-    found = spread_output(_decoded(head, select_items(rows, good), run), good, len(usable))
+    found = spread_output(_decoded(head, rows.take(good), run), good, len(usable))
     return replace(found, failures={item: _lacking(head, rows, item) for item in bad})
 
 
@@ -90,7 +90,7 @@ def _usable(head: Head, rows: TapRows) -> Array:
 
 def _lacking(head: Head, rows: TapRows, item: int) -> TopworkError:
     try:
-        pooling.pool_rows(head.task, head.pooling, select_items(rows, np.array([item])))
+        pooling.pool_rows(head.task, head.pooling, rows.take(np.array([item])))
     except InvalidInput as error:
         return error.at(item)
     what = f"it has {rows.counts[item]} cells, and a mask of {head.name!r} has {_cells(head)}"

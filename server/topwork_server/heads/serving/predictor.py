@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_types import Selection
+from topwork_server.features import EmbedResult, TapRows
 from topwork_server.heads.head_store import HeadStore, StoredHead
 from topwork_server.heads.head_types import Head
 from topwork_server.heads.pair_features import pair_sides, split_sides
@@ -23,7 +24,7 @@ from topwork_server.heads.serving.head_output import HeadOutput, concat_outputs,
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.modalities import check_modality
-from topwork_server.types import Array, Features, Item, Priority, TapRows, Timings
+from topwork_server.types import Array, Item, Priority, Timings
 
 #: Stored items whose rows are in memory at a time: a tap of cells has 90 KB per item.
 STORED = 1000
@@ -54,7 +55,7 @@ class PredictionResult:
     """
 
     outputs: tuple[HeadOutput, ...]
-    features: tuple[Features, ...] = ()
+    features: tuple[EmbedResult, ...] = ()
     notes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failures: Mapping[int, TopworkError] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
@@ -71,7 +72,7 @@ class Predictor:
         """Predict for items. NotReady where a trunk has changed since training; InvalidInput names a bad item."""
         opened = await asyncio.to_thread(self._opened_for, names, items)
         found: dict[str, HeadOutput] = {}
-        features: list[Features] = []
+        features: list[EmbedResult] = []
         for (encoder, _, towers), heads in _groups(opened, ask.options).items():
             taps = tuple(dict.fromkeys(one.head.tap.tap.name for one in heads))
             options = heads[0].head.encoder_options if ask.options is None else ask.options
@@ -83,7 +84,7 @@ class Predictor:
             features=tuple(features) if ask.features else (),
             notes=_notes(features),
             failures=_failures(features, found.values()),
-            timings=_timings(features),
+            timings=Timings.sum(one.timings for one in features),
         )
 
     async def predict_vectors(self, names: Sequence[str], rows: Array, fingerprint: str = "") -> PredictionResult:
@@ -163,7 +164,7 @@ class Predictor:
         return PredictionResult(tuple(concat_outputs([part[name] for part in parts]) for name in names))
 
 
-async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> Features:
+async def _embed_sides(engine: Engine, ask: EmbedParams, items: Sequence[Item]) -> EmbedResult:
     """Encode the two sides of each pair separately, to two rows per item."""
     count = len(items)
     try:
@@ -253,7 +254,7 @@ def _check_vectors(head: Head, rows: Array, fingerprint: str) -> None:
         )
 
 
-def _notes(features: Sequence[Features]) -> dict[int, Mapping[str, int]]:
+def _notes(features: Sequence[EmbedResult]) -> dict[int, Mapping[str, int]]:
     notes: dict[int, Mapping[str, int]] = {}
     for one in features:
         for item, found in one.notes.items():
@@ -261,16 +262,9 @@ def _notes(features: Sequence[Features]) -> dict[int, Mapping[str, int]]:
     return notes
 
 
-def _failures(features: Sequence[Features], found: Any) -> dict[int, TopworkError]:
+def _failures(features: Sequence[EmbedResult], found: Any) -> dict[int, TopworkError]:
     """Keep the first failure of each item; those of encoders come before those of heads."""
     failures: dict[int, TopworkError] = {}
     for source in (*features, *found):
         failures = {**source.failures, **failures}
     return dict(sorted(failures.items()))
-
-
-def _timings(features: Sequence[Features]) -> Timings:
-    def total(read: Callable[[Timings], float]) -> float:
-        return sum(read(one.timings) for one in features)
-
-    return Timings(total(lambda t: t.preprocess), total(lambda t: t.queue), total(lambda t: t.compute))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork_server.errors import InvalidInput, TopworkError
-from topwork_server.features import rows_of, spans_of
+from topwork_server.features import TapRows, aranges, rows_of, spans_of, starts_of
 from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
 from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
@@ -43,10 +43,9 @@ from topwork_server.plugin_api.trainer import (
     Target,
     TrainerSpec,
 )
-from topwork_server.ragged_arrays import aranges, starts_of
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Item, TapInfo, TapRows
+from topwork_server.types import Array, Item, TapInfo
 
 #: Held-out items whose scores through the exported trunk are compared with torch's.
 COMPARED = 16

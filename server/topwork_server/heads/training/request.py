@@ -16,6 +16,7 @@ from topwork_server.errors import InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ReadResult, Selection, SetDescription
+from topwork_server.features import TapRows
 from topwork_server.heads.head_types import DEFAULT_KIND, DESCRIBABLE, HeadDefinition, Pooling, Task, TrainRequest, UnlabeledUse
 from topwork_server.heads.pair_features import is_pair
 from topwork_server.heads.pooling import GRANULARITIES, TOWERS, check_pooling, default_pooling, pool_rows
@@ -24,7 +25,7 @@ from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Target, TrainerSpec
-from topwork_server.types import Granularity, Modality, TapInfo, TapRows, TextItem
+from topwork_server.types import Granularity, Modality, TapInfo, TextItem
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")

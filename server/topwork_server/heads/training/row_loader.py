@@ -10,13 +10,12 @@ import numpy as np
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.set_types import ItemBatch, Selection
 from topwork_server.feature_sets.snapshot import Snapshot
-from topwork_server.features import select_items
+from topwork_server.features import TapRows, aranges, starts_of
 from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
 from topwork_server.jobs.progress import Report, part
-from topwork_server.ragged_arrays import aranges, starts_of
-from topwork_server.types import Array, TapInfo, TapRows, TextItem
+from topwork_server.types import Array, TapInfo, TextItem
 
 
 @dataclass(frozen=True)
@@ -192,4 +191,4 @@ def without_items(rows: LoadedRows, items: Array) -> LoadedRows:
 
 def chosen_items(rows: TapRows, chosen: Array) -> TapRows:
     """Those of some of the items, (items,) bool."""
-    return rows if chosen.all() else select_items(rows, np.flatnonzero(chosen))
+    return rows if chosen.all() else rows.take(np.flatnonzero(chosen))

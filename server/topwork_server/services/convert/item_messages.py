@@ -13,21 +13,9 @@ from topwork._display.excerpts import LONGEST_MESSAGE, LONGEST_REMEDY, cut_bytes
 from topwork.v1 import encoders_pb2, types_pb2
 
 from topwork_server.errors import InvalidInput, TopworkError
+from topwork_server.features import EmbedResult, Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat, RowType, format_rows
-from topwork_server.types import (
-    Array,
-    Features,
-    Granularity,
-    ImageItem,
-    Item,
-    Numerics,
-    Priority,
-    Spans,
-    TapRows,
-    TextItem,
-    Timings,
-    VideoItem,
-)
+from topwork_server.types import Array, Granularity, ImageItem, Item, Numerics, Priority, TextItem, Timings, VideoItem
 
 #: An array of more axes than this is a mistake: the widest that an encoder reads is (T, H, W, C) in a batch.
 MAX_AXES = 8
@@ -190,7 +178,7 @@ def shaping(settings: encoders_pb2.EmbedSettings) -> OutputFormat:
     return OutputFormat(ROW_TYPES[settings.dtype], settings.normalize, settings.dimensions)
 
 
-def response(features: Features, wanted: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
+def response(features: EmbedResult, wanted: OutputFormat, total: float) -> encoders_pb2.EmbedResponse:
     """The whole reply; `total` is the request's time in seconds."""
     return encoders_pb2.EmbedResponse(
         features=[tap_features(tap, wanted) for tap in features.taps],

@@ -13,11 +13,12 @@ from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.pins import Pin
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, ReadResult, Selection, SetDescription
 from topwork_server.feature_sets.versions import SetVersion
+from topwork_server.features import Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat, RowType
 from topwork_server.ingest.pipeline import IngestOutcome
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.services.convert import encoder_messages, item_messages
-from topwork_server.types import Array, Granularity, Numerics, Spans, Tap, TapInfo, TapRows
+from topwork_server.types import Array, Granularity, Numerics, Tap, TapInfo
 
 if TYPE_CHECKING:
     from topwork_server.feature_sets.feature_set import FeatureSet

@@ -1,4 +1,4 @@
-"""pieces.py: what is split comes together again, in any order."""
+"""What is split comes together again, in any order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
-from topwork_server.ingest.item_features import join_features, split_features, take_items
-from topwork_server.types import Spans, TapInfo, TapRows
+from topwork_server.features import Spans, TapRows
+from topwork_server.types import TapInfo
 
 INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)
 
@@ -35,15 +35,15 @@ def equal(one, other):
 @pytest.mark.parametrize("counts", [[1, 1, 1], [2, 0, 3], [0, 4], [5]])
 def test_split_and_joined_is_the_same(counts, kind):
     before = features(counts, kind)
-    pieces = split_features(before)
+    pieces = before.split()
     assert [len(piece.rows) for piece in pieces] == counts
-    equal(join_features(INFO, pieces), before)
+    equal(TapRows.join(INFO, pieces), before)
 
 
 def test_of_no_items_there_are_no_rows_of_the_same_width():
-    joined = join_features(INFO, [])
+    joined = TapRows.join(INFO, [])
     assert (joined.rows.shape, joined.counts.shape, joined.spans) == ((0, 3), (0,), None)
-    assert split_features(joined) == []
+    assert joined.split() == []
 
 
 def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
@@ -55,7 +55,7 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
         inputs=[TextItem("a"), None, TextItem("c")],
         keys=np.array([7, 8, 9]),
     )
-    some = take_items(block, [2, 0])
+    some = block.take([2, 0])
     assert (some.ids, some.metadata[0].values, some.content_hashes, some.inputs) == (
         ["c", "a"],
         [3, 1],
@@ -66,4 +66,4 @@ def test_some_items_of_a_block_are_taken_with_all_that_is_theirs():
     assert some.taps[0].counts.tolist() == [3, 2]
     assert some.taps[0].rows[:, 0].tolist() == [6, 9, 12, 0, 3]
     assert some.taps[0].spans.values[:, 0].tolist() == [4, 6, 8, 0, 2]
-    assert take_items(block, [0, 1, 2]) is block
+    assert block.take([0, 1, 2]) is block
