@@ -317,10 +317,7 @@ class StubCommand:
         monkeypatch.setattr("topwork.cli.connection_flags.Client", lambda *arguments, **settings: self.client)
 
     def __call__(self, *words: object) -> int:
-        try:
-            status = cli.main([str(word) for word in words])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
+        status = cli.main([str(word) for word in words])
         self.said, self.complained = self._capture.readouterr()
         return status
 

@@ -50,6 +50,8 @@ __all__ = [
 class StartError(TopworkError):
     """Ends the process with exit status 2."""
 
+    exit_status = 2
+
 
 class PluginError(StartError):
     """A plugin that cannot be used: named, with its distribution."""

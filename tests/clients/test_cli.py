@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -13,13 +12,16 @@ import sys
 import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from fake_server import FakeServer
 from topwork import cli
 from topwork.cli import embed, encoders, slow_start
+from topwork.cli.commands import ENTRY_POINTS
 from topwork.client import Client
 from topwork.encoders import EncoderInfo, TapInfo
 
@@ -33,10 +35,7 @@ class Command:
         self.said = self.complained = ""
 
     def __call__(self, *words: str) -> int:
-        try:
-            status = cli.main([*words, "--server", self._target])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
+        status = cli.main([*words, "--server", self._target])
         self.said, self.complained = self._capture.readouterr()
         return status
 
@@ -52,13 +51,9 @@ def topwork(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 def test_an_unknown_command_gets_a_near_name(capsys: pytest.CaptureFixture[str]) -> None:
-    for word, said in (("serch", "did you mean `topwork search`"), ("frobnicate", "`topwork --help` lists all")):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([word])
-        complained = capsys.readouterr().err
-        assert ended.value.code == 2
-        assert said in complained
-        assert "choose from" not in complained
+    for words, near in (["serch"], "'search'"), (["frobnicate"], "topwork --help"), (["embed", "--encodign"], "--encoding"):
+        assert cli.main(words) == 2
+        assert near in capsys.readouterr().err
 
 
 def test_the_catalogue_for_people(topwork: Command) -> None:
@@ -141,10 +136,10 @@ def test_a_first_answer_that_takes_long_is_explained(capsys: pytest.CaptureFixtu
 
     monkeypatch.setattr(slow_start, "SOON", 0.001)
     monkeypatch.setattr(slow_start, "connected", lambda arguments: Busy())
-    with slow_start.explained(argparse.Namespace(json=False), "n"):
+    with slow_start.explained(SimpleNamespace(json=False), "n"):
         assert asked.wait(10)
     assert capsys.readouterr().err == "n: is being exported\nn: is being measured\n"
-    with slow_start.explained(argparse.Namespace(json=True), "n"):
+    with slow_start.explained(SimpleNamespace(json=True), "n"):
         pass
     assert capsys.readouterr().err == ""
 
@@ -322,7 +317,7 @@ def test_an_error_for_programs(topwork: Command) -> None:
 )
 def test_wrong_usage(topwork: Command, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -416,25 +411,26 @@ def test_a_closed_pipe_of_a_table_is_quiet_too(
 
 
 def found(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries if group == cli.GROUP else ())
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries if group == ENTRY_POINTS else ())
 
 
 def test_commands_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found(monkeypatch, EntryPoint("mine", f"{__name__}:add_commands", cli.GROUP))
+    found(monkeypatch, EntryPoint("mine", f"{__name__}:add_commands", ENTRY_POINTS))
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     assert cli.main(["greet", "--loudly"]) == 7
 
 
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser("greet")
-    parser.add_argument("--loudly", action="store_true")
-    parser.set_defaults(run=lambda arguments: 7 if arguments.loudly else 8)
+def add_commands(commands: click.Group) -> None:
+    @commands.command()
+    @click.option("--loudly", is_flag=True)
+    def greet(loudly: bool) -> int:
+        return 7 if loudly else 8
 
 
 def test_a_broken_distribution_does_not_take_the_rest_along(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found(monkeypatch, EntryPoint("broken", "no.such.module:add", cli.GROUP))
+    found(monkeypatch, EntryPoint("broken", "no.such.module:add", ENTRY_POINTS))
     assert cli.main([]) == 2
     said = capsys.readouterr()
     assert "the commands of no.such.module:add are missing: ModuleNotFoundError" in said.err
@@ -442,16 +438,14 @@ def test_a_broken_distribution_does_not_take_the_rest_along(
 
 
 def test_client_verbs_do_not_load_the_commands_of_others(topwork: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    found(monkeypatch, EntryPoint("broken", "no.such.module:add", cli.GROUP))
+    found(monkeypatch, EntryPoint("broken", "no.such.module:add", ENTRY_POINTS))
     assert topwork("encoders") == 0
     assert topwork.complained == ""
 
 
 def test_a_verb_of_the_server_without_the_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found(monkeypatch)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["serve"])
-    assert ended.value.code == 2
+    assert cli.main(["serve"]) == 2
     assert "pip install topwork-server" in capsys.readouterr().err
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -320,7 +320,7 @@ def test_a_folder_s_links_are_followed_once_and_what_is_left_out_is_said(
     taken = ["a.jpg", "one.jpg", "again/c.jpg", "again/deep/d.jpg", "owls/b.jpg"]
     assert [entry.id for entry in entries(source)] == taken
     assert source.total == len(taken)
-    words = argparse.Namespace(items=[str(linked)], source=None)
+    words = SimpleNamespace(items=[str(linked)], source=None)
     assert [os.path.relpath(name, linked) for name in gather(words, "image").names] == taken
     lost: dict[str, str] = {}
     list(folders.files(linked, "image", lambda path, reason: lost.update({os.path.relpath(path, linked): reason})))

@@ -123,7 +123,7 @@ def test_drop(topwork: StubCommand, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
     assert topwork.client.calls == []
 
 

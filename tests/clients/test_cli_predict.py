@@ -204,7 +204,7 @@ def test_skipped_items_are_reported(topwork: StubCommand, tmp_path: Path) -> Non
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork("predict", *words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
     assert topwork.client.calls == []
 
 

@@ -139,8 +139,7 @@ def test_what_cannot_be_decoded_names_the_remedy(
 
 def test_an_encoding_that_there_is_not(topwork: Command, tmp_path: Path) -> None:
     for name in ("latin-99", "hex", "\0"):
-        with pytest.raises(SystemExit):
-            topwork("write", "s", tmp_path / "a.csv", "--encoding", name)
+        assert topwork("write", "s", tmp_path / "a.csv", "--encoding", name) == 2
 
 
 @pytest.fixture(scope="module")

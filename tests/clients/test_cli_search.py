@@ -277,5 +277,5 @@ def test_lines_of_a_job_where_there_is_no_terminal(capsys: pytest.CaptureFixture
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
     assert topwork.client.calls == []

@@ -187,7 +187,7 @@ def test_pin_unpin_and_prune(topwork: StubCommand) -> None:
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
     assert topwork.client.calls == []
 
 

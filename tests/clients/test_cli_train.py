@@ -168,5 +168,5 @@ def test_a_probe_for_programs_and_one_that_nobody_waits_for(topwork: StubCommand
 )
 def test_wrong_usage(topwork: StubCommand, words: tuple[str, ...]) -> None:
     assert topwork(*words) == 2
-    assert "usage: topwork" in topwork.complained
+    assert "Usage: topwork" in topwork.complained
     assert topwork.client.calls == []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,11 +89,11 @@ def test_a_pull_and_get_encoder_name_what_is_left_out(trunk: Path, tmp_path: Pat
     folder = with_head(trunk, tmp_path / "masked", "MaskedLM")
     found = tiny_berts.export(folder, tmp_path / "out")
     entry = CatalogEntry(found.encoder.spec, "bert", EncoderState.READY, manifest=found.manifest, folder=tmp_path / "out")
-    pull.show(entry, argparse.Namespace(json=True))
+    pull.show(entry, SimpleNamespace(json=True))
     printed = json.loads(capsys.readouterr().out)["unused_weights"]
     assert "cls.predictions.bias" in printed
     assert list(encoder_messages.encoder(entry, None, None, None).unused_weights) == printed  # GetEncoder
-    pull.show(entry, argparse.Namespace(json=False))
+    pull.show(entry, SimpleNamespace(json=False))
     assert "not used: 5 weights of the source: cls.predictions.bias" in " ".join(capsys.readouterr().out.split())
 
 

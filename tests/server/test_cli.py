@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
+import click
 import grpc
 import pluggy
 import pytest
+from topwork.cli import main
 from topwork.v1 import encoders_pb2, encoders_pb2_grpc
 from topwork_server import cli, hookimpl
 from topwork_server.commands import pull, serve
@@ -39,16 +40,17 @@ HEAVY = {
 }
 
 
-@pytest.fixture(scope="module")
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("topwork")
-    cli.add_commands(parser.add_subparsers(required=True))
-    return parser
+@pytest.fixture
+def configured(monkeypatch) -> Callable[..., Config]:
+    """The configuration that `topwork serve` would start a server with."""
 
+    def of(*flags: str) -> Config:
+        found = []
+        monkeypatch.setattr(serve, "run", lambda arguments: found.append(serve.config_of(arguments)))
+        assert main(["serve", *flags]) == 0
+        return found[0]
 
-def run(parser, *words):
-    arguments = parser.parse_args(words)
-    return arguments.run(arguments)
+    return of
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +58,11 @@ def _home(monkeypatch, tmp_path):
     monkeypatch.setenv("TOPWORK_HOME", str(tmp_path))
 
 
-def test_serve_without_flags_is_the_default_configuration(parser):
-    assert serve.config_of(parser.parse_args(["serve"])) == Config()
+def test_serve_without_flags_is_the_default_configuration(configured):
+    assert configured() == Config()
 
 
-def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
+def test_every_field_of_the_configuration_has_a_flag(configured, tmp_path):
     given = {
         "home": tmp_path / "elsewhere",
         "listen": "0.0.0.0:1",
@@ -79,7 +81,7 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
     assert set(given) == {field.name for field in fields(Config)}
     words = {**given, "max_video_bytes": "3MiB", "memory_budget": "2GiB"}
     flags = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    assert serve.config_of(parser.parse_args(["serve", *flags])) == replace(Config(), **given)
+    assert configured(*flags) == replace(Config(), **given)
 
 
 @pytest.mark.parametrize(
@@ -96,37 +98,29 @@ def test_every_field_of_the_configuration_has_a_flag(parser, tmp_path):
         ["--max-video-bytes", "-1MiB"],
     ],
 )
-def test_values_that_cannot_be_are_refused(parser, flags, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parser.parse_args(["serve", *flags])
-    assert caught.value.code == 2
+def test_values_that_cannot_be_are_refused(flags, capsys):
+    assert main(["serve", *flags]) == 2
     assert flags[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("1024", 1024), ("2KiB", 2048), ("3MiB", 3 << 20), ("4GiB", 4 << 30)])
-def test_sizes(parser, text, size):
-    assert parser.parse_args(["serve", "--memory-budget", text]).memory_budget == size
+def test_sizes(configured, text, size):
+    assert configured("--memory-budget", text).memory_budget == size
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(NotFound("no owl", remedy="try bird"), 1), (StartError("no port", remedy="another"), 2)]
 )
-def test_errors_are_said_with_their_remedy(capsys, error, status):
+def test_errors_are_said_with_their_remedy(capsys, monkeypatch, error, status):
     def fail(arguments):
         raise error
 
-    assert cli.said(fail)(argparse.Namespace(json=False)) == status
+    monkeypatch.setattr(serve, "run", fail)
+    assert main(["serve"]) == status
     assert capsys.readouterr().err == f"topwork: {error.message} ({error.remedy})\n"
-    assert cli.said(fail)(argparse.Namespace(json=True)) == status
+    assert main(["serve", "--json"]) == status
     said = json.loads(capsys.readouterr().out)
     assert said == {"code": error.code.name, "message": error.message, "remedy": error.remedy, "item": None}
-
-
-def test_an_interrupted_command_ends_quietly():
-    def interrupted(arguments):
-        raise KeyboardInterrupt
-
-    assert cli.said(interrupted)(argparse.Namespace(json=False)) == 130
 
 
 def test_settings_are_json_where_they_read_as_such():
@@ -143,15 +137,15 @@ def test_settings_are_json_where_they_read_as_such():
             pull.settings_of([wrong])
 
 
-def test_plugins_are_listed_with_their_distribution(parser, capsys):
-    assert run(parser, "plugins", "--json") == 0
+def test_plugins_are_listed_with_their_distribution(capsys):
+    assert main(["plugins", "--json"]) == 0
     found = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
     assert {"bert", "i3d", "onnx", "resnet", "word2vec"} <= set(found)
     assert found["bert"]["distribution"] == "topwork-server"
     assert found["bert"]["version"] == version("topwork-server")
     assert "register_encoders" in found["bert"]["hooks"]
     assert "all-minilm-l6-v2" in found["bert"]["encoders"]
-    assert run(parser, "plugins") == 0
+    assert main(["plugins"]) == 0
     assert "word2vec" in capsys.readouterr().out
 
 
@@ -162,9 +156,9 @@ def plugin_of_another(monkeypatch):
 
 
 def test_our_own_plugins_bring_no_commands():
-    commands = argparse.ArgumentParser().add_subparsers()
+    commands = click.Group()
     assert PluginRegistry.load().add_commands(commands) == []
-    assert not commands.choices
+    assert not commands.commands
 
 
 @pytest.mark.usefixtures("plugin_of_another")
@@ -173,11 +167,11 @@ def test_a_broken_plugin_leaves_the_other_commands(monkeypatch, capsys):
         raise PluginError("the plugin 'x' of y 1.0 cannot be imported", remedy="mend it")
 
     monkeypatch.setattr(PluginRegistry, "load", broken)
-    parser = argparse.ArgumentParser()
-    cli.add_commands(parser.add_subparsers())
-    assert "the plugin 'x' of y 1.0 cannot be imported" in capsys.readouterr().err
-    assert parser.parse_args(["doctor"]).run
-    assert run(parser, "plugins") == 2
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr()
+    assert "the plugin 'x' of y 1.0 cannot be imported" in shown.err
+    assert "doctor" in shown.out
+    assert main(["plugins"]) == 2
 
 
 class Brings:
@@ -185,10 +179,9 @@ class Brings:
 
     @hookimpl
     def register_commands(self, commands):
-        def fail(arguments):
+        @commands.command()
+        def wander():
             raise InvalidInput("no such place", remedy="go elsewhere")
-
-        commands.add_parser("wander").set_defaults(run=fail)
 
 
 @pytest.mark.usefixtures("plugin_of_another")
@@ -198,34 +191,29 @@ def test_a_command_of_a_plugin_is_reached_and_its_errors_are_said(monkeypatch, c
     manager.register(Brings(), "brings")
     loaded = PluginRegistry(manager, {"brings": ("brings-dist", "1.0")})
     monkeypatch.setattr(PluginRegistry, "load", lambda: loaded)
-    parser = argparse.ArgumentParser()
-    cli.add_commands(parser.add_subparsers())
-    assert run(parser, "wander") == 1
+    assert main(["wander"]) == 1
     assert capsys.readouterr().err == "topwork: no such place (go elsewhere)\n"
 
 
-def test_a_name_of_the_catalogue_takes_no_settings(parser, capsys, tmp_path):
-    assert run(parser, "pull", "all-minilm-l6-v2", "--name", "mine", "--home", str(tmp_path)) == 1
+def test_a_name_of_the_catalogue_takes_no_settings(capsys, tmp_path):
+    assert main(["pull", "all-minilm-l6-v2", "--name", "mine", "--home", str(tmp_path)]) == 1
     assert "--name" in capsys.readouterr().err
 
 
-def test_an_unknown_name_is_said_with_what_is_near(parser, capsys, tmp_path):
-    assert run(parser, "pull", "all-minilm-l6", "--home", str(tmp_path), "--json") == 1
+def test_an_unknown_name_is_said_with_what_is_near(capsys, tmp_path):
+    assert main(["pull", "all-minilm-l6", "--home", str(tmp_path), "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["code"] == "NOT_FOUND"
     assert "all-minilm-l6-v2" in said["remedy"]
 
 
-def test_a_uri_of_another_scheme_is_taken_for_a_source(parser, capsys, tmp_path):
-    assert run(parser, "pull", "s3://weights", "--home", str(tmp_path)) == 1
+def test_a_uri_of_another_scheme_is_taken_for_a_source(capsys, tmp_path):
+    assert main(["pull", "s3://weights", "--home", str(tmp_path)]) == 1
     assert "is not a source" in capsys.readouterr().err
 
 
 def test_the_parsers_import_nothing_heavy():
-    code = (
-        "import argparse, sys; from topwork_server.cli import add_commands;"
-        "add_commands(argparse.ArgumentParser().add_subparsers()); print(*sys.modules)"
-    )
+    code = "import sys, click; from topwork_server.cli import add_commands;add_commands(click.Group()); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "topwork_server.cli" in modules
     assert not {*HEAVY, "numpy", "grpc", "topwork_server.plugin_api.plugin_registry"} & set(modules)
@@ -234,36 +222,36 @@ def test_the_parsers_import_nothing_heavy():
 WORDS = "\n".join(["8 2", *[f"word{i} {i / 8} {1 - i / 8}" for i in range(8)]])
 
 
-def test_weights_that_a_uri_names_are_pulled_exported_and_shown(parser, capsys, tmp_path):
+def test_weights_that_a_uri_names_are_pulled_exported_and_shown(capsys, tmp_path):
     (tmp_path / "words.vec").write_text(WORDS)
     home = ["--home", str(tmp_path / "home")]
     adopt = ["pull", f"file:{tmp_path / 'words.vec'}", "--family", "word2vec", "--name", "mine"]
-    assert run(parser, *adopt, *home, "--json") == 0
+    assert main([*adopt, *home, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["name"], record["state"]) == ("mine", "ready")
     assert [tap["dim"] for tap in record["taps"]] == [2, 2]
     assert all(len(tap["fingerprint"]) == 64 and tap["min_cosine"] > 0.9999 for tap in record["taps"])
     model = Path(record["folder"]) / "model.onnx"
     made = model.stat().st_mtime_ns
-    assert run(parser, "pull", "mine", *home) == 0  # it is here: nothing is made again
+    assert main(["pull", "mine", *home]) == 0  # it is here: nothing is made again
     shown = capsys.readouterr().out
     assert "mine is ready" in shown
     assert record["taps"][0]["fingerprint"][:16] in shown
     assert model.stat().st_mtime_ns == made
-    assert run(parser, "export", "mine", "--force", *home, "--json") == 0
+    assert main(["export", "mine", "--force", *home, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["taps"] == record["taps"]
     assert model.stat().st_mtime_ns != made
 
 
 @pytest.mark.parametrize("command", [["serve"], ["pull", "all-minilm-l6-v2"], ["export", "all-minilm-l6-v2"]])
-def test_a_home_that_cannot_be_written_is_said(parser, capsys, tmp_path, command):
+def test_a_home_that_cannot_be_written_is_said(capsys, tmp_path, command):
     (tmp_path / "file").touch()
-    assert run(parser, *command, "--home", str(tmp_path / "file" / "home")) == 2
+    assert main([*command, "--home", str(tmp_path / "file" / "home")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_there_is_said(parser, capsys, tmp_path):
-    assert run(parser, "pull", f"file:{tmp_path}/nothing.vec", "--family", "word2vec", "--home", str(tmp_path)) == 1
+def test_a_file_that_is_not_there_is_said(capsys, tmp_path):
+    assert main(["pull", f"file:{tmp_path}/nothing.vec", "--family", "word2vec", "--home", str(tmp_path)]) == 1
     assert "nothing.vec" in capsys.readouterr().err
 
 
@@ -277,7 +265,7 @@ def serving(home: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_serve_says_that_it_is_ready_answers_and_drains(parser, capsys, tmp_path):
+def test_serve_says_that_it_is_ready_answers_and_drains(capsys, tmp_path):
     with serving(tmp_path, "--json") as process:
         ready = json.loads(process.stdout.readline())
         assert ready["event"] == "ready"
@@ -288,11 +276,11 @@ def test_serve_says_that_it_is_ready_answers_and_drains(parser, capsys, tmp_path
             listed = encoders_pb2_grpc.EncodersStub(channel).ListEncoders(encoders_pb2.ListEncodersRequest(), timeout=30)
         assert {"all-minilm-l6-v2", "resnet50-thin"} <= {encoder.name for encoder in listed.encoders}
         taken = ["serve", "--provider", "cpu", "--listen", ready["address"], "--home"]
-        assert run(parser, *taken, str(tmp_path / "elsewhere")) == 2
+        assert main([*taken, str(tmp_path / "elsewhere")]) == 2
         said = capsys.readouterr().err
         assert f"cannot listen on {ready['address']}: Address already in use" in said
         assert "--listen" in said
-        assert run(parser, *taken, str(tmp_path)) == 2
+        assert main([*taken, str(tmp_path)]) == 2
         said = capsys.readouterr().err
         assert f"in use by the server with pid {process.pid} (listening on {ready['address']})" in said
         process.terminate()

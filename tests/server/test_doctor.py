@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -206,7 +206,7 @@ def test_a_check_that_breaks_is_a_finding():
 @pytest.mark.parametrize(("grade", "status"), [(Grade.OK, 0), (Grade.WARN, 0), (Grade.FAIL, 1)])
 def test_the_worst_finding_decides_the_exit_status(monkeypatch, capsys, tmp_path, grade, status):
     monkeypatch.setattr(doctor, "examine", lambda questions: [Finding(grade, "[detail]", "mend [it]", "thing")])
-    arguments = argparse.Namespace(home=tmp_path, listen=None, provider="auto", json=True)
+    arguments = SimpleNamespace(home=tmp_path, listen=None, provider="auto", json=True)
     assert doctor.run(arguments) == status
     assert json.loads(capsys.readouterr().out) == [
         {"grade": grade.value, "detail": "[detail]", "mend": "mend [it]", "name": "thing"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from topwork_server.errors import InvalidInput, PluginError, PluginFault
 from topwork_server.plugin_api import options, plugin_registry
@@ -307,11 +307,11 @@ def test_a_hook_that_fails_later_is_told_as_the_plugins_own(install: Install) ->
 
 def test_commands_of_a_plugin_that_fails_cost_only_these(install: Install) -> None:
     adds = "@hookimpl\ndef register_commands(commands):\n    {}\n"
-    install(one=adds.format("exit(3)"), two=adds.format("commands.add_parser('mine')"))
-    commands = argparse.ArgumentParser().add_subparsers()
+    install(one=adds.format("exit(3)"), two=adds.format("commands.command('mine')(print)"))
+    commands = click.Group()
     (error,) = PluginRegistry.load().add_commands(commands)
     assert "register_commands of one (one-dist 1.0)" in error.message
-    assert list(commands.choices) == ["mine"]
+    assert list(commands.commands) == ["mine"]
 
 
 def test_threads_that_load_plugins_at_once_leave_standard_output_alone() -> None:

@@ -43,6 +43,8 @@ class TopworkError(Exception):
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
     retry_after: float | None = None
+    #: Of a command that it ends.
+    exit_status: int = 1
     #: The server certainly did not begin what was asked, so that asking again cannot do it twice.
     untouched: bool = False
     #: No connection was made: nothing listens there, or there is no host of that name.

@@ -3,7 +3,6 @@ trained on some of them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class DemoTable:
     first_seconds: float = 0.0
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     """The command. Everything it starts it also ends."""
     say = (lambda *words: None) if arguments.json else _say
     began = time.monotonic()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
+from types import SimpleNamespace
 
 from topwork_server.commands import doctor_checks as checks
 from topwork_server.commands.doctor_checks import Finding, Grade
@@ -19,7 +19,7 @@ from topwork_server.config import Config, default_home
 _MARKS = {Grade.OK: "[green]ok  [/]", Grade.WARN: "[yellow]warn[/]", Grade.FAIL: "[red]fail[/]"}
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     home = (arguments.home or default_home()).absolute()
     findings = examine(
         {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from topwork_server.commands import pull
 from topwork_server.errors import InvalidInput, NotReady
@@ -14,7 +14,7 @@ from topwork_server.models.catalog import Catalog
 from topwork_server.regular_files import bytes_below
 
 
-def forget(arguments: argparse.Namespace) -> int:
+def forget(arguments: SimpleNamespace) -> int:
     catalogue = pull.opened(arguments)
     name: str = arguments.name
     _check_own(catalogue, name)
@@ -27,7 +27,7 @@ def forget(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def prune(arguments: argparse.Namespace) -> int:
+def prune(arguments: SimpleNamespace) -> int:
     catalogue = pull.opened(arguments)
     folders = {path: bytes_below(path) for path in catalogue.unused_artifacts()}
     if not arguments.dry_run:
@@ -38,7 +38,7 @@ def prune(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(folders: dict[Path, int], arguments: argparse.Namespace) -> None:
+def _report(folders: dict[Path, int], arguments: SimpleNamespace) -> None:
     total = sum(folders.values())
     if arguments.json:
         record = {"artifacts": {path.name: size for path, size in folders.items()}, "bytes": total}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 from topwork_server.plugin_api.plugin_registry import PluginInfo, PluginRegistry
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     found = PluginRegistry.load().found()
     if arguments.json:
         print(json.dumps([asdict(plugin) for plugin in found]))

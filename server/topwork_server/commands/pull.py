@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from topwork.cli.encoders import unused_weights
@@ -20,7 +20,7 @@ from topwork_server.plugin_api.sources import Progress, quiet
 from topwork_server.runtime.quantization import unfinished
 
 
-def pull(arguments: argparse.Namespace) -> int:
+def pull(arguments: SimpleNamespace) -> int:
     catalogue = opened(arguments)
     known = set(catalogue.names())
     name = _name(catalogue, arguments)
@@ -36,7 +36,7 @@ def pull(arguments: argparse.Namespace) -> int:
     return show(catalogue.entry(name), arguments)
 
 
-def export(arguments: argparse.Namespace) -> int:
+def export(arguments: SimpleNamespace) -> int:
     catalogue = opened(arguments)
     _export(catalogue, arguments.name, arguments, force=arguments.force)
     return show(catalogue.entry(arguments.name), arguments)
@@ -57,13 +57,13 @@ def _setting(pair: str) -> tuple[str, Any]:
         return key, value
 
 
-def opened(arguments: argparse.Namespace) -> Catalog:
+def opened(arguments: SimpleNamespace) -> Catalog:
     catalogue = Catalog(PluginRegistry.load(), usable_home(arguments.home))
     unfinished.sweep(catalogue.home / "encoders", catalogue)
     return catalogue
 
 
-def _name(catalogue: Catalog, arguments: argparse.Namespace) -> str:
+def _name(catalogue: Catalog, arguments: SimpleNamespace) -> str:
     """The encoder's name; weights that a URI names get one first."""
     target: str = arguments.target
     if ":" in target:
@@ -76,7 +76,7 @@ def _name(catalogue: Catalog, arguments: argparse.Namespace) -> str:
     return catalogue.spec(target).name
 
 
-def _export(catalogue: Catalog, name: str, arguments: argparse.Namespace, *, force: bool = False) -> None:
+def _export(catalogue: Catalog, name: str, arguments: SimpleNamespace, *, force: bool = False) -> None:
     if arguments.json:
         catalogue.export(name, force=force)
         return
@@ -110,7 +110,7 @@ def _progress(name: str, json_wanted: bool) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def show(entry: CatalogEntry, arguments: argparse.Namespace) -> int:
+def show(entry: CatalogEntry, arguments: SimpleNamespace) -> int:
     assert entry.manifest is not None, "export returns when the artifact is complete"
     if arguments.json:
         print(json.dumps(record(entry)))

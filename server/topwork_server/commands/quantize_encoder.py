@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
@@ -10,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from topwork_server.commands import pull
 from topwork_server.errors import AlreadyExists, InvalidInput
@@ -26,7 +26,7 @@ REFUSED = {
 }
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     catalogue = pull.opened(arguments)
     base = catalogue.spec(arguments.encoder)
     name = arguments.name or f"{base.name}-int8"
@@ -78,7 +78,7 @@ def _ready(catalogue: Catalog, name: str, say: Callable[[str], None]) -> Catalog
     return catalogue.entry(name)
 
 
-def _material(entry: CatalogEntry, arguments: argparse.Namespace, say: Callable[[str], None]) -> CalibrationData:
+def _material(entry: CatalogEntry, arguments: SimpleNamespace, say: Callable[[str], None]) -> CalibrationData:
     assert entry.folder is not None, "it is ready"
     say(f"reading {arguments.calibrate}")
     material = calibration_data.read_calibration_data(
@@ -118,7 +118,7 @@ def _export(catalogue: Catalog, name: str) -> None:
         raise
 
 
-def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: argparse.Namespace) -> int:
+def _show(entry: CatalogEntry, made: QuantizationResult, material: CalibrationData, arguments: SimpleNamespace) -> int:
     facts = {
         "median_cosine": made.median,
         "learnt_from": len(material.calibration),

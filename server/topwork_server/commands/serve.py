@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import json
@@ -10,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 from topwork_server import __version__
@@ -24,7 +24,7 @@ SWITCH = 0.0005
 YOUNGEST = 10_000
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     _log(getattr(logging, arguments.log_level.upper()))
     sys.setswitchinterval(SWITCH)
     announce = _announce_json if arguments.json else _announce
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _loop()(serve(config_of(arguments), ready))
 
 
-def config_of(arguments: argparse.Namespace) -> Config:
+def config_of(arguments: SimpleNamespace) -> Config:
     """The flags that were given; Config has the defaults of the rest."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Config)} | {"home": usable_home(arguments.home)}
     return Config(**{name: value for name, value in given.items() if value is not None})

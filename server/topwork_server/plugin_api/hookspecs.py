@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -11,6 +11,9 @@ from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec
 from topwork_server.types import EncoderSpec, Refusal
+
+if TYPE_CHECKING:
+    import click
 
 PROJECT = "topwork"
 
@@ -61,8 +64,8 @@ def register_trainers() -> Iterable[TrainerSpec]:
 
 
 @hookspec
-def register_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add commands to the `topwork` command line: `commands.add_parser(...)`, `parser.set_defaults(run=function)`.
+def register_commands(commands: click.Group) -> None:
+    """Add commands to the `topwork` command line, by `@commands.command()` of click or `commands.add_command(command)`.
 
-    `function(arguments)` returns the exit status.
+    A command returns its exit status; None is 0.
     """

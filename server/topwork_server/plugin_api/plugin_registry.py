@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pluggy
 from topwork._display.excerpts import excerpt
@@ -18,6 +17,9 @@ from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.plugin_api.trainer import TrainerSpec
 from topwork_server.plugin_api.vector_index import IndexSpec
 from topwork_server.types import EncoderSpec, Refusal
+
+if TYPE_CHECKING:
+    import click
 
 S = TypeVar("S")
 R = TypeVar("R", bound="_Owned[Any]")
@@ -145,7 +147,7 @@ class PluginRegistry:
             remedy=f"the kinds are {kinds}; FAISS factory strings such as 'IVF1024,Flat' work too",
         )
 
-    def add_commands(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> list[PluginError]:
+    def add_commands(self, commands: click.Group) -> list[PluginError]:
         """Let each plugin add its commands. The errors are of those that fail: one must not take the others with it."""
         errors = []
         for impl in self._manager.hook.register_commands.get_hookimpls():

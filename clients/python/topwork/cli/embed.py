@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -10,15 +9,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from topwork._codec.messages import PRIORITIES, ROW_DTYPES
+import click
+
+from topwork._codec.messages import ROW_DTYPES
 from topwork._files import save_features
 from topwork.cli import output
-from topwork.cli.arg_types import option
-from topwork.cli.connection_flags import connected
-from topwork.cli.inputs import Inputs, add_source, gather
+from topwork.cli.connection_flags import connected, connection
+from topwork.cli.inputs import Inputs, gather, priority_flag, source_flags
 from topwork.cli.slow_start import explained
+from topwork.cli.verb import PATH, key_value, verb
 from topwork.features import Features
 
 #: Failures named one by one before the rest is only counted.
@@ -38,32 +40,22 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "embed",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("encoder", metavar="ENCODER")
-    parser.add_argument("items", nargs="*", metavar="ITEM")
-    add_source(parser)
-    parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
-    parser.add_argument("--dtype", choices=list(ROW_DTYPES), default="float32", help="default: %(default)s")
-    parser.add_argument("--normalize", action="store_true", help="rows of unit length")
-    parser.add_argument("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
-    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
-    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
-    parser.add_argument(
-        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
-    )
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
-
-
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("encoder", metavar="ENCODER")
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@source_flags
+@click.option("--tap", multiple=True, metavar="T", help="default: the encoder's own; may be repeated")
+@click.option("--dtype", type=click.Choice(list(ROW_DTYPES)), default="float32", show_default=True)
+@click.option("--normalize", is_flag=True, help="rows of unit length")
+@click.option("--dimensions", type=int, default=0, metavar="N", help="keep the first N")
+@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
+@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
+@priority_flag
+@click.option("-o", "--out", type=PATH, metavar="FILE", help=".npy, .npz or .parquet; one a tap")
+@connection
+def embed(arguments: SimpleNamespace) -> int:
     if bool(arguments.items) == bool(arguments.source):
-        parser.error("name items, or a file of them with --from (one of the two)")
+        raise click.UsageError("name items, or a file of them with --from (one of the two)")
     if arguments.out:
         save_features.writer(arguments.out)
     started = time.perf_counter()

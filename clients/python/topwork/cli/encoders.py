@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import click
+
 from topwork.cli import output
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
+from topwork.cli.verb import verb
 from topwork.encoders import DeviceInfo, EncoderInfo, TapInfo, Word
 from topwork.features import Numerics
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Commands = argparse._SubParsersAction
 #: Columns of a terminal from which on the catalogue shows all that it has; below that, these.
 WIDE = 120
 NARROW = ("name", "reads", "default tap", "params", "state")
 
 
-def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    encoders = commands.add_parser("encoders", parents=[common])
-    encoders.add_argument("name", nargs="?", metavar="NAME", help="show this one in full")
-    encoders.set_defaults(run=_encoders)
-    nearest = commands.add_parser("nearest", parents=[common])
-    nearest.add_argument("encoder", metavar="ENCODER")
-    nearest.add_argument("words", nargs="+", metavar="WORD")
-    nearest.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
-    nearest.set_defaults(run=_nearest)
-
-
-def _encoders(arguments: argparse.Namespace) -> int:
+@verb()
+@click.argument("name", required=False, metavar="NAME", help="show this one in full")
+@connection
+def encoders(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = [client.encoder(arguments.name)] if arguments.name else client.encoders()
     if arguments.json:
@@ -197,7 +191,12 @@ def short_numerics(numerics: Numerics | None) -> str:
     return f"{numerics.provider} {numerics.precision} {numerics.parity:.6f}" if numerics else "-"
 
 
-def _nearest(arguments: argparse.Namespace) -> int:
+@verb()
+@click.argument("encoder", metavar="ENCODER")
+@click.argument("words", nargs=-1, required=True, metavar="WORD...")
+@click.option("-k", type=int, default=10, show_default=True, metavar="N", help="how many")
+@connection
+def nearest(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = client.nearest_words(arguments.encoder, arguments.words, arguments.k)
     if arguments.json:

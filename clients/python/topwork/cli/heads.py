@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
+
 from topwork.cli import output
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.output import cut
 from topwork.cli.train import source, with_interval
+from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, HeadInfo, beside
 from topwork.probes import said
@@ -28,23 +30,19 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("heads", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("items", nargs="*", metavar="[export | drop] NAME")
-    parser.add_argument("--encoder", default="", metavar="E", help="only those on this one")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="of export: the .onnx, trunk and head in one")
-    parser.add_argument("--yes", action="store_true", help="of drop: do not ask")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
-
-
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("items", nargs=-1, metavar="[export | drop] NAME")
+@click.option("--encoder", default="", metavar="E", help="only those on this one")
+@click.option("-o", "--out", type=PATH, metavar="FILE", help="of export: the .onnx, trunk and head in one")
+@click.option("--yes", is_flag=True, help="of drop: do not ask")
+@connection
+def heads(arguments: SimpleNamespace) -> int:
     words = arguments.items
     verb = words[0] if len(words) == 2 else ""
     if len(words) > 2 or (verb and verb not in VERBS):
-        parser.error(f"name one head, or say what to do with it: {' NAME, '.join(VERBS)} NAME")
+        raise click.UsageError(f"name one head, or say what to do with it: {' NAME, '.join(VERBS)} NAME")
     if (verb == "export") != bool(arguments.out):
-        parser.error("export NAME -o FILE: the two go together")
+        raise click.UsageError("export NAME -o FILE: the two go together")
     if verb == "export":
         return _export(arguments, words[1])
     if verb == "drop":
@@ -52,7 +50,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return _show(arguments, words[0] if words else "")
 
 
-def _show(arguments: argparse.Namespace, name: str) -> int:
+def _show(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
         found = [client.head(name)] if name else client.heads(arguments.encoder)
     if arguments.json:
@@ -64,7 +62,7 @@ def _show(arguments: argparse.Namespace, name: str) -> int:
     return 0
 
 
-def _export(arguments: argparse.Namespace, name: str) -> int:
+def _export(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
         about = client.export_head(name, arguments.out, progress=not arguments.json)
     size = arguments.out.stat().st_size
@@ -88,7 +86,7 @@ def _about(about: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "reading", str(about["how_to_read"])
 
 
-def _drop(arguments: argparse.Namespace, name: str) -> int:
+def _drop(arguments: SimpleNamespace, name: str) -> int:
     with connected(arguments) as client:
         if not arguments.yes and not _agreed(name):
             output.say("nothing was dropped")

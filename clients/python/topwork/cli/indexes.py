@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
+
 from topwork.cli import output, vector_files
-from topwork.cli.arg_types import option, share
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.inputs import gather
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
+from topwork.cli.verb import PATH, Number, key_value, verb
 from topwork.client import Client
 from topwork.indexes import IndexInfo, IndexKind
 
-Commands = argparse._SubParsersAction
 METRICS = ("cosine", "inner_product", "l2")
+#: Above 0, at most 1.
+SHARE = Number(min=0, max=1, min_open=True)
 EXAMPLES = """\
 An index follows its set: what was written is found by the next search, also while it is built anew.
 `topwork indexes --kinds` lists the kinds and what --option may set; any FAISS factory string is a kind, too.
@@ -30,34 +32,23 @@ examples:
 """
 
 
-def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    index = commands.add_parser("index", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    index.add_argument("set", metavar="SET")
-    index.add_argument("--name", default="", metavar="N", help="default: the tap's name")
-    index.add_argument("--tap", metavar="T", help="default: the set's first")
-    index.add_argument("--kind", metavar="K", help="default: auto, which picks by size")
-    index.add_argument("--metric", choices=METRICS, help="default: cosine")
-    index.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the kind declares")
-    index.add_argument("--target-recall", type=share, metavar="R", help="at 10, against exact search (default: 0.95)")
-    index.add_argument(
-        "--queries", type=Path, metavar="FILE", help="measure recall on these: .npy or .npz of vectors, or a file of items"
-    )
-    index.add_argument("--column", metavar="C", help="of --queries: its column of texts or paths")
-    index.add_argument("--rebuild", action="store_true", help="build one that is there anew; searches go on on the old one")
-    index.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
-    index.set_defaults(run=lambda arguments: _index(arguments, index))
-    indexes = commands.add_parser("indexes", parents=[common])
-    indexes.add_argument("set", nargs="?", default="", metavar="SET")
-    indexes.add_argument("name", nargs="?", metavar="NAME")
-    indexes.add_argument("--kinds", action="store_true", help="what kinds there are, and their options")
-    indexes.set_defaults(run=lambda arguments: _indexes(arguments, indexes))
-
-
-def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.option("--name", default="", metavar="N", help="default: the tap's name")
+@click.option("--tap", metavar="T", help="default: the set's first")
+@click.option("--kind", metavar="K", help="default: auto, which picks by size")
+@click.option("--metric", type=click.Choice(METRICS), help="default: cosine")
+@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the kind declares")
+@click.option("--target-recall", type=SHARE, metavar="R", help="at 10, against exact search (default: 0.95)")
+@click.option("--queries", type=PATH, metavar="FILE", help="measure recall on these: .npy or .npz of vectors, or a file of items")
+@click.option("--column", metavar="C", help="of --queries: its column of texts or paths")
+@click.option("--rebuild", is_flag=True, help="build one that is there again; searches go on on the old one")
+@click.option("--no-wait", is_flag=True, help="begin it, and print its job")
+@connection
+def index(arguments: SimpleNamespace) -> int:
     defining = (arguments.tap, arguments.kind, arguments.metric, arguments.option, arguments.target_recall, arguments.queries)
     if arguments.rebuild and any(defining):
-        parser.error("--rebuild keeps what the index was made with: drop it, and make another")
+        raise click.UsageError("--rebuild keeps what the index was made with: drop it, and make another")
     with connected(arguments) as client:
         info = _build(client, arguments)
     if arguments.json:
@@ -71,7 +62,7 @@ def _index(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     return 0
 
 
-def _build(client: Client, arguments: argparse.Namespace) -> IndexInfo:
+def _build(client: Client, arguments: SimpleNamespace) -> IndexInfo:
     wait = not arguments.no_wait
     own = _queries(client, arguments)
     with awaited(arguments.json or arguments.no_wait) as progress:
@@ -80,18 +71,18 @@ def _build(client: Client, arguments: argparse.Namespace) -> IndexInfo:
         return client.create_index(arguments.set, **_defined(arguments), **own, wait=wait, progress=progress)
 
 
-def _queries(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
+def _queries(client: Client, arguments: SimpleNamespace) -> dict[str, Any]:
     if not arguments.queries:
         return {}
     if arguments.queries.suffix in (".npy", ".npz"):
         found = vector_files.single(arguments.queries)
         return {"queries": found.rows if found.features is None else found.features}
     modality = client.set(arguments.set).modality
-    source = argparse.Namespace(source=arguments.queries, items=[], column=arguments.column, separator=None, encoding=None)
+    source = SimpleNamespace(source=arguments.queries, items=[], column=arguments.column, separator=None, encoding=None)
     return {"queries": list(gather(source, modality).items)}
 
 
-def _defined(arguments: argparse.Namespace) -> dict[str, Any]:
+def _defined(arguments: SimpleNamespace) -> dict[str, Any]:
     """What was said; the client knows the rest."""
     said = {name: getattr(arguments, name) for name in ("name", "tap", "kind", "metric", "target_recall")}
     return {name: value for name, value in said.items() if value} | {"options": dict(arguments.option)}
@@ -111,9 +102,14 @@ def _summary(info: IndexInfo) -> str:
     return ", ".join([head, *(figure for figure in figures if figure)])
 
 
-def _indexes(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb()
+@click.argument("set", default="", metavar="[SET]")
+@click.argument("name", required=False, metavar="[NAME]")
+@click.option("--kinds", is_flag=True, help="what kinds there are, and their options")
+@connection
+def indexes(arguments: SimpleNamespace) -> int:
     if arguments.kinds and arguments.set:
-        parser.error("--kinds is of the server, not of a set")
+        raise click.UsageError("--kinds is of the server, not of a set")
     with connected(arguments) as client:
         if arguments.kinds:
             return _kinds(client.index_kinds(), arguments.json)

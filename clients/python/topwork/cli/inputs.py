@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
+
+from topwork._codec.messages import PRIORITIES
 from topwork.cli import folders, record_files
 from topwork.cli.record_files import LINE, RecordFile
 from topwork.cli.record_values import text_of
 from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.verb import PATH, flags
 from topwork.errors import InvalidInput, TopworkError
 
 
@@ -28,18 +32,25 @@ class Inputs:
     refused: Mapping[int, TopworkError] = field(default_factory=dict)
 
 
-def add_source(parser: argparse.ArgumentParser, what: str = ".txt, .csv, .tsv, .jsonl, .parquet, or a folder") -> None:
-    """The flags that name a file of items."""
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=what)
-    parser.add_argument("--column", metavar="C", help="its column of texts or paths (default: text or path, or the only one)")
-    parser.add_argument("--separator", metavar="S", help="what is between the columns of a .csv (default: a comma)")
-    parser.add_argument(
+source_flags = flags(
+    click.option("--from", "source", type=PATH, metavar="FILE", help=".txt, .csv, .tsv, .jsonl, .parquet, or a folder"),
+    click.option("--column", metavar="C", help="its column of texts or paths (default: text or path, or the only one)"),
+    click.option("--separator", metavar="S", help="what is between the columns of a .csv (default: a comma)"),
+    click.option(
         "--encoding", type=encoding_name, metavar="E", help="of the file's letters: cp1252, latin-1, utf-16 ... (default: utf-8)"
-    )
+    ),
+)
+priority_flag = click.option(
+    "--priority",
+    type=click.Choice(list(PRIORITIES)),
+    default="normal",
+    show_default=True,
+    help="who goes first where many wait",
+)
 
 
-def gather(arguments: argparse.Namespace, modality: str, *, skip: bool = False) -> Inputs:
-    """All inputs of one command, of the flags of `add_source`. Raises InvalidInput where a file does not hold what was asked for;
+def gather(arguments: SimpleNamespace, modality: str, *, skip: bool = False) -> Inputs:
+    """All inputs of one command, of `source_flags`. Raises InvalidInput where a file does not hold what was asked for;
     with `skip` its bad records are `refused`."""
     source: Path | None = arguments.source
     refused: dict[int, TopworkError] = {}
@@ -101,7 +112,7 @@ def _folder(folder: Path, modality: str) -> list[str]:
 
 
 def _listed(
-    arguments: argparse.Namespace, modality: str, refused: dict[int, TopworkError], skip: bool
+    arguments: SimpleNamespace, modality: str, refused: dict[int, TopworkError], skip: bool
 ) -> tuple[list[Any], list[Any]]:
     """Names and items: texts; or paths, relative ones from where the file is."""
     table = record_files.opened(arguments.source, arguments.separator, arguments.encoding)

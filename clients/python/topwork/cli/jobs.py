@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
+
+import click
 
 from topwork.cli import output, progress
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
+from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.jobs import Job
 from topwork.probes import ProbeTable
@@ -20,24 +23,16 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(
-        "jobs",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=raw,
-    )
-    parser.add_argument("id", nargs="?", metavar="ID")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--watch", action="store_true", help="until it has ended; status 1 where it did not end well")
-    what.add_argument("--cancel", action="store_true", help="end it")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
-
-
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("id", required=False, metavar="[ID]")
+@click.option("--watch", is_flag=True, help="until it has ended; status 1 where it did not end well")
+@click.option("--cancel", is_flag=True, help="end it")
+@connection
+def jobs(arguments: SimpleNamespace) -> int:
+    if arguments.watch and arguments.cancel:
+        raise click.UsageError("--watch or --cancel: one of the two")
     if (arguments.watch or arguments.cancel) and not arguments.id:
-        parser.error("name the job: `topwork jobs` lists them")
+        raise click.UsageError("name the job: `topwork jobs` lists them")
     with connected(arguments) as client:
         if not arguments.id:
             return _list(client, arguments)
@@ -96,7 +91,7 @@ def say_it_goes_on(id: str) -> None:
     output.say(f"it goes on in the server: `topwork jobs {id} --watch` shows it, --cancel ends it")
 
 
-def _list(client: Client, arguments: argparse.Namespace) -> int:
+def _list(client: Client, arguments: SimpleNamespace) -> int:
     found = client.jobs()
     if arguments.json:
         output.as_json(found)

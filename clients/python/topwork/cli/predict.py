@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 
-from topwork._codec.messages import PRIORITIES
 from topwork._files import save_features, save_predictions
 from topwork._files.save_predictions import Found, Kept
 from topwork.cli import output, record_files, vector_files
-from topwork.cli.arg_types import names, option, positive
-from topwork.cli.connection_flags import connected
-from topwork.cli.inputs import add_source, gather
+from topwork.cli.connection_flags import connected, connection
+from topwork.cli.inputs import gather, priority_flag, source_flags
 from topwork.cli.output import counted, cut
+from topwork.cli.verb import COUNT, PATH, key_value, names, verb
 from topwork.client import Client
 from topwork.errors import InvalidInput, TopworkError
 from topwork.predictions import Prediction, Predictions
@@ -38,34 +37,28 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("predict", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("heads", type=names, metavar="HEAD[,HEAD...]")
-    parser.add_argument("items", nargs="*", metavar="ITEM")
-    add_source(parser)
-    parser.add_argument("--keep", type=names, default=[], metavar="COLUMN,...", help="of the file, to go along with what is said")
-    parser.add_argument("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
-    parser.add_argument("--id", action="append", default=[], metavar="ID", help="of an item of the set; may be repeated")
-    parser.add_argument("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
-    parser.add_argument("--vector", type=Path, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
-    parser.add_argument("--top", type=positive, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
-    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
-    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
-    parser.add_argument(
-        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
-    )
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
-
-
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("heads", type=names, metavar="HEAD[,HEAD...]")
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@source_flags
+@click.option("--keep", type=names, metavar="COLUMN,...", help="of the file, to go along with what is said")
+@click.option("--set", default="", metavar="S", help="items of this set: all, or those of --id or --where")
+@click.option("--id", multiple=True, metavar="ID", help="of an item of the set; may be repeated")
+@click.option("--where", default="", metavar="SQL", help="of the set's items, those of which this is true")
+@click.option("--vector", type=PATH, metavar="FILE", help=".npy (n, dim), or .npz of `topwork embed -o`")
+@click.option("--top", type=COUNT, metavar="N", help="so many classes, best first (default: the best; JSON: all)")
+@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
+@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
+@priority_flag
+@click.option("-o", "--out", type=PATH, metavar="FILE", help=".csv, .jsonl or .parquet")
+@connection
+def predict(arguments: SimpleNamespace) -> int:
     if sum(map(bool, (arguments.items, arguments.source, arguments.set, arguments.vector))) != 1:
-        parser.error("name items, --from FILE, --set S or --vector FILE (one of them)")
+        raise click.UsageError("name items, --from FILE, --set S or --vector FILE (one of them)")
     if ((arguments.id or arguments.where) and not arguments.set) or (arguments.id and arguments.where):
-        parser.error("--id and --where are of --set, one of the two")
+        raise click.UsageError("--id and --where are of --set, one of the two")
     if arguments.keep and not (arguments.source and arguments.source.is_file()):
-        parser.error("--keep names columns of a file that --from names")
+        raise click.UsageError("--keep names columns of a file that --from names")
     if arguments.out:
         save_features.chosen(save_predictions.WRITERS, arguments.out)
     kept = _kept(arguments)
@@ -87,7 +80,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _kept(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+def _kept(arguments: SimpleNamespace) -> dict[str, list[Any]]:
     """The file's own columns that go along."""
     if not arguments.keep:
         return {}
@@ -98,7 +91,7 @@ def _kept(arguments: argparse.Namespace) -> dict[str, list[Any]]:
     return {column: [record.values.get(column) for record in records] for column in arguments.keep}
 
 
-def _asked(client: Client, arguments: argparse.Namespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
+def _asked(client: Client, arguments: SimpleNamespace) -> tuple[Sequence[Any], dict[str, Any], Mapping[int, TopworkError]]:
     """How each item is named, what is asked, and which records of a file hold no item."""
     if arguments.set:
         ids = arguments.id or client.read(arguments.set, taps=[], columns=[], where=arguments.where).ids
@@ -121,7 +114,7 @@ def _name(item: Any, number: int) -> str:
     return f"row {number}" if isinstance(item, bytes) else str(item)
 
 
-def _say(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace, seconds: float) -> None:
+def _say(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace, seconds: float) -> None:
     if arguments.out:
         save_predictions.save(found, items, arguments.out, all_classes=bool(arguments.top), kept=kept)
     if arguments.json:
@@ -135,7 +128,7 @@ def _say(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Nam
     _report_failures(found, items)
 
 
-def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: argparse.Namespace) -> None:
+def _print_json(found: Found, items: Sequence[str], kept: Kept, arguments: SimpleNamespace) -> None:
     """An object an item, a line each; of a file what was written."""
     if arguments.out:
         failed = len({i for said in found.values() for i in said.failures})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from types import SimpleNamespace
+
+import click
 
 from topwork.cli import output
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.jobs import awaited
-from topwork.cli.train import TARGET, add_task, task_of
+from topwork.cli.train import TARGET, task_flags, task_of
+from topwork.cli.verb import verb
 from topwork.probes import ProbeTable
 
 EXAMPLES = """\
@@ -20,17 +23,13 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("probe", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("sets", nargs="+", metavar="SET")
-    parser.add_argument("--target", required=True, metavar="COLUMN", help=TARGET)
-    add_task(parser)
-    parser.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
-    parser.set_defaults(run=_probe)
-
-
-def _probe(arguments: argparse.Namespace) -> int:
+@verb(EXAMPLES)
+@click.argument("sets", nargs=-1, required=True, metavar="SET...")
+@click.option("--target", required=True, metavar="COLUMN", help=TARGET)
+@task_flags
+@click.option("--no-wait", is_flag=True, help="begin it, and print its job")
+@connection
+def probe(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
         found = client.probe(arguments.sets, **task_of(arguments), wait=not arguments.no_wait, progress=progress)
     if arguments.json:

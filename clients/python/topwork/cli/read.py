@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import click
 
 from topwork._display.html import cut_left
 from topwork._files import save_features, save_rows
 from topwork.cli import output
-from topwork.cli.arg_types import positive, version
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.output import counted
+from topwork.cli.verb import COUNT, PATH, verb, version
 from topwork.rows import Rows
 
 #: Items on a screen unless --limit says more; letters of one value; numbers of one row.
@@ -27,33 +28,21 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "read",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("set", metavar="SET")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".npz, .parquet, .npy (of one tap), .jsonl or .csv")
-    parser.add_argument(
-        "--where", default="", metavar="SQL", help="those of which this is true, over id and metadata: year > 2020"
-    )
-    parser.add_argument("--column", action="append", metavar="C", help="this metadata alone; may be repeated (default: all)")
-    parser.add_argument("--tap", action="append", metavar="T", help="these features alone; may be repeated")
-    parser.add_argument(
-        "--version", type=version, default=0, metavar="N|PIN", help="as the set was at that version, or at that pin"
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help=f"at most so many (on the screen: {SHOWN})")
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.option("-o", "--out", type=PATH, metavar="FILE", help=".npz, .parquet, .npy (of one tap), .jsonl or .csv")
+@click.option("--where", default="", metavar="SQL", help="those of which this is true, over id and metadata: year > 2020")
+@click.option("--column", multiple=True, metavar="C", help="this metadata alone; may be repeated (default: all)")
+@click.option("--tap", multiple=True, metavar="T", help="these features alone; may be repeated")
+@click.option("--version", type=version, default="0", metavar="N|PIN", help="as the set was at that version, or at that pin")
+@click.option("--limit", type=COUNT, metavar="N", help=f"at most so many (on the screen: {SHOWN})")
+@connection
+def read(arguments: SimpleNamespace) -> int:
     if arguments.out:
         return _save(arguments)
     limit = arguments.limit or (0 if arguments.json else SHOWN)
     with connected(arguments) as client:
-        rows = client.read(arguments.set, **_asked(arguments), taps=arguments.tap or [], limit=limit)
+        rows = client.read(arguments.set, **_asked(arguments), taps=arguments.tap, limit=limit)
     if arguments.json:
         output.as_json({"set": arguments.set, "version": rows.version, "total": rows.total, "items": list(_records(rows))})
     else:
@@ -61,14 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"columns": arguments.column, "where": arguments.where, "version": arguments.version}
+def _asked(arguments: SimpleNamespace) -> dict[str, Any]:
+    return {"columns": arguments.column or None, "where": arguments.where, "version": arguments.version}
 
 
-def _save(arguments: argparse.Namespace) -> int:
+def _save(arguments: SimpleNamespace) -> int:
     """A part at a time, all taps unless some are named."""
     save_features.chosen(save_rows.SINKS, arguments.out)
-    others = {"taps": arguments.tap, "limit": arguments.limit or 0, "progress": not arguments.json}
+    others: dict[str, Any] = {"taps": arguments.tap or None, "limit": arguments.limit or 0, "progress": not arguments.json}
     with connected(arguments) as client:
         saved = client.export_set(arguments.set, arguments.out, **_asked(arguments), **others)
     if arguments.json:

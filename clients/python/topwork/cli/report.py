@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+
+import click
 
 from topwork._files import save_features
 from topwork.cli import output
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.output import counted, cut
+from topwork.cli.verb import PATH, verb
 from topwork.errors import InvalidInput
 from topwork.heads import DESCRIBED, MetricValue, beside
 from topwork.probes import said
@@ -31,33 +34,29 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("report", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    parser.add_argument("head", metavar="HEAD")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write it with plots, as one HTML file")
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.set_defaults(run=_report)
-
-
-def _report(arguments: argparse.Namespace) -> int:
+@verb(EXAMPLES)
+@click.argument("head", metavar="HEAD")
+@click.option("--page", type=PATH, metavar="FILE", help="write it with plots, as one HTML file")
+@click.option("--open", is_flag=True, help="open the page in a browser")
+@connection
+def report(arguments: SimpleNamespace) -> int:
     if arguments.page and not arguments.page.absolute().parent.is_dir():
         raise InvalidInput(f"there is no folder {arguments.page.absolute().parent}", remedy="create it, or write elsewhere")
     paged = arguments.page or arguments.open
     with connected(arguments) as client:
-        report = client.report(arguments.head)
+        found = client.report(arguments.head)
         page = client.report_page(arguments.head) if paged else ""
     written = _written(page, arguments) if paged else None
     if arguments.json:
-        output.as_json({**report.json, **({"page": str(written)} if written else {})})
+        output.as_json({**found.json, **({"page": str(written)} if written else {})})
     elif written:
-        print(f"the report of {report.head} -> {written}")
+        print(f"the report of {found.head} -> {written}")
     else:
-        show(report)
+        show(found)
     return 0
 
 
-def _written(page: str, arguments: argparse.Namespace) -> Path:
+def _written(page: str, arguments: SimpleNamespace) -> Path:
     path = arguments.page or Path(tempfile.mkdtemp(prefix="topwork-"), f"{arguments.head.replace('/', '-')}.html")
     with save_features.whole(path) as file:
         file.write(page.encode())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import click
 
 from topwork._display.html import cut_left
 from topwork.cli import output, vector_files
-from topwork.cli.arg_types import names, natural, positive
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.indexes import METRICS
-from topwork.cli.inputs import add_source, gather
+from topwork.cli.inputs import gather, source_flags
 from topwork.cli.output import counted
+from topwork.cli.verb import COUNT, PATH, names, verb
 from topwork.client import Client
 from topwork.search_results import Hit, Hits
 from topwork.sets import SetInfo
@@ -36,34 +37,26 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "search",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("set", metavar="SET")
-    parser.add_argument("items", nargs="*", metavar="QUERY")
-    add_source(parser)
-    parser.add_argument("--id", action="append", default=[], metavar="ID", help="of a stored item; may be repeated")
-    parser.add_argument("--vector", type=Path, metavar="FILE", help=".npy, (dim,) or (n, dim); or .npz of `topwork embed -o`")
-    parser.add_argument("-k", type=positive, default=10, metavar="N", help="how many for each query (default: %(default)s)")
-    parser.add_argument("--where", default="", metavar="SQL", help="only among those of which this is true, over id and metadata")
-    parser.add_argument("--within", type=float, metavar="S", help="only scores of at least S; distances (l2) of at most S")
-    parser.add_argument("--every-row", action="store_true", help="rows instead of items: several of one item may be hits")
-    parser.add_argument("--show", type=names, metavar="COLUMN,...", help="this metadata (default: all)")
-    parser.add_argument("--exact", action="store_true", help="compare with every row")
-    parser.add_argument("--effort", type=positive, metavar="N", help="instead of the index's own; more finds more, slower")
-    parser.add_argument("--offset", type=natural, default=0, metavar="N", help="leave out so many of the best of each query")
-    parser.add_argument("--metric", choices=METRICS, default="", help="of a set without an index (default: cosine)")
-    parser.add_argument("--index", default="", metavar="NAME", help="default: the only one, or that of the set's first tap")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
-
-
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.argument("items", nargs=-1, metavar="[QUERY]...")
+@source_flags
+@click.option("--id", multiple=True, metavar="ID", help="of a stored item; may be repeated")
+@click.option("--vector", type=PATH, metavar="FILE", help=".npy, (dim,) or (n, dim); or .npz of `topwork embed -o`")
+@click.option("-k", type=COUNT, default=10, show_default=True, metavar="N", help="how many for each query")
+@click.option("--where", default="", metavar="SQL", help="only among those of which this is true, over id and metadata")
+@click.option("--within", type=float, metavar="S", help="only scores of at least S; distances (l2) of at most S")
+@click.option("--every-row", is_flag=True, help="rows instead of items: several of one item may be hits")
+@click.option("--show", type=names, metavar="COLUMN,...", help="this metadata (default: all)")
+@click.option("--exact", is_flag=True, help="compare with every row")
+@click.option("--effort", type=COUNT, metavar="N", help="instead of the index's own; more finds more, slower")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="leave out so many of the best of each query")
+@click.option("--metric", type=click.Choice(METRICS), help="of a set without an index (default: cosine)")
+@click.option("--index", default="", metavar="NAME", help="default: the only one, or that of the set's first tap")
+@connection
+def search(arguments: SimpleNamespace) -> int:
     if sum(map(bool, (arguments.items, arguments.source, arguments.id, arguments.vector))) != 1:
-        parser.error("name queries, --from FILE, --id or --vector (one of them)")
+        raise click.UsageError("name queries, --from FILE, --id or --vector (one of them)")
     with connected(arguments) as client:
         info = client.set(arguments.set)
         labels, query = _query(info, arguments)
@@ -79,7 +72,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             exact=arguments.exact,
             effort=arguments.effort or 0,
             offset=arguments.offset,
-            metric=arguments.metric,
+            metric=arguments.metric or "",
         )
         texts = _texts(client, info, found)
     if arguments.json:
@@ -89,7 +82,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _query(info: SetInfo, arguments: argparse.Namespace) -> tuple[Sequence[str], dict[str, Any]]:
+def _query(info: SetInfo, arguments: SimpleNamespace) -> tuple[Sequence[str], dict[str, Any]]:
     """How each query is named, and what is asked."""
     if arguments.id:
         return arguments.id, {"stored": arguments.id}

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
+import click
+
 from topwork.cli import output, write_sources
-from topwork.cli.arg_types import pair_or_empty, version
 from topwork.cli.column_types import KINDS, TypeInference, convert
 from topwork.cli.output import counted
 from topwork.cli.text_encoding import name as encoding_name
+from topwork.cli.verb import PATH, flags, version
 from topwork.cli.write_sources import InputSelection
 from topwork.client import Client
 from topwork.errors import InvalidInput
 from topwork.sets import SetInfo, UpdateReport
 
-Run: TypeAlias = Callable[[Client, argparse.Namespace], int]
+Run: TypeAlias = Callable[[Client, SimpleNamespace], int]
 EXAMPLES = """\
 verbs of one set:
   count                      how many items there are, or how many match --where
@@ -36,34 +37,15 @@ examples:
 """
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The verbs and their flags, behind the name of the set."""
-    parser.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help=", ".join(VERBS))
-    parser.add_argument("words", nargs="*", metavar="WORD", help="what the verb is about: see below")
-    parser.add_argument("--where", default="", metavar="SQL", help="count, update: those of which this is true")
-    parser.add_argument("--version", type=version, default=0, metavar="N|PIN", help="count: as the set was then")
-    parser.add_argument(
-        "--set",
-        dest="values",
-        action="append",
-        type=pair_or_empty,
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="update: nothing behind = takes away",
-    )
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet")
-    parser.add_argument("--id", metavar="COLUMN", help="update --from: the file's column of ids")
-    parser.add_argument("--separator", metavar="S", help="update --from: what is between the columns of a .csv")
-    parser.add_argument(
-        "--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)"
-    )
+def _assignment(text: str) -> tuple[str, str]:
+    """COLUMN=VALUE, with any value, also none."""
+    column, equals, value = text.partition("=")
+    if not column or not equals:
+        raise click.BadParameter(f"{text!r} is not COLUMN=VALUE")
+    return column, value
 
 
-def run(client: Client, arguments: argparse.Namespace) -> int:
-    return VERBS[arguments.verb](client, arguments)
-
-
-def _count(client: Client, arguments: argparse.Namespace) -> int:
+def _count(client: Client, arguments: SimpleNamespace) -> int:
     _words(arguments, 0, "no more words")
     found = client.count(arguments.set, arguments.where, version=arguments.version)
     if arguments.json:
@@ -73,27 +55,27 @@ def _count(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_column(client: Client, arguments: argparse.Namespace) -> int:
+def _add_column(client: Client, arguments: SimpleNamespace) -> int:
     column, type = _words(arguments, 2, "COLUMN TYPE")
     return _changed(arguments, client.add_column(arguments.set, column, _type(type)))
 
 
-def _rename_column(client: Client, arguments: argparse.Namespace) -> int:
+def _rename_column(client: Client, arguments: SimpleNamespace) -> int:
     column, to = _words(arguments, 2, "COLUMN NEW")
     return _changed(arguments, client.rename_column(arguments.set, column, to))
 
 
-def _cast_column(client: Client, arguments: argparse.Namespace) -> int:
+def _cast_column(client: Client, arguments: SimpleNamespace) -> int:
     column, type = _words(arguments, 2, "COLUMN TYPE")
     return _changed(arguments, client.cast_column(arguments.set, column, _type(type)))
 
 
-def _drop_column(client: Client, arguments: argparse.Namespace) -> int:
+def _drop_column(client: Client, arguments: SimpleNamespace) -> int:
     (column,) = _words(arguments, 1, "COLUMN")
     return _changed(arguments, client.drop_column(arguments.set, column))
 
 
-def _words(arguments: argparse.Namespace, count: int, wanted: str) -> list[str]:
+def _words(arguments: SimpleNamespace, count: int, wanted: str) -> list[str]:
     words: list[str] = arguments.words
     if len(words) != count:
         raise InvalidInput(f"{arguments.verb} is given {len(words)} words", remedy=f"say {wanted} behind it")
@@ -106,7 +88,7 @@ def _type(name: str) -> str:
     return name
 
 
-def _changed(arguments: argparse.Namespace, info: SetInfo) -> int:
+def _changed(arguments: SimpleNamespace, info: SetInfo) -> int:
     if arguments.json:
         output.as_json({"set": info.name, "version": info.version, "columns": dict(info.columns)})
     else:
@@ -115,7 +97,7 @@ def _changed(arguments: argparse.Namespace, info: SetInfo) -> int:
     return 0
 
 
-def _update(client: Client, arguments: argparse.Namespace) -> int:
+def _update(client: Client, arguments: SimpleNamespace) -> int:
     if sum(map(bool, (arguments.words, arguments.where, arguments.source))) != 1:
         raise InvalidInput("an update is of ids, of --where or of --from FILE", remedy="say one of the three")
     if bool(arguments.source) == bool(arguments.values):
@@ -129,7 +111,7 @@ def _update(client: Client, arguments: argparse.Namespace) -> int:
     return _told(arguments, told)
 
 
-def _from_file(client: Client, arguments: argparse.Namespace, known: Mapping[str, str]) -> UpdateReport:
+def _from_file(client: Client, arguments: SimpleNamespace, known: Mapping[str, str]) -> UpdateReport:
     """An empty cell takes the value away."""
     if not arguments.id:
         raise InvalidInput(f"{arguments.source} does not say whose its rows are", remedy="name its column of ids with --id")
@@ -166,7 +148,7 @@ def _guessed(text: str) -> str:
     return guess.kind or "string"
 
 
-def _told(arguments: argparse.Namespace, told: UpdateReport) -> int:
+def _told(arguments: SimpleNamespace, told: UpdateReport) -> int:
     if arguments.json:
         record = {"set": arguments.set, "updated": told.updated, "missing": list(told.missing), "version": told.version}
         output.as_json(record)
@@ -184,3 +166,21 @@ VERBS: Mapping[str, Run] = {
     "drop-column": _drop_column,
     "update": _update,
 }
+#: The verbs and their flags, behind the name of the set.
+change_flags = flags(
+    click.argument("verb", required=False, type=click.Choice(list(VERBS)), metavar="[VERB]", help=", ".join(VERBS)),
+    click.argument("words", nargs=-1, metavar="[WORD]...", help="what the verb is about: see below"),
+    click.option("--where", default="", metavar="SQL", help="count, update: those of which this is true"),
+    click.option("--version", type=version, default="0", metavar="N|PIN", help="count: as the set was then"),
+    click.option(
+        "--set", "values", multiple=True, type=_assignment, metavar="COLUMN=VALUE", help="update: nothing after = removes it"
+    ),
+    click.option("--from", "source", type=PATH, metavar="FILE", help="update: .csv, .tsv, .jsonl or .parquet"),
+    click.option("--id", metavar="COLUMN", help="update --from: the file's column of ids"),
+    click.option("--separator", metavar="S", help="update --from: what is between the columns of a .csv"),
+    click.option("--encoding", type=encoding_name, metavar="E", help="update --from: of the file's letters (default: utf-8)"),
+)
+
+
+def run(client: Client, arguments: SimpleNamespace) -> int:
+    return VERBS[arguments.verb](client, arguments)

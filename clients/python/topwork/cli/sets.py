@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
+from types import SimpleNamespace
+
+import click
 
 from topwork.cli import output, set_changes
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.output import counted
+from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.errors import DataLoss, InvalidInput
 from topwork.sets import SetInfo
 
-Commands = argparse._SubParsersAction
 DELETE_EXAMPLES = """\
 examples:
   topwork delete birds owls/1.jpg owls/2.jpg
@@ -21,32 +23,11 @@ examples:
 """
 
 
-def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    sets = commands.add_parser("sets", parents=[common], epilog=set_changes.EXAMPLES, formatter_class=raw)
-    sets.add_argument("set", nargs="?", metavar="SET")
-    set_changes.add(sets)
-    sets.set_defaults(run=_sets)
-    delete = _parser(commands, common, "delete", DELETE_EXAMPLES)
-    delete.add_argument("items", nargs="*", metavar="ID")
-    delete.add_argument("--where", default="", metavar="SQL", help="those of which this is true, over id and metadata")
-    delete.set_defaults(run=lambda arguments: _delete(arguments, delete))
-    drop = _parser(commands, common, "drop")
-    drop.add_argument("--index", metavar="NAME", help="this index alone; the set stays")
-    drop.add_argument("--yes", action="store_true", help="do not ask")
-    drop.set_defaults(run=_drop)
-
-
-def _parser(
-    commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser, verb: str, examples: str = ""
-) -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(verb, parents=[common], epilog=examples, formatter_class=raw)
-    parser.add_argument("set", metavar="SET")
-    return parser
-
-
-def _sets(arguments: argparse.Namespace) -> int:
+@verb(set_changes.EXAMPLES)
+@click.argument("set", required=False, metavar="[SET]")
+@set_changes.change_flags
+@connection
+def sets(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         if arguments.verb:
             return set_changes.run(client, arguments)
@@ -108,9 +89,14 @@ def _facts(info: SetInfo) -> Iterable[tuple[str, str]]:
     yield "path", info.path
 
 
-def _delete(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(DELETE_EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.argument("items", nargs=-1, metavar="[ID]...")
+@click.option("--where", default="", metavar="SQL", help="those of which this is true, over id and metadata")
+@connection
+def delete(arguments: SimpleNamespace) -> int:
     if bool(arguments.items) == bool(arguments.where):
-        parser.error("name ids, or say which with --where (one of the two)")
+        raise click.UsageError("name ids, or say which with --where (one of the two)")
     with connected(arguments) as client:
         missing = _missing(client, arguments.set, arguments.items) if arguments.items else []
         deleted = client.delete(arguments.set, arguments.items or None, where=arguments.where)
@@ -127,7 +113,12 @@ def _missing(client: Client, name: str, ids: list[str]) -> list[str]:
     return [id for id in dict.fromkeys(ids) if id not in there]
 
 
-def _drop(arguments: argparse.Namespace) -> int:
+@verb()
+@click.argument("set", metavar="SET")
+@click.option("--index", metavar="NAME", help="this index alone; the set stays")
+@click.option("--yes", is_flag=True, help="do not ask")
+@connection
+def drop(arguments: SimpleNamespace) -> int:
     what = f"index {arguments.index} of {arguments.set}" if arguments.index else f"set {arguments.set}"
     with connected(arguments) as client:
         if not arguments.yes and not _agreed(client, arguments, what):
@@ -144,7 +135,7 @@ def _drop(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _agreed(client: Client, arguments: argparse.Namespace, what: str) -> bool:
+def _agreed(client: Client, arguments: SimpleNamespace, what: str) -> bool:
     """Asks the terminal; says how much there is to lose."""
     if not sys.stdin.isatty():
         raise InvalidInput(f"dropping {what} takes a yes, and there is no terminal to ask", remedy="say --yes")

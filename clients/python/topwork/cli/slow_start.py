@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 from topwork.cli.connection_flags import connected
 from topwork.errors import TopworkError
@@ -16,7 +16,7 @@ SOON = 2.0
 
 
 @contextmanager
-def explained(arguments: argparse.Namespace, encoder: str) -> Iterator[None]:
+def explained(arguments: SimpleNamespace, encoder: str) -> Iterator[None]:
     """Say on stderr what the server does with the encoder before it can answer; nothing where JSON is wanted."""
     done = threading.Event()
     watch = threading.Thread(target=_watch, args=(arguments, encoder, done), daemon=True)
@@ -28,7 +28,7 @@ def explained(arguments: argparse.Namespace, encoder: str) -> Iterator[None]:
         done.set()
 
 
-def _watch(arguments: argparse.Namespace, encoder: str, done: threading.Event) -> None:
+def _watch(arguments: SimpleNamespace, encoder: str, done: threading.Event) -> None:
     said = ""
     with suppress(TopworkError), connected(arguments) as client:
         while not done.wait(SOON):

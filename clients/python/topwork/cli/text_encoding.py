@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import click
 
 from topwork.errors import InvalidInput
 
@@ -69,10 +70,10 @@ def _found(path: Path) -> str:
 
 
 def name(text: str) -> str:
-    """For argparse: an encoding that Python has."""
+    """For a flag: an encoding that Python has."""
     try:
         found = codecs.lookup(text)
         io.TextIOWrapper(io.BytesIO(), encoding=text)  # refuses those that are not of texts, such as hex
     except (LookupError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no encoding: say utf-8, cp1252, latin-1, utf-16 ...") from None
+        raise click.BadParameter(f"{text!r} is no encoding: say utf-8, cp1252, latin-1, utf-16 ...") from None
     return found.name

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+
+import click
 
 from topwork._codec.decode_heads import TASKS
 from topwork.cli import output
-from topwork.cli.arg_types import option, pair, version
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.jobs import awaited
 from topwork.cli.output import counted
+from topwork.cli.verb import Several, flags, key_value, verb, version
 from topwork.heads import HeadInfo, MetricValue, TrainerInfo, beside
 from topwork.probes import said
 
-Commands = argparse._SubParsersAction
 METHODS = ("self-training", "label-propagation")
 TARGET = "of metadata, that holds the labels"
 EXAMPLES = """\
@@ -31,57 +32,68 @@ examples:
 """
 
 
-def add(commands: Commands[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    train = commands.add_parser("train", parents=[common], epilog=EXAMPLES, formatter_class=raw)
-    train.add_argument("set", metavar="SET")
-    train.add_argument("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
-    train.add_argument("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
-    add_task(train)
-    train.add_argument("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")
-    train.add_argument(
-        "--version", type=version, default=0, metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
-    )
-    train.add_argument("--unlabelled", choices=METHODS, default="", help="let items without a label help (default: left out)")
-    train.add_argument("--describe", action="append", default=[], type=pair, metavar="CLASS=TEXT", help="for kinds that read it")
-    train.add_argument("--replace", action="store_true", help="a head of that name, which serves until the new one is ready")
-    train.add_argument("--no-wait", action="store_true", help="begin it, and print its job")
-    train.set_defaults(run=lambda arguments: _train(arguments, train))
-    trainers = commands.add_parser("trainers", parents=[common])
-    trainers.add_argument("kind", nargs="?", metavar="KIND", help="show this one in full")
-    trainers.set_defaults(run=lambda arguments: _trainers(arguments, trainers))
+def _description(text: str) -> tuple[str, str]:
+    """CLASS=TEXT."""
+    name, equals, description = text.partition("=")
+    if not name or not equals or not description:
+        raise click.BadParameter(f"{text!r} is not CLASS=TEXT")
+    return name, description
 
 
-def add_task(parser: argparse.ArgumentParser) -> None:
-    """The flags of how it is learnt: `train` and `probe` share them."""
-    parser.add_argument("--kind", default="linear", metavar="K", help="default: %(default)s")
-    parser.add_argument("--task", choices=list(TASKS), default="", help="default: by the column's type")
-    taps = "of several, the best is chosen (default: the set's first; of probe: all)"
-    parser.add_argument("--tap", "--taps", dest="taps", action="extend", nargs="+", default=[], metavar="T", help=taps)
-    poolings = "of an item's rows: mean, max, mean+std, pair (default: mean); of pairs of texts: two-tower, cosine"
-    parser.add_argument(
-        "--pooling", "--poolings", dest="poolings", action="extend", nargs="+", default=[], metavar="P", help=poolings
-    )
-    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the kind declares")
-    parser.add_argument("--where", default="", metavar="SQL", help="only items of which this is true, over id and metadata")
-    parser.add_argument(
-        "--group", default="", metavar="COLUMN", help="items with the same value are never on both sides of a split"
-    )
-    parser.add_argument("--folds", type=int, default=0, metavar="N", help="default: 5, or one split where there are many items")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same head (default: %(default)s)"
-    )
+#: How a head is learnt: of `train` and of `probe`.
+task_flags = flags(
+    click.option("--kind", default="linear", show_default=True, metavar="K"),
+    click.option("--task", type=click.Choice(list(TASKS)), help="default: by the column's type"),
+    click.option(
+        "--tap",
+        "--taps",
+        "taps",
+        cls=Several,
+        multiple=True,
+        metavar="T...",
+        help="of several, the best is chosen (default: the set's first; of probe: all)",
+    ),
+    click.option(
+        "--pooling",
+        "--poolings",
+        "poolings",
+        cls=Several,
+        multiple=True,
+        metavar="P...",
+        help="of an item's rows: mean, max, mean+std, pair (default: mean); of pairs of texts: two-tower, cosine",
+    ),
+    click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the kind declares"),
+    click.option("--where", default="", metavar="SQL", help="only items of which this is true, over id and metadata"),
+    click.option("--group", default="", metavar="COLUMN", help="items with the same value are never on both sides of a split"),
+    click.option("--folds", type=int, default=0, metavar="N", help="default: 5, or one split where there are many items"),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="the same seed gives the same head"),
+)
 
 
-def task_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_task` found, as the client takes it."""
-    names = ("target", "kind", "task", "taps", "poolings", "where", "group", "folds", "seed")
-    return {name: getattr(arguments, name) for name in names} | {"options": dict(arguments.option)}
+def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
+    """The values of `task_flags`, as the client takes it."""
+    names = ("target", "kind", "taps", "poolings", "where", "group", "folds", "seed")
+    values = {name: getattr(arguments, name) for name in names}
+    return {**values, "task": arguments.task or "", "options": dict(arguments.option)}
 
 
-def _train(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.option("--name", default="", metavar="N", help="default: SET-TARGET, or close to it")
+@click.option("--target", default="", metavar="COLUMN", help=f"{TARGET} (none: where classes are described)")
+@task_flags
+@click.option("--test-where", default="", metavar="SQL", help="these items judge the head, and are never learnt from")
+@click.option(
+    "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
+)
+@click.option("--unlabelled", type=click.Choice(METHODS), help="let items without a label help (default: left out)")
+@click.option("--describe", multiple=True, type=_description, metavar="CLASS=TEXT", help="for kinds that read it")
+@click.option("--replace", is_flag=True, help="a head of that name, which serves until the new one is ready")
+@click.option("--no-wait", is_flag=True, help="begin it, and print its job")
+@connection
+def train(arguments: SimpleNamespace) -> int:
     if not (arguments.target or arguments.describe):
-        parser.error("name the column of labels with --target, or describe each class with --describe")
+        raise click.UsageError("name the column of labels with --target, or describe each class with --describe")
     with connected(arguments) as client, awaited(arguments.json or arguments.no_wait) as progress:
         head = client.train(
             arguments.set,
@@ -89,7 +101,7 @@ def _train(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             name=arguments.name,
             test_where=arguments.test_where,
             version=arguments.version,
-            unlabelled=arguments.unlabelled,
+            unlabelled=arguments.unlabelled or "",
             descriptions=dict(arguments.describe),
             replace=arguments.replace,
             wait=not arguments.no_wait,
@@ -149,13 +161,17 @@ def with_interval(figure: MetricValue) -> str:
     return f"{figure.text()} ({figure.interval_text})"
 
 
-def _trainers(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb()
+@click.argument("kind", required=False, metavar="[KIND]", help="show this one in full")
+@connection
+def trainers(arguments: SimpleNamespace) -> int:
     with connected(arguments) as client:
         found = client.trainers()
     if arguments.kind:
-        found = [trainer for trainer in found if trainer.kind == arguments.kind] or parser.error(
-            f"there is no kind {arguments.kind!r}: the server has {', '.join(trainer.kind for trainer in found)}"
-        )
+        kinds = ", ".join(trainer.kind for trainer in found)
+        found = [trainer for trainer in found if trainer.kind == arguments.kind]
+        if not found:
+            raise click.UsageError(f"there is no kind {arguments.kind!r}: the server has {kinds}")
     if arguments.json:
         output.as_json(found[0] if arguments.kind else found)
     else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
+import re
+from types import SimpleNamespace
+
+import click
 
 from topwork.cli import output
-from topwork.cli.arg_types import age
-from topwork.cli.connection_flags import connected
+from topwork.cli.connection_flags import connected, connection
 from topwork.cli.output import counted
+from topwork.cli.verb import verb
 from topwork.client import Client
 from topwork.sets import VersionInfo
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 EXAMPLES = """\
 examples:
   topwork versions birds
@@ -19,26 +23,26 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    versions = commands.add_parser(
-        "versions",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    versions.add_argument("set", metavar="SET")
-    versions.add_argument("--pin", metavar="NAME", help="keep a version from pruning, under this name")
-    versions.add_argument("--version", type=int, default=0, metavar="N", help="which (default: the current one)")
-    versions.add_argument("--unpin", metavar="NAME", help="let it be pruned")
-    versions.add_argument("--prune", type=age, metavar="AGE", help="delete versions that are older (30m, 12h, 7d) and not pinned")
-    versions.set_defaults(run=lambda arguments: _versions(arguments, versions))
+def _age(text: str) -> float:
+    """30m, 12h, 7d -> seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is no age: say 30m, 12h or 7d")
+    return float(found[1]) * UNITS[found[2]]
 
 
-def _versions(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.option("--pin", metavar="NAME", help="keep a version from pruning, under this name")
+@click.option("--version", type=int, default=0, metavar="N", help="which (default: the current one)")
+@click.option("--unpin", metavar="NAME", help="let it be pruned")
+@click.option("--prune", type=_age, metavar="AGE", help="delete versions that are older (30m, 12h, 7d) and not pinned")
+@connection
+def versions(arguments: SimpleNamespace) -> int:
     if sum(flag is not None for flag in (arguments.pin, arguments.unpin, arguments.prune)) > 1:
-        parser.error("--pin, --unpin and --prune: one at a time")
+        raise click.UsageError("--pin, --unpin and --prune: one at a time")
     if arguments.version and not arguments.pin:
-        parser.error("--version is for --pin")
+        raise click.UsageError("--version is for --pin")
     with connected(arguments) as client:
         if arguments.pin:
             return _pin(client, arguments)
@@ -49,7 +53,7 @@ def _versions(arguments: argparse.Namespace, parser: argparse.ArgumentParser) ->
         return _list(client, arguments)
 
 
-def _list(client: Client, arguments: argparse.Namespace) -> int:
+def _list(client: Client, arguments: SimpleNamespace) -> int:
     found = client.versions(arguments.set)
     if arguments.json:
         output.as_json(found)
@@ -63,7 +67,7 @@ def _pins(version: VersionInfo) -> str:
     return ", ".join([*version.pins, *(f"{pin} (damaged)" for pin in version.damaged_pins)])
 
 
-def _pin(client: Client, arguments: argparse.Namespace) -> int:
+def _pin(client: Client, arguments: SimpleNamespace) -> int:
     pinned: VersionInfo = client.pin(arguments.set, arguments.pin, arguments.version)
     if arguments.json:
         output.as_json(pinned)
@@ -72,7 +76,7 @@ def _pin(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _unpin(client: Client, arguments: argparse.Namespace) -> int:
+def _unpin(client: Client, arguments: SimpleNamespace) -> int:
     client.unpin(arguments.set, arguments.unpin)
     if arguments.json:
         output.as_json({"set": arguments.set, "unpinned": arguments.unpin})
@@ -81,7 +85,7 @@ def _unpin(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prune(client: Client, arguments: argparse.Namespace) -> int:
+def _prune(client: Client, arguments: SimpleNamespace) -> int:
     pruned = client.prune(arguments.set, arguments.prune)
     if arguments.json:
         output.as_json(pruned)

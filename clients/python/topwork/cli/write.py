@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from topwork._codec.messages import PRIORITIES
+import click
+
 from topwork.cli import output, vector_files, write_sources
-from topwork.cli.arg_types import column_type, names, option
-from topwork.cli.connection_flags import connected, patient
-from topwork.cli.inputs import add_source
+from topwork.cli.column_types import KINDS
+from topwork.cli.connection_flags import connected, connection, patient
+from topwork.cli.inputs import priority_flag, source_flags
 from topwork.cli.output import counted
+from topwork.cli.verb import PATH, key_value, names, verb
 from topwork.cli.write_progress import SkippedItems, finish, send
 from topwork.cli.write_sources import InputSelection, WriteSource
 from topwork.client import Client
@@ -44,44 +46,40 @@ examples:
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "write",
-        parents=[common],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("set", metavar="SET")
-    parser.add_argument("items", nargs="*", metavar="ITEM")
-    parser.add_argument("--encoder", metavar="E", help="needed to make a set of items")
-    add_source(parser)
-    parser.add_argument("--id", metavar="COLUMN", help="the file's column of ids")
-    metadata = parser.add_mutually_exclusive_group()
-    metadata.add_argument("--metadata", type=names, metavar="COLUMN,...", help="keep these columns (default: all others)")
-    metadata.add_argument("--no-metadata", action="store_const", const=[], dest="metadata", help="keep none")
-    parser.add_argument(
-        "--type",
-        action="append",
-        default=[],
-        type=column_type,
-        metavar="COLUMN=TYPE",
-        help="bool, int, float, string, time or strings, where reading the file would find another",
-    )
-    parser.add_argument("--tap", action="append", default=[], metavar="T", help="default: the encoder's own; may be repeated")
-    parser.add_argument("--option", action="append", default=[], type=option, metavar="K=V", help="what the encoder declares")
-    parser.add_argument("--dtype", choices=("float32", "float16"), help="as stored (default: float32)")
-    parser.add_argument("--keep-inputs", action="store_true", help="keep the texts, pictures or clips themselves, too")
-    parser.add_argument("--skip-bad-items", action="store_true", help="report bad items and go on")
-    parser.add_argument(
-        "--priority", choices=list(PRIORITIES), default="normal", help="who goes first where many wait; default: %(default)s"
-    )
-    parser.add_argument("--vectors", type=Path, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
-    parser.add_argument("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")
-    parser.set_defaults(run=lambda arguments: _run(arguments, parser))
+def _column_type(text: str) -> tuple[str, str]:
+    """COLUMN=TYPE."""
+    column, _, kind = text.rpartition("=")
+    if not column or kind not in KINDS:
+        raise click.BadParameter(f"{text!r} is not COLUMN=TYPE with one of {', '.join(KINDS)}")
+    return column, kind
 
 
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    _check_usage(arguments, parser)
+@verb(EXAMPLES)
+@click.argument("set", metavar="SET")
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@click.option("--encoder", metavar="E", help="needed to make a set of items")
+@source_flags
+@click.option("--id", metavar="COLUMN", help="the file's column of ids")
+@click.option("--metadata", type=names, metavar="COLUMN,...", help="keep these columns (default: all others)")
+@click.option("--no-metadata", is_flag=True, help="keep none")
+@click.option(
+    "--type",
+    multiple=True,
+    type=_column_type,
+    metavar="COLUMN=TYPE",
+    help="bool, int, float, string, time or strings, where reading the file would find another",
+)
+@click.option("--tap", multiple=True, metavar="T", help="default: the encoder's own; may be repeated")
+@click.option("--option", multiple=True, type=key_value, metavar="K=V", help="what the encoder declares")
+@click.option("--dtype", type=click.Choice(("float32", "float16")), help="as stored (default: float32)")
+@click.option("--keep-inputs", is_flag=True, help="keep the texts, pictures or clips themselves, too")
+@click.option("--skip-bad-items", is_flag=True, help="report bad items and go on")
+@priority_flag
+@click.option("--vectors", type=PATH, metavar="FILE", help="rows that are ready: .npy, or .npz of `topwork embed -o`")
+@click.option("--fingerprint", metavar="F", help="of the vectors: refused where the set's is another")
+@connection
+def write(arguments: SimpleNamespace) -> int:
+    _check_usage(arguments)
     skipped = SkippedItems()
     with connected(arguments) as client:
         known = _known(client, arguments.set)
@@ -96,16 +94,18 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return finish(arguments, tally, ended, skipped, time.perf_counter() - started)
 
 
-def _check_usage(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def _check_usage(arguments: SimpleNamespace) -> None:
     """A lone word that is a folder, or a file of items, is the source."""
+    if arguments.metadata and arguments.no_metadata:
+        raise click.UsageError("--metadata or --no-metadata: one of the two")
     if not arguments.source and len(arguments.items) == 1 and write_sources.is_source(Path(arguments.items[0])):
         arguments.source, arguments.items = Path(arguments.items[0]), []
     if arguments.vectors and arguments.items:
-        parser.error("vectors have no items: name their ids and metadata with --from")
+        raise click.UsageError("vectors have no items: name their ids and metadata with --from")
     if arguments.fingerprint and not arguments.vectors:
-        parser.error("--fingerprint is of --vectors")
+        raise click.UsageError("--fingerprint is of --vectors")
     if not arguments.vectors and bool(arguments.items) == bool(arguments.source):
-        parser.error("name items, or a file of them with --from (one of the two)")
+        raise click.UsageError("name items, or a file of them with --from (one of the two)")
 
 
 def _known(client: Client, name: str) -> SetInfo | None:
@@ -115,14 +115,15 @@ def _known(client: Client, name: str) -> SetInfo | None:
         return None
 
 
-def _taken(arguments: argparse.Namespace, known: SetInfo | None, **others: Any) -> InputSelection:
+def _taken(arguments: SimpleNamespace, known: SetInfo | None, **others: Any) -> InputSelection:
     """The types of columns that the set has are the set's; a new set's are found."""
     kinds = {**(known.columns if known else {}), **dict(arguments.type)}
-    of_file = {name: getattr(arguments, name) for name in ("id", "metadata", "separator", "encoding")}
-    return InputSelection(kinds=kinds, **of_file, **others)
+    metadata = [] if arguments.no_metadata else arguments.metadata
+    of_file = {name: getattr(arguments, name) for name in ("id", "separator", "encoding")}
+    return InputSelection(kinds=kinds, metadata=metadata, **of_file, **others)
 
 
-def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None, skipped: SkippedItems) -> dict[str, Any]:
+def _items(client: Client, arguments: SimpleNamespace, known: SetInfo | None, skipped: SkippedItems) -> dict[str, Any]:
     encoder = arguments.encoder or (known.encoder if known else "")
     if not encoder:
         what = f"{arguments.set} holds vectors of no encoder" if known else f"there is no set {arguments.set!r} yet"
@@ -136,7 +137,7 @@ def _items(client: Client, arguments: argparse.Namespace, known: SetInfo | None,
     return {"source": source, "encoder": encoder, "skip_bad_items": arguments.skip_bad_items}
 
 
-def _vectors(arguments: argparse.Namespace, known: SetInfo | None) -> dict[str, Any]:
+def _vectors(arguments: SimpleNamespace, known: SetInfo | None) -> dict[str, Any]:
     found = vector_files.load(arguments.vectors)
     source = write_sources.from_names(found.labels(arguments.vectors))
     if arguments.source:

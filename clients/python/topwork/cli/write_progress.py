@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import tee
+from types import SimpleNamespace
 from typing import Any
 
-from topwork.cli import output, progress
-from topwork.cli.help_screen import INTERRUPTED
+from topwork.cli import INTERRUPTED, output, progress
 from topwork.cli.output import counted, seconds
 from topwork.cli.progress import WriteCounts
 from topwork.cli.slow_start import explained
@@ -53,7 +52,7 @@ def _said(error: TopworkError) -> str:
 
 
 def send(
-    client: Client, arguments: argparse.Namespace, call: dict[str, Any], source: WriteSource, skipped: SkippedItems
+    client: Client, arguments: SimpleNamespace, call: dict[str, Any], source: WriteSource, skipped: SkippedItems
 ) -> tuple[WriteCounts, BaseException | None]:
     """What was done, and what ended it early: Ctrl-C or an error, which then names the item by its id."""
     pending: deque[WriteItem] = deque()
@@ -106,7 +105,7 @@ def _named(error: TopworkError, tally: WriteCounts, pending: deque[WriteItem]) -
 
 
 def finish(
-    arguments: argparse.Namespace, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float
+    arguments: SimpleNamespace, tally: WriteCounts, ended: BaseException | None, skipped: SkippedItems, elapsed: float
 ) -> int:
     if not arguments.json:
         skipped.report()

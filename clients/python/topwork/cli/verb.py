@@ -1,0 +1,120 @@
+"""What the commands of `topwork` have in common: how their words are read, and the flags that several share."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import reduce, wraps
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import click
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+_NUMBER = re.compile(r"-(\d+|\d*\.\d+)")
+
+
+class Verb(click.Command):
+    """A command whose items may begin with a dash, as texts do: `"- buy milk"` and `-5` are items, `-5x` is a flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options, items = list[str](), list[str]()
+        words = deque(args)
+        while words:
+            word = words.popleft()
+            if word == "--":
+                items += words
+                break
+            if _is_flag(word):
+                options += self._flag(ctx, word, words)
+            else:
+                items.append(word)
+        return super().parse_args(ctx, [*options, "--", *items])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}")
+
+    def _flag(self, ctx: click.Context, flag: str, words: deque[str]) -> Iterator[str]:
+        """The flag with its value, which is taken from the words; with `Several`, once for each of its values."""
+        option = next((param for param in self.params if flag in param.opts and not getattr(param, "is_flag", False)), None)
+        if option is None:
+            yield re.sub(r"^(-\w)=", r"\1", flag)  # -k=5 is -k5
+            return
+        if not words or _is_flag(words[0]):
+            raise click.BadOptionUsage(flag, f"Option {flag!r} requires an argument.", ctx)
+        yield from (flag, words.popleft())
+        while isinstance(option, Several) and words and not _is_flag(words[0]):
+            yield from (flag, words.popleft())
+
+
+class Several(click.Option):
+    """A flag that takes one value or more at once, and may be repeated: `--taps layer3 pooled`."""
+
+
+class Number(click.FloatRange):
+    """A number within bounds, which NaN is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+def verb(epilog: str = "") -> Callable[[Callable[[SimpleNamespace], int]], Verb]:
+    """Make a command of a function that is called with the values of all its flags, and returns the exit status."""
+
+    def made(function: Callable[[SimpleNamespace], int]) -> Verb:
+        @wraps(function)
+        def run(**values: Any) -> int:
+            return function(SimpleNamespace(**{n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}))
+
+        return click.command(function.__name__, cls=Verb, epilog=epilog)(run)
+
+    return made
+
+
+def flags(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
+    """Join several options into one decorator."""
+
+    def add(function: Decorated) -> Decorated:
+        return reduce(lambda decorated, option: option(decorated), reversed(options), function)
+
+    return add
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """K=V; a value that is JSON (true, 3, 0.5, [..]) is that, any other a string."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not K=V")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def version(text: str) -> int | str:
+    """A version's number, or the name that it is pinned under."""
+    return int(text) if text.isdecimal() and len(text) < 19 else text
+
+
+def names(text: str) -> list[str]:
+    """A,B,C."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter("name at least one")
+    return found
+
+
+def _is_flag(word: str) -> bool:
+    name = word.partition("=")[0]
+    return word.startswith("-") and word != "-" and " " not in name and not _NUMBER.fullmatch(word)
