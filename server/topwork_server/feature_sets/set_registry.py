@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from pathlib import Path
 
 from topwork._display.excerpts import excerpt
 
+from topwork_server import atomic_store
 from topwork_server.errors import AlreadyExists, DataLoss, NotFound, NotReady, TopworkError
 from topwork_server.feature_sets import lance_io, lance_layout, schema
 from topwork_server.feature_sets.checksums import Checksums
@@ -22,11 +20,7 @@ from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition, Writ
 from topwork_server.names import SET_NAME, instead
 from topwork_server.types import Numerics
 
-log = logging.getLogger(__name__)
-
 SUFFIX = ".lance"
-# What has not been made, or is being deleted: no set's name begins with a dot, and all of it goes at the next start.
-MAKING, DROPPED = ".making-", ".dropped-"
 
 
 class FeatureSets:
@@ -39,7 +33,7 @@ class FeatureSets:
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._open: dict[str, FeatureSet] = {}
-        self._sweep()
+        atomic_store.sweep(folder)
 
     def names(self) -> list[str]:
         """List all sets, sorted, with those that cannot be opened."""
@@ -97,16 +91,14 @@ class FeatureSets:
         """A folder that holds the set without rows, under a name that no set has; gone afterwards unless it was renamed."""
         self._check_free(definition.name)
         set_metadata = schema.new_set_metadata(definition)
-        making = self.folder / f"{MAKING}{secrets.token_hex(8)}"
-        with lance_io.map_errors(f"making the set {definition.name!r}"):
-            try:
-                empty = schema.arrow_schema(set_metadata).empty_table()
-                made = lance_io.load_lance().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
-                lance_io.sync_version(making, made.version)
-                Checksums(making).record([lance_layout.manifest_name(made.version)], set_metadata.created)
-                yield making
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
+        doing = f"making the set {definition.name!r}"
+        with lance_io.map_errors(doing), atomic_store.scratch_folder(self.folder) as scratch:
+            making = scratch / f"{definition.name}{SUFFIX}"
+            empty = schema.arrow_schema(set_metadata).empty_table()
+            made = lance_io.load_lance().write_dataset(empty, str(making), data_storage_version=lance_io.STORAGE_VERSION)
+            lance_io.sync_version(making, made.version)
+            Checksums(making).record([lance_layout.manifest_name(made.version)], set_metadata.created)
+            yield making
 
     def _publish(self, making: Path, name: str) -> None:
         """Move the folder to the set's name. AlreadyExists where another writer was faster."""
@@ -130,11 +122,8 @@ class FeatureSets:
             opened = self._open.pop(name, None)
             if opened is not None:
                 opened.drop()
-            dropped = self.folder / f"{DROPPED}{name}-{secrets.token_hex(8)}"
             with lance_io.map_errors(f"dropping the set {name!r}"):
-                self._path(name).rename(dropped)
-                lance_io.sync([self.folder])
-        _remove(dropped)
+                atomic_store.remove(self._path(name))
 
     def close(self) -> None:
         """Finish the writes that wait, and take no more."""
@@ -160,11 +149,6 @@ class FeatureSets:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
-    def _sweep(self) -> None:
-        for path in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(f"{DROPPED}*")):
-            log.info("removing what is left of %s", path.name)
-            _remove(path)
-
     def _not_found(self, name: str) -> TopworkError:
         if self._path_is_blocked(name):
             return NotReady(
@@ -173,10 +157,3 @@ class FeatureSets:
             )
         remedy = instead(name, self.names(), "write to it to make it")
         return NotFound(f"there is no feature set {excerpt(name)}", remedy=remedy)
-
-
-def _remove(folder: Path) -> None:
-    """Delete it; what cannot be deleted is swept at the next start."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        log.warning("%s could not be deleted whole", folder)

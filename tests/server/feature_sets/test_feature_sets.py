@@ -114,8 +114,7 @@ def test_a_broken_set_troubles_no_other(sets: FeatureSets) -> None:
 def test_what_a_crash_left_is_swept(sets: FeatureSets) -> None:
     sets.create(wanted("birds")).write(block(["a"])).result()
     sets.close()
-    for name in (".making-1", ".dropped-birds-1"):
-        (sets.folder / name / "data").mkdir(parents=True)
+    (sets.folder / ".unfinished.part" / "birds.lance" / "data").mkdir(parents=True)
     (sets.folder / "notes.txt").write_text("mine")
     opened = FeatureSets(sets.folder)
     assert sorted(path.name for path in sets.folder.iterdir()) == ["birds.lance", "notes.txt"]
