@@ -42,14 +42,14 @@ from topwork_server.models.catalog import CatalogEntry, EncoderState
 from topwork_server.plugin_api.encoder import Trunk
 from topwork_server.runtime.device_selection import PlanSet
 from topwork_server.shutdown_watchdog import ShutdownWatchdog
-from topwork_server.types import Item, Numerics, Sample, TapInfo, Timings
+from topwork_server.types import FingerprintedTap, Item, Numerics, Sample, Timings
 
 DIM = 8
 NUMERICS = Numerics("cpu", "fp32", 0.99999, 1e-6)
 TAPS = {
-    "pooled": TapInfo(Tap("pooled", DIM, Granularity.ITEM, description="one row an item"), "a" * 64),
-    "tokens": TapInfo(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64),
-    "cells": TapInfo(Tap("cells", DIM, Granularity.CELL, grid=(2, 1)), "c" * 64),
+    "pooled": FingerprintedTap(Tap("pooled", DIM, Granularity.ITEM, description="one row an item"), "a" * 64),
+    "tokens": FingerprintedTap(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64),
+    "cells": FingerprintedTap(Tap("cells", DIM, Granularity.CELL, grid=(2, 1)), "c" * 64),
 }
 
 
@@ -211,7 +211,7 @@ class FakeEngine:
             timings=Timings(0.25, 0.5, 0.125),
         )
 
-    def _rows(self, info: TapInfo, good: list[tuple[int, Item]], total: int) -> TapRows:
+    def _rows(self, info: FingerprintedTap, good: list[tuple[int, Item]], total: int) -> TapRows:
         counts = np.zeros(total, np.int64)
         for i, item in good:
             counts[i] = {"pooled": 1, "tokens": self._size(item), "cells": 2}[info.tap.name]

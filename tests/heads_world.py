@@ -24,11 +24,11 @@ from topwork_server.heads.head_manager import HeadManager
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition, definition_of
 from topwork_server.heads.pooling import dim_after
-from topwork_server.jobs.manager import Job, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.plugin_registry import RegisteredTrainer
 from topwork_server.plugin_api.trainer import FeatureView, FittedHead
-from topwork_server.types import Item, TapInfo, TextItem
+from topwork_server.types import FingerprintedTap, Item, TextItem
 
 CLASSES = {"vowels": "aeiou", "plosives": "bdgkpt", "others": "fhjlmn"}
 
@@ -156,14 +156,14 @@ class LocalJobs:
         self.fail = ""
         self.started: list[tuple[str, dict[str, Any]]] = []
         self.closed = False
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, JobRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> Job:
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any]) -> JobRecord:
         if self.closed:
             raise Unavailable("the server is stopping")
         self.started.append((call, dict(arguments)))
-        job = Job(f"{len(self.started):08}", kind, subject, time.time())
+        job = JobRecord(f"{len(self.started):08}", kind, subject, time.time())
         self._jobs[job.id] = job
         self._tasks[job.id] = asyncio.create_task(self._run(job.id, kind, arguments))
         return job
@@ -183,16 +183,16 @@ class LocalJobs:
     def _end(self, id: str, state: JobState, error: str = "") -> None:
         self._jobs[id] = replace(self._jobs[id], state=state, error=error)
 
-    def get(self, id: str) -> Job:
+    def get(self, id: str) -> JobRecord:
         if id not in self._jobs:
             raise NotFound(f"there is no job {id!r}")
         return self._jobs[id]
 
-    async def wait(self, id: str) -> Job:
+    async def wait(self, id: str) -> JobRecord:
         await asyncio.wait([self._tasks[id]])
         return self._jobs[id]
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> JobRecord:
         self._tasks[id].cancel()
         await asyncio.wait([self._tasks[id]])
         if self._jobs[id].state is JobState.RUNNING:  # cancelled before its first step
@@ -215,7 +215,7 @@ class World(sets_world.SetsWorld):
     heads: Any = None
     trainers: Any = None
 
-    def taps(self, *names: str) -> tuple[TapInfo, ...]:
+    def taps(self, *names: str) -> tuple[FingerprintedTap, ...]:
         manifest = self.catalogue.entry("letters").manifest
         assert manifest is not None
         return tuple(info for name in names for info in manifest.taps if info.tap.name == name)

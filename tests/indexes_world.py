@@ -21,13 +21,13 @@ from topwork_server.indexes import builder
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.inference.output_format import normalize
-from topwork_server.jobs.manager import Job, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
-from topwork_server.types import Array, Granularity, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
 DIM = 8
-POOLED = TapInfo(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)
-TOKENS = TapInfo(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64)
+POOLED = FingerprintedTap(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)
+TOKENS = FingerprintedTap(Tap("tokens", DIM, Granularity.TOKEN), "b" * 64)
 
 
 class Half(toys_index.Rows):
@@ -86,14 +86,14 @@ class LocalJobs:
         self.fail = ""
         self.started: list[dict[str, Any]] = []
         self.small: list[bool] = []
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, JobRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> JobRecord:
         assert call == "topwork_server.indexes.builder:build"
         self.started.append(dict(arguments))
         self.small.append(small)
-        job = Job(f"{len(self.started):08}", kind, subject, 0.0)
+        job = JobRecord(f"{len(self.started):08}", kind, subject, 0.0)
         self._jobs[job.id] = job
         self._tasks[job.id] = asyncio.create_task(self._run(job.id, arguments))
         return job
@@ -115,17 +115,17 @@ class LocalJobs:
     def _end(self, id: str, state: JobState, error: str = "") -> None:
         self._jobs[id] = replace(self._jobs[id], state=state, error=error)
 
-    def get(self, id: str) -> Job:
+    def get(self, id: str) -> JobRecord:
         return self._jobs[id]
 
-    def list(self, kind: str = "", subject: str = "") -> list[Job]:
+    def list(self, kind: str = "", subject: str = "") -> list[JobRecord]:
         return [job for job in reversed(self._jobs.values()) if subject in ("", job.subject)]
 
-    async def wait(self, id: str) -> Job:
+    async def wait(self, id: str) -> JobRecord:
         await asyncio.wait([self._tasks[id]])
         return self._jobs[id]
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> JobRecord:
         self._tasks[id].cancel()
         await asyncio.wait([self._tasks[id]])
         if self._jobs[id].state is JobState.RUNNING:  # cancelled before its first step
@@ -159,11 +159,13 @@ async def world(home: Path, kinds: Kinds | None = None, jobs: Any = None, **more
         await asyncio.to_thread(sets.close)
 
 
-def birds(sets: FeatureSets, *taps: TapInfo, **more: Any) -> FeatureSet:
+def birds(sets: FeatureSets, *taps: FingerprintedTap, **more: Any) -> FeatureSet:
     return sets.create(SetDefinition("birds", taps or (POOLED,), **more))
 
 
-def block(ids: list[str], rows: Array, tap: TapInfo = POOLED, counts: Array | None = None, **columns: list[Any]) -> ItemBatch:
+def block(
+    ids: list[str], rows: Array, tap: FingerprintedTap = POOLED, counts: Array | None = None, **columns: list[Any]
+) -> ItemBatch:
     """Items of one tap, with columns of int, else of str."""
     each = np.ones(len(ids), np.int64) if counts is None else counts
     metadata = tuple(

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from topwork_server.indexes.build_rows import DatasetColumn
-from topwork_server.types import Array, Granularity, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
 COLUMN = "features_pooled"
 FINGERPRINT = "f" * 64
 
 
-def tap(dim: int = 8, granularity: Granularity = Granularity.ITEM) -> TapInfo:
-    return TapInfo(Tap("pooled", dim, granularity), FINGERPRINT)
+def tap(dim: int = 8, granularity: Granularity = Granularity.ITEM) -> FingerprintedTap:
+    return FingerprintedTap(Tap("pooled", dim, granularity), FINGERPRINT)
 
 
 def clustered(count: int, dim: int = 8, seed: int = 0) -> Array:

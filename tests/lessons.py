@@ -32,7 +32,7 @@ from topwork_server import (
 from topwork_server.features import TapRows, rows_of, spans_of
 from topwork_server.heads import pooling
 from topwork_server.heads.head_types import Pooling, Task
-from topwork_server.types import Array, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Tap
 
 #: Whole tokens of the tiny tokenizers; the numbers that they get there differ from run to run.
 WORDS = (("alice", "book", "sister", "bank"), ("five", "pictures", "season", "states"))
@@ -79,7 +79,7 @@ class World:
                 inputs = [encoder.collate([s]) for s in samples]
                 outputs = [trunk.module(*(torch.from_numpy(i[name]) for name in trunk.inputs))[place][0].numpy() for i in inputs]
             rows = np.concatenate([rows_of(lesson.tap, o, s) for o, s in zip(outputs, samples, strict=True)])
-            one = TapRows(TapInfo(lesson.tap, ""), rows, np.array([len(rows)]), spans_of(lesson.tap, samples))
+            one = TapRows(FingerprintedTap(lesson.tap, ""), rows, np.array([len(rows)]), spans_of(lesson.tap, samples))
             scores.append(tuned.head.scores(pooling.pool_rows(task, Pooling(lesson.pooling), one)[0]))
         return np.concatenate(scores)
 

@@ -11,22 +11,22 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.schema import SPAN_KINDS
 from topwork_server.feature_sets.set_types import Change, Column, ColumnType, ItemBatch, Selection, SetDefinition
 from topwork_server.features import Spans, TapRows
-from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Tap
 
 DIM = 4
-POOLED = TapInfo(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)
-TOKENS = TapInfo(Tap("hidden.6", DIM, Granularity.TOKEN), "b" * 64)
-WINDOWS = TapInfo(Tap("windows", DIM, Granularity.WINDOW), "c" * 64)
-CELLS = TapInfo(Tap("cells", DIM, Granularity.CELL, (2, 2)), "d" * 64)
+POOLED = FingerprintedTap(Tap("pooled", DIM, Granularity.ITEM), "a" * 64)
+TOKENS = FingerprintedTap(Tap("hidden.6", DIM, Granularity.TOKEN), "b" * 64)
+WINDOWS = FingerprintedTap(Tap("windows", DIM, Granularity.WINDOW), "c" * 64)
+CELLS = FingerprintedTap(Tap("cells", DIM, Granularity.CELL, (2, 2)), "d" * 64)
 
 TYPES = {bool: ColumnType.BOOL, int: ColumnType.INT, float: ColumnType.FLOAT, str: ColumnType.STRING, list: ColumnType.STRINGS}
 
 
-def wanted(name: str = "birds", *taps: TapInfo, **more: Any) -> SetDefinition:
+def wanted(name: str = "birds", *taps: FingerprintedTap, **more: Any) -> SetDefinition:
     return SetDefinition(name, taps or (POOLED,), **more)
 
 
-def rows(info: TapInfo, counts: Sequence[int], seed: int = 0, spans: bool = True) -> TapRows:
+def rows(info: FingerprintedTap, counts: Sequence[int], seed: int = 0, spans: bool = True) -> TapRows:
     """Random rows, as many of each item as `counts` says, with spans where the tap has them."""
     rng, total = np.random.default_rng(seed), sum(counts)
     kind, width = SPAN_KINDS.get(info.tap.granularity, ("", 0))

@@ -11,9 +11,9 @@ from topwork.report import Report
 from topwork_server.heads.head_types import Head, HeadDefinition, Pooling, Task
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.head_graphs import linear_graph
-from topwork_server.types import Array, Granularity, Modality, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity, Modality, Tap
 
-TAP = TapInfo(Tap("mean", 4, Granularity.ITEM), "a" * 64)
+TAP = FingerprintedTap(Tap("mean", 4, Granularity.ITEM), "a" * 64)
 DEFINITION = HeadDefinition(
     name="birds",
     set="birds",

@@ -14,15 +14,15 @@ from topwork_server.indexes.index_types import BuildFacts, BuiltIndex, IndexDefi
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex, VectorSource
-from topwork_server.types import Array, Granularity, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity, Tap
 
 DIM = 8
 PRINT = "f" * 64
 NO_KEYS = np.zeros(0, np.int64)
 
 
-def tap_info(granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> TapInfo:
-    return TapInfo(Tap("pooled", dim, granularity), PRINT)
+def tap_info(granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> FingerprintedTap:
+    return FingerprintedTap(Tap("pooled", dim, granularity), PRINT)
 
 
 def definition(metric: Metric = Metric.COSINE, granularity: Granularity = Granularity.ITEM, dim: int = DIM) -> IndexDefinition:
@@ -32,7 +32,7 @@ def definition(metric: Metric = Metric.COSINE, granularity: Granularity = Granul
 class FakeSet:
     """Items with rows by key; a write or deletion is a version. What `shuffled` reads comes in no order of keys."""
 
-    def __init__(self, info: TapInfo | None = None, seed: int = 0) -> None:
+    def __init__(self, info: FingerprintedTap | None = None, seed: int = 0) -> None:
         self.info = info or tap_info()
         self.version = 1
         self.items: dict[int, Array] = {}

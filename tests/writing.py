@@ -10,7 +10,7 @@ from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.features import TapRows
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import IncomingItems, WriteSettings, incoming_features
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 LETTERS = WriteSettings("birds", "letters")
 
@@ -60,7 +60,7 @@ def counts(outcome):
 def vectors(numbers, fingerprint="", tap="", granularity=Granularity.ITEM, counts=None, spans=None):
     rows = np.array(numbers, np.float32)
     counts = np.ones(len(rows), np.int64) if counts is None else np.array(counts)
-    return TapRows(TapInfo(Tap(tap, rows.shape[1], granularity), fingerprint), rows, counts, spans)
+    return TapRows(FingerprintedTap(Tap(tap, rows.shape[1], granularity), fingerprint), rows, counts, spans)
 
 
 def features(ids, *taps, numerics=None, skip=False):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from topwork_server.errors import TopworkError
-from topwork_server.types import Array, Granularity, Numerics, Sample, Tap, TapInfo, Timings
+from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics, Sample, Tap, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ItemFeatures:
 class TapRows:
     """Features of one tap for many items: rows (n, dim) float32, and how many rows each item has."""
 
-    tap: TapInfo
+    tap: FingerprintedTap
     rows: Array
     counts: Array
     spans: Spans | None = None
@@ -63,7 +63,7 @@ class TapRows:
         ]
 
     @classmethod
-    def join(cls, tap: TapInfo, items: Sequence[ItemFeatures]) -> TapRows:
+    def join(cls, tap: FingerprintedTap, items: Sequence[ItemFeatures]) -> TapRows:
         """The inverse of `split`."""
         rows = [item.rows for item in items]
         return cls(

@@ -175,7 +175,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class TapInfo:
+class FingerprintedTap:
     """A tap of a ready encoder, with the fingerprint of its features (64 hex digits)."""
 
     tap: Tap

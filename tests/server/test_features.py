@@ -7,9 +7,9 @@ import pytest
 from topwork_server import Granularity, Tap, TextItem
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.features import Spans, TapRows
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
-INFO = TapInfo(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)
+INFO = FingerprintedTap(Tap("tokens", 3, Granularity.TOKEN), "f" * 64)
 
 
 def features(counts, kind="chars"):

@@ -15,7 +15,8 @@ import pytest
 from topwork_server.errors import NotFound, Unavailable
 from topwork_server.jobs import manager as jobs_module
 from topwork_server.jobs import process
-from topwork_server.jobs.manager import Job, JobManager, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.manager import JobManager
 
 TOYS = Path(__file__).parents[1]
 
@@ -33,7 +34,7 @@ def jobs(tmp_path, run):
     run(jobs.close())
 
 
-def start(jobs: JobManager, name: str, kind: str = "toy", subject: str = "birds/pooled", **arguments: object) -> Job:
+def start(jobs: JobManager, name: str, kind: str = "toy", subject: str = "birds/pooled", **arguments: object) -> JobRecord:
     return jobs.start(kind, subject, f"toy_jobs:{name}", arguments)
 
 
@@ -46,7 +47,7 @@ def asked(jobs: JobManager, name: str, **arguments: object):
     return through()
 
 
-async def holding(jobs: JobManager, name: str = "hold", **arguments: object) -> tuple[Job, list[int]]:
+async def holding(jobs: JobManager, name: str = "hold", **arguments: object) -> tuple[JobRecord, list[int]]:
     """A job that holds for ever, and the pids that it tells."""
     job = start(jobs, name, **arguments)
     async with aclosing(jobs.watch(job.id)) as states:
@@ -77,7 +78,7 @@ async def until_gone(*pids: int) -> None:
         os.close(descriptor)
 
 
-def record(tmp_path: Path, job: Job) -> dict[str, object]:
+def record(tmp_path: Path, job: JobRecord) -> dict[str, object]:
     return json.loads((tmp_path / "jobs" / f"{job.id}.json").read_text())
 
 
@@ -103,7 +104,7 @@ def test_its_process_is_its_own(jobs, run):
 def test_watchers_see_progress_and_the_end(jobs, run, tmp_path):
     os.mkfifo(tmp_path / "fifo")
 
-    async def watch(id: str) -> list[Job]:
+    async def watch(id: str) -> list[JobRecord]:
         seen = []
         async for job in jobs.watch(id):
             seen.append(job)
@@ -130,7 +131,7 @@ def test_watchers_see_progress_and_the_end(jobs, run, tmp_path):
 def test_who_reports_too_much_is_heard_in_part_and_the_last_word_arrives(jobs, run, tmp_path):
     os.mkfifo(tmp_path / "fifo")
 
-    async def through() -> list[Job]:
+    async def through() -> list[JobRecord]:
         seen = []
         started = start(jobs, "chatter", fifo=str(tmp_path / "fifo"))
         async for job in jobs.watch(started.id):

@@ -24,9 +24,10 @@ from topwork_server.feature_sets.set_types import ItemBatch, SetDefinition
 from topwork_server.features import TapRows
 from topwork_server.indexes.index_manager import IndexManager
 from topwork_server.indexes.index_types import CreateIndexParams, IndexDescription, IndexState, SearchHits, SearchQuery
-from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.jobs.job_records import JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 OUTSIDER = Path(__file__).parents[1] / "outsider"
 #: Of the machine, and nothing of this repository.
@@ -120,7 +121,7 @@ def test_its_kind_of_index_is_built_measured_and_searched(
 ) -> None:
     """By what a server is composed of; the build's own process finds the plugin where this one does."""
     monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
-    tap = TapInfo(Tap("pooled", 8, Granularity.ITEM), "a" * 64)
+    tap = FingerprintedTap(Tap("pooled", 8, Granularity.ITEM), "a" * 64)
     rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
 
     async def through() -> tuple[IndexDescription, SearchHits]:

@@ -10,7 +10,7 @@ from topwork_server import json_records
 from topwork_server.atomic_store import file_sha256
 from topwork_server.commands.doctor_checks import Finding, Grade
 from topwork_server.errors import DataLoss, TopworkError
-from topwork_server.jobs.job_records import Job, damaged_records
+from topwork_server.jobs.job_records import JobRecord, damaged_records
 from topwork_server.models import artifacts
 
 #: Shown of those that are damaged.
@@ -47,7 +47,7 @@ def _lost(home: Path) -> Iterator[str]:
     for path in sorted((home / "trainings").glob("*.json")):
         yield from _damage(path, TrainingRecord)
     for path in sorted((home / "jobs").glob("*.json")):
-        yield from _damage(path, Job)
+        yield from _damage(path, JobRecord)
 
 
 def _weights(path: Path, record: Mapping[str, Any]) -> Iterator[str]:

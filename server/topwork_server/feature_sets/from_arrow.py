@@ -13,7 +13,7 @@ from topwork_server.feature_sets import stored_inputs
 from topwork_server.feature_sets.schema import SPAN_KINDS, SetMetadata, companion, input_fields, tap_fields
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch
 from topwork_server.features import Spans, TapRows
-from topwork_server.types import Array, Granularity, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Projection:
     """What is read of a set: some of its taps and metadata, in the order asked, and the raw inputs."""
 
     set_metadata: SetMetadata
-    taps: tuple[TapInfo, ...]
+    taps: tuple[FingerprintedTap, ...]
     columns: dict[str, ColumnType]
     inputs: bool
 
@@ -80,7 +80,7 @@ def column_values(column: Any, type: ColumnType) -> list[Any]:
     return list((column.cast(pa.int64()) if type is ColumnType.TIME else column).to_pylist())
 
 
-def tap_rows(table: Any, set_metadata: SetMetadata, info: TapInfo) -> TapRows:
+def tap_rows(table: Any, set_metadata: SetMetadata, info: FingerprintedTap) -> TapRows:
     """The rows of one tap: (n, dim) float32, a view of Arrow's memory where it is stored so."""
     tap, column = info.tap, set_metadata.columns[info.tap.name]
     array = _single_array(table[column])

@@ -13,7 +13,7 @@ from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_names import is_reserved
 from topwork_server.feature_sets.set_types import ColumnType, SetDefinition
 from topwork_server.names import check_name
-from topwork_server.types import Granularity, Modality, Numerics, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Modality, Numerics, Tap
 
 METADATA_KEY = b"topwork"
 FORMAT = 1
@@ -93,10 +93,10 @@ def from_schema(schema: Any, name: str) -> SetMetadata:
         raise NotReady(f"its schema does not say what set it is ({error!r})", remedy="it was not made by Topwork") from error
 
 
-def _tap(record: Mapping[str, Any]) -> TapInfo:
+def _tap(record: Mapping[str, Any]) -> FingerprintedTap:
     grid = tuple(record["grid"]) if record["grid"] else None
     tap = Tap(record["name"], record["dim"], Granularity(record["granularity"]), grid, record["description"])
-    return TapInfo(tap, record["fingerprint"])
+    return FingerprintedTap(tap, record["fingerprint"])
 
 
 def with_numerics(set_metadata: SetMetadata, numerics: tuple[Numerics, ...]) -> SetMetadata:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from topwork_server.features import TapRows
-from topwork_server.types import Array, Item, Modality, Numerics, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Item, Modality, Numerics
 
 KEY_BITS = 24
 
@@ -42,7 +42,7 @@ class SetDefinition:
     """What a set is made with. `encoder` is empty for ready vectors of no encoder; `options` are the encoder's, as JSON."""
 
     name: str
-    taps: tuple[TapInfo, ...]
+    taps: tuple[FingerprintedTap, ...]
     encoder: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     modality: Modality | None = None

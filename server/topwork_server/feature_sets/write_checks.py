@@ -12,7 +12,7 @@ from topwork_server.feature_sets.schema import SPAN_KINDS
 from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import ColumnType, ItemBatch, SetDefinition
 from topwork_server.features import TapRows
-from topwork_server.types import LEAST_PARITY, Array, Granularity, Numerics, TapInfo
+from topwork_server.types import LEAST_PARITY, Array, FingerprintedTap, Granularity, Numerics
 
 MOST_ITEMS = 1 << 22
 
@@ -38,7 +38,7 @@ def check_taps(definition: SetDefinition, batch: ItemBatch) -> tuple[TapRows, ..
     return tuple(_check_tap(info, given[info.tap.name], batch.ids, definition) for info in definition.taps)
 
 
-def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], definition: SetDefinition) -> TapRows:
+def _check_tap(info: FingerprintedTap, given: TapRows, ids: Sequence[str], definition: SetDefinition) -> TapRows:
     name = info.tap.name
     fingerprint = given.tap.fingerprint
     if fingerprint and fingerprint != info.fingerprint:
@@ -57,7 +57,7 @@ def _check_tap(info: TapInfo, given: TapRows, ids: Sequence[str], definition: Se
     return replace(given, tap=info, rows=rows, counts=counts.astype(np.int64))
 
 
-def _check_counts(info: TapInfo, counts: Array, items: int, rows: int) -> None:
+def _check_counts(info: FingerprintedTap, counts: Array, items: int, rows: int) -> None:
     name = info.tap.name
     if counts.shape != (items,) or counts.dtype.kind not in "iu" or (counts < 0).any() or int(counts.sum()) != rows:
         raise InvalidInput(f"tap {name!r}: {rows} rows and counts {counts.shape} for {items} items", remedy="one count an item")
@@ -82,7 +82,7 @@ def _check_finite(name: str, rows: Array, counts: Array, ids: Sequence[str], dty
         )
 
 
-def _check_spans(info: TapInfo, given: TapRows, rows: int) -> None:
+def _check_spans(info: FingerprintedTap, given: TapRows, rows: int) -> None:
     if given.spans is None:
         return
     kind, width = SPAN_KINDS.get(info.tap.granularity, ("none", 0))

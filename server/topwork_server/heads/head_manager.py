@@ -26,7 +26,8 @@ from topwork_server.heads.training.request import TrainerKinds, TrainRequests, h
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
 from topwork_server.heads.version_pins import VersionPins
 from topwork_server.inference.engine import Engine
-from topwork_server.jobs.manager import Job, JobManager
+from topwork_server.jobs.job_records import JobRecord
+from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
 
 TRAIN, PROBE = "topwork_server.heads.training.training_job:train", "topwork_server.heads.training.layer_probe:probe"
@@ -107,7 +108,7 @@ class HeadManager:
         for name in names:
             serving_head(await self.get(name))
 
-    async def probe(self, wish: ProbeRequest) -> Job:
+    async def probe(self, wish: ProbeRequest) -> JobRecord:
         """Start a probe. The errors are those of `train`."""
         return await asyncio.shield(self._start_probe(await definitions(wish, self._requests, self._sets)))
 
@@ -163,7 +164,7 @@ class HeadManager:
         self._trainings.add(TrainingRecord(definition, job.id))
         self._running[name] = asyncio.create_task(self._follow_training(name, job.id))
 
-    def _start_job(self, kind: str, subject: str, call: str, **arguments: Any) -> Job:
+    def _start_job(self, kind: str, subject: str, call: str, **arguments: Any) -> JobRecord:
         return self._jobs.start(kind, subject, call, {"home": str(self._home), "threads": self._threads, **arguments})
 
     async def _follow_training(self, name: str, job: str) -> None:
@@ -187,7 +188,7 @@ class HeadManager:
         """The definition of the head that serves, or None. NotReady where its files are damaged."""
         return self.store.get(name).definition if name in self.store.names() else None
 
-    async def _start_probe(self, learnt: Sequence[HeadDefinition]) -> Job:
+    async def _start_probe(self, learnt: Sequence[HeadDefinition]) -> JobRecord:
         pin = await asyncio.to_thread(self._pins.pin_probe, learnt)
         try:
             subject = ",".join(one.set for one in learnt)

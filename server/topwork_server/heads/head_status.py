@@ -14,7 +14,8 @@ from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.head_types import Head, HeadDefinition
 from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
 from topwork_server.heads.training_log import TrainingLog, TrainingRecord
-from topwork_server.jobs.manager import Job, JobManager, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
 from topwork_server.names import instead
 
@@ -38,7 +39,7 @@ class HeadDescription:
     detail: str = ""
     head: Head | None = None
     definition: HeadDefinition | None = None
-    job: Job | None = None
+    job: JobRecord | None = None
     bytes: int = 0
 
     @property
@@ -108,7 +109,7 @@ class HeadStatus:
         except NotReady as error:
             return StoredHeadState(name, None, training, damage=error.message)
 
-    def _job(self, training: TrainingRecord | None) -> Job | None:
+    def _job(self, training: TrainingRecord | None) -> JobRecord | None:
         try:
             return self._jobs.get(training.job) if training else None
         except NotFound:  # its record has expired
@@ -126,7 +127,7 @@ def _native(head: Head, graph: Path) -> StoredHeadState:
     return StoredHeadState(head.name, head, bytes=graph.stat().st_size)
 
 
-def _state(found: StoredHeadState, job: Job | None) -> tuple[HeadState, str]:
+def _state(found: StoredHeadState, job: JobRecord | None) -> tuple[HeadState, str]:
     if job and job.active and not found.head:
         return HeadState.TRAINING, ""
     if found.damage:
@@ -139,7 +140,7 @@ def _state(found: StoredHeadState, job: Job | None) -> tuple[HeadState, str]:
     return HeadState.READY, ""
 
 
-def _end(job: Job | None) -> str:
+def _end(job: JobRecord | None) -> str:
     """Say why a training gave no head; "" where it did, or still may."""
     if job and job.state is JobState.FAILED:
         return f"the last training failed: {job.error}"

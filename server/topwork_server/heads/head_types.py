@@ -11,7 +11,7 @@ from topwork.heads import MetricValue
 
 from topwork_server import json_records
 from topwork_server.plugin_api.trainer import Target
-from topwork_server.types import Modality, TapInfo
+from topwork_server.types import FingerprintedTap, Modality
 
 DEFAULT_KIND = "linear"
 
@@ -112,7 +112,7 @@ class HeadDefinition:
     encoder: str
     encoder_options: Mapping[str, Any]
     modality: Modality | None
-    views: tuple[tuple[TapInfo, Pooling], ...]
+    views: tuple[tuple[FingerprintedTap, Pooling], ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
     test_where: str = ""
@@ -139,7 +139,7 @@ class Head:
     task: Task
     encoder: str
     encoder_options: Mapping[str, Any]
-    tap: TapInfo
+    tap: FingerprintedTap
     pooling: Pooling
     dim: int  # what the graph reads, after pooling
     names: tuple[str, ...]

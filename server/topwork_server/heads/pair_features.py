@@ -23,7 +23,7 @@ from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Item, Sample, TapInfo, TextItem
+from topwork_server.types import Array, FingerprintedTap, Item, Sample, TextItem
 
 #: Samples of one pass; they are sorted by length.
 BATCH = 32
@@ -95,7 +95,7 @@ class PairEncoder:
             report((start + len(places)) / len(order), f"encoded {start + len(places):,} of {len(order):,} sides of pairs")
         return found
 
-    def _open(self) -> tuple[Encoder, Session, list[TapInfo]]:
+    def _open(self) -> tuple[Encoder, Session, list[FingerprintedTap]]:
         definition, catalogue = self._definition, Catalog(self._plugins, self._home)
         entry = catalogue.entry(definition.encoder)
         if entry.folder is None or entry.manifest is None:
@@ -116,7 +116,7 @@ class PairEncoder:
         return sample
 
 
-def pool_sides(how: Pooling, tap: TapInfo, u: Array, v: Array) -> Array:
+def pool_sides(how: Pooling, tap: FingerprintedTap, u: Array, v: Array) -> Array:
     """Pool (n, dim) rows of both sides to what a head reads."""
     rows = TapRows(tap, np.stack([u, v], axis=1).reshape(-1, u.shape[1]), np.full(len(u), 2))
     return pooling.reduce_rows(how, rows)

@@ -20,7 +20,7 @@ from topwork_server.features import aranges, starts_of
 from topwork_server.inference.output_format import normalize
 from topwork_server.jobs.progress import Report
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.types import Array, Granularity, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity
 
 #: Rows of one batch, in bytes of float32: few enough to bound memory, enough for BLAS.
 BATCH_BYTES = 16 << 20
@@ -72,13 +72,13 @@ class RowSubset:
         return self._collected.gather(self.positions[np.sort(chosen)])
 
 
-def collect_rows(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
+def collect_rows(dataset: DatasetColumn, tap: FingerprintedTap, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
     """Read the tap's rows into a file of `scratch`, which must outlive the answer. DiskFull where it does not fit."""
     with lance_io.map_errors("reading the set"):
         return _collected(dataset, tap, metric, scratch, report)
 
 
-def _collected(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
+def _collected(dataset: DatasetColumn, tap: FingerprintedTap, metric: Metric, scratch: Path, report: Report) -> CollectedRows:
     table = open_checked_dataset(Path(dataset.path), dataset.version)
     total = max(1, table.count_rows())
     keys, counts, done = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
@@ -94,7 +94,7 @@ def _collected(dataset: DatasetColumn, tap: TapInfo, metric: Metric, scratch: Pa
     return _ordered(np.concatenate(keys), np.concatenate(counts), _mapped(scratch / "rows.f32", tap.tap.dim), several)
 
 
-def _vectors(column: Any, tap: TapInfo) -> tuple[Array, Array]:
+def _vectors(column: Any, tap: FingerprintedTap) -> tuple[Array, Array]:
     """(rows, dim) as they are stored, and how many of them each item has."""
     import pyarrow.compute as pc
 

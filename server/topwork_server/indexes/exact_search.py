@@ -23,7 +23,7 @@ from topwork_server.indexes.prepared_query import NO_MATCH, PreparedQuery
 from topwork_server.indexes.row_filter import keys_among
 from topwork_server.inference.output_format import normalize
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.types import Array, Granularity, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity
 
 LOWEST = np.finfo(np.float32).min
 #: Products of one block: 8 MiB of float32.
@@ -205,7 +205,7 @@ class SearchableSet(Protocol):
 
 
 def search_set(
-    source: SearchableSet, tap: TapInfo, query: PreparedQuery, allowed: Array | None, check: Check
+    source: SearchableSet, tap: FingerprintedTap, query: PreparedQuery, allowed: Array | None, check: Check
 ) -> tuple[TopK, int, str, int]:
     """The nearest of all rows of the tap, or of the items with the sorted keys `allowed`; the set's version; how it was done; how
     many rows were compared.
@@ -227,13 +227,13 @@ def search_set(
     return nearest.top_k(), version, "exact" if allowed is None else f"exact over {len(allowed)} matches", compared
 
 
-def fetch_items(source: SearchableSet, tap: TapInfo, keys: Array) -> Iterator[ItemBatch]:
+def fetch_items(source: SearchableSet, tap: FingerprintedTap, keys: Array) -> Iterator[ItemBatch]:
     """The items with these keys that are still there."""
     for at in range(0, len(keys), FETCH):
         yield source.fetch(keys[at : at + FETCH], taps=(tap.tap.name,))
 
 
-def to_row_block(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
+def to_row_block(block: ItemBatch, tap: FingerprintedTap, metric: Metric) -> RowBlock:
     """The tap's rows of a block as they are searched: of unit length for cosine, ascending by key."""
     found = next((t for t in block.taps if t.tap.tap.name == tap.tap.name), None)
     if found is None or block.keys is None:
@@ -248,6 +248,6 @@ def to_row_block(block: ItemBatch, tap: TapInfo, metric: Metric) -> RowBlock:
     return RowBlock(vectors, keys, numbers if has_several_rows(tap) else None)
 
 
-def has_several_rows(tap: TapInfo) -> bool:
+def has_several_rows(tap: FingerprintedTap) -> bool:
     """Whether an item can have several rows."""
     return tap.tap.granularity is not Granularity.ITEM

@@ -21,7 +21,8 @@ from topwork_server.indexes.builder import BuildJob, IndexKinds
 from topwork_server.indexes.index_store import BuildFolder, StoredIndex
 from topwork_server.indexes.index_types import BuildFacts, IndexDefinition, IndexDescription
 from topwork_server.indexes.live_index import LiveIndex
-from topwork_server.jobs.manager import Job, JobManager, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.vector_index import VectorIndex
 from topwork_server.types import Granularity
 
@@ -228,7 +229,7 @@ class Index:
         index = self._context.kinds.index(facts.kind).index
         return lambda path: index.load(path, self.definition.metric)
 
-    async def _watch_job(self, job: Job, held: ReadResult) -> None:
+    async def _watch_job(self, job: JobRecord, held: ReadResult) -> None:
         """`held` is only stored: a version is not pruned while somebody has blocks of it to read."""
         try:
             ended = await self._context.jobs.wait(job.id)
@@ -244,7 +245,7 @@ class Index:
             self._building = None
         self.build_if_due()
 
-    async def _fail(self, ended: Job) -> None:
+    async def _fail(self, ended: JobRecord) -> None:
         """Its reason is stored for the next start, but for that of a job that ended with its server: that one begins again."""
         cancelled = ended.state is JobState.CANCELLED
         self._schedule.failed("it was cancelled" if cancelled else ended.error, again=not cancelled)

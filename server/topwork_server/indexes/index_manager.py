@@ -31,7 +31,7 @@ from topwork_server.models.artifacts import slug
 from topwork_server.names import check_name, instead
 from topwork_server.plugin_api.plugin_registry import AUTO
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 IDLE_SECONDS = 900.0
 #: Sets, taps and metrics without an index that are remembered, so that their searches can be joined.
@@ -227,7 +227,7 @@ class IndexManager:
         names = self.names(set_name)  # as they are now
         return self._indexes.get((set_name, name or self._usual(wanted, names)))
 
-    def _open_unindexed(self, feature_set: FeatureSet, tap: TapInfo, metric: Metric) -> OpenedIndex:
+    def _open_unindexed(self, feature_set: FeatureSet, tap: FingerprintedTap, metric: Metric) -> OpenedIndex:
         """Open the search of a tap as it is on the disk."""
         key = feature_set.definition.name, tap.tap.name, metric
         known = self._unindexed.get(key)
@@ -300,14 +300,14 @@ def _definition(params: CreateIndexParams, described: DescribedSet) -> IndexDefi
     return IndexDefinition(params.set, name, tap, params.kind or AUTO, params.metric, dict(params.options), target)
 
 
-def _tap(set_name: str, name: str, wanted: SetDefinition) -> TapInfo:
+def _tap(set_name: str, name: str, wanted: SetDefinition) -> FingerprintedTap:
     taps = {info.tap.name: info for info in wanted.taps}
     if name and name not in taps:
         raise NotFound(f"the set {set_name} has no tap {name[:100]!r}", remedy=f"its taps are {', '.join(taps)}")
     return taps[name or next(iter(taps))]
 
 
-def _tap_named(wanted: SetDefinition, name: str) -> TapInfo | None:
+def _tap_named(wanted: SetDefinition, name: str) -> FingerprintedTap | None:
     """Find the tap by its own name or by that of its index; the first for no name."""
     taps = wanted.taps
     return taps[0] if not name else next((info for info in taps if name in (info.tap.name, slug(info.tap.name))), None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from topwork_server.errors import DataLoss
 from topwork_server.plugin_api.vector_index import Metric, VectorIndex
-from topwork_server.types import Array, TapInfo
+from topwork_server.types import Array, FingerprintedTap
 
 TARGET_RECALL = 0.95
 MOST_HITS = 10_000
@@ -33,7 +33,7 @@ class IndexDefinition:
 
     set: str
     name: str
-    tap: TapInfo
+    tap: FingerprintedTap
     kind: str = "auto"
     metric: Metric = Metric.COSINE
     options: Mapping[str, Any] = field(default_factory=dict)

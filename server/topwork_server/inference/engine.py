@@ -23,7 +23,7 @@ from topwork_server.models.catalog import Catalog, CatalogEntry
 from topwork_server.plugin_api import options as request_options
 from topwork_server.plugin_api.encoder import Encoder
 from topwork_server.runtime.device_selection import PlanSet
-from topwork_server.types import Granularity, Item, Priority, Sample, TapInfo, Timings
+from topwork_server.types import FingerprintedTap, Granularity, Item, Priority, Sample, Timings
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Engine:
         self._threads.close()
 
 
-def choose_taps(loaded: LoadedEncoder, names: Sequence[str]) -> tuple[TapInfo, ...]:
+def choose_taps(loaded: LoadedEncoder, names: Sequence[str]) -> tuple[FingerprintedTap, ...]:
     """The named taps, or the default one. NotFound lists those that there are."""
     infos = {info.tap.name: info for info in loaded.manifest.taps}
     for name in names:
@@ -142,7 +142,7 @@ class _Request:
     """One embed request: a few chunks of items at a time are preprocessed, submitted and awaited."""
 
     def __init__(
-        self, loaded: LoadedEncoder, taps: tuple[TapInfo, ...], params: EmbedParams, preprocessor: RequestPreprocessor
+        self, loaded: LoadedEncoder, taps: tuple[FingerprintedTap, ...], params: EmbedParams, preprocessor: RequestPreprocessor
     ) -> None:
         self._loaded, self._taps, self._params, self._preprocessor = loaded, taps, params, preprocessor
         self._plain_taps = tuple(info.tap for info in taps)
@@ -259,7 +259,7 @@ class _Request:
         )
 
 
-def _tap_rows(info: TapInfo, column: int, encoded: list[ItemResult]) -> TapRows:
+def _tap_rows(info: FingerprintedTap, column: int, encoded: list[ItemResult]) -> TapRows:
     parts = [rows[column] for e in encoded for rows in e.rows]
     rows = np.concatenate(parts) if parts else np.zeros((0, info.tap.dim), np.float32)
     counts = np.array([sum([len(rows[column]) for rows in e.rows]) for e in encoded], np.int64)

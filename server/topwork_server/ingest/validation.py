@@ -14,7 +14,7 @@ from topwork_server.feature_sets.set_types import Column, ItemBatch, SetDefiniti
 from topwork_server.features import TapRows
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api import options as request_options
-from topwork_server.types import EncoderSpec, Item, Numerics, Priority, TapInfo
+from topwork_server.types import EncoderSpec, FingerprintedTap, Item, Numerics, Priority
 
 #: The tap of ready vectors that name none, in a set that they make.
 DEFAULT_TAP = "vectors"
@@ -119,7 +119,7 @@ def match_features(features: Sequence[TapRows], definition: SetDefinition) -> tu
     return tuple(_check_features(named[info.tap.name], info, definition) for info in definition.taps)
 
 
-def _check_features(features: TapRows, info: TapInfo, definition: SetDefinition) -> TapRows:
+def _check_features(features: TapRows, info: FingerprintedTap, definition: SetDefinition) -> TapRows:
     came, tap = features.tap.tap, info.tap
     if (came.dim, came.granularity) != (tap.dim, tap.granularity):
         raise InvalidInput(
@@ -136,7 +136,7 @@ def _check_features(features: TapRows, info: TapInfo, definition: SetDefinition)
     return replace(features, tap=info)
 
 
-def check_fingerprint(found: str, info: TapInfo, name: str) -> None:
+def check_fingerprint(found: str, info: FingerprintedTap, name: str) -> None:
     """NotReady where features mean something else than the set's do."""
     if found != info.fingerprint:
         raise NotReady(

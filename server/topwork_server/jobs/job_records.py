@@ -30,7 +30,7 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRecord:
     """Long work as it stands. `fraction` is 0 to 1; times are seconds since 1970, `ended` 0 while it runs; `seconds_left` is an
     estimate, 0 where there is none; `result` is what a job that is DONE returned, `error` why one FAILED; `interrupted` says that
     it FAILED with its server, and not by itself."""
@@ -61,7 +61,7 @@ class JobRecords:
         self._folder = folder
         self.damaged: dict[str, DataLoss] = {}
 
-    def load(self) -> list[Job]:
+    def load(self) -> list[JobRecord]:
         """Oldest first. What is no record is set aside, and named in `damaged`."""
         atomic_store.sweep(self._folder)
         for leftover in self._folder.glob(f"*{SCRATCH}"):  # of jobs that were killed with their server
@@ -69,7 +69,7 @@ class JobRecords:
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         return [job for job in found if job is not None]
 
-    def save(self, job: Job) -> None:
+    def save(self, job: JobRecord) -> None:
         """Never raises: who works goes on without a record."""
         try:
             atomic_store.make_folder(self._folder)
@@ -87,10 +87,10 @@ class JobRecords:
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.json"
 
-    def _read(self, path: Path) -> Job | None:
+    def _read(self, path: Path) -> JobRecord | None:
         try:
             int(path.stem, 36)  # an id
-            return replace(json_records.read(path, Job), id=path.stem)
+            return replace(json_records.read(path, JobRecord), id=path.stem)
         except (OSError, ValueError, DataLoss) as error:
             self._set_aside(path, error)
             return None

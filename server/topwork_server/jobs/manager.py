@@ -14,10 +14,8 @@ from typing import Any, TypeAlias
 
 from topwork_server.config import usable_cores
 from topwork_server.errors import DataLoss, NotFound, Unavailable
-from topwork_server.jobs.job_records import Job, JobRecords, JobState
+from topwork_server.jobs.job_records import JobRecord, JobRecords, JobState
 from topwork_server.jobs.process import JobOutcome, JobProcess
-
-__all__ = ["KEPT", "Job", "JobManager", "JobState"]
 
 #: Records of so many jobs are kept, the newest.
 KEPT = 200
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 class _Run:
     """A job that has not ended, and whoever watches it."""
 
-    def __init__(self, job: Job, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
+    def __init__(self, job: JobRecord, lane: Lane, call: str, arguments: Mapping[str, Any], threads: int, scratch: Path) -> None:
         self.job, self.lane = job, lane
         self.changed = asyncio.Event()
         self.stopped: tuple[JobState, str] | None = None  # how it ends, and why, where it was told to
@@ -44,17 +42,17 @@ class _Run:
         self.began = time.monotonic()
         self.tell(replace(self.job, state=JobState.RUNNING, message=STARTING))
 
-    def now(self) -> Job:
+    def now(self) -> JobRecord:
         """The job with the time that is left, from now."""
         return replace(self.job, seconds_left=max(0.0, self._done_at - time.monotonic())) if self._done_at else self.job
 
-    def tell(self, job: Job) -> None:
+    def tell(self, job: JobRecord) -> None:
         """Wakes whoever watches; each then sees the latest state, whatever it missed."""
         self.job = job
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
-    def end(self, job: Job) -> None:
+    def end(self, job: JobRecord) -> None:
         self._done_at = 0.0
         self.tell(job)
 
@@ -89,14 +87,14 @@ class JobManager:
                 self._keep(_interrupted(replace(job, ended=time.time()), f"the server ended {when}"))
         self._prune()
 
-    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> Job:
+    def start(self, kind: str, subject: str, call: str, arguments: Mapping[str, Any], *, small: bool = False) -> JobRecord:
         """`call` is "module:function". Returns at once. Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the server is stopping", remedy="try again in a moment, or at another address")
         lane = (kind, small)
         waits = sum(run.lane == lane for run in self._runs.values()) >= self._at_once
         state, message = (JobState.WAITING, WAITING) if waits else (JobState.RUNNING, STARTING)
-        job = Job(self._new_id(), kind, subject, time.time(), state, message=message)
+        job = JobRecord(self._new_id(), kind, subject, time.time(), state, message=message)
         run = self._runs[job.id] = _Run(job, lane, call, arguments, self._threads, self._records.scratch(job.id))
         self._records.save(job)
         task = asyncio.create_task(self._see_through(run))
@@ -104,7 +102,7 @@ class JobManager:
         task.add_done_callback(self._tasks.discard)
         return job
 
-    def get(self, id: str) -> Job:
+    def get(self, id: str) -> JobRecord:
         """NotFound where there is no such job, or no more."""
         run = self._runs.get(id)
         if run is not None:
@@ -118,13 +116,13 @@ class JobManager:
         if error := self._records.damaged.get(id):
             raise DataLoss(error.message, remedy=error.remedy)
 
-    def list(self, kind: str = "", subject: str = "") -> builtins.list[Job]:
+    def list(self, kind: str = "", subject: str = "") -> builtins.list[JobRecord]:
         """Newest first."""
         jobs = [*self._ended.values(), *(run.now() for run in self._runs.values())]
         wanted = [job for job in jobs if kind in ("", job.kind) and subject in ("", job.subject)]
         return sorted(wanted, key=lambda job: job.id, reverse=True)
 
-    async def watch(self, id: str) -> AsyncGenerator[Job, None]:
+    async def watch(self, id: str) -> AsyncGenerator[JobRecord, None]:
         """The job as it stands, then again at each change, until it has ended. Who is slow sees the latest state only."""
         job, run = self.get(id), self._runs.get(id)
         while run is not None and run.job.active:
@@ -133,14 +131,14 @@ class JobManager:
             await changed.wait()
         yield job if run is None else run.job
 
-    async def wait(self, id: str) -> Job:
+    async def wait(self, id: str) -> JobRecord:
         """The job when it has ended."""
         run = self._runs.get(id)
         while run is not None and run.job.active:
             await run.changed.wait()
         return self.get(id) if run is None else run.job
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> JobRecord:
         """Ends its process; returns when that is gone. A job that has ended stays as it is."""
         job, run = self.get(id), self._runs.get(id)
         if run is None:
@@ -178,13 +176,13 @@ class JobManager:
             log.exception("job=%s", run.job.id)
             return JobOutcome(None, f"{type(error).__name__}: {error}")
 
-    def _as_told(self, run: _Run) -> Job:
+    def _as_told(self, run: _Run) -> JobRecord:
         """As it ends that was told to."""
         assert run.stopped is not None
         state, error = run.stopped
         return _interrupted(run.job, error) if state is JobState.FAILED else replace(run.job, state=state, error=error)
 
-    def _judged(self, run: _Run, outcome: JobOutcome) -> Job:
+    def _judged(self, run: _Run, outcome: JobOutcome) -> JobRecord:
         if run.stopped is not None:
             return self._as_told(run)
         if outcome.result is not None:
@@ -193,14 +191,14 @@ class JobManager:
         log.warning("job=%s %s", run.job.id, "\n".join(filter(None, [words, outcome.said])))
         return replace(run.job, state=JobState.FAILED, error=outcome.error)
 
-    def _end(self, run: _Run, job: Job) -> None:
+    def _end(self, run: _Run, job: JobRecord) -> None:
         job = replace(job, ended=time.time())
         self._runs.pop(job.id, None)
         self._keep(job)
         self._prune()
         run.end(job)
 
-    def _keep(self, job: Job) -> None:
+    def _keep(self, job: JobRecord) -> None:
         self._ended[job.id] = job
         self._records.save(job)
 
@@ -215,7 +213,7 @@ class JobManager:
         return _base36(self._last)
 
 
-def _interrupted(job: Job, error: str) -> Job:
+def _interrupted(job: JobRecord, error: str) -> JobRecord:
     return replace(job, state=JobState.FAILED, error=error, interrupted=True)
 
 

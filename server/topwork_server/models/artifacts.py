@@ -23,7 +23,7 @@ from topwork_server import atomic_store, json_records
 from topwork_server.atomic_store import scratch_folder, temporary_files_in
 from topwork_server.errors import DataLoss, NotReady
 from topwork_server.plugin_api.sources import SourceUri, stamp
-from topwork_server.types import EncoderSpec, Numerics, TapInfo
+from topwork_server.types import EncoderSpec, FingerprintedTap, Numerics
 
 MODEL = "model.onnx"
 DEFAULT = "default.onnx"
@@ -44,7 +44,7 @@ class Manifest:
     """
 
     encoder: str
-    taps: tuple[TapInfo, ...]
+    taps: tuple[FingerprintedTap, ...]
     parameters: int
     numerics: Numerics
     reference: str
@@ -56,7 +56,7 @@ class Manifest:
     bytes: int
     unused: tuple[str, ...] = ()
 
-    def tap(self, name: str) -> TapInfo | None:
+    def tap(self, name: str) -> FingerprintedTap | None:
         return next((info for info in self.taps if info.tap.name == name), None)
 
     def write(self, folder: Path) -> None:

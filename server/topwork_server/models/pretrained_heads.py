@@ -13,7 +13,7 @@ from topwork_server.errors import ExportFailed
 from topwork_server.models.head_graph import served_graph
 from topwork_server.plugin_api.head_graphs import linear_graph
 from topwork_server.plugin_api.trainer import NativeHead, Target
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 PREFIX = "head-"
 #: The tasks that such a head can have, as the `Task` of the package `heads` spells them.
@@ -27,14 +27,14 @@ class PretrainedHeadRecord:
     name: str
     task: str
     encoder: str
-    tap: TapInfo
+    tap: FingerprintedTap
     names: tuple[str, ...]
     created: float
     code: str
     estimate: str
 
 
-def write(folder: Path, encoder: str, native: NativeHead, taps: Sequence[TapInfo]) -> None:
+def write(folder: Path, encoder: str, native: NativeHead, taps: Sequence[FingerprintedTap]) -> None:
     """Write both files of a head. ExportFailed where its numbers do not fit its tap."""
     tap = next((info for info in taps if info.tap.name == native.tap), None)
     if tap is None or native.weight.shape != (len(native.names), tap.tap.dim) or native.target not in TASKS:

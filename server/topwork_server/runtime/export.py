@@ -32,7 +32,7 @@ from topwork_server.plugin_api.sources import SourceUri
 from topwork_server.runtime import parity, sample_inputs
 from topwork_server.runtime.parity import ParityBatch, ParityRecord, Run
 from topwork_server.runtime.session import Session
-from topwork_server.types import INT8, Array, EncoderSpec, Int8Graph, Numerics, TapInfo
+from topwork_server.types import INT8, Array, EncoderSpec, FingerprintedTap, Int8Graph, Numerics
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +154,7 @@ def open_trunk(spec: EncoderSpec, assets: Path, folder: Path) -> Trunk:
     return trunk
 
 
-def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[TapInfo, ...]:
+def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[FingerprintedTap, ...]:
     maker = spec.encoder
     if spec.int8 is not None:
         weights = fingerprint.graph_digest(folder / artifacts.MODEL)
@@ -165,7 +165,9 @@ def _fingerprints(spec: EncoderSpec, trunk: Trunk, folder: Path) -> tuple[TapInf
         weights = fingerprint.graph_digest(trunk.graph)
     # The class by its own name: moving it to another module changes nothing of what its features mean.
     definition = {"encoder": maker.__qualname__, "revision": maker.revision, **trunk.definition}
-    return tuple(TapInfo(tap, fingerprint.fingerprint(weights, definition, trunk.preprocessing, tap.name)) for tap in trunk.taps)
+    return tuple(
+        FingerprintedTap(tap, fingerprint.fingerprint(weights, definition, trunk.preprocessing, tap.name)) for tap in trunk.taps
+    )
 
 
 def _parameters(trunk: Trunk) -> int:

@@ -20,7 +20,8 @@ from topwork_server.indexes.live_recall import LiveRecallSampler
 from topwork_server.indexes.prepared_query import prepare_query
 from topwork_server.indexes.row_filter import FilterCache
 from topwork_server.inference.engine import Engine
-from topwork_server.jobs.manager import Job, JobManager
+from topwork_server.jobs.job_records import JobRecord
+from topwork_server.jobs.manager import JobManager
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.services.convert import index_messages, item_messages
@@ -152,7 +153,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
         live = self._live_recall.figures(definition.set, definition.name, described.facts) if self._live_recall else ()
         return index_messages.index(described, self._job(described.job), live)
 
-    def _job(self, id: str) -> Job | None:
+    def _job(self, id: str) -> JobRecord | None:
         try:
             return self._jobs.get(id)
         except NotFound:  # none yet, or its record is among those that were dropped

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import grpc
 from topwork.v1 import jobs_pb2, jobs_pb2_grpc
 
-from topwork_server.jobs.manager import Job, JobManager, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.manager import JobManager
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
 STATES = {
@@ -21,7 +22,7 @@ STATES = {
 }
 
 
-def job_message(job: Job) -> jobs_pb2.Job:
+def job_message(job: JobRecord) -> jobs_pb2.Job:
     return jobs_pb2.Job(
         id=job.id,
         kind=job.kind,

@@ -20,7 +20,7 @@ from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.modalities import check_modality
 from topwork_server.services.convert import index_messages, item_messages
-from topwork_server.types import Array, Item, TapInfo, Timings
+from topwork_server.types import Array, FingerprintedTap, Item, Timings
 
 #: Hits that one request may ask for: queries times k.
 MOST_IN_ALL = 2_000_000
@@ -93,7 +93,7 @@ class QueryResolver:
             remedy="leave it out: it is for queries that are to be encoded",
         )
 
-    def _tap_of_other(self, name: str, tap: TapInfo) -> tuple[str, ...]:
+    def _tap_of_other(self, name: str, tap: FingerprintedTap) -> tuple[str, ...]:
         """The tap of another encoder that means the same; the default one where nothing is known before the export."""
         manifest = self._catalogue.entry(name).manifest
         if manifest is None:
@@ -104,7 +104,7 @@ class QueryResolver:
         return (other.tap.name,)
 
 
-def check_fingerprint(found: str, tap: TapInfo, whose: str) -> None:
+def check_fingerprint(found: str, tap: FingerprintedTap, whose: str) -> None:
     if found != tap.fingerprint:
         raise NotReady(
             f"{whose} fingerprint {found or 'none'}, and the set's tap {tap.tap.name} has {tap.fingerprint or 'none'}",

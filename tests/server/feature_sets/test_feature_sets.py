@@ -13,7 +13,7 @@ from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wante
 from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_registry import FeatureSets
-from topwork_server.types import Granularity, Modality, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Modality, Tap
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_set_says_after_a_restart_what_it_was_made_with(sets: FeatureSets) -> 
 
 
 def test_taps_whose_names_look_alike_have_columns_of_their_own(sets: FeatureSets) -> None:
-    taps = [TapInfo(Tap(name, 2, Granularity.ITEM), "") for name in ("a.b", "a_b", "A-b", "a_b_2")]
+    taps = [FingerprintedTap(Tap(name, 2, Granularity.ITEM), "") for name in ("a.b", "a_b", "A-b", "a_b_2")]
     columns = sets.create(wanted("alike", *taps)).describe().tap_columns
     assert columns == {"a.b": "features_a_b", "a_b": "features_a_b_2", "A-b": "features_a_b_3", "a_b_2": "features_a_b_2_2"}
 

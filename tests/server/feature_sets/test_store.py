@@ -14,7 +14,7 @@ from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import KEY_BITS, Column, ColumnType, ItemBatch, Selection, WriteResult
 from topwork_server.features import Spans
-from topwork_server.types import ImageItem, Numerics, TapInfo, TextItem, VideoItem
+from topwork_server.types import FingerprintedTap, ImageItem, Numerics, TextItem, VideoItem
 
 
 def test_upserts_and_deletes_by_id(birds: FeatureSet) -> None:
@@ -48,7 +48,7 @@ def test_a_deletion_says_what_to_delete(birds: FeatureSet) -> None:
 
 @pytest.mark.parametrize("info", [TOKENS, WINDOWS, CELLS], ids=lambda info: info.tap.granularity.value)
 @pytest.mark.parametrize("spans", [True, False])
-def test_items_of_many_rows_keep_their_rows_and_spans(sets: FeatureSets, info: TapInfo, spans: bool) -> None:
+def test_items_of_many_rows_keep_their_rows_and_spans(sets: FeatureSets, info: FingerprintedTap, spans: bool) -> None:
     many = sets.create(wanted("many", info, POOLED))
     counts = [3, 0, 2, 5]
     sent = rows(info, counts, spans=spans)

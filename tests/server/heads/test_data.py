@@ -15,10 +15,10 @@ from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, Unlab
 from topwork_server.heads.training.dataset import labels_of, load_dataset
 from topwork_server.heads.training.fine_tune_dataset import fine_tune_dataset
 from topwork_server.plugin_api.trainer import Target
-from topwork_server.types import Granularity, Modality, Tap, TapInfo, TextItem
+from topwork_server.types import FingerprintedTap, Granularity, Modality, Tap, TextItem
 
 T = ColumnType
-OTHER = TapInfo(Tap("other", 3, Granularity.ITEM), "e" * 64)
+OTHER = FingerprintedTap(Tap("other", 3, Granularity.ITEM), "e" * 64)
 
 
 @pytest.fixture

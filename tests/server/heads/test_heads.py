@@ -19,8 +19,8 @@ from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import Pooling, Task, TrainRequest, UnlabeledUse, definition_of
 from topwork_server.heads.training.probe_request import ProbeRequest
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.jobs.manager import JobState
-from topwork_server.types import Modality, TapInfo
+from topwork_server.jobs.job_records import JobState
+from topwork_server.types import FingerprintedTap, Modality
 
 BIRDS = TrainRequest("birds", "label")
 
@@ -485,7 +485,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
 async def test_descriptions_of_another_trunk_are_refused(home):
     async with world(home) as w:
         [tap] = w.taps("mean")
-        w.sets.create(SetDefinition("old", (TapInfo(tap.tap, "0" * 64),), "letters"))
+        w.sets.create(SetDefinition("old", (FingerprintedTap(tap.tap, "0" * 64),), "letters"))
         await w.write_vectors("old", 6, label=["a", "b"] * 3)
         with pytest.raises(NotReady, match="0000"):
             await w.heads.train(TrainRequest("old", "label", kind="describes", descriptions={"a": "one", "b": "two"}))

@@ -14,7 +14,8 @@ from topwork_server.heads.head_status import HeadState
 from topwork_server.heads.head_types import TrainRequest
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
 from topwork_server.heads.training.probe_request import ProbeRequest
-from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.jobs.job_records import JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 KINDS = PluginRegistry.load()

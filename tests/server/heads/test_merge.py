@@ -23,7 +23,7 @@ from topwork_server.heads.serving.head_cache import HeadCache
 from topwork_server.heads.serving.head_output import decode_output
 from topwork_server.heads.span_decoding import bio_names
 from topwork_server.models.artifacts import Manifest
-from topwork_server.types import Granularity, Numerics, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Numerics, Tap
 
 DIM = 6
 RNG = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def manifest(folder: Path) -> None:
 
 def head(granularity=Granularity.ITEM, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c"), **fields):
     grid = GRID if granularity is Granularity.CELL else None
-    tap = TapInfo(Tap("tap", DIM, granularity, grid), "a" * 64)
+    tap = FingerprintedTap(Tap("tap", DIM, granularity, grid), "a" * 64)
     return made_heads.head(task=task, tap=tap, pooling=how, dim=pooling.dim_after(how, DIM), names=names, **fields)
 
 

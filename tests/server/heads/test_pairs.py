@@ -20,7 +20,7 @@ from topwork_server.heads.pair_features import paired_rows
 from topwork_server.heads.serving.predictor import Predictor, PredictParams
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.inference.engine import EmbedParams
-from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Tap
 from toys import FakePlugins
 
 TEXTS, CLASSES = words(120, seed=3)
@@ -108,7 +108,7 @@ async def test_two_towers_are_not_for_texts_alone_nor_for_sets_without_inputs(ho
 
 
 def test_what_a_head_reads_of_both_sides():
-    tap = TapInfo(Tap("t", 3, Granularity.ITEM), "")
+    tap = FingerprintedTap(Tap("t", 3, Granularity.ITEM), "")
     rows = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     both = paired_rows(TapRows(tap, rows, np.ones(4, np.int64)), 2)
     got, counts = pooling.pool_rows(Task.CLASSIFICATION, Pooling.TWO_TOWER, both)

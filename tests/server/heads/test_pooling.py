@@ -16,7 +16,7 @@ from topwork_server.heads.pooling import (
     rows_read,
     usable_items,
 )
-from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Tap
 
 KINDS = {Granularity.TOKEN: "chars", Granularity.WINDOW: "seconds", Granularity.CELL: "box"}
 
@@ -30,7 +30,7 @@ def tap_rows(counts, granularity=Granularity.TOKEN, parts=None, dim=5, seed=0):
         spans = Spans(
             KINDS[granularity], np.zeros((total, width), np.float32), None if parts is None else np.array(parts, np.int32)
         )
-    return TapRows(TapInfo(Tap("t", dim, granularity), "f" * 64), rows, np.array(counts, np.int64), spans)
+    return TapRows(FingerprintedTap(Tap("t", dim, granularity), "f" * 64), rows, np.array(counts, np.int64), spans)
 
 
 def item(rows, position):

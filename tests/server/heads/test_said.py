@@ -12,13 +12,13 @@ from topwork_server.features import Spans, TapRows
 from topwork_server.heads.head_types import Pooling, Task
 from topwork_server.heads.serving.head_output import PredictedSpan, decode_output
 from topwork_server.heads.span_decoding import bio_names
-from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Tap
 
 DIM = 3
 
 
 def tap(granularity, grid=None):
-    return TapInfo(Tap("tap", DIM, granularity, grid), "a" * 64)
+    return FingerprintedTap(Tap("tap", DIM, granularity, grid), "a" * 64)
 
 
 def head(task, granularity=Granularity.ITEM, pooling=Pooling.ROW, names=("a", "b", "c"), grid=None):

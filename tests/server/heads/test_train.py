@@ -24,10 +24,10 @@ from topwork_server.heads.head_types import HeadDefinition, Pooling, Task, Unlab
 from topwork_server.heads.training.layer_probe import ProbeLine, advice, depth_of, probe_table
 from topwork_server.heads.training.training_job import TrainingJob, run_training
 from topwork_server.runtime.session import Session
-from topwork_server.types import Modality, TapInfo, TextItem
+from topwork_server.types import FingerprintedTap, Modality, TextItem
 from toys_trainers import NearestMean
 
-NOISE = TapInfo(Tap("noise", DIM, Granularity.ITEM), "e" * 64)
+NOISE = FingerprintedTap(Tap("noise", DIM, Granularity.ITEM), "e" * 64)
 CLASSES = ("emu", "owl", "wren")
 COUNT = 120
 Sets = FeatureSets

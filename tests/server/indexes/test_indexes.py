@@ -13,7 +13,7 @@ from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.indexes import build_schedule, index
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
 from topwork_server.plugin_api.vector_index import Metric
-from topwork_server.types import Granularity, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Tap
 
 QUERIES = clustered(12, seed=9)
 
@@ -361,7 +361,7 @@ async def test_what_cannot_be_created_is_refused_by_name(tmp_path):
 
 
 async def test_which_index_is_meant(tmp_path):
-    other = TapInfo(Tap("hidden.6", 8, Granularity.ITEM), "c" * 64)
+    other = FingerprintedTap(Tap("hidden.6", 8, Granularity.ITEM), "c" * 64)
     async with world(tmp_path) as w:
         birds(w.sets, POOLED, other)
         with pytest.raises(NotFound, match="has no index") as caught:

@@ -12,7 +12,8 @@ import pytest
 from indexes_world import birds, block, found_ids, nearest_ids, world
 from lance_rows import clustered
 from topwork_server.indexes.index_types import CreateIndexParams, IndexState
-from topwork_server.jobs.manager import JobManager, JobState
+from topwork_server.jobs.job_records import JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 COUNT = 4000

@@ -10,7 +10,7 @@ from topwork_server.runtime import device_selection
 from topwork_server.runtime.device_records import DeviceRecord
 from topwork_server.runtime.device_selection import plain_plans, select_plans
 from topwork_server.runtime.providers import PLAIN, Device
-from topwork_server.types import Granularity, Numerics, Tap, TapInfo
+from topwork_server.types import FingerprintedTap, Granularity, Numerics, Tap
 
 FP32, BF16 = Device("openvino"), Device("openvino", "bf16")
 TAPS = ("pooled", "cells")
@@ -19,7 +19,7 @@ TAPS = ("pooled", "cells")
 def manifest(*, alone: bool = True, precision: str = "fp32", parity: float = 0.99999999) -> Manifest:
     return Manifest(
         encoder="toy",
-        taps=tuple(TapInfo(Tap(name, 8, Granularity.ITEM), "f" * 64) for name in TAPS),
+        taps=tuple(FingerprintedTap(Tap(name, 8, Granularity.ITEM), "f" * 64) for name in TAPS),
         parameters=1,
         numerics=Numerics("cpu", precision, parity, 1e-6),
         reference="torch fp32",

@@ -13,7 +13,7 @@ from topwork_server.feature_sets.set_types import Column, ColumnType, SetDefinit
 from topwork_server.features import Spans, TapRows
 from topwork_server.inference.output_format import OutputFormat
 from topwork_server.services.convert import item_messages, set_messages
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 COLUMNS = [
     Column("b", ColumnType.BOOL, [True, None, False]),
@@ -57,7 +57,7 @@ def taps(granularity, counts, kind="", dtype=np.float32):
     parts = np.arange(total, dtype=np.int32) if kind == "chars" else None
     spans = Spans(kind, np.arange(total * width, dtype=np.float32).reshape(total, width), parts) if kind else None
     rows = np.arange(total * 3).reshape(total, 3).astype(dtype)
-    return TapRows(TapInfo(Tap("a.b", 3, granularity), "f" * 64), rows, np.array(counts, np.int64), spans)
+    return TapRows(FingerprintedTap(Tap("a.b", 3, granularity), "f" * 64), rows, np.array(counts, np.int64), spans)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_inputs_that_are_arrays_files_or_not_there(tmp_path):
 
 
 def test_a_set_of_no_encoder_has_no_modality():
-    wanted = SetDefinition("v", (TapInfo(Tap("cells", 4, Granularity.CELL, (2, 3)), ""),), dtype="float16")
+    wanted = SetDefinition("v", (FingerprintedTap(Tap("cells", 4, Granularity.CELL, (2, 3)), ""),), dtype="float16")
     found = set_messages.feature_set(
         SetDescription(wanted, {}, {"cells": "features_cells"}, 0, 1, 2, 3.0, (), "/sets/v.lance"), []
     )

@@ -32,7 +32,7 @@ from topwork_server.services.convert import head_messages, item_messages
 from topwork_server.services.heads import HeadsService
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.uploads import UploadStore
-from topwork_server.types import TapInfo
+from topwork_server.types import FingerprintedTap
 
 NAMES = ["others", "plosives", "vowels"]
 
@@ -381,7 +381,7 @@ async def test_a_head_leaves_with_its_trunk_in_one_file(home, monkeypatch):
 async def test_a_head_of_vectors_or_of_another_trunk_cannot_leave(home):
     async with served(home) as w:
         [tap] = w.parts.taps("mean")
-        for name, info, encoder in [("vectors", tap, ""), ("old", TapInfo(tap.tap, "0" * 64), "letters")]:
+        for name, info, encoder in [("vectors", tap, ""), ("old", FingerprintedTap(tap.tap, "0" * 64), "letters")]:
             w.parts.sets.create(heads_world.SetDefinition(name, (info,), encoder))
             await w.parts.write_vectors(name, 6, label=["a", "b"] * 3)
             await w.train(set=name)

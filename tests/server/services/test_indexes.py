@@ -31,7 +31,7 @@ from topwork_server.inference.output_format import normalize
 from topwork_server.services.convert import item_messages
 from topwork_server.services.indexes import IndexesService
 from topwork_server.services.interceptor import RequestInterceptor
-from topwork_server.types import TapInfo, TextItem
+from topwork_server.types import FingerprintedTap, TextItem
 
 WORDS = ["a red bird", "a blue whale", "two birds", "the sea", "whales and birds", "nothing at all", "a bird", "a whale"]
 
@@ -43,7 +43,7 @@ class World:
     indexes: IndexManager
     jobs: LocalJobs
     stub: Any
-    taps: dict[str, TapInfo]
+    taps: dict[str, FingerprintedTap]
     requests: RequestInterceptor
 
     async def embed(self, *words: str, tap: str = "mean", encoder: str = "letters", **options: Any) -> TapRows:
@@ -264,7 +264,7 @@ async def test_what_means_something_else_is_refused_with_both_fingerprints(home)
 
 async def test_weights_that_were_exchanged_are_noticed(home):
     async with served(home) as w:
-        was = TapInfo(w.taps["mean"].tap, "0" * 64)
+        was = FingerprintedTap(w.taps["mean"].tap, "0" * 64)
         w.sets.create(SetDefinition("birds", (was,), "letters", modality="text"))
         rows = (await w.embed(*WORDS)).rows
         w.sets.get("birds").write(ItemBatch(WORDS, (TapRows(was, rows, np.ones(8, np.int64)),))).result()

@@ -12,7 +12,8 @@ import grpc
 from fake_engine import refusal
 from topwork.v1 import jobs_pb2 as pb
 from topwork.v1 import jobs_pb2_grpc
-from topwork_server.jobs.manager import Job, JobManager, JobState
+from topwork_server.jobs.job_records import JobRecord, JobState
+from topwork_server.jobs.manager import JobManager
 from topwork_server.services.interceptor import RequestInterceptor
 from topwork_server.services.jobs import STATES, JobsService, job_message
 
@@ -43,7 +44,7 @@ async def served(tmp_path) -> AsyncIterator[World]:
 def test_every_state_and_field_has_its_place():
     assert set(STATES) == set(JobState)
     assert len(set(STATES.values())) == len(JobState)
-    job = Job("id", "index", "birds/pooled", 1.5, JobState.FAILED, 0.5, "adding", 2.5, 3.5, "it broke")
+    job = JobRecord("id", "index", "birds/pooled", 1.5, JobState.FAILED, 0.5, "adding", 2.5, 3.5, "it broke")
     message = job_message(job)
     assert message.state == pb.JOB_STATE_FAILED
     for field in set(pb.Job.DESCRIPTOR.fields_by_name) - {"state", "result"}:

@@ -45,7 +45,7 @@ from topwork_server.plugin_api.trainer import (
 )
 from topwork_server.runtime import export
 from topwork_server.runtime.session import Session
-from topwork_server.types import Array, Item, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Item
 
 #: Held-out items whose scores through the exported trunk are compared with torch's.
 COMPARED = 16
@@ -184,7 +184,7 @@ def _agreement(
     tuned: FineTuneResult,
     served: bytes,
     entry: CatalogEntry,
-    tap: TapInfo,
+    tap: FingerprintedTap,
     target: TargetScale,
 ) -> float:
     """The whole way of a request, from the item to the score, against torch's, in units of the target. TopworkError where they
@@ -205,7 +205,7 @@ def _agreement(
     return found
 
 
-def _features(encoder: Encoder, session: Session, tap: TapInfo, item: Item, options: Any) -> TapRows:
+def _features(encoder: Encoder, session: Session, tap: FingerprintedTap, item: Item, options: Any) -> TapRows:
     samples = list(encoder.preprocess(item, options))
     outputs = [session.run([tap.tap.name], encoder.collate([sample]))[0][0] for sample in samples]
     rows = np.concatenate([rows_of(tap.tap, output, sample) for output, sample in zip(outputs, samples, strict=True)])

@@ -25,7 +25,7 @@ from topwork_server.heads.training.labels import check_target, task_of
 from topwork_server.inference.engine import EmbedParams, Engine
 from topwork_server.plugin_api.options import parse
 from topwork_server.plugin_api.trainer import Target, TrainerSpec
-from topwork_server.types import Granularity, Modality, TapInfo, TextItem
+from topwork_server.types import FingerprintedTap, Granularity, Modality, TextItem
 
 #: A version of its set is pinned under "training-NAME", so that no name may end as a pin may not.
 NAME = re.compile(r"(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
@@ -36,7 +36,7 @@ LONGEST_DESCRIPTION = 10_000
 #: Items that tell whether a set is of pairs.
 PAIRS_SEEN = 100
 
-Views = tuple[tuple[TapInfo, Pooling], ...]
+Views = tuple[tuple[FingerprintedTap, Pooling], ...]
 #: For each view a row a class.
 Described = tuple[tuple[tuple[float, ...], ...], ...]
 
@@ -122,7 +122,7 @@ class TrainRequests:
         return definition
 
 
-def _tower_views(taps: Sequence[TapInfo]) -> Views:
+def _tower_views(taps: Sequence[FingerprintedTap]) -> Views:
     """Beside what reads both texts of a pair together: validation chooses."""
     return tuple((info, how) for info in taps for how in TOWERS if info.tap.granularity in (Granularity.ITEM, Granularity.TOKEN))
 
@@ -149,7 +149,7 @@ def _no_sides(wish: TrainRequest, described: SetDescription) -> TopworkError:
     )
 
 
-def select_taps(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) -> tuple[TapInfo, ...]:
+def select_taps(set_name: str, there: Sequence[FingerprintedTap], wanted: Sequence[str]) -> tuple[FingerprintedTap, ...]:
     """Those that are wanted; of none the set's first. NotFound names what there is."""
     by_name = {info.tap.name: info for info in there}
     if len(set(wanted)) != len(wanted):
@@ -160,13 +160,13 @@ def select_taps(set_name: str, there: Sequence[TapInfo], wanted: Sequence[str]) 
     return tuple(by_name[name] for name in wanted or (there[0].tap.name,))
 
 
-def _readable_taps(task: Task, taps: Sequence[TapInfo]) -> tuple[TapInfo, ...]:
+def _readable_taps(task: Task, taps: Sequence[FingerprintedTap]) -> tuple[FingerprintedTap, ...]:
     """Those that the task can read; all of them where it can read none, so that it is said why."""
     needed = GRANULARITIES.get(task)
     return tuple(info for info in taps if needed in (None, info.tap.granularity)) or tuple(taps)
 
 
-def views_of(task: Task, taps: Sequence[TapInfo], poolings: Sequence[str]) -> Views:
+def views_of(task: Task, taps: Sequence[FingerprintedTap], poolings: Sequence[str]) -> Views:
     """Each tap with each pooling. Poolings are for taps with several rows an item: beside such a tap, one with a single row has
     its usual one."""
     wanted = tuple(_pooling(name) for name in dict.fromkeys(poolings))

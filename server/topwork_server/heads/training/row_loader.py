@@ -15,7 +15,7 @@ from topwork_server.heads.head_types import HeadDefinition, Pooling
 from topwork_server.heads.pair_features import Encode, is_pair, pool_sides
 from topwork_server.heads.pooling import TOWERS, dim_after, pool_rows, rows_read, usable_items
 from topwork_server.jobs.progress import Report, part
-from topwork_server.types import Array, TapInfo, TextItem
+from topwork_server.types import Array, FingerprintedTap, TextItem
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load_rows(
 
 
 class _View:
-    def __init__(self, info: TapInfo, pooling: Pooling, definition: HeadDefinition) -> None:
+    def __init__(self, info: FingerprintedTap, pooling: Pooling, definition: HeadDefinition) -> None:
         self._name, self._dim = info.tap.name, dim_after(pooling, info.tap.dim)
         self._pooling, self._task = pooling, definition.task
         self._parts: list[_BlockView] = []
@@ -116,7 +116,7 @@ class _Towers:
         self._places: dict[str, int] = {}
         self.rows: Mapping[str, Array] = {}
 
-    def view(self, info: TapInfo, pooling: Pooling) -> _Tower:
+    def view(self, info: FingerprintedTap, pooling: Pooling) -> _Tower:
         return _Tower(self, info, pooling)
 
     def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:
@@ -143,7 +143,7 @@ class _Towers:
 class _Tower:
     """One view of pairs: a tap, and how its two rows become one."""
 
-    def __init__(self, towers: _Towers, info: TapInfo, pooling: Pooling) -> None:
+    def __init__(self, towers: _Towers, info: FingerprintedTap, pooling: Pooling) -> None:
         self._towers, self._info, self._pooling = towers, info, pooling
 
     def add_batch(self, block: ItemBatch, slots: Mapping[str, int]) -> None:

@@ -13,7 +13,7 @@ from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredicti
 from topwork_server.heads.head_types import Pooling
 from topwork_server.heads.training.scaling import TargetScale
 from topwork_server.plugin_api.trainer import Examples, FittedHead
-from topwork_server.types import Array, TapInfo
+from topwork_server.types import Array, FingerprintedTap
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainingResult:
     fitted: FittedHead
     graph: bytes
     encoder: str
-    tap: TapInfo
+    tap: FingerprintedTap
     pooling: Pooling
     dim: int
     names: tuple[str, ...]

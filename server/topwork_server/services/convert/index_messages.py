@@ -21,7 +21,7 @@ from topwork_server.indexes.index_types import (
     MeasuredEffort,
 )
 from topwork_server.inference.output_format import OutputFormat
-from topwork_server.jobs.manager import Job
+from topwork_server.jobs.job_records import JobRecord
 from topwork_server.plugin_api.plugin_registry import RegisteredIndex
 from topwork_server.plugin_api.vector_index import Metric
 from topwork_server.services.convert import item_messages, set_messages
@@ -106,7 +106,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     )
 
 
-def index(described: IndexDescription, job: Job | None, live: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
+def index(described: IndexDescription, job: JobRecord | None, live: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
     definition, facts = described.definition, described.facts
     message = indexes_pb2.Index(
         set=definition.set,

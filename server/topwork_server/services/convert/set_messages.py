@@ -18,7 +18,7 @@ from topwork_server.inference.output_format import OutputFormat, RowType
 from topwork_server.ingest.pipeline import IngestOutcome
 from topwork_server.ingest.validation import WriteSettings
 from topwork_server.services.convert import encoder_messages, item_messages
-from topwork_server.types import Array, Granularity, Numerics, Tap, TapInfo
+from topwork_server.types import Array, FingerprintedTap, Granularity, Numerics, Tap
 
 if TYPE_CHECKING:
     from topwork_server.feature_sets.feature_set import FeatureSet
@@ -145,7 +145,9 @@ def _tap_rows(message: types_pb2.TapFeatures, count: int) -> TapRows:
         raise InvalidInput(f"the tap {name} has the granularity {message.granularity}", remedy="send ITEM, TOKEN, WINDOW or CELL")
     tap = Tap(message.tap, rows.shape[1], _GRANULARITIES[message.granularity])
     counts = _counts(message, tap, len(rows), count)
-    return TapRows(TapInfo(tap, message.fingerprint), rows.astype(np.float32, copy=False), counts, _spans(message, len(rows)))
+    return TapRows(
+        FingerprintedTap(tap, message.fingerprint), rows.astype(np.float32, copy=False), counts, _spans(message, len(rows))
+    )
 
 
 def _empty(message: types_pb2.TapFeatures) -> tuple[int, ...]:
