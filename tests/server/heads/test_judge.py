@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from topwork_server.errors import TopworkError
 from topwork_server.heads.evaluation import evaluate, metrics, report_tables
-from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.split_plan import plan_splits
 from topwork_server.heads.head_types import Task
 from topwork_server.plugin_api.splits import rest
 from topwork_server.plugin_api.trainer import Examples, Target
@@ -32,7 +33,7 @@ def ids(given: Examples) -> list[str]:
 
 def answered(given: Examples, scores: Array, folds: int = 5) -> HeldOutPredictions:
     """As if a head a fold had said it."""
-    held = evaluate.plan_splits(given, folds, 0).test
+    held = plan_splits(given, folds, 0).test
     rows = np.concatenate(held)
     order = np.argsort(rows)
     of = np.repeat(np.arange(len(held)), [len(part) for part in held])
@@ -48,7 +49,7 @@ def classes(count: int, many: int = 3, sure: float = 3.0, seed: int = 0) -> tupl
 
 def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
     given, _ = classes(103)
-    plan = evaluate.plan_splits(given, 0, 0)
+    plan = plan_splits(given, 0, 0)
     assert sorted(np.concatenate(plan.test)) == list(range(103))
     assert len(plan.test) == 5
     for held, train in zip(plan.test, plan.train, strict=True):
@@ -58,7 +59,7 @@ def test_a_plan_judges_every_item_once_by_a_head_that_has_not_seen_it() -> None:
 
 def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
     given, _ = classes(200)
-    plan = evaluate.plan_splits(given, 0, 0)
+    plan = plan_splits(given, 0, 0)
     assert [[len(rows) for rows in size] for size in plan.curve] == [[10] * 5, [20] * 5, [40] * 5, [80] * 5]
     for size, next_size in zip(plan.curve, [*plan.curve[1:], plan.train], strict=True):
         for smaller, larger in zip(size, next_size, strict=True):
@@ -68,47 +69,47 @@ def test_the_curve_of_each_fold_grows_within_what_it_learns_from() -> None:
 
 def test_of_many_items_one_fold_alone_has_a_curve() -> None:
     given, _ = classes(2400)
-    plan = evaluate.plan_splits(given, 0, 0)
+    plan = plan_splits(given, 0, 0)
     assert len(plan.train) == 5
     assert [len(size) for size in plan.curve] == [1] * 4
 
 
 def test_many_items_are_judged_by_a_fifth() -> None:
     given, _ = classes(20_005)
-    plan = evaluate.plan_splits(given, 0, 0)
+    plan = plan_splits(given, 0, 0)
     assert [len(held) for held in plan.test] == [4001]
     assert plan.estimate == "one split: 4,001 of 20,005 items held out"
-    assert len(evaluate.plan_splits(given, 3, 0).test) == 3
+    assert len(plan_splits(given, 3, 0).test) == 3
 
 
 def test_a_class_of_one_example_is_always_learnt_and_never_judged() -> None:
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2]), ("a", "b", "rare"))
-    plan = evaluate.plan_splits(given, 0, 0)
+    plan = plan_splits(given, 0, 0)
     assert 20 not in np.concatenate(plan.test)
     assert all(20 in train for train in plan.train)
     scores = np.eye(3)[given.values]
     found = evaluate.evaluate_predictions(given, Task.CLASSIFICATION, answered(given, scores), ids(given), None, 0)
-    assert any("never judged: rare" in warning for warning in found.warnings)
+    assert any("never evaluated: rare" in warning for warning in found.warnings)
 
 
 def test_a_class_of_one_group_is_never_judged_either() -> None:
     groups = np.array([*range(20), 20, 20])
     given = examples(Task.CLASSIFICATION, np.array([0] * 10 + [1] * 10 + [2, 2]), ("a", "b", "twice"), groups=groups)
-    held = np.concatenate(evaluate.plan_splits(given, 0, 0).test)
+    held = np.concatenate(plan_splits(given, 0, 0).test)
     assert sorted(held) == list(range(20))
 
 
 def test_one_split_keeps_groups_whole_where_its_fifth_could_not_judge() -> None:
     """The largest groups, which are dealt first, hold a class each that no other group has."""
     classes, groups = np.repeat([0, 1, 2, 2], [10, 10, 3, 3]), np.repeat([0, 1, 2, 3], [10, 10, 3, 3])
-    plan = evaluate.plan_splits(examples(Task.CLASSIFICATION, classes, ("a", "b", "c"), groups=groups), 1, 0)
+    plan = plan_splits(examples(Task.CLASSIFICATION, classes, ("a", "b", "c"), groups=groups), 1, 0)
     [held], [train] = plan.test, plan.train
     assert set(classes[held]) == {2}
     assert not set(groups[held]) & set(groups[train])
 
 
 def test_nothing_can_judge_one_example_a_class() -> None:
-    plan = evaluate.plan_splits(examples(Task.CLASSIFICATION, np.arange(4), tuple("abcd")), 0, 0)
+    plan = plan_splits(examples(Task.CLASSIFICATION, np.arange(4), tuple("abcd")), 0, 0)
     assert (plan.test, plan.train, plan.curve) == ([], [], [])
     assert "no class has two examples" in plan.estimate
 
@@ -116,7 +117,7 @@ def test_nothing_can_judge_one_example_a_class() -> None:
 def test_items_of_several_rows_stay_whole() -> None:
     items = np.repeat(np.arange(60), 7)
     values = np.random.default_rng(0).integers(0, 5, 420)
-    plan = evaluate.plan_splits(examples(Task.TAGGING, values, BIO, items), 0, 0)
+    plan = plan_splits(examples(Task.TAGGING, values, BIO, items), 0, 0)
     for held, train in zip(plan.test, plan.train, strict=True):
         assert not np.isin(items[held], items[train]).any()
     assert plan.estimate == "5-fold cross-validation over 60 items"
@@ -126,7 +127,7 @@ def test_items_of_several_rows_stay_whole() -> None:
 def test_groups_are_named_in_the_estimate() -> None:
     given, _ = classes(60)
     grouped = examples(Task.CLASSIFICATION, given.values, given.names, groups=np.arange(60) // 3)
-    assert evaluate.plan_splits(grouped, 4, 0).estimate == "4-fold cross-validation over 60 items in 20 groups"
+    assert plan_splits(grouped, 4, 0).estimate == "4-fold cross-validation over 60 items in 20 groups"
 
 
 def test_a_good_head() -> None:
@@ -213,7 +214,7 @@ def test_a_test_set_of_its_own() -> None:
 def test_a_training_score_is_refused() -> None:
     given, scores = classes(50)
     said = HeldOutPredictions(np.arange(50), scores.astype(np.float32), np.zeros(50, int))
-    with pytest.raises(TopworkError, match="learnt from"):
+    with pytest.raises(TopworkError, match="evaluated on"):
         evaluate.evaluate_predictions(given, Task.CLASSIFICATION, said, ids(given), None, 0)
 
 
@@ -320,7 +321,7 @@ def test_the_main_figure_is_that_of_the_judgement(task: Task) -> None:
     given = examples(task, values, BIO, np.arange(200) // 4 if task.every_row else None)
     said = answered(given, random.normal(size=(200, outputs)))
     main = evaluate.main_metric(given, task, said, 0)
-    assert main.name == evaluate.main_metric_name(task)
+    assert main.name == metrics.MAIN_METRIC[task]
     assert main == evaluate.evaluate_predictions(given, task, said, ids(given), None, 0).metrics[0]
 
 
@@ -369,7 +370,7 @@ def test_rankings_of_few_groups_take_no_more_memory_than_others() -> None:
 
 def test_nothing_held_out_is_told() -> None:
     given, _ = classes(50)
-    with pytest.raises(TopworkError, match="nothing to judge"):
+    with pytest.raises(TopworkError, match="nothing to evaluate"):
         evaluate.main_metric(
             given, Task.CLASSIFICATION, HeldOutPredictions(np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)), 0
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as skm
-from topwork_server.heads.evaluation import metrics, task_metrics, unit_sums
+from topwork_server.heads.evaluation import metrics, task_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.evaluation.span_metrics import right_answers
 from topwork_server.heads.evaluation.task_metrics import auroc_and_precision, ranked
@@ -22,7 +22,7 @@ def judged(task: Task, values: object, scores: object, names: str = "", items: o
 
 def found(given: EvaluationData, weights: Array | None = None) -> dict[str, float]:
     ones = np.ones((1, given.units)) if weights is None else weights[None]
-    of = metrics.metric_values(given, unit_sums.unit_sums(given).weighted(ones))
+    of = metrics.metric_values(given, metrics.unit_sums(given).weighted(ones))
     return {name: float(value[0]) for name, value in of.items()}
 
 

@@ -8,7 +8,8 @@ from topwork_plugins.few_shot.plugin import KnnTrainer
 from topwork_plugins.linear.plugin import LinearTrainer
 from topwork_plugins.mlp.plugin import MlpTrainer
 from topwork_server import Examples, FeatureView, Target
-from topwork_server.heads.evaluation.evaluate import HeldOutPredictions, evaluate_predictions
+from topwork_server.heads.evaluation.evaluate import evaluate_predictions
+from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.head_types import Task
 from topwork_server.heads.serving.head_session import run_head
 from topwork_server.heads.training.scaling import Scaling, row_scale

@@ -1,35 +1,24 @@
-"""Evaluation of heads on rows that they were not trained on."""
+"""Evaluation of heads on rows that they were not trained on, beside a baseline that ignores the features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from topwork.heads import MetricValue
 from topwork.report import ClassMetrics, ConfusionMatrix, Misclassified, ReliabilityBin
 
 from topwork_server.errors import TopworkError
-from topwork_server.heads.evaluation import calibration, report_tables, report_warnings, task_metrics
-from topwork_server.heads.evaluation.baseline import baseline
+from topwork_server.heads.evaluation import calibration, report_tables, task_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData, HeldOutPredictions, evaluation_data
-from topwork_server.heads.evaluation.metrics import MAIN_METRIC
 from topwork_server.heads.evaluation.report_tables import SpanText, misclassified, span_by_number
-from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
+from topwork_server.heads.evaluation.span_metrics import right_answers
 from topwork_server.heads.head_types import Task
+from topwork_server.plugin_api import splits
 from topwork_server.plugin_api.trainer import Examples, Target
 from topwork_server.types import Array
-
-__all__ = [
-    "Evaluation",
-    "HeldOutPredictions",
-    "SplitPlan",
-    "evaluate_predictions",
-    "main_metric",
-    "main_metric_name",
-    "metric_difference",
-    "plan_splits",
-]
 
 COVERED = 0.9  # of held-out items, by the band of a regression
 
@@ -58,30 +47,30 @@ class Evaluation:
 def evaluate_predictions(
     examples: Examples,
     task: Task,
-    answers: HeldOutPredictions,
+    predictions: HeldOutPredictions,
     ids: Sequence[str],
-    learnt: Examples | None,
+    training: Examples | None,
     seed: int,
     spell: SpanText = span_by_number,
 ) -> Evaluation:
     """Evaluate held-out predictions: metrics, baseline, calibration, tables and warnings.
 
-    `ids` are those of the items of `examples`; `learnt` are the training examples, where `examples` are a test set of their own;
+    `ids` are those of the items of `examples`; `training` are the training examples, where `examples` are a test set alone;
     `spell` gives the text of misclassified spans. TopworkError where a head would be evaluated on all that it was trained on.
     """
-    if learnt is None and len(answers.rows) == examples.count and len(np.unique(answers.folds)) == 1:
-        raise TopworkError("a head cannot be judged on what it has learnt from", remedy="label more, or choose a `test_where`")
-    raw = evaluation_data(examples, task, answers)
+    if training is None and len(predictions.rows) == examples.count and len(np.unique(predictions.folds)) == 1:
+        raise TopworkError("a head cannot be evaluated on what it was trained on", remedy="label more, or choose a `test_where`")
+    raw = evaluation_data(examples, task, predictions)
     scaled, temperature = _scaled(raw, seed)
     found = task_metrics.task_metrics(scaled, seed)
-    known_nothing = baseline(examples, answers, learnt)
-    unknowing = task_metrics.baseline_metrics(evaluation_data(examples, task, known_nothing), seed)
-    gain = task_metrics.metric_difference(raw, evaluation_data(examples, task, known_nothing), seed)
+    blind = baseline(examples, predictions, training)
+    baseline_metrics = task_metrics.baseline_metrics(evaluation_data(examples, task, blind), seed)
+    gain = task_metrics.metric_difference(raw, evaluation_data(examples, task, blind), seed)
     of_classes = report_tables.class_metrics(raw)
     before, after = _reliability(raw, scaled)
     return Evaluation(
         metrics=found,
-        baseline=unknowing,
+        baseline=baseline_metrics,
         temperature=temperature,
         interval=_interval(raw),
         calibration_before=before,
@@ -90,29 +79,25 @@ def evaluate_predictions(
         confusion=report_tables.confusion_matrix(raw),
         scatter=report_tables.scatter_points(raw, seed),
         wrong=misclassified(scaled, ids, spell),
-        warnings=report_warnings.warnings(raw, examples, answers, learnt, found[0], gain, of_classes),
+        warnings=report_tables.report_warnings(raw, examples, predictions, training, found[0], gain, of_classes),
     )
 
 
-def main_metric(examples: Examples, task: Task, answers: HeldOutPredictions, seed: int) -> MetricValue:
+def main_metric(examples: Examples, task: Task, predictions: HeldOutPredictions, seed: int) -> MetricValue:
     """Compute only the main metric of the task."""
-    return task_metrics.main_metric(evaluation_data(examples, task, answers), seed)
+    return task_metrics.main_metric(evaluation_data(examples, task, predictions), seed)
 
 
 def metric_difference(examples: Examples, task: Task, a: HeldOutPredictions, b: HeldOutPredictions, seed: int) -> MetricValue:
     """Compute by how much the main metric of `a` exceeds that of `b`, on the rows that both predicted."""
     rows = np.intersect1d(a.rows, b.rows)
-    first, second = (evaluation_data(examples, task, _only(answers, rows)) for answers in (a, b))
+    first, second = (evaluation_data(examples, task, _only(predictions, rows)) for predictions in (a, b))
     return task_metrics.metric_difference(first, second, seed)
 
 
-def main_metric_name(task: Task) -> str:
-    return MAIN_METRIC[task]
-
-
-def _only(answers: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
-    kept = np.isin(answers.rows, rows)
-    return HeldOutPredictions(answers.rows[kept], answers.scores[kept], answers.folds[kept])
+def _only(predictions: HeldOutPredictions, rows: Array) -> HeldOutPredictions:
+    kept = np.isin(predictions.rows, rows)
+    return HeldOutPredictions(predictions.rows[kept], predictions.scores[kept], predictions.folds[kept])
 
 
 def _scaled(raw: EvaluationData, seed: int) -> tuple[EvaluationData, float]:
@@ -146,3 +131,59 @@ def _interval(raw: EvaluationData) -> float:
     residuals = np.sort(np.abs(raw.y_pred - raw.y_true))
     rank = int(np.ceil(COVERED * (len(residuals) + 1)))
     return float(residuals[min(rank, len(residuals)) - 1])
+
+
+def baseline(examples: Examples, predictions: HeldOutPredictions, training: Examples | None) -> HeldOutPredictions:
+    """Predict what takes no features: frequencies of classes or labels, the mean of numbers, an answer of the first rows.
+
+    They are computed from `training`, or for each fold from the rows outside it. scikit-learn's DummyClassifier knows no spans,
+    and gives a class that is not in a fold no probability at all.
+    """
+    scores = np.zeros(predictions.scores.shape, predictions.scores.dtype)
+    for fold in np.unique(predictions.folds):
+        here = predictions.folds == fold
+        known = training or examples.take(splits.rest(examples.count, predictions.rows[here]))
+        if known.count:
+            scores[here] = BASELINE_SCORES[examples.target](known, examples.items[predictions.rows[here]])
+    return HeldOutPredictions(predictions.rows, scores, predictions.folds)
+
+
+def _frequencies(training: Examples, items: Array) -> Array:
+    counts = np.bincount(training.values, minlength=len(training.names)) + 0.5
+    return np.asarray(np.log(counts / counts.sum()))
+
+
+def _shares(training: Examples, items: Array) -> Array:
+    positive = (training.values > 0).sum(axis=0)
+    return np.asarray(np.log((positive + 0.5) / (training.count - positive + 0.5)))
+
+
+def _mean(training: Examples, items: Array) -> Array:
+    return np.asarray(training.values.mean(axis=0, dtype=np.float64))
+
+
+def _first_rows(training: Examples, items: Array) -> Array:
+    """Give (rows, 2) logits that point at the first row of each item and at the end of an answer of average length."""
+    edges = _edges(training.items)
+    spans = [right_answers(training.values[start:end]) for start, end in pairwise(edges)]
+    lengths = [end - start for of_item in spans for start, end in of_item]
+    usual = max(1, round(float(np.mean(lengths)))) if lengths else 1
+    starts = _edges(items)[:-1]
+    rows = np.diff(_edges(items))
+    scores = np.full((len(items), 2), -20.0)
+    scores[starts, 0] = 20.0
+    scores[starts + np.minimum(usual, rows) - 1, 1] = 20.0
+    return scores
+
+
+def _edges(items: Array) -> Array:
+    edges: Array = np.concatenate([[0], np.flatnonzero(np.diff(items)) + 1, [len(items)]])
+    return edges
+
+
+BASELINE_SCORES: dict[Target, Callable[[Examples, Array], Array]] = {
+    Target.CLASSES: _frequencies,
+    Target.LABELS: _shares,
+    Target.NUMBERS: _mean,
+    Target.SPAN: _first_rows,
+}

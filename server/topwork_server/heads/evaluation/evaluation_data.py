@@ -86,12 +86,12 @@ class EvaluationData:
         return replace(self, temperature=temperature)
 
 
-def evaluation_data(examples: Examples, task: Task, answers: HeldOutPredictions) -> EvaluationData:
+def evaluation_data(examples: Examples, task: Task, predictions: HeldOutPredictions) -> EvaluationData:
     """Join examples and predictions. TopworkError for scores that are not finite, or where nothing was held out."""
-    rows = answers.rows
+    rows = predictions.rows
     if not len(rows):
-        raise TopworkError("there is nothing to judge: no item was held out")
-    if not np.isfinite(answers.scores).all():
+        raise TopworkError("there is nothing to evaluate: no item was held out")
+    if not np.isfinite(predictions.scores).all():
         raise TopworkError("the head gave scores that are not finite", remedy="report it to the trainer's author")
     values, items, groups = examples.values[rows], examples.items[rows], examples.groups[rows]
-    return EvaluationData(task, examples.names, values, answers.scores, items, groups, answers.folds)
+    return EvaluationData(task, examples.names, values, predictions.scores, items, groups, predictions.folds)

@@ -1,7 +1,8 @@
 """Metrics of each task, computed from sums over weighted units, so that a point estimate and 1,000 resamples are one computation.
 
-scikit-learn, with which the tests compare them, takes one set of weights at a time, and 1.3 s of CPU to import, which every
-training of 1.7 s would pay.
+`unit_sums` adds up what each bootstrap unit (an item, or a group of items) contributes: counts of classes, hits, squared errors.
+`metric_values` computes the metrics from weighted sums. scikit-learn, with which the tests compare them, takes one set of weights
+at a time, and 1.3 s of CPU to import, which every training of 1.7 s would pay.
 
 Macro means are over the classes that are defined: a class that is neither true nor predicted among the rows is left out.
 """
@@ -12,8 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from topwork_server.heads.evaluation import calibration, span_metrics
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import Task
+from topwork_server.heads.span_decoding import entity_labels
 from topwork_server.plugin_api.trainer import Target
 from topwork_server.types import Array
 
@@ -38,6 +41,8 @@ BOUNDS = {
     "log loss": (0.0, ENDLESS),
 }
 FEW_CLASSES = 25  # up to so many classes have their own IoU among the metrics
+NARROW = 64  # columns up to which sums are dense: a matrix product
+DENSE_SPEED = 16  # so many numbers of a matrix product take the time of one sparse entry
 
 
 def bounds(name: str) -> tuple[float, float]:
@@ -51,20 +56,144 @@ def stable_deviation(numbers: Array) -> float:
     return largest * float(np.sqrt(np.mean((off / largest) ** 2))) if largest else 0.0
 
 
-def metric_values(judged: EvaluationData, sums: Sums) -> Values:
+class UnitSums:
+    """Named rows of sums, to whose columns each unit (an item, or a group of items) adds amounts."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self._dense: dict[str, Array] = {}
+        self._sparse: dict[str, tuple[int, Array, Array, Array]] = {}
+
+    def add(self, name: str, width: int, unit: Array, column: Array | int = 0, amount: Array | float = 1.0) -> None:
+        """Add `amount` of `unit` to `column` (0 .. width - 1) of `name`; arrays of one length, or one value for all."""
+        cell = unit * width + column
+        amounts = np.broadcast_to(np.asarray(amount, np.float64), cell.shape)
+        if width <= NARROW:
+            sums = np.bincount(cell, amounts, minlength=self.units * width)
+            self._dense[name] = sums.reshape(self.units, width)
+            return
+        cells, place = np.unique(cell, return_inverse=True)
+        self._sparse[name] = (width, cells // width, cells % width, np.bincount(place, amounts, minlength=len(cells)))
+
+    @property
+    def cost(self) -> int:
+        """The cost of one resample, in sparse entries; drawing it costs one per unit."""
+        dense = sum(sums.size for sums in self._dense.values())
+        return self.units + dense // DENSE_SPEED + sum(len(unit) for _, unit, _, _ in self._sparse.values())
+
+    def weighted(self, weights: Array) -> dict[str, Array]:
+        """Turn (b, units) weights into (b, width) sums of each name."""
+        totals = {name: np.asarray(weights @ sums) for name, sums in self._dense.items()}
+        for name, (width, unit, column, amount) in self._sparse.items():
+            totals[name] = np.stack([np.bincount(column, amount * row[unit], minlength=width) for row in weights])
+        return totals
+
+
+def unit_sums(data: EvaluationData, whole: bool = True) -> UnitSums:
+    """Compute the sums that `metric_values` reads; with `whole` false, only those of the main metric."""
+    found = UnitSums(data.units)
+    FILL[data.task](data, found)
+    if whole and data.target in (Target.CLASSES, Target.LABELS):
+        _add_calibration(data, found)
+    if whole and data.target is Target.NUMBERS:
+        _add_ranks(data, found)
+    return found
+
+
+def _add_classes(data: EvaluationData, found: UnitSums) -> None:
+    many, right = len(data.names), data.y_pred == data.y_true
+    found.add("rows", 1, data.unit)
+    found.add("truth", many, data.unit, data.y_true)
+    found.add("predicted", many, data.unit, data.y_pred)
+    found.add("hit", many, data.unit[right], data.y_true[right])
+
+
+def _add_labels(data: EvaluationData, found: UnitSums) -> None:
+    found.add("rows", 1, data.unit)
+    for name, cells in (("truth", data.y_true), ("predicted", data.y_pred), ("hit", data.y_true & data.y_pred)):
+        row, label = np.nonzero(cells)
+        found.add(name, len(data.names), data.unit[row], label)
+    found.add("exact", 1, data.unit[(data.y_true == data.y_pred).all(axis=1)])
+
+
+def _add_numbers(data: EvaluationData, found: UnitSums) -> None:
+    """Add moments of centered numbers of unit spread: plain sums of squares would lose their digits."""
+    middle, spread = data.y_true.mean(), stable_deviation(data.y_true) or 1.0
+    truth, predicted = (data.y_true - middle) / spread, (data.y_pred - middle) / spread
+    found.add("rows", 1, data.unit)
+    moments = {"y": truth, "yy": truth**2, "absolute": np.abs(predicted - truth), "squared": (predicted - truth) ** 2}
+    for name, amount in moments.items():
+        found.add(name, 1, data.unit, 0, amount)
+
+
+def _add_ranks(data: EvaluationData, found: UnitSums) -> None:
+    a, b = _ranks(data.y_true), _ranks(data.y_pred)
+    for name, amount in {"a": a, "b": b, "aa": a**2, "bb": b**2, "ab": a * b}.items():
+        found.add(name, 1, data.unit, 0, amount)
+
+
+def _add_entities(data: EvaluationData, found: UnitSums) -> None:
+    truth, predicted = (span_metrics.entity_spans(data, classes) for classes in (data.y_true, data.y_pred))
+    right = np.isin(truth.key(len(data.y_true)), predicted.key(len(data.y_true)))
+    many = max(1, len(entity_labels(data.names)))
+    found.add("rows", 1, data.unit)
+    found.add("right", 1, data.unit[data.y_true == data.y_pred])
+    found.add("truth", many, data.unit[truth.start], truth.label)
+    found.add("predicted", many, data.unit[predicted.start], predicted.label)
+    found.add("hit", many, data.unit[truth.start[right]], truth.label[right])
+
+
+def _add_answers(data: EvaluationData, found: UnitSums) -> None:
+    answered, unit = span_metrics.answer_spans(data), data.unit[data.starts[:-1]]
+    found.add("items", 1, unit)
+    found.add("f1", 1, unit, 0, np.array([answer.f1 for answer in answered]))
+    found.add("exact", 1, unit, 0, np.array([float(answer.exact) for answer in answered]))
+
+
+def _add_calibration(data: EvaluationData, found: UnitSums) -> None:
+    """Add the log loss, and for each bin by how much confidence exceeds accuracy."""
+    losses = calibration.log_losses(data.scores, data.values, data.target, data.temperature)
+    found.add("loss", 1, data.unit, 0, losses)
+    for name, probable in (
+        ("gap before", calibration.probabilities(data.scores, data.target)),
+        ("gap", data.probabilities),
+    ):
+        sure, so = calibration.confidences(probable, data.values, data.target)
+        unit = np.repeat(data.unit, len(sure) // len(data.unit))
+        found.add(name, calibration.BINS, unit, calibration.bin_of(sure), sure - so)
+
+
+def _ranks(numbers: Array) -> Array:
+    """Rank numbers from -1 to 1; equal numbers get their mean rank."""
+    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count + 1) / 2
+    return np.asarray(2 * middle[place] / max(1, len(numbers) - 1) - 1)
+
+
+FILL: dict[Task, Callable[[EvaluationData, UnitSums], None]] = {
+    Task.CLASSIFICATION: _add_classes,
+    Task.MULTI_LABEL: _add_labels,
+    Task.REGRESSION: _add_numbers,
+    Task.TAGGING: _add_entities,
+    Task.QUESTION_ANSWERING: _add_answers,
+    Task.SEGMENTATION: _add_classes,
+}
+
+
+def metric_values(data: EvaluationData, sums: Sums) -> Values:
     """Compute all metrics of the task, the main one first."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {**OF_SUMS[judged.task](judged, sums), **_of_calibration(judged, sums)}
+        return {**OF_SUMS[data.task](data, sums), **_of_calibration(data, sums)}
 
 
 def f1(sums: Sums) -> Array:
     """Compute the F1 score of each class, (b, classes)."""
-    return np.asarray(2 * sums["hit"] / (sums["truth"] + sums["said"]))
+    return np.asarray(2 * sums["hit"] / (sums["truth"] + sums["predicted"]))
 
 
 def iou(sums: Sums) -> Array:
     """Compute intersection over union, (b, classes): Everingham et al. 2010, section 4.1.2."""
-    return np.asarray(sums["hit"] / (sums["truth"] + sums["said"] - sums["hit"]))
+    return np.asarray(sums["hit"] / (sums["truth"] + sums["predicted"] - sums["hit"]))
 
 
 def mean_of_defined(of_classes: Array) -> Array:
@@ -73,7 +202,7 @@ def mean_of_defined(of_classes: Array) -> Array:
     return np.asarray(np.where(defined, of_classes, 0).sum(axis=1) / defined.sum(axis=1))
 
 
-def _of_classes(judged: EvaluationData, sums: Sums) -> Values:
+def _of_classes(data: EvaluationData, sums: Sums) -> Values:
     return {
         "accuracy": sums["hit"].sum(axis=1) / sums["rows"][:, 0],
         "balanced accuracy": mean_of_defined(sums["hit"] / sums["truth"]),
@@ -81,7 +210,7 @@ def _of_classes(judged: EvaluationData, sums: Sums) -> Values:
     }
 
 
-def _of_labels(judged: EvaluationData, sums: Sums) -> Values:
+def _of_labels(data: EvaluationData, sums: Sums) -> Values:
     return {
         "macro F1": mean_of_defined(f1(sums)),
         "micro F1": _micro(sums),
@@ -89,8 +218,8 @@ def _of_labels(judged: EvaluationData, sums: Sums) -> Values:
     }
 
 
-def _of_numbers(judged: EvaluationData, sums: Sums) -> Values:
-    rows, scale = sums["rows"][:, 0], stable_deviation(judged.y_true) or 1.0
+def _of_numbers(data: EvaluationData, sums: Sums) -> Values:
+    rows, scale = sums["rows"][:, 0], stable_deviation(data.y_true) or 1.0
     of = {name: total[:, 0] / rows for name, total in sums.items()}
     spread = of["yy"] - of["y"] ** 2
     found = {
@@ -108,29 +237,29 @@ def _spearman(of: Values) -> Array:
     return np.where(apart > 1e-12, together / apart, np.nan).clip(-1, 1)
 
 
-def _of_entities(judged: EvaluationData, sums: Sums) -> Values:
-    hit, truth, said = (sums[name].sum(axis=1) for name in ("hit", "truth", "said"))
+def _of_entities(data: EvaluationData, sums: Sums) -> Values:
+    hit, truth, predicted = (sums[name].sum(axis=1) for name in ("hit", "truth", "predicted"))
     return {
         "entity F1": _micro(sums),
-        "entity precision": hit / said,
+        "entity precision": hit / predicted,
         "entity recall": hit / truth,
         "token accuracy": sums["right"][:, 0] / sums["rows"][:, 0],
     }
 
 
-def _of_answers(judged: EvaluationData, sums: Sums) -> Values:
+def _of_answers(data: EvaluationData, sums: Sums) -> Values:
     return {"F1": (sums["f1"] / sums["items"])[:, 0], "exact match": (sums["exact"] / sums["items"])[:, 0]}
 
 
-def _of_cells(judged: EvaluationData, sums: Sums) -> Values:
+def _of_cells(data: EvaluationData, sums: Sums) -> Values:
     of_classes = iou(sums)
     found = {"mean IoU": mean_of_defined(of_classes), "cell accuracy": sums["hit"].sum(axis=1) / sums["rows"][:, 0]}
-    if len(judged.names) <= FEW_CLASSES:
-        found |= {f"IoU of {name}": of_classes[:, at] for at, name in enumerate(judged.names)}
+    if len(data.names) <= FEW_CLASSES:
+        found |= {f"IoU of {name}": of_classes[:, at] for at, name in enumerate(data.names)}
     return found
 
 
-def _of_calibration(judged: EvaluationData, sums: Sums) -> Values:
+def _of_calibration(data: EvaluationData, sums: Sums) -> Values:
     """Compute log loss and the expected calibration error (Guo et al. 2017, equation 5), for LABELS over all decisions.
 
     For few items the error is too high, as chance alone separates confidence from accuracy (Roelofs et al. 2022), and its
@@ -139,14 +268,14 @@ def _of_calibration(judged: EvaluationData, sums: Sums) -> Values:
     if "gap" not in sums:
         return {}
     rows = sums["rows"][:, 0]
-    decisions = rows * (len(judged.names) if judged.target is Target.LABELS else 1)
+    decisions = rows * (len(data.names) if data.target is Target.LABELS else 1)
     before, after = (np.abs(sums[name]).sum(axis=1) / decisions for name in ("gap before", "gap"))
     return {"log loss": sums["loss"][:, 0] / rows, CALIBRATION_BEFORE: before, CALIBRATION: after}
 
 
 def _micro(sums: Sums) -> Array:
-    hit, truth, said = (sums[name].sum(axis=1) for name in ("hit", "truth", "said"))
-    return np.asarray(2 * hit / (truth + said))
+    hit, truth, predicted = (sums[name].sum(axis=1) for name in ("hit", "truth", "predicted"))
+    return np.asarray(2 * hit / (truth + predicted))
 
 
 OF_SUMS: dict[Task, Callable[[EvaluationData, Sums], Values]] = {

@@ -132,8 +132,8 @@ def _history_cells(entry: Mapping[str, Any], names: Iterable[str]) -> tuple[str,
 def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     """List how the head was made: (name, text)."""
     return (
-        ("learnt from", f"version {report.version} of {report.set}, column {report.target}"),
-        ("items", f"{report.labelled:,} labelled, {report.unlabelled:,} without a label, {report.items:,} judged"),
+        ("trained on", f"version {report.version} of {report.set}, column {report.target}"),
+        ("items", f"{report.labelled:,} labelled, {report.unlabelled:,} without a label, {report.items:,} evaluated"),
         ("reads", _reads(report) + (f", fingerprint {report.fingerprint}" if report.fingerprint else "")),
         ("chosen", _settings(report.chosen)),
         ("options", _settings(report.options) or "as they come"),

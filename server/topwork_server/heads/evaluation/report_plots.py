@@ -98,7 +98,7 @@ def curve(sizes: Sequence[int], figures: Sequence[tuple[float, float, float]], n
     inside = [band(frame, sides[1], sides[2]), path(frame, sides[0], "line"), dots(frame, sides[0], "dot")]
     if baseline is not None:
         inside.append(path(frame, [(sizes[0], baseline), (frame.x[1], baseline)], "dashed"))
-    return frame.render(inside, "items learnt from", name, sizes)
+    return frame.render(inside, "training items", name, sizes)
 
 
 def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
@@ -133,14 +133,14 @@ def scatter(points: Points, interval: float) -> str:
     """Plot prediction over truth, with the band that held 90% of held-out items."""
     low, high = min(min(p) for p in points), max(max(p) for p in points)
     less = _offset(low, high)
-    points = [(truth - less, said - less) for truth, said in points]
+    points = [(truth - less, predicted - less) for truth, predicted in points]
     low, high = low - less, high - less
     frame = PlotFrame(padded((low, high)), padded((low, high)), height=320)
     ends = [frame.x[0], frame.x[1]]
     inside = [band(frame, [(x, max(frame.y[0], x - interval)) for x in ends], [(x, min(frame.y[1], x + interval)) for x in ends])]
     inside += [path(frame, [(x, x) for x in ends], "dashed"), dots(frame, points, "dot faint", 2.2)]
-    said = f", less {less:.17g}" if less else ""
-    return frame.render(inside, f"truth{said}", f"prediction{said}")
+    note = f", less {less:.17g}" if less else ""
+    return frame.render(inside, f"truth{note}", f"prediction{note}")
 
 
 def _offset(low: float, high: float) -> float:

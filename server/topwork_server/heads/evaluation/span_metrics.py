@@ -24,14 +24,14 @@ class EntitySpans:
         return (self.label * (rows + 1) + self.start) * (rows + 1) + self.end
 
 
-def entity_spans(judged: EvaluationData, classes: Array) -> EntitySpans:
+def entity_spans(data: EvaluationData, classes: Array) -> EntitySpans:
     """Decode the entities of all items at once: a row of no class between items ends an entity that is still open."""
-    lengths = np.diff(judged.starts)
-    outside = len(judged.names)
-    apart = np.insert(classes, judged.starts[1:-1], outside)
-    found = span_decoding.entities(apart, (*judged.names, span_decoding.OUTSIDE))
+    lengths = np.diff(data.starts)
+    outside = len(data.names)
+    apart = np.insert(classes, data.starts[1:-1], outside)
+    found = span_decoding.entities(apart, (*data.names, span_decoding.OUTSIDE))
     start, end, label = np.array(found, np.int64).reshape(-1, 3).T
-    item = np.searchsorted(judged.starts[1:] + np.arange(len(lengths)), start, side="right")
+    item = np.searchsorted(data.starts[1:] + np.arange(len(lengths)), start, side="right")
     return EntitySpans(start - item, end - item, label)
 
 
@@ -57,12 +57,12 @@ class AnswerSpans:
         )
 
 
-def answer_spans(judged: EvaluationData) -> list[AnswerSpans]:
+def answer_spans(data: EvaluationData) -> list[AnswerSpans]:
     """Decode the answer of each item."""
     found = []
-    for start, end in zip(judged.starts[:-1], judged.starts[1:], strict=True):
-        first, last, probability = span_decoding.answer(judged.scores[start:end])
-        found.append(AnswerSpans(right_answers(judged.values[start:end]), (first, last), probability))
+    for start, end in zip(data.starts[:-1], data.starts[1:], strict=True):
+        first, last, probability = span_decoding.answer(data.scores[start:end])
+        found.append(AnswerSpans(right_answers(data.values[start:end]), (first, last), probability))
     return found
 
 

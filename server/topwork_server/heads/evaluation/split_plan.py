@@ -38,11 +38,11 @@ def plan_splits(examples: Examples, folds: int, seed: int) -> SplitPlan:
     """
     items = len(np.unique(examples.items))
     single = folds == 1 or (folds == 0 and items > MANY_ITEMS)
-    judged = testable_rows(examples)
-    if len(np.unique(examples.groups)) < 2 or not judged.any():
-        return SplitPlan([], [], [], "nothing could be judged: no class has two examples that share no group")
+    testable = testable_rows(examples)
+    if len(np.unique(examples.groups)) < 2 or not testable.any():
+        return SplitPlan([], [], [], "nothing could be evaluated: no class has two examples that share no group")
     parts = splits.folds(examples, USUAL_FOLDS if folds < 2 else folds, seed)
-    held = [part[judged[part]] for part in parts if judged[part].any()]
+    held = [part[testable[part]] for part in parts if testable[part].any()]
     held = held[:1] if single else held
     train = [splits.rest(examples.count, part) for part in held]
     grown = [_grown(examples, rows, seed) for rows in (train if items <= CURVE_ITEMS else train[:1])]
@@ -64,10 +64,10 @@ def testable_rows(examples: Examples) -> Array:
 
 def _grown(examples: Examples, train: Array, seed: int) -> dict[int, Array]:
     """Grow nested parts of the training rows, by how many sixteenths they are."""
-    learnt = examples.take(train)
-    if len(np.unique(learnt.groups)) < 2:
+    training = examples.take(train)
+    if len(np.unique(training.groups)) < 2:
         return {}
-    parts = splits.folds(learnt, PARTS, seed)
+    parts = splits.folds(training, PARTS, seed)
     grown = {many: train[np.sort(np.concatenate(parts[:many]))] for many in (1, 2, 4, 8) if many < len(parts)}
     return {many: rows for many, rows in grown.items() if _learnable(examples, rows)}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from topwork.heads import MetricValue
 
-from topwork_server.heads.evaluation import bootstrap, metrics, unit_sums
+from topwork_server.heads.evaluation import bootstrap, metrics
 from topwork_server.heads.evaluation.bootstrap import ConfidenceInterval
 from topwork_server.heads.evaluation.evaluation_data import EvaluationData
 from topwork_server.heads.head_types import Task
@@ -23,20 +23,20 @@ BASELINE_BUDGET = 25_000_000
 DIFFERENCE_BUDGET = 50_000_000
 
 
-def task_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+def task_metrics(data: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """Compute all metrics, the main one first. An undefined one (AUROC of a single class) is left out, except the main one."""
-    found = _of_sums(judged, seed)
-    if judged.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
-        found = _ranking_before_losses(found, _of_rankings(judged, seed))
-    return _metric_values(found, metrics.MAIN_METRIC[judged.task])
+    found = _of_sums(data, seed)
+    if data.task in (Task.CLASSIFICATION, Task.MULTI_LABEL):
+        found = _ranking_before_losses(found, _of_rankings(data, seed))
+    return _metric_values(found, metrics.MAIN_METRIC[data.task])
 
 
-def main_metric(judged: EvaluationData, seed: int) -> MetricValue:
-    tally, name = unit_sums.unit_sums(judged, whole=False), metrics.MAIN_METRIC[judged.task]
+def main_metric(data: EvaluationData, seed: int) -> MetricValue:
+    sums, name = metrics.unit_sums(data, whole=False), metrics.MAIN_METRIC[data.task]
     found = bootstrap.bootstrap_intervals(
-        lambda weights: {name: metrics.metric_values(judged, tally.weighted(weights))[name]},
-        judged.units,
-        bootstrap.affordable_resamples(tally.cost),
+        lambda weights: {name: metrics.metric_values(data, sums.weighted(weights))[name]},
+        data.units,
+        bootstrap.affordable_resamples(sums.cost),
         seed,
         metrics.bounds,
     )
@@ -45,70 +45,70 @@ def main_metric(judged: EvaluationData, seed: int) -> MetricValue:
 
 def metric_difference(a: EvaluationData, b: EvaluationData, seed: int) -> MetricValue:
     """Compute the difference a - b of the main metrics of two heads on the same rows, by the paired bootstrap."""
-    first, second, name = unit_sums.unit_sums(a, whole=False), unit_sums.unit_sums(b, whole=False), metrics.MAIN_METRIC[a.task]
+    first, second, name = metrics.unit_sums(a, whole=False), metrics.unit_sums(b, whole=False), metrics.MAIN_METRIC[a.task]
 
     def both(weights: Array) -> dict[str, Array]:
-        of_a, of_b = (metrics.metric_values(of, tally.weighted(weights))[name] for of, tally in ((a, first), (b, second)))
+        of_a, of_b = (metrics.metric_values(of, sums.weighted(weights))[name] for of, sums in ((a, first), (b, second)))
         return {name: of_a - of_b}
 
     many = bootstrap.affordable_resamples(first.cost + second.cost, DIFFERENCE_BUDGET)
     return _metric_values(bootstrap.bootstrap_intervals(both, a.units, many, seed, _endless), name)[0]
 
 
-def baseline_metrics(judged: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
+def baseline_metrics(data: EvaluationData, seed: int) -> tuple[MetricValue, ...]:
     """Compute the metrics of the baseline, without those of calibration, which mean nothing there."""
-    tally = unit_sums.unit_sums(judged, whole=False)
+    sums = metrics.unit_sums(data, whole=False)
     found = bootstrap.bootstrap_intervals(
-        lambda weights: metrics.metric_values(judged, tally.weighted(weights)),
-        judged.units,
-        bootstrap.affordable_resamples(tally.cost, BASELINE_BUDGET),
+        lambda weights: metrics.metric_values(data, sums.weighted(weights)),
+        data.units,
+        bootstrap.affordable_resamples(sums.cost, BASELINE_BUDGET),
         seed,
         metrics.bounds,
     )
-    return _metric_values(found, metrics.MAIN_METRIC[judged.task])
+    return _metric_values(found, metrics.MAIN_METRIC[data.task])
 
 
 def _endless(name: str) -> tuple[float, float]:
     return -np.inf, np.inf
 
 
-def _of_sums(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
-    tally = unit_sums.unit_sums(judged)
-    many = bootstrap.affordable_resamples(tally.cost)
+def _of_sums(data: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
+    sums = metrics.unit_sums(data)
+    many = bootstrap.affordable_resamples(sums.cost)
     return bootstrap.bootstrap_intervals(
-        lambda weights: metrics.metric_values(judged, tally.weighted(weights)), judged.units, many, seed, metrics.bounds
+        lambda weights: metrics.metric_values(data, sums.weighted(weights)), data.units, many, seed, metrics.bounds
     )
 
 
-def _of_rankings(judged: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
+def _of_rankings(data: EvaluationData, seed: int) -> dict[str, ConfidenceInterval]:
     """Rank each class against the rest and average those that are defined; of two classes, the second.
 
     Scores are unscaled: a temperature for each fold would change their order.
     """
-    of_classes = _ranked_classes(judged.at_temperature(1.0))
-    many = bootstrap.affordable_resamples(len(judged.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
+    of_classes = _ranked_classes(data.at_temperature(1.0))
+    many = bootstrap.affordable_resamples(len(data.values) * len(of_classes), RANK_BUDGET, FEWEST_RANKINGS)
 
-    at_once = max(1, bootstrap.CHUNK // len(judged.values))  # few groups have far fewer weights than rows
+    at_once = max(1, bootstrap.CHUNK // len(data.values))  # few groups have far fewer weights than rows
 
     def values(weights: Array) -> dict[str, Array]:
         parts = [of_part(weights[start : start + at_once]) for start in range(0, len(weights), at_once)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def of_part(weights: Array) -> dict[str, Array]:
-        of_rows = weights.astype(np.float32)[:, judged.unit]
+        of_rows = weights.astype(np.float32)[:, data.unit]
         areas, precisions = zip(*(auroc_and_precision(ranking, of_rows) for ranking in of_classes), strict=True)
         means = (metrics.mean_of_defined(np.stack(part, axis=1)) for part in (areas, precisions))
         return dict(zip((AUROC, PRECISION), means, strict=True))
 
     with np.errstate(invalid="ignore"):
-        return bootstrap.bootstrap_intervals(values, judged.units, many, seed, metrics.bounds)
+        return bootstrap.bootstrap_intervals(values, data.units, many, seed, metrics.bounds)
 
 
-def _ranked_classes(judged: EvaluationData) -> list[RankedScores]:
-    columns: Sequence[int] = range(len(judged.names))
-    if judged.task is Task.MULTI_LABEL:
-        return [ranked(judged.probabilities[:, at], judged.y_true[:, at]) for at in columns]
-    return [ranked(judged.probabilities[:, at], judged.y_true == at) for at in (columns[1:] if len(columns) == 2 else columns)]
+def _ranked_classes(data: EvaluationData) -> list[RankedScores]:
+    columns: Sequence[int] = range(len(data.names))
+    if data.task is Task.MULTI_LABEL:
+        return [ranked(data.probabilities[:, at], data.y_true[:, at]) for at in columns]
+    return [ranked(data.probabilities[:, at], data.y_true == at) for at in (columns[1:] if len(columns) == 2 else columns)]
 
 
 def _ranking_before_losses(

@@ -15,7 +15,7 @@ from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.features import TapRows, aranges, rows_of, spans_of, starts_of
 from topwork_server.heads import pooling
 from topwork_server.heads.evaluation import evaluate
-from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
 from topwork_server.heads.head_types import HeadDefinition
 from topwork_server.heads.serving.head_session import max_score_difference
 from topwork_server.heads.training import dataset

@@ -12,7 +12,9 @@ from topwork.report import LearningCurvePoint, SemiSupervisedGain
 
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.heads.evaluation import evaluate
-from topwork_server.heads.evaluation.evaluate import Evaluation, HeldOutPredictions, SplitPlan
+from topwork_server.heads.evaluation.evaluate import Evaluation
+from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.split_plan import SplitPlan, plan_splits
 from topwork_server.heads.head_types import HeadDefinition, UnlabeledUse
 from topwork_server.heads.pair_features import Encode
 from topwork_server.heads.serving.head_session import max_score_difference
@@ -71,7 +73,7 @@ class _Frozen:
     def train(self, report: Progress) -> TrainingResult:
         """One call trains all heads; those of `held` judge, the last is the one that is served."""
         examples, everything = self.examples, np.arange(self.examples.count)
-        plan = evaluate.plan_splits(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
+        plan = plan_splits(examples, self.definition.folds, self.definition.seed) if examples.count else NOTHING
         of_folds = plan.train if self.data.test is None else []
         curve = [size if of_folds else size[:1] for size in plan.curve]
         heads = iter(self._fit([*of_folds, *chain.from_iterable(curve), everything]))

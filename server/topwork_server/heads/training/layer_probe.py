@@ -17,7 +17,9 @@ from topwork.heads import MetricValue
 
 from topwork_server.errors import InvalidInput
 from topwork_server.heads.evaluation import evaluate
-from topwork_server.heads.evaluation.evaluate import HeldOutPredictions
+from topwork_server.heads.evaluation.evaluation_data import HeldOutPredictions
+from topwork_server.heads.evaluation.metrics import MAIN_METRIC
+from topwork_server.heads.evaluation.split_plan import plan_splits
 from topwork_server.heads.head_types import HeadDefinition, definition_of
 from topwork_server.heads.pair_features import Encode, PairEncoder
 from topwork_server.heads.training import dataset
@@ -87,7 +89,7 @@ def probe_table(
     task, seed = definitions[0].task, definitions[0].seed
     rows = [replace(one.line, difference=_difference(probed[0], one, task, seed)) for one in probed]
     return {
-        "measure": evaluate.main_metric_name(task),
+        "measure": MAIN_METRIC[task],
         "estimate": first.plan.estimate,
         "items": item_count(first.data.examples, probed[0].predictions.rows),
         "baseline": asdict(first.baseline(probed)),
@@ -113,7 +115,7 @@ class _Set:
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")
         self._threads = threads_for(self.data.examples, threads)
-        self.plan = evaluate.plan_splits(self.data.examples, definition.folds, definition.seed)
+        self.plan = plan_splits(self.data.examples, definition.folds, definition.seed)
         if not self.plan.test:
             raise InvalidInput(f"{definition.set} cannot be probed: {self.plan.estimate}", remedy="label more of its items")
 
