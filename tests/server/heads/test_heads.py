@@ -91,7 +91,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
         assert done.head.labelled == 30
         assert done.bytes > 0
         assert w.pins() == {"head-birds-label": feature_set.version}
-        assert (await w.heads.report("birds-label"))["estimate"] == "5-fold cross-validation over 30 items"
+        assert (await w.heads.report("birds-label")).estimate == "5-fold cross-validation over 30 items"
         assert [one.name for one in await w.heads.list()] == ["birds-label"]
         assert [one.name for one in await w.heads.list("letters")] == ["birds-label"]
         assert await w.heads.list("second") == []

@@ -90,10 +90,6 @@ def quiet(fraction: float, message: str) -> None:
     assert message
 
 
-def figures(report: Any) -> dict[str, MetricValue]:
-    return {metric["name"]: metric for metric in report["metrics"]}
-
-
 def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets)))
     shelf = HeadStore(tmp_path / "heads")
@@ -109,16 +105,16 @@ def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Pat
 def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:
     trained(tmp_path, definition(written(sets)))
     report = HeadStore(tmp_path / "heads").report("birds-label")
-    sizes = [point["items"] for point in report["curve"]]
+    sizes = [point.items for point in report.curve]
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == COUNT * 4 // 5
-    assert report["curve"][-1]["figure"] == report["metrics"][0]
-    assert sum(map(sum, report["confusion"]["counts"])) == COUNT
-    wrong = report["wrong"]
+    assert report.curve[-1].figure == report.metrics[0]
+    assert sum(map(sum, report.confusion.counts)) == COUNT
+    wrong = report.wrong
     assert wrong
-    assert all(one["shown"] == f"the text of {one['id']}" and one["truth"] != one["predicted"] for one in wrong)
-    assert len(wrong) == min(20, round(COUNT * (1 - report["metrics"][0]["value"])))
-    assert report["trials"][0]["settings"] == {"shrinkage": 0.0}
+    assert all(one.shown == f"the text of {one.id}" and one.truth != one.predicted for one in wrong)
+    assert len(wrong) == min(20, round(COUNT * (1 - report.metrics[0].value)))
+    assert report.trials[0]["settings"] == {"shrinkage": 0.0}
 
 
 def test_the_served_graph_is_the_head(sets: Sets, tmp_path: Path) -> None:
@@ -142,8 +138,8 @@ def test_items_that_judge_are_never_learnt_from(sets: Sets, tmp_path: Path) -> N
     assert head.estimate == f"{COUNT // 4} items that match split = 'test'"
     assert head.labelled == COUNT * 3 // 4
     report = HeadStore(tmp_path / "heads").report("birds-label")
-    assert report["items"] == COUNT // 4
-    assert {one["id"] for one in report["wrong"]} <= set(names(0, COUNT)[::4])
+    assert report.items == COUNT // 4
+    assert {one.id for one in report.wrong} <= set(names(0, COUNT)[::4])
 
 
 def test_the_same_seed_gives_the_same_head(sets: Sets, tmp_path: Path) -> None:
@@ -158,11 +154,11 @@ def test_unlabelled_items_are_compared_with_doing_without(sets: Sets, tmp_path: 
     birds = written(sets, missing=60)
     head = trained(tmp_path, definition(birds, unlabelled=UnlabeledUse.SELF_TRAINING))
     assert (head.labelled, head.unlabelled) == (60, 60)
-    helped = HeadStore(tmp_path / "heads").report("birds-label")["help"]
-    assert helped["method"] == "self-training"
-    assert 0 < helped["items"] <= 60
-    difference = helped["with_them"]["value"] - helped["without"]["value"]
-    assert helped["gain"]["value"] == pytest.approx(difference)
+    helped = HeadStore(tmp_path / "heads").report("birds-label").help
+    assert helped.method == "self-training"
+    assert 0 < helped.items <= 60
+    difference = helped.with_them.value - helped.without.value
+    assert helped.gain.value == pytest.approx(difference)
 
 
 class Liar(FittedHead):
@@ -197,7 +193,7 @@ def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_p
     head = trained(tmp_path, few)
     assert (head.labelled, head.metrics, head.names) == (3, (), CLASSES)
     assert head.estimate
-    assert HeadStore(tmp_path / "heads").report("birds-label")["curve"] == []
+    assert HeadStore(tmp_path / "heads").report("birds-label").curve == ()
     with pytest.raises(InvalidInput, match="birds cannot be probed"):
         probed([few])
 
