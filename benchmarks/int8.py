@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from topwork_server.config import default_home
 from topwork_server.models.artifacts import PARITY_INPUTS, graph_for
-from topwork_server.models.catalog import Catalog, CatalogEntry
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array
+
+from benchmarks import models
+from benchmarks.measure import median_ratio, rate, turns
 
 BATCHES = (1, 8)
 
@@ -30,29 +30,23 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
-    catalogue = Catalog(PluginRegistry.load(), default_home())
-    entry = catalogue.entry(asked.encoder)
+    entry, folder, _ = models.opened(asked.encoder)
     if entry.spec.int8 is None or entry.manifest is None:
         parser.error(f"{asked.encoder} is not an int8 encoder: make one with `topwork quantize`")
-    both = (catalogue.entry(entry.spec.int8.base), entry)
-    figures = {f"batch {count}": measure(both, count, asked.seconds, asked.rounds) for count in BATCHES}
-    print(json.dumps({"encoder": asked.encoder, "parity": entry.manifest.parity[entry.spec.default_tap], **figures}, indent=1))
+    folders = (models.opened(entry.spec.int8.base)[1], folder)
+    found = {"encoder": asked.encoder, "parity": entry.manifest.parity[entry.spec.default_tap]}
+    for count in BATCHES:
+        found[f"batch {count}"] = measured(folders, entry.spec.default_tap, count, asked.seconds, asked.rounds)
+    print(json.dumps(found, indent=1))
     return 0
 
 
-def measure(entries: Sequence[CatalogEntry], count: int, seconds: float, rounds: int) -> dict[str, float]:
-    taps = [entries[0].spec.default_tap]
-    folders = [entry.folder for entry in entries if entry.folder]
+def measured(folders: Sequence[Path], tap: str, count: int, seconds: float, rounds: int) -> dict[str, float]:
     feeds = repeated(folders[0] / PARITY_INPUTS, count)
-    sessions = [Session(graph_for(folder, taps, taps[0])) for folder in folders]
-    for session in sessions:
-        session.run(taps, feeds)
-    rates: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for session, found in zip(sessions, rates, strict=True):
-            found.append(rate(session, taps, feeds, seconds) * count)
-    fp32, int8 = (median(found) for found in rates)
-    return {"fp32": round(fp32, 1), "int8": round(int8, 1), "times": round(int8 / fp32, 2)}
+    works = {name: work(graph_for(f, [tap], tap), tap, feeds) for name, f in zip(("fp32", "int8"), folders, strict=True)}
+    rates = turns({name: partial(rate, work, seconds) for name, work in works.items()}, rounds)
+    medians = {name: round(median(values), 1) for name, values in rates.items()}
+    return medians | {"times": round(median_ratio(rates["int8"], rates["fp32"]), 2)}
 
 
 def repeated(path: Path, count: int) -> dict[str, Array]:
@@ -61,13 +55,10 @@ def repeated(path: Path, count: int) -> dict[str, Array]:
         return {key.removeprefix("0/"): np.repeat(kept[key], count, axis=0) for key in kept if key.startswith("0/")}
 
 
-def rate(session: Session, taps: Sequence[str], feeds: Mapping[str, Array], seconds: float) -> float:
-    """Batches a second."""
-    began, runs = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        session.run(taps, feeds)
-        runs += 1
-    return runs / (time.perf_counter() - began)
+def work(graph: Path, tap: str, feeds: dict[str, Array]) -> Callable[[], int]:
+    session = Session(graph)
+    session.run([tap], feeds)
+    return lambda: len(session.run([tap], feeds)[0])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from topwork_server.commands import demo_inputs
 from topwork_server.commands.demo import ENCODERS, prepare
 from topwork_server.config import default_home
 from topwork_server.models.artifacts import MODEL
-from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.example_inputs import clips
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
+
+from benchmarks import models
+from benchmarks.processes import server
 
 WITH_TORCH = """
 import psutil
@@ -51,15 +52,14 @@ def main() -> int:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         home = copied(default_home(), Path(scratch))
-        with serving(home, asked.provider) as (process, address):
+        with serving(home, asked.provider) as (address, process), Client(address, timeout=120) as client:
             figures["idle"] = mib(process)
-            with Client(address, timeout=120) as client:
-                for name in asked.encoders:
-                    figures[name] = of_encoder(client, process, home, name)
+            for name in asked.encoders:
+                figures[name] = of_encoder(client, process, home, name)
             figures["all unloaded"] = mib(process)
             figures["torch mapped into the server"] = any("libtorch" in m.path for m in process.memory_maps())
         register_many(home)
-        with serving(home, asked.provider) as (process, _):
+        with serving(home, asked.provider) as (_, process):
             figures[f"idle, with {MANY} more encoders registered"] = mib(process)
     torch = subprocess.run([sys.executable, "-c", WITH_TORCH], check=True, capture_output=True, text=True).stdout
     figures["what torch, timm and transformers would add"] = round(int(torch.split()[-1]) / 2**20, 1)
@@ -67,9 +67,13 @@ def main() -> int:
     return 0
 
 
+def serving(home: Path, provider: str) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    return server(home, "--idle-seconds", str(IDLE), "--provider", provider)
+
+
 def of_encoder(client: Client, process: psutil.Process, home: Path, name: str) -> dict[str, float]:
     """What the process grew by since this encoder was not there."""
-    entry = Catalog(PluginRegistry.load(), home).entry(name)
+    entry = models.catalog(home).entry(name)
     assert entry.folder is not None, "it is exported"
     before, item = mib(process), first_item(client.encoder(name).modality)
     client.embed(name, [item])
@@ -84,15 +88,15 @@ def of_encoder(client: Client, process: psutil.Process, home: Path, name: str) -
 
 
 def copied(home: Path, scratch: Path) -> Path:
-    """A home of our own, so that a server may run beside another."""
+    """A home whose records may change; weights are linked where the file system allows."""
     for name in ("artifacts", "encoders"):
-        shutil.copytree(home / name, scratch / name, copy_function=linked)
-    (scratch / "packages").symlink_to(home / "packages")
+        if (home / name).exists():
+            shutil.copytree(home / name, scratch / name, copy_function=linked)
+    (scratch / "packages").symlink_to((home / "packages").resolve())
     return scratch
 
 
 def linked(source: str, target: str) -> None:
-    """No second copy of weights where the file system allows."""
     try:
         Path(target).hardlink_to(source)
     except OSError:
@@ -101,23 +105,10 @@ def linked(source: str, target: str) -> None:
 
 def register_many(home: Path) -> None:
     """Names for the same weights, as `topwork pull URI --name` gives."""
-    catalogue = Catalog(PluginRegistry.load(), home)
-    source = str(catalogue.source("resnet50-thin"))
+    catalog = models.catalog(home)
+    add = partial(catalog.add, str(catalog.source("resnet50-thin")))
     for i in range(MANY):
-        catalogue.add(source, f"another-{i}", "resnet")
-
-
-@contextmanager
-def serving(home: Path, provider: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A server that unloads after IDLE seconds, and its address."""
-    words = ["--json", "--listen", "127.0.0.1:0", "--home", str(home), "--idle-seconds", str(IDLE), "--provider", provider]
-    command = [sys.executable, "-m", "topwork.cli", "serve", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        assert child.stdout is not None
-        try:
-            yield psutil.Process(child.pid), json.loads(child.stdout.readline())["address"]
-        finally:
-            child.terminate()
+        add(f"another-{i}", "resnet")
 
 
 def first_item(modality: str) -> Any:

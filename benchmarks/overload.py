@@ -22,18 +22,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-import psutil
 from topwork.v1 import encoders_pb2 as pb
 from topwork.v1 import types_pb2
-from topwork_server.commands.demo import server
 from topwork_server.config import default_home
 
 from benchmarks import inputs
 from benchmarks.bare_http2 import Connection, connect
+from benchmarks.measure import percentiles
+from benchmarks.processes import cpu_seconds, scratch_home, server
 
 TIMES = (0.5, 1.0, 2.0, 5.0, 10.0)
 CALLERS = 64
@@ -41,6 +41,8 @@ WARM = 1.0
 CODES = {-1: "reset", **{code.value[0]: code.name for code in grpc.StatusCode}}
 #: Characters: of short texts and of long ones.
 SHORT, LONG = 60, 600
+#: Texts of a message of the bulk stream.
+CHUNK = 64
 
 
 @dataclass
@@ -53,14 +55,8 @@ class Tally:
     refused: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
 
-    async def call(self, send: Callable[[], Awaitable[Any]], due: float) -> None:
-        try:
-            await send()
-            self.end("OK", due)
-        except grpc.aio.AioRpcError as error:
-            self.end(error.code().name, due)
-
-    def end(self, code: str, due: float) -> None:
+    def end(self, due: float, status: int) -> None:
+        code = CODES[status]
         seconds = {"OK": self.answered, "RESOURCE_EXHAUSTED": self.refused}.get(code)
         if seconds is None:
             self.failed[code] += 1
@@ -73,95 +69,36 @@ class Tally:
             "answered_per_s": len(self.answered) / took,
             "refused_per_s": len(self.refused) / took,
             "failed": dict(self.failed),
-            **{f"p{q}_ms": quantile(self.answered, q) for q in (50, 99)},
-            **{f"refusal_p{q}_ms": quantile(self.refused, q) for q in (50, 99)},
+            **percentiles(self.answered),
+            **{f"refusal_{name}": value for name, value in percentiles(self.refused).items()},
         }
 
 
-def quantile(seconds: Sequence[float], q: int) -> float:
-    return 1e3 * float(np.percentile(seconds, q)) if seconds else float("nan")
-
-
 class Caller:
-    """One connection, and requests that are ready to be sent."""
+    """A connection that costs little, and requests of `items` texts each that were made beforehand."""
 
-    def __init__(self, address: str, encoder: str, texts: Sequence[str], priority: str = "PRIORITY_NORMAL") -> None:
-        # Without this, all of a process's channels to one address share a connection.
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-        self.channel = grpc.aio.insecure_channel(address, options)
-        self._embed = self.channel.unary_unary("/topwork.v1.Encoders/Embed")
-        self._settings = pb.EmbedSettings(encoder=encoder, priority=priority)
-        self._requests = itertools.cycle(
-            [pb.EmbedRequest(settings=self._settings, items=[types_pb2.Item(text=t)]).SerializeToString() for t in texts]
-        )
-        self._texts = texts
-
-    async def one(self) -> None:
-        await self._embed(next(self._requests), timeout=60)
-
-    async def closed(self, callers: int, tally: Tally) -> None:
-        async def loop() -> None:
-            while (now := time.perf_counter()) < tally.ended:
-                await tally.call(self.one, now)
-
-        await asyncio.gather(*(loop() for _ in range(callers)))
-
-    async def opened(self, rate: float, tally: Tally) -> None:
-        chance, running, due = random.Random(0), set[asyncio.Task[None]](), time.perf_counter()
-        while due < tally.ended:
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            running.add(task := asyncio.create_task(tally.call(self.one, due)))
-            task.add_done_callback(running.discard)
-            due += chance.expovariate(rate)
-        await asyncio.gather(*running)
-
-    async def stream(self, tally: Tally, chunk: int = 64) -> None:
-        """A bulk stream that never waits for replies; each answered chunk counts as so many."""
-        call = self.channel.stream_stream("/topwork.v1.Encoders/EmbedStream", pb.EmbedStreamRequest.SerializeToString)
-
-        async def messages() -> AsyncIterator[pb.EmbedStreamRequest]:
-            yield pb.EmbedStreamRequest(settings=self._settings)
-            texts = itertools.cycle(self._texts)
-            while time.perf_counter() < tally.ended:
-                items = [types_pb2.Item(text=next(texts)) for _ in range(chunk)]
-                yield pb.EmbedStreamRequest(items=pb.Items(items=items))
-
-        replies = call(messages())
-        async for _ in replies:
-            if (now := time.perf_counter()) > tally.ended:
-                replies.cancel()
-                break
-            if now >= tally.began:
-                tally.answered += [now - tally.began] * chunk
-
-
-class Flood:
-    """Requests of some texts each, over a connection that costs little."""
-
-    def __init__(self, connection: Connection, requests: Sequence[bytes]) -> None:
-        self.connection, self._requests = connection, itertools.cycle(requests)
-
-    @classmethod
-    async def of(cls, address: str, encoder: str, texts: Sequence[str], items: int) -> Flood:
-        settings, source = pb.EmbedSettings(encoder=encoder), itertools.cycle(texts)
+    def __init__(self, connection: Connection, settings: pb.EmbedSettings, texts: Sequence[str], items: int) -> None:
+        self.connection, source = connection, itertools.cycle(texts)
         batches = [[types_pb2.Item(text=text) for text in itertools.islice(source, items)] for _ in texts]
         requests = [pb.EmbedRequest(settings=settings, items=batch).SerializeToString() for batch in batches]
-        return cls(await connect(address, "/topwork.v1.Encoders/Embed"), requests)
+        self._requests = itertools.cycle(requests)
 
     async def closed(self, callers: int, tally: Tally) -> None:
+        """So many callers who wait for their rows."""
+
         async def loop() -> None:
             while (now := time.perf_counter()) < tally.ended:
-                tally.end(CODES[await self._one()], now)
+                tally.end(now, await self._one())
 
         await asyncio.gather(*(loop() for _ in range(callers)))
 
     async def opened(self, rate: float, tally: Tally) -> None:
+        """So many requests a second, whatever becomes of them."""
         chance, due = random.Random(0), time.perf_counter()
         while due < tally.ended:
             await asyncio.sleep(max(0.0, min(due, tally.ended) - time.perf_counter()))
             while due <= time.perf_counter() and due < tally.ended:
-                self.connection.send(next(self._requests), partial(_ended, tally, due))
+                self.connection.send(next(self._requests), partial(tally.end, due))
                 due += chance.expovariate(rate)
         while self.connection.open:
             await asyncio.sleep(0.01)
@@ -172,68 +109,88 @@ class Flood:
         return future
 
 
-def _ended(tally: Tally, due: float, code: int) -> None:
-    tally.end(CODES[code], due)
+async def stream(address: str, settings: pb.EmbedSettings, texts: Sequence[str], tally: Tally) -> None:
+    """A bulk stream that never waits for replies; each answered chunk counts as its texts."""
+
+    async def messages() -> AsyncIterator[pb.EmbedStreamRequest]:
+        yield pb.EmbedStreamRequest(settings=settings)
+        source = itertools.cycle(texts)
+        while time.perf_counter() < tally.ended:
+            yield pb.EmbedStreamRequest(items=pb.Items(items=[types_pb2.Item(text=next(source)) for _ in range(CHUNK)]))
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream("/topwork.v1.Encoders/EmbedStream", pb.EmbedStreamRequest.SerializeToString)
+        replies = call(messages())
+        async for _ in replies:
+            if (now := time.perf_counter()) > tally.ended:
+                replies.cancel()
+                break
+            if now >= tally.began:
+                tally.answered += [now - tally.began] * CHUNK
 
 
-class Bench:
-    def __init__(self, address: str, encoder: str, seconds: float, process: psutil.Process) -> None:
-        self._address, self._encoder, self._seconds, self._process = address, encoder, seconds, process
+class Run:
+    """One server under loads."""
+
+    def __init__(self, address: str, encoder: str, seconds: float, pid: int) -> None:
+        self._address, self._encoder, self._seconds, self._pid = address, encoder, seconds, pid
         self.texts = inputs.sentences()
         self.short = [text for text in self.texts if len(text) <= SHORT]
         self.long = [(text * (1 + LONG // len(text)))[:LONG] for text in self.texts[:200]]
 
+    def settings(self, priority: str = "PRIORITY_NORMAL") -> pb.EmbedSettings:
+        return pb.EmbedSettings(encoder=self._encoder, priority=priority)
+
     @asynccontextmanager
-    async def caller(self, texts: Sequence[str], priority: str = "PRIORITY_NORMAL") -> AsyncIterator[Caller]:
-        made = Caller(self._address, self._encoder, texts, priority)
-        await made.one()
-        yield made
-        await made.channel.close()
+    async def caller(self, texts: Sequence[str], items: int = 1, priority: str = "PRIORITY_NORMAL") -> AsyncIterator[Caller]:
+        connection = await connect(self._address, "/topwork.v1.Encoders/Embed")
+        yield Caller(connection, self.settings(priority), texts, items)
+        connection.close()
 
     def tally(self) -> Tally:
         now = time.perf_counter()
         return Tally(now + WARM, now + WARM + self._seconds)
 
     async def overload(self, queue: int, items: int) -> dict[str, Any]:
-        flood = await Flood.of(self._address, self._encoder, self.texts, items)
         callers = max(8, CALLERS // items)  # more would be refused: the queue is small here
-        await flood.closed(callers, self.tally())  # the encoder is loaded, and shapes are met for the first time
-        await flood.closed(callers, peak := self.tally())
-        capacity = peak.summary()["answered_per_s"]
-        rows = [{"times": 0.0, **peak.summary()}]
-        for times in TIMES:
-            before, own = self._cpu(), time.process_time()
-            await flood.opened(times * capacity, tally := self.tally())
-            found = {"times": times, **tally.summary()}
-            found["goodput"] = found["answered_per_s"] / capacity
-            found["bound_ms"] = 1e3 * queue / items / found["answered_per_s"]
-            found["server_cpu_s"], found["client_cpu_s"] = self._cpu() - before, time.process_time() - own
-            rows.append(found)
-        flood.connection.close()
+        async with self.caller(self.texts, items) as flood:
+            await flood.closed(callers, self.tally())  # the encoder is loaded, and shapes are met for the first time
+            await flood.closed(callers, peak := self.tally())
+            capacity = peak.summary()["answered_per_s"]
+            if not capacity:
+                raise SystemExit(f"no request was answered within {self._seconds:g} s: ask for more --seconds")
+            rows = [{"times": 0.0, **peak.summary()}]
+            for times in TIMES:
+                before, own = cpu_seconds([self._pid]), time.process_time()
+                await flood.opened(times * capacity, tally := self.tally())
+                found = {"times": times, **tally.summary()}
+                found["goodput"] = found["answered_per_s"] / capacity
+                found["bound_ms"] = 1e3 * queue / items / max(found["answered_per_s"], 1e-9)
+                found["server_cpu_s"], found["client_cpu_s"] = cpu_seconds([self._pid]) - before, time.process_time() - own
+                rows.append(found)
         return {"capacity_per_s": capacity, "items": items, "callers": callers, "rates": rows}
-
-    def _cpu(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
 
     async def shares(self, capacity: float) -> dict[str, Any]:
         """What one caller with one short text at a time meets."""
-        found = {}
-        async with self.caller(self.short) as one, self.caller(self.texts) as other, self.caller(self.long) as long:
-            flood = capacity * 2
-            found["alone"] = await self._beside(one)
-            found["beside a bulk stream"] = await self._beside(one, other.stream)
-            found["beside 64 callers"] = await self._beside(one, lambda tally: other.closed(CALLERS, tally))
-            found["beside a flood of 2x"] = await self._beside(one, lambda tally: other.opened(flood, tally))
-            found["beside 16 callers of long texts"] = await self._beside(one, lambda tally: long.closed(16, tally))
-            both = Caller(self._address, self._encoder, [])
-            both.channel, both._embed = long.channel, long._embed
-            both._requests = one._requests
-            found["the same on their connection"] = await self._beside(both, lambda tally: long.closed(16, tally))
-            async with self.caller(self.short, "PRIORITY_HIGH") as high:
-                found["HIGH beside a flood of 2x"] = await self._beside(high, lambda tally: other.opened(flood, tally))
-                found["HIGH beside a bulk stream"] = await self._beside(high, other.stream)
-        return found
+        bulk = partial(stream, self._address, self.settings(), self.texts)
+        async with (
+            self.caller(self.short) as one,
+            self.caller(self.short, priority="PRIORITY_HIGH") as high,
+            self.caller(self.texts) as other,
+            self.caller(self.long) as long,
+        ):
+            flood = partial(other.opened, capacity * 2)
+            same = Caller(long.connection, self.settings(), self.short, 1)
+            return {
+                "alone": await self._beside(one),
+                "beside a bulk stream": await self._beside(one, bulk),
+                "beside 64 callers": await self._beside(one, partial(other.closed, CALLERS)),
+                "beside a flood of 2x": await self._beside(one, flood),
+                "beside 16 callers of long texts": await self._beside(one, partial(long.closed, 16)),
+                "the same on their connection": await self._beside(same, partial(long.closed, 16)),
+                "HIGH beside a flood of 2x": await self._beside(high, flood),
+                "HIGH beside a bulk stream": await self._beside(high, bulk),
+            }
 
     async def _beside(self, one: Caller, others: Callable[[Tally], Awaitable[None]] | None = None) -> dict[str, Any]:
         mine, theirs = self.tally(), self.tally()
@@ -241,13 +198,12 @@ class Bench:
         return {**mine.summary(), "others_per_s": theirs.summary()["answered_per_s"]}
 
 
-async def measure(asked: argparse.Namespace, address: str) -> dict[str, Any]:
-    (process,) = [p for p in psutil.Process().children() if "serve" in p.cmdline()]
-    bench = Bench(address, asked.encoder, asked.seconds, process)
+async def measured(asked: argparse.Namespace, address: str, pid: int) -> dict[str, Any]:
+    run = Run(address, asked.encoder, asked.seconds, pid)
     found: dict[str, Any] = {"encoder": asked.encoder, "provider": asked.provider, "queue": asked.queue}
-    found |= await bench.overload(asked.queue, asked.items)
+    found |= await run.overload(asked.queue, asked.items)
     if not asked.no_shares:
-        found["shares"] = await bench.shares(found["capacity_per_s"])
+        found["shares"] = await run.shares(found["capacity_per_s"])
     return found
 
 
@@ -277,12 +233,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--items", type=int, default=1, help="texts a request")
     parser.add_argument("--no-shares", action="store_true", help="overload alone")
-    parser.add_argument("--home", default=str(default_home()))
+    parser.add_argument("--home", type=Path, default=default_home())
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     flags = ("--queue", str(asked.queue), "--provider", asked.provider)
-    with server(asked.home, lambda *words: None, *flags) as address:
-        found = asyncio.run(measure(asked, address))
+    with scratch_home(asked.home) as home, server(home, *flags) as (address, process):
+        found = asyncio.run(measured(asked, address, process.pid))
     print(json.dumps(found)) if asked.json else report(found)
 
 

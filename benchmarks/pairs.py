@@ -186,7 +186,7 @@ def save_inputs(folder: Path) -> None:
 @contextmanager
 def side(command: Path, folder: Path, seconds: float) -> Iterator[Worker]:
     """A checkout's server and, in a process of its environment, its client."""
-    flags = ("--provider", "cpu", "--feature-cache", "0", "--log-level", "warning")
+    flags = ("--provider", "cpu", "--feature-cache", "0")
     with scratch_home(command.parents[2] / ".topwork") as home, server(home, *flags, command=[str(command)]) as (address, _):
         arguments = ("--client", address, str(folder), str(seconds))
         with Worker("pairs", *arguments, python=str(command.with_name("python"))) as worker:

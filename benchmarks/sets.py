@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
-import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 
 import numpy as np
 from topwork import AsyncClient, Client
-from topwork_server.commands.demo import server
 from topwork_server.config import default_home
 
 from benchmarks import inputs
-from benchmarks.processes import Worker
-from benchmarks.serving.ceiling import ratio
+from benchmarks.measure import Figures, concurrent_loop, loop, median_ratio, medians, show
+from benchmarks.processes import Worker, end_processes, scratch_home, server, start, tree
 
 ENCODER = "all-minilm-l6-v2"
 TEXTS, VECTORS, SMALL = "benchmark-texts", "benchmark-vectors", "benchmark-small"
+WRITERS = 32
 
 
 def main() -> int:
@@ -43,116 +41,95 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.saturate:
         saturate(asked.saturate[0], int(asked.saturate[1]), asked.rows)
-    with server(default_home(), lambda *words: None, "--feature-cache", "0") as address, Client(address, timeout=3600) as client:
-        try:
-            found = {
-                **texts(client, asked.rounds, asked.seconds),
-                **small_writers(address, asked.seconds),
-                **beside(client, address, asked),
-            }
-        finally:
-            for name in {found.name for found in client.sets()} & {TEXTS, VECTORS, SMALL}:
-                client.drop_set(name)
-    if asked.json:
-        print(json.dumps(found))
-    else:
-        print("\n".join(f"{key:>44}  {value:,.4g}" for key, value in found.items()))
+    with (
+        scratch_home(default_home()) as home,
+        server(home, "--feature-cache", "0") as (address, _),
+        Client(address, timeout=3600) as client,
+    ):
+        found = texts(client, asked.rounds, asked.seconds) | small_writers(address, asked.seconds)
+        show(found | beside(client, address, asked), asked.json)
     return 0
 
 
-def texts(client: Client, rounds: int, seconds: float) -> dict[str, float]:
+def texts(client: Client, rounds: int, seconds: float) -> Figures:
     """Texts that become stored features, a second, beside the graph in a process of its own with the best batches."""
     items = inputs.sentences()
     ids = [f"text-{i}" for i in range(len(items))]
     numerics = client.embed(ENCODER, items[:8]).numerics
     assert numerics is not None
+
+    def written_per_s(turn: int) -> float:
+        began = time.monotonic()
+        client.write(TEXTS, encoder=ENCODER, items=[f"{turn}. {text}" for text in items], ids=ids)
+        return len(items) / (time.monotonic() - began)
+
     rates, ceilings = [], []
     for turn in range(rounds):
         with Worker("serving.ceiling", "text", f"{numerics.provider} {numerics.precision}") as ceiling:
             ceilings.append(max(ceiling.ask("best", seconds=seconds).values()))
-        began = time.monotonic()
-        client.write(f"{TEXTS}", encoder=ENCODER, items=[f"{turn}. {text}" for text in items], ids=ids)
-        rates.append(len(items) / (time.monotonic() - began))
-    began = time.monotonic()
-    client.write(TEXTS, encoder=ENCODER, items=[f"{rounds - 1}. {text}" for text in items], ids=ids)
+        rates.append(written_per_s(turn))
     return {
-        "texts written/s": statistics.median(rates),
-        "ceiling texts/s": statistics.median(ceilings),
-        "written of ceiling": ratio(rates, ceilings),
-        "the same texts again/s": len(items) / (time.monotonic() - began),
+        "texts written/s": median(rates),
+        "ceiling texts/s": median(ceilings),
+        "written of ceiling": median_ratio(rates, ceilings),
+        "the same texts again/s": written_per_s(rounds - 1),
     }
 
 
-def small_writers(address: str, seconds: float, writers: int = 32) -> dict[str, float]:
+def small_writers(address: str, seconds: float) -> Figures:
     """Writers of one vector at a time: how many writes a second, and how many share a commit."""
-    times: list[float] = []
+    vector = np.ones((1, 384), np.float32)
 
-    async def all_of_them() -> int:
+    async def measured() -> tuple[Figures, int]:
         async with AsyncClient(address) as client:
-            await client.write(SMALL, vectors=np.ones((1, 384), np.float32), ids=["first"])
+            await client.write(SMALL, vectors=vector, ids=["first"])
             before = (await client.set(SMALL)).version
-            end = time.monotonic() + seconds
+            found = await concurrent_loop(lambda i: client.write(SMALL, vectors=vector, ids=[str(i)]), WRITERS, seconds)
+            info = await client.set(SMALL)
+            return found | {"writes": info.items - 1}, info.version - before
 
-            async def one(number: int) -> None:
-                count = 0
-                while (began := time.monotonic()) < end:
-                    await client.write(SMALL, vectors=np.ones((1, 384), np.float32), ids=[f"{number}-{count}"])
-                    times.append(time.monotonic() - began)
-                    count += 1
-
-            await asyncio.gather(*(one(number) for number in range(writers)))
-            return (await client.set(SMALL)).version - before
-
-    commits = asyncio.run(all_of_them())
+    found, commits = asyncio.run(measured())
     return {
-        f"{writers} small writers, writes/s": len(times) / seconds,
-        "writes a commit": len(times) / commits,
-        "small write p50 ms": float(np.percentile(times, 50)) * 1e3,
-        "small write p99 ms": float(np.percentile(times, 99)) * 1e3,
+        f"{WRITERS} small writers, writes/s": found["per_s"],
+        "writes a commit": found["writes"] / commits,
+        "small write p50 ms": found["p50_ms"],
+        "small write p99 ms": found["p99_ms"],
     }
 
 
-def beside(client: Client, address: str, asked: argparse.Namespace) -> dict[str, float]:
-    """Embeds of one caller, alone and while batches of searches saturate the server."""
-    data = inputs.Clustered(asked.rows)
-    client.write(VECTORS, vectors=data.vectors, ids=[str(i) for i in range(asked.rows)])
+def beside(client: Client, address: str, asked: argparse.Namespace) -> Figures:
+    """Embeds of one caller with one text a request, alone and while batches of searches saturate the server."""
+    client.write(VECTORS, vectors=inputs.Clustered(asked.rows).vectors, ids=[str(i) for i in range(asked.rows)])
     client.create_index(VECTORS)
+    items = inputs.sentences()
+
+    def embeds() -> Figures:
+        return loop(lambda i: client.embed(ENCODER, items[i % len(items)]), asked.seconds)
+
     alone, loaded = [], []
     for _ in range(asked.rounds):
-        alone.append(embeds(client, asked.seconds))
+        alone.append(embeds())
         with saturated(address, asked.rows):
-            loaded.append(embeds(client, asked.seconds))
-    names = ("p50 ms", "p99 ms")
-    figures = {f"embed {name}, alone": statistics.median(a[i] for a in alone) for i, name in enumerate(names)}
-    return figures | {f"embed {name}, beside searches": statistics.median(b[i] for b in loaded) for i, name in enumerate(names)}
-
-
-def embeds(client: Client, seconds: float) -> tuple[float, float]:
-    """p50 and p99 in ms of one caller who sends one text a request."""
-    items = inputs.sentences()
-    times: list[float] = []
-    end = time.monotonic() + seconds
-    while (began := time.monotonic()) < end:
-        client.embed(ENCODER, items[len(times) % len(items)])
-        times.append(time.monotonic() - began)
-    return float(np.percentile(times, 50)) * 1e3, float(np.percentile(times, 99)) * 1e3
+            loaded.append(embeds())
+    found = {"alone": medians(alone), "beside searches": medians(loaded)}
+    return {f"embed {q} ms, {name}": figures[f"{q}_ms"] for name, figures in found.items() for q in ("p50", "p99")}
 
 
 @contextmanager
 def saturated(address: str, rows: int, callers: int = 4) -> Iterator[None]:
     """Callers who send batch after batch of 256 searches, in a process of their own."""
-    command = [sys.executable, "-m", "benchmarks.sets", "--saturate", address, str(callers), "--rows", str(rows)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
+    process = start([sys.executable, "-m", "benchmarks.sets", "--saturate", address, str(callers), "--rows", str(rows)])
+    assert process.stdout
+    try:
         process.stdout.readline()
-        try:
-            yield
-        finally:
-            process.terminate()
+        yield
+    finally:
+        end_processes(tree([process.pid]))
+        process.wait()
 
 
 def saturate(address: str, callers: int, rows: int) -> None:
-    """Until it is ended. Says so when all have begun. At the lowest priority: callers elsewhere would take no core here."""
+    """Until it is ended. Prints a line when all have begun. At the lowest priority: callers elsewhere would take no core here."""
     os.nice(19)
     queries = inputs.Clustered(rows).queries[:256]
     begun = threading.Barrier(callers + 1)

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from topwork_server import Encoder
-from topwork_server.config import default_home
 from topwork_server.models.artifacts import MODEL
-from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.session import Session
 from topwork_server.types import Array, Item
+
+from benchmarks import models
 
 PHOTOGRAPHS = (
     "astronaut brick camera cat coffee coins grass gravel hubble_deep_field immunohistochemistry moon retina rocket page text"
@@ -50,24 +49,22 @@ def clip(image: Image.Image, motion: str, rng: np.random.Generator) -> Array:
     for t in range(FRAMES):
         step = speed * (t - (FRAMES - 1) / 2)
         shake = rng.normal(size=2) * abs(speed) * 1.5 if motion == "shaken" else (0.0, 0.0)
-        centre = (x + shake[0] + step * (motion == "across"), y + shake[1] + step * (motion == "down"))
+        center = (x + shake[0] + step * (motion == "across"), y + shake[1] + step * (motion == "down"))
         zoom = side * (np.exp(0.005 * step) if motion == "zoomed" else 1.0)
-        frames.append(view(image, centre, zoom, angle + 0.5 * step * (motion == "turned")))
+        frames.append(view(image, center, zoom, angle + 0.5 * step * (motion == "turned")))
     return np.stack(frames)
 
 
-def view(image: Image.Image, centre: tuple[float, float], side: float, degrees: float) -> Array:
+def view(image: Image.Image, center: tuple[float, float], side: float, degrees: float) -> Array:
     cos, sin = (f(np.deg2rad(degrees)) * side / SIZE for f in (np.cos, np.sin))
     middle = SIZE / 2
-    matrix = (cos, -sin, centre[0] - middle * (cos - sin), sin, cos, centre[1] - middle * (sin + cos))
+    matrix = (cos, -sin, center[0] - middle * (cos - sin), sin, cos, center[1] - middle * (sin + cos))
     return np.asarray(image.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
 def opened(name: str) -> tuple[Encoder, Session]:
-    catalogue = Catalog(PluginRegistry.load(), default_home())
-    catalogue.pull(name)
-    folder, spec = catalogue.export(name), catalogue.spec(name)
-    return spec.encoder(spec, folder), Session(folder / MODEL)
+    _, folder, encoder = models.opened(name)
+    return encoder, Session(folder / MODEL)
 
 
 def rows(encoder: Encoder, session: Session, item: Item, taps: Sequence[str]) -> list[Array]:

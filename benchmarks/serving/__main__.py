@@ -24,34 +24,38 @@ from typing import Any
 import psutil
 
 from benchmarks.processes import WorkerError, end_processes
-from benchmarks.serving import contest, page, plan
-from benchmarks.serving.contest import Course
-from benchmarks.serving.parts import PARTS
+from benchmarks.serving import comparison, page, plan
+from benchmarks.serving.comparison import Run
+from benchmarks.serving.parts import PARTS, Part
 from benchmarks.serving.peers import Library
-from benchmarks.serving.plan import Progress, Turn
+from benchmarks.serving.plan import Turn
 from benchmarks.serving.results import Results, rounded
+
+ROUNDS = ("rounds", "peer_rounds", "open_rounds", "seconds")
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    asked = _asked()
+    asked = _parsed()
     results = Results(asked.json, asked.again)
-    say = Progress(0).say
-    todo = [turn for name in asked.parts for turn in _turns(PARTS[name], results, asked, say)]
-    progress = Progress(sum(turn.estimate(asked.seconds) for turn in todo))
-    progress.say(f"{len(todo)} turns of {', '.join(asked.parts)}; results in {asked.json}")
+    todo = [turn for name in asked.parts for turn in _turns(PARTS[name], results, asked)]
+    references: dict[str, Any] = {}
+    say(f"{len(todo)} turns of {', '.join(asked.parts)}; results in {asked.json}")
     try:
-        for turn in todo:
-            take(turn, results, asked, progress)
+        for number, turn in enumerate(todo, 1):
+            name = turn.part.name
+            if name not in references:  # the fp32 rows, once a run
+                references[name] = comparison.reference(turn.part, asked.seconds)
+            measure(turn, references[name], results, asked, f"turn {number} of {len(todo)}")
     finally:
         end_processes(psutil.Process().children(recursive=True))
     if asked.page:
         page.write(results.all, asked.page)
-        progress.say(f"wrote {asked.page}")
+        say(f"wrote {asked.page}")
     return 0
 
 
-def _asked() -> argparse.Namespace:
+def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="Topwork beside its ceiling and its peers.")
     parser.add_argument("--parts", type=_names, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--peers", type=_names, default=[], help="only these contenders (default: all that are installed)")
@@ -61,7 +65,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--json", type=Path, default=Path("docs/benchmarks.json"))
     parser.add_argument("--page", type=Path, help="render the tables and plots into this page")
-    parser.add_argument("--again", action="store_true", help="measure anew what was measured already")
+    parser.add_argument("--again", action="store_true", help="measure again what was measured already")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
@@ -72,55 +76,47 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _turns(part: Any, results: Results, asked: argparse.Namespace, say: Any) -> list[Turn]:
+def _turns(part: Part, results: Results, asked: argparse.Namespace) -> list[Turn]:
     """Those that were not taken yet."""
-    settings = {name: getattr(asked, name) for name in ("rounds", "peer_rounds", "open_rounds", "seconds")}
+    settings = {name: getattr(asked, name) for name in ROUNDS}
     try:
         able = plan.contenders(part, asked.peers, say)
     except LookupError as error:
         sys.exit(str(error))
-    stored = results.part(part.name, settings)
-    return [t for t in plan.turns(part, able, settings) if t.key not in stored["done"]]
+    done = results.part(part.name, settings)["done"]
+    return [turn for turn in plan.turns(part, able, settings) if turn.key not in done]
 
 
-def take(turn: Turn, results: Results, asked: argparse.Namespace, progress: Progress) -> None:
+def measure(turn: Turn, reference: Any, results: Results, asked: argparse.Namespace, place: str) -> None:
     """One turn, kept in the file. What fails is written down, and the others go on; the next run tries it again."""
     stored = results.all["parts"][turn.part.name]
+    rows, capacity = reference
+    stored.setdefault("capacity", round(capacity, 1))  # once a part, so that the open loop has the same rates in every round
+    texts = [item for item in turn.part.items() if isinstance(item, str)]
+    stored["words"] = sum(len(text.split()) for text in texts) / max(1, len(texts))
     name, began = turn.contender.name, time.monotonic()
 
-    def say(words: str) -> None:
-        progress.say(f"{turn.part.name}, round {turn.number + 1} of {asked.rounds}, {name}, {words}")
+    def progress(words: str) -> None:
+        say(f"{place}: {turn.part.name}, round {turn.number + 1} of {asked.rounds}, {name}, {words}")
 
     try:
-        course = Course(turn.part, asked.seconds, *_reference(turn, stored, asked.seconds), turn.open_loop)
-        work: Any = contest.library_round if issubclass(turn.contender, Library) else contest.peer_round
-        about, records = work(turn.contender, course, say)
+        run = Run(turn.part, asked.seconds, rows, stored["capacity"], turn.open_loop)
+        work: Any = comparison.library_round if issubclass(turn.contender, Library) else comparison.peer_round
+        about, records = work(turn.contender, run, progress)
     except (WorkerError, OSError, RuntimeError, ValueError, LookupError, TimeoutError, subprocess.SubprocessError) as error:
-        say(f"FAILED: {type(error).__name__}: {error}")
+        progress(f"FAILED: {type(error).__name__}: {error}")
         stored["failed"][turn.key] = f"{type(error).__name__}: {error}"
     else:
         stored["contenders"][name] = about
         stored["done"].append(turn.key)
         stored["failed"].pop(turn.key, None)
         stored["records"] += [rounded({"contender": name, "round": turn.number} | record) for record in records]
-    took = time.monotonic() - began
-    stored["seconds"] += round(took, 1)
-    progress.done(turn.estimate(asked.seconds), took)
+    stored["seconds"] += round(time.monotonic() - began, 1)
     results.save()
 
 
-_references: dict[str, Any] = {}
-
-
-def _reference(turn: Turn, stored: dict[str, Any], seconds: float) -> tuple[Any, float]:
-    """The fp32 rows, once a run; the capacity once a part, so that the open loop has the same rates in every round."""
-    name = turn.part.name
-    if name not in _references:
-        _references[name] = contest.reference(turn.part, seconds)
-    stored.setdefault("capacity", round(_references[name][1], 1))
-    texts = [item for item in turn.part.items() if isinstance(item, str)]
-    stored["words"] = sum(len(text.split()) for text in texts) / max(1, len(texts))
-    return _references[name][0], stored["capacity"]
+def say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

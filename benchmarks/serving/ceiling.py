@@ -18,16 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from topwork_server.config import default_home, usable_cores
+from topwork_server.config import usable_cores
 from topwork_server.models.artifacts import graph_for
-from topwork_server.models.catalog import Catalog
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
 from topwork_server.runtime.providers import PLAIN, Device
 from topwork_server.runtime.session_factory import open_session
 from topwork_server.types import Array, Sample
 
-from benchmarks import processes
-from benchmarks.batching import by_length
+from benchmarks import models
+from benchmarks.measure import rate
+from benchmarks.processes import answerer, questions
 from benchmarks.serving.parts import PARTS, wrapped
 from benchmarks.serving.peers import Item, Rows
 
@@ -41,12 +40,9 @@ class Ceiling:
     """One encoder in process."""
 
     def __init__(self, encoder: str, part: str, items: list[Item], device: Device = PLAIN) -> None:
-        entry = Catalog(PluginRegistry.load(), default_home()).entry(encoder)
-        if entry.folder is None:
-            raise SystemExit(f"{encoder} is not exported in {default_home()}: run `make weights`, or set TOPWORK_HOME")
-        self.encoder = entry.spec.encoder(entry.spec, entry.folder)
+        entry, folder, self.encoder = models.opened(encoder)
         self._tap = [entry.spec.default_tap]
-        self.session = open_session(graph_for(entry.folder, self._tap, self._tap[0]), device, usable_cores())
+        self.session = open_session(graph_for(folder, self._tap, self._tap[0]), device, usable_cores())
         self.budget = self.encoder.budget
         self._items = [wrapped(item, part) for item in items]
         self._samples: list[Sample] = []
@@ -71,17 +67,17 @@ class Ceiling:
     def rate(self, seconds: float) -> float:
         """Rows a second of prepared batches."""
         self._samples = self._samples or [sample for item in self._items for sample in self._prepared(item)]
-        batches = [(len(batch), self.encoder.collate(batch)) for batch in self._batches(self._samples)]
+        batches: list[tuple[int, Any]] = [(len(batch), self.encoder.collate(batch)) for batch in self._batches(self._samples)]
         # In any order, not by size: a short measurement sees all sizes.
-        order = np.random.default_rng().permutation(len(batches))
-        self._session_run(batches[order[0]][1])
-        began, count = time.perf_counter(), 0
-        for index in itertools.cycle(order):
-            self._session_run(batches[index][1])
-            count += batches[index][0]
-            if time.perf_counter() - began > seconds:
-                break
-        return count / (time.perf_counter() - began)
+        order: Iterator[int] = itertools.cycle(np.random.default_rng().permutation(len(batches)).tolist())
+
+        def work() -> int:
+            count, feeds = batches[next(order)]
+            self._session_run(feeds)
+            return count
+
+        work()
+        return rate(work, seconds)
 
     def single(self, seconds: float) -> dict[str, float]:
         """Medians in milliseconds of one item at a time: the session's alone, and from the item to its rows."""
@@ -118,7 +114,7 @@ class Ceiling:
         return count / (time.perf_counter() - began)
 
     def _slabs(self, pool: ThreadPoolExecutor, end: float) -> Iterator[list[Sample]]:
-        """Prepared samples, a slab ahead of whoever reads them."""
+        """Prepared samples, a slab ahead of their reader."""
         size = min(SLAB, max(2 * usable_cores(), len(self._items) // 4))
         waiting: list[Any] = []
         for start in itertools.count(0, size):
@@ -142,7 +138,7 @@ class Ceiling:
         return list(self.encoder.preprocess(item, self.encoder.options()))
 
     def _batches(self, samples: list[Sample]) -> list[list[Sample]]:
-        return by_length(self.encoder, samples, self.budget)
+        return models.batches_by_length(self.encoder, samples, self.budget)
 
     def _run(self, samples: list[Sample]) -> Array:
         return self._session_run(self.encoder.collate(samples))
@@ -157,16 +153,11 @@ def device(name: str) -> Device:
     return Device(provider, precision or "fp32")
 
 
-def ratio(measured: list[float], ceilings: list[float]) -> float:
-    """Median of the rounds' own ratios: machines that are shared change their speed from minute to minute."""
-    return round(statistics.median(a / b for a, b in zip(measured, ceilings, strict=True)), 3)
-
-
 def main(part: str, device_name: str) -> int:
-    answer = processes.answerer()
+    answer = answerer()
     chosen = PARTS[part]
     ceiling: Ceiling | None = None
-    for asked in processes.questions():
+    for asked in questions():
         try:
             ceiling = ceiling or Ceiling(chosen.encoder, part, chosen.items(), device(device_name))
             answer(_answer(ceiling, asked))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from topwork_server.commands import demo_inputs
 from topwork_server.config import default_home, usable_cores
 
-from benchmarks import inputs
-from benchmarks.serving.peers import ENVIRONMENTS, Item, Subject
+from benchmarks import inputs, models
+from benchmarks.serving.peers import ENVIRONMENTS, Item, Model
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -33,10 +33,11 @@ class Part:
     """`callers`: of the closed loop, one item a request. `batch`: items of a request of the batched load (0: none), from
     `batchers` callers. `copies`: how often the items go into one streamed call. `longer`: times the seconds of a measurement,
     where an item takes long. `whole`: the ceiling begins with the items, because preparing them is the work. `open_loop`:
-    requests come at fixed rates too. `aims`: those of `aims.py`."""
+    requests come at fixed rates too. `targets`: those of `targets.py`."""
 
     name: str
     encoder: str
+    heading: str
     title: str
     unit: str
     items: Callable[[], list[Any]]
@@ -47,12 +48,12 @@ class Part:
     longer: float = 1.0
     whole: bool = False
     open_loop: bool = False
-    aims: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
 
 
 @cache
 def sentences_of_words() -> list[str]:
-    """Those with at least three words that are no names of a program."""
+    """Those with at least three words that are not names of a program."""
     return [text for text in inputs.sentences() if sum(word.isalpha() and word.islower() for word in text.split()) >= 3]
 
 
@@ -101,27 +102,21 @@ def _encoded(frames: list[Any]) -> bytes:
 PARTS = {
     part.name: part
     for part in (
-        Part("text", "all-minilm-l6-v2", "2,000 docstring sentences, 3 to 133 words", "texts", inputs.sentences,
-             open_loop=True, aims={"single": 0.85, "bulk": 0.95, "added_ms": 1.0, "peer": 2.0, "auto": 3.3}),
-        Part("pictures", "resnet50-thin", "photographs as JPEG, 384 to 1,411 pixels wide", "pictures", inputs.jpegs,
-             batch=8, batchers=4, copies=40, aims={"single": 0.95, "bulk": 0.95, "added_ms": 1.0, "auto": 5.0}),
-        Part("video", "i3d-resnet50-thin", "clips of 32 frames as H.264, 176x144 to 1280x720", "windows", clips,
-             callers=(1, 16), batch=0, copies=2, longer=1.5, aims={"bulk": 0.95, "auto": 5.0}),
-        Part("words", "glove-6b-50d", "a thousand of those sentences, as means of word vectors", "texts", sentences_of_words,
-             batch=256, copies=10, whole=True, aims={"words": 1e6}),
+        Part("text", "all-minilm-l6-v2", "Texts", "2,000 docstring sentences, 3 to 133 words", "texts", inputs.sentences,
+             open_loop=True, targets={"single": 0.85, "bulk": 0.95, "added_ms": 1.0, "peer": 2.0, "auto": 3.3}),
+        Part("pictures", "resnet50-thin", "Pictures", "photographs as JPEG, 384 to 1,411 pixels wide", "pictures", inputs.jpegs,
+             batch=8, batchers=4, copies=40, targets={"single": 0.95, "bulk": 0.95, "added_ms": 1.0, "auto": 5.0}),
+        Part("video", "i3d-resnet50-thin", "Video", "clips of 32 frames as H.264, 176x144 to 1280x720", "windows", clips,
+             callers=(1, 16), batch=0, copies=2, longer=1.5, targets={"bulk": 0.95, "auto": 5.0}),
+        Part("words", "glove-6b-50d", "Word vectors", "a thousand of those sentences, as means of word vectors", "texts",
+             sentences_of_words, batch=256, copies=10, whole=True, targets={"words": 1e6}),
     )
 }  # fmt: skip
 
 
-def subject(part: Part) -> Subject:
-    """With the folder of its export. LookupError where it has none."""
-    from topwork_server.models.catalog import Catalog
-    from topwork_server.plugin_api.plugin_registry import PluginRegistry
-
-    entry = Catalog(PluginRegistry.load(), default_home()).entry(part.encoder)
-    if entry.folder is None:
-        raise LookupError(f"{part.encoder} is not exported: run `make weights`")
-    return Subject(part.name, part.encoder, Path(entry.folder), default_home(), usable_cores())
+def model(part: Part) -> Model:
+    """With the folder of its export."""
+    return Model(part.name, part.encoder, models.opened(part.encoder)[1], default_home(), usable_cores())
 
 
 def wrapped(item: Item, part: str) -> Any:

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from benchmarks.measure import number
 from benchmarks.serving.parts import PARTS
 from benchmarks.serving.results import chosen, middle
-from benchmarks.serving.tables import HEADINGS, Stored, batched, busiest, cpu_ms, names, number, share_of_ceiling
+from benchmarks.serving.targets import Stored, batched, busiest, cpu_ms, names, share_of_ceiling, streamed
 
 BLUES = {"topwork cpu": "#6baed6", "topwork auto": "#08519c"}
 GREYS = ("#737373", "#969696", "#bdbdbd", "#525252", "#a6a6a6", "#d0d0d0")
@@ -50,7 +51,7 @@ def shares(results: dict[str, Any]) -> Figure:
     for name, stored in results["parts"].items():
         for way, records_of in {"one item a request": busiest, "batched": batched, "streamed": streamed}.items():
             found = {contender: middle(records_of(stored, contender), share_of_ceiling) for contender in BLUES}
-            bars += [(f"{HEADINGS[name].lower()}, {way}", found)] if any(found.values()) else []
+            bars += [(f"{PARTS[name].heading.lower()}, {way}", found)] if any(found.values()) else []
     axes = canvas(7.2, 0.8 + 0.36 * len(bars))
     for row, (_label, found) in enumerate(bars):
         for offset, (contender, share) in zip((-0.2, 0.2), found.items(), strict=True):
@@ -65,10 +66,6 @@ def shares(results: dict[str, Any]) -> Figure:
     return figure_of(axes)
 
 
-def streamed(stored: Stored, contender: str) -> list[dict[str, Any]]:
-    return chosen(stored, contender, "streamed")
-
-
 def rates(name: str, stored: Stored) -> Figure:
     """Bars for each contender, by callers; the ceilings as lines."""
     servers, callers = names(stored), PARTS[name].callers
@@ -79,7 +76,7 @@ def rates(name: str, stored: Stored) -> Figure:
             rate = middle(chosen(stored, contender, "closed", callers=count, size=1), "rows_per_s") or 0
             tone = 0.45 + 0.55 * (index + 1) / len(callers)
             bar = axes.barh(
-                row + (index - (len(callers) - 1) / 2) * height, rate, height, color=colour(stored, contender), alpha=tone
+                row + (index - (len(callers) - 1) / 2) * height, rate, height, color=color(stored, contender), alpha=tone
             )
             axes.bar_label(bar, [f"{number(rate)} ({count})"], fontsize=6, padding=2)
     for contender in (c for c in BLUES if c in servers):
@@ -98,10 +95,10 @@ def cpu(name: str, stored: Stored) -> Figure:
     axes = canvas(7.2, 0.8 + 0.3 * len(servers))
     for row, contender in enumerate(servers):
         records = busiest(stored, contender)
-        server = middle(records, lambda r: cpu_ms(r, "server")) or 0
-        client = middle(records, lambda r: cpu_ms(r, "client")) or 0
-        axes.barh(row, server, 0.6, color=colour(stored, contender))
-        bar = axes.barh(row, client, 0.6, left=server, color=colour(stored, contender), alpha=0.4)
+        server = middle(records, cpu_ms("server")) or 0
+        client = middle(records, cpu_ms("client")) or 0
+        axes.barh(row, server, 0.6, color=color(stored, contender))
+        bar = axes.barh(row, client, 0.6, left=server, color=color(stored, contender), alpha=0.4)
         axes.bar_label(bar, [f"{server:.2g} + {client:.2g}"], fontsize=7, padding=2)
     axes.set_yticks(range(len(servers)), servers)
     axes.invert_yaxis()
@@ -118,7 +115,7 @@ def open_loop(name: str, stored: Stored) -> Figure:
         points = [(rate, p99) for rate, p99 in found.items() if p99 is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker=MARKS[index % len(MARKS)], markersize=4, linewidth=1.5,
-                      color=colour(stored, contender), label=contender)  # fmt: skip
+                      color=color(stored, contender), label=contender)  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -129,7 +126,7 @@ def open_loop(name: str, stored: Stored) -> Figure:
     return figure_of(axes)
 
 
-def colour(stored: Stored, contender: str) -> str:
+def color(stored: Stored, contender: str) -> str:
     others = [name for name in stored["contenders"] if name not in BLUES]
     return BLUES.get(contender) or GREYS[others.index(contender) % len(GREYS)]
 
@@ -144,8 +141,8 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
-def legend(axes: Axes, colours: dict[str, str]) -> None:
+def legend(axes: Axes, colors: dict[str, str]) -> None:
     from matplotlib.patches import Patch
 
-    patches = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    patches = [Patch(color=color, label=name) for name, color in colors.items()]
     axes.legend(handles=patches, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

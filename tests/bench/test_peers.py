@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.serving.peers import environments, found
 from benchmarks.serving.peers.framing import pack, rows_of, unpack
-from benchmarks.serving.peers.over_http import HttpPeer
+from benchmarks.serving.peers.http_peer import HttpPeer
 from benchmarks.serving.peers.servers.handler import PADDING, ByLength
 
 

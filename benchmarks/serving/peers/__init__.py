@@ -1,8 +1,8 @@
-"""Who is measured: servers (`Peer`) and libraries (`Library`), one module each in this package.
+"""What Topwork is measured beside: servers (`Peer`) and libraries (`Library`), one module each in this package.
 
-A module here lists its classes in `PEERS`; nothing else needs to know of it. The harness makes one object in its own process,
+A module here lists its classes in `PEERS`; nothing else names it. The harness makes one object in its own process,
 which starts and stops the server, and the load generator makes another in a process of its own, which only calls `connect`,
-`embed` and `close`. Whatever a peer needs to run lies in an environment of its own, so that this package imports none of it.
+`embed` and `close`. All that a peer needs to run is in an environment of its own, so that this package imports none of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENVIRONMENTS = Path(os.environ.get("TOPWORK_BENCH_PEERS", ".bench-peers")).absol
 
 
 @dataclass(frozen=True)
-class Subject:
+class Model:
     """What is served."""
 
     part: str
@@ -58,8 +58,8 @@ class Peer(ABC):
         return None
 
     @abstractmethod
-    def start(self, subject: Subject) -> str:
-        """Start the server, wait until it answers, and return its address, whatever form `connect` takes it in."""
+    def start(self, model: Model) -> str:
+        """Start the server, wait until it answers, and return its address, in the form that `connect` takes."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -103,7 +103,7 @@ class Library(ABC):
         return None
 
     @abstractmethod
-    def command(self, subject: Subject, items: Path, seconds: float) -> list[str]:
+    def command(self, model: Model, items: Path, seconds: float) -> list[str]:
         """What to run. `items`: a JSON list of the texts, or of the paths of the files. `seconds`: of each of both measurements,
         after loading and a warm-up."""
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from benchmarks.processes import die_with_parent, end_processes, tree
+from benchmarks.processes import end_processes, start_server, tree
 from benchmarks.serving.parts import PARTS
-from benchmarks.serving.peers import Item, Peer, Rows, Subject
+from benchmarks.serving.peers import Item, Model, Peer, Rows
+from benchmarks.serving.results import installed
 
 if TYPE_CHECKING:
     from topwork import AsyncClient
@@ -32,21 +30,11 @@ class Topwork(Peer):
     _encoder = _address = ""
     _first: Sequence[Item] = ()
 
-    def start(self, subject: Subject) -> str:
-        command = [
-            sys.executable, "-m", "topwork.cli", "serve", "--json", "--listen", "127.0.0.1:0", "--home", str(subject.home),
-            "--provider", self.provider, "--threads", str(subject.threads), "--feature-cache", "0", "--log-level", "warning",
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent, start_new_session=True
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        said = json.loads(line) if line else {"message": "it ended without a word"}
-        if "address" not in said:
-            raise RuntimeError(f"topwork serve: {said['message']} {said.get('remedy', '')}")
-        self._address = f"{said['address']} {subject.encoder}"
-        self._first = PARTS[subject.part].items()[:1]
+    def start(self, model: Model) -> str:
+        flags = ("--provider", self.provider, "--threads", str(model.threads), "--feature-cache", "0")
+        self._process, address = start_server(model.home, *flags)
+        self._address = f"{address} {model.encoder}"
+        self._first = PARTS[model.part].items()[:1]
         return self._address
 
     def stop(self) -> None:
@@ -57,8 +45,10 @@ class Topwork(Peer):
     def pids(self) -> Sequence[int]:
         return [self._process.pid] if self._process else []
 
+    packages: ClassVar[tuple[str, ...]] = ("topwork-server", "onnxruntime-gpu", "grpcio")
+
     def versions(self) -> dict[str, str]:
-        return {name: version(name) for name in ("topwork-server", "onnxruntime-gpu", "grpcio")}
+        return {name: version for name in self.packages if (version := installed(name))}
 
     def device(self) -> str:
         from topwork import Client
@@ -86,17 +76,13 @@ class Topwork(Peer):
 
 
 class TopworkAuto(Topwork):
-    """On whatever computes fastest here at a parity of 0.999. For words that is the same as above."""
+    """On what computes fastest here at a parity of 0.999. For words that is the same as above."""
 
     name = "topwork auto"
     parts = ("text", "pictures", "video")
     provider = "auto"
 
-    def versions(self) -> dict[str, str]:
-        try:
-            return super().versions() | {"onnxruntime-ep-openvino": version("onnxruntime-ep-openvino")}
-        except ModuleNotFoundError:
-            return super().versions()
+    packages = (*Topwork.packages, "onnxruntime-ep-openvino")
 
 
 PEERS = (Topwork, TopworkAuto)

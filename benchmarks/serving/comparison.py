@@ -1,4 +1,4 @@
-"""One contender in one round: it is started, checked, loaded in every way, and stopped again, its ceiling in turns with it."""
+"""One contender in one round: it is started, checked, loaded in every way, and stopped again, in turns with its ceiling."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 
 from benchmarks.processes import Worker, WorkerError, die_with_parent, end_processes, tree
-from benchmarks.serving.parts import Part, subject
-from benchmarks.serving.peers import Library, Peer, Rows, Subject
+from benchmarks.serving.page import load_name
+from benchmarks.serving.parts import Part, model
+from benchmarks.serving.peers import Library, Model, Peer, Rows
 from benchmarks.serving.results import Record
 
 #: Items whose rows are compared.
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Course:
+class Run:
     """What a round asks of every contender. `capacity` is the fp32 ceiling in rows a second, measured once a part."""
 
     part: Part
@@ -58,55 +59,56 @@ def reference(part: Part, seconds: float) -> tuple[Rows, float]:
         return rows_of(worker), max(worker.ask("best", seconds=seconds * part.longer).values())
 
 
-def peer_round(kind: type[Peer], course: Course, say: Say) -> tuple[dict[str, Any], list[Record]]:
+def peer_round(kind: type[Peer], run: Run, say: Say) -> tuple[dict[str, Any], list[Record]]:
     """What it is, and what was measured."""
     with ExitStack() as stack:
         peer = kind()
-        address = stack.enter_context(running(peer, subject(course.part)))
+        address = stack.enter_context(running(peer, model(run.part)))
         pids = ",".join(str(pid) for pid in peer.pids())
-        load = stack.enter_context(Worker("serving.load", kind.name, course.part.name, address, pids))
-        found = [check(load, course)]
+        load = stack.enter_context(Worker("serving.load", kind.name, run.part.name, address, pids))
+        found = [check(load, run)]
         load.ask("closed", callers=16, size=1, seconds=1.0)  # what is slow only the first time
         about: dict[str, Any] = {"device": peer.device(), "versions": peer.versions()}
         ceiling = None
         if kind.streams:
-            ceiling = stack.enter_context(Worker("serving.ceiling", course.part.name, about["device"]))
-        found += measured(load, ceiling, kind, course, say)
+            ceiling = stack.enter_context(Worker("serving.ceiling", run.part.name, about["device"]))
+        found += measured(load, ceiling, kind, run, say)
     return about, found
 
 
-def measured(load: Worker, ceiling: Worker | None, kind: type[Peer], course: Course, say: Say) -> list[Record]:
-    found, seconds = [], course.seconds * course.part.longer
+def measured(load: Worker, ceiling: Worker | None, kind: type[Peer], run: Run, say: Say) -> list[Record]:
+    found, seconds = [], run.seconds * run.part.longer
     if ceiling:
         found.append(alone(ceiling, seconds))
-    before = beside(ceiling, course.part, seconds)
-    for details in course.loads(kind):
-        record = details | asked_for(load, details, seconds)
-        after = beside(ceiling, course.part, seconds)
+    before = beside(ceiling, run.part, seconds)
+    for details in run.loads(kind):
+        record = details | answered(load, details, seconds)
+        after = beside(ceiling, run.part, seconds)
         record |= {key: (value + after[key]) / 2 for key, value in before.items()}
         before = after
         found.append(record)
-        say(described(record, course.part.unit))
-    return found + (ladder(load, course, say) if course.open_loop else [])
+        say(described(record, run.part.unit))
+    return found + (ladder(load, run, say) if run.open_loop else [])
 
 
-def asked_for(load: Worker, details: Record, seconds: float) -> Record:
-    """A load that fails is written down; the others may do."""
+def answered(load: Worker, details: Record, seconds: float) -> Record:
+    """A load that fails is written down; the others may succeed."""
+    how = {key: value for key, value in details.items() if key != "load"}
     try:
-        measured: Record = load.ask(details["load"], seconds=seconds, **without_load(details))
+        found: Record = load.ask(details["load"], seconds=seconds, **how)
     except WorkerError as error:
         return {"failed": str(error)}
-    return measured
+    return found
 
 
-def ladder(load: Worker, course: Course, say: Say) -> list[Record]:
+def ladder(load: Worker, run: Run, say: Say) -> list[Record]:
     """The open loop, rate by rate, until it is overrun."""
     found: list[Record] = []
     for share in RATES:
-        rate = float(f"{share * course.capacity:.2g}")
-        record = {"load": "open", "rate": rate} | load.ask("open", seconds=course.seconds, rate=rate)
+        rate = float(f"{share * run.capacity:.2g}")
+        record = {"load": "open", "rate": rate} | load.ask("open", seconds=run.seconds, rate=rate)
         found.append(record)
-        say(described(record, course.part.unit))
+        say(described(record, run.part.unit))
         if record["rows_per_s"] < OVERRUN * record["due_per_s"]:
             break
     return found
@@ -130,10 +132,10 @@ def beside(ceiling: Worker | None, part: Part, seconds: float) -> Record:
     return single | {"ceiling": ceiling.ask("pipeline" if part.whole else "rate", seconds=seconds / 3)}
 
 
-def check(load: Worker, course: Course) -> Record:
+def check(load: Worker, run: Run) -> Record:
     """The least cosine to the reference's rows."""
     rows = rows_of(load)
-    expected = course.reference
+    expected = run.reference
     if rows.shape != expected.shape:
         raise WorkerError(f"rows {rows.shape} where {expected.shape} are expected")
     return {"load": "check", "items": CHECKED, "cosine": least_cosine(rows, expected)}
@@ -153,13 +155,13 @@ def rows_of(worker: Worker) -> Rows:
 
 
 @contextmanager
-def running(peer: Peer, served: Subject) -> Iterator[str]:
+def running(peer: Peer, model: Model) -> Iterator[str]:
     """Its address; all of its processes are gone afterwards, whatever happened."""
     begun: list[psutil.Process] = []
     slow = threading.Timer(START, lambda: end_processes(tree(peer.pids())))
     try:
         slow.start()
-        address = peer.start(served)
+        address = peer.start(model)
         slow.cancel()
         begun = tree(peer.pids())
         yield address
@@ -170,20 +172,20 @@ def running(peer: Peer, served: Subject) -> Iterator[str]:
         end_processes(begun)
 
 
-def library_round(kind: type[Library], course: Course, say: Say) -> tuple[dict[str, Any], list[Record]]:
+def library_round(kind: type[Library], run: Run, say: Say) -> tuple[dict[str, Any], list[Record]]:
     """A library runs alone; it says its figures itself."""
     with tempfile.TemporaryDirectory() as folder:
-        command = kind().command(subject(course.part), written(course.part, Path(folder)), course.seconds)
+        command = kind().command(model(run.part), written(run.part, Path(folder)), run.seconds)
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=START, preexec_fn=die_with_parent)
     said = json.loads(done.stdout.splitlines()[-1])
     rows = np.asarray(said["rows"], np.float32)
     found: list[Record] = [
-        {"load": "check", "items": len(rows), "cosine": least_cosine(rows, course.reference[: len(rows)])},
+        {"load": "check", "items": len(rows), "cosine": least_cosine(rows, run.reference[: len(rows)])},
         {"load": "in process", "size": 1, "rows_per_s": said["one_by_one"]},
         {"load": "in process", "size": 0, "rows_per_s": said["batched"]},
     ]
     for record in found[1:]:
-        say(described(record, course.part.unit))
+        say(described(record, run.part.unit))
     return {"device": said.get("device", "cpu fp32"), "versions": said["versions"]}, found
 
 
@@ -200,30 +202,20 @@ def written(part: Part, folder: Path) -> Path:
     return folder / "items.json"
 
 
-def without_load(details: Record) -> Record:
-    return {key: value for key, value in details.items() if key != "load"}
-
-
-def load_name(record: Record) -> str:
-    """In words."""
-    match record["load"]:
-        case "closed" if record["size"] == 1:
-            return f"{record['callers']} caller{'s' if record['callers'] > 1 else ''}"
-        case "closed":
-            return f"{record['callers']} callers, {record['size']} a request"
-        case "open":
-            return f"{record['rate']:g} a second"
-        case "in process":
-            return "one by one" if record["size"] == 1 else "batched"
-        case other:
-            return str(other)
-
-
 def described(record: Record, unit: str) -> str:
     """One line of progress."""
+    match record["load"]:
+        case "closed":
+            name = load_name(record)
+        case "open":
+            name = f"{record['rate']:g} a second"
+        case "in process":
+            name = "one by one" if record["size"] == 1 else "batched"
+        case other:
+            name = str(other)
     if "failed" in record:
-        return f"{load_name(record)}: FAILED: {record['failed']}"
-    words = f"{load_name(record)}: {record['rows_per_s']:,.1f} {unit}/s"
+        return f"{name}: FAILED: {record['failed']}"
+    words = f"{name}: {record['rows_per_s']:,.1f} {unit}/s"
     if record.get("ceiling"):
         words += f", {record['rows_per_s'] / record['ceiling']:.3f} of the ceiling"
     if "p50_ms" in record:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
 import urllib.request
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 from urllib.error import HTTPError
 
-from benchmarks.serving.peers import Item, Peer, Rows, Subject, environments
-from benchmarks.serving.peers.processes import Program, free_port
+from benchmarks.processes import start
+from benchmarks.serving.peers import Item, Model, Peer, Rows, environments
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-#: What is asked first, until it is answered.
-FIRST = "the first request"
+PATIENCE = 180.0
+"""Seconds for a server to answer its first request."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,50 @@ class Request:
     path: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/octet-stream"})
+
+
+class Program:
+    """A peer's server: whatever it starts ends with it. Its output goes to a file."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        settings = {"stdin": subprocess.DEVNULL, "stdout": self._output, "stderr": subprocess.STDOUT}
+        self._process = start(command, env=os.environ | environment, **settings)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until(self, answers: Callable[[], object]) -> None:
+        """Until `answers` no longer raises OSError. RuntimeError with the end of its output where it ends before, or takes too
+        long."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                answers()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+        self._output.seek(0)
+        raise RuntimeError(f"{self._process.args!r} did not start:\n{self._output.read()[-3000:].decode('utf-8', 'replace')}")
+
+    def stop(self) -> None:
+        """Ask all of its session to end, and kill what has not after ten seconds."""
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return
 
 
 class HttpPeer(Peer):
@@ -38,7 +89,7 @@ class HttpPeer(Peer):
         self._session: ClientSession | None = None
 
     @abstractmethod
-    def command(self, subject: Subject, port: int) -> list[str]:
+    def command(self, model: Model, port: int) -> list[str]:
         """Without the interpreter of the environment, which runs it."""
 
     @abstractmethod
@@ -48,14 +99,9 @@ class HttpPeer(Peer):
     def rows(self, body: bytes, headers: Mapping[str, str], count: int) -> Rows:
         """Of an answer to a request of `count` items."""
 
-    def variables(self, subject: Subject) -> dict[str, str]:
+    def variables(self, model: Model) -> dict[str, str]:
         """Environment variables beside the harness's own."""
-        return {"OMP_NUM_THREADS": str(subject.threads), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-
-    def first_items(self, subject: Subject) -> list[Item]:
-        if subject.part == "text":
-            return [FIRST]
-        return [_grey_picture()]
+        return {"OMP_NUM_THREADS": str(model.threads), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
 
     def missing(self) -> str | None:
         return environments.missing(self.environment)
@@ -63,12 +109,12 @@ class HttpPeer(Peer):
     def versions(self) -> dict[str, str]:
         return environments.versions(self.environment, *self.packages)
 
-    def start(self, subject: Subject) -> str:
+    def start(self, model: Model) -> str:
         port = free_port()
         address = f"http://127.0.0.1:{port}"
-        command = [str(environments.python_of(self.environment)), *self.command(subject, port)]
-        self._program = Program(command, self.variables(subject))
-        first = self.request(self.first_items(subject))
+        command = [str(environments.python_of(self.environment)), *self.command(model, port)]
+        self._program = Program(command, self.variables(model))
+        first = self.request(["the first request" if model.part == "text" else _gray_picture()])
         try:
             self._program.wait_until(lambda: _post(address, first))
         except BaseException:
@@ -116,9 +162,14 @@ def _post(address: str, request: Request) -> None:
         raise
 
 
-def _grey_picture() -> bytes:
-    import io
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
 
+
+def _gray_picture() -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
