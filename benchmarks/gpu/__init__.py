@@ -1,1 +1,1 @@
-"""Encoders on one GPU beside torch in fp16, in one run (docs/gpu.md)."""
+"""Encoders on a GPU beside torch (docs/gpu.md)."""
