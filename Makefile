@@ -84,7 +84,7 @@ bench-heads: install weights  ## train to first prediction, latency beside a tra
 	$(BIN)/python -m benchmarks.heads
 	$(BIN)/python -m benchmarks.probe_sweep --sklearn $(SKLEARN)/bin/python
 
-bench-transfer: install weights  ## whether transfer learning works, on real data (see benchmarks/transfer/subjects.py for what must be installed)
+bench-transfer: install weights  ## whether transfer learning works, on real data (see benchmarks/transfer/datasets.py for what must be installed)
 	$(BIN)/python -m benchmarks.transfer
 
 memory: install weights  ## resident memory of the server, idle and with all offline encoders

@@ -1,4 +1,7 @@
-"""python -m benchmarks.transfer [--only SUBJECT ...] [--seeds 3] [--tuning-seeds 5] [--out FILE.json]"""
+"""Whether transfer learning works, on real data (docs/transfer.md):
+
+python -m benchmarks.transfer [--only DATASET ...] [--seeds 3] [--tuning-seeds 5] [--out FILE.json]
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from topwork import Client
-from topwork_server.commands.demo import server
 from topwork_server.config import default_home, usable_cores
 from topwork_server.models.catalog import Catalog
 from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
-from benchmarks.transfer import frozen, subjects, tuning
+from benchmarks.measure import table
+from benchmarks.processes import server
+from benchmarks.transfer import datasets, fine_tuning, frozen_features
 
 TUNING = "tuning"
 
@@ -26,17 +30,17 @@ def main() -> int:
     arguments = _parsed()
     home = default_home()
     plugins = PluginRegistry.load()
-    catalogue = Catalog(plugins, home)
+    catalog = Catalog(plugins, home)
     folder = home / "transfer"
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(arguments.seeds))
-    known = subjects.all_of(folder, seeds)
+    known = datasets.all_of(folder, seeds)
     wanted = arguments.only or [*known, TUNING]
     found: dict[str, Any] = {"seeds": arguments.seeds}
     if set(wanted) - {TUNING}:
-        found["frozen"] = _frozen(home, catalogue, [known[name]() for name in wanted if name != TUNING], seeds)
+        found["frozen"] = _frozen(home, catalog, [known[name]() for name in wanted if name != TUNING], seeds)
     if TUNING in wanted:
-        found["tuning"] = _tuning(plugins, catalogue, folder, range(arguments.tuning_seeds))
+        found["tuning"] = _tuning(plugins, catalog, folder, range(arguments.tuning_seeds))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     return 0
@@ -45,7 +49,7 @@ def main() -> int:
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer")
     parser.add_argument(
-        "--only", nargs="+", metavar="SUBJECT", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning"
+        "--only", nargs="+", metavar="DATASET", help="stamps, fashion-mnist, reviews, supersenses, motions, tuning"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning-seeds", type=int, default=5)
@@ -57,32 +61,31 @@ def _say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 
-def _frozen(home: Path, catalogue: Catalog, wanted: Sequence[subjects.Subject], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _frozen(home: Path, catalog: Catalog, wanted: Sequence[datasets.Dataset], seeds: Sequence[int]) -> list[dict[str, Any]]:
     found = []
     print("| data | target | labels | what the head reads | figure | value | 95% | baseline |\n|---|---|---|---|---|---|---|---|")
-    with server(home, lambda *words: None) as address, Client(address, timeout=3600) as client:
-        for subject in wanted:
-            for line in frozen.lines(client, catalogue, subject, seeds, _say):
-                found.append(asdict(frozen.rounded(line)))
+    with server(home) as (address, _), Client(address, timeout=3600) as client:
+        for data in wanted:
+            for line in frozen_features.lines(client, catalog, data, seeds, _say):
+                found.append(asdict(frozen_features.rounded(line)))
                 print(
-                    f"| {line.subject} | {line.target} | {line.labels} | {line.reads} | {line.measure} | {line.value:.3f}"
+                    f"| {line.data} | {line.target} | {line.labels} | {line.reads} | {line.measure} | {line.value:.3f}"
                     f" | {line.low:.3f} to {line.high:.3f} | {line.baseline:.3f} |",
                     flush=True,
                 )
     return found
 
 
-def _tuning(plugins: PluginRegistry, catalogue: Catalog, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    bench = tuning.Bench(plugins, catalogue, subjects.reviews(folder), usable_cores())
+def _tuning(plugins: PluginRegistry, catalog: Catalog, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    experiment = fine_tuning.Experiment(plugins, catalog, datasets.reviews(folder), usable_cores())
     found = []
-    for run in tuning.runs(bench, catalogue, seeds, _say):
+    for run in fine_tuning.runs(experiment, catalog, seeds, _say):
         _say(f"accuracy {run.accuracy:.4f}, validation {run.scores}")
         found.append(run)
-    lines = tuning.summary(found)
-    print("\n| fine-tuning | seeds | mean | deviation | least | most | steps to its best |\n|---|---|---|---|---|---|---|")
-    for line in lines:
-        steps = ", ".join(map(str, line["steps to it"]))
-        print("| " + " | ".join(str(line[k]) for k in ("way", "seeds", "mean", "deviation", "least", "most")) + f" | {steps} |")
+    lines = fine_tuning.summary(found)
+    columns = ("way", "seeds", "mean", "deviation", "least", "most")
+    cells = [[*(line[name] for name in columns), ", ".join(map(str, line["steps to it"]))] for line in lines]
+    print("\n" + table([*columns, "steps to its best"], cells))
     return {"summary": lines, "runs": [asdict(run) for run in found]}
 
 

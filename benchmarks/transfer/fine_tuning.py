@@ -1,4 +1,4 @@
-"""Fine-tuning on a small text task: how many blocks to freeze; Adam's bias correction, re-initialised blocks and more epochs
+"""Fine-tuning on a small text task: how many blocks to freeze; Adam's bias correction, re-initialized blocks and more epochs
 (Mosbach et al. 2021, Zhang et al. 2021); and how many steps a pretrained trunk saves.
 
 In process, by the plugin's own tuner: what a server does in its job, without the export.
@@ -21,8 +21,8 @@ from topwork_server.plugin_api.trainer import FineTuneDataset, FineTuner, FineTu
 from topwork_server.runtime.export import open_trunk
 from topwork_server.types import TextItem
 
-from benchmarks.transfer.subjects import Subject
-from benchmarks.transfer.twins import twin
+from benchmarks.transfer.datasets import Dataset
+from benchmarks.transfer.random_baseline import random_encoder
 
 ENCODER, TAP = "all-minilm-l6-v2", "pooled"
 TRAIN, VALIDATION, TEST = 200, 100, 400
@@ -33,7 +33,7 @@ FROZEN = (2, 4, 6, 7)
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no bias correction": {"bias_correction": False},
-    "top 2 blocks re-initialised": {"reinitialise": 2},
+    "top 2 blocks re-initialized": {"reinitialise": 2},
     "three times the epochs": {"epochs": 18},
 }
 
@@ -49,28 +49,28 @@ class Run:
     scores: tuple[float, ...]
 
 
-class Bench:
-    def __init__(self, plugins: PluginRegistry, catalogue: Catalog, subject: Subject, threads: int) -> None:
-        self._plugins, self._catalogue, self._threads = plugins, catalogue, threads
-        rated = [(text, one["side"]) for text, one in zip(subject.items, subject.metadata, strict=True) if one["side"]]
+class Experiment:
+    def __init__(self, plugins: PluginRegistry, catalog: Catalog, data: Dataset, threads: int) -> None:
+        self._plugins, self._catalog, self._threads = plugins, catalog, threads
+        rated = [(text, one["side"]) for text, one in zip(data.items, data.metadata, strict=True) if one["side"]]
         self._texts, sides = zip(*rated, strict=True)
         self._values = np.array([side == "good" for side in sides], np.int64)
 
-    def run(self, way: str, seed: int, options: Mapping[str, Any], encoder: str = ENCODER) -> Run:
+    def fine_tune(self, way: str, seed: int, options: Mapping[str, Any], encoder: str = ENCODER) -> Run:
         trainer = self._plugins.trainer("fine-tune").trainer
         assert issubclass(trainer, FineTuner), "it learns the trunk"
-        spec = self._catalogue.spec(encoder)
+        spec = self._catalog.spec(encoder)
         with tempfile.TemporaryDirectory() as scratch:
-            assets = sources.fetch(self._catalogue.source(encoder), self._catalogue.home, spec.sha256)
+            assets = sources.fetch(self._catalog.source(encoder), self._catalog.home, spec.sha256)
             trunk = open_trunk(spec, assets, Path(scratch))
-            lesson = self._lesson(seed, spec.encoder.options(), next(tap for tap in trunk.taps if tap.name == TAP))
+            dataset = self._dataset(seed, spec.encoder.options(), next(tap for tap in trunk.taps if tap.name == TAP))
             chosen = parse(trainer.options, {**USUAL, **options}, "fine-tune")
             tuned = trainer.tune(
-                trunk, spec.encoder(spec, Path(scratch)), lesson, chosen, seed, self._threads, Path(scratch), lambda *_: None
+                trunk, spec.encoder(spec, Path(scratch)), dataset, chosen, seed, self._threads, Path(scratch), lambda *_: None
             )
-        return _run(way, seed, lesson, tuned)
+        return _run(way, seed, dataset, tuned)
 
-    def _lesson(self, seed: int, options: Any, tap: Any) -> FineTuneDataset:
+    def _dataset(self, seed: int, options: Any, tap: Any) -> FineTuneDataset:
         """Other items for each seed: the spread is that of the whole experiment."""
         chosen = np.random.default_rng(seed).permutation(len(self._texts))[: TRAIN + VALIDATION + TEST]
         train, validation, test = np.split(np.arange(len(chosen)), [TRAIN, TRAIN + VALIDATION])
@@ -81,22 +81,22 @@ class Bench:
         )
 
 
-def _run(way: str, seed: int, lesson: FineTuneDataset, tuned: FineTuneResult) -> Run:
-    right = tuned.test_scores.argmax(1) == lesson.values[lesson.test]
+def _run(way: str, seed: int, dataset: FineTuneDataset, tuned: FineTuneResult) -> Run:
+    right = tuned.test_scores.argmax(1) == dataset.values[dataset.test]
     history = [entry for entry in tuned.history if entry.get("step") is not None]
     steps, scores = [int(entry["step"]) for entry in history], [round(float(entry["score"]), 4) for entry in history]
     return Run(way, seed, float(right.mean()), tuple(steps), tuple(scores))
 
 
-def runs(bench: Bench, catalogue: Catalog, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
+def runs(experiment: Experiment, catalog: Catalog, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Run]:
     """All experiments, seed by seed, so that a run that is stopped has whole rounds."""
     ways: dict[str, tuple[Mapping[str, Any], str]] = {name: (options, ENCODER) for name, options in WAYS.items()}
     ways |= {f"{count} blocks frozen": ({"frozen_blocks": count}, ENCODER) for count in FROZEN}
-    ways["from scratch"] = ({}, twin(catalogue, ENCODER))
+    ways["from scratch"] = ({}, random_encoder(catalog, ENCODER))
     for seed in seeds:
         for way, (options, encoder) in ways.items():
             say(f"fine-tuning, seed {seed}: {way}")
-            yield bench.run(way, seed, options, encoder)
+            yield experiment.fine_tune(way, seed, options, encoder)
 
 
 def summary(found: Sequence[Run]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ FEWEST_WORDS, MOST_WORDS = 60, 600  # of a supersense
 
 
 @dataclass(frozen=True)
-class Subject:
+class Dataset:
     """Items with labels. `plain` (n, dim) float32 is what the baseline reads; `metadata` has an entry an item."""
 
     name: str
@@ -51,17 +51,16 @@ class Subject:
     group: str = ""
     taps: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()  # labels a class; metadata then has "split" and "place_SEED"
-    random: Array | None = None  # rows of a random twin that is no network
-    notes: str = field(default="")
+    random: Array | None = None  # random rows, where the encoder is no network
 
 
-def stamps() -> Subject:
+def stamps() -> Dataset:
     """Cartoons and photographs of things, 16 categories by folder; a mirrored one is in the fold of its original."""
     paths = [path for path in sorted(STAMPS.rglob("*.png")) if _category(path) != "naturalforces"]
     pictures = [_on_white(path) for path in paths]
     metadata = [{"label": _category(path), "group": _original(path)} for path in paths]
     plain = np.stack([_pixels(picture.resize((32, 32))) for picture in pictures])
-    return Subject("stamps", "efficientnet-lite0", [_png(p) for p in pictures], metadata, plain, "32x32 pixels", group="group")
+    return Dataset("stamps", "efficientnet-lite0", [_png(p) for p in pictures], metadata, plain, "32x32 pixels", group="group")
 
 
 def _category(path: Path) -> str:
@@ -89,8 +88,8 @@ def _pixels(picture: Image.Image) -> Array:
     return np.asarray(picture, np.float32).ravel() / 255
 
 
-def fashion(seeds: Sequence[int]) -> Subject:
-    """Clothes in 28x28 grey (Xiao et al. 2017): 1,000 a class to learn from, 200 a class to judge by."""
+def fashion(seeds: Sequence[int]) -> Dataset:
+    """Clothes in 28x28 gray (Xiao et al. 2017): 1,000 a class to learn from, 200 a class to test on."""
     train = _some(*_read_fashion("train"), FASHION_TRAIN)
     test = _some(*_read_fashion("t10k"), FASHION_TEST)
     pictures, labels = (np.concatenate(parts) for parts in zip(train, test, strict=True))
@@ -102,7 +101,7 @@ def fashion(seeds: Sequence[int]) -> Subject:
     ]
     items = [_png(Image.fromarray(picture)) for picture in pictures]
     plain = pictures.reshape(len(pictures), -1).astype(np.float32) / 255
-    return Subject("fashion-mnist", "efficientnet-lite0", items, metadata, plain, "28x28 pixels", sizes=(10, 100, 1000))
+    return Dataset("fashion-mnist", "efficientnet-lite0", items, metadata, plain, "28x28 pixels", sizes=(10, 100, 1000))
 
 
 def _read_fashion(part: str) -> tuple[Array, Array]:
@@ -126,12 +125,12 @@ def _places(labels: Array, count: int, seed: int) -> Array:
     return places
 
 
-def reviews(folder: Path) -> Subject:
+def reviews(folder: Path) -> Dataset:
     """10,605 sentences of film reviews, rated -4 to 4 by people: the rating; and its side, where it is 0.5 or more from 0."""
     ratings, texts = zip(*_read_reviews(folder), strict=True)
     metadata = [{"rating": rating, "side": None if abs(rating) < 0.5 else "good" if rating > 0 else "bad"} for rating in ratings]
     plain = tf_idf([_words(text) for text in texts])
-    return Subject("reviews", "all-minilm-l6-v2", texts, metadata, plain, "TF-IDF of words and pairs", targets=("rating", "side"))
+    return Dataset("reviews", "all-minilm-l6-v2", texts, metadata, plain, "TF-IDF of words and pairs", targets=("rating", "side"))
 
 
 def _read_reviews(folder: Path) -> list[tuple[float, str]]:
@@ -170,7 +169,7 @@ def tf_idf(documents: Sequence[Sequence[str]], most: int = TERMS) -> Array:
     return unit
 
 
-def supersenses() -> Subject:
+def supersenses() -> Dataset:
     """Nouns of WordNet (Fellbaum 1998) and the lexicographer's file of their first sense, of 26 (Ciaramita and Johnson 2003)."""
     words = [(word, sense) for word, sense in _nouns() if sense != "Tops"]
     counts = Counter(sense for _, sense in words)
@@ -183,7 +182,7 @@ def supersenses() -> Subject:
     plain = tf_idf([_letters(word) for word, _ in kept])
     random = np.random.default_rng(1).normal(size=(len(kept), 50)).astype(np.float32)
     names = [word for word, _ in kept]
-    return Subject("supersenses", "glove-6b-50d", names, metadata, plain, "TF-IDF of letters, 1 to 4", random=random)
+    return Dataset("supersenses", "glove-6b-50d", names, metadata, plain, "TF-IDF of letters, 1 to 4", random=random)
 
 
 def _nouns() -> Iterable[tuple[str, str]]:
@@ -205,7 +204,7 @@ def _letters(word: str) -> list[str]:
     return [padded[i : i + n] for n in range(1, 5) for i in range(len(padded) - n + 1)]
 
 
-def motions() -> Subject:
+def motions() -> Dataset:
     """Six motions of 16 photographs, in clips of 16 frames (benchmarks/video_motion.py makes them); folds are of photographs."""
     rng, clips, metadata = np.random.default_rng(0), [], []
     for _ in range(video_motion.REPEATS):
@@ -215,16 +214,16 @@ def motions() -> Subject:
                 metadata.append({"label": motion, "photograph": name})
     plain = np.stack([_small(clip) for clip in clips])
     taps = ("pooled.mean_std",)
-    return Subject("motions", "i3d-resnet50-thin", clips, metadata, plain, "16x14x14 grey", group="photograph", taps=taps)
+    return Dataset("motions", "i3d-resnet50-thin", clips, metadata, plain, "16x14x14 gray", group="photograph", taps=taps)
 
 
 def _small(clip: Array) -> Array:
-    grey = clip.mean(3).reshape(len(clip), 14, 16, 14, 16).mean((2, 4))
-    return np.asarray(grey / 255, np.float32).ravel()
+    gray = clip.mean(3).reshape(len(clip), 14, 16, 14, 16).mean((2, 4))
+    return np.asarray(gray / 255, np.float32).ravel()
 
 
-def all_of(folder: Path, seeds: Sequence[int]) -> dict[str, Callable[[], Subject]]:
-    """By name; nothing is read before it is asked for. `folder` keeps what is downloaded."""
+def all_of(folder: Path, seeds: Sequence[int]) -> dict[str, Callable[[], Dataset]]:
+    """By name; each is read when it is called. `folder` keeps what is downloaded."""
     return {
         "stamps": stamps,
         "fashion-mnist": lambda: fashion(seeds),

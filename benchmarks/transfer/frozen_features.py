@@ -10,8 +10,8 @@ import numpy as np
 from topwork import Client, HeadInfo
 from topwork_server.models.catalog import Catalog
 
-from benchmarks.transfer.subjects import Subject
-from benchmarks.transfer.twins import twin
+from benchmarks.transfer.datasets import Dataset
+from benchmarks.transfer.random_baseline import random_encoder
 
 PREFIX = "transfer"
 SPLIT = "split = 'test'"
@@ -21,7 +21,7 @@ SPLIT = "split = 'test'"
 class Line:
     """One line of the table. `low` and `high`: the widest of the heads' own 95% intervals joined with the spread over seeds."""
 
-    subject: str
+    data: str
     target: str
     labels: str  # how many were learnt from
     reads: str
@@ -33,62 +33,60 @@ class Line:
     seeds: int
 
 
-def lines(
-    client: Client, catalogue: Catalog, subject: Subject, seeds: Sequence[int], say: Callable[[str], None]
-) -> Iterator[Line]:
-    """Every way to read the subject, for each target and size. Its sets are dropped in the end."""
-    ways = _write(client, catalogue, subject, say)
+def lines(client: Client, catalog: Catalog, data: Dataset, seeds: Sequence[int], say: Callable[[str], None]) -> Iterator[Line]:
+    """Every way to read the data, for each target and size. Its sets are dropped in the end."""
+    ways = _write(client, catalog, data, say)
     try:
-        for target in subject.targets:
-            for size in subject.sizes or (0,):
+        for target in data.targets:
+            for size in data.sizes or (0,):
                 for reads, name in ways.items():
-                    say(f"{subject.name}: {target}, {size or 'all'} labels, {reads}")
-                    yield _line(subject, target, size, reads, [_train(client, subject, name, target, size, s) for s in seeds])
+                    say(f"{data.name}: {target}, {size or 'all'} labels, {reads}")
+                    yield _line(data, target, size, reads, [_train(client, data, name, target, size, s) for s in seeds])
     finally:
         for name in ways.values():
             client.drop_set(name)
 
 
-def _write(client: Client, catalogue: Catalog, subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
+def _write(client: Client, catalog: Catalog, data: Dataset, say: Callable[[str], None]) -> dict[str, str]:
     """By what is read, the set that holds it."""
-    ids = [f"{i:06d}" for i in range(len(subject.items))]
+    ids = [f"{i:06d}" for i in range(len(data.items))]
     for left in client.sets():  # of a run that was ended
-        if left.name.startswith(f"{PREFIX}-{subject.name}-"):
+        if left.name.startswith(f"{PREFIX}-{data.name}-"):
             client.drop_set(left.name)
     written = {}
 
     def write(reads: str, kind: str, **what: Any) -> None:
-        name = f"{PREFIX}-{subject.name}-{kind}"
-        say(f"{subject.name}: writing {reads}")
-        client.write(name, ids=ids, metadata=list(subject.metadata), **what)
+        name = f"{PREFIX}-{data.name}-{kind}"
+        say(f"{data.name}: writing {reads}")
+        client.write(name, ids=ids, metadata=list(data.metadata), **what)
         written[reads] = name
 
-    write(subject.plain_name, "plain", vectors=subject.plain)
-    if subject.random is not None:
-        write("random vectors", "random", vectors=subject.random)
+    write(data.plain_name, "plain", vectors=data.plain)
+    if data.random is not None:
+        write("random vectors", "random", vectors=data.random)
     else:
-        random = twin(catalogue, subject.encoder)
-        write(f"{subject.encoder}, random weights", "random", encoder=random, items=subject.items, taps=list(subject.taps))
-    write(subject.encoder, "features", encoder=subject.encoder, items=subject.items, taps=list(subject.taps), skip_bad_items=True)
+        random = random_encoder(catalog, data.encoder)
+        write(f"{data.encoder}, random weights", "random", encoder=random, items=data.items, taps=list(data.taps))
+    write(data.encoder, "features", encoder=data.encoder, items=data.items, taps=list(data.taps), skip_bad_items=True)
     return written
 
 
-def _train(client: Client, subject: Subject, set_name: str, target: str, size: int, seed: int) -> HeadInfo:
+def _train(client: Client, data: Dataset, set_name: str, target: str, size: int, seed: int) -> HeadInfo:
     name = f"{set_name}-{target}"
     where, test = (f"{SPLIT} OR place_{seed} < {size}", SPLIT) if size else ("", "")
     head = client.train(
-        set_name, target=target, name=name, seed=seed, where=where, test_where=test, group=subject.group, replace=True
+        set_name, target=target, name=name, seed=seed, where=where, test_where=test, group=data.group, replace=True
     )
     client.drop_head(name)
     return head
 
 
-def _line(subject: Subject, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
+def _line(data: Dataset, target: str, size: int, reads: str, heads: Sequence[HeadInfo]) -> Line:
     mains = [head.metrics[0] for head in heads]
     values = np.array([main.value for main in mains])
     spread = [values.min(), values.max()] if len(values) > 1 else []
     return Line(
-        subject=subject.name,
+        data=data.name,
         target=target,
         labels=f"{size} a class" if size else f"{heads[0].labelled}, folds",
         reads=reads,

@@ -1,4 +1,4 @@
-"""The same trunk with random weights: an encoder of its own in the catalogue, served like any other."""
+"""The same trunk with random weights: an encoder of its own in the catalog, served like any other."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from topwork_server.runtime.export import open_trunk
 DEVIATION = 0.02
 
 
-def twin(catalogue: Catalog, base: str, seed: int = 0) -> str:
-    """The name of a twin of `base`, which is made where it is not there yet. Its batch norms know the means of real inputs."""
+def random_encoder(catalog: Catalog, base: str, seed: int = 0) -> str:
+    """The name of `base` with random weights, made where it is not there yet. Its batch norms know the means of real inputs."""
     name = f"{base}-random-{seed}"
-    if name in catalogue.fine_tuned():
+    if name in catalog.fine_tuned():
         return name
     from safetensors.torch import save_file
 
-    spec = catalogue.spec(base)
+    spec = catalog.spec(base)
     with tempfile.TemporaryDirectory() as scratch:
-        trunk = open_trunk(spec, sources.fetch(catalogue.source(base), catalogue.home, spec.sha256), Path(scratch))
-        randomise(trunk.module, seed)
+        trunk = open_trunk(spec, sources.fetch(catalog.source(base), catalog.home, spec.sha256), Path(scratch))
+        randomize(trunk.module, seed)
         settle(trunk, spec.encoder(spec, Path(scratch)))
         assert trunk.module is not None, "a network in torch"
         state = {key: tensor.clone().contiguous() for key, tensor in trunk.module.state_dict().items()}
         save_file(state, Path(scratch) / "state.safetensors")
-        catalogue.add_fine_tuned(
+        catalog.add_fine_tuned(
             name, base, Path(scratch) / "state.safetensors", spec.default_tap, "nothing: its weights are random"
         )
     return name
 
 
-def randomise(module: Any, seed: int) -> None:
+def randomize(module: Any, seed: int) -> None:
     """Convolutions as He et al. 2015, all else that multiplies from a normal distribution, norms and biases as they begin."""
     import torch
     from torch import nn
