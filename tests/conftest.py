@@ -32,7 +32,7 @@ FIRST = (
     "contract/test_offline_encoders.py",
     "plugins/test_bert.py",
     "server/test_cli.py",
-    "server/test_outsider.py",
+    "server/test_installed_plugins.py",
     "clients/test_contract.py",
     "server/runtime/quantization/test_quantize.py",
     "server/heads/test_heads_processes.py",

@@ -65,7 +65,7 @@ class Cost:
     threads: tuple[int, int] = (0, 0)
 
 
-class Door:
+class ClientFactory:
     """One channel to the server, with a stub for each service."""
 
     def __init__(self, address: str, *, gzip: bool = False) -> None:
@@ -156,121 +156,121 @@ def embed(items: Sequence[types.Item], **options: Any) -> encoders.EmbedRequest:
 
 @attack("GetJob of 60 MiB, 49 times")
 def long_job(address: str) -> Calls:
-    door, request = Door(address), jobs.GetJobRequest(id="a" * LARGE)
-    return [lambda: door.jobs.GetJob(request, timeout=120)] * 49
+    factory, request = ClientFactory(address), jobs.GetJobRequest(id="a" * LARGE)
+    return [lambda: factory.jobs.GetJob(request, timeout=120)] * 49
 
 
 @attack("WatchJob, ExportHead, Read of 60 MiB, 5 times each")
 def long_streams(address: str) -> Calls:
-    door, name = Door(address), "a" * LARGE
+    factory, name = ClientFactory(address), "a" * LARGE
     return [
-        lambda: door.jobs.WatchJob(jobs.GetJobRequest(id=name), timeout=120),
-        lambda: door.heads.ExportHead(heads.GetHeadRequest(name=name), timeout=120),
-        lambda: door.sets.Read(sets.ReadRequest(set=name), timeout=120),
+        lambda: factory.jobs.WatchJob(jobs.GetJobRequest(id=name), timeout=120),
+        lambda: factory.heads.ExportHead(heads.GetHeadRequest(name=name), timeout=120),
+        lambda: factory.sets.Read(sets.ReadRequest(set=name), timeout=120),
     ] * 5
 
 
 @attack("names of 60 MiB: encoder, set, head, index, tap, label, kind")
 def long_names(address: str) -> Calls:
-    door, name = Door(address), "a" * LARGE
+    factory, name = ClientFactory(address), "a" * LARGE
     item = [types.Item(text="a")]
     return [
-        lambda: door.encoders.GetEncoder(encoders.GetEncoderRequest(name=name), timeout=120),
-        lambda: door.sets.GetSet(sets.GetSetRequest(set=name), timeout=120),
-        lambda: door.heads.GetHead(heads.GetHeadRequest(name=name), timeout=120),
-        lambda: door.indexes.GetIndex(indexes.GetIndexRequest(set="a", name=name), timeout=120),
-        lambda: door.encoders.Embed(
+        lambda: factory.encoders.GetEncoder(encoders.GetEncoderRequest(name=name), timeout=120),
+        lambda: factory.sets.GetSet(sets.GetSetRequest(set=name), timeout=120),
+        lambda: factory.heads.GetHead(heads.GetHeadRequest(name=name), timeout=120),
+        lambda: factory.indexes.GetIndex(indexes.GetIndexRequest(set="a", name=name), timeout=120),
+        lambda: factory.encoders.Embed(
             encoders.EmbedRequest(settings=encoders.EmbedSettings(encoder=TEXT, taps=[name]), items=item), timeout=120
         ),
-        lambda: door.heads.Train(heads.TrainRequest(set="a", target=name), timeout=120),
-        lambda: door.heads.Train(heads.TrainRequest(set="a", target="b", kind=name), timeout=120),
+        lambda: factory.heads.Train(heads.TrainRequest(set="a", target=name), timeout=120),
+        lambda: factory.heads.Train(heads.TrainRequest(set="a", target="b", kind=name), timeout=120),
     ]
 
 
 @attack("Health of a name of 60 MiB")
 def long_health(address: str) -> Calls:
-    stub = health_pb2_grpc.HealthStub(Door(address).channel)
+    stub = health_pb2_grpc.HealthStub(ClientFactory(address).channel)
     return [lambda: stub.Check(health_pb2.HealthCheckRequest(service="encoder/" + "a" * LARGE), timeout=120)] * 5
 
 
 @attack("an option that is a list of a million numbers")
 def long_option(address: str) -> Calls:
-    door, request = Door(address), embed(texts(1, 1))
+    factory, request = ClientFactory(address), embed(texts(1, 1))
     request.settings.options.fields["prompt"].list_value.extend([1.0] * 1_000_000)
-    return [lambda: door.encoders.Embed(request, timeout=120)]
+    return [lambda: factory.encoders.Embed(request, timeout=120)]
 
 
 @attack("a million options; options 40 deep")
 def many_options(address: str) -> Calls:
-    door, wide, deep = Door(address), embed(texts(1, 1)), embed(texts(1, 1))
+    factory, wide, deep = ClientFactory(address), embed(texts(1, 1)), embed(texts(1, 1))
     for i in range(1_000_000):
         wide.settings.options.fields[str(i)].bool_value = True
     value = deep.settings.options.fields["a"]
     for _ in range(40):
         value = value.struct_value.fields["a"]
-    return [lambda: door.encoders.Embed(wide, timeout=120), lambda: door.encoders.Embed(deep, timeout=120)]
+    return [lambda: factory.encoders.Embed(wide, timeout=120), lambda: factory.encoders.Embed(deep, timeout=120)]
 
 
 @attack("31 million empty items")
 def empty_items(address: str) -> Calls:
-    door = Door(address)
-    return [lambda: door.raw("/topwork.v1.Encoders/Embed")(b"\x12\x00" * (31 * 1000 * 1000), timeout=120)]
+    factory = ClientFactory(address)
+    return [lambda: factory.raw("/topwork.v1.Encoders/Embed")(b"\x12\x00" * (31 * 1000 * 1000), timeout=120)]
 
 
 @attack("a million taps, ids, columns")
 def long_lists(address: str) -> Calls:
-    door, million = Door(address), [str(i) for i in range(1_000_000)]
+    factory, million = ClientFactory(address), [str(i) for i in range(1_000_000)]
     settings = encoders.EmbedSettings(encoder=TEXT, taps=million)
     return [
-        lambda: door.encoders.Embed(encoders.EmbedRequest(settings=settings, items=texts(1, 1)), timeout=120),
-        lambda: door.sets.Read(sets.ReadRequest(set="a", ids=million), timeout=120),
-        lambda: door.sets.Read(sets.ReadRequest(set="a", columns=million), timeout=120),
-        lambda: door.sets.DeleteRows(sets.DeleteRowsRequest(set="a", ids=million), timeout=120),
+        lambda: factory.encoders.Embed(encoders.EmbedRequest(settings=settings, items=texts(1, 1)), timeout=120),
+        lambda: factory.sets.Read(sets.ReadRequest(set="a", ids=million), timeout=120),
+        lambda: factory.sets.Read(sets.ReadRequest(set="a", columns=million), timeout=120),
+        lambda: factory.sets.DeleteRows(sets.DeleteRowsRequest(set="a", ids=million), timeout=120),
     ]
 
 
 @attack("bytes that are no message, 2000 times")
 def undecodable(address: str) -> Calls:
-    door = Door(address)
-    return [lambda: door.raw("/topwork.v1.Encoders/Embed")(b"\xff\xff\xff", timeout=60)] * 2000
+    factory = ClientFactory(address)
+    return [lambda: factory.raw("/topwork.v1.Encoders/Embed")(b"\xff\xff\xff", timeout=60)] * 2000
 
 
 @attack("12 messages of 60 MiB, gzipped, at a time")
 def gzipped(address: str) -> Calls:
-    door, request = Door(address, gzip=True), embed(texts(1, LARGE))
-    return [lambda: door.encoders.Embed(request, timeout=60)] * 12
+    factory, request = ClientFactory(address, gzip=True), embed(texts(1, LARGE))
+    return [lambda: factory.encoders.Embed(request, timeout=60)] * 12
 
 
 @attack("12 messages of 60 MiB, at a time")
 def plain(address: str) -> Calls:
-    door, request = Door(address), embed(texts(1, LARGE))
-    return [lambda: door.encoders.Embed(request, timeout=60)] * 12
+    factory, request = ClientFactory(address), embed(texts(1, LARGE))
+    return [lambda: factory.encoders.Embed(request, timeout=60)] * 12
 
 
 @attack("12 streams with a gzipped message of 60 MiB")
 def gzipped_streams(address: str) -> Calls:
-    door = Door(address, gzip=True)
+    factory = ClientFactory(address, gzip=True)
 
     def requests() -> Iterator[encoders.EmbedStreamRequest]:
         yield encoders.EmbedStreamRequest(settings=encoders.EmbedSettings(encoder=TEXT))
         yield encoders.EmbedStreamRequest(items=encoders.Items(items=texts(1, LARGE)))
 
-    return [lambda: door.encoders.EmbedStream(requests(), timeout=60)] * 12
+    return [lambda: factory.encoders.EmbedStream(requests(), timeout=60)] * 12
 
 
 @attack("4 texts of 30 MiB, truncated, with 2 s")
 def long_texts(address: str) -> Calls:
-    door, request = Door(address), embed(texts(1, 30 * MIB), truncate=True)
-    return [lambda: door.encoders.Embed(request, timeout=2)] * 4
+    factory, request = ClientFactory(address), embed(texts(1, 30 * MIB), truncate=True)
+    return [lambda: factory.encoders.Embed(request, timeout=2)] * 4
 
 
 @attack("300 sets of one row")
 def many_sets(address: str) -> Calls:
-    door = Door(address)
+    factory = ClientFactory(address)
 
     def write(name: str) -> Any:
         rows = types.TapFeatures(tap="v", rows=types.Tensor(dtype=types.DTYPE_FLOAT32, shape=[1, 2], data=b"\0\0\x80?" * 2))
-        return door.sets.Write(
+        return factory.sets.Write(
             iter(
                 [
                     sets.WriteRequest(settings=sets.WriteSettings(set=name)),
@@ -285,14 +285,14 @@ def many_sets(address: str) -> Calls:
 
 @attack("a filter of 20,000 ORs")
 def long_filter(address: str) -> Calls:
-    door = Door(address)
+    factory = ClientFactory(address)
     where = " OR ".join(f"id = '{i}'" for i in range(15_000))
-    return [lambda: door.sets.Read(sets.ReadRequest(set="many-0", where=where), timeout=60)]
+    return [lambda: factory.sets.Read(sets.ReadRequest(set="many-0", where=where), timeout=60)]
 
 
 @attack("create, rebuild and drop one index from six threads, 5 s")
 def index_races(address: str) -> Calls:
-    door, ends = Door(address), time.monotonic() + 5
+    factory, ends = ClientFactory(address), time.monotonic() + 5
 
     def repeat(call: Callable[[], Any]) -> None:
         while time.monotonic() < ends:
@@ -303,9 +303,9 @@ def index_races(address: str) -> Calls:
     create = indexes.CreateIndexRequest(set="many-1", name="i", kind="flat")
     one = indexes.GetIndexRequest(set="many-1", name="i")
     return [
-        lambda: repeat(lambda: door.indexes.CreateIndex(create, timeout=20)),
-        lambda: repeat(lambda: door.indexes.RebuildIndex(one, timeout=20)),
-        lambda: repeat(lambda: door.indexes.DropIndex(one, timeout=20)),
+        lambda: repeat(lambda: factory.indexes.CreateIndex(create, timeout=20)),
+        lambda: repeat(lambda: factory.indexes.RebuildIndex(one, timeout=20)),
+        lambda: repeat(lambda: factory.indexes.DropIndex(one, timeout=20)),
     ] * 2
 
 
@@ -336,7 +336,9 @@ def serving(home: Path, limit: int, *flags: str) -> Iterator[tuple[str, psutil.P
             try:
                 address = json.loads(child.stdout.readline())["address"]
                 process = psutil.Process(child.pid)
-                Door(address).encoders.Embed(embed(texts(1, 1)), timeout=300)  # what an encoder takes at rest is no attack's cost
+                ClientFactory(address).encoders.Embed(
+                    embed(texts(1, 1)), timeout=300
+                )  # what an encoder takes at rest is no attack's cost
                 if limit:
                     bound = process.memory_info().vms + limit * MIB
                     process.rlimit(resource.RLIMIT_AS, (bound, bound))

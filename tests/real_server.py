@@ -9,9 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import sets_world
 from topwork_server.app import App
 from topwork_server.config import Config
 from topwork_server.models.catalog import Catalog
+from topwork_server.plugin_api.plugin_registry import PluginRegistry, RegisteredTrainer
+from topwork_server.plugin_api.trainer import TrainerSpec
+from toys import FakePlugins
+
+
+class ToyEncoders(FakePlugins):
+    """Toy encoders beside the packaged kinds of index and trainers: a training finds those by itself, in its own process."""
+
+    def __init__(self) -> None:
+        self._packaged = PluginRegistry.load()
+        super().__init__(sets_world.SPECS, [found.spec for found in self._packaged.indexes().values()])
+
+    def trainers(self) -> dict[str, RegisteredTrainer]:
+        return self._packaged.trainers()
+
+    def trainer(self, kind: str) -> TrainerSpec:
+        return self._packaged.trainer(kind)
+
+
+@contextmanager
+def with_toys(folders: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a server with `ToyEncoders`."""
+    home = sets_world.lent(folders.mktemp("home") / "home", sets_world.export(folders.mktemp("exported")))
+    with served(home, ToyEncoders()) as address:
+        yield address
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import made_videos
 import pluggy
 import pytest
+import sample_videos
 import topwork_server
 from google.protobuf import json_format
 from topwork.cli.commands import SERVER_VERBS, all_commands
@@ -217,7 +217,7 @@ def test_every_kind_of_source_is_told() -> None:
 @pytest.mark.weights
 def test_the_first_page_runs(weights_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made_videos.write(tmp_path / "clip.mp4", made_videos.shades(20))
+    sample_videos.write(tmp_path / "clip.mp4", sample_videos.shades(20))
     shutil.copy(example_inputs.FOLDER / "chelsea.jpg", tmp_path / "cat.jpg")
     shutil.copy(example_inputs.FOLDER / "coffee.jpg", tmp_path / "cup.jpg")
     (tmp_path / "lines.txt").write_text("\n".join(f"line {i}" for i in range(100)))

@@ -1,14 +1,15 @@
-"""A small server that answers like Topwork's, over real gRPC, and both clients behind one door."""
+"""A small server that answers like Topwork's, over real gRPC, and both clients behind one factory."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import topwork
-from doors import Door, OpenDoor
+from both_clients import ClientFactory, EitherClient
 from fake_server import FakeServer
 from topwork._transport import retry
 
@@ -26,16 +27,49 @@ def client(server: FakeServer) -> Iterator[topwork.Client]:
 
 
 @pytest.fixture(params=["Client", "AsyncClient"])
-def door(request: pytest.FixtureRequest, server: FakeServer, runner: asyncio.Runner) -> Iterator[Door]:
-    door = Door(request.param == "AsyncClient", server.target, runner)
-    yield door
-    door.close()
+def factory(request: pytest.FixtureRequest, server: FakeServer, runner: asyncio.Runner) -> Iterator[ClientFactory]:
+    factory = ClientFactory(request.param == "AsyncClient", server.target, runner)
+    yield factory
+    factory.close()
 
 
 @pytest.fixture
-def both(door: Door) -> OpenDoor:
+def both(factory: ClientFactory) -> EitherClient:
     """The client of either kind with its default settings."""
-    return door.open()
+    return factory.open()
+
+
+@pytest.fixture(scope="session")
+def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server with toy encoders and the packaged indexes and trainers: one for all tests of a worker."""
+    import real_server  # it loads the server, which most tests of the client do without
+
+    with real_server.with_toys(tmp_path_factory) as address:
+        yield address
+
+
+@pytest.fixture
+def real_client(real_target: str) -> Iterator[topwork.Client]:
+    with topwork.Client(real_target) as client:
+        yield client
+        _empty(client)
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def real_both(request: pytest.FixtureRequest, real_target: str, runner: asyncio.Runner) -> Iterator[EitherClient]:
+    """The client of either kind on a real server."""
+    factory = ClientFactory(request.param == "AsyncClient", real_target, runner)
+    client = factory.open()
+    yield client
+    _empty(client)
+    factory.close()
+
+
+def _empty(client: Any) -> None:
+    for head in client.heads():
+        client.drop_head(head.name)
+    for info in client.sets():
+        client.drop_set(info.name)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import topwork
-from doors import Door, OpenDoor
+from both_clients import ClientFactory, EitherClient
 from fake_server import FakeServer
 
 SET = {"set": "s"}
@@ -136,9 +136,9 @@ def test_the_table_has_every_verb() -> None:
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_a_wrong_argument_is_one_of_our_errors(verb: str, served: FakeServer, door: Door) -> None:
-    method = getattr(door.open(timeout=30, retry_for=0), verb)
-    turns = TURNS if door.asynchronous else 1
+def test_a_wrong_argument_is_one_of_our_errors(verb: str, served: FakeServer, factory: ClientFactory) -> None:
+    method = getattr(factory.open(timeout=30, retry_for=0), verb)
+    turns = TURNS if factory.asynchronous else 1
     raised = {said: error for said, call in wrong_calls(verb, turns) if (error := error_of(method, call))}
     assert {said: error for said, error in raised.items() if not isinstance(error, topwork.TopworkError)} == {}
     assert all(map(str, raised.values()))
@@ -186,6 +186,6 @@ def test_a_stream_is_refused_where_it_is_called(client: topwork.Client) -> None:
         client.embed_stream("letters", ["a"], chunk=0)
 
 
-def test_a_lone_name_is_a_list_of_one(both: OpenDoor, served: FakeServer) -> None:
+def test_a_lone_name_is_a_list_of_one(both: EitherClient, served: FakeServer) -> None:
     assert list(both.embed_taps("letters", ["a"], "pooled")) == ["pooled"]
     assert list(both.read("s", columns="year").metadata) == ["year"]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import topwork
-from doors import asynchronously
+from both_clients import asynchronously
 from fake_server import FakeServer
 
 

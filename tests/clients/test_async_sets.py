@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 import topwork
-from doors import asynchronously
+from both_clients import asynchronously
 from fake_server import DIM, FakeServer
 
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import real_server
-import sets_world
 from cli_command import Command
 from fake_server import FakeServer
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -142,22 +137,14 @@ def test_an_encoding_that_there_is_not(topwork: Command, tmp_path: Path) -> None
         assert topwork("write", "s", tmp_path / "a.csv", "--encoding", name) == 2
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(home, plugins) as address:
-        yield address
-
-
 COLUMNS = ["größe", "日本語", "हिन्दी", "имя", "naïve_2"]
 
 
 def test_columns_of_any_script_from_a_file_to_a_filter_and_into_a_file(
-    real: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    real_target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Also those that the file writes with combining accents."""
-    command = Command(real, capsys)
+    command = Command(real_target, capsys)
     header = ",".join(["text", *(unicodedata.normalize("NFD", column) for column in COLUMNS)])
     (tmp_path / "a.csv").write_text(f"{header}\none{',1' * 5}\ntwo{',2' * 5}\n")
     assert command("write", "s", tmp_path / "a.csv", "--encoder", "letters") == 0, command.complained

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import topwork
-from doors import Door, OpenDoor
+from both_clients import ClientFactory, EitherClient
 from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, shed, too_large, unavailable
 from topwork._codec import items
 from topwork._ops import item_requests
@@ -22,7 +22,7 @@ def numbers(count: int) -> list[str]:
     return [str(i) for i in range(count)]
 
 
-def test_the_catalogue(both: OpenDoor) -> None:
+def test_the_catalogue(both: EitherClient) -> None:
     found = {info.name: info for info in both.encoders()}
     assert found["letters"].modality == "text"
     assert found["pictures"].modality == "image"
@@ -35,21 +35,21 @@ def test_the_catalogue(both: OpenDoor) -> None:
     assert both.encoder("letters").state == "ready"
 
 
-def test_an_unknown_encoder_is_named_with_its_remedy(both: OpenDoor) -> None:
+def test_an_unknown_encoder_is_named_with_its_remedy(both: EitherClient) -> None:
     with pytest.raises(topwork.NotFound) as caught:
         both.embed("nobody", ["a"])
     assert str(caught.value) == "no encoder 'nobody' (see `topwork encoders`)"
     assert caught.value.code.name == "NOT_FOUND"
 
 
-def test_health(both: OpenDoor) -> None:
+def test_health(both: EitherClient) -> None:
     assert both.health() == "serving"
     assert both.health("topwork.v1.Encoders") == "not serving"
     with pytest.raises(topwork.NotFound):
         both.health("nobody")
 
 
-def test_a_few_items_are_one_message(both: OpenDoor, server: FakeServer) -> None:
+def test_a_few_items_are_one_message(both: EitherClient, server: FakeServer) -> None:
     features = both.embed("letters", ["a", "noted", ("b", "c")], normalize=True, dimensions=2, options={"truncate": True, "n": 3})
     assert np.asarray(features).shape == (3, DIM)
     assert features.rows[:, 1].tolist() == [1, 5, 3]
@@ -66,13 +66,13 @@ def test_a_few_items_are_one_message(both: OpenDoor, server: FakeServer) -> None
     assert server.tries == {"GetEncoder": 1, "Embed": 1}
 
 
-def test_the_encoder_is_asked_for_once(both: OpenDoor, server: FakeServer) -> None:
+def test_the_encoder_is_asked_for_once(both: EitherClient, server: FakeServer) -> None:
     for _ in range(3):
         both.embed("letters", ["a"])
     assert server.tries == {"GetEncoder": 1, "Embed": 3}
 
 
-def test_a_lone_item_is_one_item(both: OpenDoor, tmp_path: Path) -> None:
+def test_a_lone_item_is_one_item(both: EitherClient, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"12345")
     assert len(both.embed("letters", "a red bird")) == 1
     assert both.embed("pictures", tmp_path / "a.jpg")[0, 1] == 5
@@ -81,7 +81,7 @@ def test_a_lone_item_is_one_item(both: OpenDoor, tmp_path: Path) -> None:
     assert len(both.embed("clips", np.zeros((4, 2, 3, 3), np.uint8))) == 1
 
 
-def test_many_items_are_streamed_in_order(both: OpenDoor, server: FakeServer) -> None:
+def test_many_items_are_streamed_in_order(both: EitherClient, server: FakeServer) -> None:
     features = both.embed("letters", (str(i) for i in range(200)))
     assert features.rows[:, 0].tolist() == list(range(200))
     assert features.items.tolist() == list(range(200))
@@ -90,7 +90,7 @@ def test_many_items_are_streamed_in_order(both: OpenDoor, server: FakeServer) ->
     assert features.timings.compute == 4.0
 
 
-def test_several_taps_of_many_items(both: OpenDoor) -> None:
+def test_several_taps_of_many_items(both: EitherClient) -> None:
     texts = [f"{i} two" if i % 2 else str(i) for i in range(100)]
     found = both.embed_taps("letters", texts, ["tokens", "pooled"])
     assert list(found) == ["tokens", "pooled"]
@@ -107,7 +107,7 @@ def test_several_taps_of_many_items(both: OpenDoor) -> None:
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float32", "f4"), ("float16", "f2"), ("int8", "i1"), ("binary", "u1")])
 @pytest.mark.parametrize("count", [3, 100])
-def test_row_types(both: OpenDoor, dtype: str, kind: str, count: int) -> None:
+def test_row_types(both: EitherClient, dtype: str, kind: str, count: int) -> None:
     features = both.embed("letters", numbers(count), dtype=dtype)
     exact = both.embed("letters", numbers(count)).rows
     assert features.rows.dtype == np.dtype(kind)
@@ -120,7 +120,7 @@ def test_row_types(both: OpenDoor, dtype: str, kind: str, count: int) -> None:
         np.testing.assert_allclose(values, exact, rtol=1e-2, atol=np.abs(exact).max() / 127)
 
 
-def test_what_cannot_be_asked_is_refused_here(both: OpenDoor, server: FakeServer) -> None:
+def test_what_cannot_be_asked_is_refused_here(both: EitherClient, server: FakeServer) -> None:
     with pytest.raises(topwork.InvalidInput, match="float32, float16, int8, binary"):
         both.embed("letters", ["a"], dtype="float64")
     with pytest.raises(topwork.InvalidInput, match="dimensions is -1"):
@@ -130,14 +130,14 @@ def test_what_cannot_be_asked_is_refused_here(both: OpenDoor, server: FakeServer
     assert not server.requests
 
 
-def test_no_items_are_the_servers_to_judge(both: OpenDoor) -> None:
+def test_no_items_are_the_servers_to_judge(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput, match="there are no items"):
         both.embed("letters", [])
     assert list(both.embed_stream("letters", [])) == []
 
 
 @pytest.mark.parametrize("position", [2, 64, 130])
-def test_a_bad_item_is_named_by_the_callers_position(both: OpenDoor, position: int) -> None:
+def test_a_bad_item_is_named_by_the_callers_position(both: EitherClient, position: int) -> None:
     texts = numbers(150 if position > 10 else 4)
     texts[position] = "bad"
     with pytest.raises(topwork.InvalidInput) as caught:
@@ -148,7 +148,7 @@ def test_a_bad_item_is_named_by_the_callers_position(both: OpenDoor, position: i
     assert isinstance(caught.value, ValueError)
 
 
-def test_priority_is_passed_on_and_another_word_is_refused(both: OpenDoor, server: FakeServer) -> None:
+def test_priority_is_passed_on_and_another_word_is_refused(both: EitherClient, server: FakeServer) -> None:
     both.embed("letters", ["a"])
     both.embed("letters", ["a"], priority="low")
     both.embed_taps("letters", ["a"], ["pooled"], priority="high")
@@ -161,7 +161,7 @@ def test_priority_is_passed_on_and_another_word_is_refused(both: OpenDoor, serve
 
 
 @pytest.mark.parametrize("count", [6, 150])
-def test_bad_items_may_be_skipped(both: OpenDoor, tmp_path: Path, count: int) -> None:
+def test_bad_items_may_be_skipped(both: EitherClient, tmp_path: Path, count: int) -> None:
     path = tmp_path / "there.jpg"
     path.write_bytes(b"there")
     paths = [path] * count
@@ -174,7 +174,7 @@ def test_bad_items_may_be_skipped(both: OpenDoor, tmp_path: Path, count: int) ->
     assert features.counts[[0, 1, count - 2, count - 1]].tolist() == [1, 0, 0, 1]
 
 
-def test_failures_of_the_server_carry_their_remedy(both: OpenDoor) -> None:
+def test_failures_of_the_server_carry_their_remedy(both: EitherClient) -> None:
     features = both.embed("letters", ["bad", "a"], skip_bad_items=True)
     assert isinstance(features.failures[0], topwork.InvalidInput)
     assert features.failures[0].remedy == "send a good one"
@@ -182,7 +182,7 @@ def test_failures_of_the_server_carry_their_remedy(both: OpenDoor) -> None:
     assert features.of(1).shape == (1, DIM)
 
 
-def test_a_missing_file_names_its_path_and_position(both: OpenDoor, server: FakeServer, tmp_path: Path) -> None:
+def test_a_missing_file_names_its_path_and_position(both: EitherClient, server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "there.jpg"
     path.write_bytes(b"there")
     with pytest.raises(topwork.InvalidInput) as caught:
@@ -191,7 +191,7 @@ def test_a_missing_file_names_its_path_and_position(both: OpenDoor, server: Fake
     assert str(tmp_path / "missing.jpg") in str(caught.value)
 
 
-def test_chunks_of_an_endless_source(both: OpenDoor, server: FakeServer) -> None:
+def test_chunks_of_an_endless_source(both: EitherClient, server: FakeServer) -> None:
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -211,7 +211,7 @@ def test_chunks_of_an_endless_source(both: OpenDoor, server: FakeServer) -> None
     assert server.cancelled.wait(10)
 
 
-def test_nothing_is_read_ahead_beyond_the_window(door: Door, server: FakeServer) -> None:
+def test_nothing_is_read_ahead_beyond_the_window(factory: ClientFactory, server: FakeServer) -> None:
     server.gate.clear()
     full, beyond = threading.Event(), threading.Event()
 
@@ -223,7 +223,7 @@ def test_nothing_is_read_ahead_beyond_the_window(door: Door, server: FakeServer)
                 beyond.set()
             yield str(i)
 
-    stream = door.open().embed_stream("letters", source(), chunk=1)
+    stream = factory.open().embed_stream("letters", source(), chunk=1)
     answered = threading.Thread(target=lambda: next(stream))
     answered.start()
     assert full.wait(10)
@@ -234,7 +234,7 @@ def test_nothing_is_read_ahead_beyond_the_window(door: Door, server: FakeServer)
     stream.close()
 
 
-def test_a_chunk_of_one_is_answered_as_soon_as_it_comes(both: OpenDoor) -> None:
+def test_a_chunk_of_one_is_answered_as_soon_as_it_comes(both: EitherClient) -> None:
     answered = threading.Event()
 
     def source() -> Iterator[str]:
@@ -249,14 +249,14 @@ def test_a_chunk_of_one_is_answered_as_soon_as_it_comes(both: OpenDoor) -> None:
         answered.set()
 
 
-def test_an_error_comes_after_the_chunks_before_it(both: OpenDoor) -> None:
+def test_an_error_comes_after_the_chunks_before_it(both: EitherClient) -> None:
     stream = both.embed_stream("letters", [*numbers(7), b"not a text", "8"], chunk=3)
     assert [next(stream).start for _ in range(3)] == [0, 3, 6]
     with pytest.raises(topwork.InvalidInput, match="item 7: a bytes is not a text"):
         next(stream)
 
 
-def test_the_callers_own_error_comes_through(both: OpenDoor) -> None:
+def test_the_callers_own_error_comes_through(both: EitherClient) -> None:
     def source() -> Iterator[str]:
         yield from numbers(100)
         raise ZeroDivisionError("of the caller's")
@@ -267,19 +267,19 @@ def test_the_callers_own_error_comes_through(both: OpenDoor) -> None:
         list(both.embed_stream("letters", source(), chunk=10))
 
 
-def test_chunks_must_hold_something(both: OpenDoor) -> None:
+def test_chunks_must_hold_something(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput, match="chunk is 0"):
         list(both.embed_stream("letters", ["a"], chunk=0))
 
 
-def test_heavy_items_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_items_make_small_chunks(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_requests, "REQUEST", 2500)
     features = both.embed("pictures", [bytes(1000)] * 5 + [bytes(9000)])
     assert features.rows[:, 1].tolist() == [1000] * 5 + [9000]
     assert server.chunks == [2, 2, 1, 1]
 
 
-def test_large_rows_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_rows_make_small_chunks(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_requests, "REPLY", 10 * 12 * DIM * 4)
     both.embed("letters", ["ten letter"] * 25, tap="tokens")
     assert server.chunks == [10, 10, 5]
@@ -287,7 +287,7 @@ def test_large_rows_make_small_chunks(both: OpenDoor, server: FakeServer, monkey
 
 @pytest.mark.parametrize("from_file", [True, False])
 def test_a_long_video_goes_in_parts(
-    both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool
+    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool
 ) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
     monkeypatch.setattr(items, "PART", 300)
@@ -302,7 +302,7 @@ def test_a_long_video_goes_in_parts(
     np.testing.assert_array_equal(alone.rows[0], features.rows[1])
 
 
-def test_progress(both: OpenDoor) -> None:
+def test_progress(both: EitherClient) -> None:
     seen: list[tuple[int, int | None]] = []
     both.embed("letters", numbers(130), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(64, 130), (128, 130), (130, 130)]
@@ -311,7 +311,7 @@ def test_progress(both: OpenDoor) -> None:
     assert seen == [(3, None)]
 
 
-def test_nearest_words(both: OpenDoor) -> None:
+def test_nearest_words(both: EitherClient) -> None:
     found = both.nearest_words("words", ["a"] * 70, k=2)
     assert len(found) == 70
     assert found[0] == [("bird", 1.0), ("whale", 0.875)]
@@ -321,8 +321,8 @@ def test_nearest_words(both: OpenDoor) -> None:
     assert caught.value.item == 69
 
 
-def test_settings_of_the_connection(door: Door, server: FakeServer) -> None:
-    client = door.open(gzip=True, timeout=30, metadata=[("authorization", "Bearer me")])
+def test_settings_of_the_connection(factory: ClientFactory, server: FakeServer) -> None:
+    client = factory.open(gzip=True, timeout=30, metadata=[("authorization", "Bearer me")])
     client.embed("letters", ["a"])
     assert server.metadata[-1]["authorization"] == "Bearer me"
     assert 20 < (server.timeouts[-1] or 0) <= 30.5
@@ -335,22 +335,22 @@ def test_settings_of_the_connection(door: Door, server: FakeServer) -> None:
 
 @pytest.mark.usefixtures("_briskly")
 @pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
-def test_a_call_is_tried_again(both: OpenDoor, server: FakeServer, refusal: Any) -> None:
+def test_a_call_is_tried_again(both: EitherClient, server: FakeServer, refusal: Any) -> None:
     server.plan = lambda method, attempt, answers: refusal() if attempt <= 2 else None
     assert both.embed("letters", ["12"])[0, 0] == 12
     assert server.tries == {"GetEncoder": 3, "Embed": 3}
 
 
 @pytest.mark.usefixtures("_briskly")
-def test_a_large_call_is_tried_again(both: OpenDoor, server: FakeServer) -> None:
+def test_a_large_call_is_tried_again(both: EitherClient, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt <= 2 else None
     assert both.embed("pictures", [bytes(3 << 20)])[0, 1] == 3 << 20
     assert server.tries["Embed"] == 3
 
 
-def test_tries_come_to_an_end(door: Door, server: FakeServer) -> None:
+def test_tries_come_to_an_end(factory: ClientFactory, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: overloaded()
-    client = door.open(retry_for=0.05)
+    client = factory.open(retry_for=0.05)
     with pytest.raises(topwork.Overloaded, match="the queue is full"):
         client.encoders()
     assert server.tries["ListEncoders"] == 2
@@ -360,9 +360,9 @@ def test_tries_come_to_an_end(door: Door, server: FakeServer) -> None:
     assert server.tries["EmbedStream"] == 2
 
 
-def test_no_tries_where_none_are_wanted(door: Door, server: FakeServer) -> None:
+def test_no_tries_where_none_are_wanted(factory: ClientFactory, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if method != "GetEncoder" else None
-    client = door.open(retry_for=0)
+    client = factory.open(retry_for=0)
     with pytest.raises(topwork.Unavailable):
         client.embed("letters", ["a"])
     with pytest.raises(topwork.Unavailable):
@@ -370,13 +370,13 @@ def test_no_tries_where_none_are_wanted(door: Door, server: FakeServer) -> None:
     assert server.tries == {"GetEncoder": 1, "Embed": 1, "EmbedStream": 1}
 
 
-def test_what_was_refused_is_not_tried_again(both: OpenDoor, server: FakeServer) -> None:
+def test_what_was_refused_is_not_tried_again(both: EitherClient, server: FakeServer) -> None:
     with pytest.raises(topwork.InvalidInput):
         both.embed("letters", ["bad"])
     assert server.tries["Embed"] == 1
 
 
-def test_what_can_never_fit_is_not_tried_again(both: OpenDoor, server: FakeServer) -> None:
+def test_what_can_never_fit_is_not_tried_again(both: EitherClient, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: too_large() if method != "GetEncoder" else None
     for count in (1, 100):
         with pytest.raises(topwork.TooLarge, match="it can never fit"):
@@ -387,7 +387,7 @@ def test_what_can_never_fit_is_not_tried_again(both: OpenDoor, server: FakeServe
 @pytest.mark.usefixtures("_briskly")
 @pytest.mark.parametrize("refusal", [unavailable, overloaded, shed])
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, after: int) -> None:
+def test_a_broken_stream_goes_on_where_it_was(both: EitherClient, server: FakeServer, refusal: Any, after: int) -> None:
     """The first two tries each break after so many answers."""
     server.plan = lambda method, attempt, answers: (
         refusal() if method == "EmbedStream" and attempt <= 2 and answers == after else None
@@ -399,7 +399,7 @@ def test_a_broken_stream_goes_on_where_it_was(both: OpenDoor, server: FakeServer
 
 @pytest.mark.usefixtures("_briskly")
 def test_a_long_video_is_sent_again_after_a_break(
-    both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
     monkeypatch.setattr(items, "PART", 300)
@@ -411,7 +411,7 @@ def test_a_long_video_is_sent_again_after_a_break(
     assert features.rows[:, 1].tolist() == [5, 2000, 9]
 
 
-def test_features_of_two_encoders_are_never_joined(both: OpenDoor, server: FakeServer) -> None:
+def test_features_of_two_encoders_are_never_joined(both: EitherClient, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: (
         unavailable() if method == "EmbedStream" and attempt == 1 and answers == 1 else None
     )
@@ -420,7 +420,7 @@ def test_features_of_two_encoders_are_never_joined(both: OpenDoor, server: FakeS
         both.embed("letters", numbers(200))
 
 
-def test_a_deadline_that_passes(both: OpenDoor, server: FakeServer) -> None:
+def test_a_deadline_that_passes(both: EitherClient, server: FakeServer) -> None:
     held = threading.Event()
     server.plan = lambda method, attempt, answers: held.wait(20) and None if method == "Embed" else None
     try:
@@ -431,14 +431,14 @@ def test_a_deadline_that_passes(both: OpenDoor, server: FakeServer) -> None:
         held.set()
 
 
-def test_a_stream_in_which_nothing_moves(both: OpenDoor, server: FakeServer) -> None:
+def test_a_stream_in_which_nothing_moves(both: EitherClient, server: FakeServer) -> None:
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.3 s"):
         both.embed("letters", numbers(200), timeout=0.3)
     assert server.cancelled.wait(10)
 
 
-def test_the_time_of_a_slow_source_does_not_count(both: OpenDoor) -> None:
+def test_the_time_of_a_slow_source_does_not_count(both: EitherClient) -> None:
     late = threading.Event()
     threading.Timer(0.6, late.set).start()
 
@@ -450,14 +450,14 @@ def test_the_time_of_a_slow_source_does_not_count(both: OpenDoor) -> None:
     assert [f[0, 0] for f in both.embed_stream("letters", source(), chunk=1, timeout=0.3)] == [1, 2]
 
 
-def test_the_time_of_a_slow_reader_does_not_count(both: OpenDoor) -> None:
+def test_the_time_of_a_slow_reader_does_not_count(both: EitherClient) -> None:
     stream = both.embed_stream("letters", numbers(5), chunk=1, timeout=0.3)
     assert next(stream)[0, 0] == 0
     threading.Event().wait(0.6)
     assert [f[0, 0] for f in stream] == [1, 2, 3, 4]
 
 
-def test_a_status_that_says_no_more(both: OpenDoor, server: FakeServer) -> None:
+def test_a_status_that_says_no_more(both: EitherClient, server: FakeServer) -> None:
     gone = Refusal(grpc.StatusCode.DATA_LOSS, message="gone")
     server.plan = lambda method, attempt, answers: gone if method == "Embed" else None
     with pytest.raises(topwork.TopworkError, match="gone") as caught:
@@ -465,15 +465,15 @@ def test_a_status_that_says_no_more(both: OpenDoor, server: FakeServer) -> None:
     assert caught.value.code is grpc.StatusCode.DATA_LOSS
 
 
-def test_a_message_that_no_server_would_take(both: OpenDoor, server: FakeServer) -> None:
+def test_a_message_that_no_server_would_take(both: EitherClient, server: FakeServer) -> None:
     with pytest.raises(topwork.TooLarge, match="item 1: a bytes takes 61 MiB"):
         both.embed("pictures", [b"small", bytes(61 << 20)])
     assert server.tries["Embed"] == 0
 
 
-def test_nobody_there(door: Door) -> None:
-    door.target = "127.0.0.1:1"
-    client = door.open(retry_for=0)
+def test_nobody_there(factory: ClientFactory) -> None:
+    factory.target = "127.0.0.1:1"
+    client = factory.open(retry_for=0)
     with pytest.raises(
         topwork.Unavailable, match=r"^no answer from 127\.0\.0\.1:1: Connection refused \(.*topwork serve.*\)$"
     ) as caught:

@@ -11,14 +11,14 @@ import fake_heads_service
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor
+from both_clients import EitherClient
 from fake_heads_service import EXPORTED, REPORT
 from fake_indexes import CANCELLED, DONE, FAILED, RUNNING
 from fake_server import FakeServer, unavailable
 from topwork.v1 import heads_pb2
 
 
-def fill(both: OpenDoor) -> None:
+def fill(both: EitherClient) -> None:
     both.write("birds", ["a", "b c", "d e f"], list("xyz"), [{"label": "owl"}] * 3, encoder="letters")
 
 
@@ -26,13 +26,13 @@ def sent(server: FakeServer, kind: type) -> list[object]:
     return [request for request in server.requests if isinstance(request, kind)]
 
 
-def test_trainers(both: OpenDoor) -> None:
+def test_trainers(both: EitherClient) -> None:
     [linear] = both.trainers()
     assert (linear.kind, linear.tasks, linear.least_per_class) == ("linear", ("classification", "question-answering"), 2)
     assert (linear.options[0].name, linear.needs_inputs, linear.needs_descriptions) == ("l2", False, False)
 
 
-def test_a_training_is_waited_for(both: OpenDoor, server: FakeServer) -> None:
+def test_a_training_is_waited_for(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     seen: list[topwork.Job] = []
     head = both.train("birds", target="label", progress=seen.append)
@@ -46,7 +46,7 @@ def test_a_training_is_waited_for(both: OpenDoor, server: FakeServer) -> None:
     )
 
 
-def test_what_is_said_of_a_training_is_sent(both: OpenDoor, server: FakeServer) -> None:
+def test_what_is_said_of_a_training_is_sent(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     both.train(
         "birds",
@@ -91,7 +91,7 @@ def test_what_is_said_of_a_training_is_sent(both: OpenDoor, server: FakeServer) 
     assert request == wanted
 
 
-def test_a_training_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -> None:
+def test_a_training_that_is_not_waited_for(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     head = both.train("birds", target="label", wait=False)
     assert (head.state, head.job.running) == ("training", True)
@@ -99,7 +99,7 @@ def test_a_training_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -
 
 
 @pytest.mark.parametrize(("state", "said"), [(FAILED, "failed: no memory"), (CANCELLED, "cancelled")])
-def test_a_training_that_fails(both: OpenDoor, server: FakeServer, state: int, said: str) -> None:
+def test_a_training_that_fails(both: EitherClient, server: FakeServer, state: int, said: str) -> None:
     fill(both)
     server.jobs.script = [(RUNNING, 0.5, "step 3"), (state, 0.5, "no memory" if state == FAILED else "")]
     with pytest.raises(topwork.JobFailed, match=f"train job job-1 on 'birds-label' {said}") as caught:
@@ -107,14 +107,14 @@ def test_a_training_that_fails(both: OpenDoor, server: FakeServer, state: int, s
     assert not caught.value.job.running
 
 
-def test_a_training_outlasts_a_break_of_its_watching(both: OpenDoor, server: FakeServer) -> None:
+def test_a_training_outlasts_a_break_of_its_watching(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     server.plan = lambda method, attempt, answers: unavailable() if method == "WatchJob" and attempt == 1 and answers else None
     assert both.train("birds", target="label").state == "ready"
     assert server.tries["WatchJob"] == 2
 
 
-def test_a_time_for_all_of_a_training(both: OpenDoor, server: FakeServer) -> None:
+def test_a_time_for_all_of_a_training(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded):
@@ -122,7 +122,7 @@ def test_a_time_for_all_of_a_training(both: OpenDoor, server: FakeServer) -> Non
     server.gate.set()
 
 
-def test_trainings_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
+def test_trainings_that_cannot_be(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     with pytest.raises(topwork.InvalidInput, match="no column 'colour'"):
         both.train("birds", target="colour")
@@ -136,7 +136,7 @@ def test_trainings_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
     assert both.train("birds", target="label", replace=True).state == "ready"
 
 
-def test_heads(both: OpenDoor, server: FakeServer) -> None:
+def test_heads(both: EitherClient, server: FakeServer) -> None:
     assert both.head("kinds").warnings == ("class 'high' has 3 examples",)
     assert [head.name for head in both.heads("pictures")] == ["cells"]
     assert len(both.heads()) == len(server.heads.heads)
@@ -148,7 +148,7 @@ def test_heads(both: OpenDoor, server: FakeServer) -> None:
         both.head("kinds")
 
 
-def test_the_report(both: OpenDoor) -> None:
+def test_the_report(both: EitherClient) -> None:
     report = both.report("tags")
     assert (report.head, report.metric.value, report.baseline[0].low) == ("tags", 0.912, 0.35)
     assert report.confusion.counts[0] == (180, 20, 0)
@@ -164,7 +164,7 @@ def test_the_report(both: OpenDoor) -> None:
         both.report("nobody")
 
 
-def test_what_unlabelled_items_did(both: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_unlabelled_items_did(both: EitherClient, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
     told = {**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}
@@ -174,7 +174,7 @@ def test_what_unlabelled_items_did(both: OpenDoor, monkeypatch: pytest.MonkeyPat
     assert (report.confusion, report.scatter, report.classes) == (None, ((1.0, 2.5),), ())
 
 
-def test_a_probe(both: OpenDoor, server: FakeServer) -> None:
+def test_a_probe(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     seen: list[topwork.Job] = []
     table = both.probe("birds", target="label", taps=["pooled", "tokens"], folds=3, progress=seen.append)
@@ -196,7 +196,7 @@ def test_a_probe(both: OpenDoor, server: FakeServer) -> None:
     assert first.index("0.885") == titles.index("interval")
 
 
-def test_a_probe_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -> None:
+def test_a_probe_that_is_not_waited_for(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     job = both.probe(["birds"], target="label", wait=False)
     with pytest.raises(topwork.InvalidInput, match="has no table"):
@@ -211,7 +211,7 @@ def test_a_probe_that_is_not_waited_for(both: OpenDoor, server: FakeServer) -> N
         both.probe(["birds", "nobody"], target="label")
 
 
-def test_a_head_as_a_file(both: OpenDoor, tmp_path: Path) -> None:
+def test_a_head_as_a_file(both: EitherClient, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     path = tmp_path / "kinds.onnx"
     about = both.export_head("kinds", path, progress=lambda done, total: seen.append((done, total)))
@@ -221,7 +221,7 @@ def test_a_head_as_a_file(both: OpenDoor, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kinds.onnx"]
 
 
-def test_an_export_begins_anew_after_a_break(both: OpenDoor, server: FakeServer, tmp_path: Path) -> None:
+def test_an_export_begins_anew_after_a_break(both: EitherClient, server: FakeServer, tmp_path: Path) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt == 1 and answers == 2 else None
     seen: list[int] = []
     both.export_head("kinds", tmp_path / "k.onnx", progress=lambda done, total: seen.append(done))
@@ -230,7 +230,7 @@ def test_an_export_begins_anew_after_a_break(both: OpenDoor, server: FakeServer,
     assert seen[-1] == len(EXPORTED)
 
 
-def test_an_export_that_fails_leaves_what_was_there(both: OpenDoor, server: FakeServer, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_what_was_there(both: EitherClient, server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "k.onnx"
     path.write_bytes(b"before")
     server.plan = lambda method, attempt, answers: topwork_internal() if method == "ExportHead" and answers == 1 else None

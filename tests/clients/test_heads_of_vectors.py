@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
 import pytest
-import real_server
 import topwork
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[topwork.Client]:
-    with real_server.served(tmp_path_factory.mktemp("home"), PluginRegistry.load()) as address, topwork.Client(address) as client:
-        yield client
+@pytest.fixture
+def client(real_client: topwork.Client) -> topwork.Client:
+    return real_client
 
 
 def test_copies_in_other_bytes_do_not_tell_their_labels(client: topwork.Client) -> None:

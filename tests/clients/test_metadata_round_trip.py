@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -15,13 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import real_server
-import sets_world
 import topwork
 from topwork.cli import main
 from topwork.v1 import sets_pb2 as pb
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 BIG = 2**63
 EAST = timezone(timedelta(hours=9))
@@ -45,20 +40,9 @@ class Fine(Timestamp):
     nanosecond = 1
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(home, plugins) as address:
-        yield address
-
-
 @pytest.fixture
-def client(address: str) -> Iterator[topwork.Client]:
-    with topwork.Client(address) as client:
-        yield client
-        for info in client.sets():
-            client.drop_set(info.name)
+def client(real_client: topwork.Client) -> topwork.Client:
+    return real_client
 
 
 def write(client: topwork.Client, values: list[Any], name: str = "kept") -> None:
@@ -198,10 +182,10 @@ PARQUET = {
 
 
 @pytest.mark.parametrize("kind", PARQUET)
-def test_parquet(client: topwork.Client, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_parquet(client: topwork.Client, real_target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     values, type, expected = PARQUET[kind]
     file = table(tmp_path / "rows.parquet", x=values)
-    arguments = ["write", "kept", "--server", address, "--encoder", "letters", "--from", str(file), "--id", "id"]
+    arguments = ["write", "kept", "--server", real_target, "--encoder", "letters", "--from", str(file), "--id", "id"]
     status = main(arguments)
     said = capsys.readouterr()
     if type:
@@ -216,7 +200,7 @@ def test_parquet(client: topwork.Client, address: str, tmp_path: Path, capsys: p
         assert expected in said.err.replace("\n", " ")
 
 
-def test_csv_numbers_that_a_float_would_round_stay_texts(client: topwork.Client, address: str, tmp_path: Path) -> None:
+def test_csv_numbers_that_a_float_would_round_stay_texts(client: topwork.Client, real_target: str, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(f"text,x\nan owl,1.5\na wren,{2**53 + 1}\n")
-    assert main(["write", "kept", "--server", address, "--encoder", "letters", "--from", str(tmp_path / "rows.csv")]) == 0
+    assert main(["write", "kept", "--server", real_target, "--encoder", "letters", "--from", str(tmp_path / "rows.csv")]) == 0
     assert client.read("kept").metadata["x"] == ["1.5", str(2**53 + 1)]

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor
+from both_clients import EitherClient
 from fake_server import FakeServer
 from PIL import Image
 
@@ -33,7 +33,7 @@ def thumbnails(html: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_hits_with_pictures_where_the_set_keeps_them(both: OpenDoor, keep: bool) -> None:
+def test_hits_with_pictures_where_the_set_keeps_them(both: EitherClient, keep: bool) -> None:
     both.write(
         "pics", [jpeg(), jpeg((60, 90))], [EVIL, "b"], [{"label": EVIL}, {"label": "x"}], encoder="pictures", keep_inputs=keep
     )
@@ -47,7 +47,7 @@ def test_hits_with_pictures_where_the_set_keeps_them(both: OpenDoor, keep: bool)
     assert "label" in html
 
 
-def test_hits_with_texts(both: OpenDoor) -> None:
+def test_hits_with_texts(both: EitherClient) -> None:
     both.write("texts", [EVIL, ("a", "b")], ["1", "2"], encoder="letters", keep_inputs=True)
     html = both.search("texts", stored="1")._repr_html_()
     assert "a | b" in html
@@ -56,7 +56,7 @@ def test_hits_with_texts(both: OpenDoor) -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_features_show_their_first_rows(both: OpenDoor) -> None:
+def test_features_show_their_first_rows(both: EitherClient) -> None:
     html = both.embed("letters", [str(i) for i in range(12)])._repr_html_()
     assert html.count("<tr>") == 1 + 10
     assert "12 rows of" in html
@@ -73,7 +73,7 @@ def test_hits_outlive_their_client(server: FakeServer) -> None:
     assert (again.ids, again._repr_html_()) == (hits.ids, hits._repr_html_())
 
 
-def test_rows(both: OpenDoor) -> None:
+def test_rows(both: EitherClient) -> None:
     items = [jpeg(), np.zeros((300, 200, 3), np.uint8), b"\xff\xd8\xffno picture"]
     both.write("pics", items, [EVIL, "b", "c"], {"n": [1, None, 3]}, encoder="pictures", keep_inputs=True)
     html = both.read("pics", inputs=True)._repr_html_()
@@ -87,14 +87,14 @@ def test_rows(both: OpenDoor) -> None:
     assert both.read("many", ids=[])._repr_html_()
 
 
-def test_sets(both: OpenDoor) -> None:
+def test_sets(both: EitherClient) -> None:
     both.write("s", ["a"], ["1"], {f"column_{i}": [1] for i in range(40)}, encoder="letters")
     html = both.set("s")._repr_html_()
     assert "column_4 (int) and 35 more" in html
     assert "letters" in html
 
 
-def test_reprs_are_short(both: OpenDoor) -> None:
+def test_reprs_are_short(both: EitherClient) -> None:
     report = both.write("s", ["a"], ["1"], {f"column_{i}": [1] for i in range(40)}, encoder="letters")
     index = both.create_index("s")
     for found in (report, both.set("s"), both.encoder("letters"), index, both.read("s"), topwork.Client("127.0.0.1:1")):
@@ -146,7 +146,7 @@ def test_errors_pickle() -> None:
     assert failed.job == job
 
 
-def test_a_closed_client_says_so(both: OpenDoor, server: FakeServer) -> None:
+def test_a_closed_client_says_so(both: EitherClient, server: FakeServer) -> None:
     closing = both._client.close()
     if both._runner:
         both._runner.run(closing)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor, asynchronously
+from both_clients import EitherClient, asynchronously
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
 from topwork._codec import items
 from topwork._ops import item_requests, predict
@@ -34,7 +34,7 @@ def last(server: FakeServer) -> heads_pb2.PredictRequest:
     return [request for request in server.requests if isinstance(request, heads_pb2.PredictRequest)][-1]
 
 
-def test_classes(both: OpenDoor, server: FakeServer) -> None:
+def test_classes(both: EitherClient, server: FakeServer) -> None:
     found = both.predict("kinds", ["0", "4", "8"])
     assert found.labels == ["low", "middle", "high"]
     assert found.probabilities.shape == (3, 3)
@@ -53,17 +53,17 @@ def test_classes(both: OpenDoor, server: FakeServer) -> None:
         found[3]
 
 
-def test_the_head_is_asked_for_once(both: OpenDoor, server: FakeServer) -> None:
+def test_the_head_is_asked_for_once(both: EitherClient, server: FakeServer) -> None:
     for _ in range(3):
         both.predict("kinds", ["1"])
     assert server.tries == {"GetHead": 1, "GetEncoder": 1, "Predict": 3}
 
 
-def test_a_lone_item_is_one(both: OpenDoor) -> None:
+def test_a_lone_item_is_one(both: EitherClient) -> None:
     assert both.predict("kinds", "4").labels == ["middle"]
 
 
-def test_the_best_of_many_classes(both: OpenDoor, server: FakeServer) -> None:
+def test_the_best_of_many_classes(both: EitherClient, server: FakeServer) -> None:
     found = both.predict("kinds", ["1", "2"], top=2)
     assert found.probabilities.shape == found.best.shape == (2, 2)
     assert found.labels == ["middle", "high"]
@@ -71,7 +71,7 @@ def test_the_best_of_many_classes(both: OpenDoor, server: FakeServer) -> None:
     assert last(server).settings.top == 2
 
 
-def test_several_labels(both: OpenDoor) -> None:
+def test_several_labels(both: EitherClient) -> None:
     found = both.predict("tags", ["0", "2"])
     assert found.labels == [("low", "middle"), ("high", "low")]
     assert found[1].labels == ("high", "low")
@@ -79,7 +79,7 @@ def test_several_labels(both: OpenDoor) -> None:
     assert (found[1].label, found[1].probabilities["middle"]) == (None, 0.125)
 
 
-def test_numbers_have_a_band(both: OpenDoor) -> None:
+def test_numbers_have_a_band(both: EitherClient) -> None:
     found = both.predict("size", ["3", "40"])
     assert found.values.tolist() == [3, 40]
     assert (found.low.tolist(), found.high.tolist()) == ([2.5, 39.5], [3.5, 40.5])
@@ -88,7 +88,7 @@ def test_numbers_have_a_band(both: OpenDoor) -> None:
     assert found.labels is None
 
 
-def test_spans_are_cut_out_of_the_texts(both: OpenDoor) -> None:
+def test_spans_are_cut_out_of_the_texts(both: EitherClient) -> None:
     found = both.predict("words", ["Ødön 🦉 lives", "x"])
     [span] = found[0].spans
     assert span == topwork.FoundSpan(0, 4, "FIRST", "Ødön", pytest.approx(0.9), 0)
@@ -96,20 +96,20 @@ def test_spans_are_cut_out_of_the_texts(both: OpenDoor) -> None:
     assert repr(found[1]) == "<Prediction FIRST 'x' 0.900>"
 
 
-def test_answers_are_cut_out_of_the_context(both: OpenDoor) -> None:
+def test_answers_are_cut_out_of_the_context(both: EitherClient) -> None:
     found = both.predict("answers", [("who?", "Ada did it"), ("where?", "London")])
     assert [prediction.answer for prediction in found] == ["Ada", "London"]
     assert found[0].spans[0].part == 1
 
 
-def test_an_item_may_fail_for_one_head_alone(both: OpenDoor) -> None:
+def test_an_item_may_fail_for_one_head_alone(both: EitherClient) -> None:
     found = both.predict(["size", "answers"], ["7", ("who?", "Ada did")], skip_bad_items=True)
     assert (found["size"].values.tolist(), found["size"].failures) == ([7, 12], {})
     assert (list(found["answers"].failures), found["answers"][1].answer) == ([0], "Ada")
     assert found["answers"][0].error is found["answers"].failures[0]
 
 
-def test_masks(both: OpenDoor) -> None:
+def test_masks(both: EitherClient) -> None:
     found = both.predict("cells", [b"picture"] * 70)
     assert found.masks.shape == found.confidences.shape == (70, 2, 2)
     assert found.masks.dtype == np.uint8
@@ -119,7 +119,7 @@ def test_masks(both: OpenDoor) -> None:
     assert repr(found[0]) == "<Prediction mask 2x2>"
 
 
-def test_several_heads_in_one_pass(both: OpenDoor, server: FakeServer) -> None:
+def test_several_heads_in_one_pass(both: EitherClient, server: FakeServer) -> None:
     found = both.predict(["kinds", "size"], numbers(100), features=True)
     assert list(found) == ["kinds", "size"]
     assert found["kinds"].labels == expected(100)
@@ -130,7 +130,7 @@ def test_several_heads_in_one_pass(both: OpenDoor, server: FakeServer) -> None:
     assert server.tries["PredictStream"] == 1
 
 
-def test_many_items_are_streamed_in_order(both: OpenDoor, server: FakeServer) -> None:
+def test_many_items_are_streamed_in_order(both: EitherClient, server: FakeServer) -> None:
     seen: list[tuple[int, int | None]] = []
     found = both.predict("kinds", numbers(200), progress=lambda done, total: seen.append((done, total)))
     assert found.labels == expected(200)
@@ -140,27 +140,29 @@ def test_many_items_are_streamed_in_order(both: OpenDoor, server: FakeServer) ->
     assert found.timings.compute == 4.0
 
 
-def test_large_features_make_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_features_make_small_chunks(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_requests, "REPLY", 10 * DIM * 4)
     both.predict("kinds", numbers(25))
     both.predict("kinds", numbers(25), features=True)
     assert chunks(server) == [10, 10, 5]
 
 
-def test_a_stream_that_breaks_goes_on(both: OpenDoor, server: FakeServer) -> None:
+def test_a_stream_that_breaks_goes_on(both: EitherClient, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt <= 2 and answers == 2 else None
     found = both.predict("kinds", (str(i) for i in range(400)))
     assert found.labels == expected(400)
     assert server.tries["PredictStream"] == 3
 
 
-def test_a_head_that_is_exchanged_meanwhile(both: OpenDoor, server: FakeServer) -> None:
+def test_a_head_that_is_exchanged_meanwhile(both: EitherClient, server: FakeServer) -> None:
     server.heads.trained = lambda answers: str(5 + answers)
     with pytest.raises(topwork.NotReady, match="the head kinds was trained anew while it was used"):
         both.predict("kinds", numbers(100))
 
 
-def test_a_long_video_goes_in_parts(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_long_video_goes_in_parts(
+    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
     monkeypatch.setattr(items, "PART", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
@@ -170,7 +172,7 @@ def test_a_long_video_goes_in_parts(both: OpenDoor, server: FakeServer, monkeypa
 
 
 @pytest.mark.parametrize("count", [4, 150])
-def test_a_bad_item_is_named_by_the_callers_position(both: OpenDoor, count: int) -> None:
+def test_a_bad_item_is_named_by_the_callers_position(both: EitherClient, count: int) -> None:
     texts = numbers(count)
     texts[-2] = "bad"
     with pytest.raises(topwork.InvalidInput) as caught:
@@ -179,7 +181,7 @@ def test_a_bad_item_is_named_by_the_callers_position(both: OpenDoor, count: int)
 
 
 @pytest.mark.parametrize("count", [4, 150])
-def test_bad_items_may_be_skipped(both: OpenDoor, count: int) -> None:
+def test_bad_items_may_be_skipped(both: EitherClient, count: int) -> None:
     texts: list[Any] = numbers(count)
     texts[1], texts[-2] = "bad", b"no text"
     found = both.predict("kinds", texts, skip_bad_items=True, features=True)
@@ -194,7 +196,7 @@ def test_bad_items_may_be_skipped(both: OpenDoor, count: int) -> None:
     assert "skipped: item 1: a bad text" in repr(found[1])
 
 
-def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.zeros((7, DIM))
     rows[:, 0] = range(7)
     monkeypatch.setattr(predict, "MOST", 3)
@@ -210,7 +212,7 @@ def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyP
         both.predict("kinds", vectors=np.ones((1, 1, 4)))
 
 
-def test_features_are_vectors_that_say_their_fingerprint(both: OpenDoor, server: FakeServer) -> None:
+def test_features_are_vectors_that_say_their_fingerprint(both: EitherClient, server: FakeServer) -> None:
     found = both.predict("kinds", vectors=both.embed("letters", numbers(3)))
     assert found.labels == expected(3)
     assert last(server).fingerprint == FINGERPRINT
@@ -218,7 +220,7 @@ def test_features_are_vectors_that_say_their_fingerprint(both: OpenDoor, server:
         both.predict("kinds", vectors=both.embed("letters", ["a", "b c"], tap="tokens"))
 
 
-def test_stored_items(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_items(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     both.write("birds", numbers(5), list("abcde"), encoder="letters")
     monkeypatch.setattr(predict, "MOST", 2)
     assert both.predict("kinds", set="birds", ids=list("edcba")).labels == expected(5)[::-1]
@@ -242,13 +244,13 @@ def test_stored_items(both: OpenDoor, server: FakeServer, monkeypatch: pytest.Mo
         {"items": ["a"], "options": {"truncate": object()}},
     ],
 )
-def test_what_cannot_be_asked_is_refused_here(both: OpenDoor, server: FakeServer, asked: dict[str, Any]) -> None:
+def test_what_cannot_be_asked_is_refused_here(both: EitherClient, server: FakeServer, asked: dict[str, Any]) -> None:
     with pytest.raises(topwork.InvalidInput):
         both.predict("kinds", **asked)
     assert not server.requests
 
 
-def test_no_heads_and_no_items(both: OpenDoor) -> None:
+def test_no_heads_and_no_items(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput, match="no head is named"):
         both.predict([], ["a"])
     with pytest.raises(topwork.InvalidInput, match="there are no items"):
@@ -257,7 +259,7 @@ def test_no_heads_and_no_items(both: OpenDoor) -> None:
         both.predict("nobody", ["a"])
 
 
-def test_a_head_that_went_is_asked_for_again(both: OpenDoor, server: FakeServer) -> None:
+def test_a_head_that_went_is_asked_for_again(both: EitherClient, server: FakeServer) -> None:
     both.predict("kinds", ["1"])
     kinds = server.heads.heads.pop("kinds")
     with pytest.raises(topwork.NotFound):
@@ -278,6 +280,6 @@ def test_items_may_come_asynchronously(server: FakeServer) -> None:
     asyncio.run(run())
 
 
-def test_options_are_sent(both: OpenDoor, server: FakeServer) -> None:
+def test_options_are_sent(both: EitherClient, server: FakeServer) -> None:
     both.predict("kinds", ["1"], options={"truncate": True})
     assert dict(last(server).settings.options) == {"truncate": True}

@@ -16,17 +16,17 @@ import fake_sets
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor
+from both_clients import EitherClient
 from fake_server import DIM, FINGERPRINT, FakeServer, overloaded, unavailable
 
 
-def fill(both: OpenDoor, count: int = 10) -> list[str]:
+def fill(both: EitherClient, count: int = 10) -> list[str]:
     ids = [f"n{i}" for i in range(count)]
     both.write("birds", [str(i) for i in range(count)], ids, {"year": list(range(2000, 2000 + count))}, encoder="letters")
     return ids
 
 
-def test_all_of_a_set(both: OpenDoor) -> None:
+def test_all_of_a_set(both: EitherClient) -> None:
     ids = fill(both)
     rows = both.read("birds")
     assert rows.ids == ids
@@ -44,7 +44,7 @@ def test_all_of_a_set(both: OpenDoor) -> None:
     assert repr(rows) == "<Rows: 10 of 10 items, version 2: pooled 10 x 4; year>"
 
 
-def test_a_part_of_it(both: OpenDoor) -> None:
+def test_a_part_of_it(both: EitherClient) -> None:
     fill(both)
     assert both.read("birds", where="year > 2006").ids == ["n7", "n8", "n9"]
     assert both.read("birds", ids=["n3", "n1", "nobody"]).ids == ["n1", "n3"]
@@ -56,7 +56,7 @@ def test_a_part_of_it(both: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("nothing", [{"where": "year > 3000"}, {"ids": []}, {"offset": 99}])
-def test_nothing_is_selected(both: OpenDoor, server: FakeServer, nothing: dict[str, Any]) -> None:
+def test_nothing_is_selected(both: EitherClient, server: FakeServer, nothing: dict[str, Any]) -> None:
     fill(both)
     rows = both.read("birds", inputs=True, **nothing)
     assert (rows.ids, rows.metadata, rows.inputs, rows.version) == ([], {"year": []}, [], 2)
@@ -65,7 +65,7 @@ def test_nothing_is_selected(both: OpenDoor, server: FakeServer, nothing: dict[s
     assert server.tries["Read"] == (0 if "ids" in nothing else 2)
 
 
-def test_an_older_version(both: OpenDoor) -> None:
+def test_an_older_version(both: EitherClient) -> None:
     fill(both, 3)
     before = both.set("birds").version
     both.delete("birds", "n0")
@@ -73,7 +73,7 @@ def test_an_older_version(both: OpenDoor) -> None:
     assert both.read("birds", version=before).ids == ["n0", "n1", "n2"]
 
 
-def test_parts_of_a_set_of_any_size(both: OpenDoor, server: FakeServer) -> None:
+def test_parts_of_a_set_of_any_size(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     stream = both.read_stream("birds")
     assert [rows.ids for rows in stream] == [["n0", "n1", "n2"], ["n3", "n4", "n5"], ["n6", "n7", "n8"], ["n9"]]
@@ -85,7 +85,7 @@ def test_parts_of_a_set_of_any_size(both: OpenDoor, server: FakeServer) -> None:
 
 @pytest.mark.parametrize("refusal", [unavailable, overloaded])
 @pytest.mark.parametrize("answer", [0, 1, 3, -1])
-def test_a_broken_read_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, answer: int) -> None:
+def test_a_broken_read_goes_on_where_it_was(both: EitherClient, server: FakeServer, refusal: Any, answer: int) -> None:
     """At the version of the first reply, whatever is written meanwhile; -1 breaks after the last one."""
     ids = fill(both)
 
@@ -101,14 +101,14 @@ def test_a_broken_read_goes_on_where_it_was(both: OpenDoor, server: FakeServer, 
     assert server.tries["Read"] == (1 if answer == -1 else 2)
 
 
-def test_a_broken_read_of_a_part(both: OpenDoor, server: FakeServer) -> None:
+def test_a_broken_read_of_a_part(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     server.plan = lambda method, attempt, answers: unavailable() if method == "Read" and attempt < 4 and answers == 1 else None
     assert both.read("birds", offset=1, limit=8, where="year > 1").ids == [f"n{i}" for i in range(1, 9)]
     assert server.tries["Read"] == 3
 
 
-def test_what_is_wrong_is_said(both: OpenDoor, server: FakeServer) -> None:
+def test_what_is_wrong_is_said(both: EitherClient, server: FakeServer) -> None:
     fill(both, 1)
     with pytest.raises(topwork.InvalidInput, match="no column of that name"):
         both.read("birds", where="wings > 2")
@@ -121,14 +121,14 @@ def test_what_is_wrong_is_said(both: OpenDoor, server: FakeServer) -> None:
     assert server.tries["Read"] == 1
 
 
-def test_progress_knows_the_whole(both: OpenDoor) -> None:
+def test_progress_knows_the_whole(both: EitherClient) -> None:
     fill(both, 7)
     seen: list[tuple[int, int | None]] = []
     both.read("birds", limit=5, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(3, 5), (5, 5)]
 
 
-def test_a_read_in_which_nothing_moves(both: OpenDoor, server: FakeServer) -> None:
+def test_a_read_in_which_nothing_moves(both: EitherClient, server: FakeServer) -> None:
     fill(both, 3)
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.3 s"):
@@ -136,7 +136,7 @@ def test_a_read_in_which_nothing_moves(both: OpenDoor, server: FakeServer) -> No
     assert server.cancelled.wait(10)
 
 
-def test_raw_inputs(both: OpenDoor) -> None:
+def test_raw_inputs(both: EitherClient) -> None:
     both.write("texts", ["a", ("b", "c")], [1, 2], encoder="letters", keep_inputs=True)
     assert both.read("texts", inputs=True).inputs == ["a", ("b", "c")]
     both.write("pictures", [b"12", np.zeros((2, 3, 3), np.uint8)], [1, 2], encoder="pictures", keep_inputs=True)
@@ -147,7 +147,7 @@ def test_raw_inputs(both: OpenDoor) -> None:
     assert both.read("mine", inputs=True).inputs == [None, None]
 
 
-def test_deletions(both: OpenDoor, server: FakeServer) -> None:
+def test_deletions(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     assert both.delete("birds", ["n0", "n1", "nobody"]) == 2
     assert both.delete("birds", where="year < 2005") == 3
@@ -159,7 +159,7 @@ def test_deletions(both: OpenDoor, server: FakeServer) -> None:
     assert server.tries["DeleteRows"] == 2
 
 
-def test_sets_are_described(both: OpenDoor) -> None:
+def test_sets_are_described(both: EitherClient) -> None:
     fill(both)
     both.write("arrows", ["a"], ["a"], encoder="letters", options={"truncate": True, "n": 3}, keep_inputs=True)
     assert [info.name for info in both.sets()] == ["arrows", "birds"]
@@ -176,7 +176,7 @@ def test_sets_are_described(both: OpenDoor) -> None:
             verb("arrows")
 
 
-def test_versions(both: OpenDoor) -> None:
+def test_versions(both: EitherClient) -> None:
     fill(both)
     pinned = both.pin("birds", "first")
     assert (pinned.version, pinned.pins) == (2, ("first",))
@@ -294,7 +294,7 @@ def test_saved_as_jsonl_csv_and_npy(rows: topwork.Rows, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet", ".npy", ".jsonl", ".csv"])
-def test_a_set_goes_into_a_file_part_by_part(both: OpenDoor, server: FakeServer, tmp_path: Path, suffix: str) -> None:
+def test_a_set_goes_into_a_file_part_by_part(both: EitherClient, server: FakeServer, tmp_path: Path, suffix: str) -> None:
     """As if all of it were read and then saved; a break in between is met."""
     fill(both)
     server.plan = lambda method, attempt, answers: unavailable() if method == "Read" and attempt == 2 and answers == 2 else None
@@ -372,7 +372,7 @@ def test_inputs_in_tables(client: topwork.Client, tmp_path: Path) -> None:
         client.read("arrays", inputs=True).to_arrow()
 
 
-def test_a_version_is_named_by_its_pin(both: OpenDoor, server: FakeServer) -> None:
+def test_a_version_is_named_by_its_pin(both: EitherClient, server: FakeServer) -> None:
     both.write("p", ["a"], ["1"], encoder="letters")
     pinned = both.pin("p", "before").version
     both.write("p", ["b"], ["2"], encoder="letters")

@@ -1,39 +1,27 @@
-"""Filters through the doors that a user has: SDK and gRPC of a real server, and the deadline that ends them."""
+"""Filters by the SDK and gRPC of a real server, and the deadline that ends them."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-import real_server
 import sets_world
 import topwork
 from topwork.v1 import sets_pb2 as pb
 from topwork_server import blocking_calls
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 LABELS = ["cat", "dog", "cat", "bird", "Cat"]
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[topwork.Client]:
-    plugins = FakePlugins([], [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(tmp_path_factory.mktemp("home"), plugins) as address, topwork.Client(address) as client:
-        yield client
-
-
 @pytest.fixture
-def pets(client: topwork.Client) -> Iterator[topwork.Client]:
+def pets(real_client: topwork.Client) -> topwork.Client:
     metadata = [{"label": label, "n": n, "seen": np.datetime64(f"2024-01-0{n + 1}")} for n, label in enumerate(LABELS)]
-    client.write("pets", vectors=np.eye(5, dtype=np.float32), ids=list("abcde"), metadata=metadata)
-    yield client
-    client.drop_set("pets")
+    real_client.write("pets", vectors=np.eye(5, dtype=np.float32), ids=list("abcde"), metadata=metadata)
+    return real_client
 
 
 def test_double_quotes_name_columns_wherever_a_filter_goes(pets: topwork.Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,53 +10,24 @@ import heads_world
 import numpy as np
 import onnx
 import pytest
-import real_server
-import sets_world
 import topwork
-from doors import Door, OpenDoor
-from topwork_server.plugin_api.plugin_registry import PluginRegistry, RegisteredTrainer
-from topwork_server.plugin_api.trainer import TrainerSpec
-from toys import FakePlugins
+from both_clients import EitherClient
 
 TEXTS, LABELS = heads_world.words(60)
 
 
-class WithTrainers(FakePlugins):
-    """The trainers are the real ones: a training finds them by itself, in its own process."""
-
-    def trainers(self) -> dict[str, RegisteredTrainer]:
-        return PluginRegistry.load().trainers()
-
-    def trainer(self, kind: str) -> TrainerSpec:
-        return PluginRegistry.load().trainer(kind)
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    with real_server.served(home, WithTrainers(sets_world.SPECS)) as address:
-        yield address
-
-
-@pytest.fixture(params=["Client", "AsyncClient"])
-def both(request: pytest.FixtureRequest, target: str, runner: asyncio.Runner) -> Iterator[OpenDoor]:
-    door = Door(request.param == "AsyncClient", target, runner)
-    client = door.open()
+@pytest.fixture
+def both(real_both: EitherClient) -> EitherClient:
     rows = [{"label": label if i < 50 else None, "letters": float(len(set(text)))} for i, (text, label) in enumerate(pairs())]
-    client.write("birds", TEXTS, [f"r{i}" for i in range(60)], rows, encoder="letters", keep_inputs=True)
-    yield client
-    for head in client.heads():
-        client.drop_head(head.name)
-    for info in client.sets():
-        client.drop_set(info.name)
-    door.close()
+    real_both.write("birds", TEXTS, [f"r{i}" for i in range(60)], rows, encoder="letters", keep_inputs=True)
+    return real_both
 
 
 def pairs() -> Iterator[tuple[str, str]]:
     return zip(TEXTS, LABELS, strict=True)
 
 
-def test_from_labels_to_predictions(both: OpenDoor, tmp_path: Path) -> None:
+def test_from_labels_to_predictions(both: EitherClient, tmp_path: Path) -> None:
     seen: list[topwork.Job] = []
     head = both.train("birds", target="label", kind="prototype", progress=seen.append)
     assert (head.name, head.state, head.task, head.labelled, head.unlabelled) == (
@@ -91,19 +61,17 @@ def test_from_labels_to_predictions(both: OpenDoor, tmp_path: Path) -> None:
     assert about["names"] == list(head.names)
 
 
-def test_a_column_of_any_script_makes_a_default_name(both: OpenDoor) -> None:
-    for column in ("тема", "größe"):
-        both.add_column("birds", column, "string")
-        both.update("birds", [f"r{i}" for i in range(60)], {column: list(LABELS)})
-    names = [both.train("birds", target=column, kind="prototype").name for column in ("тема", "größe", "label")]
-    assert names[2] == "birds-label"
-    assert all(re.fullmatch(r"birds-[a-z-]*[0-9a-f]{6}", name) for name in names[:2])
-    assert len(set(names)) == 3
-    with pytest.raises(topwork.InvalidInput, match=r"cannot name a head .*--name"):
+def test_a_column_of_any_script_makes_a_default_name(both: EitherClient) -> None:
+    columns = ("тема", "größe")
+    both.update("birds", [f"r{i}" for i in range(60)], {column: list(LABELS) for column in columns})
+    names = [both.train("birds", target=column, kind="prototype", wait=False).name for column in columns]
+    assert all(re.fullmatch(r"birds-[a-z-]*[0-9a-f]{6}", name) for name in names)
+    assert len(set(names)) == 2
+    with pytest.raises(topwork.InvalidInput, match="name a head"):
         both.train("birds", target="label", name="моя голова")
 
 
-def test_what_is_refused(both: OpenDoor, tmp_path: Path) -> None:
+def test_what_is_refused(both: EitherClient, tmp_path: Path) -> None:
     with pytest.raises(topwork.InvalidInput, match="'colour'"):
         both.train("birds", target="colour")
     with pytest.raises(topwork.InvalidInput, match="guess"):
@@ -118,7 +86,7 @@ def test_what_is_refused(both: OpenDoor, tmp_path: Path) -> None:
         both.export_head("nobody", tmp_path / "never.onnx")
 
 
-def test_a_probe_and_the_trainers(both: OpenDoor) -> None:
+def test_a_probe_and_the_trainers(both: EitherClient) -> None:
     assert {"linear", "prototype", "fine-tune"} <= {trainer.kind for trainer in both.trainers()}
     table = both.probe("birds", target="label", kind="prototype")
     assert (len(table), table.best.set, table.measure) == (1, "birds", "accuracy")

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import real_server
-import sets_world
 import topwork
 from topwork.cli import main
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 DIM = 16
 KINDS = {"kind": "ivf", "target_recall": 0.95}
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = sets_world.lent(tmp_path_factory.mktemp("home") / "home", sets_world.export(tmp_path_factory.mktemp("exported")))
-    plugins = FakePlugins(sets_world.SPECS, [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(home, plugins) as address:
-        yield address
+@pytest.fixture
+def client(real_client: topwork.Client) -> topwork.Client:
+    return real_client
 
 
 def clusters() -> tuple[np.ndarray, np.ndarray]:
@@ -42,70 +34,55 @@ def recall(client: topwork.Client, queries: np.ndarray, index: str) -> float:
     return float(np.mean([len({*one.ids} & {*other.ids}) / 10 for one, other in zip(found, right, strict=True)]))
 
 
-def test_recall_on_the_callers_queries_is_what_they_get(address: str) -> None:
+def test_recall_on_the_callers_queries_is_what_they_get(client: topwork.Client) -> None:
     rows, queries = clusters()
-    with topwork.Client(address) as client:
-        client.write("noisy", vectors=rows, ids=range(len(rows)))
-        of_rows = client.create_index("noisy", name="of-rows", **KINDS)
-        own = client.create_index("noisy", name="own", queries=queries, **KINDS)
-        assert (of_rows.own_queries, own.own_queries, own.held_out) == (False, True, 200)
-        assert own.recall >= 0.95
-        assert own.effort > of_rows.effort
-        live = np.random.default_rng(1).normal(size=(100, DIM)).astype(np.float32)
-        assert recall(client, live, "own") > max(0.9, recall(client, live, "of-rows"))
-        until = time.monotonic() + 60
-        while not (found := client.index("noisy", "own")).live and time.monotonic() < until:
-            pass
-        (told,) = found.live
-        assert (told.filtered, told.searches) == (False, 1)
-        assert told.recall > 0.5
-        again = client.rebuild_index("noisy", "own")
-        assert again.live == ()
-        assert (again.own_queries, again.effort) == (True, own.effort)
-        assert client.index("noisy", "own").rows == len(rows)
+    client.write("noisy", vectors=rows, ids=range(len(rows)))
+    of_rows = client.create_index("noisy", name="of-rows", **KINDS)
+    own = client.create_index("noisy", name="own", queries=queries, **KINDS)
+    assert (of_rows.own_queries, own.own_queries, own.held_out) == (False, True, 200)
+    assert own.recall >= 0.95
+    assert own.effort > of_rows.effort
+    live = np.random.default_rng(1).normal(size=(100, DIM)).astype(np.float32)
+    assert recall(client, live, "own") > max(0.9, recall(client, live, "of-rows"))
+    until = time.monotonic() + 60
+    while not (found := client.index("noisy", "own")).live and time.monotonic() < until:
+        pass
+    (told,) = found.live
+    assert (told.filtered, told.searches) == (False, 1)
+    assert told.recall > 0.5
+    again = client.rebuild_index("noisy", "own")
+    assert again.live == ()
+    assert (again.own_queries, again.effort) == (True, own.effort)
+    assert client.index("noisy", "own").rows == len(rows)
 
 
-def test_queries_may_be_items_and_bad_ones_are_refused(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_queries_may_be_items_and_bad_ones_are_refused(
+    client: topwork.Client, real_target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = [f"text {number}" for number in range(60)]
-    with topwork.Client(address) as client:
-        client.write("texts", texts, texts, encoder="letters")
-        info = client.create_index("texts", queries=["an owl", "a wren"], kind="flat")
-        assert (info.own_queries, info.held_out) == (True, 2)
-        for queries, error, words in (
-            (np.ones((3, 5), np.float32), topwork.InvalidInput, "shape"),
-            (np.zeros((1, info.dim), np.float32), topwork.InvalidInput, "zeros"),
-            ([], topwork.InvalidInput, "no queries"),
-            (client.embed("second", ["an owl"]), topwork.NotReady, "fingerprint"),
-        ):
-            with pytest.raises(error, match=words):
-                client.create_index("texts", name="other", queries=queries)
-        assert [index.name for index in client.indexes("texts")] == [info.name]
-        (tmp_path / "queries.txt").write_text("an owl\na kite\na wren\n")
-        arguments = ["index", "texts", "--name", "told", "--kind", "flat", "--server", address]
-        assert main([*arguments, "--queries", str(tmp_path / "queries.txt")]) == 0
-        np.save(tmp_path / "queries.npy", client.embed("letters", ["an owl"]).rows)
-        assert (
-            main(
-                [
-                    "index",
-                    "texts",
-                    "--name",
-                    "rows",
-                    "--kind",
-                    "flat",
-                    "--server",
-                    address,
-                    "--queries",
-                    str(tmp_path / "queries.npy"),
-                ]
-            )
-            == 0
-        )
-        assert [(index.name, index.held_out) for index in client.indexes("texts") if index.own_queries] == [
-            (info.name, 2),
-            ("rows", 1),
-            ("told", 3),
-        ]
-        capsys.readouterr()
-        assert main(["indexes", "texts", "told", "--server", address]) == 0
-        assert "3 queries of your own" in capsys.readouterr().out
+    client.write("texts", texts, texts, encoder="letters")
+    info = client.create_index("texts", queries=["an owl", "a wren"], kind="flat")
+    assert (info.own_queries, info.held_out) == (True, 2)
+    for queries, error, words in (
+        (np.ones((3, 5), np.float32), topwork.InvalidInput, "shape"),
+        (np.zeros((1, info.dim), np.float32), topwork.InvalidInput, "zeros"),
+        ([], topwork.InvalidInput, "no queries"),
+        (client.embed("second", ["an owl"]), topwork.NotReady, "fingerprint"),
+    ):
+        with pytest.raises(error, match=words):
+            client.create_index("texts", name="other", queries=queries)
+    assert [index.name for index in client.indexes("texts")] == [info.name]
+    (tmp_path / "queries.txt").write_text("an owl\na kite\na wren\n")
+    arguments = ["index", "texts", "--name", "told", "--kind", "flat", "--server", real_target]
+    assert main([*arguments, "--queries", str(tmp_path / "queries.txt")]) == 0
+    np.save(tmp_path / "queries.npy", client.embed("letters", ["an owl"]).rows)
+    by_rows = ["index", "texts", "--name", "rows", "--kind", "flat", "--server", real_target]
+    assert main([*by_rows, "--queries", str(tmp_path / "queries.npy")]) == 0
+    assert [(index.name, index.held_out) for index in client.indexes("texts") if index.own_queries] == [
+        (info.name, 2),
+        ("rows", 1),
+        ("told", 3),
+    ]
+    capsys.readouterr()
+    assert main(["indexes", "texts", "told", "--server", real_target]) == 0
+    assert "3 queries of your own" in capsys.readouterr().out

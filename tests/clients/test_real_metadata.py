@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-import real_server
 import topwork
-from doors import Door, OpenDoor
+from both_clients import EitherClient
 from topwork.cli import main
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 IDS = ["a", "b", "c", "d"]
 ROWS = [{"n": 1, "label": "cat"}, {"n": 2, "label": "dog"}, {"n": 3, "label": "cat"}, {"label": "7"}]
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    plugins = FakePlugins([], [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(tmp_path_factory.mktemp("home"), plugins) as address:
-        yield address
+@pytest.fixture
+def pets(real_both: EitherClient) -> EitherClient:
+    real_both.write("pets", vectors=np.eye(4, dtype=np.float32), ids=IDS, metadata=ROWS)
+    return real_both
 
 
-@pytest.fixture(params=["Client", "AsyncClient"])
-def pets(request: pytest.FixtureRequest, target: str, runner: asyncio.Runner) -> Iterator[OpenDoor]:
-    door = Door(request.param == "AsyncClient", target, runner)
-    client = door.open()
-    client.write("pets", vectors=np.eye(4, dtype=np.float32), ids=IDS, metadata=ROWS)
-    yield client
-    client.drop_set("pets")
-    door.close()
-
-
-def column(pets: OpenDoor, name: str) -> list[object]:
+def column(pets: EitherClient, name: str) -> list[object]:
     return list(pets.read("pets", taps=[]).metadata[name])
 
 
-def test_count(pets: OpenDoor) -> None:
+def test_count(pets: EitherClient) -> None:
     assert [pets.count("pets"), pets.count("pets", "label = 'cat'"), pets.count("pets", "n > 5")] == [4, 2, 0]
     pets.pin("pets", "before")
     pets.delete("pets", where="n = 1")
@@ -53,7 +37,7 @@ def test_count(pets: OpenDoor) -> None:
         pets.count("pets", version=999)
 
 
-def test_a_column_of_whole_numbers_widens_when_it_is_given_others(pets: OpenDoor) -> None:
+def test_a_column_of_whole_numbers_widens_when_it_is_given_others(pets: EitherClient) -> None:
     pets.pin("pets", "before")
     pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 1.5}])
     assert pets.set("pets").columns["n"] == "float"
@@ -66,7 +50,7 @@ def test_a_column_of_whole_numbers_widens_when_it_is_given_others(pets: OpenDoor
     assert column(pets, "n")[-1] == 9.0
 
 
-def test_a_number_that_would_change_keeps_a_column_from_widening(pets: OpenDoor) -> None:
+def test_a_number_that_would_change_keeps_a_column_from_widening(pets: EitherClient) -> None:
     pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["e"], metadata=[{"n": 2**53 + 1}])
     with pytest.raises(topwork.InvalidInput, match=r"'n': 1 of 5 values are no float, such as 9007199254740993"):
         pets.write("pets", vectors=np.ones((1, 4), np.float32), ids=["f"], metadata=[{"n": 1.5}])
@@ -75,7 +59,7 @@ def test_a_number_that_would_change_keeps_a_column_from_widening(pets: OpenDoor)
     assert column(pets, "n")[-1] == 6
 
 
-def test_update_changes_metadata_and_nothing_else(pets: OpenDoor) -> None:
+def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
     pets.create_index("pets", kind="flat")
     before = pets.read("pets")
     told = pets.update(
@@ -93,7 +77,7 @@ def test_update_changes_metadata_and_nothing_else(pets: OpenDoor) -> None:
     assert pets.read("pets", version=before.version).metadata["n"] == [1, 2, 3, None]
 
 
-def test_many_ids_and_long_filters_go_into_one_call(pets: OpenDoor) -> None:
+def test_many_ids_and_long_filters_go_into_one_call(pets: EitherClient) -> None:
     ids = [f"nobody {number}" for number in range(6000)]
     told = pets.update("pets", [*ids, "a"], {"n": 9})
     assert (told.updated, len(told.missing)) == (1, 6000)
@@ -103,7 +87,7 @@ def test_many_ids_and_long_filters_go_into_one_call(pets: OpenDoor) -> None:
     assert column(pets, "n") == [9, 8, 3, None]
 
 
-def test_update_by_a_filter_and_of_one_value(pets: OpenDoor) -> None:
+def test_update_by_a_filter_and_of_one_value(pets: EitherClient) -> None:
     assert pets.update("pets", where="label = 'cat'", metadata={"label": "kitten", "n": 2.5}).updated == 2
     assert (column(pets, "label"), column(pets, "n")) == (["kitten", "dog", "kitten", "7"], [2.5, 2.0, 2.5, None])
     assert pets.update("pets", where="n > 100", metadata={"label": "none"}).updated == 0
@@ -132,7 +116,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_an_update_that_is_refused_changes_nothing(pets: OpenDoor, kind: str) -> None:
+def test_an_update_that_is_refused_changes_nothing(pets: EitherClient, kind: str) -> None:
     call, words = REFUSED[kind]
     version = pets.set("pets").version
     with pytest.raises(topwork.InvalidInput) as told:
@@ -141,7 +125,7 @@ def test_an_update_that_is_refused_changes_nothing(pets: OpenDoor, kind: str) ->
     assert pets.set("pets").version == version
 
 
-def test_columns_are_added_renamed_and_dropped(pets: OpenDoor) -> None:
+def test_columns_are_added_renamed_and_dropped(pets: EitherClient) -> None:
     version = pets.set("pets").version
     assert list(pets.add_column("pets", "month", "int").columns) == ["n", "label", "month"]
     assert column(pets, "month") == [None] * 4
@@ -157,7 +141,7 @@ def test_columns_are_added_renamed_and_dropped(pets: OpenDoor) -> None:
     assert list(pets.read("pets", version=version).metadata) == ["n", "label"]
 
 
-def test_changes_of_columns_that_cannot_be(pets: OpenDoor) -> None:
+def test_changes_of_columns_that_cannot_be(pets: EitherClient) -> None:
     version = pets.set("pets").version
     for call, error, words in (
         (lambda: pets.add_column("pets", "n", "int"), topwork.AlreadyExists, "has a metadata column 'n'"),
@@ -179,33 +163,33 @@ def test_changes_of_columns_that_cannot_be(pets: OpenDoor) -> None:
     assert pets.set("pets").version == version
 
 
-def said(capsys: pytest.CaptureFixture[str], target: str, *words: str) -> str:
-    status = main(["sets", "pets", *words, "--server", target])
+def said(capsys: pytest.CaptureFixture[str], real_target: str, *words: str) -> str:
+    status = main(["sets", "pets", *words, "--server", real_target])
     captured = capsys.readouterr()
     return captured.out if status == 0 else captured.err
 
 
 def test_the_command_line_counts_changes_and_updates(
-    pets: OpenDoor, target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    pets: EitherClient, real_target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert said(capsys, target, "count", "--where", "label = 'cat'") == "2\n"
-    assert json.loads(said(capsys, target, "count", "--json")) == {"set": "pets", "where": "", "count": 4}
-    assert "month time" in said(capsys, target, "add-column", "month", "time")
-    assert json.loads(said(capsys, target, "rename-column", "month", "day", "--json"))["columns"]["day"] == "time"
-    assert "n float" in said(capsys, target, "cast-column", "n", "float")
+    assert said(capsys, real_target, "count", "--where", "label = 'cat'") == "2\n"
+    assert json.loads(said(capsys, real_target, "count", "--json")) == {"set": "pets", "where": "", "count": 4}
+    assert "month time" in said(capsys, real_target, "add-column", "month", "time")
+    assert json.loads(said(capsys, real_target, "rename-column", "month", "day", "--json"))["columns"]["day"] == "time"
+    assert "n float" in said(capsys, real_target, "cast-column", "n", "float")
     assert "1 item updated" in said(
-        capsys, target, "update", "a", "--set", "day=2024-01-02", "--set", "n=0.5", "--set", "good=true"
+        capsys, real_target, "update", "a", "--set", "day=2024-01-02", "--set", "n=0.5", "--set", "good=true"
     )
-    assert "2 items updated" in said(capsys, target, "update", "--where", "n >= 2", "--set", "n=")
+    assert "2 items updated" in said(capsys, real_target, "update", "--where", "n >= 2", "--set", "n=")
     assert (column(pets, "n"), column(pets, "good")) == ([0.5, None, None, None], [True, None, None, None])
     (tmp_path / "labels.csv").write_text("name,label,n\na,owl,7\nb,,8.5\nz,x,1\n")
-    told = json.loads(said(capsys, target, "update", "--from", str(tmp_path / "labels.csv"), "--id", "name", "--json"))
+    told = json.loads(said(capsys, real_target, "update", "--from", str(tmp_path / "labels.csv"), "--id", "name", "--json"))
     assert (told["updated"], told["missing"]) == (2, ["z"])
     assert (column(pets, "label"), column(pets, "n")) == (["owl", None, "cat", "7"], [7.0, 8.5, None, None])
-    assert "n float" in said(capsys, target, "drop-column", "label")
-    assert "column 'label'" in said(capsys, target, "drop-column", "label")
-    assert "one of the three" in said(capsys, target, "update", "a", "--where", "n = 1", "--set", "n=1")
-    assert "n is float, and 'x' is none" in said(capsys, target, "update", "a", "--set", "n=x")
+    assert "n float" in said(capsys, real_target, "drop-column", "label")
+    assert "column 'label'" in said(capsys, real_target, "drop-column", "label")
+    assert "one of the three" in said(capsys, real_target, "update", "a", "--where", "n = 1", "--set", "n=1")
+    assert "n is float, and 'x' is none" in said(capsys, real_target, "update", "a", "--set", "n=x")
 
 
 CASTS = {
@@ -226,18 +210,14 @@ CASTS = {
 
 
 @pytest.mark.parametrize("kind", CASTS)
-def test_casts_keep_every_value(target: str, kind: str) -> None:
+def test_casts_keep_every_value(real_client: topwork.Client, kind: str) -> None:
     sent, type, expected = CASTS[kind]
-    with topwork.Client(target) as client:
-        rows = np.eye(len(sent), 3, dtype=np.float32)
-        client.write("cast", vectors=rows, ids=list("abc"[: len(sent)]), metadata={"x": sent})
-        version = client.set("cast").version
-        try:
-            assert client.cast_column("cast", "x", type).columns == {"x": type}
-            assert client.read("cast").metadata["x"] == expected
-            assert client.read("cast", version=version).metadata["x"] == list(sent)
-        finally:
-            client.drop_set("cast")
+    rows = np.eye(len(sent), 3, dtype=np.float32)
+    real_client.write("cast", vectors=rows, ids=list("abc"[: len(sent)]), metadata={"x": sent})
+    version = real_client.set("cast").version
+    assert real_client.cast_column("cast", "x", type).columns == {"x": type}
+    assert real_client.read("cast").metadata["x"] == expected
+    assert real_client.read("cast", version=version).metadata["x"] == list(sent)
 
 
 BAD_CASTS = {
@@ -248,12 +228,10 @@ BAD_CASTS = {
 
 
 @pytest.mark.parametrize("kind", BAD_CASTS)
-def test_a_cast_that_would_lose_a_value_changes_nothing(target: str, kind: str) -> None:
+def test_a_cast_that_would_lose_a_value_changes_nothing(real_client: topwork.Client, kind: str) -> None:
     sent, type = BAD_CASTS[kind]
-    with topwork.Client(target) as client:
-        client.write("cast", vectors=np.eye(2, dtype=np.float32), ids=["a", "b"], metadata={"x": sent})
-        before = client.set("cast")
-        with pytest.raises(topwork.InvalidInput, match="of 2 values are no"):
-            client.cast_column("cast", "x", type)
-        assert (client.set("cast").version, client.set("cast").columns) == (before.version, before.columns)
-        client.drop_set("cast")
+    real_client.write("cast", vectors=np.eye(2, dtype=np.float32), ids=["a", "b"], metadata={"x": sent})
+    before = real_client.set("cast")
+    with pytest.raises(topwork.InvalidInput, match="2 values"):
+        real_client.cast_column("cast", "x", type)
+    assert (real_client.set("cast").version, real_client.set("cast").columns) == (before.version, before.columns)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import real_server
 import topwork
-from doors import Door, OpenDoor
+from both_clients import EitherClient
 from topwork.cli import main
 from topwork.cli import search as _cli_search
-from topwork_server.plugin_api.plugin_registry import PluginRegistry
-from toys import FakePlugins
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 IDS = [f"i{number}" for number in range(30)]
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    plugins = FakePlugins([], [found.spec for found in PluginRegistry.load().indexes().values()])
-    with real_server.served(tmp_path_factory.mktemp("home"), plugins) as address:
-        yield address
-
-
-@pytest.fixture(params=["Client", "AsyncClient"])
-def client(request: pytest.FixtureRequest, target: str, runner: asyncio.Runner) -> Iterator[OpenDoor]:
-    door = Door(request.param == "AsyncClient", target, runner)
-    client = door.open()
-    client.write("plain", vectors=ROWS, ids=IDS, metadata={"n": range(30)})
-    yield client
-    client.drop_set("plain")
-    door.close()
+@pytest.fixture
+def client(real_both: EitherClient) -> EitherClient:
+    real_both.write("plain", vectors=ROWS, ids=IDS, metadata={"n": range(30)})
+    return real_both
 
 
 def nearest(query: np.ndarray, metric: str = "cosine") -> list[str]:
@@ -44,7 +28,7 @@ def nearest(query: np.ndarray, metric: str = "cosine") -> list[str]:
     return [IDS[i] for i in np.argsort(-rows @ query)]
 
 
-def test_a_set_without_an_index_is_searched_exactly(client: OpenDoor) -> None:
+def test_a_set_without_an_index_is_searched_exactly(client: EitherClient) -> None:
     found = client.search("plain", vectors=ROWS[3], k=5)
     assert found.ids == nearest(ROWS[3])[:5]
     assert (found.unindexed, found.rows_compared, found.how, found.metric) == (True, 30, "exact", "cosine")
@@ -61,7 +45,7 @@ def test_a_set_without_an_index_is_searched_exactly(client: OpenDoor) -> None:
     assert client.search("plain", vectors=ROWS[3], k=1, index="vectors").ids == ["new"]
 
 
-def test_with_an_index_it_is_the_index_that_answers(client: OpenDoor) -> None:
+def test_with_an_index_it_is_the_index_that_answers(client: EitherClient) -> None:
     client.create_index("plain", kind="flat", metric="l2")
     found = client.search("plain", vectors=ROWS[3], k=5)
     assert (found.ids, found.metric, found.unindexed, found.rows_compared) == (nearest(ROWS[3], "l2")[:5], "l2", False, 0)
@@ -71,7 +55,7 @@ def test_with_an_index_it_is_the_index_that_answers(client: OpenDoor) -> None:
     assert client.search("plain", vectors=ROWS[3], k=5).unindexed
 
 
-def test_what_is_not_there_is_not_found(client: OpenDoor) -> None:
+def test_what_is_not_there_is_not_found(client: EitherClient) -> None:
     with pytest.raises(topwork.NotFound, match="no index named 'vektors'"):
         client.search("plain", vectors=ROWS[3], index="vektors")
     with pytest.raises(topwork.NotFound, match="plane"):
@@ -81,7 +65,7 @@ def test_what_is_not_there_is_not_found(client: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_pages_of_a_search_are_one_search(client: OpenDoor, indexed: bool) -> None:
+def test_pages_of_a_search_are_one_search(client: EitherClient, indexed: bool) -> None:
     if indexed:
         client.create_index("plain", kind="flat")
     whole = client.search("plain", vectors=ROWS[:2], k=30)
@@ -98,9 +82,9 @@ def test_pages_of_a_search_are_one_search(client: OpenDoor, indexed: bool) -> No
 
 
 def test_the_command_line_says_so(
-    client: OpenDoor, target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    client: EitherClient, real_target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = ["search", "plain", "--server", target, "--id", "i1"]
+    search = ["search", "plain", "--server", real_target, "--id", "i1"]
     assert main(search) == 0
     said = capsys.readouterr()
     assert "exact, no index" in said.out
@@ -114,13 +98,13 @@ def test_the_command_line_says_so(
     assert [hit["id"] for hit in told["hits"]] == [id for id in nearest(ROWS[1], "l2") if id != "i1"][1:3]
 
 
-def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: OpenDoor) -> None:
+def test_an_encoder_that_is_named_beside_ready_vectors_is_not_ignored(client: EitherClient) -> None:
     for query in ({"vectors": ROWS[3]}, {"stored": "i3"}):
         with pytest.raises(topwork.NotFound, match="nobody"):
             client.search("plain", encoder="nobody", **query)
 
 
-def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: OpenDoor) -> None:
+def test_a_search_of_vectors_that_is_late_does_not_speak_of_encoders(client: EitherClient) -> None:
     with pytest.raises(topwork.DeadlineExceeded) as late:
         client.search("plain", vectors=ROWS[3], timeout=1e-9)
     assert late.value.remedy == "pass a longer timeout"

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import topwork
-from doors import Door, OpenDoor
+from both_clients import ClientFactory, EitherClient
 from fake_server import FakeServer, Refusal, overloaded, shed, unavailable
 from topwork._ops import item_requests
 from topwork._transport import retry
@@ -88,14 +88,16 @@ def test_a_server_that_was_never_reached_is_soon_given_up() -> None:
 
 
 @pytest.mark.usefixtures("_briskly")
-def test_a_client_that_was_never_answered_gives_up_and_others_wait(door: Door, server: FakeServer, monkeypatch: Any) -> None:
+def test_a_client_that_was_never_answered_gives_up_and_others_wait(
+    factory: ClientFactory, server: FakeServer, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(retry, "CONNECT_FOR", 0.1)
     port = int(server.target.rpartition(":")[2])
-    known = door.open()
+    known = factory.open()
     known.encoders()
     server.__exit__()
     with pytest.raises(topwork.Unavailable, match=r"Connection refused \(.*topwork serve"):
-        door.open().embed("letters", ["a"])
+        factory.open().embed("letters", ["a"])
     back = threading.Timer(1.0, lambda: server.open(port))
     back.start()
     known.encoders()
@@ -103,7 +105,7 @@ def test_a_client_that_was_never_answered_gives_up_and_others_wait(door: Door, s
 
 
 @pytest.mark.usefixtures("_briskly")
-def test_a_server_that_takes_long_to_come_back(both: OpenDoor, server: FakeServer) -> None:
+def test_a_server_that_takes_long_to_come_back(both: EitherClient, server: FakeServer) -> None:
     server.plan = lambda method, attempt, answers: unavailable() if attempt <= 20 else None
     assert both.embed("letters", ["12"])[0, 0] == 12
     assert both.embed("letters", [str(i) for i in range(100)]).rows[:, 0].tolist() == list(range(100))
@@ -111,7 +113,7 @@ def test_a_server_that_takes_long_to_come_back(both: OpenDoor, server: FakeServe
 
 
 @pytest.mark.usefixtures("_briskly")  # whose own pauses are far shorter than what this server asks for
-def test_a_busy_server_is_asked_again_when_it_says(both: OpenDoor, server: FakeServer) -> None:
+def test_a_busy_server_is_asked_again_when_it_says(both: EitherClient, server: FakeServer) -> None:
     busy = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full", after=0.2)
     server.plan = lambda method, attempt, answers: busy if attempt == 1 else None
     started = time.monotonic()
@@ -121,11 +123,11 @@ def test_a_busy_server_is_asked_again_when_it_says(both: OpenDoor, server: FakeS
     assert time.monotonic() - started >= 3 * 0.2 - 0.05  # of GetEncoder and of the stream
 
 
-def test_a_server_that_asks_for_more_time_than_there_is(door: Door, server: FakeServer) -> None:
+def test_a_server_that_asks_for_more_time_than_there_is(factory: ClientFactory, server: FakeServer) -> None:
     busy = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Overloaded", "the queue is full", after=100.0)
     server.plan = lambda method, attempt, answers: busy
     with pytest.raises(topwork.Overloaded) as caught:
-        door.open().encoders()
+        factory.open().encoders()
     assert caught.value.retry_after == 100.0
     assert server.tries == {"ListEncoders": 1}
 
@@ -143,7 +145,7 @@ ONCE: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("refusal", [shed, cut_off, unavailable, overloaded])
 @pytest.mark.parametrize("verb", ONCE)
-def test_what_might_be_done_twice_is_not_sent_again(both: OpenDoor, server: FakeServer, verb: str, refusal: Any) -> None:
+def test_what_might_be_done_twice_is_not_sent_again(both: EitherClient, server: FakeServer, verb: str, refusal: Any) -> None:
     method, arguments = ONCE[verb]
     server.plan = lambda name, attempt, answers: refusal() if name == method else None
     with pytest.raises((topwork.Overloaded, topwork.Unavailable)):
@@ -152,7 +154,7 @@ def test_what_might_be_done_twice_is_not_sent_again(both: OpenDoor, server: Fake
 
 
 @pytest.mark.usefixtures("_briskly")
-def test_what_the_server_refused_unread_is_sent_again(both: OpenDoor, server: FakeServer) -> None:
+def test_what_the_server_refused_unread_is_sent_again(both: EitherClient, server: FakeServer) -> None:
     both.write("birds", ["a"], ["1"], encoder="letters")
     refusals = {1: ("Overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED), 2: ("Unavailable", grpc.StatusCode.UNAVAILABLE)}
 
@@ -167,24 +169,24 @@ def test_what_the_server_refused_unread_is_sent_again(both: OpenDoor, server: Fa
     assert server.tries["CreateIndex"] == 3
 
 
-def test_what_never_left_is_sent_again(door: Door, server: FakeServer) -> None:
+def test_what_never_left_is_sent_again(factory: ClientFactory, server: FakeServer) -> None:
     """Nobody listens at first; the server comes up while the call waits."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     late = FakeServer()
-    door.target = f"127.0.0.1:{port}"
+    factory.target = f"127.0.0.1:{port}"
     opening = threading.Timer(0.5, lambda: late.open(port))
     opening.start()
     try:
         with pytest.raises(topwork.NotFound, match="no set 'birds'"):
-            door.open(retry_for=60).create_index("birds")
+            factory.open(retry_for=60).create_index("birds")
     finally:
         opening.join()
         late.__exit__()
 
 
-def test_who_waited_for_a_job_is_told_its_name(both: OpenDoor, server: FakeServer) -> None:
+def test_who_waited_for_a_job_is_told_its_name(both: EitherClient, server: FakeServer) -> None:
     both.write("birds", ["a"], ["1"], [{"label": "owl"}], encoder="letters")
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded) as caught:
@@ -198,7 +200,7 @@ def test_who_waited_for_a_job_is_told_its_name(both: OpenDoor, server: FakeServe
 
 
 @pytest.mark.parametrize("verb", ["train", "probe", "create_index"])
-def test_who_waited_for_a_beginning_is_told_where_to_look(both: OpenDoor, server: FakeServer, verb: str) -> None:
+def test_who_waited_for_a_beginning_is_told_where_to_look(both: EitherClient, server: FakeServer, verb: str) -> None:
     method, arguments = ONCE[verb]
     held = threading.Event()
     server.plan = lambda name, attempt, answers: held.wait(20) and None if name == method else None
@@ -210,7 +212,7 @@ def test_who_waited_for_a_beginning_is_told_where_to_look(both: OpenDoor, server
 
 
 def test_who_waited_for_an_encoder_is_told_what_it_does(
-    both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(item_requests, "SOON", 30.0)
     server.plan = lambda name, attempt, answers: server.busy_with("letters", "measuring cpu fp32") if name == "Embed" else None
@@ -218,7 +220,7 @@ def test_who_waited_for_an_encoder_is_told_what_it_does(
         both.embed("letters", ["a"], timeout=0.3)
 
 
-def test_who_waited_for_a_write_is_told_how_far_it_came(both: OpenDoor, server: FakeServer) -> None:
+def test_who_waited_for_a_write_is_told_how_far_it_came(both: EitherClient, server: FakeServer) -> None:
     def plan(name: str, attempt: int, answers: int) -> Refusal | None:
         if name == "Write" and answers == 1:
             server.cancelled.wait(30)
@@ -230,7 +232,7 @@ def test_who_waited_for_a_write_is_told_how_far_it_came(both: OpenDoor, server: 
 
 
 @pytest.mark.parametrize("verb", ["write", "embed", "predict"])
-def test_silence_is_borne_while_the_encoder_moves(both: OpenDoor, server: FakeServer, verb: str) -> None:
+def test_silence_is_borne_while_the_encoder_moves(both: EitherClient, server: FakeServer, verb: str) -> None:
     """A reply that comes long after the timeout: the encoder had been looked at ten times, and had gone on each time."""
     both.write("s", ["a", "b"], ["1", "2"], [{"label": "x"}, {"label": "y"}], encoder="letters")
     both.train("s", target="label", name="h")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor
+from both_clients import EitherClient
 from fake_indexes import CANCELLED, DONE, FAILED, RUNNING
 from fake_server import DIM, FINGERPRINT, FakeServer, unavailable
 from topwork._codec import items
@@ -18,7 +18,7 @@ from topwork.v1 import indexes_pb2
 TEXTS = ["a", "b c", "d e f", "gg hh"]
 
 
-def fill(both: OpenDoor) -> None:
+def fill(both: EitherClient) -> None:
     both.write("birds", TEXTS, list("wxyz"), [{"year": 2020 + i} for i in range(4)], encoder="letters")
 
 
@@ -26,7 +26,7 @@ def searches(server: FakeServer) -> list[indexes_pb2.SearchRequest]:
     return [request for request in server.requests if isinstance(request, indexes_pb2.SearchRequest)]
 
 
-def test_a_lone_query_has_its_hits(both: OpenDoor) -> None:
+def test_a_lone_query_has_its_hits(both: EitherClient) -> None:
     fill(both)
     hits = both.search("birds", "b c", k=3)
     assert isinstance(hits, topwork.Hits)
@@ -45,7 +45,7 @@ def test_a_lone_query_has_its_hits(both: OpenDoor) -> None:
         hits[3]
 
 
-def test_several_queries_have_a_list(both: OpenDoor, server: FakeServer) -> None:
+def test_several_queries_have_a_list(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     found = both.search("birds", TEXTS * 40, k=1)
     assert [hits.ids for hits in found] == [[id] for id in "wxyz"] * 40
@@ -54,7 +54,7 @@ def test_several_queries_have_a_list(both: OpenDoor, server: FakeServer) -> None
     assert [hits.ids for hits in both.search("birds", ["a"], k=1)] == [["w"]]
 
 
-def test_the_set_is_asked_for_once(both: OpenDoor, server: FakeServer) -> None:
+def test_the_set_is_asked_for_once(both: EitherClient, server: FakeServer) -> None:
     both.write("mine", vectors=np.eye(DIM), ids=range(DIM))
     fill(both)
     asked = server.tries["GetSet"]
@@ -67,7 +67,7 @@ def test_the_set_is_asked_for_once(both: OpenDoor, server: FakeServer) -> None:
         both.search("birds", "a")
 
 
-def test_vectors_as_queries(both: OpenDoor, server: FakeServer) -> None:
+def test_vectors_as_queries(both: EitherClient, server: FakeServer) -> None:
     both.write("mine", vectors=np.eye(3), ids=list("abc"), fingerprint="aa")
     assert both.search("mine", vectors=[0, 0, 1], k=1).ids == ["c"]
     assert searches(server)[-1].vectors.dtype == 1
@@ -81,7 +81,7 @@ def test_vectors_as_queries(both: OpenDoor, server: FakeServer) -> None:
         both.search("mine", vectors=np.ones((1, 1, 3)))
 
 
-def test_an_array_of_floats_is_a_query_of_vectors(both: OpenDoor) -> None:
+def test_an_array_of_floats_is_a_query_of_vectors(both: EitherClient) -> None:
     both.write("mine", vectors=np.eye(3), ids=list("abc"), fingerprint="aa")
     assert both.search("mine", np.array([0, 0, 1], np.float32), k=1).ids == ["c"]
     assert [hits.ids for hits in both.search("mine", np.eye(3), k=1)] == [["a"], ["b"], ["c"]]
@@ -91,14 +91,14 @@ def test_an_array_of_floats_is_a_query_of_vectors(both: OpenDoor) -> None:
     assert len(both.search("birds", made, k=1)) == len(TEXTS)
 
 
-def test_features_say_their_fingerprint(both: OpenDoor, server: FakeServer) -> None:
+def test_features_say_their_fingerprint(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     found = both.search("birds", vectors=both.embed("letters", ["a", "b c"]), k=1)
     assert [hits.ids for hits in found] == [["w"], ["x"]]
     assert searches(server)[-1].fingerprint == FINGERPRINT
 
 
-def test_stored_items_as_queries(both: OpenDoor) -> None:
+def test_stored_items_as_queries(both: EitherClient) -> None:
     fill(both)
     assert "w" not in both.search("birds", stored="w").ids
     assert [len(hits) for hits in both.search("birds", stored=["w", "x"])] == [3, 3]
@@ -106,7 +106,7 @@ def test_stored_items_as_queries(both: OpenDoor) -> None:
         both.search("birds", stored=["w", "nobody"])
 
 
-def test_what_is_asked_is_sent(both: OpenDoor, server: FakeServer) -> None:
+def test_what_is_asked_is_sent(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     hits = both.search(
         "birds", "a", k=2, within=-1, where="year > 2021", columns=[], with_vectors=True, exact=True, effort=7, every_row=True
@@ -123,7 +123,7 @@ def test_what_is_asked_is_sent(both: OpenDoor, server: FakeServer) -> None:
     assert not searches(server)[-1].HasField("within")
 
 
-def test_hits_of_rows_that_are_parts(both: OpenDoor) -> None:
+def test_hits_of_rows_that_are_parts(both: EitherClient) -> None:
     both.write("mine", vectors=both.embed("letters", TEXTS, tap="tokens"), ids=list("wxyz"))
     query = both.embed("letters", ["d e f"], tap="tokens").rows[0]
     hits = both.search("mine", vectors=query, k=2)
@@ -133,7 +133,7 @@ def test_hits_of_rows_that_are_parts(both: OpenDoor) -> None:
     assert "characters 0,1" in repr(hits)
 
 
-def test_batches_are_bounded_by_their_hits(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_bounded_by_their_hits(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "HITS", 30)
     monkeypatch.setattr(search, "HITS_WITH_METADATA", 20)
     both.write("mine", vectors=np.eye(3), ids=list("abc"))
@@ -143,7 +143,7 @@ def test_batches_are_bounded_by_their_hits(both: OpenDoor, server: FakeServer, m
     assert [len(request.stored.values) for request in searches(server)[3:]] == [2, 1]
 
 
-def test_what_cannot_be_asked(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_asked(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     both.write("mine", vectors=np.eye(3), ids=list("abc"))
     for wrong in ({}, {"query": "a", "stored": "b"}):
         with pytest.raises(topwork.InvalidInput, match="one kind of query"):
@@ -160,7 +160,7 @@ def test_what_cannot_be_asked(both: OpenDoor, server: FakeServer, monkeypatch: p
         both.search("clips", bytes(11))
 
 
-def test_a_bad_query_is_named(both: OpenDoor, tmp_path: Path) -> None:
+def test_a_bad_query_is_named(both: EitherClient, tmp_path: Path) -> None:
     fill(both)
     with pytest.raises(topwork.InvalidInput) as caught:
         both.search("birds", ["a"] * 70 + ["bad"])
@@ -172,7 +172,7 @@ def test_a_bad_query_is_named(both: OpenDoor, tmp_path: Path) -> None:
     assert both.search("pictures", str(tmp_path / "a.jpg")).ids == ["a"]
 
 
-def test_a_query_of_another_encoder(both: OpenDoor, server: FakeServer) -> None:
+def test_a_query_of_another_encoder(both: EitherClient, server: FakeServer) -> None:
     both.write("mine", vectors=np.eye(DIM), ids=range(DIM), fingerprint=FINGERPRINT)
     both.search("mine", "a", encoder="letters")
     assert searches(server)[-1].encoder == "letters"
@@ -196,7 +196,7 @@ def test_hits_are_read_by_people() -> None:
     assert repr(topwork.Hits([], np.zeros(0, np.float32))) == "<Hits: 0 hits by cosine, version 0>"
 
 
-def test_an_index_is_built_and_waited_for(both: OpenDoor, server: FakeServer) -> None:
+def test_an_index_is_built_and_waited_for(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     seen: list[topwork.Job] = []
     info = both.create_index("birds", kind="hnsw", metric="l2", options={"links": 16}, target_recall=0.9, progress=seen.append)
@@ -218,7 +218,7 @@ def test_an_index_is_built_and_waited_for(both: OpenDoor, server: FakeServer) ->
         both.create_index("birds", metric="dot")
 
 
-def test_an_index_may_be_left_to_itself(both: OpenDoor, server: FakeServer) -> None:
+def test_an_index_may_be_left_to_itself(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     info = both.create_index("birds", wait=False)
     assert info.job.running
@@ -229,7 +229,7 @@ def test_an_index_may_be_left_to_itself(both: OpenDoor, server: FakeServer) -> N
 
 
 @pytest.mark.parametrize(("state", "name"), [(FAILED, "failed"), (CANCELLED, "cancelled")])
-def test_a_build_that_fails(both: OpenDoor, server: FakeServer, state: int, name: str) -> None:
+def test_a_build_that_fails(both: EitherClient, server: FakeServer, state: int, name: str) -> None:
     fill(both)
     server.jobs.script = [(RUNNING, 0.5, "filling"), (state, 0.5, "out of memory")]
     with pytest.raises(topwork.JobFailed, match=f"index job job-1 on 'birds/pooled' {name}: out of memory") as caught:
@@ -237,7 +237,7 @@ def test_a_build_that_fails(both: OpenDoor, server: FakeServer, state: int, name
     assert caught.value.job.state == name
 
 
-def test_a_build_that_is_begun_again_is_waited_for(both: OpenDoor, server: FakeServer) -> None:
+def test_a_build_that_is_begun_again_is_waited_for(both: EitherClient, server: FakeServer) -> None:
     """As after a restart of the server."""
     fill(both)
     server.jobs.script = [(FAILED, 0.5, "the server ended")]
@@ -251,7 +251,7 @@ def test_a_build_that_is_begun_again_is_waited_for(both: OpenDoor, server: FakeS
     assert server.jobs.jobs["job-2"].state == DONE
 
 
-def test_a_watch_outlives_a_break(both: OpenDoor, server: FakeServer) -> None:
+def test_a_watch_outlives_a_break(both: EitherClient, server: FakeServer) -> None:
     fill(both)
     server.plan = lambda method, attempt, answers: unavailable() if method == "WatchJob" and attempt == 1 and answers else None
     states = [job.state for job in both.watch_job(both.create_index("birds", wait=False).job.id)]
@@ -260,7 +260,7 @@ def test_a_watch_outlives_a_break(both: OpenDoor, server: FakeServer) -> None:
     assert server.tries["WatchJob"] == 2
 
 
-def test_a_wait_may_be_bounded(both: OpenDoor, server: FakeServer) -> None:
+def test_a_wait_may_be_bounded(both: EitherClient, server: FakeServer) -> None:
     """By the whole of it, however often the job says something."""
     fill(both)
     server.gate.clear()
@@ -271,7 +271,7 @@ def test_a_wait_may_be_bounded(both: OpenDoor, server: FakeServer) -> None:
     assert server.cancelled.wait(10)
 
 
-def test_jobs(both: OpenDoor) -> None:
+def test_jobs(both: EitherClient) -> None:
     fill(both)
     both.create_index("birds", wait=False)
     assert both.job("job-1").subject == "birds/pooled"
@@ -283,6 +283,6 @@ def test_jobs(both: OpenDoor) -> None:
             verb("nobody")
 
 
-def test_kinds(both: OpenDoor) -> None:
+def test_kinds(both: EitherClient) -> None:
     [kind] = both.index_kinds()
     assert (kind.kind, kind.options[0].name, kind.options[0].default) == ("hnsw", "links", "32")

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 import topwork
-from doors import OpenDoor
+from both_clients import EitherClient
 from fake_server import DIM, FINGERPRINT, FakeServer, Refusal, overloaded, unavailable
 from topwork._codec import items
 from topwork._ops import write_chunks
@@ -35,7 +35,7 @@ def broken(method: str, answer: int, refusal: Any = unavailable, tries: int = 1)
     return lambda name, attempt, answers: refusal() if name == method and attempt <= tries and answers == answer else None
 
 
-def test_items_make_a_set(both: OpenDoor, server: FakeServer) -> None:
+def test_items_make_a_set(both: EitherClient, server: FakeServer) -> None:
     report = both.write(
         "birds", ["a", "bb", "ccc"], ["x", 7, "z"], [{"year": 2020}, {}, {"label": "owl"}], encoder="letters", keep_inputs=True
     )
@@ -50,7 +50,7 @@ def test_items_make_a_set(both: OpenDoor, server: FakeServer) -> None:
     assert server.sets.sets["birds"].settings.keep_inputs
 
 
-def test_the_settings_say_what_was_asked_and_no_more(both: OpenDoor, server: FakeServer) -> None:
+def test_the_settings_say_what_was_asked_and_no_more(both: EitherClient, server: FakeServer) -> None:
     both.write(
         "birds",
         ["a"],
@@ -69,20 +69,20 @@ def test_the_settings_say_what_was_asked_and_no_more(both: OpenDoor, server: Fak
     assert bare == sets_pb2.WriteSettings(set="birds")
 
 
-def test_many_items_go_in_chunks(both: OpenDoor, server: FakeServer) -> None:
+def test_many_items_go_in_chunks(both: EitherClient, server: FakeServer) -> None:
     report = both.write("birds", (str(i) for i in range(300)), (i for i in range(300)), encoder="letters")
     assert (report.items, report.inserted) == (300, 300)
     assert [len(rows.ids) for rows in sent(server)] == [128, 128, 44]
     assert both.read("birds").features["pooled"].rows[:, 0].tolist() == list(range(300))
 
 
-def test_a_lone_item_with_its_row(both: OpenDoor) -> None:
+def test_a_lone_item_with_its_row(both: EitherClient) -> None:
     both.write("birds", "a red bird", "x", {"label": "owl"}, encoder="letters")
     rows = both.read("birds")
     assert (rows.ids, rows.metadata) == (["x"], {"label": ["owl"]})
 
 
-def test_ids_of_pictures_default_to_their_paths(both: OpenDoor, tmp_path: Path) -> None:
+def test_ids_of_pictures_default_to_their_paths(both: EitherClient, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.jpg" for i in range(150)]
     for i, path in enumerate(paths):
         path.write_bytes(bytes(i + 1))
@@ -96,7 +96,7 @@ def test_ids_of_pictures_default_to_their_paths(both: OpenDoor, tmp_path: Path) 
         both.write("pictures", [paths[0], paths[0]])
 
 
-def test_what_is_refused_before_anything_is_sent(both: OpenDoor, server: FakeServer) -> None:
+def test_what_is_refused_before_anything_is_sent(both: EitherClient, server: FakeServer) -> None:
     def refused(match: str, *arguments: Any, **settings: Any) -> None:
         with pytest.raises(topwork.InvalidInput, match=match):
             both.write("birds", *arguments, **settings)
@@ -135,7 +135,7 @@ def test_what_is_refused_before_anything_is_sent(both: OpenDoor, server: FakeSer
     ],
 )
 @pytest.mark.parametrize("shape", ["rows", "columns", "stream"])
-def test_types_of_columns(both: OpenDoor, values: list[Any], kind: str, stored: list[Any], shape: str) -> None:
+def test_types_of_columns(both: EitherClient, values: list[Any], kind: str, stored: list[Any], shape: str) -> None:
     metadata: Any = {"c": values} if shape == "columns" else [{"c": value} for value in values]
     both.write("birds", ["a", "b", "c"], [1, 2, 3], iter(metadata) if shape == "stream" else metadata, encoder="letters")
     rows = both.read("birds")
@@ -157,13 +157,13 @@ def test_types_of_columns(both: OpenDoor, values: list[Any], kind: str, stored: 
         (["a", "\ud800"], 1, "not valid Unicode"),
     ],
 )
-def test_a_value_of_another_type_is_named(both: OpenDoor, values: list[Any], item: int, said: str) -> None:
+def test_a_value_of_another_type_is_named(both: EitherClient, values: list[Any], item: int, said: str) -> None:
     with pytest.raises(topwork.InvalidInput, match=said) as caught:
         both.write("birds", numbers(2), [1, 2], {"c": values}, encoder="letters")
     assert caught.value.item == item
 
 
-def test_a_column_keeps_its_type(both: OpenDoor, server: FakeServer) -> None:
+def test_a_column_keeps_its_type(both: EitherClient, server: FakeServer) -> None:
     """Over the chunks of a call, and that of the set."""
     ends = [{"c": 1.5} if i == 299 else {"c": i} for i in range(300)]
     both.write("floats", numbers(300), range(300), ends, encoder="letters")
@@ -176,7 +176,7 @@ def test_a_column_keeps_its_type(both: OpenDoor, server: FakeServer) -> None:
     assert both.read("ints", ids=["299"]).metadata["c"] == [1.5]
 
 
-def test_columns_of_other_libraries(both: OpenDoor) -> None:
+def test_columns_of_other_libraries(both: EitherClient) -> None:
     import pyarrow as pa
 
     class Frame:
@@ -194,7 +194,7 @@ def test_columns_of_other_libraries(both: OpenDoor) -> None:
     assert both.read("other").metadata == {"year": [3, None]}
 
 
-def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_chunks, "VECTOR_BYTES", 10 * 3 * 4)
     report = both.write("mine", vectors=np.arange(75.0).reshape(25, 3), ids=range(25), metadata={"n": range(25)})
     assert (report.items, report.inserted, report.encoded) == (25, 25, 0)
@@ -207,7 +207,7 @@ def test_vectors(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyP
     assert sent(server)[-1].features[0].rows.dtype == 2
 
 
-def test_features_say_what_they_are(both: OpenDoor, server: FakeServer) -> None:
+def test_features_say_what_they_are(both: EitherClient, server: FakeServer) -> None:
     tokens = both.embed("letters", ["one two", "three"], tap="tokens")
     both.write("mine", vectors=tokens, ids=["a", "b"])
     [tap] = both.set("mine").taps
@@ -221,7 +221,7 @@ def test_features_say_what_they_are(both: OpenDoor, server: FakeServer) -> None:
     np.testing.assert_array_equal(both.read("copy").features["tokens"].rows, tokens.rows)
 
 
-def test_several_taps_and_several_pieces(both: OpenDoor, server: FakeServer) -> None:
+def test_several_taps_and_several_pieces(both: EitherClient, server: FakeServer) -> None:
     both.write("mine", vectors={"x": np.eye(3), "y": np.ones((3, 2))}, ids=range(3), fingerprint={"x": "aa", "y": "bb"})
     assert {tap.name: (tap.dim, tap.fingerprint) for tap in both.set("mine").taps} == {"x": (3, "aa"), "y": (2, "bb")}
     chunks = list(both.embed_stream("letters", numbers(10), chunk=4))
@@ -232,7 +232,7 @@ def test_several_taps_and_several_pieces(both: OpenDoor, server: FakeServer) -> 
         both.write("mine", vectors={"x": np.eye(3), "y": np.ones((2, 2))}, ids=range(3))
 
 
-def test_vectors_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
+def test_vectors_that_cannot_be(both: EitherClient, server: FakeServer) -> None:
     def refused(match: str, vectors: Any, **settings: Any) -> None:
         with pytest.raises((topwork.InvalidInput, topwork.NotReady), match=match):
             both.write("birds", vectors=vectors, ids=["a"], **settings)
@@ -251,7 +251,7 @@ def test_vectors_that_cannot_be(both: OpenDoor, server: FakeServer) -> None:
     assert server.tries["Write"] == tries + 8
 
 
-def test_bad_items_are_named_or_skipped(both: OpenDoor, tmp_path: Path) -> None:
+def test_bad_items_are_named_or_skipped(both: EitherClient, tmp_path: Path) -> None:
     texts = numbers(200)
     texts[150] = "bad"
     with pytest.raises(topwork.InvalidInput) as caught:
@@ -269,7 +269,7 @@ def test_bad_items_are_named_or_skipped(both: OpenDoor, tmp_path: Path) -> None:
     assert report.failed_ids == {1: str(tmp_path / "b.jpg")}
 
 
-def test_acknowledgements_come_as_chunks_are_on_disk(both: OpenDoor, server: FakeServer) -> None:
+def test_acknowledgements_come_as_chunks_are_on_disk(both: EitherClient, server: FakeServer) -> None:
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -291,7 +291,7 @@ def test_acknowledgements_come_as_chunks_are_on_disk(both: OpenDoor, server: Fak
 
 @pytest.mark.parametrize("refusal", [unavailable, overloaded])
 @pytest.mark.parametrize("when", ["Write", "Written"])
-def test_a_broken_write_goes_on_where_it_was(both: OpenDoor, server: FakeServer, refusal: Any, when: str) -> None:
+def test_a_broken_write_goes_on_where_it_was(both: EitherClient, server: FakeServer, refusal: Any, when: str) -> None:
     server.plan = broken(when, 2, refusal)
     report = both.write("birds", numbers(600), range(600), encoder="letters")
     assert report.items == 600
@@ -299,7 +299,7 @@ def test_a_broken_write_goes_on_where_it_was(both: OpenDoor, server: FakeServer,
     assert both.read("birds").ids == [str(i) for i in range(600)]
 
 
-def test_a_full_disk_is_not_tried_again(both: OpenDoor, server: FakeServer) -> None:
+def test_a_full_disk_is_not_tried_again(both: EitherClient, server: FakeServer) -> None:
     full = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "DiskFull", "no space left", "free some")
     server.plan = lambda method, attempt, answers: full if method == "Write" else None
     with pytest.raises(topwork.DiskFull, match=r"no space left \(free some\)"):
@@ -307,7 +307,7 @@ def test_a_full_disk_is_not_tried_again(both: OpenDoor, server: FakeServer) -> N
     assert server.tries["Write"] == 1
 
 
-def test_large_metadata_makes_small_chunks(both: OpenDoor, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_metadata_makes_small_chunks(both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_chunks, "MOST_BYTES", 5000)
     metadata = [{"text": "x" * (9000 if i == 10 else 1000)} for i in range(20)]
     report = both.write("mine", vectors=np.ones((20, 3)), ids=range(20), metadata=metadata)
@@ -320,7 +320,7 @@ def test_large_metadata_makes_small_chunks(both: OpenDoor, server: FakeServer, m
     assert report.failed_ids == {13: "13"}
 
 
-def test_a_long_video_goes_in_parts(both: OpenDoor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_long_video_goes_in_parts(both: EitherClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
     monkeypatch.setattr(items, "PART", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
@@ -328,7 +328,7 @@ def test_a_long_video_goes_in_parts(both: OpenDoor, monkeypatch: pytest.MonkeyPa
     assert both.read("clips").features["pooled"].rows[:, 1].tolist() == [5, 1234]
 
 
-def test_sources_that_end_too_soon(both: OpenDoor) -> None:
+def test_sources_that_end_too_soon(both: EitherClient) -> None:
     with pytest.raises(topwork.InvalidInput, match="item 2: it has no id"):
         both.write("birds", iter(numbers(3)), ["a", "b"], encoder="letters")
     with pytest.raises(topwork.InvalidInput, match="metadata ends after 1 items"):
@@ -337,18 +337,18 @@ def test_sources_that_end_too_soon(both: OpenDoor) -> None:
         both.write("birds", iter(numbers(3)), ["a", "b", "c", "d"], encoder="letters")
 
 
-def test_progress(both: OpenDoor) -> None:
+def test_progress(both: EitherClient) -> None:
     seen: list[tuple[int, int | None]] = []
     both.write("birds", numbers(130), range(130), encoder="letters", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(128, 130), (130, 130)]
 
 
-def test_nothing_is_written(both: OpenDoor) -> None:
+def test_nothing_is_written(both: EitherClient) -> None:
     both.write("birds", ["a"], ["a"], encoder="letters")
     assert both.write("birds", [], []).items == 0
 
 
-def test_a_write_in_which_nothing_moves(both: OpenDoor, server: FakeServer) -> None:
+def test_a_write_in_which_nothing_moves(both: EitherClient, server: FakeServer) -> None:
     server.gate.clear()
     with pytest.raises(topwork.DeadlineExceeded, match=r"within 0\.3 s"):
         both.write("birds", ["a"], ["a"], encoder="letters", timeout=0.3)

@@ -14,9 +14,9 @@ from typing import Any
 
 import av
 import grpc
-import made_videos
 import numpy as np
 import pytest
+import sample_videos
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -53,7 +53,7 @@ def bomb() -> bytes:
 def corrupt_video() -> bytes:
     """An mp4 whose index was never written."""
     with tempfile.TemporaryDirectory() as folder:
-        whole = made_videos.write(Path(folder) / "clip.mp4", made_videos.shades(20)).read_bytes()
+        whole = sample_videos.write(Path(folder) / "clip.mp4", sample_videos.shades(20)).read_bytes()
     return whole[: len(whole) // 2]
 
 

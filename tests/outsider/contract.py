@@ -1,4 +1,4 @@
-"""What the outsider's own test suite would be: the contracts, on what it brings. Run by tests/server/test_outsider.py."""
+"""The outsider's own test suite: the contracts, on what it brings. Run by tests/server/test_installed_plugins.py."""
 
 from brute import Brute
 from means import NearestMean

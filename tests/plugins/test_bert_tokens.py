@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_berts
-from slabs import check_slab
+from batch_preprocessing import check_slab
 from tiny_berts import POSITIONS, Prepared, prepare
 from tokenizers import Encoding, Tokenizer
 from topwork_plugins.bert.plugin import BertOptions

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lessons
+import fine_tuning_tasks
 import numpy as np
 import pytest
 import torch
-from lessons import World
+from fine_tuning_tasks import World
 from safetensors.torch import load_file
 from topwork_plugins.bert.plugin import BertEncoder, register_encoders
 from topwork_plugins.fine_tune.loop import TrainingLoop
@@ -24,19 +24,19 @@ from topwork_server.types import Array
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = lessons.bert(tmp_path_factory.mktemp("bert"))
+    world = fine_tuning_tasks.bert(tmp_path_factory.mktemp("bert"))
     world.trunk()
     return world
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return lessons.pictures(tmp_path_factory.mktemp("pictures"))
+    return fine_tuning_tasks.pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return lessons.videos(tmp_path_factory.mktemp("videos"))
+    return fine_tuning_tasks.videos(tmp_path_factory.mktemp("videos"))
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -62,17 +62,17 @@ def check(world: World, lesson: FineTuneDataset, task: Task, tuned: FineTuneResu
     [("pooled", "row"), ("tokens", "mean"), ("hidden.2", "max"), ("hidden.1", "mean+std"), ("tokens", "pair")],
 )
 def test_texts_are_told_apart_whatever_the_pooling(bert: World, tmp_path: Path, tap: str, how: str) -> None:
-    lesson = lessons.of_texts(bert, tap, how)
+    lesson = fine_tuning_tasks.of_texts(bert, tap, how)
     check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, epochs=15), 1.0)
 
 
 @pytest.mark.parametrize(
     ("make", "task", "floor"),
     [
-        (lessons.of_many_labels, Task.MULTI_LABEL, 0.8),
-        (lessons.of_numbers, Task.REGRESSION, 0.7),
-        (lessons.of_tokens, Task.TAGGING, 0.8),
-        (lessons.of_answers, Task.QUESTION_ANSWERING, 0.95),
+        (fine_tuning_tasks.of_many_labels, Task.MULTI_LABEL, 0.8),
+        (fine_tuning_tasks.of_numbers, Task.REGRESSION, 0.7),
+        (fine_tuning_tasks.of_tokens, Task.TAGGING, 0.8),
+        (fine_tuning_tasks.of_answers, Task.QUESTION_ANSWERING, 0.95),
     ],
 )
 def test_every_target_is_learnt(
@@ -84,18 +84,18 @@ def test_every_target_is_learnt(
 
 @pytest.mark.parametrize(("tap", "how"), [("pooled", "row"), ("layer3", "mean"), ("layer2", "max")])
 def test_pictures_are_told_apart(pictures: World, tmp_path: Path, tap: str, how: str) -> None:
-    lesson = lessons.of_pictures(pictures, tap, how)
+    lesson = fine_tuning_tasks.of_pictures(pictures, tap, how)
     check(pictures, lesson, Task.CLASSIFICATION, pictures.tune(lesson, tmp_path, epochs=8), 1.0)
 
 
 def test_cells_are_told_apart(pictures: World, tmp_path: Path) -> None:
-    lesson = lessons.of_cells(pictures)
+    lesson = fine_tuning_tasks.of_cells(pictures)
     check(pictures, lesson, Task.SEGMENTATION, pictures.tune(lesson, tmp_path), 0.95)
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "mean+std"])
 def test_videos_of_several_windows_are_told_apart(videos: World, tmp_path: Path, how: str) -> None:
-    lesson = lessons.of_videos(videos, how)
+    lesson = fine_tuning_tasks.of_videos(videos, how)
     check(videos, lesson, Task.CLASSIFICATION, videos.tune(lesson, tmp_path, batch=2), 1.0)
 
 
@@ -112,7 +112,7 @@ def changed(world: World, tuned: FineTuneResult) -> set[str]:
 
 def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_path: Path) -> None:
     blocks = bert.trunk().blocks
-    lesson = lessons.of_texts(bert)
+    lesson = fine_tuning_tasks.of_texts(bert)
     for frozen in (0, 2, 3):
         found = changed(bert, bert.tune(lesson, tmp_path, epochs=1, frozen_blocks=frozen))
         moved = {i for i, block in enumerate(blocks) if any(name.startswith(tuple(block)) for name in found)}
@@ -122,13 +122,13 @@ def test_frozen_blocks_stay_bit_by_bit_and_the_others_learn(bert: World, tmp_pat
 
 
 def test_blocks_above_the_tap_stay_as_they_are(bert: World, tmp_path: Path) -> None:
-    tuned = bert.tune(lessons.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
+    tuned = bert.tune(fine_tuning_tasks.of_texts(bert, "hidden.1", "mean"), tmp_path, epochs=1)
     assert all(".layer.1." not in name and ".layer.2." not in name for name in changed(bert, tuned))
     assert tuned.head.chosen["blocks_that_learnt"] == 2
 
 
 def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> None:
-    found = changed(pictures, pictures.tune(lessons.of_pictures(pictures), tmp_path, epochs=1))
+    found = changed(pictures, pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, epochs=1))
     assert "net.bn1.weight" in found
     assert not [name for name in found if "running" in name or "tracked" in name]
 
@@ -136,21 +136,21 @@ def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> N
 def test_restarted_blocks_differ_from_the_first_step_on(bert: World, tmp_path: Path) -> None:
     """With a rate of 0 nothing else can have changed."""
     still = {"learning_rate": 0.0, "epochs": 1, "weight_decay": 0.0}
-    found = changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=1, **still))
+    found = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=1, **still))
     assert found
     assert all(".layer.2." in name for name in found)
-    assert not changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, **still))
-    whole = changed(bert, bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=4, **still))
+    assert not changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, **still))
+    whole = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=4, **still))
     assert whole == set(dict(bert.trunk().module.named_parameters()))  # type: ignore[union-attr]
-    assert "4 blocks learn" in refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path, reinitialise=5))
+    assert "4 blocks learn" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=5))
 
 
 def test_nets_with_batch_norms_are_not_restarted(pictures: World, tmp_path: Path) -> None:
-    assert "batch norms" in refusal(lambda: pictures.tune(lessons.of_pictures(pictures), tmp_path, reinitialise=1))
+    assert "batch norms" in refusal(lambda: pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, reinitialise=1))
 
 
 def test_the_same_seed_gives_the_same_head_and_trunk(bert: World, tmp_path: Path) -> None:
-    lesson = lessons.of_texts(bert)
+    lesson = fine_tuning_tasks.of_texts(bert)
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     first, again, other = (bert.tune(lesson, tmp_path / str(i), seed, epochs=2) for i, seed in enumerate((3, 3, 4)))
@@ -176,7 +176,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
 def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
     bert: World, tmp_path: Path, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesson = lessons.of_texts(bert)
+    lesson = fine_tuning_tasks.of_texts(bert)
     scripted([0.1, 0.9, 0.2, 0.3, 0.95])
     stopped = bert.tune(lesson, tmp_path / "stopped", epochs=9, patience=2)
     assert [entry["epoch"] for entry in stopped.history] == [1, 2, 3, 4]
@@ -192,20 +192,22 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(
 
 
 def test_without_validation_items_the_last_epoch_counts(bert: World, tmp_path: Path) -> None:
-    tuned = bert.tune(lessons.of_texts(bert, validation=np.zeros(0, np.int64)), tmp_path, epochs=3, patience=1)
+    tuned = bert.tune(fine_tuning_tasks.of_texts(bert, validation=np.zeros(0, np.int64)), tmp_path, epochs=3, patience=1)
     assert tuned.head.chosen["epoch"] == 3
     assert [entry["score"] for entry in tuned.history] == [None] * 3
     assert tuned.validation_scores.shape == (0, 2)
 
 
 def test_it_stops_when_its_time_is_over(bert: World, tmp_path: Path) -> None:
-    tuned = bert.tune(lessons.of_texts(bert), tmp_path, epochs=1000, patience=0, max_seconds=1e-6)
+    tuned = bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, epochs=1000, patience=0, max_seconds=1e-6)
     assert [entry["step"] for entry in tuned.history] == [1]
 
 
 def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
     said: list[tuple[float, str]] = []
-    bert.tune(lessons.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: said.append((fraction, message)))
+    bert.tune(
+        fine_tuning_tasks.of_texts(bert), tmp_path, epochs=2, report=lambda fraction, message: said.append((fraction, message))
+    )
     fractions = [fraction for fraction, _ in said]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] <= fractions[-1] <= 1
@@ -217,7 +219,7 @@ def test_it_says_how_far_it_is(bert: World, tmp_path: Path) -> None:
 
 def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into memory at once is learnt from in parts, to the same end but for rounding."""
-    lesson = lessons.of_texts(bert, "tokens", "mean")
+    lesson = fine_tuning_tasks.of_texts(bert, "tokens", "mean")
     options = {"dropout": False, "epochs": 2, "learning_rate": 1e-4}
     whole = bert.tune(lesson, tmp_path / "whole", **options)
     monkeypatch.setattr(BertEncoder, "budget", 8)
@@ -226,12 +228,15 @@ def test_parts_of_a_batch_add_up_to_it(bert: World, tmp_path: Path, monkeypatch:
 
 
 def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
-    lesson, still = lessons.of_texts(bert), {"learning_rate": 0.0, "head_learning_rate": 0.0, "epochs": 1, "dropout": False}
+    lesson, still = (
+        fine_tuning_tasks.of_texts(bert),
+        {"learning_rate": 0.0, "head_learning_rate": 0.0, "epochs": 1, "dropout": False},
+    )
     random = bert.tune(lesson, tmp_path, **still).history[0]
     probed = bert.tune(lesson, tmp_path, head_start="probe", **still)
     assert probed.history[0]["loss"] < 0.5 * random["loss"]
     assert probed.head.chosen["probe_strength"] > 0
-    for make in (lessons.of_numbers, lessons.of_many_labels, lessons.of_answers):
+    for make in (fine_tuning_tasks.of_numbers, fine_tuning_tasks.of_many_labels, fine_tuning_tasks.of_answers):
         lesson = make(bert)
         begun = bert.tune(lesson, tmp_path, **still).history[0]["loss"]
         assert bert.tune(lesson, tmp_path, head_start="probe", **still).history[0]["loss"] < begun
@@ -239,27 +244,27 @@ def test_a_linear_head_first_starts_lower(bert: World, tmp_path: Path) -> None:
 
 def test_mirrored_pictures(pictures: World, videos: World, bert: World, tmp_path: Path) -> None:
     """The quarter that tells the classes is left in training, and may be on the right in the test."""
-    lesson = lessons.of_pictures(pictures)
+    lesson = fine_tuning_tasks.of_pictures(pictures)
     turned = [item[:, ::-1].copy() if i in lesson.test else item for i, item in enumerate(lesson.items)]
     tuned = pictures.tune(replace(lesson, items=turned), tmp_path, flip=True, epochs=10)
     assert (tuned.test_scores.argmax(1) == lesson.values[lesson.test]).all()
     for world, other in (
-        (bert, lessons.of_texts(bert)),
-        (videos, lessons.of_videos(videos)),
-        (pictures, lessons.of_cells(pictures)),
+        (bert, fine_tuning_tasks.of_texts(bert)),
+        (videos, fine_tuning_tasks.of_videos(videos)),
+        (pictures, fine_tuning_tasks.of_cells(pictures)),
     ):
         assert "mirrors whole pictures" in refusal(lambda world=world, other=other: world.tune(other, tmp_path, flip=True))  # type: ignore[misc]
 
 
 def test_half_precision_on_a_cpu_learns_too(bert: World, tmp_path: Path) -> None:
-    lesson = lessons.of_texts(bert)
+    lesson = fine_tuning_tasks.of_texts(bert)
     check(bert, lesson, Task.CLASSIFICATION, bert.tune(lesson, tmp_path, precision="bf16", epochs=15), 1.0)
     assert "needs CUDA" in refusal(lambda: bert.tune(lesson, tmp_path, precision="fp16", device="cpu"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused(bert: World, tmp_path: Path) -> None:
-    assert "torch sees no CUDA device" in refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path, device="cuda"))
+    assert "torch sees no CUDA device" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, device="cuda"))
 
 
 def with_values(lesson: FineTuneDataset, change: Callable[[Array], Any]) -> FineTuneDataset:
@@ -269,7 +274,11 @@ def with_values(lesson: FineTuneDataset, change: Callable[[Array], Any]) -> Fine
 
 
 def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
-    classes, numbers, labels = lessons.of_texts(bert), lessons.of_numbers(bert), lessons.of_many_labels(bert)
+    classes, numbers, labels = (
+        fine_tuning_tasks.of_texts(bert),
+        fine_tuning_tasks.of_numbers(bert),
+        fine_tuning_tasks.of_many_labels(bert),
+    )
 
     def refused(lesson: FineTuneDataset, **options: Any) -> str:
         return refusal(lambda: bert.tune(lesson, tmp_path, **options))
@@ -281,25 +290,25 @@ def test_what_cannot_be_learnt_is_refused(bert: World, tmp_path: Path) -> None:
     assert "has a label" in refused(with_values(labels, lambda values: values.fill(0)))
     assert "balances classes and labels" in refused(numbers, class_weight="balanced")
     assert "windows are of videos" in refused(classes, windows=3)
-    assert "not one" in refused(lessons.of_texts(bert, "tokens", "row"))
-    tokens = lessons.of_tokens(bert)
+    assert "not one" in refused(fine_tuning_tasks.of_texts(bert, "tokens", "row"))
+    tokens = fine_tuning_tasks.of_tokens(bert)
     counts = tokens.counts.copy()
     counts[0] -= 1
     assert "there are" in refused(replace(tokens, counts=counts))
     spoilt = [*classes.items[:5], TextItem(" "), *classes.items[6:]]
     assert "item 5: the text is empty" in refused(replace(classes, items=spoilt))
-    plain = [*lessons.texts(pairs=True)[0][:7], TextItem("no pair"), *lessons.texts(pairs=True)[0][8:]]
-    assert "item 7" in refused(replace(lessons.of_texts(bert, "tokens", "pair"), items=plain))
+    plain = [*fine_tuning_tasks.texts(pairs=True)[0][:7], TextItem("no pair"), *fine_tuning_tasks.texts(pairs=True)[0][8:]]
+    assert "item 7" in refused(replace(fine_tuning_tasks.of_texts(bert, "tokens", "pair"), items=plain))
 
 
 def test_a_training_that_explodes_says_so(bert: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "loss", lambda _, raw, positions: raw.sum() * float("inf"))
-    said = refusal(lambda: bert.tune(lessons.of_texts(bert), tmp_path))
+    said = refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path))
     assert "the loss of step 1 is not finite (give a smaller learning_rate)" in said
 
 
 def test_a_ready_graph_is_refused(bert: World, tmp_path: Path) -> None:
-    trunk, encoder, lesson = bert.trunk(), bert.encoder(), lessons.of_texts(bert)
+    trunk, encoder, lesson = bert.trunk(), bert.encoder(), fine_tuning_tasks.of_texts(bert)
     graph = replace(trunk, module=None, graph=tmp_path / "model.onnx")
     call: Any = (graph, encoder, lesson, FineTuneOptions(), 0, 1, tmp_path, lambda *_: None)
     assert "ready graph" in refusal(lambda: FineTune.tune(*call))
@@ -327,7 +336,7 @@ def test_minilm_learns_two_topics(assets: Callable[[EncoderSpec], Path], tmp_pat
     test = [i for i in range(40) if i % 8 >= 6]  # the fourth sentence of each topic is never learnt from
     validation = [i for i in range(40) if i % 8 in (4, 5)]
     train = [i for i in range(40) if i % 8 < 4]
-    lesson = lessons.lesson(
+    lesson = fine_tuning_tasks.lesson(
         world,
         [item for item, _ in pairs],
         np.array([topic for _, topic in pairs]),

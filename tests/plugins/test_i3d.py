@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_videos import shades, write
+from sample_videos import shades, write
 from small_nets import as_on_the_hub, random_net
 from topwork_plugins.i3d import flow as i3d_flow
 from topwork_plugins.i3d import plugin as i3d

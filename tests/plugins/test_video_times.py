@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.filter import Graph
-from made_videos import OUT_OF_ORDER, displayed, numbers, shades, write
+from sample_videos import OUT_OF_ORDER, displayed, numbers, shades, write
 from topwork_plugins.i3d.videos import decode, pixels
 from topwork_plugins.i3d.windows import Frame, resample
 from topwork_server import InvalidInput

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_videos import CODECS, numbers, shades, turned, write, write_sound
+from sample_videos import CODECS, numbers, shades, turned, write, write_sound
 from topwork_plugins.i3d.videos import check_clip, decode, frames_of, from_array, pixels
 from topwork_plugins.i3d.windows import Frame, Window, mapped, resample, spaced, windows
 from topwork_server import ImageItem, InvalidInput, TextItem

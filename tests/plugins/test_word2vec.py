@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from batch_preprocessing import check_slab
 from pyarrow import parquet
-from slabs import check_slab
 from topwork_plugins.word2vec import files as word_files
 from topwork_plugins.word2vec import plugin as word2vec
 from topwork_plugins.word2vec import table as word_table

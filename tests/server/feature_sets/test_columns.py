@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from made_blocks import POOLED, rows, wanted
+from sample_batches import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput, TopworkError
 from topwork_server.feature_sets.column_changes import TEMPORARY_PREFIX
 from topwork_server.feature_sets.commit import CommitWriter

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lance
 import pytest
-from made_blocks import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
+from sample_batches import CELLS, POOLED, TOKENS, WINDOWS, block, everything, wanted
 from topwork_server.errors import AlreadyExists, DataLoss, DiskFull, InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.set_registry import FeatureSets

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from made_blocks import POOLED, rows, wanted
+from sample_batches import POOLED, rows, wanted
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets

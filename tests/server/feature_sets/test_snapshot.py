@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_blocks import block, everything, names, wanted
+from sample_batches import block, everything, names, wanted
 from topwork_server.errors import InvalidInput, NotFound, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets

@@ -8,7 +8,7 @@ from pathlib import Path
 import lance
 import numpy as np
 import pytest
-from made_blocks import CELLS, DIM, POOLED, TOKENS, WINDOWS, block, everything, names, rows, wanted
+from sample_batches import CELLS, DIM, POOLED, TOKENS, WINDOWS, block, everything, names, rows, wanted
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets

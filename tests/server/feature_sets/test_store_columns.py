@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_blocks import POOLED, block, everything, hold, rows, wanted
+from sample_batches import POOLED, block, everything, hold, rows, wanted
 from topwork_server.errors import InvalidInput
 from topwork_server.feature_sets.feature_set import FeatureSet
 from topwork_server.feature_sets.set_registry import FeatureSets

@@ -11,7 +11,7 @@ from typing import Any
 import lance
 import numpy as np
 import pytest
-from made_blocks import block, everything, hold, names, wanted
+from sample_batches import block, everything, hold, names, wanted
 from topwork_server.errors import DiskFull, InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.feature_sets import lance_io
 from topwork_server.feature_sets.commit_queue import CommitQueue, CommitTask

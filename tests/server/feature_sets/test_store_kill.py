@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from killed_writer import IN_FLIGHT, state
-from made_blocks import DIM, everything, wanted
+from sample_batches import DIM, everything, wanted
 from topwork_server.feature_sets.set_registry import FeatureSets
 
 ROUNDS = 4

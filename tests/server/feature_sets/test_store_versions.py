@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from made_blocks import block, everything, names
+from sample_batches import block, everything, names
 from topwork_server.errors import AlreadyExists, InvalidInput, NotFound
 from topwork_server.feature_sets import maintenance
 from topwork_server.feature_sets.feature_set import FeatureSet

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_blocks import CELLS, DIM, POOLED, TOKENS, names
+from sample_batches import CELLS, DIM, POOLED, TOKENS, names
 from topwork_server.errors import InvalidInput, NotReady
 from topwork_server.feature_sets.set_registry import FeatureSets
 from topwork_server.feature_sets.set_types import Column, ColumnType, ItemBatch, Selection, SetDefinition

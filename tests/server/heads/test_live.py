@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-import made_heads
 import numpy as np
 import pytest
+import sample_heads
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.head_store import HeadStore
 from topwork_server.heads.serving.head_cache import HeadCache
@@ -29,8 +29,8 @@ def shelf(tmp_path):
 
 
 def publish(shelf, name="birds", seed=0, **fields):
-    head = made_heads.head(name, **fields)
-    shelf.publish(head, made_heads.graph(head, seed), None)
+    head = sample_heads.head(name, **fields)
+    shelf.publish(head, sample_heads.graph(head, seed), None)
     return head
 
 
@@ -39,7 +39,7 @@ def finder(shelf, name="birds"):
 
 
 def expected(seed=0):
-    weight, bias = made_heads.numbers(made_heads.head(), seed)
+    weight, bias = sample_heads.numbers(sample_heads.head(), seed)
     return ROWS @ weight.T + bias
 
 

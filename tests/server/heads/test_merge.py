@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import made_heads
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import sample_heads
 from onnx import TensorProto, helper, numpy_helper
 from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotReady, TopworkError
@@ -68,12 +68,12 @@ def manifest(folder: Path) -> None:
 def head(granularity=Granularity.ITEM, how=Pooling.ROW, task=Task.CLASSIFICATION, names=("a", "b", "c"), **fields):
     grid = GRID if granularity is Granularity.CELL else None
     tap = FingerprintedTap(Tap("tap", DIM, granularity, grid), "a" * 64)
-    return made_heads.head(task=task, tap=tap, pooling=how, dim=pooling.dim_after(how, DIM), names=names, **fields)
+    return sample_heads.head(task=task, tap=tap, pooling=how, dim=pooling.dim_after(how, DIM), names=names, **fields)
 
 
 def joined(folder, made, model=None):
     """The merged file, opened by plain onnxruntime, and its description."""
-    (folder / "head.onnx").write_bytes(made_heads.graph(made))
+    (folder / "head.onnx").write_bytes(sample_heads.graph(made))
     data, description = merge_onnx(model or trunk(folder), folder / "head.onnx", made)
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]), description
 
@@ -187,7 +187,7 @@ def test_every_row(tmp_path, task, granularity, names, outputs):
 
 def test_only_the_way_to_the_tap_is_kept(tmp_path):
     made = head()
-    (tmp_path / "head.onnx").write_bytes(made_heads.graph(made))
+    (tmp_path / "head.onnx").write_bytes(sample_heads.graph(made))
     path = trunk(tmp_path, size=100_000)
     assert path.stat().st_size > 2_000_000
     assert len(merge_onnx(path, tmp_path / "head.onnx", made)[0]) < 20_000

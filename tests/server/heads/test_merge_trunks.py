@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import made_heads
 import numpy as np
 import onnxruntime
 import pytest
+import sample_heads
 import sets_world
 from topwork_server import TextItem
 from topwork_server.config import Config
@@ -35,7 +35,7 @@ def head(catalogue, encoder, tap, how=Pooling.ROW, task=Task.CLASSIFICATION, nam
         catalogue.export(encoder)
     info = catalogue.entry(encoder).manifest.tap(tap)
     dim = pooling.dim_after(how, info.tap.dim)
-    return made_heads.head(encoder=encoder, tap=info, pooling=how, dim=dim, task=task, names=names, temperature=0.7)
+    return sample_heads.head(encoder=encoder, tap=info, pooling=how, dim=dim, task=task, names=names, temperature=0.7)
 
 
 def prepared(catalogue, made, items):
@@ -82,7 +82,7 @@ def run(data, feeds):
 async def both(tmp_path, catalogue, home, made, items):
     """What the server says, and the probabilities of the file, with the samples that it read."""
     shelf = HeadStore(tmp_path / "heads")
-    shelf.publish(made, made_heads.graph(made), None)
+    shelf.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     try:
         (said,) = (await Predictor(engine, catalogue, shelf).predict([made.name], PredictParams(), items)).outputs
@@ -117,7 +117,7 @@ async def test_what_is_no_pair_is_named_or_skipped(tmp_path, home):
     catalogue = Catalog(FakePlugins(sets_world.SPECS), home)
     made = head(catalogue, "letters", "mean", Pooling.TWO_TOWER)
     shelf = HeadStore(tmp_path / "heads")
-    shelf.publish(made, made_heads.graph(made), None)
+    shelf.publish(made, sample_heads.graph(made), None)
     engine = Engine(catalogue, Config(home=home, provider="cpu"))
     predictor, items = Predictor(engine, catalogue, shelf), [PAIRS[0], TextItem("alone"), PAIRS[1]]
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import made_heads
 import numpy as np
 import pytest
+import sample_heads
 import sets_world
 from topwork_server import TextItem
 from topwork_server.errors import DeadlineExceeded, InvalidInput, NotFound, NotReady
@@ -39,9 +39,9 @@ class World:
     def publish(self, name, encoder="letters", tap="mean", pooling=Pooling.ROW, task=Task.CLASSIFICATION, seed=0, **fields):
         info = self.tap(encoder, tap)
         dim = info.tap.dim * {Pooling.MEAN_STD: 2, Pooling.PAIR: 4}.get(pooling, 1)
-        head = made_heads.head(name, task=task, encoder=encoder, tap=info, pooling=pooling, dim=dim)
+        head = sample_heads.head(name, task=task, encoder=encoder, tap=info, pooling=pooling, dim=dim)
         head = replace(head, **fields)
-        self.shelf.publish(head, made_heads.graph(head, seed), None)
+        self.shelf.publish(head, sample_heads.graph(head, seed), None)
         return head
 
     async def rows(self, texts=TEXTS, encoder="letters", tap="mean", **options):
@@ -68,7 +68,7 @@ def softmax(scores):
 
 
 def scores(head, rows, seed=0):
-    weight, bias = made_heads.numbers(head, seed)
+    weight, bias = sample_heads.numbers(head, seed)
     return rows @ weight.T + bias
 
 
@@ -123,8 +123,8 @@ async def test_a_head_on_another_fingerprint_is_refused(world):
     async with world() as w:
         tap = w.tap("letters", "mean")
         w.publish("old", tap="mean")
-        stale = made_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
-        w.shelf.publish(stale, made_heads.graph(stale), None)
+        stale = sample_heads.head("stale", tap=replace(tap, fingerprint="f" * 64), dim=tap.tap.dim)
+        w.shelf.publish(stale, sample_heads.graph(stale), None)
         with pytest.raises(NotReady) as caught:
             await w.predictor.predict(["stale"], PredictParams(), TEXTS)
         assert "f" * 64 in caught.value.message
@@ -178,7 +178,7 @@ async def test_a_head_of_no_encoder_reads_no_items(world):
     async with world() as w:
         w.publish("vectors", encoder="letters")
         head = replace(w.shelf.get("vectors"), encoder="")
-        w.shelf.publish(head, made_heads.graph(head), None)
+        w.shelf.publish(head, sample_heads.graph(head), None)
         with pytest.raises(NotReady, match="no encoder"):
             await w.predictor.predict(["vectors"], PredictParams(), TEXTS)
         assert (await w.predictor.predict_vectors(["vectors"], np.ones((2, 8)))).outputs[0].probabilities.shape == (2, 2)

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import made_heads
 import pytest
+import sample_heads
 from topwork_server.atomic_store import file_sha256
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.heads.pretrained import pretrained_head, pretrained_heads
@@ -41,11 +41,11 @@ class Catalogue:
 
     def write(self, encoder, name, **fields):
         """As the export does it."""
-        head = made_heads.head(f"{encoder}/{name}", definition=None, encoder=encoder, **fields)
+        head = sample_heads.head(f"{encoder}/{name}", definition=None, encoder=encoder, **fields)
         folder = self.entries[encoder].folder
         record = PretrainedHeadRecord(head.name, head.task, encoder, head.tap, head.names, head.created, head.code, head.estimate)
         (folder / f"head-{name}.json").write_text(json.dumps(asdict(record)))
-        (folder / f"head-{name}.onnx").write_bytes(made_heads.graph(head))
+        (folder / f"head-{name}.onnx").write_bytes(sample_heads.graph(head))
         files = {path.name: file_sha256(path) for path in folder.glob("head-*")}
         (folder / MANIFEST).write_text(json.dumps({"files": files}))
         return head

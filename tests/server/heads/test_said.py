@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import made_heads
 import numpy as np
 import pytest
+import sample_heads
 from topwork_server.errors import InvalidInput
 from topwork_server.features import Spans, TapRows
 from topwork_server.heads.head_types import Pooling, Task
@@ -22,7 +22,7 @@ def tap(granularity, grid=None):
 
 
 def head(task, granularity=Granularity.ITEM, pooling=Pooling.ROW, names=("a", "b", "c"), grid=None):
-    return made_heads.head(task=task, tap=tap(granularity, grid), pooling=pooling, dim=DIM, names=names)
+    return sample_heads.head(task=task, tap=tap(granularity, grid), pooling=pooling, dim=DIM, names=names)
 
 
 def saying(probabilities):

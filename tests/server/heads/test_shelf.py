@@ -10,14 +10,14 @@ import sys
 import threading
 from pathlib import Path
 
-import made_heads
 import numpy as np
 import pytest
+import sample_heads
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady, TopworkError
 from topwork_server.heads.head_store import HeadStore
 
-HEAD = made_heads.head()
-GRAPH = made_heads.graph(HEAD)
+HEAD = sample_heads.head()
+GRAPH = sample_heads.graph(HEAD)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def shelf(tmp_path):
 
 
 def publish(shelf, name="birds", seed=0, **fields):
-    head = made_heads.head(name, **fields)
-    shelf.publish(head, made_heads.graph(head, seed), made_heads.report(head))
+    head = sample_heads.head(name, **fields)
+    shelf.publish(head, sample_heads.graph(head, seed), sample_heads.report(head))
     return head
 
 
@@ -50,7 +50,7 @@ def test_another_process_that_published_is_seen(shelf):
     assert shelf.get("birds").created == HEAD.created
     publish(HeadStore(shelf.folder), seed=1, created=2.0)
     assert shelf.get("birds").created == 2.0
-    assert shelf.graph("birds").read_bytes() == made_heads.graph(HEAD, 1)
+    assert shelf.graph("birds").read_bytes() == sample_heads.graph(HEAD, 1)
     assert len(files(shelf)) == len(["birds", "version", "head.json", "head.onnx", "report.json"])
 
 
@@ -202,7 +202,7 @@ def test_clocks_go_back(shelf, monkeypatch):
 
 def test_readers_see_one_whole_head_or_another(shelf):
     publish(shelf, created=0.0)
-    graphs = [made_heads.graph(HEAD, seed) for seed in (0, 1)]
+    graphs = [sample_heads.graph(HEAD, seed) for seed in (0, 1)]
     done = threading.Event()
 
     def replace():
@@ -237,12 +237,12 @@ KILLER = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import made_heads
+import sample_heads
 from topwork_server.heads.head_store import HeadStore
 
 folder, step = Path(sys.argv[1]), 0
-new = made_heads.head(created=2.0)
-graph = made_heads.graph(new, 1)
+new = sample_heads.head(created=2.0)
+graph = sample_heads.graph(new, 1)
 while True:
     step += 1
     child = os.fork()
@@ -266,7 +266,7 @@ while True:
     if seen and seen[0][0] == 2.0 and status:
         shelf.remove("birds")
         if len(sys.argv) > 2:
-            shelf.publish(made_heads.head(created=1.0), graph, None)
+            shelf.publish(sample_heads.head(created=1.0), graph, None)
     if not status:
         break
 """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from heads_world import Trainers
-from made_blocks import DIM, POOLED, names
+from sample_batches import DIM, POOLED, names
 from topwork.heads import MetricValue
 from topwork_plugins.few_shot.plugin import ZeroShotTrainer
 from topwork_server import FittedHead, Granularity, Tap, TrainerSpec

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from searched import DIM, NO_KEYS, FakeSet, build, definition, query, tap_info
+from memory_set import DIM, NO_KEYS, FakeSet, build, definition, query, tap_info
 from topwork_server.errors import InvalidInput, Overloaded, TopworkError, Unavailable
 from topwork_server.indexes import executor as desks
 from topwork_server.indexes.executor import SearchExecutor

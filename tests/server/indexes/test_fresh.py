@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from searched import DIM, NO_KEYS
+from memory_set import DIM, NO_KEYS
 from topwork_server.indexes.delta_segment import DEAD, LARGEST, SMALLEST, DeltaSegment, DeltaView
 from topwork_server.indexes.exact_search import RowBlock
 from topwork_server.types import Array

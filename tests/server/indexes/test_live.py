@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from searched import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
+from memory_set import DIM, NO_KEYS, FakeSet, build, definition, expected, query, tap_info
 from topwork_server.errors import InvalidInput
 from topwork_server.indexes.index_types import SearchHits, SearchQuery
 from topwork_server.indexes.live_index import LiveIndex

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from searched import DIM, FakeSet, build, definition, query
+from memory_set import DIM, FakeSet, build, definition, query
 from topwork_server.indexes.live_index import LiveIndex
 from topwork_server.types import Array
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from searched import FakeSet, build, definition, query, tap_info
+from memory_set import FakeSet, build, definition, query, tap_info
 from topwork_plugins.faiss_index.plugin import FlatIndex, HnswIndex, IvfIndex, IvfPqIndex, IvfSq8Index
 from topwork_server.indexes.index_types import BuiltIndex, MeasuredEffort
 from topwork_server.indexes.live_index import LiveIndex

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ingest_writes import LETTERS, counts, rows, stored, texts, write, years
 from sets_world import composed
 from topwork_server import TextItem
 from topwork_server.errors import InvalidInput
 from topwork_server.ingest.validation import IncomingItems, WriteSettings
-from writing import LETTERS, counts, rows, stored, texts, write, years
 
 
 async def test_a_set_is_made_of_what_the_encoder_gives(home):

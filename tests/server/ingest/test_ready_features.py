@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ingest_writes import VECTORS, counts, features, stored, texts, vectors, write
 from sets_world import composed
 from topwork_server import Granularity, TextItem
 from topwork_server.errors import InvalidInput, NotReady
@@ -11,7 +12,6 @@ from topwork_server.features import Spans
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import WriteSettings, incoming_features
 from topwork_server.types import Numerics
-from writing import VECTORS, counts, features, stored, texts, vectors, write
 
 
 async def test_vectors_of_no_encoder_make_a_set(home):

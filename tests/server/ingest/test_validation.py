@@ -6,6 +6,7 @@ import errno
 from dataclasses import replace
 
 import pytest
+from ingest_writes import LETTERS, counts, stored, texts, write, years
 from sets_world import composed, export
 from topwork_server import TextItem
 from topwork_server.errors import DiskFull, InvalidInput, NotFound, NotReady
@@ -14,7 +15,6 @@ from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.inference.engine import EmbedParams
 from topwork_server.ingest.validation import WriteSettings, check_count, check_message_ids
 from toys import letters_spec
-from writing import LETTERS, counts, stored, texts, write, years
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Both clients behind one door, so that one test is run on each."""
+"""Both clients behind one factory, so that one test is run on each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import topwork
 T = TypeVar("T")
 
 
-class Door:
+class ClientFactory:
     """Either client, called as if it blocked: what a contract test is written against."""
 
     def __init__(self, asynchronous: bool, target: str, runner: asyncio.Runner) -> None:
@@ -20,11 +20,11 @@ class Door:
         self._runner = runner
         self._clients: list[Any] = []
 
-    def open(self, **settings: Any) -> OpenDoor:
+    def open(self, **settings: Any) -> EitherClient:
         kind = topwork.AsyncClient if self.asynchronous else topwork.Client
         client = kind(self.target, **settings)
         self._clients.append(client)
-        return OpenDoor(client, self._runner if self.asynchronous else None)
+        return EitherClient(client, self._runner if self.asynchronous else None)
 
     def close(self) -> None:
         for client in self._clients:
@@ -33,7 +33,7 @@ class Door:
                 self._runner.run(closing)
 
 
-class OpenDoor:
+class EitherClient:
     def __init__(self, client: Any, runner: asyncio.Runner | None) -> None:
         self._client = client
         self._runner = runner

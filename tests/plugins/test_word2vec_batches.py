@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slabs import check_slab
+from batch_preprocessing import check_slab
 from topwork_plugins.word2vec import batch_tokenizer as word_slab
 from topwork_plugins.word2vec import table as word_table
 from topwork_plugins.word2vec.batch_tokenizer import LONGEST_TEXT, Slabs
