@@ -27,7 +27,6 @@ from topwork_server.feature_sets.schema import arrow_type
 from topwork_server.feature_sets.set_names import check_column_name
 from topwork_server.feature_sets.set_types import Column, ColumnType
 from topwork_server.feature_sets.to_arrow import fit_columns, metadata_array
-from topwork_server.feature_sets.versions import VersionReaders
 from topwork_server.feature_sets.write_checks import check_spelling
 from topwork_server.types import Array
 
@@ -47,8 +46,8 @@ class UpdateResult:
 
 
 class ColumnChanges:
-    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: VersionReaders) -> None:
-        self._current, self._writer, self._readers = current, writer, readers
+    def __init__(self, current: LatestVersion, writer: CommitWriter) -> None:
+        self._current, self._writer = current, writer
         writer.widen = lambda name: self._cast(name, ColumnType.FLOAT)
 
     def add_column(self, name: str, type: ColumnType) -> None:
@@ -85,7 +84,7 @@ class ColumnChanges:
         check()
         _check_update(columns, 1 if where else len(ids))
         if where:
-            _, keys = read_set.keys(self._current, self._readers, where, None, check)
+            _, keys = read_set.keys(self._current, where, None, check)
             at, missing = np.zeros(len(keys), np.int64), []
         else:
             found, _ = self._current.loaded_view().loaded_id_map.find(ids)

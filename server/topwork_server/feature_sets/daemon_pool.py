@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -98,31 +98,17 @@ def sync_calls(paths: Iterable[Path]) -> list[Callable[[], None]]:
 def run_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of calls that do not depend on each other, once all have ended. The first one's error is raised. None of the
     calls may come here itself: all threads could then wait for calls that wait for a thread."""
-    others = [_submit(call) for call in calls[1:]]
-    own = [_run_here(call) for call in calls[:1]]
-    return [future.result() for future in _wait_for_all([*own, *others])]
-
-
-def _wait_for_all(futures: list[Future[T]]) -> list[Future[T]]:
-    for future in futures:
-        future.exception()
-    return futures
-
-
-def _submit(call: Callable[[], T]) -> Future[T]:
-    """Run the call in a thread, or here where no thread can be had."""
-    future: Future[T] = Future()
-    try:
-        _threads.submit(lambda: _resolve(future, call))
-    except RuntimeError:
-        _resolve(future, call)
-    return future
-
-
-def _run_here(call: Callable[[], T]) -> Future[T]:
-    future: Future[T] = Future()
-    _resolve(future, call)
-    return future
+    futures = [Future[T]() for _ in calls]
+    turns = [partial(_resolve, future, call) for future, call in zip(futures, calls, strict=True)]
+    for turn in turns[1:]:
+        try:
+            _threads.submit(turn)
+        except RuntimeError:  # no thread can be had
+            turn()
+    for turn in turns[:1]:
+        turn()
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def _resolve(future: Future[T], call: Callable[[], T]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +25,7 @@ from topwork_server.feature_sets.lance_io import map_errors, open_dataset
 from topwork_server.feature_sets.latest_version import ChangeListeners, LatestVersion, OnLost
 from topwork_server.feature_sets.maintenance import Maintenance
 from topwork_server.feature_sets.pins import Pin
-from topwork_server.feature_sets.presence import Presence, PresentBatches, was_dropped, while_present
+from topwork_server.feature_sets.presence import Presence, was_dropped, while_present
 from topwork_server.feature_sets.set_names import id_array
 from topwork_server.feature_sets.set_types import (
     Change,
@@ -41,7 +40,7 @@ from topwork_server.feature_sets.set_types import (
     WriteResult,
 )
 from topwork_server.feature_sets.to_arrow import fit_columns, to_arrow_table
-from topwork_server.feature_sets.versions import DiskUsage, SetVersion, VersionReaders
+from topwork_server.feature_sets.versions import DiskUsage, SetVersion
 from topwork_server.feature_sets.write_checks import check_numerics
 from topwork_server.features import TapRows
 from topwork_server.types import Array, Numerics
@@ -58,11 +57,10 @@ class FeatureSet:
         self.presence = Presence(name)
         self._current = LatestVersion(path, name)
         self._size = DiskUsage(path)
-        self._readers = VersionReaders()
         self._listeners = ChangeListeners(name)
         writer = CommitWriter(self._current, self._listeners)
-        self._columns = ColumnChanges(self._current, writer, self._readers)
-        self._maintenance = Maintenance(self._current, writer, self._readers)
+        self._columns = ColumnChanges(self._current, writer)
+        self._maintenance = Maintenance(self._current, writer)
         self._commit_queue = CommitQueue(name, writer.commit_group, self._maintenance.run_due, threads)
 
     @property
@@ -155,7 +153,7 @@ class FeatureSet:
     @while_present
     def count(self, where: str = "", version: int = 0, check: Check = always_waits) -> tuple[int, int]:
         """Count the items that match (all without a filter); return the count and the version."""
-        return read_set.count(self._current, self._readers, where, version, check)
+        return read_set.count(self._current, where, version, check)
 
     @while_present
     def update(
@@ -190,7 +188,7 @@ class FeatureSet:
     def _delete_matching(self, where: str, check: Check) -> tuple[int, int]:
         """Delete in the commit thread what matches now, after all that was queued before."""
         check()
-        _, keys = read_set.keys(self._current, self._readers, where, None, check)
+        _, keys = read_set.keys(self._current, where, None, check)
         ids = [id for id in self._current.loaded_view().loaded_id_map.ids(keys) if id is not None]
         operation = PendingDelete(id_array(ids))
         self._commit_queue.commit_now(operation)
@@ -199,12 +197,12 @@ class FeatureSet:
     @while_present
     def stored_items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Look up the stored ones of the ids, with their content's digest and metadata. Others cost microseconds."""
-        return read_set.stored_items(self._current, self._readers, ids)
+        return read_set.stored_items(self._current, ids)
 
     @while_present
     def stored_rows(self, ids: Sequence[str], taps: Sequence[str]) -> tuple[tuple[TapRows, ...], Array]:
         """Rows of each tap for those ids, in their order, and the items' keys. NotFound names an id that the set has not."""
-        return read_set.stored_rows(self._current, self._readers, ids, taps)
+        return read_set.stored_rows(self._current, ids, taps)
 
     @while_present
     def read(self, selection: Selection, check: Check = always_waits) -> ReadResult:
@@ -215,13 +213,12 @@ class FeatureSet:
         NotFound for a version that is gone. The version is safe from pruning until the blocks are exhausted, closed or forgotten.
         `check` is called between parts of the work, and raises once the caller has left.
         """
-        reading = read_set.read(self._current, self._readers, selection, check)
-        return replace(reading, batches=PresentBatches(reading.batches, self.presence))
+        return read_set.read(self._current, self.presence, selection, check)
 
     @while_present
     def keys(self, where: str = "", ids: Sequence[str] | None = None, check: Check = always_waits) -> tuple[int, Array]:
         """The version, and the ascending int64 keys of the items that match (all without a filter). InvalidInput on bad SQL."""
-        return read_set.keys(self._current, self._readers, where, ids, check)
+        return read_set.keys(self._current, where, ids, check)
 
     @while_present
     def fetch(
@@ -229,7 +226,7 @@ class FeatureSet:
     ) -> ItemBatch:
         """The items of those keys, in their order; those that are gone are left out (`block.keys` says which are there). None for
         `taps` or `columns` is all of them."""
-        return read_set.fetch(self._current, self._readers, keys, taps, columns, inputs)
+        return read_set.fetch(self._current, keys, taps, columns, inputs)
 
     @while_present
     def ids_of(self, keys: Array) -> list[str | None]:

@@ -51,13 +51,9 @@ def main(path: str, version: str) -> None:
     try:
         _read(lance, path, int(version))
         fault = ""
-    except MemoryError:  # no fault of the set either
-        raise
-    except Exception as error:
-        fault = lance_io.error_text(error)[:LONGEST]
     except BaseException as error:
-        if not lance_io.is_panic(error):
-            raise
+        if isinstance(error, MemoryError) or not (isinstance(error, Exception) or lance_io.is_panic(error)):
+            raise  # no fault of the set either
         fault = lance_io.error_text(error)[:LONGEST]
     print(json.dumps({"fault": fault}), flush=True)
 

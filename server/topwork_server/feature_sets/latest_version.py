@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Container
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +37,7 @@ class LatestVersion:
         self.path, self.name = path, name
         self._loading = threading.Lock()
         self._last_retry = time.monotonic()
+        self.readers = VersionReaders()
         self.checksums = Checksums(path)
         if self.checksums.log_damage:
             log.warning("%s: what is missing is computed again", self.checksums.log_damage)
@@ -79,6 +82,34 @@ class LatestVersion:
                 with map_errors(f"reading the ids of the set {self.name!r}"):
                     self.view = replace(self.view, id_map=rosters.load_id_map(self.view.dataset))
             return self.view
+
+    @contextmanager
+    def reading(self) -> Iterator[VersionView]:
+        """Hold the newest view, with its id map, from pruning."""
+        while True:
+            view = self.loaded_view()
+            self.readers.acquire(view.version)
+            # Still the newest after it was acquired: so no pruning can have looked before and delete after.
+            if self.view.version == view.version:
+                break
+            self.readers.release(view.version)
+        try:
+            yield view
+        finally:
+            self.readers.release(view.version)
+
+    @contextmanager
+    def reading_at(self, version: int) -> Iterator[VersionView]:
+        """Hold the view of a version (0: the newest) from pruning."""
+        if version == 0 or (version == self.view.version and self.newest_damage is None):
+            with self.reading() as view:
+                yield view
+            return
+        self.readers.acquire(version)
+        try:
+            yield self.view_at(version)
+        finally:
+            self.readers.release(version)
 
     def publish(self, dataset: Any, id_map: IdMap, touched: Container[int] | None = None) -> VersionView:
         """Make it the newest, once the checksums of what its commit wrote are on disk. `touched` of a commit that only added and
@@ -157,3 +188,23 @@ class ChangeListeners:
             on_lost(error)
         except BaseException:
             log.exception("the removed listener of the feature set %s failed again", self._name)
+
+
+class VersionReaders:
+    """Reference counts of the versions being read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[int] = Counter()
+
+    def acquire(self, version: int) -> None:
+        with self._lock:
+            self._counts[version] += 1
+
+    def release(self, version: int) -> None:
+        with self._lock:
+            self._counts[version] -= 1
+
+    def versions_in_use(self) -> set[int]:
+        with self._lock:
+            return {version for version, count in self._counts.items() if count > 0}

@@ -29,8 +29,8 @@ PRUNE_SECONDS, PRUNE_COMMITS = 60.0, 128
 
 
 class Maintenance:
-    def __init__(self, current: LatestVersion, writer: CommitWriter, readers: versions.VersionReaders) -> None:
-        self._current, self._writer, self._readers = current, writer, readers
+    def __init__(self, current: LatestVersion, writer: CommitWriter) -> None:
+        self._current, self._writer = current, writer
         self._compacted_at = -MANY_FRAGMENTS
         self._pruned_at = (float("-inf"), 0)
 
@@ -47,7 +47,8 @@ class Maintenance:
     def prune(self, older_than: float, most: int | None = None) -> tuple[int, int]:
         self._current.check()
         dataset, sums = self._current.view.dataset, self._current.checksums
-        return versions.prune(dataset, sums, versions.prunable(sums, dataset.version, self._readers, older_than, most))
+        in_use = self._current.readers.versions_in_use() | {dataset.version}
+        return versions.prune(dataset, sums, versions.prunable(sums, in_use, older_than, most))
 
     def compact(self, busy: Callable[[], bool] = lambda: False) -> int:
         """Join small fragments and rewrite those with many deleted rows: how many steps were done. Readers notice nothing."""

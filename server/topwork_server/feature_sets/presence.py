@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from topwork_server.errors import NotFound
-from topwork_server.feature_sets.set_types import ItemBatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,25 +56,3 @@ def while_present(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenat
             raise explained from error
 
     return guarded
-
-
-class PresentBatches:
-    """The blocks of a read under way, with NotFound where the set is dropped before the last of them."""
-
-    def __init__(self, blocks: Iterator[ItemBatch], presence: Present) -> None:
-        self._batches, self._presence = blocks, presence
-
-    def __iter__(self) -> PresentBatches:
-        return self
-
-    def __next__(self) -> ItemBatch:
-        try:
-            return next(self._batches)
-        except StopIteration:
-            raise
-        except Exception as error:
-            raise self._presence.explain(error) from error
-
-    def close(self) -> None:
-        close: Any = getattr(self._batches, "close", bool)
-        close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from topwork_server.errors import InvalidInput, NotFound
 from topwork_server.feature_sets import filters, lance_layout
 from topwork_server.feature_sets.from_arrow import Projection, column_values, make_projection, rechunk, to_item_batch
 from topwork_server.feature_sets.lance_io import map_errors, translate_error
-from topwork_server.feature_sets.latest_version import LatestVersion
+from topwork_server.feature_sets.latest_version import LatestVersion, VersionReaders
 from topwork_server.feature_sets.open_set import VersionView
+from topwork_server.feature_sets.presence import Present
 from topwork_server.feature_sets.set_types import KEY_BITS, ItemBatch, ReadResult, Selection, StoredItem
-from topwork_server.feature_sets.versions import VersionReaders
 from topwork_server.features import TapRows
 from topwork_server.types import Array
 
@@ -27,10 +26,11 @@ MOST_ROWS = 8192
 
 
 class BatchReader:
-    """An iterator of blocks that holds its version from pruning until it is exhausted, closed or forgotten."""
+    """An iterator of batches that holds its version from pruning until it is exhausted, closed or forgotten. Errors are NotFound
+    where the set was dropped meanwhile."""
 
-    def __init__(self, blocks: Iterator[ItemBatch], readers: VersionReaders, version: int) -> None:
-        self._batches, self._readers, self._version = blocks, readers, version
+    def __init__(self, batches: Iterator[ItemBatch], presence: Present, readers: VersionReaders, version: int) -> None:
+        self._batches, self._presence, self._readers, self._version = batches, presence, readers, version
         self._open = True
         readers.acquire(version)
 
@@ -45,7 +45,7 @@ class BatchReader:
             raise
         except BaseException as error:
             self.close()
-            raise translate_error(error, "reading rows") from error
+            raise self._presence.explain(translate_error(error, "reading rows")) from error
 
     def close(self) -> None:
         if self._open:
@@ -56,48 +56,23 @@ class BatchReader:
         self.close()
 
 
-@contextmanager
-def newest_view(current: LatestVersion, readers: VersionReaders) -> Iterator[VersionView]:
-    """The newest view with its id map, safe from pruning while the block runs."""
-    while True:
-        view = current.loaded_view()
-        readers.acquire(view.version)
-        # Still the newest after it was entered: so no pruning can have looked before and delete after.
-        if current.view.version == view.version:
-            break
-        readers.release(view.version)
-    try:
-        yield view
-    finally:
-        readers.release(view.version)
-
-
-def read(current: LatestVersion, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
+def read(current: LatestVersion, presence: Present, selection: Selection, check: Check = always_waits) -> ReadResult:
     """Read as FeatureSet.read says."""
     if selection.offset < 0 or selection.limit < 0 or selection.batch_bytes < 1:
         raise InvalidInput("offset and limit are not negative, and a block has at least one byte")
-    with _view_at(current, readers, selection.version) as view:
-        return read_view(view, readers, selection, check)
+    with current.reading_at(selection.version) as view:
+        return read_view(view, presence, current.readers, selection, check)
 
 
-def count(current: LatestVersion, readers: VersionReaders, where: str, version: int, check: Check) -> tuple[int, int]:
+def count(current: LatestVersion, where: str, version: int, check: Check) -> tuple[int, int]:
     """Count as FeatureSet.count says."""
-    with _view_at(current, readers, version) as view:
+    with current.reading_at(version) as view:
         return count_matching(view, safe_condition(view, where), where, check), view.version
 
 
-@contextmanager
-def _view_at(current: LatestVersion, readers: VersionReaders, version: int) -> Iterator[VersionView]:
-    """The view of a version (0: the newest), safe from pruning while the block runs."""
-    if version == 0 or (version == current.view.version and current.newest_damage is None):
-        with newest_view(current, readers) as view:
-            yield view
-    else:
-        with readers.reading(version):
-            yield current.view_at(version)
-
-
-def read_view(view: VersionView, readers: VersionReaders, selection: Selection, check: Check = always_waits) -> ReadResult:
+def read_view(
+    view: VersionView, presence: Present, readers: VersionReaders, selection: Selection, check: Check = always_waits
+) -> ReadResult:
     """Read a view that the caller keeps from pruning until this returns."""
     projection = make_projection(view.set_metadata, view.columns, selection.taps, selection.columns, selection.inputs)
     view.check()
@@ -109,8 +84,8 @@ def read_view(view: VersionView, readers: VersionReaders, selection: Selection, 
         addresses = _addresses(view, condition, selection, check)
         total = len(addresses)
         tables = _take_tables(view, projection, addresses, selection)
-    blocks = (to_item_batch(table, projection) for table in rechunk(_checked_between(tables, check), selection.batch_bytes))
-    return ReadResult(view.version, total, BatchReader(blocks, readers, view.version))
+    batches = (to_item_batch(table, projection) for table in rechunk(_checked_between(tables, check), selection.batch_bytes))
+    return ReadResult(view.version, total, BatchReader(batches, presence, readers, view.version))
 
 
 def _condition(view: VersionView, selection: Selection) -> str:
@@ -216,11 +191,9 @@ def take_rows(view: VersionView, addresses: Array, columns: Sequence[str]) -> An
         return lance_layout.take_rows(view.dataset, addresses, columns)
 
 
-def keys(
-    current: LatestVersion, readers: VersionReaders, where: str, ids: Sequence[str] | None, check: Check = always_waits
-) -> tuple[int, Array]:
+def keys(current: LatestVersion, where: str, ids: Sequence[str] | None, check: Check = always_waits) -> tuple[int, Array]:
     """Select as FeatureSet.keys says."""
-    with newest_view(current, readers) as view:
+    with current.reading() as view:
         matching = _matching_keys(view, where, check) if where else None
         if ids is None:
             return view.version, view.loaded_id_map.keys() if matching is None else matching
@@ -237,7 +210,6 @@ def _matching_keys(view: VersionView, where: str, check: Check) -> Array:
 
 def fetch(
     current: LatestVersion,
-    readers: VersionReaders,
     keys: Array,
     taps: Sequence[str] | None,
     columns: Sequence[str] | None,
@@ -249,7 +221,7 @@ def fetch(
         view = current.view
         projection = make_projection(view.set_metadata, view.columns, taps, columns, inputs)
         return to_item_batch(view.dataset.schema.empty_table(), projection, [], keys)
-    with newest_view(current, readers) as view:
+    with current.reading() as view:
         projection = make_projection(view.set_metadata, view.columns, taps, columns, inputs)
         addresses, there = view.loaded_id_map.addresses(keys)
         found_keys = keys[there]
@@ -260,13 +232,11 @@ def fetch(
         return to_item_batch(empty, projection, ids, found_keys)
 
 
-def stored_rows(
-    current: LatestVersion, readers: VersionReaders, ids: Sequence[str], taps: Sequence[str]
-) -> tuple[tuple[TapRows, ...], Array]:
+def stored_rows(current: LatestVersion, ids: Sequence[str], taps: Sequence[str]) -> tuple[tuple[TapRows, ...], Array]:
     """Read as FeatureSet.stored_rows says."""
     ids_given = _arrow_ids(ids)
     position = {id: at for at, id in enumerate(ids_given.to_pylist())}
-    with newest_view(current, readers) as view:
+    with current.reading() as view:
         keys, addresses = view.loaded_id_map.find(ids_given)
         for item, id in enumerate(ids):
             if id not in position or keys[position[id]] < 0:
@@ -277,10 +247,10 @@ def stored_rows(
     return tuple(rows.take(at) for rows in batch.taps), keys[at]
 
 
-def stored_items(current: LatestVersion, readers: VersionReaders, ids: Sequence[str]) -> dict[str, StoredItem]:
+def stored_items(current: LatestVersion, ids: Sequence[str]) -> dict[str, StoredItem]:
     """Read as FeatureSet.stored_items says."""
     ids_given = _arrow_ids(ids)
-    with newest_view(current, readers) as view:
+    with current.reading() as view:
         keys, addresses = view.loaded_id_map.find(ids_given)
         there = np.flatnonzero(keys >= 0)
         if not len(there):

@@ -9,10 +9,10 @@ from pathlib import Path
 from topwork_server.errors import NotFound, NotReady
 from topwork_server.feature_sets import lance_io, lance_layout, read_set
 from topwork_server.feature_sets.checksums import Checksums
+from topwork_server.feature_sets.latest_version import VersionReaders
 from topwork_server.feature_sets.open_set import VersionView, open_newest, open_version
-from topwork_server.feature_sets.presence import PresentBatches, was_dropped, while_present
+from topwork_server.feature_sets.presence import was_dropped, while_present
 from topwork_server.feature_sets.set_types import ColumnType, ReadResult, Selection, SetDefinition
-from topwork_server.feature_sets.versions import VersionReaders
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Snapshot:
     @while_present
     def read(self, selection: Selection) -> ReadResult:
         """Read as FeatureSet.read does, always at this version."""
-        reading = read_set.read_view(self._view, self._readers, replace(selection, version=self.version))
-        return replace(reading, batches=PresentBatches(reading.batches, self.presence))
+        return read_set.read_view(self._view, self.presence, self._readers, replace(selection, version=self.version))
 
     @while_present
     def content_hashes(self, where: str = "") -> dict[str, str]:

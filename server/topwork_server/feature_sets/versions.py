@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,34 +29,6 @@ class SetVersion:
     time: float
     pins: tuple[str, ...] = ()
     damaged_pins: tuple[str, ...] = ()
-
-
-class VersionReaders:
-    """Reference counts of the versions being read."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[int] = Counter()
-
-    def acquire(self, version: int) -> None:
-        with self._lock:
-            self._counts[version] += 1
-
-    def release(self, version: int) -> None:
-        with self._lock:
-            self._counts[version] -= 1
-
-    @contextmanager
-    def reading(self, version: int) -> Iterator[None]:
-        self.acquire(version)
-        try:
-            yield
-        finally:
-            self.release(version)
-
-    def versions_in_use(self) -> set[int]:
-        with self._lock:
-            return {version for version, count in self._counts.items() if count > 0}
 
 
 class DiskUsage:
@@ -102,17 +73,15 @@ def pin(dataset: Any, checksums: Checksums, name: str, version: int) -> SetVersi
     return next(info for info in list_versions(checksums) if info.version == version)
 
 
-def prunable(
-    checksums: Checksums, current: int, readers: VersionReaders, older_than: float, most: int | None = None
-) -> list[int]:
-    """Versions that may go: not the current one, not pinned, not read, and older than so many seconds (or beyond the newest
+def prunable(checksums: Checksums, in_use: Container[int], older_than: float, most: int | None = None) -> list[int]:
+    """Versions that may go: not in use, not pinned, and older than so many seconds (or beyond the newest
     `most`). DataLoss while a pin is damaged: it is not certain which version it keeps."""
     pins.check_pins(checksums)
-    held, now = readers.versions_in_use() | {current}, time.time()
+    now = time.time()
     infos = list_versions(checksums)
     beyond = {info.version for info in infos[:-most]} if most else set()
     old = (info for info in infos if now - info.time >= older_than or info.version in beyond)
-    return [info.version for info in old if info.version not in held and not info.pins]
+    return [info.version for info in old if info.version not in in_use and not info.pins]
 
 
 def prune(dataset: Any, checksums: Checksums, versions: list[int]) -> tuple[int, int]:

@@ -366,7 +366,7 @@ async def test_a_reader_who_leaves_ends_the_scan(home, monkeypatch, caplog):
         await world.requests.idle()
         assert len(made) < 40  # of some 400: the message under way was finished, and no more
         (feature_set,) = world.world.sets._open.values()
-        assert feature_set._readers.versions_in_use() == set()
+        assert feature_set._current.readers.versions_in_use() == set()
         assert caplog.text == ""
 
 
