@@ -104,7 +104,10 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
             target_recall=request.target_recall,
             recall=0.97,
             effort=32,
-            operating=[indexes_pb2.Operating(effort=16, recall=0.9, qps=2000), indexes_pb2.Operating(effort=32, recall=0.97)],
+            operating=[
+                indexes_pb2.OperatingPoint(effort=16, recall=0.9, qps=2000),
+                indexes_pb2.OperatingPoint(effort=32, recall=0.97),
+            ],
             job=self.jobs.start(f"{request.set}/{name}"),
             options=request.options,
         )

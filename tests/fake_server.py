@@ -177,7 +177,7 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         found = describe(request.name)
         found.counters["samples"] = self.samples()
         if request.name in self.doing:
-            found.state, found.detail = encoders_pb2.STATE_EXPORTING, self.doing[request.name]
+            found.state, found.detail = encoders_pb2.ENCODER_STATE_EXPORTING, self.doing[request.name]
         return found
 
     def Embed(self, request: Any, context: Any) -> encoders_pb2.EmbedResponse:  # noqa: N802
@@ -272,7 +272,7 @@ def describe(name: str) -> encoders_pb2.Encoder:
         licence="Apache-2.0",
         source="test:",
         description="a toy",
-        state=encoders_pb2.STATE_READY,
+        state=encoders_pb2.ENCODER_STATE_READY,
         numerics=types_pb2.Numerics(provider="fake", precision="fp32", parity=0.99999, max_abs_error=1e-6),
         options=[encoders_pb2.Option(name="truncate", type="bool", default="false", description="cut what is too long")],
         plugin="tests 1",

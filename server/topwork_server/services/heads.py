@@ -143,7 +143,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
             timings=found.timings,
         )
 
-    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.Stored) -> PredictionResult:
+    async def _of_stored(self, names: Sequence[str], stored: heads_pb2.StoredItems) -> PredictionResult:
         if not 1 <= len(stored.ids) <= MOST_STORED:
             raise InvalidInput(f"{len(stored.ids)} ids of stored items", remedy=f"send 1 to {MOST_STORED:,} at a time")
         feature_set = await asyncio.to_thread(self._sets.get, named(stored.set))

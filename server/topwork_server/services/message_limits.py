@@ -36,7 +36,7 @@ TEXTS: Mapping[str, int | None] = {
     "topwork.v1.UpdateRowsRequest.where": None,
     "topwork.v1.UpdateRowsRequest.ids": MOST_ID_BYTES,
     "topwork.v1.SearchRequest.where": None,
-    "topwork.v1.Stored.ids": MOST_ID_BYTES,
+    "topwork.v1.StoredItems.ids": MOST_ID_BYTES,
     "topwork.v1.TrainRequest.where": None,
     "topwork.v1.TrainRequest.test_where": None,
     "topwork.v1.ProbeRequest.where": None,

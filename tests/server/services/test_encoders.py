@@ -37,7 +37,7 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
     async with served(tmp_path) as world:
         listed = {e.name: e for e in (await world.encoders.ListEncoders(pb.ListEncodersRequest())).encoders}
         ready, absent = listed["ready"], listed["absent"]
-        assert (ready.state, absent.state) == (pb.STATE_READY, pb.STATE_ABSENT)
+        assert (ready.state, absent.state) == (pb.ENCODER_STATE_READY, pb.ENCODER_STATE_ABSENT)
         assert absent.detail == "run `topwork pull absent`"
         assert not absent.HasField("numerics")
         assert ready.numerics.parity == pytest.approx(0.99999)
@@ -61,7 +61,7 @@ async def test_an_encoder_in_memory_is_loaded(tmp_path):
         world.engine.loaded["ready"] = SimpleNamespace(numerics=cuda, batcher=worker)
         world.engine.chosen = PlanSet((ExecutionPlan(Device("cuda", "fp16"), "model.onnx", tuple(TAPS), cuda),))
         found = await world.encoders.GetEncoder(pb.GetEncoderRequest(name="ready"))
-        assert found.state == pb.STATE_LOADED
+        assert found.state == pb.ENCODER_STATE_LOADED
         assert (found.numerics.provider, found.numerics.precision) == ("cuda", "fp16")
         assert dict(found.counters) == {"batches": 3, "samples": 7}
 

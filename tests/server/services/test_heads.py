@@ -202,7 +202,7 @@ async def test_items_vectors_and_stored_ids_say_the_same(home):
         assert found.version.startswith("20")
         assert reply.timings.total >= reply.timings.compute > 0
         assert not reply.features
-        by_ids = await w.predict(stored=pb.Stored(set="birds", ids=[f"i{text}" for text in texts]))
+        by_ids = await w.predict(stored=pb.StoredItems(set="birds", ids=[f"i{text}" for text in texts]))
         np.testing.assert_allclose(said(by_ids), probabilities, atol=1e-5)
         with_features = await w.predict(items=items(*texts), features=True)
         [rows] = with_features.features
@@ -275,9 +275,9 @@ async def test_bad_predictions_are_refused(home):
             ((), {"vectors": rows}, Code.INVALID_ARGUMENT, "[1, 7]"),
             ((), {"vectors": numbers}, Code.INVALID_ARGUMENT, "float32 or float16"),
             ((), {"vectors": whole, "fingerprint": "f" * 64}, Code.FAILED_PRECONDITION, "f" * 64),
-            ((), {"stored": pb.Stored(set="birds")}, Code.INVALID_ARGUMENT, "0 ids"),
-            ((), {"stored": pb.Stored(ids=["a"])}, Code.INVALID_ARGUMENT, "no feature set is named"),
-            ((), {"stored": pb.Stored(set="birds", ids=["nobody"])}, Code.NOT_FOUND, "nobody"),
+            ((), {"stored": pb.StoredItems(set="birds")}, Code.INVALID_ARGUMENT, "0 ids"),
+            ((), {"stored": pb.StoredItems(ids=["a"])}, Code.INVALID_ARGUMENT, "no feature set is named"),
+            ((), {"stored": pb.StoredItems(set="birds", ids=["nobody"])}, Code.NOT_FOUND, "nobody"),
         ]:
             found, message, _ = await refusal(w.predict(*heads, **fields))
             assert (found, words in message) == (code, True), message

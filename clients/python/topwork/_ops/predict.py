@@ -213,7 +213,7 @@ def _single(features: Features) -> Array:
 def _of_stored(settings: PredictSettings, set: str, ids: Any) -> Iterator[tuple[int, PredictRequest]]:
     named, step = texts(ids), _most(settings)
     for start in range(0, max(1, len(named)), step):
-        yield start, PredictRequest(settings=settings, stored=heads_pb2.Stored(set=set, ids=named[start : start + step]))
+        yield start, PredictRequest(settings=settings, stored=heads_pb2.StoredItems(set=set, ids=named[start : start + step]))
 
 
 def _most(settings: PredictSettings) -> int:

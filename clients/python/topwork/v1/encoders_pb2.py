@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from topwork.v1 import types_pb2 as topwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19topwork/v1/encoders.proto\x12\ntopwork.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16topwork/v1/types.proto\"Z\n\x06Option\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\"\xb3\x04\n\x07\x45ncoder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.topwork.v1.Modality\x12\x1d\n\x04taps\x18\x03 \x03(\x0b\x32\x0f.topwork.v1.Tap\x12\x13\n\x0b\x64\x65\x66\x61ult_tap\x18\x04 \x01(\t\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\x12\n\ntrained_on\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12 \n\x05state\x18\n \x01(\x0e\x32\x11.topwork.v1.State\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12&\n\x08numerics\x18\x0c \x01(\x0b\x32\x14.topwork.v1.Numerics\x12#\n\x07options\x18\r \x03(\x0b\x32\x12.topwork.v1.Option\x12\x0e\n\x06plugin\x18\x0e \x01(\t\x12\x16\n\x0ehas_vocabulary\x18\x0f \x01(\x08\x12\x16\n\x0e\x61rtifact_bytes\x18\x10 \x01(\x04\x12\x33\n\x08\x63ounters\x18\x11 \x03(\x0b\x32!.topwork.v1.Encoder.CountersEntry\x12#\n\x07\x64\x65vices\x18\x12 \x03(\x0b\x32\x12.topwork.v1.Device\x12\x16\n\x0eunused_weights\x18\x13 \x03(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xdd\x01\n\x06\x44\x65vice\x12&\n\x08numerics\x18\x01 \x01(\x0b\x32\x14.topwork.v1.Numerics\x12\x12\n\ninvariance\x18\x02 \x01(\x01\x12\x1a\n\x12samples_per_second\x18\x03 \x01(\x01\x12\x0c\n\x04taps\x18\x04 \x03(\t\x12.\n\x06parity\x18\x05 \x03(\x0b\x32\x1e.topwork.v1.Device.ParityEntry\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x1a-\n\x0bParityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListEncodersRequest\"=\n\x14ListEncodersResponse\x12%\n\x08\x65ncoders\x18\x01 \x03(\x0b\x32\x13.topwork.v1.Encoder\"!\n\x11GetEncoderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf6\x01\n\rEmbedSettings\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x0c\n\x04taps\x18\x02 \x03(\t\x12 \n\x05\x64type\x18\x03 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x11\n\tnormalize\x18\x04 \x01(\x08\x12\x12\n\ndimensions\x18\x05 \x01(\r\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x16\n\x0eskip_bad_items\x18\x08 \x01(\x08\x12&\n\x08priority\x18\t \x01(\x0e\x32\x14.topwork.v1.Priority\"\\\n\x0c\x45mbedRequest\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.EmbedSettings\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\"q\n\x04Note\x12\x0c\n\x04item\x18\x01 \x01(\r\x12,\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x1c.topwork.v1.Note.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"F\n\x07\x46\x61ilure\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"L\n\x07Timings\x12\x12\n\npreprocess\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0f\n\x07\x63ompute\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\"\xd0\x01\n\rEmbedResponse\x12)\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12\x1f\n\x05notes\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Note\x12%\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x13.topwork.v1.Failure\x12&\n\x08numerics\x18\x04 \x01(\x0b\x32\x14.topwork.v1.Numerics\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.topwork.v1.Timings\"\x82\x01\n\x12\x45mbedStreamRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.EmbedSettingsH\x00\x12\"\n\x05items\x18\x02 \x01(\x0b\x32\x11.topwork.v1.ItemsH\x00\x12\x0e\n\x04part\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"(\n\x05Items\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.topwork.v1.Item\"|\n\x13NearestWordsRequest\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\x12\t\n\x01k\x18\x03 \x01(\r\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"#\n\x04Word\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"(\n\x05Words\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.topwork.v1.Word\"8\n\x14NearestWordsResponse\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.topwork.v1.Words*\x8d\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ABSENT\x10\x01\x12\x11\n\rSTATE_FETCHED\x10\x02\x12\x13\n\x0fSTATE_EXPORTING\x10\x03\x12\x0f\n\x0bSTATE_READY\x10\x04\x12\x10\n\x0cSTATE_LOADED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x32\xfe\x02\n\x08\x45ncoders\x12Q\n\x0cListEncoders\x12\x1f.topwork.v1.ListEncodersRequest\x1a .topwork.v1.ListEncodersResponse\x12@\n\nGetEncoder\x12\x1d.topwork.v1.GetEncoderRequest\x1a\x13.topwork.v1.Encoder\x12<\n\x05\x45mbed\x12\x18.topwork.v1.EmbedRequest\x1a\x19.topwork.v1.EmbedResponse\x12L\n\x0b\x45mbedStream\x12\x1e.topwork.v1.EmbedStreamRequest\x1a\x19.topwork.v1.EmbedResponse(\x01\x30\x01\x12Q\n\x0cNearestWords\x12\x1f.topwork.v1.NearestWordsRequest\x1a .topwork.v1.NearestWordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19topwork/v1/encoders.proto\x12\ntopwork.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16topwork/v1/types.proto\"Z\n\x06Option\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\"\xba\x04\n\x07\x45ncoder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.topwork.v1.Modality\x12\x1d\n\x04taps\x18\x03 \x03(\x0b\x32\x0f.topwork.v1.Tap\x12\x13\n\x0b\x64\x65\x66\x61ult_tap\x18\x04 \x01(\t\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\x12\n\ntrained_on\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\'\n\x05state\x18\n \x01(\x0e\x32\x18.topwork.v1.EncoderState\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12&\n\x08numerics\x18\x0c \x01(\x0b\x32\x14.topwork.v1.Numerics\x12#\n\x07options\x18\r \x03(\x0b\x32\x12.topwork.v1.Option\x12\x0e\n\x06plugin\x18\x0e \x01(\t\x12\x16\n\x0ehas_vocabulary\x18\x0f \x01(\x08\x12\x16\n\x0e\x61rtifact_bytes\x18\x10 \x01(\x04\x12\x33\n\x08\x63ounters\x18\x11 \x03(\x0b\x32!.topwork.v1.Encoder.CountersEntry\x12#\n\x07\x64\x65vices\x18\x12 \x03(\x0b\x32\x12.topwork.v1.Device\x12\x16\n\x0eunused_weights\x18\x13 \x03(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xdd\x01\n\x06\x44\x65vice\x12&\n\x08numerics\x18\x01 \x01(\x0b\x32\x14.topwork.v1.Numerics\x12\x12\n\ninvariance\x18\x02 \x01(\x01\x12\x1a\n\x12samples_per_second\x18\x03 \x01(\x01\x12\x0c\n\x04taps\x18\x04 \x03(\t\x12.\n\x06parity\x18\x05 \x03(\x0b\x32\x1e.topwork.v1.Device.ParityEntry\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x1a-\n\x0bParityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListEncodersRequest\"=\n\x14ListEncodersResponse\x12%\n\x08\x65ncoders\x18\x01 \x03(\x0b\x32\x13.topwork.v1.Encoder\"!\n\x11GetEncoderRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf6\x01\n\rEmbedSettings\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x0c\n\x04taps\x18\x02 \x03(\t\x12 \n\x05\x64type\x18\x03 \x01(\x0e\x32\x11.topwork.v1.DType\x12\x11\n\tnormalize\x18\x04 \x01(\x08\x12\x12\n\ndimensions\x18\x05 \x01(\r\x12(\n\x07options\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\x12\x16\n\x0eskip_bad_items\x18\x08 \x01(\x08\x12&\n\x08priority\x18\t \x01(\x0e\x32\x14.topwork.v1.Priority\"\\\n\x0c\x45mbedRequest\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.EmbedSettings\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\"q\n\x04Note\x12\x0c\n\x04item\x18\x01 \x01(\r\x12,\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x1c.topwork.v1.Note.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"F\n\x07\x46\x61ilure\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"L\n\x07Timings\x12\x12\n\npreprocess\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0f\n\x07\x63ompute\x18\x03 \x01(\x01\x12\r\n\x05total\x18\x04 \x01(\x01\"\xd0\x01\n\rEmbedResponse\x12)\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x17.topwork.v1.TapFeatures\x12\x1f\n\x05notes\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Note\x12%\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x13.topwork.v1.Failure\x12&\n\x08numerics\x18\x04 \x01(\x0b\x32\x14.topwork.v1.Numerics\x12$\n\x07timings\x18\x05 \x01(\x0b\x32\x13.topwork.v1.Timings\"\x82\x01\n\x12\x45mbedStreamRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x19.topwork.v1.EmbedSettingsH\x00\x12\"\n\x05items\x18\x02 \x01(\x0b\x32\x11.topwork.v1.ItemsH\x00\x12\x0e\n\x04part\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"(\n\x05Items\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.topwork.v1.Item\"|\n\x13NearestWordsRequest\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.topwork.v1.Item\x12\t\n\x01k\x18\x03 \x01(\r\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"#\n\x04Word\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"(\n\x05Words\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.topwork.v1.Word\"8\n\x14NearestWordsResponse\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.topwork.v1.Words*\xcc\x01\n\x0c\x45ncoderState\x12\x1d\n\x19\x45NCODER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NCODER_STATE_ABSENT\x10\x01\x12\x19\n\x15\x45NCODER_STATE_FETCHED\x10\x02\x12\x1b\n\x17\x45NCODER_STATE_EXPORTING\x10\x03\x12\x17\n\x13\x45NCODER_STATE_READY\x10\x04\x12\x18\n\x14\x45NCODER_STATE_LOADED\x10\x05\x12\x18\n\x14\x45NCODER_STATE_FAILED\x10\x06*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x32\xfe\x02\n\x08\x45ncoders\x12Q\n\x0cListEncoders\x12\x1f.topwork.v1.ListEncodersRequest\x1a .topwork.v1.ListEncodersResponse\x12@\n\nGetEncoder\x12\x1d.topwork.v1.GetEncoderRequest\x1a\x13.topwork.v1.Encoder\x12<\n\x05\x45mbed\x12\x18.topwork.v1.EmbedRequest\x1a\x19.topwork.v1.EmbedResponse\x12L\n\x0b\x45mbedStream\x12\x1e.topwork.v1.EmbedStreamRequest\x1a\x19.topwork.v1.EmbedResponse(\x01\x30\x01\x12Q\n\x0cNearestWords\x12\x1f.topwork.v1.NearestWordsRequest\x1a .topwork.v1.NearestWordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,52 +39,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICE_PARITYENTRY']._serialized_options = b'8\001'
   _globals['_NOTE_COUNTSENTRY']._loaded_options = None
   _globals['_NOTE_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_STATE']._serialized_start=2356
-  _globals['_STATE']._serialized_end=2497
-  _globals['_PRIORITY']._serialized_start=2499
-  _globals['_PRIORITY']._serialized_end=2593
+  _globals['_ENCODERSTATE']._serialized_start=2363
+  _globals['_ENCODERSTATE']._serialized_end=2567
+  _globals['_PRIORITY']._serialized_start=2569
+  _globals['_PRIORITY']._serialized_end=2663
   _globals['_OPTION']._serialized_start=95
   _globals['_OPTION']._serialized_end=185
   _globals['_ENCODER']._serialized_start=188
-  _globals['_ENCODER']._serialized_end=751
-  _globals['_ENCODER_COUNTERSENTRY']._serialized_start=704
-  _globals['_ENCODER_COUNTERSENTRY']._serialized_end=751
-  _globals['_DEVICE']._serialized_start=754
-  _globals['_DEVICE']._serialized_end=975
-  _globals['_DEVICE_PARITYENTRY']._serialized_start=930
-  _globals['_DEVICE_PARITYENTRY']._serialized_end=975
-  _globals['_LISTENCODERSREQUEST']._serialized_start=977
-  _globals['_LISTENCODERSREQUEST']._serialized_end=998
-  _globals['_LISTENCODERSRESPONSE']._serialized_start=1000
-  _globals['_LISTENCODERSRESPONSE']._serialized_end=1061
-  _globals['_GETENCODERREQUEST']._serialized_start=1063
-  _globals['_GETENCODERREQUEST']._serialized_end=1096
-  _globals['_EMBEDSETTINGS']._serialized_start=1099
-  _globals['_EMBEDSETTINGS']._serialized_end=1345
-  _globals['_EMBEDREQUEST']._serialized_start=1347
-  _globals['_EMBEDREQUEST']._serialized_end=1439
-  _globals['_NOTE']._serialized_start=1441
-  _globals['_NOTE']._serialized_end=1554
-  _globals['_NOTE_COUNTSENTRY']._serialized_start=1509
-  _globals['_NOTE_COUNTSENTRY']._serialized_end=1554
-  _globals['_FAILURE']._serialized_start=1556
-  _globals['_FAILURE']._serialized_end=1626
-  _globals['_TIMINGS']._serialized_start=1628
-  _globals['_TIMINGS']._serialized_end=1704
-  _globals['_EMBEDRESPONSE']._serialized_start=1707
-  _globals['_EMBEDRESPONSE']._serialized_end=1915
-  _globals['_EMBEDSTREAMREQUEST']._serialized_start=1918
-  _globals['_EMBEDSTREAMREQUEST']._serialized_end=2048
-  _globals['_ITEMS']._serialized_start=2050
-  _globals['_ITEMS']._serialized_end=2090
-  _globals['_NEARESTWORDSREQUEST']._serialized_start=2092
-  _globals['_NEARESTWORDSREQUEST']._serialized_end=2216
-  _globals['_WORD']._serialized_start=2218
-  _globals['_WORD']._serialized_end=2253
-  _globals['_WORDS']._serialized_start=2255
-  _globals['_WORDS']._serialized_end=2295
-  _globals['_NEARESTWORDSRESPONSE']._serialized_start=2297
-  _globals['_NEARESTWORDSRESPONSE']._serialized_end=2353
-  _globals['_ENCODERS']._serialized_start=2596
-  _globals['_ENCODERS']._serialized_end=2978
+  _globals['_ENCODER']._serialized_end=758
+  _globals['_ENCODER_COUNTERSENTRY']._serialized_start=711
+  _globals['_ENCODER_COUNTERSENTRY']._serialized_end=758
+  _globals['_DEVICE']._serialized_start=761
+  _globals['_DEVICE']._serialized_end=982
+  _globals['_DEVICE_PARITYENTRY']._serialized_start=937
+  _globals['_DEVICE_PARITYENTRY']._serialized_end=982
+  _globals['_LISTENCODERSREQUEST']._serialized_start=984
+  _globals['_LISTENCODERSREQUEST']._serialized_end=1005
+  _globals['_LISTENCODERSRESPONSE']._serialized_start=1007
+  _globals['_LISTENCODERSRESPONSE']._serialized_end=1068
+  _globals['_GETENCODERREQUEST']._serialized_start=1070
+  _globals['_GETENCODERREQUEST']._serialized_end=1103
+  _globals['_EMBEDSETTINGS']._serialized_start=1106
+  _globals['_EMBEDSETTINGS']._serialized_end=1352
+  _globals['_EMBEDREQUEST']._serialized_start=1354
+  _globals['_EMBEDREQUEST']._serialized_end=1446
+  _globals['_NOTE']._serialized_start=1448
+  _globals['_NOTE']._serialized_end=1561
+  _globals['_NOTE_COUNTSENTRY']._serialized_start=1516
+  _globals['_NOTE_COUNTSENTRY']._serialized_end=1561
+  _globals['_FAILURE']._serialized_start=1563
+  _globals['_FAILURE']._serialized_end=1633
+  _globals['_TIMINGS']._serialized_start=1635
+  _globals['_TIMINGS']._serialized_end=1711
+  _globals['_EMBEDRESPONSE']._serialized_start=1714
+  _globals['_EMBEDRESPONSE']._serialized_end=1922
+  _globals['_EMBEDSTREAMREQUEST']._serialized_start=1925
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=2055
+  _globals['_ITEMS']._serialized_start=2057
+  _globals['_ITEMS']._serialized_end=2097
+  _globals['_NEARESTWORDSREQUEST']._serialized_start=2099
+  _globals['_NEARESTWORDSREQUEST']._serialized_end=2223
+  _globals['_WORD']._serialized_start=2225
+  _globals['_WORD']._serialized_end=2260
+  _globals['_WORDS']._serialized_start=2262
+  _globals['_WORDS']._serialized_end=2302
+  _globals['_NEARESTWORDSRESPONSE']._serialized_start=2304
+  _globals['_NEARESTWORDSRESPONSE']._serialized_end=2360
+  _globals['_ENCODERS']._serialized_start=2666
+  _globals['_ENCODERS']._serialized_end=3048
 # @@protoc_insertion_point(module_scope)

@@ -9,15 +9,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class EncoderState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    STATE_UNSPECIFIED: _ClassVar[State]
-    STATE_ABSENT: _ClassVar[State]
-    STATE_FETCHED: _ClassVar[State]
-    STATE_EXPORTING: _ClassVar[State]
-    STATE_READY: _ClassVar[State]
-    STATE_LOADED: _ClassVar[State]
-    STATE_FAILED: _ClassVar[State]
+    ENCODER_STATE_UNSPECIFIED: _ClassVar[EncoderState]
+    ENCODER_STATE_ABSENT: _ClassVar[EncoderState]
+    ENCODER_STATE_FETCHED: _ClassVar[EncoderState]
+    ENCODER_STATE_EXPORTING: _ClassVar[EncoderState]
+    ENCODER_STATE_READY: _ClassVar[EncoderState]
+    ENCODER_STATE_LOADED: _ClassVar[EncoderState]
+    ENCODER_STATE_FAILED: _ClassVar[EncoderState]
 
 class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,13 +25,13 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_LOW: _ClassVar[Priority]
     PRIORITY_NORMAL: _ClassVar[Priority]
     PRIORITY_HIGH: _ClassVar[Priority]
-STATE_UNSPECIFIED: State
-STATE_ABSENT: State
-STATE_FETCHED: State
-STATE_EXPORTING: State
-STATE_READY: State
-STATE_LOADED: State
-STATE_FAILED: State
+ENCODER_STATE_UNSPECIFIED: EncoderState
+ENCODER_STATE_ABSENT: EncoderState
+ENCODER_STATE_FETCHED: EncoderState
+ENCODER_STATE_EXPORTING: EncoderState
+ENCODER_STATE_READY: EncoderState
+ENCODER_STATE_LOADED: EncoderState
+ENCODER_STATE_FAILED: EncoderState
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
@@ -88,7 +88,7 @@ class Encoder(_message.Message):
     licence: str
     source: str
     description: str
-    state: State
+    state: EncoderState
     detail: str
     numerics: _types_pb2.Numerics
     options: _containers.RepeatedCompositeFieldContainer[Option]
@@ -98,7 +98,7 @@ class Encoder(_message.Message):
     counters: _containers.ScalarMap[str, int]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     unused_weights: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., taps: _Optional[_Iterable[_Union[_types_pb2.Tap, _Mapping]]] = ..., default_tap: _Optional[str] = ..., parameters: _Optional[int] = ..., trained_on: _Optional[str] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[EncoderState, str]] = ..., detail: _Optional[str] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., options: _Optional[_Iterable[_Union[Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., has_vocabulary: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., unused_weights: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("numerics", "invariance", "samples_per_second", "taps", "parity", "detail")

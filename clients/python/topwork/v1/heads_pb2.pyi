@@ -114,7 +114,7 @@ class TrainRequest(_message.Message):
     replace: bool
     def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabelled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ...) -> None: ...
 
-class Figure(_message.Message):
+class MetricValue(_message.Message):
     __slots__ = ("name", "value", "low", "high")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -172,8 +172,8 @@ class Head(_message.Message):
     pooling: str
     fingerprint: str
     names: _containers.RepeatedScalarFieldContainer[str]
-    metrics: _containers.RepeatedCompositeFieldContainer[Figure]
-    baseline: _containers.RepeatedCompositeFieldContainer[Figure]
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricValue]
+    baseline: _containers.RepeatedCompositeFieldContainer[MetricValue]
     estimate: str
     options: _struct_pb2.Struct
     chosen: _struct_pb2.Struct
@@ -188,7 +188,7 @@ class Head(_message.Message):
     native: bool
     warnings: _containers.RepeatedScalarFieldContainer[str]
     code: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labelled: _Optional[int] = ..., unlabelled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., agreement: _Optional[float] = ..., created: _Optional[float] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., native: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., code: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labelled: _Optional[int] = ..., unlabelled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., agreement: _Optional[float] = ..., created: _Optional[float] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., native: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., code: _Optional[str] = ...) -> None: ...
 
 class ListHeadsRequest(_message.Message):
     __slots__ = ("encoder",)
@@ -280,11 +280,11 @@ class PredictRequest(_message.Message):
     settings: PredictSettings
     items: _encoders_pb2.Items
     vectors: _types_pb2.Tensor
-    stored: Stored
+    stored: StoredItems
     fingerprint: str
-    def __init__(self, settings: _Optional[_Union[PredictSettings, _Mapping]] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[Stored, _Mapping]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    def __init__(self, settings: _Optional[_Union[PredictSettings, _Mapping]] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[StoredItems, _Mapping]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
-class Stored(_message.Message):
+class StoredItems(_message.Message):
     __slots__ = ("set", "ids")
     SET_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]

@@ -86,7 +86,7 @@ class CreateIndexRequest(_message.Message):
     fingerprint: str
     def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., kind: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_recall: _Optional[float] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
-class Operating(_message.Message):
+class OperatingPoint(_message.Message):
     __slots__ = ("effort", "recall", "qps")
     EFFORT_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
@@ -156,7 +156,7 @@ class Index(_message.Message):
     target_recall: float
     recall: float
     effort: int
-    operating: _containers.RepeatedCompositeFieldContainer[Operating]
+    operating: _containers.RepeatedCompositeFieldContainer[OperatingPoint]
     held_out: int
     build_seconds: float
     disk_bytes: int
@@ -166,7 +166,7 @@ class Index(_message.Message):
     live: _containers.RepeatedCompositeFieldContainer[LiveRecall]
     damage: str
     own_queries: bool
-    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[Operating, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ..., own_queries: _Optional[bool] = ...) -> None: ...
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[OperatingPoint, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ..., own_queries: _Optional[bool] = ...) -> None: ...
 
 class ListIndexesRequest(_message.Message):
     __slots__ = ("set",)

@@ -43,7 +43,7 @@ def encoder(
         licence=spec.licence,
         source=spec.source,
         description=spec.description,
-        state=f"STATE_{state.upper()}",
+        state=f"ENCODER_STATE_{state.upper()}",
         detail=detail,
         numerics=item_messages.numerics(numerics) if numerics else None,
         options=option_messages(spec.encoder.options),

@@ -166,8 +166,8 @@ def export_response(part: bytes, total: int, description: str = "") -> heads_pb2
     return heads_pb2.ExportHeadResponse(part=part, total=total, description=description)
 
 
-def _figure(figure: MetricValue) -> heads_pb2.Figure:
-    return heads_pb2.Figure(name=figure.name, value=figure.value, low=figure.low, high=figure.high)
+def _figure(figure: MetricValue) -> heads_pb2.MetricValue:
+    return heads_pb2.MetricValue(name=figure.name, value=figure.value, low=figure.low, high=figure.high)
 
 
 def _task(number: int) -> Task | None:

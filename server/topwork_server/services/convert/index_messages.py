@@ -161,8 +161,8 @@ def response(found: SearchReply, definition: IndexDefinition, *, vectors_too: bo
     return message
 
 
-def _operating(point: MeasuredEffort) -> indexes_pb2.Operating:
-    return indexes_pb2.Operating(effort=point.effort, recall=point.recall, qps=point.qps)
+def _operating(point: MeasuredEffort) -> indexes_pb2.OperatingPoint:
+    return indexes_pb2.OperatingPoint(effort=point.effort, recall=point.recall, qps=point.qps)
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:
