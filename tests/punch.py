@@ -164,8 +164,8 @@ def long_job(address: str) -> Calls:
 def long_streams(address: str) -> Calls:
     factory, name = ClientFactory(address), "a" * LARGE
     return [
-        lambda: factory.jobs.WatchJob(jobs.GetJobRequest(id=name), timeout=120),
-        lambda: factory.heads.ExportHead(heads.GetHeadRequest(name=name), timeout=120),
+        lambda: factory.jobs.WatchJob(jobs.WatchJobRequest(id=name), timeout=120),
+        lambda: factory.heads.ExportHead(heads.ExportHeadRequest(name=name), timeout=120),
         lambda: factory.sets.Read(sets.ReadRequest(set=name), timeout=120),
     ] * 5
 
@@ -301,11 +301,11 @@ def index_races(address: str) -> Calls:
                 call()
 
     create = indexes.CreateIndexRequest(set="many-1", name="i", kind="flat")
-    one = indexes.GetIndexRequest(set="many-1", name="i")
+    one = {"set": "many-1", "name": "i"}
     return [
         lambda: repeat(lambda: factory.indexes.CreateIndex(create, timeout=20)),
-        lambda: repeat(lambda: factory.indexes.RebuildIndex(one, timeout=20)),
-        lambda: repeat(lambda: factory.indexes.DropIndex(one, timeout=20)),
+        lambda: repeat(lambda: factory.indexes.RebuildIndex(indexes.RebuildIndexRequest(**one), timeout=20)),
+        lambda: repeat(lambda: factory.indexes.DropIndex(indexes.DropIndexRequest(**one), timeout=20)),
     ] * 2
 
 

@@ -65,7 +65,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
     async def GetSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.FeatureSet:  # noqa: N802
         return await asyncio.to_thread(self._describe, _named(request.set))
 
-    async def DropSet(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.DropSetResponse:  # noqa: N802
+    async def DropSet(self, request: sets_pb2.DropSetRequest, context: Context) -> sets_pb2.DropSetResponse:  # noqa: N802
         await self._drop_set(_named(request.set), self._sets.drop)
         return sets_pb2.DropSetResponse()
 
@@ -129,7 +129,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         await asyncio.to_thread(set_messages.column_change(request), feature_set)
         return await asyncio.to_thread(self._describe, request.set)
 
-    async def ListVersions(self, request: sets_pb2.GetSetRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
+    async def ListVersions(self, request: sets_pb2.ListVersionsRequest, context: Context) -> sets_pb2.ListVersionsResponse:  # noqa: N802
         feature_set = await self._get(request.set)
         found = await asyncio.to_thread(feature_set.versions)
         damaged = await asyncio.to_thread(feature_set.damaged_pins)
@@ -143,7 +143,7 @@ class FeatureSetsService(sets_pb2_grpc.FeatureSetsServicer):
         feature_set = await self._get(request.set)
         return set_messages.version(await asyncio.to_thread(feature_set.pin, request.pin, request.version))
 
-    async def UnpinVersion(self, request: sets_pb2.PinVersionRequest, context: Context) -> sets_pb2.UnpinVersionResponse:  # noqa: N802
+    async def UnpinVersion(self, request: sets_pb2.UnpinVersionRequest, context: Context) -> sets_pb2.UnpinVersionResponse:  # noqa: N802
         feature_set = await self._get(request.set)
         await asyncio.to_thread(feature_set.unpin, request.pin)
         return sets_pb2.UnpinVersionResponse()

@@ -72,7 +72,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def GetHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.Head:  # noqa: N802
         return head_messages.head(await self._heads.get(head_messages.head_name(request.name)))
 
-    async def DropHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
+    async def DropHead(self, request: heads_pb2.DropHeadRequest, context: Context) -> heads_pb2.DropHeadResponse:  # noqa: N802
         await self._heads.drop(head_messages.head_name(request.name))
         return heads_pb2.DropHeadResponse()
 
@@ -110,7 +110,7 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
         stream = RequestStream("items", answer, lambda message: load_of(message.items.items), self._spool, self._stopping)
         await stream.run(requests, context.write)
 
-    async def ExportHead(self, request: heads_pb2.GetHeadRequest, context: Context) -> None:  # noqa: N802
+    async def ExportHead(self, request: heads_pb2.ExportHeadRequest, context: Context) -> None:  # noqa: N802
         name = head_messages.head_name(request.name)
         data, description = await self._heads.export(name)
         for start in range(0, len(data), PART):

@@ -94,11 +94,11 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
             return index_messages.damaged(damaged[0])
         return self._message(await self._indexes.get(index_messages.named(request.set), request.name))
 
-    async def RebuildIndex(self, request: indexes_pb2.GetIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
+    async def RebuildIndex(self, request: indexes_pb2.RebuildIndexRequest, context: Context) -> indexes_pb2.Index:  # noqa: N802
         return self._message(await self._indexes.rebuild(index_messages.named(request.set), request.name))
 
     async def DropIndex(  # noqa: N802
-        self, request: indexes_pb2.GetIndexRequest, context: Context
+        self, request: indexes_pb2.DropIndexRequest, context: Context
     ) -> indexes_pb2.DropIndexResponse:
         await self._indexes.drop(index_messages.named(request.set), request.name)
         return indexes_pb2.DropIndexResponse()

@@ -52,12 +52,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self._jobs.check(request.id)
         return job_message(self._jobs.get(request.id))
 
-    async def WatchJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> None:  # noqa: N802
+    async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Context) -> None:  # noqa: N802
         self._jobs.check(request.id)
         async with aclosing(self._jobs.watch(request.id)) as states:
             async for job in states:
                 await context.write(job_message(job))
 
-    async def CancelJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
+    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.Job:  # noqa: N802
         self._jobs.check(request.id)
         return job_message(await self._jobs.cancel(request.id))

@@ -144,7 +144,7 @@ async def test_a_head_is_trained_described_and_dropped(home):
         [tap] = w.parts.taps("mean")
         assert head.fingerprint == tap.fingerprint
         assert [one.name for one in (await w.stub.ListHeads(pb.ListHeadsRequest(encoder="letters"))).heads] == ["birds-label"]
-        await w.stub.DropHead(pb.GetHeadRequest(name="birds-label"))
+        await w.stub.DropHead(pb.DropHeadRequest(name="birds-label"))
         assert not (await w.stub.ListHeads(pb.ListHeadsRequest())).heads
         code, _, _ = await refusal(w.stub.GetHead(pb.GetHeadRequest(name="birds-label")))
         assert code is Code.NOT_FOUND
@@ -168,8 +168,8 @@ async def test_bad_trainings_are_refused(home):
             found, message, info = await refusal(w.train(**{"name": "" if not fields else "n", **fields}))
             assert (found, words in message) == (code, True), message
             assert info.metadata["remedy"], message
-        for call in (w.stub.GetHead, w.stub.DropHead):
-            code, message, _ = await refusal(call(pb.GetHeadRequest()))
+        for call in (w.stub.GetHead(pb.GetHeadRequest()), w.stub.DropHead(pb.DropHeadRequest())):
+            code, message, _ = await refusal(call)
             assert (code, message) == (Code.INVALID_ARGUMENT, "no head is named")
 
 
@@ -357,7 +357,7 @@ async def test_a_head_leaves_with_its_trunk_in_one_file(home, monkeypatch):
         await w.parts.fill()
         await w.train()
         monkeypatch.setattr("topwork_server.services.heads.PART", 1000)
-        parts = [part async for part in w.stub.ExportHead(pb.GetHeadRequest(name="birds-label"))]
+        parts = [part async for part in w.stub.ExportHead(pb.ExportHeadRequest(name="birds-label"))]
         data = b"".join(part.part for part in parts)
         assert len(parts) > 2
         assert {part.total for part in parts} == {len(data)}
@@ -374,7 +374,7 @@ async def test_a_head_leaves_with_its_trunk_in_one_file(home, monkeypatch):
             )
         )
         np.testing.assert_allclose(outputs["probabilities"], said(await w.predict(items=items("aeiou"))), atol=1e-5)
-        code, _, _ = await refusal(w.stub.ExportHead(pb.GetHeadRequest(name="bords")).read())
+        code, _, _ = await refusal(w.stub.ExportHead(pb.ExportHeadRequest(name="bords")).read())
         assert code is Code.NOT_FOUND
 
 
@@ -386,7 +386,7 @@ async def test_a_head_of_vectors_or_of_another_trunk_cannot_leave(home):
             await w.parts.write_vectors(name, 6, label=["a", "b"] * 3)
             await w.train(set=name)
         for name, words in [("vectors-label", "ready vectors of no encoder"), ("old-label", "0" * 64)]:
-            code, message, _ = await refusal(w.stub.ExportHead(pb.GetHeadRequest(name=name)).read())
+            code, message, _ = await refusal(w.stub.ExportHead(pb.ExportHeadRequest(name=name)).read())
             assert (code, words in message) == (Code.FAILED_PRECONDITION, True)
             code, message, _ = await refusal(w.predict(name, items=items("a")))
             assert (code, words in message) == (Code.FAILED_PRECONDITION, True)
@@ -476,7 +476,7 @@ async def test_every_verb_on_a_head_that_others_drop_is_answered_with_a_status(h
         await w.parts.fill("birds")
 
         async def export() -> None:
-            async for _ in w.stub.ExportHead(pb.GetHeadRequest(name="birds-label")):
+            async for _ in w.stub.ExportHead(pb.ExportHeadRequest(name="birds-label")):
                 pass
 
         verbs = {
@@ -490,7 +490,7 @@ async def test_every_verb_on_a_head_that_others_drop_is_answered_with_a_status(h
         callers = [asyncio.create_task(again_and_again(name, verb)) for name, verb in verbs.items()]
         for _ in range(15):
             await call("train", lambda: w.train(replace=True))
-            await call("drop", lambda: w.stub.DropHead(pb.GetHeadRequest(name="birds-label")))
+            await call("drop", lambda: w.stub.DropHead(pb.DropHeadRequest(name="birds-label")))
         done.set()
         await asyncio.gather(*callers)
     allowed = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.ALREADY_EXISTS}

@@ -374,9 +374,9 @@ async def test_indexes_are_described_listed_rebuilt_and_dropped(home):
         await w.index(tap="letters", name="by-letter")
         listed = (await w.stub.ListIndexes(pb.ListIndexesRequest())).indexes
         assert [(one.set, one.name) for one in listed] == [("birds", "by-letter"), ("birds", "mean")]
-        again = await w.stub.RebuildIndex(pb.GetIndexRequest(set="birds", name="mean"))
+        again = await w.stub.RebuildIndex(pb.RebuildIndexRequest(set="birds", name="mean"))
         assert again.job.id != found.job.id
-        await w.stub.DropIndex(pb.GetIndexRequest(set="birds", name="mean"))
+        await w.stub.DropIndex(pb.DropIndexRequest(set="birds", name="mean"))
         assert (await w.stub.GetIndex(pb.GetIndexRequest(set="birds"))).name == "by-letter"
         code, _, _ = await refusal(w.stub.GetIndex(pb.GetIndexRequest(set="birds", name="mean")))
         assert code is Code.NOT_FOUND

@@ -54,22 +54,22 @@ def test_every_state_and_field_has_its_place():
 async def test_a_job_is_watched_to_its_end(tmp_path):
     async with served(tmp_path) as world:
         id = world.start("add", numbers=[1, 2])
-        seen = [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))]
+        seen = [job async for job in world.stub.WatchJob(pb.WatchJobRequest(id=id))]
         assert seen[-1].state == pb.JOB_STATE_DONE
         assert json.loads(seen[-1].result) == {"sum": 3}
         assert {job.result for job in seen[:-1]} == {""}
         assert {job.state for job in seen[:-1]} == {pb.JOB_STATE_RUNNING}
         assert seen[-1] == await world.stub.GetJob(pb.GetJobRequest(id=id))
-        assert [job async for job in world.stub.WatchJob(pb.GetJobRequest(id=id))] == seen[-1:]
+        assert [job async for job in world.stub.WatchJob(pb.WatchJobRequest(id=id))] == seen[-1:]
 
 
 async def test_a_job_is_cancelled_under_its_watchers(tmp_path):
     async with served(tmp_path) as world:
         id = world.start("hold")
         cancelled = None
-        async for job in world.stub.WatchJob(pb.GetJobRequest(id=id)):
+        async for job in world.stub.WatchJob(pb.WatchJobRequest(id=id)):
             if job.message.startswith("holding"):
-                cancelled = await world.stub.CancelJob(pb.GetJobRequest(id=id))
+                cancelled = await world.stub.CancelJob(pb.CancelJobRequest(id=id))
         assert job == cancelled
         assert job.state == pb.JOB_STATE_CANCELLED
         assert job.ended > job.created
@@ -78,7 +78,7 @@ async def test_a_job_is_cancelled_under_its_watchers(tmp_path):
 async def test_a_watcher_who_leaves_is_let_go(tmp_path):
     async with served(tmp_path) as world:
         id = world.start("hold")
-        call = world.stub.WatchJob(pb.GetJobRequest(id=id))
+        call = world.stub.WatchJob(pb.WatchJobRequest(id=id))
         await call.read()
         call.cancel()
         await asyncio.wait_for(world.requests.idle(), 20)
@@ -87,7 +87,7 @@ async def test_a_watcher_who_leaves_is_let_go(tmp_path):
 
 async def test_watchers_are_told_that_the_server_stops(tmp_path):
     async with served(tmp_path) as world:
-        states = aiter(world.stub.WatchJob(pb.GetJobRequest(id=world.start("hold"))))
+        states = aiter(world.stub.WatchJob(pb.WatchJobRequest(id=world.start("hold"))))
         await anext(states)
         await world.jobs.close()
         last = [job async for job in states][-1]
@@ -108,8 +108,8 @@ async def test_lists_newest_first(tmp_path):
 
 async def test_what_is_not_there_is_not_found(tmp_path):
     async with served(tmp_path) as world:
-        request = pb.GetJobRequest(id="nope")
-        for ask in (world.stub.GetJob, world.stub.CancelJob, lambda request: world.stub.WatchJob(request).read()):
-            code, message, _ = await refusal(ask(request))
+        get, cancel = world.stub.GetJob(pb.GetJobRequest(id="nope")), world.stub.CancelJob(pb.CancelJobRequest(id="nope"))
+        for call in (get, cancel, world.stub.WatchJob(pb.WatchJobRequest(id="nope")).read()):
+            code, message, _ = await refusal(call)
             assert code is grpc.StatusCode.NOT_FOUND
             assert "'nope'" in message

@@ -413,15 +413,15 @@ async def test_versions_are_listed_pinned_and_pruned(home):
         assert (pinned.version, list(pinned.pins)) == (first.version, ["paper"])
         assert pinned.time > 1e9
         await world.stub.PruneVersions(pb.PruneVersionsRequest(set="birds", older_than=0))
-        found = await world.stub.ListVersions(pb.GetSetRequest(set="birds"))
+        found = await world.stub.ListVersions(pb.ListVersionsRequest(set="birds"))
         assert (found.versions[0].version, list(found.versions[0].pins)) == (first.version, ["paper"])
         assert await ids(world, version=first.version) == ["owl"]
         code, message, _ = await refusal(world.stub.PinVersion(pb.PinVersionRequest(set="birds", pin="head-mine")))
         assert (code, "server's own" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-        await world.stub.UnpinVersion(pb.PinVersionRequest(set="birds", pin="paper"))
+        await world.stub.UnpinVersion(pb.UnpinVersionRequest(set="birds", pin="paper"))
         pruned = await world.stub.PruneVersions(pb.PruneVersionsRequest(set="birds", older_than=0))
         assert pruned.removed == 1
-        assert len((await world.stub.ListVersions(pb.GetSetRequest(set="birds"))).versions) == 1
+        assert len((await world.stub.ListVersions(pb.ListVersionsRequest(set="birds"))).versions) == 1
         code, _, _ = await refusal(world.stub.PruneVersions(pb.PruneVersionsRequest(set="birds", older_than=float("nan"))))
         assert code == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -429,11 +429,11 @@ async def test_versions_are_listed_pinned_and_pruned(home):
 async def test_a_dropped_set_goes_with_its_indexes(home):
     async with served(home) as world:
         await write(world, texts("owl"), encoder="letters")
-        await world.stub.DropSet(pb.GetSetRequest(set="birds"))
+        await world.stub.DropSet(pb.DropSetRequest(set="birds"))
         assert world.world.dropped == ["birds"]
         code, _, _ = await refusal(get(world))
         assert code == grpc.StatusCode.NOT_FOUND
-        code, _, _ = await refusal(world.stub.DropSet(pb.GetSetRequest(set="birds")))
+        code, _, _ = await refusal(world.stub.DropSet(pb.DropSetRequest(set="birds")))
         assert code == grpc.StatusCode.NOT_FOUND
         assert world.world.dropped == ["birds"]
         (reply,) = await write(world, texts("owl"), encoder="letters")
@@ -450,7 +450,7 @@ async def test_a_set_that_cannot_be_opened_does_not_hide_the_others(home):
         assert [(one.name, "holds no version" in one.damage) for one in found.sets] == [("birds", False), ("broken", True)]
         code, _, _ = await refusal(get(world, "broken"))
         assert code == grpc.StatusCode.FAILED_PRECONDITION
-        await world.stub.DropSet(pb.GetSetRequest(set="broken"))
+        await world.stub.DropSet(pb.DropSetRequest(set="broken"))
         assert not broken.exists()
 
 
@@ -458,5 +458,5 @@ async def test_a_set_that_cannot_be_opened_does_not_hide_the_others(home):
 @pytest.mark.parametrize(("name", "code"), [("", "INVALID_ARGUMENT"), ("bird", "NOT_FOUND"), ("../birds", "NOT_FOUND")])
 async def test_sets_that_are_not_there(home, method, name, code):
     async with served(home) as world:
-        found, _, _ = await refusal(getattr(world.stub, method)(pb.GetSetRequest(set=name)))
+        found, _, _ = await refusal(getattr(world.stub, method)(getattr(pb, f"{method}Request")(set=name)))
         assert found.name == code

@@ -131,7 +131,7 @@ def heads(session: ClientState, encoder: str = "", *, timeout: float | None = No
 def drop_head(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete a head and its report, and end its training if one runs. Its set stays. Raises NotFound."""
     session.heads.pop(name, None)
-    yield from unary(DROP_HEAD, heads_pb2.GetHeadRequest(name=name), timeout)
+    yield from unary(DROP_HEAD, heads_pb2.DropHeadRequest(name=name), timeout)
 
 
 def report(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[Report]:
@@ -210,7 +210,7 @@ def export_head(
     if target.is_dir():
         raise InvalidInput(f"{target} is a folder", remedy="name a file")
     with save_features.whole(target) as file, reporting(progress, None, name) as advance:
-        download = HeadDownload(heads_pb2.GetHeadRequest(name=name), file, advance)
+        download = HeadDownload(heads_pb2.ExportHeadRequest(name=name), file, advance)
         tail = DownloadStream(session, download.ask, session.timeout if timeout is None else timeout)
         yield StreamCall(EXPORT_HEAD, tail, download.receive)
         if download.done != download.total:
@@ -236,14 +236,14 @@ def several(names: str | Sequence[str]) -> list[str]:
 class HeadDownload:
     """`total` is None before the first part."""
 
-    request: heads_pb2.GetHeadRequest
+    request: heads_pb2.ExportHeadRequest
     file: IO[bytes]
     advance: Advance
     done: int = 0
     total: int | None = None
     description: dict[str, Any] = field(default_factory=dict)
 
-    def ask(self) -> heads_pb2.GetHeadRequest | None:
+    def ask(self) -> heads_pb2.ExportHeadRequest | None:
         """Nothing more where all has come; else all of it again."""
         if self.done == self.total:
             return None

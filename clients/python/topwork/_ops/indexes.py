@@ -87,7 +87,7 @@ def rebuild_index(
 ) -> Steps[IndexInfo]:
     """Build an index anew from the set as it is now; searches go on on the old one meanwhile. See `create_index`."""
     started = time.monotonic()
-    reply = yield from unary(REBUILD_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
+    reply = yield from unary(REBUILD_INDEX, indexes_pb2.RebuildIndexRequest(set=set, name=name), timeout)
     begun = decode_indexes.index(reply)
     return (yield from _built(session, begun, progress, timeout, started)) if wait else begun
 
@@ -106,7 +106,7 @@ def indexes(session: ClientState, set: str = "", *, timeout: float | None = None
 
 def drop_index(session: ClientState, set: str, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete an index; the set stays. Raises NotFound."""
-    yield from unary(DROP_INDEX, indexes_pb2.GetIndexRequest(set=set, name=name), timeout)
+    yield from unary(DROP_INDEX, indexes_pb2.DropIndexRequest(set=set, name=name), timeout)
 
 
 def _built(

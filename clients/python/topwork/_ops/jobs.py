@@ -31,7 +31,7 @@ def watch_job(session: ClientState, id: str, *, timeout: float | None = None) ->
     `timeout` in seconds is for all of it; None watches as long as it takes. A server that restarts meanwhile is met with retries.
     """
     yield from ()
-    request = jobs_pb2.GetJobRequest(id=id)
+    request = jobs_pb2.WatchJobRequest(id=id)
     return StreamCall(
         WATCH_JOB, DownloadStream(session, lambda: request, timeout, in_all=True), lambda reply, _: decode_sets.job(reply)
     )
@@ -39,7 +39,7 @@ def watch_job(session: ClientState, id: str, *, timeout: float | None = None) ->
 
 def cancel_job(session: ClientState, id: str, *, timeout: float | None = None) -> Steps[Job]:
     """End a job, and its process. One that has ended stays as it is. Raises NotFound."""
-    return decode_sets.job((yield from unary(CANCEL_JOB, jobs_pb2.GetJobRequest(id=id), timeout)))
+    return decode_sets.job((yield from unary(CANCEL_JOB, jobs_pb2.CancelJobRequest(id=id), timeout)))
 
 
 def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout: float | None) -> Steps[Job]:
@@ -50,7 +50,7 @@ def ended(session: ClientState, job: Job, show: Callable[[Job], object], timeout
         seen.append(decode_sets.job(reply))
         show(seen[-1])
 
-    request = jobs_pb2.GetJobRequest(id=job.id)
+    request = jobs_pb2.WatchJobRequest(id=job.id)
     try:
         yield StreamCall(WATCH_JOB, DownloadStream(session, lambda: request, timeout, in_all=True), receive)
     except DeadlineExceeded:

@@ -47,7 +47,7 @@ def set(session: ClientState, name: str, *, timeout: float | None = None) -> Ste
 def drop_set(session: ClientState, name: str, *, timeout: float | None = None) -> Steps[None]:
     """Delete a set with its versions and its indexes. Raises NotFound."""
     session.sets.pop(name, None)
-    yield from unary(DROP_SET, sets_pb2.GetSetRequest(set=name), timeout)
+    yield from unary(DROP_SET, sets_pb2.DropSetRequest(set=name), timeout)
 
 
 def delete(
@@ -70,14 +70,14 @@ def delete(
 
 def versions(session: ClientState, set: str, *, timeout: float | None = None) -> Steps[list[VersionInfo]]:
     """The versions that can still be read, oldest first."""
-    return decode_sets.versions((yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)))
+    return decode_sets.versions((yield from unary(LIST_VERSIONS, sets_pb2.ListVersionsRequest(set=set), timeout)))
 
 
 def numbered(session: ClientState, set: str, version: int | str, timeout: float | None) -> Steps[int]:
     """The number of a version that is named by its number or by its pin. Raises NotFound, or DataLoss for a damaged pin."""
     if not isinstance(version, str):
         return version
-    reply = yield from unary(LIST_VERSIONS, sets_pb2.GetSetRequest(set=set), timeout)
+    reply = yield from unary(LIST_VERSIONS, sets_pb2.ListVersionsRequest(set=set), timeout)
     pins = {pin: found.version for found in reply.versions for pin in found.pins}
     if version in pins:
         return pins[version]
@@ -97,7 +97,7 @@ def pin(session: ClientState, set: str, pin: str, version: int = 0, *, timeout: 
 
 def unpin(session: ClientState, set: str, pin: str, *, timeout: float | None = None) -> Steps[None]:
     """Let a pinned version be pruned again. Raises NotFound."""
-    yield from unary(UNPIN_VERSION, sets_pb2.PinVersionRequest(set=set, pin=pin), timeout)
+    yield from unary(UNPIN_VERSION, sets_pb2.UnpinVersionRequest(set=set, pin=pin), timeout)
 
 
 def prune(session: ClientState, set: str, older_than: float, *, timeout: float | None = None) -> Steps[Pruned]:

@@ -208,6 +208,12 @@ class GetHeadRequest(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class DropHeadRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class DropHeadResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -365,6 +371,12 @@ class PredictResponse(_message.Message):
     failures: _containers.RepeatedCompositeFieldContainer[_encoders_pb2.Failure]
     timings: _encoders_pb2.Timings
     def __init__(self, predictions: _Optional[_Iterable[_Union[Predictions, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[_encoders_pb2.Note, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[_encoders_pb2.Failure, _Mapping]]] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ...) -> None: ...
+
+class ExportHeadRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExportHeadResponse(_message.Message):
     __slots__ = ("part", "total", "description")

@@ -58,7 +58,7 @@ class HeadsStub:
                 _registered_method=True)
         self.DropHead = channel.unary_unary(
                 '/topwork.v1.Heads/DropHead',
-                request_serializer=topwork_dot_v1_dot_heads__pb2.GetHeadRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_heads__pb2.DropHeadRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_heads__pb2.DropHeadResponse.FromString,
                 _registered_method=True)
         self.GetReport = channel.unary_unary(
@@ -83,7 +83,7 @@ class HeadsStub:
                 _registered_method=True)
         self.ExportHead = channel.unary_stream(
                 '/topwork.v1.Heads/ExportHead',
-                request_serializer=topwork_dot_v1_dot_heads__pb2.GetHeadRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_heads__pb2.ExportHeadRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_heads__pb2.ExportHeadResponse.FromString,
                 _registered_method=True)
 
@@ -182,7 +182,7 @@ def add_HeadsServicer_to_server(servicer, server):
             ),
             'DropHead': grpc.unary_unary_rpc_method_handler(
                     servicer.DropHead,
-                    request_deserializer=topwork_dot_v1_dot_heads__pb2.GetHeadRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_heads__pb2.DropHeadRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_heads__pb2.DropHeadResponse.SerializeToString,
             ),
             'GetReport': grpc.unary_unary_rpc_method_handler(
@@ -207,7 +207,7 @@ def add_HeadsServicer_to_server(servicer, server):
             ),
             'ExportHead': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportHead,
-                    request_deserializer=topwork_dot_v1_dot_heads__pb2.GetHeadRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_heads__pb2.ExportHeadRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_heads__pb2.ExportHeadResponse.SerializeToString,
             ),
     }
@@ -345,7 +345,7 @@ class Heads:
             request,
             target,
             '/topwork.v1.Heads/DropHead',
-            topwork_dot_v1_dot_heads__pb2.GetHeadRequest.SerializeToString,
+            topwork_dot_v1_dot_heads__pb2.DropHeadRequest.SerializeToString,
             topwork_dot_v1_dot_heads__pb2.DropHeadResponse.FromString,
             options,
             channel_credentials,
@@ -480,7 +480,7 @@ class Heads:
             request,
             target,
             '/topwork.v1.Heads/ExportHead',
-            topwork_dot_v1_dot_heads__pb2.GetHeadRequest.SerializeToString,
+            topwork_dot_v1_dot_heads__pb2.ExportHeadRequest.SerializeToString,
             topwork_dot_v1_dot_heads__pb2.ExportHeadResponse.FromString,
             options,
             channel_credentials,

@@ -188,6 +188,22 @@ class GetIndexRequest(_message.Message):
     name: str
     def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
+class RebuildIndexRequest(_message.Message):
+    __slots__ = ("set", "name")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    name: str
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DropIndexRequest(_message.Message):
+    __slots__ = ("set", "name")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    name: str
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
 class DropIndexResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

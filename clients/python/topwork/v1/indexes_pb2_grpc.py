@@ -57,12 +57,12 @@ class IndexesStub:
                 _registered_method=True)
         self.RebuildIndex = channel.unary_unary(
                 '/topwork.v1.Indexes/RebuildIndex',
-                request_serializer=topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_indexes__pb2.RebuildIndexRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_indexes__pb2.Index.FromString,
                 _registered_method=True)
         self.DropIndex = channel.unary_unary(
                 '/topwork.v1.Indexes/DropIndex',
-                request_serializer=topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_indexes__pb2.DropIndexRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_indexes__pb2.DropIndexResponse.FromString,
                 _registered_method=True)
         self.Search = channel.unary_unary(
@@ -145,12 +145,12 @@ def add_IndexesServicer_to_server(servicer, server):
             ),
             'RebuildIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RebuildIndex,
-                    request_deserializer=topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_indexes__pb2.RebuildIndexRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_indexes__pb2.Index.SerializeToString,
             ),
             'DropIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.DropIndex,
-                    request_deserializer=topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_indexes__pb2.DropIndexRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_indexes__pb2.DropIndexResponse.SerializeToString,
             ),
             'Search': grpc.unary_unary_rpc_method_handler(
@@ -293,7 +293,7 @@ class Indexes:
             request,
             target,
             '/topwork.v1.Indexes/RebuildIndex',
-            topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.SerializeToString,
+            topwork_dot_v1_dot_indexes__pb2.RebuildIndexRequest.SerializeToString,
             topwork_dot_v1_dot_indexes__pb2.Index.FromString,
             options,
             channel_credentials,
@@ -320,7 +320,7 @@ class Indexes:
             request,
             target,
             '/topwork.v1.Indexes/DropIndex',
-            topwork_dot_v1_dot_indexes__pb2.GetIndexRequest.SerializeToString,
+            topwork_dot_v1_dot_indexes__pb2.DropIndexRequest.SerializeToString,
             topwork_dot_v1_dot_indexes__pb2.DropIndexResponse.FromString,
             options,
             channel_credentials,

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15topwork/v1/jobs.proto\x12\ntopwork.v1\"\xcd\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.topwork.v1.JobState\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x01\x12\r\n\x05\x65nded\x18\x08 \x01(\x01\x12\x14\n\x0cseconds_left\x18\t \x01(\x01\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x0e\n\x06result\x18\x0b \x01(\t\"0\n\x0fListJobsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"1\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.topwork.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t*\x96\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_RUNNING\x10\x01\x12\x12\n\x0eJOB_STATE_DONE\x10\x02\x12\x14\n\x10JOB_STATE_FAILED\x10\x03\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x04\x12\x15\n\x11JOB_STATE_WAITING\x10\x05\x32\xf6\x01\n\x04Jobs\x12\x45\n\x08ListJobs\x12\x1b.topwork.v1.ListJobsRequest\x1a\x1c.topwork.v1.ListJobsResponse\x12\x34\n\x06GetJob\x12\x19.topwork.v1.GetJobRequest\x1a\x0f.topwork.v1.Job\x12\x38\n\x08WatchJob\x12\x19.topwork.v1.GetJobRequest\x1a\x0f.topwork.v1.Job0\x01\x12\x37\n\tCancelJob\x12\x19.topwork.v1.GetJobRequest\x1a\x0f.topwork.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15topwork/v1/jobs.proto\x12\ntopwork.v1\"\xcd\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.topwork.v1.JobState\x12\x10\n\x08\x66raction\x18\x05 \x01(\x01\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x01\x12\r\n\x05\x65nded\x18\x08 \x01(\x01\x12\x14\n\x0cseconds_left\x18\t \x01(\x01\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x0e\n\x06result\x18\x0b \x01(\t\"0\n\x0fListJobsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\"1\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.topwork.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t*\x96\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_RUNNING\x10\x01\x12\x12\n\x0eJOB_STATE_DONE\x10\x02\x12\x14\n\x10JOB_STATE_FAILED\x10\x03\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x04\x12\x15\n\x11JOB_STATE_WAITING\x10\x05\x32\xfb\x01\n\x04Jobs\x12\x45\n\x08ListJobs\x12\x1b.topwork.v1.ListJobsRequest\x1a\x1c.topwork.v1.ListJobsResponse\x12\x34\n\x06GetJob\x12\x19.topwork.v1.GetJobRequest\x1a\x0f.topwork.v1.Job\x12:\n\x08WatchJob\x12\x1b.topwork.v1.WatchJobRequest\x1a\x0f.topwork.v1.Job0\x01\x12:\n\tCancelJob\x12\x1c.topwork.v1.CancelJobRequest\x1a\x0f.topwork.v1.Jobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'topwork.v1.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=376
-  _globals['_JOBSTATE']._serialized_end=526
+  _globals['_JOBSTATE']._serialized_start=439
+  _globals['_JOBSTATE']._serialized_end=589
   _globals['_JOB']._serialized_start=38
   _globals['_JOB']._serialized_end=243
   _globals['_LISTJOBSREQUEST']._serialized_start=245
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSRESPONSE']._serialized_end=344
   _globals['_GETJOBREQUEST']._serialized_start=346
   _globals['_GETJOBREQUEST']._serialized_end=373
-  _globals['_JOBS']._serialized_start=529
-  _globals['_JOBS']._serialized_end=775
+  _globals['_WATCHJOBREQUEST']._serialized_start=375
+  _globals['_WATCHJOBREQUEST']._serialized_end=404
+  _globals['_CANCELJOBREQUEST']._serialized_start=406
+  _globals['_CANCELJOBREQUEST']._serialized_end=436
+  _globals['_JOBS']._serialized_start=592
+  _globals['_JOBS']._serialized_end=843
 # @@protoc_insertion_point(module_scope)

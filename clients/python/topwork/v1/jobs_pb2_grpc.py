@@ -47,12 +47,12 @@ class JobsStub:
                 _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/topwork.v1.Jobs/WatchJob',
-                request_serializer=topwork_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/topwork.v1.Jobs/CancelJob',
-                request_serializer=topwork_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
 
@@ -102,12 +102,12 @@ def add_JobsServicer_to_server(servicer, server):
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
-                    request_deserializer=topwork_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
-                    request_deserializer=topwork_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
     }
@@ -191,7 +191,7 @@ class Jobs:
             request,
             target,
             '/topwork.v1.Jobs/WatchJob',
-            topwork_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+            topwork_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
             topwork_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,
@@ -218,7 +218,7 @@ class Jobs:
             request,
             target,
             '/topwork.v1.Jobs/CancelJob',
-            topwork_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+            topwork_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             topwork_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,

@@ -121,6 +121,12 @@ class GetSetRequest(_message.Message):
     set: str
     def __init__(self, set: _Optional[str] = ...) -> None: ...
 
+class DropSetRequest(_message.Message):
+    __slots__ = ("set",)
+    SET_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    def __init__(self, set: _Optional[str] = ...) -> None: ...
+
 class DropSetResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -317,6 +323,12 @@ class Version(_message.Message):
     pins: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, version: _Optional[int] = ..., time: _Optional[float] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ListVersionsRequest(_message.Message):
+    __slots__ = ("set",)
+    SET_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    def __init__(self, set: _Optional[str] = ...) -> None: ...
+
 class ListVersionsResponse(_message.Message):
     __slots__ = ("versions", "damaged_pins")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -346,6 +358,14 @@ class PinVersionRequest(_message.Message):
     pin: str
     version: int
     def __init__(self, set: _Optional[str] = ..., pin: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class UnpinVersionRequest(_message.Message):
+    __slots__ = ("set", "pin")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    set: str
+    pin: str
+    def __init__(self, set: _Optional[str] = ..., pin: _Optional[str] = ...) -> None: ...
 
 class UnpinVersionResponse(_message.Message):
     __slots__ = ()

@@ -47,7 +47,7 @@ class FeatureSetsStub:
                 _registered_method=True)
         self.DropSet = channel.unary_unary(
                 '/topwork.v1.FeatureSets/DropSet',
-                request_serializer=topwork_dot_v1_dot_sets__pb2.GetSetRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_sets__pb2.DropSetRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_sets__pb2.DropSetResponse.FromString,
                 _registered_method=True)
         self.Write = channel.stream_stream(
@@ -82,7 +82,7 @@ class FeatureSetsStub:
                 _registered_method=True)
         self.ListVersions = channel.unary_unary(
                 '/topwork.v1.FeatureSets/ListVersions',
-                request_serializer=topwork_dot_v1_dot_sets__pb2.GetSetRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_sets__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_sets__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
         self.PinVersion = channel.unary_unary(
@@ -92,7 +92,7 @@ class FeatureSetsStub:
                 _registered_method=True)
         self.UnpinVersion = channel.unary_unary(
                 '/topwork.v1.FeatureSets/UnpinVersion',
-                request_serializer=topwork_dot_v1_dot_sets__pb2.PinVersionRequest.SerializeToString,
+                request_serializer=topwork_dot_v1_dot_sets__pb2.UnpinVersionRequest.SerializeToString,
                 response_deserializer=topwork_dot_v1_dot_sets__pb2.UnpinVersionResponse.FromString,
                 _registered_method=True)
         self.PruneVersions = channel.unary_unary(
@@ -207,7 +207,7 @@ def add_FeatureSetsServicer_to_server(servicer, server):
             ),
             'DropSet': grpc.unary_unary_rpc_method_handler(
                     servicer.DropSet,
-                    request_deserializer=topwork_dot_v1_dot_sets__pb2.GetSetRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.DropSetRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_sets__pb2.DropSetResponse.SerializeToString,
             ),
             'Write': grpc.stream_stream_rpc_method_handler(
@@ -242,7 +242,7 @@ def add_FeatureSetsServicer_to_server(servicer, server):
             ),
             'ListVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVersions,
-                    request_deserializer=topwork_dot_v1_dot_sets__pb2.GetSetRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.ListVersionsRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_sets__pb2.ListVersionsResponse.SerializeToString,
             ),
             'PinVersion': grpc.unary_unary_rpc_method_handler(
@@ -252,7 +252,7 @@ def add_FeatureSetsServicer_to_server(servicer, server):
             ),
             'UnpinVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UnpinVersion,
-                    request_deserializer=topwork_dot_v1_dot_sets__pb2.PinVersionRequest.FromString,
+                    request_deserializer=topwork_dot_v1_dot_sets__pb2.UnpinVersionRequest.FromString,
                     response_serializer=topwork_dot_v1_dot_sets__pb2.UnpinVersionResponse.SerializeToString,
             ),
             'PruneVersions': grpc.unary_unary_rpc_method_handler(
@@ -341,7 +341,7 @@ class FeatureSets:
             request,
             target,
             '/topwork.v1.FeatureSets/DropSet',
-            topwork_dot_v1_dot_sets__pb2.GetSetRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.DropSetRequest.SerializeToString,
             topwork_dot_v1_dot_sets__pb2.DropSetResponse.FromString,
             options,
             channel_credentials,
@@ -530,7 +530,7 @@ class FeatureSets:
             request,
             target,
             '/topwork.v1.FeatureSets/ListVersions',
-            topwork_dot_v1_dot_sets__pb2.GetSetRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.ListVersionsRequest.SerializeToString,
             topwork_dot_v1_dot_sets__pb2.ListVersionsResponse.FromString,
             options,
             channel_credentials,
@@ -584,7 +584,7 @@ class FeatureSets:
             request,
             target,
             '/topwork.v1.FeatureSets/UnpinVersion',
-            topwork_dot_v1_dot_sets__pb2.PinVersionRequest.SerializeToString,
+            topwork_dot_v1_dot_sets__pb2.UnpinVersionRequest.SerializeToString,
             topwork_dot_v1_dot_sets__pb2.UnpinVersionResponse.FromString,
             options,
             channel_credentials,
