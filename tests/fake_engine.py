@@ -84,7 +84,7 @@ def spec(name: str, encoder: type[Encoder] = FakeEncoder) -> EncoderSpec:
         taps=tuple(info.tap for info in TAPS.values()),
         parameters=42,
         trained_on="nothing",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="a fake",
     )
 

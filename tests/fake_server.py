@@ -269,7 +269,7 @@ def describe(name: str) -> encoders_pb2.Encoder:
         default_tap="pooled",
         parameters=22_700_000,
         trained_on="nothing",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         source="test:",
         description="a toy",
         state=encoders_pb2.ENCODER_STATE_READY,

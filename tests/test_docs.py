@@ -183,7 +183,7 @@ def test_the_readmes_table_is_the_catalogue() -> None:
     assert set(rows) == set(ENCODERS)
     for name, row in rows.items():
         spec = encoders[name].spec
-        assert spec.licence.partition(" ")[0] in row
+        assert spec.license.partition(" ")[0] in row
         assert f"`{spec.default_tap}`" in row
         for dim in {tap.dim for tap in spec.taps if "layer" not in tap.name}:
             assert str(dim) in row

@@ -111,7 +111,7 @@ class EncoderSpec:
     taps: tuple[Tap, ...] = ()
     parameters: int | None = None
     trained_on: str = "not said"
-    licence: str = "not said"
+    license: str = "not said"
     description: str = ""
     sha256: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -50,7 +50,7 @@ def test_specs_are_told_apart_and_complete() -> None:
         SourceUri.parse(spec.source)
         assert spec.parameters
         assert spec.default_tap in {tap.name for tap in spec.taps}
-        assert "not said" not in (spec.trained_on, spec.licence)
+        assert "not said" not in (spec.trained_on, spec.license)
     assert [s.name for s in specs if s.source.startswith("package:")] == ["all-minilm-l6-v2"]
 
 

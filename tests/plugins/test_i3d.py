@@ -277,7 +277,7 @@ def test_registered_specs_say_that_they_never_saw_video() -> None:
         assert "never on video" in spec.trained_on
         assert spec.default_tap in {tap.name for tap in spec.taps}
         assert spec.sha256
-        assert spec.licence != "not said"
+        assert spec.license != "not said"
 
 
 def test_the_plugin_is_light_to_import() -> None:

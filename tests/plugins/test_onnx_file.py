@@ -403,7 +403,7 @@ def test_the_fingerprint_follows_weights_taps_and_preprocessing(tmp_path: Path) 
         return exported(picture_net(tmp_path / "net.onnx", **net), record)[1].taps[0].fingerprint
 
     first = fingerprint(IMAGE)
-    assert fingerprint({**IMAGE, "licence": "MIT", "description": "words"}) == first
+    assert fingerprint({**IMAGE, "license": "MIT", "description": "words"}) == first
     assert fingerprint(IMAGE, batch=1) == first
     cells = {"pooled": {"output": "map", "pool": "mean"}, "cells": IMAGE["taps"]["cells"]}
     others = {
@@ -432,7 +432,7 @@ BAD_DESCRIPTIONS: list[tuple[dict[str, Any], str]] = [
     (changed(IMAGE, "modality", "video"), "modality is 'video'"),
     (changed(IMAGE, "modality", 3), "modality is 3"),
     (changed(IMAGE, "licens", "MIT"), "unknown field licens"),
-    (changed(IMAGE, "licence", 4), "licence is 4"),
+    (changed(IMAGE, "license", 4), "license is 4"),
     (changed(IMAGE, "text", {"max_tokens": 4}), "unknown field text"),
     (changed(IMAGE, "image", "8x8"), "image is '8x8'"),
     (changed(IMAGE, "image.size", None), r"image\.size is missing"),
@@ -540,7 +540,7 @@ def test_floats_are_not_taken_for_whole_numbers() -> None:
 
 TOML = """
 modality = "image"
-licence = "MIT"
+license = "MIT"
 trained_on = "noise"
 description = "a tiny net"
 default_tap = "cells"
@@ -560,7 +560,7 @@ def test_a_file_is_adopted_with_its_description(tmp_path: Path) -> None:
     spec = onnx_file.resolve_source("mine", SourceUri.parse(f"onnx:{path}"))
     assert spec is not None
     assert (spec.name, spec.encoder, spec.modality, spec.default_tap) == ("mine", OnnxImage, Modality.IMAGE, "cells")
-    assert (spec.licence, spec.trained_on, spec.description) == ("MIT", "noise", "a tiny net")
+    assert (spec.license, spec.trained_on, spec.description) == ("MIT", "noise", "a tiny net")
     json.dumps(dict(spec.settings))  # part of the artifact's key
     (tmp_path / "out").mkdir()
     assert export_encoder(spec, path, tmp_path / "out").tap("cells") is not None

@@ -141,7 +141,7 @@ def test_listed_hub_names_are_timms(name: str) -> None:
     config = timm.get_pretrained_cfg(f"{architecture}.{tag}")
     assert config is not None
     assert config.hf_hub_id == f"timm/{architecture}.{tag}"
-    assert config.license.lower() == SPECS[name].licence.lower()
+    assert config.license.lower() == SPECS[name].license.lower()
     assert config.input_size == (3, 224, 224)
 
 

@@ -21,7 +21,7 @@ def test_sources_that_are_adopted(tmp_path: Path) -> None:
     folder = as_on_the_hub(random_net("test_resnet"), tmp_path / "net")
     adopted = adopt(f"file:{folder}")
     assert adopted is not None
-    assert (adopted.name, adopted.source, adopted.licence) == ("mine", f"file:{folder}", "mit")
+    assert (adopted.name, adopted.source, adopted.license) == ("mine", f"file:{folder}", "mit")
     assert adopt("timm:resnet34.a1_in1k") is not None
     assert adopt("hf:timm/resnet34.a1_in1k") is not None
     assert adopt("hf:someone/their-resnet", "resnet") is not None

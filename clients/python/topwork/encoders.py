@@ -77,7 +77,7 @@ class EncoderInfo:
     default_tap: str
     parameters: int
     trained_on: str
-    licence: str
+    license: str
     source: str
     description: str
     state: str

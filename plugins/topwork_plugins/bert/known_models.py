@@ -23,7 +23,7 @@ class Known:
     layers: int
     parameters: int
     trained_on: str
-    licence: str
+    license: str
     description: str
     sha256: str | None = None
 
@@ -37,7 +37,7 @@ PACKAGED = (
         layers=6,
         parameters=22_565_376,
         trained_on=PAIRS,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="English sentences and short paragraphs, up to 256 tokens; rows of unit length",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     ),
@@ -50,7 +50,7 @@ HUB = (
         layers=12,
         parameters=108_895_872,
         trained_on=PAIRS,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="English sentences and paragraphs, up to 384 tokens; rows of unit length",
     ),
     Known(
@@ -60,7 +60,7 @@ HUB = (
         layers=12,
         parameters=108_891_648,
         trained_on=f"{BOOKS}, as a masked language model",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="BERT base, lower-cased English",
     ),
     Known(
@@ -70,7 +70,7 @@ HUB = (
         layers=12,
         parameters=107_719_680,
         trained_on=f"{BOOKS}, as a masked language model",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="BERT base, English",
     ),
     Known(
@@ -80,7 +80,7 @@ HUB = (
         layers=24,
         parameters=334_092_288,
         trained_on=f"{BOOKS}, as a masked language model",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="BERT large, lower-cased English",
     ),
     Known(
@@ -90,7 +90,7 @@ HUB = (
         layers=12,
         parameters=177_262_848,
         trained_on="Wikipedia in 104 languages, as a masked language model",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="BERT base, 104 languages",
     ),
     Known(
@@ -100,7 +100,7 @@ HUB = (
         layers=12,
         parameters=124_055_040,
         trained_on=f"{BOOKS}, CC-News, OpenWebText and Stories (160 GB), as a masked language model",
-        licence="MIT",
+        license="MIT",
         description="RoBERTa base, English",
     ),
     Known(
@@ -110,7 +110,7 @@ HUB = (
         layers=12,
         parameters=277_453_056,
         trained_on="CommonCrawl in 100 languages (2.5 TB), as a masked language model",
-        licence="MIT",
+        license="MIT",
         description="XLM-R base, 100 languages",
     ),
     Known(
@@ -120,7 +120,7 @@ HUB = (
         layers=6,
         parameters=66_362_880,
         trained_on=f"{BOOKS}, distilled from BERT base",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="DistilBERT base, lower-cased English",
     ),
 )
@@ -136,7 +136,7 @@ def specs(encoder: type[Encoder]) -> Iterator[EncoderSpec]:
             taps=taps(known.dim, known.layers),
             parameters=known.parameters,
             trained_on=known.trained_on,
-            licence=known.licence,
+            license=known.license,
             description=known.description,
             sha256=known.sha256,
         )

@@ -164,7 +164,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         taps=inflated_taps({"layer1": 128, "layer2": 256, "layer3": 512, "layer4": 1024}, 1024),
         parameters=5_902_528,
         trained_on="never on video. Its pictures: ImageNet-1k, then content moderation (see resnet50-thin)",
-        licence="BSD-2-Clause (weights)",
+        license="BSD-2-Clause (weights)",
         description="resnet50-thin inflated to 3D: what is in the frames, and roughly how it moves. For action recognition"
         " pull the weights of Inception I3D (rgb_imagenet.pt), which this plugin reads",
         sha256="581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",

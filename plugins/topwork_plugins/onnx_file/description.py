@@ -80,7 +80,7 @@ class Description:
     reads: Reads
     taps: tuple[TapReads, ...]
     default_tap: str
-    licence: str
+    license: str
     trained_on: str
     about: str
 
@@ -100,7 +100,7 @@ class Description:
             reads,
             taps,
             fields.choice("default_tap", [tap.name for tap in taps], taps[0].name),
-            fields.text("licence", "not said"),
+            fields.text("license", "not said"),
             fields.text("trained_on", "not said"),
             fields.text("description", ""),
         )

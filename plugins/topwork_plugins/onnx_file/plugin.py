@@ -91,7 +91,7 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
         described.modality,
         default_tap=described.default_tap,
         trained_on=described.trained_on,
-        licence=described.licence,
+        license=described.license,
         description=described.about,
         settings={"description": record},
     )

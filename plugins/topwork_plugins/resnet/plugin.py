@@ -76,7 +76,7 @@ def _hub(name: str, tag: str, parameters: int, recipe: str, *dims: int) -> Encod
         taps=taps_at_224(dims[-1], *dims),
         parameters=parameters,
         trained_on=f"{IMAGENET} ({recipe})",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description=f"{name} of timm; its weights come from the model hub",
     )
 
@@ -91,7 +91,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         taps=taps_at_224(1024, 128, 256, 512, 1024),
         parameters=5_902_528,
         trained_on="ImageNet-1k, then content moderation: its last training was to tell pornography from other pictures",
-        licence="BSD-2-Clause (weights)",
+        license="BSD-2-Clause (weights)",
         description="Half-width ResNet-50 of Yahoo's open_nsfw (2016). General shapes and textures, seen by a net that was"
         " last trained on one task: prefer efficientnet-lite0 where that matters",
         sha256="581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
@@ -104,7 +104,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         taps=taps_at_224(1280, 24, 40, 112, 320, places=("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
         parameters=3_371_008,
         trained_on=IMAGENET,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         description="EfficientNet-Lite0 (Tan and Le 2019; Google 2020): small, fast and general",
         sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         settings={"architecture": "tf_efficientnet_lite0"},
@@ -129,7 +129,7 @@ def resolve_source(name: str, source: SourceUri) -> EncoderSpec | None:
         ResNetEncoder,
         str(source),
         Modality.IMAGE,
-        licence=str(facts.get("license") or "not said"),
+        license=str(facts.get("license") or "not said"),
         trained_on=f"see the card of timm's {source.location}" if hub else "not said",
         description=f"{config['architecture']} of timm" if config else "",
     )

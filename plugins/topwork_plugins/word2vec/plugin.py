@@ -229,7 +229,7 @@ def register_encoders() -> Iterable[EncoderSpec]:
         taps=taps(50),
         parameters=20_000_000,
         trained_on="Wikipedia 2014 and Gigaword 5 (6 billion words of English, lower case)",
-        licence="PDDL-1.0",
+        license="PDDL-1.0",
         description="GloVe word vectors, 400,000 words",
         sha256="5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
     )

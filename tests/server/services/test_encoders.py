@@ -42,7 +42,7 @@ async def test_the_list_says_what_is_served_and_what_would_fetch_the_rest(tmp_pa
         assert not absent.HasField("numerics")
         assert ready.numerics.parity == pytest.approx(0.99999)
         assert (ready.parameters, absent.parameters) == (4242, 42)
-        assert (ready.modality, ready.plugin, ready.licence) == (t.MODALITY_TEXT, "fake 1.0", "Apache-2.0")
+        assert (ready.modality, ready.plugin, ready.license) == (t.MODALITY_TEXT, "fake 1.0", "Apache-2.0")
         assert [(tap.name, tap.dim, tap.fingerprint) for tap in ready.taps] == [(n, DIM, i.fingerprint) for n, i in TAPS.items()]
         assert [tap.fingerprint for tap in absent.taps] == [""] * 3
         assert list(ready.taps[2].grid) == [2, 1]

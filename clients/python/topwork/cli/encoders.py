@@ -45,7 +45,7 @@ def _print_table(found: list[EncoderInfo]) -> None:
     console = output.console()
     wide = console.width >= WIDE
     table = output.table()
-    for title in ("name", "reads", "taps", "parameters", "licence", "state", "numerics") if wide else NARROW:
+    for title in ("name", "reads", "taps", "parameters", "license", "state", "numerics") if wide else NARROW:
         table.add_column(title, justify="right" if title.startswith("param") else "left", no_wrap=title in ("name", "state"))
     for info in sorted(found, key=lambda info: info.state == "absent"):
         table.add_row(*(_wide(info) if wide else _narrow(info)))
@@ -70,7 +70,7 @@ def _details(found: list[EncoderInfo]) -> Iterable[str]:
 
 def _wide(info: EncoderInfo) -> tuple[str, ...]:
     size, numerics = short_count(info.parameters), short_numerics(info.numerics)
-    return info.name, info.modality, short_taps(info), size, info.licence, info.state, numerics
+    return info.name, info.modality, short_taps(info), size, info.license, info.state, numerics
 
 
 def _narrow(info: EncoderInfo) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _facts(info: EncoderInfo) -> Iterable[tuple[str, str]]:
     yield "what", info.description or "-"
     yield "parameters", short_count(info.parameters)
     yield "trained on", info.trained_on
-    yield "licence", info.licence
+    yield "license", info.license
     yield "source", info.source
     yield "plugin", info.plugin
     yield "state", info.state + (f": {info.detail}" if info.detail else "")

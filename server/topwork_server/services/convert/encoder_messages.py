@@ -40,7 +40,7 @@ def encoder(
         default_tap=spec.default_tap,
         parameters=(manifest.parameters if manifest else 0) or spec.parameters or 0,
         trained_on=spec.trained_on,
-        licence=spec.licence,
+        license=spec.license,
         source=spec.source,
         description=spec.description,
         state=f"ENCODER_STATE_{state.upper()}",
