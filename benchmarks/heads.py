@@ -22,7 +22,7 @@ from topwork_server.config import default_home
 from topwork_server.types import Array, TextItem
 
 from benchmarks import models
-from benchmarks.inputs import labelled_sentences
+from benchmarks.inputs import labeled_sentences
 from benchmarks.measure import loop
 from benchmarks.processes import scratch_home, server
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def write_texts(client: Client, name: str, **options: Any) -> list[str]:
-    texts, labels = zip(*labelled_sentences(), strict=True)
+    texts, labels = zip(*labeled_sentences(), strict=True)
     ids = [str(i) for i in range(len(texts))]
     client.write(name, encoder=ENCODER, items=texts, ids=ids, metadata=[{"of": label} for label in labels], **options)
     return list(texts)
@@ -78,7 +78,7 @@ def agreement(client: Client) -> dict[str, Any]:
     """The same texts through the server, and through the exported file by plain onnxruntime. The record has the trainer's own."""
     import onnxruntime
 
-    texts = [text for text, _ in labelled_sentences()[:64]]
+    texts = [text for text, _ in labeled_sentences()[:64]]
     predicted = client.predict(HEAD, texts)
     assert isinstance(predicted, Predictions), "of one head"
     with tempfile.TemporaryDirectory() as scratch:

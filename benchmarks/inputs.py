@@ -31,7 +31,7 @@ PACKAGES = (
     "unittest",
     "xml",
 )
-#: Those whose texts are told apart, by `labelled_sentences`.
+#: Those whose texts are told apart, by `labeled_sentences`.
 CLASSES = ("numpy", "asyncio", "email", "http", "logging", "unittest", "xml", "skimage", "rich", "json")
 PICTURES = "astronaut coffee chelsea rocket camera coins moon page retina hubble_deep_field motorcycle".split()
 
@@ -43,7 +43,7 @@ def sentences(count: int = 2000) -> list[str]:
     return sorted(found, key=hash_of)[:count]
 
 
-def labelled_sentences(count: int = 500) -> list[tuple[str, str]]:
+def labeled_sentences(count: int = 500) -> list[tuple[str, str]]:
     """(text, package): first paragraphs of docstrings, as evenly of the packages as they have them."""
     pairs = []
     for package in CLASSES:

@@ -28,7 +28,7 @@ from benchmarks.measure import concurrent_loop, loop, median_ratio, medians, tab
 from benchmarks.processes import Worker, answerer, questions, scratch_home, server
 
 ENCODER = "all-minilm-l6-v2"
-ROWS, WRITTEN, LARGE, LABELLED = 50_000, 10_000, 30_000, 500
+ROWS, WRITTEN, LARGE, LABELED = 50_000, 10_000, 30_000, 500
 CALLERS, BATCH, K = 64, 64, 10
 VECTORS, LEARNT, LARGE_SET, SCRATCH, HEAD = "pairs-vectors", "pairs-texts", "pairs-large", "pairs-scratch", "pairs-head"
 
@@ -40,7 +40,7 @@ class Side:
         self._address, self._seconds = address, seconds
         self._client = Client(address, timeout=600)
         made = json.loads((folder / "texts.json").read_text())
-        self._texts, self._labelled = made["sentences"], made["labelled"]
+        self._texts, self._labeled = made["sentences"], made["labeled"]
         self._vectors, self._queries = np.load(folder / "vectors.npy"), np.load(folder / "queries.npy")
 
     def prepare_text(self) -> Any:
@@ -52,7 +52,7 @@ class Side:
         return f"{index.built}, effort {index.effort}, recall {index.recall}"
 
     def prepare_heads(self) -> Any:
-        texts, labels = zip(*self._labelled, strict=True)
+        texts, labels = zip(*self._labeled, strict=True)
         ids = list(map(str, range(len(texts))))
         self._client.write(LEARNT, encoder=ENCODER, items=texts, ids=ids, metadata=[{"label": label} for label in labels])
         classes = [{"label": f"class {i % 50}"} for i in range(LARGE)]
@@ -179,7 +179,7 @@ def save_inputs(folder: Path) -> None:
     data = inputs.Clustered(ROWS)
     np.save(folder / "vectors.npy", data.vectors)
     np.save(folder / "queries.npy", data.queries)
-    texts = {"sentences": inputs.sentences(), "labelled": inputs.labelled_sentences(LABELLED)}
+    texts = {"sentences": inputs.sentences(), "labeled": inputs.labeled_sentences(LABELED)}
     (folder / "texts.json").write_text(json.dumps(texts))
 
 

@@ -75,7 +75,7 @@ def learn(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A training without judging: the toy learns from all items of the first view."""
     definition = definition_of(arguments["definition"])
     info, pooling = definition.views[0]
-    rows, names, values = labelled(definition)
+    rows, names, values = labeled(definition)
     view = FeatureView(info.tap.name, pooling, rows)
     items = np.arange(len(rows))
     examples = Examples((view,), Target.CLASSES, names, values, items, items)
@@ -86,7 +86,7 @@ def learn(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"head": head.name}
 
 
-def labelled(definition: HeadDefinition) -> tuple[Any, tuple[str, ...], Any]:
+def labeled(definition: HeadDefinition) -> tuple[Any, tuple[str, ...], Any]:
     """Of the set's pinned version, through Lance alone, as a job reads it."""
     import lance
 
@@ -97,7 +97,7 @@ def labelled(definition: HeadDefinition) -> tuple[Any, tuple[str, ...], Any]:
     return np.array(table[column].to_pylist(), np.float32), tuple(names.tolist()), values
 
 
-def made(definition: HeadDefinition, fitted: FittedHead, names: Sequence[str], labelled: int) -> Head:
+def made(definition: HeadDefinition, fitted: FittedHead, names: Sequence[str], labeled: int) -> Head:
     info, pooling = definition.views[0]
     return Head(
         name=definition.name,
@@ -116,8 +116,8 @@ def made(definition: HeadDefinition, fitted: FittedHead, names: Sequence[str], l
         temperature=1.5,
         metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95),),
         baseline=(MetricValue("accuracy", 0.3, 0.2, 0.4),),
-        estimate=f"5-fold cross-validation over {labelled} items",
-        labelled=labelled,
+        estimate=f"5-fold cross-validation over {labeled} items",
+        labeled=labeled,
         warnings=("few items",),
         tuned=str(definition.options.get("tuned", "")),
     )
@@ -140,8 +140,8 @@ def report_of(head: Head, items: int) -> Report:
         names=head.names,
         estimate=head.estimate,
         items=items,
-        labelled=items,
-        unlabelled=0,
+        labeled=items,
+        unlabeled=0,
         metrics=head.metrics,
         baseline=head.baseline,
     )

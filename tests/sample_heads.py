@@ -79,8 +79,8 @@ def report(made: Head) -> Report:
         names=made.names,
         estimate="5-fold cross-validation over 20 items",
         items=20,
-        labelled=20,
-        unlabelled=0,
+        labeled=20,
+        unlabeled=0,
         metrics=made.metrics,
         baseline=(),
     )

@@ -88,7 +88,7 @@ def _line(data: Dataset, target: str, size: int, reads: str, heads: Sequence[Hea
     return Line(
         data=data.name,
         target=target,
-        labels=f"{size} a class" if size else f"{heads[0].labelled}, folds",
+        labels=f"{size} a class" if size else f"{heads[0].labeled}, folds",
         reads=reads,
         measure=mains[0].name,
         value=float(values.mean()),

@@ -55,7 +55,7 @@ def test_one_head_in_full(topwork: StubCommand) -> None:
 
 
 def test_a_head_in_training_has_learnt_from_nothing_yet(topwork: StubCommand) -> None:
-    topwork.client.found_heads = [head_info(state="training", created=None, labelled=0, metrics=(), baseline=(), names=())]
+    topwork.client.found_heads = [head_info(state="training", created=None, labeled=0, metrics=(), baseline=(), names=())]
     assert topwork("heads", "birds-label") == 0
     assert "is to learn  label, linear, from birds, version 12\n" in topwork.said
     assert " 0 items" not in topwork.said
@@ -159,7 +159,7 @@ def test_reports_that_lack_parts_or_have_too_many(topwork: StubCommand) -> None:
     assert "confused most often" in topwork.said
     assert ["2", "class", "3", "class", "4"] in [line.split() for line in topwork.said.splitlines()]
     assert "classes, worst first, 10 of 20" in topwork.said
-    assert "what 100 unlabelled items did (self-training)" in topwork.said
+    assert "what 100 unlabeled items did (self-training)" in topwork.said
     assert "accuracy 0.912 without, 0.912 with them: +0.012 (-0.003 to +0.020)" in topwork.said
     assert "base64" not in topwork.said
     topwork.client.found_report = replace(
@@ -174,7 +174,7 @@ def test_a_report_of_what_nothing_judged_or_helped(topwork: StubCommand) -> None
     topwork.client.found_report = replace(topwork.client.found_report, metrics=(), baseline=(), curve=(), help=unused)
     assert topwork("report", "kinds") == 0
     assert "figures on held-out items" not in topwork.said
-    assert "no unlabelled item was used (label-propagation)\n" in topwork.said
+    assert "no unlabeled item was used (label-propagation)\n" in topwork.said
 
 
 def test_what_says_nothing_is_not_among_the_worst(topwork: StubCommand) -> None:

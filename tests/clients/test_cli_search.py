@@ -93,7 +93,7 @@ def test_pictures_are_found_by_paths(topwork: StubCommand, tmp_path: Path) -> No
     assert topwork.asked("search")["query"] == [str(tmp_path / "a.jpg")]
 
 
-def test_distances_are_labelled_so(topwork: StubCommand) -> None:
+def test_distances_are_labeled_so(topwork: StubCommand) -> None:
     topwork.client.hits = [Hits(["a"], np.array([1.5], np.float32), metric="l2")]
     assert topwork("search", "birds", "a") == 0
     assert topwork.said.splitlines()[0].split() == ["distance", "id"]

@@ -32,7 +32,7 @@ def test_a_training_and_what_came_of_it(topwork: StubCommand) -> None:
 
 def test_a_head_that_says_little_of_itself(topwork: StubCommand) -> None:
     topwork.client.found_heads = [
-        head_info(task="regression", encoder="", names=(), metrics=(), baseline=(), chosen={}, warnings=(), unlabelled=0)
+        head_info(task="regression", encoder="", names=(), metrics=(), baseline=(), chosen={}, warnings=(), unlabeled=0)
     ]
     assert topwork("train", "birds", "--target", "label") == 0
     assert "regression, linear on ready vectors/pooled, from 482 items of birds, version 12, in 3.14 s\n" in topwork.said
@@ -44,7 +44,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "train birds --target label --kind mlp --task multi-label --taps layer3 pooled --tap tokens --pooling mean max".split()
     )
     words += ["--option", "depth=2", "--where", "year > 2020", "--test-where", "year = 2024", "--group", "nest", "--folds", "3"]
-    words += ["--seed", "7", "--version", "4", "--unlabelled", "self-training", "--describe", "owl=a bird, of = the night"]
+    words += ["--seed", "7", "--version", "4", "--unlabeled", "self-training", "--describe", "owl=a bird, of = the night"]
     assert topwork(*words, "--name", "mine", "--replace", "--json") == 0
     asked = topwork.asked("train")
     del asked["progress"]
@@ -63,7 +63,7 @@ def test_what_is_said_of_a_training_is_passed_on(topwork: StubCommand) -> None:
         "folds": 3,
         "seed": 7,
         "version": 4,
-        "unlabelled": "self-training",
+        "unlabeled": "self-training",
         "descriptions": {"owl": "a bird, of = the night"},
         "replace": True,
         "wait": True,
@@ -160,7 +160,7 @@ def test_a_probe_for_programs_and_one_that_nobody_waits_for(topwork: StubCommand
     [
         ("train", "birds"),
         ("train", "birds", "--target", "label", "--task", "guess"),
-        ("train", "birds", "--target", "label", "--unlabelled", "yes"),
+        ("train", "birds", "--target", "label", "--unlabeled", "yes"),
         ("train", "birds", "--target", "label", "--describe", "owl"),
         ("train", "birds", "--target", "label", "--option", "depth"),
         ("probe", "--target", "label"),

@@ -63,7 +63,7 @@ def test_what_is_said_of_a_training_is_sent(both: EitherClient, server: FakeServ
         folds=3,
         seed=7,
         version=2,
-        unlabelled="self-training",
+        unlabeled="self-training",
         descriptions={"owl": "a bird of the night"},
         replace=True,
         wait=False,
@@ -83,7 +83,7 @@ def test_what_is_said_of_a_training_is_sent(both: EitherClient, server: FakeServ
         folds=3,
         seed=7,
         version=2,
-        unlabelled="self-training",
+        unlabeled="self-training",
         descriptions={"owl": "a bird of the night"},
         replace=True,
     )
@@ -164,7 +164,7 @@ def test_the_report(both: EitherClient) -> None:
         both.report("nobody")
 
 
-def test_what_unlabelled_items_did(both: EitherClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_unlabeled_items_did(both: EitherClient, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = REPORT["metrics"][0]
     used = {"method": "self-training", "items": 100, "without": figure, "with_them": figure, "gain": {**figure, "value": 0.01}}
     told = {**REPORT, "help": used, "confusion": None, "scatter": [[1, 2.5]], "of_a_newer_server": 1}

@@ -21,7 +21,7 @@ def report(**others: object) -> Report:
     known = Report(
         head=EVIL, task="classification", kind="linear", set="birds", version=1, target="label", encoder="letters", tap="mean",
         pooling="row", fingerprint="f", names=("owl", EVIL), estimate="5-fold cross-validation over 60 items", items=60,
-        labelled=60, unlabelled=0, metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95), MetricValue("RMSE", 4e-11, 3e-11, 5e-11)),
+        labeled=60, unlabeled=0, metrics=(MetricValue("accuracy", 0.9, 0.8, 0.95), MetricValue("RMSE", 4e-11, 3e-11, 5e-11)),
         baseline=(MetricValue("accuracy", 0.5, 0.4, 0.6),), warnings=(EVIL,),
     )  # fmt: skip
     return replace(known, **others)  # type: ignore[arg-type]

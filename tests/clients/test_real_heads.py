@@ -30,7 +30,7 @@ def pairs() -> Iterator[tuple[str, str]]:
 def test_from_labels_to_predictions(both: EitherClient, tmp_path: Path) -> None:
     seen: list[topwork.Job] = []
     head = both.train("birds", target="label", kind="prototype", progress=seen.append)
-    assert (head.name, head.state, head.task, head.labelled, head.unlabelled) == (
+    assert (head.name, head.state, head.task, head.labeled, head.unlabeled) == (
         *("birds-label", "ready", "classification"),
         *(50, 10),
     )

@@ -100,4 +100,4 @@ class Learner:
         assert before is None or head.created is None or before.created is None or head.created >= before.created, "an older one"
         said = client.predict(head.name, vectors=rows())
         assert said.labels == labels(), head
-        assert client.report(head.name).labelled == ITEMS, head
+        assert client.report(head.name).labeled == ITEMS, head

@@ -18,7 +18,7 @@ def span(start: int, end: int, label: str = "") -> str:
     """A span of a text for a tagger, "start:end:LABEL"; without a label an answer in its context, "start:end".
 
     Half-open, in Unicode code points, as Python counts them: text[start:end] is the span. A column's value is a
-    list of such: [] says that there is nothing to tag, None that the item is unlabelled.
+    list of such: [] says that there is nothing to tag, None that the item is unlabeled.
     """
     if not 0 <= start < end:
         raise InvalidInput(f"a span from {start} to {end}", remedy="it starts at 0 or later, and ends after its start")

@@ -95,8 +95,8 @@ class HeadInfo:
     estimate: str
     options: Mapping[str, Any]
     chosen: Mapping[str, Any]
-    labelled: int
-    unlabelled: int
+    labeled: int
+    unlabeled: int
     seed: int
     temperature: float
     agreement: float

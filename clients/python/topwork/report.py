@@ -98,7 +98,7 @@ class Report:
     """The evaluation of one head.
 
     estimate      how it was evaluated: "5-fold cross-validation over 482 items"
-    items         that were evaluated; `labelled` and `unlabelled` are what the set had
+    items         that were evaluated; `labeled` and `unlabeled` are what the set had
     metrics       the first is the main one; `baseline` is the majority class or the mean, on the same items
     calibration_before, calibration_after   reliability curves, before and after the scores are divided by `temperature`
     interval      of a regression: half the width of the band that held 90% of held-out items
@@ -126,8 +126,8 @@ class Report:
     names: tuple[str, ...]
     estimate: str
     items: int
-    labelled: int
-    unlabelled: int
+    labeled: int
+    unlabeled: int
     metrics: tuple[MetricValue, ...]
     baseline: tuple[MetricValue, ...]
     calibration_before: tuple[ReliabilityBin, ...] = ()

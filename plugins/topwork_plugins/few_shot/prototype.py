@@ -142,7 +142,7 @@ class PrototypeTrainer(Trainer):
 
 def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Array]:
     """Choose the rows that are left out together; none where all are of one group."""
-    bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
+    bare = replace(examples, views=(), unlabeled=(), described=()).take(subset)
     try:
         return folds(bare, TURNS, seed)
     except InvalidInput:

@@ -116,7 +116,7 @@ def _check(learnt: Array, lesson: FineTuneDataset) -> None:
     if not len(lesson.train) or not len(learnt):
         raise InvalidInput("there is no item to learn from", remedy="label more items")
     if not np.isfinite(learnt).all():
-        raise InvalidInput("the values to learn are not all finite", remedy="leave items without a number unlabelled")
+        raise InvalidInput("the values to learn are not all finite", remedy="leave items without a number unlabeled")
     if lesson.target is Target.NUMBERS and not np.ptp(learnt):
         raise InvalidInput(f"all training items have the value {learnt[0, 0]:g}", remedy="label items of other values")
     if lesson.target is Target.CLASSES and len(np.unique(learnt[learnt >= 0])) < 2:

@@ -91,7 +91,7 @@ class SubsetFit:
 
     def __init__(self, examples: Examples, subset: Array, options: LinearOptions, seed: int) -> None:
         self.examples, self.subset, self.options, self.seed = examples, subset, options, seed
-        bare = replace(examples, views=(), unlabelled=(), described=()).take(subset)
+        bare = replace(examples, views=(), unlabeled=(), described=()).take(subset)
         self.seen = np.unique(bare.values) if bare.target is Target.CLASSES else np.arange(bare.values.shape[1])
         self.loss = loss_of(bare, self.seen, options.class_weight == "balanced")
         widest = max(view.rows.shape[1] for view in examples.views)

@@ -50,7 +50,7 @@ def _held(examples: Examples, task: UnitLosses, options: MlpOptions, seed: int) 
     """Mark what each member leaves out, (members, units) bool, to stop early and to choose by: items, where all are of one
     group."""
     members = options.members or (MEMBERS if task.count <= SMALL else 1)
-    bare = replace(examples, views=(), unlabelled=(), described=())
+    bare = replace(examples, views=(), unlabeled=(), described=())
     if len(np.unique(bare.groups)) < 2:
         bare = replace(bare, groups=bare.items)
     held = np.zeros((members, examples.count), bool)

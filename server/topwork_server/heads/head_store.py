@@ -34,7 +34,7 @@ from topwork_server.regular_files import bytes_below, names_in
 log = logging.getLogger(__name__)
 
 #: The format of the folder and its files; raised when they change.
-FORMAT = 1
+FORMAT = 2
 HEAD, GRAPH, REPORT = "head.json", "head.onnx", "report.json"
 RETRAIN = "train it again with replace, or drop it"
 #: Attempts to read a head that keeps being replaced.

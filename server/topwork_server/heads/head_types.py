@@ -89,7 +89,7 @@ class TrainRequest:
     folds: int = 0
     seed: int = 0
     version: int = 0
-    unlabelled: UnlabeledUse = UnlabeledUse.LEFT_OUT
+    unlabeled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     replace: bool = False
 
@@ -119,7 +119,7 @@ class HeadDefinition:
     group: str = ""
     folds: int = 0
     seed: int = 0
-    unlabelled: UnlabeledUse = UnlabeledUse.LEFT_OUT
+    unlabeled: UnlabeledUse = UnlabeledUse.LEFT_OUT
     descriptions: Mapping[str, str] = field(default_factory=dict)
     described: tuple[tuple[tuple[float, ...], ...], ...] = ()
     set_created: float = 0.0  # tells it from another set of that name; 0.0 in records of older servers
@@ -152,8 +152,8 @@ class Head:
     metrics: tuple[MetricValue, ...] = ()
     baseline: tuple[MetricValue, ...] = ()
     estimate: str = ""
-    labelled: int = 0
-    unlabelled: int = 0
+    labeled: int = 0
+    unlabeled: int = 0
     agreement: float = 0.0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()

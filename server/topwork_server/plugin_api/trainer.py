@@ -46,7 +46,7 @@ class Examples:
     mean 0 and deviation 1 (the server puts offset and unit back, in float64); SPAN (n, 2) float32, 1 where an
     answer starts, and where it ends (an item without an answer has none).
     items (n,) int64, ascending: to which item a row belongs. groups (n,) int64: rows of one group are never on both sides of a
-    split (the items, or what is coarser). unlabelled: rows of each view without a value. described: for each view
+    split (the items, or what is coarser). unlabeled: rows of each view without a value. described: for each view
     (classes, dim) float32, the descriptions of the classes as the trunk embeds them.
     """
 
@@ -56,7 +56,7 @@ class Examples:
     values: Array
     items: Array
     groups: Array
-    unlabelled: tuple[FeatureView, ...] = ()
+    unlabeled: tuple[FeatureView, ...] = ()
     described: tuple[Array, ...] = ()
 
     @property
@@ -73,7 +73,7 @@ class Examples:
             self.values[rows],
             self.items[rows],
             self.groups[rows],
-            self.unlabelled,
+            self.unlabeled,
             self.described,
         )
 

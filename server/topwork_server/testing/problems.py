@@ -35,9 +35,9 @@ def problem(target: Target, count: int = 120, dim: int = 16, seed: int = 0, *, d
     rows = (centres[near] + 0.5 * random.standard_normal((len(near), dim))).astype(np.float32)
     names = {Target.CLASSES: "abcd", Target.LABELS: "xyz", Target.NUMBERS: "", Target.SPAN: ""}[target]
     texts = (centres.astype(np.float32),) if described else ()
-    unlabelled = (FeatureView("pooled", "row", rows[: count // 10] + np.float32(0.1)),)
-    made = Examples((FeatureView("pooled", "row", rows),), target, tuple(names), values, items, items, unlabelled, texts)
-    for array in (rows, values, items, unlabelled[0].rows, *texts):
+    unlabeled = (FeatureView("pooled", "row", rows[: count // 10] + np.float32(0.1)),)
+    made = Examples((FeatureView("pooled", "row", rows),), target, tuple(names), values, items, items, unlabeled, texts)
+    for array in (rows, values, items, unlabeled[0].rows, *texts):
         array.flags.writeable = False
     return made
 
@@ -68,11 +68,11 @@ def quality(examples: Examples, scores: Array) -> float:
 
 def with_rows(examples: Examples, change: Any) -> Examples:
     """The same with `change(rows)` for the rows of every view."""
-    views, unlabelled = (
+    views, unlabeled = (
         tuple(FeatureView(view.tap, view.pooling, np.ascontiguousarray(change(view.rows), np.float32)) for view in some)
-        for some in (examples.views, examples.unlabelled)
+        for some in (examples.views, examples.unlabeled)
     )
-    return replace(examples, views=views, unlabelled=unlabelled)
+    return replace(examples, views=views, unlabeled=unlabeled)
 
 
 def few(examples: Examples, each: int) -> Array:

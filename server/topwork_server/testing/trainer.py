@@ -193,7 +193,7 @@ class TrainerContract:
         values = subject.examples.values.copy()
         values[inside:] = np.roll(values[inside:], 1, axis=0)
         other = with_rows(replace(subject.examples, values=values), lambda rows: np.where(_after(rows, inside), 3 - rows, rows))
-        other = replace(other, unlabelled=subject.examples.unlabelled)
+        other = replace(other, unlabeled=subject.examples.unlabeled)
         self._same(subject, self.fit(other, subject.subsets)[0], "rows outside of its subset were changed: it learns from them")
 
     def test_other_subsets_do_not_matter(self, subject: TrainedSubject) -> None:
@@ -214,7 +214,7 @@ class TrainerContract:
         views = (FeatureView("early", "row", noise), view, FeatureView("late", "row", noise[::-1].copy()))
         blank = tuple(FeatureView(v.tap, v.pooling, v.rows[:5]) for v in views)
         described = tuple(examples.described[0] if v is view else v.rows[:CENTRES] for v in views) if examples.described else ()
-        both = replace(examples, views=views, unlabelled=blank, described=described)
+        both = replace(examples, views=views, unlabeled=blank, described=described)
         found, wanted = self.learnt(both)[0].view, 1 if self.chooses_view else 0
         assert found == wanted, f"view {found} was chosen, and view {wanted} tells the values (see chooses_view)"
 

@@ -66,14 +66,14 @@ def loaded(birds, *args, least=2, **more):
 
 @pytest.fixture
 def birds(sets):
-    """40 items; every fifth is unlabelled, the others alternate."""
+    """40 items; every fifth is unlabeled, the others alternate."""
     ids = names(0, 40)
     labels = [None if i % 5 == 0 else ("emu", "owl")[i % 2] for i in range(40)]
     years = [2000 + i for i in range(40)]
     return written(sets, ids, [features(POOLED, ids)], column("label", T.STRING, labels), column("year", T.INT, years))
 
 
-def test_examples_are_the_labelled_items_in_the_order_of_their_ids(birds):
+def test_examples_are_the_labeled_items_in_the_order_of_their_ids(birds):
     data = loaded(birds)
     expected = [i for i in range(40) if i % 5]
     assert data.ids == tuple(f"item-{i:05d}" for i in expected)
@@ -88,8 +88,8 @@ def test_examples_are_the_labelled_items_in_the_order_of_their_ids(birds):
     assert view.rows.dtype == np.float32
     assert view.rows.flags.c_contiguous
     np.testing.assert_array_equal(view.rows, np.repeat(np.array(expected, np.float32)[:, None], DIM, 1))
-    assert examples.unlabelled == ()
-    assert data.unlabelled == 8
+    assert examples.unlabeled == ()
+    assert data.unlabeled == 8
     assert data.test is None
     assert data.warnings == ()
     assert data.labels.values == examples.values.tolist()
@@ -124,7 +124,7 @@ def test_filters_choose_and_test_items_judge(birds):
     np.testing.assert_array_equal(data.test.views[0].rows[:, 0], [i for i in range(20, 30) if i % 5])
     assert data.test.values.tolist() == [i % 2 for i in range(20, 30) if i % 5]
     assert data.test.items.tolist() == list(range(8))
-    assert data.unlabelled == 4
+    assert data.unlabeled == 4
     with pytest.raises(InvalidInput, match=r"no item matches year > 3000 .mend `where`"):
         loaded(birds, where="year > 3000")
     with pytest.raises(InvalidInput, match="no item matches year > 2035 among the items to learn from"):
@@ -135,16 +135,16 @@ def test_filters_choose_and_test_items_judge(birds):
         loaded(birds, test_where="year = 2005")
 
 
-def test_unlabelled_rows_come_where_they_are_asked_for(birds):
-    examples = loaded(birds, unlabelled=UnlabeledUse.SELF_TRAINING, test_where="year >= 2030").examples
-    np.testing.assert_array_equal(examples.unlabelled[0].rows[:, 0], [0, 5, 10, 15, 20, 25])
-    assert examples.unlabelled[0].tap == "pooled"
+def test_unlabeled_rows_come_where_they_are_asked_for(birds):
+    examples = loaded(birds, unlabeled=UnlabeledUse.SELF_TRAINING, test_where="year >= 2030").examples
+    np.testing.assert_array_equal(examples.unlabeled[0].rows[:, 0], [0, 5, 10, 15, 20, 25])
+    assert examples.unlabeled[0].tap == "pooled"
 
 
 def test_labels_alone_are_read_in_the_server(birds):
     labels = labels_of(birds.read, definition(birds, test_where="year >= 2020"), 2)
     assert labels.names == ("emu", "owl")
-    assert int(labels.labelled.sum()) == 16
+    assert int(labels.labeled.sum()) == 16
     assert len(labels.values) == 20
     with pytest.raises(InvalidInput, match=r"'emu' has 1 example"):
         labels_of(birds.read, definition(birds, test_where="year >= 2004"), 2)
@@ -232,18 +232,16 @@ def test_a_group_that_both_learns_and_judges_is_told(sets):
     assert loaded(birds, group="who", least=1).warnings == ()
 
 
-@pytest.mark.parametrize(("unlabelled", "free"), [(UnlabeledUse.LEFT_OUT, None), (UnlabeledUse.LABEL_PROPAGATION, [4])])
-def test_items_without_rows_are_left_out_and_named(sets, unlabelled, free):
+@pytest.mark.parametrize(("unlabeled", "free"), [(UnlabeledUse.LEFT_OUT, None), (UnlabeledUse.LABEL_PROPAGATION, [4])])
+def test_items_without_rows_are_left_out_and_named(sets, unlabeled, free):
     ids = names(0, 7)
     counts = [2, 0, 3, 1, 2, 0, 1]
     birds = written(sets, ids, [features(TOKENS, ids, counts)], column("label", T.STRING, ["a", "b", "b", "a", None, None, "b"]))
-    data = loaded(birds, views=[(TOKENS, Pooling.MAX)], unlabelled=unlabelled)
+    data = loaded(birds, views=[(TOKENS, Pooling.MAX)], unlabeled=unlabeled)
     assert data.ids == ("item-00000", "item-00002", "item-00003", "item-00006")
     np.testing.assert_allclose(data.examples.views[0].rows[:, 0], [0.01, 2.02, 3, 6])
-    assert data.warnings == (
-        "1 labelled items are left out, which have no rows of hidden.6 that the head could read: item-00001",
-    )
-    assert [int(row) for view in data.examples.unlabelled for row in view.rows[:, 0]] == (free or [])
+    assert data.warnings == ("1 labeled items are left out, which have no rows of hidden.6 that the head could read: item-00001",)
+    assert [int(row) for view in data.examples.unlabeled for row in view.rows[:, 0]] == (free or [])
     with pytest.raises(InvalidInput, match=r"'b' has 2 examples, and 3 are needed|'a' has 2 examples"):
         loaded(birds, views=[(TOKENS, Pooling.MAX)], least=3)
 
@@ -256,7 +254,7 @@ def test_a_class_that_loses_its_rows_is_told(sets):
         loaded(birds, views=[(TOKENS, Pooling.MEAN)])
     labels = column("label", T.STRING, ["a", "b"] * 3)
     birds.write(ItemBatch(ids, (features(TOKENS, ids, [0] * 6),), (labels,))).result()
-    with pytest.raises(InvalidInput, match=r"no labelled item has rows to learn from .6 labelled items are left out"):
+    with pytest.raises(InvalidInput, match=r"no labeled item has rows to learn from .6 labeled items are left out"):
         loaded(birds, views=[(TOKENS, Pooling.MEAN)])
 
 
@@ -296,7 +294,7 @@ def test_described_classes_need_no_label(sets):
     assert data.examples.names == ("owl", "emu")
     np.testing.assert_array_equal(data.examples.described[0], described[0])
     assert data.ids == ()
-    assert data.unlabelled == 4
+    assert data.unlabeled == 4
     birds.write(ItemBatch(ids[:2], (features(POOLED, ids[:2]),), (column("label", T.STRING, ["emu", "owl"]),))).result()
     assert loaded(birds, **more, least=0).examples.values.tolist() == [1, 0]
     with pytest.raises(InvalidInput, match="no label for any"):
@@ -356,14 +354,14 @@ def test_answers_become_starts_and_ends_of_the_context(sets):
     assert data.examples.values.tolist() == [[0, 0], [1, 0], [1, 1], [1, 1], [0, 0]]
     assert data.examples.items.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_allclose(data.examples.views[0].rows[:, 0], [0.01, 0.02, 0.03, 1.01, 1.02])
-    assert [warning[:26] for warning in data.warnings] == ["1 labelled items are left ", "1 items are left out: no t"]
+    assert [warning[:26] for warning in data.warnings] == ["1 labeled items are left o", "1 items are left out: no t"]
 
 
 def test_answers_need_a_context(sets):
     ids = names(0, 2)
     rows = features(TOKENS, ids, [1, 1], [(0, 3), (0, 3)], np.zeros(2, np.int32))
     birds = written(sets, ids, [rows], column("label", T.STRINGS, [["0:3"]] * 2))
-    with pytest.raises(InvalidInput, match=r"no labelled item has rows .*write pairs of question and context"):
+    with pytest.raises(InvalidInput, match=r"no labeled item has rows .*write pairs of question and context"):
         loaded(birds, Task.QUESTION_ANSWERING, [(TOKENS, Pooling.ROWS)])
 
 

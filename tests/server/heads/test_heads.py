@@ -88,7 +88,7 @@ async def test_a_wish_becomes_a_job_then_a_head(home):
         done = await w.heads.wait_until_trained("birds-label")
         assert (done.state, done.detail, done.job.state) == (HeadState.READY, "", JobState.DONE)
         assert done.head.names == ("others", "plosives", "vowels")
-        assert done.head.labelled == 30
+        assert done.head.labeled == 30
         assert done.bytes > 0
         assert w.pins() == {"head-birds-label": feature_set.version}
         assert (await w.heads.report("birds-label")).estimate == "5-fold cross-validation over 30 items"
@@ -120,7 +120,7 @@ async def test_what_was_wished_stands_in_the_definition(home):
                 folds=3,
                 seed=2**63,
                 version=first,
-                unlabelled=UnlabeledUse.SELF_TRAINING,
+                unlabeled=UnlabeledUse.SELF_TRAINING,
             )
         )
         definition = made.definition
@@ -131,11 +131,11 @@ async def test_what_was_wished_stands_in_the_definition(home):
         ]
         assert (definition.version, definition.options, definition.group) == (first, {"shrinkage": 0.5}, "group")
         assert (definition.where, definition.test_where) == ("number < 25", "number < 6")
-        assert (definition.folds, definition.seed, definition.unlabelled) == (3, 2**63, UnlabeledUse.SELF_TRAINING)
+        assert (definition.folds, definition.seed, definition.unlabeled) == (3, 2**63, UnlabeledUse.SELF_TRAINING)
 
 
 REFUSED = {
-    "unlabelled items where there are none": ({"unlabelled": UnlabeledUse.SELF_TRAINING}, InvalidInput, "every item has a label"),
+    "unlabeled items where there are none": ({"unlabeled": UnlabeledUse.SELF_TRAINING}, InvalidInput, "every item has a label"),
     "no set of that name": ({"set": "bords"}, NotFound, "birds"),
     "no target": ({"target": ""}, InvalidInput, "no target is named"),
     "a column that is not there": ({"target": "lable"}, InvalidInput, "'lable'.*label"),
@@ -244,7 +244,7 @@ async def test_a_head_that_is_replaced_serves_until_the_new_one_is_ready(home):
         assert w.pins() == {"head-birds-label": first, "training-birds-label": feature_set.version}
         w.jobs.gate.set()
         new = await w.heads.wait_until_trained("birds-label")
-        assert (new.head.labelled, new.definition.version) == (31, feature_set.version)
+        assert (new.head.labeled, new.definition.version) == (31, feature_set.version)
         assert w.pins() == {"head-birds-label": feature_set.version}
         # of another set
         await w.fill("others")
@@ -295,7 +295,7 @@ async def test_after_a_restart_records_tell_the_truth(home):
         await w.heads.train(replace(BIRDS, name="late"))
     async with world(home) as w:
         [first, late, second] = await w.heads.list()
-        assert (first.name, first.state, first.job, first.head.labelled) == ("birds-label", HeadState.READY, None, 30)
+        assert (first.name, first.state, first.job, first.head.labeled) == ("birds-label", HeadState.READY, None, 30)
         assert (late.name, late.state, late.definition.set) == ("late", HeadState.FAILED, "birds")
         assert "left nothing that serves" in late.detail
         assert second.state is HeadState.READY
@@ -450,7 +450,7 @@ async def test_inputs_and_descriptions_reach_kinds_that_need_them(home, monkeypa
         assert (tuned.definition.kind, tuned.job.kind) == ("tunes", "tune")  # in a line of its own
         for fields, said in [
             ({"taps": ("mean", "letters")}, "one tap with one pooling"),
-            ({"unlabelled": UnlabeledUse.SELF_TRAINING}, "labelled items alone"),
+            ({"unlabeled": UnlabeledUse.SELF_TRAINING}, "labeled items alone"),
         ]:
             with pytest.raises(InvalidInput, match=said):
                 await w.heads.train(TrainRequest("texts", "label", name="n", kind="tunes", **fields))

@@ -16,12 +16,12 @@ def read(type, values, task=None, least=2, names=()):
     return read_labels(Column("label", type, values), task, least, "label", names)
 
 
-def test_texts_are_classes_and_what_is_missing_is_unlabelled():
+def test_texts_are_classes_and_what_is_missing_is_unlabeled():
     labels = read(T.STRING, ["owl", None, "emu", "owl", "emu"])
     assert labels.task is Task.CLASSIFICATION
     assert labels.names == ("emu", "owl")
     assert labels.values == [1, None, 0, 1, 0]
-    assert labels.labelled.tolist() == [True, False, True, True, True]
+    assert labels.labeled.tolist() == [True, False, True, True, True]
     assert labels.warnings == ()
 
 
@@ -48,7 +48,7 @@ def test_lists_are_labels_and_an_empty_one_has_none():
     assert labels.task is Task.MULTI_LABEL
     assert labels.names == ("a", "b")
     assert labels.values == [{0, 1}, set(), None, {1}, {0}]
-    assert labels.labelled.tolist() == [True, True, False, True, True]
+    assert labels.labeled.tolist() == [True, True, False, True, True]
 
 
 def test_spans_are_tags():
@@ -66,8 +66,8 @@ def test_answers_are_spans_and_a_question_without_one_is_left_out():
     assert labels.task is Task.QUESTION_ANSWERING
     assert labels.values == [[(3, 5), (7, 9)], None, None]
     assert labels.names == ("start", "end")
-    assert labels.labelled.tolist() == [True, False, False]
-    assert labels.warnings == ("column 'label': 1 label is empty, and its item counts as unlabelled",)
+    assert labels.labeled.tolist() == [True, False, False]
+    assert labels.warnings == ("column 'label': 1 label is empty, and its item counts as unlabeled",)
 
 
 def test_boxes_are_masks():
@@ -75,13 +75,13 @@ def test_boxes_are_masks():
     assert labels.task is Task.SEGMENTATION
     assert labels.names == ("background", "emu", "owl")
     assert labels.values[0].cells(np.array([[0, 0, 2, 2], [2, 2, 4, 4.0]])).tolist() == [2, 0]
-    assert labels.labelled.all()
+    assert labels.labeled.all()
 
 
 def test_empty_texts_are_no_class():
     labels = read(T.STRING, ["a", "", " ", "b", "a", "b"])
     assert labels.names == ("a", "b")
-    assert labels.warnings == ("column 'label': 2 labels are empty, and their items count as unlabelled",)
+    assert labels.warnings == ("column 'label': 2 labels are empty, and their items count as unlabeled",)
 
 
 def test_classes_that_look_alike_are_told():
@@ -213,7 +213,7 @@ def test_what_is_badly_written_is_named_with_its_item(value, task, said):
 def test_described_classes_need_no_labels_and_take_no_others():
     labels = read(T.STRING, [None, None], names=("owl", "emu"))
     assert labels.names == ("owl", "emu")
-    assert not labels.labelled.any()
+    assert not labels.labeled.any()
     assert read(T.STRING, ["emu", None, "emu"], names=("owl", "emu")).values == [1, None, 1]
     with pytest.raises(InvalidInput, match=r"item 1: column 'label': the class 'kiwi' is not described .*described are owl, emu"):
         read(T.STRING, ["emu", "kiwi"], names=("owl", "emu"))

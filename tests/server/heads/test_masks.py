@@ -154,7 +154,7 @@ def test_labels_are_read_from_both_forms(quarters):
     labels = read_labels(Column("mask", ColumnType.STRING, [written, DATA_URI + written, None, ""]), None, 2, "mask")
     assert labels.task is Task.SEGMENTATION
     assert labels.names == ("0", "3", "7")
-    assert labels.labelled.tolist() == [True, True, False, False]
+    assert labels.labeled.tolist() == [True, True, False, False]
     assert labels.values[0].cells(cell_boxes((2, 2), (0, 0, 8, 8))).tolist() == [0, 1, 2, -1]
     ten = read_labels(Column("mask", ColumnType.STRING, [png([[2, 10]])]), Task.SEGMENTATION, 1, "mask")
     assert ten.names == ("2", "10")

@@ -61,8 +61,8 @@ def report() -> Report:
         names=("owl", "<script>alert(1)</script>"),
         estimate="5-fold cross-validation over 482 items",
         items=482,
-        labelled=482,
-        unlabelled=9,
+        labeled=482,
+        unlabeled=9,
         metrics=(figure("accuracy", 0.9), figure("log loss", 0.31)),
         baseline=(figure("accuracy", 0.5),),
         calibration_before=(ReliabilityBin(0.9, 0.7, 100), ReliabilityBin(0.5, 0.5, 0)),
@@ -97,7 +97,7 @@ def test_all_sections_are_there_and_every_tag_is_closed() -> None:
         "Figures",
         "With more labels",
         "Is it as sure as it should be?",
-        "Unlabelled items",
+        "Unlabeled items",
         "Each class",
         "What is taken for what",
         "Most confidently wrong",
@@ -161,7 +161,7 @@ def test_long_names_do_not_stretch_the_page_and_counts_do_not_touch() -> None:
     assert "<i>" not in made
 
 
-def test_a_class_that_nobody_judged_and_unlabelled_items_that_nobody_used_say_so() -> None:
+def test_a_class_that_nobody_judged_and_unlabeled_items_that_nobody_used_say_so() -> None:
     unused = SemiSupervisedGain(
         "label-propagation", 0, figure("accuracy", 0.9), figure("accuracy", 0.9), MetricValue("accuracy", 0.0, 0.0, 0.0)
     )

@@ -95,7 +95,7 @@ def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Pat
     shelf = HeadStore(tmp_path / "heads")
     assert shelf.get("birds-label") == head
     assert head.estimate == f"5-fold cross-validation over {COUNT} items"
-    assert (head.labelled, head.unlabelled, head.names) == (COUNT, 0, CLASSES)
+    assert (head.labeled, head.unlabeled, head.names) == (COUNT, 0, CLASSES)
     main, base = head.metrics[0], head.baseline[0]
     assert main.name == base.name == "accuracy"
     assert base.value < 0.4 < 0.8 < main.low <= main.value <= main.high < 1
@@ -136,7 +136,7 @@ def test_what_knows_nothing_is_seen_to_know_nothing(sets: Sets, tmp_path: Path) 
 def test_items_that_judge_are_never_learnt_from(sets: Sets, tmp_path: Path) -> None:
     head = trained(tmp_path, definition(written(sets), test_where="split = 'test'"))
     assert head.estimate == f"{COUNT // 4} items that match split = 'test'"
-    assert head.labelled == COUNT * 3 // 4
+    assert head.labeled == COUNT * 3 // 4
     report = HeadStore(tmp_path / "heads").report("birds-label")
     assert report.items == COUNT // 4
     assert {one.id for one in report.wrong} <= set(names(0, COUNT)[::4])
@@ -150,10 +150,10 @@ def test_the_same_seed_gives_the_same_head(sets: Sets, tmp_path: Path) -> None:
     assert heads[0].metrics == heads[1].metrics != heads[2].metrics
 
 
-def test_unlabelled_items_are_compared_with_doing_without(sets: Sets, tmp_path: Path) -> None:
+def test_unlabeled_items_are_compared_with_doing_without(sets: Sets, tmp_path: Path) -> None:
     birds = written(sets, missing=60)
-    head = trained(tmp_path, definition(birds, unlabelled=UnlabeledUse.SELF_TRAINING))
-    assert (head.labelled, head.unlabelled) == (60, 60)
+    head = trained(tmp_path, definition(birds, unlabeled=UnlabeledUse.SELF_TRAINING))
+    assert (head.labeled, head.unlabeled) == (60, 60)
     helped = HeadStore(tmp_path / "heads").report("birds-label").help
     assert helped.method == "self-training"
     assert 0 < helped.items <= 60
@@ -191,7 +191,7 @@ def test_a_graph_that_is_not_the_head_is_never_served(sets: Sets, tmp_path: Path
 def test_one_example_a_class_trains_a_head_that_nothing_judges(sets: Sets, tmp_path: Path) -> None:
     few = definition(written(sets), where="id < 'item-00003'")
     head = trained(tmp_path, few)
-    assert (head.labelled, head.metrics, head.names) == (3, (), CLASSES)
+    assert (head.labeled, head.metrics, head.names) == (3, (), CLASSES)
     assert head.estimate
     assert HeadStore(tmp_path / "heads").report("birds-label").curve == ()
     with pytest.raises(InvalidInput, match="birds cannot be probed"):
@@ -211,7 +211,7 @@ def test_described_classes_need_no_label_nor_even_a_column(sets: Sets, tmp_path:
     said = {"descriptions": dict.fromkeys(CLASSES, "a bird"), "described": (tuple(map(tuple, centres.tolist())),)}
     trainers = Trainers([TrainerSpec("zero-shot", ZeroShotTrainer, least_per_class=0, needs_descriptions=True)])
     head = trained(tmp_path, definition(birds, kind="zero-shot", target=target, **said), trainers)
-    assert (head.labelled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
+    assert (head.labeled, head.metrics, head.estimate) == (0, (), "no item had a label: nothing was judged")
     scores = Session(HeadStore(tmp_path / "heads").graph("birds-label"), 1).run(["scores"], {"rows": centres.astype(np.float32)})
     assert scores[0].argmax(1).tolist() == [0, 1, 2]
 

@@ -45,7 +45,7 @@ NAMES = {
     "kind": ["", "linear", "toy", "flat", "auto"],
     "poolings": ["mean", "max", "pair"],
     "pin": ["p", "head/x", "../../p"],
-    "unlabelled": ["self-training", "label-propagation"],
+    "unlabeled": ["self-training", "label-propagation"],
 }
 TEXTS = ["", "a", "x" * 1025, "\0", "é\u0301", "../../etc/passwd", "a'b\"c;--", "{}", "NaN", "%s%n", "\u202e", "🦖" * 300]
 INTS = [0, 1, 2, 5, 99, 10_000, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, -1, -(2**31), -(2**63)]

@@ -133,7 +133,7 @@ async def test_a_head_is_trained_described_and_dropped(home):
         await w.parts.heads.wait_until_trained("birds-label")
         head = await w.stub.GetHead(pb.GetHeadRequest(name="birds-label"))
         assert (head.state, head.detail, list(head.names)) == (pb.HEAD_STATE_READY, "", NAMES)
-        assert (head.estimate, head.labelled, head.code) == ("5-fold cross-validation over 30 items", 30, "1.2.3")
+        assert (head.estimate, head.labeled, head.code) == ("5-fold cross-validation over 30 items", 30, "1.2.3")
         assert [(f.name, f.value, f.low, f.high) for f in head.metrics] == [("accuracy", 0.9, 0.8, 0.95)]
         assert [(f.name, f.value) for f in head.baseline] == [("accuracy", 0.3)]
         assert dict(head.chosen) == {"shrinkage": 0.0}
@@ -160,7 +160,7 @@ async def test_bad_trainings_are_refused(home):
             ({"target": ""}, Code.INVALID_ARGUMENT, "no target is named"),
             ({"target": "lable"}, Code.INVALID_ARGUMENT, "lable"),
             ({"task": 9}, Code.INVALID_ARGUMENT, "task 9"),
-            ({"unlabelled": "guess"}, Code.INVALID_ARGUMENT, "'guess'"),
+            ({"unlabeled": "guess"}, Code.INVALID_ARGUMENT, "'guess'"),
             ({"kind": "forest"}, Code.INVALID_ARGUMENT, "forest"),
             ({"kind": "tunes"}, Code.FAILED_PRECONDITION, "keeps no raw inputs"),
             ({}, Code.ALREADY_EXISTS, "birds-label"),
@@ -433,7 +433,7 @@ async def main(home):
         stub = heads_pb2_grpc.HeadsStub(channel)
         assert (await stub.ListTrainers(heads_pb2.ListTrainersRequest())).trainers
         [head] = (await stub.ListHeads(heads_pb2.ListHeadsRequest())).heads
-        assert (head.name, head.labelled) == ("birds-label", 30), head
+        assert (head.name, head.labeled) == ("birds-label", 30), head
         assert (await stub.GetReport(heads_pb2.GetReportRequest(name="birds-label", page=True))).page
     heavy = "torch sklearn timm transformers onnxruntime onnx cv2 av PIL pyarrow faiss lance".split()
     print([name for name in heavy if name in sys.modules])

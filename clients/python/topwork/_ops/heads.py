@@ -50,7 +50,7 @@ def train(
     folds: int = 0,
     seed: int = 0,
     version: int | str = 0,
-    unlabelled: str = "",
+    unlabeled: str = "",
     descriptions: Mapping[str, str] | None = None,
     replace: bool = False,
     wait: bool = True,
@@ -59,7 +59,7 @@ def train(
 ) -> Steps[HeadInfo]:
     """A head that learns a column of a set's metadata from its features, is judged on items that it has not seen, and serves.
 
-    target        the column of metadata that holds the labels; items without a value are unlabelled. None where `descriptions`
+    target        the column of metadata that holds the labels; items without a value are unlabeled. None where `descriptions`
                   are all there is to learn from; nothing judges such a head
     kind          one of `trainers()`: "linear" (softmax or ridge regression), "fine-tune" (the trunk, too) ...
     name          none: SET-TARGET, or SET-KIND
@@ -76,7 +76,7 @@ def train(
     folds         of the cross-validation; 0: 5, or one split of a fifth where there are many items
     seed          the same seed gives the same head
     version       of the set, by its number or by the name that it is pinned under; 0: the current one
-    unlabelled    "self-training" or "label-propagation": unlabelled items may help, and the report says what they did
+    unlabeled    "self-training" or "label-propagation": unlabeled items may help, and the report says what they did
     descriptions  of classes by text, which the trunk embeds: for kinds that learn from them, without any label
     replace       a head of that name, which serves until the new one is ready
     wait          until the training has ended; JobFailed where it failed
@@ -102,7 +102,7 @@ def train(
         folds=folds,
         seed=seed,
         version=number,
-        unlabelled=unlabelled,
+        unlabeled=unlabeled,
         descriptions=descriptions,
         replace=replace,
     )

@@ -84,7 +84,7 @@ def show(report: Report) -> None:
 def _facts(report: Report) -> Iterable[tuple[str, str]]:
     yield "learnt by", f"{report.kind} on {report.encoder or 'ready vectors'}/{report.tap} ({report.pooling})"
     yield "judged by", report.estimate
-    yield "items", f"{report.labelled:,} with a label, {report.unlabelled:,} without"
+    yield "items", f"{report.labeled:,} with a label, {report.unlabeled:,} without"
     if report.chosen:
         yield "chosen", said(report.chosen)
     if report.temperature != 1.0:
@@ -114,9 +114,9 @@ def _help(report: Report) -> None:
     if not (used := report.help):
         return
     if not used.items:
-        _title(f"no unlabelled item was used ({used.method})")
+        _title(f"no unlabeled item was used ({used.method})")
         return
-    _title(f"what {counted(used.items, 'unlabelled item')} did ({used.method})")
+    _title(f"what {counted(used.items, 'unlabeled item')} did ({used.method})")
     gain = f"{used.gain.value:+.3f} ({used.gain.low:+.3f} to {used.gain.high:+.3f})"
     print(f"{used.without.name} {used.without.value:.3f} without, {used.with_them.value:.3f} with them: {gain}")
 

@@ -20,7 +20,7 @@ from topwork.probes import said
 METHODS = ("self-training", "label-propagation")
 TARGET = "of metadata, that holds the labels"
 EXAMPLES = """\
-Labels are a column of the set's metadata; items without a value are unlabelled. The figures are of items that the head has not
+Labels are a column of the set's metadata; items without a value are unlabeled. The figures are of items that the head has not
 learnt from, with 95% intervals. `topwork trainers` lists the kinds, `topwork trainers KIND` what --option may set.
 
 examples:
@@ -86,7 +86,7 @@ def task_of(arguments: SimpleNamespace) -> dict[str, Any]:
 @click.option(
     "--version", type=version, default="0", metavar="N|PIN", help="of the set, or a pin of it (default: the current one)"
 )
-@click.option("--unlabelled", type=click.Choice(METHODS), help="let items without a label help (default: left out)")
+@click.option("--unlabeled", type=click.Choice(METHODS), help="let items without a label help (default: left out)")
 @click.option("--describe", multiple=True, type=_description, metavar="CLASS=TEXT", help="for kinds that read it")
 @click.option("--replace", is_flag=True, help="a head of that name, which serves until the new one is ready")
 @click.option("--no-wait", is_flag=True, help="begin it, and print its job")
@@ -101,7 +101,7 @@ def train(arguments: SimpleNamespace) -> int:
             name=arguments.name,
             test_where=arguments.test_where,
             version=arguments.version,
-            unlabelled=arguments.unlabelled or "",
+            unlabeled=arguments.unlabeled or "",
             descriptions=dict(arguments.describe),
             replace=arguments.replace,
             wait=not arguments.no_wait,
@@ -153,8 +153,8 @@ def what(head: HeadInfo) -> str:
 
 def source(head: HeadInfo) -> str:
     """482 items of birds, version 12, 18 more without a label."""
-    unlabelled = f", {head.unlabelled:,} more without a label" if head.unlabelled else ""
-    return f"{counted(head.labelled, 'item')} of {head.set}, version {head.version}{unlabelled}"
+    unlabeled = f", {head.unlabeled:,} more without a label" if head.unlabeled else ""
+    return f"{counted(head.labeled, 'item')} of {head.set}, version {head.version}{unlabeled}"
 
 
 def with_interval(figure: MetricValue) -> str:

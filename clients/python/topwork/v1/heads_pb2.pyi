@@ -70,7 +70,7 @@ class ListTrainersResponse(_message.Message):
     def __init__(self, trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabelled", "descriptions", "replace")
+    __slots__ = ("set", "target", "name", "kind", "task", "taps", "poolings", "options", "where", "test_where", "group", "folds", "seed", "version", "unlabeled", "descriptions", "replace")
     class DescriptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -92,7 +92,7 @@ class TrainRequest(_message.Message):
     FOLDS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
+    UNLABELED_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     set: str
@@ -109,10 +109,10 @@ class TrainRequest(_message.Message):
     folds: int
     seed: int
     version: int
-    unlabelled: str
+    unlabeled: str
     descriptions: _containers.ScalarMap[str, str]
     replace: bool
-    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabelled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ...) -> None: ...
+    def __init__(self, set: _Optional[str] = ..., target: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., taps: _Optional[_Iterable[str]] = ..., poolings: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., where: _Optional[str] = ..., test_where: _Optional[str] = ..., group: _Optional[str] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., version: _Optional[int] = ..., unlabeled: _Optional[str] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., replace: _Optional[bool] = ...) -> None: ...
 
 class MetricValue(_message.Message):
     __slots__ = ("name", "value", "low", "high")
@@ -127,7 +127,7 @@ class MetricValue(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labelled", "unlabelled", "seed", "temperature", "agreement", "created", "seconds", "bytes", "native", "warnings", "code")
+    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "agreement", "created", "seconds", "bytes", "native", "warnings", "code")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -147,8 +147,8 @@ class Head(_message.Message):
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
-    LABELLED_FIELD_NUMBER: _ClassVar[int]
-    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
+    LABELED_FIELD_NUMBER: _ClassVar[int]
+    UNLABELED_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -177,8 +177,8 @@ class Head(_message.Message):
     estimate: str
     options: _struct_pb2.Struct
     chosen: _struct_pb2.Struct
-    labelled: int
-    unlabelled: int
+    labeled: int
+    unlabeled: int
     seed: int
     temperature: float
     agreement: float
@@ -188,7 +188,7 @@ class Head(_message.Message):
     native: bool
     warnings: _containers.RepeatedScalarFieldContainer[str]
     code: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labelled: _Optional[int] = ..., unlabelled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., agreement: _Optional[float] = ..., created: _Optional[float] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., native: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., code: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., agreement: _Optional[float] = ..., created: _Optional[float] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., native: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., code: _Optional[str] = ...) -> None: ...
 
 class ListHeadsRequest(_message.Message):
     __slots__ = ("encoder",)

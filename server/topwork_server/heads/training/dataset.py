@@ -39,7 +39,7 @@ class TrainingDataset:
                nothing is labeled.
     test       the items that `test_where` names, with positions in `test_ids`
     labels     those of `ids`
-    unlabelled how many items have no label
+    unlabeled how many items have no label
     partial    ids of the items that lost some of their rows (cells that nobody labeled)
     chars      for tasks whose rows are tokens: (rows, 2), the characters that the rows of each item cover
     """
@@ -49,7 +49,7 @@ class TrainingDataset:
     ids: tuple[str, ...]
     test: Examples | None = None
     test_ids: tuple[str, ...] = ()
-    unlabelled: int = 0
+    unlabeled: int = 0
     warnings: tuple[str, ...] = ()
     partial: frozenset[str] = frozenset()
     chars: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
@@ -106,16 +106,16 @@ class _Loader:
         contents = self._snapshot.content_hashes(definition.where)
         learnt, test = every.take(np.flatnonzero(~every.test)), every.take(np.flatnonzero(every.test))
         labels = training_labels(learnt, definition, self._least)
-        unlabelled = _chosen(learnt, ~labels.labelled)
-        learnt = self._without_test_content(_chosen(learnt, labels.labelled), test, contents)
+        unlabeled = _chosen(learnt, ~labels.labeled)
+        learnt = self._without_test_content(_chosen(learnt, labels.labeled), test, contents)
         if len(test.ids):
-            test = _chosen(test, test_labels(test, labels, definition).labelled)
-        used = unlabelled.ids if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
+            test = _chosen(test, test_labels(test, labels, definition).labeled)
+        used = unlabeled.ids if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
         rows = self._rows([learnt.ids, test.ids, used], part(report, 0.05, 0.95))
         learnt, test = (self._with_rows(one, rows, which) for one, which in ((learnt, 0), (test, 1)))
         learnt, rows[0] = self._without_test_features(learnt, test, rows)
         labels = self._remaining_labels(labels, learnt)
-        return self._dataset(labels, learnt, test, rows, contents, len(unlabelled.ids))
+        return self._dataset(labels, learnt, test, rows, contents, len(unlabeled.ids))
 
     def _without_test_content(self, learnt: LabeledItems, test: LabeledItems, contents: Mapping[str, str]) -> LabeledItems:
         """Leave out training items with the content of a test item, and warn of groups that `test_where` splits."""
@@ -147,7 +147,7 @@ class _Loader:
             without = [some.ids[i] for i in np.flatnonzero(~there)]
             taps = ", ".join(dict.fromkeys(info.tap.name for info, _ in self._definition.views))
             self._warnings.append(
-                f"{len(without):,} labelled items are left out, which have no rows of {taps} that the head could read: "
+                f"{len(without):,} labeled items are left out, which have no rows of {taps} that the head could read: "
                 f"{', '.join(without[:SHOWN])}{' ...' if len(without) > SHOWN else ''}"
             )
         return _chosen(some, there)
@@ -178,12 +178,12 @@ class _Loader:
 
     def _remaining_labels(self, labels: LabelColumn, learnt: LabeledItems) -> LabelColumn:
         """Reduce the labels to the remaining items; they are checked again, since a class may have lost too many."""
-        there = int(labels.labelled.sum())
+        there = int(labels.labeled.sum())
         if there and not len(learnt.ids):
             pairs = "write pairs of question and context; " if self._definition.task is Task.QUESTION_ANSWERING else ""
-            raise InvalidInput("no labelled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
+            raise InvalidInput("no labeled item has rows to learn from", remedy=pairs + "; ".join(self._warnings))
         if there == len(learnt.ids):
-            return _taken(labels, np.flatnonzero(labels.labelled))
+            return _taken(labels, np.flatnonzero(labels.labeled))
         again = training_labels(learnt, self._definition, self._least)
         return replace(again, warnings=tuple(dict.fromkeys((*labels.warnings, *again.warnings))))
 
@@ -194,14 +194,14 @@ class _Loader:
         test: LabeledItems,
         rows: Sequence[LoadedRows],
         contents: Mapping[str, str],
-        unlabelled: int,
+        unlabeled: int,
     ) -> TrainingDataset:
         definition = self._definition
         examples, positions = self._examples(labels, learnt, rows[0], contents)
         _check_several(definition, examples)
-        free = self._views(rows[2].views) if definition.unlabelled is not UnlabeledUse.LEFT_OUT else ()
+        free = self._views(rows[2].views) if definition.unlabeled is not UnlabeledUse.LEFT_OUT else ()
         described = tuple(np.array(view, np.float32) for view in definition.described)
-        examples = replace(examples, unlabelled=free, described=described)
+        examples = replace(examples, unlabeled=free, described=described)
         judged, test_ids = self._test_examples(labels, test, rows[1], contents) if definition.test_where else (None, ())
         return TrainingDataset(
             labels=_taken(labels, positions),
@@ -209,7 +209,7 @@ class _Loader:
             ids=tuple(learnt.ids[i] for i in positions),
             test=judged,
             test_ids=test_ids,
-            unlabelled=unlabelled,
+            unlabeled=unlabeled,
             warnings=(*labels.warnings, *self._warnings),
             partial=frozenset(self._partial),
             chars=self._chars,
@@ -254,7 +254,7 @@ class _Loader:
 
 
 def _taken(labels: LabelColumn, positions: Array) -> LabelColumn:
-    return replace(labels, values=[labels.values[i] for i in positions], labelled=labels.labelled[positions])
+    return replace(labels, values=[labels.values[i] for i in positions], labeled=labels.labeled[positions])
 
 
 def _chosen(some: LabeledItems, mask: Array) -> LabeledItems:

@@ -63,7 +63,7 @@ def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -
         return
     keeps = data.snapshot is not None and data.snapshot.definition.keep_inputs
     raise NotReady(
-        f"the set {definition.set!r} keeps {'the raw input of no labelled item' if keeps else 'no raw inputs'}, and"
+        f"the set {definition.set!r} keeps {'the raw input of no labeled item' if keeps else 'no raw inputs'}, and"
         f" {definition.kind} learns from them",
         remedy="write the items to a set that keeps them: write --keep-inputs",
     )
@@ -71,7 +71,7 @@ def _check_kept(definition: HeadDefinition, data: TrainingDataset, some: bool) -
 
 def _with_inputs(examples: Examples, ids: tuple[str, ...], there: set[str]) -> tuple[Examples, tuple[str, ...]]:
     """Values alone, of the items that can be prepared again."""
-    plain = replace(examples, views=(), unlabelled=(), described=())
+    plain = replace(examples, views=(), unlabeled=(), described=())
     kept = np.array([id in there for id in ids], bool)
     rows = np.flatnonzero(kept[examples.items])
     some = plain.take(rows)

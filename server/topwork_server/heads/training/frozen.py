@@ -102,7 +102,7 @@ class _Frozen:
         )
 
     def _fit(self, subsets: Sequence[Array]) -> list[FittedHead]:
-        seed, method = self.definition.seed, self.definition.unlabelled
+        seed, method = self.definition.seed, self.definition.unlabeled
         if method is UnlabeledUse.LEFT_OUT:
             examples = self._scaling.examples
             heads = fit_heads(self._trainer, examples, subsets, self._options, seed, self._threads, self._report)
@@ -139,8 +139,8 @@ class _Frozen:
     def _semi_supervised_gain(
         self, judged: Examples, held: Sequence[Array], said: HeldOutPredictions, of_folds: Sequence[Array]
     ) -> SemiSupervisedGain | None:
-        """The same folds without the unlabelled items."""
-        if self.definition.unlabelled is UnlabeledUse.LEFT_OUT:
+        """The same folds without the unlabeled items."""
+        if self.definition.unlabeled is UnlabeledUse.LEFT_OUT:
             return None
         seed, subsets = self.definition.seed, of_folds or [np.arange(self.examples.count)]
         examples = self._scaling.examples
@@ -148,7 +148,7 @@ class _Frozen:
         without = held_out_predictions(judged, held, [self._scaling.unscaled(head) for head in plain])
         gain = evaluate.metric_difference(judged, self.definition.task, said, without, seed)
         return SemiSupervisedGain(
-            self.definition.unlabelled, self._used, self._main_metric(judged, without), self._main_metric(judged, said), gain
+            self.definition.unlabeled, self._used, self._main_metric(judged, without), self._main_metric(judged, said), gain
         )
 
     def _previews(self, judgement: Evaluation) -> dict[str, str]:
@@ -169,8 +169,8 @@ class _Frozen:
             names=self.examples.names,
             estimate="",
             items=0,
-            labelled=len(self.data.ids),
-            unlabelled=self.data.unlabelled,
+            labeled=len(self.data.ids),
+            unlabeled=self.data.unlabeled,
             agreement=check_served_graph(fitted, served, view.rows, self._scaling.target),
             target=self._scaling.target,
             warnings=self.data.warnings,

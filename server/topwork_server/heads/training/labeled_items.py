@@ -111,7 +111,7 @@ def test_labels(test: LabeledItems, labels: LabelColumn, definition: HeadDefinit
         found = read_test_labels(test.column, labels, definition.target)
     except InvalidInput as error:
         raise _with_id(error, test.ids) from None
-    if not found.labelled.any():
+    if not found.labeled.any():
         raise InvalidInput(
             f"no item that matches {definition.test_where:.200} has a label that was learnt", remedy="label some of them"
         )

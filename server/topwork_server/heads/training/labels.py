@@ -31,7 +31,7 @@ LONGEST = 60
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """What a column says, one entry an item in `values` and `labelled`; None in `values` where unlabelled.
+    """What a column says, one entry an item in `values` and `labeled`; None in `values` where unlabeled.
 
     values: int class | frozenset of label numbers | float | tagging: [(start, end, number in entity_labels(names))] | question
     answering: [(start, end)], all of them right | segmentation: label_forms.Painted. Spans are half-open, in characters.
@@ -41,7 +41,7 @@ class LabelColumn:
     task: Task
     names: tuple[str, ...]
     values: Sequence[Any]
-    labelled: Array
+    labeled: Array
     warnings: tuple[str, ...] = ()
 
 
@@ -104,7 +104,7 @@ def read_labels(column: Column, task: Task | None, least_per_class: int, target:
 
 
 def read_test_labels(column: Column, known: LabelColumn, target: str) -> LabelColumn:
-    """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabelled, with a
+    """The labels of other items (a test set), under the classes of `known`; items of other classes become unlabeled, with a
     warning."""
     form = FORMATS[known.task]
     read = _parse(form, column)
@@ -142,7 +142,7 @@ def _labels(task: Task, form: LabelFormat, read: Sequence[Any], classes: tuple[s
 
 
 def _with_warnings(labels: LabelColumn, warnings: Iterable[str]) -> LabelColumn:
-    return LabelColumn(labels.task, labels.names, labels.values, labels.labelled, tuple(warnings))
+    return LabelColumn(labels.task, labels.names, labels.values, labels.labeled, tuple(warnings))
 
 
 def _check_some(target: str, read: Sequence[Any], column: Column) -> None:
@@ -173,11 +173,11 @@ def _check_classes(
     type: ColumnType,
     names: Sequence[str],
 ) -> None:
-    labelled = sum(value is not None for value in read)
+    labeled = sum(value is not None for value in read)
     if task is Task.REGRESSION:
         _check_numbers(target, [value for value in read if value is not None])
     elif not names:
-        _check_several(target, task, counts, labelled)
+        _check_several(target, task, counts, labeled)
     if task is Task.SEGMENTATION and len(counts) > mask_labels.IGNORED:
         raise InvalidInput(
             f"column {target!r} has {len(counts):,} classes, and a mask tells {mask_labels.IGNORED} apart",
@@ -197,11 +197,11 @@ def _check_numbers(target: str, numbers: Sequence[float]) -> None:
         )
 
 
-def _check_several(target: str, task: Task, counts: Counter[str], labelled: int) -> None:
-    everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labelled}
+def _check_several(target: str, task: Task, counts: Counter[str], labeled: int) -> None:
+    everywhere = task is Task.MULTI_LABEL and set(counts.values()) == {labeled}
     if len(counts) >= FORMATS[task].least_classes and not everywhere:
         return
-    only = f"all {labelled:,} labels are {_listed(list(counts))}" if counts else f"all {labelled:,} labels are empty"
+    only = f"all {labeled:,} labels are {_listed(list(counts))}" if counts else f"all {labeled:,} labels are empty"
     raise InvalidInput(f"column {target!r}: {only}: there is nothing to tell apart", remedy="label items of another class too")
 
 
@@ -245,7 +245,7 @@ def _empty(target: str, column: Column, read: Sequence[Any]) -> list[str]:
     if not count:
         return []
     said = "1 label is empty, and its item counts" if count == 1 else f"{count:,} labels are empty, and their items count"
-    return [f"column {target!r}: {said} as unlabelled"]
+    return [f"column {target!r}: {said} as unlabeled"]
 
 
 def _near_duplicates(target: str, classes: Iterable[str]) -> list[str]:

@@ -126,7 +126,7 @@ class _Set:
     def _probe_view(self, position: int, report: Progress) -> _Probed:
         began, definition = time.monotonic(), self.definition
         view, encoder = self.data.examples.views[position], definition.encoder
-        examples = replace(self.data.examples, views=(view,), unlabelled=(), described=self._described(position))
+        examples = replace(self.data.examples, views=(view,), unlabeled=(), described=self._described(position))
         report(0.0, f"{definition.set}: {view.tap} ({view.pooling})")
         scaling, plan, seed = Scaling.of(examples), self.plan, definition.seed
         heads = fit_heads(self._trainer, scaling.examples, plan.train, self._options, seed, self._threads, report)

@@ -117,8 +117,8 @@ class TrainRequests:
         _check_kind(wish, spec, task, views)
         definition = _definition_of(wish, spec, described, task, views)
         labels = labels_of(read, definition, spec.least_per_class)
-        if wish.unlabelled is not UnlabeledUse.LEFT_OUT and labels.labelled.all():
-            raise InvalidInput(f"every item has a label: there is none for {wish.unlabelled}", remedy="leave `unlabelled` out")
+        if wish.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
+            raise InvalidInput(f"every item has a label: there is none for {wish.unlabeled}", remedy="leave `unlabeled` out")
         return definition
 
 
@@ -208,7 +208,7 @@ def _definition_of(wish: TrainRequest, spec: TrainerSpec, described: SetDescript
         group=wish.group,
         folds=wish.folds,
         seed=wish.seed,
-        unlabelled=wish.unlabelled,
+        unlabeled=wish.unlabeled,
         descriptions=dict(wish.descriptions),
     )
 
@@ -271,12 +271,12 @@ def _check_kind(wish: TrainRequest, spec: TrainerSpec, task: Task, views: Views)
         raise InvalidInput(f"the kind {spec.kind} learns from pairs that are read together", remedy="choose another pooling")
     if wish.descriptions and any(how in TOWERS for _, how in views):
         raise InvalidInput("a description is one text, and two towers read two", remedy="choose another pooling")
-    if spec.tunes and (wish.descriptions or wish.unlabelled is not UnlabeledUse.LEFT_OUT):
+    if spec.tunes and (wish.descriptions or wish.unlabeled is not UnlabeledUse.LEFT_OUT):
         raise InvalidInput(
-            f"the kind {spec.kind} learns from labelled items alone", remedy="leave descriptions and `unlabelled` out"
+            f"the kind {spec.kind} learns from labeled items alone", remedy="leave descriptions and `unlabeled` out"
         )
-    if wish.unlabelled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
-        raise InvalidInput(f"{wish.unlabelled} is for classes, not for {task}", remedy="leave `unlabelled` out")
+    if wish.unlabeled is not UnlabeledUse.LEFT_OUT and task.target is not Target.CLASSES:
+        raise InvalidInput(f"{wish.unlabeled} is for classes, not for {task}", remedy="leave `unlabeled` out")
     if wish.descriptions and task not in DESCRIBABLE:
         raise InvalidInput(f"descriptions are of classes, and {task} has none", remedy="leave them out")
 

@@ -77,7 +77,7 @@ class Scaling:
             examples,
             views=_scaled(examples.views, views),
             values=values,
-            unlabelled=_scaled(examples.unlabelled, views),
+            unlabeled=_scaled(examples.unlabeled, views),
             described=tuple(_rows(rows, by) for rows, by in zip(examples.described, views, strict=False)),
         )
         return cls(scaled, target, views)

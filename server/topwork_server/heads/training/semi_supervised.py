@@ -36,7 +36,7 @@ BLOCK = 1 << 24  # similarities that are held at once
 #: The share of a node's labels that comes from its neighbors: Zhou et al. 2004 have 0.99, and 0.9 leaves labels more weight.
 #: After so many steps the distance from the limit is below 0.9^60 = 0.002.
 ALPHA, STEPS = 0.9, 60
-Pseudo = tuple[Array, Array]  # positions of unlabelled rows (ascending), and the class that each is taken for
+Pseudo = tuple[Array, Array]  # positions of unlabeled rows (ascending), and the class that each is taken for
 
 
 def fit_semi_supervised(
@@ -54,7 +54,7 @@ def fit_semi_supervised(
     InvalidInput where there are none, and for other targets than classes.
     """
     _check(examples, method)
-    plain = fit_heads(trainer, replace(examples, unlabelled=()), subsets, options, seed, threads, part(report, 0, 0.25))
+    plain = fit_heads(trainer, replace(examples, unlabeled=()), subsets, options, seed, threads, part(report, 0, 0.25))
     work = _SelfTraining(trainer, examples, options, seed, threads)
     heads, used = [], []
     for i, (subset, head) in enumerate(zip(subsets, plain, strict=True)):
@@ -71,9 +71,9 @@ def fit_semi_supervised(
 
 def _check(examples: Examples, method: UnlabeledUse) -> None:
     if examples.target is not Target.CLASSES:
-        raise InvalidInput(f"{method.value} is for classes, not for {examples.target.value}", remedy="leave `unlabelled` out")
-    if not examples.unlabelled or not len(examples.unlabelled[0].rows):
-        raise InvalidInput(f"there is no unlabelled item for {method.value}", remedy="leave `unlabelled` out, or write some")
+        raise InvalidInput(f"{method.value} is for classes, not for {examples.target.value}", remedy="leave `unlabeled` out")
+    if not examples.unlabeled or not len(examples.unlabeled[0].rows):
+        raise InvalidInput(f"there is no unlabeled item for {method.value}", remedy="leave `unlabeled` out, or write some")
 
 
 class _SelfTraining:
@@ -90,7 +90,7 @@ class _SelfTraining:
         """
         before: Pseudo = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         for turn in range(ROUNDS):
-            scores = head.scores(self._examples.unlabelled[head.view].rows)
+            scores = head.scores(self._examples.unlabeled[head.view].rows)
             chosen = confident_rows(softmax(np.asarray(scores, np.float64)), SURE)
             if _equal(before, chosen):
                 break
@@ -113,7 +113,7 @@ class _SelfTraining:
         return self._fit(subset, (among[positions], classes), part(report, 0.5, 1)), len(positions)
 
     def _neighbors(self, view: int) -> tuple[NeighborPropagation, Array]:
-        rows = self._examples.unlabelled[view].rows
+        rows = self._examples.unlabeled[view].rows
         among = np.arange(len(rows))
         if len(rows) > MOST_ROWS:
             among = np.sort(np.random.default_rng(self._seed).choice(len(rows), MOST_ROWS, replace=False))
@@ -141,11 +141,11 @@ def confident_rows(probabilities: Array, least: float) -> Pseudo:
 
 def groups_of(examples: Examples) -> tuple[Array, Array]:
     """Group the labeled rows and the unlabeled ones, each with its copies."""
-    count, free = examples.count, len(examples.unlabelled[0].rows)
+    count, free = examples.count, len(examples.unlabeled[0].rows)
     places = np.arange(count + free)
     edges = [np.stack([np.unique(examples.groups, return_index=True)[1][_dense(examples.groups)], places[:count]], axis=1)]
     if len(np.unique(examples.items)) == count:  # else rows are parts of items, which often are alike
-        both = zip(examples.views, examples.unlabelled, strict=True)
+        both = zip(examples.views, examples.unlabeled, strict=True)
         edges += [np.stack([equal_rows(np.concatenate([a.rows, b.rows])), places], axis=1) for a, b in both]
     found = components(np.concatenate(edges), count + free)
     return found[:count], found[count:]
@@ -162,7 +162,7 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, fre
     extra = np.arange(1, len(positions) + 1)
     views = (
         FeatureView(view.tap, view.pooling, np.concatenate([view.rows, free.rows[positions]]))
-        for view, free in zip(mine.views, examples.unlabelled, strict=True)
+        for view, free in zip(mine.views, examples.unlabeled, strict=True)
     )
     return replace(
         mine,
@@ -170,7 +170,7 @@ def joined(examples: Examples, subset: Array, pseudo: Pseudo, groups: Array, fre
         values=np.concatenate([mine.values, classes.astype(mine.values.dtype)]),
         items=np.concatenate([mine.items, mine.items.max(initial=-1) + extra]),
         groups=np.concatenate([groups[subset], free_groups[positions]]),
-        unlabelled=(),
+        unlabeled=(),
     )
 
 

@@ -27,7 +27,7 @@ class TargetValues:
 
 
 def item_values(labels: LabelColumn) -> Array:
-    """Of tasks with a value an item; all of them are labelled."""
+    """Of tasks with a value an item; all of them are labeled."""
     match labels.task.target:
         case Target.NUMBERS:
             return np.array(labels.values, np.float64).reshape(-1, 1)

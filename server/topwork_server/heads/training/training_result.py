@@ -31,8 +31,8 @@ class TrainingResult:
     names: tuple[str, ...]
     estimate: str
     items: int
-    labelled: int
-    unlabelled: int
+    labeled: int
+    unlabeled: int
     agreement: float
     evaluation: Evaluation | None = None
     curve: tuple[LearningCurvePoint, ...] = ()

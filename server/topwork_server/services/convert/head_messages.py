@@ -63,7 +63,7 @@ def wish(request: heads_pb2.TrainRequest) -> TrainRequest:
         folds=request.folds,
         seed=request.seed,
         version=request.version,
-        unlabelled=_unlabelled(request.unlabelled),
+        unlabeled=_unlabeled(request.unlabeled),
         descriptions=dict(sorted(request.descriptions.items())),  # a map has no order, and the same seed is the same head
         replace=request.replace,
     )
@@ -144,7 +144,7 @@ def _fill_head(message: heads_pb2.Head, head: Head) -> None:
     message.metrics.extend(map(_figure, head.metrics))
     message.baseline.extend(map(_figure, head.baseline))
     message.chosen.CopyFrom(_struct(head.chosen))
-    message.labelled, message.unlabelled = head.labelled, head.unlabelled
+    message.labeled, message.unlabeled = head.labeled, head.unlabeled
     message.temperature, message.agreement = head.temperature, head.agreement
     message.created, message.seconds, message.native = head.created, head.seconds, head.native
     message.warnings.extend(head.warnings)
@@ -176,12 +176,12 @@ def _task(number: int) -> Task | None:
     return TASKS.get(number)
 
 
-def _unlabelled(method: str) -> UnlabeledUse:
+def _unlabeled(method: str) -> UnlabeledUse:
     try:
         return UnlabeledUse(method)
     except ValueError:
         known = ", ".join(one for one in UnlabeledUse if one)
-        raise InvalidInput(f"unlabelled {method!r} is not known", remedy=f"ask for {known}, or leave it out") from None
+        raise InvalidInput(f"unlabeled {method!r} is not known", remedy=f"ask for {known}, or leave it out") from None
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:

@@ -1,4 +1,4 @@
-"""unlabelled.py: rows without a label teach, those that are held out never do."""
+"""unlabeled.py: rows without a label teach, those that are held out never do."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def clusters(count, seed, dim=16, classes=3, spread=1.2):
     return (centres[labels] + spread * random.normal(size=(count, dim))).astype(np.float32), labels
 
 
-def problem(labelled=12, free=600, seed=0):
-    rows, labels = clusters(labelled, seed)
+def problem(labeled=12, free=600, seed=0):
+    rows, labels = clusters(labeled, seed)
     labels[:3] = [0, 1, 2]
     rows[:3] = clusters(600, seed + 50)[0][[np.flatnonzero(clusters(600, seed + 50)[1] == c)[0] for c in range(3)]]
     more, _ = clusters(free, seed + 100)
-    items = np.arange(labelled)
+    items = np.arange(labeled)
     views = (
-        FeatureView("noise", "row", np.random.default_rng(3).normal(size=(labelled, 4)).astype(np.float32)),
+        FeatureView("noise", "row", np.random.default_rng(3).normal(size=(labeled, 4)).astype(np.float32)),
         FeatureView("t", "row", rows),
     )
     without = (FeatureView("noise", "row", np.zeros((free, 4), np.float32)), FeatureView("t", "row", more))
@@ -59,7 +59,7 @@ def accuracy(head, seed=999):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_unlabelled_rows_help_where_they_lie_in_clusters(method):
+def test_unlabeled_rows_help_where_they_lie_in_clusters(method):
     gains = []
     for seed in range(5):
         examples = problem(6, seed=seed)
@@ -107,13 +107,13 @@ def test_subsets_are_learnt_as_if_alone_and_always_alike(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_classes_and_only_with_unlabelled_rows(method):
+def test_only_classes_and_only_with_unlabeled_rows(method):
     examples = problem()
     with pytest.raises(InvalidInput, match=f"{method.value} is for classes, not for labels"):
         fit(replace(examples, target=Target.LABELS), [np.arange(12)], method)
     for without in ((), (FeatureView("t", "row", np.zeros((0, 16), np.float32)),)):
-        with pytest.raises(InvalidInput, match=f"no unlabelled item for {method.value}"):
-            fit(replace(examples, unlabelled=without), [np.arange(12)], method)
+        with pytest.raises(InvalidInput, match=f"no unlabeled item for {method.value}"):
+            fit(replace(examples, unlabeled=without), [np.arange(12)], method)
 
 
 def test_the_sure_are_taken_an_equal_share_a_class():
@@ -136,21 +136,21 @@ def test_nobody_is_sure_and_nothing_changes(monkeypatch):
         np.testing.assert_array_equal(head.weight, plain.weight)
 
 
-def test_pseudo_labelled_rows_are_items_of_their_own():
+def test_pseudo_labeled_rows_are_items_of_their_own():
     examples = replace(problem(5, 4), groups=np.array([0, 0, 7, 7, 9]))
     both = joined(examples, np.array([1, 3]), (np.array([0, 2]), np.array([2, 0])), *groups_of(examples))
-    np.testing.assert_array_equal(both.views[0].rows, [*examples.views[0].rows[[1, 3]], *examples.unlabelled[0].rows[[0, 2]]])
+    np.testing.assert_array_equal(both.views[0].rows, [*examples.views[0].rows[[1, 3]], *examples.unlabeled[0].rows[[0, 2]]])
     assert both.values.tolist() == [*examples.values[[1, 3]], 2, 0]
     assert both.items.tolist() == [1, 3, 4, 5]
     assert len(set(both.groups.tolist())) == 4
-    assert both.unlabelled == ()
+    assert both.unlabeled == ()
 
 
-def test_a_pseudo_labelled_copy_stays_with_the_row_that_it_copies():
+def test_a_pseudo_labeled_copy_stays_with_the_row_that_it_copies():
     examples = problem(5, 4)
-    free = examples.unlabelled[0].rows.copy()
+    free = examples.unlabeled[0].rows.copy()
     free[2] = examples.views[0].rows[3]
-    examples = replace(examples, unlabelled=(replace(examples.unlabelled[0], rows=free),))
+    examples = replace(examples, unlabeled=(replace(examples.unlabeled[0], rows=free),))
     both = joined(examples, np.array([1, 3]), (np.array([0, 2]), np.array([2, 0])), *groups_of(examples))
     assert both.groups[1] == both.groups[3]
     assert len(set(both.groups.tolist())) == 3
