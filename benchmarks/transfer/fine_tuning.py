@@ -33,7 +33,7 @@ FROZEN = (2, 4, 6, 7)
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "no bias correction": {"bias_correction": False},
-    "top 2 blocks re-initialized": {"reinitialise": 2},
+    "top 2 blocks re-initialized": {"reinitialize": 2},
     "three times the epochs": {"epochs": 18},
 }
 

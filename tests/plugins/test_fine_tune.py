@@ -136,17 +136,17 @@ def test_batch_norms_keep_their_statistics(pictures: World, tmp_path: Path) -> N
 def test_restarted_blocks_differ_from_the_first_step_on(bert: World, tmp_path: Path) -> None:
     """With a rate of 0 nothing else can have changed."""
     still = {"learning_rate": 0.0, "epochs": 1, "weight_decay": 0.0}
-    found = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=1, **still))
+    found = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialize=1, **still))
     assert found
     assert all(".layer.2." in name for name in found)
     assert not changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, **still))
-    whole = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=4, **still))
+    whole = changed(bert, bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialize=4, **still))
     assert whole == set(dict(bert.trunk().module.named_parameters()))  # type: ignore[union-attr]
-    assert "4 blocks learn" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialise=5))
+    assert "4 blocks learn" in refusal(lambda: bert.tune(fine_tuning_tasks.of_texts(bert), tmp_path, reinitialize=5))
 
 
 def test_nets_with_batch_norms_are_not_restarted(pictures: World, tmp_path: Path) -> None:
-    assert "batch norms" in refusal(lambda: pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, reinitialise=1))
+    assert "batch norms" in refusal(lambda: pictures.tune(fine_tuning_tasks.of_pictures(pictures), tmp_path, reinitialize=1))
 
 
 def test_the_same_seed_gives_the_same_head_and_trunk(bert: World, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_restarted_blocks_begin_as_bert_s_did() -> None:
     net.layer[2] = torch.nn.Linear(200, 200)
     before = net.layer[1].weight.clone()
     tune.freeze(net, home(net), [name for name, _ in net.named_parameters()], 4, bottom=0)
-    tune.reinitialise(net, home(net), [0, 1, 2, 3], top=1)
+    tune.reinitialize(net, home(net), [0, 1, 2, 3], top=1)
     assert float(net.layer[2].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
     assert not net.layer[2].bias.any()
     assert net.norm.weight.tolist() == [1, 1]

@@ -40,7 +40,7 @@ class FineTuneOptions:
     batch: int = option(16, "items a step", minimum=1, maximum=MOST_BATCH)
     weight_decay: float = option(0.01, "AdamW's, of matrices and kernels alone", minimum=0.0, maximum=10.0)
     bias_correction: bool = option(True, "Adam's correction of its first steps; false: without, as BERT was once trained")
-    reinitialise: int = option(
+    reinitialize: int = option(
         0, "how many blocks at the top of a transformer start at random (Zhang et al. 2021)", minimum=0, maximum=10_000
     )
     dropout: bool = option(True, "the trunk's own dropout while it learns")

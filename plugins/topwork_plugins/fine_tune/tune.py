@@ -83,7 +83,7 @@ def _start(
     home = block_of_parameters([name for name, _ in module.named_parameters()], trunk.blocks)
     count = max(len(trunk.blocks), 1)
     learning = freeze(module, home, _reached(network, lesson), count, options.frozen_blocks)
-    reinitialise(module, home, learning, options.reinitialise)
+    reinitialize(module, home, learning, options.reinitialize)
     network.scale = measure_scale(network, lesson.train)
     rate = usual_rate(module) if options.learning_rate is None else options.learning_rate
     chosen: dict[str, Any] = {"learning_rate": rate, "blocks_that_learnt": len(learning), "blocks": count}
@@ -185,16 +185,16 @@ def freeze(module: nn.Module, home: Mapping[str, int], reached: Collection[str],
     return sorted(learning)
 
 
-def reinitialise(module: nn.Module, home: Mapping[str, int], learning: Sequence[int], top: int) -> None:
+def reinitialize(module: nn.Module, home: Mapping[str, int], learning: Sequence[int], top: int) -> None:
     """Restart the `top` highest of the blocks that learn: matrices normal, norms at 1, biases at 0 (Zhang et al. 2021)."""
     if not top:
         return
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
         raise InvalidInput(
-            "reinitialise is for transformers: this trunk has batch norms, whose statistics stay", remedy="leave it 0"
+            "reinitialize is for transformers: this trunk has batch norms, whose statistics stay", remedy="leave it 0"
         )
     if top > len(learning):
-        raise InvalidInput(f"reinitialise is {top}, and {len(learning)} blocks learn", remedy=f"give at most {len(learning)}")
+        raise InvalidInput(f"reinitialize is {top}, and {len(learning)} blocks learn", remedy=f"give at most {len(learning)}")
     chosen = set(learning[-top:])
     with torch.no_grad():
         for name, parameter in module.named_parameters():
