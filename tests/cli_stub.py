@@ -70,13 +70,13 @@ def index_info(**others: Any) -> IndexInfo:
         detail="",
         version=12,
         rows=5000,
-        fresh_rows=7,
-        dead_rows=1,
+        delta_rows=7,
+        deleted_rows=1,
         target_recall=0.95,
         recall=0.9625,
         missed_target=False,
         effort=8,
-        operating=(OperatingPoint(4, 0.9, 9000.0), OperatingPoint(8, 0.9625, 5210.0)),
+        operating_points=(OperatingPoint(4, 0.9, 9000.0), OperatingPoint(8, 0.9625, 5210.0)),
         held_out=200,
         build_seconds=31.0,
         disk_bytes=80_000,
@@ -245,7 +245,7 @@ class StubClient(HeadStub):
 
     def _built(self, wait: bool, progress: Callable[[Job], object]) -> IndexInfo:
         if not wait:
-            return index_info(state="building", recall=0.0, operating=(), job=job())
+            return index_info(state="building", recall=0.0, operating_points=(), job=job())
         for change in self.watch_job("7c41"):
             progress(change)
         if change.state != "done":

@@ -104,7 +104,7 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
             target_recall=request.target_recall,
             recall=0.97,
             effort=32,
-            operating=[
+            operating_points=[
                 indexes_pb2.OperatingPoint(effort=16, recall=0.9, qps=2000),
                 indexes_pb2.OperatingPoint(effort=32, recall=0.97),
             ],
@@ -182,12 +182,12 @@ class FakeIndexes(indexes_pb2_grpc.IndexesServicer):
             vectors=types_pb2.TapFeatures(
                 tap=tap, rows=types_pb2.Tensor(dtype=types_pb2.DTYPE_FLOAT32, shape=vectors.shape, data=vectors.tobytes())
             )
-            if request.vectors_too
+            if request.with_vectors
             else None,
             metric=indexes_pb2.METRIC_COSINE,
             version=found.version,
             search_seconds=0.25,
-            how="exact",
+            strategy="exact",
         )
 
 

@@ -26,7 +26,7 @@ HITS = Hits(
     scores=np.array([0.9875, 0.5], np.float32),
     metadata={"year": [2024, None], "none": [None, None], "good": [True, False]},
     version=12,
-    how="index",
+    strategy="index",
     seconds=0.0012,
 )
 
@@ -46,7 +46,7 @@ def test_search_for_people(topwork: StubCommand) -> None:
 def test_search_for_programs_is_an_object_a_query(topwork: StubCommand) -> None:
     assert topwork("search", "birds", "a", "b", "--json") == 0
     first, second = topwork.json
-    assert (first["query"], second["query"], first["how"], first["metric"]) == ("a", "b", "index", "cosine")
+    assert (first["query"], second["query"], first["strategy"], first["metric"]) == ("a", "b", "index", "cosine")
     assert first["hits"][0]["id"] == "owls/1.jpg"
     assert first["hits"][0]["metadata"] == {"year": 2024, "none": None, "good": True}
     assert first["hits"][0]["score"] == pytest.approx(0.9875)
@@ -184,7 +184,7 @@ def test_indexes(topwork: StubCommand) -> None:
         *("birds", "pooled", "pooled", "auto", "IVF64,Flat", "cosine", "ready", "5,000", "0.963", "153", "kB")
     ]
     assert topwork("indexes", "birds", "--json") == 0
-    assert topwork.json[0]["operating"][1] == {"effort": 8, "recall": 0.9625, "qps": 5210.0}
+    assert topwork.json[0]["operating_points"][1] == {"effort": 8, "recall": 0.9625, "qps": 5210.0}
     topwork.client.found_indexes = []
     assert topwork("indexes", "birds") == 0
     assert "there are no indexes: `topwork index SET` builds one" in topwork.said

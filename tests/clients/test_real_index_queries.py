@@ -45,13 +45,13 @@ def test_recall_on_the_callers_queries_is_what_they_get(client: topwork.Client) 
     live = np.random.default_rng(1).normal(size=(100, DIM)).astype(np.float32)
     assert recall(client, live, "own") > max(0.9, recall(client, live, "of-rows"))
     until = time.monotonic() + 60
-    while not (found := client.index("noisy", "own")).live and time.monotonic() < until:
+    while not (found := client.index("noisy", "own")).live_recall and time.monotonic() < until:
         pass
-    (told,) = found.live
+    (told,) = found.live_recall
     assert (told.filtered, told.searches) == (False, 1)
     assert told.recall > 0.5
     again = client.rebuild_index("noisy", "own")
-    assert again.live == ()
+    assert again.live_recall == ()
     assert (again.own_queries, again.effort) == (True, own.effort)
     assert client.index("noisy", "own").rows == len(rows)
 

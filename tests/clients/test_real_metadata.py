@@ -73,7 +73,7 @@ def test_update_changes_metadata_and_nothing_else(pets: EitherClient) -> None:
     np.testing.assert_array_equal(after.features["vectors"].rows, before.features["vectors"].rows)
     found = pets.search("pets", vectors=np.eye(4, dtype=np.float32)[2], where="n = 30", columns=["n"])
     assert (found.ids, found.metadata["n"]) == (["c"], [30])
-    assert pets.index("pets").fresh_rows == pets.index("pets").dead_rows == 0
+    assert pets.index("pets").delta_rows == pets.index("pets").deleted_rows == 0
     assert pets.read("pets", version=before.version).metadata["n"] == [1, 2, 3, None]
 
 

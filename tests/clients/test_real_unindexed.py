@@ -31,14 +31,14 @@ def nearest(query: np.ndarray, metric: str = "cosine") -> list[str]:
 def test_a_set_without_an_index_is_searched_exactly(client: EitherClient) -> None:
     found = client.search("plain", vectors=ROWS[3], k=5)
     assert found.ids == nearest(ROWS[3])[:5]
-    assert (found.unindexed, found.rows_compared, found.how, found.metric) == (True, 30, "exact", "cosine")
+    assert (found.unindexed, found.rows_compared, found.strategy, found.metric) == (True, 30, "exact", "cosine")
     for metric in ("l2", "inner_product"):
         assert client.search("plain", vectors=ROWS[3], k=5, metric=metric).ids == nearest(ROWS[3], metric)[:5]
     several = client.search("plain", stored=["i1", "i2"], k=3, where="n < 10", columns=["n"])
     assert [hits.ids for hits in several] == [
         [id for id in nearest(ROWS[at]) if int(id[1:]) < 10 and int(id[1:]) != at][:3] for at in (1, 2)
     ]
-    assert several[0].how == "exact over 10 matches"
+    assert several[0].strategy == "exact over 10 matches"
     client.write("plain", vectors=ROWS[3:4], ids=["new"])
     assert set(client.search("plain", vectors=ROWS[3], k=2).ids) == {"i3", "new"}
     client.delete("plain", ["i3"])

@@ -36,7 +36,7 @@ def test_a_lone_query_has_its_hits(both: EitherClient) -> None:
     assert hits.scores[0] == pytest.approx(1)
     assert sorted(hits.scores, reverse=True) == hits.scores.tolist()
     assert hits.metadata["year"][0] == 2021
-    assert (hits.metric, hits.version, hits.how, hits.rows, hits.spans) == ("cosine", 2, "exact", None, None)
+    assert (hits.metric, hits.version, hits.strategy, hits.rows, hits.spans) == ("cosine", 2, "exact", None, None)
     first = next(iter(hits))
     assert (first.id, first.metadata, first.span, first.row) == ("x", {"year": 2021}, None, None)
     assert hits[0] == first
@@ -183,7 +183,7 @@ def test_hits_are_read_by_people() -> None:
         ids=[f"pictures/{i}.png" for i in range(12)],
         scores=np.linspace(1, 0, 12, dtype=np.float32),
         metadata={"label": ["owl", None] * 6, "text": ["x\n" * 200] * 12},
-        how="index",
+        strategy="index",
         version=3,
     )
     lines = repr(hits).splitlines()
@@ -205,7 +205,7 @@ def test_an_index_is_built_and_waited_for(both: EitherClient, server: FakeServer
     assert (seen[1].seconds_left, seen[-1].seconds_left, seen[-1].running) == (1.0, None, False)
     assert (info.set, info.name, info.tap, info.kind, info.built) == ("birds", "pooled", "pooled", "hnsw", "HNSW32,Flat")
     assert (info.metric, info.options, info.state, info.target_recall) == ("l2", {"links": 16}, "ready", 0.9)
-    assert [(point.effort, point.recall, point.qps) for point in info.operating] == [(16, 0.9, 2000), (32, 0.97, 0)]
+    assert [(point.effort, point.recall, point.qps) for point in info.operating_points] == [(16, 0.9, 2000), (32, 0.97, 0)]
     assert both.index("birds") == both.index("birds", "pooled") == both.indexes()[0] == both.indexes("birds")[0]
     assert both.set("birds").indexes == ("pooled",)
     with pytest.raises(topwork.AlreadyExists, match=r"index 'pooled' is there \(drop it\)"):

@@ -46,20 +46,21 @@ class LiveRecall:
 class IndexInfo:
     """An index over one tap of a set, as it stands.
 
-    kind           as asked, such as "auto"; `built` is what was built, such as "IVF1024,Flat"
-    metric         "cosine", "inner_product" or "l2"
-    state          "building" (for the first time, or anew: searches are exact and slow meanwhile), "ready", "rebuilding"
-                   (searches go on on the old one) or "failed" (`detail` says why; searches are exact and slow)
-    version        of the set, that searches see
-    rows           alive, in all; `fresh_rows` were written since the build and are searched exactly, `dead_rows` are skipped
-    recall         at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first build.
-                   `own_queries`: measured on so many queries that `create_index` was given
-    missed_target  whether no effort reached `target_recall` on them; `detail` says so in words
-    operating      other efforts, and what they gave
-    disk_bytes     of the index; `memory_bytes` is 0 where it is not in memory
-    live           recall of your searches: one in a hundred is repeated exactly when the server is idle
-    job            the latest build, if there was one
-    damage         which of its files is damaged: nothing else is known of it then, and its use raises DataLoss
+    kind              as asked, such as "auto"; `built` is what was built, such as "IVF1024,Flat"
+    metric            "cosine", "inner_product" or "l2"
+    state             "building" (for the first time, or again: searches are exact and slow meanwhile), "ready", "rebuilding"
+                      (searches go on on the old one) or "failed" (`detail` says why; searches are exact and slow)
+    version           of the set, that searches see
+    rows              alive, in all; `delta_rows` were written since the build and are searched exactly, `deleted_rows` were
+                      deleted or replaced since the build and are skipped
+    recall            at 10, measured on `held_out` rows at `effort`, which was chosen for `target_recall`; 0 before the first
+                      build. `own_queries`: measured on so many queries that `create_index` was given
+    missed_target     whether no effort reached `target_recall` on them; `detail` says so in words
+    operating_points  other efforts, and what they gave
+    disk_bytes        of the index; `memory_bytes` is 0 where it is not in memory
+    live_recall       recall of your searches: one in a hundred is repeated exactly when the server is idle
+    job               the latest build, if there was one
+    damage            which of its files is damaged: nothing else is known of it then, and its use raises DataLoss
     """
 
     set: str
@@ -75,20 +76,20 @@ class IndexInfo:
     detail: str
     version: int
     rows: int
-    fresh_rows: int
-    dead_rows: int
+    delta_rows: int
+    deleted_rows: int
     target_recall: float
     recall: float
     missed_target: bool
     effort: int
-    operating: tuple[OperatingPoint, ...]
+    operating_points: tuple[OperatingPoint, ...]
     held_out: int
     build_seconds: float
     disk_bytes: int
     memory_bytes: int
     job: Job | None
     own_queries: bool = False
-    live: tuple[LiveRecall, ...] = ()
+    live_recall: tuple[LiveRecall, ...] = ()
     damage: str = ""
 
     def __repr__(self) -> str:

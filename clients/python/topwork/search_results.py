@@ -37,7 +37,7 @@ class Hits:
     spans      float32, as in `Features.spans`; None where a row is the whole item. `span_kind`, `parts` likewise
     vectors    (n, dim): the hits' own rows, where `with_vectors` asked for them
     version    of the set, that was searched
-    how        "index", "exact", "exact over 812 matches": what was done
+    strategy   "index", "exact", "exact over 812 matches": what was done
     unindexed  there was no index: `rows_compared` rows were read from the disk and compared. `topwork index SET` pays from some
                thousands of rows
     seconds    that the search took on the server; `timings` are the encoder's (all queries of one message together)
@@ -53,7 +53,7 @@ class Hits:
     vectors: Array | None = None
     metric: str = "cosine"
     version: int = 0
-    how: str = ""
+    strategy: str = ""
     seconds: float = 0.0
     timings: Timings = field(default_factory=Timings)
     unindexed: bool = False
@@ -91,7 +91,7 @@ class Hits:
 
     def _caption(self) -> str:
         count = f"{len(self)} hit{'s' * (len(self) != 1)}"
-        return f"{count} by {self.metric}, version {self.version}{f', {self.how}' if self.how else ''}"
+        return f"{count} by {self.metric}, version {self.version}{f', {self.strategy}' if self.strategy else ''}"
 
     def _repr_html_(self) -> str:
         """The first hits, with their pictures or texts where the set keeps its inputs."""

@@ -124,7 +124,7 @@ class IndexesService(indexes_pb2_grpc.IndexesServicer):
     ) -> indexes_pb2.SearchResponse:
         def made() -> indexes_pb2.SearchResponse:
             found = answer(request, hits, opened)
-            return index_messages.response(found, opened.definition, vectors_too=request.vectors_too)
+            return index_messages.response(found, opened.definition, with_vectors=request.with_vectors)
 
         return await asyncio.to_thread(made) if len(hits.keys) > MANY or needs_fetch(request, opened) else made()
 

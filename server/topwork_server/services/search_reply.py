@@ -49,7 +49,7 @@ def behind(hits: SearchHits, offset: int) -> SearchHits:
 
 
 def _needs_rows(request: Request, opened: OpenedIndex) -> bool:
-    return request.vectors_too or opened.definition.tap.tap.granularity is not Granularity.ITEM
+    return request.with_vectors or opened.definition.tap.tap.granularity is not Granularity.ITEM
 
 
 def _fetched(request: Request, hits: SearchHits, opened: OpenedIndex) -> SearchReply:

@@ -183,7 +183,7 @@ async def test_filters_columns_and_vectors(home):
     async with served(home) as w:
         rows = await filled(w)
         asked = {"items": items("a bird", "a whale"), "where": "year >= 2004", "k": 10}
-        found = await w.search(**asked, columns=["year", "year"], vectors_too=True)
+        found = await w.search(**asked, columns=["year", "year"], with_vectors=True)
         assert list(found.counts) == [4, 4]
         assert set(found.ids) == set(WORDS[4:])
         [year] = found.metadata
@@ -192,10 +192,10 @@ async def test_filters_columns_and_vectors(home):
         stored = (await w.embed(*WORDS)).rows
         np.testing.assert_array_equal(vectors, stored[[WORDS.index(id) for id in found.ids]])
         assert found.vectors.fingerprint == w.taps["mean"].fingerprint
-        assert "exact" in found.how
+        assert "exact" in found.strategy
         every = await w.search(**asked, all_columns=True)
         assert [column.name for column in every.metadata] == ["year"]
-        none = await w.search(items=items("a bird"), where="year > 3000", all_columns=True, vectors_too=True)
+        none = await w.search(items=items("a bird"), where="year > 3000", all_columns=True, with_vectors=True)
         assert (list(none.counts), list(none.ids), list(none.metadata[0].ints)) == ([0], [], [])
         await w.write("a bird", year=[1990])  # a filter is asked anew of every version
         found = await w.search(**asked)
@@ -370,7 +370,7 @@ async def test_indexes_are_described_listed_rebuilt_and_dropped(home):
         assert found.build_seconds > 0
         assert found.disk_bytes > 8 * 8 * 4
         assert found.memory_bytes > 0
-        assert (found.held_out, len(found.operating), found.operating[0].recall) == (1, 1, 1.0)
+        assert (found.held_out, len(found.operating_points), found.operating_points[0].recall) == (1, 1, 1.0)
         await w.index(tap="letters", name="by-letter")
         listed = (await w.stub.ListIndexes(pb.ListIndexesRequest())).indexes
         assert [(one.set, one.name) for one in listed] == [("birds", "by-letter"), ("birds", "mean")]
@@ -421,7 +421,7 @@ async def test_searches_are_right_while_it_is_built_and_after_it_failed(home):
         made = await w.stub.CreateIndex(pb.CreateIndexRequest(set="birds"))
         assert made.state == pb.INDEX_STATE_BUILDING
         found = await w.search(items=items("a bird"), k=1)
-        assert (list(found.ids), found.how) == (["a bird"], "exact")
+        assert (list(found.ids), found.strategy) == (["a bird"], "exact")
         w.jobs.fail = "out of luck"
         w.jobs.gate.set()
         await w.indexes.wait_for_build("birds")

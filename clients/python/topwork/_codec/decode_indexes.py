@@ -42,9 +42,9 @@ def index(message: indexes_pb2.Index) -> IndexInfo:
         message,
         metric=metric_name(message.metric),
         missed_target=message.held_out > 0 and message.recall < message.target_recall,
-        operating=tuple(messages.of_message(OperatingPoint, point) for point in message.operating),
+        operating_points=tuple(messages.of_message(OperatingPoint, point) for point in message.operating_points),
         job=decode_sets.job(message.job) if message.HasField("job") else None,
-        live=tuple(messages.of_message(LiveRecall, one) for one in message.live),
+        live_recall=tuple(messages.of_message(LiveRecall, one) for one in message.live_recall),
     )
 
 
@@ -57,7 +57,7 @@ def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Ma
     vectors = messages.array(reply.vectors.rows) if reply.HasField("vectors") else None
     columns = {column.name: metadata.unpack(column)[1] for column in reply.metadata}
     span_kind = messages.SPAN_KINDS.get(reply.spans.kind) if reply.HasField("spans") else None
-    metric, version, how, seconds = metric_name(reply.metric), reply.version, reply.how, reply.search_seconds
+    metric, version, strategy, seconds = metric_name(reply.metric), reply.version, reply.strategy, reply.search_seconds
     timings = messages.of_message(Timings, reply.timings)
     for start, end in pairwise(accumulate(reply.counts, initial=0)):
         yield Hits(
@@ -71,7 +71,7 @@ def hits(reply: indexes_pb2.SearchResponse, inputs: Callable[[Sequence[str]], Ma
             vectors=_cut(vectors, start, end),
             metric=metric,
             version=version,
-            how=how,
+            strategy=strategy,
             seconds=seconds,
             timings=timings,
             unindexed=reply.unindexed,

@@ -79,7 +79,7 @@ def search(
         every_row=every_row,
         columns=columns or (),
         all_columns=columns is None,
-        vectors_too=with_vectors,
+        with_vectors=with_vectors,
         exact=exact,
         effort=effort,
         offset=offset,
@@ -166,7 +166,7 @@ def _each(
 def _most(settings: SearchRequest) -> int:
     """Queries in one message."""
     metadata = settings.all_columns or bool(settings.columns)
-    hits = HITS_WITH_VECTORS if settings.vectors_too else HITS_WITH_METADATA if metadata else HITS
+    hits = HITS_WITH_VECTORS if settings.with_vectors else HITS_WITH_METADATA if metadata else HITS
     return max(1, min(QUERIES, hits // (settings.k + settings.offset)))
 
 

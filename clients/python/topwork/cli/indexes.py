@@ -95,7 +95,7 @@ def _watch_it(info: IndexInfo) -> str:
 def _summary(info: IndexInfo) -> str:
     """pooled of birds: IVF1024,Flat over 100,000 rows, recall 0.962 at effort 24, 5,210 queries/s, 153 MB, built in 31 s."""
     head = f"index {info.name} of {info.set}: {info.built or info.kind} over {counted(info.rows, 'row')}"
-    qps = next((point.qps for point in info.operating if point.effort == info.effort), 0.0)
+    qps = next((point.qps for point in info.operating_points if point.effort == info.effort), 0.0)
     figures = [f"recall {info.recall:.3f} at effort {info.effort}" if info.recall else "", f"{qps:,.0f} queries/s" if qps else ""]
     figures += [f"{output.size(info.memory_bytes)} of memory" if info.memory_bytes else ""]
     figures += [f"built in {output.seconds(info.build_seconds)}"]
@@ -156,12 +156,15 @@ def _line(info: IndexInfo) -> Iterable[str]:
 
 def _print_one(info: IndexInfo) -> None:
     output.facts(_facts(info))
-    if info.operating:
+    if info.operating_points:
         print()
         table = output.table("effort", "recall at 10", "queries/s", "", right=("effort", "recall at 10", "queries/s"))
         output.rows(
             table,
-            ((str(p.effort), f"{p.recall:.4f}", f"{p.qps:,.0f}", "*" if p.effort == info.effort else "") for p in info.operating),
+            (
+                (str(p.effort), f"{p.recall:.4f}", f"{p.qps:,.0f}", "*" if p.effort == info.effort else "")
+                for p in info.operating_points
+            ),
         )
 
 
@@ -171,11 +174,11 @@ def _facts(info: IndexInfo) -> Iterable[tuple[str, str]]:
     if info.options:
         yield "options", ", ".join(f"{name}={value}" for name, value in info.options.items())
     yield "state", info.state + (f": {info.detail}" if info.detail else "")
-    yield "rows", f"{info.rows:,} ({info.fresh_rows:,} written and {info.dead_rows:,} gone since the build)"
+    yield "rows", f"{info.rows:,} ({info.delta_rows:,} written and {info.deleted_rows:,} gone since the build)"
     if info.held_out:
         measured = f"{info.held_out:,} {'queries of your own' if info.own_queries else 'rows held out'}"
         yield "recall", f"{info.recall:.4f} at effort {info.effort}, wanted {info.target_recall:g} ({measured})"
-    for live in info.live:
+    for live in info.live_recall:
         which = f"filters that leave {live.above:.0%} to {live.up_to:.0%}" if live.filtered else "no filter"
         yield "live recall", f"{live.recall:.4f} of {live.searches:,} of your searches, repeated exactly ({which})"
     yield "built in", output.seconds(info.build_seconds)

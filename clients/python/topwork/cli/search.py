@@ -107,7 +107,7 @@ def _texts(client: Client, info: SetInfo, found: Sequence[Hits]) -> Mapping[str,
 def _record(label: str, found: Hits, texts: Mapping[str, str]) -> dict[str, Any]:
     about = {
         "metric": found.metric,
-        "how": found.how,
+        "strategy": found.strategy,
         "unindexed": found.unindexed,
         "version": found.version,
         "seconds": found.seconds,
@@ -134,8 +134,8 @@ def _print(name: str, labels: Sequence[str], found: Sequence[Hits], texts: Mappi
     if found:
         first = found[0]
         seconds = output.seconds(first.seconds)
-        how = f"{first.how}, no index" if first.unindexed else first.how or "searched"
-        console.print(f"{counted(sum(map(len, found)), 'hit')}, {how}, {seconds}", style="dim", markup=False)
+        strategy = f"{first.strategy}, no index" if first.unindexed else first.strategy or "searched"
+        console.print(f"{counted(sum(map(len, found)), 'hit')}, {strategy}, {seconds}", style="dim", markup=False)
         if first.unindexed and first.rows_compared >= PAYS:
             what = f"{first.rows_compared:,} rows were read and compared"
             output.say(f"{what}: `topwork index {name}` makes searches of so many faster")

@@ -111,7 +111,7 @@ class LiveRecall(_message.Message):
     def __init__(self, filtered: _Optional[bool] = ..., above: _Optional[float] = ..., up_to: _Optional[float] = ..., searches: _Optional[int] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "fresh_rows", "dead_rows", "target_recall", "recall", "effort", "operating", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options", "live", "damage", "own_queries")
+    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "delta_rows", "deleted_rows", "target_recall", "recall", "effort", "operating_points", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options", "live_recall", "damage", "own_queries")
     SET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TAP_FIELD_NUMBER: _ClassVar[int]
@@ -124,19 +124,19 @@ class Index(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    FRESH_ROWS_FIELD_NUMBER: _ClassVar[int]
-    DEAD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DELTA_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_ROWS_FIELD_NUMBER: _ClassVar[int]
     TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     EFFORT_FIELD_NUMBER: _ClassVar[int]
-    OPERATING_FIELD_NUMBER: _ClassVar[int]
+    OPERATING_POINTS_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_FIELD_NUMBER: _ClassVar[int]
     BUILD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
-    LIVE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_RECALL_FIELD_NUMBER: _ClassVar[int]
     DAMAGE_FIELD_NUMBER: _ClassVar[int]
     OWN_QUERIES_FIELD_NUMBER: _ClassVar[int]
     set: str
@@ -151,22 +151,22 @@ class Index(_message.Message):
     detail: str
     version: int
     rows: int
-    fresh_rows: int
-    dead_rows: int
+    delta_rows: int
+    deleted_rows: int
     target_recall: float
     recall: float
     effort: int
-    operating: _containers.RepeatedCompositeFieldContainer[OperatingPoint]
+    operating_points: _containers.RepeatedCompositeFieldContainer[OperatingPoint]
     held_out: int
     build_seconds: float
     disk_bytes: int
     memory_bytes: int
     job: _jobs_pb2.Job
     options: _struct_pb2.Struct
-    live: _containers.RepeatedCompositeFieldContainer[LiveRecall]
+    live_recall: _containers.RepeatedCompositeFieldContainer[LiveRecall]
     damage: str
     own_queries: bool
-    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., fresh_rows: _Optional[int] = ..., dead_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating: _Optional[_Iterable[_Union[OperatingPoint, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ..., own_queries: _Optional[bool] = ...) -> None: ...
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., delta_rows: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating_points: _Optional[_Iterable[_Union[OperatingPoint, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live_recall: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ..., own_queries: _Optional[bool] = ...) -> None: ...
 
 class ListIndexesRequest(_message.Message):
     __slots__ = ("set",)
@@ -209,7 +209,7 @@ class DropIndexResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("set", "index", "items", "vectors", "stored", "encoder", "fingerprint", "k", "within", "where", "every_row", "columns", "all_columns", "vectors_too", "exact", "effort", "offset", "metric")
+    __slots__ = ("set", "index", "items", "vectors", "stored", "encoder", "fingerprint", "k", "within", "where", "every_row", "columns", "all_columns", "with_vectors", "exact", "effort", "offset", "metric")
     SET_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -223,7 +223,7 @@ class SearchRequest(_message.Message):
     EVERY_ROW_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     ALL_COLUMNS_FIELD_NUMBER: _ClassVar[int]
-    VECTORS_TOO_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     EFFORT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -241,15 +241,15 @@ class SearchRequest(_message.Message):
     every_row: bool
     columns: _containers.RepeatedScalarFieldContainer[str]
     all_columns: bool
-    vectors_too: bool
+    with_vectors: bool
     exact: bool
     effort: int
     offset: int
     metric: Metric
-    def __init__(self, set: _Optional[str] = ..., index: _Optional[str] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., k: _Optional[int] = ..., within: _Optional[float] = ..., where: _Optional[str] = ..., every_row: _Optional[bool] = ..., columns: _Optional[_Iterable[str]] = ..., all_columns: _Optional[bool] = ..., vectors_too: _Optional[bool] = ..., exact: _Optional[bool] = ..., effort: _Optional[int] = ..., offset: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
+    def __init__(self, set: _Optional[str] = ..., index: _Optional[str] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., vectors: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., stored: _Optional[_Union[_sets_pb2.Strings, _Mapping]] = ..., encoder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., k: _Optional[int] = ..., within: _Optional[float] = ..., where: _Optional[str] = ..., every_row: _Optional[bool] = ..., columns: _Optional[_Iterable[str]] = ..., all_columns: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., exact: _Optional[bool] = ..., effort: _Optional[int] = ..., offset: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("counts", "ids", "scores", "rows", "spans", "metadata", "vectors", "metric", "version", "timings", "search_seconds", "how", "unindexed", "rows_compared")
+    __slots__ = ("counts", "ids", "scores", "rows", "spans", "metadata", "vectors", "metric", "version", "timings", "search_seconds", "strategy", "unindexed", "rows_compared")
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -261,7 +261,7 @@ class SearchResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    HOW_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
     UNINDEXED_FIELD_NUMBER: _ClassVar[int]
     ROWS_COMPARED_FIELD_NUMBER: _ClassVar[int]
     counts: _containers.RepeatedScalarFieldContainer[int]
@@ -275,7 +275,7 @@ class SearchResponse(_message.Message):
     version: int
     timings: _encoders_pb2.Timings
     search_seconds: float
-    how: str
+    strategy: str
     unindexed: bool
     rows_compared: int
-    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., how: _Optional[str] = ..., unindexed: _Optional[bool] = ..., rows_compared: _Optional[int] = ...) -> None: ...
+    def __init__(self, counts: _Optional[_Iterable[int]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., spans: _Optional[_Union[_types_pb2.Spans, _Mapping]] = ..., metadata: _Optional[_Iterable[_Union[_sets_pb2.Column, _Mapping]]] = ..., vectors: _Optional[_Union[_types_pb2.TapFeatures, _Mapping]] = ..., metric: _Optional[_Union[Metric, str]] = ..., version: _Optional[int] = ..., timings: _Optional[_Union[_encoders_pb2.Timings, _Mapping]] = ..., search_seconds: _Optional[float] = ..., strategy: _Optional[str] = ..., unindexed: _Optional[bool] = ..., rows_compared: _Optional[int] = ...) -> None: ...

@@ -106,7 +106,7 @@ def kind(registered: RegisteredIndex) -> indexes_pb2.IndexKind:
     )
 
 
-def index(described: IndexDescription, job: JobRecord | None, live: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
+def index(described: IndexDescription, job: JobRecord | None, live_recall: Sequence[LiveRecallFigure] = ()) -> indexes_pb2.Index:
     definition, facts = described.definition, described.facts
     message = indexes_pb2.Index(
         set=definition.set,
@@ -120,17 +120,17 @@ def index(described: IndexDescription, job: JobRecord | None, live: Sequence[Liv
         detail=described.detail,
         version=described.version,
         rows=described.alive_rows,
-        fresh_rows=described.fresh_rows,
-        dead_rows=described.dead_rows,
+        delta_rows=described.fresh_rows,
+        deleted_rows=described.dead_rows,
         target_recall=definition.target_recall,
         memory_bytes=described.memory,
         job=job_message(job) if job else None,
         options=_struct(definition.options),
-        live=[indexes_pb2.LiveRecall(**asdict(figure)) for figure in live],
+        live_recall=[indexes_pb2.LiveRecall(**asdict(figure)) for figure in live_recall],
     )
     if facts:
         message.built, message.recall, message.effort = facts.built, facts.recall, facts.effort
-        message.operating.extend(map(_operating, facts.operating))
+        message.operating_points.extend(map(_operating, facts.operating))
         message.own_queries = facts.own_queries
         message.held_out, message.build_seconds, message.disk_bytes = facts.held_out, facts.seconds, facts.bytes
     return message
@@ -142,7 +142,7 @@ def damaged(index: DamagedIndex) -> indexes_pb2.Index:
     return indexes_pb2.Index(set=index.set, name=index.name, state=STATES[IndexState.FAILED], detail=detail, damage=index.damage)
 
 
-def response(found: SearchReply, definition: IndexDefinition, *, vectors_too: bool) -> indexes_pb2.SearchResponse:
+def response(found: SearchReply, definition: IndexDefinition, *, with_vectors: bool) -> indexes_pb2.SearchResponse:
     hits, rows = found.hits, found.rows
     message = indexes_pb2.SearchResponse(
         counts=hits.counts.tolist(),
@@ -152,11 +152,11 @@ def response(found: SearchReply, definition: IndexDefinition, *, vectors_too: bo
         metadata=[set_messages.column_message(column) for column in found.metadata],
         metric=f"METRIC_{definition.metric.name}",
         version=hits.version,
-        how=hits.how,
+        strategy=hits.how,
     )
     if rows is not None and rows.spans is not None:
         message.spans.CopyFrom(item_messages.spans(rows.spans))
-    if rows is not None and vectors_too:
+    if rows is not None and with_vectors:
         message.vectors.CopyFrom(item_messages.tap_features(rows, OutputFormat()))
     return message
 
