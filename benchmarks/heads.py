@@ -88,7 +88,7 @@ def agreement(client: Client) -> dict[str, Any]:
         exported = np.concatenate([session.run(["probabilities"], feeds)[0] for feeds in _feeds(texts)])
     difference = float(np.abs(predicted.probabilities - exported).max())
     return {
-        "trainer and served graph, largest difference of a score": client.head(HEAD).agreement,
+        "trainer and served graph, largest difference of a score": client.head(HEAD).max_abs_error,
         "served and exported file, largest difference of a probability": difference,
     }
 

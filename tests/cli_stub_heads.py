@@ -57,13 +57,13 @@ def head_info(**others: Any) -> HeadInfo:
         unlabeled=18,
         seed=0,
         temperature=1.7,
-        agreement=2.4e-6,
+        max_abs_error=2.4e-6,
         created=WHEN,
-        seconds=3.14,
+        training_seconds=3.14,
         bytes=41_000,
-        native=False,
+        pretrained=False,
         warnings=("class 'wren' has 3 examples",),
-        code="0.1.0",
+        server_version="0.1.0",
     )
     return replace(known, **others)
 

@@ -57,8 +57,8 @@ REPORT: dict[str, Any] = {
     "history": [],
     "options": {},
     "seed": 0,
-    "code": "0.1.0",
-    "seconds": 3.1,
+    "server_version": "0.1.0",
+    "training_seconds": 3.1,
     "warnings": ["class 'high' has 3 examples"],
     "of_a_newer_server": 1,
 }
@@ -116,7 +116,7 @@ def head(name: str, task: str, encoder: str = "letters", **others: Any) -> heads
         "labeled": 482,
         "temperature": 1.7,
         "created": 5.0,
-        "seconds": 3.1,
+        "training_seconds": 3.1,
         "warnings": REPORT["warnings"],
     }
     made = heads_pb2.Head(**{**known, **others})
@@ -137,7 +137,7 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
             head("words", "TAGGING"),
             head("answers", "QUESTION_ANSWERING"),
             head("cells", "SEGMENTATION", "pictures", tap="cells", pooling="rows"),
-            head("motions", "CLASSIFICATION", "clips", native=True, kind="", set=""),
+            head("motions", "CLASSIFICATION", "clips", pretrained=True, kind="", set=""),
         ]
         self.heads = {one.name: one for one in made}
 

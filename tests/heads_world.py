@@ -110,7 +110,7 @@ def made(definition: HeadDefinition, fitted: FittedHead, names: Sequence[str], l
         dim=dim_after(pooling, info.tap.dim),
         names=tuple(names),
         created=time.time(),
-        code="1.2.3",
+        server_version="1.2.3",
         kind=definition.kind,
         chosen=dict(fitted.chosen),
         temperature=1.5,

@@ -18,14 +18,14 @@ def topwork(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_heads(topwork: StubCommand) -> None:
-    native = head_info(name="letters/all", native=True, kind="", set="", metrics=(), job=None, created=None)
+    native = head_info(name="letters/all", pretrained=True, kind="", set="", metrics=(), job=None, created=None)
     topwork.client.found_heads = [head_info(), native]
     assert topwork("heads", "--encoder", "letters") == 0
     lines = [line.split("  ") for line in topwork.said.splitlines()]
     said = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert said[1][:6] == ["birds-label", "classification", "linear", "letters/pooled", "birds label, version 12", "ready"]
     assert said[1][6:] == ["accuracy 0.912", "0.885 to 0.936"]
-    assert said[2] == ["letters/all", "classification", "native", "letters/pooled", "its encoder", "ready", "-"]
+    assert said[2] == ["letters/all", "classification", "pretrained", "letters/pooled", "its encoder", "ready", "-"]
     assert topwork.asked("heads") == {"encoder": "letters"}
     assert topwork("heads", "--json") == 0
     assert [head["name"] for head in topwork.json] == ["birds-label", "letters/all"]
@@ -81,7 +81,7 @@ def test_names_with_commas_in_them_stay_apart(topwork: StubCommand) -> None:
 
 
 def test_a_head_that_came_with_its_encoder(topwork: StubCommand) -> None:
-    topwork.client.found_heads = [head_info(native=True, metrics=(), baseline=(), job=None, estimate="")]
+    topwork.client.found_heads = [head_info(pretrained=True, metrics=(), baseline=(), job=None, estimate="")]
     assert topwork("heads", "letters/all") == 0
     assert "came with  letters\n" in topwork.said
     assert "learnt" not in topwork.said

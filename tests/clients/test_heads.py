@@ -141,8 +141,8 @@ def test_heads(both: EitherClient, server: FakeServer) -> None:
     assert [head.name for head in both.heads("pictures")] == ["cells"]
     assert len(both.heads()) == len(server.heads.heads)
     native = both.head("motions")
-    assert (native.native, native.job) == (True, None)
-    assert "native on clips/pooled" in repr(native)
+    assert (native.pretrained, native.job) == (True, None)
+    assert "pretrained on clips/pooled" in repr(native)
     both.drop_head("kinds")
     with pytest.raises(topwork.NotFound, match="no head 'kinds'"):
         both.head("kinds")

@@ -61,19 +61,19 @@ class TrainerInfo:
 class HeadInfo:
     """A head as it stands: what it is for, what it learnt from, and how good it is on items that it has not seen.
 
-    state        "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
-    job          the latest training; None for heads that came with their encoder (`native`)
-    task         "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"
-    version      of the set, that it learnt from
-    pooling      how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own
-    names        of the classes or labels, in the order of `Predictions.probabilities`
-    metrics      the first is the one to look at; `baseline` is the majority class or the mean, on the same items
-    estimate     how it was judged: "5-fold cross-validation over 482 items"
-    chosen       what cross-validation chose, such as {"l2": 0.1}
-    temperature  by which the scores are divided, so that probabilities are as often right as they say
-    agreement    the largest difference of a score between the served graph and the trainer's own, on held-out rows
-    created      UTC; None before the first training has ended. `seconds` is what that took
-    code         the version of the server that trained it
+    state             "training" (no head of that name serves yet), "ready" or "failed" (`detail` says why)
+    job               the latest training; None for heads that came with their encoder (`pretrained`)
+    task              "classification", "multi-label", "regression", "tagging", "question-answering" or "segmentation"
+    version           of the set, that it learnt from
+    pooling           how an item's rows become one: "row" where there is one, "rows" where each has a prediction of its own
+    names             of the classes or labels, in the order of `Predictions.probabilities`
+    metrics           the first is the one to look at; `baseline` is the majority class or the mean, on the same items
+    estimate          how it was judged: "5-fold cross-validation over 482 items"
+    chosen            what cross-validation chose, such as {"l2": 0.1}
+    temperature       by which the scores are divided, so that probabilities are as often right as they say
+    max_abs_error     the largest difference of a score between the served graph and the trainer's own, on held-out rows
+    created           UTC; None before the first training has ended. `training_seconds` is what that took
+    server_version    the version of the server that trained it
     """
 
     name: str
@@ -99,13 +99,13 @@ class HeadInfo:
     unlabeled: int
     seed: int
     temperature: float
-    agreement: float
+    max_abs_error: float
     created: datetime | None
-    seconds: float
+    training_seconds: float
     bytes: int
-    native: bool
+    pretrained: bool
     warnings: tuple[str, ...]
-    code: str
+    server_version: str
 
     @property
     def metric(self) -> MetricValue | None:
@@ -114,7 +114,7 @@ class HeadInfo:
 
     def __repr__(self) -> str:
         said = [f"{self.task} of {len(self.names)} classes" if self.task == "classification" and self.names else self.task]
-        said += [f"{self.kind or 'native'} on {self.encoder or 'ready vectors'}/{self.tap}" if self.tap else self.kind]
+        said += [f"{self.kind or 'pretrained'} on {self.encoder or 'ready vectors'}/{self.tap}" if self.tap else self.kind]
         said += [self.state + (f": {self.detail}" if self.detail else "")] if self.state != "ready" else []
         said += [str(self.metric)] if self.metric else []
         return f"<HeadInfo {self.name}: {', '.join(part for part in said if part)}>"
@@ -126,7 +126,7 @@ class HeadInfo:
         pairs = [
             ("task", self.task),
             ("state", self.state + (f": {self.detail}" if self.detail else "")),
-            ("kind", self.kind or "native"),
+            ("kind", self.kind or "pretrained"),
             ("reads", reads),
             ("learned from", f"{self.target or 'descriptions'} of {self.set}, version {self.version}" if self.set else ""),
             ("classes", html.listed(self.names)),

@@ -147,8 +147,8 @@ class Report:
     history: tuple[Mapping[str, Any], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    code: str = ""
-    seconds: float = 0.0
+    server_version: str = ""
+    training_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     json: Mapping[str, Any] = field(default_factory=dict)
 

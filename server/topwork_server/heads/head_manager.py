@@ -92,7 +92,7 @@ class HeadManager:
     async def report(self, name: str) -> Report:
         """Read the report of a head that serves. InvalidInput where it was not trained here."""
         described = await self.get(name)
-        if serving_head(described).native:
+        if serving_head(described).pretrained:
             raise InvalidInput(f"{name} came with its encoder: it was not judged here", remedy="judge it with a set of your own")
         return await asyncio.to_thread(self.store.report, name)
 

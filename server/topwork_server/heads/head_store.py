@@ -76,7 +76,7 @@ class StoredHead:
 
     def damage(self, how: str) -> NotReady:
         """The error for a damaged graph."""
-        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.native else RETRAIN
+        remedy = f"run `topwork export {self.head.encoder} --force`" if self.head.pretrained else RETRAIN
         return damaged_head(self.head.name, self.graph.parent, f"{self.graph.name} {how}", remedy)
 
 

@@ -144,7 +144,7 @@ class Head:
     dim: int  # what the graph reads, after pooling
     names: tuple[str, ...]
     created: float
-    code: str
+    server_version: str
     kind: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
@@ -154,15 +154,15 @@ class Head:
     estimate: str = ""
     labeled: int = 0
     unlabeled: int = 0
-    agreement: float = 0.0
-    seconds: float = 0.0
+    max_abs_error: float = 0.0
+    training_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     tuned: str = ""  # the encoder that was fine-tuned with it, and is dropped with it
     target_center: float = 0.0  # REGRESSION: trained on (number - center) / unit; the graph gives plain numbers
     target_unit: float = 1.0
 
     @property
-    def native(self) -> bool:
+    def pretrained(self) -> bool:
         return self.definition is None
 
 

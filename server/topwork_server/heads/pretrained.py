@@ -91,7 +91,7 @@ def _head(record: PretrainedHeadRecord) -> Head:
         dim=record.tap.tap.dim,
         names=record.names,
         created=record.created,
-        code=record.code,
-        kind="native",
+        server_version=record.code,
+        kind="pretrained",
         estimate=record.estimate,
     )

@@ -40,7 +40,7 @@ async def test_from_a_set_to_a_prediction(home):
         )
         assert done.head.metrics[0].name == "accuracy"
         assert done.head.metrics[0].low > done.head.baseline[0].high
-        assert done.head.agreement < 1e-3
+        assert done.head.max_abs_error < 1e-3
         assert w.pins() == {"head-birds-label": done.definition.version}
         report = await w.heads.report("birds-label")
         assert report.confusion.names == done.head.names

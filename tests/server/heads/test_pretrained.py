@@ -43,7 +43,9 @@ class Catalogue:
         """As the export does it."""
         head = sample_heads.head(f"{encoder}/{name}", definition=None, encoder=encoder, **fields)
         folder = self.entries[encoder].folder
-        record = PretrainedHeadRecord(head.name, head.task, encoder, head.tap, head.names, head.created, head.code, head.estimate)
+        record = PretrainedHeadRecord(
+            head.name, head.task, encoder, head.tap, head.names, head.created, head.server_version, head.estimate
+        )
         (folder / f"head-{name}.json").write_text(json.dumps(asdict(record)))
         (folder / f"head-{name}.onnx").write_bytes(sample_heads.graph(head))
         files = {path.name: file_sha256(path) for path in folder.glob("head-*")}
@@ -64,7 +66,7 @@ def test_heads_of_ready_encoders_are_listed(catalogue):
     head, graph = found["net/imagenet"]
     assert (head.name, head.task, head.tap, head.names) == (imagenet.name, imagenet.task, imagenet.tap, imagenet.names)
     assert (head.pooling, head.dim, head.encoder) == (imagenet.pooling, imagenet.dim, "net")
-    assert head.native
+    assert head.pretrained
     assert graph == catalogue.entries["net"].folder / "head-imagenet.onnx"
 
 

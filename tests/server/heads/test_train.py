@@ -99,7 +99,7 @@ def test_a_head_is_judged_by_folds_and_learns_from_all(sets: Sets, tmp_path: Pat
     main, base = head.metrics[0], head.baseline[0]
     assert main.name == base.name == "accuracy"
     assert base.value < 0.4 < 0.8 < main.low <= main.value <= main.high < 1
-    assert head.agreement < 1e-4
+    assert head.max_abs_error < 1e-4
 
 
 def test_the_report_tells_it_all(sets: Sets, tmp_path: Path) -> None:

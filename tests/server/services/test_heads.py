@@ -133,11 +133,11 @@ async def test_a_head_is_trained_described_and_dropped(home):
         await w.parts.heads.wait_until_trained("birds-label")
         head = await w.stub.GetHead(pb.GetHeadRequest(name="birds-label"))
         assert (head.state, head.detail, list(head.names)) == (pb.HEAD_STATE_READY, "", NAMES)
-        assert (head.estimate, head.labeled, head.code) == ("5-fold cross-validation over 30 items", 30, "1.2.3")
+        assert (head.estimate, head.labeled, head.server_version) == ("5-fold cross-validation over 30 items", 30, "1.2.3")
         assert [(f.name, f.value, f.low, f.high) for f in head.metrics] == [("accuracy", 0.9, 0.8, 0.95)]
         assert [(f.name, f.value) for f in head.baseline] == [("accuracy", 0.3)]
         assert dict(head.chosen) == {"shrinkage": 0.0}
-        assert (head.temperature, list(head.warnings), head.native) == (1.5, ["few items"], False)
+        assert (head.temperature, list(head.warnings), head.pretrained) == (1.5, ["few items"], False)
         assert head.created > 1e9
         assert head.bytes > 0
         assert json.loads(head.job.result) == {"head": "birds-label"}

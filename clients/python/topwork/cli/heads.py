@@ -127,7 +127,7 @@ def _line(head: HeadInfo) -> Iterable[str]:
         if figure
         else ("-", "")
     )
-    return head.name, head.task, head.kind or "native", reads, learnt, head.state, *shown
+    return head.name, head.task, head.kind or "pretrained", reads, learnt, head.state, *shown
 
 
 def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
@@ -154,7 +154,7 @@ def _facts(head: HeadInfo) -> Iterable[tuple[str, str]]:
 
 
 def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
-    if head.native:
+    if head.pretrained:
         yield "came with", head.encoder
         return
     if head.created:
@@ -166,7 +166,7 @@ def _training(head: HeadInfo) -> Iterable[tuple[str, str]]:
     if head.chosen:
         yield "chosen", said(head.chosen)
     if head.created:
-        yield "trained", f"{output.when(head.created)}, in {output.seconds(head.seconds)}"
-        yield "agreement", f"largest difference of a score to the trainer's own {head.agreement:.1e}"
+        yield "trained", f"{output.when(head.created)}, in {output.seconds(head.training_seconds)}"
+        yield "served graph", f"largest difference of a score to the trainer's own {head.max_abs_error:.1e}"
     if head.job:
         yield "job", f"{head.job.id}, {head.job.state}"

@@ -119,7 +119,7 @@ def train(arguments: SimpleNamespace) -> int:
 
 def summary(head: HeadInfo) -> Iterator[str]:
     """What a person wants to know of a head that is ready."""
-    yield f"head {head.name}: {what(head)}, from {source(head)}, in {output.seconds(head.seconds)}"
+    yield f"head {head.name}: {what(head)}, from {source(head)}, in {output.seconds(head.training_seconds)}"
     facts = list(_facts(head))
     width = max(len(name) for name, _ in facts)
     for name, fact in facts:
@@ -148,7 +148,7 @@ def what(head: HeadInfo) -> str:
     """Classification of 16 classes, linear on efficientnet-lite0/pooled."""
     names = {"classification": "classes", "multi-label": "labels", "segmentation": "classes", "tagging": "tags"}
     of = f" of {len(head.names)} {names[head.task]}" if head.task in names and head.names else ""
-    return f"{head.task}{of}, {head.kind or 'native'} on {head.encoder or 'ready vectors'}/{head.tap}"
+    return f"{head.task}{of}, {head.kind or 'pretrained'} on {head.encoder or 'ready vectors'}/{head.tap}"
 
 
 def source(head: HeadInfo) -> str:

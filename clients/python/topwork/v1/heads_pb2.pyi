@@ -127,7 +127,7 @@ class MetricValue(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "agreement", "created", "seconds", "bytes", "native", "warnings", "code")
+    __slots__ = ("name", "state", "detail", "job", "task", "kind", "set", "version", "target", "encoder", "tap", "pooling", "fingerprint", "names", "metrics", "baseline", "estimate", "options", "chosen", "labeled", "unlabeled", "seed", "temperature", "max_abs_error", "created", "training_seconds", "bytes", "pretrained", "warnings", "server_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -151,13 +151,13 @@ class Head(_message.Message):
     UNLABELED_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
-    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
-    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
-    NATIVE_FIELD_NUMBER: _ClassVar[int]
+    PRETRAINED_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
-    CODE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: HeadState
     detail: str
@@ -181,14 +181,14 @@ class Head(_message.Message):
     unlabeled: int
     seed: int
     temperature: float
-    agreement: float
+    max_abs_error: float
     created: float
-    seconds: float
+    training_seconds: float
     bytes: int
-    native: bool
+    pretrained: bool
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    code: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., agreement: _Optional[float] = ..., created: _Optional[float] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., native: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., code: _Optional[str] = ...) -> None: ...
+    server_version: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[HeadState, str]] = ..., detail: _Optional[str] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., task: _Optional[_Union[Task, str]] = ..., kind: _Optional[str] = ..., set: _Optional[str] = ..., version: _Optional[int] = ..., target: _Optional[str] = ..., encoder: _Optional[str] = ..., tap: _Optional[str] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., baseline: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., estimate: _Optional[str] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., chosen: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., labeled: _Optional[int] = ..., unlabeled: _Optional[int] = ..., seed: _Optional[int] = ..., temperature: _Optional[float] = ..., max_abs_error: _Optional[float] = ..., created: _Optional[float] = ..., training_seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., pretrained: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class ListHeadsRequest(_message.Message):
     __slots__ = ("encoder",)

@@ -138,7 +138,7 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
         ("chosen", _settings(report.chosen)),
         ("options", _settings(report.options) or "as they come"),
         ("seed", str(report.seed)),
-        ("trained", f"in {report.seconds:.1f} s by Topwork {report.code}"),
+        ("trained", f"in {report.training_seconds:.1f} s by Topwork {report.server_version}"),
     )
 
 

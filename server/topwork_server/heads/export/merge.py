@@ -49,7 +49,7 @@ def export_head(head: Head, shelf: HeadStore, catalogue: Catalog) -> tuple[bytes
             f" {tap.fingerprint if tap else 'no such tap'}",
             remedy=f"train it again, or serve the {head.encoder} that it stands on",
         )
-    kept = pretrained_head(catalogue, head.name) if head.native else shelf.find(head.name)
+    kept = pretrained_head(catalogue, head.name) if head.pretrained else shelf.find(head.name)
     kept.check_graph()
     verify(entry.folder, entry.manifest)
     data, description = merge_onnx(entry.folder / MODEL, kept.graph, kept.head)

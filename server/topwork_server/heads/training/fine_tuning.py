@@ -144,7 +144,7 @@ def _learnt(
         items=len(lesson.test),
         labeled=len(lesson.train) + len(lesson.validation),
         unlabeled=found.unlabeled,
-        agreement=_agreement(definition, lesson, tuned, served, entry, tap, target or TargetScale()),
+        max_abs_error=_agreement(definition, lesson, tuned, served, entry, tap, target or TargetScale()),
         target=target,
         evaluation=judgement,
         previews={wrong.id: preview(inputs[wrong.id]) for wrong in judgement.wrong},

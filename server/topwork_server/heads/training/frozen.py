@@ -171,7 +171,7 @@ class _Frozen:
             items=0,
             labeled=len(self.data.ids),
             unlabeled=self.data.unlabeled,
-            agreement=check_served_graph(fitted, served, view.rows, self._scaling.target),
+            max_abs_error=check_served_graph(fitted, served, view.rows, self._scaling.target),
             target=self._scaling.target,
             warnings=self.data.warnings,
         )

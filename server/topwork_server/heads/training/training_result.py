@@ -19,7 +19,7 @@ from topwork_server.types import Array, FingerprintedTap
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`graph` is the one that is served, `agreement` the largest difference of a score between it and the trainer's own head.
+    """`graph` is the one that is served, `max_abs_error` the largest difference of a score between it and the trainer's own head.
     `items` were judged; `judgement` is None where no item had a label."""
 
     fitted: FittedHead
@@ -33,7 +33,7 @@ class TrainingResult:
     items: int
     labeled: int
     unlabeled: int
-    agreement: float
+    max_abs_error: float
     evaluation: Evaluation | None = None
     curve: tuple[LearningCurvePoint, ...] = ()
     curve_estimate: str = ""

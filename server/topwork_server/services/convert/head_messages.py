@@ -138,15 +138,20 @@ def _fill_definition(message: heads_pb2.Head, definition: HeadDefinition) -> Non
 def _fill_head(message: heads_pb2.Head, head: Head) -> None:
     """What was learnt."""
     message.task = TASK_NUMBERS[head.task]  # type: ignore[assignment]
-    message.kind, message.encoder, message.estimate, message.code = head.kind, head.encoder, head.estimate, head.code
+    message.kind, message.encoder, message.estimate, message.server_version = (
+        head.kind,
+        head.encoder,
+        head.estimate,
+        head.server_version,
+    )
     message.tap, message.pooling, message.fingerprint = head.tap.tap.name, head.pooling, head.tap.fingerprint
     message.names.extend(head.names)
     message.metrics.extend(map(_figure, head.metrics))
     message.baseline.extend(map(_figure, head.baseline))
     message.chosen.CopyFrom(_struct(head.chosen))
     message.labeled, message.unlabeled = head.labeled, head.unlabeled
-    message.temperature, message.agreement = head.temperature, head.agreement
-    message.created, message.seconds, message.native = head.created, head.seconds, head.native
+    message.temperature, message.max_abs_error = head.temperature, head.max_abs_error
+    message.created, message.training_seconds, message.pretrained = head.created, head.training_seconds, head.pretrained
     message.warnings.extend(head.warnings)
 
 
