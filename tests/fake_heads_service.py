@@ -232,8 +232,8 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
         upload, answers = b"", 0
         for message in requests:
             self.server.requests.append(message)
-            if message.WhichOneof("message") == "part":
-                upload += message.part
+            if message.WhichOneof("message") == "chunk":
+                upload += message.chunk
                 continue
             self.server.gate.wait()
             self.server._check("PredictStream", attempt, answers, context)
@@ -250,7 +250,7 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
             self.server._check("ExportHead", attempt, answers, context)
             about = json.dumps({"names": NAMES, "inputs": {"pixels": [1, 3, 8, 8]}}) if answers == 0 else ""
             part = EXPORTED[start : start + PART]
-            yield heads_pb2.ExportHeadResponse(part=part, total=len(EXPORTED), description=about)
+            yield heads_pb2.ExportHeadResponse(chunk=part, total=len(EXPORTED), description=about)
 
     def _answer(
         self, settings: Any, items: Sequence[types_pb2.Item], upload: bytes, context: Any, answers: int

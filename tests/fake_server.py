@@ -191,8 +191,8 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
         upload, answers = b"", 0
         for message in requests:
             self.requests.append(message)
-            if message.WhichOneof("message") == "part":
-                upload += message.part
+            if message.WhichOneof("message") == "chunk":
+                upload += message.chunk
                 continue
             self.gate.wait()
             self._check("EmbedStream", attempt, answers, context)
@@ -304,7 +304,7 @@ def row_of(item: types_pb2.Item, upload: bytes) -> np.ndarray[Any, Any]:
         "image": item.image,
         "video": item.video,
         "tensor": item.tensor.data,
-        "parts": upload,
+        "chunked_video": upload,
     }[kind]
     first = float(item.text) if item.text.isdecimal() else len(content)
     return np.array([[first, len(content), zlib.crc32(content) % 1000, ord(kind[0])]], np.float32)

@@ -169,8 +169,8 @@ class FakeSets(sets_pb2_grpc.FeatureSetsServicer):
         upload, answers, watermark = b"", 0, 0
         for message in requests:
             self.server.requests.append(message)
-            if message.WhichOneof("message") == "part":
-                upload += message.part
+            if message.WhichOneof("message") == "chunk":
+                upload += message.chunk
                 continue
             self.server.gate.wait()
             self.server._check("Write", attempt, answers, context)

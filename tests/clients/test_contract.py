@@ -290,13 +290,13 @@ def test_a_long_video_goes_in_parts(
     both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, from_file: bool
 ) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(items, "PART", 300)
+    monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     content = np.random.default_rng(0).bytes(1234)
     (tmp_path / "long.mp4").write_bytes(content)
     long: Any = tmp_path / "long.mp4" if from_file else content
     features = both.embed("clips", [b"short", long, b"short too"])
     assert features.rows[:, 1].tolist() == [5, 1234, 9]
-    assert features.rows[1, 3] == ord("p")
+    assert features.rows[1, 3] == ord("c")
     assert server.chunks == [1, 1, 1]
     alone = both.embed("clips", long)
     np.testing.assert_array_equal(alone.rows[0], features.rows[1])
@@ -402,7 +402,7 @@ def test_a_long_video_is_sent_again_after_a_break(
     both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(items, "PART", 300)
+    monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(2000))
     server.plan = lambda method, attempt, answers: (
         unavailable() if method == "EmbedStream" and attempt == 1 and answers == 1 else None

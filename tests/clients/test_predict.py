@@ -164,7 +164,7 @@ def test_a_long_video_goes_in_parts(
     both: EitherClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(items, "LONG_VIDEO", 1000)
-    monkeypatch.setattr(items, "PART", 300)
+    monkeypatch.setattr(items, "CHUNK_BYTES", 300)
     (tmp_path / "long.mp4").write_bytes(bytes(1234))
     found = both.predict("motions", [b"short", tmp_path / "long.mp4"])
     assert found.labels == [NAMES[5 % 3], NAMES[1234 % 3]]

@@ -201,7 +201,7 @@ def _incoming(rows: sets_pb2.WriteRows, upload: Upload | None, skip: bool) -> In
     metadata = set_messages.columns(rows.metadata, len(rows.ids))
     path = upload.path if upload else None
     if rows.features:
-        item_messages.items((), path, skip=skip)  # refuses parts of a video that no item takes
+        item_messages.items((), path, skip=skip)  # refuses chunks of a video that no item takes
         features = set_messages.features(rows.features, len(rows.ids))
         return validation.incoming_features(list(rows.ids), features, metadata, set_messages.numerics(rows), skip_bad_items=skip)
     validation.check_count(rows.ids, len(rows.items), "items")

@@ -28,8 +28,8 @@ from topwork_server.services.message_budget import MAX_MESSAGE
 from topwork_server.services.streaming import RequestStream, load_of, settings_of
 from topwork_server.services.uploads import Upload, UploadStore
 
-#: Of a file that leaves in parts.
-PART = 1 << 20
+#: Bytes of a chunk of an exported head.
+CHUNK_BYTES = 1 << 20
 #: Ids of stored items that one request may name.
 MOST_STORED = 100_000
 
@@ -113,9 +113,9 @@ class HeadsService(heads_pb2_grpc.HeadsServicer):
     async def ExportHead(self, request: heads_pb2.ExportHeadRequest, context: Context) -> None:  # noqa: N802
         name = head_messages.head_name(request.name)
         data, description = await self._heads.export(name)
-        for start in range(0, len(data), PART):
+        for start in range(0, len(data), CHUNK_BYTES):
             said = description if start == 0 else ""
-            await context.write(head_messages.export_response(data[start : start + PART], len(data), said))
+            await context.write(head_messages.export_response(data[start : start + CHUNK_BYTES], len(data), said))
 
     async def _predicted(self, names: Sequence[str], ask: PredictParams, request: heads_pb2.PredictRequest) -> PredictionResult:
         match request.WhichOneof("input"):

@@ -19,10 +19,10 @@ from topwork_server.services.uploads import Upload, UploadStore
 
 
 class StreamMessage(Protocol):
-    """A message of the stream, whose oneof is `settings`, `part` (of a large video), or a body of items."""
+    """A message of the stream, whose oneof is `settings`, `chunk` (of a large video), or a body of items."""
 
     @property
-    def part(self) -> bytes: ...
+    def chunk(self) -> bytes: ...
     def WhichOneof(self, oneof_group: Any) -> Any: ...  # noqa: N802
     def ByteSize(self) -> int: ...  # noqa: N802
 
@@ -67,7 +67,7 @@ class RequestStream(Generic[Q, R]):
     """`run` ends when the caller is done or gone, or with the first error, after the replies that came before it. Once `stopping`
     is set no message is taken any more: those that were are answered, and the stream ends with UNAVAILABLE.
 
-    `answer` replies to one message with a body; the upload is the video that came in parts before it. The first steps of the
+    `answer` replies to one message with a body; the upload is the video that came in chunks before it. The first steps of the
     answers are taken in the order of the messages. `load` says what a message takes of ITEMS: what goes through the encoder.
     """
 
@@ -116,7 +116,7 @@ class RequestStream(Generic[Q, R]):
                 del message
             if self._upload:
                 raise InvalidInput(
-                    "the stream ended before the item that its parts belong to", remedy="send an item with `parts`"
+                    "the stream ended before the item that its chunks belong to", remedy="send an item with `chunked_video`"
                 )
             self._order.put_nowait(None)
         except Exception as error:
@@ -145,9 +145,9 @@ class RequestStream(Generic[Q, R]):
         if self._stopping.is_set():  # it came with the signal, before the reader was cancelled
             raise self._stopped()
         kind = message.WhichOneof("message")
-        if kind == "part":
+        if kind == "chunk":
             self._upload = self._upload or self._spool.open()
-            await self._upload.write(message.part)
+            await self._upload.write(message.chunk)
             self._done(message)
         elif kind == self._body:
             await self._start(message)

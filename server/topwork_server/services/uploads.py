@@ -1,4 +1,4 @@
-"""Large videos on their way in: parts go to a file on disk, so that memory holds one part at a time.
+"""Large videos on their way in: chunks go to a file on disk, so that memory holds one chunk at a time.
 
 Owns $TOPWORK_HOME/spool, which is emptied at the start: one server has the home.
 """
@@ -50,13 +50,13 @@ class Upload:
         self.path = Path(self._file.name)
         self.size = 0
 
-    async def write(self, part: bytes) -> None:
+    async def write(self, chunk: bytes) -> None:
         """Raises TooLarge past the limit, Overloaded where the disk is full."""
-        if not part:
-            raise InvalidInput("a part of a video has no bytes", remedy="send no empty parts")
-        self._spool.take(len(part), self.size)
-        self.size += len(part)
-        self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, part))
+        if not chunk:
+            raise InvalidInput("a chunk of a video has no bytes", remedy="send no empty chunks")
+        self._spool.take(len(chunk), self.size)
+        self.size += len(chunk)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(_write_all, self._file, chunk))
         try:
             # A caller who leaves must not close the file under the thread that writes to it.
             await asyncio.shield(self._writing)
@@ -84,8 +84,8 @@ class Upload:
             self._file.close()
 
 
-def _write_all(file: tempfile._TemporaryFileWrapper[bytes], part: bytes) -> int:
-    view = memoryview(part)
+def _write_all(file: tempfile._TemporaryFileWrapper[bytes], chunk: bytes) -> int:
+    view = memoryview(chunk)
     while view:
         view = view[file.write(view) :]
-    return len(part)
+    return len(chunk)

@@ -172,7 +172,7 @@ async def test_wrong_settings_are_refused(tmp_path, settings, message):
     ("item", "message"),
     [
         (t.Item(), "it has no content"),
-        (t.Item(parts=True), "no parts of a video came before"),
+        (t.Item(chunked_video=True), "no chunks of a video came before"),
         (t.Item(tensor=t.Tensor()), "an array of shape []"),
         (t.Item(tensor=t.Tensor(shape=[0, 4])), "an array of shape [0, 4]"),
         (t.Item(tensor=t.Tensor(shape=[-1])), "an array of shape [-1]"),

@@ -334,8 +334,8 @@ async def test_parts_of_a_video_are_taken_and_forgotten(home):
         await w.train()
         call = w.stub.PredictStream()
         await call.write(pb.PredictStreamRequest(settings=pb.PredictSettings(heads=["birds-label"])))
-        await call.write(pb.PredictStreamRequest(part=b"x" * 1000))
-        await call.write(pb.PredictStreamRequest(items=Items(items=[types_pb2.Item(parts=True)])))
+        await call.write(pb.PredictStreamRequest(chunk=b"x" * 1000))
+        await call.write(pb.PredictStreamRequest(items=Items(items=[types_pb2.Item(chunked_video=True)])))
         code, message, _ = await refusal(call.read())
         assert (code, "reads text, not video" in message) == (Code.FAILED_PRECONDITION, True)
         assert w.spool.used == 0
@@ -356,9 +356,9 @@ async def test_a_head_leaves_with_its_trunk_in_one_file(home, monkeypatch):
     async with served(home) as w:
         await w.parts.fill()
         await w.train()
-        monkeypatch.setattr("topwork_server.services.heads.PART", 1000)
+        monkeypatch.setattr("topwork_server.services.heads.CHUNK_BYTES", 1000)
         parts = [part async for part in w.stub.ExportHead(pb.ExportHeadRequest(name="birds-label"))]
-        data = b"".join(part.part for part in parts)
+        data = b"".join(part.chunk for part in parts)
         assert len(parts) > 2
         assert {part.total for part in parts} == {len(data)}
         description = json.loads(parts[0].description)

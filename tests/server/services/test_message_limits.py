@@ -193,7 +193,7 @@ REFUSED = {
     "rows to delete that are not there": ("DeleteRows", sets_pb2.DeleteRowsRequest(set="nobody", where=LONG)),
     "labels that are not there": ("Train", heads_pb2.TrainRequest(set="nobody", target="a", where=LONG)),
     "a stream without settings": ("EmbedStream", encoders_pb2.EmbedStreamRequest(items=encoders_pb2.Items(items=TEXTS))),
-    "a write without settings": ("Write", sets_pb2.WriteRequest(part=LONG.encode())),
+    "a write without settings": ("Write", sets_pb2.WriteRequest(chunk=LONG.encode())),
 }
 #: Streams whose second message is refused.
 SECOND = {

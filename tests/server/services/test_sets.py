@@ -109,7 +109,7 @@ async def test_a_set_says_what_it_is(home):
         (texts(*"abcde"), "5 items in one message, which may have 4"),
         (texts("a", "b", ids=["x", "x"]), "the id 'x' is there twice"),
         (vectors(["a"], [[1] * 7], fingerprint="f"), "rows of 7 numbers, one a item, came for the tap mean of birds"),
-        (pb.WriteRequest(rows=pb.WriteRows(ids=["a"], items=[t.Item(parts=True)])), "no parts of a video came before"),
+        (pb.WriteRequest(rows=pb.WriteRows(ids=["a"], items=[t.Item(chunked_video=True)])), "no chunks of a video came before"),
     ],
 )
 async def test_a_wrong_message_ends_the_stream_after_the_replies_before_it(home, message, complaint):
@@ -256,12 +256,12 @@ async def test_many_small_writers_share_commits(home):
 
 
 def clip(*parts, **fields):
-    return [pb.WriteRequest(part=part) for part in parts]
+    return [pb.WriteRequest(chunk=part) for part in parts]
 
 
 async def test_a_video_in_parts_is_one_item(home, monkeypatch):
     """The toy takes texts alone: that it is refused, with its position, says that it has arrived; its file goes."""
-    item = pb.WriteRequest(rows=pb.WriteRows(ids=["v"], items=[t.Item(parts=True)]))
+    item = pb.WriteRequest(rows=pb.WriteRows(ids=["v"], items=[t.Item(chunked_video=True)]))
     async with served(home) as world:
         (reply,) = await write(world, *clip(b"abc", b"defg"), item, encoder="letters", skip_bad_items=True)
         assert [(f.item, f.message) for f in reply.failures] == [(0, "not a text")]
@@ -272,7 +272,7 @@ async def test_parts_that_belong_to_no_item_are_refused(home):
     async with served(home) as world:
         call = await opened(world, *clip(b"abc"), vectors(["a"], [[1.0]]))
         code, message, _ = await refusal(call.read())
-        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the parts of one video came, and 0 items take them")
+        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "the chunks of one video came, and 0 items take them")
         await world.requests.idle()
         assert list((home / "spool").glob("*.part")) == []
 

@@ -1,4 +1,4 @@
-"""EmbedStream: order, reading ahead, back-pressure, videos in parts, and what ends it."""
+"""EmbedStream: order, reading ahead, back-pressure, videos in chunks, and what ends it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def texts(*words):
 
 
 def part(data):
-    return pb.EmbedStreamRequest(part=data)
+    return pb.EmbedStreamRequest(chunk=data)
 
 
-PARTS = pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(parts=True)]))
+PARTS = pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(chunked_video=True)]))
 
 
 async def opened(world, *messages, **fields):
@@ -153,8 +153,8 @@ async def test_an_unknown_encoder_is_refused_before_anything_is_sent(tmp_path):
         (pb.EmbedStreamRequest(), "a message of the stream is empty"),
         (texts(), "there are no items"),
         (texts(*"abcde"), "5 items in one message, which may have 4"),
-        (part(b""), "a part of a video has no bytes"),
-        (PARTS, "no parts of a video came before"),
+        (part(b""), "a chunk of a video has no bytes"),
+        (PARTS, "no chunks of a video came before"),
     ],
 )
 async def test_a_wrong_message_ends_the_stream_after_the_replies_before_it(tmp_path, message, complaint):
@@ -216,11 +216,11 @@ async def test_a_video_beyond_the_limit_is_refused_and_deleted(tmp_path):
 @pytest.mark.parametrize(
     ("messages", "complaint"),
     [
-        ([part(b"abc")], "the stream ended before the item that its parts belong to"),
-        ([part(b"abc"), texts("a")], "the parts of one video came, and 0 items take them"),
+        ([part(b"abc")], "the stream ended before the item that its chunks belong to"),
+        ([part(b"abc"), texts("a")], "the chunks of one video came, and 0 items take them"),
         (
-            [part(b"abc"), pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(parts=True)] * 2))],
-            "the parts of one video came, and 2 items take them",
+            [part(b"abc"), pb.EmbedStreamRequest(items=pb.Items(items=[t.Item(chunked_video=True)] * 2))],
+            "the chunks of one video came, and 2 items take them",
         ),
     ],
 )

@@ -28,8 +28,8 @@ VIDEOS = "a path, the bytes of a file, or an array (T, H, W, 3) uint8"
 ARRAYS = f"a numpy array of {', '.join(messages.SENDABLE)}, or the path of an .npy file"
 #: Items that an AsyncClient packs on its event loop, which is sooner done than a thread is woken.
 BRIEF = 64
-#: A longer video goes in parts of PART bytes.
-LONG_VIDEO, PART = 32 * MIB, MIB
+#: A longer video goes in chunks of CHUNK_BYTES bytes.
+LONG_VIDEO, CHUNK_BYTES = 32 * MIB, MIB
 
 
 class SupportsArray(Protocol):
@@ -58,14 +58,14 @@ class LongVideo:
 
     source: Path | memoryview
 
-    def parts(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         if isinstance(self.source, Path):
             with self.source.open("rb") as file:
-                while part := file.read(PART):
-                    yield part
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
         else:
-            for start in range(0, len(self.source), PART):
-                yield bytes(self.source[start : start + PART])
+            for start in range(0, len(self.source), CHUNK_BYTES):
+                yield bytes(self.source[start : start + CHUNK_BYTES])
 
 
 Packed: TypeAlias = types_pb2.Item | LongVideo

@@ -200,7 +200,7 @@ def export_head(
 
     path      of the file; it appears whole or not at all
     progress  True for a bar on a terminal, or a function of (bytes done, bytes in all)
-    timeout   seconds: the longest wait for the next part
+    timeout   seconds: the longest wait for the next chunk
 
     Returns what a caller of the file must know: inputs, outputs, preprocessing, names.
     """
@@ -257,6 +257,6 @@ class HeadDownload:
         if reply.description:
             self.description = json.loads(reply.description)
         self.total = reply.total or self.total
-        self.file.write(reply.part)
-        self.done += len(reply.part)
-        self.advance(len(reply.part), self.total)
+        self.file.write(reply.chunk)
+        self.done += len(reply.chunk)
+        self.advance(len(reply.chunk), self.total)

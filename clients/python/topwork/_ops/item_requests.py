@@ -45,7 +45,7 @@ class Chunk:
 
     def messages(self) -> Iterator[encoders_pb2.EmbedStreamRequest]:
         if self.video:
-            yield from (encoders_pb2.EmbedStreamRequest(part=part) for part in self.video.parts())
+            yield from (encoders_pb2.EmbedStreamRequest(chunk=chunk) for chunk in self.video.chunks())
         yield encoders_pb2.EmbedStreamRequest(items=encoders_pb2.Items(items=self.items))
 
 
@@ -112,7 +112,7 @@ def chunks(
         if error and final:
             raise error
         if isinstance(packed, LongVideo):
-            yield Chunk(position, (types_pb2.Item(parts=True),), packed)
+            yield Chunk(position, (types_pb2.Item(chunked_video=True),), packed)
         else:
             batch.add(packed, reply, error)
             if len(batch.items) < (limit() if callable(limit) else limit):

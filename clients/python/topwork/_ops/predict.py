@@ -90,7 +90,7 @@ class PredictChunk(Chunk):
             if message.HasField("items"):
                 yield PredictStreamRequest(items=message.items)
             else:
-                yield PredictStreamRequest(part=message.part)
+                yield PredictStreamRequest(chunk=message.chunk)
 
 
 def _predicted(

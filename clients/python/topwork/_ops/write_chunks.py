@@ -72,7 +72,7 @@ class WriteChunk:
 
     def messages(self) -> Iterator[sets_pb2.WriteRequest]:
         if self.video:
-            yield from (sets_pb2.WriteRequest(part=part) for part in self.video.parts())
+            yield from (sets_pb2.WriteRequest(chunk=chunk) for chunk in self.video.chunks())
         yield sets_pb2.WriteRequest(rows=self.rows)
 
 

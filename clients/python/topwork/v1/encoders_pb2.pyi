@@ -223,14 +223,14 @@ class EmbedResponse(_message.Message):
     def __init__(self, features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[Note, _Mapping]]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedStreamRequest(_message.Message):
-    __slots__ = ("settings", "items", "part")
+    __slots__ = ("settings", "items", "chunk")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
-    PART_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     settings: EmbedSettings
     items: Items
-    part: bytes
-    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., part: _Optional[bytes] = ...) -> None: ...
+    chunk: bytes
+    def __init__(self, settings: _Optional[_Union[EmbedSettings, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Items(_message.Message):
     __slots__ = ("items",)

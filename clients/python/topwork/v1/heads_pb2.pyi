@@ -299,14 +299,14 @@ class StoredItems(_message.Message):
     def __init__(self, set: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
-    __slots__ = ("settings", "items", "part")
+    __slots__ = ("settings", "items", "chunk")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
-    PART_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     settings: PredictSettings
     items: _encoders_pb2.Items
-    part: bytes
-    def __init__(self, settings: _Optional[_Union[PredictSettings, _Mapping]] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., part: _Optional[bytes] = ...) -> None: ...
+    chunk: bytes
+    def __init__(self, settings: _Optional[_Union[PredictSettings, _Mapping]] = ..., items: _Optional[_Union[_encoders_pb2.Items, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class FoundSpan(_message.Message):
     __slots__ = ("start", "end", "label", "probability", "part")
@@ -379,11 +379,11 @@ class ExportHeadRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExportHeadResponse(_message.Message):
-    __slots__ = ("part", "total", "description")
-    PART_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("chunk", "total", "description")
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
-    part: bytes
+    chunk: bytes
     total: int
     description: str
-    def __init__(self, part: _Optional[bytes] = ..., total: _Optional[int] = ..., description: _Optional[str] = ...) -> None: ...
+    def __init__(self, chunk: _Optional[bytes] = ..., total: _Optional[int] = ..., description: _Optional[str] = ...) -> None: ...

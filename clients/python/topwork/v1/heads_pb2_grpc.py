@@ -151,7 +151,7 @@ class HeadsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportHead(self, request, context):
-        """Trunk and head as one ONNX file, in parts.
+        """Trunk and head as one ONNX file, in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -166,14 +166,14 @@ class WriteRows(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[str]] = ..., items: _Optional[_Iterable[_Union[_types_pb2.Item, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[_types_pb2.TapFeatures, _Mapping]]] = ..., metadata: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., numerics: _Optional[_Union[_types_pb2.Numerics, _Mapping]] = ...) -> None: ...
 
 class WriteRequest(_message.Message):
-    __slots__ = ("settings", "rows", "part")
+    __slots__ = ("settings", "rows", "chunk")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    PART_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     settings: WriteSettings
     rows: WriteRows
-    part: bytes
-    def __init__(self, settings: _Optional[_Union[WriteSettings, _Mapping]] = ..., rows: _Optional[_Union[WriteRows, _Mapping]] = ..., part: _Optional[bytes] = ...) -> None: ...
+    chunk: bytes
+    def __init__(self, settings: _Optional[_Union[WriteSettings, _Mapping]] = ..., rows: _Optional[_Union[WriteRows, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("watermark", "version", "inserted", "updated", "unchanged", "encoded", "failures")

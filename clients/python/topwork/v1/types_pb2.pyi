@@ -84,20 +84,20 @@ class TextPair(_message.Message):
     def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("text", "text_pair", "image", "video", "tensor", "parts")
+    __slots__ = ("text", "text_pair", "image", "video", "tensor", "chunked_video")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TEXT_PAIR_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
-    PARTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKED_VIDEO_FIELD_NUMBER: _ClassVar[int]
     text: str
     text_pair: TextPair
     image: bytes
     video: bytes
     tensor: Tensor
-    parts: bool
-    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., parts: _Optional[bool] = ...) -> None: ...
+    chunked_video: bool
+    def __init__(self, text: _Optional[str] = ..., text_pair: _Optional[_Union[TextPair, _Mapping]] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., chunked_video: _Optional[bool] = ...) -> None: ...
 
 class Spans(_message.Message):
     __slots__ = ("kind", "values", "parts")

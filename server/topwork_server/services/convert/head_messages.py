@@ -167,8 +167,8 @@ def version(head: Head) -> str:
     return datetime.fromtimestamp(head.created, UTC).isoformat(timespec="milliseconds")
 
 
-def export_response(part: bytes, total: int, description: str = "") -> heads_pb2.ExportHeadResponse:
-    return heads_pb2.ExportHeadResponse(part=part, total=total, description=description)
+def export_response(chunk: bytes, total: int, description: str = "") -> heads_pb2.ExportHeadResponse:
+    return heads_pb2.ExportHeadResponse(chunk=chunk, total=total, description=description)
 
 
 def _figure(figure: MetricValue) -> heads_pb2.MetricValue:

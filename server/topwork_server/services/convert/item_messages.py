@@ -81,7 +81,7 @@ def tensor(values: Array) -> types_pb2.Tensor:
 
 
 def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
-    """What is encoded. `upload` is the file of a video that came in parts before the message."""
+    """What is encoded. `upload` is the file of a video that came in chunks before the message."""
     match message.WhichOneof("content"):
         case "text":
             return TextItem(message.text)
@@ -93,9 +93,9 @@ def item(message: types_pb2.Item, upload: Path | None = None) -> Item:
             return VideoItem(message.video)
         case "tensor":
             return array(message.tensor)
-        case "parts":
+        case "chunked_video":
             if upload is None:
-                raise InvalidInput("no parts of a video came before", remedy="send them in a stream, before this message")
+                raise InvalidInput("no chunks of a video came before", remedy="send them in a stream, before this message")
             return VideoItem(upload)
     raise InvalidInput("it has no content", remedy="send a text, a text pair, an image, a video or an array")
 
@@ -120,9 +120,11 @@ def items(
 
 
 def _check_takers(messages: Sequence[types_pb2.Item], upload: Path | None) -> None:
-    takers = sum(message.WhichOneof("content") == "parts" for message in messages)
+    takers = sum(message.WhichOneof("content") == "chunked_video" for message in messages)
     if upload and takers != 1:
-        raise InvalidInput(f"the parts of one video came, and {takers} items take them", remedy="set `parts` of one item")
+        raise InvalidInput(
+            f"the chunks of one video came, and {takers} items take them", remedy="set `chunked_video` of one item"
+        )
 
 
 def item_message(value: Item | None) -> types_pb2.Item:
