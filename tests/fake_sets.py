@@ -93,14 +93,14 @@ class FakeSet:
 
 def unpacked(column: sets_pb2.Column) -> list[Any]:
     values: list[Any] = list(getattr(column, LISTS[column.type]))
-    return [None if i in column.missing else value for i, value in enumerate(values)]
+    return [None if i in column.nulls else value for i, value in enumerate(values)]
 
 
 def packed(name: str, number: int, values: list[Any]) -> sets_pb2.Column:
     filler: Any = {1: False, 4: "", 6: sets_pb2.Strings()}.get(number, 0)
     filled = {LISTS[number]: [filler if value is None else value for value in values]}
     missing = [i for i, value in enumerate(values) if value is None]
-    return sets_pb2.Column(name=name, type=number, missing=missing, **filled)  # type: ignore[arg-type]
+    return sets_pb2.Column(name=name, type=number, nulls=missing, **filled)  # type: ignore[arg-type]
 
 
 def gathered(stored: list[Stored], tap: str) -> types_pb2.TapFeatures:
@@ -323,4 +323,4 @@ class FakeSets(sets_pb2_grpc.FeatureSetsServicer):
 
     def _version(self, found: FakeSet, version: int) -> sets_pb2.Version:
         pins = [pin for pin, pinned in found.pins.items() if pinned == version]
-        return sets_pb2.Version(version=version, time=float(version), pins=pins)
+        return sets_pb2.Version(version=version, created=float(version), pins=pins)

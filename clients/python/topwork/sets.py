@@ -77,11 +77,11 @@ class SetInfo:
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """A version of a set that can still be read. `time` is UTC; one with `pins` is kept from pruning. Of `damaged_pins` the files
-    are damaged: reading by their names raises DataLoss, and the set is not pruned, until they are removed."""
+    """A version of a set that can still be read. `created` is UTC; one with `pins` is kept from pruning. Of `damaged_pins` the
+    files are damaged: reading by their names raises DataLoss, and the set is not pruned, until they are removed."""
 
     version: int
-    time: datetime
+    created: datetime
     pins: tuple[str, ...]
     damaged_pins: tuple[str, ...] = ()
 

@@ -42,7 +42,7 @@ def test_a_column_comes_back_as_it_went(column):
         (pb.Column(name="year", type=99, ints=[1, 2]), "'year' has no type"),
         (pb.Column(name="year", type=pb.COLUMN_TYPE_INT, ints=[1]), "'year' has 1 values in `ints`, and there are 2 items"),
         (pb.Column(name="year", type=pb.COLUMN_TYPE_FLOAT, ints=[1, 2]), "'year' has 0 values in `floats`"),
-        (pb.Column(name="year", type=pb.COLUMN_TYPE_INT, ints=[1, 2], missing=[2]), "'year' misses its value 2"),
+        (pb.Column(name="year", type=pb.COLUMN_TYPE_INT, ints=[1, 2], nulls=[2]), "'year' misses its value 2"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused_by_name(message, complaint):

@@ -64,7 +64,7 @@ def features():
     return types_pb2.TapFeatures(tap="vectors", granularity=1, rows=rows, counts=[1, 1])
 
 
-COLUMNS = [sets_pb2.Column(name="n", type=2, ints=[1, 2]), sets_pb2.Column(name="label", type=4, strings=["a", "b"], missing=[1])]
+COLUMNS = [sets_pb2.Column(name="n", type=2, ints=[1, 2]), sets_pb2.Column(name="label", type=4, strings=["a", "b"], nulls=[1])]
 TEXT = [types_pb2.Item(text="a bird")]
 ITEMS = encoders_pb2.Items(items=TEXT)
 #: What the server takes, some fields of which are then changed: so that more than the first check is met.

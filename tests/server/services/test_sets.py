@@ -411,7 +411,7 @@ async def test_versions_are_listed_pinned_and_pruned(home):
         await write(world, texts("kite"))
         pinned = await world.stub.PinVersion(pb.PinVersionRequest(set="birds", pin="paper", version=first.version))
         assert (pinned.version, list(pinned.pins)) == (first.version, ["paper"])
-        assert pinned.time > 1e9
+        assert pinned.created > 1e9
         await world.stub.PruneVersions(pb.PruneVersionsRequest(set="birds", older_than=0))
         found = await world.stub.ListVersions(pb.ListVersionsRequest(set="birds"))
         assert (found.versions[0].version, list(found.versions[0].pins)) == (first.version, ["paper"])

@@ -29,7 +29,7 @@ def feature_set(message: sets_pb2.FeatureSet) -> SetInfo:
 
 
 def version(message: sets_pb2.Version) -> VersionInfo:
-    return VersionInfo(message.version, moment(message.time), tuple(message.pins))
+    return VersionInfo(message.version, moment(message.created), tuple(message.pins))
 
 
 def versions(reply: sets_pb2.ListVersionsResponse) -> list[VersionInfo]:

@@ -104,7 +104,7 @@ def unpack(column: sets_pb2.Column) -> tuple[str, list[Any]]:
         values = [_moment(value) for value in values]
     if kind == "strings":
         values = [list(value.values) for value in values]
-    for position in column.missing:
+    for position in column.nulls:
         values[position] = None
     return kind, values
 
@@ -134,7 +134,7 @@ def _packed(name: str, kind: str, values: Sequence[Any], start: int) -> sets_pb2
     missing = [i for i, value in enumerate(values) if is_missing(value)]
     absent = set(missing)
     filled = [filler if i in absent else _converted(name, kind, value, start + i) for i, value in enumerate(values)]
-    return sets_pb2.Column(name=name, type=number, missing=missing, **{field: filled})
+    return sets_pb2.Column(name=name, type=number, nulls=missing, **{field: filled})
 
 
 def _as_it_is(kind: str, values: Sequence[Any]) -> bool:

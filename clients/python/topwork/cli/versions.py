@@ -59,7 +59,7 @@ def _list(client: Client, arguments: SimpleNamespace) -> int:
         output.as_json(found)
         return 0
     table = output.table("version", "written", "pins", right=("version",))
-    output.rows(table, ((str(v.version), output.when(v.time), _pins(v)) for v in found))
+    output.rows(table, ((str(v.version), output.when(v.created), _pins(v)) for v in found))
     return 0
 
 

@@ -34,7 +34,7 @@ class Strings(_message.Message):
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Column(_message.Message):
-    __slots__ = ("name", "type", "bools", "ints", "floats", "strings", "lists", "missing")
+    __slots__ = ("name", "type", "bools", "ints", "floats", "strings", "lists", "nulls")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOOLS_FIELD_NUMBER: _ClassVar[int]
@@ -42,7 +42,7 @@ class Column(_message.Message):
     FLOATS_FIELD_NUMBER: _ClassVar[int]
     STRINGS_FIELD_NUMBER: _ClassVar[int]
     LISTS_FIELD_NUMBER: _ClassVar[int]
-    MISSING_FIELD_NUMBER: _ClassVar[int]
+    NULLS_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: ColumnType
     bools: _containers.RepeatedScalarFieldContainer[bool]
@@ -50,8 +50,8 @@ class Column(_message.Message):
     floats: _containers.RepeatedScalarFieldContainer[float]
     strings: _containers.RepeatedScalarFieldContainer[str]
     lists: _containers.RepeatedCompositeFieldContainer[Strings]
-    missing: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ..., bools: _Optional[_Iterable[bool]] = ..., ints: _Optional[_Iterable[int]] = ..., floats: _Optional[_Iterable[float]] = ..., strings: _Optional[_Iterable[str]] = ..., lists: _Optional[_Iterable[_Union[Strings, _Mapping]]] = ..., missing: _Optional[_Iterable[int]] = ...) -> None: ...
+    nulls: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ..., bools: _Optional[_Iterable[bool]] = ..., ints: _Optional[_Iterable[int]] = ..., floats: _Optional[_Iterable[float]] = ..., strings: _Optional[_Iterable[str]] = ..., lists: _Optional[_Iterable[_Union[Strings, _Mapping]]] = ..., nulls: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SetTap(_message.Message):
     __slots__ = ("tap", "column")
@@ -314,14 +314,14 @@ class ChangeColumnRequest(_message.Message):
     def __init__(self, set: _Optional[str] = ..., column: _Optional[str] = ..., add: _Optional[_Union[ColumnType, str]] = ..., rename: _Optional[str] = ..., cast: _Optional[_Union[ColumnType, str]] = ..., drop: _Optional[_Union[DropColumn, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("version", "time", "pins")
+    __slots__ = ("version", "created", "pins")
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    TIME_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
     version: int
-    time: float
+    created: float
     pins: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[int] = ..., time: _Optional[float] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., created: _Optional[float] = ..., pins: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("set",)

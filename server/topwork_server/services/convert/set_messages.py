@@ -100,11 +100,11 @@ def _column(message: sets_pb2.Column, count: int) -> Column:
     if len(values) != count:
         raise InvalidInput(
             f"the column {message.name!r} has {len(values)} values in `{_LISTS[type]}`, and there are {count} items",
-            remedy="send a value for each item, and say in `missing` which of them mean nothing",
+            remedy="send a value for each item, and say in `nulls` which of them mean nothing",
         )
     if type is ColumnType.STRINGS:
         values = [list(value.values) for value in values]
-    for position in message.missing:
+    for position in message.nulls:
         if position >= count:
             raise InvalidInput(
                 f"the column {message.name!r} misses its value {position}, and there are {count} items",
@@ -121,7 +121,7 @@ def column_message(column: Column) -> sets_pb2.Column:
     values = [nothing if value is None else value for value in column.values] if missing else column.values
     if column.type is ColumnType.STRINGS:
         values = [value if isinstance(value, sets_pb2.Strings) else sets_pb2.Strings(values=value) for value in values]
-    message = sets_pb2.Column(name=column.name, type=f"COLUMN_TYPE_{column.type.name}", missing=missing)
+    message = sets_pb2.Column(name=column.name, type=f"COLUMN_TYPE_{column.type.name}", nulls=missing)
     getattr(message, field).extend(values)
     return message
 
@@ -258,7 +258,7 @@ def read_response(block: ItemBatch, reading: ReadResult) -> sets_pb2.ReadRespons
 
 
 def version(info: SetVersion) -> sets_pb2.Version:
-    return sets_pb2.Version(version=info.version, time=info.time, pins=info.pins)
+    return sets_pb2.Version(version=info.version, created=info.time, pins=info.pins)
 
 
 def versions(found: Sequence[SetVersion], damaged: Sequence[Pin]) -> sets_pb2.ListVersionsResponse:
