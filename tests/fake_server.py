@@ -205,7 +205,7 @@ class FakeServer(encoders_pb2_grpc.EncodersServicer):
             if item.text == "bad":
                 bad_text(position).abort(context)
         words = [encoders_pb2.Word(word=word, score=1 - i / 8) for i, word in enumerate(VOCABULARY[: request.k])]
-        return encoders_pb2.NearestWordsResponse(items=[encoders_pb2.Words(words=words) for _ in request.items])
+        return encoders_pb2.NearestWordsResponse(results=[encoders_pb2.Words(words=words) for _ in request.items])
 
     def _enter(self, method: str, request: Any, context: Any) -> int:
         self.requests.append(request)

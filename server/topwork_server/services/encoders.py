@@ -183,7 +183,7 @@ async def _response(features: EmbedResult, wanted: OutputFormat, started: float)
 
 
 def _nearest_words(found: Sequence[Sequence[tuple[str, float]]]) -> encoders_pb2.NearestWordsResponse:
-    return encoders_pb2.NearestWordsResponse(items=[_words(words) for words in found])
+    return encoders_pb2.NearestWordsResponse(results=[_words(words) for words in found])
 
 
 def _words(words: Sequence[tuple[str, float]]) -> encoders_pb2.Words:

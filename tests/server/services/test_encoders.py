@@ -313,11 +313,11 @@ async def test_nearest_words(tmp_path):
     async with served(tmp_path) as world:
         request = pb.NearestWordsRequest(encoder="words", items=texts("king", "owl"), k=2)
         reply = await world.encoders.NearestWords(request)
-        assert [[w.word for w in words.words] for words in reply.items] == [["king0", "king1"], ["owl0", "owl1"]]
-        assert reply.items[0].words[1].score == pytest.approx(0.99)
+        assert [[w.word for w in words.words] for words in reply.results] == [["king0", "king1"], ["owl0", "owl1"]]
+        assert reply.results[0].words[1].score == pytest.approx(0.99)
         request.k = 0
         reply = await world.encoders.NearestWords(request)
-        assert len(reply.items[0].words) == 10
+        assert len(reply.results[0].words) == 10
         request.k = 1001
         code, message, _ = await refusal(world.encoders.NearestWords(request))
         assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "k is 1001")

@@ -160,7 +160,7 @@ def nearest_words(
     for chunk in (yield from _known_chunks(session, encoder, items, timeout)):
         request = encoders_pb2.NearestWordsRequest(encoder=encoder, items=chunk.items, k=k, options=messages.struct(options))
         reply = yield from unary(NEAREST_WORDS, request, timeout, chunk.start)
-        nearest += [messages.words(words) for words in reply.items]
+        nearest += [messages.words(words) for words in reply.results]
     return nearest
 
 

@@ -265,7 +265,7 @@ class Words(_message.Message):
     def __init__(self, words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
 
 class NearestWordsResponse(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: _containers.RepeatedCompositeFieldContainer[Words]
-    def __init__(self, items: _Optional[_Iterable[_Union[Words, _Mapping]]] = ...) -> None: ...
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Words]
+    def __init__(self, results: _Optional[_Iterable[_Union[Words, _Mapping]]] = ...) -> None: ...
