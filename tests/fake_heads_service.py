@@ -151,7 +151,7 @@ class FakeHeads(heads_pb2_grpc.HeadsServicer):
         option = encoders_pb2.Option(name="l2", type="float", default="0.0", description="0: chosen")
         tasks = [heads_pb2.TASK_CLASSIFICATION, heads_pb2.TASK_QUESTION_ANSWERING]
         trainer = heads_pb2.Trainer(
-            kind="linear", description="softmax", options=[option], plugin="tests 1", tasks=tasks, least_per_class=2
+            kind="linear", description="softmax", options=[option], plugin="tests 1", tasks=tasks, min_per_class=2
         )
         return heads_pb2.ListTrainersResponse(trainers=[trainer])
 

@@ -58,7 +58,7 @@ class Trainers:
         default_factory=lambda: [
             toys_trainers.spec("linear"),
             TrainerSpec("tunes", Tunes),
-            TrainerSpec("describes", Describes, least_per_class=1, needs_descriptions=True),
+            TrainerSpec("describes", Describes, min_per_class=1, needs_descriptions=True),
         ]
     )
 

@@ -72,4 +72,4 @@ def _head(examples: Examples, subset: Array, shrinkage: float) -> Nearest:
 
 
 def spec(kind: str = "nearest-mean") -> TrainerSpec:
-    return TrainerSpec(kind, NearestMean, "the nearest mean of a class", least_per_class=1)
+    return TrainerSpec(kind, NearestMean, "the nearest mean of a class", min_per_class=1)

@@ -28,7 +28,7 @@ def sent(server: FakeServer, kind: type) -> list[object]:
 
 def test_trainers(both: EitherClient) -> None:
     [linear] = both.trainers()
-    assert (linear.kind, linear.tasks, linear.least_per_class) == ("linear", ("classification", "question-answering"), 2)
+    assert (linear.kind, linear.tasks, linear.min_per_class) == ("linear", ("classification", "question-answering"), 2)
     assert (linear.options[0].name, linear.needs_inputs, linear.needs_descriptions) == ("l2", False, False)
 
 

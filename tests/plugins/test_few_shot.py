@@ -18,17 +18,17 @@ from topwork_server.testing.problems import problem, quality
 
 class TestPrototype(TrainerContract):
     trainer = PrototypeTrainer
-    least_per_class = 1
+    min_per_class = 1
 
 
 class TestKnn(TrainerContract):
     trainer = KnnTrainer
-    least_per_class = 1
+    min_per_class = 1
 
 
 class TestZeroShot(TrainerContract):
     trainer = ZeroShotTrainer
-    least_per_class = 0
+    min_per_class = 0
     needs_descriptions = True
 
 

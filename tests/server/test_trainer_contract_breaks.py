@@ -19,7 +19,7 @@ from toys_trainers import NearestMean
 
 class TestNearestMean(TrainerContract):
     trainer = NearestMean
-    least_per_class = 1
+    min_per_class = 1
     chooses_view = False
 
 
@@ -215,7 +215,7 @@ BREAKS: dict[str, tuple[type[NearestMean], str, str]] = {
 
 
 def broken(trainer: type[NearestMean], only: str = "") -> dict[str, str]:
-    contract = type("Contract", (TrainerContract,), {"trainer": trainer, "least_per_class": 1, "chooses_view": False})
+    contract = type("Contract", (TrainerContract,), {"trainer": trainer, "min_per_class": 1, "chooses_view": False})
     examples, held = contract.problem(Target.CLASSES), contract.problem(Target.CLASSES, seed=1)
     subsets, progress = [np.arange(80), np.arange(120)], []
     try:

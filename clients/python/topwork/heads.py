@@ -44,7 +44,7 @@ class TrainerInfo:
     tasks               such as "classification": see `train`
     needs_inputs        the set must keep its raw inputs
     needs_descriptions  classes are described by text
-    least_per_class     examples that each class must have
+    min_per_class     examples that each class must have
     """
 
     kind: str
@@ -54,7 +54,7 @@ class TrainerInfo:
     tasks: tuple[str, ...]
     needs_inputs: bool
     needs_descriptions: bool
-    least_per_class: int
+    min_per_class: int
 
 
 @dataclass(frozen=True, repr=False)

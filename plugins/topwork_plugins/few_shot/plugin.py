@@ -99,16 +99,16 @@ def register_trainers() -> Iterable[TrainerSpec]:
         "prototype",
         PrototypeTrainer,
         "the nearest mean of a class, by cosine",
-        least_per_class=1,
+        min_per_class=1,
         reads_descriptions=True,
         reads_directions=True,
     )
-    yield TrainerSpec("knn", KnnTrainer, "a vote of the nearest examples, by cosine", least_per_class=1, reads_directions=True)
+    yield TrainerSpec("knn", KnnTrainer, "a vote of the nearest examples, by cosine", min_per_class=1, reads_directions=True)
     yield TrainerSpec(
         "zero-shot",
         ZeroShotTrainer,
         "the nearest description of a class, by cosine",
-        least_per_class=0,
+        min_per_class=0,
         needs_descriptions=True,
         reads_directions=True,
     )

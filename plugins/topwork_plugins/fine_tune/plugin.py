@@ -42,5 +42,5 @@ def register_trainers() -> Iterable[TrainerSpec]:
         "fine-tune",
         FineTune,
         "the trunk learns with the head, from raw inputs that the set kept; the result is a new encoder",
-        least_per_class=4,
+        min_per_class=4,
     )

@@ -193,7 +193,7 @@ class FineTuner(ABC):
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """What a plugin says of a way to train. `least_per_class` is how many examples each class must have. `reads_descriptions`:
+    """What a plugin says of a way to train. `min_per_class` is how many examples each class must have. `reads_descriptions`:
     classes may be described, each by a text that the trunk embeds; `needs_descriptions`: they must be, and labels may then be
     missing altogether. `reads_directions`: the head reads a row's direction alone, so that multiples of a row are its copies, and
     are never on both sides of a split."""
@@ -201,7 +201,7 @@ class TrainerSpec:
     kind: str
     trainer: type[Trainer] | type[FineTuner]
     description: str = ""
-    least_per_class: int = 2
+    min_per_class: int = 2
     reads_descriptions: bool = False
     needs_descriptions: bool = False
     reads_directions: bool = False

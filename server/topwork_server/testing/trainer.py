@@ -48,7 +48,7 @@ class TrainedSubject:
 
 
 class TrainerContract:
-    """Set `trainer`; `options` to those of a Train; `least_per_class` and `needs_descriptions` as its TrainerSpec has them.
+    """Set `trainer`; `options` to those of a Train; `min_per_class` and `needs_descriptions` as its TrainerSpec has them.
 
     `floor` is the quality (see `quality`) that must be reached on rows that were not learnt from. `tolerance`, of the largest
     score, is for what is computed once for several subsets. `chooses_view` is False where the first view is always taken.
@@ -56,7 +56,7 @@ class TrainerContract:
 
     trainer: ClassVar[type[Trainer]]
     options: ClassVar[Mapping[str, Any]] = {}
-    least_per_class: ClassVar[int] = 2
+    min_per_class: ClassVar[int] = 2
     needs_descriptions: ClassVar[bool] = False
     floor: ClassVar[float] = 0.9
     tolerance: ClassVar[float] = 1e-3
@@ -251,7 +251,7 @@ class TrainerContract:
 
     def test_few_rows_will_do(self, target: Target) -> None:
         examples = self.problem(target)
-        _, scores = self.learnt(examples, few(examples, max(1, self.least_per_class)))
+        _, scores = self.learnt(examples, few(examples, max(1, self.min_per_class)))
         assert target is not Target.CLASSES or quality(examples, scores) > 0.5
 
     def test_more_columns_than_rows_will_do(self, target: Target) -> None:
@@ -264,7 +264,7 @@ class TrainerContract:
         if self.needs_descriptions:
             with _refused("classes without descriptions"):
                 self.learnt(replace(examples, described=()))
-        if self.least_per_class == 0:
+        if self.min_per_class == 0:
             self.learnt(examples, np.arange(0))
             return
         with _refused("a subset without rows"):

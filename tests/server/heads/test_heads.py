@@ -522,7 +522,7 @@ async def test_a_probe_takes_the_taps_that_are_named_or_suit(home):
         tagged = w.make("tagged", ("mean", "letters"))
         texts, _ = words(6)
         await w.write(tagged, texts, ("mean", "letters"), tags=[["0:2:A"], ["3:5:B"]] * 3)
-        w.trainers.specs[0] = replace(w.trainers.specs[0], least_per_class=1)
+        w.trainers.specs[0] = replace(w.trainers.specs[0], min_per_class=1)
         await w.heads.probe(ProbeRequest(("tagged",), "tags", task=Task.TAGGING))
         await w.heads.probe(ProbeRequest(("birds",), "label", taps=("letters",), poolings=("max", "mean")))
         views = [arguments["definitions"][0]["views"] for _, arguments in w.jobs.started]

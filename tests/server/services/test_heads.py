@@ -106,7 +106,7 @@ async def test_trainers_are_listed_with_their_options(home):
         trainers = {one.kind: one for one in (await w.stub.ListTrainers(pb.ListTrainersRequest())).trainers}
         assert sorted(trainers) == ["describes", "linear", "tunes"]
         linear = trainers["linear"]
-        assert (linear.plugin, linear.description, linear.least_per_class) == ("tests 1.0", "the nearest mean of a class", 1)
+        assert (linear.plugin, linear.description, linear.min_per_class) == ("tests 1.0", "the nearest mean of a class", 1)
         assert list(linear.tasks) == [pb.TASK_CLASSIFICATION, pb.TASK_TAGGING, pb.TASK_SEGMENTATION]
         [option] = linear.options
         assert (option.name, option.type, option.default, "drawn" in option.description) == ("shrinkage", "number", "0.0", True)

@@ -197,5 +197,5 @@ def _tasks(trainer: TrainerInfo) -> str:
 def _needs(trainer: TrainerInfo) -> str:
     inputs = "raw inputs" if trainer.needs_inputs else ""
     described = "classes described" if trainer.needs_descriptions else ""
-    least = f"{counted(trainer.least_per_class, 'example')} a class" if trainer.least_per_class else ""
+    least = f"{counted(trainer.min_per_class, 'example')} a class" if trainer.min_per_class else ""
     return ", ".join(need for need in (least, inputs, described) if need)

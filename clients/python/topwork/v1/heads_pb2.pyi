@@ -40,7 +40,7 @@ HEAD_STATE_READY: HeadState
 HEAD_STATE_FAILED: HeadState
 
 class Trainer(_message.Message):
-    __slots__ = ("kind", "description", "options", "plugin", "tasks", "needs_inputs", "needs_descriptions", "least_per_class")
+    __slots__ = ("kind", "description", "options", "plugin", "tasks", "needs_inputs", "needs_descriptions", "min_per_class")
     KIND_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -48,7 +48,7 @@ class Trainer(_message.Message):
     TASKS_FIELD_NUMBER: _ClassVar[int]
     NEEDS_INPUTS_FIELD_NUMBER: _ClassVar[int]
     NEEDS_DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
-    LEAST_PER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    MIN_PER_CLASS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     description: str
     options: _containers.RepeatedCompositeFieldContainer[_encoders_pb2.Option]
@@ -56,8 +56,8 @@ class Trainer(_message.Message):
     tasks: _containers.RepeatedScalarFieldContainer[Task]
     needs_inputs: bool
     needs_descriptions: bool
-    least_per_class: int
-    def __init__(self, kind: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[_encoders_pb2.Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., needs_inputs: _Optional[bool] = ..., needs_descriptions: _Optional[bool] = ..., least_per_class: _Optional[int] = ...) -> None: ...
+    min_per_class: int
+    def __init__(self, kind: _Optional[str] = ..., description: _Optional[str] = ..., options: _Optional[_Iterable[_Union[_encoders_pb2.Option, _Mapping]]] = ..., plugin: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., needs_inputs: _Optional[bool] = ..., needs_descriptions: _Optional[bool] = ..., min_per_class: _Optional[int] = ...) -> None: ...
 
 class ListTrainersRequest(_message.Message):
     __slots__ = ()

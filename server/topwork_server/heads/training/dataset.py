@@ -64,18 +64,18 @@ class TrainingDataset:
         return {id: item for id, item in pairs if item is not None}
 
 
-def labels_of(read: Read, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
+def labels_of(read: Read, definition: HeadDefinition, min_per_class: int) -> LabelColumn:
     """Read only the labels of the training items. InvalidInput for wrong ones among them or among the test items'."""
     every = labeled_items(read, definition)
     learnt = every.take(np.flatnonzero(~every.test))
-    labels = training_labels(learnt, definition, least_per_class)
+    labels = training_labels(learnt, definition, min_per_class)
     if every.test.any():
         test_labels(every.take(np.flatnonzero(every.test)), labels, definition)
     return labels
 
 
 def load_dataset(
-    definition: HeadDefinition, least_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
+    definition: HeadDefinition, min_per_class: int, report: Report, by_direction: bool = False, encode: Encode | None = None
 ) -> TrainingDataset:
     """Load labels and rows, in the process of the job.
 
@@ -84,17 +84,17 @@ def load_dataset(
     taken = open_snapshot(Path(definition.path), definition.set, definition.version, definition.set_created)
     if definition.target:
         check_target(definition.target, taken.columns, definition.set)
-    return _Loader(taken, definition, least_per_class, by_direction, encode).load(report)
+    return _Loader(taken, definition, min_per_class, by_direction, encode).load(report)
 
 
 class _Loader:
     """Loads one dataset: training items, test items and unlabeled ones, without those that turn out to be unusable."""
 
     def __init__(
-        self, taken: Snapshot, definition: HeadDefinition, least_per_class: int, by_direction: bool, encode: Encode | None
+        self, taken: Snapshot, definition: HeadDefinition, min_per_class: int, by_direction: bool, encode: Encode | None
     ) -> None:
         self._encode = encode
-        self._snapshot, self._definition, self._least, self._by_direction = taken, definition, least_per_class, by_direction
+        self._snapshot, self._definition, self._least, self._by_direction = taken, definition, min_per_class, by_direction
         self._warnings: list[str] = []
         self._partial: set[str] = set()
         self._chars: dict[str, Array] = {}

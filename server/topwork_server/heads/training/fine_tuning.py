@@ -58,7 +58,7 @@ def fine_tune(
     if not issubclass(spec.trainer, FineTuner):
         raise InvalidInput(f"{spec.kind} learns heads on frozen features")
     catalogue = Catalog(plugins, home)
-    found = dataset.load_dataset(definition, spec.least_per_class, part(report, 0.0, 0.02))
+    found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.02))
     with tempfile.TemporaryDirectory(prefix="topwork-tune-") as scratch:
         base = catalogue.spec(definition.encoder)
         assets = sources.fetch(catalogue.source(base.name), home, base.sha256)

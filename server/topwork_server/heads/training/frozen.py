@@ -46,7 +46,7 @@ def train_on_frozen_features(
     definition: HeadDefinition, spec: TrainerSpec, threads: int, report: Progress, encode: Encode | None = None
 ) -> TrainingResult:
     """InvalidInput for what cannot be learnt; TopworkError where the graph is not the head."""
-    found = dataset.load_dataset(definition, spec.least_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
+    found = dataset.load_dataset(definition, spec.min_per_class, part(report, 0.0, 0.15), spec.reads_directions, encode)
     threads = threads_for(found.examples, threads)
     return _Frozen(definition, spec, found, threads, part(report, 0.15, 0.85)).train(part(report, 0.85, 0.95))
 

@@ -92,7 +92,7 @@ def both(where: str, other: str) -> str:
     return f"({where}) AND ({other})" if where else other
 
 
-def training_labels(learnt: LabeledItems, definition: HeadDefinition, least_per_class: int) -> LabelColumn:
+def training_labels(learnt: LabeledItems, definition: HeadDefinition, min_per_class: int) -> LabelColumn:
     """InvalidInput names the id of the item that is to blame."""
     names = tuple(definition.descriptions)
     if not learnt.ids:
@@ -100,7 +100,7 @@ def training_labels(learnt: LabeledItems, definition: HeadDefinition, least_per_
             f"every item matches {definition.test_where:.200}: none is left to learn from", remedy="mend `test_where`"
         )
     try:
-        return read_labels(learnt.column, definition.task, least_per_class, definition.target, names)
+        return read_labels(learnt.column, definition.task, min_per_class, definition.target, names)
     except InvalidInput as error:
         raise _with_id(error, learnt.ids) from None
 

@@ -82,11 +82,11 @@ def _all(column: Column, written: Callable[[Any], Any]) -> bool:
         return False
 
 
-def read_labels(column: Column, task: Task | None, least_per_class: int, target: str, names: Sequence[str] = ()) -> LabelColumn:
+def read_labels(column: Column, task: Task | None, min_per_class: int, target: str, names: Sequence[str] = ()) -> LabelColumn:
     """The labels of a column, checked. `names` are classes that are described: labels are among them, and may be missing.
 
     InvalidInput, with the position of the item that is to blame: a wrong type, badly written values, numbers that are not
-    finite, no labels at all, one class alone, a class of fewer than `least_per_class` items.
+    finite, no labels at all, one class alone, a class of fewer than `min_per_class` items.
     """
     task = task or task_of(column)
     form = FORMATS[task]
@@ -98,7 +98,7 @@ def read_labels(column: Column, task: Task | None, least_per_class: int, target:
     counts = Counter(name for value in read if value is not None for name in form.classes(value))
     if names:
         _check_described(target, form, read, names)
-    _check_classes(target, task, counts, read, least_per_class, column.type, names)
+    _check_classes(target, task, counts, read, min_per_class, column.type, names)
     labels = _labels(task, form, read, tuple(names) or tuple(form.order(counts)))
     return _with_warnings(labels, [*_empty(target, column, read), *_near_duplicates(target, counts)])
 

@@ -110,7 +110,7 @@ class _Set:
         self.definition, self._trainer, self._report = definition, spec.trainer, report
         self._options = parse(spec.trainer.options, definition.options, f"the trainer {spec.kind}")
         self.data: TrainingDataset = dataset.load_dataset(
-            definition, spec.least_per_class, part(report, 0, 0.2), spec.reads_directions, encode
+            definition, spec.min_per_class, part(report, 0, 0.2), spec.reads_directions, encode
         )
         if not self.data.examples.count:
             raise InvalidInput(f"no item of {definition.set} has a label in {definition.target}", remedy="label some")

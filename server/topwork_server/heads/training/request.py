@@ -116,7 +116,7 @@ class TrainRequests:
             views = (*views, *_tower_views(taps)) if pairs and not towers else views
         _check_kind(wish, spec, task, views)
         definition = _definition_of(wish, spec, described, task, views)
-        labels = labels_of(read, definition, spec.least_per_class)
+        labels = labels_of(read, definition, spec.min_per_class)
         if wish.unlabeled is not UnlabeledUse.LEFT_OUT and labels.labeled.all():
             raise InvalidInput(f"every item has a label: there is none for {wish.unlabeled}", remedy="leave `unlabeled` out")
         return definition

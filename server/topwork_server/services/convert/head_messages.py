@@ -101,7 +101,7 @@ def trainer(registered: RegisteredTrainer) -> heads_pb2.Trainer:
         tasks=[TASK_NUMBERS[task] for task in Task if task.target in spec.trainer.targets and not _undescribed(task, spec)],
         needs_inputs=spec.tunes,
         needs_descriptions=spec.needs_descriptions,
-        least_per_class=spec.least_per_class,
+        min_per_class=spec.min_per_class,
     )
 
 
