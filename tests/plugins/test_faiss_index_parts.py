@@ -85,7 +85,7 @@ def test_codes_are_refined_where_the_recall_asks_for_it() -> None:
 @pytest.mark.parametrize(
     ("declared", "wrong"),
     [
-        (HnswOptions, {"neighbours": 1}),
+        (HnswOptions, {"neighbors": 1}),
         (HnswOptions, {"construction_effort": 10**6}),
         (IvfOptions, {"lists": 0}),
         (PqOptions, {"lists": -1}),
@@ -101,9 +101,9 @@ def test_options_out_of_range_are_refused_by_name(declared: type[Any], wrong: di
 
 def test_options_reach_faiss() -> None:
     rows = clustered(500, DIM, Metric.L2)
-    graph = build(plugin.HnswIndex, rows, neighbours=8, construction_effort=33)
+    graph = build(plugin.HnswIndex, rows, neighbors=8, construction_effort=33)
     assert graph.name == "HNSW8,Flat"
-    assert build(plugin.HnswIndex, rows, neighbours=64).memory > graph.memory
+    assert build(plugin.HnswIndex, rows, neighbors=64).memory > graph.memory
     assert build(plugin.IvfIndex, rows, lists=7).efforts() == (1, 2, 4, 7)
 
 

@@ -1,4 +1,4 @@
-"""Prototypes, neighbours and descriptions: the contract of each, and what is particular to them."""
+"""Prototypes, neighbors and descriptions: the contract of each, and what is particular to them."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ def test_rows_of_one_group_do_not_judge_each_other(trainer: type) -> None:
 
 def test_what_is_set_is_not_chosen() -> None:
     examples = problem(Target.CLASSES)
-    assert fit(PrototypeTrainer, examples, temperature=0.3, centre=False)[0].chosen == {
-        "centre": False,
+    assert fit(PrototypeTrainer, examples, temperature=0.3, center=False)[0].chosen == {
+        "center": False,
         "temperature": 0.3,
         "class_frequencies": False,
     }
-    assert fit(KnnTrainer, examples, k=7, temperature=0.3, centre=True)[0].chosen == {"k": 7, "temperature": 0.3, "centre": True}
+    assert fit(KnnTrainer, examples, k=7, temperature=0.3, center=True)[0].chosen == {"k": 7, "temperature": 0.3, "center": True}
     described = problem(Target.CLASSES, described=True)
     assert fit(ZeroShotTrainer, described, temperature=0.3)[0].chosen == {"temperature": 0.3}
 
 
-def test_neighbours_are_no_more_than_there_are() -> None:
+def test_neighbors_are_no_more_than_there_are() -> None:
     examples = problem(Target.NUMBERS, 12)
     head, scores = fit(KnnTrainer, examples, k=500)
     assert head.chosen["k"] == 11
@@ -89,7 +89,7 @@ def test_many_equal_rows_vote_alike() -> None:
     rows = np.concatenate([np.tile([[1.0, 0.0]], (30, 1)), np.tile([[-1.0, 0.2]], (30, 1))]).astype(np.float32)
     values = np.repeat([[5.0], [-5.0]], 30, axis=0).astype(np.float32)
     examples = Examples((FeatureView("pooled", "row", rows),), Target.NUMBERS, (), values, np.arange(60), np.arange(60))
-    _, scores = fit(KnnTrainer, examples, k=10, centre=False)
+    _, scores = fit(KnnTrainer, examples, k=10, center=False)
     np.testing.assert_allclose(scores, values, atol=0.01)
 
 

@@ -45,9 +45,9 @@ REFINED_FROM = 0.7
 
 @dataclass(frozen=True)
 class HnswOptions:
-    """A graph of neighbours (Malkov and Yashunin 2016)."""
+    """A graph of neighbors (Malkov and Yashunin 2016)."""
 
-    neighbours: int | None = option(None, "links of a row (M); memory grows by 8 bytes each", minimum=4, maximum=128)
+    neighbors: int | None = option(None, "links of a row (M); memory grows by 8 bytes each", minimum=4, maximum=128)
     construction_effort: int | None = option(None, "candidates while building (efConstruction)", minimum=8, maximum=2000)
 
 
@@ -90,9 +90,9 @@ class HnswIndex(FaissIndex):
     @classmethod
     def choose_params(cls, rows: int, dim: int, options: HnswOptions, target_recall: float) -> BuildParams:
         careful = target_recall > 0.97
-        neighbours = options.neighbours or (48 if careful else 32)
+        neighbors = options.neighbors or (48 if careful else 32)
         effort = options.construction_effort or (200 if careful else 80)
-        return BuildParams(f"HNSW{neighbours},Flat", construction_effort=effort)
+        return BuildParams(f"HNSW{neighbors},Flat", construction_effort=effort)
 
 
 class IvfIndex(FaissIndex):
@@ -182,10 +182,10 @@ def _segments(dim: int, wanted: int | None) -> int:
 @hookimpl
 def register_indexes() -> Iterable[IndexSpec]:
     yield IndexSpec("flat", FlatIndex, "every row, exactly", suits=(0, LISTS_FROM))
-    yield IndexSpec("hnsw", HnswIndex, "a graph of neighbours over exact rows")
+    yield IndexSpec("hnsw", HnswIndex, "a graph of neighbors over exact rows")
     yield IndexSpec("ivf", IvfIndex, "exact rows in lists", suits=(LISTS_FROM, BYTES_FROM))
     yield IndexSpec("ivf-sq8", IvfSq8Index, "a byte a number, in lists", suits=(BYTES_FROM, None))
-    yield IndexSpec("ivf-pq", IvfPqIndex, "product-quantised codes in lists, refined")
+    yield IndexSpec("ivf-pq", IvfPqIndex, "product-quantized codes in lists, refined")
 
 
 @hookimpl

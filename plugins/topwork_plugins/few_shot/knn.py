@@ -29,14 +29,14 @@ from topwork_plugins.few_shot.prototype import (
 if TYPE_CHECKING:
     import onnx
 
-#: What all examples together weigh beside the nearest (which weighs 1): nothing is impossible, and a lone neighbour not certain.
+#: What all examples together weigh beside the nearest (which weighs 1): nothing is impossible, and a lone neighbor not certain.
 DOUBT = {Target.CLASSES: 0.1, Target.LABELS: 0.1, Target.NUMBERS: 1e-3}
-#: What the k-th neighbour weighs at the least: where all k are equally near, they vote alike.
+#: What the k-th neighbor weighs at the least: where all k are equally near, they vote alike.
 LEAST = 1e-6
 #: Numbers in one block of the work.
 BLOCK = 1 << 24
 NEIGHBORS = (10, 20, 100, 200)
-#: 0.07 is that of Wu et al. and DINO. Cosines of unit rows from their centre are spread more, those of rows that all point
+#: 0.07 is that of Wu et al. and DINO. Cosines of unit rows from their center are spread more, those of rows that all point
 #: one way (after a ReLU, say) less.
 TEMPERATURES = (0.02, 0.07, 0.2)
 DEFAULT_NEIGHBORS, DEFAULT_TEMPERATURE = 10, 0.07
@@ -97,14 +97,14 @@ def nearest(cosines: Array, count: int) -> tuple[Array, Array]:
 
 
 class KnnHead(FittedHead):
-    """A head that holds its examples, rows (n, dim), as unit rows from the centre."""
+    """A head that holds its examples, rows (n, dim), as unit rows from the center."""
 
     measure = "of examples that were left out"
 
-    def __init__(self, view: int, centre: Array, rows: Array, votes: Votes, settings: Mapping[str, Any]) -> None:
+    def __init__(self, view: int, center: Array, rows: Array, votes: Votes, settings: Mapping[str, Any]) -> None:
         self.view, self.chosen = view, settings
         self.trials: Sequence[Trial] = ()
-        self._centre, self._rows, self._votes = centre.astype(np.float32), unit(rows, centre), votes
+        self._center, self._rows, self._votes = center.astype(np.float32), unit(rows, center), votes
         self._k, self._temperature = int(settings["k"]), float(settings["temperature"])
 
     def scores(self, rows: Array) -> Array:
@@ -113,13 +113,13 @@ class KnnHead(FittedHead):
         return np.concatenate([np.zeros((0, len(self._votes.prior)), np.float32), *blocks])
 
     def _block(self, rows: Array) -> Array:
-        similar, positions = nearest(unit(rows, self._centre) @ self._rows.T, self._k + 1)
+        similar, positions = nearest(unit(rows, self._center) @ self._rows.T, self._k + 1)
         return self._votes.scores(similar, positions, self._k, self._temperature).astype(np.float32)
 
     def graph(self) -> onnx.ModelProto:
         outputs, doubt = len(self._votes.prior), DOUBT[self._votes.target]
         constants = {
-            **unit_constants(self._centre),
+            **unit_constants(self._center),
             "examples": self._rows,
             "values": self._votes.values,
             "prior": doubt * self._votes.prior,
@@ -214,9 +214,9 @@ def _of_numbers() -> list[onnx.NodeProto]:
 class KnnOptions:
     """Options of a vote of the nearest examples. None leaves the choice to the examples that are left out."""
 
-    k: int | None = option(None, "how many neighbours vote", minimum=1, maximum=1000)
+    k: int | None = option(None, "how many neighbors vote", minimum=1, maximum=1000)
     temperature: float | None = option(None, "what cosines are divided by in a vote's weight", minimum=COLDEST, maximum=HOTTEST)
-    centre: bool | None = option(None, "whether the mean of all rows is taken off before cosines")
+    center: bool | None = option(None, "whether the mean of all rows is taken off before cosines")
 
 
 class KnnTrainer(Trainer):
@@ -231,9 +231,9 @@ class KnnTrainer(Trainer):
         heads: list[FittedHead] = []
         for done, subset in enumerate(subsets):
             check_not_empty(subset, "knn")
-            report(done / len(subsets), f"neighbours among {len(subset)} rows")
+            report(done / len(subsets), f"neighbors among {len(subset)} rows")
             heads.append(_fit(examples.take(subset), options, seed))
-        report(1.0, "neighbours are found")
+        report(1.0, "neighbors are found")
         return heads
 
 
@@ -241,8 +241,8 @@ def _fit(examples: Examples, options: KnnOptions, seed: int) -> KnnHead:
     _check_size(examples)
     votes, judges = Votes.from_examples(examples), _judges(examples, seed)
     tried: list[tuple[int, Trial]] = []
-    for view, centred in product(range(len(examples.views)), (True, False) if options.centre is None else (options.centre,)):
-        tried += [(view, trial) for trial in _trials(examples, votes, view, centred, options, judges)]
+    for view, centered in product(range(len(examples.views)), (True, False) if options.center is None else (options.center,)):
+        tried += [(view, trial) for trial in _trials(examples, votes, view, centered, options, judges)]
     trials = [trial for _, trial in tried]
     if not trials:
         return _head(examples, votes, 0, _default_settings(examples, options))
@@ -272,17 +272,17 @@ def _judges(examples: Examples, seed: int) -> Array:
     return np.sort(rows[:JUDGES])
 
 
-def _trials(examples: Examples, votes: Votes, view: int, centred: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
+def _trials(examples: Examples, votes: Votes, view: int, centered: bool, options: KnnOptions, judges: Array) -> Iterator[Trial]:
     if not len(judges):
         return
     seen = examples.views[view]
     ks = sorted({min(k, examples.count - 1) for k in (NEIGHBORS if options.k is None else (options.k,))})
     similar, positions = _nearest_of_other_groups(
-        unit(seen.rows, _centre(seen.rows, centred)), examples.groups, judges, ks[-1] + 1
+        unit(seen.rows, _center(seen.rows, centered)), examples.groups, judges, ks[-1] + 1
     )
     for k, temperature in product(ks, TEMPERATURES if options.temperature is None else (options.temperature,)):
         scores = votes.scores(similar, positions, k, temperature)
-        settings = {"k": k, "temperature": temperature, "centre": centred}
+        settings = {"k": k, "temperature": temperature, "center": centered}
         yield Trial(seen.tap, seen.pooling, settings, _score(examples.target, scores, examples.values[judges]))
 
 
@@ -310,14 +310,14 @@ def _default_settings(examples: Examples, options: KnnOptions) -> dict[str, Any]
     return {
         "k": min(options.k or DEFAULT_NEIGHBORS, examples.count),
         "temperature": options.temperature or DEFAULT_TEMPERATURE,
-        "centre": options.centre is not False,
+        "center": options.center is not False,
     }
 
 
-def _centre(rows: Array, centred: bool) -> Array:
-    return np.asarray(rows.mean(axis=0, dtype=np.float64) if centred else np.zeros(rows.shape[1]))
+def _center(rows: Array, centered: bool) -> Array:
+    return np.asarray(rows.mean(axis=0, dtype=np.float64) if centered else np.zeros(rows.shape[1]))
 
 
 def _head(examples: Examples, votes: Votes, view: int, settings: Mapping[str, Any]) -> KnnHead:
     rows = examples.views[view].rows
-    return KnnHead(view, _centre(rows, bool(settings["centre"])), rows, votes, settings)
+    return KnnHead(view, _center(rows, bool(settings["center"])), rows, votes, settings)

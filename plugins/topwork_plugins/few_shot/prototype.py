@@ -32,31 +32,31 @@ UNKNOWN = 5.0
 MOST_COSINES = 500_000
 
 
-def unit(rows: Array, centre: Array) -> Array:
-    """Return directions (n, dim) float32 from the centre (dim,); zeros where a row has none."""
-    off = rows - centre.astype(np.float32)
+def unit(rows: Array, center: Array) -> Array:
+    """Return directions (n, dim) float32 from the center (dim,); zeros where a row has none."""
+    off = rows - center.astype(np.float32)
     return np.asarray(off / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), TINY), np.float32)
 
 
 class CosineHead(FittedHead):
-    """The head scores = unit(row - centre) @ weight.T + bias, for weight (outputs, dim) and bias (outputs,)."""
+    """The head scores = unit(row - center) @ weight.T + bias, for weight (outputs, dim) and bias (outputs,)."""
 
-    def __init__(self, view: int, centre: Array, weight: Array, bias: Array) -> None:
+    def __init__(self, view: int, center: Array, weight: Array, bias: Array) -> None:
         self.view = view
-        self._centre, self._weight, self._bias = (array.astype(np.float32) for array in (centre, weight, bias))
+        self._center, self._weight, self._bias = (array.astype(np.float32) for array in (center, weight, bias))
 
     def with_trials(self, chosen: Mapping[str, Any], trials: Sequence[Trial], measure: str = MEASURE) -> CosineHead:
         self.chosen, self.trials, self.measure = chosen, trials, measure
         return self
 
     def scores(self, rows: Array) -> Array:
-        return np.asarray(unit(rows, self._centre) @ self._weight.T + self._bias, np.float32)
+        return np.asarray(unit(rows, self._center) @ self._weight.T + self._bias, np.float32)
 
     def graph(self) -> onnx.ModelProto:
         from onnx import helper
 
         nodes = [*unit_nodes(), helper.make_node("Gemm", ["unit", "weight", "bias"], ["scores"], transB=1)]
-        constants = {**unit_constants(self._centre), "weight": self._weight, "bias": self._bias}
+        constants = {**unit_constants(self._center), "weight": self._weight, "bias": self._bias}
         return head_graph(nodes, constants, self._weight.shape[1], len(self._weight))
 
 
@@ -65,15 +65,15 @@ def unit_nodes() -> list[onnx.NodeProto]:
     from onnx import helper
 
     return [
-        helper.make_node("Sub", ["rows", "centre"], ["off"]),
+        helper.make_node("Sub", ["rows", "center"], ["off"]),
         helper.make_node("ReduceL2", ["off", "columns"], ["norm"]),
         helper.make_node("Max", ["norm", "tiny"], ["length"]),
         helper.make_node("Div", ["off", "length"], ["unit"]),
     ]
 
 
-def unit_constants(centre: Array) -> dict[str, Array]:
-    return {"centre": centre, "columns": np.array([1]), "tiny": np.array([TINY])}
+def unit_constants(center: Array) -> dict[str, Array]:
+    return {"center": center, "columns": np.array([1]), "tiny": np.array([TINY])}
 
 
 def log_likelihood(target: Target, scores: Array, values: Array) -> float:
@@ -110,7 +110,7 @@ class PrototypeOptions:
     """Options of a mean for each class. None leaves the choice to the examples that are left out."""
 
     temperature: float | None = option(None, "what cosines are divided by", minimum=COLDEST, maximum=HOTTEST)
-    centre: bool | None = option(None, "whether the mean of all rows is taken off before cosines")
+    center: bool | None = option(None, "whether the mean of all rows is taken off before cosines")
     #: Of MiniLM and 20 topics of docstrings, 3 was better than 1 with one to five examples a class.
     prior: float = option(3.0, "how many examples the description of a class counts for", minimum=0, maximum=1e6)
 
@@ -151,13 +151,13 @@ def _folds_to_leave_out(examples: Examples, subset: Array, seed: int) -> list[Ar
 
 @dataclass(frozen=True)
 class _Means:
-    """Means of one view and centre: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts
+    """Means of one view and center: unit rows (n, dim), members (n, means) of 0 and 1, their sums (means, dim) and counts
     (means,), in which a description stands for so many members. Of LABELS the first half of the means is of those that have the
     label."""
 
     view: int
-    centred: bool
-    centre: Array
+    centered: bool
+    center: Array
     rows: Array
     members: Array
     sums: Array
@@ -181,14 +181,14 @@ def _directions(sums: Array, counts: Array) -> tuple[Array, Array]:
     return unit(np.where(known[:, None], sums, 0), np.zeros(sums.shape[1])), known
 
 
-def _means(examples: Examples, view: int, centred: bool, prior: float) -> _Means:
+def _means(examples: Examples, view: int, centered: bool, prior: float) -> _Means:
     rows = examples.views[view].rows
-    centre = rows.mean(axis=0, dtype=np.float64) if centred else np.zeros(rows.shape[1])
-    rows, members = unit(rows, centre), _members(examples)
+    center = rows.mean(axis=0, dtype=np.float64) if centered else np.zeros(rows.shape[1])
+    rows, members = unit(rows, center), _members(examples)
     sums, counts = members.T @ rows, members.sum(axis=0)
     if examples.described and examples.target is Target.CLASSES:
-        sums, counts = sums + prior * unit(examples.described[view], centre), counts + prior
-    return _Means(view, centred, centre, rows, members, sums, counts)
+        sums, counts = sums + prior * unit(examples.described[view], center), counts + prior
+    return _Means(view, centered, center, rows, members, sums, counts)
 
 
 def _members(examples: Examples) -> Array:
@@ -198,9 +198,9 @@ def _members(examples: Examples) -> Array:
 
 
 def _fit(examples: Examples, options: PrototypeOptions, turns: Sequence[Array]) -> CosineHead:
-    centring = (True, False) if options.centre is None else (options.centre,)
+    centering = (True, False) if options.center is None else (options.center,)
     alternatives = [
-        _means(examples, view, centred, options.prior) for view, centred in product(range(len(examples.views)), centring)
+        _means(examples, view, centered, options.prior) for view, centered in product(range(len(examples.views)), centering)
     ]
     tried = [(means, *setting) for means in alternatives for setting in _evaluate_settings(examples, means, options, turns)]
     if not tried:
@@ -213,7 +213,7 @@ def _fit(examples: Examples, options: PrototypeOptions, turns: Sequence[Array]) 
 
 
 def _settings(means: _Means, temperature: float, weighted: bool) -> dict[str, Any]:
-    return {"centre": means.centred, "temperature": temperature, "class_frequencies": weighted}
+    return {"center": means.centered, "temperature": temperature, "class_frequencies": weighted}
 
 
 def _trial(examples: Examples, means: _Means, temperature: float, weighted: bool, score: float) -> Trial:
@@ -273,4 +273,4 @@ def _head(examples: Examples, means: _Means, temperature: float, weighted: bool)
     bias = means.frequencies * weighted
     bias = np.where(known, bias, _unknown(temperature, bias))
     weight, bias = (_joined(examples.target, array.T).T for array in (directions / temperature, bias[:, None]))
-    return CosineHead(means.view, means.centre, weight, bias[:, 0])
+    return CosineHead(means.view, means.center, weight, bias[:, 0])

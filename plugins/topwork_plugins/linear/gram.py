@@ -20,13 +20,13 @@ DOUBLE = 2e9
 
 @dataclass(frozen=True)
 class PrincipalBasis:
-    """A change of coordinates: z = ((row - centre) * unit) @ basis, then a 1 for the bias.
+    """A change of coordinates: z = ((row - center) * unit) @ basis, then a 1 for the bias.
 
-    centre (dim,) float32; unit: a power of two that brings the rows near 1, so that squares stay finite; basis (dim, rank) and
+    center (dim,) float32; unit: a power of two that brings the rows near 1, so that squares stay finite; basis (dim, rank) and
     back (rank, dim) float32, each the other's inverse on the rows; spectrum (rank + 1,) float64: the diagonal of Z'Z.
     """
 
-    centre: Array
+    center: Array
     unit: float
     basis: Array
     back: Array
@@ -40,25 +40,25 @@ class PrincipalBasis:
         """Return the coordinates of rows, (positions, rank + 1) float32."""
         found = np.empty((len(positions), self.rank + 1), np.float32)
         found[:, -1] = 1
-        for start, chunk in centred(rows, positions, self.centre, self.unit):
+        for start, chunk in centered(rows, positions, self.center, self.unit):
             np.matmul(chunk, self.basis, out=found[start : start + len(chunk), :-1])
         return found
 
     def project_products(self, rows: Array, positions: Array, targets: Array) -> Array:
         """Compute Z' targets, (rank, outputs) float64, of targets (positions, outputs) float32; no row of Z is kept."""
         total = np.zeros((rows.shape[1], targets.shape[1]))
-        for start, chunk in centred(rows, positions, self.centre, self.unit):
+        for start, chunk in centered(rows, positions, self.center, self.unit):
             total += chunk.T @ targets[start : start + len(chunk)]
         return self.basis.T @ total
 
     def to_raw(self, coefficients: Array) -> tuple[Array, Array]:
         """Turn coefficients (rank + 1, outputs) into weight (outputs, dim) and bias (outputs,) float64 of raw rows."""
         weight = coefficients[:-1].T @ (self.basis.T.astype(np.float64) * self.unit)
-        return weight, coefficients[-1] - weight @ self.centre
+        return weight, coefficients[-1] - weight @ self.center
 
     def from_raw(self, weight: Array, bias: Array) -> Array:
         """Turn weight and bias of raw rows into coefficients; it inverts `to_raw` on the directions that this basis has."""
-        return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.centre])
+        return np.vstack([self.back @ (weight.T / self.unit), bias + weight @ self.center])
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Moments:
         inverse = _inverse_scale(np.diag(gram).clip(0) / self.count, standardise)
         values, vectors = np.linalg.eigh(gram * inverse * inverse[:, None])
         kept = values > (NULL if self.double else NULL_SINGLE) * max(values[-1], 1e-300)
-        centre = self.origin + (mean / self.unit).astype(np.float32)
-        return _framed(centre, self.unit, inverse, vectors[:, kept], values[kept], self.count)
+        center = self.origin + (mean / self.unit).astype(np.float32)
+        return _framed(center, self.unit, inverse, vectors[:, kept], values[kept], self.count)
 
 
 def moments(rows: Array, parts: Sequence[Array]) -> list[Moments]:
@@ -97,7 +97,7 @@ def moments(rows: Array, parts: Sequence[Array]) -> list[Moments]:
 
 def _moments(rows: Array, positions: Array, origin: Array, unit: float, double: bool) -> Moments:
     total, gram = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
-    for _, chunk in centred(rows, positions, origin, unit):
+    for _, chunk in centered(rows, positions, origin, unit):
         total += chunk.sum(axis=0, dtype=np.float64 if double else None)
         chunk = chunk.astype(np.float64) if double else chunk
         gram += chunk.T @ chunk
@@ -114,7 +114,7 @@ def principal_basis(rows: Array, positions: Array, standardise: str) -> Principa
 def _dual(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
     """Find the basis through the Gram matrix of the rows, where they are fewer than the columns."""
     origin, unit = _origin(rows, positions)
-    whole = np.vstack([chunk.astype(np.float64) for _, chunk in centred(rows, positions, origin, unit)])
+    whole = np.vstack([chunk.astype(np.float64) for _, chunk in centered(rows, positions, origin, unit)])
     mean = whole.mean(axis=0)
     whole -= mean
     inverse = _inverse_scale(np.mean(whole**2, axis=0), standardise)
@@ -122,14 +122,14 @@ def _dual(rows: Array, positions: Array, standardise: str) -> PrincipalBasis:
     values, vectors = np.linalg.eigh(whole @ whole.T)
     kept = values > NULL * max(values[-1], 1e-300)
     directions = whole.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-    centre = origin + (mean / unit).astype(np.float32)
-    return _framed(centre, unit, inverse, directions, values[kept], len(positions))
+    center = origin + (mean / unit).astype(np.float32)
+    return _framed(center, unit, inverse, directions, values[kept], len(positions))
 
 
-def _framed(centre: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> PrincipalBasis:
+def _framed(center: Array, unit: float, inverse: Array, directions: Array, values: Array, count: int) -> PrincipalBasis:
     basis = directions * inverse[:, None]
     back = directions.T / np.where(inverse > 0, inverse, 1)
-    return PrincipalBasis(centre, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
+    return PrincipalBasis(center, unit, basis.astype(np.float32), back.astype(np.float32), np.append(values, count))
 
 
 def _inverse_scale(variances: Array, standardise: str) -> Array:
@@ -162,11 +162,11 @@ def _taken(rows: Array, positions: Array) -> Array:
     return rows[first:end] if end - first == len(positions) else rows[positions]
 
 
-def centred(rows: Array, positions: Array, centre: Array, unit: float) -> Iterator[tuple[int, Array]]:
+def centered(rows: Array, positions: Array, center: Array, unit: float) -> Iterator[tuple[int, Array]]:
     """Yield (start, chunk) of the rows, centered and scaled. A chunk is overwritten by the next."""
     buffer = np.empty((min(CHUNK, len(positions)), rows.shape[1]), np.float32)
     for start in range(0, len(positions), CHUNK):
         some = positions[start : start + CHUNK]
-        chunk = np.subtract(_taken(rows, some), centre, out=buffer[: len(some)])
+        chunk = np.subtract(_taken(rows, some), center, out=buffer[: len(some)])
         chunk *= np.float32(unit)
         yield start, chunk

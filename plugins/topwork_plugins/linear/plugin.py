@@ -47,7 +47,7 @@ class LinearOptions:
             "(classes only); ridge: least squares (numbers always); auto: what is likelier on held-out folds"
         },
     )
-    strengths: int = option(45, "regularisation strengths that are tried", minimum=1, maximum=500)
+    strengths: int = option(45, "regularization strengths that are tried", minimum=1, maximum=500)
     class_weight: Literal["none", "balanced"] = field(
         default="none", metadata={"help": "balanced: rare classes (or labels) count as much as frequent ones"}
     )
@@ -236,4 +236,4 @@ class LinearTrainer(Trainer):
 
 @hookimpl
 def register_trainers() -> Iterable[TrainerSpec]:
-    yield TrainerSpec("linear", LinearTrainer, "softmax, discriminant or ridge, swept over its whole range of regularisation")
+    yield TrainerSpec("linear", LinearTrainer, "softmax, discriminant or ridge, swept over its whole range of regularization")
