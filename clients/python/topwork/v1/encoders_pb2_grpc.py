@@ -67,34 +67,44 @@ class EncodersServicer:
     """
 
     def ListEncoders(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists all encoders that this server knows, also those whose weights are not here.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEncoder(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one encoder. NOT_FOUND.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Features of a few items. One wrong item refuses the whole request, and is named by its position (skip_bad_items: not).
+        """Returns the features of a few items: 1 to 1,024, unless the server was started with another bound. One wrong item fails the
+        whole request, and is named by its position; with `skip_bad_items` it is a Failure. The first use of an encoder exports and
+        loads it, which may take minutes.
+        INVALID_ARGUMENT (an item, an option, a tap twice, a dtype, dimensions), NOT_FOUND (the encoder, a tap), FAILED_PRECONDITION
+        (weights, the fingerprint, no device with enough parity), RESOURCE_EXHAUSTED TooLarge (the reply, an item).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EmbedStream(self, request_iterator, context):
-        """Features of any number of items. The first message holds the settings; each message of items gets one response, in order.
-        The server stops reading while its queue is full: flow control is the back-pressure.
+        """Returns the features of any number of items. The first message holds the settings and has no reply. Each message of items
+        gets one reply, in order; messages of chunks get none. The first error ends the stream, after the replies to the messages
+        before it. A stream that breaks is resumed by another, with the same settings, from the first message that had no reply.
+        While the server's queue is full it stops reading, and HTTP/2 flow control holds the sender back: send and receive at the
+        same time. Errors as of Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NearestWords(self, request, context):
-        """The entries of an encoder's own vocabulary nearest to each item (word vectors).
+        """Returns the entries of the encoder's own vocabulary nearest to each item, by cosine (Encoder.has_vocabulary).
+        INVALID_ARGUMENT (no vocabulary, k, an item), NOT_FOUND, FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 
 class HeadsStub:
-    """Heads: small networks that are trained on the rows of a feature set, judged on items that they have not seen, and served.
+    """Heads: small models that are trained on the rows of a feature set, evaluated on items that they have not learned from, and
+    served. A head that comes with its encoder is named ENCODER/NAME. Methods that name a head are NOT_FOUND where it is not there,
+    and DATA_LOSS where a file of it is damaged.
     """
 
     def __init__(self, channel):
@@ -89,69 +91,86 @@ class HeadsStub:
 
 
 class HeadsServicer:
-    """Heads: small networks that are trained on the rows of a feature set, judged on items that they have not seen, and served.
+    """Heads: small models that are trained on the rows of a feature set, evaluated on items that they have not learned from, and
+    served. A head that comes with its encoder is named ENCODER/NAME. Methods that name a head are NOT_FOUND where it is not there,
+    and DATA_LOSS where a file of it is damaged.
     """
 
     def ListTrainers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the kinds of training that Train takes.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Train(self, request, context):
-        """Begins a training, in a job. What is wrong with the labels is said at once. ALREADY_EXISTS where the name is taken.
+        """Begins a training, as a job, and returns the head in the state TRAINING. Everything that can be wrong is checked before.
+        INVALID_ARGUMENT (a name, label, option, pooling, filter or number of folds), NOT_FOUND (the set, tap, version, column or
+        kind), ALREADY_EXISTS (the name), FAILED_PRECONDITION (raw inputs that the set does not keep, an encoder that has changed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHeads(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists heads by name, those of encoders last. NOT_FOUND (the encoder).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetHead(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one head.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DropHead(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes a head, cancels its training, and deletes the encoder that was fine-tuned with it. INVALID_ARGUMENT (a head of an
+        encoder), FAILED_PRECONDITION (something else needs that encoder).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReport(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns the evaluation of a head. INVALID_ARGUMENT (a head of an encoder), FAILED_PRECONDITION (no training has ended yet).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """Trains the same task on several sets and taps, on the same folds: a job, whose result is a ProbeTable in JSON.
+        """Trains the same task on several sets and taps, on the same folds, as a job; see Job.result. No head is kept. Errors as of
+        Train.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """One pass of each trunk for all heads that stand on it.
+        """Returns what heads predict for items, vectors or stored items. Each trunk computes once for all of its heads.
+        INVALID_ARGUMENT (an item, a vector, a head twice), NOT_FOUND (a head, set or id), FAILED_PRECONDITION (a head in training, a
+        fingerprint other than the head's), RESOURCE_EXHAUSTED TooLarge (the reply).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Any number of items. The first message holds the settings; each message of items gets one response, in order.
+        """Predicts for any number of items. The first message holds the settings and has no reply. Each message of items gets one
+        reply, in order; messages of chunks get none. The first error ends the stream, after the replies to the messages before it. A
+        stream that breaks is resumed by another, with the same settings, from the first message that had no reply. Errors as of
+        Predict.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportHead(self, request, context):
-        """Trunk and head as one ONNX file, in chunks.
+        """Sends trunk and head as one ONNX file, in chunks, in order. A stream that breaks is opened again from the beginning.
+        FAILED_PRECONDITION (no training has ended yet, or the trunk's weights are not here).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,7 +238,9 @@ def add_HeadsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Heads:
-    """Heads: small networks that are trained on the rows of a feature set, judged on items that they have not seen, and served.
+    """Heads: small models that are trained on the rows of a feature set, evaluated on items that they have not learned from, and
+    served. A head that comes with its encoder is named ENCODER/NAME. Methods that name a head are NOT_FOUND where it is not there,
+    and DATA_LOSS where a file of it is damaged.
     """
 
     @staticmethod

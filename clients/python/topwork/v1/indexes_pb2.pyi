@@ -111,7 +111,7 @@ class LiveRecall(_message.Message):
     def __init__(self, filtered: _Optional[bool] = ..., above: _Optional[float] = ..., up_to: _Optional[float] = ..., searches: _Optional[int] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class Index(_message.Message):
-    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "delta_rows", "deleted_rows", "target_recall", "recall", "effort", "operating_points", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options", "live_recall", "damage", "own_queries")
+    __slots__ = ("set", "name", "tap", "fingerprint", "kind", "built", "metric", "dim", "state", "detail", "version", "rows", "delta_rows", "deleted_rows", "target_recall", "recall", "effort", "operating_points", "held_out", "build_seconds", "disk_bytes", "memory_bytes", "job", "options", "own_queries", "live_recall", "damage")
     SET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TAP_FIELD_NUMBER: _ClassVar[int]
@@ -136,9 +136,9 @@ class Index(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    OWN_QUERIES_FIELD_NUMBER: _ClassVar[int]
     LIVE_RECALL_FIELD_NUMBER: _ClassVar[int]
     DAMAGE_FIELD_NUMBER: _ClassVar[int]
-    OWN_QUERIES_FIELD_NUMBER: _ClassVar[int]
     set: str
     name: str
     tap: str
@@ -163,10 +163,10 @@ class Index(_message.Message):
     memory_bytes: int
     job: _jobs_pb2.Job
     options: _struct_pb2.Struct
+    own_queries: bool
     live_recall: _containers.RepeatedCompositeFieldContainer[LiveRecall]
     damage: str
-    own_queries: bool
-    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., delta_rows: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating_points: _Optional[_Iterable[_Union[OperatingPoint, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., live_recall: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ..., own_queries: _Optional[bool] = ...) -> None: ...
+    def __init__(self, set: _Optional[str] = ..., name: _Optional[str] = ..., tap: _Optional[str] = ..., fingerprint: _Optional[str] = ..., kind: _Optional[str] = ..., built: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., dim: _Optional[int] = ..., state: _Optional[_Union[IndexState, str]] = ..., detail: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., delta_rows: _Optional[int] = ..., deleted_rows: _Optional[int] = ..., target_recall: _Optional[float] = ..., recall: _Optional[float] = ..., effort: _Optional[int] = ..., operating_points: _Optional[_Iterable[_Union[OperatingPoint, _Mapping]]] = ..., held_out: _Optional[int] = ..., build_seconds: _Optional[float] = ..., disk_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., job: _Optional[_Union[_jobs_pb2.Job, _Mapping]] = ..., options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., own_queries: _Optional[bool] = ..., live_recall: _Optional[_Iterable[_Union[LiveRecall, _Mapping]]] = ..., damage: _Optional[str] = ...) -> None: ...
 
 class ListIndexesRequest(_message.Message):
     __slots__ = ("set",)

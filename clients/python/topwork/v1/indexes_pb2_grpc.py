@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class IndexesStub:
-    """Indexes over a tap of a feature set. An index follows its set: what a write acknowledged, the next search finds.
+    """Indexes over a tap of a feature set, and searches. An index follows its set: a search finds what any earlier write
+    acknowledged. Methods are NOT_FOUND where the set or the index is not there, and DATA_LOSS where a file that they need is
+    damaged.
     """
 
     def __init__(self, channel):
@@ -73,49 +75,60 @@ class IndexesStub:
 
 
 class IndexesServicer:
-    """Indexes over a tap of a feature set. An index follows its set: what a write acknowledged, the next search finds.
+    """Indexes over a tap of a feature set, and searches. An index follows its set: a search finds what any earlier write
+    acknowledged. Methods are NOT_FOUND where the set or the index is not there, and DATA_LOSS where a file that they need is
+    damaged.
     """
 
     def ListKinds(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the kinds of indexes that CreateIndex takes.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateIndex(self, request, context):
-        """Begins a build, in a job; searches are answered once it is done. ALREADY_EXISTS where the name is taken.
+        """Begins a build, as a job, and returns the index in the state BUILDING. Searches are exact and slow until it is built.
+        INVALID_ARGUMENT (the name, an option, the recall, a query), NOT_FOUND (the tap, the kind), ALREADY_EXISTS (the name),
+        FAILED_PRECONDITION (the fingerprint of the queries).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListIndexes(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists indexes by set and name, damaged ones too.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetIndex(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one index.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RebuildIndex(self, request, context):
-        """Begins a build from the set as it is now; searches go on on the old one until it is done.
+        """Begins a build from the set as it is now, as a job. Searches use the old one until it is done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DropIndex(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes an index, and cancels its build. The set stays.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Finds the nearest items to each query, by an index or, where the set has none, by comparing every row.
+        INVALID_ARGUMENT (a query, k, the filter, a column, the metric), NOT_FOUND (a stored id, an encoder), FAILED_PRECONDITION (a
+        fingerprint other than the set's), RESOURCE_EXHAUSTED TooLarge (more than 2,000,000 hits, or a reply of more than 64 MiB).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -167,7 +180,9 @@ def add_IndexesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Indexes:
-    """Indexes over a tap of a feature set. An index follows its set: what a write acknowledged, the next search finds.
+    """Indexes over a tap of a feature set, and searches. An index follows its set: a search finds what any earlier write
+    acknowledged. Methods are NOT_FOUND where the set or the index is not there, and DATA_LOSS where a file that they need is
+    damaged.
     """
 
     @staticmethod

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class JobsStub:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads.
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    runs at a time, and the others wait. The server remembers the last 200.
     """
 
     def __init__(self, channel):
@@ -58,30 +59,35 @@ class JobsStub:
 
 
 class JobsServicer:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads.
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    runs at a time, and the others wait. The server remembers the last 200.
     """
 
     def ListJobs(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists jobs, newest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one job. NOT_FOUND.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """The job as it stands, then again at each change, until it has ended.
+        """Sends the job as it is, then again at each change of its state, fraction or message. The stream ends after the message of the
+        state DONE, FAILED or CANCELLED. A stream that breaks is simply opened again. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Ends the process. A job that has ended stays as it is.
+        """Ends the job and its process, and returns the job as it is then. One that has ended already stays as it is. Nothing of the
+        work is published. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +125,8 @@ def add_JobsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Jobs:
-    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads.
+    """Long work, each in a process of its own at lower priority: builds of indexes, trainings of heads, probes. One job of a kind
+    runs at a time, and the others wait. The server remembers the last 200.
     """
 
     @staticmethod

@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class FeatureSetsStub:
-    """Feature sets: features that are kept, with ids, spans, metadata and, if asked, the raw inputs. Versioned.
+    """Feature sets: features that are kept under ids, with spans, metadata and, if asked, the raw inputs. Every commit is a version.
+
+    A filter (`where`) is one SQL expression over `id` and the metadata, as docs/sets.md describes: at most 512 KiB. A wrong one is
+    INVALID_ARGUMENT. Methods that name a set are NOT_FOUND where it is not there, and DATA_LOSS where a file of it that they need
+    is damaged.
     """
 
     def __init__(self, channel):
@@ -103,90 +107,113 @@ class FeatureSetsStub:
 
 
 class FeatureSetsServicer:
-    """Feature sets: features that are kept, with ids, spans, metadata and, if asked, the raw inputs. Versioned.
+    """Feature sets: features that are kept under ids, with spans, metadata and, if asked, the raw inputs. Every commit is a version.
+
+    A filter (`where`) is one SQL expression over `id` and the metadata, as docs/sets.md describes: at most 512 KiB. A wrong one is
+    INVALID_ARGUMENT. Methods that name a set are NOT_FOUND where it is not there, and DATA_LOSS where a file of it that they need
+    is damaged.
     """
 
     def ListSets(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists all sets by name, damaged ones too.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSet(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one set.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DropSet(self, request, context):
-        """Delete a set with its versions and its indexes.
+        """Deletes a set with its versions and its indexes. Heads that were trained on it stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Write(self, request_iterator, context):
-        """Upsert by id. The first message holds the settings; each message of rows gets one response, in order, once its rows are on
-        disk: they survive the end of the server from then on. A set that is not there is made from the settings.
+        """Inserts and replaces items by id. The first message holds the settings and has no reply. Each message of rows gets one reply,
+        in order, once its rows are on disk: they survive the end of the server from then on, also by a signal or a power cut.
+        Messages of chunks get none. A set that is not there is created with its first rows.
+
+        The first error ends the stream, after the replies to the messages before it. A stream that breaks is resumed by another,
+        which sends the settings and the items after the last watermark; see WriteResponse.watermark. While the server's queue is
+        full it stops reading, and HTTP/2 flow control holds the sender back: send and receive at the same time. INVALID_ARGUMENT (an
+        id, item, feature or column), NOT_FOUND (the encoder, a tap), FAILED_PRECONDITION (settings or fingerprints other than the
+        set's, a parity below 0.999), RESOURCE_EXHAUSTED DiskFull.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Read(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Sends the selected items, in the order of the set, some megabytes a message. All are of one version, whatever is written
+        meanwhile. There is at least one message: where nothing is selected it has no ids, and names the taps and columns. A stream
+        that breaks is resumed with the same `version` and a larger `offset`.
+        INVALID_ARGUMENT (a filter, a tap or column that is not there), NOT_FOUND (the version).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRows(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes items, by ids or by a filter. All of it is one commit; past the deadline nothing is deleted. INVALID_ARGUMENT.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountRows(self, request, context):
-        """How many items match a filter.
+        """Counts the items that match a filter. INVALID_ARGUMENT, NOT_FOUND (the version).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRows(self, request, context):
-        """Change metadata of items and leave their features as they are. One commit: all of it or nothing.
+        """Changes metadata of items, and leaves their features as they are. All of it is one commit.
+        INVALID_ARGUMENT (a filter, a column, or a type other than the column's).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangeColumn(self, request, context):
-        """Add, rename, cast or drop a column of metadata. Older versions stay as they were.
+        """Adds, renames, casts or drops a column of metadata. Older versions stay as they were. Returns the set.
+        INVALID_ARGUMENT (a name, or a value that the cast would lose), NOT_FOUND (the column), ALREADY_EXISTS (the new name).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the versions that can be read, oldest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PinVersion(self, request, context):
-        """Keep a version from pruning, under a name.
+        """Keeps a version from pruning, under a name. Returns the version.
+        INVALID_ARGUMENT (the name), NOT_FOUND (the version), ALREADY_EXISTS (the name).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnpinVersion(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Removes a pin, also a damaged one. The version stays until it is pruned. NOT_FOUND (the pin).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PruneVersions(self, request, context):
-        """Delete versions that nobody pinned. The current one stays.
+        """Deletes old versions that have no pin. The current one stays. DATA_LOSS where a pin is damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,7 +296,11 @@ def add_FeatureSetsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FeatureSets:
-    """Feature sets: features that are kept, with ids, spans, metadata and, if asked, the raw inputs. Versioned.
+    """Feature sets: features that are kept under ids, with spans, metadata and, if asked, the raw inputs. Every commit is a version.
+
+    A filter (`where`) is one SQL expression over `id` and the metadata, as docs/sets.md describes: at most 512 KiB. A wrong one is
+    INVALID_ARGUMENT. Methods that name a set are NOT_FOUND where it is not there, and DATA_LOSS where a file of it that they need
+    is damaged.
     """
 
     @staticmethod
