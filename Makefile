@@ -53,12 +53,14 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python protos/check.py
 
 docs: install  ## the pages as a site with an API reference, in site/; a link that leads nowhere fails it
 	$(BIN)/python -c 'import material, mkdocstrings_handlers.python' || $(BIN)/python -m pip install --quiet -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-protos: install  ## generate the code of protos/ again
+protos: install  ## generate the code of protos/ again, and record what is new in them as released
+	$(BIN)/python protos/check.py --record
 	PYTHON=$(CURDIR)/$(BIN)/python protos/generate
 
 BENCH_PARTS ?= text,pictures,video,words
